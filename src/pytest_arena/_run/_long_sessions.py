@@ -99,7 +99,7 @@ class LongSessions:
             return ""
         left = [state for state in self._left if state.persistent]
         if kind == "StaleDataError":
-            left = [state for state in left if f"'{_table(state)}'" in str(error)]
+            left = [state for state in left if f"'{table_of(state)}'" in str(error)]
         if not left:
             return ""
         state = left[0]
@@ -113,7 +113,8 @@ next: `with arena.session() as session:` in place of the suite's own session, or
 `session.expunge_all()` at the end of each test"""
 
 
-def _table(state: InstanceState[Any]) -> str:
+def table_of(state: InstanceState[Any]) -> str:
+    """Return the name of the table that an instance is mapped to."""
     return str(getattr(state.mapper.local_table, "name", ""))
 
 
@@ -121,7 +122,7 @@ def shown_row(state: InstanceState[Any]) -> str:
     """Return the row of an instance as a message shows it: ``tickets id=1``."""
     columns = [column.name for column in state.mapper.primary_key]
     key = zip(columns, state.identity or (), strict=False)
-    return " ".join([_table(state), *(f"{name}={value!r}" for name, value in key)])
+    return " ".join([table_of(state), *(f"{name}={value}" for name, value in key)])
 
 
 def _forget(session: FreshSession, loaded: Loaded | None) -> None:

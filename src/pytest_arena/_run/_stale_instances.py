@@ -10,6 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstanceState, Session
 
+from pytest_arena._run._long_sessions import shown_row, table_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -50,7 +52,7 @@ def stale_lines(
                 request, columns = stale
                 refresh = _refresh(name, variables, is_async=is_async)
                 lines[id(value)] = (
-                    f"`{name}` ({_row(state)}) was loaded before {request} changed its "
+                    f"`{name}` ({shown_row(state)}) was loaded before {request} changed its "
                     f"{', '.join(columns)}: `{refresh}`"
                 )
     return list(lines.values())
@@ -64,16 +66,6 @@ def _refresh(name: str, variables: Mapping[str, object], *, is_async: bool) -> s
         if isinstance(value, Session):
             return f"{variable}.refresh({name})"
     return f"await db_session.refresh({name})" if is_async else f"db_session.refresh({name})"
-
-
-def _row(state: InstanceState[Any]) -> str:
-    columns = [column.name for column in state.mapper.primary_key]
-    key = zip(columns, state.identity or (), strict=False)
-    return " ".join([_table(state), *(f"{name}={value}" for name, value in key)])
-
-
-def _table(state: InstanceState[Any]) -> str:
-    return str(getattr(state.mapper.local_table, "name", ""))
 
 
 def _stale_columns(
@@ -113,7 +105,7 @@ def _updates(
         for change in part.changes or ():
             # With several databases a table is called analytics/visits, with schemas audit.log.
             table = change.table.rpartition("/")[2].rpartition(".")[2]
-            if change.kind != "updated" or table != _table(state):
+            if change.kind != "updated" or table != table_of(state):
                 continue
             if all(_is_equal(value, change.before.get(name)) for name, value in key.items()):
                 yield part.request, change
