@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, c
 from pytest_arena.errors import ArenaError, ConfigError, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -41,6 +41,15 @@ DRIVERS = {
     "psycopg2": "postgresql",
     "psycopg_pool": "postgresql",
 }
+
+# Programs that connect to a database of a product by themselves.
+CLIENTS = dict.fromkeys(
+    (
+        *("psql", "pgcli", "pgbench", "pg_dump", "pg_dumpall", "pg_restore", "createdb", "dropdb"),
+        *("createuser", "dropuser", "vacuumdb", "reindexdb", "clusterdb"),
+    ),
+    "postgresql",
+)
 
 
 # What a template is to an isolation: a file's path, or a database's name.
@@ -333,6 +342,18 @@ class Connections(Protocol):
 
     def end_raw(self, core: Core, serial: int) -> None:
         """End those that were opened by themselves in this level, where they can be ended."""
+
+    def owns(self, database: str) -> bool:
+        """Return whether a database of this name on a server belongs to pytest-arena."""
+
+    def named_by_client(
+        self, program: str, words: Sequence[str], variables: Mapping[str, str]
+    ) -> tuple[str, ...]:
+        """Return the databases that a program of ``CLIENTS`` would connect to.
+
+        ``words`` are its arguments. The names have the form of ``arena_allow``. A database of the
+        arena is not among them.
+        """
 
 
 @dataclass(slots=True, eq=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import tempfile
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -375,7 +376,36 @@ CHILDREN = (
     ),
 )
 
-ATTACKS = (*URLS, *MEDDLERS, *RAW, *BOUND, *SENT, *CHILDREN)
+# Programs of PostgreSQL's, by whatever says which database they connect to.
+PROGRAMS = (
+    refused(
+        "psql_by_options", "psql('-h', HOST, '-p', str(PORT), '-U', USER, '-d', DEV, name=name)"
+    ),
+    refused("psql_by_name", "psql(DEV, name=name)"),
+    refused("psql_by_string", "psql(LIBPQ, name=name)"),
+    refused("psql_by_environment", "psql(name=name)"),
+    refused(
+        "psql_by_service",
+        "psql(name=name, env={**os.environ, 'PGSERVICE': 'dev', 'PGDATABASE': 'postgres'})",
+    ),
+    refused(
+        "psql_of_a_shell",
+        """
+        insert = f"INSERT INTO dancers VALUES ('{name}')"
+        command = f'true && PGDATABASE={DEV} psql -qc "{insert}" >/dev/null 2>&1 || false'
+        subprocess.run(command, shell=True, check=True)  # here
+        """,
+    ),
+    refused(
+        "psql_of_a_pipe",
+        """
+        script = f"echo \\"INSERT INTO dancers VALUES ('{name}')\\" | psql -q -d {DEV}"
+        os.system(script)  # here
+        """,
+    ),
+)
+
+ATTACKS = (*URLS, *MEDDLERS, *RAW, *BOUND, *SENT, *CHILDREN, *PROGRAMS)
 
 HEADER = f"""
 import asyncio, contextlib, os, subprocess, sys, threading
@@ -424,6 +454,10 @@ COMMAND = f"{{sys.executable}} child.py"
 
 def child(*args):
     subprocess.run([*COMMAND.split(), *args], check=True)  # here
+
+def psql(*words, name, env=None):
+    insert = f"INSERT INTO dancers VALUES ('{{name}}')"
+    subprocess.run(["psql", "-q", *words, "-c", insert], env=env, check=True)  # here
 
 def in_thread(call):
     failed = []
@@ -610,9 +644,14 @@ def module_of(attacks: Iterable[Attack]) -> str:
 
 
 def available() -> list[Attack]:
-    """Without what needs a socket, where the server has it elsewhere."""
+    """Without what needs a socket or psql, where they are elsewhere."""
     has_socket = (SOCKETS / f".s.PGSQL.{SERVER.port}").exists()
-    return [one for one in ATTACKS if has_socket or "socket" not in one.name]
+    lacking = () if shutil.which("psql") else PROGRAMS
+    return [
+        each
+        for each in ATTACKS
+        if each not in lacking and (has_socket or "socket" not in each.name)
+    ]
 
 
 def test_no_attack_reaches_the_developers_server_pitfall_135(

@@ -1,7 +1,8 @@
-"""Which databases of the app do the arguments and variables of a child process name?
+"""Which databases of the app may a child process open?
 
 A child process has no guard. It opens a database that its arguments name, so pytest-arena refuses
-to start it. It may open a database that its environment names, so pytest-arena warns.
+to start it, and so does a client program such as psql. It may open a database that its environment
+or the app's code names, so pytest-arena warns.
 """
 
 from __future__ import annotations
@@ -16,17 +17,23 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._databases._app_databases import real
+from pytest_arena._databases._child_programs import child_programs
+from pytest_arena._databases._variables_read import is_read
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import asked_by_engine, asked_by_url
 from pytest_arena._gate._listeners import find_engines
 from pytest_arena._origin import user_line
-from pytest_arena._product import NOWHERE, UNNAMED
+from pytest_arena._product import CLIENTS, NOWHERE, ROOMS, UNNAMED, room
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from pytest_arena._config._read import Config
     from pytest_arena._databases._app_databases import KnownDatabases
+    from pytest_arena._databases._child_programs import ChildProgram
     from pytest_arena._ledger import Ledger
-    from pytest_arena._values import Child
+    from pytest_arena._product import Asked
+    from pytest_arena._values import Child, CodeLine
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -44,29 +51,81 @@ class Children:
         self.warnings: dict[str, None] = {}  # for the reports of failed tests
 
     def check(self, child: Child) -> None:
-        """Refuse a child whose arguments name a database of the app. Warn if its variables do.
+        """Refuse a child whose arguments name a database of the app. Warn if it may open one.
 
         Raises:
             ProductionDatabaseError: the arguments name a database that ``arena_allow`` does not.
+            UnknownDatabaseError: it runs a client program that does not lead to the arena.
         """
         reader = _NamedDatabases(self._config, self._known, child.folder)
         for argument in child.arguments:
             name = reader.named_in(argument)
             if name:
                 raise self._ledger.refused(_gate_notes.child_by_argument(name))
+        programs = list(child_programs(child))
+        for program in programs:
+            if program.is_client:
+                self._check_client(program, reader)
         line = user_line()
         if line is None:
             return  # a library starts the child: pytest-xdist a worker, for example
         variables = os.environ if child.variables is None else child.variables
+        if self._warn_of_variables(variables, reader, line):
+            return
+        for program in programs:
+            if program.may_run_app:
+                self._check_python(program, reader, line)
+
+    def _check_client(self, program: ChildProgram, reader: _NamedDatabases) -> None:
+        """Refuse a client program that leads neither to the arena nor to an allowed database."""
+        if self._config.drivers == "off":
+            return
+        connections = room(CLIENTS[program.name]).connections
+        names = connections.named_by_client(program.name, program.words, program.variables)
+        for name in names:
+            if not self._known.files.is_allowed(name):
+                of_app = reader.is_of_app(name)
+                refusal = _gate_notes.child_client(program.name, name, of_app=of_app)
+                raise self._ledger.refused(refusal)
+
+    def _check_python(self, program: ChildProgram, reader: _NamedDatabases, line: CodeLine) -> None:
+        """Warn of a Python program that may have the URL of a server from the app's code.
+
+        A variable of ``arena_env`` has a URL that leads nowhere, if the program inherits it.
+        """
+        if reader.leads_to_test([*program.words, *program.variables.values()]):
+            return
+        name = reader.url_of_code()
+        if name and not is_read(self._config.env):
+            self._warn(_gate_notes.python_by_code(name, self._config.env, line))
+            return
+        variable = self._variable_lost(program)
+        if variable:
+            self._warn(_gate_notes.python_without(variable, line))
+
+    def _variable_lost(self, program: ChildProgram) -> str:
+        """Return a variable that keeps this process from a server, and that the child lacks."""
+        for variable in self._config.env:
+            if NOWHERE in os.environ.get(variable, "") and variable not in program.variables:
+                return variable
+        return ""
+
+    def _warn_of_variables(
+        self, variables: Mapping[str, str], reader: _NamedDatabases, line: CodeLine
+    ) -> bool:
+        """Warn of variables that name a database of the app. Return whether there are any."""
+        has_warned = False
         for variable, value in variables.items():
             if variable.startswith("ARENA_"):
                 continue
             name = reader.named_by(value)
             if name:
+                has_warned = True
                 is_redirected = variable in self._config.env
                 self._warn(
                     _gate_notes.child_by_variable(name, variable, line, is_redirected=is_redirected)
                 )
+        return has_warned
 
     def _warn(self, warning: str) -> None:
         self._ledger.note(warning)
@@ -82,12 +141,16 @@ class _NamedDatabases:
         self._folder = folder
         self._servers = [*known.asked]
         files = [*known.files.of_app]
+        self._of_engines: list[Asked] = []  # on servers
         for engine in find_engines():
             database = asked_by_engine(engine)
             if database is None:
                 continue
-            names = files if database.product == "sqlite" else self._servers
-            names.append(database.name)
+            if database.product == "sqlite":
+                files.append(database.name)
+                continue
+            self._servers.append(database.name)
+            self._of_engines.append(database)
         self._file_names = {Path(file).name for file in files}
 
     def named_in(self, argument: str) -> str:
@@ -120,20 +183,39 @@ class _NamedDatabases:
             return ""
         return real(file) if files.belongs_to_app(file) else ""
 
+    def is_of_app(self, name: str) -> bool:
+        """Return whether the app has a database of this name on a server, by any host name."""
+        product, _, place = name.partition("://")
+        start = f"{product}://"
+        end = "/" + place.partition("/")[2]
+        return any(known.startswith(start) and known.endswith(end) for known in self._servers)
+
+    def url_of_code(self) -> str:
+        """Return a database on a server that an engine of the app has not from ``arena_env``."""
+        names = (each.name for each in self._of_engines if self._is_outside(each))
+        return next(names, "")
+
+    def leads_to_test(self, texts: Iterable[str]) -> bool:
+        """Return whether a text names a database of the arena's on a server."""
+        known = [each for each in [*self._known.by_key.values()] if each.isolation is not None]
+        addresses = [each.aim.address for each in known]
+        names = [address.database for address in addresses if address is not None]
+        return any(name in text for text in texts for name in names)
+
     def _server_at(self, url: URL) -> str:
         database = asked_by_url(_with_known_driver(url))
-        if database is None or NOWHERE in database.name or UNNAMED in database.name:
+        if database is None or not self._is_outside(database):
             return ""
+        return database.name if self.is_of_app(database.name) else ""
+
+    def _is_outside(self, database: Asked) -> bool:
+        if NOWHERE in database.name or UNNAMED in database.name:
+            return False
         if self._config.drivers == "off" or self._known.files.is_allowed(database.name):
-            return ""
-        product = self._known.products.opened.get(database.product)
-        if product is not None and product.live_at(database) is not None:
-            return ""
-        # One server may have several host names: the database's name decides.
-        start = f"{database.product}://"
-        end = f"/{database.database}"
-        is_known = any(name.startswith(start) and name.endswith(end) for name in self._servers)
-        return database.name if is_known else ""
+            return False
+        return not (
+            database.product in ROOMS and room(database.product).connections.owns(database.database)
+        )
 
 
 def _with_known_driver(url: URL) -> URL:

@@ -11,6 +11,7 @@ from pytest_arena.errors import (
     ConfigError,
     LateWorkError,
     ProductionDatabaseError,
+    RefusedError,
     UnknownDatabaseError,
     redact,
 )
@@ -122,6 +123,49 @@ def child_by_variable(name: str, variable: str, line: CodeLine, *, is_redirected
     return redact(
         f"a process was started with {name}, a database of the app, in its variable {variable}: "
         f"{line}. Its writes there stay, and tests do not see them. {cure}"
+    )
+
+
+def child_client(program: str, name: str, *, of_app: bool) -> RefusedError:
+    """Return the error for a client program of a database outside the arena."""
+    kind = ProductionDatabaseError if of_app else UnknownDatabaseError
+    if program in {"createdb", "dropdb"}:
+        fix = (
+            "delete the fixture that makes a test database, and name what fills one:\n"
+            "arena_schema = <module>:<Base>"
+        )
+    else:
+        fix = (
+            f"give {program} the test's database, by arena.url without its driver: "
+            'arena.url.replace("+asyncpg", "")'
+        )
+    if NOWHERE not in name:
+        fix += f"\nor, if tests may reach this one: arena_allow = {name}"
+    return kind(
+        f"refused: {program}, which would connect to {name}",
+        why="pytest-arena cannot lead another program into the test's database. What this one "
+        "does would stay in a database that may be a real one",
+        cause=who_connects(),
+        fix=fix,
+    )
+
+
+def python_by_code(name: str, variables: tuple[str, ...], line: CodeLine) -> str:
+    """Return the note for a Python program that may have a server's URL from the app's code."""
+    return redact(
+        f"a Python program was started without the test's database: {line}. The app has {name} "
+        f"from elsewhere than {', '.join(variables)}. If the program opens that database, its "
+        "writes stay there, and tests do not see them. Name the variable that the app reads: "
+        "arena_env = …   (or give the program arena.url)"
+    )
+
+
+def python_without(variable: str, line: CodeLine) -> str:
+    """Return the note for a Python program that lacks a variable of ``arena_env``."""
+    return (
+        f"a Python program was started without the variable {variable}: {line}. If it then opens "
+        "the app's default database, its writes stay there, and tests do not see them. Give it "
+        f"the test's database: env={{{variable!r}: arena.url}}"
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import configparser
 import getpass
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 from functools import cache
@@ -73,6 +74,15 @@ class Led(str):
         return ServerTarget(((str(self), str(self.address.port)),), self.address.database)
 
 
+# As the registry names them. No developer's database has such a name.
+_OWN_NAME = re.compile(r"arena_[a-z]+_[0-9a-f]{16}")
+
+
+def is_own_name(database: str) -> bool:
+    """Return whether a database of this name belongs to pytest-arena."""
+    return _OWN_NAME.fullmatch(database) is not None
+
+
 def is_here(host: str) -> bool:
     """Whether the server is on this machine: encrypting the way there would only cost time."""
     is_loopback = host.startswith("127.") and host.replace(".", "").isdigit()
@@ -87,15 +97,17 @@ def _os_user() -> str:
         return ""
 
 
-def _service_settings(given: Mapping[str, Any]) -> dict[str, str]:
+def _service_settings(
+    given: Mapping[str, Any], variables: Mapping[str, str] = os.environ
+) -> dict[str, str]:
     """What a connection service file says of the service that is asked for.
 
     https://www.postgresql.org/docs/current/libpq-pgservice.html
     """
-    service = given.get("service") or os.environ.get("PGSERVICE", "")
-    named = given.get("servicefile") or os.environ.get("PGSERVICEFILE")
+    service = given.get("service") or variables.get("PGSERVICE", "")
+    named = given.get("servicefile") or variables.get("PGSERVICEFILE")
     files = [Path(named) if named else Path("~/.pg_service.conf").expanduser()]
-    if system := os.environ.get("PGSYSCONFDIR"):
+    if system := variables.get("PGSYSCONFDIR"):
         files.append(Path(system) / "pg_service.conf")
     return next((found for file in files if (found := _section(file, service))), {})
 
@@ -276,14 +288,18 @@ _OUTRIGHT = {
 
 
 def _libpq_target(driver: str, args: Any, kwargs: dict[str, Any]) -> ServerTarget:
-    """Return which database is meant: by arguments, service, environment, default, in this order.
+    """Return which database is meant.
 
     Raises:
         Exception: the driver's own, for a string that it cannot read.
     """
-    given = _libpq_given(driver, args, kwargs)
-    variables = {key: os.environ[name] for key, name in _VARIABLES.items() if name in os.environ}
-    named = {**_service_settings(given), **given}
+    return libpq_target(_libpq_given(driver, args, kwargs), os.environ)
+
+
+def libpq_target(given: Mapping[str, Any], environment: Mapping[str, str]) -> ServerTarget:
+    """Return which database is meant: by settings, service, environment, default, in this order."""
+    variables = {key: environment[name] for key, name in _VARIABLES.items() if name in environment}
+    named = {**_service_settings(given, environment), **given}
     said = {**variables, **named}
     database = str(said.get("dbname") or said.get("user") or _os_user())
     login = _login(named.get("user"), named.get("password"))

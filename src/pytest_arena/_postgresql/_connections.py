@@ -12,6 +12,7 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._postgresql import _arguments as arguments
+from pytest_arena._postgresql._clients import client_target
 from pytest_arena._postgresql._control import FULL, WAITED
 from pytest_arena._postgresql._identity import driver_connection, has_written, identity, name_of
 from pytest_arena._postgresql.drivers import _statements as drivers
@@ -24,7 +25,7 @@ from pytest_arena._values import STATEMENT_START as START
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy.engine import Connection, Dialect
 
@@ -100,6 +101,19 @@ class PostgreSQLConnections:
         for pid, raw in drivers.raw_connections():
             if raw.aim is not None and raw.serial == serial and pid:
                 _end(core, raw.aim.key, pid, cancel=False)
+
+    def owns(self, database: str) -> bool:
+        """By the form of the name, also while it is being built."""
+        return arguments.is_own_name(database)
+
+    def named_by_client(
+        self, program: str, words: Sequence[str], variables: Mapping[str, str]
+    ) -> tuple[str, ...]:
+        """By libpq's rules: arguments, a service, variables, defaults."""
+        target = client_target(program, words, variables)
+        if target is None or self.owns(target.database):
+            return ()
+        return target.names
 
 
 _in_turn: weakref.WeakSet[Dialect] = weakref.WeakSet()

@@ -17,7 +17,7 @@ from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guard import EngineFactory, is_outside, watch_raw_connections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy.engine import Connection, Dialect
 
@@ -212,6 +212,18 @@ class SQLiteConnections:
 
     def end_raw(self, core: Core, serial: int) -> None:
         """They hold nothing that the next test would meet: the file is put back under them."""
+
+    def owns(self, database: str) -> bool:
+        """SQLite has no server."""
+        del database
+        return False
+
+    def named_by_client(
+        self, program: str, words: Sequence[str], variables: Mapping[str, str]
+    ) -> tuple[str, ...]:
+        """SQLite's programs have a path among their arguments, as any program may have."""
+        del program, words, variables
+        return ()
 
 
 def _database(cargs: Any, cparams: Any) -> tuple[str, bool]:

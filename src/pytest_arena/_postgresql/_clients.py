@@ -1,0 +1,134 @@
+"""Which database would a client program of PostgreSQL connect to, by its command line?"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from pytest_arena._postgresql._arguments import libpq_target
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_arena._postgresql._arguments import ServerTarget
+
+# The short options that take a value. `pgbench -d` takes none before PostgreSQL 17.
+_TAKE_VALUES = {
+    "psql": "cdfFhLopPRTUv",
+    "pgcli": "dDhpRu",
+    "pgbench": "bcDfFhjLMpPRstTU",
+    "pg_dump": "dDeEfFhjnNpStTUZ",
+    "pg_dumpall": "dEfhlpSU",
+    "pg_restore": "dfFhIjLnNpPStTU",
+    "createdb": "DEhlOpSTU",
+    "dropdb": "hpU",
+    "createuser": "acghmpUv",
+    "dropuser": "hpU",
+    "vacuumdb": "dhjnNpPtU",
+    "reindexdb": "dhijpStU",
+    "clusterdb": "dhptU",
+}
+# An unknown long option takes no value here. Its value then counts as the name of the database,
+# so the program is refused.
+_LONG = {
+    *("host", "port", "username", "dbname", "command", "file", "variable", "set", "table"),
+    *("schema", "format", "jobs", "role", "maintenance-db", "owner", "template", "encoding"),
+    *("database", "user"),
+}
+_KEYS = {
+    "h": "host",
+    "p": "port",
+    "U": "user",
+    "u": "user",
+    "username": "user",
+    "d": "dbname",
+    "l": "dbname",  # of pg_dumpall
+}
+_ONLY_TELLS = {"--version", "-V", "--help", "-?"}
+_SETTING = re.compile(r"(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|\S*)")
+
+
+def client_target(
+    program: str, arguments: Sequence[str], variables: Mapping[str, str]
+) -> ServerTarget | None:
+    """Return the database that a program would connect to. None: it connects to none."""
+    if _ONLY_TELLS.intersection(arguments):
+        return None
+    options, names = _read(arguments, _TAKE_VALUES[program])
+    settings: dict[str, str] = {}
+    for key in ("host", "port", "user"):
+        if key in options:
+            settings[key] = options[key]
+    database = _database(program, options, names)
+    if database is None:
+        return None
+    if program == "psql" and names[1:]:
+        settings["user"] = names[1]
+    if database:
+        settings |= _connection_string(database)
+    return libpq_target(settings, variables)
+
+
+def _database(program: str, options: Mapping[str, str], names: Sequence[str]) -> str | None:
+    """Return the database's name or connection string, "" for the default, None for none."""
+    first = names[0] if names else ""
+    if program in {"createdb", "dropdb"}:
+        return first
+    if program in {"createuser", "dropuser"}:
+        return "postgres"
+    if program == "pg_restore":
+        return options.get("dbname")  # without it, pg_restore writes a script
+    if program == "pg_dumpall":
+        return options.get("dbname") or "postgres"
+    return options.get("dbname") or first
+
+
+def _read(arguments: Sequence[str], take_values: str) -> tuple[dict[str, str], list[str]]:
+    """Return the options that have a value, and the other words."""
+    options: dict[str, str] = {}
+    names: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word.startswith("--"):
+            name, has_value, value = word[2:].partition("=")
+            if not has_value and name in _LONG:
+                value = next(words, "")
+            options[_KEYS.get(name, name)] = value
+        elif word.startswith("-") and len(word) > 1:
+            letter, value = _short_option(word, take_values)
+            if letter:
+                options[_KEYS.get(letter, letter)] = value or next(words, "")
+        else:
+            names.append(word)
+    return options, names
+
+
+def _short_option(word: str, take_values: str) -> tuple[str, str]:
+    """Return the option of a word like ``-Xdshop`` that takes a value, and the rest: d, shop."""
+    for position, letter in enumerate(word):
+        if position and letter in take_values:
+            return letter, word[position + 1 :]
+    return "", ""
+
+
+def _connection_string(text: str) -> dict[str, str]:
+    """Return the settings of a URL, a libpq string or a name."""
+    if re.match(r"postgres(?:ql)?://", text):
+        with suppress(ArgumentError, ValueError):
+            return _of_url(text)
+    if "=" in text:
+        return {name: value.strip("'") for name, value in _SETTING.findall(text)}
+    return {"dbname": text}
+
+
+def _of_url(text: str) -> dict[str, str]:
+    url = make_url(re.sub(r"^postgres://", "postgresql://", text))
+    parts = {"host": url.host, "port": url.port, "user": url.username, "dbname": url.database}
+    settings = {name: str(value) for name, value in parts.items() if value}
+    for name, value in url.query.items():
+        settings[name] = value if isinstance(value, str) else ",".join(value)
+    return settings

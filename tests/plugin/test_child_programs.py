@@ -1,0 +1,171 @@
+"""PostgreSQL: client programs and Python programs of a test."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.test_postgresql_story import PRODUCTION, on_postgresql
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+needs_psql = pytest.mark.skipif(shutil.which("psql") is None, reason="psql is not installed")
+
+CLIENTS = """
+import os, subprocess
+import pytest
+from sqlalchemy import make_url
+
+INSERT = "INSERT INTO dancers (name) VALUES ('Program')"
+
+def psql(*words, env=None):
+    subprocess.run(["psql", "-q", *words, "-c", INSERT], check=True, env=env)
+
+def test_by_parts(test_client):
+    psql("-h", "127.0.0.1", "-p", "1", "-U", "me", "shop")
+
+def test_that_makes_a_database(arena):
+    with arena.expect_refusal() as refused:
+        subprocess.run(["createdb", "-h", "127.0.0.1", "-p", "1", "shop_test"])
+    assert "delete the fixture that makes a test database" in refused.error.fix
+
+def test_by_the_url(arena, test_client):
+    psql(arena.url.replace("+asyncpg", ""))
+    assert test_client.get("/dancers").json() == ["Sand", "Program"]
+
+def test_by_variables(arena, test_client):
+    url = make_url(arena.url)
+    place = {"PGHOST": url.query.get("host", url.host), "PGDATABASE": url.database}
+    psql(env={**os.environ, **place, "PGUSER": url.username})
+    assert test_client.get("/dancers").json() == ["Sand", "Program"]
+
+def test_that_tells_its_version():
+    subprocess.run(["psql", "--version"], check=True)
+"""
+
+
+@needs_psql
+def test_a_client_program_is_refused_unless_it_has_the_tests_database(example: Example) -> None:
+    """It is not started. The message names the database that it would have had."""
+    run = on_postgresql(example, test_it=CLIENTS).run().expect(1, passed=4, failed=1)
+    run.says(
+        "refused: psql, which would connect to postgresql://127.0.0.1:1/shop",
+        "test_it.py:9",
+        'arena.url.replace("+asyncpg", "")',
+        "arena_allow = postgresql://127.0.0.1:1/shop",
+        "[A201]",
+    )
+
+
+@needs_psql
+def test_arena_allow_lets_a_client_program_through(example: Example) -> None:
+    """It then finds nobody at that port."""
+    allow = "--arena-allow=postgresql://127.0.0.1:1/*"
+    run = on_postgresql(example, test_it=CLIENTS).run("-k", "by_parts", allow)
+    run.expect(1, failed=1).says("CalledProcessError").never_says("refused: psql")
+
+
+READS = f'os.environ.get("DATABASE_URL", "{PRODUCTION}")'
+
+PYTHON = """
+import os, subprocess, sys
+
+def start(*command, **options):
+    subprocess.run(command, check=True, **options)
+
+def test_a_script_of_the_project(test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+    subprocess.run([sys.executable, "worker.py"], check=True)
+
+def test_a_module_by_a_shell(arena):
+    assert os.system(f"cd . && {sys.executable} -m worker") == 0
+
+def test_a_script_that_names_its_interpreter():
+    os.chmod("command", 0o755)
+    start("./command")
+
+def test_without_its_variables():
+    start(sys.executable, "worker.py", env={"PATH": os.environ["PATH"]})
+"""
+
+LED = """
+import subprocess, sys
+from tests_python import start
+
+def test_the_url_as_an_argument(arena):
+    start(sys.executable, "worker.py", arena.url)
+
+def test_a_process_of_arenas(arena):
+    with arena.process([sys.executable, "worker.py"]) as worker:
+        assert worker.wait() == 0
+
+def test_other_programs():
+    subprocess.run(["git", "--version"])
+    start(sys.executable, "-m", "pytest", "--version")
+"""
+
+
+def python_example(example: Example, url: str, **files: str) -> Example:
+    """The app on a server, with its URL from somewhere, beside programs in Python."""
+    project = on_postgresql(example, worker="print('at work')", **files)
+    project = project.with_paths({"command": "#!/usr/bin/env python3\nprint('at work')\n"})
+    return project.change("app.py", READS, url).change("app.py", "import os\n", SETTINGS)
+
+
+# As pydantic-settings: a field has the name of its variable, with the prefix.
+SETTINGS = f"""
+import os
+
+class Plain:
+    database_url: str = "{PRODUCTION}"
+"""
+
+
+@pytest.mark.parametrize("url", [f'"{PRODUCTION}"', "Prefixed.database_url"])
+def test_a_python_program_that_may_have_the_apps_url_is_named(example: Example, url: str) -> None:
+    """It imports the app with the developer's URL, which pytest-arena cannot see."""
+    project = python_example(example, url, test_it=PYTHON)
+    project = project.change("app.py", "class Plain:", "class Prefixed:\n    env_prefix = 'SHOP_'")
+    run = project.run("-q").expect(passed=4)
+    for line in ("test_it.py:9  subprocess", "test_it.py:12  assert os.system", "test_it.py:5"):
+        place = f"{run.folder}/{line}"
+        run.says(f"arena: a Python program was started without the test's database: {place}")
+    run.says(
+        "The app has postgresql://db.example.org:5432/shop from elsewhere than DATABASE_URL",
+        "arena_env = …   (or give the program arena.url)",
+    )
+    run.never_says("s3cret")
+    assert run.output.count("a Python program was started") == 3
+
+
+def test_a_python_program_that_has_the_tests_database_is_not_named(example: Example) -> None:
+    """Nor is any other program, or a run of pytest, which has a guard."""
+    project = python_example(example, f'"{PRODUCTION}"', test_it=LED, tests_python=PYTHON)
+    project = project.change("app.py", "database_url", "url")
+    project.run("-q", "test_it.py").expect(passed=3).never_says("a Python program was started")
+
+
+@pytest.mark.parametrize("how", ["set", "not set", "settings"])
+def test_a_python_program_of_an_app_with_its_url_in_a_variable(example: Example, how: str) -> None:
+    """The variable leads it nowhere, also if it is not set. It is named if it lacks that."""
+    project = python_example(
+        example, "Plain.database_url" if how == "settings" else READS, test_it=PYTHON
+    )
+    env = {"DATABASE_URL": PRODUCTION} if how == "set" else {}
+    run = project.run("-q", env=env).expect(passed=4)
+    place = f"{run.folder}/test_it.py:5"
+    run.says(
+        f"arena: a Python program was started without the variable DATABASE_URL: {place}",
+        "env={'DATABASE_URL': arena.url}",
+    )
+    assert run.output.count("a Python program was started") == 1
+
+
+def test_a_python_program_on_sqlite_is_not_named(example: Example) -> None:
+    """A change of the app's file fails the run, whichever program made it."""
+    project = example.with_files(test_it=PYTHON, worker="pass")
+    project = project.with_paths({"command": "#!/usr/bin/env python3\n"})
+    project.run("-q").expect(passed=4).never_says("a Python program was started")
