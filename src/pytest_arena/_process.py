@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from contextlib import closing
-from functools import cache, partial
+from functools import cache, partial, wraps
 from importlib.abc import Loader, MetaPathFinder
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -152,6 +152,27 @@ def when_imported(name: str, change: Change) -> None:
     sys.meta_path[:] = [_finder, *(one for one in sys.meta_path if one is not _finder)]
     if (module := sys.modules.get(name)) is not None:
         change(module)
+
+
+def send_to_spawned(make: Callable[[], list[object]]) -> None:
+    """Send what ``make`` returns to each process that multiprocessing starts, unless by a fork.
+
+    The new process unpickles it before it imports a module of the user's.
+    """
+
+    def change(module: Any) -> None:
+        prepare = module.get_preparation_data
+
+        @wraps(prepare)
+        def get_preparation_data(name: str) -> dict[str, Any]:
+            # multiprocessing pickles all of it, and ignores names that it does not know.
+            data: dict[str, Any] = prepare(name)
+            data["pytest_arena"] = [*data.get("pytest_arena", ()), *make()]
+            return data
+
+        module.get_preparation_data = get_preparation_data
+
+    when_imported("multiprocessing.spawn", change)
 
 
 class _Finder(MetaPathFinder):

@@ -195,6 +195,9 @@ class Core(Protocol):
             RefusedError: its arguments name a database of the app.
         """
 
+    def before_spawn(self) -> list[object]:
+        """Return the objects of ``Connections.in_spawned`` for a process that is about to start."""
+
     def serial(self) -> int:
         """The serial of the level that stands now, in which connections are taken."""
 
@@ -353,6 +356,13 @@ class Connections(Protocol):
 
         ``words`` are its arguments. The names have the form of ``arena_allow``. A database of the
         arena is not among them.
+        """
+
+    def in_spawned(self, core: Core, engines: Sequence[Asked]) -> object | None:
+        """Return an object that leads connections in a process that multiprocessing spawns.
+
+        ``engines`` are the databases that engines of this process mean. The object is pickled. It
+        acts when the new process unpickles it. None: the product leads none there.
         """
 
 

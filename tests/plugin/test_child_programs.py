@@ -1,4 +1,4 @@
-"""PostgreSQL: client programs and Python programs of a test."""
+"""PostgreSQL: client programs, processes of multiprocessing, and Python programs of a test."""
 
 from __future__ import annotations
 
@@ -69,6 +69,132 @@ def test_arena_allow_lets_a_client_program_through(example: Example) -> None:
 
 
 READS = f'os.environ.get("DATABASE_URL", "{PRODUCTION}")'
+
+JOBS = """
+import asyncio
+from sqlalchemy import create_engine, text
+from app import Dancer, engine, maker
+
+def add(name):
+    async def main():
+        async with maker.begin() as session:
+            session.add(Dancer(name=name))
+        await engine.dispose()
+    asyncio.run(main())
+
+def add_elsewhere():
+    with create_engine("postgresql+psycopg://me@db.example.org/other").begin() as connection:
+        connection.execute(text("SELECT 1"))
+
+def add_by_grandchild(name):
+    import multiprocessing
+    process = multiprocessing.get_context("spawn").Process(target=add, args=(name,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+"""
+
+SPAWNED = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+import pytest
+import jobs
+
+def run(how, *call):
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(how)) as pool:
+        return pool.submit(*call).result()
+
+@pytest.mark.parametrize("how", ["spawn", "forkserver"])
+def test_it_is_seen_and_undone(test_client, how):
+    run(how, jobs.add, how)
+    assert test_client.get("/dancers").json() == ["Sand", how]
+
+def test_a_process_of_such_a_process(test_client):
+    run("spawn", jobs.add_by_grandchild, "Ruby")
+    assert test_client.get("/dancers").json() == ["Sand", "Ruby"]
+
+def test_a_database_that_the_test_has_not():
+    run("spawn", jobs.add_elsewhere)
+
+def test_the_tests_own_url(arena, test_client):
+    run("spawn", add_by_url, arena.url.replace("+asyncpg", "+psycopg"))
+    assert test_client.get("/dancers").json() == ["Sand", "Own"]
+
+def add_by_url(url):
+    with jobs.create_engine(url).begin() as connection:
+        connection.execute(jobs.text("INSERT INTO dancers (name) VALUES ('Own')"))
+
+def test_a_process_without_a_database():
+    assert run("spawn", abs, -1) == 1
+"""
+
+
+@pytest.mark.slow  # `test_guard_postgresql` has the same without an app
+@pytest.mark.parametrize("isolation", ["auto", "clone"])
+@pytest.mark.parametrize("url", [f'"{PRODUCTION}"', ""])
+def test_a_process_of_multiprocessing_works_on_the_tests_database(
+    example: Example, url: str, isolation: str
+) -> None:
+    """It imports the app a second time, with the developer's URL. A fork does not."""
+    project = on_postgresql(example, test_it=SPAWNED, jobs=JOBS)
+    env = {"ARENA_ISOLATION": isolation, "DATABASE_URL": PRODUCTION}
+    run = project.change("app.py", READS, url or READS).run(env=env).expect(1, passed=5, failed=1)
+    run.says(
+        "refused: a connection to postgresql://db.example.org:5432/other in a process that "
+        "multiprocessing has spawned",
+        "jobs.py:14",
+    )
+    run.never_says("s3cret", "a Python program was started")
+
+
+def test_a_process_of_multiprocessing_works_on_the_tests_file(example: Example) -> None:
+    """Also where the path is in the app's code, and where the file is opened without an engine."""
+    test = (
+        SPAWNED
+        + """
+def test_by_the_path(test_client):
+    run("spawn", add_by_path)
+    assert test_client.get("/dancers").json() == ["Sand", "Path"]
+
+def add_by_path():
+    import sqlite3
+    with sqlite3.connect("dev.db") as connection:
+        connection.execute("INSERT INTO dancers (name) VALUES ('Path')")
+"""
+    )
+    url = "sqlite+aiosqlite:///dev.db"
+    project = example.with_files(
+        test_it=test.replace("+asyncpg", "+aiosqlite").replace("+psycopg", ""), jobs=JOBS
+    )
+    project = project.change("app.py", f'os.environ.get("DATABASE_URL", "{url}")', f'"{url}"')
+    run = project.run("-k", "not a_database_that").expect(passed=6)
+    run.never_says("was changed")
+    assert not (project.folder / "dev.db").exists()
+
+
+EARLY = """
+import multiprocessing
+import jobs
+
+def work():
+    pool = multiprocessing.get_context("spawn").Pool(1)
+    pool.apply(int)
+    return pool
+
+EARLY = work() if __name__ == "test_it" else None
+
+def test_a_process_of_a_time_before_any_test(test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+    EARLY.apply(jobs.add, ["Nobody"])
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_older_than_the_tests_goes_nowhere(example: Example) -> None:
+    """As a fork of that time."""
+    run = on_postgresql(example, test_it=EARLY, jobs=JOBS).run("-W", "ignore").expect(1, failed=1)
+    run.says("shop in a process that multiprocessing has spawned", "start the process in a fixture")
+
 
 PYTHON = """
 import os, subprocess, sys

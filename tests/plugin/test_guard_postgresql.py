@@ -116,6 +116,9 @@ URLS = (
     redirected("environment_alone_asyncpg", "asyncio.run(aadd('postgresql+asyncpg://', name))"),
     redirected("of_null_pool", "add(create_engine(engine.url, poolclass=NullPool), name)"),
     redirected("of_thread", "in_thread(lambda: add(engine, name))"),
+    redirected("of_spawned_process", "in_process('spawn', add_by_url, name)"),
+    redirected("of_fork_server", "in_process('forkserver', add_by_url, name)"),
+    redirected("of_spawned_process_asyncpg", "in_process('spawn', aadd_by_url, name)"),
     redirected(
         "of_adding_listener",
         """
@@ -408,7 +411,7 @@ PROGRAMS = (
 ATTACKS = (*URLS, *MEDDLERS, *RAW, *BOUND, *SENT, *CHILDREN, *PROGRAMS)
 
 HEADER = f"""
-import asyncio, contextlib, os, subprocess, sys, threading
+import asyncio, contextlib, multiprocessing, os, subprocess, sys, threading
 import asyncpg, psycopg, psycopg2, psycopg2.pool, psycopg_pool
 import bound
 import pytest
@@ -458,6 +461,18 @@ def child(*args):
 def psql(*words, name, env=None):
     insert = f"INSERT INTO dancers VALUES ('{{name}}')"
     subprocess.run(["psql", "-q", *words, "-c", insert], env=env, check=True)  # here
+
+def add_by_url(name):
+    add(create_engine(f"postgresql+psycopg://{{PLACE}}/{{DEV}}"), name)
+
+def aadd_by_url(name):
+    asyncio.run(aadd(f"postgresql+asyncpg://{{PLACE}}/{{DEV}}", name))
+
+def in_process(how, call, name):
+    process = multiprocessing.get_context(how).Process(target=call, args=(name,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 def in_thread(call):
     failed = []

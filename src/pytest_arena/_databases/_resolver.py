@@ -27,8 +27,8 @@ from pytest_arena._gate._engines import asked_by_engine
 from pytest_arena._gate._listeners import engines_by, find_engines, level_of, pass_over
 from pytest_arena._gate._registry import DatabaseUsage, Registry
 from pytest_arena._origin import WORK, frames, user_line
-from pytest_arena._product import Aim, Asked, Database, Isolation, Key, Product
-from pytest_arena._values import Stage
+from pytest_arena._product import Aim, Asked, Database, Isolation, Key, Product, loaded
+from pytest_arena._values import Child, Stage
 from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateError
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._databases._migrations import Comparison
     from pytest_arena._ledger import Ledger
-    from pytest_arena._values import Child
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -192,6 +191,20 @@ class Databases:
             for database in databases:
                 with suppress(ArenaError):
                     self.ensure(database)
+
+    def before_spawn(self) -> list[object]:
+        """Build the databases of all engines, and return the objects that lead to them."""
+        if self.finished:
+            return []
+        self.before_child(Child(is_fork=True))
+        asked = [each for each in map(asked_by_engine, find_engines()) if each is not None]
+        guards: list[object] = []
+        for name, product in loaded.items():
+            engines = [each for each in asked if each.product == name]
+            guard = product.connections.in_spawned(self, engines)
+            if guard is not None:
+                guards.append(guard)
+        return guards
 
     def _is_exported(self, database: Database) -> bool:
         return bool(database.file) and database.file in self.known.exported

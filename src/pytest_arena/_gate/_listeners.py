@@ -30,7 +30,7 @@ from pytest_arena._gate._registry import (
 )
 from pytest_arena._gate._writes import LostWrites, note_errors_on_leaving, watch_writes
 from pytest_arena._origin import is_own, user_line
-from pytest_arena._process import hear, when_imported
+from pytest_arena._process import hear, send_to_spawned, when_imported
 from pytest_arena._product import DRIVERS, ROOMS, UNNAMED, Core, Live, loaded, room
 from pytest_arena._values import Child
 
@@ -321,6 +321,7 @@ def _listen() -> None:
     ):
         event.listen(owner, name, _of_last_gate(method))
     hear({event: partial(_on_child, event) for event in _CHILDREN})
+    send_to_spawned(_before_spawn)
     for package, product in DRIVERS.items():
         when_imported(package, partial(_watch_driver, product))
 
@@ -342,6 +343,10 @@ _CHILDREN = {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system", "os.s
 def _on_child(name: str, *values: Any) -> None:
     if not is_own():
         _gates[-1].core.before_child(_child(name, values))
+
+
+def _before_spawn() -> list[object]:
+    return _gates[-1].core.before_spawn()
 
 
 def _child(name: str, values: tuple[Any, ...]) -> Child:

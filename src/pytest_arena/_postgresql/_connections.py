@@ -17,6 +17,7 @@ from pytest_arena._postgresql._control import FULL, WAITED
 from pytest_arena._postgresql._identity import driver_connection, has_written, identity, name_of
 from pytest_arena._postgresql.drivers import _statements as drivers
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
+from pytest_arena._postgresql.drivers._spawned_connections import SpawnedConnections
 from pytest_arena._postgresql.moving._moving_trial import prepare
 from pytest_arena._postgresql.moving._transport import at_checkin
 from pytest_arena._process import rest, seconds
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql._identity import Identity
     from pytest_arena._postgresql._product import PostgreSQL
     from pytest_arena._postgresql.isolation import ServerIsolation
+    from pytest_arena._values import Address
 
 # Arguments by which an app opens its connections itself, whatever the others say.
 _OWN_WAYS = ("connection_factory", "connection_class")
@@ -114,6 +116,24 @@ class PostgreSQLConnections:
         if target is None or self.owns(target.database):
             return ()
         return target.names
+
+    def in_spawned(self, core: Core, engines: Sequence[Asked]) -> SpawnedConnections | None:
+        """By the names of the database and of the user: an engine there has the app's URL."""
+        if core.config.drivers == "off":
+            return None
+        addresses: dict[tuple[str, str], Address] = {}
+        product = cast("PostgreSQL | None", core.find_product("postgresql"))
+        for database in core.provisioned():
+            if product is None or database.product is not product:
+                continue
+            # An engine whose URL names no user has the database's first login.
+            logins = {None, database.login}
+            logins |= {each.login for each in engines if product.meant(each)[0] == database.key}
+            for login in logins:
+                entrance = product.entrance(database.aim, login)
+                user = login.user if login else ""
+                addresses.update({(name, user): entrance for name in database.tails})
+        return SpawnedConnections(addresses, core.config.allow)
 
 
 _in_turn: weakref.WeakSet[Dialect] = weakref.WeakSet()

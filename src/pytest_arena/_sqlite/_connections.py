@@ -15,6 +15,7 @@ from pytest_arena._product import Aim, Asked, Core, Live, Product
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guard import EngineFactory, is_outside, watch_raw_connections
+from pytest_arena._sqlite._spawned_files import SpawnedFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -224,6 +225,15 @@ class SQLiteConnections:
         """SQLite's programs have a path among their arguments, as any program may have."""
         del program, words, variables
         return ()
+
+    def in_spawned(self, core: Core, engines: Sequence[Asked]) -> SpawnedFiles | None:
+        """By the real paths of the app's files."""
+        del engines
+        files: dict[str, str] = {}
+        for database in core.provisioned():
+            if database.file and database.key.kind == "file":
+                files[database.key.name] = database.file
+        return SpawnedFiles(files) if files else None
 
 
 def _database(cargs: Any, cparams: Any) -> tuple[str, bool]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
+from fnmatch import fnmatch
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -34,7 +35,7 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import ModuleType
 
     from pytest_arena._postgresql.drivers._statements import FindCore
@@ -146,6 +147,35 @@ class _Guard:
         note_opened(now, admitted, connection)
         if dialect == "psycopg2" and admitted.address is not None:
             guard_cursors(self._core, sys.modules["psycopg2.extensions"], connection)
+
+
+class _SpawnedGuard(_Guard):
+    """Decides in a process that multiprocessing has spawned. There is no core in it."""
+
+    def __init__(
+        self, addresses: Mapping[tuple[str, str], Address], allowed: Sequence[str]
+    ) -> None:
+        super().__init__(lambda: None)
+        self._addresses = addresses
+        self._allowed = allowed
+
+    def admit(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """Lead a connection to the test's database, as a fork's.
+
+        Raises:
+            UnknownDatabaseError: no engine of the test's process had that database.
+        """
+        driver = dialect.removesuffix("_async")
+        meant = arguments.target(driver, args, kwargs)
+        user = meant.login.user if meant.login else ""
+        address = self._addresses.get((meant.database, user))
+        if address is not None:
+            arguments.lead(driver, address, args, kwargs)
+        elif not arguments.is_own_name(meant.database) and not self._is_allowed(meant):
+            raise _spawned_elsewhere(meant)
+
+    def _is_allowed(self, meant: ServerTarget) -> bool:
+        return all(any(fnmatch(name, each) for each in self._allowed) for name in meant.names)
 
 
 def _elsewhere(address: Address, connection: Any) -> ServerTarget | None:
@@ -319,6 +349,13 @@ def watch_drivers(core: FindCore) -> None:
         when_imported(module, partial(_change, core, partial(change_statements, core), _UNREAD))
 
 
+def watch_spawned(addresses: Mapping[tuple[str, str], Address], allowed: Sequence[str]) -> None:
+    """Watch the drivers in a process that multiprocessing has spawned."""
+    guard = _SpawnedGuard(addresses, allowed)
+    for module, change in _CONNECTING.items():
+        when_imported(module, partial(change, guard))
+
+
 def _change(
     core: FindCore, change: Callable[[ModuleType], None], without: str, module: ModuleType
 ) -> None:
@@ -347,6 +384,17 @@ def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> Refus
         cause=who_connects(),
         fix="arena_drivers = redirect   (it then lands in the test's database)\n"
         f"or use the app's engine, db_session or arena.url{_allowing(target)}",
+    )
+
+
+def _spawned_elsewhere(target: ServerTarget) -> UnknownDatabaseError:
+    """A connection in a process that multiprocessing has spawned."""
+    return UnknownDatabaseError(
+        f"refused: a connection to {target.name} in a process that multiprocessing has spawned",
+        why="when the process started, the test's process had no database in the place of that one",
+        cause=who_connects(),
+        fix="start the process in a fixture or a test, with the app imported there\n"
+        f"or give it arena.url{_allowing(target)}",
     )
 
 

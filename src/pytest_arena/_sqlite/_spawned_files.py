@@ -1,0 +1,56 @@
+"""Connections to SQLite of a process that multiprocessing spawns. They lead as a fork's do."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._process import send_to_spawned, when_imported
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnedFiles:
+    """Leads the connections of the process that unpickles it.
+
+    ``files`` are those of the test's databases, by the real paths of the app's.
+    """
+
+    files: Mapping[str, str]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the call that acts in the new process."""
+        return install, (self.files,)
+
+
+def install(files: Mapping[str, str]) -> SpawnedFiles:
+    """Lead the connections of this process, and of those that it spawns."""
+    spawned = SpawnedFiles(files)
+    when_imported("sqlite3", partial(_watch, files))
+    send_to_spawned(lambda: [spawned])
+    return spawned
+
+
+def _watch(files: Mapping[str, str], module: ModuleType) -> None:
+    # Imported here: most processes that are spawned use no database.
+    from pytest_arena._sqlite import _sql as sql  # noqa: PLC0415 - as said
+
+    connect: Any = vars(module)["connect"]
+
+    @wraps(connect)
+    def led(database: Any, *args: Any, **kwargs: Any) -> Any:
+        name = os.fsdecode(database)
+        uri = bool(kwargs.get("uri"))
+        file = sql.file_of(name, uri=uri)
+        live = files.get(os.path.realpath(file)) if file else None
+        if live is not None:
+            database = sql.renamed(name, live, uri=uri)
+        return connect(database, *args, **kwargs)
+
+    for each in (module, vars(module)["dbapi2"]):
+        vars(each)["connect"] = led
