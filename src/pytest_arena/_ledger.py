@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _Error = TypeVar("_Error", bound="ArenaError")
 
 _TEST = "{test}"
+FAILURE = 500  # statuses from here on say that the app could not answer
 _ONE_BREATH = 0.02  # between two tables of one create_all lie a compilation and a look-up
 
 
@@ -43,6 +44,7 @@ class Request:
     turn: Any = field(default=None, repr=False)  # of the test's story
     answer: Any = field(default=None, repr=False)  # when it was sent, and its late commits
     raised: str = field(default="", repr=False)  # what the app raised, and the app's line
+    logged: str = field(default="", repr=False)  # the exception that the app logged last
     unsent: str = field(default="", repr=False)  # cookies that the client has, and did not send
     is_open: bool = field(default=False, repr=False)  # its answer is still read
     # What is noted of a request of a test that proves a scenario.

@@ -202,11 +202,16 @@ def kept_notes(texts: list[str]) -> list[str]:
 
 def users_trace(error: BaseException) -> str:
     """The traceback of an error, with the user's own lines alone, and its text in full."""
-    trace = traceback.TracebackException.from_exception(error)
+    return _users_lines(traceback.TracebackException.from_exception(error))
+
+
+def _users_lines(trace: traceback.TracebackException) -> str:
     lines = [frame for frame in trace.stack if not is_library(frame.filename)]
-    notes = [
-        f"{note}\n" for one in causes(error.__cause__) for note in getattr(one, "__notes__", ())
-    ]
+    notes = []
+    cause = trace.__cause__
+    while cause is not None:
+        notes += [f"{note}\n" for note in cause.__notes__ or ()]
+        cause = cause.__cause__ or cause.__context__
     text = "".join([*traceback.format_list(lines), *trace.format_exception_only(), *notes])
     return redact(text.rstrip())
 
@@ -369,13 +374,22 @@ def _show_short_name(longrepr: Any, error: ArenaError) -> None:
         entry.lines = [line.replace(long, short, 1) for line in entry.lines]
 
 
-def show_server(report: Any, broken: list[tuple[str, Exception]], raised: Any) -> None:
+def show_server(
+    report: Any,
+    broken: list[tuple[str, Exception]],
+    handled: list[tuple[str, traceback.TracebackException]],
+    raised: Any,
+) -> None:
     """Show what the app has raised where the test only saw a 500."""
     shown = list(causes(raised))
-    for request, error in broken:
-        if not any(error is one for one in shown):
-            title = f"arena: the server's traceback, {request}"
-            report.sections.append((title, users_trace(error)))
+    traces = [
+        (request, users_trace(error))
+        for request, error in broken
+        if not any(error is one for one in shown)
+    ]
+    traces += [(request, _users_lines(trace)) for request, trace in handled]
+    for request, text in traces:
+        report.sections.append((f"arena: the server's traceback, {request}", text))
 
 
 def show_missing_file(

@@ -347,7 +347,8 @@ def pytest_runtest_makereport(
     if report.outcome == "failed" and report.when == "call":
         raised = call.excinfo.value if call.excinfo else None
         broken = run.test.broken if run.test else []
-        _report.show_server(report, broken, raised)
+        handled = run.test.handled_traces if run.test else []
+        _report.show_server(report, broken, handled, raised)
         _report.show_missing_file(
             report, [raised, *(error for _, error in broken)], run.missing_file
         )

@@ -139,3 +139,214 @@ def test_all_frames_are_shown_where_that_is_wanted(example: Example) -> None:
     for option in ("--full-trace", "--tb=native"):
         run = files.run(option, "-k", "test_async").expect(1, failed=1)
         run.says("/fastapi/routing.py").never_says("shows them")
+
+
+HANDLED = """
+
+import logging
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
+
+
+class NoSand(Exception):
+    pass
+
+
+class Mute(NoSand):
+    def __str__(self):
+        raise LookupError("no words")
+
+
+@app.get("/mute")
+async def mute():
+    raise Mute
+
+
+@app.exception_handler(NoSand)
+async def answer_no_sand(request, error):
+    return JSONResponse({}, 500)
+
+
+@app.exception_handler(SQLAlchemyError)
+def answer_conflict(request, error):
+    return JSONResponse({}, 409)
+
+
+@app.get("/sand")
+async def sand():
+    raise NoSand("the sack is empty")
+
+
+@app.get("/twice")
+async def twice(db=Depends(get_db)):
+    db.add(Dancer(name="Sand"))
+    await db.commit()
+
+
+@app.get("/later")
+async def later():
+    try:
+        raise TimeoutError("no answer")
+    except TimeoutError as error:
+        raise HTTPException(503, "later") from error
+
+
+@app.get("/logged")
+async def logged():
+    try:
+        raise LookupError("no song")
+    except LookupError:
+        logging.getLogger("app").error("no dance")
+    return JSONResponse({}, 500)
+
+
+@app.get("/swallowed")
+async def swallowed(db=Depends(get_db)):
+    try:
+        await twice(db)
+    except SQLAlchemyError:
+        return JSONResponse({}, 500)
+
+
+@app.get("/busy/{status}")
+async def busy(status: int):
+    if status == 404:
+        raise HTTPException(404)
+    logging.getLogger("app").error("it is busy")
+    return JSONResponse({}, status)
+"""
+HANDLED_TESTS = """
+import pytest
+from app import app
+
+PATHS = ["sand", "twice", "later", "logged", "swallowed"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_async(client, path):
+    assert (await client.get(f"/{path}")).status_code == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_sync(test_client, path):
+    assert test_client.get(f"/{path}").status_code == 200
+
+
+async def test_mute(client):
+    assert (await client.get("/mute")).status_code == 200
+
+
+def test_own():
+    from starlette.testclient import TestClient
+
+    assert TestClient(app).get("/sand").status_code == 200
+
+
+@pytest.mark.parametrize("status", [404, 503])
+async def test_an_answer_that_is_meant(client, status):
+    try:
+        raise ValueError("of the test")
+    except ValueError:
+        assert (await client.get(f"/busy/{status}")).status_code == 200
+"""
+
+
+def test_the_exception_behind_an_answer_is_named(example: Example) -> None:
+    """Where the app's handler answers it, where it is logged, and where a statement raised it."""
+    app = example.files["app.py"] + HANDLED
+    run = example.with_files(app=app, test_it=HANDLED_TESTS).run("--tb=short")
+    run.expect(1, failed=14)
+
+    def place(text: str) -> str:
+        numbers = [number for number, line in enumerate(app.splitlines(), 1) if text in line]
+        return f"app.py:{numbers[-1]}"
+
+    commit = [number for number, line in enumerate(app.splitlines(), 1) if ".commit()" in line][-1]
+    told = {
+        f"raised NoSand: the sack is empty ({place('the sack is empty')})": 3,
+        "raised IntegrityError: (sqlite3.IntegrityError) UNIQUE constraint failed: dancers.name "
+        f"(app.py:{commit})": 2,
+        f"raised HTTPException: 503: later ({place('from error')}) "
+        f"from TimeoutError: no answer ({place('no answer')})": 2,
+        f"raised LookupError: no song ({place('no song')})": 2,
+        f"a statement raised IntegrityError: UNIQUE constraint failed: dancers.name "
+        f"(app.py:{commit})": 2,
+    }
+    for line, count in told.items():
+        assert run.output.count(f"\n    {line}\n") == count, (line, run.output)
+    assert len(re.findall("(?m)^    (?:raised|a statement raised) ", run.output)) == 12
+    assert run.output.count("arena: the server's traceback, GET /sand") == 3
+    run.says("in sand", "of the test", f"raised Mute ({place('raise Mute')})")
+
+
+LITESTAR = """
+from litestar import Litestar, WebSocket, get, websocket
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+engine = create_engine("sqlite:///dev.db")
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Dancer(Base):
+    __tablename__ = "dancers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+@get("/breaks", sync_to_thread=True)
+def breaks() -> None:
+    session = Session(engine)
+    session.scalars(select(Dancer)).all()
+    raise ValueError("no dancer")
+
+
+@websocket("/song")
+async def song(socket: WebSocket) -> None:
+    await socket.accept()
+    raise LookupError("no song")
+
+
+app = Litestar([breaks, song])
+"""
+LITESTAR_TESTS = """
+import pytest
+from app import app
+from litestar.testing import AsyncTestClient
+
+
+async def test_async(client):
+    assert (await client.get("/breaks")).status_code == 200
+
+
+def test_sync(test_client):
+    assert test_client.get("/breaks").status_code == 200
+
+
+async def test_own():
+    async with AsyncTestClient(app) as own:
+        assert (await own.get("/breaks")).status_code == 200
+
+
+async def test_song(client):
+    async with client.websocket_connect("/song") as socket:
+        assert await socket.receive_text() == "la"
+
+
+async def test_that_expects_it(client):
+    assert (await client.get("/breaks")).status_code == 500
+"""
+
+
+def test_litestar_answers_exceptions_itself(example: Example) -> None:
+    """They are named. What the app left to Python's reference counting is still given back."""
+    files = example.with_files(app=LITESTAR, test_it=LITESTAR_TESTS)
+    files = files.with_files(seed="def seed(session):\n    pass\n")
+    run = files.run("--tb=short").expect(1, failed=4, passed=1)
+    line = next(n for n, text in enumerate(LITESTAR.splitlines(), 1) if "no dancer" in text)
+    assert run.output.count(f"    raised ValueError: no dancer (app.py:{line})\n") == 3
+    assert run.output.count("arena: the server's traceback, GET /breaks") == 3
+    run.says("raised LookupError: no song (app.py:")

@@ -180,8 +180,46 @@ def test_what_the_app_does_wrong_is_told(flask: Example) -> None:
     run = flask.with_files(test_failing=FAILING).run()
     run.expect(status=1, passed=4, failed=1, errors=2)
     run.says("POST /lost/Dune 201 wrote dancers (1 row) and never committed it", "Session.flush()")
-    run.says("POST /dancers/Dune 201 dancers +1", "ValueError: no dancer")
+    run.says("POST /dancers/Dune 201 dancers +1", "raised ValueError: no dancer (app.py:")
     assert run.output.count("app.kept = engine.connect()") >= 2
+
+
+OWN_CLIENT = """
+import pytest
+from app import app, engine
+from sqlalchemy import text
+
+
+@app.get("/twice")
+def twice():
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        connection.execute(text("SELECT 2"))
+    return "2"
+
+
+def test_an_answer():
+    assert app.test_client().post("/broken").status_code == 200
+
+
+def test_an_exception(monkeypatch):
+    monkeypatch.setattr(app, "testing", True)
+    app.test_client().post("/broken")
+
+
+def test_statements_are_counted(arena):
+    with arena.max_statements(1):
+        app.test_client().get("/twice")
+"""
+
+
+def test_what_flasks_own_client_is_answered_is_told(flask: Example) -> None:
+    """The exception behind a 500, the one that reaches the test, and the statements."""
+    run = flask.with_files(test_own=OWN_CLIENT).run("--tb=short").expect(status=1, failed=3)
+    number = APP.splitlines().index('    raise ValueError("no dancer")') + 1
+    assert run.output.count(f"    raised ValueError: no dancer (app.py:{number})\n") == 2
+    run.says("POST /broken 500", "POST /broken raised ValueError", "frames of")
+    run.says("2 statements were sent", "GET /twice", "SELECT 2")
 
 
 FLASK_SQLALCHEMY = """

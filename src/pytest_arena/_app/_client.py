@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from importlib import import_module
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app import _exchange as exchanges
-from pytest_arena._config._load import blame
+from pytest_arena._app._raised import note_handled, note_raised, watch_logged_errors
 from pytest_arena._ledger import Request
 from pytest_arena._origin import WORK, watch_what_is_begun
 from pytest_arena._process import running_loop, when_imported
@@ -19,6 +20,7 @@ from pytest_arena._process import seconds as now
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
+    from traceback import TracebackException
 
     import httpx2 as httpx
     from anyio.from_thread import BlockingPortal
@@ -45,9 +47,10 @@ class Hops(list[Request]):
     """What one call of a client has sent: one request, or redirects as well."""
 
     is_stream = False  # its answer is read as it comes
+    outside: BaseException | None = None  # what the test handles while it makes the call
 
 
-HOPS: ContextVar[list[Request]] = ContextVar("arena: what a client of ours has sent")
+HOPS: ContextVar[Hops] = ContextVar("arena: what a client of ours has sent")
 
 
 class Door(Protocol):
@@ -116,6 +119,9 @@ class Hooks:
     def broke(self, request: str, error: Exception) -> None:
         """Called where an app raises instead of answering, whatever the client makes of it."""
 
+    def handled(self, request: str, trace: TracebackException) -> None:
+        """Called where an app answers an exception that it did not expect."""
+
 
 class Host(Protocol):
     """What a client needs of the run that it belongs to."""
@@ -150,6 +156,7 @@ def sending(hooks: Hooks, *, is_stream: bool = False) -> Iterator[Hops]:
     """
     hops, has_ended = Hops(), True
     hops.is_stream = is_stream
+    hops.outside = sys.exception()
     token, work = HOPS.set(hops), WORK.set(getattr(hooks, "late_work", None))  # a test's
     try:
         yield hops
@@ -160,6 +167,7 @@ def sending(hooks: Hooks, *, is_stream: bool = False) -> Iterator[Hops]:
             hops[-1].status = None  # an app may raise behind its answer
         raise
     finally:
+        hops.outside = None  # a task of the app may keep its context, and so the hops
         HOPS.reset(token)
         WORK.reset(work)
         ends = [*(request.began for request in hops[1:]), now()]
@@ -182,7 +190,7 @@ def hop(method: str, path: str, login: Login | None) -> Request:
     """Make the record of a request that is about to be sent."""
     role = login.role if login is not None else None
     request = Request(method=method, path=path, role=role, began=now())
-    HOPS.get([]).append(request)
+    HOPS.get(Hops()).append(request)
     return request
 
 
@@ -212,33 +220,40 @@ def reporting(
 
     async def reporting_app(scope: Any, receive: Any, send: Any) -> None:
         hooks.serving()
+        shown = f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}"
         if begin is not None:
             send = begin(scope, send)
+        traces: list[TracebackException] = []  # of exceptions that the app answers
         try:
-            with _noting_answer(hooks, send) as send_and_note:
+            with _noting_answer(hooks, send, traces) as send_and_note:
                 if hooks.door is None:
                     await app(scope, receive, send_and_note)
                 else:
                     await hooks.door.enter(asked, app, scope, receive, send_and_note)
         except Exception as error:
             if not exchanges.is_disconnect(error):
-                _note_raised(error)
-                hooks.broke(f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}", error)
+                _broke(hooks, shown, error)
             raise
+        for trace in traces:
+            hooks.handled(shown, trace)
 
     return reporting_app
 
 
 @contextmanager
-def _noting_answer(hooks: Hooks, send: Any) -> Iterator[Any]:
+def _noting_answer(hooks: Hooks, send: Any, traces: list[TracebackException]) -> Iterator[Any]:
     """Note each message of the app's answer. Yield the ``send`` that the app is to call."""
-    sent_requests = HOPS.get(None)
-    answer = hooks.answering(sent_requests[-1]) if sent_requests else None
-    if answer is None:
+    hops = HOPS.get(None)
+    answer = hooks.answering(hops[-1]) if hops else None
+    if hops is None or answer is None:
         yield send
         return
+    request = hops[-1]
 
     async def send_and_note(message: Any) -> None:
+        error = sys.exception()
+        if error is not None and error is not hops.outside:
+            traces.extend(note_handled(request, message, error))
         await send(message)
         answer.note_sent(message)
 
@@ -253,16 +268,18 @@ def _noting_answer(hooks: Hooks, send: Any) -> Iterator[Any]:
         answer.end(raised)
 
 
-def _note_raised(error: Exception) -> None:
-    """Write into the record of the request what the app raised, and in which of its lines."""
-    sent_requests = HOPS.get(None)
-    if not sent_requests:
-        return
-    text = exchanges.told(error).partition("\n")[0]
-    line = blame(error)
-    if line is not None:
-        text = f"{text} ({line.short})"
-    sent_requests[-1].raised = text
+def _broke(hooks: Hooks, request: str, error: Exception) -> None:
+    """Note that the app raised instead of answering."""
+    hops = HOPS.get(None)
+    if hops:
+        note_raised(hops[-1], error)
+    hooks.broke(request, error)
+
+
+def _answered_here() -> tuple[Request, BaseException | None] | None:
+    """Return the request that is answered here, and what the test handled when it made it."""
+    hops = HOPS.get(None)
+    return (hops[-1], hops.outside) if hops else None
 
 
 class AsyncClient(_Base):
@@ -492,6 +509,7 @@ def watch_own_clients(asked: Callable[[object], Hooks | None]) -> Callable[[], N
     """
     undo = ExitStack()
     undo.callback(watch_what_is_begun())
+    undo.callback(watch_logged_errors(_answered_here))
     for module, name in _TRANSPORTS.items():
         when_imported(module, functools.partial(_watch, name, asked, undo))
     when_imported("werkzeug.test", functools.partial(_watch_werkzeug_client, asked, undo))
@@ -529,7 +547,15 @@ def _watch_werkzeug_client(hooks_of: Any, undo: ExitStack, module: Any) -> None:
         hooks.before(refuses=False)
         with sending(hooks):
             request = hop(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), None)
-            body, status, headers = original(client, environ, *args, **options)
+            answer = hooks.answering(request)
+            try:
+                body, status, headers = original(client, environ, *args, **options)
+            except Exception as error:
+                _broke(hooks, f"{request.method} {request.path}", error)
+                raise
+            finally:
+                if answer is not None:
+                    answer.end(None)
             request.status = int(status.split(" ")[0])
         hooks.ended()
         return body, status, headers

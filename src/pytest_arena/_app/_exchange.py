@@ -95,7 +95,11 @@ class Exchange:
 
 def told(error: BaseException) -> str:
     """An error as a request's record has it."""
-    return redact(f"{type(error).__name__}: {error}".removesuffix(": "))
+    name = type(error).__name__
+    try:
+        return redact(f"{name}: {error}".removesuffix(": "))
+    except Exception:  # noqa: BLE001 - a class of the user's: the app is to answer as it would
+        return name
 
 
 def is_disconnect(error: BaseException | None) -> bool:

@@ -190,7 +190,8 @@ class _Commands:
     def _story(self) -> str:
         """Return what the report of a failed test says."""
         report = SimpleNamespace(sections=[])
-        show_server(report, self._run.current.running().broken, None)
+        test = self._run.current.running()
+        show_server(report, test.broken, test.handled_traces, None)
         show_processes(report, self._run.outputs())
         show_story(report, self._run.story())
         return "\n\n".join(f"{title}\n{text}" for title, text in report.sections)

@@ -16,6 +16,7 @@ from weakref import WeakSet
 from pytest_arena._config._load import blame, is_library, package_of
 from pytest_arena._origin import user_line
 from pytest_arena._process import running_loop
+from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,9 +44,10 @@ class RequestAnswer:
     is_sent: bool = False  # the client has all of it
     statements: list[str] = field(default_factory=list)  # of the request, in order
     late_commits: list[CodeLine | None] = field(default_factory=list)
+    failure: str = ""  # what a statement or a commit raised last, and the app's line
     error: BaseException | None = None  # what a late commit, or the code around it, has raised
     error_line: CodeLine | None = None
-    _task: object = field(default_factory=asyncio.current_task)  # that calls the app
+    _task: object = None  # that calls the app
     _token: Token[Any] | None = None
     _is_over: bool = False  # the app has returned from the request
     _body_size: int | None = None  # as the header says it
@@ -64,6 +66,7 @@ class RequestAnswer:
     def begin(cls) -> RequestAnswer:
         """Create the record of the answer that the app begins in this task."""
         answer = cls()
+        answer._task = asyncio.current_task() if running_loop() is not None else None
         answer._token = ANSWER.set(answer)
         return answer
 
@@ -127,9 +130,13 @@ class RequestAnswer:
 
     def note_error(self, error: BaseException) -> None:
         """Note that a statement or a commit of the request has failed."""
+        line = user_line()
+        where = f" ({line.short})" if line is not None else ""
+        first_line = str(error).partition("\n")[0]
+        self.failure = redact(f"{type(error).__name__}: {first_line}{where}")
         if self._has_late_work:
             self.error = error
-            self.error_line = user_line()
+            self.error_line = line
 
     def _is_at_work(self) -> bool:
         """Return whether the current task is the request's, or a middleware's task for it.

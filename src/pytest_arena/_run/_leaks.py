@@ -379,7 +379,7 @@ class LateWork:
             for task in asyncio.all_tasks(loop)
             if task is not here and _is_the_users(task)
             # What serves the first request is there when that is begun.
-            if (hops := _context_of(task).get(HOPS, [])) or task not in before
+            if (hops := _context_of(task).get(HOPS) or ()) or task not in before
             if not any(one.is_open for one in hops)
         ]
         of_tasks = [line_of_coroutine(task.get_coro()) or task.get_name() for task in tasks]

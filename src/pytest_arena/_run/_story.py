@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
 from pytest_arena._gate._registry import sessions_in_use, unflushed
+from pytest_arena._ledger import FAILURE
 from pytest_arena._report import StoryPart
-from pytest_arena._run._test import FIRST, LAST, RunningTest, StoryMoment, Turn
+from pytest_arena._run._test import FIRST, LAST, REFUSAL, RunningTest, StoryMoment, Turn
 from pytest_arena.errors import LateCommitError, LostWriteError, redact
 
 if TYPE_CHECKING:
@@ -229,13 +230,27 @@ def _hints(turn: Turn, askers: Mapping[tuple[str, str], str]) -> Iterator[str]:
         if record.answer is not None and record.answer.is_early:
             line = line_of_late_commit(record.answer)
             yield f"answered {record.answer.status} before its commit ({line})"
-        if record.raised:
-            yield f"raised {record.raised}"
+        raised = _raised_words(record)
+        if raised:
+            yield raised
         first = askers.get((record.method, record.path))
         if first is not None and turn.is_quiet and turn.went_well:
             yield f"sent no statement; in {first} it did: from a cache? Empty it by a hook"
         if record.unsent:
             yield f'came without {record.unsent}: Secure cookies want base_url="https://testserver"'
+
+
+def _raised_words(record: Request) -> str:
+    """Return which exception of the app is behind an answer, or ""."""
+    status = record.status or 0
+    failure = record.answer.failure if record.answer is not None else ""
+    if record.raised:
+        return f"raised {record.raised}"
+    if record.logged and status >= FAILURE:
+        return f"raised {record.logged}"
+    if failure and status >= REFUSAL:
+        return f"a statement raised {failure}"
+    return ""
 
 
 def uncommitted(test: RunningTest) -> list[str]:

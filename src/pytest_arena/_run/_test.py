@@ -19,6 +19,7 @@ from pytest_arena.errors import PendingWorkError, causes, impossible
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Mapping
+    from traceback import TracebackException
 
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._exchange import Exchange
@@ -135,10 +136,10 @@ class Turn:
         One without requests has not: what ended in it had begun in an example that is over.
         """
         answers = [one.status for one in self.records]
-        return bool(answers) and all(one is not None and one < _REFUSAL for one in answers)
+        return bool(answers) and all(one is not None and one < REFUSAL for one in answers)
 
 
-_REFUSAL = 400
+REFUSAL = 400
 _PATIENCE = 1.0  # seconds
 FIRST, LAST = 6, 24  # turns that a report tells one by one; what lies between it tells together
 _KEPT = 100  # the last ones, of which it can be asked what they changed
@@ -165,6 +166,8 @@ class RunningTest(Hooks):
     overrides: list[Overrides] = field(default_factory=list)
     sessions: Sessions = field(default_factory=Sessions)
     broken: list[tuple[str, Exception]] = field(default_factory=list)  # what the app has raised
+    # Tracebacks without frames: a frame would keep a session of the app alive.
+    handled_traces: list[tuple[str, TracebackException]] = field(default_factory=list)
     answers: list[tuple[Request, RequestAnswer]] = field(default_factory=list)
     app_runs: list[AppRun] = field(default_factory=list)  # the last one is what clients talk to
     checkouts: int = 0  # of connections, before the test
@@ -365,6 +368,10 @@ class RunningTest(Hooks):
     def broke(self, request: str, error: Exception) -> None:
         """The app has raised instead of answering."""
         self.broken.append((request, error))
+
+    def handled(self, request: str, trace: TracebackException) -> None:
+        """The app has answered an exception that it did not expect."""
+        self.handled_traces.append((request, trace))
 
     def was_broken_by(self, raised: BaseException) -> bool:
         """Return whether an error of the test is one that the app raised in a request."""

@@ -1,0 +1,111 @@
+"""Which exception of the app is behind an answer, also if the app handles it?"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from traceback import TracebackException
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._app._exchange import is_disconnect, told
+from pytest_arena._config._load import blame
+from pytest_arena._ledger import FAILURE
+from pytest_arena.errors import causes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pytest_arena._ledger import Request
+
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
+
+def note_raised(request: Request, error: BaseException) -> None:
+    """Write into the record of a request what the app raised, and in which of its lines."""
+    request.raised = _words(error)
+
+
+def note_handled(
+    request: Request, message: Mapping[str, Any], error: BaseException
+) -> Iterator[TracebackException]:
+    """Write into the record which exception the app handles while it sends a message.
+
+    Frameworks answer an exception inside of their ``except`` block.
+
+    Yields:
+        The traceback, if the app did not expect the exception. It has no frames.
+    """
+    if not isinstance(error, Exception) or is_disconnect(error):
+        return
+    is_websocket = message["type"] == "websocket.close"
+    if not is_websocket and message["type"] != "http.response.start":
+        return
+    if is_websocket or message["status"] >= FAILURE:
+        note_raised(request, error)
+        if not _is_http(error):
+            # Some frameworks take the traceback from the exception once it is answered.
+            yield TracebackException.from_exception(error)
+    elif message["status"] >= _REFUSAL and not _is_http(error) and blame(error) is not None:
+        note_raised(request, error)
+
+
+_REFUSAL = 400
+
+
+def watch_logged_errors(current: Callable[[], tuple[Request, BaseException | None] | None]) -> Any:
+    """Write into the record of a request which exception the app logged last, from ERROR on.
+
+    An exception that was answered may be known by no other way: Flask handles it before it answers.
+
+    Args:
+        current: returns the record of the request that is answered here, and the exception that the
+            test handled when it made the request. None if no request is answered.
+
+    Returns:
+        What ends it.
+    """
+    make = logging.getLogRecordFactory()
+
+    def make_and_note(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        if (record.levelno or 0) >= logging.ERROR:  # a record that is made to be filled has none
+            _note_logged(record, current())
+        return record
+
+    def end() -> None:
+        if logging.getLogRecordFactory() is make_and_note:
+            logging.setLogRecordFactory(make)
+
+    logging.setLogRecordFactory(make_and_note)
+    return end
+
+
+def _note_logged(
+    record: logging.LogRecord, current: tuple[Request, BaseException | None] | None
+) -> None:
+    if current is None:
+        return
+    request, outside = current
+    error = record.exc_info[1] if record.exc_info else sys.exception()
+    if isinstance(error, Exception) and error is not outside:
+        request.logged = _words(error)
+
+
+def _words(error: BaseException) -> str:
+    """Return an exception in one line, with the app's line; behind an answer also its cause."""
+    words = _in_one_line(error)
+    if not _is_http(error):
+        return words
+    hidden = [cause for cause in causes(error) if not _is_http(cause)]
+    return f"{words} from {_in_one_line(hidden[0])}" if hidden else words
+
+
+def _in_one_line(error: BaseException) -> str:
+    text = told(error).partition("\n")[0]
+    line = blame(error)
+    return text if line is None else f"{text} ({line.short})"
+
+
+def _is_http(error: BaseException) -> bool:
+    """Whether an exception is one by which an app answers a status: ``HTTPException``."""
+    return isinstance(getattr(error, "status_code", None), int)
