@@ -224,7 +224,8 @@ class StoryPart:
     """One part of the story: who wrote, and what. ``changes`` is None where nobody knows.
 
     ``rows`` says how many of each table are shown; 0 for their number alone. ``request`` is the
-    method and the path, if a request made the changes.
+    method and the path, if a request made the changes, and ``statements`` are what it sent.
+    ``is_whole`` says that it is not known which request made them.
     """
 
     title: str
@@ -232,6 +233,8 @@ class StoryPart:
     rows: int = 8
     notes: tuple[str, ...] = ()
     request: str = ""
+    statements: tuple[str, ...] = ()
+    is_whole: bool = False
 
 
 _WIDEST_TITLE = 48  # of those that stand below each other

@@ -17,7 +17,8 @@ TITLE = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
 
 STALE = """
 import pytest
-from app import Order, Stock
+from app import Order, Stock, maker
+from sqlalchemy import select
 
 
 @pytest.fixture
@@ -53,6 +54,66 @@ def test_sync(db_session, test_client):
 
     test_client.post("/orders/chair")
     check(stock)
+
+
+class TestOfClass:
+    @pytest.fixture(autouse=True)
+    async def prepare(self, order, db_session):
+        self.order = order
+        self.database = db_session
+
+    async def test_of_self(self, client):
+        await client.post("/settle/1")
+        assert self.order.status == "paid"
+
+
+async def test_in_a_list(order, client, db_session):
+    orders = [order]
+    await client.post("/settle/1")
+    assert orders[0].status == "paid"
+
+
+async def test_in_a_loop(client):
+    async with maker() as session:
+        session.add_all([Order(item="vase"), Order(item="bowl")])
+        await session.commit()
+        orders = {"all": list(await session.scalars(select(Order)))}
+    await client.post("/settle/2")
+    assert [each.status for each in orders["all"]] == ["new", "paid"]
+
+
+@pytest.fixture
+async def own():
+    async with maker() as session:
+        yield session
+
+
+async def test_in_the_suites_session(own, client):
+    order = Order(item="vase")
+    own.add(order)
+    await own.commit()
+    await client.post("/settle/1")
+    await client.post("/settle/1")
+    assert order.status == "paid"
+
+
+class Odd:
+    @property
+    def __dict__(self):
+        raise LookupError("nothing of that name")
+
+
+async def test_beside_a_proxy(order, client):
+    odd = Odd()
+    await client.post("/settle/1")
+    assert order.status == "paid" and odd.text
+
+
+async def test_that_changed_it_itself(order, client):
+    order.note = "by hand"
+    await client.post("/settle/1")
+    order.status = "open"
+    assert order.status == "paid"
 """
 
 
@@ -562,16 +623,24 @@ def test_a_secure_cookie_that_http_is_not_sent(example: Example) -> None:
     assert "s3cret" not in "".join(stories(run))
 
 
-@pytest.mark.parametrize("how", HOWS[:2])
+@pytest.mark.parametrize("how", HOWS)
 def test_an_instance_that_a_request_has_changed_is_named(example: Example, how: str) -> None:
     """Where the failed assertion compares it, and it was not read again."""
     project = shop(example, test_stale=STALE)
     project = project.change("app.py", "@app.delete", SETTLE + "@app.delete")
-    run = project.run("-p", "no:randomly", env=env_of(how)).expect(1, failed=4)
+    run = project.run("-p", "no:randomly", env=env_of(how)).expect(1, failed=10)
     run.says(
         "`order` (orders id=1) was loaded before POST /settle/1 changed its status: "
         "`await db_session.refresh(order)`",
         "`stock` (stock item=chair) was loaded before POST /orders/chair changed its amount: "
         "`db_session.refresh(stock)`",
+        "`self.order` (orders id=1) was loaded before POST /settle/1 changed its status: "
+        "`await self.database.refresh(self.order)`",
+        "`orders[0]` (orders id=1) was loaded before POST /settle/1 changed its status: "
+        "`await db_session.refresh(orders[0])`",
+        "`orders['all'][1]` (orders id=2) was loaded before POST /settle/2 changed its status: "
+        "`orders['all'][1] = await db_session.get(Order, 2)`",
+        "`order` (orders id=1) was loaded before POST /settle/1 changed its status: "
+        "`await own.refresh(order)`",
     )
-    assert run.output.count("was loaded before") == 2
+    assert run.output.count("was loaded before") == 7

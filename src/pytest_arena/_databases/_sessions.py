@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
+from weakref import WeakSet
 
 from sqlalchemy import Delete, Insert, TextClause, Update, create_engine, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy.engine import URL, Engine
-    from sqlalchemy.orm import ORMExecuteState, SessionTransaction
+    from sqlalchemy.orm import InstanceState, ORMExecuteState, SessionTransaction
 
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._product import Database
@@ -250,6 +251,10 @@ class Sessions:
         """Return how many instances wait to be written by sessions that are to be committed."""
         sessions = [each for each in self._all() if each.is_committed_before_requests]
         return sum(len(each.new) + len(each.dirty) + len(each.deleted) for each in sessions)
+
+    def held(self) -> WeakSet[InstanceState[Any]]:
+        """Return the states of the instances that the sessions hold."""
+        return WeakSet(inspect(instance) for session in self._all() for instance in session)
 
     def reads(self) -> int:
         """Return how often they may have read a row."""

@@ -362,16 +362,16 @@ class ArenaRun:
 
     def stale(self, statements: Sequence[Statement], parts: Sequence[StoryPart]) -> list[str]:
         """Return a line for each instance that a failed test compares and a request has changed."""
-        if not any(part.request and part.changes for part in parts):
+        if not (any(part.request for part in parts) and any(part.changes for part in parts)):
             return []
         from pytest_arena._run._stale_instances import stale_lines  # noqa: PLC0415 - a failed test's
 
         def dialect() -> Dialect:
             return self.engines.engine(self.database()).dialect
 
-        return stale_lines(
-            statements, parts, dialect, is_async=self.current.running().plan.is_async
-        )
+        test = self.current.running()
+        held = test.held if test.held is not None else test.sessions.held()
+        return stale_lines(statements, parts, dialect, held, is_async=test.plan.is_async)
 
     def ways_to_look(self) -> list[str]:
         """Return the commands that open the databases which somebody has connected to."""
@@ -472,6 +472,7 @@ def conducted(
         except BaseException:
             test.uncommitted = _story.uncommitted(test)
             test.unfinished = test.late_work.unfinished()
+            test.held = test.sessions.held()
             await test.aclose_failed()
             raise
         await test.aclose()

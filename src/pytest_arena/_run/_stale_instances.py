@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from contextlib import suppress
+from itertools import islice
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import inspect
@@ -10,10 +14,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstanceState, Session
 
+from pytest_arena._databases._sessions import FreshSession
 from pytest_arena._run._long_sessions import shown_row, table_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Dialect
@@ -29,6 +34,7 @@ def stale_lines(
     statements: Sequence[Statement],
     parts: Sequence[StoryPart],
     dialect: Callable[[], Dialect],
+    held: Container[InstanceState[Any]],
     *,
     is_async: bool,
 ) -> list[str]:
@@ -38,34 +44,115 @@ def stale_lines(
         statements: the user's statements in the traceback, the test's first.
         parts: what the test changed, request by request.
         dialect: returns the dialect of the app's database, which converts values for the driver.
+        held: the instances in pytest-arena's sessions when the test failed.
         is_async: whether the test is a coroutine.
     """
     lines: dict[int, str] = {}
     for source, variables in statements:
-        for name, value in variables.items():
-            is_compared = re.search(rf"\b{re.escape(name)}\b", source) is not None
-            state: Any = inspect(value, raiseerr=False) if is_compared else None
+        for expression, value in _values_in(source, variables):
+            state: Any = inspect(value, raiseerr=False)
             if not isinstance(state, InstanceState) or id(value) in lines:
                 continue
             stale = _stale_columns(state, parts, dialect())
             if stale is not None:
                 request, columns = stale
-                refresh = _refresh(name, variables, is_async=is_async)
+                refresh = _refresh(expression, state, variables, held, is_async=is_async)
                 lines[id(value)] = (
-                    f"`{name}` ({shown_row(state)}) was loaded before {request} changed its "
+                    f"`{expression}` ({shown_row(state)}) was loaded before {request} changed its "
                     f"{', '.join(columns)}: `{refresh}`"
                 )
     return list(lines.values())
 
 
-def _refresh(name: str, variables: Mapping[str, object], *, is_async: bool) -> str:
-    """Return the call that loads an instance again, by the first session among the variables."""
-    for variable, value in variables.items():
-        if isinstance(value, AsyncSession):
-            return f"await {variable}.refresh({name})"
-        if isinstance(value, Session):
-            return f"{variable}.refresh({name})"
-    return f"await db_session.refresh({name})" if is_async else f"db_session.refresh({name})"
+# Which values does a statement name? Nothing is called: an attribute may load rows.
+
+
+def _values_in(source: str, variables: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """Yield the values that a statement names, each with its expression, and their members."""
+    for node in ast.walk(_parsed(source)):
+        if not isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
+            continue
+        value = None
+        with suppress(Exception):  # of a proxy of the user's that has no object now
+            value = _value_of(node, variables)
+        if value is not None:
+            expression = ast.unparse(node)
+            yield expression, value
+            yield from _members(expression, value)
+
+
+def _parsed(source: str) -> ast.AST:
+    text = dedent(source).strip()
+    for candidate in (text, f"{text} pass"):  # the head of a block, such as `with …:`
+        with suppress(SyntaxError, ValueError):
+            return ast.parse(candidate)
+    return ast.Module([], [])
+
+
+def _value_of(node: ast.AST, variables: Mapping[str, object]) -> object:
+    """Return the value of a name, an attribute or an item; None if it is not at hand."""
+    if isinstance(node, ast.Name):
+        return variables.get(node.id)
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Attribute):
+        return getattr(_value_of(node.value, variables), "__dict__", {}).get(node.attr)
+    if isinstance(node, ast.Subscript):
+        key = _value_of(node.slice, variables)
+        if isinstance(key, int | str):
+            return dict(_items(_value_of(node.value, variables))).get(key)
+    return None
+
+
+def _members(expression: str, container: object) -> Iterator[tuple[str, object]]:
+    for key, member in islice(_items(container), _MOST_MEMBERS):
+        yield f"{expression}[{key!r}]", member
+
+
+def _items(container: object) -> Iterable[tuple[object, object]]:
+    if isinstance(container, list | tuple):
+        return enumerate(container)
+    return container.items() if isinstance(container, dict) else ()
+
+
+_MOST_MEMBERS = 50  # of a container that a statement names
+
+
+def _refresh(
+    expression: str,
+    state: InstanceState[Any],
+    variables: Mapping[str, object],
+    held: Container[InstanceState[Any]],
+    *,
+    is_async: bool,
+) -> str:
+    """Return the statement that loads an instance again, by a session that can."""
+    sessions = dict(_sessions_in(variables))
+    owner = state.session
+    if owner is not None and owner in sessions.values() and not isinstance(owner, FreshSession):
+        [name, *_] = [name for name, session in sessions.items() if session is owner]
+        awaited = "await " if state.async_session is not None else ""
+        return f"{awaited}{name}.refresh({expression})"
+    ours = [name for name, session in sessions.items() if isinstance(session, FreshSession)]
+    session_name = ours[0] if ours else "db_session"
+    awaited = "await " if is_async else ""
+    if state in held:
+        return f"{awaited}{session_name}.refresh({expression})"
+    keys = tuple(state.identity or ())
+    key = keys[0] if len(keys) == 1 else keys
+    return f"{expression} = {awaited}{session_name}.get({state.class_.__name__}, {key!r})"
+
+
+def _sessions_in(variables: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """Yield the sync sessions among the variables of a test, and among those of its class."""
+    attributes = getattr(variables.get("self"), "__dict__", {})
+    named = {**variables, **{f"self.{name}": value for name, value in attributes.items()}}
+    for name, value in named.items():
+        if isinstance(value, AsyncSession | Session):
+            yield name, value.sync_session if isinstance(value, AsyncSession) else value
+
+
+# Which of its values are old?
 
 
 def _stale_columns(
@@ -82,40 +169,99 @@ def _stale_columns(
             column
             for column in update.columns
             if column in loaded
-            and _is_equal(loaded[column], update.before[column])
-            and not _is_equal(loaded[column], newest[column])
+            and _is_among(update.before[column], loaded[column])
+            and not _is_among(newest[column], loaded[column])
         ]
         if stale:
             return request, stale
+    return _stale_as_a_whole(state, parts, loaded, dialect)
+
+
+def _stale_as_a_whole(
+    state: InstanceState[Any],
+    parts: Sequence[StoryPart],
+    loaded: Mapping[str, tuple[object, object]],
+    dialect: Dialect,
+) -> tuple[str, list[str]] | None:
+    """As ``_stale_columns``, if it is only known what all requests changed together.
+
+    Then the statements of a request say which columns it wrote.
+    """
+    for row in _rows(state, parts, dialect):
+        old = [
+            column
+            for column, values in loaded.items()
+            if column in row and not _is_among(row[column], values)
+        ]
+        for part in parts:
+            written = [column for column in old if _is_set(column, table_of(state), part)]
+            if written:
+                return part.request, written
     return None
+
+
+def _rows(
+    state: InstanceState[Any], parts: Sequence[StoryPart], dialect: Dialect
+) -> Iterator[Mapping[str, object]]:
+    """Yield the row of an instance as it is now, if the test has inserted or changed it."""
+    for part in parts:
+        for change in part.changes or ():
+            is_there = part.is_whole and change.kind != "deleted"
+            if is_there and _is_row_of(state, change, change.after, dialect):
+                yield change.after
+
+
+def _is_set(column: str, table: str, part: StoryPart) -> bool:
+    """Whether a statement of a request updates a column of a table."""
+    for statement in part.statements:
+        update = _UPDATE.search(statement)
+        if update is None or table not in re.findall(r"\w+", update["head"]):
+            continue
+        if re.search(rf'\b{re.escape(column)}"?\s*=', update["assignments"]):
+            return True
+    return False
+
+
+_UPDATE = re.compile(r"(?s)(?P<head>.*\bUPDATE\b.*?)\bSET\b(?P<assignments>.*?)(?:\bWHERE\b|$)")
 
 
 def _updates(
     state: InstanceState[Any], parts: Sequence[StoryPart], dialect: Dialect
 ) -> Iterator[tuple[str, Change]]:
     """Yield the updates of an instance's row, each with its request."""
-    columns = state.mapper.primary_key
-    key = {
-        column.name: _bound(column, value, dialect)
-        for column, value in zip(columns, state.identity or (), strict=False)
-    }
     for part in parts:
         if not part.request:
             continue
         for change in part.changes or ():
-            # With several databases a table is called analytics/visits, with schemas audit.log.
-            table = change.table.rpartition("/")[2].rpartition(".")[2]
-            if change.kind != "updated" or table != table_of(state):
-                continue
-            if all(_is_equal(value, change.before.get(name)) for name, value in key.items()):
+            is_update = change.kind == "updated"
+            if is_update and _is_row_of(state, change, change.before, dialect):
                 yield part.request, change
 
 
-def _loaded(state: InstanceState[Any], dialect: Dialect) -> Iterator[tuple[str, object]]:
+def _is_row_of(
+    state: InstanceState[Any], change: Change, row: Mapping[str, object], dialect: Dialect
+) -> bool:
+    """Whether a change is one of the row that an instance is mapped to."""
+    # With several databases a table is called analytics/visits, with schemas audit.log.
+    if change.table.rpartition("/")[2].rpartition(".")[2] != table_of(state):
+        return False
+    keys = zip(state.mapper.primary_key, state.identity or (), strict=False)
+    return all(
+        _is_among(row.get(column.name), (value, _bound(column, value, dialect)))
+        for column, value in keys
+    )
+
+
+def _loaded(
+    state: InstanceState[Any], dialect: Dialect
+) -> Iterator[tuple[str, tuple[object, object]]]:
+    """Yield the loaded values that the test has not changed, also as the driver has them."""
     for attribute in state.mapper.column_attrs:
         column = attribute.columns[0]
-        if attribute.key in state.dict and getattr(column, "table", None) is not None:
-            yield column.name, _bound(column, state.dict[attribute.key], dialect)
+        is_loaded = attribute.key in state.dict and attribute.key not in state.committed_state
+        if is_loaded and getattr(column, "table", None) is not None:
+            value = state.dict[attribute.key]
+            yield column.name, (value, _bound(column, value, dialect))
 
 
 def _bound(column: ColumnElement[Any], value: object, dialect: Dialect) -> object:
@@ -127,5 +273,9 @@ def _bound(column: ColumnElement[Any], value: object, dialect: Dialect) -> objec
         return value  # a type of the user's that takes other values
 
 
-def _is_equal(value: object, other: object) -> bool:
-    return str(value) == str(other) or bool(value == other)
+def _is_among(value: object, others: tuple[object, object]) -> bool:
+    """Whether a value equals one of two, or cannot be compared with them."""
+    try:
+        return any(str(value) == str(other) or bool(value == other) for other in others)
+    except Exception:  # noqa: BLE001 - arrays, and types of the user's that compare in another way
+        return True

@@ -98,7 +98,7 @@ class _Telling:
             if changes is not None:
                 how = database.isolation.name if database.isolation else ""
                 title = f"in all (with {how} it is not known which request changed what)"
-                yield StoryPart(title, changes)
+                yield StoryPart(title, changes, is_whole=True)
         if self._failure:
             yield StoryPart(f"what changed could not be read: {self._failure}", None)
 
@@ -137,7 +137,13 @@ class _Telling:
         [turn] = turns
         told = (*map(lost_words, turn.lost), *_hints(turn, self._askers))
         lines = [f"{record.method} {record.path}" for record in turn.records[:_NAMED]]
-        return StoryPart(_requests(turn), changes, notes=told, request=" and ".join(lines))
+        return StoryPart(
+            _requests(turn),
+            changes,
+            notes=told,
+            request=" and ".join(lines),
+            statements=tuple(text for record in turn.records for text in record.statements),
+        )
 
     def _changes(
         self, since: StoryMoment | None = None, until: StoryMoment | None = None, *, depth: int = 0

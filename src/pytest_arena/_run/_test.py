@@ -18,8 +18,10 @@ from pytest_arena.errors import PendingWorkError, causes, impossible
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Container, Mapping
     from traceback import TracebackException
+
+    from sqlalchemy.orm import InstanceState
 
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._exchange import Exchange
@@ -188,6 +190,7 @@ class RunningTest(Hooks):
     loop: AbstractEventLoop | None = None  # of its coroutine
     uncommitted: list[str] | None = None  # lines, from before its sessions were closed
     unfinished: list[str] | None = None  # lines of late work, from when it failed
+    held: Container[InstanceState[Any]] | None = None  # by its sessions, when it failed
     _seen: int = -1  # how many checkouts there were when the last request ended
     _start_loop: AbstractEventLoop | None = None  # the loop in which a session started its app
     _start_checkouts: int = 0  # of connections, before the app started
