@@ -378,6 +378,75 @@ def test_a_forgotten_commit_is_told_under_q_or_fails_its_test_or_is_not_told(
     passing.run(*only, "--arena-lost-writes=off").expect(passed=3).never_says("never committed")
 
 
+FAILED_COMMIT = """
+from app import Order, Stock
+
+
+async def test_of_the_app(client):
+    assert (await client.post("/twice/vase")).status_code == 200
+
+
+async def test_of_the_session(client, db_session):
+    db_session.add(Order(item="vase"))
+    await db_session.flush()
+    with pytest.raises(IntegrityError):
+        await db_session.execute(insert(Stock).values(item="chair", amount=1))
+    assert (await client.get("/orders")).json() == ["vase"]
+
+
+def test_of_the_sync_session(test_client, db_session):
+    db_session.add(Order(item="vase"))
+    db_session.flush()
+    with pytest.raises(IntegrityError):
+        db_session.execute(insert(Stock).values(item="chair", amount=1))
+    assert test_client.get("/orders").json() == ["vase"]
+
+
+async def test_in_a_savepoint(client, db_session):
+    db_session.add(Order(item="vase"))
+    with pytest.raises(IntegrityError):
+        async with db_session.begin_nested():
+            await db_session.execute(insert(Stock).values(item="chair", amount=1))
+    assert (await client.get("/orders")).json() == ["vase"]
+"""
+TWICE = """
+
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError
+
+
+@app.post("/twice/{item}")
+async def twice(item: str, db=Depends(get_db)):
+    db.add(Order(item=item))
+    await db.flush()
+    try:
+        await db.execute(insert(Stock).values(item="chair", amount=1))
+    except IntegrityError:
+        pass
+    await db.commit()
+"""
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_commit_after_a_failed_statement(example: Example, how: str) -> None:
+    """A server rolls all back at the commit, and raises no error. SQLite keeps the rest."""
+    tests = (
+        "import pytest\nfrom sqlalchemy import insert\nfrom sqlalchemy.exc import IntegrityError"
+    )
+    project = shop(example, test_it=tests + FAILED_COMMIT)
+    project = project.with_files(app=project.files["app.py"] + TWICE)
+    run = project.run(env=env_of(how))
+    if how == "copy":
+        run.expect(passed=4).never_says("never committed", "rolled back")
+        return
+    assert run.output.count("E   pytest_arena.errors.PendingWorkError: a statement of") == 2
+    run.expect(1, passed=2, failed=2).says(
+        "test_of_the_app: POST /twice/vase 200 wrote orders (1 row), and committed after a failed "
+        "statement: rolled back, lost (",
+        "PendingWorkError: a statement of db_session failed after it wrote orders",
+    )
+
+
 REFUSED = """
 from app import Visit, maker
 

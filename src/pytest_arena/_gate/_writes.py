@@ -206,16 +206,23 @@ def _rows_inserted(context: Any) -> int:
 # What is lost, and what is waited for in vain.
 
 _NEXT = "next: commit it first: await session.commit()   (or a longer arena_lock_timeout)"
+_NO_HOLDER = """
+no open transaction of this process holds it: a result that was not read to its end may
+next: read it to its end before the request: session.scalars(…).all()"""
 
 
 @dataclass(frozen=True, slots=True)
 class LostWrite:
-    """What a transaction wrote that was closed, with nobody committing or rolling it back."""
+    """What a transaction wrote that was closed without a commit or a rollback.
+
+    ``is_failed`` says that it was committed after a failed statement: the server rolled it back.
+    """
 
     key: Key
     tables: tuple[str, ...]  # by the app's statements, without those that triggers wrote to
     rows: int  # at least
     line: str  # of the app, that wrote first
+    is_failed: bool = False
 
 
 class LostWrites:
@@ -282,8 +289,27 @@ class LostWrites:
         held = [f"holds {one.written}" for one in others if one.written]
         begun = (one.line for one in others if one.handle and one.handle.is_begun)
         held = held or [f"has a transaction open, and was taken at {line}" for line in begun]
-        whose = "".join(f"\nanother connection {what}" for what in held)
-        error.add_note(f"it waited in vain for a lock at {user_line()}{whose}\n{_NEXT}")
+        whose = "".join(f"\nanother connection {what}" for what in held) + f"\n{_NEXT}"
+        if not held and state is None:  # SQLite
+            whose = _NO_HOLDER
+        error.add_note(f"it waited in vain for a lock at {user_line()}{whose}")
+
+    def committing(self, pooled: Any) -> None:
+        """A transaction is about to be committed. If a statement failed, the server may refuse.
+
+        PostgreSQL rolls such a transaction back at its commit, and says nothing.
+        """
+        info = _info_of(pooled)
+        if info is None or info.written is None or not info.written.has_failed:
+            return
+        if info.handle is None or not info.handle.is_begun:
+            return
+        try:
+            info.handle.has_written(pooled.dbapi_connection, info.changes)
+        except Exception:  # noqa: BLE001 - a driver's: no statement is accepted any more
+            if self._may_lose(info, info.written):
+                self._keep_lost(info, info.written, is_failed=True)
+            _end(info)
 
     def rolled_back(self, pooled: Any) -> None:
         """Its transaction is about to be rolled back, whoever wants that."""
@@ -297,15 +323,25 @@ class LostWrites:
         _end(info)
 
     def _look_at(self, info: ConnectionRecord, written: Written, pooled: Any) -> None:
-        serial = self._core.serial()
-        # What a wider fixture holds over its tests is not theirs to commit.
-        is_of_a_test = 0 < written.serial == serial
-        if info.aim is None or not is_of_a_test or written.has_failed or not written.parts:
+        if written.has_failed or not self._may_lose(info, written):
             return
         if _is_there_to_lose(info, pooled):
-            tables = tuple(dict.fromkeys(table for table, *_ in written.parts))
-            line = str(written.line or "a line that cannot be seen")
-            self._found.append((serial, LostWrite(info.aim.key, tables, _rows(info), line)))
+            self._keep_lost(info, written)
+
+    def _may_lose(self, info: ConnectionRecord, written: Written) -> bool:
+        # What a wider fixture holds over its tests is not theirs to commit.
+        is_of_a_test = 0 < written.serial == self._core.serial()
+        return info.aim is not None and is_of_a_test and bool(written.parts)
+
+    def _keep_lost(
+        self, info: ConnectionRecord, written: Written, *, is_failed: bool = False
+    ) -> None:
+        if info.aim is None:
+            return
+        tables = tuple(dict.fromkeys(table for table, *_ in written.parts))
+        line = str(written.line or "a line that cannot be seen")
+        lost = LostWrite(info.aim.key, tables, _rows(info), line, is_failed=is_failed)
+        self._found.append((written.serial, lost))
 
 
 def watch_writes(dialect: Dialect, lost: Callable[[], LostWrites]) -> None:
@@ -327,12 +363,17 @@ def watch_writes(dialect: Dialect, lost: Callable[[], LostWrites]) -> None:
 
     def do_commit(pooled: Any) -> None:
         lost().refuse_late()
+        lost().committing(pooled)
         answer = ANSWER.get()
-        if answer is None:
-            _ended(pooled)
-            commit(pooled)
-        else:
-            _commit_for(answer, commit, pooled)
+        try:
+            if answer is None:
+                _ended(pooled)
+                commit(pooled)
+            else:
+                _commit_for(answer, commit, pooled)
+        except BaseException as error:
+            lost().explain(error, _info_of(pooled))
+            raise
 
     def do_rollback(pooled: Any) -> None:
         lost().rolled_back(pooled)

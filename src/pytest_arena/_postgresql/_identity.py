@@ -144,6 +144,8 @@ def _driver_of(connection: Any) -> str:
 def _asked_of_libpq(pgconn: Any, question: str) -> tuple[str, ...]:
     # Below psycopg's own transactions, adapters and row factories.
     result = pgconn.exec_(question.encode())
+    if not result.nfields:  # the transaction has failed, or the server is gone
+        raise sys.modules["psycopg"].OperationalError("the server did not answer")
     values = [result.get_value(0, column) for column in range(result.nfields)]
     return tuple((value or b"").decode() for value in values)
 

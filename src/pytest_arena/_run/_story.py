@@ -302,12 +302,23 @@ def _late_work(test: RunningTest) -> tuple[str, ...]:
 def lost_words(lost: LostWrite) -> str:
     """What was lost, and where: ``wrote stock (1 row) and never committed it: lost``."""
     rows = f"{lost.rows:,} row{'s' * (lost.rows != 1)}"
-    return f"wrote {', '.join(lost.tables)} ({rows}) and never committed it: lost ({lost.line})"
+    wrote = f"wrote {', '.join(lost.tables)} ({rows})"
+    if lost.is_failed:
+        return f"{wrote}, and committed after a failed statement: rolled back, lost ({lost.line})"
+    return f"{wrote} and never committed it: lost ({lost.line})"
 
 
 def lost_write(request: Request, lost: LostWrite) -> LostWriteError:
     """Return the error of a test whose request was answered well, and what it wrote is nowhere."""
     rows = f"{lost.rows:,} row{'s' * (lost.rows != 1)}"
+    if lost.is_failed:
+        return LostWriteError(
+            f"{asked_and_answered(request)} wrote {', '.join(lost.tables)} ({rows}), and the app "
+            "committed after a failed statement",
+            why="the server rolls such a transaction back at its commit, and raises no error",
+            cause=str(lost.line),
+            fix="async with session.begin_nested():   around the statement that may fail",
+        )
     return LostWriteError(
         f"{asked_and_answered(request)} wrote {', '.join(lost.tables)} ({rows}), and the app never "
         "committed it",

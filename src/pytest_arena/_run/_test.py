@@ -271,15 +271,40 @@ class RunningTest(Hooks):
         """Before a request of an async client."""
         self.tasks.see()
         if self.sessions.is_used:
+            is_alone = self._forget_lost()
             await self.sessions.acommit()
+            if is_alone:
+                self._refuse_lost()
         self.begins()
 
     def before(self, *, refuses: bool = True) -> None:
         """Before a request of a sync client."""
         if self.sessions.is_used:
+            is_alone = self._forget_lost()
             with nullcontext() if refuses else suppress(PendingWorkError):
                 self.sessions.commit()
+                if is_alone:
+                    self._refuse_lost()
         self.begins()
+
+    def _forget_lost(self) -> bool:
+        """Forget what the test itself has lost. Return False if requests are under way."""
+        if self.under_way:
+            return False
+        self.gate.lost.take()
+        return True
+
+    def _refuse_lost(self) -> None:
+        """Raise a PendingWorkError if the commit of the test's sessions was a rollback."""
+        for lost in self.gate.lost.take():
+            if lost.is_failed:
+                raise PendingWorkError(
+                    f"a statement of db_session failed after it wrote {', '.join(lost.tables)}",
+                    why="the server rolls such a transaction back at its commit: the rows are lost",
+                    cause=lost.line,
+                    fix="with db_session.begin_nested():   around the statement that may fail "
+                    "(`async with` in an async test)",
+                )
 
     async def aserves(self) -> None:
         """Before a request by a socket: an async session is committed in the loop of the test.
