@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
-    from pytest_arena._run._stale_instances import Statement
+    from pytest_arena._run._explanations import Statement
     from pytest_arena.scenarios._blocks import Scenario
     from pytest_arena.scenarios._plugin import Scenarios
 

@@ -31,7 +31,7 @@ async def rename(id: int, name: str, db=Depends(get_db)):
 ASYNC = """
 import asyncio
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import event, insert, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -110,6 +110,50 @@ async def test_changes_of_the_test_survive_a_fresh_read(db_session):
     dancer.name = "mine"
     assert (await db_session.get_one(Dancer, 1)).name == "mine"
     assert (await db_session.scalar(select(Dancer))).name == "mine"
+
+async def test_changes_survive_a_read_that_does_not_flush(db_session):
+    dancer = await db_session.get_one(Dancer, 1)
+    dancer.name = "mine"
+    with db_session.no_autoflush:
+        assert (await db_session.get_one(Dancer, 1)).name == "mine"
+    await db_session.scalar(select(Dancer).execution_options(autoflush=False))
+    await db_session.run_sync(lambda s: s.query(Dancer).autoflush(False).all())
+    assert dancer.name == "mine"
+
+async def test_changes_survive_a_read_inside_of_a_flush(db_session):
+    dancer = await db_session.get_one(Dancer, 1)
+    dancer.name = "mine"
+
+    def read(session, *_):
+        session.get(Dancer, 1)
+        session.scalars(select(Dancer)).all()
+
+    event.listen(db_session.sync_session, "before_flush", read)
+    await db_session.flush()
+    assert await db_session.scalar(select(Dancer.name)) == dancer.name == "mine"
+
+async def test_reads_that_do_not_flush_are_fresh_if_nothing_is_pending(db_session, client):
+    with db_session.no_autoflush:
+        dancer = await db_session.get(Dancer, 1)
+        await client.put("/dancers/1/Dune")
+        assert (await db_session.get(Dancer, 1)).name == "Dune"
+        await client.put("/dancers/1/Sand")
+        await db_session.scalars(select(Dancer))
+        assert dancer.name == "Sand"
+
+@pytest.mark.parametrize("way", ["connection", "objects", "mappings"])
+async def test_a_sync_request_with_rows_that_no_flush_wrote(db_session, test_client, way):
+    if way == "connection":
+        connection = await db_session.connection()
+        await connection.execute(insert(Dancer).values(name="Dune"))
+    elif way == "objects":
+        await db_session.run_sync(lambda s: s.bulk_save_objects([Dancer(name="Dune")]))
+    else:
+        await db_session.run_sync(lambda s: s.bulk_insert_mappings(Dancer, [{"name": "Dune"}]))
+    with pytest.raises(PendingWorkError):
+        test_client.get("/dancers")
+    await db_session.commit()
+    assert test_client.get("/dancers").json() == ["Sand", "Dune"]
 
 async def test_a_sync_request_with_pending_async_work(db_session, test_client):
     assert test_client.get("/dancers").json() == ["Sand"]
@@ -276,7 +320,98 @@ def test_sessions_of_an_async_app(example: Example) -> None:
     )
     app = small.files["app.py"] + MORE
     run = small.with_files(app=app, test_it=ASYNC).run()
-    run.expect(passed=24, xfailed=1)
+    run.expect(passed=30, xfailed=1)
+
+
+ENDED = """
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from app import Dancer, Score
+
+
+async def test_in_a_block(db_session, client):
+    async with db_session.begin():
+        db_session.add(Dancer(name="Dune"))
+        await client.get("/dancers")
+        db_session.add(Dancer(name="Storm"))
+
+
+async def test_in_a_savepoint(db_session, client):
+    savepoint = await db_session.begin_nested()
+    await client.get("/dancers")
+    await savepoint.rollback()
+
+
+async def test_a_relationship(db_session, client):
+    dancer = await db_session.get(Dancer, 1)
+    assert dancer.scores == []
+
+
+async def test_a_column(db_session, client):
+    dancer = await db_session.get(Dancer, 1)
+    db_session.expire(dancer)
+    assert dancer.name == "Sand"
+
+
+async def test_after_a_flush_that_failed(db_session, client):
+    db_session.add(Dancer(name="Sand"))
+    with pytest.raises(IntegrityError):
+        await db_session.flush()
+    await client.get("/dancers")
+
+
+async def test_of_a_row_that_is_gone(db_session, client):
+    dancer = await db_session.get(Dancer, 1)
+    await client.delete("/dancers/1")
+    dancer.name = "Dune"
+    await client.get("/dancers")
+
+
+async def test_two_sessions_on_one_row(db_session, arena, client):
+    async with arena.session() as other:
+        dancer = await db_session.get(Dancer, 1)
+        (await other.get(Dancer, 1)).name = "first"
+        await other.flush()
+        dancer.name = "last"
+        assert (await client.get("/dancers")).json() == ["last"]
+
+
+def test_a_result_that_is_read_in_parts(db_session, test_client):
+    db_session.add_all([Dancer(name=f"{number}") for number in range(4)])
+    for dancer in db_session.scalars(select(Dancer).execution_options(yield_per=2)):
+        test_client.delete(f"/dancers/{dancer.id}")
+"""
+DELETES = """
+from sqlalchemy.orm import relationship
+
+Dancer.scores = relationship(Score)
+
+
+@app.delete("/dancers/{id}")
+async def delete(id: int, db=Depends(get_db)):
+    await db.delete(await db.get_one(Dancer, id, options=[selectinload(Dancer.scores)]))
+    await db.commit()
+
+
+from sqlalchemy.orm import selectinload
+"""
+
+
+def test_an_error_after_the_commit_before_a_request_explains_itself(example: Example) -> None:
+    """A block, a savepoint, a result that it ended. The sessions that hold locks are first."""
+    app = example.files["app.py"] + MORE + DELETES
+    options = ("--tb=short", "-W", "ignore", "--arena-lock-timeout=0.2")
+    run = example.with_files(app=app, test_it=ENDED).run(*options).expect(1, failed=7, passed=1)
+    assert run.output.count("pytest-arena commits `db_session` before each request. ") == 2
+    run.says(
+        "`Dancer.scores` (dancers id=1) is not loaded",
+        '["scores"])`, or load it by each query: `options(selectinload(Dancer.scores))`',
+        "`Dancer.name` (dancers id=1) is not loaded",
+        "next: await db_session.rollback()   after the flush that failed",
+        "next: await db_session.get(…)   before you change the row: a request may have deleted it",
+        "no open transaction of this process holds it: a result that was not read to its end may",
+    )
 
 
 def test_sessions_of_a_sync_app_with_two_databases(example: Example) -> None:

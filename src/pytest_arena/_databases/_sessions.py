@@ -8,12 +8,14 @@ import threading
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from weakref import WeakSet
 
 from sqlalchemy import Delete, Insert, TextClause, Update, create_engine, inspect
+from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, make_transient, make_transient_to_detached
+from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from pytest_arena._product import Database
 
 
+_Session = TypeVar("_Session", "FreshSession", AsyncSession)
+
 # What the sync and the async sessions of a test hold.
 Memory = tuple[list[tuple["FreshSession", "Kept"]], list[tuple[AsyncSession, "Kept"]]]
 
@@ -51,6 +55,7 @@ class FreshSession(Session):
     reads = 0  # how often it may have read a row anew
     sessions: Sessions | None = None  # all of the test
     is_committed_before_requests = True
+    is_flushing = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["expire_on_commit"] = False
@@ -63,8 +68,17 @@ class FreshSession(Session):
 
     def get(self, *args: Any, **kwargs: Any) -> Any:
         """As ``Session.get``, from the database."""
-        kwargs["populate_existing"] = True  # AsyncSession passes False, its own default
+        # AsyncSession passes False, its own default.
+        kwargs["populate_existing"] = kwargs.get("populate_existing") or self.may_overwrite()
         return super().get(*args, **kwargs)
+
+    def may_overwrite(self, *, is_flushed_before: bool = True) -> bool:
+        """Whether a query may give instances the values of the database.
+
+        It would take a change from them that it does not flush first.
+        """
+        flushes = self.autoflush and is_flushed_before and not self.is_flushing
+        return flushes or not self.dirty
 
     def get_bind(self, *args: Any, **kwargs: Any) -> Any:
         """Start the app, as SQLAlchemy calls this before each use of a connection."""
@@ -72,10 +86,37 @@ class FreshSession(Session):
             self.sessions.start_app()
         return super().get_bind(*args, **kwargs)
 
+    # What these write is not in `new` or `dirty`.
+
+    def connection(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``Session.connection``."""
+        self.wrote = True
+        return super().connection(*args, **kwargs)
+
+    def bulk_save_objects(self, *args: Any, **kwargs: Any) -> None:
+        """As ``Session.bulk_save_objects``."""
+        self.wrote = True
+        super().bulk_save_objects(*args, **kwargs)
+
+    def bulk_insert_mappings(self, *args: Any, **kwargs: Any) -> None:
+        """As ``Session.bulk_insert_mappings``."""
+        self.wrote = True
+        super().bulk_insert_mappings(*args, **kwargs)
+
+    def bulk_update_mappings(self, *args: Any, **kwargs: Any) -> None:
+        """As ``Session.bulk_update_mappings``."""
+        self.wrote = True
+        super().bulk_update_mappings(*args, **kwargs)
+
     def flush(self, objects: Any = None) -> None:
         """As ``Session.flush``."""
         self.wrote = self.has_pending_work
-        super().flush(objects)
+        was_flushing = self.is_flushing
+        self.is_flushing = True
+        try:
+            super().flush(objects)
+        finally:
+            self.is_flushing = was_flushing
 
     def close(self) -> None:
         """As ``Session.close``."""
@@ -89,8 +130,10 @@ def _read_anew(state: ORMExecuteState) -> None:
     session.reads += 1
     if isinstance(state.statement, Insert | Update | Delete | TextClause):
         session.wrote = True  # a text may be a SELECT: one commit too many costs little
-    # Under no_autoflush a changed instance would lose its change without a word.
-    if session.autoflush:
+    is_flushed_before = state.execution_options.get("autoflush", True)
+    if state.is_select:
+        is_flushed_before = getattr(state.load_options, "_autoflush", True)
+    if session.may_overwrite(is_flushed_before=is_flushed_before):
         state.update_execution_options(populate_existing=True)
 
 
@@ -156,6 +199,7 @@ class Sessions:
     """The sessions of one test: committed before each request, closed at the end."""
 
     is_used: bool = False  # whether any was opened
+    has_committed: bool = False  # before a request
     starter: Starter | None = None  # called before the first use of a connection
     _sync: list[FreshSession] = field(default_factory=list)
     _async: list[AsyncSession] = field(default_factory=list)
@@ -196,8 +240,9 @@ class Sessions:
         """Commit pending work, so that a request sees it; also under gathered requests."""
         self.commit_sync_sessions()
         async with self._async_turn or nullcontext():
-            for session in filter(_is_to_be_committed, self._async):
-                with _said_whose("await db_session.flush()"):
+            for session in _to_be_committed(self._async):
+                self.has_committed = True
+                with _said_whose("await "):
                     await session.commit()
 
     def commit(self) -> None:
@@ -220,8 +265,9 @@ class Sessions:
     def commit_sync_sessions(self) -> None:
         """Commit the pending work of sync sessions."""
         with self._turn:
-            for session in filter(_is_to_be_committed, self._sync):
-                with _said_whose("db_session.flush()"):
+            for session in _to_be_committed(self._sync):
+                self.has_committed = True
+                with _said_whose(""):
                     session.commit()
 
     def remember(self) -> Memory:
@@ -282,7 +328,7 @@ class Sessions:
 
 
 @contextmanager
-def _said_whose(flush: str) -> Iterator[None]:
+def _said_whose(awaited: str) -> Iterator[None]:
     """An error of this commit is raised where the test requests, as if the app had failed."""
     try:
         yield
@@ -291,10 +337,24 @@ def _said_whose(flush: str) -> Iterator[None]:
     except Exception as error:
         error.add_note(
             "this is work of the test's own that was pending in db_session, and is committed "
-            f"before each request; the app was not asked yet\nnext: {flush}   after each add(), "
-            "which fails at the line that is wrong"
+            f"before each request; the app was not asked yet\nnext: {_next_step(error, awaited)}"
         )
         raise
+
+
+def _next_step(error: Exception, awaited: str) -> str:
+    if isinstance(error, PendingRollbackError):
+        return f"{awaited}db_session.rollback()   after the flush that failed"
+    if isinstance(error, StaleDataError):
+        read = f"{awaited}db_session.get(…)"
+        return f"{read}   before you change the row: a request may have deleted it"
+    return f"{awaited}db_session.flush()   after each add(), which fails at the line that is wrong"
+
+
+def _to_be_committed(sessions: list[_Session]) -> list[_Session]:
+    """Return the sessions to commit before a request, those first that hold locks."""
+    chosen = [session for session in sessions if _is_to_be_committed(session)]
+    return sorted(chosen, key=lambda session: not _fresh(session).wrote)
 
 
 def _is_to_be_committed(session: AsyncSession | FreshSession) -> bool:

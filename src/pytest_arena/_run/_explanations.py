@@ -1,16 +1,23 @@
-"""Which instances that a failed test compares were loaded before a request changed their rows?"""
+"""What explains a failed test: instances with old values, and errors of SQLAlchemy's."""
 
 from __future__ import annotations
 
 import ast
 import re
+import traceback
 from contextlib import suppress
 from itertools import islice
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import inspect
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import (
+    DBAPIError,
+    InvalidRequestError,
+    MissingGreenlet,
+    SQLAlchemyError,
+    StatementError,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstanceState, Session
 
@@ -279,3 +286,61 @@ def _is_among(value: object, others: tuple[object, object]) -> bool:
         return any(str(value) == str(other) or bool(value == other) for other in others)
     except Exception:  # noqa: BLE001 - arrays, and types of the user's that compare in another way
         return True
+
+
+# What does an error of SQLAlchemy's mean?
+
+
+def ended_transaction(error: BaseException) -> str:
+    """Explain an error of a block, a savepoint or a result whose transaction was committed.
+
+    To be asked only if pytest-arena has committed a session of the test before a request.
+    """
+    if isinstance(error, DBAPIError):
+        states = [getattr(error.orig, name, None) for name in ("sqlstate", "pgcode")]
+        is_ended = _NO_CURSOR in states
+    else:
+        is_ended = isinstance(error, InvalidRequestError) and (
+            "closed transaction inside context manager" in str(error)
+            or "This transaction is closed" in str(error)
+        )
+    return _COMMITTED if is_ended else ""
+
+
+_NO_CURSOR = "34000"
+_COMMITTED = """\
+pytest-arena commits `db_session` before each request. That ended the transaction of a block
+(`db_session.begin()`), a savepoint (`begin_nested()`), or a result that was not read to its end
+next: make the request after the block, and read a result to its end before: `.all()`
+or use a session that is not committed: `arena.session(commit_before_requests=False)`"""
+
+
+def not_loaded(error: BaseException) -> str:
+    """Name the attribute that an async session would have had to load when it was read."""
+    is_missing = isinstance(error, MissingGreenlet)
+    if not is_missing and isinstance(error, StatementError):
+        is_missing = isinstance(error.orig, MissingGreenlet)
+    if not is_missing:
+        return ""
+    for state, key in _read_attributes(error):
+        name = f"{state.class_.__name__}.{key}"
+        words = _NOT_LOADED.format(name, shown_row(state), key)
+        is_relationship = key in state.mapper.relationships
+        return words + _OPTION.format(name) if is_relationship else words
+    return ""
+
+
+def _read_attributes(error: BaseException) -> Iterator[tuple[InstanceState[Any], str]]:
+    """Yield the attributes that SQLAlchemy was loading, by the variables of its functions."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        state = frame.f_locals.get("state")
+        key = frame.f_locals.get("key")
+        if isinstance(state, InstanceState) and isinstance(key, str) and key in state.attrs:
+            yield state, key
+
+
+_NOT_LOADED = """\
+`{0}` ({1}) is not loaded, and an async session cannot load it when it is read
+next: `await session.refresh(instance, ["{2}"])`"""
+_OPTION = """, or load it by each query: `options(selectinload({0}))`
+A query by `db_session` reads a row again, and forgets a relationship that it does not load"""

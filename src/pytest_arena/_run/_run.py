@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._product import Database
     from pytest_arena._report import StoryPart
+    from pytest_arena._run._explanations import Statement
     from pytest_arena._run._processes import Process
-    from pytest_arena._run._stale_instances import Statement
     from pytest_arena._values import Plan
 
 
@@ -328,7 +328,14 @@ class ArenaRun:
 
     def explained(self, error: BaseException) -> str:
         """Return what pytest-arena knows about an error of a test, or ""."""
-        return self.fixtures.long_sessions.explain(error)
+        from pytest_arena._run import _explanations  # noqa: PLC0415 - a failed test's
+
+        words = self.fixtures.long_sessions.explain(error) or _explanations.not_loaded(error)
+        test = self.test
+        if not words and test is not None and test.sessions.has_committed:
+            is_of_app = test.was_broken_by(error)
+            words = "" if is_of_app else _explanations.ended_transaction(error)
+        return words
 
     def children_elsewhere(self) -> list[str]:
         """Return the warnings about processes that know a database of the app."""
@@ -364,7 +371,7 @@ class ArenaRun:
         """Return a line for each instance that a failed test compares and a request has changed."""
         if not (any(part.request for part in parts) and any(part.changes for part in parts)):
             return []
-        from pytest_arena._run._stale_instances import stale_lines  # noqa: PLC0415 - a failed test's
+        from pytest_arena._run._explanations import stale_lines  # noqa: PLC0415 - a failed test's
 
         def dialect() -> Dialect:
             return self.engines.engine(self.database()).dialect
