@@ -290,6 +290,42 @@ def test_a_child_with_the_apps_database_in_its_environment_is_named(example: Exa
     cured.expect(passed=2).never_says("a process was started")
 
 
+# A suite whose settings make the URL: no variable of this process has it.
+MAKES_THE_URL = """
+import os, subprocess, sys
+from test_cli import ADDS
+
+def child(url):
+    command = [sys.executable, "-c", ADDS, "SHOP_URL"]
+    subprocess.run(command, check=True, env={**os.environ, "SHOP_URL": url})
+
+def test_the_apps_own_url(test_client):
+    child("sqlite+aiosqlite:///dev.db")
+    assert test_client.get("/dancers").json() == ["Sand", "Child"]
+
+def test_the_tests_own_database(arena, test_client):
+    child(arena.url)
+    assert test_client.get("/dancers").json() == ["Sand", "Child"]
+"""
+
+
+def test_a_variable_that_the_suite_sets_for_its_child_is_to_have_the_tests_url(
+    example: Example,
+) -> None:
+    """`arena_env` would not help: it changes the environment of this process."""
+    tests = example.with_files(
+        make_dev=MAKE_DEV, test_cli=GIVEN_THE_URL, test_settings=MAKES_THE_URL
+    )
+    tests.python("make_dev.py")
+    run = tests.run("test_settings.py").expect(1, passed=1, failed=1)
+    run.says(
+        f"a process was started with {tests.folder / 'dev.db'}, a database of the app, in its "
+        f"variable SHOP_URL: {tests.folder / 'test_settings.py'}:7  subprocess.run(",
+        "Give it the test's database: env={'SHOP_URL': arena.url}",
+    )
+    run.never_says("arena_env = SHOP_URL")
+
+
 def test_a_child_whose_arguments_name_the_apps_file_is_refused(example: Example) -> None:
     """The message says where it may go; `arena_allow` lets it through."""
     test = """

@@ -121,9 +121,11 @@ class Children:
             name = reader.named_by(value)
             if name:
                 has_warned = True
-                is_redirected = variable in self._config.env
+                # arena_env changes the environment of this process. Values from elsewhere stay.
+                is_inherited = os.environ.get(variable) == value
+                can_redirect = is_inherited and variable not in self._config.env
                 self._warn(
-                    _gate_notes.child_by_variable(name, variable, line, is_redirected=is_redirected)
+                    _gate_notes.child_by_variable(name, variable, line, can_redirect=can_redirect)
                 )
         return has_warned
 

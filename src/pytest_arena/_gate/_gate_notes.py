@@ -114,12 +114,12 @@ def child_by_argument(name: str) -> ProductionDatabaseError:
     )
 
 
-def child_by_variable(name: str, variable: str, line: CodeLine, *, is_redirected: bool) -> str:
+def child_by_variable(name: str, variable: str, line: CodeLine, *, can_redirect: bool) -> str:
     """Return the note for a process whose environment names a database of the app."""
-    if is_redirected:
-        cure = f"Give it the test's database: env={{{variable!r}: arena.url}}"
-    else:
+    if can_redirect:
         cure = f"Name the variable: arena_env = {variable}   (or give it arena.url)"
+    else:
+        cure = f"Give it the test's database: env={{{variable!r}: arena.url}}"
     return redact(
         f"a process was started with {name}, a database of the app, in its variable {variable}: "
         f"{line}. Its writes there stay, and tests do not see them. {cure}"
