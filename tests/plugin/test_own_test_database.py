@@ -79,7 +79,7 @@ def test_a_fixture_that_makes_the_test_database_is_answered(example: Example, sc
     run.says(
         "a fixture makes or drops a test database:",
         "conftest.py:12  connection.execute(text(statement)).",
-        "pytest-arena answered it as done and did not send it",
+        "pytest-arena did not send it",
         "arena_schema = <module>:<Base>",
     )
     assert run.output.count("a fixture makes or drops") == 1
@@ -188,6 +188,60 @@ def test_such_a_fixture_by_any_driver(example: Example) -> None:
     project = on_postgresql(example, test_it=BY_DRIVERS)
     run = project.run("--arena-drivers=redirect").expect(passed=1)
     assert run.output.count("a fixture makes or drops") == 1
+
+
+IN_A_TRANSACTION = """
+from contextlib import closing
+import asyncpg, psycopg, psycopg2
+import pytest
+from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+URL = "postgresql://me@db.example.org/postgres"
+WAYS = ["asyncpg engine", "psycopg engine", "psycopg2 engine", "asyncpg", "psycopg", "psycopg2"]
+
+
+@pytest.fixture(params=["CREATE DATABASE shop_test", "DROP DATABASE IF EXISTS shop_test"])
+def statement(request):
+    return request.param
+
+
+@pytest.fixture(params=WAYS)
+async def database(request, statement):
+    driver, _, engine = request.param.partition(" ")
+    url = URL.replace("://", f"+{driver}://")
+    if driver == "asyncpg" and engine:
+        engine = create_async_engine(url, poolclass=NullPool)
+        async with engine.begin() as connection:
+            await connection.execute(text(statement))
+    elif driver == "asyncpg":
+        connection = await asyncpg.connect(URL)
+        try:
+            async with connection.transaction():
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+    elif engine:
+        with create_engine(url, poolclass=NullPool).begin() as connection:
+            connection.execute(text(statement))
+    elif driver == "psycopg":
+        async with await psycopg.AsyncConnection.connect(URL) as connection:
+            await connection.execute(statement)
+    else:
+        with closing(psycopg2.connect(URL)) as connection:
+            connection.cursor().execute(statement)
+
+
+async def test_it(database, client):
+    await client.get("/dancers")
+"""
+
+
+def test_a_statement_inside_a_transaction_fails_as_postgresql_has_it(example: Example) -> None:
+    """Each of these fixtures fails without pytest-arena, and must not pass with it."""
+    project = on_postgresql(example, test_it=IN_A_TRANSACTION)
+    run = project.run("--arena-drivers=redirect").expect(1, errors=12)
+    run.says("cannot run inside a transaction block", "in place of CREATE DATABASE")
 
 
 def test_the_app_and_its_models_are_on_the_test_database(example: Example) -> None:

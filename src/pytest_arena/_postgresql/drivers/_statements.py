@@ -12,7 +12,11 @@ from functools import cache, lru_cache, wraps
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_arena._origin import who_connects
-from pytest_arena._postgresql.drivers._test_databases import NOTHING, made_or_dropped
+from pytest_arena._postgresql.drivers._test_databases import (
+    is_replacement,
+    made_or_dropped,
+    replacement,
+)
 from pytest_arena.errors import ProductionDatabaseError
 
 if TYPE_CHECKING:
@@ -171,26 +175,26 @@ def may_make_tables(statement: str) -> bool:
 
 
 _ANSWERED = (
-    "pytest-arena answered it as done and did not send it: engines on any database reach the "
+    "pytest-arena did not send it: engines on any database reach the "
     "test's. Delete the fixture, and name what fills the database: arena_schema = <module>:<Base>"
 )
 
 
 def statement_to_send(core: Core, key: Key | None, statement: str) -> str:
-    """Return the statement to send. One that does nothing replaces a test database's set-up.
+    """Return the statement to send. One that makes nothing replaces a test database's set-up.
 
     Raises:
         ProductionDatabaseError: the statement reaches beyond its database, and is no such set-up.
     """
     beyond = reaches_beyond(statement)
-    if not beyond:
+    if not beyond or is_replacement(statement):
         return statement
     name = made_or_dropped(statement)
     if not name or not core.sets_up(key, name):
         raise core.ledger.refused(refused_beyond(beyond))
     if not any(note.endswith(_ANSWERED) for note in core.ledger.notes):
         core.ledger.note(f"a fixture makes or drops a test database: {who_connects()}. {_ANSWERED}")
-    return NOTHING
+    return replacement(statement)
 
 
 def _to_send(core: FindCore, connection: Any, statement: str | bytes) -> str | bytes:

@@ -1,7 +1,7 @@
 """Which statements make or drop a test database, though each test has one already?
 
 A fixture of the suite sends them. pytest-arena leads an engine on any database to its database of
-that name. Nothing has to be made or dropped, so pytest-arena answers such a statement as done.
+that name. Nothing has to be made or dropped, so pytest-arena sends another statement in its place.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import re
 
 from pytest_arena._values import STATEMENT_START
 
-NOTHING = "DO $$ BEGIN END $$"
+_NO_SESSION = "SELECT true AS pg_terminate_backend WHERE false"
+# PostgreSQL refuses it inside a transaction block, as it refuses each statement that it replaces.
+_NO_DATABASE = 'DROP DATABASE IF EXISTS "pytest-arena: no database"'
 _OF_THE_SERVER = {"postgres", "template0", "template1"}
 _MAKES = re.compile(
-    rf"""(?isx) {STATEMENT_START} (?:CREATE|DROP) \s+ DATABASE \s+ (?:IF \s+ EXISTS \s+)?
+    rf"""(?isx) {STATEMENT_START} (?P<verb> CREATE|DROP) \s+ DATABASE \s+ (?:IF \s+ EXISTS \s+)?
     (?P<name> "(?:[^"]|"")+" | \w[\w$]* ) (?P<options> [^;]*) ;? \s* $"""
 )
+_SENT_IN_PLACE = f"{_NO_DATABASE} -- sent by pytest-arena in place of "
 _COPIES = re.compile(r'(?i)\bTEMPLATE\b\s*=?\s*"?(?!template[01]\b)\w')
 _ENDS_SESSIONS = re.compile(r"(?is)\bpg_terminate_backend\b.*\bdatname\s*=\s*'(?P<name>[^']+)'")
 
@@ -38,3 +41,19 @@ def made_or_dropped(statement: str) -> str:
     if makes is None and ends is not None:
         return ends["name"]
     return ""
+
+
+def replacement(statement: str) -> str:
+    """Return the statement that is sent in the place of one that ``made_or_dropped`` knows.
+
+    It does nothing. It fails where the other one would fail because a transaction is open.
+    """
+    makes = _MAKES.match(statement)
+    if makes is None:
+        return _NO_SESSION
+    return f"{_SENT_IN_PLACE}{makes['verb'].upper()} DATABASE"
+
+
+def is_replacement(statement: str) -> bool:
+    """Return whether pytest-arena has put this statement in the place of another one."""
+    return statement.removeprefix(_SENT_IN_PLACE) in {"CREATE DATABASE", "DROP DATABASE"}
