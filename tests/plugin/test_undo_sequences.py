@@ -78,10 +78,100 @@ async def test_asks_for_its_own_number(turn):
 """
 
 
+# No statement of the run has called one of the functions before.
+WRITES_FIRST = """
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from app import engine
+
+
+async def test_draws_a_number():
+    async with engine.begin() as connection:
+        await connection.execute(text("INSERT INTO dancers (name) VALUES ('New')"))
+
+
+async def test_writes_without_drawing_one():
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE dancers SET name = 'Else'"))
+        with pytest.raises(DBAPIError, match="not yet defined"):
+            await connection.execute(text("SELECT currval('dancers_id_seq')"))
+"""
+IN_A_FUNCTION = """
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from app import engine
+
+
+@pytest.fixture(scope="module", autouse=True)
+def function(arena):
+    with arena.session() as session:
+        session.execute(
+            text("CREATE FUNCTION last_number() RETURNS int8 LANGUAGE sql AS 'SELECT lastval()'")
+        )
+        session.commit()
+
+
+async def test_draws_a_number():
+    async with engine.begin() as connection:
+        await connection.execute(text("INSERT INTO dancers (name) VALUES ('New')"))
+
+
+async def test_has_drawn_none():
+    async with engine.connect() as connection:
+        with pytest.raises(DBAPIError, match="not yet defined"):
+            await connection.execute(text("SELECT last_number()"))
+"""
+STORIES = {
+    "old numbers": (TESTS, 7),
+    "new numbers": (ASKS_FIRST, 2),
+    "the first call follows a write": (WRITES_FIRST, 2),
+    "a function calls lastval()": (IN_A_FUNCTION, 2),
+}
+
+
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
-@pytest.mark.parametrize("tests", [TESTS, ASKS_FIRST], ids=["old numbers", "new numbers"])
-def test_currval_and_lastval_know_the_test_alone(example: Example, tests: str, driver: str) -> None:
+@pytest.mark.parametrize("tests, passed", STORIES.values(), ids=STORIES)
+def test_currval_and_lastval_know_the_test_alone(
+    example: Example, tests: str, passed: int, driver: str
+) -> None:
     """The connection stays the same; only what its session has drawn before is forgotten."""
     app = on_postgresql(example, test_it=tests).change("app.py", "asyncpg", driver)
     app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
-    app.run("--arena-isolation=undo").expect(passed=7 if tests is TESTS else 2)
+    app.run("--arena-isolation=undo", "-p", "no:randomly").expect(passed=passed)
+
+
+CUT_OFF = """
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from app import engine
+
+INSERT = text("INSERT INTO dancers (name) VALUES ('New')")
+pids = []
+
+
+async def test_draws_a_number():
+    async with engine.begin() as connection:
+        await connection.execute(INSERT)
+        pids.append(await connection.scalar(text("SELECT pg_backend_pid()")))
+
+
+async def test_is_cut_off(arena):
+    async with arena.session() as session:
+        await session.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pids[0]})
+    with pytest.raises(DBAPIError):
+        async with engine.begin() as connection:
+            await connection.execute(INSERT)
+"""
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+def test_a_lost_connection_gives_the_error_that_sqlalchemy_gives(
+    example: Example, driver: str
+) -> None:
+    """The app's own statement fails, and no statement of pytest-arena before it."""
+    app = on_postgresql(example, test_it=CUT_OFF).change("app.py", "asyncpg", driver)
+    app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
+    app.run("--arena-isolation=undo", "-p", "no:randomly").expect(passed=2)

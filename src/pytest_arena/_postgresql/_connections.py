@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import weakref
-from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
@@ -198,11 +198,16 @@ class ServerHandle:
     on the arena's own connection and by the number of the backend.
     """
 
-    __slots__ = ("_core", "_has_old_numbers", "_has_run", "_key", "_pid", "_reference", "_states")
+    __slots__ = (
+        "_core",
+        "_has_numbers",
+        "_has_old_numbers",
+        "_key",
+        "_pid",
+        "_reference",
+        "_states",
+    )
     reads_statements = True
-    # Whether any statement of this process has called currval() or lastval(). An app that calls
-    # neither pays nothing.
-    asks_for_numbers: ClassVar[bool] = False
 
     def __init__(self, core: Core, aim: Aim, dbapi_connection: Any) -> None:
         driver = driver_connection(dbapi_connection)
@@ -210,8 +215,8 @@ class ServerHandle:
         self._reference = weakref.ref(driver)
         self._pid = drivers.pid_of(driver)
         self._states = 0  # how many statements have changed what the session is
-        self._has_run = False  # any statement
-        self._has_old_numbers = False  # whether it may know sequence numbers of an earlier level
+        self._has_numbers = False  # whether the session may know numbers of sequences
+        self._has_old_numbers = False  # whether it may know those of an earlier level
 
     def is_of(self, dbapi_connection: Any) -> bool:
         """Whether this is the very connection."""
@@ -263,34 +268,24 @@ class ServerHandle:
 
     def begin_level(self) -> None:
         """Note that the session may know sequence numbers of the level before."""
-        self._has_old_numbers = self._has_run
+        self._has_old_numbers = self._has_numbers
 
     def executing(self, statement: str, connection: Connection) -> str:
         """Refuse what reaches beyond; count what the session carries to its next transaction."""
         __tracebackhide__ = True
         self._states += alters_session(statement)
-        self._has_run = True
-        if not ServerHandle.asks_for_numbers:
-            ServerHandle.asks_for_numbers = asks_for_number(statement)
-        if self._has_old_numbers:
-            self._forget_numbers(statement, connection)
+        if not _KNOWS_NO_NUMBER.match(statement):
+            if self._has_old_numbers:
+                self._forget_numbers(connection)
+            self._has_numbers = True
         return drivers.statement_to_send(self._core, self._key, statement)
 
-    def _forget_numbers(self, statement: str, connection: Connection) -> None:
-        """Make the session forget the numbers of earlier levels before the statement runs.
-
-        Nothing announces the first statement that asks for a number. If this level may have drawn
-        a number before that statement, the session keeps its numbers.
-        """
-        if not ServerHandle.asks_for_numbers:
-            self._has_old_numbers = _ONLY_READS.match(statement) is not None
-        elif not _SETS.match(statement):
-            self._has_old_numbers = False
-            cursor = connection.connection.cursor()
-            try:
-                cursor.execute("DISCARD SEQUENCES")
-            finally:
-                cursor.close()
+    def _forget_numbers(self, connection: Connection) -> None:
+        """Make the session forget the numbers that it has drawn from sequences."""
+        self._has_old_numbers = False
+        # A lost connection fails in the statement that follows, where SQLAlchemy handles it.
+        with suppress(Exception), closing(connection.connection.cursor()) as cursor:
+            cursor.execute("DISCARD SEQUENCES")
 
     def returned(self) -> None:
         """Its socket leaves the loop, if it can move to another one."""
@@ -335,16 +330,9 @@ _CALLS = re.compile(
 )
 
 
-# A statement without a call: no function can draw a number.
-_ONLY_READS = re.compile(START + r"(?:SELECT|SET|SHOW)\b[^(]*\Z", re.IGNORECASE)
-# SET TRANSACTION has to be the first statement of its transaction.
-_SETS = re.compile(START + r"SET\b", re.IGNORECASE)
-
-
-def asks_for_number(statement: str) -> bool:
-    """Return whether a statement calls currval() or lastval(). Costs less than 1 µs."""
-    text = statement.lower()
-    return "currval" in text or "lastval" in text
+# It calls no function that could draw or return a number of a sequence. SET TRANSACTION has to be
+# the first statement of its transaction, and LOCK comes before the transaction's snapshot.
+_KNOWS_NO_NUMBER = re.compile(START + r"(?:SET\b|(?:SELECT|SHOW|LOCK)\b[^(]*\Z)", re.IGNORECASE)
 
 
 def alters_session(statement: str) -> bool:
