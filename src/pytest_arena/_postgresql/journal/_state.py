@@ -273,58 +273,58 @@ def _event_trigger(schema: str, name: str, event: str, question: str) -> Iterato
 
 # The schema, where they may not
 
-# What a statement that changes rows alone never writes anew is told by its version. TRUNCATE makes
-# another version of a table's entry, and so does RESTART of a sequence's: these are read.
-_BY_VERSION = {
-    "pg_namespace": "t.nspname = ANY (own.names)",
-    "pg_proc": "t.pronamespace = ANY (own.oids)",
-    "pg_type": "t.typnamespace = ANY (own.oids)",
-    "pg_constraint": "t.connamespace = ANY (own.oids)",
-    "pg_statistic_ext": "t.stxnamespace = ANY (own.oids)",
-    "pg_operator": "t.oprnamespace = ANY (own.oids)",
-    "pg_collation": "t.collnamespace = ANY (own.oids)",
-    "pg_conversion": "t.connamespace = ANY (own.oids)",
-    "pg_ts_config": "t.cfgnamespace = ANY (own.oids)",
-    "pg_ts_config_map": "t.mapcfg >= 16384",
-    "pg_ts_dict": "t.dictnamespace = ANY (own.oids)",
-    "pg_index": "t.indrelid = ANY (own.relations)",
-    "pg_trigger": "NOT t.tgisinternal AND t.tgrelid = ANY (own.relations)",
-    "pg_rewrite": "t.ev_class = ANY (own.relations)",
-    "pg_policy": "t.polrelid = ANY (own.relations)",
-    "pg_attrdef": "t.adrelid = ANY (own.relations)",
-    "pg_inherits": "t.inhrelid = ANY (own.relations)",
-    "pg_enum": "true",
-    "pg_extension": "true",
-    "pg_default_acl": "true",
-    "pg_cast": "true",
-    "pg_foreign_server": "true",
-    "pg_publication": "true",
-    "pg_publication_rel": "true",
-    "pg_description": "t.objoid >= 16384 AND NOT t.objoid = ANY (own.passing)",
-}
-_CLASS = (
-    "t.oid, t.relname, t.relnamespace, t.relowner, t.relkind, t.relpersistence, t.relnatts, "
-    "t.relchecks, t.relrowsecurity, t.relforcerowsecurity, t.relreplident, t.relispartition, "
-    "t.relacl, t.reloptions, t.relpartbound::text, "
-    # REFRESH gives a materialized view another file.
-    "CASE t.relkind WHEN 'm' THEN t.relfilenode END"
+# Each change of a catalog's row makes another version of it, with the transaction's number. The
+# numbers are compared. An app that writes rows changes none of these catalogs.
+_NOT_COMPARED = (
+    *("pg_class", "pg_sequence"),  # TRUNCATE and RESTART change rows of them, so values are read
+    *("pg_statistic", "pg_statistic_ext_data"),  # ANALYZE
+    *("pg_largeobject", "pg_largeobject_metadata"),  # compared by themselves
 )
-_ATTRIBUTE = (
-    "t.attrelid, t.attnum, t.attname, t.atttypid, t.atttypmod, t.attnotnull, t.attidentity, "
-    "t.attgenerated, t.attisdropped, t.attcollation, t.attacl"
-)
-_READ = {
-    "pg_class": (_CLASS, "t.oid = ANY (own.relations)"),
-    "pg_attribute": (_ATTRIBUTE, "t.attnum > 0 AND t.attrelid = ANY (own.relations)"),
-    "pg_sequence": ("t.*", "t.seqrelid = ANY (own.relations)"),
+# A session's temporary objects and the journal's functions are no part of the schema. An id below
+# 16384 is PostgreSQL's.
+_OF_TEMPORARY = "= ANY (own.temporary)"
+_IN_ANOTHER = "= ANY (own.other_schemas)"
+_COMPARED = {
+    "pg_attribute": f"t.attrelid >= 16384 AND NOT t.attrelid {_OF_TEMPORARY}",
+    "pg_attrdef": f"NOT t.adrelid {_OF_TEMPORARY}",
+    "pg_index": f"t.indexrelid >= 16384 AND NOT t.indrelid {_OF_TEMPORARY}",
+    "pg_inherits": f"NOT t.inhrelid {_OF_TEMPORARY}",
+    "pg_partitioned_table": f"NOT t.partrelid {_OF_TEMPORARY}",
+    "pg_policy": f"NOT t.polrelid {_OF_TEMPORARY}",
+    "pg_rewrite": f"t.oid >= 16384 AND NOT t.ev_class {_OF_TEMPORARY}",
+    "pg_trigger": f"NOT t.tgrelid {_OF_TEMPORARY}",
+    "pg_statistic_ext": f"NOT t.stxrelid {_OF_TEMPORARY}",
+    "pg_collation": f"t.oid >= 16384 AND NOT t.collnamespace {_IN_ANOTHER}",
+    "pg_constraint": f"t.oid >= 16384 AND NOT t.connamespace {_IN_ANOTHER}",
+    "pg_conversion": f"t.oid >= 16384 AND NOT t.connamespace {_IN_ANOTHER}",
+    "pg_namespace": f"NOT t.oid {_IN_ANOTHER}",
+    "pg_operator": f"t.oid >= 16384 AND NOT t.oprnamespace {_IN_ANOTHER}",
+    "pg_proc": f"t.oid >= 16384 AND NOT t.pronamespace {_IN_ANOTHER}",
+    "pg_type": f"t.oid >= 16384 AND NOT t.typnamespace {_IN_ANOTHER}",
+    "pg_aggregate": "t.aggfnoid >= 16384",
+    "pg_amop": "t.oid >= 16384",
+    "pg_amproc": "t.oid >= 16384",
+    "pg_cast": "t.oid >= 16384",
+    # Whose a sequence is, and what belongs to an extension. All else repeats other catalogs.
+    "pg_depend": "t.refclassid = 'pg_catalog.pg_extension'::regclass OR t.objid >= 16384 "
+    f"AND t.classid = 'pg_catalog.pg_class'::regclass AND NOT t.objid {_OF_TEMPORARY}",
+    # 2200 is the schema public.
+    "pg_description": f"(t.objoid >= 16384 OR t.objoid = 2200) AND NOT t.objoid {_OF_TEMPORARY}",
 }
+# Of pg_class, what VACUUM, ANALYZE and TRUNCATE change, and hints that are set late.
+_NOT_READ = (
+    *("relpages", "reltuples", "relallvisible", "relallfrozen", "relfrozenxid", "relminmxid"),
+    *("relhasindex", "relhasrules", "relhastriggers", "relhassubclass", "relrewrite"),
+    "relfilenode",
+)
 
 
 def shape_function(schema: str) -> str:
-    """Write what tells one schema from another: `shape`, a text, and `alterations`, a number.
+    """Return what makes two functions: `shape`, a text of the schema, and `alterations`, a number.
 
-    Where event triggers tell it, the text is a constant and costs nothing; else some ms. The number
-    costs nothing, and has moved where a table may have been made.
+    With event triggers both cost nothing. Without, `shape` reads all catalogs: some ms, and nothing
+    where no transaction of the server has ended since the last call. `alterations` costs nothing,
+    and has moved where a table may have been made.
     """
     names = ", ".join(map(literal, _EVENT_TRIGGERS))
     return f"""
@@ -337,8 +337,7 @@ THEN
     CREATE OR REPLACE FUNCTION {schema}.alterations() RETURNS int8 LANGUAGE sql STABLE
     AS $arena$ SELECT count(*) FROM {schema}.ddl $arena$;
 ELSE
-    CREATE OR REPLACE FUNCTION {schema}.shape() RETURNS text LANGUAGE sql STABLE
-    AS $arena$ {_shape(schema)} $arena$;
+    EXECUTE format({literal(_SHAPE.format(s=schema))}, ({_questions()}));
     CREATE OR REPLACE FUNCTION {schema}.alterations() RETURNS int8 LANGUAGE sql STABLE
     AS $arena$ SELECT max(c.oid)::int8 FROM pg_catalog.pg_class c $arena$;
 END IF;
@@ -346,27 +345,65 @@ END $arena_do$;
 """
 
 
-def _shape(schema: str) -> str:
-    by_version = (
-        f"SELECT '{table} ' || t.xmin::text || ' ' || t.ctid::text FROM pg_catalog.{table} t, own "
-        f"WHERE {which}"
-        for table, which in _BY_VERSION.items()
+# In PL/pgSQL, which keeps the plan. What was read under one snapshot is true as long as that is the
+# snapshot: no transaction that has written has ended since then.
+_SHAPE = """
+CREATE OR REPLACE FUNCTION {s}.shape() RETURNS text LANGUAGE plpgsql STABLE AS $arena$
+DECLARE
+    moment text := pg_catalog.pg_current_snapshot()::text || ' ';
+    known text := pg_catalog.current_setting('arena.shape', true);
+BEGIN
+    IF pg_catalog.starts_with(known, moment) THEN
+        RETURN pg_catalog.substr(known, pg_catalog.length(moment) + 1);
+    END IF;
+    WITH own AS MATERIALIZED (
+        SELECT ARRAY(SELECT c.oid FROM pg_catalog.pg_class c
+                WHERE c.oid >= 16384 AND c.relpersistence = 't') AS temporary,
+            ARRAY(SELECT n.oid FROM pg_catalog.pg_namespace n
+                WHERE n.nspname ~ '^pg_(toast_)?temp_' OR n.nspname = '{s}') AS other_schemas)
+    SELECT pg_catalog.string_agg(coalesce(f.digest, 0)::text, ' ') INTO known
+    FROM (%s) f(digest);
+    PERFORM pg_catalog.set_config('arena.shape', moment || known, false);
+    RETURN known;
+END
+$arena$"""
+
+
+def _questions() -> str:
+    """Write the query of the text that asks for a digest of each catalog that there is.
+
+    A version of PostgreSQL may have more of them, and more columns.
+    """
+    by_version = "SELECT sum(hashint8extended(t.xmin::text::int8, 0))"
+    by_value = "SELECT sum(hashtextextended(ROW(%s)::text, 0))"
+    not_compared = ", ".join(map(literal, _NOT_COMPARED))
+    not_read = ", ".join(map(literal, _NOT_READ))
+    conditions = ", ".join(
+        f"({literal(catalog)}, {literal(condition)})" for catalog, condition in _COMPARED.items()
     )
-    read = (
-        f"SELECT '{table} ' || ROW({columns})::text FROM pg_catalog.{table} t, own WHERE {which}"
-        for table, (columns, which) in _READ.items()
+    own_class = literal(
+        f"{by_value} FROM pg_catalog.pg_class t, own "
+        f"WHERE t.oid >= 16384 AND NOT t.oid {_OF_TEMPORARY}"
+    )
+    own_sequence = literal(
+        "SELECT sum(hashtextextended(t::text, 0)) FROM pg_catalog.pg_sequence t, own "
+        f"WHERE NOT t.seqrelid {_OF_TEMPORARY}"
     )
     return f"""
-        WITH own AS MATERIALIZED (
-            SELECT array_agg(n.oid) AS oids, array_agg(n.nspname) AS names,
-                ARRAY(SELECT c.oid FROM pg_catalog.pg_class c
-                    JOIN pg_catalog.pg_namespace m ON m.oid = c.relnamespace
-                    WHERE m.nspname !~ '^pg_'
-                    AND m.nspname NOT IN ('information_schema', '{schema}')) AS relations,
-                ARRAY(SELECT c.oid FROM pg_catalog.pg_class c
-                    JOIN pg_catalog.pg_namespace m ON m.oid = c.relnamespace
-                    WHERE m.nspname ~ '^pg_temp') AS passing
-            FROM pg_catalog.pg_namespace n
-            WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', '{schema}'))
-        SELECT coalesce(sum(hashtextextended(f.fact, 0)), 0)::text
-        FROM ({" UNION ALL ".join([*by_version, *read])}) f(fact)"""
+        SELECT pg_catalog.string_agg(q.question, ' UNION ALL ') FROM (
+            SELECT format('{by_version} FROM pg_catalog.%I t, own WHERE %s',
+                c.relname, coalesce(v.condition, 'true')) AS question
+            FROM pg_catalog.pg_class c
+            LEFT JOIN (VALUES {conditions}) v(catalog, condition) ON v.catalog = c.relname
+            WHERE c.relnamespace = 'pg_catalog'::regnamespace AND c.relkind = 'r'
+            AND NOT c.relisshared AND has_table_privilege(c.oid, 'SELECT')
+            AND c.relname NOT IN ({not_compared})
+            UNION ALL
+            SELECT format({own_class}, string_agg(format(
+                CASE WHEN a.atttypid = 'pg_node_tree'::regtype THEN 't.%I::text' ELSE 't.%I' END,
+                a.attname), ', ' ORDER BY a.attnum)
+                || ', CASE t.relkind WHEN ''m'' THEN t.relfilenode END')
+            FROM pg_catalog.pg_attribute a
+            WHERE a.attrelid = 'pg_catalog.pg_class'::regclass AND a.attnum > 0
+            AND a.attname NOT IN ({not_read})
+            UNION ALL SELECT {own_sequence}) q"""
