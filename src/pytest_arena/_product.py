@@ -293,8 +293,11 @@ class Handle(Protocol):
     def session(self) -> object:
         """What it carries from one test to the next beside the database; None: cannot be asked."""
 
-    def begin_level(self) -> None:
-        """Begin a level: the connection is checked out for the first time in it."""
+    def taken(self, *, is_first: bool) -> None:
+        """Note that the connection is checked out of its pool.
+
+        ``is_first`` says whether that is so for the first time in this level.
+        """
 
     def executing(self, statement: str, connection: Connection) -> str:
         """Prepare for a statement that SQLAlchemy is about to execute. Return the one to execute.

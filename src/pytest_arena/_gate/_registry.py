@@ -100,8 +100,8 @@ class ConnectionRecord:
 
     def begin_use(self) -> None:
         """Somebody takes the connection: the first one finds it as it looks when it is new."""
-        if self.handle and not self.used:
-            self.handle.begin_level()
+        if self.handle:
+            self.handle.taken(is_first=not self.used)
         self.used = True
         self.changes, self.written = self.handle.changes() if self.handle else 0, None
         if self.session is None and self.handle and self.aim and not self.aim.is_passing:

@@ -266,9 +266,11 @@ class ServerHandle:
         """Ask the server on the connection itself."""
         return has_written(dbapi_connection)
 
-    def begin_level(self) -> None:
-        """Note that the session may know sequence numbers of the level before."""
-        self._has_old_numbers = self._has_numbers
+    def taken(self, *, is_first: bool) -> None:
+        """Note that it is out of its pool; its session may know numbers of the level before."""
+        drivers.note_taken(self._reference())
+        if is_first:
+            self._has_old_numbers = self._has_numbers
 
     def executing(self, statement: str, connection: Connection) -> str:
         """Refuse what reaches beyond; count what the session carries to its next transaction."""
@@ -288,7 +290,8 @@ class ServerHandle:
             cursor.execute("DISCARD SEQUENCES")
 
     def returned(self) -> None:
-        """Its socket leaves the loop, if it can move to another one."""
+        """Note that it is in its pool. Its socket leaves the loop, if it can move."""
+        drivers.note_returned(self._reference(), self._key)
         at_checkin(self._reference())
 
     def session(self) -> object:

@@ -94,8 +94,8 @@ class SQLiteHandle:
         """The files that it has attached."""
         return getattr(self.reference(), "arena_aims", ())
 
-    def begin_level(self) -> None:
-        """Do nothing: a file's connections keep no numbers."""
+    def taken(self, *, is_first: bool) -> None:
+        """Do nothing: the file itself says whether it was changed, by whichever connection."""
 
     def executing(self, statement: str, connection: Connection) -> str:  # noqa: ARG002 - the seam's signature
         """Return the statement as it is: the file's cursors look at statements."""

@@ -70,6 +70,38 @@ def pooled(driver_connection: Any) -> None:
         _opened[driver_connection] = replace(opened, aim=None)
 
 
+# The driver's connections that are in pools of engines, each with the key of its database.
+_idle: weakref.WeakKeyDictionary[Any, Key] = weakref.WeakKeyDictionary()
+# A pool sends them to a connection before it hands it out (pool_pre_ping).
+_PINGS = {"", "SELECT 1"}
+
+
+def note_returned(driver_connection: Any, key: Key) -> None:
+    """Note that an engine's pool has this connection back."""
+    if driver_connection is not None:
+        _idle[driver_connection] = key
+
+
+def note_taken(driver_connection: Any) -> None:
+    """Note that an engine's pool has handed out this connection."""
+    if driver_connection is not None:
+        _idle.pop(driver_connection, None)
+
+
+def _note_kept(find_core: FindCore, driver_connection: Any, statement: str) -> None:
+    """Count the database as used if the connection is in its pool.
+
+    A suite has kept the driver's connection, or a cursor of it. No pool tells of its use, from here
+    on.
+    """
+    key = _idle.get(driver_connection)
+    if key is None or statement.strip(" ;").upper() in _PINGS:
+        return
+    core = find_core()
+    if core is not None:
+        core.opened_raw(key)
+
+
 def raw_connections() -> list[tuple[int, Admitted]]:
     """Return those that are open and no pool has, each with its backend; 0: that is not known."""
     return [
@@ -206,6 +238,7 @@ def _to_send(core: FindCore, connection: Any, statement: str | bytes) -> str | b
         ProductionDatabaseError: it reaches beyond the database that it is run in.
     """
     text = statement if isinstance(statement, str) else statement.decode(errors="replace")
+    _note_kept(core, connection, text)
     is_beyond = bool(reaches_beyond(text))
     if not is_beyond and not may_make_tables(text):
         return statement
