@@ -467,6 +467,7 @@ class Manifest:
     title: str = ""  # what it is for a person, and of what it is another version
     differences: tuple[str, ...] = ()  # between the migrations that built it and the models
     not_compared: str = ""  # why the migrations were not compared with the models
+    heads: tuple[str, ...] = ()  # of the migrations
 
     @property
     def digest(self) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import alembic
 import pytest
 
 from tests.plugin.test_postgresql_story import on_postgresql
@@ -129,9 +131,50 @@ def test_a_model_that_env_py_does_not_import_counts_where_the_app_has(project: E
 def test_an_env_py_without_models_says_which_line_it_lacks(project: Example) -> None:
     """Nothing is compared, and so nothing is green by that."""
     bare = project.with_paths({"migrations/env.py": ASYNC_ENV})
-    cause = "env.py names no models: target_metadata = <your Base>.metadata"
-    bare.run().expect(passed=1).says("not compared", cause)
-    bare.run("--arena-migrations=fail").expect(status=1, passed=1).says(cause)
+    cause = "env.py gives Alembic no models. Next, in env.py: context.configure("
+    run = bare.run().expect(passed=1)
+    run.says("not compared", cause, "(arena_migrations = off compares nothing)")
+    run = bare.run("--arena-migrations=fail").expect(status=1, passed=1)
+    run.says("not compared", cause, "(arena_migrations = fail)")
+    run.never_says("arena_migrations = off")
+    # The line that the message says.
+    models = "target_metadata=__import__('app').Base.metadata"
+    named = bare.change(
+        "migrations/env.py", "connection=connection)", f"connection=connection, {models})"
+    )
+    named.run("--arena-migrations=fail").expect(passed=1).never_says("not compared")
+
+
+# Alembic refuses a new migration where several revisions are the last of their branches.
+BRANCH = """
+revision, down_revision = "NAME", "1"
+
+def upgrade():
+    pass
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ini", ["alembic.ini", "config/alembic.ini"])
+@pytest.mark.parametrize("branches", [(), ("2", "3")], ids=["one head", "two heads"])
+def test_the_next_step_can_be_pasted(project: Example, branches: tuple[str, ...], ini: str) -> None:
+    """It writes the migration that is missing, and the next run has no difference to name."""
+    files = {f"migrations/versions/{name}.py": BRANCH.replace("NAME", name) for name in branches}
+    template = Path(alembic.__file__).parent / "templates/generic/script.py.mako"
+    files["migrations/script.py.mako"] = template.read_text()
+    lacking = with_a_new_column(project).with_paths(files)
+    if ini != "alembic.ini":
+        moved = lacking.files["alembic.ini"].replace("%(here)s", "%(here)s/..")
+        lacking = lacking.with_paths({ini: moved}).change(
+            "pytest.ini", "arena_schema = alembic.ini", f"arena_schema = {ini}"
+        )
+    run = lacking.run().says(DIFFERENCE)
+    line = next(line for line in run.output.splitlines() if DIFFERENCE in line)
+    assert ("The heads are 2, 3." in line) == bool(branches)
+    for command in line.partition("Next: ")[2].split(" && "):
+        done = lacking.python("-m", *command.split())
+        assert done.status == 0, done.output
+    lacking.run("--arena-migrations=fail").expect(passed=1).never_says(DIFFERENCE)
 
 
 def test_an_error_of_the_comparison_fails_no_build(project: Example) -> None:

@@ -20,6 +20,26 @@ class Comparison:
 
     differences: tuple[str, ...] = ()
     failure: str = ""  # why nothing was compared
+    heads: tuple[str, ...] = ()  # the revisions that no migration follows
+
+    def next_step(self, ini: str) -> str:
+        """Return a sentence with the command that writes the missing migration.
+
+        ``ini`` is a path from the folder in which pytest runs. Alembic refuses a new migration if
+        there are several heads and none is named, and if the database lacks a migration.
+        """
+        alembic = "alembic" if ini == "alembic.ini" else f"alembic -c {ini}"
+        command = f"{alembic} upgrade heads && {alembic} revision --autogenerate"
+        if len(self.heads) < _SEVERAL:
+            return f"Next: {command}"
+        named = ", ".join(self.heads)
+        return (
+            f"The heads are {named}. --head=heads joins them, --head={self.heads[0]} follows one. "
+            f"Next: {command} --head=heads"
+        )
+
+
+_SEVERAL = 2
 
 
 # `env.py` may read these attributes of the command line. `alembic check` has the same ones.
@@ -47,16 +67,16 @@ def compare(ini: Path) -> Comparison:
         # SQLAlchemy warns of things that it cannot reflect. A suite may turn warnings into errors.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            differences = _differences(ini)
+            differences, heads = _differences(ini)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - the user's code; SystemExit as well
         return Comparison(failure=_failure(error, ini))
-    return Comparison(tuple(map(_described, _flat(differences))))
+    return Comparison(tuple(map(_described, _flat(differences))), heads=heads)
 
 
-def _differences(ini: Path) -> list[Any]:
-    """Return the differences that Alembic would write into a new migration.
+def _differences(ini: Path) -> tuple[list[Any], tuple[str, ...]]:
+    """Return the differences that Alembic would write into a new migration, and the heads.
 
     ``command.check`` of older versions raises them as a text. It fails if an ``env.py`` removes
     empty migrations.
@@ -81,12 +101,15 @@ def _differences(ini: Path) -> list[Any]:
     for script in revision.generated_revisions[-1:]:
         for operations in script.upgrade_ops_list:
             differences.extend(operations.as_diffs())
-    return differences
+    return differences, tuple(sorted(scripts.get_heads()))
 
 
 def _failure(error: BaseException, ini: Path) -> str:
     if "does not provide a MetaData" in str(error):
-        return "env.py names no models: target_metadata = <your Base>.metadata"
+        return (
+            "env.py gives Alembic no models. "
+            "Next, in env.py: context.configure(…, target_metadata=<your Base>.metadata)"
+        )
     line = blame(error)
     text = described(error)
     if line is not None:

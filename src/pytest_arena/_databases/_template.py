@@ -221,8 +221,9 @@ class Store(Generic[ContentT]):
         template = self._find_or_build(build, aimed_at)
         manifest = template.manifest
         if manifest.differences or manifest.not_compared:
-            comparison = Comparison(tuple(manifest.differences), manifest.not_compared)
-            self.comparisons[recipe.schema] = comparison
+            self.comparisons[recipe.schema] = Comparison(
+                tuple(manifest.differences), manifest.not_compared, tuple(manifest.heads)
+            )
         return template
 
     def _find_or_build(self, build: StageBuild[ContentT], aimed_at: Aimed) -> Template[ContentT]:
@@ -278,6 +279,7 @@ class Store(Generic[ContentT]):
                 build.title,
                 comparison.differences,
                 comparison.failure,
+                comparison.heads,
             )
             content = self.shelves.finish(target, shelf, manifest)
         except BaseException:  # Ctrl-C as well

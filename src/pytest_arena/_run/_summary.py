@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._databases._app_databases import KnownDatabases
+    from pytest_arena._databases._migrations import Comparison
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._product import Database
 
@@ -72,22 +73,24 @@ def _migration_lines(config: Config, databases: Databases) -> Iterator[str]:
     has_models = any(True for _ in candidates())
     for schema, comparison in databases.provision.comparisons():
         if comparison.differences:
-            yield _difference_line(schema, comparison.differences)
+            yield _difference_line(schema, comparison)
         # A project without models has nothing that migrations could differ from.
         elif has_models or config.migrations == "fail":
-            yield (
-                f"{schema}: the migrations were not compared with the models: "
-                f"{comparison.failure} (arena_migrations = off compares nothing)"
-            )
+            line = f"{schema}: the migrations were not compared with the models: "
+            line += comparison.failure
+            if config.migrations != "fail":
+                line += " (arena_migrations = off compares nothing)"
+            yield line
 
 
-def _difference_line(schema: str, differences: tuple[str, ...]) -> str:
+def _difference_line(schema: str, comparison: Comparison) -> str:
+    differences = comparison.differences
     shown = "; ".join(differences[:_MOST_DIFFERENCES])
     if len(differences) > _MOST_DIFFERENCES:
         shown = f"{shown}; {len(differences) - _MOST_DIFFERENCES} more"
     return (
         f"{schema}: the migrations do not build what the models say ({shown}). "
-        "Next: alembic revision --autogenerate. `arena doctor --migrations` lists all"
+        f"`arena doctor --migrations` lists all. {comparison.next_step(schema)}"
     )
 
 

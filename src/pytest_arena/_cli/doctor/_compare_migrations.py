@@ -105,6 +105,6 @@ def _page(ini: str, comparison: Comparison | None) -> str:
     lines = [
         f"{ini}: the migrations do not build what the models say",
         *(f"    {difference}" for difference in comparison.differences),
-        'next: alembic revision --autogenerate -m "<what changes>"',
+        comparison.next_step(ini),
     ]
     return "\n".join(lines) + "\n"
