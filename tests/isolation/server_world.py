@@ -136,11 +136,6 @@ class ServerWorld:
         isolation = ServerIsolation(own, template, kind, uses=uses.count, tell=told.append)
         return cls(own, isolation, uses, template, told)
 
-    def seen_of(self, changes: dict[str, str]) -> dict[str, str]:
-        """Return the changes that are seen: what is written to a large object has no trigger."""
-        unseen = "lo_put" if self.isolation.name == "undo" else "nothing"
-        return {kind: script for kind, script in changes.items() if unseen not in script}
-
     def connect(self) -> Hand:
         """Open a connection that goes along."""
         self.uses.hands.append(Hand(self))

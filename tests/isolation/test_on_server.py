@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,7 @@ def test_whatever_is_written_is_taken_back(world: ServerWorld) -> None:
     hand = world.connect()
     before = hand.dump()
     world.isolation.enter()  # asked once: from here on nobody has a connection between levels
-    for kind, script in world.seen_of(CHANGES).items():
+    for kind, script in CHANGES.items():
         world.isolation.enter()
         hand.executescript(script)
         assert not world.isolation.is_clean(), kind
@@ -96,6 +97,32 @@ def test_a_forgotten_level_belongs_to_the_one_below(world: ServerWorld) -> None:
     assert not world.isolation.is_clean()
     assert world.isolation.leave()
     assert hand.dump() == before
+
+
+PREPARED = {
+    "rows": "INSERT INTO plain VALUES (3)",
+    "locks of rows": "SELECT * FROM plain FOR UPDATE",
+    "an advisory lock": "SELECT pg_advisory_xact_lock(7)",
+    "nothing": "SELECT 1",
+}
+
+
+@pytest.mark.parametrize("work", PREPARED.values(), ids=PREPARED)
+def test_a_prepared_transaction_ends_with_its_level(world: ServerWorld, work: str) -> None:
+    """It has no session that could end, and holds its locks for all later tests."""
+    name = f"left_{secrets.token_hex(6)}"
+    hand = world.connect()
+    before = hand.dump()
+    for rows_of_test in ("", "; INSERT INTO plain VALUES (4)"):
+        world.isolation.enter()
+        hand.executescript(f"BEGIN; {work}; PREPARE TRANSACTION '{name}'{rows_of_test}")
+        world.isolation.leave()
+        here = "gid = '{name}' AND database = '{database}'"
+        live = world.isolation.live.address.database
+        where = here.format(name=name, database=live)
+        assert rows(f"SELECT gid FROM pg_prepared_xacts WHERE {where}") == []
+        assert world.own.rest()
+        assert hand.dump() == before
 
 
 def test_an_open_writer_holds_the_level_p88(world: ServerWorld) -> None:

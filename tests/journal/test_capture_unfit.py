@@ -42,7 +42,6 @@ NOT_FATAL = {
     "DO $$ BEGIN FOR n IN 1..101 LOOP EXECUTE 'CREATE SEQUENCE s' || n; END LOOP; END $$": (
         "101 sequences, more than"
     ),
-    "SELECT lo_create(0)": "there are large objects",
 }
 FIT = (
     TRIGGER.format(table="h", how="DISABLE"),

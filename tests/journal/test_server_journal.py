@@ -320,6 +320,27 @@ def test_large_objects_pitfall_058(world: World) -> None:
 @pytest.mark.parametrize(
     "change",
     [
+        "SELECT lo_put(4242, 0, 'new')",
+        "SELECT lo_put(4242, 5000, 'new')",
+        "SELECT lo_unlink(4242), lo_from_bytea(4242, 'old')",
+        "GRANT SELECT ON LARGE OBJECT 4242 TO PUBLIC",
+        "COMMENT ON LARGE OBJECT 4242 IS 'new'",
+    ],
+)
+def test_what_is_written_to_a_large_object_pitfall_058(change: str) -> None:
+    """Its pages have versions, as all rows have."""
+    with journaled("SELECT lo_from_bytea(4242, 'old')") as world:
+        world.journal.enter(1)
+        assert world.rows("SELECT lo_get(4242)") == [(b"old",)]
+        assert world.journal.leave(1) == NOTHING
+        world.journal.enter(1)
+        world.run(change)
+        assert world.journal.leave(1).marks, change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
         "CREATE EVENT TRIGGER another ON ddl_command_start EXECUTE FUNCTION noted()",
         "ALTER EVENT TRIGGER one DISABLE",
         "DROP EVENT TRIGGER one",

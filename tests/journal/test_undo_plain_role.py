@@ -207,6 +207,17 @@ def test_a_view_that_can_be_refreshed_in_place_takes_clone(role: str) -> None:
         assert install(address(name)) == []
 
 
+def test_a_database_with_large_objects_takes_clone(role: str) -> None:
+    """Only a superuser may ask whether one was written to."""
+    with database() as name:
+        run(f"GRANT ALL ON DATABASE {name} TO {role}", database=name)
+        run(f"SET ROLE {role}; SELECT lo_from_bytea(4242, 'old')", database=name)
+        (gap,) = install(replace(address(name), user=role))
+        assert gap.is_fatal
+        assert "there are large objects" in gap.reason
+        assert install(address(name)) == []
+
+
 def test_a_dropped_sequence_is_noticed_pitfall_031(worlds: Worlds) -> None:
     """There is nothing to be read of it any more."""
     app, journal = worlds

@@ -406,11 +406,12 @@ SELECT {_NAMED} || ' is a foreign table: what is written to it lies elsewhere, a
 FROM {_RELATIONS} WHERE c.relkind = 'f' ORDER BY 1
 """
 _OBJECTS = """
-SELECT 'there are large objects: those that a test makes or removes are noticed, what it writes to '
-    'one that was there is not'
+SELECT 'there are large objects, and this role may not ask whether a test writes to one: only a '
+    'superuser may'
 WHERE EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)
+AND NOT has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')
 """
-_FATAL, _OTHERS = (_TRIGGERS, _RULES, _HIDDEN), (_FOREIGN, _OBJECTS)
+_FATAL, _OTHERS = (_TRIGGERS, _RULES, _HIDDEN, _OBJECTS), (_FOREIGN,)
 _GAPS = " UNION ALL ".join(
     f"(SELECT gap.reason, {ask in _FATAL} FROM ({ask}) gap(reason))" for ask in (*_FATAL, *_OTHERS)
 )

@@ -195,6 +195,12 @@ DECLARE
 BEGIN
     -- Whoever has changed something and not yet committed holds a lock on one of them.
     LOCK TABLE {s}.j, {s}.ddl IN EXCLUSIVE MODE NOWAIT;
+    -- A transaction that is prepared may hold other locks, and has no session.
+    IF EXISTS (SELECT FROM pg_catalog.pg_prepared_xact() p
+        WHERE p.dbid = (SELECT h.oid FROM {s}.home h))
+    THEN
+        RAISE lock_not_available USING MESSAGE = 'a transaction is prepared';
+    END IF;
     SELECT EXISTS (SELECT FROM {s}.ddl) AS is_marked, EXISTS (SELECT FROM {s}.j) AS has_new,
         EXISTS (SELECT FROM {s}.jold o WHERE o.level = top) AS has_old,
         EXISTS (SELECT FROM {s}.state a WHERE a.level > top) AS has_upper,

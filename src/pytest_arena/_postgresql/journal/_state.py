@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 EXACT_SEQUENCES = 100
 
 _HOME = "(SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())"
-_OBJECTS = (
-    "(SELECT count(*) || ' ' || coalesce(sum(l.oid::int8), 0) "
-    "FROM pg_catalog.pg_largeobject_metadata l) || "
-    # No event trigger fires for a change of one.
+# A change of a row makes another version of it, with the number of its transaction.
+_VERSIONS = "coalesce(sum(pg_catalog.hashint8extended(o.xmin::text::int8, 0)), 0)::text"
+# No event trigger fires for a change of one.
+_EVENT_TRIGGER_VERSIONS = (
     "ARRAY(SELECT e.xmin FROM pg_catalog.pg_event_trigger e ORDER BY e.oid)::text"
 )
 
@@ -72,8 +72,27 @@ def now(schema: str, sequences: Sequence[tuple[int, str]]) -> str:
     return (
         "SELECT coalesce(array_agg(v.number), '{}') AS number, "
         f"{called} AS called, "
-        f"{_OBJECTS} AS objects, {_settings(schema)} AS settings, {schema}.shape() AS shape "
+        f"{_objects(schema)} AS objects, {_settings(schema)} AS settings, "
+        f"{schema}.shape() AS shape "
         f"FROM ({_numbers(sequences)}) v"
+    )
+
+
+def _objects(schema: str) -> str:
+    """Write an expression of the large objects and the event triggers that there are.
+
+    Only a superuser may read what large objects hold. Without one no journal is made beside them.
+    """
+    catalogs = ["pg_largeobject_metadata"]
+    if schema == HIDDEN_SCHEMA:
+        catalogs.append("pg_largeobject")
+    versions = " || ' ' || ".join(
+        f"(SELECT {_VERSIONS} FROM pg_catalog.{catalog} o)" for catalog in catalogs
+    )
+    # Most databases have none, and nothing is summed up there.
+    return (
+        "CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata) "
+        f"THEN {versions} ELSE '' END || {_EVENT_TRIGGER_VERSIONS}"
     )
 
 
