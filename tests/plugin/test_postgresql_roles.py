@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql._control import open_control
-from tests.plugin.private_server import PrivateServer, private_server
+from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -426,3 +426,53 @@ def test_it(arena):
     named = {"ARENA_DATABASE": server.url.replace("postgres@", "maker@")}
     refused = run(shop(example, FORCED, test), server, **named).expect(1, failed=1)
     refused.says("policies on docs limit it too", "test_it.py:3", "arena_database = own")
+
+
+# The seed may make roles: whoever builds the template next finds them.
+SEED_WITH_A_ROLE = """
+from sqlalchemy import text
+
+def seed(session):
+    session.execute(text("DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'cook') "
+        "THEN CREATE ROLE cook; END IF; END $$"))
+    session.execute(text("INSERT INTO dancers (name) VALUES ('Sand')"))
+"""
+MAKES_ROLES = """
+from sqlalchemy import text
+from app import engine
+
+
+async def test_makes_a_role():
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE ROLE waiter"))
+
+
+async def test_grants_it():
+    async with engine.begin() as connection:
+        await connection.execute(text("GRANT waiter TO cook"))
+
+
+async def test_grants_a_table_to_it():
+    async with engine.begin() as connection:
+        await connection.execute(text("GRANT SELECT ON dancers TO cook"))
+"""
+
+
+@pytest.mark.parametrize("isolation", ["undo", "clone"])
+def test_a_role_that_a_test_leaves_on_the_server_is_named(example: Example, isolation: str) -> None:
+    """No copy of a database brings it back, and a later test may pass by it alone."""
+    with private_server() as server:
+        project = on_postgresql(example, test_it=MAKES_ROLES, seed=SEED_WITH_A_ROLE)
+        run = project.run(
+            *(f"--arena-isolation={isolation}", "--arena-roles=off"),
+            *("-p", "no:randomly", "-q"),
+            env=server.env,
+        )
+        run.expect(passed=3).says(
+            "test_it.py::test_makes_a_role sends CREATE ROLE, which stays on the server",
+            "test_it.py:8  await connection.execute(text(",
+            "test_it.py::test_grants_it sends GRANT of a role, which stays on the server",
+            "Next: arena_roles = <the role>",
+        )
+        assert run.output.count("stays on the server") == 2  # the seed may make roles
+        server.check_clean(run.output)

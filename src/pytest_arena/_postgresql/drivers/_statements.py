@@ -197,6 +197,54 @@ def _beyond(statement: str) -> str:
 
 _remembered = lru_cache(maxsize=1024)(_beyond)
 
+_STAYS = re.compile(
+    r"""(?ix) \b(?:
+      (?P<made> CREATE \s+ (?:ROLE|USER|GROUP)) \s+ (?!MAPPING\b)
+    | (?P<granted> GRANT|REVOKE) \s+ (?:(?!\bON\b)[^;])+? \s (?:TO|FROM) \b
+    )"""
+)
+
+
+def stays_on_server(statement: str) -> str:
+    """Return what a statement does to roles that no isolation undoes, "" for any other.
+
+    >>> stays_on_server("CREATE ROLE clerk")
+    'CREATE ROLE'
+    >>> stays_on_server("GRANT clerk TO me"), stays_on_server("GRANT SELECT ON t TO me")
+    ('GRANT of a role', '')
+    """
+    return (_remembered_roles if len(statement) < _SHORT else _staying)(statement)
+
+
+def _staying(statement: str) -> str:
+    lowered = statement.lower()
+    if not any(word in lowered for word in ("create", "grant", "revoke")):
+        return ""
+    bare = _QUOTED.sub(" ''", statement)
+    if _DO.match(bare) is None:
+        bare = _BODIES.sub("''", bare)
+    found = _STAYS.search(bare)
+    if found is None:
+        return ""
+    if found["made"]:
+        return " ".join(found["made"].upper().split())
+    return f"{found['granted'].upper()} of a role"
+
+
+_remembered_roles = lru_cache(maxsize=1024)(_staying)
+
+
+def _note_staying(core: Core, key: Key | None, statement: str) -> None:
+    """Note a role that a test or a fixture makes or grants. A template's builder may do so."""
+    does = stays_on_server(statement)
+    if does and key is not None and core.serial() > 0 and core.database_at(key) is not None:
+        core.ledger.note(
+            f"{{test}} sends {does}, which stays on the server for later tests and runs: "
+            f"{who_connects()}. "
+            "Next: arena_roles = <the role>   (and GRANT it in the schema)"
+        )
+
+
 _MAKES = ("create ", "create\n", "alter ", "alter\n", "prepare transaction")
 
 
@@ -220,6 +268,7 @@ def statement_to_send(core: Core, key: Key | None, statement: str) -> str:
     """
     beyond = reaches_beyond(statement)
     if not beyond or is_replacement(statement):
+        _note_staying(core, key, statement)
         return statement
     name = made_or_dropped(statement)
     if not name or not core.sets_up(key, name):
