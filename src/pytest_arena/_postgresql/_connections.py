@@ -15,6 +15,7 @@ from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._postgresql._clients import client_target
 from pytest_arena._postgresql._control import FULL, WAITED
 from pytest_arena._postgresql._identity import driver_connection, has_written, identity, name_of
+from pytest_arena._postgresql._session_functions import ALTERING_CALLS
 from pytest_arena._postgresql.drivers import _statements as drivers
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
 from pytest_arena._postgresql.drivers._spawned_connections import SpawnedConnections
@@ -275,12 +276,17 @@ class ServerHandle:
     def executing(self, statement: str, connection: Connection) -> str:
         """Refuse what reaches beyond; count what the session carries to its next transaction."""
         __tracebackhide__ = True
-        self._states += alters_session(statement)
+        self._states += alters_session(statement) or self._calls_session_function(statement)
         if not _KNOWS_NO_NUMBER.match(statement):
             if self._has_old_numbers:
                 self._forget_numbers(connection)
             self._has_numbers = True
         return drivers.statement_to_send(self._core, self._key, statement)
+
+    def _calls_session_function(self, statement: str) -> bool:
+        isolation = _isolation_at(self._core, self._key)
+        calls = isolation.session_functions if isolation is not None else None
+        return calls is not None and calls.search(statement) is not None
 
     def _forget_numbers(self, connection: Connection) -> None:
         """Make the session forget the numbers that it has drawn from sequences."""
@@ -318,19 +324,13 @@ def _is_open(driver: Any) -> bool:
 
 
 # What outlives a transaction on a connection: settings, roles, listeners, locks, prepared things.
-# A function of the user's that does such a thing inside is not seen here.
 _ALTERING = (
     r"(?:SET(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)|RESET|DISCARD|LISTEN|UNLISTEN|PREPARE|"
     r"DECLARE|LOAD|DO\b|CREATE\s+(?:OR\s+REPLACE\s+)?(?:LOCAL\s+|GLOBAL\s+)?TEMP)"
 )
 _ALTERS = re.compile(START + _ALTERING, re.IGNORECASE | re.DOTALL)
 _ALTERS_LATER = re.compile(";" + START + _ALTERING, re.IGNORECASE | re.DOTALL)
-# What `set_config(…, true)` sets ends with the transaction: apps with row security do it in each.
-_CALLS = re.compile(
-    r"set_config\s*\((?![^()]*,\s*true\s*\))|pg_(?:try_)?advisory_lock|\bpg_temp\b|"
-    r"\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?\s",
-    re.IGNORECASE,
-)
+_CALLS = re.compile(ALTERING_CALLS, re.IGNORECASE)
 
 
 # It calls no function that could draw or return a number of a sequence. SET TRANSACTION has to be

@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql import _clone_sql as sql
 from pytest_arena._postgresql._content import content
-from pytest_arena._postgresql._control import ControlFailure, literal
+from pytest_arena._postgresql._control import ControlFailure, literal, open_control
+from pytest_arena._postgresql._session_functions import session_functions
 from pytest_arena._postgresql.isolation._live import NEVER, JournaledDatabase, ServerLevel
 from pytest_arena._postgresql.isolation._plain import PlainDatabase
 from pytest_arena._postgresql.isolation._snapshots import RowsLost, Snapshot
@@ -78,6 +79,8 @@ class ServerIsolation:
         self._templates = {(isolation, template): first}
         with own.saying("no database for the first test"):
             live.put(first)
+            with closing(open_control(live.address)) as control:
+                self.session_functions = session_functions(control)
         self.generation = 1
         self._stack = [ServerLevel(live)]
 

@@ -1,0 +1,72 @@
+"""Which functions of the app change what a session carries to its next transaction?
+
+A statement that calls one shows nothing of a setting, an advisory lock or a temporary table that
+its function makes. The texts of the functions do.
+"""
+
+# ruff: noqa: S608 - the condition is a constant
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pytest_arena._postgresql.journal._tables import PLAIN_SCHEMA
+from pytest_arena._values import STATEMENT_START as START
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pytest_arena._postgresql._control import Control
+
+# What `set_config(…, true)` sets ends with the transaction: apps with row security do it in each.
+ALTERING_CALLS = (
+    r"set_config\s*\((?![^()]*,\s*true\s*\))|pg_(?:try_)?advisory_lock|\bpg_temp\b|"
+    r"\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?\s"
+)
+_ALTERING_STATEMENT = (
+    r"(?:SET(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)|RESET|DISCARD|LISTEN|UNLISTEN|LOAD|"
+    r"CREATE\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP)\b"
+)
+# A statement begins a body, follows another one or a word of PL/pgSQL, or is a text to execute.
+_ALTERS = re.compile(
+    rf"{ALTERING_CALLS}|(?:\A|;|'|\b(?:BEGIN|THEN|ELSE|LOOP)\b){START}{_ALTERING_STATEMENT}",
+    re.IGNORECASE | re.DOTALL,
+)
+_FUNCTIONS = f"""
+SELECT p.proname::text,
+    CASE p.prosrc WHEN '' THEN pg_catalog.pg_get_functiondef(p.oid) ELSE p.prosrc END,
+    EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgfoid = p.oid)
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE p.prokind IN ('f', 'p') AND l.lanname NOT IN ('c', 'internal') AND n.nspname !~ '^pg_'
+AND n.nspname NOT IN ('information_schema', '{PLAIN_SCHEMA}')
+"""
+_WRITES = r"\b(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY)\b"
+
+
+def session_functions(control: Control) -> re.Pattern[str] | None:
+    """Return a pattern of the statements that call such a function, None if there is none.
+
+    Also of those that call one by another function, or by a trigger: any statement that writes.
+    """
+    functions = control.rows(_FUNCTIONS)
+    names = {name for name, source, _ in functions if _ALTERS.search(source)}
+    while True:
+        calls = _calls(names)
+        if calls is None:
+            return None
+        callers = {name for name, source, _ in functions if calls.search(source)}
+        if callers <= names:
+            break
+        names |= callers
+    has_triggers = any(is_trigger and name in names for name, _, is_trigger in functions)
+    pattern = f"{calls.pattern}|{_WRITES}" if has_triggers else calls.pattern
+    return re.compile(pattern, re.IGNORECASE)
+
+
+def _calls(names: Iterable[str]) -> re.Pattern[str] | None:
+    alternatives = "|".join(map(re.escape, sorted(names)))
+    if not alternatives:
+        return None
+    return re.compile(rf'(?<!\w)(?:{alternatives})"?\s*\(', re.IGNORECASE)

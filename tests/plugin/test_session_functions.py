@@ -1,0 +1,130 @@
+"""Functions of the app that change the session: what they leave belongs to the test alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.private_server import on_postgresql
+from tests.servers.postgresql import URL
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+SERVER = URL.render_as_string(hide_password=False)
+SEED = """
+from sqlalchemy import text
+
+FUNCTIONS = '''
+CREATE FUNCTION set_tenant(name text) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN PERFORM set_config('app.tenant', name, false); END $$;
+CREATE FUNCTION set_tenant_here(name text) RETURNS text LANGUAGE sql AS
+    $$ SELECT set_config('app.tenant', name, true) $$;
+CREATE FUNCTION "Log in"(name text) RETURNS void LANGUAGE sql AS $$ SELECT set_tenant(name) $$;
+CREATE FUNCTION slowly() RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN IF true THEN SET statement_timeout = '7s'; END IF; END $$;
+CREATE FUNCTION in_parts() RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN EXECUTE 'SET statement_timeout = 7000'; END $$;
+CREATE PROCEDURE lock_it(number int) LANGUAGE sql AS $$ SELECT pg_advisory_lock(number) $$;
+CREATE FUNCTION locks() RETURNS int8 LANGUAGE sql AS $$ SELECT count(*) FROM pg_locks l
+    JOIN pg_database d ON d.oid = l.database
+    WHERE l.locktype = 'advisory' AND d.datname = current_database() $$
+'''
+
+
+def seed(session):
+    for function in FUNCTIONS.split(";\\nCREATE"):
+        create = function if function.lstrip().startswith("CREATE") else f"CREATE{function}"
+        session.execute(text(create.replace(":", "\\\\:")))
+    session.execute(text("INSERT INTO dancers (name) VALUES ('Sand')"))
+"""
+TESTS = """
+import pytest
+from sqlalchemy import text
+from app import engine
+
+STATES = [
+    "SELECT set_tenant('acme')",
+    "SELECT public.\\"Log in\\"('acme')",
+    "SELECT slowly()",
+    "SELECT in_parts()",
+    "CALL lock_it(7)",
+]
+LOOK = text(
+    "SELECT coalesce(current_setting('app.tenant', true), ''), "
+    "current_setting('statement_timeout'), locks()"
+)
+
+
+async def state():
+    async with engine.connect() as connection:
+        return tuple((await connection.execute(LOOK)).one())
+
+
+@pytest.mark.parametrize("statement", STATES, scope="class")
+class TestSession:
+    async def test_changes_it(self, statement):
+        async with engine.begin() as connection:
+            await connection.execute(text(statement))
+        assert await state() != ("", "0", 0)
+
+    async def test_finds_it_as_it_was(self, statement):
+        assert await state() == ("", "0", 0)
+
+
+pids = set()
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_what_ends_with_the_transaction_leaves_the_connection_alone(turn):
+    async with engine.begin() as connection:
+        await connection.execute(text("SELECT set_tenant_here('acme')"))
+        pids.add(await connection.scalar(text("SELECT pg_backend_pid()")))
+    assert len(pids) == 1
+"""
+
+
+@pytest.mark.parametrize("isolation", ["undo", "clone"])
+@pytest.mark.parametrize("driver", ["asyncpg", pytest.param("psycopg", marks=pytest.mark.slow)])
+def test_what_a_function_sets_ends_with_the_test(
+    example: Example, driver: str, isolation: str
+) -> None:
+    """The statement shows a name alone, so the texts of the functions are read."""
+    app = on_postgresql(example, test_it=TESTS, seed=SEED).change("app.py", "asyncpg", driver)
+    app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
+    run = app.run(f"--arena-isolation={isolation}", "--arena-roles=off", "-p", "no:randomly")
+    run.expect(passed=12)
+
+
+BY_A_TRIGGER = """
+from sqlalchemy import text
+
+def seed(session):
+    session.execute(text("CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM set_config('app.tenant', NEW.name, false); RETURN NULL; END $$"))
+    session.execute(text("INSERT INTO dancers (name) VALUES ('Sand')"))
+    session.execute(text("CREATE TRIGGER note AFTER INSERT ON dancers FOR EACH ROW "
+        "EXECUTE FUNCTION note()"))
+"""
+WRITES = """
+import pytest
+from sqlalchemy import text
+from app import engine
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_what_a_trigger_sets(turn):
+    async with engine.begin() as connection:
+        tenant = text("SELECT current_setting('app.tenant', true)")
+        assert await connection.scalar(tenant) in (None, "")
+        await connection.execute(text("INSERT INTO dancers (name) VALUES ('New')"))
+        assert await connection.scalar(tenant) == "New"
+"""
+
+
+@pytest.mark.slow
+def test_what_a_trigger_sets_ends_with_the_test(example: Example) -> None:
+    """Every statement that writes may call it."""
+    app = on_postgresql(example, test_it=WRITES, seed=BY_A_TRIGGER)
+    app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
+    app.run("--arena-isolation=undo", "--arena-roles=off").expect(passed=2)
