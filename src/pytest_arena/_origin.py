@@ -207,6 +207,7 @@ class Piece:
 
     def __init__(self, work: Any, function: Any, cancel: Any = bool) -> None:
         self.work, self._function, self.cancel, self.thread = work, function, cancel, 0
+        self.is_job = False  # of a pool: cancelling it wakes the coroutine or thread that awaits it
         # A loop may call `call_later` by itself, as `call_soon(loop.call_later, …)` asks it to.
         PIECES[self] = user_line() or line_of_function(function)
 
@@ -295,6 +296,7 @@ def _giving(give: Any, place: int, *, is_clock: bool = False) -> Any:
         if not work or (is_clock and not _is_the_users(args[place])):
             return give(*args, **kwargs)
         piece = Piece(work, args[place])
+        piece.is_job = not is_clock
         begun = give(*args[:place], piece, *args[place + 1 :], **kwargs)
         piece.cancel = begun.cancel
         return begun

@@ -165,6 +165,23 @@ async def begin(kind: str):
 @app.post("/hold/{kind}/{when}", status_code=202)
 async def hold(kind: str, when: str):
     TASKS.append(give(kind, work, when))
+
+
+async def await_queued_job():
+    POOL.submit(GATE.wait, 60)
+    try:
+        async with async_engine.connect() as connection:
+            await connection.execute(text("SELECT * FROM dancers"))
+            queued = asyncio.get_running_loop().run_in_executor(POOL, int)
+            HOLDS.set()
+            await queued
+    finally:
+        ENDED.set()
+
+
+@app.post("/hold_for_a_queued_job", status_code=202)
+async def hold_for_a_queued_job():
+    TASKS.append(asyncio.run_coroutine_threadsafe(await_queued_job(), LOOP))
 """
 
 TESTS = """
@@ -201,6 +218,23 @@ STEPS = [(when, kind, step) for when in WHENS for kind in KINDS for step in (lea
 @pytest.mark.parametrize(("when", "kind", "step"), STEPS)
 async def test_each(client, when, kind, step):
     await step(client, kind, when)
+"""
+
+QUEUED = """
+import pytest
+import warm
+
+
+@pytest.mark.parametrize("turn", range(10))
+async def test_leaves_a_job(client, turn):
+    warm.reset()
+    assert (await client.post("/hold_for_a_queued_job")).status_code == 202
+    assert await warm.asyncio.to_thread(warm.HOLDS.wait, 30)
+
+
+async def test_the_next_one(client):
+    warm.GATE.set()
+    assert (await client.get("/dancers")).json() == ["Sand"]
 """
 
 SYNC = """
@@ -304,6 +338,16 @@ def test_each_pool_and_loop_that_is_older_than_its_test(example: Example, how: s
     """Whichever thread does a job, and whatever it has done with its connection by then."""
     run = run_jobs(warm_app(example, how, test_it=TESTS), how, KINDS, HOLDING)
     run.expect(1, passed=5 + 2 * 15, errors=15)
+
+
+@HOWS
+def test_a_job_that_awaits_a_queued_job_holds_its_connection_at_the_end(
+    example: Example, how: str
+) -> None:
+    """pytest-arena cancels the queued job only after it has looked for connections."""
+    project = warm_app(example, how, test_it=QUEUED)
+    run = project.run("--arena-settle=0", *isolation(how)).expect(1, passed=11, errors=10)
+    run.says("the test ended with a connection that was not given back", "[A602]")
 
 
 @pytest.mark.slow

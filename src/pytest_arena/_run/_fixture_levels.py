@@ -162,10 +162,11 @@ class FixtureLevels:
 
     def _find_leaks(self, test: RunningTest) -> None:
         level = self.levels.find(test)
+        cancel_jobs = test.late_work.cancel_jobs
         for upper in self.levels.above(level) if level is not None else ():
             if isinstance(upper.owner, Examples):
-                self.levels.end_leaks(upper, upper.serial)
-        self.levels.end_leaks(level, test.serial)
+                self.levels.end_leaks(upper, upper.serial, cancel_jobs)
+        self.levels.end_leaks(level, test.serial, cancel_jobs)
 
     def _empty_sessions(self, test: RunningTest, level: Level) -> None:
         # The report of a failed one says it itself.

@@ -417,6 +417,16 @@ class LateWork:
         late.update({key: frame for key, frame in working.items() if cut_off.get(key) is frame})
         self._threads_cut_off = None
         for piece in self._pieces():
+            if not piece.is_job:
+                piece.cancel()
+
+    def cancel_jobs(self) -> None:
+        """Cancel the jobs that still wait for a thread of their pool.
+
+        A coroutine in another thread's loop may await one. It then ends, and returns its
+        connection. So this is called once the connections that the test has left are known.
+        """
+        for piece in self._pieces():
             piece.cancel()
 
     def threads(self) -> dict[int, list[FrameType]]:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from pytest_arena import _process
-from pytest_arena._product import Database, Held, Isolation
+from pytest_arena._product import Database, Held, Isolation, nothing
 from pytest_arena._run import _leaks
 from pytest_arena.errors import ArenaError, impossible
 
@@ -173,8 +173,12 @@ class Levels:
             return [error]
         return []
 
-    def end_leaks(self, level: Level | None, serial: int) -> None:
+    def end_leaks(
+        self, level: Level | None, serial: int, cancel_jobs: Callable[[], None] = nothing
+    ) -> None:
         """End the transactions and take back the connections that a level's owner has left.
+
+        ``cancel_jobs`` is called when these are known, and before one of them is ended.
 
         Raises:
             ConnectionLeak: there were some.
@@ -182,7 +186,11 @@ class Levels:
         held = self.held_before(level)
         if level is not None:
             self._sessions_of_tests = held.sessions_since()
-        if leaks := _leaks.connection_leaks(self.gate, serial, held):
+        try:
+            leaks = _leaks.connection_leaks(self.gate, serial, held)
+        finally:
+            cancel_jobs()
+        if leaks:
             self._has_ended_leaks = True
             error = _leaks.leak_error(leaks)
             _leaks.take_back([leak for leak in leaks if leak.serial == serial])
