@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import greenlet
 
 from pytest_arena._config._load import is_library
-from pytest_arena._process import running_loop
+from pytest_arena._process import alive, running_loop
 from pytest_arena._values import CodeLine
 
 if TYPE_CHECKING:
@@ -76,6 +76,11 @@ def outermost(frame: FrameType) -> FrameType:
 def line_of(frame: FrameType | None) -> CodeLine | None:
     """Return the line at which a frame stands."""
     return CodeLine(frame.f_code.co_filename, frame.f_lineno) if frame is not None else None
+
+
+def line_in_users_code(frame: FrameType) -> CodeLine | None:
+    """Return the line at which a frame stands, None if its code is a library's."""
+    return None if _is_library(frame.f_code.co_filename) else line_of(frame)
 
 
 _is_library = cache(is_library)
@@ -211,6 +216,15 @@ class Piece:
         # A loop may call `call_later` by itself, as `call_soon(loop.call_later, …)` asks it to.
         PIECES[self] = user_line() or line_of_function(function)
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing does it any more, though it is still known."""
+        return False
+
+    def is_done_in(self, thread: int) -> bool:
+        """Return whether a thread does it now."""
+        return bool(self.thread == thread)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Do it. What it begins is a part of the same work."""
         self.thread, token = get_ident(), WORK.set(self.work)
@@ -223,6 +237,19 @@ class Piece:
 
 # All that has begun, or waits for its turn, and in which line.
 PIECES: WeakKeyDictionary[Piece, object] = WeakKeyDictionary()
+
+# The threads and tasks that wait for the next job of an app's queue.
+IDLE_WORKERS: WeakKeyDictionary[Any, None] = WeakKeyDictionary()
+
+
+def piece_here() -> Piece | None:
+    """Return what this thread does for a test, the innermost; None for nothing, or for a task."""
+    here = get_ident()
+    return next((piece for piece in reversed(alive(PIECES)) if piece.is_done_in(here)), None)
+
+
+# Whether a wider fixture has begun this.
+OF_WIDE_FIXTURE: ContextVar[bool] = ContextVar("arena: of a wider fixture", default=False)
 
 # Whether this is the app's start-up that runs once for all tests, in a loop that is no test's.
 IN_SESSION_LIFESPAN: ContextVar[bool] = ContextVar("arena_session_lifespan", default=False)

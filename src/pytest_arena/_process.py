@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from contextvars import Context
 from functools import cache, partial, wraps
 from importlib.abc import Loader, MetaPathFinder
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -97,6 +98,12 @@ def alive(known: WeakKeyDictionary[_Key, Any]) -> list[_Key]:
     """
     data = known.data  # type: ignore[attr-defined] # typeshed has it not
     return [key for reference in [*data] if (key := reference()) is not None] if data else []
+
+
+def context_of(task: asyncio.Task[Any]) -> Context:
+    """Return the context in which a task runs."""
+    # From Python 3.12 on: task.get_context().
+    return next((one for one in gc.get_referents(task) if isinstance(one, Context)), Context())
 
 
 _heard: dict[str, tuple[Callable[..., object], ...]] = {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app import _exchange as exchanges
+from pytest_arena._app._queues import watch_queues
 from pytest_arena._app._raised import note_handled, note_raised, watch_logged_errors
 from pytest_arena._ledger import Request
 from pytest_arena._origin import WORK, watch_what_is_begun
@@ -509,6 +510,7 @@ def watch_own_clients(asked: Callable[[object], Hooks | None]) -> Callable[[], N
     """
     undo = ExitStack()
     undo.callback(watch_what_is_begun())
+    undo.callback(watch_queues())
     undo.callback(watch_logged_errors(_answered_here))
     for module, name in _TRANSPORTS.items():
         when_imported(module, functools.partial(_watch, name, asked, undo))

@@ -264,11 +264,12 @@ class Databases:
         is_late = work and work.is_over and (not _process.running_loop() or user_line())
         if (frame := late.get(get_ident())) and frame not in frames(of_users=True):
             del late[get_ident()]  # it is done; a library's thread may do another's work
-        if is_late or get_ident() in late:
+        is_of_a_test = work is not None and not work.is_over
+        if is_late or (get_ident() in late and not is_of_a_test):
             error = _gate_notes.late_work(work if is_late else None, is_statement=is_statement)
             if is_statement:
                 raise self.ledger.refused_outside(error)
-            self.ledger.note(f"{error.what}: {error.cause}")
+            self.ledger.note(_gate_notes.in_one_line(error))
             raise error
 
     def given_out(self, key: Key) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._origin import user_line, who_connects
+from pytest_arena._origin import PIECES, piece_here, user_line, who_connects
 from pytest_arena._product import NOWHERE, UNNAMED, Database
 from pytest_arena.errors import (
     AfterSessionError,
@@ -18,6 +19,7 @@ from pytest_arena.errors import (
 
 if TYPE_CHECKING:
     from pytest_arena._values import CodeLine
+    from pytest_arena.errors import ArenaError
 
 
 def unknown_connection(description: str, *, left_out_by: str = "") -> UnknownDatabaseError:
@@ -73,12 +75,39 @@ def late_work(work: Any, *, is_statement: bool) -> LateWorkError:
     """
     what = "refused: a statement of {}" if is_statement else "refused: a connection for {}"
     owner = getattr(work, "owner", "work that a request of an earlier test had begun")
-    settled = "arena.settled()   in that test, before it ends (or a longer arena_settle)"
+    fix = getattr(
+        work, "ending", "arena.settled()   in that test, before it ends (or a longer arena_settle)"
+    )
+    cause = who_connects()
+    piece = piece_here()
+    begun_at = PIECES.get(piece) if piece is not None else None
+    if begun_at is not None:
+        cause += f"\nbegun at {begun_at}"
+    if piece is not None and getattr(threading.current_thread(), "run", None) is piece:
+        fix += (
+            "\nor begin it in the lifespan or in a session fixture, if it is a worker of all tests"
+        )
     return LateWorkError(
         what.format(owner),
         why="that test is over: what this writes would be the next one's",
-        cause=who_connects(),
-        fix=getattr(work, "ending", settled),
+        cause=cause,
+        fix=fix,
+    )
+
+
+def in_one_line(error: ArenaError) -> str:
+    """Return the note for a refusal that its caller may swallow."""
+    cause = error.cause.replace("\n", "; ")
+    fix = " ".join(error.fix.split())
+    return f"{error.what}: {cause}; next: {fix}"
+
+
+def commit_of_early_thread(tables: str, line: CodeLine | None) -> str:
+    """Return the note for a thread of the app that commits in a test, for an unknown reason."""
+    return (
+        f"{{test}}: a thread that began before the first test has committed to {tables} in it: "
+        f"{line or 'a line that cannot be seen'}. If it is a job of an earlier test's request, let "
+        "that test wait for the job; pytest-arena waits for jobs of a queue.Queue or asyncio.Queue"
     )
 
 

@@ -187,6 +187,7 @@ class Registry:
         self._entries: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
         self._holders: weakref.WeakKeyDictionary[Connection, int] = weakref.WeakKeyDictionary()
         self.late: dict[int, FrameType] = {}  # threads whose test is over, by what they are in
+        self.early_threads: frozenset[threading.Thread] = frozenset()
         self._has_others = False
         self._unwatched: set[Key] = set()
         self._renamed: dict[Key, Key] = {}
@@ -200,6 +201,10 @@ class Registry:
         self.turn = threading.Condition(self.lock)  # to be entered by its lock, which is in C
         self.numbers: Counter[Key] = Counter()
         self.waiting: dict[Key, Callable[[], None]] = {}
+
+    def note_early_threads(self) -> None:
+        """Note the threads that are older than all tests and fixtures, without the main thread."""
+        self.early_threads = frozenset(threading.enumerate()) - {threading.main_thread()}
 
     def add(self, entry: Any) -> None:
         """A pool has a new connection."""

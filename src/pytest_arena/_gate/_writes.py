@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, wraps
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._answers import ANSWER, apart_from_requests
 from pytest_arena._gate._registry import INFO, ConnectionRecord, Part, Registry, Written
-from pytest_arena._origin import WORK, user_line
+from pytest_arena._origin import OF_WIDE_FIXTURE, WORK, user_line
 from pytest_arena._product import ROOMS, Core, Key
 from pytest_arena._values import STATEMENT_START as START
 
@@ -256,6 +258,18 @@ class LostWrites:
         if self._registry.late or (work is not None and work.is_over):
             self._core.refuse_late(is_statement=True)
 
+    def note_early_thread(self, pooled: Any) -> None:
+        """Note in a test that a thread is about to commit which is older than all tests."""
+        is_early = threading.current_thread() in self._registry.early_threads
+        # Such a thread may do the work of a test, or of a wider fixture, in its pool or its loop.
+        is_known = WORK.get() is not None or OF_WIDE_FIXTURE.get()
+        if not is_early or is_known or self._core.serial() <= 0:
+            return
+        info = _info_of(pooled)
+        if info is not None and info.aim is not None and info.written is not None:
+            tables = ", ".join(dict.fromkeys(table for table, *_ in info.written.parts))
+            self._core.ledger.note(_gate_notes.commit_of_early_thread(tables, info.written.line))
+
     def executed(self, context: Any, cursor: Any, statement: str, parameters: Any) -> None:
         """A statement that may have written has ended."""
         table, pooled = written_table(statement), context.root_connection.connection
@@ -364,6 +378,7 @@ def watch_writes(dialect: Dialect, lost: Callable[[], LostWrites]) -> None:
     def do_commit(pooled: Any) -> None:
         lost().refuse_late()
         lost().committing(pooled)
+        lost().note_early_thread(pooled)
         answer = ANSWER.get()
         try:
             if answer is None:

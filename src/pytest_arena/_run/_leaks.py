@@ -7,7 +7,6 @@ import gc
 import threading
 from collections import deque
 from contextlib import contextmanager, nullcontext, suppress
-from contextvars import Context
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
@@ -27,6 +26,7 @@ from pytest_arena._gate._registry import (
     unflushed,
 )
 from pytest_arena._origin import (
+    IDLE_WORKERS,
     NOBODYS,
     OUR_TASK,
     PIECES,
@@ -38,7 +38,7 @@ from pytest_arena._origin import (
     outermost,
     users_frames,
 )
-from pytest_arena._process import alive, innermost_frames, rest, running_loop, seconds
+from pytest_arena._process import alive, context_of, innermost_frames, rest, running_loop, seconds
 from pytest_arena._run._long_sessions import loaded_values
 from pytest_arena.errors import ConnectionLeak, IsolationError, LateWorkError
 
@@ -365,28 +365,37 @@ class LateWork:
         return bool(self._tasks_before or self._pieces())
 
     def _pieces(self) -> list[Piece]:
-        return [one for one in pieces if one.work is self] if (pieces := alive(PIECES)) else pieces
+        return [piece for piece in alive(PIECES) if piece.work is self and not piece.is_ended]
 
     def lines(self) -> list[str]:
         """Return where each stands that still works: none, where no request was served."""
         if not self.has_begun:
             return []
         here = asyncio.current_task() if running_loop() else None
+        # Before tasks and threads are looked at, and after: each may take a job, begin another
+        # one, and end meanwhile.
+        begun = self._lines_of_pieces()
         tasks = [
             task
             for loop, before in [*self._tasks_before.items()]  # another loop may begin to serve
             if not loop.is_closed()
             for task in asyncio.all_tasks(loop)
-            if task is not here and _is_the_users(task)
+            if task is not here and task not in IDLE_WORKERS and _is_the_users(task)
             # What serves the first request is there when that is begun.
-            if (hops := _context_of(task).get(HOPS) or ()) or task not in before
+            if (hops := context_of(task).get(HOPS) or ()) or task not in before
             if not any(one.is_open for one in hops)
         ]
         of_tasks = [line_of_coroutine(task.get_coro()) or task.get_name() for task in tasks]
         of_tasks += self._lines_elsewhere()
         at_work = {thread: line_of(one[0]) for thread, one in self.threads().items()}
-        begun = [PIECES.get(one) for one in self._pieces() if one.thread not in at_work]
-        return list(map(str, [*of_tasks, *at_work.values(), *filter(None, begun)]))
+        passed_over = at_work.keys() | _threads_among(alive(IDLE_WORKERS))
+        begun |= self._lines_of_pieces()
+        of_pieces = [line for piece, line in begun.items() if piece.thread not in passed_over]
+        return list(map(str, [*of_tasks, *at_work.values(), *of_pieces]))
+
+    def _lines_of_pieces(self) -> dict[Piece, object]:
+        lines = {piece: PIECES.get(piece) for piece in self._pieces()}
+        return {piece: line for piece, line in lines.items() if line is not None}
 
     def unfinished(self) -> list[str]:
         """Return the lines of unfinished work that a test may wait for, each once."""
@@ -401,8 +410,10 @@ class LateWork:
             if loop.is_closed() or loop in self._tasks_before:
                 continue
             for task in asyncio.all_tasks(loop):
+                if task in IDLE_WORKERS:
+                    continue
                 line = line_of_coroutine(task.get_coro())
-                if line is not None and _context_of(task).get(WORK) is self:
+                if line is not None and context_of(task).get(WORK) is self:
                     yield line
 
     def end(self, late: dict[int, FrameType]) -> None:
@@ -430,9 +441,13 @@ class LateWork:
             piece.cancel()
 
     def threads(self) -> dict[int, list[FrameType]]:
-        """Return the threads that still work, with the frames of the user's code."""
+        """Return the threads that still work, with the frames of the user's code.
+
+        A worker that waits for its next job does not work.
+        """
         found = _threads_at_work() if self._tasks_before else {}
-        return {key: found[key] for key in found if not is_of(key, self._threads_before)}
+        passed_over = self._threads_before | _threads_among(alive(IDLE_WORKERS))
+        return {key: found[key] for key in found if not is_of(key, passed_over)}
 
     def _work_of_threads(self) -> dict[int, FrameType]:
         """Return the threads that still work, with the outermost frame of the user's code."""
@@ -479,16 +494,15 @@ def _threads_at_work() -> dict[int, list[FrameType]]:
     return {ident: stack for ident, stack in found.items() if stack}
 
 
+def _threads_among(workers: Iterable[object]) -> set[int]:
+    return {worker.ident or 0 for worker in workers if isinstance(worker, threading.Thread)}
+
+
 def _threads_in_greenlets() -> set[int]:
     """Those of which only SQLAlchemy's part is seen: the user's code that calls it is below."""
     main = threading.main_thread().ident or 0  # as above
     roots = {n: outermost(top) for n, top in innermost_frames().items() if n != main}
     return {main, *(n for n, root in roots.items() if root.f_code.co_name != "_bootstrap")}
-
-
-def _context_of(task: asyncio.Task[Any]) -> Context:
-    # From Python 3.12 on: task.get_context().
-    return next((one for one in gc.get_referents(task) if isinstance(one, Context)), Context())
 
 
 def _is_the_users(task: asyncio.Task[Any]) -> bool:

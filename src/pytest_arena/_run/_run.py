@@ -21,7 +21,7 @@ from pytest_arena._gate._engines import asked_by_engine
 from pytest_arena._gate._loops import adopt
 from pytest_arena._gate._registry import Registry
 from pytest_arena._ledger import Ledger, TestFacts
-from pytest_arena._origin import WORK, frames
+from pytest_arena._origin import OF_WIDE_FIXTURE, WORK, frames
 from pytest_arena._run import _leaks, _story
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
@@ -99,6 +99,7 @@ class ArenaRun:
         self.apps.login()
         self._know_engines()
         self._end_imports()
+        self.connections.note_early_threads()
 
     def _check_migrations(self) -> None:
         has_migrations = any(value.endswith(".ini") for value in self.config.schema.values())
@@ -445,9 +446,11 @@ next: arena_schema = {0} = {2}   in pytest's configuration, if the app is meant 
 def begun_by(test: RunningTest | None) -> Iterator[None]:
     """Run a block whose threads, jobs and tasks belong to this test. None: to no test."""
     token = WORK.set(test.late_work.own if test is not None else None)
+    is_wide = OF_WIDE_FIXTURE.set(test is None)
     try:
         yield
     finally:
+        OF_WIDE_FIXTURE.reset(is_wide)
         WORK.reset(token)
 
 

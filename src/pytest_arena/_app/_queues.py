@@ -1,0 +1,292 @@
+"""Which test has put the job into a queue that a worker takes from it?
+
+The worker may be older than that test: a thread or a task that starts at import, in the lifespan,
+in a wider fixture or in an earlier test. What it does belongs to the test that has put the job
+there, until the worker asks the queue for its next job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import queue
+import sys
+import threading
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakSet, ref
+
+from pytest_arena._origin import IDLE_WORKERS, PIECES, WORK, Piece, line_in_users_code
+from pytest_arena._process import alive, context_of, running_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from pytest_arena._values import CodeLine
+
+# A task, or a thread in which no task runs.
+_Worker = Any
+
+
+class QueuedJob(Piece):
+    """A job that a test has put into a queue, until its worker has done it."""
+
+    def __init__(self, work: Any, item: object) -> None:
+        super().__init__(work, None)
+        self.item = item
+        self.work_before: Any = None  # the worker's
+        self._worker: ref[_Worker] | None = None  # that has taken it
+        self._line = PIECES.pop(self)
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the worker that has taken this job has ended."""
+        if self._worker is None:
+            return False
+        worker = self._worker()
+        return worker is None or _has_ended(worker)
+
+    def give_to(self, worker: _Worker) -> None:
+        """Note the worker that has taken this job. What it does is a part of the job's work."""
+        self._worker = ref(worker)
+        self.item = None  # it may be gone before the worker asks for the next one
+        if worker is _caller():
+            WORK.set(self.work)
+        else:
+            # The worker awaits this task, so its context is not in use.
+            context_of(worker).run(WORK.set, self.work)
+
+    def is_done_in(self, thread: int) -> bool:
+        """Return whether a thread does this job.
+
+        ``thread`` stays 0: the end of the test waits for the job, also if it knows the thread.
+        """
+        worker = self._worker() if self._worker is not None else None
+        return isinstance(worker, threading.Thread) and worker.ident == thread
+
+    def wait_for(self, worker_line: CodeLine | None) -> None:
+        """Have the end of the test wait for this job.
+
+        A callback of a loop has put it there if no line of the user's code has. The message then
+        names the line of the worker.
+        """
+        PIECES[self] = self._line or worker_line
+
+    def end(self) -> None:
+        """Note that the job is done, or that no worker takes it."""
+        PIECES.pop(self, None)
+
+
+class JobsOfQueue:
+    """The jobs that tests have put into one queue, and the workers that take them."""
+
+    def __init__(self) -> None:
+        self._waiting: list[QueuedJob] = []
+        self._taken: WeakKeyDictionary[_Worker, QueuedJob] = WeakKeyDictionary()
+        # Whose work each worker was a part of when it last asked for a job.
+        self._workers: WeakKeyDictionary[_Worker, Any] = WeakKeyDictionary()
+        self._line: CodeLine | None = None  # where a worker has last asked for a job
+        self.is_of_a_library = False  # a library's code asks for its items
+        # The collector may run a finalizer that uses the same queue.
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def adding(self, work: Any, item: object) -> Iterator[None]:
+        """Note a job while it is put into the queue."""
+        job = QueuedJob(work, item)
+        with self._lock:
+            self._waiting.append(job)
+            # A queue may be without a worker: its test, or a later request, reads from it.
+            if any(map(self._takes_jobs, alive(self._workers))):
+                job.wait_for(self._line)
+        try:
+            yield
+        except BaseException:
+            self._pop(item)  # the queue is full
+            job.end()
+            raise
+
+    def ask(self, frame: FrameType) -> _Worker:
+        """Note that a frame asks for a job. Return its worker, None if no code of the user asks."""
+        worker = _caller()
+        line = line_in_users_code(frame)
+        self.is_of_a_library = line is None and self._line is None
+        if line is None or worker is threading.main_thread():
+            return None
+        self.end_job()
+        self._workers[worker] = WORK.get()
+        self._line = line
+        return worker
+
+    @contextmanager
+    def waiting(self, worker: _Worker) -> Iterator[None]:
+        """Note a worker that waits for its next job, and the task that awaits it for the worker."""
+        idle = []
+        with self._lock:
+            if worker is not None and not self._waiting:
+                idle = [worker, _caller()]
+            for each in idle:
+                IDLE_WORKERS[each] = None
+        try:
+            yield
+        finally:
+            for each in idle:
+                IDLE_WORKERS.pop(each, None)
+
+    def take(self, worker: _Worker, item: object) -> None:
+        """Note that a worker, or a caller that is none, has taken an item."""
+        job = self._pop(item)
+        if job is None:
+            return
+        before = self._workers.get(worker) if worker is not None else None
+        if worker is None or (before is not None and not before.is_over):
+            job.end()  # it is what a running test does, or a library
+            return
+        job.work_before = before
+        job.wait_for(self._line)
+        job.give_to(worker)
+        self._taken[worker] = job
+
+    def end_job(self) -> None:
+        """Note that the caller has done the job that it took, if it took one."""
+        job = self._taken.pop(_caller(), None)
+        if job is not None:
+            job.end()
+            WORK.set(job.work_before)
+
+    def _pop(self, item: object) -> QueuedJob | None:
+        if not self._waiting:  # most often
+            return None
+        with self._lock:
+            for job in self._waiting:
+                if job.item is item:
+                    self._waiting.remove(job)
+                    return job
+        return None
+
+    def _takes_jobs(self, worker: _Worker) -> bool:
+        """Return whether a worker takes the next job, now or once it has done another one."""
+        is_older = self._workers.get(worker) is None
+        return not _has_ended(worker) and (
+            is_older or worker in IDLE_WORKERS or worker in self._taken
+        )
+
+
+def _caller() -> _Worker:
+    task = asyncio.current_task() if running_loop() is not None else None
+    return task or threading.current_thread()
+
+
+def _has_ended(worker: _Worker) -> bool:
+    return worker.done() if isinstance(worker, asyncio.Task) else not worker.is_alive()
+
+
+# All queues that a test, or a worker, has used.
+_queues: WeakKeyDictionary[Any, JobsOfQueue] = WeakKeyDictionary()
+
+
+def _jobs_of(given: Any) -> JobsOfQueue:
+    jobs = _queues.get(given)
+    return _queues.setdefault(given, JobsOfQueue()) if jobs is None else jobs
+
+
+def watch_queues() -> Callable[[], None]:
+    """Know the jobs that tests put into queues, and the workers that take them.
+
+    Returns:
+        What leaves the classes as they were.
+    """
+    undo = ExitStack()
+    for kind, name, wrap in (
+        (queue.Queue, "put", _putting),
+        (queue.Queue, "get", _getting),
+        (queue.Queue, "task_done", _ending),
+        (asyncio.Queue, "put_nowait", _putting),
+        (asyncio.Queue, "get_nowait", _getting),
+        (asyncio.Queue, "get", _awaiting),
+        (asyncio.Queue, "task_done", _ending),
+    ):
+        original = getattr(kind, name)
+        if original not in _watching:  # a run around this one watches
+            setattr(kind, name, wrap(original))
+            undo.callback(setattr, kind, name, original)
+            _watching.add(getattr(kind, name))
+    return undo.close
+
+
+# The methods that this module has put into the classes.
+_watching: WeakSet[Any] = WeakSet()
+
+
+def _putting(original: Any) -> Any:
+    @wraps(original)
+    def put(given: Any, item: Any, *args: Any, **kwargs: Any) -> Any:
+        work = WORK.get()
+        if work is None or _jobs_of(given).is_of_a_library:
+            return original(given, item, *args, **kwargs)
+        with _jobs_of(given).adding(work, item):
+            return original(given, item, *args, **kwargs)
+
+    return put
+
+
+# Whether `asyncio.Queue.get` calls `get_nowait`.
+_is_awaited: ContextVar[bool] = ContextVar("arena: a worker awaits a job", default=False)
+
+
+def _getting(original: Any) -> Any:
+    @wraps(original)
+    def get(given: Any, *args: Any, **kwargs: Any) -> Any:
+        if _is_awaited.get():
+            return original(given, *args, **kwargs)
+        jobs = _jobs_of(given)
+        worker = jobs.ask(sys._getframe(1))  # noqa: SLF001 - the documented way to a caller's frame
+        with jobs.waiting(worker):
+            item = original(given, *args, **kwargs)
+        jobs.take(worker, item)
+        return item
+
+    return get
+
+
+def _awaiting(original: Any) -> Any:
+    async def got(given: Any, jobs: JobsOfQueue, worker: _Worker) -> Any:
+        _is_awaited.set(True)
+        try:
+            with jobs.waiting(worker):
+                item = await original(given)
+        finally:
+            # Not by a token: the collector may close this in another context.
+            _is_awaited.set(False)
+        jobs.take(worker, item)
+        return item
+
+    # Not async: `asyncio.wait_for` may await it in a task of its own. The worker calls it.
+    @wraps(original)
+    def get(given: Any) -> Any:
+        jobs = _jobs_of(given)
+        return got(given, jobs, jobs.ask(sys._getframe(1)))  # noqa: SLF001 - as above
+
+    return _marked_as_async(get)
+
+
+def _marked_as_async(function: Any) -> Any:
+    """Have mocks of the class take a function that returns a coroutine for an async one."""
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+    function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined] # noqa: SLF001 - its name before
+    return function
+
+
+def _ending(original: Any) -> Any:
+    @wraps(original)
+    def task_done(given: Any) -> Any:
+        jobs = _queues.get(given)
+        if jobs is not None:
+            jobs.end_job()
+        return original(given)
+
+    return task_done
