@@ -467,8 +467,8 @@ def test_a_commit_of_a_thread_that_is_older_than_all_tests_is_named(
     project = project.change("pytest.ini", "workers:app", "unseen:app")
     run = project.run("-q", *isolation(how)).expect(passed=2)
     run.says(
-        "arena: test_it.py::test_the_next_one: a thread that began before the first test has "
-        "committed to dancers in it: ",
+        "arena: test_it.py::test_the_next_one: a thread that began before the first test "
+        "commits to dancers in it: ",
         "workers.py:",
         "connection.execute(INSERT",
     )

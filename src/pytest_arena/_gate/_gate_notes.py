@@ -98,14 +98,14 @@ def late_work(work: Any, *, is_statement: bool) -> LateWorkError:
 def in_one_line(error: ArenaError) -> str:
     """Return the note for a refusal that its caller may swallow."""
     cause = error.cause.replace("\n", "; ")
-    fix = " ".join(error.fix.split())
+    fix = "; ".join(" ".join(line.split()) for line in error.fix.splitlines())
     return f"{error.what}: {cause}; next: {fix}"
 
 
 def commit_of_early_thread(tables: str, line: CodeLine | None) -> str:
     """Return the note for a thread of the app that commits in a test, for an unknown reason."""
     return (
-        f"{{test}}: a thread that began before the first test has committed to {tables} in it: "
+        f"{{test}}: a thread that began before the first test commits to {tables} in it: "
         f"{line or 'a line that cannot be seen'}. If it is a job of an earlier test's request, let "
         "that test wait for the job; pytest-arena waits for jobs of a queue.Queue or asyncio.Queue"
     )
