@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, overload
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import (
+        Callable,
+        Hashable,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
     from pytest_arena._values import TableRows
 
@@ -49,15 +56,24 @@ class Mask:
 
         What has less than four letters is in many a text that does not tell it.
         """
-        pairs = ((table, pair) for table, rows in written for row in rows for pair in row.items())
+        pairs = (
+            (table, pair)
+            for table, rows in written
+            for row in rows
+            for pair in row.items()
+        )
         values = (value for table, (name, value) in pairs if self.hides(table, name))
         forms = [form for value in values for form in (repr(value), str(value))]
         telling = [form for form in forms if len(form) >= _TELLING]
-        return lambda text: reduce(lambda left, form: left.replace(form, "***"), telling, text)
+        return lambda text: reduce(
+            lambda left, form: left.replace(form, "***"), telling, text
+        )
 
     def shown(self, table: str, column: str, value: object) -> str:
         """Return a value of a column as a person may read it."""
-        return "***" if value is not None and self.hides(table, column) else shown(value)
+        return (
+            "***" if value is not None and self.hides(table, column) else shown(value)
+        )
 
 
 NamedValues: TypeAlias = "tuple[str, Sequence[Mapping[str, object]]]"
@@ -111,7 +127,9 @@ class Change:
         """The columns that an update has changed; of other kinds none."""
         if self.kind != "updated":
             return ()
-        return tuple(name for name, new in self.after.items() if _differ(self.before[name], new))
+        return tuple(
+            name for name, new in self.after.items() if _differ(self.before[name], new)
+        )
 
     @property
     def row(self) -> Mapping[str, object]:
@@ -146,7 +164,9 @@ class Changes:
 
     __module__ = "pytest_arena"
 
-    def __init__(self, changes: Iterable[Change], mask: Mask, more: Mapping[str, int]) -> None:
+    def __init__(
+        self, changes: Iterable[Change], mask: Mask, more: Mapping[str, int]
+    ) -> None:
         self._all, self._more = tuple(changes), dict(more)
         self.mask: Mask = mask
 
@@ -155,9 +175,15 @@ class Changes:
         """Return the changes that rows which have gone and come amount to."""
         tables, mask = sorted(tables, key=lambda one: one.table), mask or Mask()
         # Of a pair one row may have been cut off: what is left would tell of another change.
-        more = {one.table: len(one.gone) + len(one.come) + one.more for one in tables if one.more}
+        more = {
+            one.table: len(one.gone) + len(one.come) + one.more
+            for one in tables
+            if one.more
+        }
         whole = (one for one in tables if not one.more)
-        return cls((change for one in whole for change in _paired(one, mask)), mask, more)
+        return cls(
+            (change for one in whole for change in _paired(one, mask)), mask, more
+        )
 
     @property
     def inserted(self) -> Changes:
@@ -193,7 +219,9 @@ class Changes:
         if isinstance(which, int):
             return self._all[which]
         more = {name: number for name, number in self._more.items() if name == which}
-        return Changes((one for one in self._all if one.table == which), self.mask, more)
+        return Changes(
+            (one for one in self._all if one.table == which), self.mask, more
+        )
 
     @property
     def counts_more(self) -> bool:
@@ -232,7 +260,9 @@ class Changes:
         if table in self._more:
             return f"{table} some {self._more[table]:,} rows"
         kinds = Counter(one.kind for one in self._all if one.table == table)
-        numbers = (f"{sign}{kinds[kind]:,}" for kind, sign in _SIGNS.items() if kinds[kind])
+        numbers = (
+            f"{sign}{kinds[kind]:,}" for kind, sign in _SIGNS.items() if kinds[kind]
+        )
         return f"{table} {' '.join(numbers)}"
 
     def lines(self, most: int | None = None) -> list[str]:
@@ -244,7 +274,9 @@ class Changes:
         # A line that counts one row is as long as the row's.
         shown = rows if most is None or len(rows) <= most + 1 else rows[:most]
         lines = list(map(str, shown))
-        return lines + [f"… {len(rows) - len(shown):,} rows of {table} more"] * (rows != shown)
+        return lines + [f"… {len(rows) - len(shown):,} rows of {table} more"] * (
+            rows != shown
+        )
 
 
 # Which row has become which?
@@ -257,7 +289,9 @@ def _paired(rows: TableRows, mask: Mask) -> list[Change]:
 
 
 Row = tuple[object, ...]
-_Known = tuple["Hashable", Row]  # what makes it the same row as another one, and its values
+_Known = tuple[
+    "Hashable", Row
+]  # what makes it the same row as another one, and its values
 _Pairs = list[tuple[Row | None, Row | None]]
 
 
@@ -280,7 +314,9 @@ def _keyed(rows: Iterable[Row], places: list[int]) -> dict[object, list[Row]]:
 
 def _by_content(rows: TableRows) -> _Pairs:
     """What has gone and what has come; as many rows as are the same in both are neither."""
-    gone, come = net(*([(_content(row), row) for row in some] for some in (rows.gone, rows.come)))
+    gone, come = net(
+        *([(_content(row), row) for row in some] for some in (rows.gone, rows.come))
+    )
     return [(row, None) for row in gone] + [(None, row) for row in come]
 
 
@@ -304,7 +340,9 @@ def _change(rows: TableRows, old: Row | None, new: Row | None, mask: Mask) -> Ch
 
 
 def _named(columns: tuple[str, ...], row: Row | None) -> Mapping[str, object]:
-    return MappingProxyType(dict(zip(columns, row, strict=True)) if row is not None else {})
+    return MappingProxyType(
+        dict(zip(columns, row, strict=True)) if row is not None else {}
+    )
 
 
 def _order(change: Change) -> tuple[int, list[tuple[int, int, str]]]:
@@ -312,7 +350,8 @@ def _order(change: Change) -> tuple[int, list[tuple[int, int, str]]]:
     names = change.key or tuple(change.row)
     values = (change.row[name] for name in names)
     return list(_SIGNS).index(change.kind), [
-        (0, value, "") if isinstance(value, int) else (1, 0, str(value)) for value in values
+        (0, value, "") if isinstance(value, int) else (1, 0, str(value))
+        for value in values
     ]
 
 
@@ -354,10 +393,14 @@ def limited(rows: TableRows, limit: int | None) -> TableRows:
 def _keys(rows: Sequence[Row], places: list[int], side: str) -> list[Hashable]:
     if not places:
         return [f"{side}{number}" for number in range(len(rows))]
-    return [repr([row[place] for place in places]) for row in rows]  # a key may be a list
+    return [
+        repr([row[place] for place in places]) for row in rows
+    ]  # a key may be a list
 
 
-def _kept(rows: tuple[Row, ...], keys: list[Hashable], kept: set[Hashable]) -> tuple[Row, ...]:
+def _kept(
+    rows: tuple[Row, ...], keys: list[Hashable], kept: set[Hashable]
+) -> tuple[Row, ...]:
     return tuple(row for row, key in zip(rows, keys, strict=True) if key in kept)
 
 
@@ -366,7 +409,9 @@ def _kept(rows: tuple[Row, ...], keys: list[Hashable], kept: set[Hashable]) -> t
 
 def _as_line(change: Change) -> str:
     """The sign, the table, the key, then what has changed or stands there."""
-    key = " ".join(f"{name}={_shown_of(change, change.row, name)}" for name in change.key)
+    key = " ".join(
+        f"{name}={_shown_of(change, change.row, name)}" for name in change.key
+    )
     head = f"{_SIGNS[change.kind]} {change.table}" + f" {key}" * bool(key)
     rest = _as_update(change) if change.kind == "updated" else _as_row(change)
     # A name may hold anything; what a terminal takes for a command is no part of a line.
@@ -385,7 +430,11 @@ def _as_update(change: Change) -> str:
 def _as_row(change: Change) -> str:
     row = change.row
     others = [name for name in row if name not in change.key]
-    filled = [f"{name}={_shown_of(change, row, name)}" for name in others if row[name] is not None]
+    filled = [
+        f"{name}={_shown_of(change, row, name)}"
+        for name in others
+        if row[name] is not None
+    ]
     empty = [name for name in others if row[name] is None]
     return _fitting([*filled, *([f"NULL: {', '.join(empty)}"] if empty else [])], " ")
 
@@ -422,7 +471,11 @@ def shown(value: object) -> str:
     else:
         text = str(value)
         text, size = redact(text[:_ENOUGH]), f"{len(text):,} characters"
-    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}… ({size})"
+    return (
+        text
+        if len(text) <= _LONGEST_VALUE
+        else f"{text[: _LONGEST_VALUE - 1]}… ({size})"
+    )
 
 
 _ENOUGH = 2_000  # of a long value: a password is found before the cut, which may go through it

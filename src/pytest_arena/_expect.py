@@ -23,7 +23,8 @@ class ExpectedRows:
     def matches(self, change: Change) -> bool:
         """Whether a row is of this kind and has these values; a column it lacks has none."""
         return change.kind == self.kind and all(
-            name in change.row and bool(change.row[name] == value) for name, value in self.columns
+            name in change.row and bool(change.row[name] == value)
+            for name, value in self.columns
         )
 
     def text(self, table: str, mask: Mask) -> str:
@@ -42,7 +43,11 @@ class Expected:
     parts: tuple[ExpectedRows, ...]
 
     def __and__(self, other: object) -> Expected:
-        return Expected(self.parts + other.parts) if isinstance(other, Expected) else NotImplemented
+        return (
+            Expected(self.parts + other.parts)
+            if isinstance(other, Expected)
+            else NotImplemented
+        )
 
 
 def inserted(number: int = 1, /, **columns: object) -> Expected:
@@ -94,7 +99,9 @@ def deleted(number: int = 1, /, **columns: object) -> Expected:
 
 def _expected(kind: Kind, number: int, columns: Mapping[str, object]) -> Expected:
     if number < 0:
-        raise ValueError(f"{kind}({number}): a number of rows is never less than nothing")
+        raise ValueError(
+            f"{kind}({number}): a number of rows is never less than nothing"
+        )
     return Expected((ExpectedRows(kind, number, tuple(columns.items())),))
 
 
@@ -106,7 +113,11 @@ def difference(
     ``ignore`` are names of tables, or patterns over them, in which anything may change.
     """
     ignored = (ignore,) if isinstance(ignore, str) else ignore
-    tables = [one for one in changes.tables if not any(fnmatchcase(one, each) for each in ignored)]
+    tables = [
+        one
+        for one in changes.tables
+        if not any(fnmatchcase(one, each) for each in ignored)
+    ]
     found = [
         _ExpectedTable(name, changes[name], expected.get(name, Expected(())))
         for name in sorted({*tables, *expected})
@@ -132,7 +143,9 @@ class _ExpectedTable:
         self._wanted = sorted(expected.parts, key=lambda one: -len(one.columns))
         self._rows = list(changes)
         self._takers: dict[int, int] = {}  # by the row's place, the expectation's
-        self._missing = [self._without_an_answer(place) for place in range(len(self._wanted))]
+        self._missing = [
+            self._without_an_answer(place) for place in range(len(self._wanted))
+        ]
 
     def _without_an_answer(self, place: int) -> int:
         """Take rows for an expectation; return how many there are too few."""
@@ -166,19 +179,29 @@ class _ExpectedTable:
 
     def lines(self) -> list[str]:
         """What is missing in this table and what was not expected; none if all is as it should."""
-        rows = [row for place, row in enumerate(self._rows) if place not in self._takers]
+        rows = [
+            row for place, row in enumerate(self._rows) if place not in self._takers
+        ]
         lines = [f"unexpected: {row}" for row in rows[:_MOST]]
         if len(rows) > _MOST:
-            lines.append(f"unexpected: … {len(rows) - _MOST:,} rows of {self._name} more")
+            lines.append(
+                f"unexpected: … {len(rows) - _MOST:,} rows of {self._name} more"
+            )
         for wanted, number in zip(self._wanted, self._missing, strict=True):
             if number:
                 found = wanted.number - number
                 text = wanted.text(self._name, self._changes.mask)
-                lines.append(f"missing:    {self._name}: {text}{self._found(wanted, found)}")
+                lines.append(
+                    f"missing:    {self._name}: {text}{self._found(wanted, found)}"
+                )
         return [f"  {line}" for line in lines]
 
     def _found(self, wanted: ExpectedRows, number: int) -> str:
-        unknown = [name for name, _ in wanted.columns if self._rows and name not in self._columns]
+        unknown = [
+            name
+            for name, _ in wanted.columns
+            if self._rows and name not in self._columns
+        ]
         if unknown:
             return f"; it has no column {', '.join(unknown)}"
         are = "is" if number == 1 else "are"

@@ -57,7 +57,9 @@ def arena(pytestconfig: pytest.Config) -> Arena:
 def arena_app(request: pytest.FixtureRequest) -> Any:
     """The app that `arena_app` names (a factory is called). Override it to configure the app."""
     try:
-        return RUNS[request.config].apps.build()  # `pytestconfig` would cost a test 20 µs
+        return RUNS[
+            request.config
+        ].apps.build()  # `pytestconfig` would cost a test 20 µs
     except ArenaError as error:
         message = str(error)
     pytest.fail(message, pytrace=False)  # here: else the error would be shown twice
@@ -123,7 +125,9 @@ def db_session(
         with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
             _app_run(request, request.getfixturevalue("arena_app"))
     test, meant = run.current.running(), run.database()
-    return run.engines.open_session(test.sessions, meant, wants_async=test.plan.is_async)
+    return run.engines.open_session(
+        test.sessions, meant, wants_async=test.plan.is_async
+    )
 
 
 @pytest.fixture
@@ -176,7 +180,10 @@ def live_server(arena_app: Any, request: pytest.FixtureRequest) -> LiveServer:
 
 def started_server(request: pytest.FixtureRequest, arena_app: Any) -> LiveServer:
     """Return the server with the app up: also where another plugin has taken the fixture's name."""
-    app_run, server = _app_run(request, arena_app), RUNS[request.config].apps.live_server()
+    app_run, server = (
+        _app_run(request, arena_app),
+        RUNS[request.config].apps.live_server(),
+    )
     server.start(app_run)
     return server
 
@@ -212,7 +219,9 @@ def _check_awaited(request: pytest.FixtureRequest) -> None:
         )
 
 
-def _for_roles(new: Callable[..., Any], client_options: dict[str, Any]) -> Callable[..., Any]:
+def _for_roles(
+    new: Callable[..., Any], client_options: dict[str, Any]
+) -> Callable[..., Any]:
     def new_client(role: str, **options: Any) -> Any:
         __tracebackhide__ = True
         return new(role=role, options={**client_options, **options})

@@ -15,7 +15,9 @@ _Error = TypeVar("_Error", bound="ArenaError")
 
 _TEST = "{test}"
 FAILURE = 500  # statuses from here on say that the app could not answer
-_ONE_BREATH = 0.02  # between two tables of one create_all lie a compilation and a look-up
+_ONE_BREATH = (
+    0.02  # between two tables of one create_all lie a compilation and a look-up
+)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -42,27 +44,53 @@ class Request:
     """The statements that the app's engines have sent in this request, in order."""
     began: float = field(default=0.0, repr=False)
     turn: Any = field(default=None, repr=False)  # of the test's story
-    answer: Any = field(default=None, repr=False)  # when it was sent, and its late commits
-    raised: str = field(default="", repr=False)  # what the app raised, and the app's line
-    logged: str = field(default="", repr=False)  # the exception that the app logged last
-    unsent: str = field(default="", repr=False)  # cookies that the client has, and did not send
+    answer: Any = field(
+        default=None, repr=False
+    )  # when it was sent, and its late commits
+    raised: str = field(
+        default="", repr=False
+    )  # what the app raised, and the app's line
+    logged: str = field(
+        default="", repr=False
+    )  # the exception that the app logged last
+    unsent: str = field(
+        default="", repr=False
+    )  # cookies that the client has, and did not send
     is_open: bool = field(default=False, repr=False)  # its answer is still read
     # What is noted of a request of a test that proves a scenario.
-    number: int = field(default=-1, repr=False)  # its place among the test's; a login's has none
+    number: int = field(
+        default=-1, repr=False
+    )  # its place among the test's; a login's has none
     query: str = field(default="", repr=False)
     route: str = field(default="", repr=False)
-    body: bytes | None = field(default=None, repr=False)  # what was sent, where somebody wants it
-    is_login: bool = field(default=False, repr=False)  # part of the login of a client of ours
-    is_by_browser: bool = field(default=False, repr=False)  # for an icon, an image: by no script
-    is_preparation: bool = field(default=False, repr=False)  # made in set-up, or in a Given block
-    is_at_once: bool = field(default=False, repr=False)  # while another one was under way
+    body: bytes | None = field(
+        default=None, repr=False
+    )  # what was sent, where somebody wants it
+    is_login: bool = field(
+        default=False, repr=False
+    )  # part of the login of a client of ours
+    is_by_browser: bool = field(
+        default=False, repr=False
+    )  # for an icon, an image: by no script
+    is_preparation: bool = field(
+        default=False, repr=False
+    )  # made in set-up, or in a Given block
+    is_at_once: bool = field(
+        default=False, repr=False
+    )  # while another one was under way
     is_answered: bool = field(default=False, repr=False)
     is_over: bool = field(default=False, repr=False)
-    is_observed: bool | None = field(default=None, repr=False)  # the test has looked at its answer
-    since: Any = field(default=None, repr=False)  # where it is not the turn's first: a redirect
+    is_observed: bool | None = field(
+        default=None, repr=False
+    )  # the test has looked at its answer
+    since: Any = field(
+        default=None, repr=False
+    )  # where it is not the turn's first: a redirect
     until: Any = field(default=None, repr=False)  # nor its last
     doings: Any = field(default=None, repr=False)  # what statements have done in it
-    marks: dict[Any, int] = field(default_factory=dict, repr=False)  # of the test's own, by then
+    marks: dict[Any, int] = field(
+        default_factory=dict, repr=False
+    )  # of the test's own, by then
 
     @property
     def is_counted(self) -> bool:
@@ -96,19 +124,27 @@ class Ledger:
 
     test: str = ""
     tests: list[TestFacts] = field(default_factory=list)
-    requests: list[Request] = field(default_factory=list)  # of the test, to the app under test
+    requests: list[Request] = field(
+        default_factory=list
+    )  # of the test, to the app under test
     # Errors that the gate or a template raised into somebody's code, each with its test.
     refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
-    filled: dict[tuple[str, str], None] = field(default_factory=dict)  # products, with isolations
-    table_seconds: dict[str, float] = field(default_factory=dict)  # by test, "" outside of any
+    filled: dict[tuple[str, str], None] = field(
+        default_factory=dict
+    )  # products, with isolations
+    table_seconds: dict[str, float] = field(
+        default_factory=dict
+    )  # by test, "" outside of any
     isolation_seconds: float = 0.0  # of the test
     verified: int = 0
     verified_seconds: float = 0.0
     _table_at: float = 0.0
     _noted_in: dict[str, list[str]] = field(default_factory=dict)  # tests, by line
-    _reported: set[int] = field(default_factory=set)  # ids of errors that `refusals` keeps alive
+    _reported: set[int] = field(
+        default_factory=set
+    )  # ids of errors that `refusals` keeps alive
 
     def begin(self, test: str) -> None:
         """From here on facts belong to this test."""
@@ -168,7 +204,9 @@ class Ledger:
     def made_table(self, started: float, ended: float) -> None:
         """The app made a table. A short pause since the last one belongs to the work."""
         begun = self._table_at if started - self._table_at < _ONE_BREATH else started
-        self.table_seconds[self.test] = self.table_seconds.get(self.test, 0.0) + ended - begun
+        self.table_seconds[self.test] = (
+            self.table_seconds.get(self.test, 0.0) + ended - begun
+        )
         self._table_at = ended
 
     def has_verified(self, seconds: float) -> None:

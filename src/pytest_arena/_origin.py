@@ -50,7 +50,9 @@ def who_connects() -> str:
 
 def line_of_coroutine(coroutine: object) -> CodeLine | None:
     """Return the innermost line of the user's code at which a coroutine stands."""
-    found = [one for one in _awaited(coroutine) if not _is_library(one.f_code.co_filename)]
+    found = [
+        one for one in _awaited(coroutine) if not _is_library(one.f_code.co_filename)
+    ]
     return line_of(found[-1] if found else None)
 
 
@@ -75,7 +77,11 @@ def outermost(frame: FrameType) -> FrameType:
 
 def line_of(frame: FrameType | None) -> CodeLine | None:
     """Return the line at which a frame stands."""
-    return CodeLine(frame.f_code.co_filename, frame.f_lineno) if frame is not None else None
+    return (
+        CodeLine(frame.f_code.co_filename, frame.f_lineno)
+        if frame is not None
+        else None
+    )
 
 
 def line_in_users_code(frame: FrameType) -> CodeLine | None:
@@ -135,10 +141,18 @@ def _behind(frame: FrameType) -> list[Any]:
         return [getattr(frame.f_locals.get("context"), "gr_frame", None)]
     if name == "_run":
         loop = running_loop()
-        return _shielding(asyncio.current_task(loop), asyncio.all_tasks(loop)) if loop else []
+        return (
+            _shielding(asyncio.current_task(loop), asyncio.all_tasks(loop))
+            if loop
+            else []
+        )
     is_worker = frame.f_globals.get("__name__") == "aiosqlite.core"
     future = frame.f_locals.get("future") if is_worker else None
-    tasks = asyncio.all_tasks(future.get_loop()) if isinstance(future, asyncio.Future) else ()
+    tasks = (
+        asyncio.all_tasks(future.get_loop())
+        if isinstance(future, asyncio.Future)
+        else ()
+    )
     # Private, and the only thing that tells which of the tasks it is; without it the message just
     # has no line.
     waiting = [task for task in tasks if getattr(task, "_fut_waiter", None) is future]
@@ -153,8 +167,14 @@ def _shielding(inner: object, tasks: Iterable[Any]) -> list[FrameType]:
     """
     found: list[FrameType] = []
     for task in tasks:
-        callbacks = getattr(getattr(task, "_fut_waiter", None), "_callbacks", None) or ()
-        cells = (cell for one, *_ in callbacks for cell in getattr(one, "__closure__", None) or ())
+        callbacks = (
+            getattr(getattr(task, "_fut_waiter", None), "_callbacks", None) or ()
+        )
+        cells = (
+            cell
+            for one, *_ in callbacks
+            for cell in getattr(one, "__closure__", None) or ()
+        )
         if any(cell.cell_contents is inner for cell in cells):
             found += _awaited(task.get_coro())
     return found
@@ -162,7 +182,9 @@ def _shielding(inner: object, tasks: Iterable[Any]) -> list[FrameType]:
 
 def _awaited(awaitable: Any) -> Iterator[FrameType]:
     while awaitable is not None:
-        if frame := getattr(awaitable, "cr_frame", None) or getattr(awaitable, "ag_frame", None):
+        if frame := getattr(awaitable, "cr_frame", None) or getattr(
+            awaitable, "ag_frame", None
+        ):
             yield frame
         awaitable = _next(awaitable)
 
@@ -174,7 +196,9 @@ def _next(awaitable: Any) -> Any:
     # What `__await__` and `async with` put in between shows what it stands for only to the
     # garbage collector.
     inner = (CoroutineType, AsyncGeneratorType)
-    return next((one for one in gc.get_referents(awaitable) if isinstance(one, inner)), None)
+    return next(
+        (one for one in gc.get_referents(awaitable) if isinstance(one, inner)), None
+    )
 
 
 # The guards look at connections that no engine opens, and at child processes. They know by this
@@ -199,7 +223,9 @@ def as_own() -> Iterator[None]:
 
 # For which test's requests is something done, whichever thread does it, and whenever?
 
-WORK: ContextVar[Any] = ContextVar("arena: the `LateWork` that this is a part of", default=None)
+WORK: ContextVar[Any] = ContextVar(
+    "arena: the `LateWork` that this is a part of", default=None
+)
 
 
 # The logins that the current task or thread performs. Requests of a login must not wait for it.
@@ -245,14 +271,20 @@ IDLE_WORKERS: WeakKeyDictionary[Any, None] = WeakKeyDictionary()
 def piece_here() -> Piece | None:
     """Return what this thread does for a test, the innermost; None for nothing, or for a task."""
     here = get_ident()
-    return next((piece for piece in reversed(alive(PIECES)) if piece.is_done_in(here)), None)
+    return next(
+        (piece for piece in reversed(alive(PIECES)) if piece.is_done_in(here)), None
+    )
 
 
 # Whether a wider fixture has begun this.
-OF_WIDE_FIXTURE: ContextVar[bool] = ContextVar("arena: of a wider fixture", default=False)
+OF_WIDE_FIXTURE: ContextVar[bool] = ContextVar(
+    "arena: of a wider fixture", default=False
+)
 
 # Whether this is the app's start-up that runs once for all tests, in a loop that is no test's.
-IN_SESSION_LIFESPAN: ContextVar[bool] = ContextVar("arena_session_lifespan", default=False)
+IN_SESSION_LIFESPAN: ContextVar[bool] = ContextVar(
+    "arena_session_lifespan", default=False
+)
 OUR_TASK = "pytest-arena: a task of its own"
 SERVER_THREAD = "pytest-arena-live-server"
 # Threads that go on over the tests, and are no fixture's: the server's, and its endpoints'.
@@ -297,7 +329,9 @@ def watch_what_is_begun() -> Callable[[], None]:
             thread.run = Piece(work, thread.run, getattr(thread, "cancel", bool))
         kept[0](thread)
 
-    def call_soon_threadsafe(loop: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
+    def call_soon_threadsafe(
+        loop: Any, callback: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         work = WORK.get()
         if work is not None and work.is_given_to(loop):
             # Never cancelled: it may wake a task there.
@@ -310,7 +344,12 @@ def watch_what_is_begun() -> Callable[[], None]:
         loops.call_at = call_at
         loops.call_soon_threadsafe = call_soon_threadsafe
 
-    put(start, _giving(kept[1], 1), _giving(kept[2], 2, is_clock=True), call_soon_threadsafe)
+    put(
+        start,
+        _giving(kept[1], 1),
+        _giving(kept[2], 2, is_clock=True),
+        call_soon_threadsafe,
+    )
     return partial(put, *kept)
 
 

@@ -27,7 +27,9 @@ def own_function(item: Any) -> tuple[Any, str, Any]:
     return (given, "inner_test", given.inner_test) if given else (item, "obj", function)
 
 
-_SETTINGS = "_hypothesis_internal_use_settings"  # there is no public name for a test's settings
+_SETTINGS = (
+    "_hypothesis_internal_use_settings"  # there is no public name for a test's settings
+)
 
 
 @contextmanager
@@ -43,8 +45,13 @@ def suppressed_health_check(item: Any) -> Iterator[None]:
         yield
         return
     hypothesis: Any = sys.modules["hypothesis"]
-    wanted = {*settings.suppress_health_check, hypothesis.HealthCheck.function_scoped_fixture}
-    setattr(function, _SETTINGS, hypothesis.settings(settings, suppress_health_check=wanted))
+    wanted = {
+        *settings.suppress_health_check,
+        hypothesis.HealthCheck.function_scoped_fixture,
+    }
+    setattr(
+        function, _SETTINGS, hypothesis.settings(settings, suppress_health_check=wanted)
+    )
     try:
         yield
     finally:
@@ -60,7 +67,9 @@ def _asks_for_ours_alone(item: Any) -> bool:
 
 def _fixtures_of(item: Any) -> dict[str, Any]:
     """Return the fixtures that a test uses: by name all that there are, of which the last wins."""
-    known: dict[str, Any] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    known: dict[str, Any] = getattr(
+        getattr(item, "_fixtureinfo", None), "name2fixturedefs", {}
+    )
     return {name: fixtures for name, fixtures in known.items() if fixtures}
 
 
@@ -95,7 +104,9 @@ _STARTING_ASYNC = ("client", "client_as", "arena_lifespan")
 _STARTING_SYNC = ("test_client", "test_client_as", "arena_lifespan")
 
 # What the facade calls that which these fixtures give.
-_BY_HAND = {name: name for name in ("client", "client_as", "test_client", "test_client_as")}
+_BY_HAND = {
+    name: name for name in ("client", "client_as", "test_client", "test_client_as")
+}
 _BY_HAND |= {"db_session": "session", "live_server": "live_server"}
 
 
@@ -105,7 +116,9 @@ def shadowed_fixtures(items: Iterable[Any]) -> list[str]:
         (name, fixtures[-1].func.__module__)
         for item in items
         for name, fixtures in _fixtures_of(item).items()
-        if name in _BY_HAND and any(map(_is_ours, fixtures)) and not _is_ours(fixtures[-1])
+        if name in _BY_HAND
+        and any(map(_is_ours, fixtures))
+        and not _is_ours(fixtures[-1])
         if is_library(inspect.getfile(fixtures[-1].func))
     }
     return [

@@ -67,7 +67,9 @@ def innermost_frames() -> dict[int, FrameType]:
     Python 3.11 waits for itself, for good, where the collector runs in the middle of that, and a
     ``threading.local`` is garbage: https://github.com/python/cpython/issues/106883.
     """
-    with _one_by_one:  # else one of two might find the collector switched off, and leave it so
+    with (
+        _one_by_one
+    ):  # else one of two might find the collector switched off, and leave it so
         was_on = gc.isenabled()
         gc.disable()
         try:
@@ -97,13 +99,19 @@ def alive(known: WeakKeyDictionary[_Key, Any]) -> list[_Key]:
     Python between two of them, and raises where it has changed by then.
     """
     data = known.data  # type: ignore[attr-defined] # typeshed has it not
-    return [key for reference in [*data] if (key := reference()) is not None] if data else []
+    return (
+        [key for reference in [*data] if (key := reference()) is not None]
+        if data
+        else []
+    )
 
 
 def context_of(task: asyncio.Task[Any]) -> Context:
     """Return the context in which a task runs."""
     # From Python 3.12 on: task.get_context().
-    return next((one for one in gc.get_referents(task) if isinstance(one, Context)), Context())
+    return next(
+        (one for one in gc.get_referents(task) if isinstance(one, Context)), Context()
+    )
 
 
 _heard: dict[str, tuple[Callable[..., object], ...]] = {}
@@ -132,7 +140,9 @@ def _listen() -> None:
     heard = _heard.get
 
     def hook(event: str, args: tuple[object, ...]) -> None:
-        __tracebackhide__ = True  # what is refused is refused at the line that asks for it
+        __tracebackhide__ = (
+            True  # what is refused is refused at the line that asks for it
+        )
         for call in heard(event, ()):
             call(*args)
 
@@ -196,7 +206,11 @@ class _Finder(MetaPathFinder):
         if changes is None:
             return None
         others = (one for one in list(sys.meta_path) if one is not self)
-        found = (one.find_spec(name, path, target) for one in others if hasattr(one, "find_spec"))
+        found = (
+            one.find_spec(name, path, target)
+            for one in others
+            if hasattr(one, "find_spec")
+        )
         spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and hasattr(spec.loader, "exec_module"):
             spec.loader = _Loader(spec.loader, changes)

@@ -45,7 +45,16 @@ DRIVERS = {
 # Programs that connect to a database of a product by themselves.
 CLIENTS = dict.fromkeys(
     (
-        *("psql", "pgcli", "pgbench", "pg_dump", "pg_dumpall", "pg_restore", "createdb", "dropdb"),
+        *(
+            "psql",
+            "pgcli",
+            "pgbench",
+            "pg_dump",
+            "pg_dumpall",
+            "pg_restore",
+            "createdb",
+            "dropdb",
+        ),
         *("createuser", "dropuser", "vacuumdb", "reindexdb", "clusterdb"),
     ),
     "postgresql",
@@ -75,7 +84,9 @@ def room(product: str) -> Room:
         drivers = [package for package, name in DRIVERS.items() if name == product]
         for package in sys.stdlib_module_names.intersection(drivers):
             importlib.import_module(package)
-        loaded[product] = cast("Room", importlib.import_module(f"{ROOMS[product]}._connections"))
+        loaded[product] = cast(
+            "Room", importlib.import_module(f"{ROOMS[product]}._connections")
+        )
     return loaded[product]
 
 
@@ -384,9 +395,13 @@ class Database:
     busy: bool = False
     attached: bool = False  # also to connections that no engine of its own has opened
     login: ServerLogin | None = None  # that of the first engine which has named one
-    is_only_named: bool = False  # by a variable: no engine of the app's has meant it yet
+    is_only_named: bool = (
+        False  # by a variable: no engine of the app's has meant it yet
+    )
     level: object = None  # that it was made in, if no wider fixture's has begun since
-    is_the_runs: bool = False  # made before any level: nobody makes anew what stands in it
+    is_the_runs: bool = (
+        False  # made before any level: nobody makes anew what stands in it
+    )
     born: int = 0  # one that is dropped and made again lands elsewhere than before
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -465,7 +480,9 @@ class Manifest:
     files: dict[str, list[str]]  # digests, by paths from the project's root
     folders: dict[str, list[str]]
     title: str = ""  # what it is for a person, and of what it is another version
-    differences: tuple[str, ...] = ()  # between the migrations that built it and the models
+    differences: tuple[
+        str, ...
+    ] = ()  # between the migrations that built it and the models
     not_compared: str = ""  # why the migrations were not compared with the models
     heads: tuple[str, ...] = ()  # of the migrations
 

@@ -34,19 +34,30 @@ class Summary:
     isolations: tuple[str, ...]
     has_template: bool = True
     built_because: tuple[str, ...] = ()
-    table_seconds: tuple[float, ...] = ()  # one for each test in which the app made its tables
+    table_seconds: tuple[
+        float, ...
+    ] = ()  # one for each test in which the app made its tables
     known: tuple[str, ...] = ()  # databases that engines have meant
-    unasked: tuple[str, ...] = ()  # databases that options name, and no engine of its has meant
+    unasked: tuple[
+        str, ...
+    ] = ()  # databases that options name, and no engine of its has meant
     unused: tuple[str, ...] = ()  # that what `arena_database` names was not used
-    suggestion: str = ""  # the arena_schema that would make the tables once; "" if not known
-    failures: tuple[str, ...] = ()  # lines that make the run fail, though no test failed
+    suggestion: str = (
+        ""  # the arena_schema that would make the tables once; "" if not known
+    )
+    failures: tuple[
+        str, ...
+    ] = ()  # lines that make the run fail, though no test failed
     in_memory: int = 0  # databases, which may be gone
     verified: int = 0  # how often a database was read whole, to be compared
     verified_seconds: float = 0.0
 
     def __add__(self, other: Summary) -> Summary:
         """Return what two processes have to say together."""
-        both = {name: _added(getattr(self, name), getattr(other, name)) for name in self.__slots__}
+        both = {
+            name: _added(getattr(self, name), getattr(other, name))
+            for name in self.__slots__
+        }
         return replace(
             Summary(**both),
             tests=self.tests + other.tests,
@@ -74,7 +85,9 @@ def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
     """Return what is told at the end: with ``-v`` a line for each test as well."""
     if summary is None:
         return []
-    if verbosity < 0:  # all but the figures: what was lost or cut off is no less so there
+    if (
+        verbosity < 0
+    ):  # all but the figures: what was lost or cut off is no less so there
         spoiled = map(_spoiled_line, summary.spoiled)
         outside = (f"outside of any test {refusal}" for refusal in summary.refusals)
         shown = [*summary.unused, *summary.notes, *summary.failures, *spoiled, *outside]
@@ -124,19 +137,28 @@ _IN_MEMORY = re.compile(r"(?:\d+-)?memory")  # a suite may have one for each tes
 
 def _databases_line(summary: Summary) -> str:
     are_many = summary.in_memory > 1
-    names = [name for name in summary.databases if not (are_many and _IN_MEMORY.fullmatch(name))]
+    names = [
+        name
+        for name in summary.databases
+        if not (are_many and _IN_MEMORY.fullmatch(name))
+    ]
     more = f" and {len(names) - _MOST_NAMES} more" * (len(names) > _MOST_NAMES)
     named = [f"database {', '.join(names[:_MOST_NAMES])}{more}"] * bool(names)
     named += [f"{summary.in_memory:,} databases in memory"] * are_many
     named = named or ["a database in memory"]  # it ended with its test
-    products, isolations = " and ".join(summary.products), " and ".join(summary.isolations)
+    products, isolations = (
+        " and ".join(summary.products),
+        " and ".join(summary.isolations),
+    )
     how = f"on {products}, isolation {isolations}; {_template_words(summary)}"
     return f"{' and '.join(named)} {how}"
 
 
 def _template_words(summary: Summary) -> str:
     if not summary.has_template:
-        maker = "the app makes its tables" if summary.table_seconds else "it starts empty"
+        maker = (
+            "the app makes its tables" if summary.table_seconds else "it starts empty"
+        )
         return f"no template: {maker}"
     if not summary.built_seconds:
         return "template from the cache: nothing that it was made of has changed"
@@ -167,7 +189,9 @@ def _table_lines(summary: Summary) -> Iterator[str]:
     yield f"    arena_schema = {summary.suggestion}"
 
 
-_LONGEST_NAME = 70  # of a test, in the table of `-v`: the rest of the line fits beside it
+_LONGEST_NAME = (
+    70  # of a test, in the table of `-v`: the rest of the line fits beside it
+)
 
 
 def _test_lines(summary: Summary) -> Iterator[str]:
@@ -181,7 +205,9 @@ def _story(test: TestFacts) -> str:
     if not test.databases:
         return "no database"
     changed = f"changed {', '.join(test.changed) or 'nothing'}"
-    requests = f"{test.requests} request{'s' * (test.requests != 1)}; " * (test.requests > 0)
+    requests = f"{test.requests} request{'s' * (test.requests != 1)}; " * (
+        test.requests > 0
+    )
     had = f"had {', '.join(test.databases)}"
     return f"{had}; {requests}{changed}; {_ms(test.isolation_seconds)}"
 
@@ -212,7 +238,9 @@ def _users_lines(trace: traceback.TracebackException) -> str:
     while cause is not None:
         notes += [f"{note}\n" for note in cause.__notes__ or ()]
         cause = cause.__cause__ or cause.__context__
-    text = "".join([*traceback.format_list(lines), *trace.format_exception_only(), *notes])
+    text = "".join(
+        [*traceback.format_list(lines), *trace.format_exception_only(), *notes]
+    )
     return redact(text.rstrip())
 
 
@@ -255,12 +283,21 @@ def story_lines(parts: list[StoryPart]) -> list[str]:
         bodies.append([*rows, *part.notes])
     titles = [_cut_title(part.title) for part in parts]
     # Of those that have something beside them, without the widest ones.
-    beside = [title for title, part in zip(titles, parts, strict=True) if part.changes is not None]
-    width = max((len(title) for title in beside if len(title) <= _WIDEST_TITLE), default=0)
+    beside = [
+        title
+        for title, part in zip(titles, parts, strict=True)
+        if part.changes is not None
+    ]
+    width = max(
+        (len(title) for title in beside if len(title) <= _WIDEST_TITLE), default=0
+    )
     told: list[str] = []
     for part, title, body in zip(parts, titles, reversed(bodies), strict=True):
         counted = "" if part.changes is None else part.changes.counted()
-        told += [f"{title:<{width}}  {counted}".rstrip(), *(f"    {line}" for line in body)]
+        told += [
+            f"{title:<{width}}  {counted}".rstrip(),
+            *(f"    {line}" for line in body),
+        ]
     return told
 
 
@@ -298,11 +335,15 @@ def _cut_title(title: str) -> str:
 
 def show_users_lines(report: Any, excinfo: Any, option: Any) -> None:
     """Our messages say what is wrong: of the way there only the user's own lines matter."""
-    wants_few_lines = option.tbstyle in {"auto", "long", "short"} and not option.fulltrace
+    wants_few_lines = (
+        option.tbstyle in {"auto", "long", "short"} and not option.fulltrace
+    )
     if not isinstance(excinfo.value, ArenaError) or not wants_few_lines:
         return
     users = excinfo.traceback.filter(lambda one: not is_library(str(one.path)))
-    report.longrepr = excinfo.getrepr(style="short", chain=False, tbfilter=lambda _: users)
+    report.longrepr = excinfo.getrepr(
+        style="short", chain=False, tbfilter=lambda _: users
+    )
     shown = getattr(report.longrepr, "reprtraceback", None)
     if shown is not None and not users:
         shown.extraline = None  # that all lines are hidden: there is none of the user's
@@ -337,8 +378,12 @@ def _folded(entries: Iterable[Any]) -> Iterator[Any]:
         yield replace(hidden, lines=[_folded_line(run)], style="value")
         error_lines = [line for line in run[-1].lines if line.startswith(_ERROR_MARK)]
         if error_lines:
-            texts = dedent("\n".join(line.removeprefix("E") for line in error_lines)).splitlines()
-            yield replace(hidden, lines=[_ERROR_MARK + text for text in texts], style="short")
+            texts = dedent(
+                "\n".join(line.removeprefix("E") for line in error_lines)
+            ).splitlines()
+            yield replace(
+                hidden, lines=[_ERROR_MARK + text for text in texts], style="short"
+            )
 
 
 _ERROR_MARK = "E   "  # pytest's, before each line of an error's text
@@ -360,7 +405,9 @@ def _file_of(entry: Any) -> str:
 
 def _folded_line(entries: list[Any]) -> str:
     packages = (package_of(_file_of(entry)) for entry in entries)
-    names = list(dict.fromkeys(name for name in packages if name)) or ["Python's own modules"]
+    names = list(dict.fromkeys(name for name in packages if name)) or [
+        "Python's own modules"
+    ]
     count = len(entries)
     if count == 1:
         return f"    1 frame of {', '.join(names)}: `--full-trace` shows it"
@@ -373,7 +420,9 @@ def _show_short_name(longrepr: Any, error: ArenaError) -> None:
     long = f"{type(error).__module__}.{short}"
     if (crash := getattr(longrepr, "reprcrash", None)) is not None:
         crash.message = crash.message.replace(long, short, 1)
-    for entry in longrepr.reprtraceback.reprentries if isinstance(error, NotWritten) else ():
+    for entry in (
+        longrepr.reprtraceback.reprentries if isinstance(error, NotWritten) else ()
+    ):
         entry.lines = [line.replace(long, short, 1) for line in entry.lines]
 
 
@@ -396,7 +445,9 @@ def show_server(
 
 
 def show_missing_file(
-    report: Any, errors: list[BaseException | None], look: Callable[[list[BaseException]], str]
+    report: Any,
+    errors: list[BaseException | None],
+    look: Callable[[list[BaseException]], str],
 ) -> None:
     """Show where the test's database is, if the app did not find its file."""
     raised = [error for error in errors if error is not None]
@@ -407,13 +458,17 @@ def show_missing_file(
 
 def show_processes(report: Any, outputs: list[tuple[str, str]]) -> None:
     """Show the end of what other programs on the test's database have written."""
-    report.sections += [(f"arena: the output of {command}", text) for command, text in outputs]
+    report.sections += [
+        (f"arena: the output of {command}", text) for command, text in outputs
+    ]
 
 
 def show_children(report: Any, warnings: list[str]) -> None:
     """Report the child processes that may have worked on another database than the test's."""
     if warnings:
-        report.sections.append(("arena: processes on another database", "\n".join(warnings)))
+        report.sections.append(
+            ("arena: processes on another database", "\n".join(warnings))
+        )
 
 
 def show_story(report: Any, parts: list[StoryPart]) -> None:
@@ -446,12 +501,16 @@ def explain(
     for words in filter(None, map(explained, every)):
         report.sections.append(("arena", words))
     # psycopg2 has another name for it.
-    states = [getattr(it, "sqlstate", None) or getattr(it, "pgcode", None) for it in every]
+    states = [
+        getattr(it, "sqlstate", None) or getattr(it, "pgcode", None) for it in every
+    ]
     if _TOO_MANY_CLIENTS in states:
         report.sections.append(("arena", _CROWDED))
     # By its name: an error of the user's own may not even have words.
     of_sqlite = [str(one) for one in every if type(one).__name__ == "OperationalError"]
-    has_no_table = _NO_TABLE in states or any("no such table" in words for words in of_sqlite)
+    has_no_table = _NO_TABLE in states or any(
+        "no such table" in words for words in of_sqlite
+    )
     if has_no_table and (words := missing_schema()):
         report.sections.append(("arena", words))
 

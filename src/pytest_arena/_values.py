@@ -95,7 +95,9 @@ class Address:
     user: str
     database: str
     password: str = field(default="", repr=False)
-    patience: float = field(default=0.0, compare=False)  # seconds, where others have all there is
+    patience: float = field(
+        default=0.0, compare=False
+    )  # seconds, where others have all there is
 
     @property
     def is_socket(self) -> bool:

@@ -127,12 +127,17 @@ class ArenaError(Exception):
     def __str__(self) -> str:
         parts = (("why", self.why), ("cause", self.cause), ("next", self.fix))
         indented = "\n         "
-        lines = [f"  {name + ':':<6} {indented.join(text.splitlines())}" for name, text in parts]
+        lines = [
+            f"  {name + ':':<6} {indented.join(text.splitlines())}"
+            for name, text in parts
+        ]
         return "\n".join([self.what, *lines, f"  [{self.code}]"])
 
     def __reduce__(self) -> tuple[object, ...]:
         """An error can cross to another process, keyword arguments and all."""
-        return partial(type(self), self.what, why=self.why, cause=self.cause, fix=self.fix), ()
+        return partial(
+            type(self), self.what, why=self.why, cause=self.cause, fix=self.fix
+        ), ()
 
 
 def _short(text: str, part: str) -> str:

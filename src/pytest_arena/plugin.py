@@ -64,15 +64,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for option in OPTIONS:
         names = filter(None, (option.flag, option.short))
         group.addoption(
-            *names, dest=option.ini, default=None, metavar=option.metavar, help=option.help
+            *names,
+            dest=option.ini,
+            default=None,
+            metavar=option.metavar,
+            help=option.help,
         )
         kind: Literal["linelist", "string"] = "linelist" if option.many else "string"
         parser.addini(
-            option.ini, f"The same as {option.flag}.", type=kind, default=[] if option.many else ""
+            option.ini,
+            f"The same as {option.flag}.",
+            type=kind,
+            default=[] if option.many else "",
         )
     for flag in FLAGS:
         kinds: dict[str, Any] = {"action": "append", "metavar": flag.metavar}
-        switch = {"action": argparse.BooleanOptionalAction if flag.has_no else "store_true"}
+        switch = {
+            "action": argparse.BooleanOptionalAction if flag.has_no else "store_true"
+        }
         form = kinds if flag.metavar else switch
         group.addoption(flag.flag, dest=f"arena_{flag.name}", help=flag.help, **form)
 
@@ -102,7 +111,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     RUNS[early_config] = run
     early_config.stash[WIDE] = {}
     atexit.register(_last_words, run)
-    atexit.register(run.finish)  # whatever happens between here and the session's finish
+    atexit.register(
+        run.finish
+    )  # whatever happens between here and the session's finish
     run.databases.environment.redirect()  # the gate stands already
 
 
@@ -184,7 +195,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
+def pytest_collection_modifyitems(
+    items: list[pytest.Item], config: pytest.Config
+) -> None:
     """Before any test: import and check what the options name, plan each test by its markers."""
     run = RUNS[config]
     try:
@@ -234,7 +247,9 @@ class Forks:
     """A test that runs in a fork shares our files, and may die in the middle of it."""
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+    def pytest_runtest_protocol(
+        self, item: pytest.Item
+    ) -> Generator[None, object, object]:
         """The fork has a level of its own, which is left whatever comes of it."""
         if not _others.is_forked(item):
             return (yield)
@@ -254,7 +269,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     )
     if (wide := item.config.stash[WIDE]) and hasattr(item, "callspec"):
         _finish_outdated(item, wide)
-    if run.watcher is not None and (scenarios := item.config.stash[SCENARIOS]) is not None:
+    if (
+        run.watcher is not None
+        and (scenarios := item.config.stash[SCENARIOS]) is not None
+    ):
         scenarios.begin(item)
 
 
@@ -270,7 +288,9 @@ def _finish_outdated(item: Any, wide: dict[Any, WideFixture]) -> None:
 
 def _client_options(item: pytest.Item) -> Any:
     """Return the value of that fixture for a test that need not ask for it."""
-    request = getattr(item, "_request", None)  # `arena` is of the session's scope: it has no other
+    request = getattr(
+        item, "_request", None
+    )  # `arena` is of the session's scope: it has no other
     return request.getfixturevalue("client_options") if request else {}
 
 
@@ -302,7 +322,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
             with _conducted(item, run):
                 return (yield)
     except BaseException as error:
-        if _others.is_broken_off(error):  # the loop would wait for a statement without an end
+        if _others.is_broken_off(
+            error
+        ):  # the loop would wait for a statement without an end
             run.interrupt()
         raise
 
@@ -316,7 +338,9 @@ def _conducted(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
     if hasattr(function, "hypothesis"):
         owner, name, function = _others.own_function(item)
         around, examples = _others.suppressed_health_check(item), run.new_examples()
-        if _others.asks_for_ours(item):  # a build would count as the first example's time
+        if _others.asks_for_ours(
+            item
+        ):  # a build would count as the first example's time
             with suppress(ConfigError):  # an app without a database
                 run.databases.ensure(run.database())
     is_unittest = issubclass(getattr(item, "cls", None) or object, unittest.TestCase)
@@ -357,19 +381,27 @@ def pytest_runtest_makereport(
     if run.ledger.refusals and (refused := run.ledger.unreported(item.nodeid)):
         run.ledger.mark_reported(*refused)
         _report.tell_of(report, refused)
-    if report.outcome == "failed" and report.when != "teardown":  # then the level is gone
+    if (
+        report.outcome == "failed" and report.when != "teardown"
+    ):  # then the level is gone
         parts = run.story()
         if call.excinfo is not None and isinstance(call.excinfo.value, AssertionError):
-            _report.show_stale(report, run.stale(_users_statements(call.excinfo), parts))
+            _report.show_stale(
+                report, run.stale(_users_statements(call.excinfo), parts)
+            )
         _report.show_story(report, parts)
-    if (test := run.current.test) and (report.outcome == "failed" or test.plan.keep == "always"):
+    if (test := run.current.test) and (
+        report.outcome == "failed" or test.plan.keep == "always"
+    ):
         for text in run.reported(report.when, report.outcome):
             report.sections.append(("arena", text))
     return report
 
 
 def _explain_error(
-    item: pytest.Item, report: pytest.TestReport, excinfo: pytest.ExceptionInfo[BaseException]
+    item: pytest.Item,
+    report: pytest.TestReport,
+    excinfo: pytest.ExceptionInfo[BaseException],
 ) -> None:
     """Shorten the traceback of a failed phase, and say what pytest-arena knows about its error."""
     run = RUNS[item.config]
@@ -402,9 +434,13 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     if errors := run.settle():
         _raise(errors)
     is_used = run.connections.used or (test is not None and test.is_used)
-    others = item.config.pluginmanager.get_plugin("unraisableexception") if is_used else None
+    others = (
+        item.config.pluginmanager.get_plugin("unraisableexception") if is_used else None
+    )
     if others is not None:
-        others.pytest_runtest_teardown(item)  # what settling has collected is this test's still
+        others.pytest_runtest_teardown(
+            item
+        )  # what settling has collected is this test's still
     return result
 
 
@@ -422,7 +458,9 @@ def _raise(errors: list[Exception]) -> None:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, object, object]:
+def pytest_fixture_setup(
+    fixturedef: Any, request: Any
+) -> Generator[None, object, object]:
     """A level of its own for each fixture that outlives the test."""
     run = RUNS[request.config]
     try:
@@ -433,8 +471,12 @@ def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, objec
         else:
             with begun_by(None), _as_wide_fixture(fixturedef, request, run):
                 result = yield
-    except BaseException as error:  # a refusal, a timeout: as pytest does where a set-up fails
-        if fixturedef.cached_result is None:  # else no later test could set this fixture up
+    except (
+        BaseException
+    ) as error:  # a refusal, a timeout: as pytest does where a set-up fails
+        if (
+            fixturedef.cached_result is None
+        ):  # else no later test could set this fixture up
             fixturedef.cached_result = (None, None, (error, None))
         raise
     # pytest-asyncio's, for a scope: no task is in it yet.
@@ -462,7 +504,9 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         # A fixture that another plugin has kept from being set up is never finished.
         if fixturedef.cached_result is not None:
             fixturedef.addfinalizer(functools.partial(run.fixtures.ending, owner))
-            for asker in owner.askers[-1:]:  # by `getfixturevalue`, of which pytest does not know
+            for asker in owner.askers[
+                -1:
+            ]:  # by `getfixturevalue`, of which pytest does not know
                 fixturedef.addfinalizer(asker.finish)
 
 
@@ -508,7 +552,11 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
         return pytest.ExitCode.USAGE_ERROR
     told = facts.summary
     is_wrong = told is not None and bool(told.refusals or told.spoiled or told.failures)
-    return pytest.ExitCode.TESTS_FAILED if is_wrong and status == pytest.ExitCode.OK else status
+    return (
+        pytest.ExitCode.TESTS_FAILED
+        if is_wrong and status == pytest.ExitCode.OK
+        else status
+    )
 
 
 @pytest.hookimpl(optionalhook=True)

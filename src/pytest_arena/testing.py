@@ -100,15 +100,23 @@ class Run:
     @property
     def outcomes(self) -> dict[str, int]:
         """The counts in the closing line."""
-        closing = [line for line in self.output.splitlines() if re.search(r" in [\d.]+s", line)]
-        found = re.findall(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)", closing[-1])
-        return {{"error": "errors"}.get(name, name): int(number) for number, name in found}
+        closing = [
+            line for line in self.output.splitlines() if re.search(r" in [\d.]+s", line)
+        ]
+        found = re.findall(
+            r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)", closing[-1]
+        )
+        return {
+            {"error": "errors"}.get(name, name): int(number) for number, name in found
+        }
 
     def says(self, *texts: str) -> Run:
         """Assert that each text was printed; runs of white space count as one space."""
         printed = " ".join(self.output.split())
         for text in texts:
-            assert " ".join(text.split()) in printed, f"{text!r} is not in:\n{self.output}"
+            assert " ".join(text.split()) in printed, (
+                f"{text!r} is not in:\n{self.output}"
+            )
         return self
 
     def never_says(self, *texts: str) -> Run:
@@ -147,14 +155,18 @@ class Example:
             path.write_text(text)
         return self.folder
 
-    def run(self, *args: str, plugin: bool = True, env: Mapping[str, str] | None = None) -> Run:
+    def run(
+        self, *args: str, plugin: bool = True, env: Mapping[str, str] | None = None
+    ) -> Run:
         """Run pytest on it, with the plugin or without."""
         return self.python(*_pytest(args, plugin=plugin), env=env)
 
     def python(self, *args: str, env: Mapping[str, str] | None = None) -> Run:
         """Run Python in its folder."""
         command = [sys.executable, *args]
-        status, output = self.execute(command, self.write(), self._environment(env or {}), 120)
+        status, output = self.execute(
+            command, self.write(), self._environment(env or {}), 120
+        )
         return Run(status, output, self.folder)
 
     @staticmethod
@@ -181,7 +193,9 @@ class Example:
         )
         return done.returncode, done.stdout
 
-    def start(self, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, *args: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         """Start pytest on it with the plugin, and return the process, with its pipes."""
         return self.start_python(*_pytest(args, plugin=True), env=env)
 

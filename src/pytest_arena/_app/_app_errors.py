@@ -5,7 +5,13 @@ from __future__ import annotations
 import inspect
 
 from pytest_arena._config._load import blame, home_of
-from pytest_arena.errors import ArenaError, ConfigError, LifespanError, LoginError, causes
+from pytest_arena.errors import (
+    ArenaError,
+    ConfigError,
+    LifespanError,
+    LoginError,
+    causes,
+)
 
 _ASGI = "arena's clients speak ASGI: they run the app in this process, in the test's event loop"
 
@@ -220,7 +226,9 @@ def server_failed(error: BaseException | None) -> ConfigError:
     return ConfigError(
         "the live server has not begun",
         why="its requests would wait for ever",
-        cause=f"uvicorn: {error!r}" if error is not None else "uvicorn does not say why",
+        cause=f"uvicorn: {error!r}"
+        if error is not None
+        else "uvicorn does not say why",
         fix="python -m uvicorn YOUR_APP   to see whether it runs alone",
     )
 
@@ -240,7 +248,9 @@ def _reason(error: BaseException | None, message: str | None) -> str:
     if inner is not None:
         return f"{type(inner).__name__}: {inner.what}"
     if error is not None:
-        first, *rest = f"{type(error).__name__}: {error}".removesuffix(": ").splitlines()
+        first, *rest = f"{type(error).__name__}: {error}".removesuffix(
+            ": "
+        ).splitlines()
         return first + (" …" if rest else "")
     # A server is told a whole traceback here: its last line is the exception.
     lines = (message or "").strip().splitlines()

@@ -109,7 +109,9 @@ class AppRun:
             ConfigError: there is no HTTP library, or it knows no such option.
             LoginError: there is no login function.
         """
-        options = {_ASYNC_NAMES.get(name, name): value for name, value in options.items()}
+        options = {
+            _ASYNC_NAMES.get(name, name): value for name, value in options.items()
+        }
         client = open_async_client(self, self._new_login(role), options=options)
         self._clients.append(client)
         return client
@@ -131,7 +133,9 @@ class AppRun:
         """
         from pytest_arena._app._sync_client import open_test_client  # for whom has one
 
-        options = {_SYNC_NAMES.get(name, name): value for name, value in options.items()}
+        options = {
+            _SYNC_NAMES.get(name, name): value for name, value in options.items()
+        }
         client = open_test_client(self, self._new_login(role), options=options)
         self._test_clients.append(client)
         return client
@@ -156,7 +160,9 @@ class AppRun:
         go of, a lifespan that was begun since is shut down, cookies, headers and logins of the
         others are what they were.
         """
-        clients = [_state_of(client) for client in (*self._clients, *self._test_clients)]
+        clients = [
+            _state_of(client) for client in (*self._clients, *self._test_clients)
+        ]
         number, sync_number = len(self._clients), len(self._test_clients)
         lifespans = self._lifespan.known() if self._lifespan else []
 
@@ -179,7 +185,9 @@ class AppRun:
         if self._lifespan:
             await self._lifespan.ajoin()
 
-    def join(self, backend: Mapping[str, Any]) -> tuple[BlockingPortal, Lifespan | None]:
+    def join(
+        self, backend: Mapping[str, Any]
+    ) -> tuple[BlockingPortal, Lifespan | None]:
         """Wait until the app is up, and tell where it runs for sync clients, which call this."""
         self._check_it_is_open()
         portal = self._portal.open(backend)

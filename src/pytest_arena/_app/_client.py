@@ -48,7 +48,9 @@ class Hops(list[Request]):
     """What one call of a client has sent: one request, or redirects as well."""
 
     is_stream = False  # its answer is read as it comes
-    outside: BaseException | None = None  # what the test handles while it makes the call
+    outside: BaseException | None = (
+        None  # what the test handles while it makes the call
+    )
 
 
 HOPS: ContextVar[Hops] = ContextVar("arena: what a client of ours has sent")
@@ -57,7 +59,9 @@ HOPS: ContextVar[Hops] = ContextVar("arena: what a client of ours has sent")
 class Door(Protocol):
     """Stands before apps, where somebody wants to know who comes in."""
 
-    async def enter(self, app: object, call: Any, scope: Any, receive: Any, send: Any) -> None:
+    async def enter(
+        self, app: object, call: Any, scope: Any, receive: Any, send: Any
+    ) -> None:
         """Call an app, which is known by its first argument."""
 
     def answered(self, response: Any) -> None:
@@ -145,7 +149,9 @@ class Host(Protocol):
     async def ajoin(self) -> None:
         """Wait until the app is up."""
 
-    def join(self, backend: Mapping[str, Any]) -> tuple[BlockingPortal, Lifespan | None]:
+    def join(
+        self, backend: Mapping[str, Any]
+    ) -> tuple[BlockingPortal, Lifespan | None]:
         """Wait until the app is up; return where it runs, and the lifespan if this began it."""
 
 
@@ -158,7 +164,10 @@ def sending(hooks: Hooks, *, is_stream: bool = False) -> Iterator[Hops]:
     hops, has_ended = Hops(), True
     hops.is_stream = is_stream
     hops.outside = sys.exception()
-    token, work = HOPS.set(hops), WORK.set(getattr(hooks, "late_work", None))  # a test's
+    token, work = (
+        HOPS.set(hops),
+        WORK.set(getattr(hooks, "late_work", None)),
+    )  # a test's
     try:
         yield hops
         has_ended = False
@@ -179,12 +188,16 @@ def sending(hooks: Hooks, *, is_stream: bool = False) -> Iterator[Hops]:
             hooks.ended()
 
 
-def note_unsent(client: httpx.Client | httpx.AsyncClient, response: httpx.Response) -> None:
+def note_unsent(
+    client: httpx.Client | httpx.AsyncClient, response: httpx.Response
+) -> None:
     """Note the cookies that a login has set for https alone, where a request was not let in."""
     request: Request | None = response.extensions.get("arena")
     is_let_in = response.is_success or response.request.url.scheme == "https"
     if request is not None and not is_let_in:
-        request.unsent = ", ".join(cookie.name for cookie in client.cookies.jar if cookie.secure)
+        request.unsent = ", ".join(
+            cookie.name for cookie in client.cookies.jar if cookie.secure
+        )
 
 
 def hop(method: str, path: str, login: Login | None) -> Request:
@@ -208,7 +221,11 @@ def answered(sent: Request, response: httpx.Response) -> httpx.Response:
 
 
 def reporting(
-    app: Any, hooks: Hooks, *, asked: object, begin: Callable[[Scope, Any], Any] | None = None
+    app: Any,
+    hooks: Hooks,
+    *,
+    asked: object,
+    begin: Callable[[Scope, Any], Any] | None = None,
 ) -> Any:
     """Return an app that tells of what it raises. A server's answer to that says little: 500.
 
@@ -242,7 +259,9 @@ def reporting(
 
 
 @contextmanager
-def _noting_answer(hooks: Hooks, send: Any, traces: list[TracebackException]) -> Iterator[Any]:
+def _noting_answer(
+    hooks: Hooks, send: Any, traces: list[TracebackException]
+) -> Iterator[Any]:
     """Note each message of the app's answer. Yield the ``send`` that the app is to call."""
     hops = HOPS.get(None)
     answer = hooks.answering(hops[-1]) if hops else None
@@ -317,7 +336,9 @@ class AsyncClient(_Base):
     _arena_host: Host
     _arena_login: Login | None
 
-    async def request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Response:
+    async def request(
+        self, method: str, url: httpx.URL | str, **options: Any
+    ) -> httpx.Response:
         """Make a request; logs in first, so that the request holds what the login has set."""
         await self._arena_ready()
         return await super().request(method, url, **options)
@@ -333,7 +354,10 @@ class AsyncClient(_Base):
 
     @asynccontextmanager
     async def websocket_connect(
-        self, url: httpx.URL | str, subprotocols: tuple[str, ...] | list[str] = (), **options: Any
+        self,
+        url: httpx.URL | str,
+        subprotocols: tuple[str, ...] | list[str] = (),
+        **options: Any,
     ) -> AsyncGenerator[exchanges.WebSocket]:
         """Open a websocket; logs in first. Options are those of ``stream``.
 
@@ -360,7 +384,10 @@ class AsyncClient(_Base):
         with sending(hooks, is_stream=stream) as hops:
             response = await super().send(request, stream=stream, **options)
             if hops:  # none, where a transport of the user's asks another app
-                hops[-1].status, response.extensions["arena"] = response.status_code, hops[-1]
+                hops[-1].status, response.extensions["arena"] = (
+                    response.status_code,
+                    hops[-1],
+                )
         call = response.extensions.get(exchanges.CALL)
         if call is None:
             hooks.ended()
@@ -413,18 +440,29 @@ class Transport(_BaseTransport):
     def handle_async_request(self, request: httpx.Request) -> Any:
         """Ask the app: to its end, or until it begins to answer, if somebody reads what comes."""
         is_stream = getattr(HOPS.get(None), "is_stream", False)
-        return self.begin(request) if is_stream else super().handle_async_request(request)
+        return (
+            self.begin(request) if is_stream else super().handle_async_request(request)
+        )
 
     async def begin(self, request: httpx.Request) -> Any:
         """Return the answer that has begun."""
-        is_websocket = request.url.scheme.startswith("ws") or "upgrade" in request.headers
-        library, call = copy.copy(self), exchanges.Call(self.app, is_websocket=is_websocket)
+        is_websocket = (
+            request.url.scheme.startswith("ws") or "upgrade" in request.headers
+        )
+        library, call = (
+            copy.copy(self),
+            exchanges.Call(self.app, is_websocket=is_websocket),
+        )
         library.app = call.answer
-        if not await call.begin(super(Transport, library).handle_async_request(request)):
+        if not await call.begin(
+            super(Transport, library).handle_async_request(request)
+        ):
             return call.task.result()
         headers, names = call.opening.get("headers", ()), {exchanges.CALL: call}
         body = self.body(call)
-        return self.library.Response(call.status, headers=headers, stream=body, extensions=names)
+        return self.library.Response(
+            call.status, headers=headers, stream=body, extensions=names
+        )
 
 
 _SERVER = {"base_url": "http://testserver"}
@@ -450,8 +488,12 @@ def open_async_client(
     client._arena_host, client._arena_login = host, login  # noqa: SLF001 - a class of this file
     transport = client._transport  # noqa: SLF001 - the library has no other way
     if hasattr(transport, "app"):
-        begin = functools.partial(_begin, host, login)  # not the client's: a cycle would keep it
-        transport.app = reporting(transport.app, host.hooks, asked=host.app, begin=begin)
+        begin = functools.partial(
+            _begin, host, login
+        )  # not the client's: a cycle would keep it
+        transport.app = reporting(
+            transport.app, host.hooks, asked=host.app, begin=begin
+        )
     return client
 
 
@@ -514,7 +556,9 @@ def watch_own_clients(asked: Callable[[object], Hooks | None]) -> Callable[[], N
     undo.callback(watch_logged_errors(_answered_here))
     for module, name in _TRANSPORTS.items():
         when_imported(module, functools.partial(_watch, name, asked, undo))
-    when_imported("werkzeug.test", functools.partial(_watch_werkzeug_client, asked, undo))
+    when_imported(
+        "werkzeug.test", functools.partial(_watch_werkzeug_client, asked, undo)
+    )
     return undo.close
 
 
@@ -530,7 +574,9 @@ def _watch(name: str, asked: Any, undo: ExitStack, module: object) -> None:
     kind: Any = getattr(module, name, None)
     # Litestar's has both: its async client asks by it as well.
     for call, ask in (("handle_async_request", _aask), ("handle_request", _ask)):
-        if (original := getattr(kind, call, None)) is not None:  # else another version's
+        if (
+            original := getattr(kind, call, None)
+        ) is not None:  # else another version's
             setattr(kind, call, _watched(original, ask, asked))
             undo.callback(setattr, kind, call, original)
 
@@ -541,7 +587,9 @@ def _watch_werkzeug_client(hooks_of: Any, undo: ExitStack, module: Any) -> None:
     original = kind.run_wsgi_app
 
     @functools.wraps(original)
-    def watched(client: Any, environ: dict[str, Any], *args: Any, **options: Any) -> Any:
+    def watched(
+        client: Any, environ: dict[str, Any], *args: Any, **options: Any
+    ) -> Any:
         is_inside_request = HOPS.get(None) is not None
         hooks = None if is_inside_request else hooks_of(client.application)
         if hooks is None:
@@ -598,7 +646,9 @@ def have_called(transport: Any, app: Any) -> None:
         transport.client = _Calling(transport.client, app)
 
 
-async def _aask(hooks: Hooks, request: httpx.Request, handle: Callable[..., Any]) -> Any:
+async def _aask(
+    hooks: Hooks, request: httpx.Request, handle: Callable[..., Any]
+) -> Any:
     await hooks.abefore()
     with sending(hooks):
         response = answered(hop_of(request, None), await handle(request))

@@ -67,7 +67,9 @@ class Exchange:
     request: Any = None  # its record, once it is open
     _host: Any = None  # as the client has it
     shown = ""  # how it is told that it was left open
-    error: BaseException | None = None  # what the app has raised, and nobody has been told of
+    error: BaseException | None = (
+        None  # what the app has raised, and nobody has been told of
+    )
     is_over = False  # the app has finished
     way = "with"
     hang_up: Any = staticmethod(bool)  # what tells the app of a sync client's websocket
@@ -143,13 +145,17 @@ class Call(Exchange):
     @property
     def status(self) -> int:
         """What a server would answer."""
-        of_a_websocket = REFUSED if self.opening["type"] == "websocket.close" else ACCEPTED
+        of_a_websocket = (
+            REFUSED if self.opening["type"] == "websocket.close" else ACCEPTED
+        )
         return int(self.opening.get("status", of_a_websocket))
 
     async def answer(self, scope: Scope, receive: Any, send: Any) -> None:
         """Stand where the library calls the app: it is told all but the body."""
         if self._is_websocket:
-            await send({"type": "http.response.start", "status": 500})  # where nothing is accepted
+            await send(
+                {"type": "http.response.start", "status": 500}
+            )  # where nothing is accepted
             await send(_LAST)
             self.inbox.put_nowait({"type": "websocket.connect"})
             await self._app(_as_websocket(scope), self.inbox.get, self._put)
@@ -162,7 +168,9 @@ class Call(Exchange):
                 self._room.release()
                 self._unheard += 1
                 if self._unheard % _SELDOM == 0:
-                    await asyncio.sleep(0)  # cancelled here, its generator would stay at a `yield`
+                    await asyncio.sleep(
+                        0
+                    )  # cancelled here, its generator would stay at a `yield`
                 return
             await send({**message, "body": b""})
             if message["type"] == _LAST["type"] and not message.get("more_body"):
@@ -175,7 +183,9 @@ class Call(Exchange):
     async def _put(self, message: Message) -> None:
         if not self._is_closing:
             self._outbox.put_nowait(message)
-        await asyncio.sleep(0)  # an app that makes no pause would leave nobody else a turn
+        await asyncio.sleep(
+            0
+        )  # an app that makes no pause would leave nobody else a turn
 
     def _over(self, task: asyncio.Task[Any]) -> None:
         self.is_over = True
@@ -208,7 +218,9 @@ class Call(Exchange):
             return
         self._is_closing = True
         self._room.release()
-        self.inbox.put_nowait({"type": "websocket.disconnect", "code": _ENDED, "reason": ""})
+        self.inbox.put_nowait(
+            {"type": "websocket.disconnect", "code": _ENDED, "reason": ""}
+        )
         try:
             if self._finish is not None and not self.task.done():
                 await self._finish(_LAST)
@@ -216,7 +228,9 @@ class Call(Exchange):
                 end = now() + _PATIENCE
                 while not self.is_over and now() < end:
                     await asyncio.sleep(0)
-                    rest(_STEP)  # the loop's own clock may be one that a test has stopped
+                    rest(
+                        _STEP
+                    )  # the loop's own clock may be one that a test has stopped
                 self.task.cancel()
         finally:
             self.task.cancel()
@@ -276,7 +290,9 @@ class WebSocket:
     async def send_json(self, data: Any, mode: str = "text") -> None:
         """Send a value as JSON, by a message that is ``text`` or ``binary``."""
         text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
-        await (self.send_text(text) if mode == "text" else self.send_bytes(text.encode()))
+        await (
+            self.send_text(text) if mode == "text" else self.send_bytes(text.encode())
+        )
 
     async def receive(self) -> Message:
         """Wait for the app's next message; return it as ASGI has it."""
@@ -317,7 +333,11 @@ def _checked(message: Message, app: object) -> Message:
     code, reason = message.get("code", _ENDED), message.get("reason") or ""
     is_litestars = is_litestar(app)
     try:
-        module = import_module("litestar.exceptions" if is_litestars else "starlette.websockets")
+        module = import_module(
+            "litestar.exceptions" if is_litestars else "starlette.websockets"
+        )
     except ImportError:
         raise ConnectionAbortedError(code, reason) from None
-    raise module.WebSocketDisconnect(code=code, **{"detail" if is_litestars else "reason": reason})
+    raise module.WebSocketDisconnect(
+        code=code, **{"detail" if is_litestars else "reason": reason}
+    )

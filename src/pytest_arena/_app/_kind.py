@@ -93,7 +93,9 @@ def build_app(app: object) -> ASGIApp:
     kind = _kind_of(app)
     if kind is _Kind.FACTORY:
         made = cast("Callable[[], object]", app)()
-        return _checked(made, _kind_of(made), f"what {_app_errors.describe(app)} returns")
+        return _checked(
+            made, _kind_of(made), f"what {_app_errors.describe(app)} returns"
+        )
     return _checked(app, kind, "the app")
 
 
@@ -131,7 +133,9 @@ def is_wsgi(app: object) -> bool:
         parameters = list(inspect.signature(app).parameters.values())
     except ValueError:
         return False
-    required = [parameter for parameter in parameters if parameter.default is parameter.empty]
+    required = [
+        parameter for parameter in parameters if parameter.default is parameter.empty
+    ]
     return len(required) == _WSGI and required[1].name.strip("_") == "start_response"
 
 
@@ -165,8 +169,13 @@ def _arity(app: Callable[..., object]) -> tuple[int, float]:
     except ValueError:
         # Something written in C, without a signature: only its being async tells anything.
         return 0, math.inf
-    required = [one for one in parameters if one.default is one.empty and one.kind not in _REST]
-    by_position = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    required = [
+        one for one in parameters if one.default is one.empty and one.kind not in _REST
+    ]
+    by_position = {
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    }
     if any(each.kind is each.VAR_POSITIONAL for each in parameters):
         return len(required), math.inf
     return len(required), sum(each.kind in by_position for each in parameters)

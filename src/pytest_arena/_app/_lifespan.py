@@ -194,10 +194,14 @@ class Lifespan:
         error = _innermost(error)
         if self._is_up:
             if error is not None or self._message is not None:
-                text = _app_errors.shutdown_failed(error, self._message, asked=self._is_stopping)
+                text = _app_errors.shutdown_failed(
+                    error, self._message, asked=self._is_stopping
+                )
                 self._failure = _because(text, error)
         elif self._message is not None or (self._took_startup and error is not None):
-            self._start_error = _because(_app_errors.startup_failed(error, self._message), error)
+            self._start_error = _because(
+                _app_errors.startup_failed(error, self._message), error
+            )
         # Else the app knows no lifespan: ASGI wants a server to go on without.
 
     def _over(self, task: asyncio.Task[None]) -> None:
@@ -370,7 +374,9 @@ class SharedLifespan:
 
 
 @contextlib.contextmanager
-def session_lifespan(app: ASGIApp, *, serves_tests: bool = False) -> Iterator[Mapping[str, Any]]:
+def session_lifespan(
+    app: ASGIApp, *, serves_tests: bool = False
+) -> Iterator[Mapping[str, Any]]:
     """Run an app's lifespan on a loop in a thread of ours; give the state of its requests.
 
     What it opens belongs to that loop: an app that hands connections or clients of one loop on to
@@ -383,10 +389,14 @@ def session_lifespan(app: ASGIApp, *, serves_tests: bool = False) -> Iterator[Ma
     Raises:
         LifespanError: from the app's exception. The thread has ended then.
     """
-    from anyio.from_thread import start_blocking_portal  # which every client of the app needs
+    from anyio.from_thread import (
+        start_blocking_portal,
+    )  # which every client of the app needs
 
     def begin() -> Lifespan:
-        IN_SESSION_LIFESPAN.set(serves_tests)  # only in the context of the lifespan's task
+        IN_SESSION_LIFESPAN.set(
+            serves_tests
+        )  # only in the context of the lifespan's task
         return Lifespan(as_asgi(app))
 
     with start_blocking_portal() as portal:

@@ -134,7 +134,11 @@ class LiveServer(Generic[C]):
         commit: Callable[[object], object] = self._commit
         if running_loop() is not None:
             kind, commit = library.AsyncClient, self._acommit
-        usual = {"base_url": self.url, "trust_env": False, "verify": _trusted(library)}  # no proxy
+        usual = {
+            "base_url": self.url,
+            "trust_env": False,
+            "verify": _trusted(library),
+        }  # no proxy
         client = kind(**usual | options)
         hooks = client.event_hooks
         client.event_hooks = {**hooks, "request": [commit, *hooks["request"]]}
@@ -170,11 +174,13 @@ class LiveServer(Generic[C]):
     def _begin(self) -> None:
         self._failure: BaseException | None = None
         # A daemon: whatever a request does, the process ends.
-        self._thread = threading.Thread(target=self._run, name=SERVER_THREAD, daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name=SERVER_THREAD, daemon=True
+        )
         self._thread.start()
-        if not until(lambda: self._server.started or self._failure, within=_START_SECONDS) or (
-            self._failure is not None
-        ):
+        if not until(
+            lambda: self._server.started or self._failure, within=_START_SECONDS
+        ) or (self._failure is not None):
             self.close()
             raise _app_errors.server_failed(self._failure)
 
@@ -199,7 +205,9 @@ class LiveServer(Generic[C]):
                 begun.append(message)
             await send(message)
 
-        self._under_way[task] = _shown(scope)  # first: who ends the test waits for it from here on
+        self._under_way[task] = _shown(
+            scope
+        )  # first: who ends the test waits for it from here on
         try:
             if (app_run := self._turnstile.open()) is not None:
                 await _ask(app_run, scope, receive, sending_on)
@@ -222,7 +230,10 @@ class LiveServer(Generic[C]):
             self.loop.call_soon_threadsafe(task.cancel)
         until(lambda: not self._under_way.keys() & left, within=_PATIENCE)
         # What goes on all the same is no request of the next test's.
-        return [f"{self._under_way.pop(task, asked)}, by a socket" for task, asked in left.items()]
+        return [
+            f"{self._under_way.pop(task, asked)}, by a socket"
+            for task, asked in left.items()
+        ]
 
     def close(self) -> None:
         """Have it end. Idempotent."""
@@ -266,7 +277,9 @@ class _Held:
     def __init__(self, send: Any) -> None:
         self._send, self._turn = send, asyncio.Lock()
         self._waiting: list[Message] = []
-        self._missing = -1  # announced bytes of the body that are not sent; -1 if not announced
+        self._missing = (
+            -1
+        )  # announced bytes of the body that are not sent; -1 if not announced
 
     async def send(self, message: Message) -> None:
         """Send a message, or hold it: how an answer starts, and what is the last of it."""
@@ -283,7 +296,9 @@ class _Held:
         """
         if message["type"] == "http.response.start":
             lengths = [
-                value for name, value in message.get("headers", ()) if name == b"content-length"
+                value
+                for name, value in message.get("headers", ())
+                if name == b"content-length"
             ]
             self._missing = int(lengths[0]) if lengths else -1
         elif message["type"] == "http.response.body":
@@ -294,7 +309,9 @@ class _Held:
 
     def _begin(self) -> None:
         if self._waiting:
-            self._late = asyncio.create_task(self.let_go(), name=OUR_TASK)  # else it is collected
+            self._late = asyncio.create_task(
+                self.let_go(), name=OUR_TASK
+            )  # else it is collected
 
     async def let_go(self) -> None:
         """The app has finished, or takes its time."""
@@ -316,7 +333,9 @@ def _begin(app_run: AppRun, scope: Scope, send: Any) -> Any:
             request.status = message.get("status", _OF_WEBSOCKETS.get(message["type"]))
         # What its reader may leave at any time is no work that goes on late.
         if message["type"] in {"websocket.accept", "http.response.body"}:
-            request.is_open = message.get("more_body", message["type"] == "websocket.accept")
+            request.is_open = message.get(
+                "more_body", message["type"] == "websocket.accept"
+            )
         await send(message)
 
     return noting
@@ -330,6 +349,9 @@ async def _refuse(scope: Scope, send: Any) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1012})
         return
-    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(_NO_TEST))]
+    headers = [
+        (b"content-type", b"text/plain"),
+        (b"content-length", b"%d" % len(_NO_TEST)),
+    ]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
     await send({"type": "http.response.body", "body": _NO_TEST})

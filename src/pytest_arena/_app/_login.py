@@ -30,7 +30,9 @@ class Login:
     the next request tries again.
     """
 
-    def __init__(self, function: Callable[[Any, str], Any], *, role: str, path: str) -> None:
+    def __init__(
+        self, function: Callable[[Any, str], Any], *, role: str, path: str
+    ) -> None:
         self.role = role
         self._function = function
         self._path = path
@@ -100,7 +102,9 @@ class Login:
             raise
         except Exception as error:
             # It took an attribute, or an item, of what it should have awaited.
-            is_sync = isinstance(error, AttributeError | TypeError) and _COROUTINE in str(error)
+            is_sync = isinstance(
+                error, AttributeError | TypeError
+            ) and _COROUTINE in str(error)
             words = _app_errors.sync_login if is_sync else _app_errors.login_failed
             self._failure = words(error, role=self.role, path=self._path)
             raise self._failure from error

@@ -234,7 +234,9 @@ def _putting(original: Any) -> Any:
 
 
 # Whether `asyncio.Queue.get` calls `get_nowait`.
-_is_awaited: ContextVar[bool] = ContextVar("arena: a worker awaits a job", default=False)
+_is_awaited: ContextVar[bool] = ContextVar(
+    "arena: a worker awaits a job", default=False
+)
 
 
 def _getting(original: Any) -> Any:

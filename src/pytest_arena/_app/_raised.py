@@ -45,14 +45,20 @@ def note_handled(
         if not _is_http(error):
             # Some frameworks take the traceback from the exception once it is answered.
             yield TracebackException.from_exception(error)
-    elif message["status"] >= _REFUSAL and not _is_http(error) and blame(error) is not None:
+    elif (
+        message["status"] >= _REFUSAL
+        and not _is_http(error)
+        and blame(error) is not None
+    ):
         note_raised(request, error)
 
 
 _REFUSAL = 400
 
 
-def watch_logged_errors(current: Callable[[], tuple[Request, BaseException | None] | None]) -> Any:
+def watch_logged_errors(
+    current: Callable[[], tuple[Request, BaseException | None] | None],
+) -> Any:
     """Write into the record of a request which exception the app logged last, from ERROR on.
 
     An exception that was answered may be known by no other way: Flask handles it before it answers.
@@ -68,7 +74,9 @@ def watch_logged_errors(current: Callable[[], tuple[Request, BaseException | Non
 
     def make_and_note(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make(*args, **kwargs)
-        if (record.levelno or 0) >= logging.ERROR:  # a record that is made to be filled has none
+        if (
+            record.levelno or 0
+        ) >= logging.ERROR:  # a record that is made to be filled has none
             _note_logged(record, current())
         return record
 

@@ -56,7 +56,9 @@ class TestClient(_Base):
     _arena_begun: list[Lifespan | None]
     _arena_early: Lifespan | None
 
-    def request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Response:
+    def request(
+        self, method: str, url: httpx.URL | str, **options: Any
+    ) -> httpx.Response:
         """Make a request; logs in first, so that the request holds what the login has set."""
         self._arena_ready()
         return super().request(method, url, **options)
@@ -70,11 +72,15 @@ class TestClient(_Base):
         with super().stream(method, url, **options) as response:
             yield response
 
-    def websocket_connect(self, url: str, *args: Any, **options: Any) -> WebSocketTestSession:
+    def websocket_connect(
+        self, url: str, *args: Any, **options: Any
+    ) -> WebSocketTestSession:
         """Return a websocket, which ``with`` opens; logs in first."""
         self._arena_ready()
         session: Any = super().websocket_connect(url, *args, **options)  # type: ignore[misc] # a mixin's
-        session.__class__ = type("WebSocketTestSession", (_Session, session.__class__), {})
+        session.__class__ = type(
+            "WebSocketTestSession", (_Session, session.__class__), {}
+        )
         session.arena_client = self
         return cast("WebSocketTestSession", session)
 
@@ -85,7 +91,9 @@ class TestClient(_Base):
         """
         self._arena_ready()
         if request.url.scheme in {"ws", "wss"}:
-            with clients.sending(clients.Hooks()):  # it raises: a websocket is opened later
+            with clients.sending(
+                clients.Hooks()
+            ):  # it raises: a websocket is opened later
                 return super().send(request, **options)
         hooks = self._arena_host.hooks
         hooks.before()
@@ -199,7 +207,9 @@ def _recording(handle: Callable[..., Any], login: Login | None) -> Any:
 
 def _read_in_parts(app: ASGIApp) -> ASGIApp:
     async def answering(scope: Scope, receive: Any, send: Any) -> None:
-        if scope["type"] == "websocket" or getattr(clients.HOPS.get(None), "is_stream", False):
+        if scope["type"] == "websocket" or getattr(
+            clients.HOPS.get(None), "is_stream", False
+        ):
             await exchanges.read_in_parts(app, scope, receive, send)
         else:
             await app(scope, receive, send)
@@ -226,14 +236,19 @@ def _import_starlettes() -> type[Any]:
             # would be an error of a test that has no line to mend.
             warnings.simplefilter("ignore")
             from starlette.testclient import TestClient as StarletteClient
-    except (ImportError, RuntimeError) as error:  # the latter for want of an HTTP library
+    except (
+        ImportError,
+        RuntimeError,
+    ) as error:  # the latter for want of an HTTP library
         raise _app_errors.no_test_client(error) from None
 
     class ArenaStarletteClient(TestClient, StarletteClient):
         def _arena_backend(self) -> Mapping[str, Any]:
             return self.async_backend
 
-        def _arena_enter(self, portal: BlockingPortal, state: Mapping[str, Any]) -> None:
+        def _arena_enter(
+            self, portal: BlockingPortal, state: Mapping[str, Any]
+        ) -> None:
             self.portal = portal
             self.app_state.clear()
             self.app_state.update(state)

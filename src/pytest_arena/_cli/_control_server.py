@@ -75,7 +75,9 @@ class ControlServer(socketserver.ThreadingTCPServer):
             super().__init__((HOST, port), _Handler)
         except OSError as error:
             raise no_port(port, error) from None
-        threading.Thread(target=self.serve_forever, name="arena-serve", daemon=True).start()
+        threading.Thread(
+            target=self.serve_forever, name="arena-serve", daemon=True
+        ).start()
 
     @property
     def url(self) -> str:
@@ -84,7 +86,9 @@ class ControlServer(socketserver.ThreadingTCPServer):
 
     def take(self) -> Command | None:
         """Wait for what is asked for next; None when all is to end."""
-        while True:  # a signal that comes just before a wait without an end is not handled in it
+        while (
+            True
+        ):  # a signal that comes just before a wait without an end is not handled in it
             with suppress(queue.Empty):
                 return self._asked.get(timeout=_STEP)
 

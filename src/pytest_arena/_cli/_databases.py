@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING
 from pytest_arena._cli import _lines as lines
 from pytest_arena._cli._files import CachedFiles, LiveFiles
 from pytest_arena._config._project import read_options
-from pytest_arena._postgresql.registry import REGISTRY, RegistryRow, ServerRegistry, look
+from pytest_arena._postgresql.registry import (
+    REGISTRY,
+    RegistryRow,
+    ServerRegistry,
+    look,
+)
 from pytest_arena._postgresql.servers import Unavailable
 from pytest_arena._postgresql.servers._find import find_server, local_service
 from pytest_arena.errors import ArenaError, ConfigError, ServerError
@@ -87,7 +92,9 @@ def _may_remove_all(kinds: list[lines.PlaceKind], *, is_agreed: bool) -> bool:
     """Print what there is, and ask. Empty folders and an empty registry may always go."""
     if is_agreed:
         return True
-    places, _ = _look(kinds)  # a place that fails now is not swept, and is reported then
+    places, _ = _look(
+        kinds
+    )  # a place that fails now is not swept, and is reported then
     if not any(place.things for place in places):
         return True
     lines.say(_table(places), "")
@@ -123,7 +130,9 @@ def _place_kinds(config: Config, *, removes_all: bool) -> list[lines.PlaceKind]:
 
     A named server, or ``sqlite``, is all that ``--all`` may empty.
     """
-    registry = os.environ.get("ARENA_REGISTRY") or REGISTRY  # for tests: the others' is left alone
+    registry = (
+        os.environ.get("ARENA_REGISTRY") or REGISTRY
+    )  # for tests: the others' is left alone
     # The server first: where it was named and is not there, nothing is said and nothing swept.
     server = _server(config, registry)
     if removes_all and config.server_url:
@@ -149,7 +158,9 @@ def _server(config: Config, registry: str) -> list[lines.PlaceKind]:
             what, why, cause, fix = reason.what, reason.why, reason.cause, reason.fix
             raise ServerError(what, why=why, cause=cause, fix=fix) from reason
         note = " ".join(str(getattr(reason, "what", reason)).split())
-        return [Nothing(lines.Place(shown="PostgreSQL", where="a local service", note=note))]
+        return [
+            Nothing(lines.Place(shown="PostgreSQL", where="a local service", note=note))
+        ]
     return [ServerDatabases(found.address, found.shown, registry=registry)]
 
 
@@ -163,8 +174,14 @@ class ServerDatabases:
         """Say what is there."""
         seen = look(self._address, registry=self._registry)
         things, others = tuple(map(_thing, seen.databases)), ", ".join(seen.others)
-        note = f"another version of arena has databases there: see {others}" if others else ""
-        yield lines.Place(shown=self._shown, where=self._address.server, things=things, note=note)
+        note = (
+            f"another version of arena has databases there: see {others}"
+            if others
+            else ""
+        )
+        yield lines.Place(
+            shown=self._shown, where=self._address.server, things=things, note=note
+        )
 
     def sweep(self, *, everything: bool) -> Iterator[lines.Swept]:
         """Have it swept by a run of our own, and say what is not there any more."""
@@ -177,14 +194,19 @@ class ServerDatabases:
         ) as run:
             run.rest()  # what it sweeps by itself as it begins
             run.sweep(everything=everything)
-            left = {name: why for name, _, why in (line.partition(": ") for line in run.left)}
+            left = {
+                name: why
+                for name, _, why in (line.partition(": ") for line in run.left)
+            }
         after = look(self._address, registry=self._registry)
         there = {row.name for row in after.databases}
         for row in before.databases:
             if row.name not in there and not row.alive:
                 yield lines.Swept(row.kind, row.name, row.bytes)
             elif row.name in there and (everything or row.name in left):
-                yield lines.Swept(row.kind, row.name, why=left.get(row.name) or self._why_left(row))
+                yield lines.Swept(
+                    row.kind, row.name, why=left.get(row.name) or self._why_left(row)
+                )
         if after.bytes is None:
             yield lines.Swept("registry", self._registry, before.bytes)
 
@@ -202,4 +224,6 @@ _SAME = ("name", "project", "host", "pid", "created", "used", "bytes", "title")
 
 def _thing(row: RegistryRow) -> lines.Thing:
     state = ("alive" if row.alive else "dead") if row.pid else ""
-    return lines.Thing(what=row.kind, state=state, **{name: getattr(row, name) for name in _SAME})
+    return lines.Thing(
+        what=row.kind, state=state, **{name: getattr(row, name) for name in _SAME}
+    )

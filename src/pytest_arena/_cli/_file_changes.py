@@ -33,7 +33,11 @@ class FileChange:
             for content in (self.before, self.after)
         )
         for line in difflib.unified_diff(old, new, source, f"b/{name}"):
-            yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+            yield (
+                line
+                if line.endswith("\n")
+                else f"{line}\n\\ No newline at end of file\n"
+            )
 
 
 def write_all(changes: list[FileChange]) -> None:
@@ -59,7 +63,9 @@ def write_all(changes: list[FileChange]) -> None:
             moved.append(change)
     except OSError as error:
         for done in moved:
-            done.path.unlink() if done.before is None else done.path.write_bytes(done.before)
+            done.path.unlink() if done.before is None else done.path.write_bytes(
+                done.before
+            )
         raise ConfigError(
             f"{change.path} cannot be written: {error.strerror or error}",
             why="nothing was written: all files are changed, or none",

@@ -39,7 +39,9 @@ class LiveFiles:
         if not homes():
             yield Place(shown=_RUNS, where="no folder of this user's")
         for home in homes():
-            yield Place(shown=_RUNS, where=str(home), things=tuple(map(_run, _folders(home))))
+            yield Place(
+                shown=_RUNS, where=str(home), things=tuple(map(_run, _folders(home)))
+            )
 
     def sweep(self, *, everything: bool) -> Iterator[Swept]:
         """Remove the folders of dead runs, and with ``everything`` those above, once empty."""
@@ -64,8 +66,12 @@ def _is_alive(folder: Path) -> bool:
 
 def _oldest_run() -> datetime | None:
     """Return since when there has been a living run."""
-    alive = [folder for home in homes() for folder in _folders(home) if _is_alive(folder)]
-    return min(filter(None, (time_of(lock_of(folder)) for folder in alive)), default=None)
+    alive = [
+        folder for home in homes() for folder in _folders(home) if _is_alive(folder)
+    ]
+    return min(
+        filter(None, (time_of(lock_of(folder)) for folder in alive)), default=None
+    )
 
 
 def _run(folder: Path) -> Thing:
@@ -98,7 +104,9 @@ class CachedFiles:
     def look(self) -> Iterator[Place]:
         """Say what is there."""
         templates = [
-            files for shelf in self._shelves() for files in (*_finished(shelf), *_unfinished(shelf))
+            files
+            for shelf in self._shelves()
+            for files in (*_finished(shelf), *_unfinished(shelf))
         ]
         for name, shown, found in (
             (_TEMPLATES, "Templates of SQLite databases", templates),
@@ -143,12 +151,17 @@ def _is_database(file: Path) -> bool:
 
 
 def _finished(shelf: Path) -> Iterator[Files]:
-    for manifest in sorted(filter(lambda file: _MANIFEST.fullmatch(file.name), shelf.iterdir())):
+    for manifest in sorted(
+        filter(lambda file: _MANIFEST.fullmatch(file.name), shelf.iterdir())
+    ):
         try:
             built = json.loads(manifest.read_text(encoding="utf-8"))["built"]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # it is no manifest of arena's
-        files = [manifest, manifest.with_suffix(".sqlite")]  # without the first, no template
+        files = [
+            manifest,
+            manifest.with_suffix(".sqlite"),
+        ]  # without the first, no template
         thing = _thing(f"{shelf.name[:8]}/{manifest.stem}", "template", manifest)
         created, size = datetime.fromtimestamp(built, UTC), sum(map(size_of, files))
         yield replace(thing, created=created, bytes=size), files

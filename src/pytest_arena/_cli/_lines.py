@@ -146,7 +146,11 @@ def sweep_line(one: Swept) -> str:
 def closing_line(done: Iterable[Swept]) -> str:
     """How much has gone."""
     sizes = [one.bytes or 0 for one in done if not one.why]
-    return f"{len(sizes)} removed, {size_shown(sum(sizes))}." if sizes else "Nothing to remove."
+    return (
+        f"{len(sizes)} removed, {size_shown(sum(sizes))}."
+        if sizes
+        else "Nothing to remove."
+    )
 
 
 def size_shown(count: int) -> str:
@@ -164,7 +168,12 @@ def size_shown(count: int) -> str:
 def _sorted(things: Iterable[Thing]) -> list[Thing]:
     def order(thing: Thing) -> tuple[str, int, datetime, str]:
         place = _ORDER.index(thing.what) if thing.what in _ORDER else len(_ORDER)
-        return thing.project, place, thing.created or datetime.min.replace(tzinfo=UTC), thing.name
+        return (
+            thing.project,
+            place,
+            thing.created or datetime.min.replace(tzinfo=UTC),
+            thing.name,
+        )
 
     return sorted(things, key=order)
 
@@ -176,7 +185,9 @@ def _table(things: list[Thing], *, now: datetime) -> Iterator[str]:
     titles = ["", *(thing.title for thing in things)]
     for title, *cells in zip(titles, *columns, strict=True):
         padded = (
-            cell.rjust(width) if column[0] in {"age", "used", "size"} else cell.ljust(width)
+            cell.rjust(width)
+            if column[0] in {"age", "used", "size"}
+            else cell.ljust(width)
             for cell, width, column in zip(cells, widths, columns, strict=True)
         )
         yield f"  {'  '.join(padded)}".rstrip()
@@ -220,7 +231,9 @@ def _cut(text: str, width: int) -> str:
 
 
 def _headline(place: Place) -> str:
-    return place.shown if place.where in place.shown else f"{place.shown} ({place.where})"
+    return (
+        place.shown if place.where in place.shown else f"{place.shown} ({place.where})"
+    )
 
 
 def _why(place: Place) -> str:

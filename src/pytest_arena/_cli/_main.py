@@ -109,10 +109,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="arena", description=_ABOUT, **_SHAPE)
-    parser.add_argument("--version", action="version", version=f"arena {version('pytest-arena')}")
+    parser.add_argument(
+        "--version", action="version", version=f"arena {version('pytest-arena')}"
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     databases = commands.add_parser(
-        "databases", help="list what is there, or remove it", description=_DATABASES, **_SHAPE
+        "databases",
+        help="list what is there, or remove it",
+        description=_DATABASES,
+        **_SHAPE,
     )
     verbs = databases.add_subparsers(metavar="COMMAND", required=True)
     listing = verbs.add_parser(
@@ -120,7 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     listing.add_argument("--json", action="store_true", help="JSON in place of tables")
     about = "remove what dead runs have left"
-    sweep = verbs.add_parser("sweep", help=about, description=_SWEEP, epilog=_STATUS, **_SHAPE)
+    sweep = verbs.add_parser(
+        "sweep", help=about, description=_SWEEP, epilog=_STATUS, **_SHAPE
+    )
     sweep.add_argument(
         "--all",
         action="store_true",
@@ -186,7 +193,9 @@ def _do_explain(given: argparse.Namespace) -> int:
     if given.code.startswith("ARD"):
         return main(["doctor", "--explain", given.code])
     names = ("how-to/for-agents.md", "reference/errors/A*.md")
-    pages = {page.stem.upper(): page for name in names for page in sorted(_docs().glob(name))}
+    pages = {
+        page.stem.upper(): page for name in names for page in sorted(_docs().glob(name))
+    }
     if given.code not in pages:
         raise ConfigError(
             f"arena explain {given.code}: no error has this code",
@@ -207,17 +216,31 @@ def _docs() -> Path:
 def _add_doctor(commands: Any) -> None:
     about = "what is wrong in a test suite, without importing it"
     status = "exit status: 0; 1 where there are faults; 2 for wrong options, or no test found"
-    parser = commands.add_parser("doctor", help=about, description=_DOCTOR, epilog=status, **_SHAPE)
-    parser.add_argument("paths", nargs="*", default=["."], metavar="PATH", help="a folder or file")
+    parser = commands.add_parser(
+        "doctor", help=about, description=_DOCTOR, epilog=status, **_SHAPE
+    )
+    parser.add_argument(
+        "paths", nargs="*", default=["."], metavar="PATH", help="a folder or file"
+    )
     several = {"default": [], "metavar": "CODES", "type": _codes}
-    parser.add_argument("--select", help="only rules whose codes begin so: ARD1,ARD602", **several)
-    parser.add_argument("--ignore", help="no rules whose codes begin so: ARD1,ARD602", **several)
+    parser.add_argument(
+        "--select", help="only rules whose codes begin so: ARD1,ARD602", **several
+    )
+    parser.add_argument(
+        "--ignore", help="no rules whose codes begin so: ARD1,ARD602", **several
+    )
     about = "what a rule is about, with its example; a beginning of codes: all of these"
     parser.add_argument("--explain", metavar="CODE", help=about)
     forms = ("text", "json", "sarif", "github")
-    parser.add_argument("--output-format", choices=forms, default="text", help="text, if not said")
-    parser.add_argument("--fix", action="store_true", help="repair what can be repaired safely")
-    parser.add_argument("--diff", action="store_true", help="what --fix would do; write nothing")
+    parser.add_argument(
+        "--output-format", choices=forms, default="text", help="text, if not said"
+    )
+    parser.add_argument(
+        "--fix", action="store_true", help="repair what can be repaired safely"
+    )
+    parser.add_argument(
+        "--diff", action="store_true", help="what --fix would do; write nothing"
+    )
     about = "compare the database that Alembic's migrations build with the models, and nothing else"
     parser.add_argument("--migrations", action="store_true", help=about)
     parser.set_defaults(do=_do_doctor)
@@ -246,11 +269,20 @@ def _do_serve(given: argparse.Namespace) -> int:
 def _add_init(commands: Any) -> None:
     about = "set a project up: its options, and a first test"
     status = "exit status: 0; 1 where nothing was written, or tests differ; 2 for wrong options"
-    parser = commands.add_parser("init", help=about, description=_INIT, epilog=status, **_SHAPE)
-    app, seconds = {"default": "", "metavar": "MODULE:NAME"}, {"default": 60, "metavar": "SECONDS"}
-    parser.add_argument("--app", help="the app, where several are found, or none", **app)
+    parser = commands.add_parser(
+        "init", help=about, description=_INIT, epilog=status, **_SHAPE
+    )
+    app, seconds = (
+        {"default": "", "metavar": "MODULE:NAME"},
+        {"default": 60, "metavar": "SECONDS"},
+    )
+    parser.add_argument(
+        "--app", help="the app, where several are found, or none", **app
+    )
     parser.add_argument("--yes", action="store_true", help="ask nothing: write, or run")
-    parser.add_argument("--check", action="store_true", help="compare the suite with and without")
+    parser.add_argument(
+        "--check", action="store_true", help="compare the suite with and without"
+    )
     about = "how long the app may take to be imported, and to be asked: 60 each"
     parser.add_argument("--timeout", type=float, help=about, **seconds)
     parser.set_defaults(do=_do_init)

@@ -28,7 +28,9 @@ _SHOWN = "Private servers"
 class PrivateServers:
     """None is ever started here. One that runs and that nobody uses can be stopped."""
 
-    def __init__(self, cache: Path, *, databases: Callable[[Address], PlaceKind]) -> None:
+    def __init__(
+        self, cache: Path, *, databases: Callable[[Address], PlaceKind]
+    ) -> None:
         self._cache, self._databases_on = cache, databases
 
     def look(self) -> Iterator[Place]:
@@ -55,9 +57,15 @@ class PrivateServers:
         if everything and not _is_in_use(folder):
             yield _removed(folder)
         elif cluster.is_running(folder):
-            yield from self._databases_on(cluster.address_of(folder)).sweep(everything=everything)
+            yield from self._databases_on(cluster.address_of(folder)).sweep(
+                everything=everything
+            )
             if everything:
-                yield Swept("server", folder.path.name, why="a private server that somebody uses")
+                yield Swept(
+                    "server",
+                    folder.path.name,
+                    why="a private server that somebody uses",
+                )
 
     def _parents(self) -> list[Path]:
         try:
@@ -86,7 +94,9 @@ class PrivateServers:
         except ArenaError as error:  # full, starting or ending
             note = error.what
         shown = f"PostgreSQL {folder.path.name.split('-')[0]}, a private server"
-        return Place(shown=shown, where=str(folder.path), things=(server, *inside), note=note)
+        return Place(
+            shown=shown, where=str(folder.path), things=(server, *inside), note=note
+        )
 
 
 def _clusters(parent: Path) -> list[ClusterFolder]:

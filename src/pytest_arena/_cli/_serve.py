@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 
 _COMMAND = "arena serve"
 _ENTER, _LEAVE, _RESET, _SEED = "/level/enter", "/level/leave", "/level/reset", "/seed/"
-_METHODS = {_ENTER: "POST", _LEAVE: "POST", _RESET: "POST", "/changes": "GET", "/story": "GET"}
+_METHODS = {
+    _ENTER: "POST",
+    _LEAVE: "POST",
+    _RESET: "POST",
+    "/changes": "GET",
+    "/story": "GET",
+}
 # What a suite has for its own runs (workers, coverage, a limit of time) is not meant for this one.
 _OPTIONS = (
     *("--override-ini=addopts=", "--override-ini=console_output_style=classic"),
@@ -39,7 +45,10 @@ _OPTIONS = (
 )
 
 # pytest's statuses, where those of our commands are other ones.
-_STATUS: dict[int, int] = {pytest.ExitCode.USAGE_ERROR: 2, pytest.ExitCode.NO_TESTS_COLLECTED: 0}
+_STATUS: dict[int, int] = {
+    pytest.ExitCode.USAGE_ERROR: 2,
+    pytest.ExitCode.NO_TESTS_COLLECTED: 0,
+}
 
 
 def serve(given: argparse.Namespace) -> int:
@@ -53,7 +62,9 @@ def serve(given: argparse.Namespace) -> int:
     sys.path.insert(0, "")  # as `python -m pytest` has it
     with ControlServer(token, port=given.control_port) as control:
         serving = Serving(control, port=given.port, seeds=given.seeds)
-        with redirect_stdout(sys.stderr):  # who begins this reads one line: where everything is
+        with redirect_stdout(
+            sys.stderr
+        ):  # who begins this reads one line: where everything is
             status = pytest.main([*_OPTIONS, *given.others], plugins=[serving])
         control.shutdown()
     return _STATUS.get(status, int(status))
@@ -70,7 +81,9 @@ class Serving:
         self._control, self._port, self._seeds = control, port, seeds
         self._stdout = sys.stdout
         self._problems: list[str] = []
-        self._again: Command | None = None  # it has ended a level, to begin the next one
+        self._again: Command | None = (
+            None  # it has ended a level, to begin the next one
+        )
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """What it is a part of has to be there.
@@ -88,7 +101,9 @@ class Serving:
     def pytest_collection(self, session: pytest.Session) -> bool:
         """No module of tests is imported."""
         session.items, config = [], session.config
-        config.hook.pytest_collection_modifyitems(session=session, config=config, items=[])
+        config.hook.pytest_collection_modifyitems(
+            session=session, config=config, items=[]
+        )
         return True
 
     @pytest.hookimpl(tryfirst=True)
@@ -102,14 +117,18 @@ class Serving:
             raise pytest.UsageError(str(error)) from None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._control.stop)
-        self._stdout.write(f"{json.dumps({'app': server.url, 'control': self._control.url})}\n")
+        self._stdout.write(
+            f"{json.dumps({'app': server.url, 'control': self._control.url})}\n"
+        )
         self._stdout.flush()
         while (asked := self._again or self._control.take()) is not None:
             self._again = None
             if asked.path in {_ENTER, _RESET} and asked.method == "POST":
                 self._through(asked, session)
             else:
-                asked.answer(*_refused(asked, "no level stands: POST /level/enter begins one"))
+                asked.answer(
+                    *_refused(asked, "no level stands: POST /level/enter begins one")
+                )
         return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -174,7 +193,9 @@ class _Commands:
             try:
                 asked.answer(*self._done(asked))
             except Exception as error:  # noqa: BLE001 - a seed's: the level goes on
-                told = str(error) if isinstance(error, ArenaError) else users_trace(error)
+                told = (
+                    str(error) if isinstance(error, ArenaError) else users_trace(error)
+                )
                 asked.answer(500, {"error": redact(told)})
         return asked
 
@@ -185,7 +206,9 @@ class _Commands:
             return 200, {"changes": [self._shown(one) for one in self.arena.changes()]}
         if asked.method == "GET" and asked.path == "/story":
             return 200, {"story": self._story()}
-        return _refused(asked, "a level stands: POST /level/leave ends it, /level/reset anew")
+        return _refused(
+            asked, "a level stands: POST /level/leave ends it, /level/reset anew"
+        )
 
     def _story(self) -> str:
         """Return what the report of a failed test says."""
@@ -206,7 +229,9 @@ class _Commands:
 
     def _seed(self, name: str, arguments: Mapping[str, Any]) -> object:
         """Call the function of this name with a session, and what was given by name."""
-        function: Any = load_attribute(f"{self._seeds}:{name}", option="--seeds", source=_COMMAND)
+        function: Any = load_attribute(
+            f"{self._seeds}:{name}", option="--seeds", source=_COMMAND
+        )
         if name.startswith("_") or getattr(function, "__module__", None) != self._seeds:
             raise _no_seed(name, self._seeds)
         if inspect.iscoroutinefunction(function):

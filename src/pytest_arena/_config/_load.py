@@ -32,7 +32,11 @@ def is_import_path(text: str) -> bool:
 
 
 def load_attribute(
-    path: str, *, option: str, source: str = SOMEWHERE, likely: Callable[[Any], bool] = callable
+    path: str,
+    *,
+    option: str,
+    source: str = SOMEWHERE,
+    likely: Callable[[Any], bool] = callable,
 ) -> object:
     """Import the object that ``path`` names, for the option ``option``, given in ``source``.
 
@@ -55,7 +59,11 @@ def load_attribute(
     except (Exception, SystemExit) as error:
         name = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
         is_absent = bool(name) and f"{module}.".startswith(f"{name}.")
-        cause, fix = _absent(path, option, source) if is_absent else _broken(error, module, source)
+        cause, fix = (
+            _absent(path, option, source)
+            if is_absent
+            else _broken(error, module, source)
+        )
         raise ConfigError(
             f"{option} = {path} does not import: {described(error)}",
             why="the plugin cannot use what the option names",
@@ -96,11 +104,17 @@ def _absent(path: str, option: str, source: str) -> tuple[str, str]:
     on_path = {Path(entry).resolve() for entry in sys.path}
     for folder in ("src", "."):
         if top in _modules_in(Path(folder)) and Path(folder).resolve() not in on_path:
-            return cause, f"pythonpath = {folder}   (in the pytest configuration; in TOML a list)"
+            return (
+                cause,
+                f"pythonpath = {folder}   (in the pytest configuration; in TOML a list)",
+            )
     if likely := _close_module(module):
         return cause, f"{option} = {likely}:{attribute}"
     folder = f"<the folder of {top}>"
-    return cause, f"pythonpath = {folder}   (in the pytest configuration; in TOML a list)"
+    return (
+        cause,
+        f"pythonpath = {folder}   (in the pytest configuration; in TOML a list)",
+    )
 
 
 def _close_module(module: str) -> str:
@@ -126,16 +140,28 @@ def _broken(error: BaseException, module: str, source: str) -> tuple[str, str]:
     cause = str(blame(error) or f"the import itself; named in {source}")
     lacking = error.name if isinstance(error, ModuleNotFoundError) else None
     if lacking and "." not in lacking and not _close_module(lacking):
-        return cause, f"pip install {lacking}   (or mend that line, if it should be another module)"
-    return cause, f'mend that line; python -c "import {module}" shows the whole traceback'
+        return (
+            cause,
+            f"pip install {lacking}   (or mend that line, if it should be another module)",
+        )
+    return (
+        cause,
+        f'mend that line; python -c "import {module}" shows the whole traceback',
+    )
 
 
 def _is_defined_in(module: ModuleType, name: str) -> bool:
     """Whether a public name is the module's own: no module, and no class or function of another."""
     value = getattr(module, name)
-    home = getattr(value, "__module__", module.__name__) if callable(value) else module.__name__
+    home = (
+        getattr(value, "__module__", module.__name__)
+        if callable(value)
+        else module.__name__
+    )
     is_foreign_instance = not inspect.isroutine(value) and not inspect.isclass(value)
-    return not inspect.ismodule(value) and (is_foreign_instance or home == module.__name__)
+    return not inspect.ismodule(value) and (
+        is_foreign_instance or home == module.__name__
+    )
 
 
 def nearest(text: str, names: Iterable[str]) -> str:
@@ -196,7 +222,9 @@ def described(error: BaseException) -> str:
     """Name an error in at most three lines, without the statement that SQLAlchemy adds."""
     if isinstance(error, ArenaError):
         return f"{type(error).__name__}: {error.what}"
-    lines = [line for line in str(error).split("\n[SQL")[0].splitlines() if line.strip()]
+    lines = [
+        line for line in str(error).split("\n[SQL")[0].splitlines() if line.strip()
+    ]
     text = "\n".join(lines[:3])
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -205,7 +233,11 @@ def blame(error: BaseException) -> CodeLine | None:
     """Return the innermost line of the user's own code in the traceback of ``error``."""
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return CodeLine(error.filename, error.lineno)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not is_library(f.filename)]
+    frames = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if not is_library(f.filename)
+    ]
     return CodeLine(frames[-1].filename, frames[-1].lineno or 0) if frames else None
 
 
@@ -217,13 +249,19 @@ _LIBRARIES = (
     sysconfig.get_path("platstdlib") + os.sep,
     sysconfig.get_path("scripts") + os.sep,  # the command `pytest` itself
 )
-_INSTALLED = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
+_INSTALLED = tuple(
+    f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages")
+)
 
 
 def is_library(file: str) -> bool:
     """Whether a file is the standard library's, an installed package's, or ours."""
     is_compiled = file.endswith((".pyx", ".pxd", ".pxi"))  # Cython's, of no folder
-    return is_compiled or file.startswith(_LIBRARIES) or any(name in file for name in _INSTALLED)
+    return (
+        is_compiled
+        or file.startswith(_LIBRARIES)
+        or any(name in file for name in _INSTALLED)
+    )
 
 
 def package_of(file: str) -> str:

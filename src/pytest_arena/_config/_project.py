@@ -63,7 +63,11 @@ def read_project() -> Config:
 def read_setting(name: str) -> tuple[str, ...]:
     """Return a setting of pytest's own as words, as the project of this folder has it."""
     value = pytest_file()[1].get(name, "")
-    return tuple(map(str, value)) if isinstance(value, list) else tuple(shlex.split(str(value)))
+    return (
+        tuple(map(str, value))
+        if isinstance(value, list)
+        else tuple(shlex.split(str(value)))
+    )
 
 
 def pytest_file() -> tuple[Path | None, Mapping[str, object]]:

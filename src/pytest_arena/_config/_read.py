@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from pytest_arena._config._load import is_import_path, nearest
-from pytest_arena._config._options import DATABASES, ISOLATIONS, KEEPS, LATER, OPTIONS, Option
+from pytest_arena._config._options import (
+    DATABASES,
+    ISOLATIONS,
+    KEEPS,
+    LATER,
+    OPTIONS,
+    Option,
+)
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, redact, redact_url
 
@@ -52,7 +59,9 @@ class Config:
     verify: bool
     root: Path
     cache: Path
-    places: Mapping[str, str]  # of values: a line of a file, the command line, a variable
+    places: Mapping[
+        str, str
+    ]  # of values: a line of a file, the command line, a variable
     specs: tuple[str, ...]
     scenarios: str
     scenario_evidence: tuple[str, ...]
@@ -113,7 +122,10 @@ def load_config(
             _check_seconds(value)
     _check_database(given["database"])
     config = Config(
-        **{option.name: _FORMS[option.form](given[option.name].text) for option in OPTIONS},
+        **{
+            option.name: _FORMS[option.form](given[option.name].text)
+            for option in OPTIONS
+        },
         rebuild=_switched_on("rebuild", flags, environ),
         verify=_switched_on("verify", flags, environ),
         root=root,
@@ -152,7 +164,10 @@ _NAMED = re.compile(r"^([\w./-]+)\s*=\s*(.+)$")
 
 def _pairs(text: str) -> list[tuple[str, str]]:
     """Name and value, from lines of the form ``name = value`` or ``value``."""
-    return [(m[1], m[2]) if (m := _NAMED.match(line)) else ("", line) for line in _lines(text)]
+    return [
+        (m[1], m[2]) if (m := _NAMED.match(line)) else ("", line)
+        for line in _lines(text)
+    ]
 
 
 _FORMS: dict[str, Callable[[str], Any]] = {
@@ -167,7 +182,9 @@ _FORMS: dict[str, Callable[[str], Any]] = {
 
 def _given(flags: Mapping[str, object], name: str) -> tuple[str, ...]:
     values = flags.get(name) or ()
-    return tuple(map(str, values)) if isinstance(values, list | tuple) else (str(values),)
+    return (
+        tuple(map(str, values)) if isinstance(values, list | tuple) else (str(values),)
+    )
 
 
 def _check_scenarios(config: Config) -> None:
@@ -181,7 +198,9 @@ def _check_scenarios(config: Config) -> None:
         "--scenarios-sabotage": config.scenarios_sabotage,
     }
     if name := next((name for name, value in asked.items() if value), ""):
-        place = f"in {config.places['scenarios']}" if "=" in name else "on the command line"
+        place = (
+            f"in {config.places['scenarios']}" if "=" in name else "on the command line"
+        )
         raise ConfigError(
             f"{name}, and arena_specs names no specification",
             why="no scenario would be looked at, and the run would pass all the same",
@@ -190,7 +209,9 @@ def _check_scenarios(config: Config) -> None:
         )
 
 
-def _switched_on(name: str, flags: Mapping[str, object], environ: Mapping[str, str]) -> bool:
+def _switched_on(
+    name: str, flags: Mapping[str, object], environ: Mapping[str, str]
+) -> bool:
     return bool(flags.get(name)) or _says_yes(environ.get(f"ARENA_{name.upper()}", ""))
 
 
@@ -198,7 +219,9 @@ def _says_yes(text: str) -> bool:
     return text.strip().lower() not in {"", "0", "no", "off", "false"}
 
 
-def _is_sabotaged(flags: Mapping[str, object], environ: Mapping[str, str], scenarios: str) -> bool:
+def _is_sabotaged(
+    flags: Mapping[str, object], environ: Mapping[str, str], scenarios: str
+) -> bool:
     """Where nobody has said, a gate that merges depend on has its tests tried as well."""
     asked = flags.get("scenarios_sabotage")
     is_gate = scenarios == "strict" and _says_yes(environ.get("CI", ""))
@@ -234,10 +257,14 @@ def _read(
         return OptionValue(variable, f"{option.variable}={{}}", "the environment")
     if value := _from_file(option, ini, inipath):
         return OptionValue(value, f"{option.ini} = {{}}", _line_of(option.ini, inipath))
-    return OptionValue(option.default, f"{option.ini} = {{}}", "the defaults of pytest-arena")
+    return OptionValue(
+        option.default, f"{option.ini} = {{}}", "the defaults of pytest-arena"
+    )
 
 
-def _from_file(option: Option, ini: Callable[[str], object], inipath: Path | None) -> str:
+def _from_file(
+    option: Option, ini: Callable[[str], object], inipath: Path | None
+) -> str:
     try:
         value = ini(option.ini)
     except Exception as error:  # pytest's own UsageError, or its TypeError before 9.1
@@ -257,9 +284,13 @@ def _line_of(name: str, inipath: Path | None) -> str:
         return "the pytest configuration"
     pattern = re.compile(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[=:]")
     lines = inipath.read_text(encoding="utf-8", errors="replace").splitlines()
-    numbers = (number for number, line in enumerate(lines, start=1) if pattern.match(line))
+    numbers = (
+        number for number, line in enumerate(lines, start=1) if pattern.match(line)
+    )
     number = next(numbers, 0)
-    return str(CodeLine(str(inipath), number)) if number else f"-o {name}=…, or {inipath}"
+    return (
+        str(CodeLine(str(inipath), number)) if number else f"-o {name}=…, or {inipath}"
+    )
 
 
 def _check_choice(given: OptionValue, choices: tuple[str, ...]) -> None:
@@ -405,7 +436,9 @@ def _right_marker(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     """
     given = {("keep" if one in KEEPS else "isolation"): one for one in args}
     given |= {nearest(name, _MARKER_NAMES): value for name, value in kwargs.items()}
-    return f"@pytest.mark.arena({', '.join(f'{name}={given[name]!r}' for name in given)})"
+    return (
+        f"@pytest.mark.arena({', '.join(f'{name}={given[name]!r}' for name in given)})"
+    )
 
 
 def _wrong_marker(problem: str, place: str, fix: str) -> ConfigError:

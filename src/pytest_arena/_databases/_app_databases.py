@@ -23,7 +23,16 @@ from pytest_arena._gate._gate_notes import another_product, unknown_product
 from pytest_arena._gate._listeners import engines_in_use, find_engines
 from pytest_arena._origin import user_line
 from pytest_arena._process import alive
-from pytest_arena._product import NOWHERE, ROOMS, Asked, Core, Database, Key, Product, room
+from pytest_arena._product import (
+    NOWHERE,
+    ROOMS,
+    Asked,
+    Core,
+    Database,
+    Key,
+    Product,
+    room,
+)
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,13 +67,17 @@ class AllowedFiles:
         below_root = (str(config.root / text) for text in config.allow)
         self.allowed: tuple[str, ...] = (*config.allow, *below_root)
         # Beside what is ours in the cache's folder there may be anything.
-        self._folders = [config.cache.resolve() / name for name in ("templates", "kept")]
+        self._folders = [
+            config.cache.resolve() / name for name in ("templates", "kept")
+        ]
         self.live: tuple[Path, ...] = ()  # the folders of live databases
         # By their real paths, with what could be seen of each when somebody first came to it.
         self.of_app: set[str] = set()  # files that engines mean
         self.names: tuple[str, ...] = ()  # of those, without folders
         self._seen: dict[str, list[tuple[int, int]]] = {}
-        self._temporary = temporary  # gives pytest's folder for tests, once there is one
+        self._temporary = (
+            temporary  # gives pytest's folder for tests, once there is one
+        )
 
     def add(self, file: str) -> None:
         """An engine of the app's means this file: a database of the arena stands for it."""
@@ -79,23 +92,31 @@ class AllowedFiles:
 
     def missed_by(self, error: BaseException) -> str:
         """Return the app's database file that an error calls missing, or ""."""
-        if isinstance(error, FileNotFoundError) and isinstance(error.filename, str | bytes):
+        if isinstance(error, FileNotFoundError) and isinstance(
+            error.filename, str | bytes
+        ):
             name = real(os.fsdecode(error.filename))
             return name if name in self.of_app else ""
         # Starlette's FileResponse raises a RuntimeError. str() of other errors may fail.
         text = str(error) if type(error) is RuntimeError else ""
         if not text.endswith("does not exist."):
             return ""
-        return next((file for file in sorted(self.of_app) if Path(file).name in text), "")
+        return next(
+            (file for file in sorted(self.of_app) if Path(file).name in text), ""
+        )
 
     def changed(self) -> list[str]:
         """Return the app's own files that are not what they were: somebody else wrote to them."""
-        return [one for one in sorted(self.of_app) if _signature(one) != self._seen[one]]
+        return [
+            one for one in sorted(self.of_app) if _signature(one) != self._seen[one]
+        ]
 
     def is_ours(self, file: str) -> bool:
         """Whether it lies in a folder of the arena's."""
         path = Path(real(file))
-        return any(path.is_relative_to(folder) for folder in (*self._folders, *self.live))
+        return any(
+            path.is_relative_to(folder) for folder in (*self._folders, *self.live)
+        )
 
     def is_free(self, file: str) -> bool:
         """Whether tests may open this file themselves: pytest's folders, ``arena_allow``."""
@@ -103,7 +124,10 @@ class AllowedFiles:
         if temporary is not None and Path(real(file)).is_relative_to(temporary):
             return not self._is_link_to_app(file)
         names = {file, real(file)}
-        return any(self.is_allowed(name) or self.is_allowed(f"sqlite:///{name}") for name in names)
+        return any(
+            self.is_allowed(name) or self.is_allowed(f"sqlite:///{name}")
+            for name in names
+        )
 
     def is_allowed(self, name: str) -> bool:
         """Whether ``arena_allow`` names this database. A relative file is one below the root.
@@ -111,9 +135,14 @@ class AllowedFiles:
         Of a database on several hosts, each has to be allowed.
         """
         found = _HOSTS.fullmatch(name)
-        names = [f"{found[1]}{host}{found[3]}" for host in found[2].split(",")] if found else [name]
+        names = (
+            [f"{found[1]}{host}{found[3]}" for host in found[2].split(",")]
+            if found
+            else [name]
+        )
         return all(
-            each in self.allowed or any(fnmatch(each, pattern) for pattern in self.allowed)
+            each in self.allowed
+            or any(fnmatch(each, pattern) for pattern in self.allowed)
             for each in names
         )
 
@@ -131,7 +160,9 @@ class AllowedFiles:
 
     def _is_link_to_app(self, file: str) -> bool:
         """Whether the file is another name (a hard link) of one that belongs to the app."""
-        return any(_is_same(known, file) for known in [*self.of_app] if known != real(file))
+        return any(
+            _is_same(known, file) for known in [*self.of_app] if known != real(file)
+        )
 
 
 _HOSTS = re.compile(r"(\w+://)([^/]+)(/.*)")
@@ -174,15 +205,23 @@ class KnownDatabases:
     """
 
     def __init__(
-        self, config: Config, products: Products, files: AllowedFiles, connections: Registry
+        self,
+        config: Config,
+        products: Products,
+        files: AllowedFiles,
+        connections: Registry,
     ) -> None:
         self._config, self.products, self.files = config, products, files
         self._connections = connections
         self.by_key: dict[Key, Database] = {}  # connected to or not
         self._registering = threading.RLock()
         # The database that each engine has; one of ours means it, whatever its URL says.
-        self.by_engine: weakref.WeakKeyDictionary[Dialect, Database] = weakref.WeakKeyDictionary()
-        self.own: weakref.WeakSet[Engine] = weakref.WeakSet()  # they keep no database in use
+        self.by_engine: weakref.WeakKeyDictionary[Dialect, Database] = (
+            weakref.WeakKeyDictionary()
+        )
+        self.own: weakref.WeakSet[Engine] = (
+            weakref.WeakSet()
+        )  # they keep no database in use
         self.asked: dict[str, None] = {}  # on servers, as they were asked for
         self.in_memory = 0  # how many there have been
         self._count = itertools.count(1)
@@ -204,7 +243,11 @@ class KnownDatabases:
         """Return the database that is meant, if it is known."""
         if (known := self.by_engine.get(asked.dialect)) is not None:
             return known
-        at_file = self.at_file(asked.name) if asked.product == "sqlite" and asked.name else None
+        at_file = (
+            self.at_file(asked.name)
+            if asked.product == "sqlite" and asked.name
+            else None
+        )
         key, _ = self.products[asked.product].meant(asked)
         return at_file or (self.by_key.get(key) if key else None)
 
@@ -218,11 +261,17 @@ class KnownDatabases:
             database = self.find(asked) or self._add(asked)
             if database.product.name != asked.product:
                 raise another_product(database, asked.product)
-            database.is_only_named &= asked.dialect in self.by_engine  # one of ours, which it means
-            if asked.dialect not in self.by_engine:  # an engine of pytest-arena has another login
+            database.is_only_named &= (
+                asked.dialect in self.by_engine
+            )  # one of ours, which it means
+            if (
+                asked.dialect not in self.by_engine
+            ):  # an engine of pytest-arena has another login
                 database.login = database.login or asked.login
             self.by_engine.setdefault(asked.dialect, database)
-            if asked.dialect.is_async:  # an app with engines of both kinds is an async one
+            if (
+                asked.dialect.is_async
+            ):  # an app with engines of both kinds is an async one
                 database.dialect = type(asked.dialect)
             return database
 
@@ -251,14 +300,18 @@ class KnownDatabases:
     def _may_be_first(self, tails: tuple[str, ...]) -> bool:
         """Of engines that are made at the start, one that the options name, if they name any."""
         names = self.named_by_options()
-        return not (self.is_late and names) or any(name in ("", *tails) for name in names)
+        return not (self.is_late and names) or any(
+            name in ("", *tails) for name in names
+        )
 
     def _new(self, key: Key, tails: tuple[str, ...], asked: Asked) -> Database:
         product = self.products[asked.product]
         name = self._free_name(tails or ("memory",))
         live = self._new_file(product, Path(asked.name).name or "memory.db")
         born, dialect = next(self._count), type(asked.dialect)
-        return Database(key, name, tails or (name,), product, dialect, live=live, born=born)
+        return Database(
+            key, name, tails or (name,), product, dialect, live=live, born=born
+        )
 
     def _free_name(self, tails: tuple[str, ...]) -> str:
         """The shortest name that no other database has."""
@@ -267,7 +320,11 @@ class KnownDatabases:
         return next(free, "") or f"{next(self._count)}-{tails[-1]}"
 
     def _new_file(self, product: Product, name: str) -> Path | None:
-        taken = {one.live.name.lower() for one in self.by_key.values() if one.live is not None}
+        taken = {
+            one.live.name.lower()
+            for one in self.by_key.values()
+            if one.live is not None
+        }
         if (live := product.new_file(name, taken)) is not None:
             self.files.live = (live.parent,)
         return live
@@ -276,7 +333,10 @@ class KnownDatabases:
         """Nothing will ask for this database as it is now."""
         del self.by_key[database.key]
         if self.primary is database:
-            self.primary, self._former = None, database  # the next engine's takes its place
+            self.primary, self._former = (
+                None,
+                database,
+            )  # the next engine's takes its place
         for dialect in self.dialects_of(database):
             del self.by_engine[dialect]
         self._connections.forget(database.key)
@@ -290,13 +350,19 @@ class KnownDatabases:
         first = self.primary
         if first is None or first.key != key or first.tails != ("postgres",):
             return
-        if name not in {tail for database in self.by_key.values() for tail in database.tails}:
+        if name not in {
+            tail for database in self.by_key.values() for tail in database.tails
+        }:
             self.primary = None
             self._former = first
 
     def dialects_of(self, database: Database) -> list[Dialect]:
         """Return those of the engines that mean it."""
-        return [each for each in alive(self.by_engine) if self.by_engine.get(each) is database]
+        return [
+            each
+            for each in alive(self.by_engine)
+            if self.by_engine.get(each) is database
+        ]
 
     def add_own(self, engine: Engine, database: Database) -> None:
         """An engine of ours means this database, whatever its URL says."""
@@ -318,14 +384,20 @@ class KnownDatabases:
 
     def choose_primary(self, asked: list[Asked]) -> None:
         """Make known the databases of engines that exist: one in memory comes last."""
-        known = [one for one in asked if one.product in self.products and self.is_the_apps(one)]
+        known = [
+            one
+            for one in asked
+            if one.product in self.products and self.is_the_apps(one)
+        ]
         for one in sorted(known, key=lambda one: not one.name):
             self.register(one)
 
     def prefer(self, asked: Asked) -> None:
         """Make this the app's first database, unless tests have begun to use another one."""
         used = self.primary is not None and self.primary.isolation is not None
-        is_there = asked.product in self.products and asked.name and self.is_the_apps(asked)
+        is_there = (
+            asked.product in self.products and asked.name and self.is_the_apps(asked)
+        )
         if is_there and not used:
             self.primary = self.name(asked)
 
@@ -360,7 +432,9 @@ class KnownDatabases:
         if len(found) == 1:
             return found[0]
         if found:
-            longer = [next(tail for tail in one.tails[::-1] if "/" in tail) for one in found]
+            longer = [
+                next(tail for tail in one.tails[::-1] if "/" in tail) for one in found
+            ]
             raise ConfigError(
                 f"there are {len(found)} databases {name!r}",
                 why="which one was meant would depend on which was connected to first",
@@ -387,7 +461,9 @@ class KnownDatabases:
         if key not in self.by_key:
             shown, (product, dialect) = name or "app", self._product_of_engines()
             live = self._new_file(product, f"{shown}.db")
-            self.by_key[key] = Database(key, shown, (shown,), product, dialect, live=live)
+            self.by_key[key] = Database(
+                key, shown, (shown,), product, dialect, live=live
+            )
         return self.by_key[key]
 
     def _product_of_engines(self) -> tuple[Product, type[Dialect]]:
@@ -401,8 +477,13 @@ class KnownDatabases:
         wanted = "sqlite" if self._config.database == "sqlite" else "postgresql"
         return self.products[wanted], dialects(self.products[wanted])[0]
 
-    def _adopted(self, key: Key, tails: tuple[str, ...], asked: Asked) -> Database | None:
-        name = next((each for each in (*tails, "") if Key("expected", each) in self.by_key), None)
+    def _adopted(
+        self, key: Key, tails: tuple[str, ...], asked: Asked
+    ) -> Database | None:
+        name = next(
+            (each for each in (*tails, "") if Key("expected", each) in self.by_key),
+            None,
+        )
         if name is None:
             return None
         expected = self.by_key[Key("expected", name)]
@@ -422,13 +503,20 @@ class KnownDatabases:
 
 def dialects(product: Product) -> list[type[Dialect]]:
     """Return the dialects of the drivers that are installed; never none."""
-    names = [f"{product.name}+{driver}" if driver else product.name for driver in product.drivers()]
+    names = [
+        f"{product.name}+{driver}" if driver else product.name
+        for driver in product.drivers()
+    ]
     return [make_url(f"{name}://").get_dialect() for name in names or [product.name]]
 
 
 def driver_of(database: Database) -> str:
     """Return the name of the app's driver; "" for SQLite's own, which its URLs do not name."""
-    return database.dialect.driver if database.dialect.is_async or not database.file else ""
+    return (
+        database.dialect.driver
+        if database.dialect.is_async or not database.file
+        else ""
+    )
 
 
 def led_url(database: Database, driver: str) -> URL:
@@ -457,12 +545,16 @@ class Environment:
         self._before = {name: os.environ.get(name) for name in (*names, _ORIGINALS)}
         self._names = names
         old = _inherited()
-        self._originals = {one: old.get(url, url) for one in names if (url := os.environ.get(one))}
+        self._originals = {
+            one: old.get(url, url) for one in names if (url := os.environ.get(one))
+        }
         self._unset = [name for name in names if not self._originals.get(name)]
 
     def redirect(self) -> None:
         """Put the new URLs in place. The first one's database is the app's first."""
-        self._put({name: self._inside(url) for name, url in self._originals.items() if url})
+        self._put(
+            {name: self._inside(url) for name, url in self._originals.items() if url}
+        )
         for name in [name for name, url in self._originals.items() if not url]:
             del os.environ[name]  # the run that this one is a child of has set it
 
@@ -478,7 +570,9 @@ class Environment:
         nowhere = url.set(database=f"/{NOWHERE}/nowhere" if first.file else NOWHERE)
         missing = [name for name in self._unset if not os.environ.get(name)]
         self._unset = []
-        self._put({name: str(url if name == self._names[0] else nowhere) for name in missing})
+        self._put(
+            {name: str(url if name == self._names[0] else nowhere) for name in missing}
+        )
 
     def originals(self) -> dict[str, URL | None]:
         """Return what each of them named before; None where it was not set, or is no URL."""
@@ -486,7 +580,9 @@ class Environment:
 
     def _put(self, new: dict[str, str]) -> None:
         os.environ.update(new)
-        self._known.exported = "\n".join([*self._known.exported.splitlines(), *new.values()])
+        self._known.exported = "\n".join(
+            [*self._known.exported.splitlines(), *new.values()]
+        )
         pairs = {url: self._originals.get(name, "") for name, url in new.items()}
         os.environ[_ORIGINALS] = json.dumps({**_inherited(), **pairs})
 
@@ -504,7 +600,9 @@ class Environment:
         if new is None or new is url:
             return text
         # An app may take it apart by hand: SQLAlchemy 2.1 would write the colon as %3A.
-        return new.render_as_string(hide_password=False).replace("/file%3A", "/file:", 1)
+        return new.render_as_string(hide_password=False).replace(
+            "/file%3A", "/file:", 1
+        )
 
     def _new_url(self, url: URL) -> URL:
         asked = asked_by_url(url)
@@ -527,13 +625,17 @@ class Environment:
         if asked is not None and asked.product in self._known.products:
             self._known.name(asked)
         query = url.difference_update_query(_ELSEWHERE | _SECRET).query
-        return URL.create(url.drivername, url.username, None, NOWHERE, None, url.database, query)
+        return URL.create(
+            url.drivername, url.username, None, NOWHERE, None, url.database, query
+        )
 
     def restore(self) -> None:
         """Give the variables back."""
         for name in self._before:
             os.environ.pop(name, None)
-        os.environ.update({name: old for name, old in self._before.items() if old is not None})
+        os.environ.update(
+            {name: old for name, old in self._before.items() if old is not None}
+        )
 
 
 def _inherited() -> dict[str, str]:
@@ -542,11 +644,22 @@ def _inherited() -> dict[str, str]:
 
 
 def _url(text: str) -> URL | None:
-    with suppress(ArgumentError, ValueError):  # the variable means something else to this app
+    with suppress(
+        ArgumentError, ValueError
+    ):  # the variable means something else to this app
         return make_url(text)
     return None
 
 
 # Where drivers find a server beside the place of the host in a URL.
-_ELSEWHERE = {"dsn", "host", "hostaddr", "odbc_connect", "port", "service", "socket", "unix_socket"}
+_ELSEWHERE = {
+    "dsn",
+    "host",
+    "hostaddr",
+    "odbc_connect",
+    "port",
+    "service",
+    "socket",
+    "unix_socket",
+}
 _SECRET = {"passfile", "password", "sslpassword", "user"}

@@ -46,10 +46,15 @@ def _listeners(target: Any, *names: str) -> Iterator[Any]:
 
 def _schemas_of(metadata: MetaData) -> list[schema.CreateSchema]:
     """Return what makes the schemas in which tables, types and sequences stand."""
-    types = (column.type for table in metadata.tables.values() for column in table.columns)
+    types = (
+        column.type for table in metadata.tables.values() for column in table.columns
+    )
     named = [*metadata.tables.values(), *metadata._sequences.values(), *types]  # noqa: SLF001 - there is no public way
     names = {getattr(each, "schema", None) for each in named}
-    return [schema.CreateSchema(name, if_not_exists=True) for name in sorted(filter(None, names))]
+    return [
+        schema.CreateSchema(name, if_not_exists=True)
+        for name in sorted(filter(None, names))
+    ]
 
 
 def _all_ddl(metadata: MetaData, dialect: Dialect) -> Iterator[ExecutableDDLElement]:
@@ -61,11 +66,15 @@ def _all_ddl(metadata: MetaData, dialect: Dialect) -> Iterator[ExecutableDDLElem
         for column in table.columns:
             yield from _types(column.type, dialect)
         yield schema.CreateTable(table)
-        yield from (schema.CreateIndex(index) for index in sorted(table.indexes, key=str))
+        yield from (
+            schema.CreateIndex(index) for index in sorted(table.indexes, key=str)
+        )
         if dialect.supports_comments and not dialect.inline_comments:
             if table.comment is not None:
                 yield schema.SetTableComment(table)
-            commented = (column for column in table.columns if column.comment is not None)
+            commented = (
+                column for column in table.columns if column.comment is not None
+            )
             yield from map(schema.SetColumnComment, commented)
 
 
@@ -107,7 +116,9 @@ def _fill(
     async def fill() -> None:
         engine = create_async_engine(target.async_url, poolclass=NullPool)
         try:
-            async with AsyncSession(engine) if in_session else engine.connect() as given:
+            async with (
+                AsyncSession(engine) if in_session else engine.connect() as given
+            ):
                 await (function(given) if is_async else given.run_sync(function))
                 await given.commit()
         finally:
@@ -139,7 +150,9 @@ def schema_builder(value: str, root: Path, *, source: str = _load.SOMEWHERE) -> 
         return _alembic_builder(_existing(value, root, source), source)
     if value.endswith(".sql"):
         return ScriptBuilder(_existing(value, root, source))
-    found = _load.load_attribute(value, option="arena_schema", source=source, likely=is_schema)
+    found = _load.load_attribute(
+        value, option="arena_schema", source=source, likely=is_schema
+    )
     metadata = getattr(found, "metadata", found)
     if isinstance(metadata, MetaData):
         module = importlib.import_module(value.partition(":")[0])
@@ -162,7 +175,9 @@ def seed_builder(value: str, *, source: str = _load.SOMEWHERE) -> Builder:
         ConfigError: the value does not name a function of one session.
     """
     likely = inspect.isroutine
-    found = _load.load_attribute(value, option="arena_seed", source=source, likely=likely)
+    found = _load.load_attribute(
+        value, option="arena_seed", source=source, likely=likely
+    )
     if inspect.isroutine(found):
         is_bare = _takes_nothing(found, f"arena_seed = {value}", "session")
         return CodeBuilder(found, takes_nothing=is_bare, in_session=True)
@@ -179,7 +194,9 @@ def _existing(value: str, root: Path, source: str) -> Path:
     if file.is_file():
         return file
     others = sorted(root.glob(f"*{file.suffix}"))
-    there = [other.name for other in others if other.suffix != ".ini" or is_alembic(other)]
+    there = [
+        other.name for other in others if other.suffix != ".ini" or is_alembic(other)
+    ]
     raise ConfigError(
         f"arena_schema = {value}: there is no file {file}",
         why="an empty database needs to know where its tables come from",
@@ -200,7 +217,9 @@ def _takes_nothing(function: Callable[..., Any], option: str, given: str) -> boo
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise _unfit(function, option, given, "is a generator: nobody would run it")
     signature = inspect.signature(function)
-    takes_any = any(each.kind is each.VAR_POSITIONAL for each in signature.parameters.values())
+    takes_any = any(
+        each.kind is each.VAR_POSITIONAL for each in signature.parameters.values()
+    )
     if _load.accepts(function) and not takes_any:
         return True
     if not _load.accepts(function, given):
@@ -208,7 +227,9 @@ def _takes_nothing(function: Callable[..., Any], option: str, given: str) -> boo
     return False
 
 
-def _unfit(function: Callable[..., Any], option: str, given: str, problem: str) -> ConfigError:
+def _unfit(
+    function: Callable[..., Any], option: str, given: str, problem: str
+) -> ConfigError:
     name = getattr(function, "__name__", "build")
     return ConfigError(
         f"{option} {problem}, and is called with one {given}",
@@ -228,17 +249,28 @@ class MetadataBuilder:
     def identity(self, ddl: Dialect) -> str:
         """The compiled DDL, which changes with the models, and the text of DDL that listens."""
         made = (str(each.compile(dialect=ddl)) for each in _all_ddl(self.metadata, ddl))
-        return "\n".join([*made, *(str(getattr(one, "statement", "")) for one in self._heard())])
+        return "\n".join(
+            [*made, *(str(getattr(one, "statement", "")) for one in self._heard())]
+        )
 
     def sources(self) -> Iterable[Path]:
         """Code counts only where the metadata has listeners, for views say, and theirs with it."""
-        codes = [getattr(inspect.unwrap(one), "__code__", None) for one in self._heard()]
+        codes = [
+            getattr(inspect.unwrap(one), "__code__", None) for one in self._heard()
+        ]
         files = [code.co_filename for code in codes if code is not None]
-        return [self.file, *(Path(it) for it in files if not _load.is_library(it))] * bool(codes)
+        return [
+            self.file,
+            *(Path(it) for it in files if not _load.is_library(it)),
+        ] * bool(codes)
 
     def _heard(self) -> list[Any]:
         targets = (self.metadata, *self.metadata.tables.values())
-        return [one for it in targets for one in _listeners(it, "before_create", "after_create")]
+        return [
+            one
+            for it in targets
+            for one in _listeners(it, "before_create", "after_create")
+        ]
 
     def build(self, target: Target) -> None:
         """Create all tables, and the schemas that they stand in."""
@@ -275,7 +307,9 @@ class AlembicBuilder:
         location = Config(str(self.ini)).get_main_option("script_location") or ""
         package, colon, folder = location.partition(":")
         if colon and package.isidentifier():  # package:folder, as Alembic has it
-            return Path(importlib.import_module(package).__file__ or ".").parent / folder
+            return (
+                Path(importlib.import_module(package).__file__ or ".").parent / folder
+            )
         return self.ini.parent.absolute() / location
 
     def build(self, target: Target) -> None:  # noqa: ARG002 - the gate leads env.py's engine there
@@ -408,13 +442,25 @@ def suggested_schema(root: Path) -> str:
         return "alembic.ini"
     every = list(candidates())
     near = [each for each in every if root in each.file.parents] or every
-    best = min(near, key=lambda it: (not it.is_at_home, it.name.count("."), it.name), default=None)
-    return best.name if best and all(each.metadata is best.metadata for each in near) else ""
+    best = min(
+        near,
+        key=lambda it: (not it.is_at_home, it.name.count("."), it.name),
+        default=None,
+    )
+    return (
+        best.name
+        if best and all(each.metadata is best.metadata for each in near)
+        else ""
+    )
 
 
 def is_alembic(ini: Path) -> bool:
     """Whether a file configures Alembic: it has a section ``[alembic]``."""
-    lines = ini.read_text(encoding="utf-8", errors="replace").splitlines() if ini.is_file() else []
+    lines = (
+        ini.read_text(encoding="utf-8", errors="replace").splitlines()
+        if ini.is_file()
+        else []
+    )
     return any(line.strip() == "[alembic]" for line in lines)
 
 
@@ -453,7 +499,9 @@ def _metadata_of(value: Any) -> MetaData | None:
 def model_files() -> Iterator[Path]:
     """Yield the files of the project's loaded modules that define models."""
     for module, file in _modules():
-        classes = [value for value in list(vars(module).values()) if isinstance(value, type)]
+        classes = [
+            value for value in list(vars(module).values()) if isinstance(value, type)
+        ]
         models = [each for each in classes if "__table__" in vars(each)]
         if any(model.__module__ == module.__name__ for model in models):
             yield file

@@ -91,14 +91,18 @@ class _CommandLines:
     def __init__(self, folder: str) -> None:
         self._folder = folder
 
-    def in_text(self, text: str, variables: Mapping[str, str]) -> Iterator[ChildProgram]:
+    def in_text(
+        self, text: str, variables: Mapping[str, str]
+    ) -> Iterator[ChildProgram]:
         """Yield the programs of a shell's command line."""
 
         def value_of(name: re.Match[str]) -> str:
             return variables.get(name[1], name[0])
 
         for words in _simple_commands(text):
-            yield from self.in_words([_VARIABLE.sub(value_of, word) for word in words], variables)
+            yield from self.in_words(
+                [_VARIABLE.sub(value_of, word) for word in words], variables
+            )
 
     def in_words(
         self, words: Sequence[str], variables: Mapping[str, str]

@@ -81,14 +81,18 @@ class Children:
         if self._config.drivers == "off":
             return
         connections = room(CLIENTS[program.name]).connections
-        names = connections.named_by_client(program.name, program.words, program.variables)
+        names = connections.named_by_client(
+            program.name, program.words, program.variables
+        )
         for name in names:
             if not self._known.files.is_allowed(name):
                 of_app = reader.is_of_app(name)
                 refusal = _gate_notes.child_client(program.name, name, of_app=of_app)
                 raise self._ledger.refused(refusal)
 
-    def _check_python(self, program: ChildProgram, reader: _NamedDatabases, line: CodeLine) -> None:
+    def _check_python(
+        self, program: ChildProgram, reader: _NamedDatabases, line: CodeLine
+    ) -> None:
         """Warn of a Python program that may have the URL of a server from the app's code.
 
         A variable of ``arena_env`` has a URL that leads nowhere, if the program inherits it.
@@ -106,7 +110,10 @@ class Children:
     def _variable_lost(self, program: ChildProgram) -> str:
         """Return a variable that keeps this process from a server, and that the child lacks."""
         for variable in self._config.env:
-            if NOWHERE in os.environ.get(variable, "") and variable not in program.variables:
+            if (
+                NOWHERE in os.environ.get(variable, "")
+                and variable not in program.variables
+            ):
                 return variable
         return ""
 
@@ -125,7 +132,9 @@ class Children:
                 is_inherited = os.environ.get(variable) == value
                 can_redirect = is_inherited and variable not in self._config.env
                 self._warn(
-                    _gate_notes.child_by_variable(name, variable, line, can_redirect=can_redirect)
+                    _gate_notes.child_by_variable(
+                        name, variable, line, can_redirect=can_redirect
+                    )
                 )
         return has_warned
 
@@ -170,7 +179,9 @@ class _NamedDatabases:
             return ""
         if url.get_backend_name() != "sqlite":
             return self._server_at(url)
-        return self._file_at((url.database or "").removeprefix("file:").partition("?")[0])
+        return self._file_at(
+            (url.database or "").removeprefix("file:").partition("?")[0]
+        )
 
     def _file_at(self, path: str) -> str:
         files = self._known.files
@@ -190,7 +201,9 @@ class _NamedDatabases:
         product, _, place = name.partition("://")
         start = f"{product}://"
         end = "/" + place.partition("/")[2]
-        return any(known.startswith(start) and known.endswith(end) for known in self._servers)
+        return any(
+            known.startswith(start) and known.endswith(end) for known in self._servers
+        )
 
     def url_of_code(self) -> str:
         """Return a database on a server that an engine of the app has not from ``arena_env``."""
@@ -199,7 +212,11 @@ class _NamedDatabases:
 
     def leads_to_test(self, texts: Iterable[str]) -> bool:
         """Return whether a text names a database of the arena's on a server."""
-        known = [each for each in [*self._known.by_key.values()] if each.isolation is not None]
+        known = [
+            each
+            for each in [*self._known.by_key.values()]
+            if each.isolation is not None
+        ]
         addresses = [each.aim.address for each in known]
         names = [address.database for address in addresses if address is not None]
         return any(name in text for text in texts for name in names)
@@ -216,7 +233,8 @@ class _NamedDatabases:
         if self._config.drivers == "off" or self._known.files.is_allowed(database.name):
             return False
         return not (
-            database.product in ROOMS and room(database.product).connections.owns(database.database)
+            database.product in ROOMS
+            and room(database.product).connections.owns(database.database)
         )
 
 

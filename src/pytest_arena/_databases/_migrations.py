@@ -95,7 +95,9 @@ def _differences(ini: Path) -> tuple[list[Any], tuple[str, ...]]:
         revision.run_autogenerate(heads, context)
         return []
 
-    with EnvironmentContext(config, scripts, fn=autogenerate, template_args=revision.template_args):
+    with EnvironmentContext(
+        config, scripts, fn=autogenerate, template_args=revision.template_args
+    ):
         scripts.run_env()
     differences: list[Any] = []
     for script in revision.generated_revisions[-1:]:

@@ -43,7 +43,9 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 
 
 _FIXTURES = "_pytest.fixtures"  # the module that calls fixtures and their finalizers
-_MANY = 16  # databases, beside those in use: then engines are looked for that are garbage
+_MANY = (
+    16  # databases, beside those in use: then engines are looked for that are garbage
+)
 
 
 # Not frozen: one is made for each test, and that takes twice as long then.
@@ -60,7 +62,9 @@ class Level:
     serial: int = 0
     stage: Stage = Stage.SEEDED
     isolation: str = "auto"  # as the test's marker asks for
-    is_anew: bool = False  # it begins as the template, whatever the levels below have written
+    is_anew: bool = (
+        False  # it begins as the template, whatever the levels below have written
+    )
 
     @property
     def is_test(self) -> bool:
@@ -97,7 +101,9 @@ class Databases:
         self.levels: list[Level] = []
         self.process = os.getpid()  # that runs tests
         self.finished = False
-        self.is_guest = False  # of a run without arena, which goes on as if it had not been
+        self.is_guest = (
+            False  # of a run without arena, which goes on as if it had not been
+        )
 
     # What the gate asks.
 
@@ -113,7 +119,9 @@ class Databases:
         if _has_let_go(self, asked.name):
             return None
         is_known = asked.dialect in self.known.by_engine
-        if asked.product not in self.products or not (is_known or self.known.is_the_apps(asked)):
+        if asked.product not in self.products or not (
+            is_known or self.known.is_the_apps(asked)
+        ):
             self._check_foreign(asked)
             return None
         if (build := self.build()) is not None:
@@ -134,7 +142,9 @@ class Databases:
             return None
         if self.known.goes_its_own_way(file):
             return None
-        main = self.known.by_key.get(beside.key) if beside else None  # its driver opens the file
+        main = (
+            self.known.by_key.get(beside.key) if beside else None
+        )  # its driver opens the file
         driver = main.dialect if main else make_url("sqlite://").get_dialect()
         database = self.known.register(Asked(driver(), "sqlite", file))
         database.attached = True
@@ -146,8 +156,12 @@ class Databases:
     def _check_foreign(self, asked: Asked) -> None:
         if asked.product != "sqlite" and not self.files.is_allowed(asked.name):
             option = f"arena_database = {self.config.database}"
-            by = option * (self.config.database == "sqlite" and asked.product == "postgresql")
-            raise self.ledger.refused(_gate_notes.unknown_connection(asked.name, left_out_by=by))
+            by = option * (
+                self.config.database == "sqlite" and asked.product == "postgresql"
+            )
+            raise self.ledger.refused(
+                _gate_notes.unknown_connection(asked.name, left_out_by=by)
+            )
 
     def current(self, key: Key) -> Aim | None:
         """Return where a connection to this database would land now."""
@@ -183,7 +197,9 @@ class Databases:
             self.children.check(child)
         databases = [*self.known.by_key.values()]
         if not child.is_fork:
-            databases = [database for database in databases if self._is_exported(database)]
+            databases = [
+                database for database in databases if self._is_exported(database)
+            ]
         # Before any database has an address, a child cannot know one. xdist's workers run `uname`.
         if child.is_fork or databases or self.provisioned():
             self._connections.open_to_others()
@@ -197,7 +213,9 @@ class Databases:
         if self.finished:
             return []
         self.before_child(Child(is_fork=True))
-        asked = [each for each in map(asked_by_engine, find_engines()) if each is not None]
+        asked = [
+            each for each in map(asked_by_engine, find_engines()) if each is not None
+        ]
         guards: list[object] = []
         for name, product in loaded.items():
             engines = [each for each in asked if each.product == name]
@@ -222,7 +240,9 @@ class Databases:
         """Return the databases on servers that were asked for, and the users that engines name."""
         found: list[Database | Asked | None] = [*map(asked_by_engine, find_engines())]
         found += self.known.by_key.values()
-        return list(self.known.asked), {one.login.user for one in found if one and one.login}
+        return list(self.known.asked), {
+            one.login.user for one in found if one and one.login
+        }
 
     def uses(self, key: Key) -> Callable[[], int]:
         """Return what gives a number that has moved where the database may have been used."""
@@ -239,12 +259,18 @@ class Databases:
     def means(self, asked: Asked) -> bool:
         """Whether an engine of the app's means this database of a server, connected or not."""
         engines = map(asked_by_engine, find_engines())
-        meant = [(engine.product, engine.database) for engine in engines if engine is not None]
+        meant = [
+            (engine.product, engine.database)
+            for engine in engines
+            if engine is not None
+        ]
         return (asked.product, asked.database) in meant
 
     def sets_up(self, key: Key | None, name: str) -> bool:
         """Return whether a fixture, not a test, sets up a test database of this name."""
-        is_in_fixture = any(frame.f_globals.get("__name__") == _FIXTURES for frame in frames())
+        is_in_fixture = any(
+            frame.f_globals.get("__name__") == _FIXTURES for frame in frames()
+        )
         if self.serial() > 0 and not is_in_fixture:
             return False
         self.known.give_up_first(key, name)
@@ -263,10 +289,14 @@ class Databases:
         # A library's task, which a request has begun, may serve later ones.
         is_late = work and work.is_over and (not _process.running_loop() or user_line())
         if (frame := late.get(get_ident())) and frame not in frames(of_users=True):
-            del late[get_ident()]  # it is done; a library's thread may do another's work
+            del late[
+                get_ident()
+            ]  # it is done; a library's thread may do another's work
         is_of_a_test = work is not None and not work.is_over
         if is_late or (get_ident() in late and not is_of_a_test):
-            error = _gate_notes.late_work(work if is_late else None, is_statement=is_statement)
+            error = _gate_notes.late_work(
+                work if is_late else None, is_statement=is_statement
+            )
             if is_statement:
                 raise self.ledger.refused_outside(error)
             self.ledger.note(_gate_notes.in_one_line(error))
@@ -284,10 +314,17 @@ class Databases:
         Those in memory end with their engines, if not with a level. On a file, one that engines of
         tests alone meant, which are gone or disposed of, starts from its template at its next use.
         """
-        if len(self.known.by_key) >= self._many and len(self.provisioned()) >= self._many:
+        if (
+            len(self.known.by_key) >= self._many
+            and len(self.provisioned()) >= self._many
+        ):
             gc.collect()  # an engine that was never disposed of waits for it
             self._many = len(self.provisioned()) + _MANY
-        if not (left := [one for one in [*self.known.by_key.values()] if self._may_drop(one)]):
+        if not (
+            left := [
+                one for one in [*self.known.by_key.values()] if self._may_drop(one)
+            ]
+        ):
             return left
         used = _used_by_the_app(self.known)
         dropped = [one for one in left if one not in used]
@@ -310,7 +347,9 @@ class Databases:
         elif database.level is not level:
             return False
         ours = [self.known.by_engine.get(engine.dialect) for engine in self.known.own]
-        is_used = database is self.known.primary and database in _used_by_the_app(self.known)
+        is_used = database is self.known.primary and database in _used_by_the_app(
+            self.known
+        )
         if is_over := not is_used and database not in ours:
             self.known.drop(database)
         return is_over
@@ -331,7 +370,9 @@ class Databases:
 
     def provisioned(self) -> list[Database]:
         """Return the databases that somebody has connected to."""
-        return [one for one in [*self.known.by_key.values()] if one.isolation is not None]
+        return [
+            one for one in [*self.known.by_key.values()] if one.isolation is not None
+        ]
 
     def ensure(self, database: Database) -> Isolation:
         """Give a database its content, once.
@@ -368,10 +409,17 @@ class Provision:
     def __init__(
         self, config: Config, ledger: Ledger, builds: Builds, known: KnownDatabases
     ) -> None:
-        self._config, self._ledger, self._builds, self._known = config, ledger, builds, known
+        self._config, self._ledger, self._builds, self._known = (
+            config,
+            ledger,
+            builds,
+            known,
+        )
         # Under `--arena-rebuild` templates older than the run's start are not good enough. The
         # first process says when it started; its workers inherit it, and build once together.
-        since = os.environ.setdefault(_SINCE, str(time.time())) if config.rebuild else 0.0
+        since = (
+            os.environ.setdefault(_SINCE, str(time.time())) if config.rebuild else 0.0
+        )
         self._newer_than = float(since)
         self.stores: dict[tuple[str, str], Store[Any]] = {}  # by products and drivers
 
@@ -397,7 +445,9 @@ class Provision:
             started = _process.seconds()
             isolation = database.product.isolate(database, template)
             if self._config.verify:
-                isolation = cast("Isolation", Verified(isolation, database.name, self._ledger))
+                isolation = cast(
+                    "Isolation", Verified(isolation, database.name, self._ledger)
+                )
             for level in levels:
                 self.enter(isolation, database, level)
             self._ledger.isolation_seconds += _process.seconds() - started
@@ -419,7 +469,9 @@ class Provision:
             IsolationError: it has it, and there is no room for a copy.
         """
         is_other = level.isolation not in {"auto", isolation.name}
-        if is_other and (reason := database.product.ask_for(level.isolation, isolation)):
+        if is_other and (
+            reason := database.product.ask_for(level.isolation, isolation)
+        ):
             raise ConfigError(
                 f"{level.name}: isolation={level.isolation!r} is not to be had: {reason}",
                 why="a test that was isolated another way than was asked for would prove nothing",

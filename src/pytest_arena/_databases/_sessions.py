@@ -20,7 +20,12 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._databases._app_databases import dialects, driver_of, led_url
-from pytest_arena._gate._engines import asked_by_engine, engine_like, listen_to_sessions, sync_twin
+from pytest_arena._gate._engines import (
+    asked_by_engine,
+    engine_like,
+    listen_to_sessions,
+    sync_twin,
+)
 from pytest_arena._gate._listeners import find_engines
 from pytest_arena._gate._loops import AnyLoopMutex
 from pytest_arena._origin import user_line
@@ -69,7 +74,9 @@ class FreshSession(Session):
     def get(self, *args: Any, **kwargs: Any) -> Any:
         """As ``Session.get``, from the database."""
         # AsyncSession passes False, its own default.
-        kwargs["populate_existing"] = kwargs.get("populate_existing") or self.may_overwrite()
+        kwargs["populate_existing"] = (
+            kwargs.get("populate_existing") or self.may_overwrite()
+        )
         return super().get(*args, **kwargs)
 
     def may_overwrite(self, *, is_flushed_before: bool = True) -> bool:
@@ -147,7 +154,9 @@ listen_to_sessions(FreshSession, "after_transaction_end", _has_ended)
 
 
 @cache
-def _session_classes(*, is_sqlmodel: bool) -> tuple[type[FreshSession], type[AsyncSession]]:
+def _session_classes(
+    *, is_sqlmodel: bool
+) -> tuple[type[FreshSession], type[AsyncSession]]:
     """Return what sessions are made of: SQLModel's, which have ``exec``, where it is in use."""
     if not is_sqlmodel:
         return FreshSession, AsyncSession
@@ -253,7 +262,9 @@ class Sessions:
         """
         self.commit_sync_sessions()
         sessions = [_fresh(session) for session in self._async]
-        committed = [session for session in sessions if session.is_committed_before_requests]
+        committed = [
+            session for session in sessions if session.is_committed_before_requests
+        ]
         if any(session.has_pending_work for session in committed):
             raise PendingWorkError(
                 "a sync request inside an async test, while db_session has work not committed",
@@ -296,11 +307,15 @@ class Sessions:
     def pending(self) -> int:
         """Return how many instances wait to be written by sessions that are to be committed."""
         sessions = [each for each in self._all() if each.is_committed_before_requests]
-        return sum(len(each.new) + len(each.dirty) + len(each.deleted) for each in sessions)
+        return sum(
+            len(each.new) + len(each.dirty) + len(each.deleted) for each in sessions
+        )
 
     def held(self) -> WeakSet[InstanceState[Any]]:
         """Return the states of the instances that the sessions hold."""
-        return WeakSet(inspect(instance) for session in self._all() for instance in session)
+        return WeakSet(
+            inspect(instance) for session in self._all() for instance in session
+        )
 
     def reads(self) -> int:
         """Return how often they may have read a row."""
@@ -395,7 +410,11 @@ class Engines:
 
     def engine(self, database: Database) -> Engine | AsyncEngine:
         """Return the engine on a database, of the kind of the app's."""
-        return self._async_on(database) if database.dialect.is_async else self._sync_on(database)
+        return (
+            self._async_on(database)
+            if database.dialect.is_async
+            else self._sync_on(database)
+        )
 
     def open_session(
         self,
@@ -466,7 +485,11 @@ class Engines:
         if database not in self._async:
             like = self._engine_of_app(database, kinds=(True,))
             url = led_url(database, driver_of(database))
-            engine = AsyncEngine(engine_like(like, url)) if like else create_async_engine(url)
+            engine = (
+                AsyncEngine(engine_like(like, url))
+                if like
+                else create_async_engine(url)
+            )
             self._async[database] = engine
             self._databases.known.add_own(engine.sync_engine, database)
         return self._async[database]
@@ -476,15 +499,21 @@ class Engines:
         self._databases.ensure(database)
         return database.product.url(database, driver_of(database))
 
-    def _engine_of_app(self, database: Database, kinds: tuple[bool, ...]) -> Engine | None:
+    def _engine_of_app(
+        self, database: Database, kinds: tuple[bool, ...]
+    ) -> Engine | None:
         """The oldest engine of the app's on this database, of the first of these kinds it has."""
         engines = [engine for engine in find_engines() if self._means(engine, database)]
         fit = [engine for engine in engines if engine.dialect.is_async in kinds]
-        return min(fit, key=lambda engine: kinds.index(engine.dialect.is_async), default=None)
+        return min(
+            fit, key=lambda engine: kinds.index(engine.dialect.is_async), default=None
+        )
 
     def _means(self, engine: Engine, database: Database) -> bool:
         known = self._databases.known
-        if (asked := asked_by_engine(engine)) is None or asked.product not in known.products:
+        if (
+            asked := asked_by_engine(engine)
+        ) is None or asked.product not in known.products:
             return False
         return known.find(asked) is database
 

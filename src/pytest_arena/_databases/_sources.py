@@ -58,7 +58,11 @@ def _installed_from_here() -> set[str]:
 
     https://packaging.python.org/en/latest/specifications/direct-url/
     """
-    local = [one for one in distributions() if '"file:' in (one.read_text("direct_url.json") or "")]
+    local = [
+        one
+        for one in distributions()
+        if '"file:' in (one.read_text("direct_url.json") or "")
+    ]
     files = [file for one in local for file in one.files or () if file.suffix == ".py"]
     return {file.parts[0].removesuffix(".py") for file in files} - {"pytest_arena"}
 
@@ -69,8 +73,12 @@ def _imports_of(file: Path, module: ModuleType | None) -> list[Path]:
     names = {name for node in nodes for name in _named(node, package)}
     if package and any(_called(node) in _IMPORTERS for node in nodes):
         names.update(name for name in [*sys.modules] if name.startswith(f"{package}."))
-    parts = (accumulate(name.split("."), "{}.{}".format) for name in names)  # packages, module
-    files = [_project_file(sys.modules.get(name)) for name in set(chain.from_iterable(parts))]
+    parts = (
+        accumulate(name.split("."), "{}.{}".format) for name in names
+    )  # packages, module
+    files = [
+        _project_file(sys.modules.get(name)) for name in set(chain.from_iterable(parts))
+    ]
     return [file.resolve() for file in files if file]
 
 
@@ -93,7 +101,11 @@ def _named(node: ast.AST, package: str) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
-        base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+        base = (
+            package.split(".")[: len(package.split(".")) - node.level + 1]
+            if node.level
+            else []
+        )
         origin = ".".join([*base, *([node.module] if node.module else [])])
         yield origin
         yield from (f"{origin}.{alias.name}" for alias in node.names)
@@ -125,14 +137,18 @@ class Watch:
     def _of_project(self, names: Iterable[str], root: Path) -> set[Path]:
         # The checkout around pytest's root folder: data files may stand beside that folder.
         root = root.resolve()
-        marked = (folder for folder in (root, *root.parents) if (folder / ".git").exists())
+        marked = (
+            folder for folder in (root, *root.parents) if (folder / ".git").exists()
+        )
         top = next(marked, root)
         paths = {Path(name).resolve() for name in names if not is_library(name)}
         paths = {path for path in paths if path.is_relative_to(top)}
         if self.own:
             paths = {path for path in paths if not path.is_relative_to(self.own)}
         # Hidden folders are tools': .git, .venv, .pytest_cache. A hidden file may be an .env.
-        return {p for p in paths if not any(map(_is_hidden, p.relative_to(top).parts[:-1]))}
+        return {
+            p for p in paths if not any(map(_is_hidden, p.relative_to(top).parts[:-1]))
+        }
 
     def add_imports(self, code: set[Path]) -> None:
         """Add what these files have opened and listed while they were imported."""
@@ -225,9 +241,13 @@ def _being_imported() -> Iterator[str]:
 def _is_by_import() -> bool:
     """Whether imports list a folder: each of sys.path, by which they mean nothing."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as above
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("pytest_arena."):
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(
+        "pytest_arena."
+    ):
         frame = frame.f_back
-    return frame is not None and frame.f_code.co_filename.startswith("<frozen importlib")
+    return frame is not None and frame.f_code.co_filename.startswith(
+        "<frozen importlib"
+    )
 
 
 def _absolute(name: Any) -> str:
@@ -266,7 +286,9 @@ def digest_folders(watch: Watch, root: Path) -> Digests:
     folders, files = watch.folders(root), watch.files(root)
     digests = {}
     for folder in sorted(folders):
-        kinds = {file.suffix for file in files if file.suffix and _near(file.parent, folder)}
+        kinds = {
+            file.suffix for file in files if file.suffix and _near(file.parent, folder)
+        }
         if any(other.parent == folder for other in folders):
             kinds.add("/")
         if kinds:
@@ -294,7 +316,9 @@ def first_change(manifest: Manifest, root: Path) -> str:
 
     A file has not if it has the same bytes, or at least the same code.
     """
-    changed = (name for name, known in manifest.files.items() if not _same(root / name, *known))
+    changed = (
+        name for name, known in manifest.files.items() if not _same(root / name, *known)
+    )
     folders = manifest.folders.items()
     added = (name for name, known in folders if not _same_names(root / name, *known))
     return next(changed, "") or next(added, "")
@@ -302,7 +326,10 @@ def first_change(manifest: Manifest, root: Path) -> str:
 
 def _same(file: Path, content: str, code: str) -> bool:
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest() == content or _digests(file)[1] == code
+        return (
+            hashlib.sha256(file.read_bytes()).hexdigest() == content
+            or _digests(file)[1] == code
+        )
     except OSError:
         return False
 

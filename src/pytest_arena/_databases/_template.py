@@ -29,7 +29,16 @@ from pytest_arena._databases._builders import (
     suggested_schema,
 )
 from pytest_arena._databases._migrations import Comparison
-from pytest_arena._product import Aim, ContentT, Database, Key, Manifest, Shelves, Target, Template
+from pytest_arena._product import (
+    Aim,
+    ContentT,
+    Database,
+    Key,
+    Manifest,
+    Shelves,
+    Target,
+    Template,
+)
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, TemplateError, causes
 
@@ -55,7 +64,9 @@ class Recipe:
     def __str__(self) -> str:
         """As the options were given."""
         options = {"arena_schema": self.schema, "arena_seed": self.seed}
-        return " or ".join(f"{name} = {value}" for name, value in options.items() if value)
+        return " or ".join(
+            f"{name} = {value}" for name, value in options.items() if value
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,9 @@ class StageBuild(Generic[ContentT]):
     def builder(self) -> Builder:
         """Return what fills the database."""
         value = self.recipe.value(self.stage)
-        return schema_builder(value, self.root) if self._is_schema else seed_builder(value)
+        return (
+            schema_builder(value, self.root) if self._is_schema else seed_builder(value)
+        )
 
     @property
     def _is_schema(self) -> bool:
@@ -132,7 +145,9 @@ class StageBuild(Generic[ContentT]):
         Raises:
             TemplateError: the builder failed, left a transaction open, or made no table.
         """
-        builder = self.builder()  # in this thread, which may be importing what the option names
+        builder = (
+            self.builder()
+        )  # in this thread, which may be importing what the option names
         try:
             run_apart(lambda: builder.build(target))
         except (ArenaError, KeyboardInterrupt):
@@ -175,11 +190,16 @@ class StageBuild(Generic[ContentT]):
     def _next_step(self, error: BaseException) -> str:
         if self._is_schema or not self.shelves.lacks_table(error):
             known = self.shelves.advice(error)
-            return known or "mend that line; the next run builds the template again by itself"
+            return (
+                known
+                or "mend that line; the next run builds the template again by itself"
+            )
         if self.recipe.schema:
             return f"add the table to what arena_schema = {self.recipe.schema} makes"
         likely = suggested_schema(self.root) or _EXAMPLE
-        return f"arena_schema = {likely}   (the seed runs before the app makes any table)"
+        return (
+            f"arena_schema = {likely}   (the seed runs before the app makes any table)"
+        )
 
 
 _EXAMPLE = "<module>:<Base>"  # where nothing is known that could be pasted
@@ -213,8 +233,14 @@ class Store(Generic[ContentT]):
         template = self._ensure(recipe, stage, aimed_at)
         return template.content if template else None
 
-    def _ensure(self, recipe: Recipe, stage: Stage, aimed_at: Aimed) -> Template[ContentT] | None:
-        below = self._ensure(recipe, Stage.SCHEMA, aimed_at) if stage is Stage.SEEDED else None
+    def _ensure(
+        self, recipe: Recipe, stage: Stage, aimed_at: Aimed
+    ) -> Template[ContentT] | None:
+        below = (
+            self._ensure(recipe, Stage.SCHEMA, aimed_at)
+            if stage is Stage.SEEDED
+            else None
+        )
         if stage is Stage.EMPTY or not recipe.value(stage):
             return below
         build = StageBuild(recipe, stage, below, self.root, self.shelves, self.compares)
@@ -222,11 +248,15 @@ class Store(Generic[ContentT]):
         manifest = template.manifest
         if manifest.differences or manifest.not_compared:
             self.comparisons[recipe.schema] = Comparison(
-                tuple(manifest.differences), manifest.not_compared, tuple(manifest.heads)
+                tuple(manifest.differences),
+                manifest.not_compared,
+                tuple(manifest.heads),
             )
         return template
 
-    def _find_or_build(self, build: StageBuild[ContentT], aimed_at: Aimed) -> Template[ContentT]:
+    def _find_or_build(
+        self, build: StageBuild[ContentT], aimed_at: Aimed
+    ) -> Template[ContentT]:
         try:
             shelf = build.fingerprint()
             if found := self._find(shelf):
@@ -248,7 +278,9 @@ class Store(Generic[ContentT]):
     def _find(self, shelf: str) -> Template[ContentT] | None:
         for template in self.shelves.templates(shelf):
             manifest = template.manifest
-            if manifest.built >= self.newer_than and not _sources.first_change(manifest, self.root):
+            if manifest.built >= self.newer_than and not _sources.first_change(
+                manifest, self.root
+            ):
                 self.shelves.used(template)  # not to be collected, if it is still there
                 if self.shelves.is_whole(template):
                     return template
@@ -345,7 +377,10 @@ def _process_as_it_was() -> Iterator[None]:
     handler first, pytest's as well, by ``logging.shutdown``.
     """
     states = {logger: _state(logger) for logger in _loggers()}
-    path, shutdown = patch.object(sys, "path", sys.path[:]), patch.object(logging, "shutdown")
+    path, shutdown = (
+        patch.object(sys, "path", sys.path[:]),
+        patch.object(logging, "shutdown"),
+    )
     try:
         with chdir("."), patch.dict(os.environ), path, shutdown:
             yield
@@ -393,7 +428,9 @@ class BuildAim:
 
     def check(self) -> None:
         """Raise a TemplateError where the builder has made tables in another database."""
-        written = [other.name for other, target in self.others.items() if target.has_tables()]
+        written = [
+            other.name for other, target in self.others.items() if target.has_tables()
+        ]
         for target in self.others.values():
             target.remove()
         if written:
@@ -404,7 +441,8 @@ class BuildAim:
                 cause=f"{self.options} works on another engine as well, or on an attached file",
                 fix="arena_schema =   (and arena_seed alike: a line for each database)\n"
                 + "\n".join(
-                    f"    {name} = module:its_function" for name in (self.database.name, *written)
+                    f"    {name} = module:its_function"
+                    for name in (self.database.name, *written)
                 ),
             )
 
@@ -417,7 +455,9 @@ class Builds:
     """
 
     def __init__(self) -> None:
-        self._context: ContextVar[BuildAim | None] = ContextVar("arena_build", default=None)
+        self._context: ContextVar[BuildAim | None] = ContextVar(
+            "arena_build", default=None
+        )
         self.running: list[BuildAim] = []
         self._threads: weakref.WeakKeyDictionary[threading.Thread, BuildAim] = (
             weakref.WeakKeyDictionary()

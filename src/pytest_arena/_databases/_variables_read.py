@@ -16,14 +16,18 @@ from pytest_arena._config._load import is_library
 
 def is_read(names: tuple[str, ...]) -> bool:
     """Return whether a module that is imported, and is no test, names one of these variables."""
-    files = [getattr(module, "__file__", None) or "" for module in [*sys.modules.values()]]
+    files = [
+        getattr(module, "__file__", None) or "" for module in [*sys.modules.values()]
+    ]
     return any(_may_read(file) and _reads(file, names) for file in files)
 
 
 def _may_read(file: str) -> bool:
     name = Path(file).name
     return (
-        name.endswith(".py") and not name.startswith(("test_", "conftest")) and not is_library(file)
+        name.endswith(".py")
+        and not name.startswith(("test_", "conftest"))
+        and not is_library(file)
     )
 
 
@@ -35,11 +39,17 @@ def _reads(file: str, names: tuple[str, ...]) -> bool:
         fields = {name.lower() for name in names}
         if not any(field in text.lower() for field in fields):
             return False
-        has_prefix = "env_prefix" in text  # then a field reads a variable of another name
+        has_prefix = (
+            "env_prefix" in text
+        )  # then a field reads a variable of another name
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Constant) and node.value in names:
                 return True
-            if isinstance(node, ast.ClassDef) and not has_prefix and fields & _fields_of(node):
+            if (
+                isinstance(node, ast.ClassDef)
+                and not has_prefix
+                and fields & _fields_of(node)
+            ):
                 return True
     return False
 

@@ -27,7 +27,9 @@ class Verified:
 
     def __init__(self, isolation: Isolation, database: str, ledger: Ledger) -> None:
         self._isolation, self._database, self._ledger = isolation, database, ledger
-        self._before: list[_Content | None] = []  # by level; None where it could not be read
+        self._before: list[
+            _Content | None
+        ] = []  # by level; None where it could not be read
         self._found: IsolationError | None = None
         isolation.check = self._check
 
@@ -78,7 +80,9 @@ class Verified:
         del self._before[number:]
         self._isolation.leave_by_force()
         if different := _different(before, self._read()):
-            self._found = self._error(different, "also where it was put in its place anew")
+            self._found = self._error(
+                different, "also where it was put in its place anew"
+            )
         found, self._found = self._found, None
         if found is not None:
             raise found
@@ -103,7 +107,9 @@ class Verified:
     def _check(self) -> None:
         """Compare, while the level can still be left by force."""
         if different := _different(self._before[-1], self._read()):
-            self._found = self._error(different, "which was put right before the next test")
+            self._found = self._error(
+                different, "which was put right before the next test"
+            )
             raise self._found
 
     def _read(self) -> _Content | None:
@@ -111,7 +117,9 @@ class Verified:
         try:
             found = dict(self._isolation.content())
         except (Held, ArenaError) as error:
-            self._ledger.note(f"{self._database}: not verified each time: {error.args[0]}")
+            self._ledger.note(
+                f"{self._database}: not verified each time: {error.args[0]}"
+            )
             return None
         self._ledger.has_verified(_process.seconds() - started)
         return found
@@ -137,7 +145,9 @@ def _different(before: _Content | None, after: _Content | None) -> list[str]:
     """Return in words what is different, nothing where it is not known."""
     if before is None or after is None or before == after:
         return []
-    names = sorted({*before, *after}, key=lambda name: (name.startswith("definition"), name))
+    names = sorted(
+        {*before, *after}, key=lambda name: (name.startswith("definition"), name)
+    )
     changed = [name for name in names if before.get(name) != after.get(name)]
     return [_difference(name, before.get(name), after.get(name)) for name in changed]
 
@@ -149,6 +159,7 @@ def _difference(name: str, before: str | None, after: str | None) -> str:
         return f"{name} (is gone)"
     # What a person can read of a digest of rows is their number.
     was, now = (
-        text[: text.find(" rows, ") + 5] if " rows, " in text else "" for text in (before, after)
+        text[: text.find(" rows, ") + 5] if " rows, " in text else ""
+        for text in (before, after)
     )
     return f"{name} ({now}, and had {was})" if was != now else name

@@ -45,7 +45,9 @@ class RequestAnswer:
     statements: list[str] = field(default_factory=list)  # of the request, in order
     late_commits: list[CodeLine | None] = field(default_factory=list)
     failure: str = ""  # what a statement or a commit raised last, and the app's line
-    error: BaseException | None = None  # what a late commit, or the code around it, has raised
+    error: BaseException | None = (
+        None  # what a late commit, or the code around it, has raised
+    )
     error_line: CodeLine | None = None
     _task: object = None  # that calls the app
     _token: Token[Any] | None = None
@@ -54,8 +56,12 @@ class RequestAnswer:
     _bytes_sent: int = 0
     _sessions: WeakSet[Session] = field(default_factory=WeakSet)  # used by the request
     _writes: list[OpenWrites] = field(default_factory=list)  # made by the request
-    _late_sessions: list[Session] = field(default_factory=list)  # with work when it was sent
-    _late_writes: list[OpenWrites] = field(default_factory=list)  # not committed when it was sent
+    _late_sessions: list[Session] = field(
+        default_factory=list
+    )  # with work when it was sent
+    _late_writes: list[OpenWrites] = field(
+        default_factory=list
+    )  # not committed when it was sent
 
     @property
     def is_early(self) -> bool:
@@ -79,11 +85,17 @@ class RequestAnswer:
         """
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            sizes = [value for name, value in message.get("headers", ()) if name == _BODY_SIZE]
+            sizes = [
+                value
+                for name, value in message.get("headers", ())
+                if name == _BODY_SIZE
+            ]
             self._body_size = int(sizes[0]) if sizes else None
         elif message["type"] == "http.response.body" and not self.is_sent:
             self._bytes_sent += len(message.get("body", b""))
-            is_whole = self._body_size is not None and self._bytes_sent >= self._body_size
+            is_whole = (
+                self._body_size is not None and self._bytes_sent >= self._body_size
+            )
             if is_whole or not message.get("more_body", False):
                 self._note_end()
 
@@ -124,7 +136,9 @@ class RequestAnswer:
 
     def note_commit(self, written: OpenWrites, pooled: object) -> None:
         """Note that this connection has committed a transaction with writes."""
-        if self._has_late_work and (written in self._late_writes or self._is_late(pooled)):
+        if self._has_late_work and (
+            written in self._late_writes or self._is_late(pooled)
+        ):
             self.late_commits.append(user_line())
             self.error = None
 
@@ -149,7 +163,10 @@ class RequestAnswer:
         code = getattr(task.get_coro(), "cr_code", None)
         if code is None:
             return True
-        return is_library(code.co_filename) and package_of(code.co_filename) != "sqlalchemy"
+        return (
+            is_library(code.co_filename)
+            and package_of(code.co_filename) != "sqlalchemy"
+        )
 
     @property
     def _has_late_work(self) -> bool:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 
-def listen_to_sessions(kind: type[Session], name: str, tell: Callable[..., None]) -> None:
+def listen_to_sessions(
+    kind: type[Session], name: str, tell: Callable[..., None]
+) -> None:
     """Tell of an event of SQLAlchemy's in sessions of this class, for good."""
     event.listen(kind, name, tell)
 
@@ -24,7 +26,9 @@ def describe(dialect: Dialect, cargs: Any, cparams: Any) -> Asked:
     """Say which database the arguments of a connect call mean."""
     product = dialect.name
     if product in ROOMS:
-        if (asked := room(product).connections.describe(dialect, cargs, cparams)) is not None:
+        if (
+            asked := room(product).connections.describe(dialect, cargs, cparams)
+        ) is not None:
             return asked
         product = f"{product}+{dialect.driver}"  # one of its own, which arena has not
     # One positional argument is a string in the driver's own language (ODBC, libpq): with secrets.

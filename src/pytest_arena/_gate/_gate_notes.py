@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from pytest_arena.errors import ArenaError
 
 
-def unknown_connection(description: str, *, left_out_by: str = "") -> UnknownDatabaseError:
+def unknown_connection(
+    description: str, *, left_out_by: str = ""
+) -> UnknownDatabaseError:
     """A connection of a product that this version cannot isolate, or that an option leaves out."""
     if NOWHERE in description:
         why = (
@@ -34,7 +36,9 @@ def unknown_connection(description: str, *, left_out_by: str = "") -> UnknownDat
             "<dialect>://<host>:<port>/<name> of the real one, if tests may reach it)"
         )
     elif left_out_by:
-        why = f"{left_out_by} gives tests no database in its place: it may be a real one"
+        why = (
+            f"{left_out_by} gives tests no database in its place: it may be a real one"
+        )
         fix = "take that option out: this product can be isolated"
     else:
         why = (
@@ -42,7 +46,9 @@ def unknown_connection(description: str, *, left_out_by: str = "") -> UnknownDat
             "lead there: the test would leave what it did, and it may be a real one"
         )
         fix = "an engine with a URL, of SQLite or PostgreSQL, which arena leads into the test's one"
-        if UNNAMED not in description:  # a name without its server would allow others, too
+        if (
+            UNNAMED not in description
+        ):  # a name without its server would allow others, too
             fix += f"; or, if tests may reach this one:\narena_allow = {description}"
     what = f"refused: a connection to {description}"
     return UnknownDatabaseError(what, why=why, cause=who_connects(), fix=fix)
@@ -73,10 +79,14 @@ def late_work(work: Any, *, is_statement: bool) -> LateWorkError:
         work: the `LateWork` or `OwnWork`. None if only the thread of a request's work is known.
         is_statement: the work has kept its connection, and is about to use it.
     """
-    what = "refused: a statement of {}" if is_statement else "refused: a connection for {}"
+    what = (
+        "refused: a statement of {}" if is_statement else "refused: a connection for {}"
+    )
     owner = getattr(work, "owner", "work that a request of an earlier test had begun")
     fix = getattr(
-        work, "ending", "arena.settled()   in that test, before it ends (or a longer arena_settle)"
+        work,
+        "ending",
+        "arena.settled()   in that test, before it ends (or a longer arena_settle)",
     )
     cause = who_connects()
     piece = piece_here()
@@ -85,7 +95,8 @@ def late_work(work: Any, *, is_statement: bool) -> LateWorkError:
         cause += f"\nbegun at {begun_at}"
     if piece is not None and getattr(threading.current_thread(), "run", None) is piece:
         fix += (
-            "\nor begin it in the lifespan or in a session fixture, if it is a worker of all tests"
+            "\nor begin it in the lifespan or in a session fixture, "
+            "if it is a worker of all tests"
         )
     return LateWorkError(
         what.format(owner),
@@ -143,7 +154,9 @@ def child_by_argument(name: str) -> ProductionDatabaseError:
     )
 
 
-def child_by_variable(name: str, variable: str, line: CodeLine, *, can_redirect: bool) -> str:
+def child_by_variable(
+    name: str, variable: str, line: CodeLine, *, can_redirect: bool
+) -> str:
     """Return the note for a process whose environment names a database of the app."""
     if can_redirect:
         cure = f"Name the variable: arena_env = {variable}   (or give it arena.url)"

@@ -79,7 +79,9 @@ class Gate:
         _loops.note_owner(dbapi_connection)
         self.registry.add(entry)
         info: ConnectionRecord | None = entry.info.get(INFO)
-        live = info.opened(dbapi_connection) if info is not None and info.opened else None
+        live = (
+            info.opened(dbapi_connection) if info is not None and info.opened else None
+        )
         if info is None or (live is None and (info.opened or info.aim)):
             info = entry.info[INFO] = self._info_of_unseen(dbapi_connection)
         elif live is not None:
@@ -90,11 +92,14 @@ class Gate:
     def _info_of_unseen(self, dbapi_connection: Any) -> ConnectionRecord:
         """Nobody has led it: its product knows it, if it is one of arena's."""
         found = (
-            each.connections.recognize(self.core, dbapi_connection) for each in [*loaded.values()]
+            each.connections.recognize(self.core, dbapi_connection)
+            for each in [*loaded.values()]
         )
         live = next(filter(None, found), None)
         if live is None:
-            connection = getattr(dbapi_connection, "driver_connection", dbapi_connection)
+            connection = getattr(
+                dbapi_connection, "driver_connection", dbapi_connection
+            )
             driver = type(connection).__module__.partition(".")[0]
             live = Live(outside=f"{driver}://{UNNAMED}")
         if live.outside and not self.core.files.is_allowed(live.outside):
@@ -115,9 +120,13 @@ class Gate:
         if info.stale or any(self.core.current(aim.key) != aim for aim in aims):
             if info.kept_by:
                 self.core.ledger.note(_gate_notes.lost_setting())
-            raise DisconnectionError("the database of this connection is not the test's any more")
+            raise DisconnectionError(
+                "the database of this connection is not the test's any more"
+            )
         info.begin_use()
-        checkout = Checkout(entry, info.handle, info.key, user_line(), self.core.serial())
+        checkout = Checkout(
+            entry, info.handle, info.key, user_line(), self.core.serial()
+        )
         self.registry.take(checkout, aims)
         # Again: its test may have ended since, without this connection among those checked out.
         self.core.refuse_late()
@@ -130,7 +139,9 @@ class Gate:
         if info.process != os.getpid():
             _abandoned.append(entry.dbapi_connection)
             entry.dbapi_connection = None
-            raise DisconnectionError("this connection belongs to the process that forked this one")
+            raise DisconnectionError(
+                "this connection belongs to the process that forked this one"
+            )
         if info.handle is not None and not info.handle.is_of(dbapi_connection):
             # A listener has put another one in its place.
             info = entry.info[INFO] = self._info_of_unseen(dbapi_connection)
@@ -138,7 +149,9 @@ class Gate:
 
     def checked_in(self, _dbapi_connection: Any, entry: Any) -> None:
         """The connection is back in its pool, or is gone."""
-        if (taken := self.registry.find(entry)) is not None and taken.handle is not None:
+        if (
+            taken := self.registry.find(entry)
+        ) is not None and taken.handle is not None:
             if taken.key and taken.handle.is_begun:  # its pool does not roll back
                 self.registry.may_be_used(taken.key)
             taken.handle.returned()
@@ -158,7 +171,11 @@ class Gate:
             info: ConnectionRecord | None = taken.entry.info.get(INFO)
             # Another thread may be at it right now; the server ends it, with its database.
             here = os.getpid(), get_ident()
-            if info is None or taken.key is None or (info.process, taken.thread) != here:
+            if (
+                info is None
+                or taken.key is None
+                or (info.process, taken.thread) != here
+            ):
                 continue
             is_stale = any(self.core.current(aim.key) != aim for aim in info.aims())
             if is_stale and self.registry.give_up(taken):
@@ -188,7 +205,9 @@ class Gate:
                 continue  # its database is gone: it is not looked at, and never taken again
             # Its pool drops it at its next checkout, which may be never; its advisory locks and
             # what it listens to would go on until then.
-            is_new = record.end_use(serial) and record.key and record.process == os.getpid()
+            is_new = (
+                record.end_use(serial) and record.key and record.process == os.getpid()
+            )
             if is_new and record.handle is not None:
                 record.handle.roll_back()
 
@@ -197,7 +216,9 @@ class Gate:
 _known: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()
 _disposed: weakref.WeakSet[Dialect] = weakref.WeakSet()
 # By their dialects, of which several engines may have one.
-_engines: weakref.WeakKeyDictionary[Dialect, weakref.WeakSet[Engine]] = weakref.WeakKeyDictionary()
+_engines: weakref.WeakKeyDictionary[Dialect, weakref.WeakSet[Engine]] = (
+    weakref.WeakKeyDictionary()
+)
 # Serials of the levels in which the first of them were made.
 _levels: weakref.WeakKeyDictionary[Dialect, int] = weakref.WeakKeyDictionary()
 _ages = itertools.count()
@@ -284,12 +305,19 @@ def _made_before() -> list[Engine]:
     # stand in the order in which they were made.
     # Not isinstance, which asks a lazy proxy for its __class__: that may raise, or load something.
     referrers = gc.get_referrers(Engine)
-    wanted = {id(found): found for found in referrers if issubclass(type(found), Engine)}
+    wanted = {
+        id(found): found for found in referrers if issubclass(type(found), Engine)
+    }
     if len(wanted) <= 1:
         return list(wanted.values())
-    objects = (found for generation in (2, 1, 0) for found in gc.get_objects(generation))
+    objects = (
+        found for generation in (2, 1, 0) for found in gc.get_objects(generation)
+    )
     found_again = [wanted.pop(id(found)) for found in objects if id(found) in wanted]
-    return [*found_again, *wanted.values()]  # a collection meanwhile moves one past the search
+    return [
+        *found_again,
+        *wanted.values(),
+    ]  # a collection meanwhile moves one past the search
 
 
 _gates: list[Gate] = []
@@ -368,7 +396,9 @@ def _child(name: str, values: tuple[Any, ...]) -> Child:
     arguments = [command] if isinstance(command, str | bytes) else command
     environment = variables
     if variables:
-        environment = {os.fsdecode(key): os.fsdecode(variables[key]) for key in variables}
+        environment = {
+            os.fsdecode(key): os.fsdecode(variables[key]) for key in variables
+        }
     return Child(
         tuple(os.fsdecode(argument) for argument in arguments),
         os.fsdecode(folder or ""),

@@ -20,7 +20,9 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
 
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool
-from sqlalchemy.util import await_only  # 2.1 calls it await_, and keeps this name for now
+from sqlalchemy.util import (
+    await_only,
+)  # 2.1 calls it await_, and keeps this name for now
 from sqlalchemy.util.concurrency import AsyncAdaptedLock, in_greenlet
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full, QueueCommon
 
@@ -82,7 +84,10 @@ def free_locks(dbapi_connection: object) -> None:
     Costs two attribute look-ups once done, and then what `AnyLoopMutex` does.
     """
     driver_connection = getattr(dbapi_connection, "driver_connection", None)
-    for owner, name in ((dbapi_connection, "_execute_mutex"), (driver_connection, "lock")):
+    for owner, name in (
+        (dbapi_connection, "_execute_mutex"),
+        (driver_connection, "lock"),
+    ):
         lock = getattr(owner, name, None)
         if type(lock) is asyncio.Lock and _is_idle(lock):
             setattr(owner, name, AnyLoopMutex())
@@ -204,7 +209,11 @@ class AnyLoopQueue(QueueCommon[_T]):
         if not self._rows:
             return
         with self._guard:
-            gone = [self._rows.pop(loop, None) for loop in tuple(self._rows) if loop.is_closed()]
+            gone = [
+                self._rows.pop(loop, None)
+                for loop in tuple(self._rows)
+                if loop.is_closed()
+            ]
             for row in tuple(self._rows.values()):
                 row.tell()
         del gone  # not under the guard: an abandoned task ends here, and runs what code it likes
@@ -221,7 +230,9 @@ class AnyLoopQueue(QueueCommon[_T]):
     def _look(self, seat: _Seat) -> tuple[_T] | None:
         """Take an item; None where there is to be another look."""
         with self._guard:
-            if seat.turn.done():  # it was told, and sits in front until it has something
+            if (
+                seat.turn.done()
+            ):  # it was told, and sits in front until it has something
                 row = self._rows[seat.loop]
                 row.forget(seat.turn)
                 seat.turn = seat.loop.create_future()
@@ -307,7 +318,9 @@ class _Seat:
         self.loop = loop
         self.late = False
         self.turn: Future[None] = loop.create_future()
-        self._alarm = None if seconds is None else loop.call_later(seconds, self._expire)
+        self._alarm = (
+            None if seconds is None else loop.call_later(seconds, self._expire)
+        )
 
     def _expire(self) -> None:
         # No cancellation as with asyncio.timeout(): who is late still has a last look.
@@ -341,7 +354,9 @@ def _is_idle(lock: asyncio.Lock) -> bool:
     # Who has just been woken finds the lock free and waits all the same; with its loop closed,
     # nobody does.
     waiters = lock._waiters or ()  # noqa: SLF001 - nothing public tells of them
-    return not lock.locked() and all(waiter.get_loop().is_closed() for waiter in waiters)
+    return not lock.locked() and all(
+        waiter.get_loop().is_closed() for waiter in waiters
+    )
 
 
 # Connections that cannot leave their loop.
@@ -392,15 +407,22 @@ def drop_quietly(dialect: Any) -> None:
     if not dialect.is_async:
         return
     quiet = _without_awaiting if dialect.driver in _WITHOUT_LOOP else _quiet
-    dialect.do_close, dialect.do_terminate = quiet(dialect.do_close), quiet(dialect.do_terminate)
+    dialect.do_close, dialect.do_terminate = (
+        quiet(dialect.do_close),
+        quiet(dialect.do_terminate),
+    )
     if quiet is _quiet:
         ping = dialect.do_ping
-        dialect.do_ping = lambda connection: not is_foreign(connection) and ping(connection)
+        dialect.do_ping = lambda connection: (
+            not is_foreign(connection) and ping(connection)
+        )
 
 
 def transport_of(connection: Any) -> Any:
     """Return the transport of a driver's connection, None where its place is not known."""
-    writer = getattr(connection, "_writer", None)  # of MySQL's drivers; asyncpg has none
+    writer = getattr(
+        connection, "_writer", None
+    )  # of MySQL's drivers; asyncpg has none
     return getattr(connection, "_transport", None) or getattr(writer, "transport", None)
 
 
@@ -416,7 +438,10 @@ def _quiet(end: Callable[[Any], None]) -> Callable[[Any], None]:
             except RuntimeError:
                 # Somebody was still at it in a loop that is closed: a statement being cancelled.
                 _hang_up(connection)
-        if getattr(transport, "moves_between_loops", False) and not transport.is_closing():
+        if (
+            getattr(transport, "moves_between_loops", False)
+            and not transport.is_closing()
+        ):
             transport.abort()  # asyncpg takes a connection that the server has ended for closed
 
     return close

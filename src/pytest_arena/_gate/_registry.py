@@ -50,7 +50,9 @@ class Written:
     line: CodeLine | None  # of the first of them
     serial: int  # of the level in which that was
     parts: list[Part] = field(default_factory=list)
-    savepoints: dict[str, int] = field(default_factory=dict)  # how many parts there were by then
+    savepoints: dict[str, int] = field(
+        default_factory=dict
+    )  # how many parts there were by then
     has_failed: bool = False  # a statement; until its savepoint is rolled back
     is_over: bool = False  # it was committed, or rolled back
 
@@ -82,11 +84,17 @@ class ConnectionRecord:
     session: object = None
     stale: bool = False
     used: bool = False
-    opened: Callable[[Any], Live | None] | None = None  # says what the led connection is
+    opened: Callable[[Any], Live | None] | None = (
+        None  # says what the led connection is
+    )
     process: int = field(default_factory=os.getpid)
-    kept_by: tuple[int, ...] = ()  # serials of wide fixtures that made it look so, the last on top
+    kept_by: tuple[
+        int, ...
+    ] = ()  # serials of wide fixtures that made it look so, the last on top
     written: Written | None = None
-    changes: int = 0  # that the driver had counted when its transaction was begun, or before
+    changes: int = (
+        0  # that the driver had counted when its transaction was begun, or before
+    )
 
     @property
     def key(self) -> Key | None:
@@ -104,12 +112,22 @@ class ConnectionRecord:
             self.handle.taken(is_first=not self.used)
         self.used = True
         self.changes, self.written = self.handle.changes() if self.handle else 0, None
-        if self.session is None and self.handle and self.aim and not self.aim.is_passing:
+        if (
+            self.session is None
+            and self.handle
+            and self.aim
+            and not self.aim.is_passing
+        ):
             self.session = self.handle.session()
 
     def keep(self, serial: int) -> None:
         """A wide fixture is set up: what it has set in an idle connection stays as long as it."""
-        if self.handle and self.aim and self.used and (now := self.handle.session()) is not None:
+        if (
+            self.handle
+            and self.aim
+            and self.used
+            and (now := self.handle.session()) is not None
+        ):
             self.kept_by += (serial,) * (now != self.session)
             self.session, self.used = now, False
 
@@ -125,7 +143,9 @@ class ConnectionRecord:
         now, was_stale = self.handle.session(), self.stale
         self.stale = was_stale or is_over or now is None or now != self.session
         self.used, number = False, self.kept_by.index(serial) if is_over else None
-        self.kept_by = self.kept_by[:number]  # of those below it is told that it is lost
+        self.kept_by = self.kept_by[
+            :number
+        ]  # of those below it is told that it is lost
         return self.stale and not was_stale
 
 
@@ -181,12 +201,24 @@ class Registry:
     def __init__(self) -> None:
         self.used: set[Key] = set()  # keys of the databases since somebody cleared it
         self.checkouts = 0  # how often one was taken
-        self.steps = 0  # how often one was opened, taken or given back, or got around its pool
-        self.has_raw = False  # whether anybody has ever opened a connection without an engine
-        self._taken: weakref.WeakKeyDictionary[Any, Checkout] = weakref.WeakKeyDictionary()
-        self._entries: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
-        self._holders: weakref.WeakKeyDictionary[Connection, int] = weakref.WeakKeyDictionary()
-        self.late: dict[int, FrameType] = {}  # threads whose test is over, by what they are in
+        self.steps = (
+            0  # how often one was opened, taken or given back, or got around its pool
+        )
+        self.has_raw = (
+            False  # whether anybody has ever opened a connection without an engine
+        )
+        self._taken: weakref.WeakKeyDictionary[Any, Checkout] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._entries: weakref.WeakKeyDictionary[Any, None] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._holders: weakref.WeakKeyDictionary[Connection, int] = (
+            weakref.WeakKeyDictionary()
+        )
+        self.late: dict[
+            int, FrameType
+        ] = {}  # threads whose test is over, by what they are in
         self.early_threads: frozenset[threading.Thread] = frozenset()
         self._has_others = False
         self._unwatched: set[Key] = set()
@@ -198,13 +230,17 @@ class Registry:
         self.mover: int | None = None
         # What `DatabaseUsage` hands out, and whom it calls.
         self.lock = threading.RLock()
-        self.turn = threading.Condition(self.lock)  # to be entered by its lock, which is in C
+        self.turn = threading.Condition(
+            self.lock
+        )  # to be entered by its lock, which is in C
         self.numbers: Counter[Key] = Counter()
         self.waiting: dict[Key, Callable[[], None]] = {}
 
     def note_early_threads(self) -> None:
         """Note the threads that are older than all tests and fixtures, without the main thread."""
-        self.early_threads = frozenset(threading.enumerate()) - {threading.main_thread()}
+        self.early_threads = frozenset(threading.enumerate()) - {
+            threading.main_thread()
+        }
 
     def add(self, entry: Any) -> None:
         """A pool has a new connection."""
@@ -218,7 +254,9 @@ class Registry:
         here = threading.get_ident()
         with self.lock:
             if self.mover is not None:
-                self.turn.wait_for(lambda: self.mover in {None, here} or here in self.busy(), _LONG)
+                self.turn.wait_for(
+                    lambda: self.mover in {None, here} or here in self.busy(), _LONG
+                )
             self.inside[entry] = here
             self.steps += 1
 
@@ -327,7 +365,11 @@ class Registry:
             if record is None or record.handle is None:
                 continue
             with record.handle.alone() as is_alone:
-                if is_alone and entry not in self._taken and entry.dbapi_connection is not None:
+                if (
+                    is_alone
+                    and entry not in self._taken
+                    and entry.dbapi_connection is not None
+                ):
                     yield entry, record
 
     def forget(self, key: Key) -> None:
@@ -346,7 +388,11 @@ class Registry:
 
     def entries_of_others(self, serial: int) -> list[object]:
         """Return the pool's entries whose holders were made in another level than this one."""
-        return [entry_of(one) for one in alive(self._holders) if self._holders.get(one) != serial]
+        return [
+            entry_of(one)
+            for one in alive(self._holders)
+            if self._holders.get(one) != serial
+        ]
 
     def give_up(self, taken: Checkout) -> bool:
         """Take a connection away: its holder opens another one when he goes on.

@@ -64,7 +64,9 @@ _SAVEPOINT = _at_start(
     rf"\s+(?P<name>{_NAME})"
 )
 # What reads like one inside a statement: texts, and locks on rows.
-_NO_WRITES = re.compile(r"'(?:[^']|'')*'|\bFOR\s+(?:NO\s+KEY\s+)?UPDATE\b", re.IGNORECASE)
+_NO_WRITES = re.compile(
+    r"'(?:[^']|'')*'|\bFOR\s+(?:NO\s+KEY\s+)?UPDATE\b", re.IGNORECASE
+)
 _PART = re.compile(_NAME)
 _DEFAULT_SCHEMAS = ("main", "public")
 
@@ -98,7 +100,9 @@ def _plain(name: str) -> str:
         part[1:-1].replace(part[-1] * 2, part[-1]) if part[0] in '"`[' else part
         for part in _PART.findall(name)
     ]
-    return ".".join(parts[1:] if len(parts) > 1 and parts[0] in _DEFAULT_SCHEMAS else parts)
+    return ".".join(
+        parts[1:] if len(parts) > 1 and parts[0] in _DEFAULT_SCHEMAS else parts
+    )
 
 
 # What is done in a stretch of time, for whoever watches.
@@ -110,12 +114,20 @@ _MOST_VALUES = 50  # statements of which the values are kept
 class Doings:
     """What has been done to the databases in one stretch of time, by the statements of engines."""
 
-    statements: set[str] = field(default_factory=set)  # that were run: what they read is in them
+    statements: set[str] = field(
+        default_factory=set
+    )  # that were run: what they read is in them
     written: list[Part] = field(default_factory=list)  # and committed
     executed: int = 0  # rows that statements wrote, committed or not
-    values: list[Any] = field(default_factory=list)  # parameters of statements that wrote
-    named: list[NamedValues] = field(default_factory=list)  # those that SQLAlchemy has names for
-    is_unsure: bool = False  # whether it may be that other rows were written, too, or not these
+    values: list[Any] = field(
+        default_factory=list
+    )  # parameters of statements that wrote
+    named: list[NamedValues] = field(
+        default_factory=list
+    )  # those that SQLAlchemy has names for
+    is_unsure: bool = (
+        False  # whether it may be that other rows were written, too, or not these
+    )
     opened: list[tuple[ConnectionRecord, Written]] = field(default_factory=list)
     pending: dict[int, tuple[Part, ...]] = field(default_factory=dict)
     """What stood uncommitted when this stretch began, by connections."""
@@ -133,11 +145,15 @@ class Doings:
     def see_pending(self, before: Iterable[Doings]) -> None:
         """Begin with what connections of others have written, and not committed yet."""
         for other in before:
-            self.pending |= {id(info): tuple(written.parts) for info, written in other.still_open()}
+            self.pending |= {
+                id(info): tuple(written.parts) for info, written in other.still_open()
+            }
 
     def still_open(self) -> list[tuple[ConnectionRecord, Written]]:
         """Return those that have not been ended."""
-        return [(info, written) for info, written in self.opened if info.written is written]
+        return [
+            (info, written) for info, written in self.opened if info.written is written
+        ]
 
     def joined(self) -> list[Part]:
         """Return what of the pending stood in the transactions in which this stretch took part."""
@@ -170,7 +186,9 @@ def _note_statement(statement: str, context: Any) -> None:
             doings.shared |= {place} & doings.pending.keys()
 
 
-def _noted_write(context: Any, statement: str, parameters: Any, part: tuple[str, int]) -> Part:
+def _noted_write(
+    context: Any, statement: str, parameters: Any, part: tuple[str, int]
+) -> Part:
     """A statement has written rows to a table: return what is known of that."""
     table, rows = part
     is_insert = context.isinsert or statement.lstrip()[:6].upper() == "INSERT"
@@ -192,7 +210,9 @@ def _rows_inserted(context: Any) -> int:
 
     0 where nobody can tell: an insert from a query, one with a word on conflicts, a later batch.
     """
-    statement = context.compiled.statement if context.isinsert and context.compiled else None
+    statement = (
+        context.compiled.statement if context.isinsert and context.compiled else None
+    )
     is_told = statement is None or (
         getattr(statement, "_post_values_clause", None)
         or getattr(statement, "select", None) is not None
@@ -207,7 +227,9 @@ def _rows_inserted(context: Any) -> int:
 
 # What is lost, and what is waited for in vain.
 
-_NEXT = "next: commit it first: await session.commit()   (or a longer arena_lock_timeout)"
+_NEXT = (
+    "next: commit it first: await session.commit()   (or a longer arena_lock_timeout)"
+)
 _NO_HOLDER = """
 no open transaction of this process holds it: a result that was not read to its end may
 next: read it to its end before the request: session.scalars(…).all()"""
@@ -221,7 +243,9 @@ class LostWrite:
     """
 
     key: Key
-    tables: tuple[str, ...]  # by the app's statements, without those that triggers wrote to
+    tables: tuple[
+        str, ...
+    ]  # by the app's statements, without those that triggers wrote to
     rows: int  # at least
     line: str  # of the app, that wrote first
     is_failed: bool = False
@@ -268,9 +292,13 @@ class LostWrites:
         info = _info_of(pooled)
         if info is not None and info.aim is not None and info.written is not None:
             tables = ", ".join(dict.fromkeys(table for table, *_ in info.written.parts))
-            self._core.ledger.note(_gate_notes.commit_of_early_thread(tables, info.written.line))
+            self._core.ledger.note(
+                _gate_notes.commit_of_early_thread(tables, info.written.line)
+            )
 
-    def executed(self, context: Any, cursor: Any, statement: str, parameters: Any) -> None:
+    def executed(
+        self, context: Any, cursor: Any, statement: str, parameters: Any
+    ) -> None:
         """A statement that may have written has ended."""
         table, pooled = written_table(statement), context.root_connection.connection
         if not table:
@@ -292,17 +320,25 @@ class LostWrites:
         times = len(parameters) if context.executemany else 1
         # SQLite counts what RETURNING gives only when it has been read, asyncpg never.
         known = 0 if has_rows and rows <= 0 else max(rows, times if rows < 0 else 0)
-        info.written.parts.append(_noted_write(context, statement, parameters, (table, known)))
+        info.written.parts.append(
+            _noted_write(context, statement, parameters, (table, known))
+        )
 
     def explain(self, error: BaseException, own: ConnectionRecord | None) -> None:
         """Say in an error who holds the lock that a statement has waited for."""
         state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-        if state != "55P03" and "database is locked" not in str(error):  # PostgreSQL's, SQLite's
+        if state != "55P03" and "database is locked" not in str(
+            error
+        ):  # PostgreSQL's, SQLite's
             return
-        others = [one for one in self._registry.taken() if one.entry.info.get(INFO) is not own]
+        others = [
+            one for one in self._registry.taken() if one.entry.info.get(INFO) is not own
+        ]
         held = [f"holds {one.written}" for one in others if one.written]
         begun = (one.line for one in others if one.handle and one.handle.is_begun)
-        held = held or [f"has a transaction open, and was taken at {line}" for line in begun]
+        held = held or [
+            f"has a transaction open, and was taken at {line}" for line in begun
+        ]
         whose = "".join(f"\nanother connection {what}" for what in held) + f"\n{_NEXT}"
         if not held and state is None:  # SQLite
             whose = _NO_HOLDER
@@ -372,7 +408,9 @@ def watch_writes(dialect: Dialect, lost: Callable[[], LostWrites]) -> None:
     initialize = dialect.initialize
 
     def do_initialize(connection: Any) -> None:
-        with apart_from_requests():  # SQLAlchemy queries a server at its first connection
+        with (
+            apart_from_requests()
+        ):  # SQLAlchemy queries a server at its first connection
             initialize(connection)
 
     def do_commit(pooled: Any) -> None:
@@ -398,7 +436,9 @@ def watch_writes(dialect: Dialect, lost: Callable[[], LostWrites]) -> None:
     instance.initialize = do_initialize
 
 
-def _commit_for(answer: RequestAnswer, commit: Callable[[Any], None], pooled: Any) -> None:
+def _commit_for(
+    answer: RequestAnswer, commit: Callable[[Any], None], pooled: Any
+) -> None:
     """Commit the work of a request, and note the commit in the record of its answer."""
     info = _info_of(pooled)
     written = info.written if info is not None else None
@@ -448,12 +488,18 @@ def _may_matter(context: Any, statement: str) -> bool:
         return False
     if context.isinsert or context.isupdate or context.isdelete:
         return True
-    return not is_plain(statement) if context.is_text else statement.startswith(COMPILED)
+    return (
+        not is_plain(statement) if context.is_text else statement.startswith(COMPILED)
+    )
 
 
 def _failed(context: Any) -> ConnectionRecord | None:
     """A statement was refused: whoever goes on has to roll back first, or wants to."""
-    connection = context.root_connection if isinstance(context, DefaultExecutionContext) else None
+    connection = (
+        context.root_connection
+        if isinstance(context, DefaultExecutionContext)
+        else None
+    )
     # One that is closed would be opened again.
     if connection is None or connection.closed or connection.invalidated:
         return None

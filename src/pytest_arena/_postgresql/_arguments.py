@@ -43,7 +43,9 @@ class ServerTarget:
     @property
     def names(self) -> tuple[str, ...]:
         """One name for each server, as ``arena_allow`` has them."""
-        return tuple(f"postgresql://{host}:{port}/{self.database}" for host, port in self.hosts)
+        return tuple(
+            f"postgresql://{host}:{port}/{self.database}" for host, port in self.hosts
+        )
 
     @property
     def name(self) -> str:
@@ -71,7 +73,9 @@ class Led(str):
     @property
     def target(self) -> ServerTarget:
         """What the arguments mean, as long as nobody changed them."""
-        return ServerTarget(((str(self), str(self.address.port)),), self.address.database)
+        return ServerTarget(
+            ((str(self), str(self.address.port)),), self.address.database
+        )
 
 
 # As the registry names them. No developer's database has such a name.
@@ -126,7 +130,9 @@ def _section(file: Path, service: str) -> dict[str, str]:
 
 def asked(dialect: Dialect, meant: ServerTarget) -> Asked:
     """Return the database that arguments mean, as the core knows it."""
-    return Asked(dialect, "postgresql", meant.name, database=meant.database, login=meant.login)
+    return Asked(
+        dialect, "postgresql", meant.name, database=meant.database, login=meant.login
+    )
 
 
 def _login(user: Any, password: Any) -> ServerLogin | None:
@@ -148,7 +154,9 @@ def target(driver: str, args: Any, kwargs: dict[str, Any]) -> ServerTarget:
     return _libpq_target(driver, args, kwargs)
 
 
-def lead(driver: str, address: Address, args: list[Any], kwargs: dict[str, Any]) -> None:
+def lead(
+    driver: str, address: Address, args: list[Any], kwargs: dict[str, Any]
+) -> None:
     """Put an address in the place of the one that is meant; the session stays as the app wants it.
 
     The user is the address's: who that is, ``_roles`` says. Of the environment's variables
@@ -168,7 +176,9 @@ def bound_locks(driver: str, seconds: float, kwargs: dict[str, Any]) -> None:
     """
     bound = f"{seconds * 1000:.0f}"
     if driver == "asyncpg":
-        kwargs["server_settings"] = {"lock_timeout": bound} | (kwargs.get("server_settings") or {})
+        kwargs["server_settings"] = {"lock_timeout": bound} | (
+            kwargs.get("server_settings") or {}
+        )
     else:
         kwargs["options"] = f"-c lock_timeout={bound} {kwargs.get('options') or ''}"
 
@@ -185,7 +195,9 @@ def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None
         kwargs.pop("database", None)
         kwargs["hostaddr"] = ""
     database = "database" if driver == "asyncpg" else "dbname"
-    kwargs.update({"host": Led.to(address), "port": address.port, database: address.database})
+    kwargs.update(
+        {"host": Led.to(address), "port": address.port, database: address.database}
+    )
 
 
 # asyncpg
@@ -193,12 +205,26 @@ def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None
 # What the query of a DSN may say of the server; all else there are settings of the session.
 _ASYNCPG_SERVER = {
     *("host", "port", "user", "password", "passfile", "dbname", "database", "service"),
-    *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation"),
+    *(
+        "sslmode",
+        "sslcert",
+        "sslkey",
+        "sslrootcert",
+        "sslcrl",
+        "sslpassword",
+        "sslnegotiation",
+    ),
     *("ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs"),
     *("krbsrvname", "gsslib"),
 }
 # Where asyncpg tries to find a server that nobody names: on this machine.
-_ASYNCPG_USUAL = ["/run/postgresql", "/var/run/postgresql", "/tmp", "/private/tmp", "localhost"]  # noqa: S108 - names, no file is made
+_ASYNCPG_USUAL = [
+    "/run/postgresql",
+    "/var/run/postgresql",
+    "/tmp",  # noqa: S108 - a name, no file is made
+    "/private/tmp",
+    "localhost",
+]
 
 
 def _asyncpg_target(args: Any, kwargs: dict[str, Any]) -> ServerTarget:
@@ -211,7 +237,9 @@ def _asyncpg_target(args: Any, kwargs: dict[str, Any]) -> ServerTarget:
     given = {name: kwargs.get(name) for name in signature(read).parameters}
     # Said outright: no file of passwords or certificates is looked into.
     unread = {"password": "", "ssl": False, "direct_tls": False}
-    given |= {"dsn": _dsn(args, kwargs)} | {key: unread[key] for key in unread if key in given}
+    given |= {"dsn": _dsn(args, kwargs)} | {
+        key: unread[key] for key in unread if key in given
+    }
     addresses, found = read(**given)
     hosts = [_asyncpg_host(address) for address in addresses]
     if [host for host, _ in hosts] == _ASYNCPG_USUAL:
@@ -223,7 +251,9 @@ def _asyncpg_target(args: Any, kwargs: dict[str, Any]) -> ServerTarget:
 
 
 def _asyncpg_host(address: Any) -> tuple[str, str]:
-    host, port = address if isinstance(address, tuple) else address.rsplit("/.s.PGSQL.", 1)
+    host, port = (
+        address if isinstance(address, tuple) else address.rsplit("/.s.PGSQL.", 1)
+    )
     return str(host), str(port)
 
 
@@ -232,7 +262,10 @@ def _asyncpg_lead(address: Address, args: list[Any], kwargs: dict[str, Any]) -> 
     query = parse_qsl(urlparse(_dsn(args, kwargs)).query)
     settings = {name: value for name, value in query if name not in _ASYNCPG_SERVER}
     if settings or kwargs.get("server_settings"):
-        kwargs["server_settings"] = {**settings, **(kwargs.get("server_settings") or {})}
+        kwargs["server_settings"] = {
+            **settings,
+            **(kwargs.get("server_settings") or {}),
+        }
     args[:1] = [None] if args else []
     for key in ("dsn", "passfile", "service", "servicefile"):
         kwargs.update({key: None} if key in kwargs else {})
@@ -263,7 +296,12 @@ _VARIABLES = {
 }
 # What a string or a service file may say of the session: it holds on any server.
 _LIBPQ_SESSION = {
-    *("application_name", "client_encoding", "connect_timeout", "fallback_application_name"),
+    *(
+        "application_name",
+        "client_encoding",
+        "connect_timeout",
+        "fallback_application_name",
+    ),
     *("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
     *("options", "replication", "tcp_user_timeout"),
 }
@@ -296,9 +334,15 @@ def _libpq_target(driver: str, args: Any, kwargs: dict[str, Any]) -> ServerTarge
     return libpq_target(_libpq_given(driver, args, kwargs), os.environ)
 
 
-def libpq_target(given: Mapping[str, Any], environment: Mapping[str, str]) -> ServerTarget:
+def libpq_target(
+    given: Mapping[str, Any], environment: Mapping[str, str]
+) -> ServerTarget:
     """Return which database is meant: by settings, service, environment, default, in this order."""
-    variables = {key: environment[name] for key, name in _VARIABLES.items() if name in environment}
+    variables = {
+        key: environment[name]
+        for key, name in _VARIABLES.items()
+        if name in environment
+    }
     named = {**_service_settings(given, environment), **given}
     said = {**variables, **named}
     database = str(said.get("dbname") or said.get("user") or _os_user())
@@ -306,11 +350,17 @@ def libpq_target(given: Mapping[str, Any], environment: Mapping[str, str]) -> Se
     return ServerTarget(_libpq_hosts(said), database, login)
 
 
-def _libpq_lead(driver: str, address: Address, args: list[Any], kwargs: dict[str, Any]) -> None:
+def _libpq_lead(
+    driver: str, address: Address, args: list[Any], kwargs: dict[str, Any]
+) -> None:
     """Put another address in the place of the one that is meant, and keep the session as it is."""
     given = _libpq_given(driver, args, kwargs)
     service = _service_settings(given) if given.get("service") else {}
-    session = {key: value for key, value in {**service, **given}.items() if key in _LIBPQ_SESSION}
+    session = {
+        key: value
+        for key, value in {**service, **given}.items()
+        if key in _LIBPQ_SESSION
+    }
     # What else libpq knows says something of the server and the way to it: of the app's own.
     for key in [*kwargs]:
         if key in _LIBPQ_TEXTS or (key not in _LIBPQ_SESSION and _knows(driver, key)):
@@ -350,19 +400,27 @@ def _knows(driver: str, keyword: str) -> bool:
     try:
         _taken_apart(driver, f"{keyword}=''")
     except Exception as error:
-        if type(error).__name__ != "ProgrammingError":  # of a module that is not ours to import
+        if (
+            type(error).__name__ != "ProgrammingError"
+        ):  # of a module that is not ours to import
             raise
         return False
     return True
 
 
 def _libpq_hosts(said: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    names, numbers, ports = (_libpq_listed(said.get(key)) for key in ("host", "hostaddr", "port"))
+    names, numbers, ports = (
+        _libpq_listed(said.get(key)) for key in ("host", "hostaddr", "port")
+    )
     count = max(len(names), len(numbers))
     ports = ports * count if len(ports) == 1 else ports
-    rows = zip(*(_filled(values, count) for values in (names, numbers, ports)), strict=True)
+    rows = zip(
+        *(_filled(values, count) for values in (names, numbers, ports)), strict=True
+    )
     # The number is what is connected to; the name beside it is for certificates.
-    return tuple((number or name or "localhost", port or _PORT) for name, number, port in rows)
+    return tuple(
+        (number or name or "localhost", port or _PORT) for name, number, port in rows
+    )
 
 
 def _libpq_listed(value: Any) -> list[str]:

@@ -35,8 +35,27 @@ _TAKE_VALUES = {
 # An unknown long option takes no value here. Its value then counts as the name of the database,
 # so the program is refused.
 _LONG = {
-    *("host", "port", "username", "dbname", "command", "file", "variable", "set", "table"),
-    *("schema", "format", "jobs", "role", "maintenance-db", "owner", "template", "encoding"),
+    *(
+        "host",
+        "port",
+        "username",
+        "dbname",
+        "command",
+        "file",
+        "variable",
+        "set",
+        "table",
+    ),
+    *(
+        "schema",
+        "format",
+        "jobs",
+        "role",
+        "maintenance-db",
+        "owner",
+        "template",
+        "encoding",
+    ),
     *("database", "user"),
 }
 _KEYS = {
@@ -73,7 +92,9 @@ def client_target(
     return libpq_target(settings, variables)
 
 
-def _database(program: str, options: Mapping[str, str], names: Sequence[str]) -> str | None:
+def _database(
+    program: str, options: Mapping[str, str], names: Sequence[str]
+) -> str | None:
     """Return the database's name or connection string, "" for the default, None for none."""
     first = names[0] if names else ""
     if program in {"createdb", "dropdb"}:
@@ -87,7 +108,9 @@ def _database(program: str, options: Mapping[str, str], names: Sequence[str]) ->
     return options.get("dbname") or first
 
 
-def _read(arguments: Sequence[str], take_values: str) -> tuple[dict[str, str], list[str]]:
+def _read(
+    arguments: Sequence[str], take_values: str
+) -> tuple[dict[str, str], list[str]]:
     """Return the options that have a value, and the other words."""
     options: dict[str, str] = {}
     names: list[str] = []
@@ -127,7 +150,12 @@ def _connection_string(text: str) -> dict[str, str]:
 
 def _of_url(text: str) -> dict[str, str]:
     url = make_url(re.sub(r"^postgres://", "postgresql://", text))
-    parts = {"host": url.host, "port": url.port, "user": url.username, "dbname": url.database}
+    parts = {
+        "host": url.host,
+        "port": url.port,
+        "user": url.username,
+        "dbname": url.database,
+    }
     settings = {name: str(value) for name, value in parts.items() if value}
     for name, value in url.query.items():
         settings[name] = value if isinstance(value, str) else ",".join(value)

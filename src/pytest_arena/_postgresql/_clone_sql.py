@@ -89,9 +89,13 @@ def without_policies(tables: Iterable[str]) -> str:
 
     No journal notes it as a change of the schema that a test has made.
     """
-    changes = " ".join(f"ALTER TABLE {one} DISABLE ROW LEVEL SECURITY;" for one in tables)
+    changes = " ".join(
+        f"ALTER TABLE {one} DISABLE ROW LEVEL SECURITY;" for one in tables
+    )
     settings = "('lock_timeout', '1s'), ('arena.undo', '1')"
-    set_ = f"PERFORM pg_catalog.set_config(k, v, true) FROM (VALUES {settings}) s(k, v);"
+    set_ = (
+        f"PERFORM pg_catalog.set_config(k, v, true) FROM (VALUES {settings}) s(k, v);"
+    )
     return f"DO $arena$ BEGIN {set_} {changes} END $arena$"
 
 

@@ -14,7 +14,12 @@ from sqlalchemy.util.concurrency import in_greenlet
 from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._postgresql._clients import client_target
 from pytest_arena._postgresql._control import FULL, WAITED
-from pytest_arena._postgresql._identity import driver_connection, has_written, identity, name_of
+from pytest_arena._postgresql._identity import (
+    driver_connection,
+    has_written,
+    identity,
+    name_of,
+)
 from pytest_arena._postgresql._session_functions import ALTERING_CALLS
 from pytest_arena._postgresql.drivers import _statements as drivers
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
@@ -62,7 +67,9 @@ class PostgreSQLConnections:
         """By the address; asyncpg's move between loops from here on."""
         if aim is not None and aim.address is not None:
             login = arguments.target(dialect.driver, cargs, cparams).login
-            address = cast("PostgreSQL", core.find_product("postgresql")).entrance(aim, login)
+            address = cast("PostgreSQL", core.find_product("postgresql")).entrance(
+                aim, login
+            )
             arguments.lead(dialect.driver, address, cargs, cparams)
             # Whoever builds a template has as much time as it takes.
             if core.config.lock_timeout and core.database_at(aim.key) is not None:
@@ -76,7 +83,9 @@ class PostgreSQLConnections:
         def opened(dbapi_connection: Any) -> Live | None:
             if not is_last:
                 return None
-            return Live(aim, ServerHandle(core, aim, dbapi_connection)) if aim else Live()
+            return (
+                Live(aim, ServerHandle(core, aim, dbapi_connection)) if aim else Live()
+            )
 
         return opened
 
@@ -118,7 +127,9 @@ class PostgreSQLConnections:
             return ()
         return target.names
 
-    def in_spawned(self, core: Core, engines: Sequence[Asked]) -> SpawnedConnections | None:
+    def in_spawned(
+        self, core: Core, engines: Sequence[Asked]
+    ) -> SpawnedConnections | None:
         """By the names of the database and of the user: an engine there has the app's URL."""
         if core.config.drivers == "off":
             return None
@@ -129,7 +140,9 @@ class PostgreSQLConnections:
                 continue
             # An engine whose URL names no user has the database's first login.
             logins = {None, database.login}
-            logins |= {each.login for each in engines if product.meant(each)[0] == database.key}
+            logins |= {
+                each.login for each in engines if product.meant(each)[0] == database.key
+            }
             for login in logins:
                 entrance = product.entrance(database.aim, login)
                 user = login.user if login else ""
@@ -276,7 +289,9 @@ class ServerHandle:
     def executing(self, statement: str, connection: Connection) -> str:
         """Refuse what reaches beyond; count what the session carries to its next transaction."""
         __tracebackhide__ = True
-        self._states += alters_session(statement) or self._calls_session_function(statement)
+        self._states += alters_session(statement) or self._calls_session_function(
+            statement
+        )
         if not _KNOWS_NO_NUMBER.match(statement):
             if self._has_old_numbers:
                 self._forget_numbers(connection)
@@ -320,7 +335,10 @@ def _is_open(driver: Any) -> bool:
     if (ask := getattr(driver, "is_in_transaction", None)) is not None:  # asyncpg
         return not driver.is_closed() and bool(ask())
     info = getattr(driver, "info", None)  # psycopg, psycopg2
-    return not getattr(driver, "closed", False) and getattr(info, "transaction_status", 0) != _IDLE
+    return (
+        not getattr(driver, "closed", False)
+        and getattr(info, "transaction_status", 0) != _IDLE
+    )
 
 
 # What outlives a transaction on a connection: settings, roles, listeners, locks, prepared things.
@@ -335,7 +353,9 @@ _CALLS = re.compile(ALTERING_CALLS, re.IGNORECASE)
 
 # It calls no function that could draw or return a number of a sequence. SET TRANSACTION has to be
 # the first statement of its transaction, and LOCK comes before the transaction's snapshot.
-_KNOWS_NO_NUMBER = re.compile(START + r"(?:SET\b|(?:SELECT|SHOW|LOCK)\b[^(]*\Z)", re.IGNORECASE)
+_KNOWS_NO_NUMBER = re.compile(
+    START + r"(?:SET\b|(?:SELECT|SHOW|LOCK)\b[^(]*\Z)", re.IGNORECASE
+)
 
 
 def alters_session(statement: str) -> bool:

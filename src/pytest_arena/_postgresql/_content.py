@@ -11,7 +11,12 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_arena._postgresql._control import Control, ControlFailure, identifier, literal
+from pytest_arena._postgresql._control import (
+    Control,
+    ControlFailure,
+    identifier,
+    literal,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -107,7 +112,9 @@ def one_snapshot(control: Control, begin: str = _BEGIN_READING) -> Iterator[None
     try:
         yield
     finally:
-        with suppress(ControlFailure):  # the server is gone, and what came before says so
+        with suppress(
+            ControlFailure
+        ):  # the server is gone, and what came before says so
             control.run("ROLLBACK")
 
 

@@ -180,7 +180,9 @@ class ServerLine(Generic[ConnectionT]):
                 self._connection = None
 
 
-controls: WeakSet[Control] = WeakSet()  # those of this process, for whoever asks what they do
+controls: WeakSet[Control] = (
+    WeakSet()
+)  # those of this process, for whoever asks what they do
 
 
 def in_turn(do: Callable[[], _Answer], patience: float) -> _Answer:
@@ -199,7 +201,9 @@ def in_turn(do: Callable[[], _Answer], patience: float) -> _Answer:
         rest(_STEP)
 
 
-def open_control(address: Address, settings: Mapping[str, str] | None = None) -> Control:
+def open_control(
+    address: Address, settings: Mapping[str, str] | None = None
+) -> Control:
     """Connect, by the first driver that is installed: psycopg, psycopg2, asyncpg.
 
     Where the server has no connection free it waits for one, as long as the address says.
@@ -215,7 +219,9 @@ def open_control(address: Address, settings: Mapping[str, str] | None = None) ->
         if find_spec(module) is not None:
             # One may be there and broken: without libpq, for one.
             with as_own(), _without_service(), suppress(ImportError):
-                connect = partial(cast("Callable[..., Control]", kind), address, settings or {})
+                connect = partial(
+                    cast("Callable[..., Control]", kind), address, settings or {}
+                )
                 control = in_turn(connect, address.patience)
                 controls.add(control)
                 return control
@@ -249,7 +255,11 @@ def _without_service() -> Iterator[None]:
 
 
 def _libpq(address: Address, settings: Mapping[str, str]) -> dict[str, Any]:
-    given = {"standard_conforming_strings": "on", "client_min_messages": "error", **settings}
+    given = {
+        "standard_conforming_strings": "on",
+        "client_min_messages": "error",
+        **settings,
+    }
     return {
         "host": address.host,
         "port": address.port,
@@ -259,7 +269,9 @@ def _libpq(address: Address, settings: Mapping[str, str]) -> dict[str, Any]:
         "sslmode": "disable" if address.is_socket else "prefer",
         "connect_timeout": _CONNECT_SECONDS,
         "application_name": _NAME,
-        "options": " ".join(f"-c {name}={_escaped(value)}" for name, value in given.items()),
+        "options": " ".join(
+            f"-c {name}={_escaped(value)}" for name, value in given.items()
+        ),
     }
 
 
@@ -271,17 +283,24 @@ def _escaped(value: str) -> str:
 class _LibpqControl(Control):
     """By psycopg2, or by a driver as synchronous as that."""
 
-    _module, _code = "psycopg2", "pgcode"  # which attribute of its errors has PostgreSQL's code
+    _module, _code = (
+        "psycopg2",
+        "pgcode",
+    )  # which attribute of its errors has PostgreSQL's code
     _options: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, address: Address, settings: Mapping[str, str]) -> None:
         driver = import_module(self._module)  # an extra, and slow to import
         self._error, self._turn = driver.Error, threading.RLock()
         try:
-            self._connection = driver.connect(**_libpq(address, settings), **self._options)
+            self._connection = driver.connect(
+                **_libpq(address, settings), **self._options
+            )
         except driver.Error as error:
             known = "53300" if FULL.search(str(error)) else ""
-            raise ControlFailure(str(error).strip(), getattr(error, self._code) or known) from error
+            raise ControlFailure(
+                str(error).strip(), getattr(error, self._code) or known
+            ) from error
         self._connection.autocommit = True
         self.pid: int = self._connection.info.backend_pid
 
@@ -407,4 +426,8 @@ async def _drain() -> None:
         await asyncio.sleep(0)
 
 
-_KINDS = (("psycopg", _PsycopgControl), ("psycopg2", _LibpqControl), ("asyncpg", _AsyncpgControl))
+_KINDS = (
+    ("psycopg", _PsycopgControl),
+    ("psycopg2", _LibpqControl),
+    ("asyncpg", _AsyncpgControl),
+)

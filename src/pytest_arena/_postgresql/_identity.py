@@ -71,7 +71,9 @@ def _place(connection: Any) -> tuple[str, str] | None:
     info = getattr(connection, "info", None)
     if info is not None:  # psycopg, psycopg2
         return _host_of_libpq(info), str(info.port)
-    address = getattr(connection, "_addr", None)  # private; asyncpg tells it to its query loggers
+    address = getattr(
+        connection, "_addr", None
+    )  # private; asyncpg tells it to its query loggers
     if isinstance(address, str):  # the file of a socket
         folder, _, port = address.rpartition("/.s.PGSQL.")
         return folder, port
@@ -84,7 +86,11 @@ def _host_of_libpq(info: Any) -> str:
     libpq takes a name for certificates beside a number that it connects to.
     """
     name, number = str(info.host or ""), _number(info)
-    return name if not number or name.startswith("/") or number in _numbers(name) else number
+    return (
+        name
+        if not number or name.startswith("/") or number in _numbers(name)
+        else number
+    )
 
 
 def _number(info: Any) -> str:
@@ -138,7 +144,9 @@ def _ask(dbapi_connection: Any, question: str) -> Sequence[Any] | None:
 def _driver_of(connection: Any) -> str:
     """The package that a class, or one that it is made from, belongs to: apps have subclasses."""
     packages = (kind.__module__.partition(".")[0] for kind in type(connection).__mro__)
-    return next((name for name in packages if name in {"asyncpg", "psycopg", "psycopg2"}), "")
+    return next(
+        (name for name in packages if name in {"asyncpg", "psycopg", "psycopg2"}), ""
+    )
 
 
 def _asked_of_libpq(pgconn: Any, question: str) -> tuple[str, ...]:

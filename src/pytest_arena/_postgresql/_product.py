@@ -19,7 +19,15 @@ from pytest_arena._postgresql.isolation import ServerIsolation, isolate
 from pytest_arena._postgresql.journal._journal_templates import lacking
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers._find import find_server
-from pytest_arena._product import Aim, Asked, Core, Database, Isolation, Key, isolation_named
+from pytest_arena._product import (
+    Aim,
+    Asked,
+    Core,
+    Database,
+    Isolation,
+    Key,
+    isolation_named,
+)
 from pytest_arena.errors import ConfigError, impossible
 
 if TYPE_CHECKING:
@@ -29,7 +37,11 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.servers import Server
     from pytest_arena._values import Address, ServerLogin
 
-ISOLATIONS = {"auto": None, "undo": None, "clone": None}  # which class it is, `Choice` says
+ISOLATIONS = {
+    "auto": None,
+    "undo": None,
+    "clone": None,
+}  # which class it is, `Choice` says
 
 
 class PostgreSQL:
@@ -44,7 +56,9 @@ class PostgreSQL:
         self._own: ServerRegistry | None = None
         self._starting = threading.RLock()
         self._shelves: dict[str, DatabaseShelves] = {}  # by the driver that builds
-        self._lives: dict[str, Database] = {}  # by the names that their databases have had
+        self._lives: dict[
+            str, Database
+        ] = {}  # by the names that their databases have had
         self._aims: dict[Database, Aim] = {}
         self._roles: Roles  # with the server
 
@@ -56,13 +70,17 @@ class PostgreSQL:
     def _databases(self) -> ServerRegistry:
         with self._starting:
             if self._own is None:
-                with as_own():  # the programs that are looked for and started are no test's
+                with (
+                    as_own()
+                ):  # the programs that are looked for and started are no test's
                     self._check_is_not_the_apps()
                     self._server = find_server(self._config)
                     root = self._config.root
                     project = f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}"
                     tell = self._core.ledger.note
-                    self._own = ServerRegistry(self._server.address, project=project, tell=tell)
+                    self._own = ServerRegistry(
+                        self._server.address, project=project, tell=tell
+                    )
                     is_private = self._server.is_private
                     self._roles = Roles(self._core, self._own, is_private=is_private)
             return self._own
@@ -72,9 +90,13 @@ class PostgreSQL:
             url = make_url(self._config.server_url)
         except (ArgumentError, ValueError):
             return  # there is none; or whoever looks for the server says what is wrong with it
-        meant = f"{self.name}://{url.host or 'localhost'}:{url.port or 5432}/{url.database}"
+        meant = (
+            f"{self.name}://{url.host or 'localhost'}:{url.port or 5432}/{url.database}"
+        )
         other = "template1" if url.database == "postgres" else "postgres"
-        if url.database and meant in {_with_port(name) for name in self._core.asked()[0]}:
+        if url.database and meant in {
+            _with_port(name) for name in self._core.asked()[0]
+        }:
             raise ConfigError(
                 f"arena_database names the app's own database: {meant}",
                 why="arena makes databases of its own on that server, and has to enter by one that "
@@ -104,7 +126,9 @@ class PostgreSQL:
     def shelves(self, dialect: type[Dialect]) -> DatabaseShelves:
         """On the server; what is built there is built by the app's own driver."""
         if dialect.driver not in self._shelves:
-            self._shelves[dialect.driver] = DatabaseShelves(self._databases(), dialect())
+            self._shelves[dialect.driver] = DatabaseShelves(
+                self._databases(), dialect()
+            )
             self._roles.prepare()
         return self._shelves[dialect.driver]
 
@@ -138,7 +162,11 @@ class PostgreSQL:
 
     def _say_that_it_is_slow(self, own: ServerRegistry) -> None:
         server = self._server
-        if server is None or server.is_private or own.control.rows("SHOW fsync") != [("on",)]:
+        if (
+            server is None
+            or server.is_private
+            or own.control.rows("SHOW fsync") != [("on",)]
+        ):
             return
         self._core.ledger.note(
             f"{server.shown} syncs databases to the disk when they are made and dropped; that is "
@@ -151,7 +179,10 @@ class PostgreSQL:
         if isolation is None:
             return Aim(database.key, "", (database.born, 0))
         known = self._aims.get(database)  # asked for at each checkout
-        generation = database.born, isolation.generation  # before the address, which moves first
+        generation = (
+            database.born,
+            isolation.generation,
+        )  # before the address, which moves first
         if known is None or known.generation != generation or known.key != database.key:
             address = isolation.live.address
             self._lives.setdefault(address.database, database)
@@ -162,7 +193,11 @@ class PostgreSQL:
         """Return how a connection that was to log in gets there; whoever builds is arena's own."""
         address = cast("Address", aim.address)
         database = self._core.database_at(aim.key)
-        found = self._roles.login_of(database, login, address.database) if database else None
+        found = (
+            self._roles.login_of(database, login, address.database)
+            if database
+            else None
+        )
         return address.as_(found) if found else address
 
     def aim_of(self, database: Database, identity: Identity) -> Aim | None:
@@ -202,7 +237,9 @@ class PostgreSQL:
         if database.isolation is not None:
             database.isolation.close()
         self._aims.pop(database, None)
-        self._lives = {name: known for name, known in self._lives.items() if known is not database}
+        self._lives = {
+            name: known for name, known in self._lives.items() if known is not database
+        }
 
     def close(self, *, is_hurried: bool = False) -> str:
         """Drop what this run has made; a private server goes on until it is idle."""

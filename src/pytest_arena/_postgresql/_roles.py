@@ -6,7 +6,12 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
+from pytest_arena._postgresql._control import (
+    ControlFailure,
+    identifier,
+    literal,
+    open_control,
+)
 from pytest_arena._postgresql._templates import derived
 from pytest_arena._postgresql.registry._registry_run import TURNS
 from pytest_arena._values import PAST_POLICIES, Address, ServerLogin
@@ -18,7 +23,9 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._product import Core, Database
 
-    _Login: TypeAlias = ServerLogin | None  # None: arena's own, or that nobody has named one
+    _Login: TypeAlias = (
+        ServerLogin | None
+    )  # None: arena's own, or that nobody has named one
 
 
 class Roles:
@@ -36,7 +43,9 @@ class Roles:
         self._core, self._own, self._is_private = core, own, is_private
         self._ours, self._names = own.address_of(), core.config.roles
         self._is_off = self._names == ("off",)
-        self._found: dict[str, tuple[_Login, str]] = {}  # by users; why it cannot be had
+        self._found: dict[
+            str, tuple[_Login, str]
+        ] = {}  # by users; why it cannot be had
         self._first: dict[Database, _Login] = {}
         self._entered: dict[tuple[Database, str], _Login] = {}
 
@@ -63,7 +72,9 @@ class Roles:
 
     def _make(self, name: str, attribute: str = "LOGIN") -> None:
         """Make a role, on a private server alone: those of others are looked at."""
-        is_there = f"EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(name)})"
+        is_there = (
+            f"EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(name)})"
+        )
         if self._is_private:
             role = f"ROLE {identifier(name)} {attribute}"
             make = (
@@ -94,7 +105,9 @@ class Roles:
         if self._is_private:
             return ServerLogin(login.user)
         if self._own.control.rows("SHOW is_superuser") != [("on",)]:
-            raise ControlFailure(f"{self._ours.user} is no superuser, and can give it nothing")
+            raise ControlFailure(
+                f"{self._ours.user} is no superuser, and can give it nothing"
+            )
         with closing(open_control(self._ours.as_(login))):
             return login
 
@@ -106,7 +119,9 @@ class Roles:
         return partial(self._given, first)
 
     def _given(self, login: _Login, template: str | None) -> str | None:
-        if login is None or (template and self._is_named(login.user, template, _ITSELF)):
+        if login is None or (
+            template and self._is_named(login.user, template, _ITSELF)
+        ):
             return template
         if template and self._is_named(login.user, template, _ITS_GROUPS):
             self._core.ledger.note(
@@ -117,15 +132,21 @@ class Roles:
 
         def give(address: Address) -> str:
             # The app's own event triggers are for what the app does.
-            with closing(open_control(address, {"session_replication_role": "replica"})) as control:
+            with closing(
+                open_control(address, {"session_replication_role": "replica"})
+            ) as control:
                 control.run(script)
             return ""
 
-        return derived(self._own, template, f"given {login.user} {template or 'empty'}", give)
+        return derived(
+            self._own, template, f"given {login.user} {template or 'empty'}", give
+        )
 
     def _is_named(self, user: str, database: str, which: str) -> bool:
         """Whether a schema grants a role something, by a policy too, or has it own something."""
-        question = _NAMED.format(database=literal(database), which=which.format(user=literal(user)))
+        question = _NAMED.format(
+            database=literal(database), which=which.format(user=literal(user))
+        )
         with self._own.saying("grants cannot be read"):
             return self._own.control.rows(question) == [(True,)]
 
@@ -157,9 +178,13 @@ class Roles:
 
     def policed(self, database: Database) -> str:
         """Write the query of the tables of a database on which policies act for the app."""
-        entered = (one for (known, _), one in self._entered.items() if known is database)
+        entered = (
+            one for (known, _), one in self._entered.items() if known is database
+        )
         logins = [self._first.get(database), *entered]
-        return _ACTING.format(users=", ".join(literal((one or self._ours).user) for one in logins))
+        return _ACTING.format(
+            users=", ".join(literal((one or self._ours).user) for one in logins)
+        )
 
     def policed_for_arena(self) -> str:
         """Return the query for the tables whose policies limit arena's login."""

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._changes import Row, limited, net
 from pytest_arena._postgresql._content import COLUMNS, KEY, in_batches, one_snapshot
-from pytest_arena._postgresql._control import Control, ControlFailure, identifier, literal
+from pytest_arena._postgresql._control import (
+    Control,
+    ControlFailure,
+    identifier,
+    literal,
+)
 from pytest_arena._values import TableRows
 
 if TYPE_CHECKING:
@@ -27,7 +32,9 @@ class _CatalogTable(NamedTuple):
     def rows(self, shown: str) -> str:
         """Write a query of each row's text, and of what else is ``shown``."""
         columns = ", ".join(map(identifier, self.columns))
-        every = " UNION ALL ".join(f"SELECT {columns} FROM {source}" for source in self.sources)
+        every = " UNION ALL ".join(
+            f"SELECT {columns} FROM {source}" for source in self.sources
+        )
         return f"SELECT ROW({columns})::text AS image{shown} FROM ({every}) AS every"
 
     def digest(self) -> str:
@@ -73,8 +80,12 @@ def read_rows(control: Control, *, unlike: Rows | None = None) -> Rows:
         tables = _tables(control)
         digests = _digests(control, tables)
         known = unlike.digests if unlike is not None else {}
-        wanted = [table for table in tables if digests[table.name] != known.get(table.name)]
-        return Rows(digests, {table.name: _read(control, table, digests) for table in wanted})
+        wanted = [
+            table for table in tables if digests[table.name] != known.get(table.name)
+        ]
+        return Rows(
+            digests, {table.name: _read(control, table, digests) for table in wanted}
+        )
 
 
 def compared(before: Rows, after: Rows, *, limit: int | None = None) -> list[TableRows]:
@@ -89,7 +100,9 @@ def compared(before: Rows, after: Rows, *, limit: int | None = None) -> list[Tab
     )
     nothing = _Read()
     found = (
-        _changed(name, before.tables.get(name, nothing), after.tables.get(name, nothing))
+        _changed(
+            name, before.tables.get(name, nothing), after.tables.get(name, nothing)
+        )
         for name in different
     )
     return [limited(rows, limit) for rows in found if rows.gone or rows.come]
@@ -108,9 +121,12 @@ def _changed(name: str, before: _Read, after: _Read) -> TableRows:
 
 def _as(columns: tuple[str, ...], table: _Read) -> list[tuple[str, Row]]:
     """The rows with other columns, compared by their values: their texts have other parts."""
-    places = [table.columns.index(name) if name in table.columns else None for name in columns]
+    places = [
+        table.columns.index(name) if name in table.columns else None for name in columns
+    ]
     rows = [
-        tuple(None if place is None else row[place] for place in places) for _, row in table.rows
+        tuple(None if place is None else row[place] for place in places)
+        for _, row in table.rows
     ]
     return [(repr(row), row) for row in rows]
 
@@ -128,7 +144,11 @@ def _digests(control: Control, tables: list[_CatalogTable]) -> dict[str, str]:
 
 def _read(control: Control, table: _CatalogTable, digests: dict[str, str]) -> _Read:
     is_empty = digests[table.name].startswith("0 rows")
-    rows = [] if is_empty else [(image, tuple(row)) for image, *row in _values(control, table)]
+    rows = (
+        []
+        if is_empty
+        else [(image, tuple(row)) for image, *row in _values(control, table)]
+    )
     return _Read(tuple(table.columns), tuple(table.key), rows)
 
 

@@ -72,14 +72,18 @@ def _run(control: Control, statement: _Statement) -> None:
         for sql in _insertions(statement) if statement.is_copy else (statement.sql,):
             control.run(sql)
     except ControlFailure as error:
-        raise ScriptError(str(error), line=_line_of(error, statement), fix="") from error
+        raise ScriptError(
+            str(error), line=_line_of(error, statement), fix=""
+        ) from error
 
 
 def _line_of(error: ControlFailure, statement: _Statement) -> int:
     """The line where PostgreSQL has seen it, or else the statement's first one."""
     cause = error.__cause__
     position = getattr(cause, "position", None)  # asyncpg's
-    position = position or getattr(getattr(cause, "diag", None), "statement_position", None)
+    position = position or getattr(
+        getattr(cause, "diag", None), "statement_position", None
+    )
     if not position or statement.is_copy:
         return statement.line
     return statement.line + statement.sql[: int(position) - 1].count("\n")
@@ -106,7 +110,9 @@ def _insertions(copy: _Statement) -> Iterator[str]:
 
 
 def _values(row: str) -> str:
-    return ", ".join("NULL" if field == r"\N" else _value(field) for field in row.split("\t"))
+    return ", ".join(
+        "NULL" if field == r"\N" else _value(field) for field in row.split("\t")
+    )
 
 
 def _value(field: str) -> str:
@@ -147,7 +153,12 @@ _HAS_BODY = re.compile(r"(?i)CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)
 
 
 def _statements(script: str) -> Iterator[_Statement]:
-    text, at, line, counted = script.replace("\r\n", "\n").removeprefix("\ufeff"), 0, 1, 0
+    text, at, line, counted = (
+        script.replace("\r\n", "\n").removeprefix("\ufeff"),
+        0,
+        1,
+        0,
+    )
     while (start := _start(text, at)) < len(text):
         line, counted = line + text.count("\n", counted, start), start
         at = _end(text, start)

@@ -60,7 +60,9 @@ def session_functions(control: Control) -> re.Pattern[str] | None:
         if callers <= names:
             break
         names |= callers
-    has_triggers = any(is_trigger and name in names for name, _, is_trigger in functions)
+    has_triggers = any(
+        is_trigger and name in names for name, _, is_trigger in functions
+    )
     pattern = f"{calls.pattern}|{_WRITES}" if has_triggers else calls.pattern
     return re.compile(pattern, re.IGNORECASE)
 

@@ -16,7 +16,15 @@ from sqlalchemy.engine import URL, Dialect
 
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql._scripts import run_script
-from pytest_arena._product import Aim, Key, Manifest, ScriptError, Target, Template, read_manifest
+from pytest_arena._product import (
+    Aim,
+    Key,
+    Manifest,
+    ScriptError,
+    Target,
+    Template,
+    read_manifest,
+)
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
@@ -156,7 +164,9 @@ class DatabaseShelves:
 
     def is_whole(self, template: Template[str]) -> bool:
         """Whether nobody has dropped it meanwhile; a template itself is never connected to."""
-        return any(name == template.content for name, _ in self.own.templates(template.shelf))
+        return any(
+            name == template.content for name, _ in self.own.templates(template.shelf)
+        )
 
     def used(self, template: Template[str]) -> None:
         """In the registry."""
@@ -173,11 +183,15 @@ class DatabaseShelves:
             yield _now()
 
     def _waited(self) -> TemplateError:
-        building = [row for row in self.own.listed() if row.kind == "building" and row.alive]
+        building = [
+            row for row in self.own.listed() if row.kind == "building" and row.alive
+        ]
         return TemplateError(
             f"another process has been building a template for {_LOCK_SECONDS} s",
             why="a template is built once for all processes, so that this one waits",
-            cause="\n".join({f"process {row.pid} on {row.host}, {row.project}" for row in building})
+            cause="\n".join(
+                {f"process {row.pid} on {row.host}, {row.project}" for row in building}
+            )
             or "whoever holds the lock on the server",
             fix="end that process; its lock is free at once",
         )
@@ -189,7 +203,9 @@ class DatabaseShelves:
     def begin(self, shelf: str, below: Template[str] | None) -> DatabaseTarget:  # noqa: ARG002 - on no shelf before it is finished
         """A copy of the template below, settings of its own included."""
         name = self.own.create("building", template=below.content if below else None)
-        return DatabaseTarget(self.own, self.own.address_of(name), *_drivers(self.dialect))
+        return DatabaseTarget(
+            self.own, self.own.address_of(name), *_drivers(self.dialect)
+        )
 
     def scratch(self) -> DatabaseTarget:
         """With no template's content."""
@@ -223,7 +239,10 @@ class DatabaseShelves:
 
 
 def derived(
-    own: ServerRegistry, template: str | None, shelf: str, change: Callable[[Address], str]
+    own: ServerRegistry,
+    template: str | None,
+    shelf: str,
+    change: Callable[[Address], str],
 ) -> str:
     """Return the template that is a copy of another one, or of none, with a change made to it.
 
@@ -248,7 +267,10 @@ def _found(own: ServerRegistry, shelf: str) -> str:
 
 
 def _changed(
-    own: ServerRegistry, template: str | None, shelf: str, change: Callable[[Address], str]
+    own: ServerRegistry,
+    template: str | None,
+    shelf: str,
+    change: Callable[[Address], str],
 ) -> str:
     name = own.create("building", template=template)
     try:
@@ -314,7 +336,10 @@ def _next_step(error: BaseException | None) -> str:
     extension = _missing_extension(text)
     if extension:
         return _CREATE_EXTENSION.format(name=extension)
-    if kind in {"extension", "role", "no role"} and kind.removeprefix("no ") not in text:
+    if (
+        kind in {"extension", "role", "no role"}
+        and kind.removeprefix("no ") not in text
+    ):
         return ""  # the code means other things too
     name = re.search(r'"([^"]+)"', text)
     return _STEPS.get(kind, "").format(name=name[1] if name else "…")

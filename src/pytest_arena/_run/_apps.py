@@ -40,16 +40,24 @@ class Apps:
     A test's are closed when it is settled, a wide fixture's when its level is left.
     """
 
-    def __init__(self, config: Config, current: Current, watcher: Watcher | None) -> None:
+    def __init__(
+        self, config: Config, current: Current, watcher: Watcher | None
+    ) -> None:
         self._config, self._current, self._watcher = config, current, watcher
         self.named: object = None  # what `arena_app` names
-        self.factory: object = None  # the same, where it makes apps: to look costs 50 µs
+        self.factory: object = (
+            None  # the same, where it makes apps: to look costs 50 µs
+        )
         self._is_asgi = False  # whether `arena_app` names an ASGI app
         self._session_state: Mapping[str, Any] | None = None
-        self._wide: dict[object, list[AppRun]] = {}  # by the fixture that made the client
+        self._wide: dict[
+            object, list[AppRun]
+        ] = {}  # by the fixture that made the client
         self.live: LiveServer | None = None
         self.port = 0  # of the live server; 0 for a free one
-        self.given: object = None  # what the fixture `arena_app` was last, whoever defines it
+        self.given: object = (
+            None  # what the fixture `arena_app` was last, whoever defines it
+        )
 
     def give(self, app: object) -> None:
         """A test, or a fixture, gets this as `arena_app`, and may ask it by any client."""
@@ -71,7 +79,9 @@ class Apps:
     def knows(self, app: object) -> bool:
         """Whether this is the app under test, or one that calls it."""
         inner = [part for one in self._known() for part in unwrapped(one)]
-        return any(part is one for part in (*unwrapped(app), *enclosed(app)) for one in inner)
+        return any(
+            part is one for part in (*unwrapped(app), *enclosed(app)) for one in inner
+        )
 
     def asked(self, app: object) -> RunningTest | None:
         """Return the test that asks the app under test here, by a client that is not ours.
@@ -89,7 +99,9 @@ class Apps:
         """
         path, place = self._config.app, self._config.places["app"]
         if path:
-            self.named = load_attribute(path, option="arena_app", source=place, likely=may_be_app)
+            self.named = load_attribute(
+                path, option="arena_app", source=place, likely=may_be_app
+            )
             self.factory = self.named if check_app(self.named, path) else None
             self._is_asgi = self.factory is None and not is_wsgi(self.named)
 
@@ -145,13 +157,21 @@ class Apps:
         else:
             app_run.join({"backend": "asyncio"})
 
-    def new_client(self, options: Mapping[str, Any], role: str | None = None) -> AsyncClient:
+    def new_client(
+        self, options: Mapping[str, Any], role: str | None = None
+    ) -> AsyncClient:
         """Return a client. In a test it has the options of the fixture, below these."""
-        return self.running().new_client(role=role, options=self._with_fixtures(options))
+        return self.running().new_client(
+            role=role, options=self._with_fixtures(options)
+        )
 
-    def new_test_client(self, options: Mapping[str, Any], role: str | None = None) -> TestClient:
+    def new_test_client(
+        self, options: Mapping[str, Any], role: str | None = None
+    ) -> TestClient:
         """As ``new_client``, for plain functions."""
-        return self.running().new_test_client(role=role, options=self._with_fixtures(options))
+        return self.running().new_test_client(
+            role=role, options=self._with_fixtures(options)
+        )
 
     def _with_fixtures(self, options: Mapping[str, Any]) -> dict[str, Any]:
         test = self._current.on_top()
@@ -188,7 +208,9 @@ class Apps:
     def _begin(self, app: ASGIApp, *, hooks: Hooks) -> AppRun:
         if self._watcher is not None:
             self._watcher.uses_app(app)
-        is_named = app is self.named and self._is_asgi  # then no test pays for `as_asgi`
+        is_named = (
+            app is self.named and self._is_asgi
+        )  # then no test pays for `as_asgi`
         return AppRun(
             app if is_named else as_asgi(app),
             hooks=hooks,

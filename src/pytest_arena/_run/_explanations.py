@@ -25,7 +25,14 @@ from pytest_arena._databases._sessions import FreshSession
 from pytest_arena._run._long_sessions import shown_row, table_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import (
+        Callable,
+        Container,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Dialect
@@ -63,7 +70,9 @@ def stale_lines(
             stale = _stale_columns(state, parts, dialect())
             if stale is not None:
                 request, columns = stale
-                refresh = _refresh(expression, state, variables, held, is_async=is_async)
+                refresh = _refresh(
+                    expression, state, variables, held, is_async=is_async
+                )
                 lines[id(value)] = (
                     f"`{expression}` ({shown_row(state)}) was loaded before {request} changed its "
                     f"{', '.join(columns)}: `{refresh}`"
@@ -74,7 +83,9 @@ def stale_lines(
 # Which values does a statement name? Nothing is called: an attribute may load rows.
 
 
-def _values_in(source: str, variables: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+def _values_in(
+    source: str, variables: Mapping[str, object]
+) -> Iterator[tuple[str, object]]:
     """Yield the values that a statement names, each with its expression, and their members."""
     for node in ast.walk(_parsed(source)):
         if not isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
@@ -136,24 +147,35 @@ def _refresh(
     """Return the statement that loads an instance again, by a session that can."""
     sessions = dict(_sessions_in(variables))
     owner = state.session
-    if owner is not None and owner in sessions.values() and not isinstance(owner, FreshSession):
+    if (
+        owner is not None
+        and owner in sessions.values()
+        and not isinstance(owner, FreshSession)
+    ):
         [name, *_] = [name for name, session in sessions.items() if session is owner]
         awaited = "await " if state.async_session is not None else ""
         return f"{awaited}{name}.refresh({expression})"
-    ours = [name for name, session in sessions.items() if isinstance(session, FreshSession)]
+    ours = [
+        name for name, session in sessions.items() if isinstance(session, FreshSession)
+    ]
     session_name = ours[0] if ours else "db_session"
     awaited = "await " if is_async else ""
     if state in held:
         return f"{awaited}{session_name}.refresh({expression})"
     keys = tuple(state.identity or ())
     key = keys[0] if len(keys) == 1 else keys
-    return f"{expression} = {awaited}{session_name}.get({state.class_.__name__}, {key!r})"
+    return (
+        f"{expression} = {awaited}{session_name}.get({state.class_.__name__}, {key!r})"
+    )
 
 
 def _sessions_in(variables: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """Yield the sync sessions among the variables of a test, and among those of its class."""
     attributes = getattr(variables.get("self"), "__dict__", {})
-    named = {**variables, **{f"self.{name}": value for name, value in attributes.items()}}
+    named = {
+        **variables,
+        **{f"self.{name}": value for name, value in attributes.items()},
+    }
     for name, value in named.items():
         if isinstance(value, AsyncSession | Session):
             yield name, value.sync_session if isinstance(value, AsyncSession) else value
@@ -201,7 +223,9 @@ def _stale_as_a_whole(
             if column in row and not _is_among(row[column], values)
         ]
         for part in parts:
-            written = [column for column in old if _is_set(column, table_of(state), part)]
+            written = [
+                column for column in old if _is_set(column, table_of(state), part)
+            ]
             if written:
                 return part.request, written
     return None
@@ -229,7 +253,9 @@ def _is_set(column: str, table: str, part: StoryPart) -> bool:
     return False
 
 
-_UPDATE = re.compile(r"(?s)(?P<head>.*\bUPDATE\b.*?)\bSET\b(?P<assignments>.*?)(?:\bWHERE\b|$)")
+_UPDATE = re.compile(
+    r"(?s)(?P<head>.*\bUPDATE\b.*?)\bSET\b(?P<assignments>.*?)(?:\bWHERE\b|$)"
+)
 
 
 def _updates(
@@ -246,7 +272,10 @@ def _updates(
 
 
 def _is_row_of(
-    state: InstanceState[Any], change: Change, row: Mapping[str, object], dialect: Dialect
+    state: InstanceState[Any],
+    change: Change,
+    row: Mapping[str, object],
+    dialect: Dialect,
 ) -> bool:
     """Whether a change is one of the row that an instance is mapped to."""
     # With several databases a table is called analytics/visits, with schemas audit.log.
@@ -265,7 +294,9 @@ def _loaded(
     """Yield the loaded values that the test has not changed, also as the driver has them."""
     for attribute in state.mapper.column_attrs:
         column = attribute.columns[0]
-        is_loaded = attribute.key in state.dict and attribute.key not in state.committed_state
+        is_loaded = (
+            attribute.key in state.dict and attribute.key not in state.committed_state
+        )
         if is_loaded and getattr(column, "table", None) is not None:
             value = state.dict[attribute.key]
             yield column.name, (value, _bound(column, value, dialect))
@@ -335,7 +366,11 @@ def _read_attributes(error: BaseException) -> Iterator[tuple[InstanceState[Any],
     for frame, _ in traceback.walk_tb(error.__traceback__):
         state = frame.f_locals.get("state")
         key = frame.f_locals.get("key")
-        if isinstance(state, InstanceState) and isinstance(key, str) and key in state.attrs:
+        if (
+            isinstance(state, InstanceState)
+            and isinstance(key, str)
+            and key in state.attrs
+        ):
             yield state, key
 
 

@@ -77,7 +77,9 @@ class Arena(Generic[S]):
 
     __module__ = "pytest_arena"
 
-    def __init__(self, run: Any) -> None:  # Any: what is inside is no type of the reader's
+    def __init__(
+        self, run: Any
+    ) -> None:  # Any: what is inside is no type of the reader's
         self._run: ArenaRun = run
         self._observer = Observer(run)
 
@@ -115,7 +117,9 @@ class Arena(Generic[S]):
     @property
     def statements(self) -> tuple[str, ...]:
         """The statements that the app's engines sent in the requests of this test, in order."""
-        return tuple(statement for request in self.requests for statement in request.statements)
+        return tuple(
+            statement for request in self.requests for statement in request.statements
+        )
 
     def session(
         self,
@@ -359,7 +363,9 @@ class Arena(Generic[S]):
             TypeError: ``count`` is no number from 0.
         """
         if not isinstance(count, int) or count < 0:
-            raise TypeError(f"max_statements({count!r}): the most statements, as a number from 0")
+            raise TypeError(
+                f"max_statements({count!r}): the most statements, as a number from 0"
+            )
         return StatementLimit(self, self._observer, count)
 
     @contextlib.contextmanager
@@ -420,7 +426,9 @@ class Observer:
 
     def _changes_of(self, request: object, database: Database) -> Changes:
         test = self.current.running()
-        record: Any = test.ledger.requests[request] if isinstance(request, int) else request
+        record: Any = (
+            test.ledger.requests[request] if isinstance(request, int) else request
+        )
         record = getattr(record, "extensions", {}).get("arena", record)  # of an answer
         turn = getattr(record, "turn", None)
         if turn not in test.turns:
@@ -456,7 +464,9 @@ class Observer:
         Raises:
             IsolationError: not all rows of it are kept.
         """
-        changes = Changes.of(self._moments.rows(database, since, until), self._moments.mask)
+        changes = Changes.of(
+            self._moments.rows(database, since, until), self._moments.mask
+        )
         if changes.counts_more:
             raise _only_counted(changes, database)
         return changes
@@ -560,7 +570,9 @@ class StatementLimit:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             return
-        requests = [sent for sent in self.arena.requests[self._before :] if not sent.is_login]
+        requests = [
+            sent for sent in self.arena.requests[self._before :] if not sent.is_login
+        ]
         if not requests:
             raise AssertionError(
                 "no request was made in this block: arena.max_statements(…) counts the statements "
@@ -589,7 +601,9 @@ def _too_many(requests: list[Request], sent: list[str], count: int) -> str:
         noun = "time" if times == 1 else "times"
         lines.append(f"  {times:,} {noun}: {text}")
     if most_frequent[0][1] > 1:
-        lines.append("next: load rows that belong together at once: selectinload(…) or a join")
+        lines.append(
+            "next: load rows that belong together at once: selectinload(…) or a join"
+        )
     return "\n".join(lines)
 
 
@@ -617,7 +631,9 @@ def _pending() -> PendingWorkError:
     return PendingWorkError(
         "the changes are asked for in an async test, while db_session has work not committed",
         why="what is not committed has changed nothing yet, and here nobody can await the commit",
-        cause=str(user_line() or "arena.changes(), or a plain `with arena.expect_changes()`"),
+        cause=str(
+            user_line() or "arena.changes(), or a plain `with arena.expect_changes()`"
+        ),
         fix="await db_session.commit()   before it, or: async with arena.expect_changes(...)",
     )
 

@@ -9,7 +9,13 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._resolver import Level
-from pytest_arena._run._leaks import Overrides, Tasks, empty_sessions, is_anything_there, late_error
+from pytest_arena._run._leaks import (
+    Overrides,
+    Tasks,
+    empty_sessions,
+    is_anything_there,
+    late_error,
+)
 from pytest_arena._run._long_sessions import LongSessions
 from pytest_arena._run._test import Current, RunningTest, Watcher
 from pytest_arena._values import Stage
@@ -66,7 +72,9 @@ class FixtureLevels:
         test = self._current.test
         if test is not None and not test.settled and self.levels.find(test) is None:
             plan = test.plan
-            level = Level(test, plan.name, test.serial, plan.stage, isolation=plan.isolation)
+            level = Level(
+                test, plan.name, test.serial, plan.stage, isolation=plan.isolation
+            )
             self.levels.enter(level)
             # Not earlier: what wider fixtures override holds as long as they do.
             test.overrides = [Overrides(self._apps.named)]
@@ -104,8 +112,12 @@ class FixtureLevels:
 
         Such a one is marked as unused, and its late work as over.
         """
-        ours = test.sessions.is_used or test.app_runs or self._apps.live or self.processes
-        work = test.late_work.has_begun or is_anything_there(self.levels.gate, self._tasks)
+        ours = (
+            test.sessions.is_used or test.app_runs or self._apps.live or self.processes
+        )
+        work = test.late_work.has_begun or is_anything_there(
+            self.levels.gate, self._tasks
+        )
         test.is_used = bool(ours or work)
         if not test.is_used:
             test.late_work.is_over = True
@@ -132,7 +144,9 @@ class FixtureLevels:
         by_socket = self._apps.drain(is_short=test.failed)
         if not (test.app_runs or by_socket or late_work.has_begun or late_work.cut_off):
             return
-        if not test.failed:  # a coroutine has waited in its loop, and not for its fixtures
+        if (
+            not test.failed
+        ):  # a coroutine has waited in its loop, and not for its fixtures
             late_work.cut_off += [*by_socket, *test.left_open()]
             for app_run in test.app_runs:
                 app_run.end_exchanges()  # in the middle of a statement it could not be ended
@@ -158,7 +172,9 @@ class FixtureLevels:
         test.late_work.end(test.gate.registry.late)
         for line in self._tasks.end():
             if line not in test.late_work.cut_off:  # else it is told
-                self._ledger.note(f"{{test}} left a task running, which was ended: {line}")
+                self._ledger.note(
+                    f"{{test}} left a task running, which was ended: {line}"
+                )
 
     def _find_leaks(self, test: RunningTest) -> None:
         level = self.levels.find(test)
@@ -172,7 +188,9 @@ class FixtureLevels:
         # The report of a failed one says it itself.
         for kind in empty_sessions(self.levels.held_before(level)) * (not test.failed):
             told = f"{{test}} left {kind} pending in a session that lives on, never written: "
-            self._ledger.note(f"{told}commit it, or Session.remove() in an autouse fixture")
+            self._ledger.note(
+                f"{told}commit it, or Session.remove() in an autouse fixture"
+            )
 
     def _forget_rows(self, level: Level) -> None:
         """Make the sessions that are older than a level forget its rows."""
@@ -183,7 +201,9 @@ class FixtureLevels:
     def _restore_overrides(self, test: RunningTest) -> None:
         for overrides in test.overrides:
             if "app.dependency_overrides" in overrides.restore():
-                self._ledger.note(f"{test.plan.name} left app.dependency_overrides; restored")
+                self._ledger.note(
+                    f"{test.plan.name} left app.dependency_overrides; restored"
+                )
 
     # Those below.
 
@@ -195,7 +215,11 @@ class FixtureLevels:
         at once.
         """
         levels, level = self.levels, Level(owner, owner.name, owner.serial)
-        with self._below_the_test(), self._tasks.of_a_wide_fixture(), self._set_up(owner):
+        with (
+            self._below_the_test(),
+            self._tasks.of_a_wide_fixture(),
+            self._set_up(owner),
+        ):
             levels.enter(level)
             try:
                 with levels.gate.keeping_altered(owner.serial):
@@ -262,7 +286,9 @@ class FixtureLevels:
             self._apps.close_of(owner)
             self._forget_rows(level)
         finally:
-            for broken_off in self.levels.above(level):  # by Ctrl-C, while they were finished
+            for broken_off in self.levels.above(
+                level
+            ):  # by Ctrl-C, while they were finished
                 self.levels.leave(broken_off)
             self.levels.leave(level)
 
@@ -274,7 +300,9 @@ class FixtureLevels:
         try:
             yield
         finally:
-            if levels.find(level.owner) is not None:  # a fixture below it may have ended
+            if (
+                levels.find(level.owner) is not None
+            ):  # a fixture below it may have ended
                 self.leave_unfinished(level)
 
     def finish_above(self, level: Level, *, asker: WideFixture | None = None) -> None:
@@ -305,7 +333,9 @@ class FixtureLevels:
     def _end_in_the_middle(self, test: RunningTest) -> None:
         """A fixture below a test ends before it: Ctrl-C, or somebody has finished it by hand."""
         self.settle_test()
-        if (level := self.levels.find(test)) is not None:  # of one that was broken off at it
+        if (
+            level := self.levels.find(test)
+        ) is not None:  # of one that was broken off at it
             self.levels.leave(level)
         test.errors.append(
             IsolationError(
@@ -389,11 +419,15 @@ class Examples:
             partial(test.cut, len(test.turns)),
         ]
         if self._watcher is not None:
-            self._restores.append(self._watcher.remember())  # the last one is called first
+            self._restores.append(
+                self._watcher.remember()
+            )  # the last one is called first
         return test.sessions.remember()
 
     def _enter(self) -> None:
-        self._level = Level(self, f"an example of {self._test.plan.name}", next(self._serials))
+        self._level = Level(
+            self, f"an example of {self._test.plan.name}", next(self._serials)
+        )
         self._levels.enter(self._level)
 
     def _leave(self) -> None:

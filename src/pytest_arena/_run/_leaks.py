@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import inspect
-from sqlalchemy.orm.session import _sessions  # close_all_sessions, its public user, closes them all
+from sqlalchemy.orm.session import (
+    _sessions,
+)  # close_all_sessions, its public user, closes them all
 
 from pytest_arena._app._client import HOPS
 from pytest_arena._gate._registry import (
@@ -38,7 +40,14 @@ from pytest_arena._origin import (
     outermost,
     users_frames,
 )
-from pytest_arena._process import alive, context_of, innermost_frames, rest, running_loop, seconds
+from pytest_arena._process import (
+    alive,
+    context_of,
+    innermost_frames,
+    rest,
+    running_loop,
+    seconds,
+)
 from pytest_arena._run._long_sessions import loaded_values
 from pytest_arena.errors import ConnectionLeak, IsolationError, LateWorkError
 
@@ -54,7 +63,9 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 
-_PATIENCE = 1.0  # seconds for who is inside of a connection, or for a task that is cancelled
+_PATIENCE = (
+    1.0  # seconds for who is inside of a connection, or for a task that is cancelled
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +75,15 @@ class HeldByFixtures:
     transactions: list[Checkout] = field(default_factory=list)
     writes: int = 0  # in these
     sessions: frozenset[int] = frozenset()
-    threads: frozenset[int] = frozenset()  # a server's, a worker's: they go on over the tests
+    threads: frozenset[int] = (
+        frozenset()
+    )  # a server's, a worker's: they go on over the tests
     # SQLAlchemy's states of the instances in each session that is in use.
     instances: dict[int, WeakSet[Any]] = field(default_factory=dict)
     # The instances in pytest-arena's sessions, with the values of their attributes.
-    values: dict[int, WeakKeyDictionary[Any, dict[str, Any]]] = field(default_factory=dict)
+    values: dict[int, WeakKeyDictionary[Any, dict[str, Any]]] = field(
+        default_factory=dict
+    )
 
     @classmethod
     def now(cls, gate: Gate, sessions_of_tests: Collection[int] = ()) -> HeldByFixtures:
@@ -80,7 +95,9 @@ class HeldByFixtures:
         is_nothing = not sessions and not gate.registry.taken()
         if is_nothing and threading.active_count() == 1:
             return NOTHING_HELD
-        threads = _threads_of_others(threading.get_ident(), *map(_known_by, threading.enumerate()))
+        threads = _threads_of_others(
+            threading.get_ident(), *map(_known_by, threading.enumerate())
+        )
         if is_nothing:
             return threads
         begun = open_transactions(gate)
@@ -88,15 +105,23 @@ class HeldByFixtures:
         in_use = sessions_in_use()
         held = {session.hash_key: WeakSet(map(inspect, session)) for session in in_use}
         sessions = sessions.difference(sessions_of_tests)
-        return cls(begun, writes, sessions, threads.threads, held, loaded_values(in_use))
+        return cls(
+            begun, writes, sessions, threads.threads, held, loaded_values(in_use)
+        )
 
     def without(self, others: HeldByFixtures) -> HeldByFixtures:
         """Return what is held here and not there."""
         begun = [one for one in self.transactions if one not in others.transactions]
         writes, known = sum(one.writes for one in begun), others.instances
-        left = {key: held.difference(known.get(key, ())) for key, held in self.instances.items()}
+        left = {
+            key: held.difference(known.get(key, ()))
+            for key, held in self.instances.items()
+        }
         left = {key: held for key, held in left.items() if held or key not in known}
-        sessions, threads = self.sessions - others.sessions, self.threads - others.threads
+        sessions, threads = (
+            self.sessions - others.sessions,
+            self.threads - others.threads,
+        )
         values = {key: self.values[key] for key in left if key in self.values}
         return HeldByFixtures(begun, writes, sessions, threads, left, values)
 
@@ -135,9 +160,15 @@ def _left_by(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
         for checkout in out
         if _is_of_a_test(checkout) or not is_of(checkout.thread, before.threads)
     ]
-    begun = [one for one in taken if one.in_transaction and one not in before.transactions]
+    begun = [
+        one for one in taken if one.in_transaction and one not in before.transactions
+    ]
     idle = [one for one in taken if one.serial == serial and one not in begun]
-    held = _entries_of(before.sessions) + gate.registry.entries_of_others(serial) if idle else []
+    held = (
+        _entries_of(before.sessions) + gate.registry.entries_of_others(serial)
+        if idle
+        else []
+    )
     return begun + [one for one in idle if one.entry not in held]
 
 
@@ -155,12 +186,18 @@ def _entries_of(numbers: Container[int]) -> list[object]:
     A session takes its connection when it is used: one that a wide fixture has made takes it in
     a test, and keeps it after a SELECT.
     """
-    return [entry_of(held) for session, held in held_by_sessions() if session.hash_key in numbers]
+    return [
+        entry_of(held)
+        for session, held in held_by_sessions()
+        if session.hash_key in numbers
+    ]
 
 
 def _sessions_on(leaks: list[Checkout]) -> list[Session]:
     entries = [leak.entry for leak in leaks]
-    return [session for session, held in held_by_sessions() if entry_of(held) in entries]
+    return [
+        session for session, held in held_by_sessions() if entry_of(held) in entries
+    ]
 
 
 def open_transactions(gate: Gate) -> list[Checkout]:
@@ -176,14 +213,18 @@ def end_transactions(leaks: Iterable[Checkout], *, is_closed: bool = False) -> b
     """
     inside = [leak for leak in leaks if not _is_ended(leak, 0, is_closed=is_closed)]
     # Who waited for the lock of one of the others has it by now.
-    return not [one for one in inside if not _is_ended(one, _PATIENCE, is_closed=is_closed)]
+    return not [
+        one for one in inside if not _is_ended(one, _PATIENCE, is_closed=is_closed)
+    ]
 
 
 def _is_ended(leak: Checkout, seconds: float, *, is_closed: bool) -> bool:
     handle = leak.handle
     if handle is not None:
         handle.interrupt()
-    with handle.alone(seconds) if handle else nullcontext(enter_result=True) as is_alone:
+    with (
+        handle.alone(seconds) if handle else nullcontext(enter_result=True) as is_alone
+    ):
         if handle is not None and is_alone:
             handle.roll_back()
         if is_closed and is_alone and leak.proxied is not None:
@@ -232,13 +273,22 @@ def leak_error(leaks: list[Checkout]) -> ConnectionLeak:
     """Return the error that names who took the connections."""
     wrote = [leak for leak in leaks if leak.in_transaction]
     what = "an open transaction" if wrote else "a connection that was not given back"
-    lines = sorted({str(leak.line or "a line that cannot be seen") for leak in wrote or leaks})
+    lines = sorted(
+        {str(leak.line or "a line that cannot be seen") for leak in wrote or leaks}
+    )
     scoped = "; of a scoped_session: Session.remove()" if _sessions_on(leaks) else ""
     here = threading.get_ident()
-    is_of_a_job = any(isinstance(leak.work, LateWork) and leak.thread != here for leak in leaks)
-    waits = ", of a job that a request has begun: await arena.settled()" if is_of_a_job else ""
+    is_of_a_job = any(
+        isinstance(leak.work, LateWork) and leak.thread != here for leak in leaks
+    )
+    waits = (
+        ", of a job that a request has begun: await arena.settled()"
+        if is_of_a_job
+        else ""
+    )
     return ConnectionLeak(
-        f"the test ended with {what}" + (f" ({len(lines)} places)" if len(lines) > 1 else ""),
+        f"the test ended with {what}"
+        + (f" ({len(lines)} places)" if len(lines) > 1 else ""),
         why="the next test would wait for its lock, or lose the connection from the app's pool",
         cause="\n".join(lines[:4]),
         fix="`async with session:` / `with engine.connect() as connection:`, or close it in a "
@@ -248,7 +298,9 @@ def leak_error(leaks: list[Checkout]) -> ConnectionLeak:
 
 def lost_error(holders: Iterable[Checkout], level: str) -> IsolationError:
     """Return the error that names whose open transaction stood in the way."""
-    lines = sorted({str(holder.line or "a line that cannot be seen") for holder in holders})
+    lines = sorted(
+        {str(holder.line or "a line that cannot be seen") for holder in holders}
+    )
     return IsolationError(
         f"{level}: an open transaction of a wider fixture stands in the way",
         why="the database cannot be brought back while somebody holds its lock",
@@ -268,7 +320,9 @@ class Overrides:
             ("app.dependency_overrides", getattr(app, "dependency_overrides", None)),
             ("app.state", getattr(getattr(app, "state", None), "_state", None)),
         )
-        self._kept = [(name, it, it.copy()) for name, it in parts if isinstance(it, dict)]
+        self._kept = [
+            (name, it, it.copy()) for name, it in parts if isinstance(it, dict)
+        ]
 
     def anew(self) -> Overrides:
         """Return those of the same app as they are now."""
@@ -277,7 +331,11 @@ class Overrides:
     def changed(self) -> list[str]:
         """Return the names of those that are different now."""
         kept = self._kept  # empty before and now, most of them
-        return [name for name, now, then in kept if (now or then) and not _is_same(now, then)]
+        return [
+            name
+            for name, now, then in kept
+            if (now or then) and not _is_same(now, then)
+        ]
 
     def restore(self) -> list[str]:
         """Put them back. Returns the names of those that were different."""
@@ -292,7 +350,9 @@ class Overrides:
 
 def _is_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
     # By identity: what an app keeps there (arrays, engines) need not be comparable.
-    return one.keys() == other.keys() and (not one or all(one[key] is other[key] for key in one))
+    return one.keys() == other.keys() and (
+        not one or all(one[key] is other[key] for key in one)
+    )
 
 
 class OwnWork:
@@ -336,8 +396,12 @@ class LateWork:
         self.is_over = False  # the test is
         self.own = OwnWork(self)
         self._patience = patience  # seconds
-        self._endless = endless  # lines that were waited for in vain: once is enough for a run
-        self._tasks_before: dict[asyncio.AbstractEventLoop, WeakSet[asyncio.Task[Any]]] = {}
+        self._endless = (
+            endless  # lines that were waited for in vain: once is enough for a run
+        )
+        self._tasks_before: dict[
+            asyncio.AbstractEventLoop, WeakSet[asyncio.Task[Any]]
+        ] = {}
         self._loops_elsewhere: dict[asyncio.AbstractEventLoop, None] = {}
         self._threads_before: frozenset[int] = frozenset()
         self.cut_off: list[str] = []
@@ -349,7 +413,9 @@ class LateWork:
         loop = running_loop()
         if loop is not None and loop not in self._tasks_before:
             if not self._tasks_before:
-                self._threads_before = frozenset({*_threads_at_work(), *_threads_in_greenlets()})
+                self._threads_before = frozenset(
+                    {*_threads_at_work(), *_threads_in_greenlets()}
+                )
             self._tasks_before[loop] = WeakSet(asyncio.all_tasks(loop))
 
     def is_given_to(self, loop: asyncio.AbstractEventLoop) -> bool:
@@ -365,7 +431,11 @@ class LateWork:
         return bool(self._tasks_before or self._pieces())
 
     def _pieces(self) -> list[Piece]:
-        return [piece for piece in alive(PIECES) if piece.work is self and not piece.is_ended]
+        return [
+            piece
+            for piece in alive(PIECES)
+            if piece.work is self and not piece.is_ended
+        ]
 
     def lines(self) -> list[str]:
         """Return where each stands that still works: none, where no request was served."""
@@ -377,7 +447,9 @@ class LateWork:
         begun = self._lines_of_pieces()
         tasks = [
             task
-            for loop, before in [*self._tasks_before.items()]  # another loop may begin to serve
+            for loop, before in [
+                *self._tasks_before.items()
+            ]  # another loop may begin to serve
             if not loop.is_closed()
             for task in asyncio.all_tasks(loop)
             if task is not here and task not in IDLE_WORKERS and _is_the_users(task)
@@ -385,12 +457,16 @@ class LateWork:
             if (hops := context_of(task).get(HOPS) or ()) or task not in before
             if not any(one.is_open for one in hops)
         ]
-        of_tasks = [line_of_coroutine(task.get_coro()) or task.get_name() for task in tasks]
+        of_tasks = [
+            line_of_coroutine(task.get_coro()) or task.get_name() for task in tasks
+        ]
         of_tasks += self._lines_elsewhere()
         at_work = {thread: line_of(one[0]) for thread, one in self.threads().items()}
         passed_over = at_work.keys() | _threads_among(alive(IDLE_WORKERS))
         begun |= self._lines_of_pieces()
-        of_pieces = [line for piece, line in begun.items() if piece.thread not in passed_over]
+        of_pieces = [
+            line for piece, line in begun.items() if piece.thread not in passed_over
+        ]
         return list(map(str, [*of_tasks, *at_work.values(), *of_pieces]))
 
     def _lines_of_pieces(self) -> dict[Piece, object]:
@@ -399,7 +475,9 @@ class LateWork:
 
     def unfinished(self) -> list[str]:
         """Return the lines of unfinished work that a test may wait for, each once."""
-        return [line for line in dict.fromkeys(self.lines()) if line not in self._endless]
+        return [
+            line for line in dict.fromkeys(self.lines()) if line not in self._endless
+        ]
 
     def _lines_elsewhere(self) -> Iterator[CodeLine]:
         """Yield the lines of its tasks in loops in which the app does not answer.
@@ -425,7 +503,9 @@ class LateWork:
         working = self._work_of_threads()
         cut_off = working if self._threads_cut_off is None else self._threads_cut_off
         # Since then a thread may have begun work of another test.
-        late.update({key: frame for key, frame in working.items() if cut_off.get(key) is frame})
+        late.update(
+            {key: frame for key, frame in working.items() if cut_off.get(key) is frame}
+        )
         self._threads_cut_off = None
         for piece in self._pieces():
             if not piece.is_job:
@@ -480,7 +560,9 @@ class LateWork:
             self._threads_cut_off = self._work_of_threads() if left else {}
             self._endless.update(left)
         elif left:
-            raise late_error(left, f"work that a request had begun goes on after {patience:g} s")
+            raise late_error(
+                left, f"work that a request had begun goes on after {patience:g} s"
+            )
 
 
 _STEP = 0.0002  # seconds
@@ -488,21 +570,30 @@ _STEP = 0.0002  # seconds
 
 def _threads_at_work() -> dict[int, list[FrameType]]:
     tops = innermost_frames()
-    del tops[threading.get_ident()]  # of this stack: a cycle, which would keep its callers' too
-    tops.pop(threading.main_thread().ident or 0, None)  # no request's, and its stack is deep
+    del tops[
+        threading.get_ident()
+    ]  # of this stack: a cycle, which would keep its callers' too
+    tops.pop(
+        threading.main_thread().ident or 0, None
+    )  # no request's, and its stack is deep
     found = dict(zip(tops, map(users_frames, tops.values()), strict=True))
     return {ident: stack for ident, stack in found.items() if stack}
 
 
 def _threads_among(workers: Iterable[object]) -> set[int]:
-    return {worker.ident or 0 for worker in workers if isinstance(worker, threading.Thread)}
+    return {
+        worker.ident or 0 for worker in workers if isinstance(worker, threading.Thread)
+    }
 
 
 def _threads_in_greenlets() -> set[int]:
     """Those of which only SQLAlchemy's part is seen: the user's code that calls it is below."""
     main = threading.main_thread().ident or 0  # as above
     roots = {n: outermost(top) for n, top in innermost_frames().items() if n != main}
-    return {main, *(n for n, root in roots.items() if root.f_code.co_name != "_bootstrap")}
+    return {
+        main,
+        *(n for n, root in roots.items() if root.f_code.co_name != "_bootstrap"),
+    }
 
 
 def _is_the_users(task: asyncio.Task[Any]) -> bool:
@@ -533,7 +624,9 @@ class Tasks:
     """
 
     def __init__(self) -> None:
-        self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
+        self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = (
+            WeakKeyDictionary()
+        )
         self._known: WeakSet[asyncio.Task[Any]] = WeakSet()
         self._of_fixtures: WeakSet[asyncio.Task[Any]] = WeakSet()
 
@@ -576,7 +669,9 @@ class Tasks:
         """Let idle loops of this thread do what they have to do now. Returns whether there are."""
         here = threading.get_ident() if running_loop() is None else None
         known = list(self._threads.items())
-        idle = [loop for loop, thread in known if thread == here and not loop.is_closed()]
+        idle = [
+            loop for loop, thread in known if thread == here and not loop.is_closed()
+        ]
         for loop in idle:
             loop.call_soon(loop.stop)
             loop.run_forever()
@@ -589,7 +684,9 @@ class Tasks:
         here = threading.get_ident() if running_loop() is None else None
         for loop in self.loops():
             if loop.is_closed():
-                self._threads.pop(loop, None)  # nothing runs in it any more, whoever keeps it
+                self._threads.pop(
+                    loop, None
+                )  # nothing runs in it any more, whoever keeps it
                 continue
             left = self._left(loop) if self._threads.get(loop) == here else []
             for task in left:
@@ -600,7 +697,11 @@ class Tasks:
         return lines
 
     def _left(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
-        return [it for it in asyncio.all_tasks(loop) if it not in self._known and _is_the_users(it)]
+        return [
+            it
+            for it in asyncio.all_tasks(loop)
+            if it not in self._known and _is_the_users(it)
+        ]
 
     def _present(self) -> Iterator[asyncio.Task[Any]]:
         for loop in list(self._threads):

@@ -30,7 +30,9 @@ _Every: TypeAlias = "list[tuple[Database, Isolation]]"
 
 # What must not be broken off in the middle.
 
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGALRM") if hasattr(signal, name)]
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGALRM") if hasattr(signal, name)
+]
 
 
 @contextmanager
@@ -45,10 +47,14 @@ def unbroken() -> Iterator[None]:
             isolation.leave()
     """
     rung: dict[int, Any] = {}
-    is_main = threading.get_ident() == threading.main_thread().ident  # handlers run in no other
+    is_main = (
+        threading.get_ident() == threading.main_thread().ident
+    )  # handlers run in no other
     # Those that lead into Python: what the system does itself cannot wait.
     signals = _SIGNALS * is_main
-    kept: dict[int, Any] = {one: now for one in signals if callable(now := signal.getsignal(one))}
+    kept: dict[int, Any] = {
+        one: now for one in signals if callable(now := signal.getsignal(one))
+    }
 
     def wait(number: int, frame: Any) -> None:
         if number in rung:
@@ -106,9 +112,19 @@ class Levels:
     """
 
     def __init__(
-        self, databases: Databases, gate: Gate, ledger: Ledger, hooks: HookRelay, tasks: Tasks
+        self,
+        databases: Databases,
+        gate: Gate,
+        ledger: Ledger,
+        hooks: HookRelay,
+        tasks: Tasks,
     ) -> None:
-        self._databases, self.gate, self._ledger, self._hooks = databases, gate, ledger, hooks
+        self._databases, self.gate, self._ledger, self._hooks = (
+            databases,
+            gate,
+            ledger,
+            hooks,
+        )
         self._stack, self._tasks = databases.levels, tasks
         self._before: dict[Level | None, _leaks.HeldByFixtures] = {}
         self._sessions_of_tests: frozenset[int] = frozenset()  # that outlive them
@@ -126,12 +142,21 @@ class Levels:
 
     def above(self, level: Level) -> list[Level]:
         """Return the levels above this one, the top first."""
-        return [] if self._stack[-1] is level else self._stack[: self._stack.index(level) : -1]
+        return (
+            []
+            if self._stack[-1] is level
+            else self._stack[: self._stack.index(level) : -1]
+        )
 
-    def enter(self, level: Level, of_the_test: _leaks.HeldByFixtures | None = None) -> None:
+    def enter(
+        self, level: Level, of_the_test: _leaks.HeldByFixtures | None = None
+    ) -> None:
         """Open a level above all that stands; a test may hold something by then."""
         started, every = _process.seconds(), self._isolations()
-        seen, self._steps = self._steps, _NEVER  # until it is done: somebody may break it off
+        seen, self._steps = (
+            self._steps,
+            _NEVER,
+        )  # until it is done: somebody may break it off
         if every and level.is_plain and level.isolation in self._usual:
             every = self._not_stepped(every, seen, up=True)
         with unbroken() if every else _ALONE:
@@ -143,7 +168,9 @@ class Levels:
             held = _leaks.HeldByFixtures.now(self.gate, self._sessions_of_tests)
             self._before[level] = held.without(of_the_test) if of_the_test else held
             self._ledger.isolation_seconds += _process.seconds() - started
-            if self._hooks.pytest_arena_enter.get_hookimpls():  # to call it takes longer
+            if (
+                self._hooks.pytest_arena_enter.get_hookimpls()
+            ):  # to call it takes longer
                 self._hooks.pytest_arena_enter(level=level)
 
     def _enter_each(self, level: Level, every: _Every) -> None:
@@ -151,17 +178,23 @@ class Levels:
         self._cut_to(number, every)
         try:
             for database, isolation in every:
-                enter = partial(self._databases.provision.enter, isolation, database, level)
+                enter = partial(
+                    self._databases.provision.enter, isolation, database, level
+                )
                 self._with_patience(enter, _PATIENCE_WITH_OTHERS)
                 # A wider fixture that slips below it may write to it: it is that one's as well.
-                database.level = database.level if database.level in self._stack else None
+                database.level = (
+                    database.level if database.level in self._stack else None
+                )
         except (Held, ArenaError) as error:
             for _, isolation in self._isolations():
                 if isolation.depth > number:
                     isolation.forget()
             if not isinstance(error, Held):
                 raise
-            raise _leaks.lost_error(_leaks.open_transactions(self.gate), level.name) from error
+            raise _leaks.lost_error(
+                _leaks.open_transactions(self.gate), level.name
+            ) from error
         except BaseException:  # who rang twice; nobody knows of this level
             self._cut_to(number, self._isolations())
             raise
@@ -174,7 +207,10 @@ class Levels:
         return []
 
     def end_leaks(
-        self, level: Level | None, serial: int, cancel_jobs: Callable[[], None] = nothing
+        self,
+        level: Level | None,
+        serial: int,
+        cancel_jobs: Callable[[], None] = nothing,
     ) -> None:
         """End the transactions and take back the connections that a level's owner has left.
 
@@ -219,7 +255,9 @@ class Levels:
     def drop_if_clean(self, level: Level) -> bool:
         """Forget a level in which nothing was written, if it is the top one."""
         isolations = [isolation for _, isolation in self._isolations()]
-        if self._stack[-1] is not level or not all(one.is_clean() for one in isolations):
+        if self._stack[-1] is not level or not all(
+            one.is_clean() for one in isolations
+        ):
             return False
         self._hooks.pytest_arena_leave(level=level)
         self._stack.pop()
@@ -241,7 +279,9 @@ class Levels:
                 isolation.leave()
                 left.append((database, isolation))
         except Held as error:
-            raise _leaks.lost_error(_leaks.open_transactions(self.gate), level.name) from error
+            raise _leaks.lost_error(
+                _leaks.open_transactions(self.gate), level.name
+            ) from error
         finally:
             for database, isolation in left:
                 self._databases.provision.enter(isolation, database, level)
@@ -258,8 +298,15 @@ class Levels:
         """
         if self._stack[-1:] != [level]:
             raise impossible(f"{level.name}: a level was left that is not the top one")
-        started, steps, number = _process.seconds(), self.gate.registry.steps, len(self._stack) - 1
-        has_hook, every = bool(self._hooks.pytest_arena_leave.get_hookimpls()), self._isolations()
+        started, steps, number = (
+            _process.seconds(),
+            self.gate.registry.steps,
+            len(self._stack) - 1,
+        )
+        has_hook, every = (
+            bool(self._hooks.pytest_arena_leave.get_hookimpls()),
+            self._isolations(),
+        )
         seen, self._steps = self._steps, _NEVER  # as above
         if every and level.is_test and not has_hook:
             every = self._not_stepped(every, seen, up=False)
@@ -301,7 +348,11 @@ class Levels:
         if not self.gate.registry.is_unused_since(seen):
             return every
         top = self._stack[-1:]  # one that was made in it may go with it
-        return [(it, one) for it, one in every if it.level in top or not one.step_unused(up=up)]
+        return [
+            (it, one)
+            for it, one in every
+            if it.level in top or not one.step_unused(up=up)
+        ]
 
     def _isolations(self) -> _Every:
         every = [*self._databases.known.by_key.values()]
@@ -311,27 +362,39 @@ class Levels:
         """Have only so many levels, on these databases: somebody was broken off at the others."""
         for database, isolation in databases:
             while isolation.depth > number:
-                reason = f"{database.name}: arena was broken off at it (a timeout, Ctrl-C)"
+                reason = (
+                    f"{database.name}: arena was broken off at it (a timeout, Ctrl-C)"
+                )
                 try:
                     self._leave_by_force(isolation, database, reason)
-                except ArenaError as error:  # the level is gone, and another failure is raised
+                except (
+                    ArenaError
+                ) as error:  # the level is gone, and another failure is raised
                     self._ledger.note(error.what)
         for level in self._stack[number:]:
             self._before.pop(level, None)
         del self._stack[number:]
 
-    def _leave_by_force(self, isolation: Isolation, database: Database, reason: str) -> None:
+    def _leave_by_force(
+        self, isolation: Isolation, database: Database, reason: str
+    ) -> None:
         isolation.leave_by_force()
         self._ledger.note(f"{reason}; {database.product.forced}")
 
     def _taken_back(
-        self, database: Database, isolation: Isolation, level: Level, failed: list[Exception]
+        self,
+        database: Database,
+        isolation: Isolation,
+        level: Level,
+        failed: list[Exception],
     ) -> bool:
         """Whether there was a change in a database, which is as it was before this level."""
         if isolation.depth < len(self._stack):
             return False  # it was done when somebody broke in
         is_its_own = database.level is level
-        if (is_its_own or not level.is_test) and self._databases.drop_with_level(database, level):
+        if (is_its_own or not level.is_test) and self._databases.drop_with_level(
+            database, level
+        ):
             return True
         if is_its_own:
             database.level = None  # it would keep the test
@@ -370,7 +433,9 @@ class Levels:
             isolation.forget(is_undone=sum(one.writes for one in now) <= before.writes)
             return False
         here, taken = threading.get_ident(), self.gate.registry.taken()
-        others = any(one.thread != here for one in taken) or (taken and self._tasks.go_on())
+        others = any(one.thread != here for one in taken) or (
+            taken and self._tasks.go_on()
+        )
         patience = _PATIENCE_WITH_OTHERS if others else 0
         if (left := self._left_with_patience(isolation, patience)) is not None:
             return left

@@ -46,7 +46,10 @@ def loaded_values(sessions: Iterable[Session]) -> dict[int, Loaded]:
     """
     return {
         session.hash_key: WeakKeyDictionary(
-            {inspect(instance): _values(instance) for instance in session.identity_map.values()}
+            {
+                inspect(instance): _values(instance)
+                for instance in session.identity_map.values()
+            }
         )
         for session in sessions
         if isinstance(session, FreshSession)
@@ -55,7 +58,8 @@ def loaded_values(sessions: Iterable[Session]) -> dict[int, Loaded]:
 
 def _values(instance: object) -> dict[str, Any]:
     state: InstanceState[Any] = inspect(instance)
-    values = {key: state.dict[key] for key in state.mapper.attrs.keys() if key in state.dict}  # noqa: SIM118 - a collection of SQLAlchemy's, whose items are values
+    names = state.mapper.attrs.keys()  # iterating a mapper's collection gives values
+    values = {name: state.dict[name] for name in names if name in state.dict}
     for relationship in state.mapper.relationships:
         if relationship.uselist and values.get(relationship.key) is not None:
             values[relationship.key] = _members(values[relationship.key])
@@ -143,7 +147,9 @@ def _forget(session: FreshSession, loaded: Loaded | None) -> None:
     session.add_all(pending)
 
 
-def _put_back(state: InstanceState[Any], instance: object, values: dict[str, Any]) -> list[str]:
+def _put_back(
+    state: InstanceState[Any], instance: object, values: dict[str, Any]
+) -> list[str]:
     """Give a detached instance its values of then. Returns what it has loaded since."""
     if state.was_deleted:
         make_transient(instance)
@@ -156,7 +162,9 @@ def _put_back(state: InstanceState[Any], instance: object, values: dict[str, Any
     loaded_since = [key for key in now if key not in values]
     for relationship in state.mapper.relationships:
         if relationship.key in loaded_since:  # `add` would follow it
-            set_committed_value(instance, relationship.key, [] if relationship.uselist else None)
+            set_committed_value(
+                instance, relationship.key, [] if relationship.uselist else None
+            )
     return loaded_since
 
 

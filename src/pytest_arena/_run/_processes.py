@@ -39,7 +39,9 @@ class Process:
 
     __module__ = "pytest_arena"
 
-    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path
+    ) -> None:
         self.command: str = shlex.join(command)
         self._status_before: int | None = None  # it was told to end
         self.was_killed: bool = False
@@ -103,7 +105,9 @@ class Process:
         self._output = self.output
         self._log.unlink(missing_ok=True)
 
-    def until_ready(self, ready: str | Callable[[], object], *, patience: float) -> None:
+    def until_ready(
+        self, ready: str | Callable[[], object], *, patience: float
+    ) -> None:
         """Wait until it says a text, or something is so.
 
         Raises:
@@ -119,11 +123,19 @@ class Process:
             self.stop()
             raise self._not_ready(ready, status, patience)
 
-    def _not_ready(self, ready: object, status: int | None, patience: float) -> ConfigError:
-        ended = f"has ended with status {status}" if status is not None else f"after {patience:g} s"
+    def _not_ready(
+        self, ready: object, status: int | None, patience: float
+    ) -> ConfigError:
+        ended = (
+            f"has ended with status {status}"
+            if status is not None
+            else f"after {patience:g} s"
+        )
         what = f"has not said {ready!r}" if isinstance(ready, str) else "is not ready"
         return ConfigError(
-            f"{self.command} {what}: {ended}" if status is None else f"{self.command} {ended}",
+            f"{self.command} {what}: {ended}"
+            if status is None
+            else f"{self.command} {ended}",
             why="the test would go on without it",
             cause="\n".join(self.shown.splitlines()[-3:]) or "it has written nothing",
             fix=f"{self.command}   by hand, with the database's URL in its environment",
@@ -139,7 +151,11 @@ class Process:
         """What is to be told of how it ended; "" for nothing."""
         if self.was_killed:
             return f"did not end within {_END_SECONDS:g} s when it was told to, and was killed"
-        return f"had ended with status {self._status_before}" if self._status_before else ""
+        return (
+            f"had ended with status {self._status_before}"
+            if self._status_before
+            else ""
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -163,4 +179,6 @@ def variables(
             found[name] = given(known.register(asked)).set(drivername=url.drivername)
         elif not found and known.primary is not None:
             found[name] = given(known.primary)
-    return {name: url.render_as_string(hide_password=False) for name, url in found.items()}
+    return {
+        name: url.render_as_string(hide_password=False) for name, url in found.items()
+    }

@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._app._client import watch_own_clients
 from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._changes import Mask
-from pytest_arena._databases._builders import schema_builder, seed_builder, suggested_schema
+from pytest_arena._databases._builders import (
+    schema_builder,
+    seed_builder,
+    suggested_schema,
+)
 from pytest_arena._databases._resolver import Databases, Level
 from pytest_arena._databases._sessions import Engines
 from pytest_arena._databases._sources import watch_imports
@@ -70,7 +74,9 @@ class ArenaRun:
         self.apps = Apps(config, self.current, self.watcher)
         self._leave_clients = watch_own_clients(self.apps.asked)
         self._end_imports = watch_imports()
-        self._written_files = WrittenFiles(self.current, config.root, config.cache, temporary)
+        self._written_files = WrittenFiles(
+            self.current, config.root, config.cache, temporary
+        )
         self.fixtures = FixtureLevels(
             self.levels, self.current, self.apps, self.tasks, ledger, late=config.late
         )
@@ -78,7 +84,9 @@ class ArenaRun:
         self.serials = count(1)
         self._process = os.getpid()
         self._told_lost: dict[str, str] = {}
-        self._early_answers: dict[str, str] = {}  # their notes, by the line of the late commit
+        self._early_answers: dict[
+            str, str
+        ] = {}  # their notes, by the line of the late commit
         self._endless: set[str] = set()
         # Which test was the first whose request has sent a statement, by method and path.
         self._askers: dict[tuple[str, str], str] = {}
@@ -102,7 +110,9 @@ class ArenaRun:
         self.connections.note_early_threads()
 
     def _check_migrations(self) -> None:
-        has_migrations = any(value.endswith(".ini") for value in self.config.schema.values())
+        has_migrations = any(
+            value.endswith(".ini") for value in self.config.schema.values()
+        )
         if self.config.migrations == "fail" and not has_migrations:
             raise ConfigError(
                 "arena_migrations = fail, and arena_schema names no migrations",
@@ -160,12 +170,16 @@ class ArenaRun:
         for level in [one for one in self.databases.levels if one.is_test][:1]:
             try:
                 self.fixtures.leave_unfinished(level)
-            except ArenaError as error:  # it is gone all the same, and this is another test
+            except (
+                ArenaError
+            ) as error:  # it is gone all the same, and this is another test
                 self.ledger.note(error.what)
 
     def new_examples(self) -> Examples:
         """Return what begins the examples of the running test."""
-        return Examples(self.current.running(), self.fixtures, self.serials, self.watcher)
+        return Examples(
+            self.current.running(), self.fixtures, self.serials, self.watcher
+        )
 
     def interrupt(self) -> None:
         """End the statements of a test that was broken off; harmless where none runs."""
@@ -189,24 +203,35 @@ class ArenaRun:
                 self.current.test = None
                 self.ledger.end(self._facts(test))
                 if test.turns:
-                    test.cut(0)  # no cycle is left: what it has had is gone now, at no collection
+                    test.cut(
+                        0
+                    )  # no cycle is left: what it has had is gone now, at no collection
                 test.app_runs.clear()
             self.current.in_teardown = False
         errors = test.errors if test is not None else []
         if test is not None and test.failed:
-            errors = [error for error in errors if not isinstance(error, ConnectionLeak)]
+            errors = [
+                error for error in errors if not isinstance(error, ConnectionLeak)
+            ]
         return errors if self.watcher is None else self.watcher.settled(errors)
 
     def _know_requests(self, test: RunningTest) -> None:
         self._tell_lost_writes(test)
         self._tell_late_commits(test)
-        for one in [one for turn in test.turns if not turn.is_quiet for one in turn.records]:
+        for one in [
+            one for turn in test.turns if not turn.is_quiet for one in turn.records
+        ]:
             self._askers.setdefault((one.method, one.path), test.plan.name)
 
     def _tell_lost_writes(self, test: RunningTest) -> None:
         """Of a test that passed: a failed one's report says it itself."""
         is_told = not test.failed and self.config.lost_writes != "off"
-        lost = [(turn.records[0], one) for turn in test.turns for one in turn.lost if is_told]
+        lost = [
+            (turn.records[0], one)
+            for turn in test.turns
+            for one in turn.lost
+            if is_told
+        ]
         if lost and self.config.lost_writes == "fail":
             test.errors.append(_story.lost_write(*lost[0]))
             return
@@ -217,7 +242,9 @@ class ArenaRun:
 
     def _tell_late_commits(self, test: RunningTest) -> None:
         """Note early answers, or fail the test. The report of a failed test names them itself."""
-        early_answers = [(request, answer) for request, answer in test.answers if answer.is_early]
+        early_answers = [
+            (request, answer) for request, answer in test.answers if answer.is_early
+        ]
         if test.failed or self.config.late_commits == "off":
             return
         for request, answer in early_answers:
@@ -227,15 +254,25 @@ class ArenaRun:
         for request, answer in early_answers:
             # One note for each line of the app, which the user has to repair.
             line = _story.line_of_late_commit(answer)
-            words = self._early_answers.setdefault(line, _story.early_words(request, answer))
+            words = self._early_answers.setdefault(
+                line, _story.early_words(request, answer)
+            )
             self.ledger.note(f"{{test}}: {words}")
 
     def _facts(self, test: RunningTest) -> TestFacts:
         keys = self.connections.used
-        used = [one.name for one in self.databases.provisioned() if one.key in keys] if keys else []
+        used = (
+            [one.name for one in self.databases.provisioned() if one.key in keys]
+            if keys
+            else []
+        )
         changed, seconds = tuple(test.changed), self.ledger.isolation_seconds
-        databases = tuple(dict.fromkeys([*used, *changed])) if used or changed else changed
-        return TestFacts(test.plan.name, databases, changed, len(self.ledger.requests), seconds)
+        databases = (
+            tuple(dict.fromkeys([*used, *changed])) if used or changed else changed
+        )
+        return TestFacts(
+            test.plan.name, databases, changed, len(self.ledger.requests), seconds
+        )
 
     # What the plugin and fixtures ask.
 
@@ -287,7 +324,9 @@ class ArenaRun:
         is_failed = outcome == "failed"
         test.failed |= is_failed
         keep = test.plan.keep
-        is_wanted = (keep == "always" and when == "call") or (keep != "never" and is_failed)
+        is_wanted = (keep == "always" and when == "call") or (
+            keep != "never" and is_failed
+        )
         if when == "teardown" or not is_wanted:
             return []
         texts = list(self._keep_used())
@@ -311,12 +350,16 @@ class ArenaRun:
         self.databases.ensure(database)
         return database.product.keep(database, self.ledger.test or "outside")
 
-    def begin_process(self, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> Process:
+    def begin_process(
+        self, command: Sequence[str], env: Mapping[str, str], cwd: Path
+    ) -> Process:
         """Begin another program on the database; it ends with the test, or the wide fixture."""
         from pytest_arena._run._processes import Process, variables  # noqa: PLC0415 - for whom has one
 
         self.database()
-        names = variables(self.databases.environment, self._known, self.engines.given_url)
+        names = variables(
+            self.databases.environment, self._known, self.engines.given_url
+        )
         process = Process(command, env={**os.environ, **names, **env}, cwd=cwd)
         owner = self.current.on_top() or self.current.owner()
         self.fixtures.processes.setdefault(owner, []).append(process)
@@ -331,7 +374,9 @@ class ArenaRun:
         """Return what pytest-arena knows about an error of a test, or ""."""
         from pytest_arena._run import _explanations  # noqa: PLC0415 - a failed test's
 
-        words = self.fixtures.long_sessions.explain(error) or _explanations.not_loaded(error)
+        words = self.fixtures.long_sessions.explain(error) or _explanations.not_loaded(
+            error
+        )
         test = self.test
         if not words and test is not None and test.sessions.has_committed:
             is_of_app = test.was_broken_by(error)
@@ -351,7 +396,9 @@ class ArenaRun:
         if first is None or "" not in schema:
             return ""
         recipe = self.databases.provision.recipe
-        bare = [one.name for one in self.databases.provisioned() if not recipe(one).schema]
+        bare = [
+            one.name for one in self.databases.provisioned() if not recipe(one).schema
+        ]
         return _ANOTHER.format(bare[0], first.name, schema[""]) if bare else ""
 
     def missing_file(self, errors: Iterable[BaseException]) -> str:
@@ -368,9 +415,13 @@ class ArenaRun:
             return []
         return _story.story_parts(self.test, [*self._written_files.still_there()])
 
-    def stale(self, statements: Sequence[Statement], parts: Sequence[StoryPart]) -> list[str]:
+    def stale(
+        self, statements: Sequence[Statement], parts: Sequence[StoryPart]
+    ) -> list[str]:
         """Return a line for each instance that a failed test compares and a request has changed."""
-        if not (any(part.request for part in parts) and any(part.changes for part in parts)):
+        if not (
+            any(part.request for part in parts) and any(part.changes for part in parts)
+        ):
             return []
         from pytest_arena._run._explanations import stale_lines  # noqa: PLC0415 - a failed test's
 
@@ -379,7 +430,9 @@ class ArenaRun:
 
         test = self.current.running()
         held = test.held if test.held is not None else test.sessions.held()
-        return stale_lines(statements, parts, dialect, held, is_async=test.plan.is_async)
+        return stale_lines(
+            statements, parts, dialect, held, is_async=test.plan.is_async
+        )
 
     def ways_to_look(self) -> list[str]:
         """Return the commands that open the databases which somebody has connected to."""
@@ -403,7 +456,9 @@ class ArenaRun:
         Not inside of a test of a run without arena, which goes on in this process: all may go its
         own way there. Return messages about what a hurried end leaves behind.
         """
-        if self.databases.finished or os.getpid() != self._process:  # a fork: all is its parent's
+        if (
+            self.databases.finished or os.getpid() != self._process
+        ):  # a fork: all is its parent's
             return []
         self.settle()
         if self.watcher is not None:
@@ -421,8 +476,14 @@ class ArenaRun:
             self.databases.ensure(database).close()
         self.databases.finished, is_inside = True, gates.close(self.gate)
         # A test of a run without arena may have begun this one, in its process.
-        if any(frame.f_globals.get("__name__") == "_pytest.runner" for frame in frames()):
-            self.databases.is_guest, self.databases.files.allowed, is_inside = True, ("*",), True
+        if any(
+            frame.f_globals.get("__name__") == "_pytest.runner" for frame in frames()
+        ):
+            self.databases.is_guest, self.databases.files.allowed, is_inside = (
+                True,
+                ("*",),
+                True,
+            )
         if is_inside:
             self.databases.environment.restore()
         products = self.databases.products.opened.values()
@@ -476,7 +537,9 @@ def conducted(
         test.begin_call()
         try:
             await test.astart()
-            with begun_by(test):  # here, too: the runner's task may be older than the test
+            with begun_by(
+                test
+            ):  # here, too: the runner's task may be older than the test
                 await function(*args, **kwargs)
             await test.asettle()
         except BaseException:
@@ -492,7 +555,9 @@ def conducted(
     return closing
 
 
-def _beginning(function: Callable[..., Any], test: RunningTest, examples: Examples) -> Any:
+def _beginning(
+    function: Callable[..., Any], test: RunningTest, examples: Examples
+) -> Any:
     @functools.wraps(function)
     def beginning(*args: Any, **kwargs: Any) -> None:
         __tracebackhide__ = True

@@ -35,12 +35,16 @@ def story_parts(test: RunningTest, files: Sequence[str] = ()) -> list[StoryPart]
         own.append(StoryPart("not committed", None, notes=tuple(kept)))
     late_work = _late_work(test)
     if late_work:
-        own.append(StoryPart("not finished when the test failed", None, notes=late_work))
+        own.append(
+            StoryPart("not finished when the test failed", None, notes=late_work)
+        )
     if files:
         title = "files written in the project, which stay there"
         own.append(StoryPart(title, None, notes=tuple(files)))
     has_to_do = (
-        test.turns or test.gate.registry.used or any(part.changes or part.notes for part in own)
+        test.turns
+        or test.gate.registry.used
+        or any(part.changes or part.notes for part in own)
     )
     return [*below, *own] if has_to_do else []
 
@@ -64,11 +68,17 @@ class _Telling:
         self._levels = test.moments.levels()
         # Those made on the level that stands; what is below is told as a whole.
         self._turns = [
-            turn for turn in test.turns if turn.before is None or turn.before.levels == self._levels
+            turn
+            for turn in test.turns
+            if turn.before is None or turn.before.levels == self._levels
         ]
         self._used = test.moments.used()
-        moments = [one for turn in self._turns for one in (turn.before, turn.after) if one]
-        self._told = [used for used in self._used if all(one.knows(used) for one in moments)]
+        moments = [
+            one for turn in self._turns for one in (turn.before, turn.after) if one
+        ]
+        self._told = [
+            used for used in self._used if all(one.knows(used) for one in moments)
+        ]
         self._start = self._late_start(test)
         self._is_async = test.plan.is_async
         self._failure = ""
@@ -76,7 +86,11 @@ class _Telling:
     def _late_start(self, test: RunningTest) -> StoryMoment | None:
         """Return the moment before the app started, if start-up may have seen the test's rows."""
         start = test.start_moment
-        if start is None or not test.has_start_used_rows or start.levels != self._levels:
+        if (
+            start is None
+            or not test.has_start_used_rows
+            or start.levels != self._levels
+        ):
             return None
         return start if all(start.knows(database) for database in self._told) else None
 
@@ -97,15 +111,21 @@ class _Telling:
             changes = None if database in self._told else self._of(self._rows(database))
             if changes is not None:
                 how = database.isolation.name if database.isolation else ""
-                title = f"in all (with {how} it is not known which request changed what)"
+                title = (
+                    f"in all (with {how} it is not known which request changed what)"
+                )
                 yield StoryPart(title, changes, is_whole=True)
         if self._failure:
             yield StoryPart(f"what changed could not be read: {self._failure}", None)
 
     def _turn_by_turn(self) -> Iterator[StoryPart]:
         since: StoryMoment | None = None
-        title = "before the first request" if self._turns else "the test and its fixtures"
-        seen_by_start = self._changes(None, self._start) if self._start is not None else None
+        title = (
+            "before the first request" if self._turns else "the test and its fixtures"
+        )
+        seen_by_start = (
+            self._changes(None, self._start) if self._start is not None else None
+        )
         if seen_by_start:
             hint = _LATE_START_ASYNC if self._is_async else _LATE_START_SYNC
             yield StoryPart("before the app started", seen_by_start, notes=(hint,))
@@ -142,11 +162,17 @@ class _Telling:
             changes,
             notes=told,
             request=" and ".join(lines),
-            statements=tuple(text for record in turn.records for text in record.statements),
+            statements=tuple(
+                text for record in turn.records for text in record.statements
+            ),
         )
 
     def _changes(
-        self, since: StoryMoment | None = None, until: StoryMoment | None = None, *, depth: int = 0
+        self,
+        since: StoryMoment | None = None,
+        until: StoryMoment | None = None,
+        *,
+        depth: int = 0,
     ) -> Changes | None:
         """In all databases of which it can be told; None where that failed."""
         rows: list[TableRows] = []
@@ -154,7 +180,9 @@ class _Telling:
             start = since.time_of(database) if since else None
             end = until.time_of(database) if until else None
             was_there = until is None or database in until.times
-            if was_there and (start is None or start != end):  # else nobody has used it meanwhile
+            if was_there and (
+                start is None or start != end
+            ):  # else nobody has used it meanwhile
                 rows += self._rows(database, start, end, depth=depth)
         return self._of(rows)
 
@@ -162,15 +190,24 @@ class _Telling:
         return None if self._failure else Changes.of(rows, self._moments.mask)
 
     def _rows(
-        self, database: Database, since: object = None, until: object = None, *, depth: int = 0
+        self,
+        database: Database,
+        since: object = None,
+        until: object = None,
+        *,
+        depth: int = 0,
     ) -> list[TableRows]:
         if self._failure:  # a connection that is lost stays so
             return []
         try:
-            rows = self._moments.rows(database, since, until, depth=depth, limit=_MOST_ROWS)
+            rows = self._moments.rows(
+                database, since, until, depth=depth, limit=_MOST_ROWS
+            )
         except Exception as error:  # noqa: BLE001 - the report goes on, and says it
             first_line = str(error).partition("\n")[0]
-            self._failure = redact(f"{database.name}: {first_line or type(error).__name__}")
+            self._failure = redact(
+                f"{database.name}: {first_line or type(error).__name__}"
+            )
             return []
         if len(self._used) == 1:
             return rows
@@ -184,7 +221,9 @@ def _requests(turn: Turn) -> str:
     """The requests of a turn with their answers: redirects in a row, or what was made at once."""
     if not turn.records:
         return "a request that has no answer yet"
-    texts = [asked_and_answered(record) + _statement_words(record) for record in turn.records]
+    texts = [
+        asked_and_answered(record) + _statement_words(record) for record in turn.records
+    ]
     if not turn.is_at_once:
         return " → ".join(texts)
     more = [f"{len(texts) - _NAMED:,} more"] * (len(texts) > _NAMED)
@@ -265,10 +304,17 @@ def uncommitted(test: RunningTest) -> list[str]:
     where = f"db_session: {awaited}db_session.commit()"
     if not pending and (others := unflushed(sessions_in_use())):
         kinds = ", ".join(sorted({type(one).__name__ for one in others}))
-        pending, where = len(others), f"a session that lives on: {kinds} (commit it first)"
-    lines = [f"{pending} object{'s' * (pending != 1)} pending in {where}"] * bool(pending)
+        pending, where = (
+            len(others),
+            f"a session that lives on: {kinds} (commit it first)",
+        )
+    lines = [f"{pending} object{'s' * (pending != 1)} pending in {where}"] * bool(
+        pending
+    )
     now, turns = test.own_writes(), test.turns
-    if not turns or any(turn.checkouts for turn in turns):  # else the app's sessions are the test's
+    if not turns or any(
+        turn.checkouts for turn in turns
+    ):  # else the app's sessions are the test's
         for written in sorted(now.union(*(turn.held for turn in turns[-1:])), key=str):
             verb = "holds" if written in now else "held, at the last request,"
             fix = f"commit it before the request: {awaited}session.commit()"
@@ -290,7 +336,9 @@ def _late_work(test: RunningTest) -> tuple[str, ...]:
     if not lines:
         return ()
     more = len(lines) - _MOST_LATE
-    shown = [f"a request began work that still ran: {line}" for line in lines[:_MOST_LATE]]
+    shown = [
+        f"a request began work that still ran: {line}" for line in lines[:_MOST_LATE]
+    ]
     if more > 0:
         shown.append(f"and {more} more")
     awaited = "await " if test.plan.is_async else ""

@@ -27,7 +27,9 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     """Return the facts of this process. What was refused outside of any test is told by that."""
     refused = ledger.unreported("")
     ledger.mark_reported(*refused)
-    meant = [one for one in databases.known.by_key.values() if one.key.kind != "expected"]
+    meant = [
+        one for one in databases.known.by_key.values() if one.key.kind != "expected"
+    ]
     asked = {tail for one in meant for tail in one.tails}
     used = databases.provisioned()
     stores = databases.provision.stores.values()
@@ -35,7 +37,9 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     migration_notes = tuple(_migration_lines(config, databases))
     migration_failures: tuple[str, ...] = ()
     if config.migrations == "fail":
-        migration_failures = tuple(f"{line} (arena_migrations = fail)" for line in migration_notes)
+        migration_failures = tuple(
+            f"{line} (arena_migrations = fail)" for line in migration_notes
+        )
         migration_notes = ()
     return Summary(
         tests=tuple(ledger.tests),
@@ -48,13 +52,19 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         ),
         failures=migration_failures,
         has_template=bool(config.schema or config.seed),
-        built_because=tuple(reason for store in stores for reason in store.reasons if reason),
+        built_because=tuple(
+            reason for store in stores for reason in store.reasons if reason
+        ),
         table_seconds=tuple(ledger.table_seconds.values()) if not config.schema else (),
         known=tuple(one.name for one in meant),
         in_memory=databases.known.in_memory,
         unasked=tuple(name for name in named if name and name not in asked),
-        unused=_unused(config, [*meant, *used], databases.known) if ledger.filled else (),
-        suggestion=suggested_schema(config.root) if ledger.filled and not config.schema else "",
+        unused=_unused(config, [*meant, *used], databases.known)
+        if ledger.filled
+        else (),
+        suggestion=suggested_schema(config.root)
+        if ledger.filled and not config.schema
+        else "",
         spoiled=tuple(databases.files.changed()),
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
         built_seconds=sum(store.built_seconds for store in stores),
@@ -112,7 +122,9 @@ def _unread(databases: Databases) -> Iterator[str]:
             )
 
 
-def _unused(config: Config, found: list[Database], known: KnownDatabases) -> tuple[str, ...]:
+def _unused(
+    config: Config, found: list[Database], known: KnownDatabases
+) -> tuple[str, ...]:
     """That a server was asked for, and the app's engines are all on SQLite."""
     products = {one.product.name for one in found}
     if config.database in {"auto", "sqlite"} or products - {"sqlite"}:
@@ -126,7 +138,9 @@ def _unused(config: Config, found: list[Database], known: KnownDatabases) -> tup
     ]
     names = dict.fromkeys(shown or [one.name for one in found[:1]] or ["in memory"])
     asked, there = config.database, ", ".join(names)
-    told = f"arena_database = {asked} was not used: the app's engine is SQLite ({there})"
+    told = (
+        f"arena_database = {asked} was not used: the app's engine is SQLite ({there})"
+    )
     return (redact(told),)
 
 
@@ -142,7 +156,9 @@ class FactsOfProcesses:
 
     def __init__(self, config: Any, ledger: Ledger) -> None:
         self._config, self._ledger = config, ledger
-        self._next = 0  # the first one that no report was given: a skipped test has no facts
+        self._next = (
+            0  # the first one that no report was given: a skipped test has no facts
+        )
         self._sent: set[int] = set()
         # What pytest-xdist hands from a worker to the controller; None in any other process.
         self._output: dict[str, Any] | None = getattr(config, "workeroutput", None)
@@ -157,7 +173,11 @@ class FactsOfProcesses:
         if number >= self._next:
             self._next = number + 1
             facts = self._ledger.tests[number]._asdict()
-            report.arena_facts = {"process": os.getpid(), "number": number, "facts": facts}
+            report.arena_facts = {
+                "process": os.getpid(),
+                "number": number,
+                "facts": facts,
+            }
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """A test has ended, in this process or another."""
@@ -180,9 +200,16 @@ class FactsOfProcesses:
         """This process has ended its tests: add its summary, or send it to the controller."""
         if self._output is not None:
             tests = [facts._asdict() for facts in self._unsent()]
-            self._output[_SUMMARY] = {**asdict(replace(summary, tests=())), "tests": tests}
-        if self._config.pluginmanager.has_plugin("dsession"):  # a controller runs no test itself
-            summary = replace(summary, unasked=self.summary.unasked if self.summary else ())
+            self._output[_SUMMARY] = {
+                **asdict(replace(summary, tests=())),
+                "tests": tests,
+            }
+        if self._config.pluginmanager.has_plugin(
+            "dsession"
+        ):  # a controller runs no test itself
+            summary = replace(
+                summary, unasked=self.summary.unasked if self.summary else ()
+            )
         self.summary = summary + self.summary if self.summary else summary
 
     def _unsent(self) -> tuple[TestFacts, ...]:

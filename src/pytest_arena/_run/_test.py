@@ -138,12 +138,17 @@ class Turn:
         One without requests has not: what ended in it had begun in an example that is over.
         """
         answers = [one.status for one in self.records]
-        return bool(answers) and all(one is not None and one < REFUSAL for one in answers)
+        return bool(answers) and all(
+            one is not None and one < REFUSAL for one in answers
+        )
 
 
 REFUSAL = 400
 _PATIENCE = 1.0  # seconds
-FIRST, LAST = 6, 24  # turns that a report tells one by one; what lies between it tells together
+FIRST, LAST = (
+    6,
+    24,
+)  # turns that a report tells one by one; what lies between it tells together
 _KEPT = 100  # the last ones, of which it can be asked what they changed
 
 
@@ -163,38 +168,58 @@ class RunningTest(Hooks):
     gate: Gate
     ledger: Ledger
     door: Door | None = None
-    askers: Mapping[tuple[str, str], str] = field(default_factory=dict)  # before, and by whom
-    client_options: Callable[[], Mapping[str, Any]] = dict  # asks for the fixture of that name
+    askers: Mapping[tuple[str, str], str] = field(
+        default_factory=dict
+    )  # before, and by whom
+    client_options: Callable[[], Mapping[str, Any]] = (
+        dict  # asks for the fixture of that name
+    )
     overrides: list[Overrides] = field(default_factory=list)
     sessions: Sessions = field(default_factory=Sessions)
-    broken: list[tuple[str, Exception]] = field(default_factory=list)  # what the app has raised
+    broken: list[tuple[str, Exception]] = field(
+        default_factory=list
+    )  # what the app has raised
     # Tracebacks without frames: a frame would keep a session of the app alive.
     handled_traces: list[tuple[str, TracebackException]] = field(default_factory=list)
     answers: list[tuple[Request, RequestAnswer]] = field(default_factory=list)
-    app_runs: list[AppRun] = field(default_factory=list)  # the last one is what clients talk to
+    app_runs: list[AppRun] = field(
+        default_factory=list
+    )  # the last one is what clients talk to
     checkouts: int = 0  # of connections, before the test
     use_app: Callable[[], object] = bool  # asks for the fixture `arena_app`
-    blocks: list[Callable[[], None]] = field(default_factory=list)  # of `expect_changes`: `begin`
+    blocks: list[Callable[[], None]] = field(
+        default_factory=list
+    )  # of `expect_changes`: `begin`
     turns: list[Turn] = field(default_factory=list)
     has_app: bool = False  # clients talk to what the fixture `arena_app` is
     is_to_be_started: bool = False  # its app, whether or not a client asks it
-    start_moment: StoryMoment | None = None  # before its app started, if it had used connections
+    start_moment: StoryMoment | None = (
+        None  # before its app started, if it had used connections
+    )
     has_start_used_rows: bool = False  # whether the start-up used a connection
     under_way: int = 0  # how many requests are
     changed: list[str] = field(default_factory=list)  # names of databases
-    of_fixtures: list[Exchange] = field(default_factory=list)  # requests that these have open
+    of_fixtures: list[Exchange] = field(
+        default_factory=list
+    )  # requests that these have open
     errors: list[Exception] = field(default_factory=list)
     failed: bool = False
     settled: bool = False
-    is_used: bool = True  # once it is settled: whether there was anything to end or to close
+    is_used: bool = (
+        True  # once it is settled: whether there was anything to end or to close
+    )
     loop: AbstractEventLoop | None = None  # of its coroutine
     uncommitted: list[str] | None = None  # lines, from before its sessions were closed
     unfinished: list[str] | None = None  # lines of late work, from when it failed
     held: Container[InstanceState[Any]] | None = None  # by its sessions, when it failed
     _seen: int = -1  # how many checkouts there were when the last request ended
-    _start_loop: AbstractEventLoop | None = None  # the loop in which a session started its app
+    _start_loop: AbstractEventLoop | None = (
+        None  # the loop in which a session started its app
+    )
     _start_checkouts: int = 0  # of connections, before the app started
-    _of_app: set[Written] = field(default_factory=set)  # not committed, between requests
+    _of_app: set[Written] = field(
+        default_factory=set
+    )  # not committed, between requests
     # Sync clients may be called in several threads.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -210,7 +235,9 @@ class RunningTest(Hooks):
             raise no_asyncio()
         self.tasks.see()
         self.loop = running_loop()
-        self.of_fixtures = [one for app_run in self.app_runs for one in app_run.exchanges]
+        self.of_fixtures = [
+            one for app_run in self.app_runs for one in app_run.exchanges
+        ]
 
     def start_early(self) -> None:
         """Have its app start at the first use of its sessions, or else before its function."""
@@ -312,8 +339,12 @@ class RunningTest(Hooks):
         Not where that stands still, as in a test that waits for a sync client: it can never be.
         """
         if self.sessions.is_used and self.loop is not None and self.loop.is_running():
-            commit = asyncio.run_coroutine_threadsafe(self.sessions.acommit(), self.loop)
-            done, _ = await asyncio.wait({asyncio.wrap_future(commit)}, timeout=_PATIENCE)
+            commit = asyncio.run_coroutine_threadsafe(
+                self.sessions.acommit(), self.loop
+            )
+            done, _ = await asyncio.wait(
+                {asyncio.wrap_future(commit)}, timeout=_PATIENCE
+            )
             for one in done:
                 one.result()
 
@@ -335,9 +366,14 @@ class RunningTest(Hooks):
             if not self.under_way:
                 self.gate.lost.take()  # by the test itself, or after the last request
                 registry = self.gate.registry
-                is_quiet, last = registry.is_quiet, self.turns[-1].after if self.turns else None
+                is_quiet, last = (
+                    registry.is_quiet,
+                    self.turns[-1].after if self.turns else None,
+                )
                 # If nothing can have happened since the last request ended, that is the time.
-                is_same = last is not None and is_quiet and registry.checkouts == self._seen
+                is_same = (
+                    last is not None and is_quiet and registry.checkouts == self._seen
+                )
                 if last is None or not is_same or last.levels != self.moments.levels():
                     last = self.moments.now()
                 turn = Turn(last, held=self.own_writes())
@@ -404,13 +440,17 @@ class RunningTest(Hooks):
     def was_broken_by(self, raised: BaseException) -> bool:
         """Return whether an error of the test is one that the app raised in a request."""
         raised_by_app = [error for _, error in self.broken]
-        return any(cause is error for cause in causes(raised) for error in raised_by_app)
+        return any(
+            cause is error for cause in causes(raised) for error in raised_by_app
+        )
 
     # What else happens to it.
 
     def own_writes(self) -> set[Written]:
         """What it has written itself that stands uncommitted now."""
-        return {one.written for one in self.gate.registry.taken() if one.written} - self._of_app
+        return {
+            one.written for one in self.gate.registry.taken() if one.written
+        } - self._of_app
 
     def begin_anew(self) -> None:
         """The content is another one: what is under way asks what has changed since now."""
@@ -425,7 +465,9 @@ class RunningTest(Hooks):
         """Forget all turns after the first so many."""
         with self._lock:
             for turn in self.turns[number:]:
-                for record in turn.records:  # which an answer may keep until it is collected
+                for (
+                    record
+                ) in turn.records:  # which an answer may keep until it is collected
                     record.turn = None
                 turn.records.clear()
             del self.turns[number:]
@@ -442,7 +484,9 @@ class Current:
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
         self.test: RunningTest | None = None
-        self.in_teardown = False  # its fixtures, and maybe wider ones, are being finished
+        self.in_teardown = (
+            False  # its fixtures, and maybe wider ones, are being finished
+        )
         self.being_set_up: list[Any] = []  # wider fixtures, the innermost last
 
     def running(self) -> RunningTest:

@@ -27,7 +27,11 @@ class WrittenFiles:
     """
 
     def __init__(
-        self, current: Current, root: Path, cache: Path, temporary: Callable[[], Path | None]
+        self,
+        current: Current,
+        root: Path,
+        cache: Path,
+        temporary: Callable[[], Path | None],
     ) -> None:
         self._current = current
         self._root = str(root)
@@ -82,7 +86,11 @@ class WrittenFiles:
 
     def _folders_left_out(self) -> Iterator[Path]:
         """Yield the temporary folders, and the cache, that are inside of the project."""
-        for folder in (Path(tempfile.gettempdir()).resolve(), self._cache, self._temporary()):
+        for folder in (
+            Path(tempfile.gettempdir()).resolve(),
+            self._cache,
+            self._temporary(),
+        ):
             if folder is not None and str(folder).startswith(self._start):
                 yield folder
 

@@ -41,13 +41,17 @@ class SQLiteHandle:
         """Return a handle that does not keep the connection, where its class allows that."""
         try:
             return cls(weakref.ref(raw))
-        except TypeError:  # sqlite3's own class has no weak references, only subclasses have
+        except (
+            TypeError
+        ):  # sqlite3's own class has no weak references, only subclasses have
             return cls(lambda: raw)
 
     def is_of(self, dbapi_connection: Any) -> bool:
         """Whether this is the very connection."""
         raw = self.reference()
-        return raw is not None and (raw is dbapi_connection or raw is raw_of(dbapi_connection))
+        return raw is not None and (
+            raw is dbapi_connection or raw is raw_of(dbapi_connection)
+        )
 
     @property
     def in_transaction(self) -> bool:
@@ -134,7 +138,9 @@ class SQLiteHandle:
 def raw_of(dbapi_connection: Any) -> sqlite3.Connection | None:
     """Return SQLite's own connection behind a driver's, None for another product's."""
     adapted = getattr(dbapi_connection, "driver_connection", None)
-    behind = getattr(adapted, "_connection", None)  # aiosqlite's, the only adapted SQLite driver
+    behind = getattr(
+        adapted, "_connection", None
+    )  # aiosqlite's, the only adapted SQLite driver
     for connection in (dbapi_connection, behind):
         if isinstance(connection, sqlite3.Connection):
             own: sqlite3.Connection | None = connection
@@ -166,7 +172,11 @@ class SQLiteConnections:
         """By the file's name, and by a factory that looks at the statements."""
         handles: list[SQLiteHandle] = []
         database, uri = _database(cargs, cparams)
-        prepare = sql.leave_wal_alone if sql.file_of(database, uri=uri) else sql.be_as_in_memory
+        prepare = (
+            sql.leave_wal_alone
+            if sql.file_of(database, uri=uri)
+            else sql.be_as_in_memory
+        )
 
         def made(connection: sqlite3.Connection) -> None:
             raw = raw_of(connection)
@@ -177,7 +187,9 @@ class SQLiteConnections:
 
         def opened(dbapi_connection: Any) -> Live | None:
             handle = handles[0] if handles else None
-            if aim is not None and (handle is None or not handle.is_of(dbapi_connection)):
+            if aim is not None and (
+                handle is None or not handle.is_of(dbapi_connection)
+            ):
                 return None
             return Live(aim, handle)
 
@@ -185,7 +197,9 @@ class SQLiteConnections:
         cparams["factory"] = EngineFactory(core, aim, base, made)
         if aim is not None:
             cparams.pop("database", None)
-            cparams.setdefault("timeout", core.config.lock_timeout or 5.0)  # Python's own
+            cparams.setdefault(
+                "timeout", core.config.lock_timeout or 5.0
+            )  # Python's own
             # uri stays: the app may attach by URI
             cargs[:1] = [sql.renamed(database, aim.file, uri=uri)]
         if dialect.is_async:

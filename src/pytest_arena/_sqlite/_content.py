@@ -81,12 +81,16 @@ def content(file: Path) -> dict[str, str]:
 def _digests(ask: Ask) -> Iterator[tuple[str, str]]:
     for pragma in ("user_version", "application_id"):
         yield pragma, str(ask(f"PRAGMA {pragma}").fetchone()[0])
-    schema = ask("SELECT CAST(type AS BLOB), CAST(name AS BLOB), sql FROM sqlite_master").fetchall()
+    schema = ask(
+        "SELECT CAST(type AS BLOB), CAST(name AS BLOB), sql FROM sqlite_master"
+    ).fetchall()
     for raw_kind, raw_name, definition in schema:
         kind, name = raw_kind.decode(), raw_name.decode("utf-8", "replace")
         yield f"definition of {kind} {name}", f"{_digest(definition):x}"
         if name == "sqlite_sequence":
-            for table, number in ask("SELECT CAST(name AS BLOB), seq FROM sqlite_sequence"):
+            for table, number in ask(
+                "SELECT CAST(name AS BLOB), seq FROM sqlite_sequence"
+            ):
                 yield f"sequence {table.decode('utf-8', 'replace')}", str(number)
         elif kind == "table":
             yield f"table {name}", _digest_of_rows(ask, _quoted(name))
@@ -124,7 +128,9 @@ class _Table(NamedTuple):
     collations: frozenset[str] = frozenset()  # the app's own, by which it is sorted
 
 
-def changed_rows(before: Path, after: Path, *, limit: int | None = None) -> list[TableRows]:
+def changed_rows(
+    before: Path, after: Path, *, limit: int | None = None
+) -> list[TableRows]:
     """Compare two files that nobody writes to: the rows of each table, net.
 
     A virtual table is compared by what it shows, and not by the tables that it keeps it in.
@@ -142,7 +148,8 @@ def changed_rows(before: Path, after: Path, *, limit: int | None = None) -> list
             both.execute(f"ATTACH ? AS {side}", (sql.unchanging(file),))
         old, new = (_tables(both, side) for side in (_BEFORE, _AFTER))
         compared = [
-            _compared(both, name, old.get(name), new.get(name)) for name in sorted({*old, *new})
+            _compared(both, name, old.get(name), new.get(name))
+            for name in sorted({*old, *new})
         ]
     return [limited(rows, limit) for rows in compared if rows.gone or rows.come]
 
@@ -157,14 +164,20 @@ def _tables(both: sql.OwnConnection, side: str) -> dict[str, _Table]:
         "WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
     ).fetchall()
     return {
-        name: _table(both, f"{side}.{_quoted(name)}", text, has_rowid=name not in without_rowid)
+        name: _table(
+            both, f"{side}.{_quoted(name)}", text, has_rowid=name not in without_rowid
+        )
         for name, text in definitions
         if name not in shadows
     }
 
 
-def _table(both: sql.OwnConnection, place: str, definition: str, *, has_rowid: bool) -> _Table:
-    collations = {name.lower() for _, name in _COLLATION.findall(definition)} - _SQLITES_OWN
+def _table(
+    both: sql.OwnConnection, place: str, definition: str, *, has_rowid: bool
+) -> _Table:
+    collations = {
+        name.lower() for _, name in _COLLATION.findall(definition)
+    } - _SQLITES_OWN
     for collation in collations:
         # Before it is needed: SQLite reads no row of a sorted table without it. Where all are
         # equal, it reads them all to find one.
@@ -177,9 +190,12 @@ def _table(both: sql.OwnConnection, place: str, definition: str, *, has_rowid: b
     columns = tuple(
         row[1]
         for row in info
-        if row[6] != _HIDDEN and (row[6] != _GENERATED or _is_readable(both, place, row[1]))
+        if row[6] != _HIDDEN
+        and (row[6] != _GENERATED or _is_readable(both, place, row[1]))
     )
-    key = tuple(column for _, column in sorted((row[5], row[1]) for row in info if row[5]))
+    key = tuple(
+        column for _, column in sorted((row[5], row[1]) for row in info if row[5])
+    )
     is_virtual = definition.upper().startswith("CREATE VIRTUAL")
     return _Table(columns, key, has_rowid, is_virtual, frozenset(collations))
 
@@ -198,7 +214,9 @@ def _compared(
     newest = after or before or _Table()
     columns, rows = newest.columns, None
     if before == after and not newest.is_virtual and (match := _match(newest)):
-        with suppress(sql.FileFailure, sqlite3.DatabaseError):  # a collation of the app's
+        with suppress(
+            sql.FileFailure, sqlite3.DatabaseError
+        ):  # a collation of the app's
             rows = _by_match(both, _quoted(name), newest, match)
     if rows is None:
         older = before or newest
@@ -250,5 +268,7 @@ def _whole(
     if table is None or not table.columns:
         return []
     # Not quoted where it is missing: SQLite takes an unknown name in quotes for a text.
-    shown = (_quoted(column) if column in table.columns else "NULL" for column in columns)
+    shown = (
+        _quoted(column) if column in table.columns else "NULL" for column in columns
+    )
     return both.execute(f"SELECT {', '.join(shown)} FROM {place}").fetchall()

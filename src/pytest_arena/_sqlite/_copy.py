@@ -50,18 +50,26 @@ class Copy:
         self.live = live
         self.check: Callable[[], None] | None = None
         # Those that somebody still has; to walk a `WeakSet` would cost ten times as much.
-        self._moments: weakref.WeakKeyDictionary[Moment, None] = weakref.WeakKeyDictionary()
+        self._moments: weakref.WeakKeyDictionary[Moment, None] = (
+            weakref.WeakKeyDictionary()
+        )
         self._moment: Moment | None = None  # the last one
-        self._owed: ways.Picture | None = None  # what stands at the path still has to become this
+        self._owed: ways.Picture | None = (
+            None  # what stands at the path still has to become this
+        )
         self.restored: Counter[str] = Counter()  # how often by each way
         # A file that nobody has made yet is opened when somebody asks for what stands in it: most
         # of those in the place of memory end with their tests before that.
         is_there = base is not None or sql.identity(live) is not None
         nothing = None if is_there else ways.Picture(sql.write_nothing(live.parent))
-        self._open = partial(Restorer, live, base or nothing, self.fast, tell, self.restored)
+        self._open = partial(
+            Restorer, live, base or nothing, self.fast, tell, self.restored
+        )
         self._opened: Restorer | None = None
         self._onlooker: ways.Onlooker | None = None  # until then
-        self._missed = 0  # how often it was not there: who is connected has one that was deleted
+        self._missed = (
+            0  # how often it was not there: who is connected has one that was deleted
+        )
         self._levels: list[ways.Picture] = []
         # What each level began with, that of no level first. To enter or to leave one is a single
         # step, which nobody breaks in: there may be one too many here.
@@ -125,7 +133,11 @@ class Copy:
     def step_unused(self, *, up: bool) -> bool:
         """Enter a level, or leave it, if nobody has written to the file, nor is about to."""
         file = self._opened
-        if file is None or self._owed is not None or not (up or file.now is self._levels[-1]):
+        if (
+            file is None
+            or self._owed is not None
+            or not (up or file.now is self._levels[-1])
+        ):
             return False
         if not file.live_file.is_sealed(unwritten=not up):
             return False
@@ -163,7 +175,9 @@ class Copy:
         """
         owed = self._owed = self._levels.pop()
         with self._telling():
-            if self._opened is None:  # the lock that is in the way would keep this out as well
+            if (
+                self._opened is None
+            ):  # the lock that is in the way would keep this out as well
                 sql.remove_file(self.live)
             self._file.put_in_place(owed)
         self._owed = None
@@ -193,7 +207,11 @@ class Copy:
         try:
             file = self._file
             is_there = file.is_at(self._levels[-1]) and self._owed is None
-            return is_there and file.live_file.is_in_place() and version(file) == file.version
+            return (
+                is_there
+                and file.live_file.is_in_place()
+                and version(file) == file.version
+            )
         except (sql.Busy, sql.FileFailure):
             return False  # somebody is about to change it
 
@@ -207,7 +225,9 @@ class Copy:
         source = sql.open_picture(file) if file else sql.open_memory()
         with closing(source), self._telling():
             self._file.overwrite(source)
-        self._starts[self.depth] = self._file.now  # nobody in this level has written that
+        self._starts[self.depth] = (
+            self._file.now
+        )  # nobody in this level has written that
 
     def save(self, file: Path) -> None:
         """Copy what stands now into a file."""
@@ -357,7 +377,9 @@ class Restorer:
         self.control = self.live_file.control
         sql.leave_wal_alone(self.control)
         self._backup = ways.Backup(self.live_file)
-        self._ways = [way(self.live_file) for way in self._fast] if ways.is_supported() else []
+        self._ways = (
+            [way(self.live_file) for way in self._fast] if ways.is_supported() else []
+        )
 
     def close(self) -> None:
         """Let go of the file, and remove its pictures."""
@@ -429,7 +451,9 @@ class Restorer:
         # the lock was given back count as a change, which one taken afterwards would hide.
         version = self.control.data_version()
         if self.is_at(picture) and version == self.version:
-            version = self.unwritten_version()  # each way of bringing back has locks of its own
+            version = (
+                self.unwritten_version()
+            )  # each way of bringing back has locks of its own
             if version == self.version:
                 return False
         self.live_file.keep_log()

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
-_MOST_ATTACHED = 125  # SQLite takes its own maximum, 10 unless it was compiled otherwise
+_MOST_ATTACHED = (
+    125  # SQLite takes its own maximum, 10 unless it was compiled otherwise
+)
 _BEFORE_FACTORY = 5  # how many parameters of sqlite3.connect stand before `factory`
 _TOKEN = re.compile(
     r"""
@@ -71,13 +73,21 @@ class GuardedConnection(sqlite3.Connection):
 
     # Of the class until somebody sets them: a connection made before the gate knows nothing.
     arena_core: Core | None = None
-    arena_outside: str | None = None  # the real path of a file that was nobody's when it was opened
+    arena_outside: str | None = (
+        None  # the real path of a file that was nobody's when it was opened
+    )
     arena_made_table: Callable[[float, float], None] | None = None
-    arena_leads: Callable[[str], Aim | None] | None = None  # where a file lands that it attaches
+    arena_leads: Callable[[str], Aim | None] | None = (
+        None  # where a file lands that it attaches
+    )
     arena_aims: tuple[Aim, ...] = ()  # of what it has attached
     arena_authorizer: Callable[..., int] | None = None  # the app's own
-    arena_settings: tuple[Any, ...] | None = None  # None: it is new; (): some may have changed
-    arena_turn = threading.RLock()  # who is inside of it has this lock: each has one of its own
+    arena_settings: tuple[Any, ...] | None = (
+        None  # None: it is new; (): some may have changed
+    )
+    arena_turn = (
+        threading.RLock()
+    )  # who is inside of it has this lock: each has one of its own
 
     commit = _in_turn(sqlite3.Connection.commit)
     rollback = _in_turn(sqlite3.Connection.rollback)
@@ -85,7 +95,9 @@ class GuardedConnection(sqlite3.Connection):
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
         """As ``sqlite3.Connection.cursor``."""
-        return super().cursor(_guarded_cursor(factory) if isinstance(factory, type) else factory)
+        return super().cursor(
+            _guarded_cursor(factory) if isinstance(factory, type) else factory
+        )
 
     # sqlite3's own three make their cursors without asking cursor().
 
@@ -121,7 +133,11 @@ class _GuardedCursor:
             _check_file(connection.arena_core, connection.arena_outside)
         run = super().execute  # type: ignore[misc]  # the mixed-in one
         is_long = len(statement) > _LONG_STATEMENT
-        if way := _way_to_run.__wrapped__(statement) if is_long else _way_to_run(statement):
+        if (
+            way := _way_to_run.__wrapped__(statement)
+            if is_long
+            else _way_to_run(statement)
+        ):
             return way(connection, run, args, kwargs)
         with connection.arena_turn:
             return run(*args, **kwargs)
@@ -147,7 +163,9 @@ def _check_file(core: Core | None, outside: str | None) -> None:
 @cache
 def _guarded_cursor(base: type[sqlite3.Cursor]) -> Any:
     fetches = ("fetchone", "fetchmany", "fetchall", "__next__")
-    in_turn = {name: _in_turn(getattr(base, name), "connection.arena_turn") for name in fetches}
+    in_turn = {
+        name: _in_turn(getattr(base, name), "connection.arena_turn") for name in fetches
+    }
     return type(f"Guarded{base.__name__}", (_GuardedCursor, base), in_turn)
 
 
@@ -157,7 +175,11 @@ def _guarded(factory: Any) -> Any:
     is_kind = isinstance(factory, type) and issubclass(factory, sqlite3.Connection)
     if not is_kind or issubclass(factory, GuardedConnection):
         return factory
-    bases = (GuardedConnection,) if factory is sqlite3.Connection else (factory, GuardedConnection)
+    bases = (
+        (GuardedConnection,)
+        if factory is sqlite3.Connection
+        else (factory, GuardedConnection)
+    )
     return type(factory.__name__, bases, {"__module__": factory.__module__})
 
 
@@ -191,7 +213,9 @@ def _run_making(connection: GuardedConnection, run: Any, args: Any, kwargs: Any)
             connection.arena_made_table(started, _process.seconds())
 
 
-def _run_attaching(connection: GuardedConnection, run: Any, args: Any, kwargs: Any) -> Any:
+def _run_attaching(
+    connection: GuardedConnection, run: Any, args: Any, kwargs: Any
+) -> Any:
     """Run a script whose files are led, and let SQLite attach them meanwhile.
 
     It names each file that it attaches: also the one that VACUUM INTO writes.
@@ -203,7 +227,9 @@ def _run_attaching(connection: GuardedConnection, run: Any, args: Any, kwargs: A
 
     def authorize(action: int, name: str | None, *rest: Any) -> int:
         if action == sqlite3.SQLITE_ATTACH and name and _is_the_apps(core, name):
-            refusals.append(core.ledger.refused(messages.vacuumed_into(sql.file_of(name))))
+            refusals.append(
+                core.ledger.refused(messages.vacuumed_into(sql.file_of(name)))
+            )
             return sqlite3.SQLITE_DENY
         return own(action, name, *rest) if own else sqlite3.SQLITE_OK
 
@@ -225,7 +251,9 @@ def _run_attaching(connection: GuardedConnection, run: Any, args: Any, kwargs: A
 _SETS_JOURNAL_MODE = re.compile(r"journal_mode\s*[=(]", re.IGNORECASE)
 
 
-def _run_setting(connection: GuardedConnection, run: Any, args: Any, kwargs: Any) -> Any:
+def _run_setting(
+    connection: GuardedConnection, run: Any, args: Any, kwargs: Any
+) -> Any:
     """Run a script that may set something. A new connection's settings are the app's own."""
     if connection.arena_settings is not None:
         connection.arena_settings = ()
@@ -235,7 +263,9 @@ def _run_setting(connection: GuardedConnection, run: Any, args: Any, kwargs: Any
         return run(*args, **kwargs)
 
 
-def _led(core: Core, connection: GuardedConnection, args: Any, kwargs: Any) -> tuple[Any, Any]:
+def _led(
+    core: Core, connection: GuardedConnection, args: Any, kwargs: Any
+) -> tuple[Any, Any]:
     """The arguments, with the arena's files in the places of those that the script attaches."""
     leads = connection.arena_leads
 
@@ -253,7 +283,9 @@ def _led(core: Core, connection: GuardedConnection, args: Any, kwargs: Any) -> t
     values = [*args, *kwargs.values()]
     parameters = values[1] if len(values) > 1 else ()
     values[:2] = lead_attached(values[0], parameters, lead)[: len(values)]
-    return tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
+    return tuple(values[: len(args)]), dict(
+        zip(kwargs, values[len(args) :], strict=True)
+    )
 
 
 def is_outside(core: Core, file: str) -> bool:
@@ -347,7 +379,11 @@ def watch_raw_connections(core: Callable[[], Core | None]) -> None:
         return connection
 
     _process.hear({"sqlite3.connect": connecting, "open": partial(_admit_open, core)})
-    for module in (sqlite3, sqlite3.dbapi2, _sqlite3):  # the last is what a reload takes it from
+    for module in (
+        sqlite3,
+        sqlite3.dbapi2,
+        _sqlite3,
+    ):  # the last is what a reload takes it from
         vars(module)["connect"] = guarded
 
 
@@ -386,7 +422,11 @@ def _admit_open(core: Callable[[], Core | None], name: Any, *_: object) -> None:
     The test's database is another file: the app would read or overwrite the developer's file.
     """
     now = core()
-    if now is None or not now.ledger.test or not isinstance(name, str | bytes | os.PathLike):
+    if (
+        now is None
+        or not now.ledger.test
+        or not isinstance(name, str | bytes | os.PathLike)
+    ):
         return
     file = os.fsdecode(name)
     if file.endswith(now.files.names) and now.files.stands_for(os.path.realpath(file)):
@@ -397,7 +437,10 @@ def _an_engine_opens() -> bool:
     """Whether a pool opens the connection, by a creator of the app's own."""
     inner: FrameType | None = None
     for frame in frames():
-        if _module(frame) == "sqlalchemy.pool.base" and frame.f_code.co_name == "__connect":
+        if (
+            _module(frame) == "sqlalchemy.pool.base"
+            and frame.f_code.co_name == "__connect"
+        ):
             return inner is not None and not _is_aside(inner)
         # The pool calls a creator that takes no arguments by a function of its own.
         if _module(frame) != "sqlalchemy.pool.base":
@@ -413,7 +456,9 @@ def _is_aside(frame: FrameType) -> bool:
     """
     module = _module(frame)
     is_own = module == "sqlalchemy.engine.create" and frame.f_code.co_name == "connect"
-    return is_own or module.startswith(("logging", "sqlalchemy.log", "sqlalchemy.event."))
+    return is_own or module.startswith(
+        ("logging", "sqlalchemy.log", "sqlalchemy.event.")
+    )
 
 
 def _module(frame: FrameType) -> str:
@@ -423,9 +468,13 @@ def _module(frame: FrameType) -> str:
 def _may_attach(script: str) -> bool:
     """Whether a script attaches a file: VACUUM does so, too. Costs 0.2 µs where neither word is."""
     lowered = script.lower()
-    if ("attach" not in lowered and "vacuum" not in lowered) or not _WORD.search(lowered):
+    if ("attach" not in lowered and "vacuum" not in lowered) or not _WORD.search(
+        lowered
+    ):
         return False
-    return any(tokens[0][0].upper() in {"ATTACH", "VACUUM"} for tokens in _statements(script))
+    return any(
+        tokens[0][0].upper() in {"ATTACH", "VACUUM"} for tokens in _statements(script)
+    )
 
 
 def lead_attached(
@@ -441,7 +490,9 @@ def lead_attached(
         if words[0] != "ATTACH":
             continue
         at = 2 if words[1:2] == ["DATABASE"] else 1
-        name = tokens[at] if words[at + 1 : at + 2] == ["AS"] else None  # else an expression
+        name = (
+            tokens[at] if words[at + 1 : at + 2] == ["AS"] else None
+        )  # else an expression
         file = lead(_value_of(name, parameters) if name else None)
         if name is None or file is None:
             continue
@@ -477,7 +528,13 @@ def _value_of(token: re.Match[str], parameters: Any) -> str | None:
         value = parameters[text[1:]] if by_name else list(parameters)[_index_of(text)]
     except (LookupError, TypeError):
         return None
-    return "" if value is None else os.fsdecode(value) if isinstance(value, bytes) else str(value)
+    return (
+        ""
+        if value is None
+        else os.fsdecode(value)
+        if isinstance(value, bytes)
+        else str(value)
+    )
 
 
 def _with_value(name: str, parameters: Any, value: str) -> Any:

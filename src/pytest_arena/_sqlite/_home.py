@@ -84,7 +84,9 @@ def _parents() -> list[Path]:
     """Return where the folders of this user's runs may be, the best place first."""
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     asked = os.environ.get("ARENA_FILES")  # another place for the folders of all runs
-    places = [Path(asked)] if asked else [_MEMORY, Path(tempfile.gettempdir()).resolve()]
+    places = (
+        [Path(asked)] if asked else [_MEMORY, Path(tempfile.gettempdir()).resolve()]
+    )
     return [place / f"pytest-arena-{user}" for place in dict.fromkeys(places)]
 
 
@@ -138,7 +140,9 @@ def kept_file(cache: Path, test: str, database: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^\w.-]+", "_", test)
     if name != test or len(name) > _LONGEST_NAME:
-        name = f"{name[-_LONGEST_NAME:]}-{hashlib.sha256(test.encode()).hexdigest()[:8]}"
+        name = (
+            f"{name[-_LONGEST_NAME:]}-{hashlib.sha256(test.encode()).hexdigest()[:8]}"
+        )
     file = folder / f"{name}-{database}"
     file.unlink(missing_ok=True)
     for old in sorted(folder.iterdir(), key=written_at, reverse=True)[_STAY - 1 :]:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import URL, Dialect
 
-from pytest_arena._product import Aim, Asked, Core, Database, Isolation, Key, isolation_named
+from pytest_arena._product import (
+    Aim,
+    Asked,
+    Core,
+    Database,
+    Isolation,
+    Key,
+    isolation_named,
+)
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena._sqlite._home import Home, kept_file
@@ -79,7 +87,9 @@ class SQLite:
 
     def isolate(self, database: Database, content: Any) -> Isolation:
         """``copy``, which is all that SQLite has."""
-        kind: type[Copy] = isolation_named(self._config, {"auto": Copy, "copy": Copy}, self.shown)
+        kind: type[Copy] = isolation_named(
+            self._config, {"auto": Copy, "copy": Copy}, self.shown
+        )
         return kind(Path(database.file), content, tell=self._core.ledger.note)
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
@@ -93,7 +103,9 @@ class SQLite:
 
     def url(self, database: Database, driver: str) -> URL:
         """The path of the live file."""
-        return URL.create(f"sqlite+{driver}" if driver else "sqlite", database=database.file)
+        return URL.create(
+            f"sqlite+{driver}" if driver else "sqlite", database=database.file
+        )
 
     def keep(self, database: Database, title: str) -> str:
         """A copy in the user's cache."""

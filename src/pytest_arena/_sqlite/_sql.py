@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 MEMORY = ":memory:"
 # SQLITE_PROTOCOL: connections that open a log at the same time have had no luck with its locks.
-_LOCKS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+_LOCKS = frozenset(
+    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+)
 _FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -239,7 +241,8 @@ def lock_or_failure(error: sqlite3.DatabaseError) -> Busy | FileFailure:
 def is_full(error: BaseException) -> bool:
     """Whether an error, or what has led to it, is that there is no more room."""
     return any(
-        getattr(one, "errno", None) in _NO_ROOM or getattr(one, "sqlite_errorcode", None) in _FULL
+        getattr(one, "errno", None) in _NO_ROOM
+        or getattr(one, "sqlite_errorcode", None) in _FULL
         for one in causes(error)
     )
 
@@ -260,7 +263,9 @@ def open_control(path: Path) -> OwnConnection:
         FileFailure: it cannot be opened, or is no database.
     """
     try:
-        control = OwnConnection(path, isolation_level=None, timeout=0, check_same_thread=False)
+        control = OwnConnection(
+            path, isolation_level=None, timeout=0, check_same_thread=False
+        )
     except sqlite3.DatabaseError as error:
         raise lock_or_failure(error) from error
     try:
@@ -283,7 +288,9 @@ def open_picture(path: Path) -> OwnConnection:
 
 def open_memory() -> OwnConnection:
     """Open a database that holds nothing, for any thread."""
-    return OwnConnection(MEMORY, uri=True, isolation_level=None, check_same_thread=False)
+    return OwnConnection(
+        MEMORY, uri=True, isolation_level=None, check_same_thread=False
+    )
 
 
 @cache
@@ -330,8 +337,20 @@ _SETTINGS = (
 )
 # Asked of a new connection, and of one on which a PRAGMA was sent since.
 _RARE_SETTINGS = (
-    *("busy_timeout", "synchronous", "cache_size", "temp_store", "max_page_count", "mmap_size"),
-    *("reverse_unordered_selects", "full_column_names", "short_column_names", "trusted_schema"),
+    *(
+        "busy_timeout",
+        "synchronous",
+        "cache_size",
+        "temp_store",
+        "max_page_count",
+        "mmap_size",
+    ),
+    *(
+        "reverse_unordered_selects",
+        "full_column_names",
+        "short_column_names",
+        "trusted_schema",
+    ),
     *("legacy_alter_table", "automatic_index", "cell_size_check", "count_changes"),
 )
 _TEMP = 1  # the number of the database of temporary tables
@@ -361,7 +380,11 @@ def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
             *(ask(f"PRAGMA {setting}").fetchone()[0] for setting in _SETTINGS),
             tuple(row[1:] for row in ask("PRAGMA database_list") if row[0] != _TEMP),
             tuple(ask("SELECT name, sql FROM sqlite_temp_master")),
-            (connection.isolation_level, connection.row_factory, connection.text_factory),
+            (
+                connection.isolation_level,
+                connection.row_factory,
+                connection.text_factory,
+            ),
         )
     finally:
         # With `autocommit=False` (Python 3.12) a connection is always in a transaction, and what

@@ -16,7 +16,15 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.pool import NullPool
 
-from pytest_arena._product import Aim, Key, Manifest, ScriptError, Target, Template, read_manifest
+from pytest_arena._product import (
+    Aim,
+    Key,
+    Manifest,
+    ScriptError,
+    Target,
+    Template,
+    read_manifest,
+)
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._home import Home, written_at
 from pytest_arena._sqlite._ways import is_whole
@@ -69,7 +77,11 @@ class FileTarget:
         if not self.path.exists():
             return False
         with closing(sql.open_control(self.path)) as control:
-            return bool(control.number("SELECT count(*) FROM sqlite_master WHERE type = 'table'"))
+            return bool(
+                control.number(
+                    "SELECT count(*) FROM sqlite_master WHERE type = 'table'"
+                )
+            )
 
     def is_being_written(self) -> bool:
         """Whether somebody keeps the lock of whoever writes."""
@@ -188,7 +200,10 @@ class FileShelves:
     def finish(self, target: Target, shelf: str, manifest: Manifest) -> Path:
         """Into one file, without side files."""
         folder = self.folder / shelf
-        finished, single = folder / f"{manifest.digest}.sqlite", folder / f"single-{uuid.uuid4()}"
+        finished, single = (
+            folder / f"{manifest.digest}.sqlite",
+            folder / f"single-{uuid.uuid4()}",
+        )
         sql.finish_file(Path(target.aim.file), single)
         single.replace(finished)
         single.write_text(manifest.text(), encoding="utf-8")
@@ -225,7 +240,9 @@ def _collect_unused(folder: Path, *, now: float) -> None:
     """
     old = now - _UNUSED_SECONDS
     for shelf in folder.glob("*"):
-        for manifest in [file for file in shelf.glob("*.json") if written_at(file) < old]:
+        for manifest in [
+            file for file in shelf.glob("*.json") if written_at(file) < old
+        ]:
             manifest.unlink(missing_ok=True)  # first: without it nobody takes the file
             manifest.with_suffix(".sqlite").unlink(missing_ok=True)
         used = max(written_at(shelf), written_at(shelf / "lock"))

@@ -77,7 +77,9 @@ class LiveLog:
         first, second = raw[:48], raw[48:96]
         if len(raw) < _INDEX_BYTES or first != second or not any(first):
             raise sql.Busy("the index of the log is being written")
-        frames, copied = (int.from_bytes(raw[at : at + 4], sys.byteorder) for at in (16, 96))
+        frames, copied = (
+            int.from_bytes(raw[at : at + 4], sys.byteorder) for at in (16, 96)
+        )
         return WalIndex(frames, raw[32:40], copied, first)
 
     @contextmanager
@@ -242,7 +244,11 @@ class Wal:
         with self._log.locked():
             index = self._log.index()
             size = self._checked_size(index, mark.frames)
-            if index != before or mark.frames > index.frames or mark.salts != index.salts:
+            if (
+                index != before
+                or mark.frames > index.frames
+                or mark.salts != index.salts
+            ):
                 raise Unfit
             self._log.cut(size)
             self._log.clear_index()
@@ -250,7 +256,12 @@ class Wal:
     def _checked_size(self, index: WalIndex, frames: int) -> int:
         """Return the size of so many frames. The file is what it was, the log has all changes."""
         header = self._live.header()
-        if header is None or not header.is_wal or not self._log.is_sealed() or index.copied:
+        if (
+            header is None
+            or not header.is_wal
+            or not self._log.is_sealed()
+            or index.copied
+        ):
             self._lose()
             raise Unfit
         return 32 + frames * (24 + header.page_size)

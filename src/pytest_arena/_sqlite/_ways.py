@@ -31,7 +31,9 @@ if sys.platform == "linux":
     import fcntl
 
 NEVER = -1  # a data version that no file has: whoever compares with it sees a change
-_CHUNK = 256 * 1024  # a multiple of each page size, and smaller than a processor's cache
+_CHUNK = (
+    256 * 1024
+)  # a multiple of each page size, and smaller than a processor's cache
 # What it is, the size of its pages, its mode; how often it has changed, how many pages, the schema.
 _HEADER = struct.Struct(">16sH2s4xII8xI56x")
 _MAGIC = b"SQLite format 3\0"
@@ -112,7 +114,9 @@ class LiveFile:
 
     def __init__(self, path: Path) -> None:
         self.path, self.control = path, sql.open_control(path)
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC) if is_supported() else -1
+        self.descriptor = (
+            os.open(path, os.O_RDWR | os.O_CLOEXEC) if is_supported() else -1
+        )
         self._log_index = -1
         self._keeps_log = False
         self._identity = sql.identity(path)
@@ -155,7 +159,9 @@ class LiveFile:
                 os.utime(self.descriptor, ns=(_SEAL, _SEAL))
             seal = self._status()
             # After the seal: what is committed later breaks that.
-            if self.control.data_version() == version and (header.is_wal or seal[0] == _SEAL):
+            if self.control.data_version() == version and (
+                header.is_wal or seal[0] == _SEAL
+            ):
                 self._seal = seal
 
     def is_sealed(self, *, unwritten: bool = False) -> bool:
@@ -168,8 +174,15 @@ class LiveFile:
             return False
         if unwritten:  # first: a commit that comes between the two breaks the seal
             has_log = self._seal[0] != _SEAL
-            at = (self._log_index, _WAL_WRITER) if has_log else (self.descriptor, _RESERVED)
-            if lock_bytes(at[0], fcntl.F_RDLCK, at[1], 1, how=fcntl.F_OFD_GETLK) != fcntl.F_UNLCK:
+            at = (
+                (self._log_index, _WAL_WRITER)
+                if has_log
+                else (self.descriptor, _RESERVED)
+            )
+            if (
+                lock_bytes(at[0], fcntl.F_RDLCK, at[1], 1, how=fcntl.F_OFD_GETLK)
+                != fcntl.F_UNLCK
+            ):
                 return False
         return self._seal == self._status() and not self.has_lost_log()
 
@@ -369,7 +382,9 @@ class Onlooker:
             lock_bytes(self._descriptor, fcntl.F_UNLCK, _SHARED, _SHARED_SIZE)
 
 
-def lock_bytes(descriptor: int, kind: int, start: int, size: int, *, how: int = 0) -> int:
+def lock_bytes(
+    descriptor: int, kind: int, start: int, size: int, *, how: int = 0
+) -> int:
     """Lock bytes of a file for a descriptor, or unlock them; ``Busy`` where another has them.
 
     With ``fcntl.F_OFD_GETLK`` nothing is locked. Returns what kind of lock is, or may be, in the
@@ -497,7 +512,9 @@ class Pages:
             # A counter that somebody has seen would let a connection that slept through the undo
             # read what it had cached of the undone test; so would a cookie, of its schema.
             counter = (header.counter + 1) & 0xFFFFFFFF
-            cookie = (header.cookie + (header.cookie != self._cookies.get(picture))) & 0xFFFFFFFF
+            cookie = (
+                header.cookie + (header.cookie != self._cookies.get(picture))
+            ) & 0xFFFFFFFF
             self._cookies[picture] = cookie
             first = bytearray(wanted[: header.page_size])
             # The counter stands there twice: where both are equal, the number of pages is valid.
@@ -520,7 +537,9 @@ class Pages:
         if picture not in self._maps:
             with picture.file().open("rb") as stream:
                 try:
-                    self._maps[picture] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+                    self._maps[picture] = mmap.mmap(
+                        stream.fileno(), 0, access=mmap.ACCESS_READ
+                    )
                 except ValueError as error:  # an empty file
                     raise Unfit from error
         return self._maps[picture]
@@ -532,7 +551,9 @@ class Pages:
             chunk = wanted[start : start + _CHUNK]
             read = os.preadv(self._live.descriptor, [there], start)
             del there[min(read, len(chunk)) :]
-            if there == chunk:  # in this order: a memoryview would compare number by number
+            if (
+                there == chunk
+            ):  # in this order: a memoryview would compare number by number
                 continue
             for at in range(0, len(chunk), page_size):
                 page = chunk[at : at + page_size]
@@ -569,13 +590,17 @@ class _Trial:
 
     def __init__(self, way: type[Way], file: Path, stack: ExitStack) -> None:
         self._writer, self._reader = (
-            stack.enter_context(closing(sql.OwnConnection(file, isolation_level=None, timeout=0)))
+            stack.enter_context(
+                closing(sql.OwnConnection(file, isolation_level=None, timeout=0))
+            )
             for _ in range(2)
         )
         for hand in (self._writer, self._reader):
             hand.execute("PRAGMA synchronous = OFF")
             sql.leave_wal_alone(hand)
-        self._writer.execute(f"PRAGMA journal_mode = {'wal' if way.has_wal else 'delete'}").close()
+        self._writer.execute(
+            f"PRAGMA journal_mode = {'wal' if way.has_wal else 'delete'}"
+        ).close()
         self._writer.executescript(_CONTENT)
         self._changes = 0
         if not is_supported():
@@ -629,7 +654,9 @@ class _Trial:
 
     def _states(self) -> list[Any]:
         """Return what each connection sees."""
-        return [[_look(hand, q) for q in _QUERIES] for hand in (self._writer, self._reader)]
+        return [
+            [_look(hand, q) for q in _QUERIES] for hand in (self._writer, self._reader)
+        ]
 
 
 def _look(hand: sql.OwnConnection, query: str) -> object:

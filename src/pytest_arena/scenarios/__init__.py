@@ -17,7 +17,11 @@ FORMS = {
 }
 """The usual file of each form of output, and what it is called."""
 
-_LIBRARIES = {"gherkin": "gherkin-official", "markdown_it": "markdown-it-py", "jinja2": "jinja2"}
+_LIBRARIES = {
+    "gherkin": "gherkin-official",
+    "markdown_it": "markdown-it-py",
+    "jinja2": "jinja2",
+}
 
 
 def require_extra(place: str) -> None:

@@ -71,13 +71,19 @@ def _is_heard(config: Any) -> bool:
 def heard(instruments: Instruments, item: Any) -> Iterator[None]:
     """Around a test's call: tell of each assertion of it that passes."""
     _hear_playwright(item.config)
-    before = getattr(asserting, "_assertion_pass", None)  # not there: `enable` has said so
+    before = getattr(
+        asserting, "_assertion_pass", None
+    )  # not there: `enable` has said so
     listener = _Listener(instruments, str(item.config.rootpath), before)
     asserting._assertion_pass = listener  # noqa: SLF001 - as above
     _listeners.append(listener)
     is_unittest = issubclass(getattr(item, "cls", None) or object, unittest.TestCase)
     try:
-        with _method_alone(instruments, item) if is_unittest else _called(instruments, item):
+        with (
+            _method_alone(instruments, item)
+            if is_unittest
+            else _called(instruments, item)
+        ):
             yield
     finally:
         _listeners.remove(listener)
@@ -94,7 +100,9 @@ def _called(instruments: Instruments, item: Any) -> Iterator[None]:
         if log is not None and not log.has_asserted and (why := unheard(item)):
             log.off["asserted"] = why
         # Private: what it got by `getfixturevalue` is not among its `fixturenames`.
-        instruments.end_call(getattr(getattr(item, "_request", None), "_fixture_defs", ()))
+        instruments.end_call(
+            getattr(getattr(item, "_request", None), "_fixture_defs", ())
+        )
 
 
 @contextmanager
@@ -108,7 +116,9 @@ def _method_alone(instruments: Instruments, item: Any) -> Iterator[None]:
             with _called(instruments, item):
                 await method(*args, **kwargs)
 
-        with mock.patch.object(item.instance, item.name, acalled):  # pytest leaves it to unittest
+        with mock.patch.object(
+            item.instance, item.name, acalled
+        ):  # pytest leaves it to unittest
             yield
         return
 
@@ -132,7 +142,9 @@ class _Listener:
     line that asks.
     """
 
-    def __init__(self, instruments: Instruments, root: str, before: _Heard | None) -> None:
+    def __init__(
+        self, instruments: Instruments, root: str, before: _Heard | None
+    ) -> None:
         self._instruments, self._root, self._before = instruments, root, before
 
     def __bool__(self) -> bool:
@@ -153,7 +165,10 @@ class _Listener:
     def _tell(self, frame: FrameType) -> None:
         """Tell where a frame is, what is asserted there, and of what stands around it."""
         code, line, names = frame.f_code, frame.f_lineno, _variables(frame)
-        text, place = statement(code.co_filename, line), _file(code.co_filename, self._root)
+        text, place = (
+            statement(code.co_filename, line),
+            _file(code.co_filename, self._root),
+        )
         is_own = hangs_on_nothing(code, text, names, self._instruments.is_as_seeded)
         is_idle = is_own or _is_an_answer(text, names)
         values = list(names.values())
@@ -180,7 +195,11 @@ def _variables(frame: FrameType) -> Mapping[str, object]:
 def _is_an_answer(text: str, names: Mapping[str, object]) -> bool:
     """Whether it asks for an answer alone: a client always has one, which is true in itself."""
     name = text.partition(" ")[0]
-    value = names.get(name) if text in (name, f"{name} is not None", f"{name} != None") else None
+    value = (
+        names.get(name)
+        if text in (name, f"{name} is not None", f"{name} != None")
+        else None
+    )
     return hasattr(value, "raise_for_status") and not hasattr(value, "__bool__")
 
 
@@ -204,11 +223,24 @@ def _others_too() -> Callable[[], None]:
 
     mocks = (mock.NonCallableMock, mock.AsyncMockMixin)
     originals = [
-        *((kind, "__exit__", _exiting) for kind in (raises.RaisesExc, raises.RaisesGroup)),
-        *((kind, "__exit__", _exiting) for kind in (_AssertRaisesContext, _AssertWarnsContext)),
+        *(
+            (kind, "__exit__", _exiting)
+            for kind in (raises.RaisesExc, raises.RaisesGroup)
+        ),
+        *(
+            (kind, "__exit__", _exiting)
+            for kind in (_AssertRaisesContext, _AssertWarnsContext)
+        ),
         (recwarn.WarningsChecker, "__exit__", _exiting),
-        *((unittest.TestCase, name, _calling) for name in _asserts(unittest.TestCase, "assert")),
-        *((kind, name, _calling) for kind in mocks for name in _asserts(kind, "assert_")),
+        *(
+            (unittest.TestCase, name, _calling)
+            for name in _asserts(unittest.TestCase, "assert")
+        ),
+        *(
+            (kind, name, _calling)
+            for kind in mocks
+            for name in _asserts(kind, "assert_")
+        ),
     ]
     patches = ExitStack()
     for kind, name, wrap in originals:
@@ -217,7 +249,11 @@ def _others_too() -> Callable[[], None]:
 
 
 def _asserts(kind: type, prefix: str | tuple[str, ...]) -> list[str]:
-    return [name for name, one in vars(kind).items() if name.startswith(prefix) and callable(one)]
+    return [
+        name
+        for name, one in vars(kind).items()
+        if name.startswith(prefix) and callable(one)
+    ]
 
 
 def _exiting(leave: Callable[..., Any]) -> Callable[..., Any]:
@@ -225,7 +261,9 @@ def _exiting(leave: Callable[..., Any]) -> Callable[..., Any]:
     def left(self: Any, kind: Any, *rest: Any) -> Any:
         __tracebackhide__ = True
         result = leave(self, kind, *rest)
-        is_caught = kind is None or result  # an error that it lets pass is none that it expected
+        is_caught = (
+            kind is None or result
+        )  # an error that it lets pass is none that it expected
         if _listeners and is_caught:
             _listeners[-1].passed(sys._getframe(1))  # noqa: SLF001 - as above
         return result
@@ -286,13 +324,17 @@ def _expectation(check: Callable[..., Any]) -> Callable[..., Any]:
         # Read here: a task that awaits the coroutine later is called by the event loop.
         caller = sys._getframe(1)  # noqa: SLF001 - as above
         checking: Any = _awaited(functools.partial(check, *args, **kwargs), caller)
-        checking.__qualname__ = check.__qualname__  # Python warns of it if it is never awaited
+        checking.__qualname__ = (
+            check.__qualname__
+        )  # Python warns of it if it is never awaited
         return checking
 
     return checked
 
 
-async def _awaited(check: Callable[[], Coroutine[Any, Any, None]], caller: FrameType) -> None:
+async def _awaited(
+    check: Callable[[], Coroutine[Any, Any, None]], caller: FrameType
+) -> None:
     __tracebackhide__ = True
     await check()
     if _listeners:
@@ -323,7 +365,9 @@ def statement(file: str, line: int) -> str:
         if (found := _asserted(text)) is not None:
             return found
         text += f"\n{linecache.getline(file, number).rstrip()}"
-    return first.rpartition("assert ")[2]  # of an `else: assert …`, which nobody can read alone
+    return first.rpartition("assert ")[
+        2
+    ]  # of an `else: assert …`, which nobody can read alone
 
 
 def _asserted(text: str) -> str | None:
@@ -334,7 +378,9 @@ def _asserted(text: str) -> str | None:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         found = [one.test for one in ast.walk(tree) if isinstance(one, ast.Assert)]
-        return "; ".join(ast.get_source_segment(whole, one) or "" for one in found) or text
+        return (
+            "; ".join(ast.get_source_segment(whole, one) or "" for one in found) or text
+        )
     return None
 
 
@@ -348,7 +394,9 @@ def unheard(item: Any) -> str:
     assert is looked for by the names that the test uses. Costs some 100 µs.
     """
     function: Any = inspect.unwrap(own_function(item)[2])
-    function = getattr(function, "__func__", function)  # of unittest's, where ours is around it
+    function = getattr(
+        function, "__func__", function
+    )  # of unittest's, where ours is around it
     if not isinstance(function, FunctionType):
         return ""
     arguments = list(getattr(item, "funcargs", {}).values())
@@ -358,20 +406,26 @@ def unheard(item: Any) -> str:
             if one.__code__.co_filename == str(item.path):
                 return "its file was compiled without calls for assertions"
             how = f"pytest.register_assert_rewrite({one.__module__!r}) in conftest.py"
-            where = f"{one.__qualname__}() asserts in a module that pytest does not rewrite"
+            where = (
+                f"{one.__qualname__}() asserts in a module that pytest does not rewrite"
+            )
             return f"{where}: {how}"
         node = function_of(one.__code__)
         if raised := _RAISED.search(ast.unparse(node) if node else ""):
             return f"nobody hears that `{raised[1]}` is not reached: assert what it is about"
     if _unheard_playwright():
-        return "expect() is not recorded: import Playwright outside of the test function"
+        return (
+            "expect() is not recorded: import Playwright outside of the test function"
+        )
     known = {*(one.__name__ for one in used), *_HEARD}
     others = (name for name in _names(function) if name.lower().startswith("assert"))
     name = next((one for one in others if one not in known), "")
     return f"nobody hears {name}() pass: assert what it compares" if name else ""
 
 
-_RAISED = re.compile(r"^ *(raise AssertionError|pytest\.fail|self\.fail)\b", re.MULTILINE)
+_RAISED = re.compile(
+    r"^ *(raise AssertionError|pytest\.fail|self\.fail)\b", re.MULTILINE
+)
 # What unittest and mocks have is heard.
 _HEARD = {"AssertionError", *dir(unittest.TestCase), *dir(mock.AsyncMock)}
 
@@ -395,7 +449,9 @@ def _is_silent(code: CodeType) -> bool:
 _UNHEARD = {("LOAD_ASSERTION_ERROR", ""), ("LOAD_COMMON_CONSTANT", "AssertionError")}
 
 
-def _used(function: FunctionType, more: Iterable[object], *, depth: int) -> Iterator[FunctionType]:
+def _used(
+    function: FunctionType, more: Iterable[object], *, depth: int
+) -> Iterator[FunctionType]:
     """Functions of the user's that a function names, and those that these name."""
     names = _names(function)
     values = [function.__globals__.get(name, sys.modules.get(name)) for name in names]
@@ -407,7 +463,9 @@ def _used(function: FunctionType, more: Iterable[object], *, depth: int) -> Iter
 
 
 def _names(function: FunctionType) -> list[str]:
-    return sorted({name for code in _codes(function.__code__) for name in code.co_names})
+    return sorted(
+        {name for code in _codes(function.__code__) for name in code.co_names}
+    )
 
 
 def _functions(value: object, names: list[str]) -> Iterator[FunctionType]:
@@ -417,7 +475,9 @@ def _functions(value: object, names: list[str]) -> Iterator[FunctionType]:
         return
     owner = value if isinstance(value, ModuleType | type) else type(value)
     name = owner.__name__ if isinstance(owner, ModuleType) else owner.__module__
-    if is_library(str(getattr(sys.modules.get(name), "__file__", None) or "<built-in>")):
+    if is_library(
+        str(getattr(sys.modules.get(name), "__file__", None) or "<built-in>")
+    ):
         return
     for name in names:
         one = inspect.getattr_static(owner, name, None)

@@ -52,7 +52,9 @@ class Scenario:
 
     __module__ = "pytest_arena"
 
-    def __init__(self, instruments: Any) -> None:  # Any: what is inside is no type of the reader's
+    def __init__(
+        self, instruments: Any
+    ) -> None:  # Any: what is inside is no type of the reader's
         self._instruments: Instruments | None = instruments
 
     def given(self, text: str) -> AbstractContextManager[None]:
@@ -112,7 +114,10 @@ class Scenario:
             yield
         finally:
             block.is_open = False
-            done = {"wrote": max(written() - wrote, 0), "assertions": log.assertions - assertions}
+            done = {
+                "wrote": max(written() - wrote, 0),
+                "assertions": log.assertions - assertions,
+            }
             during = tuple(range(requests, len(log.requests)))
             log.steps += [
                 StepFacts(scenario=key, step=place, requests=during, **done)
@@ -148,36 +153,60 @@ class _Steps:
 
     def _next(self, key: str, places: list[int]) -> int | None:
         """Of steps with one text that which has not been done; else the last again, in a loop."""
-        done = [place for one in self.log.blocks for name, place in one.places if name == key]
+        done = [
+            place
+            for one in self.log.blocks
+            for name, place in one.places
+            if name == key
+        ]
         last = max(done, default=-1)
-        return next((one for one in places if one > last), last if last in places else None)
+        return next(
+            (one for one in places if one > last), last if last in places else None
+        )
 
     def _unknown(self, kind: Kind, text: str) -> ScenarioError:
         keys = [one.key for one in self.log.scenarios]
         problems = [one for one in self.misread if one.scenario in keys]
         known = {
-            canonical(step.text): (one, step) for one in self.log.scenarios for step in one.steps
+            canonical(step.text): (one, step)
+            for one in self.log.scenarios
+            for step in one.steps
         }
         near = difflib.get_close_matches(canonical(text), known, n=1, cutoff=_LIKE)
         places = [f"{known[text][0].spec}:{known[text][1].line}" for text in near]
         for wrong in problems:
             if wrong.is_error or text in wrong.what or wrong.place in places:
                 # Whatever is the nearest: the step may well be there, and the block be right.
-                why = "something is wrong in the specification, where the step may stand"
-                fix = f"{wrong.place}: {wrong.hint}" if wrong.hint else f"mend {wrong.place}"
+                why = (
+                    "something is wrong in the specification, where the step may stand"
+                )
+                fix = (
+                    f"{wrong.place}: {wrong.hint}"
+                    if wrong.hint
+                    else f"mend {wrong.place}"
+                )
                 return _unknown(text, kind, why, fix, f"\n{wrong.place}  {wrong.what}")
         if not near:
             see = ", ".join(one.place for one in self.log.scenarios)
-            return _unknown(text, kind, f"{_NAMES}; none of them is like it", f"see {see}")
+            return _unknown(
+                text, kind, f"{_NAMES}; none of them is like it", f"see {see}"
+            )
         step = known[near[0]][1]
         is_it = near[0] == canonical(text)
-        what = f"it is a {step.kind.title()} step" if is_it else f"the nearest is {step}"
+        what = (
+            f"it is a {step.kind.title()} step" if is_it else f"the nearest is {step}"
+        )
         fix = f"with scenario.{step.kind}({step.text!r}):"
         return _unknown(text, kind, f"{_NAMES}; {what} ({places[0]})", fix)
 
     def _out_of_order(self, text: str, key: str, places: list[int]) -> ScenarioError:
         scenario = next(one for one in self.log.scenarios if one.key == key)
-        done = [place for one in self.log.blocks for name, place in one.places if name == key]
+        done = [
+            place
+            for one in self.log.blocks
+            for name, place in one.places
+            if name == key
+        ]
         step, last = scenario.steps[places[-1]], scenario.steps[max(done)]
         return ScenarioError(
             f"the step {text!r} comes after {last.text!r}, and stands before it in the scenario",
@@ -203,12 +232,16 @@ def _places(scenario: ScenarioSpec, kind: Kind, text: str) -> list[int]:
 
 def _unnamed(kind: Kind, text: str, specification: Specification) -> ScenarioError:
     """The scenario that the test must mean has this step."""
-    likely = [one for one in specification.scenarios if _places(one, kind, canonical(text))]
+    likely = [
+        one for one in specification.scenarios if _places(one, kind, canonical(text))
+    ]
     lines = [str(user_line() or "a step block")]
     return ScenarioError(
         "no scenario is named by this test, which has a block for a step",
         why="nobody would look at what is done in it, and the scenario would be unproven",
-        cause="\n".join([*lines, *(f"{one.place}  {one.name}" for one in likely[:_SHOWN])]),
+        cause="\n".join(
+            [*lines, *(f"{one.place}  {one.name}" for one in likely[:_SHOWN])]
+        ),
         fix="\n".join(map(Index(specification).marker, likely))
         or "a marker for its scenario (arena scenarios list), or no blocks",
     )
@@ -217,6 +250,10 @@ def _unnamed(kind: Kind, text: str, specification: Specification) -> ScenarioErr
 _NAMES = "a step block names the step that it does"
 
 
-def _unknown(text: str, kind: str, why: str, fix: str, cause: str = "") -> ScenarioError:
+def _unknown(
+    text: str, kind: str, why: str, fix: str, cause: str = ""
+) -> ScenarioError:
     what = f"no {kind.title()} step of the scenario reads {text!r}"
-    return ScenarioError(what, why=why, cause=f"{user_line() or 'a step block'}{cause}", fix=fix)
+    return ScenarioError(
+        what, why=why, cause=f"{user_line() or 'a step block'}{cause}", fix=fix
+    )

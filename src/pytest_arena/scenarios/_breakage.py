@@ -37,7 +37,12 @@ class Breaking:
     """
 
     def __init__(
-        self, run: ArenaRun, kind: SabotageKind | None, *, number: int | None, seconds: float
+        self,
+        run: ArenaRun,
+        kind: SabotageKind | None,
+        *,
+        number: int | None,
+        seconds: float,
     ) -> None:
         self._run, self._kind, self._number, self.seconds = run, kind, number, seconds
         self.is_reached = False  # the request that is meant was made
@@ -90,12 +95,16 @@ class Breaking:
             if is_seed and level is not None and standing == [level]:
                 levels.begin_anew(level)
             elif self._kind != "policy" or level is None or standing[-1] is not level:
-                serial = next(self._run.serials) if self._kind == "commit" else test.serial
+                serial = (
+                    next(self._run.serials) if self._kind == "commit" else test.serial
+                )
                 name, stage = f"{test.plan.name}, sabotaged", test.plan.stage
                 above = Level(self, name, serial, stage, is_anew=is_seed)
                 levels.enter(above)
                 self._level = above
-            if is_seed:  # whoever looked before this would take it for what the test has done
+            if (
+                is_seed
+            ):  # whoever looked before this would take it for what the test has done
                 test.begin_anew()
                 self.is_applied = True
             elif self._kind == "policy":
@@ -116,7 +125,11 @@ class Breaking:
         with self._lock, self._errors_kept():
             self.touched.update(read_of(request.doings.statements, self.policed))
             self._under_way -= 1
-            if not self._under_way and self._kind == "commit" and self._level is not None:
+            if (
+                not self._under_way
+                and self._kind == "commit"
+                and self._level is not None
+            ):
                 level, self._level = self._level, None
                 self.is_applied = bool(self._run.levels.leave(level))
 
@@ -142,7 +155,9 @@ class Breaking:
 def policed(run: ArenaRun, *, is_off: bool = False) -> tuple[str, ...]:
     """Return the tables of all databases on which policies act for the app."""
     known = run.databases.provisioned()
-    return tuple(name for one in known for name in one.product.policed(one, is_off=is_off))
+    return tuple(
+        name for one in known for name in one.product.policed(one, is_off=is_off)
+    )
 
 
 _SAFE = {"GET", "HEAD", "OPTIONS", "TRACE"}
@@ -160,13 +175,19 @@ def to_break(facts: Facts, *, has_policies: bool) -> dict[SabotageKind, int | st
     - ``500``: the last one, where it has an answer.
     """
     if not facts.requests:
-        return dict.fromkeys(("seed", "commit", "policy", "empty", "500"), "it makes no request")
+        return dict.fromkeys(
+            ("seed", "commit", "policy", "empty", "500"), "it makes no request"
+        )
     last = facts.requests[-1]
     number = len(facts.requests) - 1
     return {
-        "seed": "it writes no row before its first request" if facts.seeded == () else facts.first,
+        "seed": "it writes no row before its first request"
+        if facts.seeded == ()
+        else facts.first,
         "commit": _last_change(facts),
-        "policy": facts.first if has_policies else "no policy acts on what the app does",
+        "policy": facts.first
+        if has_policies
+        else "no policy acts on what the app does",
         "empty": _why_not_emptied(last) or number,
         "500": _why_not_failed(last) or number,
     }
@@ -177,7 +198,8 @@ def _last_change(facts: Facts) -> int | str:
         at
         for at, one in enumerate(facts.requests)
         # Where it is not known, a method that may change something has done so.
-        if at >= facts.first and (one.method not in _SAFE if one.changed is None else one.changed)
+        if at >= facts.first
+        and (one.method not in _SAFE if one.changed is None else one.changed)
     ]
     return changing[-1] if changing else "none of its requests changes a row"
 
@@ -195,11 +217,16 @@ def _why_not_failed(last: Requested) -> str:
         return "its last request opens a websocket"
     if last.status is None:
         return "its last request has no answer"
-    return f"its last answer is an error: {last.status}" if last.status >= _ERROR else ""
+    return (
+        f"its last answer is an error: {last.status}" if last.status >= _ERROR else ""
+    )
 
 
 _OF_A_BODY = {b"content-length", b"content-encoding", b"transfer-encoding", b"trailer"}
-_FILES = {"http.response.pathsend", "http.response.zerocopysend"}  # by extensions of ASGI
+_FILES = {
+    "http.response.pathsend",
+    "http.response.zerocopysend",
+}  # by extensions of ASGI
 BODILESS = {204, 304}
 
 
@@ -210,12 +237,17 @@ def emptied(send: Send, done: Callable[[], object]) -> Send:
     no body passes as it is; ``done`` is called for one that had. What else an app sends, messages
     of a websocket for one, passes.
     """
-    begin: MutableMapping[str, Any] | None = None  # held until it is known whether a body comes
+    begin: MutableMapping[str, Any] | None = (
+        None  # held until it is known whether a body comes
+    )
     is_over = False
 
     async def emptying(message: MutableMapping[str, Any]) -> None:
         nonlocal begin, is_over
-        if message["type"] == "http.response.start" and message["status"] not in BODILESS:
+        if (
+            message["type"] == "http.response.start"
+            and message["status"] not in BODILESS
+        ):
             begin = message
         elif begin is None:
             await send(message)
@@ -225,7 +257,9 @@ def emptied(send: Send, done: Callable[[], object]) -> Send:
             is_over = True
             done()
             await _send_whole(send, begin, b"")
-        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+        elif message["type"] == "http.response.body" and not message.get(
+            "more_body", False
+        ):
             is_over = True
             await send(begin)
             await send(message)
@@ -256,7 +290,9 @@ def failed(send: Send, done: Callable[[], object]) -> Send:
 
 
 async def _send_whole(send: Send, start: MutableMapping[str, Any], body: bytes) -> None:
-    headers = [one for one in start.get("headers", ()) if one[0].lower() not in _OF_A_BODY]
+    headers = [
+        one for one in start.get("headers", ()) if one[0].lower() not in _OF_A_BODY
+    ]
     length = (b"content-length", str(len(body)).encode())
     await send({**start, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})

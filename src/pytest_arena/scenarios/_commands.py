@@ -41,7 +41,9 @@ _RUNNERS = {"asyncio": "pytest_asyncio", "anyio": "anyio"}
 def do_list(given: argparse.Namespace) -> int:
     """List the scenarios, and what is wrong with them."""
     example = "list docs/   or   arena_specs = docs/**/*.md"
-    root, patterns = (Path.cwd(), tuple(given.paths)) if given.paths else _configured(example)
+    root, patterns = (
+        (Path.cwd(), tuple(given.paths)) if given.paths else _configured(example)
+    )
     specification = reader.read(patterns, root)
     problems, nothing = specification.problems, None
     try:
@@ -59,7 +61,9 @@ def do_list(given: argparse.Namespace) -> int:
     elif problems or not nothing:
         _print(terminal.listing(replace(specification, problems=problems)))
         if nothing:
-            nothing.cause = "what stands above"  # it would say the first of it once more
+            nothing.cause = (
+                "what stands above"  # it would say the first of it once more
+            )
     if nothing:
         raise nothing
     return 0
@@ -68,7 +72,8 @@ def do_list(given: argparse.Namespace) -> int:
 def do_check(given: argparse.Namespace) -> int:
     """Collect the tests, and say which scenario has none."""
     is_seen_from_here = any(
-        word.startswith("--arena-specs") or not word.startswith("-") for word in given.others
+        word.startswith("--arena-specs") or not word.startswith("-")
+        for word in given.others
     )
     folder = None if is_seen_from_here else _configured()[0]
     document, is_whole = _collected(given.others, folder=folder)
@@ -91,7 +96,11 @@ def do_stubs(given: argparse.Namespace) -> int:
     files_there = list(chain.from_iterable(map(reader.files_in, folders)))
     words = ["--arena-specs=" + "\n".join(patterns)] * bool(named)
     document = _all_collected([*words, *map(str, folders)], folder=root)
-    orphans = [problem for problem in document.problems if "pytest.mark.scenario(" in problem.hint]
+    orphans = [
+        problem
+        for problem in document.problems
+        if "pytest.mark.scenario(" in problem.hint
+    ]
     hints = "\n".join(problem.hint for problem in orphans)
     mapped = {one.scenario.key for one in document.scenarios if one.tests}
     # What a marker must mean, since it was renamed or the name is misspelt, has its test.
@@ -113,12 +122,17 @@ def do_stubs(given: argparse.Namespace) -> int:
     wrong = [f"left out: {problem}" for problem in malformed]
     for problem in document.problems if project.specs else ():
         if problem.spec not in document.specs:  # it stands in the tests
-            wrong += [f"{problem.spec}:{problem.line}: {problem.what}", f"  next: {problem.hint}"]
+            wrong += [
+                f"{problem.spec}:{problem.line}: {problem.what}",
+                f"  next: {problem.hint}",
+            ]
     _warn(wrong)
     collects = read_setting("python_files")
     for name in (file.path.name for file in files if collects):
         if not any(fnmatch(name, pattern) for pattern in collects):
-            _warn([f"pytest does not collect {name}: python_files = {' '.join(collects)}"])
+            _warn(
+                [f"pytest does not collect {name}: python_files = {' '.join(collects)}"]
+            )
     _print(_given(file, given) for file in files)
     if not files and not wrong:
         done = "every scenario has a test"
@@ -135,7 +149,9 @@ def _test_folders(root: Path, folder: Path | None) -> list[Path]:
 
 def _are_sync(files: Iterable[Path]) -> bool:
     """Whether there are tests, and none of them is a coroutine."""
-    texts = [file.read_text("utf-8", "replace") for file in files if file.match("test_*.py")]
+    texts = [
+        file.read_text("utf-8", "replace") for file in files if file.match("test_*.py")
+    ]
     tests = [words for text in texts for words in _TESTS.findall(text)]
     return bool(tests) and not any(words.startswith("async") for words in tests)
 
@@ -145,10 +161,16 @@ _TESTS = re.compile(r"^[ \t]*((?:async )?def test_)", re.MULTILINE)
 
 def _runner() -> str:
     """The marker without which the project's runner would leave async tests alone."""
-    modes = {*read_setting("asyncio_mode"), *read_setting("anyio_mode"), *read_setting("addopts")}
+    modes = {
+        *read_setting("asyncio_mode"),
+        *read_setting("anyio_mode"),
+        *read_setting("addopts"),
+    }
     if modes & {"auto", "--asyncio-mode=auto"}:
         return ""
-    return next((runner for runner, module in _RUNNERS.items() if find_spec(module)), "")
+    return next(
+        (runner for runner, module in _RUNNERS.items() if find_spec(module)), ""
+    )
 
 
 def _given(file: StubFile, given: argparse.Namespace) -> str:
@@ -206,8 +228,12 @@ def _outdated(document: Document, index: Index, keys: Sequence[str]) -> Iterator
 
 def do_explain(given: argparse.Namespace) -> int:
     """Say all that is known of one scenario."""
-    document = _document(given.json) if given.json else _collected(folder=_configured()[0])[0]
-    verdicts = {verdict.scenario.key: verdict for verdict in reversed(document.scenarios)}
+    document = (
+        _document(given.json) if given.json else _collected(folder=_configured()[0])[0]
+    )
+    verdicts = {
+        verdict.scenario.key: verdict for verdict in reversed(document.scenarios)
+    }
     scenarios = tuple(verdict.scenario for verdict in document.scenarios)
     index = Index(Specification(scenarios=scenarios))
     verdict = verdicts[_key(given.key, index, "explain")]
@@ -222,7 +248,9 @@ def do_merge(given: argparse.Namespace) -> int:
     document = merged(map(_document, given.documents), is_complete=given.strict)
     strict = "--strict" * given.strict
     told = terminal.lines(document, strict=strict, specs=_specs_to_name(document))
-    _print([*told, *write(wanted, document, root=read_project().root, folder=Path.cwd())])
+    _print(
+        [*told, *write(wanted, document, root=read_project().root, folder=Path.cwd())]
+    )
     return _FAILED if given.strict and document.gaps else 0
 
 
@@ -267,14 +295,21 @@ def _configured(example: str = "list docs/") -> tuple[Path, tuple[str, ...]]:
     return config.root, config.specs
 
 
-def _collected(arguments: Sequence[str] = (), *, folder: Path | None) -> tuple[Document, bool]:
+def _collected(
+    arguments: Sequence[str] = (), *, folder: Path | None
+) -> tuple[Document, bool]:
     """Have pytest collect the tests, in a process of its own; no database is made.
 
     Returns the document, and whether all tests were seen; if not, pytest's words go to stderr.
     """
     with TemporaryDirectory(prefix="arena-scenarios-") as made:
         path = Path(made) / "scenarios.json"
-        options = ["--collect-only", "-q", "--scenarios=report", f"--scenarios-out=json:{path}"]
+        options = [
+            "--collect-only",
+            "-q",
+            "--scenarios=report",
+            f"--scenarios-out=json:{path}",
+        ]
         run = subprocess.run(  # noqa: S603 - this very Python, and what the user wrote after `check`
             [sys.executable, "-m", "pytest", *options, *arguments],
             cwd=folder,

@@ -42,7 +42,9 @@ class Listener(Protocol):
         """A request is over, with all that the app does after its answer."""
 
 
-_request: ContextVar[Request | None] = ContextVar("arena: the app answers", default=None)
+_request: ContextVar[Request | None] = ContextVar(
+    "arena: the app answers", default=None
+)
 _alone: ContextVar[bool] = ContextVar("arena: the app starts, or ends", default=False)
 _under_way: list[Request] = []
 _SEEN = "pytest_arena.seen"
@@ -79,7 +81,9 @@ class AppDoor:
         self._patches = ExitStack()
         self._watched: set[object] = set()  # methods of classes
         self._made: WeakSet[Any] = WeakSet()
-        self._made_last: deque[object] = deque(maxlen=20)  # of Litestar's, which are kept alive
+        self._made_last: deque[object] = deque(
+            maxlen=20
+        )  # of Litestar's, which are kept alive
 
     def open(self) -> None:
         """From here on see the apps of all frameworks that are imported. Idempotent."""
@@ -109,7 +113,9 @@ class AppDoor:
 
         @functools.wraps(original)
         async def called(app: Any, scope: Any, receive: Any, send: Any) -> None:
-            await self.enter(app, functools.partial(original, app), scope, receive, send)
+            await self.enter(
+                app, functools.partial(original, app), scope, receive, send
+            )
 
         self._watched.add(called)
         self._patches.enter_context(mock.patch.object(kind, "__call__", called))
@@ -154,7 +160,9 @@ class AppDoor:
 
     # A request comes in.
 
-    async def enter(self, app: object, call: Any, scope: Any, receive: Any, send: Any) -> None:
+    async def enter(
+        self, app: object, call: Any, scope: Any, receive: Any, send: Any
+    ) -> None:
         """Call an app, and tell the listener, if that is wanted and this the first app called."""
         if scope.get("type") == "lifespan":
             token = _alone.set(True)
@@ -162,13 +170,19 @@ class AppDoor:
                 await call(scope, receive, send)
             finally:
                 _alone.reset(token)
-        elif scope.get("type") in _REQUESTS and _SEEN not in scope and self._listener.wants(app):
+        elif (
+            scope.get("type") in _REQUESTS
+            and _SEEN not in scope
+            and self._listener.wants(app)
+        ):
             scope[_SEEN] = True
             await self._answer(app, call, scope, receive, send)
         else:
             await call(scope, receive, send)
 
-    async def _answer(self, app: object, call: Any, scope: Any, receive: Any, send: Any) -> None:
+    async def _answer(
+        self, app: object, call: Any, scope: Any, receive: Any, send: Any
+    ) -> None:
         listener, request = self._listener, _request_of(scope)
         if listener.wants_bodies:
             receive = _noting_body(request, receive)
@@ -190,7 +204,9 @@ class AppDoor:
         request = response.extensions.get("arena")
         if request is None or request.number < 0:
             return
-        self._listener.answers(request)  # of a stream: its reader looks at what has come so far
+        self._listener.answers(
+            request
+        )  # of a stream: its reader looks at what has come so far
         if request.method == "WEBSOCKET":
             return
         request.is_observed = False
@@ -202,7 +218,9 @@ class AppDoor:
 
 
 _REQUESTS = {"http", "websocket"}
-_NO_APP = "there is no arena_app: which app is under test? Name it: arena_app = app.main:app"
+_NO_APP = (
+    "there is no arena_app: which app is under test? Name it: arena_app = app.main:app"
+)
 _FUNCTION = (
     "if arena_app is a function or a WSGI app, only requests by clients in this process are seen: "
     "use the fixtures client or test_client"
@@ -231,14 +249,18 @@ def _is_watchable(app: object) -> bool:
     """
     if is_wsgi(app):
         return False
-    return type(app).__module__ != "builtins" and not isinstance(app, type | functools.partial)
+    return type(app).__module__ != "builtins" and not isinstance(
+        app, type | functools.partial
+    )
 
 
 def _code_of(factory: Any) -> object:
     while isinstance(factory, functools.partial):
         factory = factory.func
     function = inspect.unwrap(getattr(factory, "__func__", factory))
-    return getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    return getattr(function, "__code__", None) or getattr(
+        type(function).__call__, "__code__", None
+    )
 
 
 def _is_called(code: object, frame: FrameType | None) -> bool:
@@ -264,7 +286,16 @@ def _request_of(scope: Any) -> Request:
 # Values of Sec-Fetch-Dest. Scripts in a browser cannot set this header:
 # https://fetch.spec.whatwg.org/#concept-request-destination
 _PARTS_OF_A_PAGE = {
-    *(b"audio", b"font", b"image", b"manifest", b"script", b"style", b"track", b"video"),
+    *(
+        b"audio",
+        b"font",
+        b"image",
+        b"manifest",
+        b"script",
+        b"style",
+        b"track",
+        b"video",
+    ),
     *(b"report", b"serviceworker", b"sharedworker", b"worker", b"xslt"),
 }
 
@@ -275,7 +306,9 @@ def _is_by_browser(scope: Any) -> bool:
     A page, a form, and what a script fetches are requests of the test.
     """
     headers = dict(scope.get("headers", ()))
-    return headers.get(b"sec-fetch-dest") in _PARTS_OF_A_PAGE or b"sec-purpose" in headers
+    return (
+        headers.get(b"sec-fetch-dest") in _PARTS_OF_A_PAGE or b"sec-purpose" in headers
+    )
 
 
 def _noting_status(request: Request, send: Any, listener: Listener) -> Any:
@@ -285,7 +318,9 @@ def _noting_status(request: Request, send: Any, listener: Listener) -> Any:
         kind = message["type"]
         is_last = kind.endswith("http.response.body") and not message.get("more_body")
         if is_last or kind == "websocket.accept":
-            listener.answers(request)  # before: whoever waits for it may go on before we do
+            listener.answers(
+                request
+            )  # before: whoever waits for it may go on before we do
         await send(message)
 
     return noting
@@ -313,7 +348,11 @@ _MOST_BYTES = 65_536  # of a body
 def _noting_body(request: Request, receive: Any) -> Any:
     async def noting() -> Any:
         message = await receive()
-        part = message.get("body") or message.get("bytes") or (message.get("text") or "").encode()
+        part = (
+            message.get("body")
+            or message.get("bytes")
+            or (message.get("text") or "").encode()
+        )
         request.body = ((request.body or b"") + part)[:_MOST_BYTES]
         return message
 
@@ -329,7 +368,9 @@ def _route(app: object, scope: Any) -> str:
     if path is None:  # before Starlette 1.0
         return _template_of(endpoint, getattr(app, "routes", ())) if endpoint else ""
     root = str(scope.get("root_path", ""))
-    return f"{root.removeprefix(str(scope.get('app_root_path', root)))}{path}"  # of mounts
+    return (
+        f"{root.removeprefix(str(scope.get('app_root_path', root)))}{path}"  # of mounts
+    )
 
 
 def _template_of(endpoint: object, routes: Any) -> str:
@@ -343,9 +384,32 @@ def _template_of(endpoint: object, routes: Any) -> str:
 
 
 _LOOKS = {
-    *("status_code", "reason_phrase", "is_success", "is_error", "is_client_error", "headers"),
-    *("is_server_error", "is_redirect", "has_redirect_location", "raise_for_status", "cookies"),
-    *("links", "content", "text", "json", "read", "aread", "iter_bytes", "iter_text", "iter_lines"),
+    *(
+        "status_code",
+        "reason_phrase",
+        "is_success",
+        "is_error",
+        "is_client_error",
+        "headers",
+    ),
+    *(
+        "is_server_error",
+        "is_redirect",
+        "has_redirect_location",
+        "raise_for_status",
+        "cookies",
+    ),
+    *(
+        "links",
+        "content",
+        "text",
+        "json",
+        "read",
+        "aread",
+        "iter_bytes",
+        "iter_text",
+        "iter_lines",
+    ),
     *("iter_raw", "aiter_bytes", "aiter_text", "aiter_lines", "aiter_raw"),
 }
 

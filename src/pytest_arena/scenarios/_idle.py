@@ -41,22 +41,32 @@ def _parsed(text: str) -> ast.expr | None:
     except (SyntaxError, ValueError, RecursionError):
         return None
     match node:
-        case ast.Call(func=ast.Attribute(value=ast.Name(id="self"), attr=name), args=[one, *more]):
+        case ast.Call(
+            func=ast.Attribute(value=ast.Name(id="self"), attr=name), args=[one, *more]
+        ):
             if more and (kind := _COMPARISONS.get(name)):
                 return ast.Compare(left=one, ops=[kind()], comparators=more[:1])
-            return one if name == "assertTrue" else ast.List(elts=node.args, ctx=ast.Load())
+            return (
+                one
+                if name == "assertTrue"
+                else ast.List(elts=node.args, ctx=ast.Load())
+            )
     return node
 
 
 _KINDS = (ast.Eq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 _NAMES = ("Equal", "Less", "LessEqual", "Greater", "GreaterEqual")
-_COMPARISONS = {f"assert{name}": kind for name, kind in zip(_NAMES, _KINDS, strict=True)}
+_COMPARISONS = {
+    f"assert{name}": kind for name, kind in zip(_NAMES, _KINDS, strict=True)
+}
 
 
 def _is_constant(node: ast.expr) -> bool:
     match node:
         case ast.BoolOp(op=ast.Or(), values=values):
-            is_always_true = any(isinstance(one, ast.Constant) and one.value for one in values)
+            is_always_true = any(
+                isinstance(one, ast.Constant) and one.value for one in values
+            )
             return is_always_true or all(map(_is_constant, values))
         case ast.BoolOp(values=values):
             return all(map(_is_constant, values))
@@ -75,7 +85,12 @@ def _is_always(left: ast.expr, kind: ast.cmpop, right: ast.expr) -> bool:
     if _is_same(left, right):
         return not isinstance(kind, ast.NotEq | ast.Lt | ast.Gt | ast.IsNot | ast.NotIn)
     (low, high), (least, most) = _bounds(left), _bounds(right)
-    is_so = {"Lt": high < least, "LtE": high <= least, "Gt": low > most, "GtE": low >= most}
+    is_so = {
+        "Lt": high < least,
+        "LtE": high <= least,
+        "Gt": low > most,
+        "GtE": low >= most,
+    }
     return is_so.get(type(kind).__name__, False)
 
 
@@ -106,7 +121,10 @@ _ALL_OF = re.compile(
 
 
 def hangs_on_nothing(
-    code: CodeType, text: str, names: Mapping[str, object], is_as_seeded: Callable[[object], bool]
+    code: CodeType,
+    text: str,
+    names: Mapping[str, object],
+    is_as_seeded: Callable[[object], bool],
 ) -> bool:
     """Whether an assertion in a test function is about what the test has written itself.
 
@@ -122,10 +140,28 @@ def hangs_on_nothing(
     return left is not None and all(is_as_seeded(names.get(name)) for name in left)
 
 
-_PLAIN = frozenset(["len", "str", "int", "bool", "list", "set", "tuple", "sorted", "isinstance"])
-_WRITTEN = (ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.keyword, ast.expr_context)
+_PLAIN = frozenset(
+    ["len", "str", "int", "bool", "list", "set", "tuple", "sorted", "isinstance"]
+)
+_WRITTEN = (
+    ast.Constant,
+    ast.List,
+    ast.Tuple,
+    ast.Set,
+    ast.Dict,
+    ast.keyword,
+    ast.expr_context,
+)
 _FOLLOWED = (
-    *(*_WRITTEN, ast.Compare, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Name, ast.Attribute),
+    *(
+        *_WRITTEN,
+        ast.Compare,
+        ast.BoolOp,
+        ast.BinOp,
+        ast.UnaryOp,
+        ast.Name,
+        ast.Attribute,
+    ),
     *(ast.Subscript, ast.Call, ast.cmpop, ast.boolop, ast.operator, ast.unaryop),
 )
 
@@ -151,7 +187,9 @@ def _names_in(text: str) -> tuple[frozenset[str], frozenset[str]] | None:
     if not nodes or not all(isinstance(one, _FOLLOWED) for one in nodes):
         return None
     called = {_root(one.func) for one in nodes if isinstance(one, ast.Call)}
-    return frozenset(one.id for one in nodes if isinstance(one, ast.Name)), frozenset(called)
+    return frozenset(one.id for one in nodes if isinstance(one, ast.Name)), frozenset(
+        called
+    )
 
 
 def _root(node: ast.expr) -> str:
@@ -212,17 +250,25 @@ def _own_names(code: CodeType) -> frozenset[str]:
     # Arguments, functions, modules, errors; and what others may bind.
     strange = [getattr(one, name, None) for one in nodes for name in _BINDING]
     bound.update(one for one in strange if isinstance(one, str))
-    bound.update(name for one in nodes if isinstance(one, ast.Global) for name in one.names)
+    bound.update(
+        name for one in nodes if isinstance(one, ast.Global) for name in one.names
+    )
     asserted = (one.test for one in nodes if isinstance(one, ast.Assert))
     said = (
-        it.value for it in body if isinstance(it, ast.Expr) and _is_written(it.value, but=_CALL)
+        it.value
+        for it in body
+        if isinstance(it, ast.Expr) and _is_written(it.value, but=_CALL)
     )
     kept = {id(one) for each in (*asserted, *said) for one in _looked_at(each)}
-    given = {one.id for one in names if isinstance(one.ctx, ast.Load) and id(one) not in kept}
+    given = {
+        one.id for one in names if isinstance(one.ctx, ast.Load) and id(one) not in kept
+    }
     own = set[str]()
     for one in body:
         match one:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) if bound[name] == 1:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if (
+                bound[name] == 1
+            ):
                 is_kept = isinstance(value, ast.Constant) or name not in given
                 own |= {name} if is_kept and _is_written(value, but=_MOCK) else set()
     return frozenset(own)
@@ -233,7 +279,11 @@ def _looked_at(node: ast.AST) -> Iterator[ast.Name]:
     if isinstance(node, ast.Name):
         yield node
     is_call = isinstance(node, ast.Call) and _root(node.func) not in _PLAIN
-    inside = [node.func] if isinstance(node, ast.Call) and is_call else ast.iter_child_nodes(node)
+    inside = (
+        [node.func]
+        if isinstance(node, ast.Call) and is_call
+        else ast.iter_child_nodes(node)
+    )
     for one in () if isinstance(node, ast.Lambda) else inside:
         yield from _looked_at(one)
 

@@ -7,7 +7,16 @@ from functools import lru_cache, partial
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Integer, Select, String, Table, TypeDecorator, Uuid
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Integer,
+    Select,
+    String,
+    Table,
+    TypeDecorator,
+    Uuid,
+)
 from sqlalchemy import Enum as EnumType
 from sqlalchemy.engine.cursor import CursorFetchStrategy
 from sqlalchemy.orm import object_session
@@ -22,9 +31,22 @@ from pytest_arena._process import seconds as now
 from pytest_arena._run._run import ArenaRun
 from pytest_arena.scenarios._breakage import Breaking
 from pytest_arena.scenarios._door import AppDoor, is_by_itself, request_now
-from pytest_arena.scenarios._log import MOST_ROWS, Log, Reading, Row, bare, better, unknown
+from pytest_arena.scenarios._log import (
+    MOST_ROWS,
+    Log,
+    Reading,
+    Row,
+    bare,
+    better,
+    unknown,
+)
 from pytest_arena.scenarios.evidence._document import Facts
-from pytest_arena.scenarios.specs._specification import Pairs, ScenarioSpec, Specification, literals
+from pytest_arena.scenarios.specs._specification import (
+    Pairs,
+    ScenarioSpec,
+    Specification,
+    literals,
+)
 
 
 class Instruments:
@@ -115,7 +137,9 @@ class Instruments:
         Of an Outline it may prove some of the rows alone.
         """
         self.expect()
-        self._doings = {level: one for level, one in self._standing() if level in self._doings}
+        self._doings = {
+            level: one for level, one in self._standing() if level in self._doings
+        }
         self.log, self._facts = Log(scenarios, fixture_names), None
         key = (tuple((one.key, one.rev) for one in scenarios), rows)
         if key not in self._wanted_by:
@@ -149,15 +173,23 @@ class Instruments:
         """Return what takes out of a text what the test or the app wrote into secret columns."""
         asked = (*self.log.requests, *self.log.logins) if self.log else ()
         sides = [*self._doings.values(), *(one.doings for one in asked)]
-        return self.run.moments.mask.without(named for one in sides for named in one.named)
+        return self.run.moments.mask.without(
+            named for one in sides for named in one.named
+        )
 
     def _told(self, log: Log) -> Facts:
-        if not log.requests and (doubt := self.door.doubt(has_asked_another=log.has_asked_another)):
+        if not log.requests and (
+            doubt := self.door.doubt(has_asked_another=log.has_asked_another)
+        ):
             log.off.setdefault("requested", doubt)
         doings = dict(self._standing())
-        self._wide = {level: rows for level, rows in self._wide.items() if level in doings}
+        self._wide = {
+            level: rows for level, rows in self._wide.items() if level in doings
+        }
         off = log.off | self.off
-        reading = Reading(self.run, log, doings, self._literals, self._wide, off, self.mask())
+        reading = Reading(
+            self.run, log, doings, self._literals, self._wide, off, self.mask()
+        )
         try:
             return better(reading.facts(), self._facts)
         except Exception as error:  # noqa: BLE001 - a test never fails by who watches it
@@ -166,7 +198,12 @@ class Instruments:
     # What a test tells.
 
     def asserted(
-        self, place: str, text: str, values: Sequence[object] = (), *, is_idle: bool = False
+        self,
+        place: str,
+        text: str,
+        values: Sequence[object] = (),
+        *,
+        is_idle: bool = False,
     ) -> None:
         """An assertion has passed. What a login function asserts is not the test's.
 
@@ -183,7 +220,11 @@ class Instruments:
         Neither the test itself, nor an app that works by the test's own session. Of one that is in
         none it is not known who has read it.
         """
-        if not hasattr(value, "_sa_instance_state") or self.log is None or self.run.test is None:
+        if (
+            not hasattr(value, "_sa_instance_state")
+            or self.log is None
+            or self.run.test is None
+        ):
             return False
         is_ours = isinstance(object_session(value), FreshSession)
         return is_ours and self.run.test.sessions.reads() == self.log.reads
@@ -307,13 +348,20 @@ class Answers:
 
     def listen(self, statement: str, context: Any) -> None:
         """A statement has been run: note what is fetched of a query."""
-        if type(getattr(context, "cursor_fetch_strategy", None)) is not CursorFetchStrategy:
+        if (
+            type(getattr(context, "cursor_fetch_strategy", None))
+            is not CursorFetchStrategy
+        ):
             return  # rows that are not read from a cursor
         if not (context.is_crud or _STREAMED & context.execution_options.keys()):
             columns = _columns(context.compiled)
-            context.cursor_fetch_strategy = _Heard(partial(self._hear, statement, columns))
+            context.cursor_fetch_strategy = _Heard(
+                partial(self._hear, statement, columns)
+            )
 
-    def _hear(self, statement: str, columns: _Columns, rows: Iterable[Sequence[object]]) -> None:
+    def _hear(
+        self, statement: str, columns: _Columns, rows: Iterable[Sequence[object]]
+    ) -> None:
         given = self.given.setdefault(statement, [])
         for row in islice(rows, MOST_ROWS):
             found: dict[str, dict[str, object]] = defaultdict(dict)
@@ -362,7 +410,12 @@ def _columns(compiled: Any) -> _Columns:
     """Return of which tables' columns a query gives the values as they stand."""
     if not isinstance(getattr(compiled, "statement", None), Select):
         return ()  # a text, a union
-    found = ((place, _column(one.objects)) for place, one in enumerate(compiled._result_columns))  # noqa: SLF001 - nothing public tells
+    found = (
+        (place, _column(one.objects))
+        for place, one in enumerate(
+            compiled._result_columns  # noqa: SLF001 - no public attribute has them
+        )
+    )
     columns = [(place, one) for place, one in found if one is not None]
     if len({one for _, one in columns}) < len(columns):
         return ()  # a table that is joined with itself
@@ -387,7 +440,9 @@ def _is_plain(kind: TypeEngine[Any]) -> bool:
 
 def _are_alike(row: Row, seeded: Row) -> bool:
     """Whether no column tells them apart."""
-    return all(_plain(row[key]) == _plain(seeded[key]) for key in row.keys() & seeded.keys())
+    return all(
+        _plain(row[key]) == _plain(seeded[key]) for key in row.keys() & seeded.keys()
+    )
 
 
 def _plain(value: object) -> str:

@@ -23,7 +23,13 @@ from pytest_arena._run._run import ArenaRun
 from pytest_arena._values import Stage
 from pytest_arena.errors import redact
 from pytest_arena.scenarios._idle import is_constant
-from pytest_arena.scenarios.evidence._document import Asserted, Counts, Facts, Requested, StepFacts
+from pytest_arena.scenarios.evidence._document import (
+    Asserted,
+    Counts,
+    Facts,
+    Requested,
+    StepFacts,
+)
 from pytest_arena.scenarios.specs._specification import Kind, ScenarioSpec, grouped_by
 
 PLAIN = (str, int, float, Decimal, date, time, Enum, UUID)
@@ -38,7 +44,9 @@ class Block:
     """One step block of a test."""
 
     kind: Kind
-    places: tuple[tuple[str, int], ...]  # the scenario's key, and the step's place in it
+    places: tuple[
+        tuple[str, int], ...
+    ]  # the scenario's key, and the step's place in it
     is_open: bool = True
 
 
@@ -51,33 +59,47 @@ class Log:
     in_call: bool = False
     requests: list[Request] = field(default_factory=list)
     logins: list[Request] = field(default_factory=list)
-    of_others: set[Request] = field(default_factory=set)  # by no client of ours, under way
+    of_others: set[Request] = field(
+        default_factory=set
+    )  # by no client of ours, under way
     answered: int = 0
     reads: int = -1  # of the test's sessions, by its first request of its own
-    heard: dict[tuple[str, str], Asserted] = field(default_factory=dict)  # by place and whole text
-    values: dict[tuple[str, str], list[object]] = field(default_factory=dict)  # of the last time
+    heard: dict[tuple[str, str], Asserted] = field(
+        default_factory=dict
+    )  # by place and whole text
+    values: dict[tuple[str, str], list[object]] = field(
+        default_factory=dict
+    )  # of the last time
     assertions: int = 0  # that passed, and could have failed
     blocks: list[Block] = field(default_factory=list)
-    steps: list[StepFacts] = field(default_factory=list)  # what was done in blocks, at their ends
+    steps: list[StepFacts] = field(
+        default_factory=list
+    )  # what was done in blocks, at their ends
     off: dict[str, str] = field(default_factory=dict)
     has_asked_another: bool = False  # an app that is not the one under test
 
     @property
     def is_preparing(self) -> bool:
         """Whether a request that begins now prepares for what the test is about."""
-        return not self.in_call or any(one.is_open and one.kind == "given" for one in self.blocks)
+        return not self.in_call or any(
+            one.is_open and one.kind == "given" for one in self.blocks
+        )
 
     @property
     def first(self) -> int:
         """The place of the first request that is no preparation; of the first, where all are."""
-        places = (place for place, one in enumerate(self.requests) if not one.is_preparation)
+        places = (
+            place for place, one in enumerate(self.requests) if not one.is_preparation
+        )
         return next(places, 0)
 
     @property
     def has_asserted(self) -> bool:
         """Whether an assertion that could fail has passed since the last request."""
         last = len(self.requests)
-        return any(one.after >= last and not one.is_constant for one in self.heard.values())
+        return any(
+            one.after >= last and not one.is_constant for one in self.heard.values()
+        )
 
     def passed(
         self, place: str, text: str, values: Sequence[object], *, is_idle: bool = False
@@ -85,7 +107,11 @@ class Log:
         """An assertion has passed. An idle one could not have failed by what the app does."""
         key, after, is_idle = (place, text), self.answered, is_idle or is_constant(text)
         new = Asserted(
-            place=place, text=_shortened(text), after=after, is_constant=is_idle, times=0
+            place=place,
+            text=_shortened(text),
+            after=after,
+            is_constant=is_idle,
+            times=0,
         )
         one = self.heard.setdefault(key, new)
         one.times += 1
@@ -123,16 +149,24 @@ class Reading:
     off: dict[str, str]
     masked: Callable[[str], str]
     values: list[Any] = field(default_factory=list)  # of rows that were read
-    rows: dict[str, list[Row]] = field(default_factory=dict)  # that were seeded, by table
+    rows: dict[str, list[Row]] = field(
+        default_factory=dict
+    )  # that were seeded, by table
 
     def facts(self) -> Facts:
         """Return all that is told."""
         seeded = self._known("seeded", self._seeded)
         tables = sorted(table for table, _ in seeded or ())
-        self.rows = {table: self._rows_of(table, count) for table, count in seeded or ()}
+        self.rows = {
+            table: self._rows_of(table, count) for table, count in seeded or ()
+        }
         requests = tuple(self._requested(one, tables) for one in self.log.requests)
-        heard = sorted(self.log.heard.values(), key=lambda one: (one.is_constant, -one.after))
-        shown = [replace(one, text=self.masked(one.text)) for one in heard[:_MOST_PLACES]]
+        heard = sorted(
+            self.log.heard.values(), key=lambda one: (one.is_constant, -one.after)
+        )
+        shown = [
+            replace(one, text=self.masked(one.text)) for one in heard[:_MOST_PLACES]
+        ]
         return Facts(
             seeded=seeded,
             has_base=bool(self.run.config.seed)
@@ -159,7 +193,9 @@ class Reading:
 
     def _known(self, name: str, count: Callable[[], Counter[str]]) -> Counts | None:
         try:
-            return tuple(sorted((table, rows) for table, rows in count().items() if rows))
+            return tuple(
+                sorted((table, rows) for table, rows in count().items() if rows)
+            )
         except Exception as error:  # noqa: BLE001 - what cannot be read is unknown, and no failure
             if name == "seeded" or not isinstance(error, NotKnown):
                 self.off[name] = _why(error)
@@ -175,9 +211,23 @@ class Reading:
     def _rows_of(self, table: str, count: int) -> list[Row]:
         """Return the rows as they were inserted; none where it is not known of each."""
         sides = [*self.doings.values(), *(one.doings for one in self.log.requests)]
-        parts = [part for side in sides for part in side.written if bare(part[0]) == bare(table)]
-        named = (it for side in sides[: len(self.doings) + self.log.first] for it in side.named)
-        rows = [row for name, several in named if bare(name) == bare(table) for row in several]
+        parts = [
+            part
+            for side in sides
+            for part in side.written
+            if bare(part[0]) == bare(table)
+        ]
+        named = (
+            it
+            for side in sides[: len(self.doings) + self.log.first]
+            for it in side.named
+        )
+        rows = [
+            row
+            for name, several in named
+            if bare(name) == bare(table)
+            for row in several
+        ]
         is_told = len(rows) >= count and all(is_insert for *_, is_insert in parts)
         return [*rows] if is_told else []
 
@@ -195,8 +245,12 @@ class Reading:
                 and level.name.rpartition(" ")[2] in self.log.fixture_names
             ):
                 if level not in self.wide:
-                    known = None if self._is_unsure(doings) else _counted(doings.written)
-                    self.wide[level] = known or self._read(depth=depth) - _by_itself(doings)
+                    known = (
+                        None if self._is_unsure(doings) else _counted(doings.written)
+                    )
+                    self.wide[level] = known or self._read(depth=depth) - _by_itself(
+                        doings
+                    )
                 found.update(self.wide[level])
         return found
 
@@ -204,21 +258,35 @@ class Reading:
         requests, first = self.log.requests, self.log.first
         request = requests[first] if requests else None
         # What was not committed, in a transaction that the first request took part in.
-        joined = _together(request.doings.joined()) if request is not None else Counter[str]()
-        parts = own.written[: request.marks.get(own)] if request is not None else own.written
+        joined = (
+            _together(request.doings.joined())
+            if request is not None
+            else Counter[str]()
+        )
+        parts = (
+            own.written[: request.marks.get(own)]
+            if request is not None
+            else own.written
+        )
         sides = [own]
-        if not depth:  # what requests changed that prepare for the first one stands there, too
+        if (
+            not depth
+        ):  # what requests changed that prepare for the first one stands there, too
             sides += [one.doings for one in requests[:first]]
             parts = [*parts, *(part for one in sides[1:] for part in one.written)]
         known = None if any(map(self._is_unsure, sides)) else _counted(parts)
         used = self.run.moments.used()
         # More may have written than statements of engines: a driver, for one.
-        may_be_more = self.run.connections.has_raw or any(one.live is not None for one in used)
+        may_be_more = self.run.connections.has_raw or any(
+            one.live is not None for one in used
+        )
         if known is None or (not known and may_be_more):
             if depth:  # an example's level lies above: moments say nothing in this one
                 known = self._read(depth=depth) - _by_itself(own)
             else:  # a reading shows what the app wrote as it started, and as clients logged in
-                logins = [part for one in self.log.logins for part in one.doings.written]
+                logins = [
+                    part for one in self.log.logins for part in one.doings.written
+                ]
                 until = request.before if request is not None else None
                 known = self._read(None, until) - (_together(logins) + _by_itself(own))
         return joined + known
@@ -234,7 +302,11 @@ class Reading:
         is_alone = not request.is_at_once and before is not None and after is not None
         if not doings.written and not is_unsure:
             # Something else may have written: a driver, where a file is not as before.
-            files = [one for one in self.run.moments.used() if is_alone and one.live is not None]
+            files = [
+                one
+                for one in self.run.moments.used()
+                if is_alone and one.live is not None
+            ]
             if all(before.time_of(one) is after.time_of(one) for one in files):
                 return Counter()
         known = None if is_unsure else _counted(doings.written)
@@ -244,14 +316,18 @@ class Reading:
             raise NotKnown("it was made at the same time as others")
         return self._read(before, after)
 
-    def _read(self, since: Any = None, until: Any = None, *, depth: int = 0) -> Counter[str]:
+    def _read(
+        self, since: Any = None, until: Any = None, *, depth: int = 0
+    ) -> Counter[str]:
         """Return how many rows differ, by table, between two moments of the databases."""
         used = self.run.moments.used()
         found: Counter[str] = Counter()
         for database in used:
             rows = self._rows(database, since, until, depth)
             prefix = f"{database.name}/" if len(used) > 1 else ""
-            found += Counter({f"{prefix}{table}": len(rows[table]) for table in rows.tables})
+            found += Counter(
+                {f"{prefix}{table}": len(rows[table]) for table in rows.tables}
+            )
             self.values += [value for one in rows for value in one.row.values()]
         return found
 
@@ -261,7 +337,9 @@ class Reading:
             if moment.levels != moments.levels():
                 raise NotKnown("it was made in another level")
             if not moment.knows(database):
-                raise NotKnown("the database could not be asked then, or it would cost too much")
+                raise NotKnown(
+                    "the database could not be asked then, or it would cost too much"
+                )
         if until is not None and database not in until.times:
             return Changes.of([])  # nobody had connected to it yet
         start = since.time_of(database) if since else None
@@ -331,7 +409,9 @@ def _counted(parts: Sequence[Part]) -> Counter[str] | None:
         is_net = len(found) == 1 or all(is_insert for _, _, is_insert in found)
         if not is_net or not all(rows for _, rows, _ in found):
             return None
-    return Counter({table: sum(one[1] for one in found) for table, found in by_table.items()})
+    return Counter(
+        {table: sum(one[1] for one in found) for table, found in by_table.items()}
+    )
 
 
 def _together(parts: Iterable[Part]) -> Counter[str]:
@@ -356,7 +436,9 @@ def read_of(statements: Iterable[str], tables: Iterable[str]) -> tuple[str, ...]
     return tuple(sorted(one for one in tables if _last_word(one) <= words))
 
 
-@lru_cache(maxsize=5_000)  # an app has so many statements, and each test runs them again
+@lru_cache(
+    maxsize=5_000
+)  # an app has so many statements, and each test runs them again
 def _words(statement: str) -> frozenset[str]:
     rest, inserts = _INSERTS_INTO.subn(" ", statement)
     if inserts and not _QUERY.search(rest):
@@ -379,7 +461,10 @@ def _is_a_word(word: str, text: str) -> bool:
     # To compile a pattern for each literal of each scenario would cost more than all the rest.
     place = text.find(word)
     while place >= 0:
-        beside = text[max(place - 1, 0) : place] + text[place + len(word) : place + len(word) + 1]
+        beside = (
+            text[max(place - 1, 0) : place]
+            + text[place + len(word) : place + len(word) + 1]
+        )
         if not any(letter.isalnum() or letter == "_" for letter in beside):
             return True
         place = text.find(word, place + 1)

@@ -19,7 +19,11 @@ from pytest_arena.scenarios._tries import skip_reason
 from pytest_arena.scenarios.evidence._document import Mapping, from_shape, to_shape
 from pytest_arena.scenarios.specs._index import Index, Reference, reference, row_proven
 from pytest_arena.scenarios.specs._reader import relative
-from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec, Specification
+from pytest_arena.scenarios.specs._specification import (
+    Problem,
+    ScenarioSpec,
+    Specification,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,16 @@ class Mapper:
         found: list[tuple[Mapping, ScenarioSpec]] = []
         errors: list[ScenarioError] = []
         for marker in markers:
-            line = linecache.getline(str(item.path), (item.location[1] or 0) + 1).strip()
+            line = linecache.getline(
+                str(item.path), (item.location[1] or 0) + 1
+            ).strip()
             place = f"{_place(item)}  {line}".strip()
             try:
-                found.append(self._found(item, reference(marker.args, marker.kwargs, place=place)))
+                found.append(
+                    self._found(
+                        item, reference(marker.args, marker.kwargs, place=place)
+                    )
+                )
             except ScenarioError as error:
                 errors.append(error)
         if template is not None:
@@ -84,11 +94,15 @@ class Mapper:
         )
         return mapping, scenario
 
-    def _of_bdd(self, item: Any, name: str, file: Path) -> Iterator[tuple[Mapping, ScenarioSpec]]:
+    def _of_bdd(
+        self, item: Any, name: str, file: Path
+    ) -> Iterator[tuple[Mapping, ScenarioSpec]]:
         spec = relative(file, self._root)
         if spec in self._files:
             try:
-                yield self._found(item, Reference(name=name, spec=spec, place=_place(item)))
+                yield self._found(
+                    item, Reference(name=name, spec=spec, place=_place(item))
+                )
             except ScenarioError:
                 return  # a malformed one, which is reported where it stands
 
@@ -132,9 +146,13 @@ def _hash_of(item: Any) -> str:
     node = function_of(code) if code else None
     if node is None:
         return ""
-    body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+    body = (
+        node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+    )
     text = "\n".join(map(ast.dump, body))
-    return f"1:{blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
+    return (
+        f"1:{blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
+    )
 
 
 # What does pytest-bdd say of its tests, and which of its steps were never awaited?
@@ -148,7 +166,9 @@ def _template_of(item: Any) -> tuple[str, Path] | None:
     The name has its feature's and its rule's: ``Battles :: The rule :: It starts``. Guarded: the
     registry that says it is private to pytest-bdd.
     """
-    registry = getattr(sys.modules.get(_BDD), "scenario_wrapper_template_registry", None)
+    registry = getattr(
+        sys.modules.get(_BDD), "scenario_wrapper_template_registry", None
+    )
     function = getattr(item, "obj", None)
     try:
         one = registry.get(getattr(function, "__func__", function))  # type: ignore[union-attr]  # as below
@@ -185,7 +205,9 @@ class Unawaited:
         def called(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
             if inspect.iscoroutine(result) or inspect.isasyncgen(result):
-                self._made.append((kwargs.get("fixturefunc", args[0] if args else None), result))
+                self._made.append(
+                    (kwargs.get("fixturefunc", args[0] if args else None), result)
+                )
             return result
 
         module.call_fixture_func = called
@@ -210,14 +232,18 @@ class Unawaited:
             f"the step function {calls} returned a coroutine that nobody awaited: it never ran",
             why="pytest-bdd calls its steps and awaits none, so that the test passes whatever they "
             "say",
-            cause=str(CodeLine(code.co_filename, code.co_firstlineno)) if code else names[0],
+            cause=str(CodeLine(code.co_filename, code.co_firstlineno))
+            if code
+            else names[0],
             fix="make it a def; or make the scenario a plain async test, marked with "
             "@pytest.mark.scenario(…)",
         )
 
 
 def _never_ran(result: Any) -> bool:
-    if inspect.isasyncgen(result):  # who begins one asks for more of it: nobody, of a step's
+    if inspect.isasyncgen(
+        result
+    ):  # who begins one asks for more of it: nobody, of a step's
         return not result.ag_running and result.ag_frame is not None
     if inspect.getcoroutinestate(result) != inspect.CORO_CREATED:
         return False
@@ -241,11 +267,15 @@ class Mappings:
         """How many processes have told of their collection."""
         self.problems: dict[Problem, None] = {}
         """Markers that mean nothing, files whose tests nobody knows."""
-        self._mappings: dict[Mapping, bool] = {}  # whether it is deselected, in all of them
+        self._mappings: dict[
+            Mapping, bool
+        ] = {}  # whether it is deselected, in all of them
 
     def all(self) -> list[Mapping]:
         """Return the mappings."""
-        return [replace(one, is_deselected=gone) for one, gone in self._mappings.items()]
+        return [
+            replace(one, is_deselected=gone) for one, gone in self._mappings.items()
+        ]
 
     def add(self, tests: Iterable[Mapped], *, selected: frozenset[int]) -> None:
         """This process has collected these, and will run those with such an identity."""
@@ -254,7 +284,9 @@ class Mappings:
             self.names[test.item.nodeid] = test.test
             file, _, number = _place(test.item).rpartition(":")
             for error in test.errors:
-                orphan = Problem(spec=file, line=int(number), what=error.what, hint=error.fix)
+                orphan = Problem(
+                    spec=file, line=int(number), what=error.what, hint=error.fix
+                )
                 self.problems[orphan] = None
             self._add(test.mappings, is_deselected=id(test.item) not in selected)
 
@@ -277,7 +309,9 @@ class Mappings:
         self.problems |= {Problem(**one): None for one in sent["problems"]}
         for values in sent["mappings"]:
             one = from_shape(Mapping, values)
-            self._add([replace(one, is_deselected=False)], is_deselected=one.is_deselected)
+            self._add(
+                [replace(one, is_deselected=False)], is_deselected=one.is_deselected
+            )
 
 
 # Was this the whole run, and are the files there that say what was agreed on?
@@ -302,7 +336,9 @@ def _narrowed(config: Any) -> Iterator[str]:
     """Only a part was collected."""
     args = _paths_asked_for(config)
     folders = [_path(arg, config) for arg in args if "::" not in arg]
-    if args and not all(any(map(path.is_relative_to, folders)) for path in _testpaths(config)):
+    if args and not all(
+        any(map(path.is_relative_to, folders)) for path in _testpaths(config)
+    ):
         hint = "" if config.getini("testpaths") else _HINT
         yield " ".join(_shown(arg, config) for arg in args) + hint
     yield from _ignored(config)
@@ -331,14 +367,21 @@ def _ignored(config: Any) -> Iterator[str]:
     ignored = [*(config.option.ignore or ()), *(config.option.ignore_glob or ())]
     for one in ignored:
         path = _path(one, config)
-        of_tests = (path.is_relative_to(it) or it.is_relative_to(path) for it in _testpaths(config))
+        of_tests = (
+            path.is_relative_to(it) or it.is_relative_to(path)
+            for it in _testpaths(config)
+        )
         if one in given and any(of_tests):
             yield f"--ignore={_shown(one, config)}"
 
 
 def _testpaths(config: Any) -> list[Path]:
     """Where all tests are: anywhere, where nobody says it."""
-    named = [path for text in config.getini("testpaths") for path in config.rootpath.glob(text)]
+    named = [
+        path
+        for text in config.getini("testpaths")
+        for path in config.rootpath.glob(text)
+    ]
     return named or [config.rootpath]
 
 
@@ -350,7 +393,9 @@ def _deselected(config: Any, found: Mappings) -> Iterator[str]:
     gone = {one.test for one in found.all() if one.is_deselected}
     if not gone:
         return
-    given = [f"{flag} {value}" for flag, name in _CHOICES if (value := _chosen(config, name))]
+    given = [
+        f"{flag} {value}" for flag, name in _CHOICES if (value := _chosen(config, name))
+    ]
     all_of_them = len({one.test for one in found.all()})
     counted = f"{len(gone)} of {all_of_them} tests with a scenario deselected"
     yield f"{', '.join(given)}: {counted}" if given else counted
@@ -372,7 +417,11 @@ def _chosen(config: Any, name: str) -> str:
 
 def _stopped(session: Any) -> Iterator[str]:
     distributed = session.config.pluginmanager.get_plugin("dsession")
-    stops = (session.shouldfail, session.shouldstop, getattr(distributed, "shouldstop", ""))
+    stops = (
+        session.shouldfail,
+        session.shouldstop,
+        getattr(distributed, "shouldstop", ""),
+    )
     if stop := next(filter(None, stops), ""):
         yield str(stop)
     elif session.exitstatus == _INTERRUPTED:
@@ -416,7 +465,11 @@ def check_agreed(wanted: Config, *, lists_only: bool) -> None:
     }
     for option, fix in hints.items():
         name = getattr(wanted, option)
-        if name not in {"", _LOCK} and not lists_only and not (wanted.root / name).exists():
+        if (
+            name not in {"", _LOCK}
+            and not lists_only
+            and not (wanted.root / name).exists()
+        ):
             raise ConfigError(
                 f"arena_{option} names {name}, which is not there",
                 why="a name that is misspelt would go unnoticed, and so would what was agreed on",

@@ -58,7 +58,9 @@ class Scenarios:
         self._unawaited = Unawaited()
         self._mappings, self._tries = Mappings(), Tries()
         self._broken: dict[str, None] = {}  # files that could not be collected
-        self._failed: set[str] = set()  # tests of this process that have failed at least once
+        self._failed: set[str] = (
+            set()
+        )  # tests of this process that have failed at least once
         self._is_again = False  # whether the test that runs is one of them
         self._lines: list[str] = []
         self._is_run = False
@@ -77,7 +79,9 @@ class Scenarios:
         """Return what else is to be registered in this run, with its names."""
         if not self._wanted.scenarios_sabotage:
             return []
-        passes = SabotagePasses(self._config, self.instruments, self._tries, self._tests)
+        passes = SabotagePasses(
+            self._config, self.instruments, self._tries, self._tests
+        )
         return [("arena_sabotage", passes)]
 
     def read(self) -> None:
@@ -95,9 +99,14 @@ class Scenarios:
         reader.require_scenarios(self._specification, wanted.specs, place=place)
         self._rules = self._read_rules()
         scenarios = self._specification.scenarios
-        index = Index(self._specification, partial(self._rules.lock.former_names, scenarios))
+        index = Index(
+            self._specification, partial(self._rules.lock.former_names, scenarios)
+        )
         form = "--scenario={}"
-        asked = (Reference(name=it, place=form.format(it), form=form) for it in wanted.scenario)
+        asked = (
+            Reference(name=it, place=form.format(it), form=form)
+            for it in wanted.scenario
+        )
         self._chosen = {index.find(one).key for one in asked}
         self._mapper = Mapper(self._specification, index, wanted.root)
         self.instruments.specification = self._specification
@@ -149,7 +158,9 @@ class Scenarios:
     def pytest_collection_finish(self, session: Any) -> None:
         """What is left will run. Somebody may have marked more of it in the meantime."""
         self._map([item for item in session.items if id(item) not in self._tests])
-        self._mappings.add(self._tests.values(), selected=frozenset(map(id, session.items)))
+        self._mappings.add(
+            self._tests.values(), selected=frozenset(map(id, session.items))
+        )
 
     @hook
     def pytest_collectreport(self, report: Any) -> None:
@@ -198,7 +209,9 @@ class Scenarios:
         return result
 
     @hook(wrapper=True, tryfirst=True)
-    def pytest_runtest_makereport(self, item: Any, call: Any) -> Generator[None, Any, Any]:
+    def pytest_runtest_makereport(
+        self, item: Any, call: Any
+    ) -> Generator[None, Any, Any]:
         """Have the report tell of the try, once all others have had their say."""
         report = yield
         mapped = self._tests.get(id(item))
@@ -212,7 +225,9 @@ class Scenarios:
             self._failed.add(mapped.test)
         if report.when == "teardown" and (facts := self.instruments.take()) is not None:
             # A worker's reports go to another process, and so do those of a fork.
-            is_sent = hasattr(self._config, "workerinput") or os.getpid() != self._process
+            is_sent = (
+                hasattr(self._config, "workerinput") or os.getpid() != self._process
+            )
             sent["facts"] = plain_facts(facts) if is_sent else self._tries.keep(facts)
             report.user_properties.append(("arena_evidence", evidence_line(facts)))
         setattr(report, SENT, sent)
@@ -232,7 +247,9 @@ class Scenarios:
         if sent is not None:
             self._mappings.take_over(sent["found"])
             for test, values in sent["sabotaged"].items():
-                self._tries.add_sabotages(test, tuple(Sabotage(**one) for one in values))
+                self._tries.add_sabotages(
+                    test, tuple(Sabotage(**one) for one in values)
+                )
 
     @hook(trylast=True)
     def pytest_sessionfinish(self, session: Any) -> None:
@@ -240,7 +257,8 @@ class Scenarios:
         self._unawaited.unwatch()
         if (output := getattr(self._config, "workeroutput", None)) is not None:
             sabotaged = {
-                test: list(map(asdict, one)) for test, one in self._tries.sabotaged.items()
+                test: list(map(asdict, one))
+                for test, one in self._tries.sabotaged.items()
             }
             output[_OUTPUT] = {"found": self._mappings.plain(), "sabotaged": sabotaged}
         elif self._is_run and session.exitstatus not in _BROKEN:
@@ -288,13 +306,19 @@ class Scenarios:
             terminalreporter.write_sep("=", "scenarios")
         strict = "--scenarios=strict" * (self._wanted.scenarios == "strict")
         specs = self._specs_to_name()
-        told_lines = terminal.lines(self.document, verbosity=verbosity, strict=strict, specs=specs)
+        told_lines = terminal.lines(
+            self.document, verbosity=verbosity, strict=strict, specs=specs
+        )
         annotations: list[str] = []
         if os.environ.get("GITHUB_ACTIONS") == "true":
             root = self._wanted.root
-            annotations = workflow_commands(self.document, root=root, is_strict=bool(strict))
+            annotations = workflow_commands(
+                self.document, root=root, is_strict=bool(strict)
+            )
         for line in [*told_lines, *self._lines, *annotations]:
-            terminalreporter.write_line(line, red=self._fails and line.startswith("scenarios: "))
+            terminalreporter.write_line(
+                line, red=self._fails and line.startswith("scenarios: ")
+            )
 
     def _specs_to_name(self) -> list[str]:
         """The specifications of this run alone: no command would find them in the configuration."""
@@ -302,7 +326,9 @@ class Scenarios:
         with suppress(ConfigError):  # of this folder, which the run may have left out
             if read_project().specs == wanted.specs:
                 return []
-        return [reader.relative(wanted.root / pattern, folder) for pattern in wanted.specs]
+        return [
+            reader.relative(wanted.root / pattern, folder) for pattern in wanted.specs
+        ]
 
 
 _BROKEN = (3, 4)  # pytest's internal error, and its usage error

@@ -20,13 +20,21 @@ from pytest_arena.scenarios._breakage import Breaking, policed, to_break
 from pytest_arena.scenarios._instruments import Instruments
 from pytest_arena.scenarios._mapping import Mapped
 from pytest_arena.scenarios._tries import ADDRESS, Tries, told
-from pytest_arena.scenarios.evidence._document import Facts, Sabotage, SabotageKind, SabotageResult
+from pytest_arena.scenarios.evidence._document import (
+    Facts,
+    Sabotage,
+    SabotageKind,
+    SabotageResult,
+)
 from pytest_arena.scenarios.outputs._phrases import counted
 
 hook = pluggy.HookimplMarker("pytest")
 
 _OUTPUT = "arena_sabotage"  # in what a worker hands to pytest-xdist
-_TIMES, _MORE = 10, 10.0  # a test that waits for what was broken gets so much longer than before
+_TIMES, _MORE = (
+    10,
+    10.0,
+)  # a test that waits for what was broken gets so much longer than before
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,9 @@ class _Phase:
     def is_noticed(self) -> bool:
         """Whether the test has failed, and not arena under it."""
         # A login that fails is the app's, and the user's function for it.
-        is_ours = isinstance(self.error, ArenaError) and not isinstance(self.error, LoginError)
+        is_ours = isinstance(self.error, ArenaError) and not isinstance(
+            self.error, LoginError
+        )
         return bool(self.report.failed) and not is_ours
 
 
@@ -57,7 +67,11 @@ class SabotagePasses:
     """
 
     def __init__(
-        self, config: Any, instruments: Instruments, tries: Tries, tests: Mapping[int, Mapped]
+        self,
+        config: Any,
+        instruments: Instruments,
+        tries: Tries,
+        tests: Mapping[int, Mapped],
     ) -> None:
         self._config, self._instruments = config, instruments
         self._tries, self._proving = tries, tests
@@ -71,7 +85,9 @@ class SabotagePasses:
     # The tests as they are.
 
     @hook(wrapper=True, tryfirst=True)
-    def pytest_runtest_makereport(self, item: Any, call: Any) -> Generator[None, Any, Any]:
+    def pytest_runtest_makereport(
+        self, item: Any, call: Any
+    ) -> Generator[None, Any, Any]:
         """Note how long a test takes; of one that is run again, how it ended."""
         report = yield
         if self._instruments.breaking is None:
@@ -106,7 +122,10 @@ class SabotagePasses:
 
     def _run_all(self) -> None:
         started = _process.seconds()
-        tests = ((one.item, self._tries.last(one.item.nodeid)) for one in self._proving.values())
+        tests = (
+            (one.item, self._tries.last(one.item.nodeid))
+            for one in self._proving.values()
+        )
         proving = [
             (item, done.facts)
             for item, done in tests
@@ -118,7 +137,9 @@ class SabotagePasses:
                 sabotages = tuple(self._sabotages(item, facts, after))
                 self._tries.add_sabotages(item.nodeid, sabotages)
         except Exception as error:  # noqa: BLE001 - pytest.exit() for one: what was run before stands
-            self._why_not = f"broken off: {type(error).__name__}: {error}".partition("\n")[0]
+            self._why_not = f"broken off: {type(error).__name__}: {error}".partition(
+                "\n"
+            )[0]
         self._took = _process.seconds() - started
 
     def _sabotages(self, item: Any, facts: Facts, following: Any) -> Iterator[Sabotage]:
@@ -149,7 +170,9 @@ class SabotagePasses:
         why = "it does not pass a second time, with nothing broken"
         return f"{why}: {failed[0].reason}" if failed else ""
 
-    def _broken(self, item: Any, kind: SabotageKind, number: int, after: Any) -> Sabotage:
+    def _broken(
+        self, item: Any, kind: SabotageKind, number: int, after: Any
+    ) -> Sabotage:
         breaking = self._run_again(item, kind, number, after)
         if breaking.is_late_since is not None:
             breaking = self._run_again(item, kind, breaking.is_late_since, after)
@@ -201,7 +224,9 @@ class SabotagePasses:
     @hook(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """A worker of pytest-xdist has ended: they have run at the same time."""
-        tests, runs, took = (getattr(node, "workeroutput", None) or {}).get(_OUTPUT, (0, 0, 0.0))
+        tests, runs, took = (getattr(node, "workeroutput", None) or {}).get(
+            _OUTPUT, (0, 0, 0.0)
+        )
         self._tests, self._runs = self._tests + tests, self._runs + runs
         self._took = max(self._took, took)
 
@@ -209,10 +234,14 @@ class SabotagePasses:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """One line, whatever became of the tests: the scenarios say that."""
         runs = f"{counted(self._tests, 'test')} run again {counted(self._runs, 'time')}"
-        done = f"{runs} in {self._took:.1f} s" if self._tests else "no test to run again"
+        done = (
+            f"{runs} in {self._took:.1f} s" if self._tests else "no test to run again"
+        )
         unasked = _UNASKED * (self._config.option.arena_scenarios_sabotage is None)
         remarks = "; ".join(filter(None, [self._why_not, unasked]))
-        terminalreporter.write_line(f"sabotage: {done}" + f" ({remarks})" * bool(remarks))
+        terminalreporter.write_line(
+            f"sabotage: {done}" + f" ({remarks})" * bool(remarks)
+        )
 
 
 _UNASKED = "strict in CI; off: --no-scenarios-sabotage"
@@ -225,7 +254,11 @@ def _why_not(session: Any) -> str:
         return "no test was run"
     if getattr(option, "usepdb", False):
         return "not with --pdb, which would stop at each failure"
-    if 0 < (option.maxfail or 0) <= session.testsfailed or session.shouldstop or session.shouldfail:
+    if (
+        0 < (option.maxfail or 0) <= session.testsfailed
+        or session.shouldstop
+        or session.shouldfail
+    ):
         return "the run was stopped"
     return ""
 
@@ -300,18 +333,25 @@ def _judged(
         return "unknown", said.partition("\n")[0]
     is_about = breaking.touched if kind == "policy" else breaking.is_applied
     tables = ", ".join(sorted(breaking.touched))
-    return ("survived", tables) if is_about else ("not applicable", _NOTHING_THERE[kind])
+    return (
+        ("survived", tables) if is_about else ("not applicable", _NOTHING_THERE[kind])
+    )
 
 
 def _unknown(breaking: Breaking, phases: list[_Phase], noticed: _Phase | None) -> str:
     """Say why a run tells nothing; "" where it does."""
     if noticed is not None and not breaking.is_applied and not breaking.errors:
         return f"it failed before anything was broken: {noticed.reason}"
-    said = [*map(str, breaking.errors), *(one.reason for one in phases if not one.report.passed)]
+    said = [
+        *map(str, breaking.errors),
+        *(one.reason for one in phases if not one.report.passed),
+    ]
     if any(hasattr(one.report, "wasxfail") for one in phases):
         said.append("it was expected to fail")
     if not breaking.is_reached:
-        said.append("this time it did not make the request around which to break something")
+        said.append(
+            "this time it did not make the request around which to break something"
+        )
     return next(filter(None, said), "")
 
 

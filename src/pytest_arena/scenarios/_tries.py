@@ -24,7 +24,13 @@ from pytest_arena.scenarios.specs._reader import relative
 SENT = "arena_scenario"
 """The attribute of a report by which a test's process tells of it: plain values alone."""
 
-_WORST_FIRST: tuple[Outcome, ...] = ("failed", "xfailed", "xpassed", "skipped", "passed")
+_WORST_FIRST: tuple[Outcome, ...] = (
+    "failed",
+    "xfailed",
+    "xpassed",
+    "skipped",
+    "passed",
+)
 _PHASES = ("setup", "call", "teardown")
 
 
@@ -52,7 +58,9 @@ class Tries:
         self._to_be_rerun: set[str] = set()  # elsewhere: their process has died
         self._ended: dict[str, list[Try]] = {}
         self.sabotaged: dict[str, tuple[Sabotage, ...]] = {}  # by test
-        self._kept: dict[object, Facts] = {}  # of this process, until their report is seen
+        self._kept: dict[
+            object, Facts
+        ] = {}  # of this process, until their report is seen
         self._numbers = count(1)
 
     def keep(self, facts: Facts) -> int:
@@ -89,20 +97,29 @@ class Tries:
             return  # --setup-only: nothing of the test itself has run
         sent: Any = done.sent.get("facts")
         is_of_another = isinstance(sent, str)
-        facts = from_shape(Facts, json.loads(sent)) if is_of_another else self._kept.pop(sent, None)
+        facts = (
+            from_shape(Facts, json.loads(sent))
+            if is_of_another
+            else self._kept.pop(sent, None)
+        )
         self._add(key[1], done, facts=facts)
 
     def _broken_off(self, key: tuple[str, str], report: Any) -> None:
         """The process of a test has died in the middle of it."""
         died = self._open.pop(key, None) or self._begun(key, {})
-        died.outcome, died.sent = "unfinished", {"reason": _one_line(str(report.longrepr))}
+        died.outcome, died.sent = (
+            "unfinished",
+            {"reason": _one_line(str(report.longrepr))},
+        )
         if report.outcome == "rerun":
             self._to_be_rerun.add(key[1])
         self._add(key[1], died)
 
     def _add(self, test: str, done: _Open, *, facts: Facts | None = None) -> None:
         why = {name: done.sent[name] for name in _OF_THE_WORST & done.sent.keys()}
-        one = Try(test=test, outcome=done.outcome, facts=facts, is_rerun=done.is_rerun, **why)
+        one = Try(
+            test=test, outcome=done.outcome, facts=facts, is_rerun=done.is_rerun, **why
+        )
         self._ended.setdefault(test, []).append(one)
 
     def last(self, test: str) -> Try | None:
@@ -173,9 +190,14 @@ def told(
         reason = excinfo.value.what  # that it is a stub says its status
     else:
         reason = str(excinfo.exconly(tryshort=True))
-    reason = mask()(reason).removeprefix("pytest_arena.errors.").replace(f"{root}{os.sep}", "")
+    reason = (
+        mask()(reason)
+        .removeprefix("pytest_arena.errors.")
+        .replace(f"{root}{os.sep}", "")
+    )
     return {
-        "reason": _PREFIXES.get(report.when, "") + _one_line(ADDRESS.sub("0x…", reason)),
+        "reason": _PREFIXES.get(report.when, "")
+        + _one_line(ADDRESS.sub("0x…", reason)),
         "place": _place(excinfo, item.path, root) if excinfo is not None else "",
         "is_stub": excinfo is not None and _is_stub(excinfo, item.path),
     }
@@ -211,14 +233,18 @@ def _is_stub(excinfo: Any, file: Path) -> bool:
 def evidence_line(facts: Facts) -> str:
     """Return what a test did in one line, for reports that have room for no more."""
     seeded = ", ".join(f"{table} {rows}" for table, rows in facts.seeded or ())
-    requests = (f"{one.method} {one.route or one.path} {one.status}" for one in facts.requests)
+    requests = (
+        f"{one.method} {one.route or one.path} {one.status}" for one in facts.requests
+    )
     parts = {
         "seeded": "?" if facts.seeded is None else seeded or "-",
         "requested": ", ".join(requests) or "-",
         "asserted": str(sum(one.times for one in facts.checks)),
     }
     off = dict(facts.off)
-    return "; ".join(f"{name}: {'?' if name in off else text}" for name, text in parts.items())
+    return "; ".join(
+        f"{name}: {'?' if name in off else text}" for name, text in parts.items()
+    )
 
 
 def plain_facts(facts: Facts) -> str:

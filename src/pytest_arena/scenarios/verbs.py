@@ -58,58 +58,116 @@ _SHAPE: dict[str, Any] = {
 def add(commands: Verbs) -> None:
     """Add the command, with its verbs, to those of ``arena``."""
     about = "what specifications say, and what of it has a test"
-    scenarios = commands.add_parser("scenarios", help=about, description=_ABOUT, **_SHAPE)
-    verbs = scenarios.add_subparsers(metavar="COMMAND", required=True)
-
-    def verb(name: str, about: str, text: str, fails: str) -> argparse.ArgumentParser:
-        status = f"exit status: 0; 1 where {fails}; 2 for wrong options"
-        parser = verbs.add_parser(name, help=about, description=text, epilog=status, **_SHAPE)
-        parser.set_defaults(do=partial(_do, name))
-        return parser
-
-    parser = verb("list", "list what there is", _LIST, "no scenario was found")
-    parser.add_argument("--json", action="store_true", help="JSON to stdout, and nothing else")
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="a file, a folder, a pattern")
-    parser = verb(
-        "check",
-        "see whether each scenario has a test",
-        _CHECK,
-        "a scenario has none, or has changed",
+    scenarios = commands.add_parser(
+        "scenarios", help=about, description=_ABOUT, **_SHAPE
     )
+    verbs = scenarios.add_subparsers(metavar="COMMAND", required=True)
+    _add_specification_verbs(verbs)
+    _add_accept(verbs)
+    _add_document_verbs(verbs)
+
+
+def _add_verb(
+    verbs: Verbs, name: str, about: str, text: str, *, fails: str
+) -> argparse.ArgumentParser:
+    """Add a verb; `fails` says in its help when its exit status is 1."""
+    parser = verbs.add_parser(
+        name,
+        help=about,
+        description=text,
+        epilog=f"exit status: 0; 1 where {fails}; 2 for wrong options",
+        **_SHAPE,
+    )
+    parser.set_defaults(do=partial(_do, name))
+    return parser
+
+
+def _add_specification_verbs(verbs: Verbs) -> None:
+    """Add the verbs that read specifications."""
+    parser = _add_verb(
+        verbs, "list", "list what there is", _LIST, fails="no scenario was found"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="JSON to stdout, and nothing else"
+    )
+    parser.add_argument(
+        "paths", nargs="*", metavar="PATH", help="a file, a folder, a pattern"
+    )
+
+    about = "see whether each scenario has a test"
+    fails = "a scenario has none, or has changed"
+    parser = _add_verb(verbs, "check", about, _CHECK, fails=fails)
     parser.usage = "arena scenarios check [-h] [PYTEST ARGUMENTS]"
     parser.set_defaults(takes_others=True)
+
     fails = "--check finds a scenario without a test, or a scenario cannot be read"
-    parser = verb("stubs", "write tests that are lacking", _STUBS, fails)
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="a specification, or a folder")
-    parser.add_argument("--write", metavar="DIR", help="write files into DIR, and print none")
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; say what would be, with status 1"
+    parser = _add_verb(
+        verbs, "stubs", "write tests that are lacking", _STUBS, fails=fails
     )
-    fails = "there is no such scenario, or a marker names an older version itself"
-    parser = verb("accept", "say that tests fit the changed steps", _ACCEPT, fails)
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("keys", nargs="*", default=[], metavar="KEY", help="a name, or @ID")
-    which.add_argument("--all", action="store_true", dest="everything", help="all that have a test")
-    parser.add_argument("--dry-run", action="store_true", help="show it, and write nothing")
-    parser = verb("explain", "say all that is known of one", _EXPLAIN, "there is no such scenario")
+    parser.add_argument(
+        "paths", nargs="*", metavar="PATH", help="a specification, or a folder"
+    )
+    parser.add_argument(
+        "--write", metavar="DIR", help="write files into DIR, and print none"
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; say what would be, with status 1",
+    )
+
+    about = "say all that is known of one"
+    fails = "there is no such scenario"
+    parser = _add_verb(verbs, "explain", about, _EXPLAIN, fails=fails)
     parser.add_argument("key", metavar="KEY", help="a name, or @ID")
     parser.add_argument("--json", metavar="FILE", help="what a run has written")
+
+
+def _add_accept(verbs: Verbs) -> None:
+    """Add the verb that writes the lock file."""
+    about = "say that tests fit the changed steps"
+    fails = "there is no such scenario, or a marker names an older version itself"
+    parser = _add_verb(verbs, "accept", about, _ACCEPT, fails=fails)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "keys", nargs="*", default=[], metavar="KEY", help="a name, or @ID"
+    )
+    which.add_argument(
+        "--all", action="store_true", dest="everything", help="all that have a test"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show it, and write nothing"
+    )
+
+
+def _add_document_verbs(verbs: Verbs) -> None:
+    """Add the verbs that read what runs have written."""
     fails = "there is a gap (with --strict), or a file cannot be read"
-    parser = verb("merge", "judge several runs as one", _MERGE, fails)
-    parser.add_argument("--strict", action="store_true", help="fail where there is a gap")
+    parser = _add_verb(verbs, "merge", "judge several runs as one", _MERGE, fails=fails)
+    parser.add_argument(
+        "--strict", action="store_true", help="fail where there is a gap"
+    )
     _add_documents(parser)
+
     about = "make a page of what runs have written"
-    parser = verb("report", about, _REPORT, "a file cannot be read")
+    parser = _add_verb(verbs, "report", about, _REPORT, fails="a file cannot be read")
     for form, (_, what) in FORMS.items():
         parser.add_argument(f"--{form}", metavar="PATH", help=f"write {what}")
-    parser.add_argument("--baseline", metavar="PATH", help="write the gaps there are, as known")
+    parser.add_argument(
+        "--baseline", metavar="PATH", help="write the gaps there are, as known"
+    )
     _add_documents(parser)
 
 
 def _add_documents(parser: argparse.ArgumentParser) -> None:
-    forms = ", ".join(f"{form}:PATH" for form in sorted(FORMS)) + ", with commas between them"
+    forms = (
+        ", ".join(f"{form}:PATH" for form in sorted(FORMS))
+        + ", with commas between them"
+    )
     parser.add_argument("--out", default="", metavar="FORM:PATH", help=f"write {forms}")
-    parser.add_argument("documents", nargs="+", metavar="JSON", help="what a run has written")
+    parser.add_argument(
+        "documents", nargs="+", metavar="JSON", help="what a run has written"
+    )
 
 
 def _do(verb: str, given: argparse.Namespace) -> int:

@@ -36,7 +36,9 @@ class Function:
     @property
     def parameters(self) -> set[str]:
         """The names of its parameters."""
-        return {each.arg for each in ast.walk(self.node.args) if isinstance(each, ast.arg)}
+        return {
+            each.arg for each in ast.walk(self.node.args) if isinstance(each, ast.arg)
+        }
 
     @cached_property
     def nodes(self) -> list[ast.AST]:
@@ -68,7 +70,9 @@ class Code:
     def __init__(self, path: Path, text: str, tree: ast.Module) -> None:
         self.path, self.text, self.tree = path, text, tree
         self.around = surroundings(path.absolute().parent)
-        self.is_collected = path.name.startswith("test_") or path.name.endswith("_test.py")
+        self.is_collected = path.name.startswith("test_") or path.name.endswith(
+            "_test.py"
+        )
         self.calls: dict[str, list[ast.Call]] = defaultdict(list)
         self.parents: dict[ast.AST, ast.AST] = {}
         self.functions: dict[ast.AST, Function] = {}
@@ -96,15 +100,23 @@ class Code:
     def _read_function(self, node: AnyFunction) -> None:
         self.defined.setdefault(node.name, node)
         owner = self.parents[node]
-        fixture = next((d for d in node.decorator_list if last_name(d) == "fixture"), None)
-        outer = owner is self.tree or (isinstance(owner, ast.ClassDef) and owner in self.tree.body)
-        if fixture is not None or (node.name.startswith("test") and outer and self.is_collected):
+        fixture = next(
+            (d for d in node.decorator_list if last_name(d) == "fixture"), None
+        )
+        outer = owner is self.tree or (
+            isinstance(owner, ast.ClassDef) and owner in self.tree.body
+        )
+        if fixture is not None or (
+            node.name.startswith("test") and outer and self.is_collected
+        ):
             self.functions[node] = Function(node, fixture)
 
     def _read_import(self, node: ast.Import | ast.ImportFrom) -> None:
         origin = ""
         if isinstance(node, ast.ImportFrom):
-            origin = "." * node.level + (node.module or "") + ("." if node.module else "")
+            origin = (
+                "." * node.level + (node.module or "") + ("." if node.module else "")
+            )
         for alias in node.names:
             name = alias.asname or alias.name.partition(".")[0]
             plain = not origin and not alias.asname
@@ -141,8 +153,12 @@ class Code:
         A parameter or a variable of a function around comes from nowhere: its own name is returned.
         """
         first, dot, rest = dotted(expression).partition(".")
-        around = (each for each in self.around_of(expression) if isinstance(each, AnyFunction))
-        if first in self.imports and any(first in self._locals(each) for each in around):
+        around = (
+            each for each in self.around_of(expression) if isinstance(each, AnyFunction)
+        )
+        if first in self.imports and any(
+            first in self._locals(each) for each in around
+        ):
             return first + dot + rest
         return self.imports.get(first, first) + dot + rest
 
@@ -161,7 +177,10 @@ class Code:
 
     def function_of(self, node: ast.AST) -> AnyFunction | None:
         """The innermost function that a node stands in."""
-        return next((each for each in self.around_of(node) if isinstance(each, AnyFunction)), None)
+        return next(
+            (each for each in self.around_of(node) if isinstance(each, AnyFunction)),
+            None,
+        )
 
     def test_of(self, node: ast.AST) -> Function | None:
         """The test or fixture that a node stands in."""
@@ -281,7 +300,9 @@ def names_in(*nodes: ast.AST | None) -> set[str]:
 
 def stored_in(nodes: Iterable[ast.AST]) -> set[str]:
     """The names that are given a value among these nodes."""
-    return {each.id for each in of_kind(ast.Name, nodes) if isinstance(each.ctx, ast.Store)}
+    return {
+        each.id for each in of_kind(ast.Name, nodes) if isinstance(each.ctx, ast.Store)
+    }
 
 
 def call_names(nodes: Iterable[ast.AST]) -> set[str]:

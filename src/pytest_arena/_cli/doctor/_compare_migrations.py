@@ -28,7 +28,10 @@ _OPTIONS = (
     *("-p", "no:timeout", "-p", "no:cacheprovider", "--override-ini=addopts="),
     *("--override-ini=required_plugins=", "--arena-scenarios=off"),
     *("--arena-seed=", "--arena-migrations=warn"),
-    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # pytest-arena itself is no test
+    *(
+        "-W",
+        "ignore::pytest.PytestAssertRewriteWarning",
+    ),  # pytest-arena itself is no test
 )
 
 
@@ -58,7 +61,9 @@ def compare_migrations() -> int:
 
 def _migrations_of(config: Config) -> Mapping[str, str]:
     """Return the alembic.ini of each database by its name. "" is the app's first database."""
-    schemas = {name: value for name, value in config.schema.items() if value.endswith(".ini")}
+    schemas = {
+        name: value for name, value in config.schema.items() if value.endswith(".ini")
+    }
     if schemas:
         return schemas
     if is_alembic(config.root / "alembic.ini"):

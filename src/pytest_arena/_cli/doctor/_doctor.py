@@ -38,7 +38,9 @@ def doctor(given: argparse.Namespace) -> int:
     faults = examine(files, rules, processes=min(os.cpu_count() or 1, 8))
     changes = repairs(faults) if given.diff or given.fix else []
     if given.diff:
-        sys.stdout.writelines(line for change in changes for line in change.diff(Path.cwd()))
+        sys.stdout.writelines(
+            line for change in changes for line in change.diff(Path.cwd())
+        )
         return _FAULTS if changes else 0
     if changes:
         write_all(changes)
@@ -51,7 +53,9 @@ def doctor(given: argparse.Namespace) -> int:
 
 
 def _page(rule: Rule) -> str:
-    ended = "\n\nOff where pytest-arena is configured: it ends this." if rule.ended else ""
+    ended = (
+        "\n\nOff where pytest-arena is configured: it ends this." if rule.ended else ""
+    )
     return f"{rule.code} {rule.name}\n\n{rule.page}{ended}\n"
 
 

@@ -28,9 +28,19 @@ if TYPE_CHECKING:
     from pytest_arena._cli.doctor._rule import Rule
 
 ROOMS = (_rules_app, _rules_database, _rules_proof)
-_SKIPPED = {"node_modules", "build", "dist", "site-packages", "venv", "env", "__pycache__"}
+_SKIPPED = {
+    "node_modules",
+    "build",
+    "dist",
+    "site-packages",
+    "venv",
+    "env",
+    "__pycache__",
+}
 _OF_SUITE = re.compile(r"(?:test_.*|.*_test|conftest)\.py")
-_WAIVER = re.compile(r"#\s*arena:\s*ignore(?P<file>-file)?\[(?P<codes>[\w\s,]*)\](?P<reason>.*)")
+_WAIVER = re.compile(
+    r"#\s*arena:\s*ignore(?P<file>-file)?\[(?P<codes>[\w\s,]*)\](?P<reason>.*)"
+)
 _QUOTED = 60  # letters
 _ONE_PROCESS = 150  # files: a second process is worth its start above that
 
@@ -114,10 +124,14 @@ def suite_files(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
         for folder, folders, files in os.walk(path):
             place = Path(folder)
-            folders[:] = sorted(each for each in folders if not _is_skipped(place / each))
+            folders[:] = sorted(
+                each for each in folders if not _is_skipped(place / each)
+            )
             in_tests = TEST_FOLDERS.intersection(place.absolute().parts)
             pattern = re.compile(r".*\.py") if in_tests else _OF_SUITE
-            yield from (place / name for name in sorted(filter(pattern.fullmatch, files)))
+            yield from (
+                place / name for name in sorted(filter(pattern.fullmatch, files))
+            )
 
 
 def _is_skipped(folder: Path) -> bool:
@@ -158,7 +172,11 @@ def _faults(file: Path, rules: list[Rule]) -> Iterable[Fault]:
         content = file.read_bytes()
         encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
         text = content.decode(encoding)
-    except (OSError, UnicodeDecodeError, SyntaxError) as error:  # the last: an unknown encoding
+    except (
+        OSError,
+        UnicodeDecodeError,
+        SyntaxError,
+    ) as error:  # the last: an unknown encoding
         return [_of_file(file, "ARD002", str(error))]
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -172,7 +190,9 @@ def _faults(file: Path, rules: list[Rule]) -> Iterable[Fault]:
     return _waived(file, text, faults, rules) if "arena: ignore" in text else faults
 
 
-def _of_file(file: Path, code: str, why: str, *, line: int = 1, column: int = 1) -> Fault:
+def _of_file(
+    file: Path, code: str, why: str, *, line: int = 1, column: int = 1
+) -> Fault:
     return Fault(str(file), line, column, code, f"{RULES[code].title}: {why}", line)
 
 
@@ -184,7 +204,9 @@ def _found(code: Code, rules: list[Rule]) -> set[Fault]:
             node, quoted = found.node, " ".join(found.quoted.split())
             short = quoted if len(quoted) <= _QUOTED else f"{quoted[: _QUOTED - 1]}…"
             message = f"{each.title}: `{short}`" if short else each.title
-            before = "".join(lines[node.lineno - 1 : node.lineno]).encode()[: node.col_offset]
+            before = "".join(lines[node.lineno - 1 : node.lineno]).encode()[
+                : node.col_offset
+            ]
             column = len(before.decode(errors="replace")) + 1
             place = (str(code.path), node.lineno, column)
             end = node.end_lineno or node.lineno
@@ -192,7 +214,9 @@ def _found(code: Code, rules: list[Rule]) -> set[Fault]:
     return faults
 
 
-def _waived(file: Path, text: str, faults: set[Fault], rules: list[Rule]) -> Iterator[Fault]:
+def _waived(
+    file: Path, text: str, faults: set[Fault], rules: list[Rule]
+) -> Iterator[Fault]:
     """Leave out what a comment waives; a comment without a reason, or for nothing, is a fault."""
     kept, codes = set(faults), {each.code for each in rules}
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -201,7 +225,11 @@ def _waived(file: Path, text: str, faults: set[Fault], rules: list[Rule]) -> Ite
             continue
         line, column = token.start
         named = set(re.findall(r"\w+", waiver["codes"]))
-        near = faults if waiver["file"] else {e for e in faults if line in {e.line, e.end_line}}
+        near = (
+            faults
+            if waiver["file"]
+            else {e for e in faults if line in {e.line, e.end_line}}
+        )
         meant = {each for each in near if each.code in named}
         kept -= meant
         unused = named - {each.code for each in meant}

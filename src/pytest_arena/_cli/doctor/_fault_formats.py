@@ -26,7 +26,9 @@ def as_text(faults: list[Fault]) -> str:
     """A line for each fault, and the next step below the first one of each rule."""
     lines, explained = [], set()
     for fault in faults:
-        lines.append(f"{fault.file}:{fault.line}:{fault.column}: {fault.code} {fault.message}")
+        lines.append(
+            f"{fault.file}:{fault.line}:{fault.column}: {fault.code} {fault.message}"
+        )
         if fault.code not in explained:
             lines.append(f"    next: {_step(fault)}")
             explained.add(fault.code)
@@ -38,7 +40,9 @@ def _step(fault: Fault) -> str:
     step = RULES[fault.code].step
     if _EXAMPLE not in step:
         return step
-    return step.replace(_EXAMPLE, _schema(find_root(Path(fault.file).absolute().parent)))
+    return step.replace(
+        _EXAMPLE, _schema(find_root(Path(fault.file).absolute().parent))
+    )
 
 
 @cache
@@ -56,7 +60,12 @@ def as_json(faults: list[Fault]) -> str:
         rule, thing = RULES[fault.code], asdict(fault)
         page = f"docs/reference/doctor.md#{rule.code.lower()}-{rule.name}"
         fixable = bool(thing.pop("edits"))
-        more = {"name": rule.name, "next": _step(fault), "fixable": fixable, "page": page}
+        more = {
+            "name": rule.name,
+            "next": _step(fault),
+            "fixable": fixable,
+            "page": page,
+        }
         things.append(thing | more)
     return _dumped(things)
 
@@ -64,9 +73,17 @@ def as_json(faults: list[Fault]) -> str:
 def as_sarif(faults: list[Fault]) -> str:
     """SARIF 2.1.0, as code scanning takes it."""
     rules = [_sarif_rule(each) for _, each in sorted(RULES.items())]
-    driver = {"name": "arena doctor", "version": version("pytest-arena"), "rules": rules}
+    driver = {
+        "name": "arena doctor",
+        "version": version("pytest-arena"),
+        "rules": rules,
+    }
     results = [_sarif_result(each) for each in faults]
-    run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
+    run = {
+        "tool": {"driver": driver},
+        "columnKind": "unicodeCodePoints",
+        "results": results,
+    }
     return _dumped({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
@@ -75,16 +92,32 @@ def _dumped(thing: Any) -> str:
 
 
 def _sarif_rule(rule: Rule) -> dict[str, Any]:
-    texts = (("shortDescription", rule.title), ("fullDescription", rule.why), ("help", rule.step))
-    return {"id": rule.code, "name": rule.name, **{name: {"text": text} for name, text in texts}}
+    texts = (
+        ("shortDescription", rule.title),
+        ("fullDescription", rule.why),
+        ("help", rule.step),
+    )
+    return {
+        "id": rule.code,
+        "name": rule.name,
+        **{name: {"text": text} for name, text in texts},
+    }
 
 
 def _sarif_result(fault: Fault) -> dict[str, Any]:
-    region = {"startLine": fault.line, "startColumn": fault.column, "endLine": fault.end_line}
+    region = {
+        "startLine": fault.line,
+        "startColumn": fault.column,
+        "endLine": fault.end_line,
+    }
     file = Path(fault.file)
     uri = file.as_uri() if file.is_absolute() else quote(file.as_posix())
     place = {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": region}}
-    result = {"ruleId": fault.code, "level": "warning", "message": {"text": fault.message}}
+    result = {
+        "ruleId": fault.code,
+        "level": "warning",
+        "message": {"text": fault.message},
+    }
     return {**result, "locations": [place]}
 
 

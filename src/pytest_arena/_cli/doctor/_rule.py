@@ -71,7 +71,9 @@ class Rule:
     step: str
 
 
-def rule(code: str, name: str, *words: str, ended: bool = False) -> Callable[[Check], Check]:
+def rule(
+    code: str, name: str, *words: str, ended: bool = False
+) -> Callable[[Check], Check]:
     """Make a function a rule.
 
     A file with none of `words` is not looked at. One that is `ended` is off in a project that uses
@@ -94,5 +96,6 @@ def chosen(select: list[str], ignore: list[str]) -> list[Rule]:
     return [
         rule
         for code, rule in sorted(RULES.items())
-        if code.startswith(tuple(select or ["ARD"])) and not code.startswith(tuple(ignore))
+        if code.startswith(tuple(select or ["ARD"]))
+        and not code.startswith(tuple(ignore))
     ]

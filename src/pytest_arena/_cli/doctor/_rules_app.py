@@ -43,7 +43,11 @@ def _overrides(code: Code) -> Iterator[tuple[ast.Assign, ast.Subscript]]:
     """The statements that set an override."""
     for node in code.every(ast.Assign):
         match node.targets:
-            case [ast.Subscript(value=ast.Attribute(attr="dependency_overrides")) as target]:
+            case [
+                ast.Subscript(
+                    value=ast.Attribute(attr="dependency_overrides")
+                ) as target
+            ]:
                 yield node, target
 
 
@@ -115,7 +119,11 @@ def override_of_nothing(code: Code) -> Findings:
     """
     for statement, target in _overrides(code):
         key = target.slice
-        made = isinstance(key, ast.Call) and last_name(key) in {"Depends", "Security", "partial"}
+        made = isinstance(key, ast.Call) and last_name(key) in {
+            "Depends",
+            "Security",
+            "partial",
+        }
         if made or isinstance(key, ast.Lambda | ast.Constant):
             yield Finding(statement, ast.unparse(key))
 
@@ -158,16 +166,26 @@ def session_given_to_the_app(code: Code) -> Findings:
     for statement, _ in _overrides(code):
         test = code.test_of(statement)
         name = _given(statement.value, test.node) if test else ""
-        if test and name in test.parameters and re.search(r"(?i)(?:session|db|database)$", name):
+        if (
+            test
+            and name in test.parameters
+            and re.search(r"(?i)(?:session|db|database)$", name)
+        ):
             yield Finding(statement, name)
 
 
 def _given(value: ast.expr, around: ast.AST) -> str:
     """The name of the object that an override returns or yields, where it only does that."""
-    results: list[ast.expr | None] = [value.body] if isinstance(value, ast.Lambda) else []
+    results: list[ast.expr | None] = (
+        [value.body] if isinstance(value, ast.Lambda) else []
+    )
     for function in all_below(around):
         if isinstance(function, AnyFunction) and function.name == dotted(value):
-            results = [e.value for e in ast.walk(function) if isinstance(e, ast.Yield | ast.Return)]
+            results = [
+                e.value
+                for e in ast.walk(function)
+                if isinstance(e, ast.Yield | ast.Return)
+            ]
             break
     return dotted(results[0]) if results and isinstance(results[0], ast.Name) else ""
 
@@ -215,7 +233,11 @@ def client_without_lifespan(code: Code) -> Findings:
         statement = code.statement_of(call)
         name = target_of(statement)
         entered = name and re.search(rf"with {name}\b|enter\w*\({name}\)", code.text)
-        if not (isinstance(statement, AnyWith) or entered or "enter" in ast.unparse(statement)):
+        if not (
+            isinstance(statement, AnyWith)
+            or entered
+            or "enter" in ast.unparse(statement)
+        ):
             yield Finding(call, ast.unparse(call))
             return  # once for a file: the remedy is one fixture
 
@@ -264,10 +286,15 @@ def _transport(code: Code, call: ast.Call, app: ast.expr) -> tuple[Replacement, 
     if prefix or code.imports.get("ASGITransport") == "httpx.ASGITransport":
         return (replaced,)
     match code.import_lines.get("AsyncClient"):
-        case ast.ImportFrom(module="httpx", names=names) as line if code.is_at_import(line):
+        case ast.ImportFrom(module="httpx", names=names) as line if code.is_at_import(
+            line
+        ):
             name = next(each for each in names if each.name == "AsyncClient")
             place = (name.lineno, name.col_offset)
-            return (Replacement(*place, "AsyncClient", "ASGITransport, AsyncClient"), replaced)
+            return (
+                Replacement(*place, "AsyncClient", "ASGITransport, AsyncClient"),
+                replaced,
+            )
     return ()
 
 
@@ -342,8 +369,15 @@ def sync_client_in_async_test(code: Code) -> Findings:
     """
     for call in code.called("TestClient"):
         test = code.own_test_of(call)
-        sync = code.origin(call.func).startswith(("fastapi.", "starlette.", "litestar."))
-        if sync and test and isinstance(test.node, ast.AsyncFunctionDef) and _awaits(test.nodes):
+        sync = code.origin(call.func).startswith(
+            ("fastapi.", "starlette.", "litestar.")
+        )
+        if (
+            sync
+            and test
+            and isinstance(test.node, ast.AsyncFunctionDef)
+            and _awaits(test.nodes)
+        ):
             yield Finding(call, ast.unparse(call))
 
 
@@ -419,7 +453,10 @@ def loop_inside_test(code: Code) -> Findings:
             await init_db()
     """
     for call in code.called("run", "run_until_complete"):
-        runs = last_name(call) == "run_until_complete" or code.origin(call.func) == "asyncio.run"
+        runs = (
+            last_name(call) == "run_until_complete"
+            or code.origin(call.func) == "asyncio.run"
+        )
         if runs and call.args and code.test_of(call):
             name = dotted(call.args[0])
             if _works_on_database(code.defined.get(name, call.args[0])):
@@ -429,7 +466,9 @@ def loop_inside_test(code: Code) -> Findings:
 def _works_on_database(*nodes: ast.AST) -> bool:
     """Whether a name of a session, an engine or a database stands there, and none of a mock."""
     every = all_below(*nodes)
-    names = [each.id if isinstance(each, ast.Name) else last_name(each) for each in every]
+    names = [
+        each.id if isinstance(each, ast.Name) else last_name(each) for each in every
+    ]
     http = any("ClientSession" in each or "mock" in each.lower() for each in names)
     return not http and any(map(_DATABASE.match, names))
 
@@ -464,7 +503,9 @@ def wide_async_engine(code: Code) -> Findings:
             yield engine
             await engine.dispose()
     """
-    shared = _SHARED_LOOP.search(code.text + code.around.conftests + code.around.configuration)
+    shared = _SHARED_LOOP.search(
+        code.text + code.around.conftests + code.around.configuration
+    )
     for call in code.called("create_async_engine") if not shared else ():
         test, url = code.test_of(call), code.url_of(call)
         wide = code.is_at_import(call) or (test and test.scope in WIDE - {"class"})
@@ -505,10 +546,16 @@ def flag_guards_set_up(code: Code) -> Findings:
             await init_db()
     """
     for fixture in code.fixtures:
-        flags = {name for each in of_kind(ast.Global, fixture.own_nodes) for name in each.names}
+        flags = {
+            name
+            for each in of_kind(ast.Global, fixture.own_nodes)
+            for name in each.names
+        }
         for node in of_kind(ast.If, fixture.own_nodes):
             below = all_below(node)
             flag = ast.unparse(node.test).removeprefix("not ")
-            guards = isinstance(node.test, ast.UnaryOp) and flag in flags & stored_in(below)
+            guards = isinstance(node.test, ast.UnaryOp) and flag in flags & stored_in(
+                below
+            )
             if guards and _works_on_database(*of_kind(ast.Call, below)):
                 yield Finding(node, flag)

@@ -34,14 +34,24 @@ _SERVER = re.compile(
 _OURS = re.compile(
     r"(?i)^(?:[^.]+|[\d.]+|.*\.(?:local|localhost|test|internal|invalid|example)|(?:.*\.)?example\.\w+)$"
 )
-_WIPE = re.compile(r"(?i)^\s*(?:TRUNCATE|DROP\s+(?:TABLE|SCHEMA|DATABASE)|DELETE\s+FROM)\b")
+_WIPE = re.compile(
+    r"(?i)^\s*(?:TRUNCATE|DROP\s+(?:TABLE|SCHEMA|DATABASE)|DELETE\s+FROM)\b"
+)
 _PURGE = re.compile(r"(?:\w+_)?(?:drop|reset|purge|clear|truncate|delete|wipe)_")
 _CHANGE = re.compile(
     r"\benviron(?:\[[^]]*\] =|\.(?:pop|update|clear|setdefault)\()|del os\.environ|putenv\("
 )
 _RESTORED = re.compile(r"patch\.dict|environ\.copy\(\)|dict\(os\.environ|delenv")
 _OPENINGS = (".begin(", ".connect(", "ession(", "_maker(", "ocal(")
-_WIPING = ("drop_all", "delete(", "TRUNCATE", "DELETE", "DROP", "truncate", "delete from")
+_WIPING = (
+    "drop_all",
+    "delete(",
+    "TRUNCATE",
+    "DELETE",
+    "DROP",
+    "truncate",
+    "delete from",
+)
 _PURGES = ("drop_", "reset_", "purge_", "clear_", "truncate_", "delete_", "wipe_")
 _ENGINES = ("create_engine", "create_async_engine")
 _DRIVERS = {
@@ -50,7 +60,9 @@ _DRIVERS = {
 }
 _DRIVERS_OPENINGS = ("connect", "create_pool", "ConnectionPool", "AsyncConnectionPool")
 _MEMORY = re.compile(r"sqlite(?:\+\w+)?://(?:/?:memory:.*|/?)$")
-_UNDONE = re.compile(r"drop_all|rollback|begin_nested|delete|DELETE|TRUNCATE|create_savepoint")
+_UNDONE = re.compile(
+    r"drop_all|rollback|begin_nested|delete|DELETE|TRUNCATE|create_savepoint"
+)
 _SESSION = re.compile(r"(?:^|\.)(?:\w*[Ss]ession_?(?:[Mm]aker|[Ll]ocal|[Ff]actory)?)$")
 
 
@@ -89,7 +101,9 @@ def app_session_in_test(code: Code) -> Findings:
     """
     wiped = {found.node for found in app_database_wiped(code)}
     for opening in _openings(code):
-        if code.function_of(opening) and not wiped.intersection(code.around_of(opening)):
+        if code.function_of(opening) and not wiped.intersection(
+            code.around_of(opening)
+        ):
             yield Finding(opening, dotted(opening))
 
 
@@ -141,8 +155,12 @@ def app_database_wiped(code: Code) -> Findings:
 
 def _openings(code: Code) -> Iterator[ast.Call]:
     """The calls that open a session or a connection of the app's."""
-    for call in code.called(*code.imports, "begin", "connect", "Session", "AsyncSession"):
-        receiver = call.func.value if isinstance(call.func, ast.Attribute) else call.func
+    for call in code.called(
+        *code.imports, "begin", "connect", "Session", "AsyncSession"
+    ):
+        receiver = (
+            call.func.value if isinstance(call.func, ast.Attribute) else call.func
+        )
         makes = last_name(call) in {"Session", "AsyncSession"}
         places = given(call) if makes else [receiver]
         named = [each for each in places if isinstance(each, ast.Name | ast.Call)]
@@ -163,7 +181,9 @@ def _is_of_the_app(code: Code, node: ast.expr) -> bool:
             if target_of(each) == node.id and isinstance(each.value, ast.Call)
         )
     # An argument may select another database.
-    return any(code.around.gives_engine(code.origin(each)) for each in calls if not given(each))
+    return any(
+        code.around.gives_engine(code.origin(each)) for each in calls if not given(each)
+    )
 
 
 def _wipes(node: ast.AST) -> bool:
@@ -221,7 +241,11 @@ def app_purge_called(code: Code) -> Findings:
     for name in filter(_PURGE.match, code.imports):
         for call in code.called(name) if code.around.wipes(code.imports[name]) else ():
             # With an argument it may be told which database is meant.
-            if isinstance(call.func, ast.Name) and not given(call) and code.test_of(call):
+            if (
+                isinstance(call.func, ast.Name)
+                and not given(call)
+                and code.test_of(call)
+            ):
                 yield Finding(call, name)
 
 
@@ -275,7 +299,9 @@ def _changed_variables(code: Code) -> Iterator[tuple[ast.expr, str]]:
         match node:
             case ast.Subscript(value=value, slice=name, ctx=ast.Store()):
                 pass
-            case ast.Call(func=ast.Attribute(value=value, attr="setdefault" | "update")):
+            case ast.Call(
+                func=ast.Attribute(value=value, attr="setdefault" | "update")
+            ):
                 name = next(iter(node.args), ast.Constant(""))
             case _:
                 continue
@@ -342,7 +368,9 @@ def production_url(code: Code) -> Findings:
             texts.append((statement, statement.value))
     for node, text in texts:
         found = _SERVER.match(text_of(text))
-        if found and not _OURS.match(found[1]):  # neither this machine nor a name for examples
+        if found and not _OURS.match(
+            found[1]
+        ):  # neither this machine nor a name for examples
             yield Finding(node, found[1])
 
 
@@ -372,7 +400,10 @@ def file_in_working_folder(code: Code) -> Findings:
     """
     for call in code.called(*_ENGINES):
         text = text_of(code.url_of(call))
-        if re.match(r"sqlite(?:\+\w+)?:///(?:\./)?[\w.-]+$", text) and "memory" not in text:
+        if (
+            re.match(r"sqlite(?:\+\w+)?:///(?:\./)?[\w.-]+$", text)
+            and "memory" not in text
+        ):
             yield Finding(call, text)
 
 
@@ -405,7 +436,9 @@ def memory_engine_at_import(code: Code) -> Findings:
             yield engine
             await engine.dispose()
     """
-    is_kept = re.search(r"commit\(|Client|create_all", code.text) and not _UNDONE.search(code.text)
+    is_kept = re.search(
+        r"commit\(|Client|create_all", code.text
+    ) and not _UNDONE.search(code.text)
     for call in code.called(*_ENGINES) if is_kept else ():
         text = text_of(code.url_of(call))
         wrong_driver = last_name(call) == "create_engine" and "aiosqlite" in text
@@ -452,7 +485,9 @@ def tables_for_each_test(code: Code) -> Findings:
 
 
 def _creates(node: ast.AST) -> bool:
-    return isinstance(node, ast.Attribute) and dotted(node).endswith("metadata.create_all")
+    return isinstance(node, ast.Attribute) and dotted(node).endswith(
+        "metadata.create_all"
+    )
 
 
 @rule("ARD404", "drops-what-settings-name", *_WIPING, "drop_database", ended=True)
@@ -506,7 +541,9 @@ def drops_what_settings_name(code: Code) -> Findings:
         is_driver = code.origin(call.func).partition(".")[0] in _DRIVERS
         if is_driver and function and any(map(_wipes, ast.walk(function))):
             settings = [ast.unparse(each) for each in given(call)]
-            yield from (Finding(call, each) for each in filter(_names_setting, settings))
+            yield from (
+                Finding(call, each) for each in filter(_names_setting, settings)
+            )
 
 
 def _names_setting(url: str) -> bool:
@@ -554,7 +591,12 @@ def _empties(node: ast.AST) -> bool:
             deletes = re.search(r"(?i)delete|truncate", ast.unparse(node))
             return "sorted_tables" in ast.unparse(over) and bool(deletes)
         case ast.Call(args=[sent, *_], func=function):
-            sends = last_name(function) in {"text", "execute", "exec_driver_sql", "exec"}
+            sends = last_name(function) in {
+                "text",
+                "execute",
+                "exec_driver_sql",
+                "exec",
+            }
             return sends and bool(re.match(r"(?i)\s*TRUNCATE\s", text_of(sent)))
     return False
 
@@ -638,10 +680,14 @@ def commit_behind_yield(code: Code) -> Findings:
             continue
         for function in functions_in(text):
             own_name = name if function.name == defined_name else function.name
-            is_used = function.name == defined_name or _is_dependency(function.name, text)
+            is_used = function.name == defined_name or _is_dependency(
+                function.name, text
+            )
             if not is_used or (text, function.name) in reported:
                 continue
-            if _commits_behind_yield(function) and not _ends_early(own_name, code.text + text):
+            if _commits_behind_yield(function) and not _ends_early(
+                own_name, code.text + text
+            ):
                 reported.add((text, function.name))
                 yield Finding(statement, own_name)
 
@@ -662,7 +708,9 @@ def _commits_behind_yield(function: AnyFunction) -> bool:
     yields = [(dotted(each.value), each.lineno) for each in of_kind(ast.Yield, nodes)]
     for call in of_kind(ast.Call, nodes):
         owner, _, method = dotted(call.func).rpartition(".")
-        if method == "commit" and any(owner == name and call.lineno > n for name, n in yields):
+        if method == "commit" and any(
+            owner == name and call.lineno > n for name, n in yields
+        ):
             return True
     names = {name for name, _ in yields if name}
     return any(

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _MOCKS = ("Mock", "MagicMock", "AsyncMock", "NonCallableMock", "create_autospec")
-_SESSION_TYPE = re.compile(r"(?:sqlalchemy|sqlmodel).*\.(?:Session|AsyncSession|scoped_session)")
+_SESSION_TYPE = re.compile(
+    r"(?:sqlalchemy|sqlmodel).*\.(?:Session|AsyncSession|scoped_session)"
+)
 _SESSION = re.compile(
     r"(?i)(?:^|_)(?:db|database|async|sql|sa)_?session(?:_mock)?$|^(?:mock_)?db(?:_mock)?$"
 )
@@ -34,7 +36,13 @@ _SESSION_CALL = re.compile(
     r"(?-i:\.(?:add|add_all|commit|delete|execute|flush|merge|refresh|rollback|scalar|scalars)"
     r"\.assert_\w+)"
 )
-_ASSERTED = ("assert_called", "assert_awaited", "assert_not_", "assert_any_", "assert_has_")
+_ASSERTED = (
+    "assert_called",
+    "assert_awaited",
+    "assert_not_",
+    "assert_any_",
+    "assert_has_",
+)
 _REQUEST = re.compile(
     r"(?i).*client(?:_\w+)?\.(?-i:get|post|put|patch|delete|request|options|head)"
 )
@@ -72,9 +80,16 @@ def session_mocked(code: Code) -> Findings:
             assert await db_session.scalar(select(func.count(Dancer.id))) == 1
     """
     for call in code.called(*_MOCKS):
-        spec = keyword(call, "spec") or keyword(call, "spec_set") or next(iter(call.args), None)
+        spec = (
+            keyword(call, "spec")
+            or keyword(call, "spec_set")
+            or next(iter(call.args), None)
+        )
         target = target_of(code.parents[call])
-        named = _SESSION.search(target) and "sqlalchemy" in code.text + code.around.conftests
+        named = (
+            _SESSION.search(target)
+            and "sqlalchemy" in code.text + code.around.conftests
+        )
         if _SESSION_TYPE.fullmatch(code.origin(spec)) or (named and spec is None):
             yield Finding(call, target or ast.unparse(call))
 
@@ -101,7 +116,9 @@ def session_calls_asserted(code: Code) -> Findings:
             create_dancer(db_session, name="ada")
             assert db_session.scalar(select(Dancer.name)) == "ada"
     """
-    for call in code.called(*(name for name in list(code.calls) if name.startswith(_ASSERTED))):
+    for call in code.called(
+        *(name for name in list(code.calls) if name.startswith(_ASSERTED))
+    ):
         if _SESSION_CALL.fullmatch(dotted(call.func)):
             yield Finding(call, dotted(call.func))
 
@@ -109,7 +126,9 @@ def session_calls_asserted(code: Code) -> Findings:
 def _requests(test: Function) -> list[ast.Call]:
     """The requests that a test makes."""
     calls = of_kind(ast.Call, test.own_nodes)
-    return [each for each in calls if each.args and _REQUEST.fullmatch(dotted(each.func))]
+    return [
+        each for each in calls if each.args and _REQUEST.fullmatch(dotted(each.func))
+    ]
 
 
 def _answers(code: Code, test: Function) -> set[str]:
@@ -117,7 +136,9 @@ def _answers(code: Code, test: Function) -> set[str]:
     answers = set()
     for call in _requests(test):
         parent = code.parents[call]
-        answers.add(target_of(code.parents[parent] if isinstance(parent, ast.Await) else parent))
+        answers.add(
+            target_of(code.parents[parent] if isinstance(parent, ast.Await) else parent)
+        )
     return answers
 
 
@@ -154,7 +175,8 @@ def nothing_asserted(code: Code) -> Findings:
         handed = any(answers & names_in(*given(each)) for each in calls)
         marks = test.node.decorator_list
         marked = any(
-            re.search(r"(?:^|\.)mark\w*(?:\(|$)|raises", ast.unparse(each)) for each in marks
+            re.search(r"(?:^|\.)mark\w*(?:\(|$)|raises", ast.unparse(each))
+            for each in marks
         )
         if not handed and not marked:
             yield Finding(test.node, test.node.name)
@@ -228,10 +250,21 @@ def failed_assertion_swallowed(code: Code) -> Findings:
 
 def _swallows(handler: ast.ExceptHandler) -> bool:
     nodes = all_below(*handler.body)
-    caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-    broad = {dotted(each) for each in caught} & {"", "Exception", "BaseException", "AssertionError"}
-    ends = any(isinstance(e, ast.Raise | ast.Assert | ast.Return | ast.Continue) for e in nodes)
-    skips = any(re.search(r"(?:^|\.)(?:skip|xfail|exit|append)$", e) for e in call_names(nodes))
+    caught = (
+        handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    )
+    broad = {dotted(each) for each in caught} & {
+        "",
+        "Exception",
+        "BaseException",
+        "AssertionError",
+    }
+    ends = any(
+        isinstance(e, ast.Raise | ast.Assert | ast.Return | ast.Continue) for e in nodes
+    )
+    skips = any(
+        re.search(r"(?:^|\.)(?:skip|xfail|exit|append)$", e) for e in call_names(nodes)
+    )
     return bool(broad) and not ends and not skips and not _is_told(nodes)
 
 
@@ -292,9 +325,15 @@ def id_guessed(code: Code) -> Findings:
             assert response.json()["id"] == dancer.id
     """
     for test in code.tests:
-        created = any(re.search(r"\bpost$", each) for each in call_names(test.own_nodes))
-        known = re.search(r"""["']id["']\s*:|\bid=|_id=|/\d+\b""", ast.unparse(test.node))
-        for node in of_kind(ast.Assert, test.own_nodes) if created and not known else ():
+        created = any(
+            re.search(r"\bpost$", each) for each in call_names(test.own_nodes)
+        )
+        known = re.search(
+            r"""["']id["']\s*:|\bid=|_id=|/\d+\b""", ast.unparse(test.node)
+        )
+        for node in (
+            of_kind(ast.Assert, test.own_nodes) if created and not known else ()
+        ):
             guess = re.search(r"\['id'\] == \d+$", ast.unparse(node.test))
             if guess and isinstance(node.test, ast.Compare):
                 yield Finding(node, ast.unparse(node.test))

@@ -16,9 +16,12 @@ CONFIGURATIONS = ("pytest.toml", "pytest.ini", "pyproject.toml", "tox.ini", "set
 TEST_FOLDERS = {"tests", "test", "testing"}
 _MAKERS = r"(?:\w+\.)*(?:async_)?(?:sessionmaker|scoped_session|create_engine|create_async_engine)"
 _WIPES = re.compile(
-    r"drop_all\b|TRUNCATE\s|DROP\s+(?:TABLE|SCHEMA|DATABASE)|DELETE\s+FROM", re.IGNORECASE
+    r"drop_all\b|TRUNCATE\s|DROP\s+(?:TABLE|SCHEMA|DATABASE)|DELETE\s+FROM",
+    re.IGNORECASE,
 )
-_LIFESPAN = re.compile(r"\blifespan\s*=|\.on_event\(|\bon_startup\s*=|add_event_handler\(")
+_LIFESPAN = re.compile(
+    r"\blifespan\s*=|\.on_event\(|\bon_startup\s*=|add_event_handler\("
+)
 _REEXPORTS = 3  # of a name, from module to module
 
 
@@ -27,7 +30,9 @@ class Surroundings:
 
     def __init__(self, folder: Path) -> None:
         self.root = find_root(folder)
-        self.folders = [e for e in (folder, *folder.parents) if e.is_relative_to(self.root)]
+        self.folders = [
+            e for e in (folder, *folder.parents) if e.is_relative_to(self.root)
+        ]
         self.configuration = configuration(self.root)
         self.uses_arena = bool(re.search(r"(?m)^\s*arena_\w+\s*=", self.configuration))
         self.conftests = "\n".join(read(each / "conftest.py") for each in self.folders)
@@ -36,7 +41,9 @@ class Surroundings:
     def made_by(self, origin: str) -> str:
         """What makes an object of the app's: ``create_engine``, ``sessionmaker`` …, else ""."""
         text, name = self.defining(origin)
-        found = re.search(rf"(?m)^{name}\b[^=\n]*=\s*({_MAKERS})\b", text) if text else None
+        found = (
+            re.search(rf"(?m)^{name}\b[^=\n]*=\s*({_MAKERS})\b", text) if text else None
+        )
         return found[1] if found else ""
 
     def gives_engine(self, origin: str) -> bool:
@@ -56,7 +63,9 @@ class Surroundings:
     def has_lifespan(self, origin: str) -> bool:
         """Whether an app's module gives it work to do at its start."""
         text, name = self.defining(origin)
-        return bool(re.search(rf"(?m)^{name}\b[^=\n]*=", text) and _LIFESPAN.search(text))
+        return bool(
+            re.search(rf"(?m)^{name}\b[^=\n]*=", text) and _LIFESPAN.search(text)
+        )
 
     def _defining(self, origin: str) -> tuple[str, str]:
         """The text of the app's module that defines a name, and the name there, for a pattern."""
@@ -66,7 +75,9 @@ class Surroundings:
             again = None
             if name in text:
                 named = rf"\b(?:(\w+) as )?{re.escape(name)}\b"
-                again = re.search(rf"(?m)^from (\S+) import (?:[^(\n]*|\([^)]*){named}", text)
+                again = re.search(
+                    rf"(?m)^from (\S+) import (?:[^(\n]*|\([^)]*){named}", text
+                )
             if not again:
                 return text, re.escape(name)
             origin = f"{absolute(again[1], package)}.{again[2] or name}"
@@ -78,7 +89,9 @@ class Surroundings:
         of_tests = parts[-1].startswith(("test_", "conftest"))
         if not parts[0] or of_tests or TEST_FOLDERS.intersection(parts):
             return "", ""
-        for base in (place for e in self.folders for place in (e, e / "src", e / "backend")):
+        for base in (
+            place for e in self.folders for place in (e, e / "src", e / "backend")
+        ):
             if TEST_FOLDERS.intersection(base.relative_to(self.root).parts):
                 continue  # a helper of the tests
             if text := read(base.joinpath(*parts, "__init__.py")):
@@ -99,7 +112,9 @@ def absolute(module: str, package: str) -> str:
     dots = len(module) - len(module.lstrip("."))
     if not dots:
         return module
-    return ".".join([*package.split(".")[: len(package.split(".")) - dots + 1], module[dots:]])
+    return ".".join(
+        [*package.split(".")[: len(package.split(".")) - dots + 1], module[dots:]]
+    )
 
 
 @cache

@@ -21,7 +21,9 @@ _FAILED = 1
 _FEW = 5  # differences that are told in full: those of one suite have few causes
 _GONE = ("gone", "it was not collected, or its file does not import")
 _ENDED = (0, 1)  # pytest's own exit statuses: the suite has run
-_OURS = re.compile(rf"fixture '({'|'.join((*FIXTURES, 'make', 'scenario'))})' not found")
+_OURS = re.compile(
+    rf"fixture '({'|'.join((*FIXTURES, 'make', 'scenario'))})' not found"
+)
 # What a failure with the plugin says; why that is, and what to do.
 _SCHEMA = "alembic.ini   or module:Base: what makes them"
 _CAUSES = {
@@ -49,7 +51,9 @@ def check(*, is_agreed: bool) -> int:
         *(f"  {one}" for one in [*meant, *([] if meant else _written())]),
     )
     command, question = "arena init --check --yes", "Run it without the plugin?"
-    if not agreed(question, otherwise="it is not run", command=command, already=is_agreed):
+    if not agreed(
+        question, otherwise="it is not run", command=command, already=is_agreed
+    ):
         return _FAILED
     ran = _run("without it:     ", "-p", "no:arena")
     return _FAILED if ran is None else _told(after, ran[0])
@@ -57,7 +61,9 @@ def check(*, is_agreed: bool) -> int:
 
 def _written() -> list[str]:
     """What the code says, where no test has asked for a database."""
-    return [f"{one.name}   {one.place}" for one in look_at(Path.cwd()).all("engine")[:_FEW]]
+    return [
+        f"{one.name}   {one.place}" for one in look_at(Path.cwd()).all("engine")[:_FEW]
+    ]
 
 
 def _run(shown: str, *words: str) -> tuple[Outcomes, list[str]] | None:
@@ -81,7 +87,9 @@ def _pytest(folder: Path, *words: str) -> tuple[Outcomes, list[str], int, str]:
         plugin = ("-p", "pytest_arena._cli.init._outcomes")
         status, output = run_python(folder, *words, *plugin, env={FILE: str(file)})
         outcomes = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        told = [one.read_text(encoding="utf-8") for one in file.parent.glob(f"{MEANT}*")]
+        told = [
+            one.read_text(encoding="utf-8") for one in file.parent.glob(f"{MEANT}*")
+        ]
     return outcomes, sorted({*"\n".join(told).splitlines()} - {""}), status, output
 
 
@@ -89,9 +97,14 @@ def _told(after: Outcomes, before: Outcomes) -> int:
     bad, was_bad = _bad(after), _bad(before)
     ours = {name for name in was_bad if _OURS.search(before[name][1])}
     if ours:
-        say(f"tests with fixtures of the plugin, which cannot run without it: {len(ours)}")
+        say(
+            f"tests with fixtures of the plugin, which cannot run without it: {len(ours)}"
+        )
     for name in sorted(was_bad - bad - ours):
-        say(f"passes with the plugin alone: {name}", f"  without: {_last(before[name][1])}")
+        say(
+            f"passes with the plugin alone: {name}",
+            f"  without: {_last(before[name][1])}",
+        )
     for name in sorted(was_bad & bad):
         how = "fails with the plugin" if name in ours else "fails either way"
         say(f"{how}: {name}", f"  {_last(after[name][1])}")
@@ -102,18 +115,27 @@ def _told(after: Outcomes, before: Outcomes) -> int:
         say(f"passes without the plugin alone: {name}", f"  with: {_last(told)}")
         say(f"  why:  {why}", f"  next: {fix}")
     more = len(worse) - _FEW
-    say(*[f"and {more} more pass without the plugin alone; mend these first"] * (more > 0))
+    say(
+        *[f"and {more} more pass without the plugin alone; mend these first"]
+        * (more > 0)
+    )
     say(*["same passes: no test passes without the plugin alone"] * (not worse))
     return _FAILED if worse else 0
 
 
 def _bad(outcomes: Outcomes) -> set[str]:
-    return {name for name, (outcome, _) in outcomes.items() if outcome in {"failed", "error"}}
+    return {
+        name
+        for name, (outcome, _) in outcomes.items()
+        if outcome in {"failed", "error"}
+    }
 
 
 def _last(told: str) -> str:
     """The line of a failure that says what is wrong."""
-    lines = [line for line in told.splitlines() if line.startswith("E  ")] or told.splitlines()
+    lines = [
+        line for line in told.splitlines() if line.startswith("E  ")
+    ] or told.splitlines()
     return redact(" ".join(lines[:1]).removeprefix("E").strip())
 
 

@@ -32,11 +32,17 @@ def with_values(path: Path, values: Values) -> FileChange:
     """
     before = path.read_bytes() if path.exists() else None
     is_toml = path.suffix == ".toml"
-    lines = [line for name in values for line in _written(name, values[name], is_toml=is_toml)]
+    lines = [
+        line
+        for name in values
+        for line in _written(name, values[name], is_toml=is_toml)
+    ]
     text = (before or b"").decode(errors="surrogateescape")
     old = _parsed(text, is_toml=is_toml)
     for table, at, new in _places(text, _TABLES.get(path.name, ("pytest",)), lines):
-        wanted = _merged(old, _parsed("\n".join([f"[{table}]", *lines]), is_toml=is_toml))
+        wanted = _merged(
+            old, _parsed("\n".join([f"[{table}]", *lines]), is_toml=is_toml)
+        )
         after = _inserted(text, at, new)
         if old is not None and _parsed(after, is_toml=is_toml) == wanted:
             return FileChange(path, before, after.encode())
@@ -68,15 +74,25 @@ def _merged(old: Any, new: Any) -> Any:
 def _places(text: str, tables: tuple[str, ...], lines: list[str]) -> Iterator[Place]:
     """Yield each table, where its values may end, and what is to be written there."""
     for table in tables:
-        words = r"\s*\.\s*".join(rf"[\"']?{re.escape(word)}[\"']?" for word in table.split("."))
-        for head in re.finditer(rf"^[ \t]*\[\s*{words}\s*\].*(\n|\Z)", text, re.MULTILINE):
+        words = r"\s*\.\s*".join(
+            rf"[\"']?{re.escape(word)}[\"']?" for word in table.split(".")
+        )
+        for head in re.finditer(
+            rf"^[ \t]*\[\s*{words}\s*\].*(\n|\Z)", text, re.MULTILINE
+        ):
             rest = re.compile(r"^[ \t]*\[", re.MULTILINE).search(text, head.end())
-            block = text[head.end() : rest.start() if rest else len(text)].splitlines(keepends=True)
+            block = text[head.end() : rest.start() if rest else len(text)].splitlines(
+                keepends=True
+            )
             # Blank lines and comments before the next table belong to that.
             while block and re.match(r"[#;]|\s*$", block[-1]):
                 block.pop()
             yield table, head.end() + sum(map(len, block)), lines
-            yield table, head.end(), lines  # a value has a line that looks like a table's
+            yield (
+                table,
+                head.end(),
+                lines,
+            )  # a value has a line that looks like a table's
     # A table that is there in another form makes a second one invalid, or differ.
     gap = [] if not text or text.endswith(("\n\n", "\n\r\n")) else [""]
     yield tables[0], len(text), [*gap, f"[{tables[0]}]", *lines]

@@ -36,16 +36,38 @@ _OPTIONS = (
     *("-q", "-p", "no:timeout", "-p", "no:cacheprovider", "--override-ini=addopts="),
     *("--override-ini=arena_scenarios=off", "--override-ini=required_plugins="),
 )
-_HEALTH = ("health", "healthz", "health-check", "healthcheck", "ping", "status", "ready", "live")
+_HEALTH = (
+    "health",
+    "healthz",
+    "health-check",
+    "healthcheck",
+    "ping",
+    "status",
+    "ready",
+    "live",
+)
 # Pages of the framework, and what ends a login.
-_PASSED_BY = ("/schema", "openapi.json", "/docs", "redoc", "oauth2", "logout", "callback")
-REDIRECT = "arena_drivers = redirect"  # the fix of an error that refuses a driver's connection
+_PASSED_BY = (
+    "/schema",
+    "openapi.json",
+    "/docs",
+    "redoc",
+    "oauth2",
+    "logout",
+    "callback",
+)
+REDIRECT = (
+    "arena_drivers = redirect"  # the fix of an error that refuses a driver's connection
+)
 _ROUTES = 6  # that are asked: each may do more than answer
 _SHOWN = 8  # lines of what pytest says where it could not begin
 
 
 def run_python(
-    folder: Path, *words: str, seconds: float | None = None, env: Mapping[str, str] | None = None
+    folder: Path,
+    *words: str,
+    seconds: float | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
     """Run Python; return its exit status, -1 where it took too long, and its output."""
     try:
@@ -66,7 +88,9 @@ def run_python(
     return ran.returncode, redact(ran.stdout)
 
 
-def guarded(folder: Path, asked: Facts, arguments: list[str], *, seconds: float) -> Facts:
+def guarded(
+    folder: Path, asked: Facts, arguments: list[str], *, seconds: float
+) -> Facts:
     """Look at an app in a folder; return what was told, and as ``problem`` what was wrong."""
     with tempfile.TemporaryDirectory(prefix="arena-init-") as temporary:
         report = Path(temporary, "facts")
@@ -138,7 +162,9 @@ class Looking:
             )
         )
         bases = {id(one.metadata): one for one in reversed(near)}
-        self._tell(bases=[[one.name, sorted(one.metadata.tables)] for one in bases.values()])
+        self._tell(
+            bases=[[one.name, sorted(one.metadata.tables)] for one in bases.values()]
+        )
         with suppress(ArenaError):  # no engine, or it needs its tables to start
             self._run.database()
         engines = self._run.databases.known.by_key.values()
@@ -154,8 +180,12 @@ class Looking:
         error = self._level(lambda _: self._run.databases.ensure(self._run.database()))
         self._suite_fixtures = True
         ours = next((one for one in causes(error) if isinstance(one, ArenaError)), None)
-        if error and not isinstance(ours, ConfigError):  # that is an app without a database
-            self._tell(unbuilt=_told(ours or error), server=isinstance(ours, ServerError))
+        if error and not isinstance(
+            ours, ConfigError
+        ):  # that is an app without a database
+            self._tell(
+                unbuilt=_told(ours or error), server=isinstance(ours, ServerError)
+            )
             return
         refusals = self._run.ledger.refusals
         suite_refusals: set[int] = set()  # places in the ledger
@@ -167,9 +197,13 @@ class Looking:
                 self._suite_fixtures = False
                 suite_refusals.update(range(before, len(refusals)))
                 error = self._level(self._get(path))
-            self._tell(routes=[path, 0, False, _told(error)[0]] if error else self._answer)
+            self._tell(
+                routes=[path, 0, False, _told(error)[0]] if error else self._answer
+            )
         app_refusals = [
-            refusal for at, (refusal, _) in enumerate(refusals) if at not in suite_refusals
+            refusal
+            for at, (refusal, _) in enumerate(refusals)
+            if at not in suite_refusals
         ]
         self._tell(redirect=any(REDIRECT in refusal.fix for refusal in app_refusals))
 
@@ -195,7 +229,9 @@ class Looking:
         self._error = None
         self._is_set_up_error = False
         module = module_in(self._session, "arena init")
-        item: pytest.Function = pytest.Function.from_parent(module, name="level", callobj=level)
+        item: pytest.Function = pytest.Function.from_parent(
+            module, name="level", callobj=level
+        )
         if not self._suite_fixtures:
             item.fixturenames[:] = ["arena"]  # without autouse fixtures
         self._session.testscollected += 1
@@ -214,7 +250,9 @@ def _paths(app: Any) -> Iterator[str]:
     yield from _walked(getattr(app, "routes", ()), "")
     if hasattr(app, "url_map"):  # Flask's
         rules = app.url_map.iter_rules()
-        yield from (rule.rule for rule in rules if "GET" in rule.methods and not rule.arguments)
+        yield from (
+            rule.rule for rule in rules if "GET" in rule.methods and not rule.arguments
+        )
     with suppress(Exception):  # a model that has no schema
         for path, operations in app.openapi()["paths"].items():
             given = operations.get("get", {"parameters": [{"required": True}]})
@@ -232,7 +270,11 @@ def _walked(routes: Iterable[Any], prefix: str) -> Iterator[str]:
 
 def _ordered(paths: Iterable[str]) -> list[str]:
     """Those that need nothing, the likeliest to answer first."""
-    fit = {one for one in paths if "{" not in one and not any(word in one for word in _PASSED_BY)}
+    fit = {
+        one
+        for one in paths
+        if "{" not in one and not any(word in one for word in _PASSED_BY)
+    }
     is_health = {path: path.rstrip("/").split("/")[-1] in _HEALTH for path in fit}
     return sorted(fit, key=lambda path: (not is_health[path], path.count("/"), path))
 

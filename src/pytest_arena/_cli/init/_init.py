@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
 _FAILED = 1
 _FEW = 4
-_KINDS = ("app", "factory", "unfit", "tables", "test_tables", "engine", "variable", "fixture")
+_KINDS = (
+    "app",
+    "factory",
+    "unfit",
+    "tables",
+    "test_tables",
+    "engine",
+    "variable",
+    "fixture",
+)
 _SHOWN_AS = {"test_tables": "tables"}
 
 
@@ -48,14 +57,20 @@ def init(app: str, *, is_agreed: bool, seconds: float) -> int:
     say(f"Looked at {files} below {here}, and imported none:", *_shown(project))
     mode = settings.get("asyncio_mode") or "strict"
     runner = (
-        f"pytest-asyncio, mode {mode}" if find_spec("pytest_asyncio") else "none for async tests"
+        f"pytest-asyncio, mode {mode}"
+        if find_spec("pytest_asyncio")
+        else "none for async tests"
     )
     say(f"  {'runner':<14}{runner}", f"  {'options go to':<14}{ini}")
     plan = Proposal(project, ini, settings, chosen_app(project, app or named))
     _learn(plan, seconds=seconds)
     edits = proposed(plan)
     if plan.unsure:
-        say("", "Not sure:", *(f"  {line}" for one in plan.unsure for line in one.splitlines()))
+        say(
+            "",
+            "Not sure:",
+            *(f"  {line}" for one in plan.unsure for line in one.splitlines()),
+        )
     say("", "".join(line for edit in edits for line in edit.diff(here)))
     if not edits:
         say("nothing is to be written")
@@ -84,7 +99,10 @@ def _shown(project: Project) -> Iterator[str]:
         yield f"  {'no app':<14}a library: arena_schema alone is proposed"
     for place in project.unread:
         yield f"  {'not parsed':<14}{place}"
-    if not any((folder / ".git").exists() for folder in (project.folder, *project.folder.parents)):
+    if not any(
+        (folder / ".git").exists()
+        for folder in (project.folder, *project.folder.parents)
+    ):
         yield f"  {'no git':<14}what is written here is taken back by hand alone"
 
 
@@ -99,9 +117,13 @@ def _learn(plan: Proposal, *, seconds: float) -> None:
     say("", "Importing it under the guard: no database of yours can be reached.")
     plan.facts = guarded(folder, asked, [*words, "--arena-schema="], seconds=seconds)
     if "problem" in plan.facts:  # it may be that of a conftest.py alone
-        plan.doubt("pytest could not begin with your conftest.py:", plan.facts["problem"])
+        plan.doubt(
+            "pytest could not begin with your conftest.py:", plan.facts["problem"]
+        )
         words.append("--noconftest")
-        plan.facts = guarded(folder, asked, [*words, "--arena-schema="], seconds=seconds)
+        plan.facts = guarded(
+            folder, asked, [*words, "--arena-schema="], seconds=seconds
+        )
     if wrong := plan.facts.get("error") or plan.facts.get("problem"):
         plan.doubt("the app was not imported, so that no test is written:", wrong)
         plan.schema = next(schemas(plan))
@@ -109,10 +131,14 @@ def _learn(plan: Proposal, *, seconds: float) -> None:
     for name, dialect, driver, _ in plan.facts["engines"]:
         say(f"  {'database':<14}{name} ({dialect}+{driver})")
     for name, tables in plan.facts["bases"]:
-        say(f"  {'tables':<14}{name}: {', '.join(tables[:_FEW])}{', …' * (len(tables) > _FEW)}")
+        say(
+            f"  {'tables':<14}{name}: {', '.join(tables[:_FEW])}{', …' * (len(tables) > _FEW)}"
+        )
     for schema in schemas(plan):
         asked["schema"] = schema
-        facts = _tried(plan, asked, [*words, f"--arena-schema={schema}"], seconds=seconds)
+        facts = _tried(
+            plan, asked, [*words, f"--arena-schema={schema}"], seconds=seconds
+        )
         if _is_settled(plan, schema, facts):
             break
 
@@ -121,11 +147,18 @@ def _words(plan: Proposal) -> list[str]:
     """Return the arguments for pytest: the folder of the tests, and the folders to import from."""
     folder = plan.project.folder
     tests = plan.tests
-    paths = " ".join(f'"{one.as_posix()}"' for one in [*plan.folders("pythonpath"), plan.root])
-    return [str(tests if tests.is_dir() else folder), f"--override-ini=pythonpath={paths}"]
+    paths = " ".join(
+        f'"{one.as_posix()}"' for one in [*plan.folders("pythonpath"), plan.root]
+    )
+    return [
+        str(tests if tests.is_dir() else folder),
+        f"--override-ini=pythonpath={paths}",
+    ]
 
 
-def _tried(plan: Proposal, question: Facts, words: list[str], *, seconds: float) -> Facts:
+def _tried(
+    plan: Proposal, question: Facts, words: list[str], *, seconds: float
+) -> Facts:
     """Build the tables and ask the app. If a driver is refused, try it redirected."""
     folder = plan.project.folder
     if plan.redirects:
@@ -135,7 +168,9 @@ def _tried(plan: Proposal, question: Facts, words: list[str], *, seconds: float)
     is_refused = facts.get("redirect") or any(REDIRECT in text for text in wrong)
     if not is_refused or plan.redirects or "arena_drivers" in plan.settings:
         return facts
-    redirected = guarded(folder, question, [*words, "--arena-drivers=redirect"], seconds=seconds)
+    redirected = guarded(
+        folder, question, [*words, "--arena-drivers=redirect"], seconds=seconds
+    )
     if "unbuilt" in redirected or "error" in redirected or "problem" in redirected:
         return facts
     plan.redirects = True
@@ -145,7 +180,9 @@ def _tried(plan: Proposal, question: Facts, words: list[str], *, seconds: float)
 def _learn_of_library(plan: Proposal, *, seconds: float) -> None:
     """Import the module that makes a library's tables, under the guard."""
     plan.facts = {"bases": [], "engines": [], "routes": []}
-    say("", "Importing its tables under the guard: no database of yours can be reached.")
+    say(
+        "", "Importing its tables under the guard: no database of yours can be reached."
+    )
     for schema in schemas(plan):
         plan.schema = schema
         words = [*_words(plan), f"--arena-schema={schema}"]
@@ -170,7 +207,9 @@ def _is_settled(plan: Proposal, schema: str, facts: Facts) -> bool:
         plan.doubt("a fixture of your suite fails, around each test:", facts["fixture"])
     plan.schema = schema
     for path, status, asks_database, why in facts["routes"]:
-        say(f"  GET {path} → {status or why}{', from the database' if asks_database else ''}")
+        say(
+            f"  GET {path} → {status or why}{', from the database' if asks_database else ''}"
+        )
     plan.answers = [one for one in facts["routes"] if one[1]]
     return True
 

@@ -21,12 +21,20 @@ _Assigned = ast.Assign | ast.AnnAssign
 _FRAMEWORK = re.compile(
     r"^(?:fastapi|starlette|litestar|flask)\b.*\.(FastAPI|Starlette|Litestar|Flask)$"
 )
-_ENGINE = re.compile(r"sql.*\.(?:async_)?(?:create_(?:async_)?engine|engine_from_config)")
-_BASE = re.compile(r"sqlalchemy\b.*\.(DeclarativeBase\w*|declarative_base|MetaData|registry)")
+_ENGINE = re.compile(
+    r"sql.*\.(?:async_)?(?:create_(?:async_)?engine|engine_from_config)"
+)
+_BASE = re.compile(
+    r"sqlalchemy\b.*\.(DeclarativeBase\w*|declarative_base|MetaData|registry)"
+)
 _URL = re.compile(r"(sqlite|postgres|mysql|mariadb|oracle|mssql)[\w+]*://")
 _HOLDS_URL = r"(?i:\w*(?:database|db|postgres\w*|pg|sql\w*)\w*_(?:url|uri|dsn))"
-_VARIABLE = re.compile(rf"(?:environ(?:\.get)?|getenv)\s*[(\[]\s*[\"']({_HOLDS_URL})[\"']")
-_OF_DATABASE = re.compile(r"db|database|engine|session|client|table|migrat|transaction|backend")
+_VARIABLE = re.compile(
+    rf"(?:environ(?:\.get)?|getenv)\s*[(\[]\s*[\"']({_HOLDS_URL})[\"']"
+)
+_OF_DATABASE = re.compile(
+    r"db|database|engine|session|client|table|migrat|transaction|backend"
+)
 FIXTURES = ("arena", "client", "client_as", "db_session", "live_server", "test_client")
 # Programs that stand beside the app, and nothing of the project's own.
 _BESIDE = re.compile(r"(docs|docs_src|examples?|benchmarks|scripts)/")
@@ -41,7 +49,9 @@ _OF_TOOLS = re.compile(r"\.|(node_modules|site-packages|__pycache__|build|dist)$
 class Found:
     """Something in a file: what it is, how it is named, where it stands."""
 
-    kind: str  # app, factory, unfit, tables, test_tables, engine, variable, fixture, test
+    kind: (
+        str  # app, factory, unfit, tables, test_tables, engine, variable, fixture, test
+    )
     name: str  # as an option names it, where one does
     place: str
     about: str = ""
@@ -54,10 +64,14 @@ class Project:
     folder: Path
     files: int = 0
     found: list[Found] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)  # files that are no Python, with the line
+    unread: list[str] = field(
+        default_factory=list
+    )  # files that are no Python, with the line
     migrations: list[Path] = field(default_factory=list)
     scripts: list[Path] = field(default_factory=list)  # SQL that makes tables
-    roots: dict[str, Path] = field(default_factory=dict)  # module: the folder it is imported from
+    roots: dict[str, Path] = field(
+        default_factory=dict
+    )  # module: the folder it is imported from
 
     def all(self, *kinds: str) -> list[Found]:
         """Return what is of these kinds, in the order of files and lines."""
@@ -77,7 +91,9 @@ class Project:
     def first_test(self) -> Found | None:
         """A test that asks for a fixture of ours."""
         asked = ((one, one.about.split()) for one in self.all("test"))
-        return next((one for one, names in asked if not all(map(self.has_fixture, names))), None)
+        return next(
+            (one for one, names in asked if not all(map(self.has_fixture, names))), None
+        )
 
 
 def look_at(folder: Path) -> Project:
@@ -103,10 +119,14 @@ def look_at(folder: Path) -> Project:
             line = getattr(error, "lineno", None) or 1
             project.unread.append(f"{file.relative_to(folder).as_posix()}:{line}")
     # What one file calls, another one may define.
-    assigned = {name: value for reader in readers for name, value in reader.assigned.items()}
+    assigned = {
+        name: value for reader in readers for name, value in reader.assigned.items()
+    }
     found = [one for reader in readers for one in reader.found(assigned)]
     project.roots = {reader.module: reader.root for reader in readers}
-    project.found = _without_parts(found, {name for reader in readers for name in reader.mounted})
+    project.found = _without_parts(
+        found, {name for reader in readers for name in reader.mounted}
+    )
     return project
 
 
@@ -128,7 +148,11 @@ def is_private(name: str) -> bool:
 def _files(folder: Path) -> Iterator[Path]:
     for at, folders, names in os.walk(folder):
         folders[:] = [name for name in sorted(folders) if not _OF_TOOLS.match(name)]
-        fit = [name for name in names if name.endswith((".py", ".sql")) or name == "alembic.ini"]
+        fit = [
+            name
+            for name in names
+            if name.endswith((".py", ".sql")) or name == "alembic.ini"
+        ]
         if "pyvenv.cfg" in names:
             folders.clear()
         else:
@@ -155,7 +179,8 @@ def _without_parts(found: list[Found], mounted: set[str]) -> list[Found]:
         one
         for one in found
         if not (
-            one.kind == "call" or (one.kind == "factory" and one.name.rpartition(":")[2] in made)
+            one.kind == "call"
+            or (one.kind == "factory" and one.name.rpartition(":")[2] in made)
         )
         and one.name.replace(":", ".") not in mounted
     ]
@@ -178,12 +203,15 @@ class _Reader:
             ast.unparse(target): node.value
             for node in self._nodes
             if isinstance(node, _Assigned) and node.value
-            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+            for target in (
+                node.targets if isinstance(node, ast.Assign) else [node.target]
+            )
         }
         self.mounted = {
             self._means(part)
             for node in self._nodes
-            if isinstance(node, ast.Call) and self._means(node.func).lower().endswith(".mount")
+            if isinstance(node, ast.Call)
+            and self._means(node.func).lower().endswith(".mount")
             for part in (*node.args[1:2], *(word.value for word in node.keywords))
         }
 
@@ -196,13 +224,23 @@ class _Reader:
             for statement in _top(self._body):
                 yield from self._of_statement(statement)
             for node in self._nodes:
-                if isinstance(node, ast.Call) and _ENGINE.fullmatch(self._means(node.func)):
+                if isinstance(node, ast.Call) and _ENGINE.fullmatch(
+                    self._means(node.func)
+                ):
                     url = next(_urls(node, assigned), "")
-                    yield self._at(node, "engine", redact(url) or _shortened(ast.unparse(node)))
-            for number, line in enumerate(self._text.decode(errors="replace").splitlines(), 1):
-                yield from (self._at(number, "variable", it) for it in _VARIABLE.findall(line))
+                    yield self._at(
+                        node, "engine", redact(url) or _shortened(ast.unparse(node))
+                    )
+            for number, line in enumerate(
+                self._text.decode(errors="replace").splitlines(), 1
+            ):
+                yield from (
+                    self._at(number, "variable", it) for it in _VARIABLE.findall(line)
+                )
 
-    def _at(self, node: ast.stmt | ast.expr | int, kind: str, name: str, about: str = "") -> Found:
+    def _at(
+        self, node: ast.stmt | ast.expr | int, kind: str, name: str, about: str = ""
+    ) -> Found:
         line = node if isinstance(node, int) else node.lineno
         return Found(kind=kind, name=name, place=f"{self._path}:{line}", about=about)
 
@@ -215,7 +253,10 @@ class _Reader:
             elif isinstance(node, ast.ImportFrom):
                 above = package[: len(package) + 1 - node.level] if node.level else ()
                 origin = ".".join([*above, *filter(None, [node.module])])
-                yield from ((one.asname or one.name, f"{origin}.{one.name}") for one in node.names)
+                yield from (
+                    (one.asname or one.name, f"{origin}.{one.name}")
+                    for one in node.names
+                )
 
     def _means(self, node: ast.AST | None) -> str:
         """The dotted name of an expression, as its module would be asked for it."""
@@ -229,29 +270,46 @@ class _Reader:
         return "".join(_FRAMEWORK.findall(self._means(node)))
 
     def _of_statement(self, node: ast.stmt) -> Iterator[Found]:
-        if isinstance(node, _Function) and node.name[0] != "_" and not node.decorator_list:
+        if (
+            isinstance(node, _Function)
+            and node.name[0] != "_"
+            and not node.decorator_list
+        ):
             yield from self._of_function(node)
         elif isinstance(node, ast.ClassDef):
             yield from self._of_class(node)
         elif isinstance(node, _Assigned) and isinstance(node.value, ast.Call):
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            path, called = f"{self.module}:{ast.unparse(target)}", self._means(node.value)
+            path, called = (
+                f"{self.module}:{ast.unparse(target)}",
+                self._means(node.value),
+            )
             if framework := self._framework(node.value):
                 yield self._at(node, "app", path, framework)
             elif base := _BASE.fullmatch(called):
                 yield self._at(
-                    node, "tables", path + ".metadata" * (base[1] == "registry"), base[1]
+                    node,
+                    "tables",
+                    path + ".metadata" * (base[1] == "registry"),
+                    base[1],
                 )
             else:
                 yield self._at(node, "call", path, called.rpartition(".")[2])
 
     def _of_function(self, node: _Function) -> Iterator[Found]:
         made = [one.value for one in ast.walk(node) if isinstance(one, ast.Return)]
-        made = [self.assigned.get(one.id) if isinstance(one, ast.Name) else one for one in made]
+        made = [
+            self.assigned.get(one.id) if isinstance(one, ast.Name) else one
+            for one in made
+        ]
         made = [one for one in made if isinstance(one, ast.Call)]
-        if framework := next(filter(None, map(self._framework, [node.returns, *made])), ""):
+        if framework := next(
+            filter(None, map(self._framework, [node.returns, *made])), ""
+        ):
             given = node.args
-            needed = len(given.args) - len(given.defaults) + given.kw_defaults.count(None)
+            needed = (
+                len(given.args) - len(given.defaults) + given.kw_defaults.count(None)
+            )
             is_async = isinstance(node, ast.AsyncFunctionDef)
             why = "needs arguments" if needed else "is async" if is_async else framework
             kind = "unfit" if needed or is_async else "factory"
@@ -260,25 +318,42 @@ class _Reader:
     def _of_class(self, node: ast.ClassDef) -> Iterator[Found]:
         bases = [self._means(base) for base in node.bases]
         if any(map(_BASE.fullmatch, bases)):
-            yield self._at(node, "tables", f"{self.module}:{node.name}", "DeclarativeBase")
-        if any(word.arg == "table" for word in node.keywords) and "SQLModel" in self._names:
+            yield self._at(
+                node, "tables", f"{self.module}:{node.name}", "DeclarativeBase"
+            )
+        if (
+            any(word.arg == "table" for word in node.keywords)
+            and "SQLModel" in self._names
+        ):
             yield self._at(node, "tables", f"{self.module}:SQLModel", "SQLModel")
-        if any(base.endswith("Settings") for base in bases):  # pydantic's: read by their names
+        if any(
+            base.endswith("Settings") for base in bases
+        ):  # pydantic's: read by their names
             text = ast.unparse(node)
             prefix = re.search(r"env_prefix\W+(\w+)", text)
             for name in re.findall(rf"^    ({_HOLDS_URL}):", text, re.MULTILINE):
-                yield self._at(node, "variable", f"{prefix[1] if prefix else ''}{name}".upper())
+                yield self._at(
+                    node, "variable", f"{prefix[1] if prefix else ''}{name}".upper()
+                )
 
     def _tables_of_tests(self) -> Iterator[Found]:
         parts = (part for node in _top(self._body) for part in self._of_statement(node))
-        return (replace(part, kind="test_tables") for part in parts if part.kind == "tables")
+        return (
+            replace(part, kind="test_tables") for part in parts if part.kind == "tables"
+        )
 
     def _of_tests(self) -> Iterator[Found]:
         for node in self._nodes:
             if isinstance(node, _Function):
-                marks = [self._means(each).rpartition(".")[2] for each in node.decorator_list]
-                named = re.findall(r"name='(\w+)'", " ".join(map(ast.unparse, node.decorator_list)))
-                if "fixture" in marks and _OF_DATABASE.search(name := [*named, node.name][0]):
+                marks = [
+                    self._means(each).rpartition(".")[2] for each in node.decorator_list
+                ]
+                named = re.findall(
+                    r"name='(\w+)'", " ".join(map(ast.unparse, node.decorator_list))
+                )
+                if "fixture" in marks and _OF_DATABASE.search(
+                    name := [*named, node.name][0]
+                ):
                     yield self._at(node, "fixture", name)
                 asked = {one.arg for one in node.args.args} & set(FIXTURES)
                 if node.name.startswith("test") and asked:
@@ -294,12 +369,16 @@ def _top(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     """The statements that an import of the module comes by."""
     for statement in body:
         yield statement
-        is_script = isinstance(statement, ast.If) and "__main__" in ast.unparse(statement.test)
+        is_script = isinstance(statement, ast.If) and "__main__" in ast.unparse(
+            statement.test
+        )
         if isinstance(statement, ast.If | ast.Try | ast.With) and not is_script:
             yield from _top([*statement.body, *getattr(statement, "orelse", ())])
 
 
-def _urls(node: ast.expr, assigned: dict[str, ast.expr], depth: int = 3) -> Iterator[str]:
+def _urls(
+    node: ast.expr, assigned: dict[str, ast.expr], depth: int = 3
+) -> Iterator[str]:
     """What looks like a URL in an expression, or in what its names were given."""
     for one in ast.walk(node):
         if isinstance(one, ast.Constant) and isinstance(one.value, str):
@@ -318,14 +397,20 @@ def _root(folder: Path, file: Path, nodes: list[ast.AST]) -> Path:
     if root != file.parent:
         return root
     # No package: does it import what lies beside it, or from above?
-    names = [one.name for node in nodes if isinstance(node, ast.Import) for one in node.names]
+    names = [
+        one.name for node in nodes if isinstance(node, ast.Import) for one in node.names
+    ]
     names += [
-        node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level
+        node.module or ""
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and not node.level
     ]
     tops = {name.split(".")[0] for name in names} - {""}
     above = [root, *(one for one in root.parents if one.is_relative_to(folder))]
     likely = [
-        at for at in above if any((at / n).is_dir() or (at / f"{n}.py").is_file() for n in tops)
+        at
+        for at in above
+        if any((at / n).is_dir() or (at / f"{n}.py").is_file() for n in tops)
     ]
     src = folder / "src"
     return next(iter(likely), src if file.is_relative_to(src) else folder)

@@ -23,9 +23,13 @@ def pytest_addoption(parser: Any, pluginmanager: Any) -> None:
     if _is_off(pluginmanager):
         for option in OPTIONS:
             parser.addini(option.ini, "", type="linelist" if option.many else "string")
-            parser.addoption(*filter(None, (option.flag, option.short)), dest=option.ini)
+            parser.addoption(
+                *filter(None, (option.flag, option.short)), dest=option.ini
+            )
         for flag in FLAGS:
-            parser.addoption(flag.flag, dest=flag.name, nargs=1 if flag.metavar else "?")
+            parser.addoption(
+                flag.flag, dest=flag.name, nargs=1 if flag.metavar else "?"
+            )
 
 
 def pytest_addhooks(pluginmanager: Any) -> None:
@@ -53,7 +57,10 @@ def pytest_runtest_logreport(report: Any) -> None:
     """The worst of a test's three phases counts."""
     told, before = str(report.longrepr or ""), _outcomes.get(report.nodeid)
     if report.failed:
-        _outcomes[report.nodeid] = ("failed" if report.when == "call" else "error", told)
+        _outcomes[report.nodeid] = (
+            "failed" if report.when == "call" else "error",
+            told,
+        )
     elif before is None or (report.when == "call" and before[0] == "passed"):
         _outcomes[report.nodeid] = (report.outcome, "")
 
@@ -68,4 +75,6 @@ def pytest_sessionfinish(session: Any) -> None:
 
         databases = RUNS[session.config].databases
         meant = [*databases.asked()[0], *databases.files.of_app]
-        file.with_name(f"{MEANT}{os.getpid()}").write_text("\n".join(meant), encoding="utf-8")
+        file.with_name(f"{MEANT}{os.getpid()}").write_text(
+            "\n".join(meant), encoding="utf-8"
+        )

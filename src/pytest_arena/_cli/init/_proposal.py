@@ -34,8 +34,12 @@ class Proposal:
     app: str  # "" for a library, which has tables and no app
     facts: Facts = field(default_factory=dict)
     schema: str = ""
-    redirects: bool = False  # whether a driver's connections need `arena_drivers = redirect`
-    answers: list[list[Any]] = field(default_factory=list)  # path, status, asks the database, why
+    redirects: bool = (
+        False  # whether a driver's connections need `arena_drivers = redirect`
+    )
+    answers: list[list[Any]] = field(
+        default_factory=list
+    )  # path, status, asks the database, why
     unsure: list[str] = field(default_factory=list)
 
     def doubt(self, head: str, told: list[str]) -> None:
@@ -96,7 +100,9 @@ def schemas(plan: Proposal) -> Iterator[str]:
         if len(pairs) == len(databases):
             yield "\n".join(f"{name} = {pairs[name]}" for name in databases)
         forms = [f"{name} = module:Base" for name in databases]
-        plan.doubt("which database has which tables; arena_schema has a line for each:", forms)
+        plan.doubt(
+            "which database has which tables; arena_schema has a line for each:", forms
+        )
     else:
         if plan.project.migrations and find_spec("alembic"):
             yield _relative(plan.project.migrations[0], plan)
@@ -153,10 +159,15 @@ def proposed(plan: Proposal) -> list[FileChange]:
     values = {name: value for name, value in _values(plan) if name not in plan.settings}
     edits = [with_values(plan.ini, values)] if values else []
     if plan.answers and plan.project.first_test is None:
-        free = [plan.tests / name for name in _TEST_FILES if not (plan.tests / name).exists()]
+        free = [
+            plan.tests / name
+            for name in _TEST_FILES
+            if not (plan.tests / name).exists()
+        ]
         path, status, *_ = min(plan.answers, key=_rank)
         edits += [
-            FileChange(file, None, _first_test(plan, path, status).encode()) for file in free[:1]
+            FileChange(file, None, _first_test(plan, path, status).encode())
+            for file in free[:1]
         ]
     return edits
 
@@ -165,7 +176,9 @@ def _values(plan: Proposal) -> Iterator[tuple[str, str | list[str]]]:
     if not plan.facts.get("installed") and plan.root not in plan.folders("pythonpath"):
         yield "pythonpath", [_relative(plan.root, plan)]
         if "pythonpath" in plan.settings:
-            plan.unsure.append(f"pythonpath is set, and lacks {_relative(plan.root, plan)}: add it")
+            plan.unsure.append(
+                f"pythonpath is set, and lacks {_relative(plan.root, plan)}: add it"
+            )
     if plan.app:
         yield "arena_app", plan.app
     if plan.schema:
@@ -197,7 +210,11 @@ def _first_test(plan: Proposal, path: str, status: int) -> str:
         mode = f"{plan.settings.get('asyncio_mode')} {plan.settings.get('addopts')}"
         mark = mark or ("auto" if "auto" in mode else "asyncio")
     is_async = is_async and bool(mark)
-    head = f"import pytest\n\n\n@pytest.mark.{mark}\n" if is_async and mark != "auto" else "\n"
+    head = (
+        f"import pytest\n\n\n@pytest.mark.{mark}\n"
+        if is_async and mark != "auto"
+        else "\n"
+    )
     fixture = client = "client" if is_async else "test_client"
     if plan.project.has_fixture(fixture):  # it would be theirs
         fixture, client = "arena", f"arena.{fixture}()"

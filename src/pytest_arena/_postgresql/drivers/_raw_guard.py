@@ -52,7 +52,9 @@ class _Guard:
         # Pools of psycopg_pool, with the serial of the level in which each was opened last.
         self._pools: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
-    def admit(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> Admitted | None:
+    def admit(
+        self, dialect: str, args: list[Any], kwargs: dict[str, Any]
+    ) -> Admitted | None:
         """Refuse a connection, or lead it, or let it be; return why, None where nobody looks.
 
         Raises:
@@ -77,13 +79,20 @@ class _Guard:
         return self._admit_outside(now, asked, meant, args, kwargs)
 
     def _admit_outside(
-        self, now: Core, asked: Asked, meant: ServerTarget, args: list[Any], kwargs: dict[str, Any]
+        self,
+        now: Core,
+        asked: Asked,
+        meant: ServerTarget,
+        args: list[Any],
+        kwargs: dict[str, Any],
     ) -> Admitted:
         if all(now.files.is_allowed(name) for name in meant.names):
             return Admitted()
         driver = asked.dialect.driver
         if now.config.drivers == "refuse":
-            raise now.ledger.refused(_raw_connection(meant, driver, of_app=now.means(asked)))
+            raise now.ledger.refused(
+                _raw_connection(meant, driver, of_app=now.means(asked))
+            )
         aim = now.aim(asked)
         if aim is None or aim.address is None:
             return Admitted()
@@ -103,7 +112,9 @@ class _Guard:
             text = sys.modules["psycopg.conninfo"].make_conninfo(*given, **named)
         return why, text
 
-    def refuse_outside(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> None:
+    def refuse_outside(
+        self, dialect: str, args: list[Any], kwargs: dict[str, Any]
+    ) -> None:
         """Refuse what would be refused when it connects."""
         if (now := self._core()) is not None and now.config.drivers == "refuse":
             self.admit(dialect, args, kwargs)
@@ -175,7 +186,9 @@ class _SpawnedGuard(_Guard):
             raise _spawned_elsewhere(meant)
 
     def _is_allowed(self, meant: ServerTarget) -> bool:
-        return all(any(fnmatch(name, each) for each in self._allowed) for name in meant.names)
+        return all(
+            any(fnmatch(name, each) for each in self._allowed) for name in meant.names
+        )
 
 
 def _elsewhere(address: Address, connection: Any) -> ServerTarget | None:
@@ -195,7 +208,9 @@ def _asked(dialect: str, meant: ServerTarget) -> Asked:
 
 def _aim_at(core: Core, asked: Asked) -> Aim | None:
     """Return what aims at this very database, known by its name; None if it is not ours."""
-    product: Any = core.find_product("postgresql")  # its own type would lead round in a circle
+    product: Any = core.find_product(
+        "postgresql"
+    )  # its own type would lead round in a circle
     database: Database | None = product.live_at(asked) if product else None
     return database.aim if database else None
 
@@ -245,7 +260,9 @@ def _guard_asyncpg(guard: _Guard, module: ModuleType) -> None:
 
 def _guard_psycopg(guard: _Guard, module: ModuleType) -> None:
     _guard_inner_psycopg(guard, module.Connection)
-    replace_function(module.Connection, "connect", partial(_outer, guard, "psycopg", own=1))
+    replace_function(
+        module.Connection, "connect", partial(_outer, guard, "psycopg", own=1)
+    )
     _renew("psycopg", "connect", module.Connection.connect)
 
 
@@ -258,7 +275,9 @@ def _guard_inner_psycopg(guard: _Guard, kind: Any) -> None:
     """Of both classes; for the outer one that somebody had before the guard was there."""
 
     def make(original: Any) -> Any:
-        def _connect_gen(cls: Any, conninfo: str = "", *args: Any, **kwargs: Any) -> Any:
+        def _connect_gen(
+            cls: Any, conninfo: str = "", *args: Any, **kwargs: Any
+        ) -> Any:
             dialect = "psycopg_async" if hasattr(cls, "__aenter__") else "psycopg"
             why, text = guard.admit_inner(dialect, conninfo)
             connection = yield from original(cls, text, *args, **kwargs)
@@ -308,7 +327,10 @@ def _renew(package: str, name: str, function: Any) -> None:
 
 def _guard_pools(guard: _Guard, module: ModuleType) -> None:
     """Refuse where a pool is opened: its own threads and tasks would try for minutes."""
-    for name, dialect in (("ConnectionPool", "psycopg"), ("AsyncConnectionPool", "psycopg_async")):
+    for name, dialect in (
+        ("ConnectionPool", "psycopg"),
+        ("AsyncConnectionPool", "psycopg_async"),
+    ):
         owner = vars(module).get(name)
         if owner is not None and owner.__module__ in {module.__name__, "psycopg_pool"}:
             # open() and `open=True` have nothing else in common.
@@ -344,12 +366,18 @@ def watch_drivers(core: FindCore) -> None:
     """Watch asyncpg, psycopg and psycopg2 until the process ends. Imports none of them."""
     guard = _Guard(core)
     for module, change in _CONNECTING.items():
-        when_imported(module, partial(_change, core, partial(change, guard), _UNWATCHED))
+        when_imported(
+            module, partial(_change, core, partial(change, guard), _UNWATCHED)
+        )
     for module, change_statements in SEAMS.items():
-        when_imported(module, partial(_change, core, partial(change_statements, core), _UNREAD))
+        when_imported(
+            module, partial(_change, core, partial(change_statements, core), _UNREAD)
+        )
 
 
-def watch_spawned(addresses: Mapping[tuple[str, str], Address], allowed: Sequence[str]) -> None:
+def watch_spawned(
+    addresses: Mapping[tuple[str, str], Address], allowed: Sequence[str]
+) -> None:
     """Watch the drivers in a process that multiprocessing has spawned."""
     guard = _SpawnedGuard(addresses, allowed)
     for module, change in _CONNECTING.items():
@@ -357,7 +385,10 @@ def watch_spawned(addresses: Mapping[tuple[str, str], Address], allowed: Sequenc
 
 
 def _change(
-    core: FindCore, change: Callable[[ModuleType], None], without: str, module: ModuleType
+    core: FindCore,
+    change: Callable[[ModuleType], None],
+    without: str,
+    module: ModuleType,
 ) -> None:
     """Put the guard into a driver's module; note where its version has other functions."""
     try:
@@ -365,7 +396,9 @@ def _change(
     except (AttributeError, KeyError) as error:
         if (now := core()) is not None:
             lacking = str(error).strip("'")
-            now.ledger.note(without.format(module.__name__) + f": this version has no {lacking}")
+            now.ledger.note(
+                without.format(module.__name__) + f": this version has no {lacking}"
+            )
 
 
 _UNWATCHED = "connections that {} opens without an engine are not watched"
@@ -432,7 +465,13 @@ def _made_elsewhere(target: ServerTarget) -> UnknownDatabaseError:
 
 
 def _allowing(target: ServerTarget) -> str:
-    if any(NOWHERE in name for name in target.names):  # the environment's, before it was replaced
+    if any(
+        NOWHERE in name for name in target.names
+    ):  # the environment's, before it was replaced
         return ""
-    hosts_alike = target.names[0] if len(target.names) == 1 else f"postgresql://*/{target.database}"
+    hosts_alike = (
+        target.names[0]
+        if len(target.names) == 1
+        else f"postgresql://*/{target.database}"
+    )
     return f"; or, if tests may reach it:\narena_allow = {hosts_alike}"

@@ -115,7 +115,9 @@ def raw_connections() -> list[tuple[int, Admitted]]:
 
 
 def _is_closed(connection: Any) -> bool:
-    ask = getattr(connection, "is_closed", None)  # asyncpg's; the others have an attribute
+    ask = getattr(
+        connection, "is_closed", None
+    )  # asyncpg's; the others have an attribute
     return bool(ask() if ask else connection.closed)
 
 
@@ -132,9 +134,33 @@ def pid_of(connection: Any) -> int:
 
 # Asked first, since each statement of an app's is: most hold none of these words.
 _WORDS = (
-    *("alter", "drop", "grant", "revoke", "comment", "database", "tablespace", "program"),
-    *("dblink", "foreign", "server", "mapping", "subscription", "pg_terminate", "pg_reload"),
-    *("pg_rotate", "pg_promote", "replication_slot", "pg_auth", "pg_db_role", "reassign"),
+    *(
+        "alter",
+        "drop",
+        "grant",
+        "revoke",
+        "comment",
+        "database",
+        "tablespace",
+        "program",
+    ),
+    *(
+        "dblink",
+        "foreign",
+        "server",
+        "mapping",
+        "subscription",
+        "pg_terminate",
+        "pg_reload",
+    ),
+    *(
+        "pg_rotate",
+        "pg_promote",
+        "replication_slot",
+        "pg_auth",
+        "pg_db_role",
+        "reassign",
+    ),
 )
 _BEYOND = re.compile(
     r"""(?ix) \b(?:
@@ -237,7 +263,12 @@ _remembered_roles = lru_cache(maxsize=1024)(_staying)
 def _note_staying(core: Core, key: Key | None, statement: str) -> None:
     """Note a role that a test or a fixture makes or grants. A template's builder may do so."""
     does = stays_on_server(statement)
-    if does and key is not None and core.serial() > 0 and core.database_at(key) is not None:
+    if (
+        does
+        and key is not None
+        and core.serial() > 0
+        and core.database_at(key) is not None
+    ):
         core.ledger.note(
             f"{{test}} sends {does}, which stays on the server for later tests and runs: "
             f"{who_connects()}. "
@@ -274,7 +305,9 @@ def statement_to_send(core: Core, key: Key | None, statement: str) -> str:
     if not name or not core.sets_up(key, name):
         raise core.ledger.refused(refused_beyond(beyond))
     if not any(note.endswith(_ANSWERED) for note in core.ledger.notes):
-        core.ledger.note(f"a fixture makes or drops a test database: {who_connects()}. {_ANSWERED}")
+        core.ledger.note(
+            f"a fixture makes or drops a test database: {who_connects()}. {_ANSWERED}"
+        )
     return replacement(statement)
 
 
@@ -286,7 +319,9 @@ def _to_send(core: FindCore, connection: Any, statement: str | bytes) -> str | b
     Raises:
         ProductionDatabaseError: it reaches beyond the database that it is run in.
     """
-    text = statement if isinstance(statement, str) else statement.decode(errors="replace")
+    text = (
+        statement if isinstance(statement, str) else statement.decode(errors="replace")
+    )
     _note_kept(core, connection, text)
     is_beyond = bool(reaches_beyond(text))
     if not is_beyond and not may_make_tables(text):
@@ -336,18 +371,24 @@ def replace_function(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
     Raises:
         KeyError: this version of the driver has no such function.
     """
-    owner = next((kind for kind in getattr(owner, "__mro__", ()) if name in vars(kind)), owner)
+    owner = next(
+        (kind for kind in getattr(owner, "__mro__", ()) if name in vars(kind)), owner
+    )
     original = vars(owner)[name]
     function = getattr(original, "__func__", original)
     if not hasattr(function, "arena_guards"):
         guarded: Any = wraps(function)(make(function))
         guarded.arena_guards = True
-        setattr(owner, name, classmethod(guarded) if function is not original else guarded)
+        setattr(
+            owner, name, classmethod(guarded) if function is not original else guarded
+        )
 
 
 def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
     def make(original: Any) -> Any:
-        async def ask_first(connection: Any, query: str, *args: Any, **kwargs: Any) -> Any:
+        async def ask_first(
+            connection: Any, query: str, *args: Any, **kwargs: Any
+        ) -> Any:
             sent = _to_send(core, connection, query)
             return await original(connection, sent, *args, **kwargs)
 
@@ -379,7 +420,9 @@ def guard_cursors(core: FindCore, extensions: Any, connection: Any) -> None:
     """
     kind = connection.cursor_factory or extensions.cursor
     has_own_way = type(connection).cursor is not extensions.connection.cursor
-    if isinstance(kind, type) and not (has_own_way and connection.cursor_factory is None):
+    if isinstance(kind, type) and not (
+        has_own_way and connection.cursor_factory is None
+    ):
         connection.cursor_factory = _asking_cursor(core, kind)
 
 
@@ -412,7 +455,9 @@ def _asking_cursor(core: FindCore, kind: Any) -> Any:
         return ask_first
 
     methods = {name: make(name, parameter) for name, parameter in _PSYCOPG2.items()}
-    asking: Any = type(kind.__name__, (kind,), {**methods, "__qualname__": kind.__qualname__})
+    asking: Any = type(
+        kind.__name__, (kind,), {**methods, "__qualname__": kind.__qualname__}
+    )
     return asking
 
 

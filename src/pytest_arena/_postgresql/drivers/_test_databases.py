@@ -20,7 +20,9 @@ _MAKES = re.compile(
 )
 _SENT_IN_PLACE = f"{_NO_DATABASE} -- sent by pytest-arena in place of "
 _COPIES = re.compile(r'(?i)\bTEMPLATE\b\s*=?\s*"?(?!template[01]\b)\w')
-_ENDS_SESSIONS = re.compile(r"(?is)\bpg_terminate_backend\b.*\bdatname\s*=\s*'(?P<name>[^']+)'")
+_ENDS_SESSIONS = re.compile(
+    r"(?is)\bpg_terminate_backend\b.*\bdatname\s*=\s*'(?P<name>[^']+)'"
+)
 
 
 def made_or_dropped(statement: str) -> str:
@@ -56,4 +58,7 @@ def replacement(statement: str) -> str:
 
 def is_replacement(statement: str) -> bool:
     """Return whether pytest-arena has put this statement in the place of another one."""
-    return statement.removeprefix(_SENT_IN_PLACE) in {"CREATE DATABASE", "DROP DATABASE"}
+    return statement.removeprefix(_SENT_IN_PLACE) in {
+        "CREATE DATABASE",
+        "DROP DATABASE",
+    }

@@ -40,7 +40,9 @@ def isolate(
     """
 
     def made(isolation: str) -> ServerIsolation:
-        return ServerIsolation(own, template, isolation, given=given, uses=uses, tell=tell)
+        return ServerIsolation(
+            own, template, isolation, given=given, uses=uses, tell=tell
+        )
 
     if asked_for == "clone":
         return made("clone")

@@ -11,7 +11,11 @@ from pytest_arena._postgresql import _clone_sql as sql
 from pytest_arena._postgresql._content import content
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql._session_functions import session_functions
-from pytest_arena._postgresql.isolation._live import NEVER, JournaledDatabase, ServerLevel
+from pytest_arena._postgresql.isolation._live import (
+    NEVER,
+    JournaledDatabase,
+    ServerLevel,
+)
 from pytest_arena._postgresql.isolation._plain import PlainDatabase
 from pytest_arena._postgresql.isolation._snapshots import RowsLost, Snapshot
 from pytest_arena._postgresql.journal._server import Look
@@ -127,7 +131,9 @@ class ServerIsolation:
         else:
             if live.may_have_changed and live.needs_snapshot(self._stack):
                 with self._alone():
-                    self.generation += 1  # whoever was connected is not any more, even if it fails
+                    self.generation += (
+                        1  # whoever was connected is not any more, even if it fails
+                    )
                     live.fork(self.depth)
                     self._snapshots.append(live.snapshot)
                     level.is_written = False
@@ -139,7 +145,9 @@ class ServerIsolation:
     def step_unused(self, *, up: bool) -> bool:
         """Enter a level, or leave it, if nobody can have used it since one was."""
         level = self._stack[-1]
-        is_plain = not self._asked_for if up else not (level.is_elsewhere or level.is_written)
+        is_plain = (
+            not self._asked_for if up else not (level.is_elsewhere or level.is_written)
+        )
         if not (is_plain and level.stands and level.live.is_still):
             return False
         if up:
@@ -190,7 +198,9 @@ class ServerIsolation:
         levels = self._stack if level is top else [*self._stack, level]
         number, archive = len(levels) - 1, live.archive(levels)
         if not isinstance(archive, RowsLost):
-            level.archive = archive  # should this be broken off: what is live may be gone by then
+            level.archive = (
+                archive  # should this be broken off: what is live may be gone by then
+            )
         with self._alone():
             try:
                 live.put(level.snapshot, level.base, number, archive)
@@ -210,7 +220,9 @@ class ServerIsolation:
             self.forget()
             return
         live.close_moments(are_over=True)
-        with suppress(ControlFailure, ArenaError):  # what is not ended goes with its database
+        with suppress(
+            ControlFailure, ArenaError
+        ):  # what is not ended goes with its database
             self._own.control.rows(sql.end_backends(live.name))
         self.generation += 1
         is_left = level.stands and live.leave_ended(self.depth)
@@ -243,7 +255,9 @@ class ServerIsolation:
         archive = live.archive(self._stack)
         key = live.isolation, content
         if key not in self._templates:
-            self._templates[key] = Snapshot(self._own, live.template(self._given(content)))
+            self._templates[key] = Snapshot(
+                self._own, live.template(self._given(content))
+            )
         with self._alone():
             live.put(self._templates[key], self.depth, self.depth, [])
             self.generation += 1
@@ -261,10 +275,16 @@ class ServerIsolation:
         spare, self._spare = self._spare, None
         if spare is not None:
             level, uses = spare
-            is_same = level.live.isolation == isolation and uses == self._uses() and level.stands
+            is_same = (
+                level.live.isolation == isolation
+                and uses == self._uses()
+                and level.stands
+            )
             is_as_below = False
             self._stack.append(level)  # whoever is broken off here leaves it by force
-            with suppress(Held, ArenaError):  # somebody goes on in it, to whom it may be left
+            with suppress(
+                Held, ArenaError
+            ):  # somebody goes on in it, to whom it may be left
                 if is_same and level.live.leave(self.depth).marks:
                     self._bring_back(level)
                 is_as_below = is_same
@@ -272,7 +292,9 @@ class ServerIsolation:
             if is_as_below:
                 return ServerLevel(level.live, is_elsewhere=True)
             level.live.give_up()
-        self.generation += 1  # whoever was connected is not any more, even if this fails
+        self.generation += (
+            1  # whoever was connected is not any more, even if this fails
+        )
         source = self.live.copied()
         live = KINDS[isolation](self._own, self._uses, self._tell)
         try:
@@ -294,7 +316,9 @@ class ServerIsolation:
         levels = [*self._stack, *([spare] if spare else [])]
         levels += [level.owed for level in self._stack if level.owed]
         used = {
-            one for level in levels for one in (level.snapshot, level.start, level.live.snapshot)
+            one
+            for level in levels
+            for one in (level.snapshot, level.start, level.live.snapshot)
         }
         for snapshot in [one for one in self._snapshots if one not in used]:
             self._snapshots.remove(snapshot)

@@ -13,7 +13,12 @@ from pytest_arena._postgresql._control import ControlFailure, ServerLine, open_c
 from pytest_arena._postgresql.isolation._snapshots import Archive, RowsLost, Snapshot
 from pytest_arena._postgresql.journal._capture import install, uninstall
 from pytest_arena._postgresql.journal._journal_templates import check_fit, journaled
-from pytest_arena._postgresql.journal._server import Look, Restoration, ServerJournal, ServerMoment
+from pytest_arena._postgresql.journal._server import (
+    Look,
+    Restoration,
+    ServerJournal,
+    ServerMoment,
+)
 from pytest_arena._product import Held, held_by
 from pytest_arena.errors import ArenaError
 
@@ -52,17 +57,27 @@ class LiveDatabase:
 
     isolation: ClassVar[str]  # as the configuration and markers name it
 
-    def __init__(self, own: ServerRegistry, uses: Uses, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, own: ServerRegistry, uses: Uses, tell: Callable[[str], None]
+    ) -> None:
         self.own, self.uses, self.tell = own, uses, tell
         self.name = ""
         self.snapshot = Snapshot(own, None)
         self.base = 0  # levels below this one are in the snapshot
-        self.seen = NEVER  # how many uses there were when nothing had changed in the top level
-        self.is_altered = False  # the journal was made anew, and there is no snapshot of it yet
-        self.kept_as: tuple[str, str] | None = None  # a name and a title, for when it is given up
+        self.seen = (
+            NEVER  # how many uses there were when nothing had changed in the top level
+        )
+        self.is_altered = (
+            False  # the journal was made anew, and there is no snapshot of it yet
+        )
+        self.kept_as: tuple[str, str] | None = (
+            None  # a name and a title, for when it is given up
+        )
         self.is_lost = False
         self.is_to_be_asked = False  # for moments: tables may be made in this level
-        self.is_spoiled = False  # by us: whatever the level is asked, a copy takes its place
+        self.is_spoiled = (
+            False  # by us: whatever the level is asked, a copy takes its place
+        )
         # To read all that is there: warm, it takes a third.
         self.reader = ServerLine(lambda: open_control(self.address), self._lost)
 
@@ -92,7 +107,9 @@ class LiveDatabase:
 
     def clients_inside(self) -> set[int]:
         """Return the backends of clients inside a transaction, whether or not they wrote."""
-        return {int(pid) for (pid,) in self.own.control.rows(sql.clients_inside(self.name))}
+        return {
+            int(pid) for (pid,) in self.own.control.rows(sql.clients_inside(self.name))
+        }
 
     def policed(self, question: str, *, is_off: bool) -> tuple[str, ...]:
         """Return the tables that a question finds.
@@ -104,13 +121,19 @@ class LiveDatabase:
             tables = tuple(name for (name,) in rows)
             if tables and is_off:
                 self.is_spoiled = True  # first: nothing of it stays, whatever comes
-                self.reader.do(lambda control: control.run(sql.without_policies(tables)))
+                self.reader.do(
+                    lambda control: control.run(sql.without_policies(tables))
+                )
         return tables
 
     # From one database to the next
 
     def put(
-        self, snapshot: Snapshot, base: int = 0, number: int = 0, archive: Archive = _NOTHING
+        self,
+        snapshot: Snapshot,
+        base: int = 0,
+        number: int = 0,
+        archive: Archive = _NOTHING,
     ) -> None:
         """Go to the next copy, as level ``number`` began with what was archived; drop this one.
 
@@ -220,16 +243,26 @@ class ServerLevel(Generic[LiveT]):
     """
 
     live: LiveT
-    is_elsewhere: bool = False  # in a copy of what is live in the level below, of another kind
+    is_elsewhere: bool = (
+        False  # in a copy of what is live in the level below, of another kind
+    )
     snapshot: Snapshot = field(init=False)
     base: int = field(init=False)
-    start: Snapshot = field(init=False)  # another one where the level was given other content
-    is_written: bool = False  # its journal may have changes from before a level above it
-    is_wrong: bool = False  # a check has failed: what was taken back is not what it should be
+    start: Snapshot = field(
+        init=False
+    )  # another one where the level was given other content
+    is_written: bool = (
+        False  # its journal may have changes from before a level above it
+    )
+    is_wrong: bool = (
+        False  # a check has failed: what was taken back is not what it should be
+    )
     owed: ServerLevel[LiveT] | None = (
         None  # one that is left, to whose start it has to be brought yet
     )
-    archive: Archive | None = None  # the levels' below, where the live journal has it no more
+    archive: Archive | None = (
+        None  # the levels' below, where the live journal has it no more
+    )
     told: list[TableRows] = field(default_factory=list)  # its changes, likewise
 
     def __post_init__(self) -> None:
@@ -258,11 +291,15 @@ class JournaledDatabase(LiveDatabase):
 
     isolation = "undo"
 
-    def __init__(self, own: ServerRegistry, uses: Uses, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, own: ServerRegistry, uses: Uses, tell: Callable[[str], None]
+    ) -> None:
         super().__init__(own, uses, tell)
         self._line = ServerLine(lambda: ServerJournal(self.address), self._lost)
         self._before_next = getattr(uses, "before_next", lambda _call: False)
-        self._moment: tuple[int, ServerMoment] | None = None  # the last one, and the uses by then
+        self._moment: tuple[int, ServerMoment] | None = (
+            None  # the last one, and the uses by then
+        )
 
     @property
     def is_still(self) -> bool:
@@ -281,8 +318,12 @@ class JournaledDatabase(LiveDatabase):
         """Connect before anybody else: the journal remembers by that where sequences begin."""
         with ExitStack() as stack, self.own.saying("a copy cannot be connected to"):
             stack.callback(self.own.drop_later, name)
-            journal = stack.enter_context(closing(ServerJournal(self.own.address_of(name))))
-            if journal.look().marks:  # the server has crashed, and with it the snapshot's own
+            journal = stack.enter_context(
+                closing(ServerJournal(self.own.address_of(name)))
+            )
+            if (
+                journal.look().marks
+            ):  # the server has crashed, and with it the snapshot's own
                 journal.install()
             try:
                 if rows:
@@ -292,7 +333,9 @@ class JournaledDatabase(LiveDatabase):
             stack.pop_all()
         return journal
 
-    def go_to(self, name: str, snapshot: Snapshot, opened: ServerJournal, known: int) -> None:
+    def go_to(
+        self, name: str, snapshot: Snapshot, opened: ServerJournal, known: int
+    ) -> None:
         """Use the journal that was opened there."""
         self.release()
         self.name, self.snapshot, self.seen = name, snapshot, known
@@ -306,12 +349,16 @@ class JournaledDatabase(LiveDatabase):
 
     def keep(self, name: str, title: str, *, called: str = "") -> str:
         """Keep a copy, or itself, without its journal. Returns its name."""
-        self.own.control.rows(sql.end_backends(name))  # they have locks on what is to go
+        self.own.control.rows(
+            sql.end_backends(name)
+        )  # they have locks on what is to go
         with suppress(ControlFailure):  # it is as good to look at where that cannot be
             uninstall(self.own.address_of(name))
         return super().keep(name, title, called=called)
 
-    def _asked(self, question: Callable[..., _Answer], *args: Any, **options: Any) -> _Answer:
+    def _asked(
+        self, question: Callable[..., _Answer], *args: Any, **options: Any
+    ) -> _Answer:
         with self.own.saying(_UNANSWERED):
             return self._line.do(question, *args, **options)
 
@@ -335,11 +382,17 @@ class JournaledDatabase(LiveDatabase):
                 database would be of no use; or the schema cannot be journaled.
         """
         seen = self.uses()
-        if not self.is_altered and self._is_beyond_the_journal(levels[-1], len(levels) - 1):
+        if not self.is_altered and self._is_beyond_the_journal(
+            levels[-1], len(levels) - 1
+        ):
             told = [level.told for level in levels]
             for number in [at for at, level in enumerate(levels) if level.live is self]:
-                with suppress(ArenaError):  # a story has less to tell, and nothing is wrong
-                    told[number] = self.rows_changed(levels, number, (None, None), _ROWS_KEPT)
+                with suppress(
+                    ArenaError
+                ):  # a story has less to tell, and nothing is wrong
+                    told[number] = self.rows_changed(
+                        levels, number, (None, None), _ROWS_KEPT
+                    )
             archive = self.archive(levels)
             check_fit(self._asked(ServerJournal.install))
             self.is_altered = True
@@ -354,7 +407,9 @@ class JournaledDatabase(LiveDatabase):
             has_marks = bool(self._line.do(ServerJournal.enter, number + 1))
         except ControlFailure as error:
             if error.sqlstate == _LOCKED or error.is_elsewhere:
-                raise self.own.failed("the change journal cannot go on", error) from error
+                raise self.own.failed(
+                    "the change journal cannot go on", error
+                ) from error
             has_marks = True
         if has_marks:
             level.is_written = True
@@ -397,7 +452,9 @@ class JournaledDatabase(LiveDatabase):
     def _left_after(self, error: ControlFailure, number: int) -> Restoration:
         """Leave a level all the same; a mark for what keeps the journal from it, but for locks."""
         if error.is_lost:
-            raise self.own.failed("the live database cannot be reached", error) from error
+            raise self.own.failed(
+                "the live database cannot be reached", error
+            ) from error
         if error.sqlstate != _LOCKED:
             self.seen = NEVER
             mark = f"the change journal cannot be read: {error}"
@@ -411,7 +468,9 @@ class JournaledDatabase(LiveDatabase):
             for name in look.prepared:
                 control.run(sql.rollback_prepared(name))
         names = ", ".join(look.prepared)
-        self.tell(f"undo: {{test}} has left prepared transactions, rolled back: {names}")
+        self.tell(
+            f"undo: {{test}} has left prepared transactions, rolled back: {names}"
+        )
         return self.leave(number)
 
     def tell_of(self, marks: tuple[str, ...]) -> None:
@@ -464,7 +523,9 @@ class JournaledDatabase(LiveDatabase):
         if self._moment is not None and self._moment[0] == uses:
             return self._moment[1]
         is_start = uses == self.seen and not (top.is_written or top.told)
-        moment = ServerMoment(None if is_start else partial(self._asked, ServerJournal.moment))
+        moment = ServerMoment(
+            None if is_start else partial(self._asked, ServerJournal.moment)
+        )
         is_quiet = self._before_next(moment.settle)
         # Read after that: whoever is about to use it from here on asks, or comes later than this.
         now = self._by_clock() if is_quiet and not is_start else ""
@@ -487,10 +548,16 @@ class JournaledDatabase(LiveDatabase):
             (last[1].end if are_over else last[1].settle)()
 
     def rows_changed(
-        self, levels: Levels, number: int, moments: tuple[object, object], limit: int | None
+        self,
+        levels: Levels,
+        number: int,
+        moments: tuple[object, object],
+        limit: int | None,
     ) -> list[TableRows]:
         """Return what the journal has of a level, and what was told of it before."""
-        since, until = (one.name if isinstance(one, ServerMoment) else None for one in moments)
+        since, until = (
+            one.name if isinstance(one, ServerMoment) else None for one in moments
+        )
         if until == "":
             return []
         rows = self._asked(
@@ -510,6 +577,10 @@ def _joined(first: Iterable[TableRows], second: Iterable[TableRows]) -> list[Tab
     for rows in (*first, *second):
         gone, come, more = rows.gone, rows.come, rows.more
         if before := found.get((rows.table, rows.columns)):
-            gone, come, more = before.gone + gone, before.come + come, before.more + more
+            gone, come, more = (
+                before.gone + gone,
+                before.come + come,
+                before.more + more,
+            )
         found[rows.table, rows.columns] = replace(rows, gone=gone, come=come, more=more)
     return list(found.values())

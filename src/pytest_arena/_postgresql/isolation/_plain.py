@@ -54,7 +54,9 @@ class _Facts:
     """What the server says of a database at one time, and what was written by then."""
 
     horizon: int  # the transaction id below which all have ended that are not open
-    open: frozenset[tuple[int, int]] = frozenset()  # sessions and their transactions, of this one
+    open: frozenset[tuple[int, int]] = (
+        frozenset()
+    )  # sessions and their transactions, of this one
     held: frozenset[str] = frozenset()  # advisory locks, prepared transactions, slots
     own: int = 0  # how many ids arena itself has used since the mark
     writes: int = 0
@@ -77,7 +79,9 @@ class PlainDatabase(LiveDatabase):
 
     isolation = "clone"
 
-    def __init__(self, own: ServerRegistry, uses: Uses, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, own: ServerRegistry, uses: Uses, tell: Callable[[str], None]
+    ) -> None:
         super().__init__(own, uses, tell)
         self._mark = _Facts(0)
         self._latest: _Facts | None = None  # by which a change was found
@@ -100,7 +104,9 @@ class PlainDatabase(LiveDatabase):
         del opened
         self.release()
         self.name, self.snapshot = name, snapshot
-        self._mark_at(_Facts(known.horizon, writes=known.writes, times=known.times), self.uses())
+        self._mark_at(
+            _Facts(known.horizon, writes=known.writes, times=known.times), self.uses()
+        )
         if not snapshot.knows_sequences:
             snapshot.sequences, snapshot.knows_sequences = self._read_sequences(), True
 
@@ -158,7 +164,9 @@ class PlainDatabase(LiveDatabase):
     def _unexplained(self, facts: _Facts) -> int:
         """How many transaction ids were used since the mark that are neither open nor arena's."""
         used = facts.horizon - self._mark.horizon
-        still_open = sum((xid - self._mark.horizon) % _XIDS < used for _, xid in facts.open)
+        still_open = sum(
+            (xid - self._mark.horizon) % _XIDS < used for _, xid in facts.open
+        )
         return used - still_open - facts.own
 
     def _read_facts(self) -> _Facts:
@@ -186,9 +194,15 @@ class PlainDatabase(LiveDatabase):
         What was open at the mark has an id below it: once it has ended, it may have committed.
         """
         mark, sequences = self._mark, self.snapshot.sequences
-        if facts.times != mark.times or not mark.open <= facts.open or self._unexplained(facts):
+        if (
+            facts.times != mark.times
+            or not mark.open <= facts.open
+            or self._unexplained(facts)
+        ):
             return False
-        return sequences == "" or (sequences is not None and self._read_sequences() == sequences)
+        return sequences == "" or (
+            sequences is not None and self._read_sequences() == sequences
+        )
 
     def _read_sequences(self) -> str | None:
         try:
@@ -206,7 +220,11 @@ class PlainDatabase(LiveDatabase):
             return self.reader.do(read_rows) if exact else None
 
     def rows_changed(
-        self, levels: Levels, number: int, moments: tuple[object, object], limit: int | None
+        self,
+        levels: Levels,
+        number: int,
+        moments: tuple[object, object],
+        limit: int | None,
     ) -> list[TableRows]:
         """Compare what stands with a copy of what the level began with, or with a moment.
 
@@ -221,7 +239,9 @@ class PlainDatabase(LiveDatabase):
             old = before(partial(read_rows, unlike=new))
             return compared(old, new, limit=limit)
 
-    def _reader_of(self, moment: object, snapshot: Snapshot | None, stack: ExitStack) -> _Reader:
+    def _reader_of(
+        self, moment: object, snapshot: Snapshot | None, stack: ExitStack
+    ) -> _Reader:
         """What reads a moment, which was read already, a copy of a snapshot, or what is live."""
         if isinstance(moment, Rows):
             return lambda _: moment

@@ -21,7 +21,9 @@ class Snapshot:
     a test takes longer than a copy. Where somebody had to wait, there are two.
     """
 
-    def __init__(self, own: ServerRegistry, name: str | None, *, is_ours: bool = False) -> None:
+    def __init__(
+        self, own: ServerRegistry, name: str | None, *, is_ours: bool = False
+    ) -> None:
         self._own = own
         self.name, self.is_ours = name, is_ours  # ours: frozen by us, and dropped by us
         # Where a copy's sequences begin: "" where there are none, None where that is hidden.
@@ -45,7 +47,9 @@ class Snapshot:
             future = self._ahead.pop(0)
             if not future.done():
                 self._wanted = _MOST
-            with suppress(ArenaError, CancelledError):  # one made now says why, if it fails as well
+            with suppress(
+                ArenaError, CancelledError
+            ):  # one made now says why, if it fails as well
                 name = "" if future.cancel() else future.result()
         name = name or self.copy()
         while len(self._ahead) < self._wanted:

@@ -119,22 +119,32 @@ def _deletes(schema: str, table: JournalTable) -> Iterator[str]:
         return
     if len(keys) == 1:
         # Three times as quick as a join.
-        which = f"WHERE x.{keys[0]} {_EQUALS} ANY (ARRAY(SELECT u.{keys[0]} FROM {rows}))"
+        which = (
+            f"WHERE x.{keys[0]} {_EQUALS} ANY (ARRAY(SELECT u.{keys[0]} FROM {rows}))"
+        )
     else:
-        which = f"USING {rows} WHERE " + " AND ".join(f"x.{key} {_EQUALS} u.{key}" for key in keys)
+        which = f"USING {rows} WHERE " + " AND ".join(
+            f"x.{key} {_EQUALS} u.{key}" for key in keys
+        )
     yield f"DELETE FROM {_alone(table)} x {which};"
     yield "GET DIAGNOSTICS n = ROW_COUNT;"
 
 
 def _inserts(table: JournalTable) -> str:
-    names = [identifier(column.name) for column in table.columns if not column.generated]
+    names = [
+        identifier(column.name) for column in table.columns if not column.generated
+    ]
     images = "t.come"
     if not table.key:
         images = (
             "ARRAY(SELECT w.r FROM ROWS FROM (pg_catalog.unnest(t.come), pg_catalog.unnest("
             "t.come_times)) w(r, c), pg_catalog.generate_series(1, w.c))"
         )
-    into = f"{table.quoted} ({', '.join(names)}) OVERRIDING SYSTEM VALUE" if names else table.quoted
+    into = (
+        f"{table.quoted} ({', '.join(names)}) OVERRIDING SYSTEM VALUE"
+        if names
+        else table.quoted
+    )
     values = ", ".join(f"u.{name}" for name in names)
     rows = f"pg_catalog.unnest({images}::{table.quoted}[]) u"
     return f"INSERT INTO {into} SELECT {values} FROM {rows}"
@@ -172,7 +182,9 @@ def _wanted(table: JournalTable) -> str:
         if column.is_plain and column.not_null and not column.generated
     ]
     same.append(f"{table.image('c')} = w.image")
-    names = ", ".join(["image", "times", *(f"v{number}" for number in range(len(table.columns)))])
+    names = ", ".join(
+        ["image", "times", *(f"v{number}" for number in range(len(table.columns)))]
+    )
     source = "pg_catalog.unnest($1), pg_catalog.unnest($2)"
     if table.columns:
         source += f", pg_catalog.unnest($1::{table.quoted}[])"

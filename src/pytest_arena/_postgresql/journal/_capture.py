@@ -8,9 +8,19 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from pytest_arena._postgresql._content import LIKE_THE_APP
-from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
+from pytest_arena._postgresql._control import (
+    ControlFailure,
+    identifier,
+    literal,
+    open_control,
+)
 from pytest_arena._postgresql.journal._functions import undo_script
-from pytest_arena._postgresql.journal._state import EXACT_SEQUENCES, content, event_triggers, layout
+from pytest_arena._postgresql.journal._state import (
+    EXACT_SEQUENCES,
+    content,
+    event_triggers,
+    layout,
+)
 from pytest_arena._postgresql.journal._stored_values import unsteady_values
 from pytest_arena._postgresql.journal._tables import (
     APPS_OWN,
@@ -53,7 +63,11 @@ def install(address: Address) -> list[JournalGap]:
 
 def _fitting_schema(control: Control) -> str:
     """Return where the role that is connected may install one."""
-    return HIDDEN_SCHEMA if control.rows("SHOW is_superuser") == [("on",)] else PLAIN_SCHEMA
+    return (
+        HIDDEN_SCHEMA
+        if control.rows("SHOW is_superuser") == [("on",)]
+        else PLAIN_SCHEMA
+    )
 
 
 def _installed(control: Control, schema: str) -> list[JournalGap]:
@@ -65,7 +79,9 @@ def _installed(control: Control, schema: str) -> list[JournalGap]:
             if not any(one.is_fatal for one in found):
                 canon = read_canon(control)
                 control.run(layout(schema))
-                _run_all(control, _triggers(control, schema, tables, canon), at_once=2000)
+                _run_all(
+                    control, _triggers(control, schema, tables, canon), at_once=2000
+                )
                 control.run(event_triggers(schema))
                 _check_that_refreshes_are_noticed(control)
                 _run_all(control, content(schema, tables, canon), at_once=400)
@@ -108,9 +124,13 @@ def capture_new(control: Control, schema: str) -> list[str]:
     Raises:
         Failed: the server is gone.
     """
-    if not control.rows(f"{_BARE} AND p.pronamespace = {literal(schema)}::regnamespace)"):
+    if not control.rows(
+        f"{_BARE} AND p.pronamespace = {literal(schema)}::regnamespace)"
+    ):
         return []
-    with _transaction(control, _WIDELY):  # each of its questions looks through the whole catalog
+    with _transaction(
+        control, _WIDELY
+    ):  # each of its questions looks through the whole catalog
         found = _Found(
             read_tables(control),
             set(control.rows(_THERE.format(schema=literal(schema)))),
@@ -121,7 +141,9 @@ def capture_new(control: Control, schema: str) -> list[str]:
     for table in filter(found.is_incomplete, found.tables):
         path = "" if table.has_names else f"{LIKE_THE_APP};"
         try:
-            control.run(f"{_AS_OURS}; {_BRIEFLY}; {path}{found.completed(table, schema, canon)}")
+            control.run(
+                f"{_AS_OURS}; {_BRIEFLY}; {path}{found.completed(table, schema, canon)}"
+            )
         except ControlFailure as error:
             if error.is_lost:
                 raise
@@ -175,13 +197,18 @@ _Fact: TypeAlias = tuple[str, str, str, str, bool]
 
 
 def _triggers(
-    control: Control, schema: str, tables: Sequence[JournalTable], canon: Sequence[Setting]
+    control: Control,
+    schema: str,
+    tables: Sequence[JournalTable],
+    canon: Sequence[Setting],
 ) -> list[str]:
     """Write the difference between the triggers that there are and those that there should be."""
     wanted = [capture for table in tables for capture in captures(table, schema, canon)]
     bodies = dict(control.rows(_BODIES.format(schema=literal(schema))))
     there = set(control.rows(_THERE.format(schema=literal(schema))))
-    stale = [one for one in wanted if one.options or bodies.get(one.function) != one.body]
+    stale = [
+        one for one in wanted if one.options or bodies.get(one.function) != one.body
+    ]
     unwanted = bodies.keys() - {one.function for one in wanted}
     return [
         *_changed(schema, there, wanted, stale),
@@ -202,7 +229,13 @@ def _changed(
 def _fact(capture: Capture) -> _Fact:
     """By this a trigger is known to be the one that is wanted."""
     relation = capture.relation
-    return (relation.schema, relation.name, capture.trigger, capture.function, capture.is_row)
+    return (
+        relation.schema,
+        relation.name,
+        capture.trigger,
+        capture.function,
+        capture.is_row,
+    )
 
 
 class _Found(NamedTuple):
@@ -215,7 +248,9 @@ class _Found(NamedTuple):
     def is_incomplete(self, table: JournalTable) -> bool:
         """Whether a table is new, has a new partition or is inherited since."""
         there = self._triggers_of(table)
-        if table.by_row and any(not fact[-1] and fact[2] != _ON_TRUNCATE for fact in there):
+        if table.by_row and any(
+            not fact[-1] and fact[2] != _ON_TRUNCATE for fact in there
+        ):
             return True  # its children's rows would be told twice
         named = {fact[:2] for fact in there}
         # One that had its triggers when the journal was installed has been robbed of them by a
@@ -229,7 +264,9 @@ class _Found(NamedTuple):
         names = {(one.schema, one.name) for one in table.relations}
         return {fact for fact in self.triggers if fact[:2] in names}
 
-    def completed(self, table: JournalTable, schema: str, canon: Sequence[Setting]) -> str:
+    def completed(
+        self, table: JournalTable, schema: str, canon: Sequence[Setting]
+    ) -> str:
         """Write what gives a table the triggers that it lacks, and notes rows that none has seen.
 
         Those of a new table; of a new partition, where its root sees no row itself.
@@ -279,7 +316,9 @@ _BIG = 16 * 1024 * 1024
 
 
 def _unfit(
-    control: Control, tables: Sequence[JournalTable], sequences: Sequence[tuple[int, str]] = ()
+    control: Control,
+    tables: Sequence[JournalTable],
+    sequences: Sequence[tuple[int, str]] = (),
 ) -> list[JournalGap]:
     """Look at a schema and its rows, in a few round trips.
 
@@ -316,22 +355,28 @@ def _inner_xml(tables: Sequence[JournalTable]) -> Iterator[JournalGap]:
                 )
 
 
-def _uncallable(control: Control, tables: Sequence[JournalTable]) -> Iterator[JournalGap]:
+def _uncallable(
+    control: Control, tables: Sequence[JournalTable]
+) -> Iterator[JournalGap]:
     """Try what is called when a row is put back: another path than ours may lead to what it names.
 
     Images of names are written and read without a path, and so are the tables that have them.
     """
-    path = "SET LOCAL search_path = ''" if any(one.has_names for one in tables) else LIKE_THE_APP
+    path = (
+        "SET LOCAL search_path = ''"
+        if any(one.has_names for one in tables)
+        else LIKE_THE_APP
+    )
     for name, values in control.rows(_CALLED):
         try:
             control.run(f"SAVEPOINT arena_trial; {path}; SELECT {name}({values})")
         except ControlFailure as error:
             if error.sqlstate in _UNKNOWN_NAMES:
                 reason = (
-                    f"{name}, called by an index, a check or a generated column, names without "
+                    f"{name}, called by an index, a check or a generated column, "
+                    f"names without a schema what is not found: {error.first_line} "
+                    f"(ALTER FUNCTION {name} SET search_path = … mends that)"
                 )
-                reason += f"a schema what is not found: {error.first_line} (ALTER FUNCTION {name} "
-                reason += "SET search_path = … mends that)"
                 yield JournalGap(reason, is_fatal=True)
         control.run("ROLLBACK TO SAVEPOINT arena_trial")
 
@@ -347,7 +392,9 @@ def _violated(control: Control) -> Iterator[JournalGap]:
             )
 
 
-def _without_key(control: Control, tables: Sequence[JournalTable]) -> Iterator[JournalGap]:
+def _without_key(
+    control: Control, tables: Sequence[JournalTable]
+) -> Iterator[JournalGap]:
     for table in tables:
         has_plain = any(column.not_null and column.is_plain for column in table.columns)
         if not table.key and not has_plain and _size(control, table) > _BIG:
@@ -368,7 +415,8 @@ def _size(control: Control, table: JournalTable) -> int:
 
 _NAMED = "n.nspname || '.' || c.relname"
 _RELATIONS = (
-    f"pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND {APPS_OWN}"
+    "pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n "
+    f"ON n.oid = c.relnamespace AND {APPS_OWN}"
 )
 _TRIGGERS = f"""
 SELECT {_NAMED} || ' has the trigger ' || t.tgname || ', which is ENABLE ' ||
@@ -413,7 +461,8 @@ AND NOT has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')
 """
 _FATAL, _OTHERS = (_TRIGGERS, _RULES, _HIDDEN, _OBJECTS), (_FOREIGN,)
 _GAPS = " UNION ALL ".join(
-    f"(SELECT gap.reason, {ask in _FATAL} FROM ({ask}) gap(reason))" for ask in (*_FATAL, *_OTHERS)
+    f"(SELECT gap.reason, {ask in _FATAL} FROM ({ask}) gap(reason))"
+    for ask in (*_FATAL, *_OTHERS)
 )
 # Of a function, a table, a type or setting, a schema.
 _UNKNOWN_NAMES = ("42883", "42P01", "42704", "3F000")

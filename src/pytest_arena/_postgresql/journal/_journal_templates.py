@@ -53,7 +53,9 @@ class Unjournaled(IsolationError):
     Outside of ``errors.py``, since ``auto`` catches it: users see it as what it is made from.
     """
 
-    is_of_the_server = False  # whether a setting of the server prevents undo, and not the schema
+    is_of_the_server = (
+        False  # whether a setting of the server prevents undo, and not the schema
+    )
 
     @property
     def reason(self) -> str:
@@ -135,7 +137,9 @@ def _shelf(template: str | None) -> str:
 def _layout() -> str:
     """The code that writes the journal's functions: those of other code are not to be called."""
     files = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[
+        :16
+    ]
 
 
 # Rights

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena import _process
 from pytest_arena._postgresql._content import COLUMNS, KEY, LIKE_THE_APP, one_snapshot
-from pytest_arena._postgresql._control import Control, ControlFailure, identifier, literal
+from pytest_arena._postgresql._control import (
+    Control,
+    ControlFailure,
+    identifier,
+    literal,
+)
 from pytest_arena._values import TableRows
 
 if TYPE_CHECKING:
@@ -74,7 +79,9 @@ class _ChangedTable(NamedTuple):
     columns: list[str]
     width: int  # with the columns that are computed when they are read
     key: list[str]
-    has_lost_columns: bool  # since it is journaled: an image does not say whose its values are
+    has_lost_columns: (
+        bool  # since it is journaled: an image does not say whose its values are
+    )
     number: int
     gone: list[str]
     come: list[str]
@@ -85,10 +92,14 @@ class _ChangedTable(NamedTuple):
 
     def write_cast(self, *, to: str = "") -> str:
         """Write a query of the rows that its images are of, with the types of their columns."""
-        images = ", ".join(literal(_padded(image, self.width)) for image in self.images())
+        images = ", ".join(
+            literal(_padded(image, self.width)) for image in self.images()
+        )
         of = f"{identifier(self.schema or '')}.{identifier(self.name or '')}"
         values = ", ".join(f"u.{identifier(column)}{to}" for column in self.columns)
-        return f"SELECT {values} FROM unnest(ARRAY[{images}]::pg_catalog.text[]::{of}[]) u"
+        return (
+            f"SELECT {values} FROM unnest(ARRAY[{images}]::pg_catalog.text[]::{of}[]) u"
+        )
 
 
 def _padded(image: str, width: int) -> str:
@@ -98,7 +109,9 @@ def _padded(image: str, width: int) -> str:
     return f"{image[:-1]}{',' * (width - fields)})" if fields < width else image
 
 
-def rows_changed(control: Control, entries: Entries, limit: int | None) -> list[TableRows]:
+def rows_changed(
+    control: Control, entries: Entries, limit: int | None
+) -> list[TableRows]:
     """Return what has changed, net, each table by itself and in the order of their names.
 
     ``control`` has the settings that images are written under. Values are those of the types that
@@ -116,13 +129,19 @@ def rows_changed(control: Control, entries: Entries, limit: int | None) -> list[
     """
     cut = "" if limit is None else f"WHERE p.place <= {int(limit)}"
     question = _CHANGED.format(
-        entries=entries.write(), cut=cut, schema=entries.schema, columns=COLUMNS, key=KEY
+        entries=entries.write(),
+        cut=cut,
+        schema=entries.schema,
+        columns=COLUMNS,
+        key=KEY,
     )
     found = [_rows_of(control, _ChangedTable(*row)) for row in control.rows(question)]
     return [*found, *_marks(control, entries, limit)]
 
 
-def _marks(control: Control, entries: Entries, limit: int | None) -> Iterator[TableRows]:
+def _marks(
+    control: Control, entries: Entries, limit: int | None
+) -> Iterator[TableRows]:
     if not entries.is_top:
         return
     marks = control.rows(
@@ -138,7 +157,9 @@ def _rows_of(control: Control, table: _ChangedTable) -> TableRows:
     name = table.name or f"a table that is gone ({table.oid})"
     if table.schema not in {_DEFAULT, None}:
         name = f"{table.schema}.{name}"
-    columns, rows = _cast(control, table) if table.images() else (tuple(table.columns), [])
+    columns, rows = (
+        _cast(control, table) if table.images() else (tuple(table.columns), [])
+    )
     return TableRows(
         table=name,
         columns=columns,

@@ -15,9 +15,17 @@ from pytest_arena import _process
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql.journal._capture import capture_new, install
 from pytest_arena._postgresql.journal._functions import ALTERED, CRASHED
-from pytest_arena._postgresql.journal._row_changes import Entries, is_before, rows_changed
+from pytest_arena._postgresql.journal._row_changes import (
+    Entries,
+    is_before,
+    rows_changed,
+)
 from pytest_arena._postgresql.journal._state import latest
-from pytest_arena._postgresql.journal._tables import HIDDEN_SCHEMA, JournalGap, find_schema
+from pytest_arena._postgresql.journal._tables import (
+    HIDDEN_SCHEMA,
+    JournalGap,
+    find_schema,
+)
 from pytest_arena.errors import ArenaError, impossible
 
 if TYPE_CHECKING:
@@ -80,7 +88,9 @@ class Look:
     """What stands, without anything being done about it."""
 
     is_changed: bool = False
-    has_rows: bool = False  # committed, or marks; sequences move whatever a transaction becomes
+    has_rows: bool = (
+        False  # committed, or marks; sequences move whatever a transaction becomes
+    )
     marks: tuple[str, ...] = ()
     # Pids of sessions inside a transaction that has written, or is at it.
     writers: frozenset[int] = frozenset()
@@ -165,7 +175,9 @@ class ServerJournal:
         self._alterations = 0  # of the schema, of which the journal's triggers know
         self._missed: list[str] = []  # tables that they could not be given
         self._shape: str | None = None  # of the schema, when it was looked at last
-        self._by_clock = ""  # the last moment that nobody was asked for, since somebody was
+        self._by_clock = (
+            ""  # the last moment that nobody was asked for, since somebody was
+        )
         self._control = open_control(address, _SETTINGS)
         try:
             self._begin()
@@ -243,17 +255,23 @@ class ServerJournal:
     def _marks_of(self, error: ControlFailure) -> tuple[str, ...]:
         """Say why nothing could be done, where that is the journal's affair and nobody else's."""
         if error.sqlstate in {_BUSY, _DEADLOCK}:
-            raise ControlFailure(f"{error.first_line}: {self._whose()}", _BUSY) from error
+            raise ControlFailure(
+                f"{error.first_line}: {self._whose()}", _BUSY
+            ) from error
         if error.is_elsewhere:
             raise error
         with suppress(ControlFailure):
-            if marks := self._control.rows(f"SELECT DISTINCT what FROM {self._schema}.ddl"):
+            if marks := self._control.rows(
+                f"SELECT DISTINCT what FROM {self._schema}.ddl"
+            ):
                 return tuple(mark for (mark,) in marks)
         return (error.first_line,)
 
     def _whose(self) -> str:
         found = self._control.rows(_holders(self._schema))
-        return ", ".join(line for (line,) in found) or "somebody holds locks on its rows"
+        return (
+            ", ".join(line for (line,) in found) or "somebody holds locks on its rows"
+        )
 
     def _tidied(self, found: list[str]) -> tuple[str, ...]:
         """Return marks; where a change was taken back instead, look after the journal's size."""
@@ -300,7 +318,14 @@ class ServerJournal:
         [(is_changed, has_rows, marks, writers, prepared, locks)] = self._control.rows(
             f"SELECT * FROM {self._schema}.look({of})"
         )
-        return Look(is_changed, has_rows, tuple(marks), frozenset(writers), tuple(prepared), locks)
+        return Look(
+            is_changed,
+            has_rows,
+            tuple(marks),
+            frozenset(writers),
+            tuple(prepared),
+            locks,
+        )
 
     def at_work(self) -> frozenset[int]:
         """Return the sessions that are at a statement which may write: it is not journaled yet.
@@ -324,7 +349,9 @@ class ServerJournal:
         """Return how far it is ahead of the server's; None where that is another kernel's."""
         if self._schema != HIDDEN_SCHEMA:  # only a superuser may look
             return None
-        with suppress(ControlFailure, OSError, ValueError):  # as where one of us is on no Linux
+        with suppress(
+            ControlFailure, OSError, ValueError
+        ):  # as where one of us is on no Linux
             kernel, before = Path(_KERNEL).read_text("ascii"), _process.machine.read()
             found, _, now = str(self._control.ask(_KERNEL_AND_TIME)).rpartition(" ")
             lead = round(before - int(now), -6)
@@ -353,7 +380,9 @@ class ServerJournal:
         """From here on, changes of the tables that were made in the level are journaled as well."""
         if self._by_clock:
             made = f"{self._schema}.ddl WHERE {is_before(self._by_clock)}"
-            self._control.run(f"INSERT INTO {self._schema}.ddl SELECT {_LATE} FROM {made} LIMIT 1")
+            self._control.run(
+                f"INSERT INTO {self._schema}.ddl SELECT {_LATE} FROM {made} LIMIT 1"
+            )
         before, self._missed = self._missed, capture_new(self._control, self._schema)
         # What comes late is told as if it had come now: in both moments there is a word of it.
         for table in {*before, *self._missed}:
@@ -430,7 +459,8 @@ class ServerJournal:
             raise ControlFailure(CRASHED, "0A000")
         if kinds > 1:
             raise ControlFailure(
-                "a wide level has made large objects, or changed settings or schema", "0A000"
+                "a wide level has made large objects, or changed settings or schema",
+                "0A000",
             )
         archived = _ARCHIVED.format(s=self._schema, below=below, bytes=_CARRIED_BYTES)
         return self._control.rows(archived)
@@ -444,7 +474,9 @@ class ServerJournal:
         """
         for table, rows in archived:
             insert = _RESTORED[table]
-            text = insert.format(s=self._schema, table=table, rows=literal(rows), level=level)
+            text = insert.format(
+                s=self._schema, table=table, rows=literal(rows), level=level
+            )
             self._control.run(text)
         self._control.run(f"SELECT {self._schema}.redo({level})")
 

@@ -14,7 +14,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import literal
-from pytest_arena._postgresql.journal._tables import HIDDEN_SCHEMA, OURS, JournalTable, Setting
+from pytest_arena._postgresql.journal._tables import (
+    HIDDEN_SCHEMA,
+    OURS,
+    JournalTable,
+    Setting,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +29,9 @@ if TYPE_CHECKING:
 # `setval(…, false)` on it is not seen.
 EXACT_SEQUENCES = 100
 
-_HOME = "(SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())"
+_HOME = (
+    "(SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())"
+)
 # A change of a row makes another version of it, with the number of its transaction.
 _VERSIONS = "coalesce(sum(pg_catalog.hashint8extended(o.xmin::text::int8, 0)), 0)::text"
 # No event trigger fires for a change of one.
@@ -61,7 +68,8 @@ $arena$;
 def latest(schema: str, level: str) -> str:
     """Write the query of what a level began with, one row."""
     return (
-        f"SELECT a.* FROM {schema}.state a WHERE a.level <= {level} ORDER BY a.level DESC LIMIT 1"
+        f"SELECT a.* FROM {schema}.state a WHERE a.level <= {level} "
+        "ORDER BY a.level DESC LIMIT 1"
     )
 
 
@@ -109,7 +117,8 @@ def _numbers(sequences: Sequence[tuple[int, str]]) -> str:
         return "SELECT 0::int8 AS number, false AS called WHERE false"
     if len(sequences) <= EXACT_SEQUENCES:
         return " UNION ALL ".join(
-            f"SELECT last_value AS number, is_called AS called FROM {name}" for _, name in sequences
+            f"SELECT last_value AS number, is_called AS called FROM {name}"
+            for _, name in sequences
         )
     return (
         "SELECT pg_catalog.pg_sequence_last_value(o.oid::pg_catalog.regclass) AS number "
@@ -185,7 +194,8 @@ def _to_be_set(sequences: Sequence[tuple[int, str]], to: str) -> str:
 # Autovacuum of the journal would wait for those who write, and they for it. A long image is not
 # compressed, and moves out of its row as late as can be: two to four times as fast.
 _IMAGES = (
-    "WITH (autovacuum_enabled = false, toast.autovacuum_enabled = false, toast_tuple_target = 8160)"
+    "WITH (autovacuum_enabled = false, toast.autovacuum_enabled = false, "
+    "toast_tuple_target = 8160)"
 )
 # When its transaction was begun.
 _BEGUN = "t timestamptz NOT NULL DEFAULT pg_catalog.now()"
@@ -194,7 +204,9 @@ _SMALL = "WITH (autovacuum_enabled = false)"
 
 def layout(schema: str) -> str:
     """Write what makes the schema and its tables, where they are not there yet."""
-    hidden = "SET LOCAL allow_system_table_mods = on; " if schema == HIDDEN_SCHEMA else ""
+    hidden = (
+        "SET LOCAL allow_system_table_mods = on; " if schema == HIDDEN_SCHEMA else ""
+    )
     return f"""{hidden}
 CREATE SCHEMA IF NOT EXISTS {schema};
 CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.j
@@ -217,9 +229,13 @@ GRANT INSERT ON {schema}.j TO PUBLIC;
 """
 
 
-def content(schema: str, tables: Sequence[JournalTable], canon: Sequence[Setting]) -> list[str]:
+def content(
+    schema: str, tables: Sequence[JournalTable], canon: Sequence[Setting]
+) -> list[str]:
     """Write what is known of the database as it stands."""
-    settings = ", ".join(f"({literal(one.name)}, {literal(one.value)})" for one in canon)
+    settings = ", ".join(
+        f"({literal(one.name)}, {literal(one.value)})" for one in canon
+    )
     return [
         f"DELETE FROM {schema}.canon; INSERT INTO {schema}.canon VALUES {settings};",
         f"DELETE FROM {schema}.tables;",
@@ -244,7 +260,9 @@ _EVENT_TRIGGERS = ("!arena_changed", "!arena_dropped")
 # wal_level is above minimal, to lock a table takes one as well, and it counts as a change.
 _NOTHING_WRITTEN = "pg_catalog.pg_current_xact_id_if_assigned() IS NULL"
 # Of a temporary table's triggers and policies, only the name tells where they are.
-_IS_LASTING = "{name} IS NULL OR {name} !~ '(^| on | for |\\.)\"?pg_temp(_[0-9]+)?\"?\\.'"
+_IS_LASTING = (
+    "{name} IS NULL OR {name} !~ '(^| on | for |\\.)\"?pg_temp(_[0-9]+)?\"?\\.'"
+)
 _CHANGED = f"""
 SELECT DISTINCT command_tag ||
     coalesce(' ' || object_identity, ' on a ' || lower(object_type), '')
@@ -295,7 +313,10 @@ def _event_trigger(schema: str, name: str, event: str, question: str) -> Iterato
 # Each change of a catalog's row makes another version of it, with the transaction's number. The
 # numbers are compared. An app that writes rows changes none of these catalogs.
 _NOT_COMPARED = (
-    *("pg_class", "pg_sequence"),  # TRUNCATE and RESTART change rows of them, so values are read
+    *(
+        "pg_class",
+        "pg_sequence",
+    ),  # TRUNCATE and RESTART change rows of them, so values are read
     *("pg_statistic", "pg_statistic_ext_data"),  # ANALYZE
     *("pg_largeobject", "pg_largeobject_metadata"),  # compared by themselves
 )
@@ -332,7 +353,14 @@ _COMPARED = {
 }
 # Of pg_class, what VACUUM, ANALYZE and TRUNCATE change, and hints that are set late.
 _NOT_READ = (
-    *("relpages", "reltuples", "relallvisible", "relallfrozen", "relfrozenxid", "relminmxid"),
+    *(
+        "relpages",
+        "reltuples",
+        "relallvisible",
+        "relallfrozen",
+        "relfrozenxid",
+        "relminmxid",
+    ),
     *("relhasindex", "relhasrules", "relhastriggers", "relhassubclass", "relrewrite"),
     "relfilenode",
 )
@@ -398,7 +426,8 @@ def _questions() -> str:
     not_compared = ", ".join(map(literal, _NOT_COMPARED))
     not_read = ", ".join(map(literal, _NOT_READ))
     conditions = ", ".join(
-        f"({literal(catalog)}, {literal(condition)})" for catalog, condition in _COMPARED.items()
+        f"({literal(catalog)}, {literal(condition)})"
+        for catalog, condition in _COMPARED.items()
     )
     own_class = literal(
         f"{by_value} FROM pg_catalog.pg_class t, own "

@@ -65,13 +65,17 @@ class _FunctionReader:
         if not names:
             return ""
         question = _CALLED.format(names=", ".join(map(literal, names)))
-        for name, is_server, volatility, language, definition in self._control.rows(question):
+        for name, is_server, volatility, language, definition in self._control.rows(
+            question
+        ):
             is_compiled = language in {"c", "internal"}
             if is_server and volatility != "i":
                 return f"{name}()"
             if is_compiled and volatility == "v":
                 return f"{name}()"
-            reason = "" if is_server or is_compiled else self.doubt(language, definition)
+            reason = (
+                "" if is_server or is_compiled else self.doubt(language, definition)
+            )
             if reason:
                 return f"{name}(): {reason}"
         return ""
@@ -82,7 +86,8 @@ _DISTINCT = re.compile(r"\bDISTINCT\s+FROM\b", re.IGNORECASE)
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
 # With a configuration in its first argument it depends on nothing else.
 _NAMED_CONFIGURATION = re.compile(
-    r"\b(?:to_tsvector|(?:plain|phrase|websearch_)?to_tsquery)\s*\(\s*'\w+'", re.IGNORECASE
+    r"\b(?:to_tsvector|(?:plain|phrase|websearch_)?to_tsquery)\s*\(\s*'\w+'",
+    re.IGNORECASE,
 )
 # A table, a time, a setting. A FROM without a table, as in extract(… FROM …), mostly reads a time.
 _DEPENDENT = re.compile(

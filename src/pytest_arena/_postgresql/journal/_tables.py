@@ -33,7 +33,9 @@ class JournalColumn:
     not_null: bool
     generated: bool
     is_plain: bool  # equal values are the same text
-    is_virtual: bool = False  # computed when it is read: there is none in what a trigger gets
+    is_virtual: bool = (
+        False  # computed when it is read: there is none in what a trigger gets
+    )
     is_xml: bool = False
     has_inner_xml: bool = False  # in an array or composite value
     varies: bool = False  # its text depends on settings of the session that asks
@@ -71,7 +73,9 @@ class JournalTable(Relation):
     key: tuple[str, ...]  # by which one row is found, () where there is nothing
     partitions: tuple[Relation, ...]  # a root among them; () where there are none
     is_inherited: bool
-    by_row: bool  # what a statement's trigger is shown would not be all, or not be right
+    by_row: (
+        bool  # what a statement's trigger is shown would not be all, or not be right
+    )
 
     @property
     def relations(self) -> tuple[Relation, ...]:
@@ -117,7 +121,17 @@ _FIXED = (
 )
 _OF_DATABASE = ("TimeZone", "lc_monetary")
 _NOW = "(SELECT name, reset_val AS value FROM pg_catalog.pg_settings)"
-_UTC = ("UTC", "Etc/UTC", "GMT", "Etc/GMT", "Etc/UCT", "UCT", "Universal", "Zulu", "Etc/Zulu")
+_UTC = (
+    "UTC",
+    "Etc/UTC",
+    "GMT",
+    "Etc/GMT",
+    "Etc/UCT",
+    "UCT",
+    "Universal",
+    "Zulu",
+    "Etc/Zulu",
+)
 _OF_NAMES = (
     Setting("search_path", "", is_of_names=True),
     Setting("quote_all_identifiers", "off", is_of_names=True),
@@ -135,7 +149,9 @@ def read_canon(control: Control, of_database: str = _NOW) -> tuple[Setting, ...]
     found = control.rows(
         f"SELECT name, value FROM {of_database} s WHERE name IN ({names}) ORDER BY name DESC"
     )
-    of_its_own = (Setting(name, text, _UTC if text in _UTC else ()) for name, text in found)
+    of_its_own = (
+        Setting(name, text, _UTC if text in _UTC else ()) for name, text in found
+    )
     return (*_FIXED, *of_its_own, *_OF_NAMES)
 
 
@@ -182,7 +198,9 @@ def read_tables(control: Control) -> list[JournalTable]:
 def read_sequences(control: Control) -> list[tuple[int, str]]:
     """Read the oids of all sequences of the database, and their names as SQL writes them."""
     found = control.rows(_SEQUENCES)
-    return [(oid, f"{identifier(schema)}.{identifier(name)}") for oid, schema, name in found]
+    return [
+        (oid, f"{identifier(schema)}.{identifier(name)}") for oid, schema, name in found
+    ]
 
 
 APPS_OWN = (
@@ -220,7 +238,8 @@ ORDER BY c.oid
 # Types whose equal values are one text, and those whose text no setting changes. What is not named
 # here may be anything: an extension's type is taken for one that varies.
 _PLAIN = (
-    "{bool,int2,int4,int8,oid,text,varchar,name,char,uuid,bytea,date,time,timestamp,timestamptz}"
+    "{bool,int2,int4,int8,oid,text,varchar,name,char,uuid,bytea,"
+    "date,time,timestamp,timestamptz}"
 )
 _STEADY = (
     "{bool,int2,int4,int8,oid,numeric,text,varchar,bpchar,name,char,uuid,json,jsonb,xml,"

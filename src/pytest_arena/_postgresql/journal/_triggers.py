@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import identifier, literal
-from pytest_arena._postgresql.journal._tables import OURS, JournalTable, Relation, Setting
+from pytest_arena._postgresql.journal._tables import (
+    OURS,
+    JournalTable,
+    Relation,
+    Setting,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +28,9 @@ class Capture:
     function: str  # its name, without the schema
     body: str
     event: str
-    referencing: str = ""  # what a statement's trigger calls the rows; "" for the others
+    referencing: str = (
+        ""  # what a statement's trigger calls the rows; "" for the others
+    )
     is_row: bool = False
     options: str = ""  # of the function
 
@@ -45,7 +52,9 @@ class Capture:
         )
 
 
-def captures(table: JournalTable, schema: str, canon: Sequence[Setting]) -> Iterator[Capture]:
+def captures(
+    table: JournalTable, schema: str, canon: Sequence[Setting]
+) -> Iterator[Capture]:
     """Return the triggers of a table, and of all its partitions."""
     settings = _needed(canon, table)
     for relation in table.relations:
@@ -54,7 +63,9 @@ def captures(table: JournalTable, schema: str, canon: Sequence[Setting]) -> Iter
             yield _of_truncate(table, relation, schema, settings)
 
 
-def standing(table: JournalTable, relation: Relation, schema: str, operation: int = 1) -> str:
+def standing(
+    table: JournalTable, relation: Relation, schema: str, operation: int = 1
+) -> str:
     """Write down what stands in a table, or in a partition of it, as come."""
     entry = _entry(table, operation, _image(table, relation, "r"))
     return f"INSERT INTO {schema}.j {entry} FROM ONLY {relation.quoted} AS r"
@@ -70,7 +81,9 @@ def _of_changes(
     for letter, event, old, new in _EVENTS:
         rows = [sign for sign in ((-1, old), (1, new)) if sign[1]]
         if table.by_row:
-            writes = [_entry(table, sign, table.image_by_name(row)) for sign, row in rows]
+            writes = [
+                _entry(table, sign, table.image_by_name(row)) for sign, row in rows
+            ]
         else:
             image = _image(table, relation, "r")
             writes = [
@@ -82,7 +95,9 @@ def _of_changes(
             relation=relation,
             trigger=f"!arena_{letter}",
             function=f"{letter}{relation.oid}",
-            body=_body(f"INSERT INTO {schema}.j {' UNION ALL '.join(writes)}", settings),
+            body=_body(
+                f"INSERT INTO {schema}.j {' UNION ALL '.join(writes)}", settings
+            ),
             event=f"AFTER {event}",
             referencing="" if table.by_row else f" REFERENCING{tables}",
             is_row=table.by_row,
@@ -110,7 +125,9 @@ def _body(insert: str, settings: Sequence[Setting]) -> str:
     if not settings:
         return f"BEGIN IF {OURS} THEN RETURN NULL; END IF; {insert}; RETURN NULL; END"
     are_set = " AND ".join(map(_is_set, settings))
-    kept = ", ".join(f"pg_catalog.current_setting({literal(one.name)})" for one in settings)
+    kept = ", ".join(
+        f"pg_catalog.current_setting({literal(one.name)})" for one in settings
+    )
     set_all = ", ".join(_set(one, literal(one.value)) for one in settings)
     restored = ", ".join(_set(one, f"kept[{at}]") for at, one in enumerate(settings, 1))
     return (
@@ -131,7 +148,9 @@ def _of_truncate(
     name = f"{relation.schema}.{relation.name}"
     # A function's own settings: dear, and so for what is rare.
     values = {"row_security": "off"} | {one.name: one.value for one in settings}
-    fixed = "".join(f" SET {identifier(key)} TO {literal(to)}" for key, to in values.items())
+    fixed = "".join(
+        f" SET {identifier(key)} TO {literal(to)}" for key, to in values.items()
+    )
     mark = literal(f"TRUNCATE {name} in a transaction that keeps its snapshot")
     body = (
         f"BEGIN IF {OURS} THEN RETURN NULL; END IF; "

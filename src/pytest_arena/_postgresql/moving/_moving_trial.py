@@ -11,7 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_arena._origin import as_own
-from pytest_arena._postgresql.moving._transport import MovingConnect, MovingTransport, RunningLoop
+from pytest_arena._postgresql.moving._transport import (
+    MovingConnect,
+    MovingTransport,
+    RunningLoop,
+)
 from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
@@ -27,7 +31,9 @@ _SECONDS: Final = 10
 _reasons: Final[dict[type[AbstractEventLoop], str]] = {}
 
 
-def prepare(dialect: Dialect, cparams: dict[str, Any], *, tell: Callable[[str], None]) -> None:
+def prepare(
+    dialect: Dialect, cparams: dict[str, Any], *, tell: Callable[[str], None]
+) -> None:
     """Let the connection that is about to be made move between loops, where that is possible.
 
     To be called when an engine connects, with the arguments that the driver is going to get.
@@ -35,11 +41,17 @@ def prepare(dialect: Dialect, cparams: dict[str, Any], *, tell: Callable[[str], 
     out at its first connection in each kind of loop, which takes about 2 ms.
     """
     if isinstance(cparams.get("async_creator_fn"), MovingConnect):
-        del cparams["async_creator_fn"]  # another loop's, in a dictionary that is used again
+        del cparams[
+            "async_creator_fn"
+        ]  # another loop's, in a dictionary that is used again
     # An app's own function may not know the argument, and its own loop is what it wants.
     has_own_way = any(map(cparams.get, ("async_creator_fn", "loop")))
     loop = running_loop()
-    if loop is None or has_own_way or (dialect.is_async, dialect.driver) != (True, "asyncpg"):
+    if (
+        loop is None
+        or has_own_way
+        or (dialect.is_async, dialect.driver) != (True, "asyncpg")
+    ):
         return
     driver: Any = dialect.dbapi
     kind = type(loop)
@@ -83,7 +95,9 @@ def _try_out(connect: Callable[..., Any], kind: type[AbstractEventLoop]) -> None
                 _run(kind, _answered(connection, theirs))
         finally:
             connection.terminate()
-        if not (connection.is_closed() and theirs.recv(100) and theirs.recv(100) == b""):
+        if not (
+            connection.is_closed() and theirs.recv(100) and theirs.recv(100) == b""
+        ):
             raise RuntimeError("a connection is not closed by terminate()")
 
 
@@ -92,7 +106,9 @@ def _run(kind: type[AbstractEventLoop], work: Coroutine[Any, Any, Any]) -> Any:
         return loop.run_until_complete(asyncio.wait_for(work, _SECONDS))
 
 
-async def _greeted(connect: Callable[..., Any], ours: socket.socket, theirs: socket.socket) -> Any:
+async def _greeted(
+    connect: Callable[..., Any], ours: socket.socket, theirs: socket.socket
+) -> Any:
     opened = connect(
         loop=_Paired(ours),
         host="127.0.0.1",
@@ -104,7 +120,9 @@ async def _greeted(connect: Callable[..., Any], ours: socket.socket, theirs: soc
     )
     connection, _ = await asyncio.gather(opened, _reply(theirs, _GREETING))
     if not isinstance(connection._transport, MovingTransport):  # noqa: SLF001 - one of the names that are on trial
-        raise TypeError("a connection's transport is not the one that its loop has made")
+        raise TypeError(
+            "a connection's transport is not the one that its loop has made"
+        )
     if connection._listeners != {}:  # noqa: SLF001 - as above
         raise TypeError("a connection keeps its listeners elsewhere")
     return connection
@@ -129,7 +147,9 @@ class _Paired(RunningLoop):
         super().__init__()
         self._ours = ours
 
-    async def create_connection(self, factory: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
+    async def create_connection(
+        self, factory: Any, *_: Any, **__: Any
+    ) -> tuple[Any, Any]:
         return self._feed(factory(), self._ours)
 
 

@@ -51,10 +51,15 @@ class MovingTransport(asyncio.Transport):
     socket does not take is kept in memory, however much that is.
     """
 
-    moves_between_loops = True  # by this the gate knows that its connection belongs to none
+    moves_between_loops = (
+        True  # by this the gate knows that its connection belongs to none
+    )
 
     def __init__(
-        self, sock: socket.socket, protocol: Any, ended: Callable[[MovingTransport], None]
+        self,
+        sock: socket.socket,
+        protocol: Any,
+        ended: Callable[[MovingTransport], None],
     ) -> None:
         super().__init__()
         self.loop: AbstractEventLoop | None = None
@@ -102,7 +107,9 @@ class MovingTransport(asyncio.Transport):
             if left is not None and not left.is_closed():
                 if watch is not None:
                     watch.cancel()
-                if self.loop is not left:  # it may have come back before this was called
+                if (
+                    self.loop is not left
+                ):  # it may have come back before this was called
                     left.remove_reader(self._number)
                     left.remove_writer(self._number)
             if close:
@@ -114,9 +121,13 @@ class MovingTransport(asyncio.Transport):
             return
         if close:
             with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)  # the server waits for no other thread
+                self._socket.shutdown(
+                    socket.SHUT_RDWR
+                )  # the server waits for no other thread
         try:
-            left.call_soon_threadsafe(forget)  # loops are not to be touched from other threads
+            left.call_soon_threadsafe(
+                forget
+            )  # loops are not to be touched from other threads
         except RuntimeError:  # closed meanwhile
             forget()
 
@@ -302,10 +313,14 @@ class RunningLoop:
             raise errors[0]
         raise OSError(f"Multiple exceptions: {', '.join(map(str, errors))}")
 
-    async def create_unix_connection(self, factory: Factory, path: Any, **options: Any) -> Made:
+    async def create_unix_connection(
+        self, factory: Factory, path: Any, **options: Any
+    ) -> Made:
         """Connect to a socket in the file system."""
         if options:
-            made: Made = await get_running_loop().create_unix_connection(factory, path, **options)
+            made: Made = await get_running_loop().create_unix_connection(
+                factory, path, **options
+            )
             return made
         return await self._open(factory, socket.AF_UNIX, path)
 

@@ -13,9 +13,18 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql import _clone_sql as clone_sql
-from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
+from pytest_arena._postgresql._control import (
+    ControlFailure,
+    identifier,
+    literal,
+    open_control,
+)
 from pytest_arena._postgresql.registry import _registry_errors as messages
-from pytest_arena._postgresql.registry._connection import Background, ControlLine, at_once
+from pytest_arena._postgresql.registry._connection import (
+    Background,
+    ControlLine,
+    at_once,
+)
 from pytest_arena._postgresql.registry._registry_run import (
     LIVING,
     REGISTRY,
@@ -34,7 +43,14 @@ if TYPE_CHECKING:
 
     from pytest_arena._values import Address
 
-__all__ = ["REGISTRY", "RegistryRow", "RegistryRows", "ServerRegistry", "look", "new_name"]
+__all__ = [
+    "REGISTRY",
+    "RegistryRow",
+    "RegistryRows",
+    "ServerRegistry",
+    "look",
+    "new_name",
+]
 
 KEPT_STAY = 20
 TEMPLATE_DAYS, TEMPLATES_STAY = 14, 2
@@ -93,7 +109,9 @@ def look(address: Address, *, registry: str = REGISTRY) -> RegistryRows:
     Raises:
         ServerError: no server.
     """
-    registries = "SELECT datname::text FROM pg_database WHERE datname ^@ 'arena_registry'"
+    registries = (
+        "SELECT datname::text FROM pg_database WHERE datname ^@ 'arena_registry'"
+    )
     try:
         # Asked first: a login to a missing database fails in words that differ.
         with closing(open_control(address)) as control:
@@ -110,7 +128,9 @@ def look(address: Address, *, registry: str = REGISTRY) -> RegistryRows:
             rows = tuple(RegistryRow(*row) for row in control.rows(_LISTED))
             return RegistryRows(rows, size, others)
     except ControlFailure as error:
-        raise messages.failed("arena's databases cannot be listed", error, address) from error
+        raise messages.failed(
+            "arena's databases cannot be listed", error, address
+        ) from error
 
 
 class ServerRegistry:
@@ -138,7 +158,9 @@ class ServerRegistry:
     ) -> None:
         self._address, self._process = address, os.getpid()
         self._run = RegistryRun(address, project, registry, tell)
-        self.control = self._run.line  # for questions of one round trip; any thread may ask
+        self.control = (
+            self._run.line
+        )  # for questions of one round trip; any thread may ask
         self.writes = self._run.writes
         self.left: list[str] = []  # what the last sweep left alone, and why
         self._is_closed = False
@@ -195,7 +217,9 @@ class ServerRegistry:
                     "SELECT pid, coalesce(usename::text, ''), coalesce(application_name, '') "
                     f"FROM pg_stat_activity WHERE datname = {literal(name)} ORDER BY pid"
                 )
-                who = ", ".join(f"{pid} ({role} {program})" for pid, role, program in backends)
+                who = ", ".join(
+                    f"{pid} ({role} {program})" for pid, role, program in backends
+                )
                 raise ControlFailure(f"{who} did not end", "55006")
 
     def thaw(self, name: str) -> None:
@@ -203,7 +227,9 @@ class ServerRegistry:
         with self.saying(f"{name} cannot be opened"), self.writes.one():
             self.control.run(clone_sql.allow_connections(name, allowed=True))
 
-    def finish_template(self, name: str, *, shelf: str, manifest: str, title: str = "") -> str:
+    def finish_template(
+        self, name: str, *, shelf: str, manifest: str, title: str = ""
+    ) -> str:
         """Make a frozen database a template, all at once. Returns its name from now on.
 
         Of those of one project and title, the last two that were used stay.
@@ -212,7 +238,9 @@ class ServerRegistry:
         columns = f"shelf = {literal(shelf)}, manifest = {literal(manifest)}"
         columns += f", title = {literal(title)}"
         with self.saying(f"{name} cannot be made a template"):
-            self._rename(name, final, "WITH IS_TEMPLATE true", f"kind = 'template', {columns}")
+            self._rename(
+                name, final, "WITH IS_TEMPLATE true", f"kind = 'template', {columns}"
+            )
         self.used(final)
         return final
 
@@ -282,7 +310,9 @@ class ServerRegistry:
             TimeoutError: somebody else has it all the time.
         """
         patience = max(1, round(seconds * 1000))
-        shelf_lock = f"SELECT pg_advisory_lock(hashtextextended({literal(shelf)}, {TURNS}))"
+        shelf_lock = (
+            f"SELECT pg_advisory_lock(hashtextextended({literal(shelf)}, {TURNS}))"
+        )
         # By a connection of its own: whoever waits keeps nobody from asking, and what dies lets go.
         with self.saying("no connection for a lock"):
             control = self._run.connect(patience=self._address.patience)
@@ -316,7 +346,9 @@ class ServerRegistry:
 
     def rest(self, seconds: float = _END_SECONDS) -> bool:
         """Wait until the background has nothing left to do."""
-        has_made = self._makes.rest(seconds)  # which may drop one that nobody wants any more
+        has_made = self._makes.rest(
+            seconds
+        )  # which may drop one that nobody wants any more
         self._drops.do(self._drop_with_others)
         return self._drops.rest(seconds) and has_made
 
@@ -347,10 +379,16 @@ class ServerRegistry:
 
         def drop(share: list[tuple[Any, ...]]) -> list[str]:
             with closing(ControlLine(self._run.connect)) as own:
-                with suppress(ControlFailure, ArenaError):  # the server has no connection free
+                with suppress(
+                    ControlFailure, ArenaError
+                ):  # the server has no connection free
                     own.opened()
                 free = own if own.is_open else line
-                return [row[0] for row in share if self._run.has_removed(row, free, self.left)]
+                return [
+                    row[0]
+                    for row in share
+                    if self._run.has_removed(row, free, self.left)
+                ]
 
         shares = [rows[at::_AT_ONCE] for at in range(min(_AT_ONCE, len(rows)))]
         if len(shares) > 1:
@@ -374,7 +412,9 @@ class ServerRegistry:
         mine = self._run.number
         rows = line.rows(_dead_ones(mine))
         self.left = [
-            f"{name}: belongs to the role {role}" for _, name, role, our in rows if name and not our
+            f"{name}: belongs to the role {role}"
+            for _, name, role, our in rows
+            if name and not our
         ]
         dropped: list[str] = []
         has_old = everything or any(run is None for run, *_ in rows)
@@ -382,7 +422,9 @@ class ServerRegistry:
             line.run(_condemn(mine, everything=everything))
             gone = self._drop(f"d.run = {mine} AND d.kind = 'condemned'", line)
             dropped, has_old = dropped + gone, bool(gone)
-        for dead in sorted({run for run, _, _, our in rows if run not in (None, mine) and our}):
+        for dead in sorted(
+            {run for run, _, _, our in rows if run not in (None, mine) and our}
+        ):
             # One alone cleans up after a run, which cannot come back meanwhile.
             if line.rows(f"SELECT pg_try_advisory_lock({RUNS}, {dead})") != [(True,)]:
                 continue
@@ -408,7 +450,10 @@ class ServerRegistry:
             self._run.end()
             self._behind.close()
             self.control.close()
-            with closing(open_control(self._address)) as control, suppress(ControlFailure):
+            with (
+                closing(open_control(self._address)) as control,
+                suppress(ControlFailure),
+            ):
                 control.run(f"DROP DATABASE {identifier(self._run.name)}")
 
     # The end
@@ -489,7 +534,11 @@ def _dead_ones(run: int) -> str:
 
 def _condemn(run: int, *, everything: bool) -> str:
     """Hand templates that no living run uses to this run, to be dropped."""
-    which = "d.kind IN ('template', 'kept')" if everything else f"d.kind = 'template' AND {_OLD}"
+    which = (
+        "d.kind IN ('template', 'kept')"
+        if everything
+        else f"d.kind = 'template' AND {_OLD}"
+    )
     return (
         f"SELECT pg_catalog.pg_advisory_xact_lock({TURNS}, 0); "
         f"UPDATE arena.database d SET kind = 'condemned', run = {run} "

@@ -69,9 +69,13 @@ class Writes:
 class ControlLine(ServerLine["Control"]):
     """A control connection that waits for a server which is restarted."""
 
-    def __init__(self, connect: Callable[[], Control], *, patience: float = 0.0) -> None:
+    def __init__(
+        self, connect: Callable[[], Control], *, patience: float = 0.0
+    ) -> None:
         super().__init__(connect, self._wait, patience=patience)
-        self._waited_in_vain = -1  # for which connection: another one is tried, and not waited for
+        self._waited_in_vain = (
+            -1
+        )  # for which connection: another one is tried, and not waited for
 
     def run(self, sql: str) -> None:
         """Execute one statement, or several in one transaction."""

@@ -18,7 +18,11 @@ _ANOTHER = "ARENA_DATABASE=own pytest …   # a private server, or the URL of an
 
 
 _KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
-    "42501": (ServerError, "the role has too few rights on this server", _GIVE_CREATEDB),
+    "42501": (
+        ServerError,
+        "the role has too few rights on this server",
+        _GIVE_CREATEDB,
+    ),
     "53100": (
         IsolationError,
         "the disk of the server is full: each clone takes as much room as its template",
@@ -57,7 +61,11 @@ _KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
 
 def failed(what: str, error: ControlFailure, address: Address) -> ArenaError:
     """Return the error for a statement that was refused."""
-    answer = f"the server's answer {error.sqlstate}" if error.sqlstate else "no server answers"
+    answer = (
+        f"the server's answer {error.sqlstate}"
+        if error.sqlstate
+        else "no server answers"
+    )
     kind, cause, fix = _KNOWN.get(error.sqlstate, (ServerError, answer, _ANOTHER))
     return kind(
         f"{address.server}: {what}: {error.first_line}",

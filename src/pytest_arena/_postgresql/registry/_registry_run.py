@@ -147,9 +147,16 @@ class RegistryRun:
     def __init__(
         self, address: Address, project: str, name: str, tell: Callable[[str], None]
     ) -> None:
-        self._address, self._project, self.name, self._tell = address, project, name, tell
+        self._address, self._project, self.name, self._tell = (
+            address,
+            project,
+            name,
+            tell,
+        )
         self._version = self.number = 0
-        self.mine: dict[str, str] = {}  # kinds, by names, of what this run has made and not dropped
+        self.mine: dict[
+            str, str
+        ] = {}  # kinds, by names, of what this run has made and not dropped
         self.writes = Writes()
         self._process = os.getpid()
         self._copies_by_clone = True
@@ -187,7 +194,9 @@ class RegistryRun:
         with closing(open_control(self._address)) as control:
             try:
                 control.run(_SESSION)
-                control.run(f"CREATE DATABASE {identifier(self.name)} TEMPLATE template0")
+                control.run(
+                    f"CREATE DATABASE {identifier(self.name)} TEMPLATE template0"
+                )
             except ControlFailure as error:
                 # Somebody else was first, maybe by a moment: then it is the index that refuses.
                 if error.sqlstate not in ("42P04", "23505"):
@@ -195,9 +204,13 @@ class RegistryRun:
 
     def _prepare(self, control: Control) -> None:
         control.run(_SESSION)
-        [(self._version,)] = control.rows("SELECT current_setting('server_version_num')::int")
+        [(self._version,)] = control.rows(
+            "SELECT current_setting('server_version_num')::int"
+        )
         state = until(lambda: state_of_registry(control), within=_CREATION_SECONDS)
-        if state == "foreign":  # mark and tables come at once, and are looked at one by one
+        if (
+            state == "foreign"
+        ):  # mark and tables come at once, and are looked at one by one
             state = state_of_registry(control)
         if state == "new":
             control.run(_MAKE)
@@ -238,7 +251,9 @@ class RegistryRun:
                 f"SELECT id, {values} FROM locked WHERE had RETURNING id"
             )
             end = seconds() + self._address.patience
-            while not (begun := control.rows(f"{_IN_TURN}, {begin}")) and seconds() < end:
+            while (
+                not (begun := control.rows(f"{_IN_TURN}, {begin}")) and seconds() < end
+            ):
                 self._tell(WAITED)
                 rest(_STEP)
             [(self.number,)] = begun or control.rows(f"WITH {_ME}, {begin}")
@@ -262,7 +277,9 @@ class RegistryRun:
 
     # Databases
 
-    def make(self, name: str, kind: str, template: str | None, line: ControlLine) -> None:
+    def make(
+        self, name: str, kind: str, template: str | None, line: ControlLine
+    ) -> None:
         """Commit a database's row, then make it, with all that the server does not copy.
 
         Raises:
@@ -321,10 +338,15 @@ class RegistryRun:
             [(size, is_synced, settings)] = line.rows(clone_sql.source(name))
             strategy = "WAL_LOG" if is_synced and size < _SMALL_BYTES else "FILE_COPY"
             has_strategies = self._version >= _WITH_STRATEGY
-            self._sources[name] = f"STRATEGY {strategy}" if has_strategies else "", settings
+            self._sources[name] = (
+                f"STRATEGY {strategy}" if has_strategies else "",
+                settings,
+            )
         return self._sources[name]
 
-    def has_removed(self, row: tuple[Any, ...], line: ControlLine, left: list[str]) -> bool:
+    def has_removed(
+        self, row: tuple[Any, ...], line: ControlLine, left: list[str]
+    ) -> bool:
         """Drop a database, whoever is connected, and delete its row. What is ``left`` says why.
 
         Of a row are known its name, its kind, whether there is a database, and why it is left, if
@@ -333,14 +355,18 @@ class RegistryRun:
         name, kind, is_there, why = row
         try:
             if not why:
-                self._remove(name, line, is_there=is_there, is_condemned=kind == "condemned")
+                self._remove(
+                    name, line, is_there=is_there, is_condemned=kind == "condemned"
+                )
         except (ControlFailure, ArenaError) as error:
             why = str(error)
         if why:
             left.append(f"{name}: {why}")
         return not why
 
-    def _remove(self, name: str, line: ControlLine, *, is_there: bool, is_condemned: bool) -> None:
+    def _remove(
+        self, name: str, line: ControlLine, *, is_there: bool, is_condemned: bool
+    ) -> None:
         if is_there and is_condemned:
             line.run(f"ALTER DATABASE {identifier(name)} WITH IS_TEMPLATE false")
         if is_there:
@@ -358,7 +384,9 @@ class RegistryRun:
                     f"DELETE FROM arena.database WHERE name = {literal(name)} AND NOT EXISTS "
                     f"(SELECT FROM pg_database WHERE datname = {literal(name)}) RETURNING name"
                 )
-        except ValueError:  # nothing was written: it is there again, or somebody else was first
+        except (
+            ValueError
+        ):  # nothing was written: it is there again, or somebody else was first
             return
         self.mine.pop(name, None)
 

@@ -18,7 +18,12 @@ from pytest_arena._postgresql.servers import Server, Unavailable, _keeper
 from pytest_arena._postgresql.servers import _places as places
 from pytest_arena._postgresql.servers._entrance import Answer, knock
 from pytest_arena._postgresql.servers._keeper import attempt, is_held
-from pytest_arena._postgresql.servers._programs import Account, Programs, account, environment
+from pytest_arena._postgresql.servers._programs import (
+    Account,
+    Programs,
+    account,
+    environment,
+)
 from pytest_arena._process import until
 from pytest_arena._values import Address
 
@@ -102,7 +107,9 @@ def find_cluster(programs: Programs, *, cache: Path) -> Cluster:
             _start(folder, programs)
         shown = f"PostgreSQL {programs.version}, a private server from {programs.shown}"
         held = places.SharedLock(used)
-        return Cluster(address_of(folder), shown, is_private=True, folder=folder, held=held)
+        return Cluster(
+            address_of(folder), shown, is_private=True, folder=folder, held=held
+        )
 
 
 def is_running(folder: places.ClusterFolder) -> bool:
@@ -119,7 +126,9 @@ def stop(folder: places.ClusterFolder) -> bool:
     if is_running(folder):
         os.kill(server_pid(folder), signal.SIGINT)
     keeper = folder.beside("keeper")
-    return until(lambda: not (is_running(folder) or is_held(keeper)), within=_START_SECONDS)
+    return until(
+        lambda: not (is_running(folder) or is_held(keeper)), within=_START_SECONDS
+    )
 
 
 def address_of(folder: places.ClusterFolder) -> Address:
@@ -137,7 +146,11 @@ def _start(folder: places.ClusterFolder, programs: Programs) -> None:
     programs = reachable(programs, folder)
     boot = folder.beside("boot")
     # Without fsync nobody knows what of data from before the machine's start has reached the disk.
-    if boot.exists() and boot.read_text(encoding="ascii") == _boot() and folder.data.exists():
+    if (
+        boot.exists()
+        and boot.read_text(encoding="ascii") == _boot()
+        and folder.data.exists()
+    ):
         # What does not start is thrown away: whatever is in it can be made again.
         with suppress(Unavailable):
             return _run(folder, programs)
@@ -149,9 +162,14 @@ def _start(folder: places.ClusterFolder, programs: Programs) -> None:
 def _boot() -> str:
     """Return what names the machine's start."""
     with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return (
+            Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        )
     command = ["/usr/sbin/sysctl", "-n", "kern.boottime"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603 - macOS' own program
+    answer = subprocess.run(  # noqa: S603 - a program of macOS
+        command, capture_output=True, text=True, check=False
+    )
+    return answer.stdout.strip()
 
 
 def _run(folder: places.ClusterFolder, programs: Programs) -> None:
@@ -172,19 +190,34 @@ def _run(folder: places.ClusterFolder, programs: Programs) -> None:
     )
     if done.returncode:
         raise Unavailable(f"the process beside {programs.shown} did not start")
-    if not until(lambda: _answers(folder) or not is_held(keeper), within=_START_SECONDS):
-        raise Unavailable(f"{programs.shown} has not started in {_START_SECONDS:.0f} seconds")
+    if not until(
+        lambda: _answers(folder) or not is_held(keeper), within=_START_SECONDS
+    ):
+        raise Unavailable(
+            f"{programs.shown} has not started in {_START_SECONDS:.0f} seconds"
+        )
     if not _answers(folder):
-        raise Unavailable(f"{programs.shown} did not start: {_last_words(folder.beside('log'))}")
+        raise Unavailable(
+            f"{programs.shown} did not start: {_last_words(folder.beside('log'))}"
+        )
 
 
 def _task(folder: places.ClusterFolder, programs: Programs) -> dict[str, Any]:
     # In quotes: a comma in it would begin another folder.
     settings = {**_SETTINGS, "unix_socket_directories": f'"{folder.socket_folder}"'}
-    arguments = [part for name, text in settings.items() for part in ("-c", f"{name}={text}")]
+    arguments = [
+        part for name, text in settings.items() for part in ("-c", f"{name}={text}")
+    ]
     return {
-        **{name: str(folder.beside(name)) for name in ("keeper", "lock", "used", "log")},
-        "command": [str(programs.folder / "postgres"), "-D", str(folder.data), *arguments],
+        **{
+            name: str(folder.beside(name)) for name in ("keeper", "lock", "used", "log")
+        },
+        "command": [
+            str(programs.folder / "postgres"),
+            "-D",
+            str(folder.data),
+            *arguments,
+        ],
         "folder": str(folder.path),
         "environment": environment(),
         "account": folder.account.as_arguments(),
@@ -224,11 +257,18 @@ def make_data(folder: places.ClusterFolder, programs: Programs) -> None:
     # Bytes decide the order, and all of Unicode has its capitals; macOS may not know the name.
     locales = [["--locale=C.UTF-8"], ["--locale=C"]]
     if programs.major >= _BUILTIN_LOCALES:
-        locales = [["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]]
+        locales = [
+            ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        ]
     # Whoever can enter the folder of the socket is the user itself: no password is needed. Small
     # segments of the log make an empty cluster 30 MB instead of 45.
     command = [
-        *(str(programs.folder / "initdb"), "-D", str(folder.data), f"--username={_USER}"),
+        *(
+            str(programs.folder / "initdb"),
+            "-D",
+            str(folder.data),
+            f"--username={_USER}",
+        ),
         *("--auth=trust", "--encoding=UTF8", "--no-sync", "--wal-segsize=1"),
     ]
     failed = ""
@@ -259,7 +299,9 @@ def reachable(programs: Programs, folder: places.ClusterFolder) -> Programs:
     if _runs(copied, folder.account):
         return copied
     shutil.rmtree(home, ignore_errors=True)
-    raise Unavailable(f"{programs.folder} is closed to the user that PostgreSQL runs as")
+    raise Unavailable(
+        f"{programs.folder} is closed to the user that PostgreSQL runs as"
+    )
 
 
 def _home_of_programs(folder: places.ClusterFolder) -> Path:
@@ -269,7 +311,9 @@ def _home_of_programs(folder: places.ClusterFolder) -> Path:
 
 def _runs(programs: Programs, account: Account) -> bool:
     try:
-        _run_as(account, [str(programs.folder / "postgres"), "--version"], cwd=Path("/"))
+        _run_as(
+            account, [str(programs.folder / "postgres"), "--version"], cwd=Path("/")
+        )
     except (OSError, subprocess.SubprocessError):
         return False
     return True
@@ -318,7 +362,9 @@ def remove(folder: places.ClusterFolder) -> None:
 
     Somebody may wait for the lock: whoever comes later has to wait for the same file.
     """
-    for path in dict.fromkeys((folder.path, folder.socket_folder, _home_of_programs(folder))):
+    for path in dict.fromkeys(
+        (folder.path, folder.socket_folder, _home_of_programs(folder))
+    ):
         shutil.rmtree(path, ignore_errors=True)
     for ending in ("used", "keeper", "log", "boot"):
         folder.beside(ending).unlink(missing_ok=True)

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql._control import Control, ControlFailure, identifier, open_control
+from pytest_arena._postgresql._control import (
+    Control,
+    ControlFailure,
+    identifier,
+    open_control,
+)
 from pytest_arena._postgresql.servers import Server, Unavailable
 from pytest_arena._postgresql.servers._keeper import WELCOME, NotPostgreSQL, Wire
 from pytest_arena._postgresql.servers._programs import OLDEST
@@ -59,7 +64,9 @@ def knock(address: Address, *, seconds: float) -> Knocked:
     except socket.gaierror as error:
         return Knocked(Answer.NO_HOST, text=error.strerror or str(error))
     except OSError as error:
-        return Knocked(Answer.SILENT, text=error.strerror or str(error) or type(error).__name__)
+        return Knocked(
+            Answer.SILENT, text=error.strerror or str(error) or type(error).__name__
+        )
     try:
         wire.log_in(address.user, address.database)
         return _read(*wire.receive())
@@ -74,7 +81,9 @@ def knock(address: Address, *, seconds: float) -> Knocked:
 
 def _connect(address: Address, seconds: float) -> Wire:
     if address.is_socket:
-        return Wire(socket.AF_UNIX, f"{address.host}/.s.PGSQL.{address.port}", seconds=seconds)
+        return Wire(
+            socket.AF_UNIX, f"{address.host}/.s.PGSQL.{address.port}", seconds=seconds
+        )
     refused = OSError("it has no address")
     places = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     for family, _, _, _, target in places:
@@ -109,7 +118,9 @@ def enter(address: Address, where: str) -> Server:
         with closing(open_control(address)) as control:
             return Server(address, f"PostgreSQL {_version(control, address)}{where}")
     except ControlFailure as failed:
-        raise refusal(address, knock(address, seconds=_KNOCK_SECONDS), failed) from failed
+        raise refusal(
+            address, knock(address, seconds=_KNOCK_SECONDS), failed
+        ) from failed
 
 
 def _version(control: Control, address: Address) -> str:
@@ -124,7 +135,9 @@ def _version(control: Control, address: Address) -> str:
             fix=f"use a newer server, for example: docker run -p 5433:5432 postgres:{OLDEST + 4}",
         )
     if is_standby:
-        raise Elsewhere(f"the server on {address.server} is a standby, which is read-only")
+        raise Elsewhere(
+            f"the server on {address.server} is a standby, which is read-only"
+        )
     if not may_create:
         raise Unavailable(
             f"role {address.user} on {address.server} may not create databases",
@@ -148,9 +161,13 @@ def refusal(address: Address, knocked: Knocked, failed: ControlFailure) -> Unava
             fix="close other clients, or raise max_connections in its postgresql.conf",
         )
     if state == _NO_DATABASE:
-        return Unavailable(f'there is no database "{address.database}" on {address.server}')
+        return Unavailable(
+            f'there is no database "{address.database}" on {address.server}'
+        )
     if knocked.answer is not Answer.PASSWORD or state not in {"", "28P01"}:
-        reason = f"{address.server} refuses role {address.user}: {_words(knocked, failed)}"
+        reason = (
+            f"{address.server} refuses role {address.user}: {_words(knocked, failed)}"
+        )
     elif not address.password:
         reason = f"{address.server} asks for a password of role {address.user}, and none was given"
     elif failed.sqlstate or "password" in str(failed):

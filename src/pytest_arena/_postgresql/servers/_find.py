@@ -18,8 +18,18 @@ from urllib.parse import unquote
 from pytest_arena._postgresql._arguments import is_here
 from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql.servers import Server, Unavailable
-from pytest_arena._postgresql.servers._entrance import Answer, Elsewhere, enter, knock, refusal
-from pytest_arena._postgresql.servers._programs import folders, programs_of_wheel, read_programs
+from pytest_arena._postgresql.servers._entrance import (
+    Answer,
+    Elsewhere,
+    enter,
+    knock,
+    refusal,
+)
+from pytest_arena._postgresql.servers._programs import (
+    folders,
+    programs_of_wheel,
+    read_programs,
+)
 from pytest_arena._values import Address
 from pytest_arena.errors import ServerError, redact_url
 
@@ -143,13 +153,20 @@ def _service(host: str, port: int, patience: float) -> Server:
         if not user:
             continue
         password = os.environ.get("PGPASSWORD", "")
-        address = Address("postgresql", host, port, user, "postgres", password, patience)
+        address = Address(
+            "postgresql", host, port, user, "postgres", password, patience
+        )
         # A driver waits ten seconds for what does not answer, and takes longer to say no.
         knocked = knock(address, seconds=_KNOCK_SECONDS)
         try:
-            if knocked.answer in {Answer.OPEN, Answer.PASSWORD} or knocked.sqlstate == "53300":
+            if (
+                knocked.answer in {Answer.OPEN, Answer.PASSWORD}
+                or knocked.sqlstate == "53300"
+            ):
                 return enter(address, f", a local service on {address.server}")
-            raise refusal(address, knocked, ControlFailure(knocked.text, knocked.sqlstate))
+            raise refusal(
+                address, knocked, ControlFailure(knocked.text, knocked.sqlstate)
+            )
         except Elsewhere:
             raise
         except Unavailable as reason:
@@ -162,7 +179,9 @@ def _named_server(config: Config) -> Server:
     refused = Unavailable("")
     try:
         named = replace(read_url(config.server_url), patience=config.turn_timeout)
-        for name in dict.fromkeys((named.database or "postgres", "postgres", "template1")):
+        for name in dict.fromkeys(
+            (named.database or "postgres", "postgres", "template1")
+        ):
             try:
                 where = f" on {named.server}, from {config.places['database']}"
                 return enter(replace(named, database=name), where)
@@ -196,13 +215,20 @@ def read_url(text: str) -> Address:
         asked: dict[str, Any] = {"port": usual, **url.query}
         port = int(asked["port"])
     except (ArgumentError, ValueError) as error:
-        raise Unavailable("the URL cannot be read; arena needs that of one server") from error
+        raise Unavailable(
+            "the URL cannot be read; arena needs that of one server"
+        ) from error
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise Unavailable(f"{url.get_backend_name()} is not PostgreSQL's")
     host = asked.get("host") or asked.get("hostaddr") or unquote(url.host or "")
     if not isinstance(host, str) or "," in host:
         raise Unavailable("the URL names several hosts, and arena needs one")
-    user = asked.get("user") or url.username or os.environ.get("PGUSER") or getpass.getuser()
+    user = (
+        asked.get("user")
+        or url.username
+        or os.environ.get("PGUSER")
+        or getpass.getuser()
+    )
     password = asked.get("password") or url.password or os.environ.get("PGPASSWORD", "")
     database = asked.get("dbname") or url.database or ""
     host = host or os.environ.get("PGHOST") or [*_socket_folders(port), "localhost"][0]

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 _PROTOCOL = 3 << 16
 _SHORTEST = 4  # a length counts itself
-_LONGEST = 30_000  # no message before the first row is longer; what is, is of another protocol
+_LONGEST = (
+    30_000  # no message before the first row is longer; what is, is of another protocol
+)
 WELCOME = (b"R", b"\0\0\0\0")
 _STOP_SECONDS = 30.0
 _ANSWER_SECONDS = 5.0

@@ -73,7 +73,9 @@ class ClusterFolder:
             for folder in dict.fromkeys((self.path, self.socket_folder)):
                 folder.parent.parent.mkdir(parents=True, exist_ok=True)
                 # Another user passes through it, to a folder of its own, and cannot look around.
-                folder.parent.mkdir(mode=0o711 if account.is_other else 0o700, exist_ok=True)
+                folder.parent.mkdir(
+                    mode=0o711 if account.is_other else 0o700, exist_ok=True
+                )
                 _check_owner(folder.parent, {os.getuid()})
                 folder.mkdir(mode=0o700, exist_ok=True)
                 _check_owner(folder, {account.uid, os.getuid()})
@@ -92,7 +94,11 @@ def cluster_folder(key: str, *, cache: Path, account: Account) -> ClusterFolder:
 def cluster_parents(*, cache: Path, account: Account) -> list[Path]:
     """Return the folders in which there may be clusters of this user."""
     parents = dict.fromkeys(place / _own_name() for place in _places(cache, account))
-    return [parent for parent in parents if _is_own(parent, {os.getuid()}) and parent.is_dir()]
+    return [
+        parent
+        for parent in parents
+        if _is_own(parent, {os.getuid()}) and parent.is_dir()
+    ]
 
 
 def _places(cache: Path, account: Account) -> Iterator[Path]:
@@ -116,7 +122,9 @@ def _has_room(folder: Path) -> bool:
 
 def _is_own(folder: Path, owners: set[int]) -> bool:
     # The place above may be open to all: somebody else could have made this folder before us.
-    return os.path.lexists(folder) and (not folder.is_symlink() and folder.lstat().st_uid in owners)
+    return os.path.lexists(folder) and (
+        not folder.is_symlink() and folder.lstat().st_uid in owners
+    )
 
 
 def _check_owner(folder: Path, owners: set[int]) -> None:
@@ -153,14 +161,18 @@ def exclusive(path: Path) -> Iterator[None]:
 
     def is_ours() -> bool:
         nonlocal file
-        if _is_removed(file):  # with all the rest: whoever comes later locks another one
+        if _is_removed(
+            file
+        ):  # with all the rest: whoever comes later locks another one
             stale, file = file, _open(path)
             os.close(stale)
         return locked(file) and not _is_removed(file)
 
     try:
         if not until(is_ours, within=_LOCK_SECONDS):
-            raise Unavailable(f"another process has held {path} for {_LOCK_SECONDS} seconds")
+            raise Unavailable(
+                f"another process has held {path} for {_LOCK_SECONDS} seconds"
+            )
         yield
     finally:
         os.close(file)

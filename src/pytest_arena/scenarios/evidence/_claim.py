@@ -34,7 +34,11 @@ BROKEN = {
 }
 # The tags by which a scenario is not asked for something.
 EXCUSES = (NO_SEED, NO_REQUEST, *(f"@survives-{kind}" for kind in BROKEN))
-_SHOWS = {"seeded": "seeded rows", "requested": "made a request", "asserted": "asserted anything"}
+_SHOWS = {
+    "seeded": "seeded rows",
+    "requested": "made a request",
+    "asserted": "asserted anything",
+}
 # Of each kind of step: the instrument that has to see something in its block.
 _NEEDED: dict[Kind, tuple[str, str]] = {
     "given": ("seeded", "nothing was written"),
@@ -67,7 +71,9 @@ def worst(flags: Iterable[StatusReason]) -> StatusReason:
 
 def other_statuses(statuses: Iterable[Status], but: Status) -> tuple[Status, ...]:
     """Return each status but this one and PROVEN once, the worst first."""
-    return tuple(sorted(set(statuses) - {but, Status.PROVEN}, key=lambda status: status.rank))
+    return tuple(
+        sorted(set(statuses) - {but, Status.PROVEN}, key=lambda status: status.rank)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,9 @@ class Claim:
     @property
     def tags(self) -> frozenset[str]:
         """Those of the scenario, and of the row that the test proves."""
-        rows = [row.tags for row in self.scenario.rows if row.values == self.mapping.row]
+        rows = [
+            row.tags for row in self.scenario.rows if row.values == self.mapping.row
+        ]
         return frozenset(self.scenario.tags).union(*rows)
 
     def asks_for_seed(self, facts: Facts) -> bool:
@@ -90,7 +98,9 @@ class Claim:
 
         None that says that nothing is there; nor a Background's, where ``arena_seed`` brings some.
         """
-        rows = [row.steps for row in self.scenario.rows if row.values == self.mapping.row]
+        rows = [
+            row.steps for row in self.scenario.rows if row.values == self.mapping.row
+        ]
         given = [it for it in (*rows, self.scenario.steps)[0] if it.kind == "given"]
         own = [it for it in given if not (it.is_background and facts.has_base)]
         is_asked = any(not _NOTHING.match(it.text) and len(it.table) != 1 for it in own)
@@ -110,7 +120,9 @@ class Claim:
             return [unknown] if self.evidence else []
         has_request = bool(facts.requests) or NO_REQUEST in self.tags
         missing = {
-            "seeded": "" if facts.seeded or not self.asks_for_seed(facts) else _no_seed(facts),
+            "seeded": ""
+            if facts.seeded or not self.asks_for_seed(facts)
+            else _no_seed(facts),
             "requested": "" if has_request else "no request reached the app",
             "asserted": self._no_assertion(facts),
         }
@@ -122,7 +134,9 @@ class Claim:
             elif missing[instrument]:
                 flags.append(self.flag(Status.HOLLOW, missing[instrument]))
         steps = self.judged_steps(facts)
-        return flags + [self.flag(it.status, it.reason) for it in steps if it.status and it.reason]
+        return flags + [
+            self.flag(it.status, it.reason) for it in steps if it.status and it.reason
+        ]
 
     def _no_assertion(self, facts: Facts) -> str:
         checks = facts.checks
@@ -133,7 +147,9 @@ class Claim:
         more = f" that could fail ({cannot})" if constant else ""
         if not facts.requests:
             return f"no assertion{more}"
-        if early := max(checks, key=lambda check: (check.after, check.place), default=None):
+        if early := max(
+            checks, key=lambda check: (check.after, check.place), default=None
+        ):
             more = f" (the last one, {early.place}, is before it)"
         last = facts.requests[-1]
         return f"no assertion after {last.method} {last.path}{more}"
@@ -150,10 +166,14 @@ class Claim:
                 continue
             if sabotage.result == "survived":
                 what = f"stays green with {BROKEN[kind]}"
-                yield self.flag(Status.HOLLOW, ": ".join(filter(None, [what, sabotage.why])))
+                yield self.flag(
+                    Status.HOLLOW, ": ".join(filter(None, [what, sabotage.why]))
+                )
             if sabotage.result == "unknown":
                 what = f"whether it notices {BROKEN[kind]} is not known"
-                yield self.flag(Status.UNKNOWN, ": ".join(filter(None, [what, sabotage.why])))
+                yield self.flag(
+                    Status.UNKNOWN, ": ".join(filter(None, [what, sabotage.why]))
+                )
 
     def judged_steps(self, facts: Facts) -> tuple[JudgedStep, ...]:
         """Return what the blocks of the test show of each step; of a test without blocks nothing.
@@ -173,11 +193,17 @@ class Claim:
             elif not blocks or step.kind == "given" or step.is_background:
                 steps.append(JudgedStep())
             else:
-                steps.append(JudgedStep(status=Status.HOLLOW, reason=f'no block for "{step}"'))
+                steps.append(
+                    JudgedStep(status=Status.HOLLOW, reason=f'no block for "{step}"')
+                )
         return tuple(steps)
 
     def _is_idle(
-        self, kind: Kind, own: list[StepFacts], facts: Facts, blocks: dict[int, list[StepFacts]]
+        self,
+        kind: Kind,
+        own: list[StepFacts],
+        facts: Facts,
+        blocks: dict[int, list[StepFacts]],
     ) -> bool:
         """Whether nothing happened of what a step is there for: in its own blocks, or in all."""
         if kind == "then":
@@ -198,7 +224,9 @@ class Claim:
         if not is_idle or instrument not in self.evidence:
             return JudgedStep(status=Status.PROVEN)
         if why := _why_unknown(facts, instrument):
-            return JudgedStep(status=Status.UNKNOWN, reason=f'"{step}" is not known: {why}')
+            return JudgedStep(
+                status=Status.UNKNOWN, reason=f'"{step}" is not known: {why}'
+            )
         return JudgedStep(status=Status.HOLLOW, reason=f'{what} in "{step}"')
 
     def warnings(self, facts: Facts) -> tuple[str, ...]:
@@ -215,19 +243,26 @@ class Claim:
             ("", _unseen_literals(scenario, self.mapping.row, facts)),
         )
         return tuple(
-            dict.fromkeys(text for name, look in looks if name not in off for text in look)
+            dict.fromkeys(
+                text for name, look in looks if name not in off for text in look
+            )
         )
 
 
 def _why_unknown(facts: Facts, instrument: str) -> str:
     """Return why an instrument saw nothing, empty if it worked."""
     unread = instrument == "seeded" and facts.seeded is None
-    return dict(facts.off).get(instrument, "the rows could not be read" if unread else "")
+    return dict(facts.off).get(
+        instrument, "the rows could not be read" if unread else ""
+    )
 
 
 def _no_seed(facts: Facts) -> str:
     text = "no row was seeded" + " before its first request" * bool(facts.requests)
-    first, later = facts.requests[facts.first : facts.first + 1], facts.requests[facts.first + 1 :]
+    first, later = (
+        facts.requests[facts.first : facts.first + 1],
+        facts.requests[facts.first + 1 :],
+    )
     if later and first[0].changed:  # a test that seeds by the app's own requests
         request = f"{first[0].method} {first[0].path}"
         text += f" (if {request} prepares: scenario.given(…), or a fixture)"
@@ -236,7 +271,9 @@ def _no_seed(facts: Facts) -> str:
 
 def _other_routes(scenario: ScenarioSpec, facts: Facts) -> Iterator[str]:
     for verb, path in paths(scenario):
-        if facts.requests and not any(_is_hit(verb, path, request) for request in facts.requests):
+        if facts.requests and not any(
+            _is_hit(verb, path, request) for request in facts.requests
+        ):
             yield f"never requested: {verb} {path}".replace("  ", " ")
 
 
@@ -267,7 +304,9 @@ def _unobserved(facts: Facts) -> Iterator[str]:
 def _without_effect(facts: Facts) -> Iterator[str]:
     for request in facts.requests[facts.first :]:
         is_done = request.status is not None and 200 <= request.status < 400  # noqa: PLR2004 - 2xx and 3xx
-        is_idle = request.changed is not None and not sum(count for _, count in request.changed)
+        is_idle = request.changed is not None and not sum(
+            count for _, count in request.changed
+        )
         if request.method in _WRITES and is_done and is_idle:
             route = request.route or request.path
             yield f"{request.method} {route} changed no row, and answered {request.status}"

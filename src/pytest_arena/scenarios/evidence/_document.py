@@ -31,8 +31,12 @@ class Requested:
     status: int | None
     role: str = ""
     changed: Counts | None = ()  # rows by table, sorted; None where it is not known
-    read: tuple[str, ...] | None = ()  # tables that the test had seeded; None: not known
-    observed: bool | None = None  # whether the test looked at the answer; None: not known
+    read: (
+        tuple[str, ...] | None
+    ) = ()  # tables that the test had seeded; None: not known
+    observed: bool | None = (
+        None  # whether the test looked at the answer; None: not known
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,7 +45,9 @@ class Asserted:
 
     place: str  # tests/test_x.py:31, from the root folder
     text: str  # as it stands in the code, shortened
-    after: int  # how many requests had been answered by then; a websocket is once accepted
+    after: (
+        int  # how many requests had been answered by then; a websocket is once accepted
+    )
     is_constant: bool = False  # it could not have failed: assert True, assert x == x
     times: int = 1
 
@@ -52,7 +58,9 @@ class StepFacts:
 
     scenario: str  # the scenario's key
     step: int  # its place among the scenario's steps
-    wrote: int  # rows that the test wrote, or has pending, and clients that it logged in
+    wrote: (
+        int  # rows that the test wrote, or has pending, and clients that it logged in
+    )
     requests: tuple[int, ...]  # places in Facts.requests
     assertions: int  # that passed and could have failed
 
@@ -69,7 +77,9 @@ class Facts:
     # Place in requests of the first that is no preparation; requests of fixtures and of Given
     # blocks are, where others follow. What was written before it counts as seeded.
     first: int = 0
-    asserted: tuple[Asserted, ...] = ()  # those after the last request first; at most 20 places
+    asserted: tuple[
+        Asserted, ...
+    ] = ()  # those after the last request first; at most 20 places
     steps: tuple[StepFacts, ...] = ()
     # The literals of its scenarios' steps that occurred in rows seeded, requests or assertions.
     seen: tuple[str, ...] = ()
@@ -103,7 +113,9 @@ class Try:
     """One try of one test, in this run. Reruns are further tries, and so are other processes'."""
 
     test: str  # the node id
-    outcome: Outcome  # of set-up, call and tear-down together; unfinished: its process died
+    outcome: (
+        Outcome  # of set-up, call and tear-down together; unfinished: its process died
+    )
     reason: str = ""  # of a skip, an xfail; a failure's first line, with its phase
     place: str = ""  # where it failed, else where the test begins: tests/test_x.py:31
     facts: Facts | None = None
@@ -153,7 +165,9 @@ class Status(Enum):
 _RANKS = {status: number for number, status in enumerate(Status)}
 FINE = frozenset({Status.PROVEN, Status.WAIVED})  # no gap
 # A test of one of these has passed, whatever that is worth.
-PASSED = frozenset({Status.FLAKY, Status.HOLLOW, Status.UNKNOWN, Status.PARTIAL, Status.PROVEN})
+PASSED = frozenset(
+    {Status.FLAKY, Status.HOLLOW, Status.UNKNOWN, Status.PARTIAL, Status.PROVEN}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +191,9 @@ class JudgedTest:
 class JudgedStep:
     """One step of a scenario, by the blocks of its tests: the best that one of them shows."""
 
-    status: Status | None = None  # PROVEN, HOLLOW, UNKNOWN; None where no test has a block for it
+    status: Status | None = (
+        None  # PROVEN, HOLLOW, UNKNOWN; None where no test has a block for it
+    )
     reason: str = ""
 
 
@@ -187,7 +203,9 @@ class Standing:
 
     malformed: str = ""
     drifted: str = ""
-    drifted_place: str = ""  # the line in the tests that names the older version, if one does
+    drifted_place: str = (
+        ""  # the line in the tests that names the older version, if one does
+    )
     waived: str = ""  # its waiver: "until 2027-03-31: bought in May"
     expired: str = ""  # the same, of a waiver that has run out
     known: Status | None = None  # its status in the baseline
@@ -205,7 +223,9 @@ class JudgedScenario:
     place: str = ""  # the line in the tests that the reason is about
     also: tuple[Status, ...] = ()  # further statuses that apply, the worst first
     warnings: tuple[str, ...] = ()  # what the gate does not ask for
-    is_excused: bool = False  # it stands in the baseline: known, and no failure of the gate
+    is_excused: bool = (
+        False  # it stands in the baseline: known, and no failure of the gate
+    )
     tests: tuple[JudgedTest, ...] = ()
     steps: tuple[JudgedStep, ...] = ()  # as many as the scenario has
     standing: Standing = Standing()
@@ -218,7 +238,9 @@ class Document:
     """The whole of it. The same run gives the same document, whatever the order of its tests."""
 
     scenarios: tuple[JudgedScenario, ...] = ()  # by path and line
-    problems: tuple[Problem, ...] = ()  # of specifications, markers (orphans), lock and baseline
+    problems: tuple[
+        Problem, ...
+    ] = ()  # of specifications, markers (orphans), lock and baseline
     gaps: tuple[str, ...] = ()  # why the gate would fail, a line for each reason
     partial: str = ""  # why not all tests were run, "-k start"; empty where all were
     is_sabotaged: bool = False
@@ -229,7 +251,9 @@ class Document:
     def counts(self) -> dict[Status, int]:
         """How many scenarios there are of each status that occurs, worst first."""
         statuses = [judged.status for judged in self.scenarios]
-        return {status: statuses.count(status) for status in Status if status in statuses}
+        return {
+            status: statuses.count(status) for status in Status if status in statuses
+        }
 
 
 # The document as JSON, and read again.
@@ -251,7 +275,10 @@ def as_json(document: Document) -> str:
         f'"schema": {_SCHEMA}',
         _array("scenarios", map(_scenario, document.scenarios)),
         _array("problems", ({"spec": "", **to_shape(it)} for it in document.problems)),
-        *(f'"{name}": {_line(value)}' for name, value in {"counts": counts, **extras}.items()),
+        *(
+            f'"{name}": {_line(value)}'
+            for name, value in {"counts": counts, **extras}.items()
+        ),
     ]
     # Half of a surrogate pair, from a failure's message, is no text: as an escape JSON can hold it.
     return ("{" + ",\n".join(parts) + "}\n").encode(errors="backslashreplace").decode()
@@ -273,7 +300,8 @@ def from_json(text: str, *, where: str) -> Document:
         if schema == _SCHEMA:
             # What was said of the scenario and of the verdict in one object, as two.
             raw["scenarios"] = [
-                {**it, "scenario": {**it, "rule": it["gherkin_rule"]}} for it in raw["scenarios"]
+                {**it, "scenario": {**it, "rule": it["gherkin_rule"]}}
+                for it in raw["scenarios"]
             ]
             document: Document = from_shape(Document, raw)
             return document
@@ -336,8 +364,12 @@ def _evidence(passed: list[Facts]) -> dict[str, Any]:
         seeded[table] = max(count, seeded.get(table, 0))
     return {
         "seeded": dict(sorted(seeded.items())),
-        "requested": sorted({f"{it.method} {it.route or it.path} {it.status}" for it in requests}),
-        "asserted": sorted({it.place for facts in passed for it in facts.checks_at_the_end}),
+        "requested": sorted(
+            {f"{it.method} {it.route or it.path} {it.status}" for it in requests}
+        ),
+        "asserted": sorted(
+            {it.place for facts in passed for it in facts.checks_at_the_end}
+        ),
     }
 
 
@@ -354,7 +386,9 @@ def to_shape(value: Any, *, but: Container[str] = ()) -> dict[str, Any]:
     return {
         name: _written(hint, held)
         for name, hint, default in _fields(kind)
-        if (held := getattr(value, name)) is not default and held != default and name not in but
+        if (held := getattr(value, name)) is not default
+        and held != default
+        and name not in but
     }
 
 
@@ -385,7 +419,11 @@ def _written(hint: Any, value: Any) -> Any:
         return to_shape(value)
     if isinstance(value, tuple):
         # Of what a tuple holds, or one that may be None.
-        inner = get_args(hint)[0] if get_origin(hint) is tuple else get_args(get_args(hint)[0])[0]
+        inner = (
+            get_args(hint)[0]
+            if get_origin(hint) is tuple
+            else get_args(get_args(hint)[0])[0]
+        )
         return dict(value) if _is_pair(inner) else [_written(inner, it) for it in value]
     return value.value if isinstance(value, Enum) else value
 
@@ -396,7 +434,9 @@ def _read(hint: Any, raw: Any) -> Any:
         return None if raw is None else _read(arguments[0], raw)
     if get_origin(hint) is tuple and _is_pair(arguments[0]):
         kind = get_args(arguments[0])[1]
-        return tuple((name, _checked(it, kind)) for name, it in _checked(raw, dict).items())
+        return tuple(
+            (name, _checked(it, kind)) for name, it in _checked(raw, dict).items()
+        )
     if get_origin(hint) is tuple:
         return tuple(_read(arguments[0], it) for it in _checked(raw, list))
     if get_origin(hint) is Literal:

@@ -18,7 +18,12 @@ from pytest_arena.scenarios.evidence._document import (
     Status,
     Try,
 )
-from pytest_arena.scenarios.evidence._verdicts import best_steps, gaps, judged_scenario, judged_test
+from pytest_arena.scenarios.evidence._verdicts import (
+    best_steps,
+    gaps,
+    judged_scenario,
+    judged_test,
+)
 from pytest_arena.scenarios.specs._specification import (
     Pairs,
     Problem,
@@ -36,10 +41,14 @@ class Rules:
     """By what a run is judged: what a project asks of its scenarios, and what it has agreed to."""
 
     today: date
-    evidence: tuple[str, ...] = EVIDENCE  # of a test that passed; nothing else is asked for
+    evidence: tuple[str, ...] = (
+        EVIDENCE  # of a test that passed; nothing else is asked for
+    )
     agreed_gaps: tuple[AgreedGap, ...] = ()
     lock: Lock = field(default_factory=Lock)
-    lists_only: bool = False  # nothing was to be run: mapped scenarios are NOT-RUN, and no gap
+    lists_only: bool = (
+        False  # nothing was to be run: mapped scenarios are NOT-RUN, and no gap
+    )
 
 
 def judge(
@@ -67,7 +76,9 @@ def judge(
     """
     mappings = sorted(set(mappings))
     of_scenario = grouped_by(mappings, lambda mapping: mapping.scenario)
-    of_test = grouped_by(() if rules.lists_only else tries, lambda attempt: attempt.test)
+    of_test = grouped_by(
+        () if rules.lists_only else tries, lambda attempt: attempt.test
+    )
     kind = {"is_partial": bool(partial), "is_list": rules.lists_only}
     judged = []
     for scenario, malformed in _malformed(specification):
@@ -79,7 +90,10 @@ def judge(
             for claim, test in zip(claims, tests, strict=True)
             if test.facts and test.status in PASSED
         ]
-        standing, steps = _standing(scenario, own, rules, malformed), best_steps(scenario, shown)
+        standing, steps = (
+            _standing(scenario, own, rules, malformed),
+            best_steps(scenario, shown),
+        )
         judged.append(judged_scenario(scenario, standing, tests, steps, **kind))
     agreement_problems = _agreement_problems(specification.scenarios, mappings, rules)
     return _document(
@@ -93,7 +107,11 @@ def judge(
 
 
 def _claims(
-    scenario: ScenarioSpec, mappings: Iterable[Mapping], rules: Rules, *, is_sabotaged: bool
+    scenario: ScenarioSpec,
+    mappings: Iterable[Mapping],
+    rules: Rules,
+    *,
+    is_sabotaged: bool,
 ) -> Iterator[Claim]:
     """A test that several processes have collected, or several markers name, counts once."""
     distinct: dict[tuple[str, Pairs], Mapping] = {}
@@ -106,7 +124,9 @@ def _claims(
 def _document(
     judged: Iterable[JudgedScenario], problems: Iterable[Problem], **values: Any
 ) -> Document:
-    document = Document(scenarios=tuple(judged), problems=tuple(sorted(set(problems))), **values)
+    document = Document(
+        scenarios=tuple(judged), problems=tuple(sorted(set(problems))), **values
+    )
     return replace(document, gaps=gaps(document))
 
 
@@ -122,7 +142,9 @@ def listed(specification: Specification) -> Document:
         )
         for scenario, reason in _malformed(specification)
     )
-    listing = _document(judged, specification.problems, is_list=True, specs=specification.files)
+    listing = _document(
+        judged, specification.problems, is_list=True, specs=specification.files
+    )
     return replace(listing, gaps=())
 
 
@@ -168,7 +190,9 @@ def _standing(
     )
 
 
-def _drift(scenario: ScenarioSpec, mappings: Sequence[Mapping], lock: Lock) -> tuple[str, str]:
+def _drift(
+    scenario: ScenarioSpec, mappings: Sequence[Mapping], lock: Lock
+) -> tuple[str, str]:
     revs = {scenario.rev, *(row.rev for row in scenario.rows)}
     for mapping in mappings:
         if mapping.rev and mapping.rev not in revs:
@@ -186,7 +210,9 @@ def _changed_tests(
 ) -> Iterator[str]:
     if locked := lock.entries.get(scenario.key):
         before = dict(locked.tests)
-        for test, source in sorted({(mapping.test, mapping.source) for mapping in mappings}):
+        for test, source in sorted(
+            {(mapping.test, mapping.source) for mapping in mappings}
+        ):
             if before.get(test) and source and before[test] != source:
                 yield f"{test} has changed since it was accepted"
     elif lock.entries and mappings and not all(mapping.rev for mapping in mappings):
@@ -206,13 +232,20 @@ def _agreement_problems(
     yield from gap_problems(scenarios, rules.agreed_gaps, rules.today)
     # A tag that should excuse a scenario and is nearly the word would do nothing.
     tags = {
-        (scenario.spec, tag): scenario for scenario in reversed(scenarios) for tag in scenario.tags
+        (scenario.spec, tag): scenario
+        for scenario in reversed(scenarios)
+        for tag in scenario.tags
     }
     for (spec, tag), scenario in tags.items():
         near = get_close_matches(tag.lower(), EXCUSES, n=1, cutoff=0.85)
         if near and tag not in EXCUSES:
-            what, hint = f"{tag} means nothing to arena", f"write {near[0]}, if you meant it"
-            yield Problem(spec=spec, line=scenario.line, what=what, hint=hint, is_error=False)
+            what, hint = (
+                f"{tag} means nothing to arena",
+                f"write {near[0]}, if you meant it",
+            )
+            yield Problem(
+                spec=spec, line=scenario.line, what=what, hint=hint, is_error=False
+            )
 
 
 def merged(documents: Iterable[Document], *, is_complete: bool = False) -> Document:
@@ -233,13 +266,22 @@ def merged(documents: Iterable[Document], *, is_complete: bool = False) -> Docum
     """
     every = sorted(documents, key=repr)
     if not every:
-        raise _unmergeable("there is no document to merge", "arena scenarios merge a.json b.json")
+        raise _unmergeable(
+            "there is no document to merge", "arena scenarios merge a.json b.json"
+        )
     _refuse_other_versions(every)
-    partial = "" if is_complete else "; ".join(sorted({it.partial for it in every} - {""}))
+    partial = (
+        "" if is_complete else "; ".join(sorted({it.partial for it in every} - {""}))
+    )
     every_scenario = (judged for document in every for judged in document.scenarios)
-    by_place = grouped_by(every_scenario, lambda judged: _scenario_order(judged.scenario))
+    by_place = grouped_by(
+        every_scenario, lambda judged: _scenario_order(judged.scenario)
+    )
     return _document(
-        (_joined(by_place[place], is_partial=bool(partial)) for place in sorted(by_place)),
+        (
+            _joined(by_place[place], is_partial=bool(partial))
+            for place in sorted(by_place)
+        ),
         (problem for it in every for problem in it.problems),
         partial=partial,
         is_sabotaged=all(it.is_sabotaged for it in every),
@@ -254,13 +296,17 @@ def _joined(same: Sequence[JudgedScenario], *, is_partial: bool) -> JudgedScenar
     tests = []
     for _, of_shards in sorted(by_test.items()):
         ran = [test for test in of_shards if test.status is not Status.NOT_RUN]
-        tests.append(min(ran or of_shards, key=lambda test: (test.status.rank, repr(test))))
+        tests.append(
+            min(ran or of_shards, key=lambda test: (test.status.rank, repr(test)))
+        )
     scenario, standing = same[0].scenario, same[0].standing
     # What one shard knows holds for all: one may not have collected the marker with a `rev`.
     for name in (it.name for it in fields(Standing)):
         values = [value for judged in same if (value := getattr(judged.standing, name))]
         standing = replace(standing, **{name: values[0]}) if values else standing
-    warnings = dict.fromkeys(text for judged in same for text in judged.standing.warnings)
+    warnings = dict.fromkeys(
+        text for judged in same for text in judged.standing.warnings
+    )
     standing = replace(standing, warnings=tuple(warnings))
     steps = best_steps(scenario, (judged.steps for judged in same))
     return judged_scenario(scenario, standing, tests, steps, is_partial=is_partial)
@@ -274,7 +320,9 @@ def _refuse_other_versions(documents: Sequence[Document]) -> None:
         for scenario in (judged.scenario for judged in document.scenarios):
             # The rev of an Outline does not know its rows.
             content = repr((scenario.rev, sorted(row.values for row in scenario.rows)))
-            versions.setdefault(scenario.spec, set()).add((scenario.line, scenario.key, content))
+            versions.setdefault(scenario.spec, set()).add(
+                (scenario.line, scenario.key, content)
+            )
         for spec, version in versions.items():
             if differing := sorted(read.setdefault(spec, version) ^ version):
                 raise _unmergeable(

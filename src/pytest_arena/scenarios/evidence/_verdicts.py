@@ -3,7 +3,12 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_arena.errors import redact
-from pytest_arena.scenarios.evidence._claim import Claim, StatusReason, other_statuses, worst
+from pytest_arena.scenarios.evidence._claim import (
+    Claim,
+    StatusReason,
+    other_statuses,
+    worst,
+)
 from pytest_arena.scenarios.evidence._document import (
     FINE,
     PASSED,
@@ -16,7 +21,12 @@ from pytest_arena.scenarios.evidence._document import (
     Status,
     Try,
 )
-from pytest_arena.scenarios.specs._specification import Pairs, Row, ScenarioSpec, grouped_by
+from pytest_arena.scenarios.specs._specification import (
+    Pairs,
+    Row,
+    ScenarioSpec,
+    grouped_by,
+)
 
 # A test, after all of its tries.
 
@@ -46,7 +56,10 @@ def judged_test(claim: Claim, tries: Sequence[Try]) -> JudgedTest:
     # Shown is a last try, the worst, and of several alike always the same.
     shown = min(
         failed if is_failed else ended,
-        key=lambda attempt: (worst(_try_flags(claim, attempt)).status.rank, repr(attempt)),
+        key=lambda attempt: (
+            worst(_try_flags(claim, attempt)).status.rank,
+            repr(attempt),
+        ),
         default=None,
     )
     facts = shown.facts if shown else None
@@ -82,7 +95,11 @@ def _flags(
         return [*flags, *failures]
     if failures or any(attempt.is_rerun for attempt in ended):
         reasons = "; ".join(dict.fromkeys(flag.reason for flag in failures))
-        after = f"passed only when run again, after: {reasons}" if reasons else "passed on a rerun"
+        after = (
+            f"passed only when run again, after: {reasons}"
+            if reasons
+            else "passed on a rerun"
+        )
         flags.append(claim.flag(Status.FLAKY, after))
     return flags
 
@@ -96,7 +113,9 @@ def _try_flags(claim: Claim, attempt: Try) -> list[StatusReason]:
         return [StatusReason(status, reason or ending, attempt.place)]
     flags = [*claim.missing(attempt.facts), *claim.unnoticed(attempt.sabotages)]
     if not flags and claim.is_sabotaged and not attempt.sabotages:
-        return [claim.flag(Status.UNKNOWN, "it was not run again with something broken")]
+        return [
+            claim.flag(Status.UNKNOWN, "it was not run again with something broken")
+        ]
     return flags
 
 
@@ -127,7 +146,9 @@ def judged_scenario(
     if standing.malformed:
         flags.append(StatusReason(Status.MALFORMED, standing.malformed))
     if standing.drifted:
-        flags.append(StatusReason(Status.DRIFTED, standing.drifted, standing.drifted_place))
+        flags.append(
+            StatusReason(Status.DRIFTED, standing.drifted, standing.drifted_place)
+        )
     if is_list and (lacking := _rows_without_test(scenario.rows, tests)):
         flags.append(StatusReason(Status.PARTIAL, lacking))
     else:
@@ -160,7 +181,10 @@ def best_steps(
     """Return the best that is shown of each step, whatever the order; of none that nothing is."""
     nothing = (JudgedStep(),) * len(scenario.steps)
     return tuple(
-        max(shown, key=lambda step: (step.status.rank if step.status else -1, step.reason))
+        max(
+            shown,
+            key=lambda step: (step.status.rank if step.status else -1, step.reason),
+        )
         for shown in zip(nothing, *many, strict=True)
     )
 
@@ -180,7 +204,10 @@ def row_verdict(judged: JudgedScenario, row: Row) -> tuple[Status, str]:
         return Status.PROVEN, ""
     flag = _worst_test(failed or tests)
     if flag.status is Status.PROVEN:
-        return Status.PARTIAL, "its test is one for the whole outline, and for no row of it"
+        return (
+            Status.PARTIAL,
+            "its test is one for the whole outline, and for no row of it",
+        )
     return flag.status, flag.reason
 
 
@@ -199,7 +226,11 @@ def _problem_gaps(document: Document) -> Iterator[str]:
     for problem in document.problems:
         is_of_a_spec = problem.spec in document.specs
         is_gap_already = problem.scenario in malformed and is_of_a_spec
-        if problem.is_error and not is_gap_already and (is_of_a_spec or not document.partial):
+        if (
+            problem.is_error
+            and not is_gap_already
+            and (is_of_a_spec or not document.partial)
+        ):
             yield f"{problem}"
 
 
@@ -210,7 +241,11 @@ def _scenario_gaps(document: Document) -> Iterator[str]:
     if document.is_list:
         exempt.add(Status.NOT_RUN)
     for judged in document.scenarios:
-        scenario, standing, status = judged.scenario, judged.standing, judged.status.value
+        scenario, standing, status = (
+            judged.scenario,
+            judged.standing,
+            judged.status.value,
+        )
         if not judged.is_judged:
             continue
         if judged.status in FINE and standing.known:
@@ -227,8 +262,16 @@ def _test_flags(
 ) -> list[StatusReason]:
     if not tests:
         over = f"no test names it, and its waiver has run out ({standing.expired})"
-        return [StatusReason(Status.UNMAPPED, over if standing.expired else "no test names it")]
-    return _row_flags(scenario.rows, tests) if len(scenario.rows) > 1 else _alternatives(tests)
+        return [
+            StatusReason(
+                Status.UNMAPPED, over if standing.expired else "no test names it"
+            )
+        ]
+    return (
+        _row_flags(scenario.rows, tests)
+        if len(scenario.rows) > 1
+        else _alternatives(tests)
+    )
 
 
 def _failed(tests: Sequence[JudgedTest]) -> list[JudgedTest]:
@@ -245,22 +288,35 @@ def _alternatives(tests: Sequence[JudgedTest]) -> list[StatusReason]:
 
 def _worst_test(tests: Sequence[JudgedTest]) -> StatusReason:
     """The worst, and of several alike always the same one."""
-    test = min(tests, key=lambda test: (test.status.rank, test.place, test.test, test.row))
+    test = min(
+        tests, key=lambda test: (test.status.rank, test.place, test.test, test.row)
+    )
     return StatusReason(test.status, test.reason, test.place)
 
 
 def _row_flags(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> list[StatusReason]:
     by_row = grouped_by(tests, lambda test: test.row)
     own = {row.values: by_row.pop(row.values, []) for row in rows}
-    lacking = [values for values, of_row in own.items() if not of_row or _alternatives(of_row)]
+    lacking = [
+        values for values, of_row in own.items() if not of_row or _alternatives(of_row)
+    ]
     whole = [test for of_row in by_row.values() for test in of_row]
     failed = _failed(tests)
     if failed or not lacking:
         return [_worst_test(failed)] if failed else []
-    flags = [flag for group in (whole, *own.values()) if group for flag in _alternatives(group)]
+    flags = [
+        flag
+        for group in (whole, *own.values())
+        if group
+        for flag in _alternatives(group)
+    ]
     if not all(own.values()):
         reason = f"{len(own) - len(lacking)} of {len(own)} rows proven, not: {_some_rows(lacking)}"
-        hint = " (a test of the whole Outline proves no row: row=, or parametrize)" if whole else ""
+        hint = (
+            " (a test of the whole Outline proves no row: row=, or parametrize)"
+            if whole
+            else ""
+        )
         flags.append(StatusReason(Status.PARTIAL, reason + hint))
     return flags
 
@@ -274,12 +330,16 @@ def _rows_without_test(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> str:
 
 
 def _some_rows(rows: Sequence[Pairs]) -> str:
-    shown = [", ".join(f"{name}={value}" for name, value in row) for row in sorted(rows)]
+    shown = [
+        ", ".join(f"{name}={value}" for name, value in row) for row in sorted(rows)
+    ]
     more = f" and {len(shown) - _MOST_ROWS} more" * (len(shown) > _MOST_ROWS)
     return f"{' | '.join(shown[:_MOST_ROWS])}{more}"
 
 
-def _warnings(status: Status, standing: Standing, tests: Sequence[JudgedTest]) -> Iterator[str]:
+def _warnings(
+    status: Status, standing: Standing, tests: Sequence[JudgedTest]
+) -> Iterator[str]:
     yield from standing.warnings
     if standing.waived and status is Status.PROVEN:
         yield f"proven: its waiver is not needed any more ({standing.waived})"

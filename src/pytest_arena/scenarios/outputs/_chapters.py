@@ -11,7 +11,12 @@ from itertools import groupby, pairwise
 from typing import Literal
 
 from pytest_arena.scenarios.evidence._document import Document, JudgedScenario
-from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec, Step, grouped_by
+from pytest_arena.scenarios.specs._specification import (
+    Problem,
+    ScenarioSpec,
+    Step,
+    grouped_by,
+)
 
 Kind = Literal[
     "blank",
@@ -27,7 +32,9 @@ Kind = Literal[
     "text",
 ]
 _KINDS: dict[str, Kind] = {"": "blank", "#": "comment", "@": "tag", "|": "row"}
-_TITLE = re.compile(r"[ \t]*(?:#+[ \t]+)?([^\s:|\"@#][^:|\"]{0,40}):(?=\s|$)(.*)", re.DOTALL)
+_TITLE = re.compile(
+    r"[ \t]*(?:#+[ \t]+)?([^\s:|\"@#][^:|\"]{0,40}):(?=\s|$)(.*)", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,9 @@ class Chapter:
     judged: Mapping[str, JudgedScenario]  # by the ids of their elements
     problems: Sequence[Problem] = ()
     shown: set[str] = field(default_factory=set)  # ids
-    headings: dict[str, str] = field(default_factory=dict)  # ids by names, as forges make them
+    headings: dict[str, str] = field(
+        default_factory=dict
+    )  # ids by names, as forges make them
 
     @cached_property
     def lines(self) -> list[str]:
@@ -94,7 +103,9 @@ class Chapter:
     @cached_property
     def steps(self) -> dict[int, Step]:
         """All steps by their lines, those of Backgrounds too."""
-        return {step.line: step for it in self.judged.values() for step in it.scenario.steps}
+        return {
+            step.line: step for it in self.judged.values() for step in it.scenario.steps
+        }
 
     @cached_property
     def is_as_read(self) -> bool:
@@ -114,7 +125,11 @@ class Chapter:
 
     def left(self) -> list[ScenarioSpec]:
         """Return the scenarios that have not been shown yet."""
-        return [it.scenario for anchor, it in self.judged.items() if anchor not in self.shown]
+        return [
+            it.scenario
+            for anchor, it in self.judged.items()
+            if anchor not in self.shown
+        ]
 
     def show(self, line: int) -> str | None:
         """Return the id of the scenario that begins in a line, the first time that it is shown."""
@@ -131,7 +146,11 @@ class Chapter:
         after: Kind = "blank"
         for place in reversed(range(len(classified))):
             line = classified[place]
-            if line.kind == "text" and after in {"row", "step"} and _TITLE.match(line.text):
+            if (
+                line.kind == "text"
+                and after in {"row", "step"}
+                and _TITLE.match(line.text)
+            ):
                 classified[place] = line = replace(line, kind="keyword")
             if line.kind not in {"blank", "comment", "tag"}:
                 after = line.kind
@@ -170,7 +189,9 @@ class Chapter:
             starts.append(start)
         parts = [
             Part(lines[start:place], lines[place], lines[place + 1 : end])
-            for place, (start, end) in zip(places, pairwise([*starts, len(lines)]), strict=True)
+            for place, (start, end) in zip(
+                places, pairwise([*starts, len(lines)]), strict=True
+            )
         ]
         return lines[: starts[0]] if starts else lines, parts
 
@@ -189,7 +210,10 @@ def chapters(document: Document, sources: Mapping[str, str]) -> list[Chapter]:
             anchor=anchor,
             anchors=anchors,
             text=sources.get(path),
-            judged={anchors.take(f"{anchor}-L{it.scenario.line}"): it for it in by_path[path]},
+            judged={
+                anchors.take(f"{anchor}-L{it.scenario.line}"): it
+                for it in by_path[path]
+            },
             problems=[problem for problem in document.problems if problem.spec == path],
         )
         result.append(chapter)
@@ -199,7 +223,9 @@ def chapters(document: Document, sources: Mapping[str, str]) -> list[Chapter]:
 def lines_as_read(scenarios: Iterable[ScenarioSpec]) -> Iterator[tuple[int, str]]:
     """Yield numbered lines that say what was read, for a file whose text is another, or gone."""
     last = ""
-    for (feature, rule), same in groupby(scenarios, key=lambda it: (it.feature, it.rule)):
+    for (feature, rule), same in groupby(
+        scenarios, key=lambda it: (it.feature, it.rule)
+    ):
         if feature != last:
             yield 0, f"Feature: {feature}"
         last = feature
@@ -216,13 +242,20 @@ def _scenario_lines(scenario: ScenarioSpec) -> Iterator[tuple[int, str]]:
         yield step.line, str(step)
         yield from ((0, _row(values)) for values in step.table)
         if step.doc_string is not None:
-            yield from ((0, line) for line in ('"""', *step.doc_string.split("\n"), '"""'))
-    for columns, rows in groupby(scenario.rows, key=lambda row: [name for name, _ in row.values]):
+            yield from (
+                (0, line) for line in ('"""', *step.doc_string.split("\n"), '"""')
+            )
+    for columns, rows in groupby(
+        scenario.rows, key=lambda row: [name for name, _ in row.values]
+    ):
         yield 0, "Examples:"
         yield 0, _row(columns)
         yield from ((row.line, _row(value for _, value in row.values)) for row in rows)
 
 
 def _row(values: Iterable[str]) -> str:
-    escaped = (it.replace("\\", r"\\").replace("|", r"\|").replace("\n", r"\n") for it in values)
+    escaped = (
+        it.replace("\\", r"\\").replace("|", r"\|").replace("\n", r"\n")
+        for it in values
+    )
     return f"| {' | '.join(escaped)} |"

@@ -16,7 +16,10 @@ _MOST_TESTS, _MOST_LINES = 5, 50
 # More commands of a kind are shown nowhere but in the log:
 # https://github.com/actions/toolkit/pull/734
 _MOST_COMMANDS = 10
-_HEAD = ("| rule | scenario | status | tests | why |", "| --- | --- | --- | --- | --- |")
+_HEAD = (
+    "| rule | scenario | status | tests | why |",
+    "| --- | --- | --- | --- | --- |",
+)
 
 
 def summary(document: Document) -> str:
@@ -68,7 +71,13 @@ def _row(judged: JudgedScenario, title: str) -> str:
     tests = [_code(test.test) for test in judged.tests]
     if len(tests) > _MOST_TESTS:
         tests = [*tests[:_MOST_TESTS], f"and {len(tests) - _MOST_TESTS} more"]
-    cells = (_escaped(title), name, status, "<br>".join(tests), _escaped(phrases.reason(judged)))
+    cells = (
+        _escaped(title),
+        name,
+        status,
+        "<br>".join(tests),
+        _escaped(phrases.reason(judged)),
+    )
     return f"| {' | '.join(cells)} |"
 
 
@@ -96,7 +105,10 @@ def workflow_commands(
     commands = []
     for problem in sorted(document.problems, key=lambda it: not it.is_error):
         if not problem.scenario:
-            level, line = failing if problem.is_error else "warning", str(problem.line or "")
+            level, line = (
+                failing if problem.is_error else "warning",
+                str(problem.line or ""),
+            )
             where = {"file": _path(problem.spec, folder), "line": line}
             commands.append(_command(level, where, problem.advice))
     for judged in sorted(document.scenarios, key=lambda it: it.status.rank):
@@ -109,7 +121,9 @@ def workflow_commands(
                 "title": f"{status}: {phrases.one_line(scenario.name)}",
             }
             commands.append(_command(failing, where, phrases.reason(judged) or status))
-    by_level = ([it for it in commands if it.startswith(f"::{level} ")] for level in _LEVELS)
+    by_level = (
+        [it for it in commands if it.startswith(f"::{level} ")] for level in _LEVELS
+    )
     return [command for of_level in by_level for command in of_level[:_MOST_COMMANDS]]
 
 

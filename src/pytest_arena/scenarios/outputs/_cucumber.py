@@ -41,7 +41,9 @@ Message = dict[str, Any]
 _RESULTS = {
     **dict.fromkeys(Status, "PENDING"),
     **dict.fromkeys((Status.MALFORMED, Status.FAILED, Status.XPASS), "FAILED"),
-    **dict.fromkeys((Status.XFAIL, Status.SKIPPED, Status.NOT_RUN, Status.WAIVED), "SKIPPED"),
+    **dict.fromkeys(
+        (Status.XFAIL, Status.SKIPPED, Status.NOT_RUN, Status.WAIVED), "SKIPPED"
+    ),
     Status.PROVEN: "PASSED",
 }
 # A verdict on the scenario itself, which holds for each of its rows.
@@ -58,7 +60,10 @@ def messages(document: Document, sources: Mapping[str, str]) -> str:
     scenario that its file does not have as it was read, or whose file is not there, comes in a tree
     of its own, with ``*`` before each step.
     """
-    when = {"seconds": int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()), "nanos": 0}
+    when = {
+        "seconds": int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()),
+        "nanos": 0,
+    }
     run = _Run(ids=map(str, count(1)), when=when)
     lines = [
         {"meta": _meta()},
@@ -72,7 +77,10 @@ def _meta() -> Message:
     return {
         "protocolVersion": _PROTOCOL,
         "implementation": {"name": "pytest-arena", "version": version("pytest-arena")},
-        "runtime": {"name": platform.python_implementation(), "version": platform.python_version()},
+        "runtime": {
+            "name": platform.python_implementation(),
+            "version": platform.python_version(),
+        },
         "os": {"name": platform.system()},
         "cpu": {"name": platform.machine()},
     }
@@ -110,7 +118,11 @@ class _Case:
         has_block = any(it.scenario == key and it.step == number for it in blocks)
         if step.status is None or not has_block:
             return "UNKNOWN", ""
-        why = "" if step.status is Status.PROVEN else f"{step.status.value}: {step.reason}"
+        why = (
+            ""
+            if step.status is Status.PROVEN
+            else f"{step.status.value}: {step.reason}"
+        )
         return _RESULTS[step.status], why
 
     def evidence(self) -> str:
@@ -137,19 +149,26 @@ class _Run:
         self, scenarios: Sequence[JudgedScenario], sources: Mapping[str, str]
     ) -> Iterator[Message]:
         """Yield source, tree and pickles of each feature; a file may have several."""
-        for spec, of_spec in groupby(scenarios, key=lambda judged: judged.scenario.spec):
+        for spec, of_spec in groupby(
+            scenarios, key=lambda judged: judged.scenario.spec
+        ):
             left = {judged.scenario: judged for judged in of_spec}
             text = sources.get(spec, "")
             content, trees = parse(text, spec), []
-            readable = {it.line: it for it in content.scenarios if it.rows or not it.is_outline}
+            readable = {
+                it.line: it for it in content.scenarios if it.rows or not it.is_outline
+            }
             for feature in content.features:
                 tree = self._renumbered(feature.document)
                 nodes = {
-                    node["id"]: readable.get(node["location"]["line"]) for node in _nodes(tree)
+                    node["id"]: readable.get(node["location"]["line"])
+                    for node in _nodes(tree)
                 }
                 judged = {id_: left.pop(it) for id_, it in nodes.items() if it in left}
                 trees += [(tree, judged)] if judged else []
-            for _, same in groupby(left.values(), key=lambda judged: judged.scenario.feature):
+            for _, same in groupby(
+                left.values(), key=lambda judged: judged.scenario.feature
+            ):
                 trees.append(self._as_read(list(same)))
             for tree, judged in trees:
                 line = tree["feature"]["location"]["line"]
@@ -157,7 +176,9 @@ class _Run:
                 if spec in sources:
                     kind = "plain" if spec.endswith(".feature") else "markdown"
                     media = f"text/x.cucumber.gherkin+{kind}"
-                    yield {"source": {"uri": tree["uri"], "data": text, "mediaType": media}}
+                    yield {
+                        "source": {"uri": tree["uri"], "data": text, "mediaType": media}
+                    }
                 yield {"gherkinDocument": tree}
                 yield from self._pickles(tree, judged)
 
@@ -165,7 +186,9 @@ class _Run:
         self, scenarios: list[JudgedScenario]
     ) -> tuple[Message, dict[str, JudgedScenario]]:
         lines = (line for _, line in lines_as_read(map(_without_keywords, scenarios)))
-        tree = self._renumbered(parse("\n".join(lines), "as-read.feature").features[0].document)
+        tree = self._renumbered(
+            parse("\n".join(lines), "as-read.feature").features[0].document
+        )
         judged = {}
         for node, verdict in zip(_nodes(tree), scenarios, strict=True):
             node["location"] = {"line": verdict.scenario.line}
@@ -173,10 +196,14 @@ class _Run:
         tree["feature"]["location"] = {"line": max(1, scenarios[0].scenario.line - 1)}
         return tree, judged
 
-    def _pickles(self, tree: Message, judged: Mapping[str, JudgedScenario]) -> Iterator[Message]:
+    def _pickles(
+        self, tree: Message, judged: Mapping[str, JudgedScenario]
+    ) -> Iterator[Message]:
         tree = deepcopy(tree)
         for node in _nodes(tree):
-            for cell in (it for table in node["examples"] for it in table["tableHeader"]["cells"]):
+            for cell in (
+                it for table in node["examples"] for it in table["tableHeader"]["cells"]
+            ):
                 # The compiler takes the name of a column for a pattern.
                 cell["value"] = re.escape(cell["value"])
         rows = {node: iter(verdict.scenario.rows) for node, verdict in judged.items()}
@@ -184,7 +211,9 @@ class _Run:
         for pickle in cast("list[Message]", compiler.compile(cast("Any", tree))):
             node = pickle["astNodeIds"][0]
             if node in judged:
-                case = _Case(judged=judged[node], row=next(rows[node], None), pickle=pickle)
+                case = _Case(
+                    judged=judged[node], row=next(rows[node], None), pickle=pickle
+                )
                 self._cases.append(case)
                 yield {"pickle": pickle}
 
@@ -215,7 +244,10 @@ class _Run:
     def _case(self, case: _Case, run: str) -> Iterator[Message]:
         hook, test_case, started, end = (next(self._ids) for _ in range(4))
         # Without a definition a step would be UNDEFINED; there are none here, and no list says so.
-        steps = [{"id": next(self._ids), "pickleStepId": it["id"]} for it in case.pickle["steps"]]
+        steps = [
+            {"id": next(self._ids), "pickleStepId": it["id"]}
+            for it in case.pickle["steps"]
+        ]
         yield {"hook": _hook(hook, case)}
         yield {
             "testCase": {
@@ -225,7 +257,12 @@ class _Run:
                 "testRunStartedId": run,
             }
         }
-        begin = {"id": started, "testCaseId": test_case, "attempt": 0, "timestamp": self._when}
+        begin = {
+            "id": started,
+            "testCaseId": test_case,
+            "attempt": 0,
+            "timestamp": self._when,
+        }
         yield {"testCaseStarted": begin}
         for number, step in enumerate(steps):
             about = {"testCaseStartedId": started, "testStepId": step["id"]}
@@ -241,13 +278,25 @@ class _Run:
         }
         yield {"attachment": {**about, **attachment, "timestamp": self._when}}
         status, why = case.verdict
-        message = "" if status is Status.PROVEN else ": ".join(filter(None, [status.value, why]))
+        message = (
+            ""
+            if status is Status.PROVEN
+            else ": ".join(filter(None, [status.value, why]))
+        )
         yield self._finished(about, _RESULTS[status], message)
-        done = {"testCaseStartedId": started, "timestamp": self._when, "willBeRetried": False}
+        done = {
+            "testCaseStartedId": started,
+            "timestamp": self._when,
+            "willBeRetried": False,
+        }
         yield {"testCaseFinished": done}
 
     def _finished(self, about: Message, status: str, why: str) -> Message:
-        result = {"status": status, "duration": _NO_TIME, **({"message": why} if why else {})}
+        result = {
+            "status": status,
+            "duration": _NO_TIME,
+            **({"message": why} if why else {}),
+        }
         step = {**about, "testStepResult": result, "timestamp": self._when}
         return {"testStepFinished": step}
 
@@ -256,7 +305,9 @@ def _nodes(tree: Message) -> list[Message]:
     """The nodes of a tree's scenarios, in their order."""
     children = tree["feature"]["children"]
     every = [
-        it for child in children for it in child.get("rule", {"children": [child]})["children"]
+        it
+        for child in children
+        for it in child.get("rule", {"children": [child]})["children"]
     ]
     return [child["scenario"] for child in every if "scenario" in child]
 

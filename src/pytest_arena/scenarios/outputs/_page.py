@@ -35,7 +35,11 @@ from pytest_arena.scenarios.outputs._chapters import (
     title,
 )
 from pytest_arena.scenarios.outputs._phrases import counted, judged_count, other_tests
-from pytest_arena.scenarios.specs._fences import is_gherkin, language_of, without_front_matter
+from pytest_arena.scenarios.specs._fences import (
+    is_gherkin,
+    language_of,
+    without_front_matter,
+)
 from pytest_arena.scenarios.specs._gherkin import cells
 from pytest_arena.scenarios.specs._specification import Row, literals
 
@@ -67,7 +71,9 @@ def page(document: Document, sources: Mapping[str, str]) -> str:
             "anchor_of": partial(_anchor_of, by_path),
             "by_path": by_path,
             "document": document,
-            "linked": lambda text: [(part, places.get(part)) for part in _PLACE.split(text)],
+            "linked": lambda text: [
+                (part, places.get(part)) for part in _PLACE.split(text)
+            ],
             "rendered": partial(_rendered, parser),
             "rules": Counter(map(_rule, document.scenarios)),
         }
@@ -112,7 +118,9 @@ def _template() -> Template:
         "comments": re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL),
         "counted": counted,
         "dedent": dedent,
-        "groups": lambda every, key: [(it, list(of_it)) for it, of_it in groupby(every, key)],
+        "groups": lambda every, key: [
+            (it, list(of_it)) for it, of_it in groupby(every, key)
+        ],
         "hashed": _hash,
         "is_gherkin": is_gherkin,
         "judged_count": judged_count,
@@ -133,7 +141,9 @@ def _template() -> Template:
         "title": title,
     }
     # Its line ends and its indentation are for those who read the template.
-    return environment.from_string("".join(map(str.strip, _file("page.html").splitlines())))
+    return environment.from_string(
+        "".join(map(str.strip, _file("page.html").splitlines()))
+    )
 
 
 def _rule(judged: JudgedScenario) -> str:
@@ -143,7 +153,11 @@ def _rule(judged: JudgedScenario) -> str:
 
 def _rows_by_line(judged: JudgedScenario | None) -> dict[int, Row]:
     """The rows whose status is shown: those of an Outline that has a test."""
-    return {row.line: row for row in judged.scenario.rows} if judged and judged.tests else {}
+    return (
+        {row.line: row for row in judged.scenario.rows}
+        if judged and judged.tests
+        else {}
+    )
 
 
 def _steps_by_line(judged: JudgedScenario | None) -> dict[int, JudgedStep]:
@@ -161,7 +175,11 @@ def _blocks(chapter: Chapter, parser: MarkdownIt) -> list[SyntaxTreeNode]:
     # Nothing stands below a scenario but its own lines, and nothing begins inside of it.
     slugs, levels = Anchors(), dict.fromkeys(chapter.ids, "h6")
     for scenario in (judged.scenario for judged in chapter.judged.values()):
-        lines = [0, *(step.line for step in scenario.steps), *(row.line for row in scenario.rows)]
+        lines = [
+            0,
+            *(step.line for step in scenario.steps),
+            *(row.line for row in scenario.rows),
+        ]
         levels |= dict.fromkeys(range(scenario.line + 1, max(lines)), "h7")
     for block in (block for block in blocks if block.type == "heading"):
         # A link inside of the file knows a heading as the forges do: "#4-business-rules".
@@ -185,7 +203,9 @@ def _below_headings(blocks: Sequence[SyntaxTreeNode]) -> Iterator[list[SyntaxTre
     yield part
 
 
-def _lines_of(part: Sequence[SyntaxTreeNode], chapter: Chapter) -> list[tuple[int, str]]:
+def _lines_of(
+    part: Sequence[SyntaxTreeNode], chapter: Chapter
+) -> list[tuple[int, str]]:
     """The lines of a scenario that is a heading, without the marks of Markdown."""
     (begin, _), (_, end) = part[0].map or (0, 0), part[-1].map or (0, 0)
     return [
@@ -195,7 +215,9 @@ def _lines_of(part: Sequence[SyntaxTreeNode], chapter: Chapter) -> list[tuple[in
     ]
 
 
-def _rendered(parser: MarkdownIt, node: SyntaxTreeNode, chapter: Chapter, depth: int = 0) -> Markup:
+def _rendered(
+    parser: MarkdownIt, node: SyntaxTreeNode, chapter: Chapter, depth: int = 0
+) -> Markup:
     """A node as markup; ``depth`` is that of the headings in it."""
     env = {"chapter": chapter, "depth": depth}
     return Markup(parser.renderer.render(node.to_tokens(), parser.options, env))  # noqa: S704 - the library escapes, and so do the macros
@@ -205,10 +227,14 @@ def _numbered(token: Token) -> list[tuple[int, str]]:
     return list(enumerate(token.content.split("\n"), (token.map or [0])[0] + 2))
 
 
-def _anchor_of(by_path: Mapping[str, Chapter], href: str, chapter: Chapter) -> str | None:
+def _anchor_of(
+    by_path: Mapping[str, Chapter], href: str, chapter: Chapter
+) -> str | None:
     """The id of what a link leads to, if it stands on this page."""
     path, _, heading = unquote(href).partition("#")
     if not path:
         return chapter.headings.get(heading)
-    target = by_path.get(posixpath.normpath(posixpath.join(posixpath.dirname(chapter.path), path)))
+    target = by_path.get(
+        posixpath.normpath(posixpath.join(posixpath.dirname(chapter.path), path))
+    )
     return target.anchor if target else None

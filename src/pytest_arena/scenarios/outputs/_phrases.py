@@ -3,7 +3,11 @@
 from collections.abc import Iterable
 
 from pytest_arena.scenarios.evidence._document import Document, JudgedScenario, Status
-from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec, grouped_by
+from pytest_arena.scenarios.specs._specification import (
+    Problem,
+    ScenarioSpec,
+    grouped_by,
+)
 
 # What a part of the tests says nothing about.
 _NOT_JUDGED = {Status.NOT_RUN, Status.UNMAPPED}
@@ -11,7 +15,9 @@ _NOT_JUDGED = {Status.NOT_RUN, Status.UNMAPPED}
 
 def one_line(text: str) -> str:
     """Return it in one line, without what a terminal would obey."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return " ".join(
+        "".join(char if char.isprintable() else " " for char in text).split()
+    )
 
 
 def counted(count: int, thing: str) -> str:
@@ -39,16 +45,29 @@ def heading(scenario: ScenarioSpec) -> str:
 def grouped(scenarios: Iterable[JudgedScenario]) -> dict[str, list[JudgedScenario]]:
     """Return them by their headings, those with one business rule below each other."""
     # Without a business rule each heading stands for itself.
-    rules = grouped_by(scenarios, lambda it: it.scenario.requirement or heading(it.scenario))
-    titled = (grouped_by(same, lambda it: heading(it.scenario)) for same in rules.values())
+    rules = grouped_by(
+        scenarios, lambda it: it.scenario.requirement or heading(it.scenario)
+    )
+    titled = (
+        grouped_by(same, lambda it: heading(it.scenario)) for same in rules.values()
+    )
     return {title: same for titles in titled for title, same in titles.items()}
 
 
 def reason(judged: JudgedScenario) -> str:
     """Why it is not proven, the line in the tests, and what else is to be said."""
-    place = f"({judged.place})" * bool(judged.place and judged.place not in judged.reason)
-    also = ", ".join(status.value for status in judged.also if status is not Status.NOT_RUN)
-    parts = (judged.reason, place, f"(also {also})" * bool(also), "(known)" * judged.is_excused)
+    place = f"({judged.place})" * bool(
+        judged.place and judged.place not in judged.reason
+    )
+    also = ", ".join(
+        status.value for status in judged.also if status is not Status.NOT_RUN
+    )
+    parts = (
+        judged.reason,
+        place,
+        f"(also {also})" * bool(also),
+        "(known)" * judged.is_excused,
+    )
     return one_line(" ".join(filter(None, parts)))
 
 
@@ -98,7 +117,11 @@ def totals(document: Document) -> str:
     whole = len(document.scenarios)
     if not document.is_list:
         proven = counts.pop(Status.PROVEN, 0)
-        tried = " under sabotage too" if document.is_sabotaged else _NOT_TRIED * bool(proven)
+        tried = (
+            " under sabotage too"
+            if document.is_sabotaged
+            else _NOT_TRIED * bool(proven)
+        )
         first = f"{proven} of {whole} proven{tried}"
     else:
         tested = whole - sum(counts.get(status, 0) for status in _UNTESTED)
@@ -114,13 +137,17 @@ _UNTESTED = (Status.MALFORMED, Status.UNMAPPED, Status.PARTIAL, Status.WAIVED)
 
 def judged_count(document: Document) -> str:
     """How many scenarios a part of the tests says something about: ``12 of 40 judged``."""
-    count = sum(it.is_judged and it.status not in _NOT_JUDGED for it in document.scenarios)
+    count = sum(
+        it.is_judged and it.status not in _NOT_JUDGED for it in document.scenarios
+    )
     return f"{count} of {len(document.scenarios)} judged"
 
 
 def stays_green(scenarios: Iterable[JudgedScenario]) -> str:
     """What to do where tests have not noticed that something was broken; empty if all have."""
-    tests = [test for it in scenarios if it.status is Status.HOLLOW for test in it.tests]
+    tests = [
+        test for it in scenarios if it.status is Status.HOLLOW for test in it.tests
+    ]
     sabotages = [sabotage for test in tests for sabotage in test.sabotages]
     kinds = dict.fromkeys(it.kind for it in sabotages if it.result == "survived")
     tags = " ".join(f"@survives-{kind}" for kind in kinds)

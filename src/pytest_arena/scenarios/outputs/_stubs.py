@@ -63,29 +63,38 @@ def stubs(
             None: the project's tests are no coroutines.
         elsewhere: names of test modules in other folders.
     """
-    names: dict[str, str] = {}  # of files, by features; the first of two that are like has its own
+    names: dict[
+        str, str
+    ] = {}  # of files, by features; the first of two that are like has its own
     lacking: dict[str, list[ScenarioSpec]] = {}
     for scenario in scenarios:
         feature = _feature(scenario)
         if feature not in names:
             name = slug(feature)
-            names[feature] = slug_with_hash(name, feature) if name in names.values() else name
+            names[feature] = (
+                slug_with_hash(name, feature) if name in names.values() else name
+            )
         if scenario.key not in mapped:
             lacking.setdefault(names[feature], []).append(scenario)
     files = []
     for name, ones in lacking.items():
         place = (
-            _find_place(folder, name, elsewhere) if folder else _TestModule(Path(f"test_{name}.py"))
+            _find_place(folder, name, elsewhere)
+            if folder
+            else _TestModule(Path(f"test_{name}.py"))
         )
         names_there = {*place.names, "pytest"}
         tests = "\n\n".join(
-            _test(scenario, names_there, index=index, runner=runner) for scenario in ones
+            _test(scenario, names_there, index=index, runner=runner)
+            for scenario in ones
         )
         # Two empty lines after imports, but one before a value: so isort has it.
         gap = "\n\n" if tests.startswith("@") else "\n"
         feature = in_triple_quotes(_feature(ones[0]))
         head = f'"""Scenarios of the feature {feature}."""\n\nimport pytest\n{gap}'
-        text = f"{place.gap if place.text else head}{tests}".replace("\n", place.newline)
+        text = f"{place.gap if place.text else head}{tests}".replace(
+            "\n", place.newline
+        )
         files.append(StubFile(place.path, text, len(ones), place.is_new))
     return files
 
@@ -122,7 +131,9 @@ def _find_place(folder: Path, name: str, elsewhere: Collection[str]) -> _TestMod
     Outside of packages Python would take two modules of one name for the same.
     """
     is_package = (folder / "__init__.py").exists()
-    paths = (folder / f"test_{name}{f'_{number}' * (number > 1)}.py" for number in count(1))
+    paths = (
+        folder / f"test_{name}{f'_{number}' * (number > 1)}.py" for number in count(1)
+    )
     free = (path for path in paths if is_package or path.name not in elsewhere)
     return next(place for path in free if (place := _place(path)))
 
@@ -138,14 +149,21 @@ def _place(path: Path) -> _TestModule | None:
         text, tree = code.decode(), ast.parse(code)
     except (OSError, ValueError, SyntaxError):
         return None
-    imports = [name for node in tree.body if isinstance(node, ast.Import) for name in node.names]
+    imports = [
+        name
+        for node in tree.body
+        if isinstance(node, ast.Import)
+        for name in node.names
+    ]
     if not is_utf8 or (
         text and not any(one.name == "pytest" and not one.asname for one in imports)
     ):
         return None
     # All names that a module gives to anything, as those of its functions are no more free.
     named = (
-        getattr(node, "asname", None) or getattr(node, "name", None) or getattr(node, "id", None)
+        getattr(node, "asname", None)
+        or getattr(node, "name", None)
+        or getattr(node, "id", None)
         for node in ast.walk(tree)
     )
     names = frozenset(name for name in named if isinstance(name, str))
@@ -160,29 +178,49 @@ _LETTERS = 60
 # The parameter for a whole row of Examples.
 _ROW = "example"
 # What a stub uses itself.
-_TAKEN = {"client", "db_session", "pytest", "request", "row", "scenario", "self", "table"}
+_TAKEN = {
+    "client",
+    "db_session",
+    "pytest",
+    "request",
+    "row",
+    "scenario",
+    "self",
+    "table",
+}
 _TAKEN |= {"test_client"}
 
 
-def _test(scenario: ScenarioSpec, taken: set[str], *, index: Index, runner: str | None) -> str:
+def _test(
+    scenario: ScenarioSpec, taken: set[str], *, index: Index, runner: str | None
+) -> str:
     """Return the code of a test. Its names are none of those ``taken``, and are added."""
     name = _free(f"test_{slug(scenario.name).removeprefix('test_')}", taken)
     taken.add(name)
     parameters, columns = _columns(scenario)
     tags = {*scenario.tags}
     has_given = any(step.kind == "given" for step in scenario.steps)
-    client, function = ("client", "async def") if runner is not None else ("test_client", "def")
+    client, function = (
+        ("client", "async def") if runner is not None else ("test_client", "def")
+    )
     fixtures = [client] * ("@no-request" not in tags)
     fixtures += ["db_session"] * (has_given and "@no-seed" not in tags)
     texts: list[str] = []
     steps: list[str] = []
     for step in scenario.steps:
         text = ""
-        if step.doc_string is not None:  # before the test: so its lines stay as they are
+        if (
+            step.doc_string is not None
+        ):  # before the test: so its lines stay as they are
             prefix = f"{name.removeprefix('test_')}_text".upper().lstrip("0123456789_")
             text = _free(prefix, taken)
             taken.add(text)
-            texts += [f'{text} = """\\', f'{in_triple_quotes(step.doc_string)}"""', "", ""]
+            texts += [
+                f'{text} = """\\',
+                f'{in_triple_quotes(step.doc_string)}"""',
+                "",
+                "",
+            ]
             text += _replacements(step.doc_string, columns)
         steps += _block(step, text, columns)
     return "\n".join(
@@ -191,7 +229,9 @@ def _test(scenario: ScenarioSpec, taken: set[str], *, index: Index, runner: str 
             *[f"@pytest.mark.{runner}"] * bool(runner),
             index.marker(scenario),
             *_parametrized(scenario.rows, parameters),
-            *_bracketed(f"{function} {name}(", [*fixtures, "scenario", *parameters], "):"),
+            *_bracketed(
+                f"{function} {name}(", [*fixtures, "scenario", *parameters], "):"
+            ),
             f'    """{in_triple_quotes(scenario.place)}"""',
             *steps,
             "",
@@ -206,7 +246,9 @@ def _columns(scenario: ScenarioSpec) -> tuple[tuple[str, ...], dict[str, str]]:
     one for the whole row, where a column's name cannot be a parameter's.
     """
     columns = [column for row in scenario.rows[:1] for column, _ in row.values]
-    names = dict.fromkeys(re.sub(r"\W+", "_", column.strip()).casefold() for column in columns)
+    names = dict.fromkeys(
+        re.sub(r"\W+", "_", column.strip()).casefold() for column in columns
+    )
     if len(names) == len(columns) and all(map(_is_parameter, names)):
         return tuple(names), dict(zip(columns, names, strict=True))
     return (_ROW,), {column: f"{_ROW}[{quoted(column)}]" for column in columns}
@@ -214,7 +256,9 @@ def _columns(scenario: ScenarioSpec) -> tuple[tuple[str, ...], dict[str, str]]:
 
 def _is_parameter(name: str) -> bool:
     is_python = name.isidentifier() and unicodedata.normalize("NFKC", name) == name
-    return is_python and not (keyword.iskeyword(name) or name in _TAKEN or name.startswith("_"))
+    return is_python and not (
+        keyword.iskeyword(name) or name in _TAKEN or name.startswith("_")
+    )
 
 
 def _parametrized(rows: Sequence[Row], parameters: Sequence[str]) -> Iterator[str]:
@@ -227,12 +271,16 @@ def _parametrized(rows: Sequence[Row], parameters: Sequence[str]) -> Iterator[st
     ids: set[str] = set()
     for values in dict.fromkeys(row.values for row in rows):
         # Its values, and a number where that says the same of two.
-        name = _free("-".join(printable(cell) for _, cell in values)[:_LETTERS] or "empty", ids)
+        name = _free(
+            "-".join(printable(cell) for _, cell in values)[:_LETTERS] or "empty", ids
+        )
         ids.add(name)
         cells = [quoted(cell) for _, cell in values]
         if tuple(parameters) == (_ROW,):
             cells = [f"{{{', '.join(_pairs(dict(values), {}))}}}"]
-        yield from _bracketed("pytest.param(", [*cells, f"id={quoted(name)}"], "),", indent=8)
+        yield from _bracketed(
+            "pytest.param(", [*cells, f"id={quoted(name)}"], "),", indent=8
+        )
     yield "    ],"
     yield ")"
 
@@ -247,9 +295,13 @@ def _block(step: Step, text: str, columns: Mapping[str, str]) -> Iterator[str]:
                 yield from _bracketed("{", pairs, "},", indent=8)
         else:  # that cannot be a row of names
             for row in step.table:
-                yield from _bracketed("[", [_filled(cell, columns) for cell in row], "],", indent=8)
+                yield from _bracketed(
+                    "[", [_filled(cell, columns) for cell in row], "],", indent=8
+                )
         yield "    ]"
-    yield from _bracketed(f"with scenario.{step.kind}(", [quoted(step.text)], "):", indent=4)
+    yield from _bracketed(
+        f"with scenario.{step.kind}(", [quoted(step.text)], "):", indent=4
+    )
     indent = " " * 8
     if step.table:
         yield f"{indent}for row in table:"
@@ -258,14 +310,20 @@ def _block(step: Step, text: str, columns: Mapping[str, str]) -> Iterator[str]:
     yield f"{indent}scenario.todo()"
 
 
-def _bracketed(opening: str, items: Iterable[str], closing: str, *, indent: int = 0) -> list[str]:
+def _bracketed(
+    opening: str, items: Iterable[str], closing: str, *, indent: int = 0
+) -> list[str]:
     """Items in one line if they fit, else one a line: a formatter leaves it as it is."""
     items = [*items]
     margin = " " * indent
     line = f"{margin}{opening}{', '.join(items)}{closing}"
     if len(line) <= _WIDTH or not items:
         return [line]
-    return [f"{margin}{opening}", *(f"{margin}    {item}," for item in items), f"{margin}{closing}"]
+    return [
+        f"{margin}{opening}",
+        *(f"{margin}    {item}," for item in items),
+        f"{margin}{closing}",
+    ]
 
 
 def _pairs(row: Mapping[str, str], columns: Mapping[str, str]) -> list[str]:
@@ -291,7 +349,8 @@ def _replacements(text: str, columns: Mapping[str, str]) -> str:
 def in_triple_quotes(text: str) -> str:
     """Return what stands for ``text`` between triple quotes, over as many lines as it has."""
     lines = (
-        re.sub(r" $", r"\\x20", printable(line.replace("\\", r"\\"))) for line in text.split("\n")
+        re.sub(r" $", r"\\x20", printable(line.replace("\\", r"\\")))
+        for line in text.split("\n")
     )
     return re.sub(r'"(?="")|"\Z', r"\"", "\n".join(lines))
 

@@ -26,7 +26,9 @@ def targets(text: str) -> tuple[OutputTarget, ...]:
     Raises:
         ConfigError: an unknown form, no path, or one path twice.
     """
-    wanted = tuple(_target(part) for part in text.replace("\n", ",").split(",") if part.strip())
+    wanted = tuple(
+        _target(part) for part in text.replace("\n", ",").split(",") if part.strip()
+    )
     paths = [target.path for target in wanted]
     for path in paths:
         if paths.count(path) > 1:
@@ -38,9 +40,13 @@ def _target(part: str) -> OutputTarget:
     form, _, path = (word.strip() for word in part.partition(":"))
     if form not in FORMS:
         fix = f"{nearest(form, FORMS)}:{path or 'PATH'}"
-        raise _wrong(f"{form!r} is no form of output; there are {', '.join(FORMS)}", fix)
+        raise _wrong(
+            f"{form!r} is no form of output; there are {', '.join(FORMS)}", fix
+        )
     if not path:
-        raise _wrong(f"{form}: it is not said which file it goes to", f"{form}:{FORMS[form][0]}")
+        raise _wrong(
+            f"{form}: it is not said which file it goes to", f"{form}:{FORMS[form][0]}"
+        )
     return OutputTarget(form, path)
 
 
@@ -54,7 +60,11 @@ def _wrong(what: str, fix: str) -> ConfigError:
 
 
 def write(
-    targets: Sequence[OutputTarget], document: Document, *, root: Path, folder: Path | None = None
+    targets: Sequence[OutputTarget],
+    document: Document,
+    *,
+    root: Path,
+    folder: Path | None = None,
 ) -> list[str]:
     """Write each output, and make the folders that it needs.
 
@@ -122,7 +132,9 @@ def _text(form: str, document: Document, root: Path) -> str:
     sources = {}
     for spec in document.specs:
         with suppress(OSError):  # what is not there any more is left out
-            sources[spec] = (root / spec).read_text(encoding="utf-8-sig", errors="replace")
+            sources[spec] = (root / spec).read_text(
+                encoding="utf-8-sig", errors="replace"
+            )
     if form == "html":
         from pytest_arena.scenarios.outputs._page import page  # noqa: PLC0415 - Jinja takes a while
 

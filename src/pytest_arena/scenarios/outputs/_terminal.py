@@ -41,7 +41,11 @@ _NEXT = {
 
 
 def lines(
-    document: Document, *, verbosity: int = 0, strict: str = "", specs: Sequence[str] = ()
+    document: Document,
+    *,
+    verbosity: int = 0,
+    strict: str = "",
+    specs: Sequence[str] = (),
 ) -> list[str]:
     """Return problems, a line for each scenario that is not proven, gaps, totals, next steps.
 
@@ -56,14 +60,20 @@ def lines(
         strict: the option by which gaps fail this run.
         specs: the specifications that a command has to name, as no configuration does.
     """
-    shown = [it for it in document.scenarios if verbosity > 0 or phrases.is_open(it, document)]
+    shown = [
+        it
+        for it in document.scenarios
+        if verbosity > 0 or phrases.is_open(it, document)
+    ]
     gaps = [f"gap: {gap}" for gap in phrases.unsaid_gaps(document)]
     totals, further = _totals_line(document, strict), _next_lines(document, specs)
     end = [*_partial_lines(document), totals, *further]
     if verbosity < -1 and not (strict and document.gaps):
         return [totals]
     if verbosity < 0:
-        shown = [it for it in shown if not it.is_excused and it.status is not Status.WAIVED]
+        shown = [
+            it for it in shown if not it.is_excused and it.status is not Status.WAIVED
+        ]
         if not document.gaps:
             return end
     problems = _problem_lines(document, shown, verbosity)
@@ -83,7 +93,9 @@ def _problem_lines(
 
 def _scenario_lines(shown: list[JudgedScenario], verbosity: int) -> Iterator[str]:
     """Below their headings, which ``-q`` leaves out."""
-    width = min(max((len(judged.scenario.place) for judged in shown), default=0), _PLACE)
+    width = min(
+        max((len(judged.scenario.place) for judged in shown), default=0), _PLACE
+    )
     for title, same in phrases.grouped(shown).items():
         yield from [title] * (verbosity >= 0)
         for judged in same:
@@ -96,7 +108,9 @@ def _scenario_lines(shown: list[JudgedScenario], verbosity: int) -> Iterator[str
 
 def _details(judged: JudgedScenario) -> Iterator[str]:
     for test in judged.tests:
-        why = f"  {phrases.one_line(test.reason)}" * (len(judged.tests) > 1 and bool(test.reason))
+        why = f"  {phrases.one_line(test.reason)}" * (
+            len(judged.tests) > 1 and bool(test.reason)
+        )
         yield f"      {test.status.value:<{_STATUS}}  {test.test}{why}"
     yield from (f"      warning: {phrases.one_line(text)}" for text in judged.warnings)
 
@@ -110,7 +124,11 @@ def _partial_lines(document: Document) -> Iterator[str]:
 
 def _totals_line(document: Document, strict: str) -> str:
     count = len(document.gaps)
-    fails = f": this run fails ({strict})" if strict else ", on which --scenarios=strict would fail"
+    fails = (
+        f": this run fails ({strict})"
+        if strict
+        else ", on which --scenarios=strict would fail"
+    )
     gaps = f"; {phrases.counted(count, 'gap')}{fails}" * bool(count)
     odd = sum(len(judged.warnings) for judged in document.scenarios)
     warnings = f"; {phrases.counted(odd, 'warning')}: -v" * bool(odd)
@@ -119,7 +137,11 @@ def _totals_line(document: Document, strict: str) -> str:
 
 def _next_lines(document: Document, specs: Sequence[str]) -> Iterator[str]:
     """What a person does next, where that is not said by the reason: once, not at each line."""
-    shown = [it for it in document.scenarios if phrases.is_open(it, document) and not it.is_excused]
+    shown = [
+        it
+        for it in document.scenarios
+        if phrases.is_open(it, document) and not it.is_excused
+    ]
     if any(judged.status is Status.UNMAPPED for judged in shown):
         stubs = " ".join(["stubs", *map(shlex.quote, specs), "--write tests"])
         yield f"next: arena scenarios {stubs}   begins the lacking tests"
@@ -127,7 +149,9 @@ def _next_lines(document: Document, specs: Sequence[str]) -> Iterator[str]:
         yield f"next: {text}; see docs/explanation/sabotage.md of pytest-arena"
 
 
-def explained(judged: JudgedScenario, *, marker: str, is_list: bool = False) -> list[str]:
+def explained(
+    judged: JudgedScenario, *, marker: str, is_list: bool = False
+) -> list[str]:
     """Return the steps of a scenario, the verdict and why, what each test did, the next step.
 
     ``marker`` is the decorator that maps a test to it; of a list nothing is known but which tests
@@ -146,7 +170,9 @@ def explained(judged: JudgedScenario, *, marker: str, is_list: bool = False) -> 
     hint = hint.format(key=key, place=scenario.place, marker=marker)
     order = [row.values for row in scenario.rows]
     # As the rows stand in the table.
-    tests = sorted(judged.tests, key=lambda it: order.index(it.row) if it.row in order else -1)
+    tests = sorted(
+        judged.tests, key=lambda it: order.index(it.row) if it.row in order else -1
+    )
     return [
         phrases.one_line(scenario.name),
         f"  {scenario.place}  {phrases.heading(scenario)}",
@@ -182,7 +208,9 @@ def _row(values: Iterable[tuple[str, str]]) -> str:
 def _test_lines(test: JudgedTest) -> Iterator[str]:
     yield ""
     yield f"{test.test}{f'  [{_row(test.row)}]' * bool(test.row)}"
-    verdict = ": ".join(filter(None, [test.status.value, phrases.one_line(test.reason)]))
+    verdict = ": ".join(
+        filter(None, [test.status.value, phrases.one_line(test.reason)])
+    )
     yield f"  {test.place}  {verdict}"
     if test.facts is not None:
         yield from (f"  {name:<9}  {what}" for name, what in _facts(test.facts))
@@ -239,7 +267,9 @@ def listing(specification: Specification) -> list[str]:
         text.append(phrases.one_line(f"Feature: {feature}"))
         for it in same:
             rows = f", {phrases.counted(len(it.rows), 'row')}" * it.is_outline
-            under = ", ".join(filter(None, [it.requirement, f"rule {it.rule}" * bool(it.rule)]))
+            under = ", ".join(
+                filter(None, [it.requirement, f"rule {it.rule}" * bool(it.rule)])
+            )
             name = phrases.one_line(f"{it.name}  [{under}]" if under else it.name)
             text.append(
                 f"  {it.place:<{width}}  {phrases.counted(len(it.steps), 'step')}{rows}  {name}"
@@ -250,6 +280,8 @@ def listing(specification: Specification) -> list[str]:
         # An Outline's steps count once, however many rows there are.
         phrases.counted(sum(len(it.steps) for it in scenarios), "step"),
     )
-    total = f"{', '.join(counts)} in {phrases.counted(len(specification.files), 'file')}"
+    total = (
+        f"{', '.join(counts)} in {phrases.counted(len(specification.files), 'file')}"
+    )
     more = f"; {phrases.counted(len(problems), 'problem')}" * bool(problems)
     return [*text, *map(phrases.problem_line, problems), f"{total}{more}"]

@@ -82,10 +82,15 @@ class _Reading:
     def children(self, node: Node, above: _Above) -> None:
         for child in node["children"]:
             if background := child.get("background"):
-                steps = (*above.steps, *self.steps(background, above.steps, is_background=True))
+                steps = (
+                    *above.steps,
+                    *self.steps(background, above.steps, is_background=True),
+                )
                 above = replace(above, steps=steps)
             elif scenario := child.get("scenario"):
-                self.parts.append(ScenarioNode(scenario, self.scenario(scenario, above)))
+                self.parts.append(
+                    ScenarioNode(scenario, self.scenario(scenario, above))
+                )
             elif rule := child.get("rule"):
                 self.rule(rule, above)
 
@@ -94,7 +99,9 @@ class _Reading:
         texts = f"{name}\n{_text(node)}\n{above.texts}"
         tags = _merged(above.tags, _tags(node))
         names = (*above.names, name)
-        self.children(node, replace(above, names=names, rule=name, tags=tags, texts=texts))
+        self.children(
+            node, replace(above, names=names, rule=name, tags=tags, texts=texts)
+        )
 
     def scenario(self, node: Node, above: _Above) -> ScenarioSpec:
         name, own = canonical(_name(node)), _tags(node)
@@ -126,7 +133,11 @@ class _Reading:
         tags = [tag for tag in (*own, *above.tags) if _RULE_TAG.match(tag)]
         # Any other id means a business rule above the scenario; on it, the scenario itself.
         tags += [tag for tag in above.tags if _TAG.match(tag)]
-        return tags[0][1:] if tags else requirement_in(above.texts) or self.block.requirement
+        return (
+            tags[0][1:]
+            if tags
+            else requirement_in(above.texts) or self.block.requirement
+        )
 
     def steps(
         self, node: Node, before: tuple[Step, ...], *, is_background: bool = False
@@ -143,12 +154,16 @@ class _Reading:
                 line=line_of(step),
                 doc_string=doc_string and doc_string["content"],
                 media_type=(doc_string and doc_string.get("mediaType")) or "",
-                table=tuple(map(_cells, step["dataTable"]["rows"])) if "dataTable" in step else (),
+                table=tuple(map(_cells, step["dataTable"]["rows"]))
+                if "dataTable" in step
+                else (),
                 is_background=is_background,
             )
 
 
-def _rows(node: Node, name: str, steps: tuple[Step, ...], tags: tuple[str, ...]) -> Iterator[Row]:
+def _rows(
+    node: Node, name: str, steps: tuple[Step, ...], tags: tuple[str, ...]
+) -> Iterator[Row]:
     for examples in node["examples"]:
         columns = _cells(examples.get("tableHeader") or {"cells": []})
         here = _merged(tags, _tags(examples))
@@ -169,7 +184,9 @@ def _filled_step(step: Step, values: Mapping[str, str]) -> Step:
     return replace(
         step,
         text=_filled(step.text, values),
-        doc_string=None if step.doc_string is None else _filled(step.doc_string, values),
+        doc_string=None
+        if step.doc_string is None
+        else _filled(step.doc_string, values),
         media_type=_filled(step.media_type, values),
         table=tuple(tuple(_filled(cell, values) for cell in row) for row in step.table),
     )
@@ -189,7 +206,9 @@ def _name(node: Node) -> str:
 
 
 def _text(node: Node) -> str:
-    return "\n".join(line.strip() for line in (node.get("description") or "").split("\n")).strip()
+    return "\n".join(
+        line.strip() for line in (node.get("description") or "").split("\n")
+    ).strip()
 
 
 def _tags(node: Node) -> tuple[str, ...]:

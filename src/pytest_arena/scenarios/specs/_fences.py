@@ -22,7 +22,9 @@ _GHERKIN = re.compile(_INFO, re.IGNORECASE)
 _MARKED = re.compile(rf"(?:```|~~~){_INFO}", re.IGNORECASE)
 _FRONT_MATTER = re.compile(r"---[ \t]*\n.*?\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _OPENING = re.compile(rf"^[\s>]*(`{{3,}}|~{{3,}}){_INFO}", re.IGNORECASE)
-_LANGUAGE = re.compile(r"^[ \t]*#[ \t]*language[ \t]*:[ \t]*([a-zA-Z\-_]+)[ \t]*$", re.MULTILINE)
+_LANGUAGE = re.compile(
+    r"^[ \t]*#[ \t]*language[ \t]*:[ \t]*([a-zA-Z\-_]+)[ \t]*$", re.MULTILINE
+)
 _SHOWN = 5
 _LIST_MARKS = " \t-*+_>#`"
 
@@ -43,7 +45,9 @@ def fences(text: str, spec: str) -> tuple[list[GherkinText], list[Problem]]:
     # What stands within a paragraph is nobody's business here, and takes most of the time.
     tokens = MarkdownIt("commonmark").disable("inline").parse("\n".join(page.lines))
     problems = [problem for token in tokens for problem in page.misread(token)]
-    foreign = {place for token in tokens if _is_foreign(token) for place in _span(token)}
+    foreign = {
+        place for token in tokens if _is_foreign(token) for place in _span(token)
+    }
     problems += page.unread([place for place in suspects if place not in foreign])
     blocks = [page.block(*fence) for fence in _sectioned(tokens)]
     return blocks, sorted(problems, key=lambda problem: problem.line)
@@ -136,7 +140,9 @@ class _Page:
         if token.type != "fence":
             return
         last = self.lines[span.stop - 1].lstrip(" >\t").rstrip()
-        is_closed = len(span) > 1 and last.startswith(token.markup) and not last.strip(last[0])
+        is_closed = (
+            len(span) > 1 and last.startswith(token.markup) and not last.strip(last[0])
+        )
         inside = self._swallowed(token)
         if not is_closed and (is_gherkin(token) or inside):
             yield self._problem(
@@ -156,8 +162,12 @@ class _Page:
 
     def _swallowed(self, token: Token) -> int:
         """The line of a Gherkin fence within one that could not have been meant to hold it."""
-        marks = ((place, _OPENING.match(self.lines[place])) for place in _span(token)[1:])
-        return next((at for at, mark in marks if mark and mark[1].startswith(token.markup)), 0)
+        marks = (
+            (place, _OPENING.match(self.lines[place])) for place in _span(token)[1:]
+        )
+        return next(
+            (at for at, mark in marks if mark and mark[1].startswith(token.markup)), 0
+        )
 
     def _misread_gherkin(self, token: Token) -> Iterator[Problem]:
         span, spoken = _span(token), language_of(token.content)
@@ -173,7 +183,11 @@ class _Page:
             )
         # Where the line `Feature:` is ours, the parser never comes to see this comment.
         named = _LANGUAGE.search(token.content)
-        if named and language(named[1]) is None and not _is_titled(token.content, spoken):
+        if (
+            named
+            and language(named[1]) is None
+            and not _is_titled(token.content, spoken)
+        ):
             yield self._problem(
                 span.start + 1 + token.content.count("\n", 0, named.start(1)),
                 f"{named[1]!r} is no language that Gherkin knows",
@@ -184,7 +198,9 @@ class _Page:
         """Yield what looks like a scenario and was not parsed as one."""
         shown = suspects if len(suspects) <= _SHOWN else suspects[:1]
         for place in shown:
-            more = f"; so do {len(suspects) - 1} more in this file" * (len(shown) < len(suspects))
+            more = f"; so do {len(suspects) - 1} more in this file" * (
+                len(shown) < len(suspects)
+            )
             yield self._problem(
                 place,
                 f"{self.lines[place].strip()!r} looks like a scenario, but stands in no fence "
@@ -199,7 +215,9 @@ class _Page:
 def _first_line(text: str) -> str:
     """The first line that is neither blank, nor a comment, nor a tag."""
     lines = (line for line in text.split("\n") if line.strip())
-    return next((line for line in lines if not line.lstrip().startswith(("#", "@"))), "")
+    return next(
+        (line for line in lines if not line.lstrip().startswith(("#", "@"))), ""
+    )
 
 
 def language_of(text: str) -> Language:
@@ -222,7 +240,8 @@ def _suspects(text: str) -> list[int]:
         place
         for place, line in enumerate(lines)
         if ":" in line
-        and (word := line.partition(":")[0].strip(_LIST_MARKS).casefold()) in _headings()
+        and (word := line.partition(":")[0].strip(_LIST_MARKS).casefold())
+        in _headings()
         and _has_steps(lines[place + 1 : place + 4], word)
     ]
 
@@ -274,7 +293,11 @@ def headings_and_bullets(text: str, spec: str) -> GherkinText:
     """
     lines = text.split("\n")
     first = next((place for place, line in enumerate(lines) if _HEADING.match(line)), 0)
-    tags = (place for place, line in enumerate(lines[:first]) if line.strip().startswith("`@"))
+    tags = (
+        place
+        for place, line in enumerate(lines[:first])
+        if line.strip().startswith("`@")
+    )
     begin = next(tags, first)
     block = "\n".join(lines[begin:])
     return GherkinText(spec=spec, text=block, first_line=begin + 1, is_markdown=True)
@@ -285,12 +308,16 @@ def tagged_headings(block: GherkinText, spoken: Language) -> Iterator[Problem]:
     for number, line in enumerate(block.lines, block.first_line):
         heading = _HEADING.match(line)
         if heading and "`@" in line and spoken.title_slip(heading[1]):
-            what = f"{line.strip()!r} is read as a line of tags, and its heading is lost"
+            what = (
+                f"{line.strip()!r} is read as a line of tags, and its heading is lost"
+            )
             hint = "put tags in a line of their own, above it"
             yield block.problem(number, what, hint)
 
 
-def unread_marks(block: GherkinText, spoken: Language, document: Any) -> Iterator[Problem]:
+def unread_marks(
+    block: GherkinText, spoken: Language, document: Any
+) -> Iterator[Problem]:
     """Yield the headings, bullets and rows that were meant as Gherkin and are not read as it."""
     marks = _Marks(spoken, dict(_read(document, "")))
     for number, line in enumerate(block.lines, block.first_line):
@@ -327,7 +354,9 @@ class _Marks:
         mark = _FENCE.match(line)
         if mark and line.strip().startswith(self.fence):
             self.fence = "" if self.fence else mark[1]
-            is_step = bool(self.fence) and kind == "docString" and line.startswith(self.fence)
+            is_step = (
+                bool(self.fence) and kind == "docString" and line.startswith(self.fence)
+            )
             what = "a fenced block after a step is read as its doc string"
             hint = "indent it to show that, or put a heading before it"
             return (what, hint, False) if is_step else None
@@ -339,7 +368,9 @@ class _Marks:
             return self._bullet(bullet[1], kind)
         if not line.lstrip().startswith("|"):
             self.is_prose, self.above = True, self.above if line.startswith(" ") else ""
-        elif self.above in {"steps", "examples"} and not kind and not _RULER.match(line):
+        elif (
+            self.above in {"steps", "examples"} and not kind and not _RULER.match(line)
+        ):
             indent = len(line) - len(line.lstrip())
             what = f"a row of a table is not read: {indent} blanks before it; expected 2 to 5"
             return what, "indent the table by 2 blanks", True
@@ -350,8 +381,14 @@ class _Marks:
         self.is_in_scenario = kind in {"background", "scenario", "examples"}
         slip = None if kind else self.spoken.title_slip(text)
         if re.match(r"language\s*:", text):
-            what = "the comment `# language:` is a heading in Markdown, and has no effect"
-            return what, "write a .feature file, or a fence marked as gherkin in an .md file", True
+            what = (
+                "the comment `# language:` is a heading in Markdown, and has no effect"
+            )
+            return (
+                what,
+                "write a .feature file, or a fence marked as gherkin in an .md file",
+                True,
+            )
         if slip and ":" in text and slip.title != "feature" and "`@" not in text:
             what = f"expected {slip.keyword}, but {text!r} is read as a description"
             return what, f"write `# {slip.keyword} …`", True

@@ -73,12 +73,16 @@ class Language:
     @cached_property
     def titles(self) -> dict[str, str]:
         """What each word before a colon begins."""
-        return {word: title for title in reversed(_TITLES) for word in self.words[title]}
+        return {
+            word: title for title in reversed(_TITLES) for word in self.words[title]
+        }
 
     @cached_property
     def steps(self) -> dict[str, Kind | None]:
         """As ``kinds``, without blanks and without ``*``; the longest first."""
-        steps = {word.strip(): kind for word, kind in self.kinds.items() if word != "* "}
+        steps = {
+            word.strip(): kind for word, kind in self.kinds.items() if word != "* "
+        }
         return dict(sorted(steps.items(), key=lambda step: -len(step[0])))
 
     def title(self, title: str) -> str:
@@ -100,9 +104,17 @@ class Language:
             is_exact = not is_spaced or rest.startswith(" ")
             return Slip(keyword=keyword, kind="exact" if is_exact else "blank")
         # Where no blank follows a keyword, nobody knows where it would have ended.
-        spaced = {word.casefold(): word for word in self.steps if f"{word} " in self.kinds}
-        begin = body.split(maxsplit=1)[0].rstrip(_ENDS).casefold() if body.strip() else ""
-        near = get_close_matches(begin, spaced, n=1, cutoff=_LIKE) if begin.isalpha() else []
+        spaced = {
+            word.casefold(): word for word in self.steps if f"{word} " in self.kinds
+        }
+        begin = (
+            body.split(maxsplit=1)[0].rstrip(_ENDS).casefold() if body.strip() else ""
+        )
+        near = (
+            get_close_matches(begin, spaced, n=1, cutoff=_LIKE)
+            if begin.isalpha()
+            else []
+        )
         return Slip(keyword=spaced[near[0]], kind="letters") if near else None
 
     def title_slip(self, line: str) -> Slip | None:
@@ -113,7 +125,9 @@ class Language:
             for word in self.titles:
                 is_whole = not body[len(word) : len(word) + 1].strip(" \t\u00a0")
                 if is_whole and body.casefold().startswith(word.casefold()):
-                    return self._title(word, "blank" if body.startswith(word) else "case", word)
+                    return self._title(
+                        word, "blank" if body.startswith(word) else "case", word
+                    )
             return None
         head = head.strip(" \t\u00a0" + _ENDS)
         if head in self.titles:
@@ -125,7 +139,10 @@ class Language:
         # The plural is a word of its own, and prose: "Backgrounds: …"
         close = get_close_matches(folded, words, n=1, cutoff=_LIKE_TITLE)
         word = words[close[0]] if close and folded != f"{close[0]}s" else ""
-        if min(len(word), len(folded)) < _LONG or self.titles[word] in {"feature", "rule"}:
+        if min(len(word), len(folded)) < _LONG or self.titles[word] in {
+            "feature",
+            "rule",
+        }:
             return None
         return self._title(word, "letters", head)
 
@@ -150,7 +167,9 @@ def nearest(code: str) -> str:
     """Return the code of the language that was probably meant, or nothing."""
     lower = {known.casefold(): known for known in DIALECTS}
     wanted = code.casefold().replace("_", "-")
-    return lower.get(next(iter(get_close_matches(wanted, lower, n=1)), wanted.split("-")[0]), "")
+    return lower.get(
+        next(iter(get_close_matches(wanted, lower, n=1)), wanted.split("-")[0]), ""
+    )
 
 
 def cells(text: str) -> list[str]:
@@ -261,7 +280,9 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …")
 
 
-def _fault(error: Exception, block: GherkinText, spoken: Language, opened: int) -> Problem:
+def _fault(
+    error: Exception, block: GherkinText, spoken: Language, opened: int
+) -> Problem:
     """An error as a sentence that names the line, and what was expected there."""
     message = _POSITION.sub("", str(error))
     place = (getattr(error, "location", None) or {}).get("line") or block.last_line
@@ -283,14 +304,18 @@ def _fault(error: Exception, block: GherkinText, spoken: Language, opened: int) 
     if message.startswith("inconsistent cell count"):
         message = "a row has another number of cells than the first of its table"
     if expected is None:
-        return block.problem(line, f"{message[:1].lower()}{message[1:]}, in {shown(text)}")
+        return block.problem(
+            line, f"{message[:1].lower()}{message[1:]}, in {shown(text)}"
+        )
     if is_ended and (text.startswith("@") or "`@" in text):
         scenario = spoken.title("scenario")
         what = f"{shown(text)} is read as tags that belong to nothing"
         return block.problem(line, f"{what}; expected {scenario} after them")
     awaited = _awaited(expected.group(1).split(", "), spoken)
     sentence = f"the text ends after {shown(text)}; expected {awaited}"
-    return block.problem(line, sentence if is_ended else f"expected {awaited}; found {shown(text)}")
+    return block.problem(
+        line, sentence if is_ended else f"expected {awaited}; found {shown(text)}"
+    )
 
 
 _LINES = ("feature", "background", "scenario", "examples", "rule")

@@ -40,7 +40,9 @@ class Reference:
     """How another name is written in that place, where it is no marker: ``--scenario={}``."""
 
 
-def reference(args: Sequence[object], kwargs: Mapping[str, object], *, place: str) -> Reference:
+def reference(
+    args: Sequence[object], kwargs: Mapping[str, object], *, place: str
+) -> Reference:
     """Return what a marker's arguments mean.
 
     Raises:
@@ -50,9 +52,13 @@ def reference(args: Sequence[object], kwargs: Mapping[str, object], *, place: st
     for option, value in kwargs.items():
         if option not in _OPTIONS:
             near = get_close_matches(option, _OPTIONS, n=1, cutoff=0.3) or _OPTIONS
-            raise _wrong(f"the marker `scenario` has no option {option}=", place, f"{near[0]}=…")
+            raise _wrong(
+                f"the marker `scenario` has no option {option}=", place, f"{near[0]}=…"
+            )
         if option != "row" and not (value is None or isinstance(value, str)):
-            raise _wrong(f"{option}= of the marker `scenario` is a text, not {value!r}", place)
+            raise _wrong(
+                f"{option}= of the marker `scenario` is a text, not {value!r}", place
+            )
     spec, rev = (str(kwargs.get(option) or "").strip() for option in ("spec", "rev"))
     if rev and not _REV.match(rev):
         raise _wrong(
@@ -71,7 +77,11 @@ def reference(args: Sequence[object], kwargs: Mapping[str, object], *, place: st
         name=name,
         spec=spec.replace("\\", "/").removeprefix("./"),
         rev=rev,
-        row=tuple(sorted((canonical(str(key)), str(value)) for key, value in (row or {}).items())),
+        row=tuple(
+            sorted(
+                (canonical(str(key)), str(value)) for key, value in (row or {}).items()
+            )
+        ),
         place=place,
     )
 
@@ -79,11 +89,17 @@ def reference(args: Sequence[object], kwargs: Mapping[str, object], *, place: st
 def _name(args: Sequence[object], place: str) -> str:
     if len(args) == 1 and isinstance(args[0], str) and (name := canonical(args[0])):
         return name
-    several = list(args[0]) if len(args) == 1 and isinstance(args[0], Sequence) else list(args)
+    several = (
+        list(args[0])
+        if len(args) == 1 and isinstance(args[0], Sequence)
+        else list(args)
+    )
     names = [name for name in several if isinstance(name, str)]
     if len(names) > 1:
         fix = "\n".join(f'@pytest.mark.scenario("{name}")' for name in names)
-        raise _wrong(f"a marker `scenario` names one scenario, not {len(names)}", place, fix)
+        raise _wrong(
+            f"a marker `scenario` names one scenario, not {len(names)}", place, fix
+        )
     given = ", ".join(map(repr, args)) or "nothing"
     raise _wrong(f"the marker `scenario` takes the name of one, not {given}", place)
 
@@ -104,7 +120,9 @@ _WORDS: dict[object, tuple[str, ...]] = {
 }
 
 
-def row_proven(scenario: ScenarioSpec, reference: Reference, params: Mapping[str, object]) -> Pairs:
+def row_proven(
+    scenario: ScenarioSpec, reference: Reference, params: Mapping[str, object]
+) -> Pairs:
     """Return the row that a test with these values proves; nothing means the whole outline.
 
     ``row=`` of the marker names it, else the values of the parameters that are named as columns
@@ -126,7 +144,9 @@ def row_proven(scenario: ScenarioSpec, reference: Reference, params: Mapping[str
     if not scenario.rows:
         what = f"{scenario.name!r} has no rows, but the test is for one: {asked}"
     shown = rows or sorted(scenario.rows, key=lambda row: -_agreeing(row, wanted))
-    cells = [" | ".join(f"{column}={value}" for column, value in row.values) for row in shown]
+    cells = [
+        " | ".join(f"{column}={value}" for column, value in row.values) for row in shown
+    ]
     places = [f"{scenario.spec}:{row.line}" for row in shown]
     lines = [f"{place}  {row}" for place, row in zip(places, cells, strict=True)]
     raise ScenarioError(
@@ -147,14 +167,19 @@ def _by_column(columns: set[str], params: Mapping[str, object]) -> dict[str, obj
         if isinstance(row, Mapping) and row and set(map(str, row)) <= columns:
             return {str(column): value for column, value in row.items()}
     named = {identifier(column): column for column in columns}
-    return {named[key]: v for name, v in params.items() if (key := identifier(name)) in named}
+    return {
+        named[key]: v
+        for name, v in params.items()
+        if (key := identifier(name)) in named
+    }
 
 
 def _agreeing(row: Row, wanted: Mapping[str, object]) -> int:
     """How many of the values are the row's."""
     values = dict(row.values)
     return sum(
-        column in values and _is_same(value, values[column]) for column, value in wanted.items()
+        column in values and _is_same(value, values[column])
+        for column, value in wanted.items()
     )
 
 
@@ -192,11 +217,15 @@ class Index:
     """
 
     def __init__(
-        self, specification: Specification, former: Callable[[], Mapping[str, str]] = dict
+        self,
+        specification: Specification,
+        former: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._scenarios = specification.scenarios
         self._files = specification.files
-        self._unread = [problem for problem in specification.problems if problem.is_error]
+        self._unread = [
+            problem for problem in specification.problems if problem.is_error
+        ]
         self._former = former
         self._by_name: dict[str, list[ScenarioSpec]] = {}
         for scenario in self._scenarios:
@@ -226,21 +255,34 @@ class Index:
         if len(meant) == 1:
             return meant[0]
         place = reference.place or "the marker"
-        if reference.spec and not any(_is_in(path, reference.spec) for path in self._files):
+        if reference.spec and not any(
+            _is_in(path, reference.spec) for path in self._files
+        ):
             near = get_close_matches(reference.spec, self._files, n=_SHOWN, cutoff=0.3)
             raise ScenarioError(
                 f"no specification is called {reference.spec!r}",
                 why="the test proves a scenario that is nowhere written down",
                 cause=place,
-                fix="\n".join(f"spec={quoted(path)}" for path in near) or "leave spec= out",
+                fix="\n".join(f"spec={quoted(path)}" for path in near)
+                or "leave spec= out",
             )
-        asked = f"called {reference.name!r}" + f" in {reference.spec}" * bool(reference.spec)
+        asked = f"called {reference.name!r}" + f" in {reference.spec}" * bool(
+            reference.spec
+        )
         who = "is asked for" if reference.form else "the test proves"
         if not meant:
-            raise self._unknown(f"no scenario is {asked}", f"what {who}", reference, named())
-        fixes = [self._pasted(match, reference) for match in meant if not self._is_double(match)]
+            raise self._unknown(
+                f"no scenario is {asked}", f"what {who}", reference, named()
+            )
+        fixes = [
+            self._pasted(match, reference)
+            for match in meant
+            if not self._is_double(match)
+        ]
         if len(fixes) < len(meant):
-            fixes = ["rename one of them, or give each a tag of its own, such as @SHOP-1"]
+            fixes = [
+                "rename one of them, or give each a tag of its own, such as @SHOP-1"
+            ]
         raise ScenarioError(
             f"{len(meant)} scenarios are {asked}",
             why=f"nobody can say which of them {who}",
@@ -261,7 +303,9 @@ class Index:
     def _of(self, reference: Reference) -> list[ScenarioSpec]:
         meant = self._meant(canonical(reference.name))
         return [
-            match for match in meant if not reference.spec or _is_in(match.spec, reference.spec)
+            match
+            for match in meant
+            if not reference.spec or _is_in(match.spec, reference.spec)
         ]
 
     def _meant(self, name: str) -> list[ScenarioSpec]:
@@ -277,7 +321,9 @@ class Index:
         name, keys = canonical(reference.name), self._former()
         found = {keys[key] for key in keys if name in {key, key.rpartition(" :: ")[2]}}
         renamed = [scenario for scenario in self._scenarios if scenario.key in found]
-        alike = [scenario for scenario in self._scenarios if scenario.rev == reference.rev]
+        alike = [
+            scenario for scenario in self._scenarios if scenario.rev == reference.rev
+        ]
         if len(same := renamed or alike) == 1:
             near = same
             was = "it was renamed to" if renamed else "its steps are those of"
@@ -289,13 +335,18 @@ class Index:
                 f"{what}, of those that can be read",
                 why="a part of the specification cannot be read, and it may stand there",
                 cause=f"{place}\n{wrong.place}  {wrong.what}",
-                fix=f"{wrong.place}: {wrong.hint}" if wrong.hint else f"mend {wrong.place}",
+                fix=f"{wrong.place}: {wrong.hint}"
+                if wrong.hint
+                else f"mend {wrong.place}",
             )
         lines = [f"{scenario.place}  {scenario.name}" for scenario in near]
         if named and not near:
-            lacking = (scenario for scenario in self._scenarios if scenario.key not in named)
+            lacking = (
+                scenario for scenario in self._scenarios if scenario.key not in named
+            )
             lines = [
-                f"{match.place}  {match.name}   (none of these tests names it)" for match in lacking
+                f"{match.place}  {match.name}   (none of these tests names it)"
+                for match in lacking
             ]
         fixes = [self._pasted(scenario, reference) for scenario in near]
         nowhere = "the test proves nothing that is written down"
@@ -309,17 +360,23 @@ class Index:
     def _pasted(self, scenario: ScenarioSpec, reference: Reference) -> str:
         """What the user writes in the place of what he has written."""
         if reference.form:
-            return reference.form.format(shlex.quote(self._shortest(scenario) or scenario.key))
+            return reference.form.format(
+                shlex.quote(self._shortest(scenario) or scenario.key)
+            )
         return self.marker(scenario, rev=reference.rev, row=reference.row)
 
-    def _nearest(self, reference: Reference, named: Collection[str]) -> list[ScenarioSpec]:
+    def _nearest(
+        self, reference: Reference, named: Collection[str]
+    ) -> list[ScenarioSpec]:
         """Those whose name is much like it; where one is nearly the same, that alone."""
         wanted = canonical(reference.name).casefold()
         folded: dict[str, list[ScenarioSpec]] = {}
         for name, scenarios in self._by_name.items():
             folded.setdefault(name.casefold(), []).extend(scenarios)
         rated: dict[str, tuple[float, ScenarioSpec]] = {}
-        for name in get_close_matches(wanted, folded, n=_CANDIDATES, cutoff=_NAMED_LIKE):
+        for name in get_close_matches(
+            wanted, folded, n=_CANDIDATES, cutoff=_NAMED_LIKE
+        ):
             like = SequenceMatcher(None, name, wanted).ratio()
             for scenario in folded[name]:
                 is_enough = like >= _TYPED_LIKE or scenario.key not in named
@@ -327,23 +384,34 @@ class Index:
                     rated.setdefault(scenario.key, (like, scenario))
         best = sorted(rated.values(), key=lambda each: (-each[0], each[1].key))[:_SHOWN]
         is_sure = bool(best) and best[0][0] >= _TYPED_LIKE
-        return [scenario for like, scenario in best if like == best[0][0] or not is_sure]
+        return [
+            scenario for like, scenario in best if like == best[0][0] or not is_sure
+        ]
 
     def _is_double(self, scenario: ScenarioSpec) -> bool:
         """Whether another one stands in the same file by the same names: no marker can mean it."""
         same = self._by_name[_names(scenario)[-1]]
-        return sum((other.key, other.spec) == (scenario.key, scenario.spec) for other in same) > 1
+        return (
+            sum(
+                (other.key, other.spec) == (scenario.key, scenario.spec)
+                for other in same
+            )
+            > 1
+        )
 
     def _shortest(self, scenario: ScenarioSpec) -> str:
         """The shortest name that means it alone; "" if none does."""
-        return next((name for name in _names(scenario) if self._meant(name) == [scenario]), "")
+        return next(
+            (name for name in _names(scenario) if self._meant(name) == [scenario]), ""
+        )
 
 
 def _names(scenario: ScenarioSpec) -> list[str]:
     """What a scenario may be called, the shortest first, the whole name last."""
     feature, rule, name = scenario.feature, scenario.rule, scenario.name
     longer = (
-        " :: ".join(filter(None, names)) for names in ((feature, name), (feature, rule, name))
+        " :: ".join(filter(None, names))
+        for names in ((feature, name), (feature, rule, name))
     )
     ids = [scenario.key] if scenario.key.startswith("@") else []
     return list(dict.fromkeys([*ids, name, *longer]))
@@ -362,4 +430,6 @@ def quoted(text: str) -> str:
 
 def printable(text: str) -> str:
     """Return a text with what cannot be seen written as an escape; it is one line then."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return "".join(
+        letter if letter.isprintable() else repr(letter)[1:-1] for letter in text
+    )

@@ -73,13 +73,16 @@ def require_scenarios(
             raise ScenarioError(
                 problem.what,
                 why="a specification that is not read is not checked, and nothing would say so",
-                cause=place or "a file was moved or renamed, or is seen from another folder",
+                cause=place
+                or "a file was moved or renamed, or is seen from another folder",
                 fix="arena scenarios list .   shows what there is; then mend "
                 + ("that line" if place else "the path"),
             )
     if not specification.scenarios:
         count = len(specification.files)
-        errors = [str(problem) for problem in specification.problems if problem.is_error]
+        errors = [
+            str(problem) for problem in specification.problems if problem.is_error
+        ]
         where = ", ".join(patterns) or "no path"
         raise ScenarioError(
             f"no scenario in {count} file{'s' * (count != 1)} ({where})",
@@ -98,11 +101,17 @@ def _matched(pattern: str, root: Path, problems: list[Problem]) -> Iterator[Path
 
     def closed(error: OSError) -> None:
         where = relative(Path(error.filename or "."), root)
-        problems.append(Problem(spec=where, line=0, what=f"the folder {_reason(error)}"))
+        problems.append(
+            Problem(spec=where, line=0, what=f"the folder {_reason(error)}")
+        )
 
     here = root / pattern
     if here.is_dir():
-        yield from (path for path in files_in(here, closed) if path.name.lower().endswith(_ENDINGS))
+        yield from (
+            path
+            for path in files_in(here, closed)
+            if path.name.lower().endswith(_ENDINGS)
+        )
         return
     if here.exists():
         yield here
@@ -130,7 +139,9 @@ def _fits(parts: Sequence[str], wanted: Sequence[str]) -> bool:
     return fnmatchcase(parts[0], wanted[0]) and _fits(parts[1:], wanted[1:])
 
 
-def files_in(folder: Path, failed: Callable[[OSError], object] | None = None) -> Iterator[Path]:
+def files_in(
+    folder: Path, failed: Callable[[OSError], object] | None = None
+) -> Iterator[Path]:
     """Yield the files of a folder and all below it; each folder once, whatever links to it.
 
     What is hidden, and what others have installed, is nobody's specification.
@@ -183,7 +194,9 @@ def _file(path: str, root: Path, *, is_named: bool) -> Specification:
     if is_named and not content.scenarios and not content.problems:
         what = "no scenario in it, and no fence that is marked as gherkin"
         hint = "write ```gherkin before the scenarios"
-        return replace(content, problems=(Problem(spec=path, line=0, what=what, hint=hint),))
+        return replace(
+            content, problems=(Problem(spec=path, line=0, what=what, hint=hint),)
+        )
     return content
 
 
@@ -263,17 +276,23 @@ def _block(block: GherkinText) -> Specification:
     # Some faults of each scenario: what follows from one is not told a thousand times.
     faults = (_problem(fault, gherkin, block, scenarios) for fault in gherkin.faults)
     by_scenario = grouped_by(faults, lambda problem: problem.scenario)
-    problems = [problem for several in by_scenario.values() for problem in several[:_FAULTS]]
+    problems = [
+        problem for several in by_scenario.values() for problem in several[:_FAULTS]
+    ]
     lint = Lint(block=block, language=gherkin.language)
     further: list[Iterable[Problem]] = [lint.overlooked(parts)]
     if block.is_markdown:
         marks = _fences.unread_marks(block, gherkin.language, gherkin.document)
         further = [_fences.tagged_headings(block, gherkin.language), marks]
-    further.append(lint.problems(gherkin.feature, parts, {it.scenario for it in problems}))
+    further.append(
+        lint.problems(gherkin.feature, parts, {it.scenario for it in problems})
+    )
     for several in further:
         lines = {problem.line for problem in problems}
         problems += [problem for problem in several if problem.line not in lines]
-    return Specification(features=(feature,), scenarios=scenarios, problems=tuple(problems))
+    return Specification(
+        features=(feature,), scenarios=scenarios, problems=tuple(problems)
+    )
 
 
 def _unreadable(gherkin: Tree, block: GherkinText) -> Iterator[Problem]:
@@ -302,7 +321,9 @@ def _problem(
     keys = below or above if line.lstrip().startswith("@") else above
     is_feature = title is not None and title.title == "feature"
     meant = title or step
-    hint = f"did you mean `{meant.keyword} …`?" if meant and meant.kind != "exact" else ""
+    hint = (
+        f"did you mean `{meant.keyword} …`?" if meant and meant.kind != "exact" else ""
+    )
     if title and title.kind == "exact":
         hint = "a file or a fence has one Feature" * is_feature
     if line.strip().startswith("'''"):

@@ -158,11 +158,22 @@ class GherkinText:
         return self.lines[place] if 0 <= place < len(self.lines) else ""
 
     def problem(
-        self, line: int, what: str, hint: str = "", *, is_error: bool = True, scenario: str = ""
+        self,
+        line: int,
+        what: str,
+        hint: str = "",
+        *,
+        is_error: bool = True,
+        scenario: str = "",
     ) -> Problem:
         """Return what is wrong with this line of the file."""
         return Problem(
-            spec=self.spec, line=line, what=what, hint=hint, is_error=is_error, scenario=scenario
+            spec=self.spec,
+            line=line,
+            what=what,
+            hint=hint,
+            is_error=is_error,
+            scenario=scenario,
         )
 
     @property
@@ -210,7 +221,11 @@ def rev_of(steps: Iterable[Step]) -> str:
 def _content(step: Step) -> list[Any]:
     content: list[Any] = [step.kind, canonical(step.text)]
     if step.doc_string is not None or step.table:
-        document = [] if step.doc_string is None else [step.media_type, _composed(step.doc_string)]
+        document = (
+            []
+            if step.doc_string is None
+            else [step.media_type, _composed(step.doc_string)]
+        )
         content += [document, [[canonical(cell) for cell in row] for row in step.table]]
     return content
 
@@ -230,7 +245,9 @@ def _lines(step: Step) -> Iterator[str]:
         text = _composed(step.doc_string).split("\n")
         yield from (f'  """{step.media_type}', *(f"  {line}" for line in text), '  """')
     for row in step.table:
-        cells = (canonical(cell).replace("\\", "\\\\").replace("|", "\\|") for cell in row)
+        cells = (
+            canonical(cell).replace("\\", "\\\\").replace("|", "\\|") for cell in row
+        )
         yield f"  | {' | '.join(cells)} |"
 
 
@@ -240,7 +257,9 @@ def similarity(these: Sequence[str], those: Sequence[str]) -> float:
     Of a scenario and the same one with a word changed 0.9 and more; of two others below 0.5. It
     takes about a millisecond.
     """
-    return SequenceMatcher(None, "\n".join(these), "\n".join(those), autojunk=False).ratio()
+    return SequenceMatcher(
+        None, "\n".join(these), "\n".join(those), autojunk=False
+    ).ratio()
 
 
 # Which values and paths do the steps name?
@@ -250,14 +269,18 @@ _VERB = re.compile(rf"\b({'|'.join(_VERBS)})\b")
 _HOST = re.compile(r"\bhttps?://[^\s/\"'?#]+")
 # A path begins a word: not the slash of and/or, of 1/2, of a closing tag.
 _PATH = re.compile(r"(?<![\w/<.}\]])/(?:[\w{}<>\-.:%~@+*]+/?)*")
-_LONE = re.compile(r"(?:\b(?:to|at|on|visit|open|request)|" + "|".join(_VERBS) + r")\s+[\"'`]?$")
+_LONE = re.compile(
+    r"(?:\b(?:to|at|on|visit|open|request)|" + "|".join(_VERBS) + r")\s+[\"'`]?$"
+)
 _QUOTED = re.compile(r"\"([^\"\n]+)\"|“([^”\n]+)”|(?<!\w)'([^'\n]+)'(?!\w)|`([^`\n]+)`")
 _MARKS = "\"“'`"
 _BARE = re.compile(r"(?<![\w.,-])(-?\d+(?:\.\d+)?)(?!\w|\.\d)|\b([A-Z][A-Z0-9_]+)\b")
 _PLACEHOLDER = re.compile(r"<(\w[\w .-]*)>")
 _HOLES = re.compile(r"[{<][^{}<>\n]*[}>]")
 # They say how, not what.
-_PLAIN = frozenset({*_VERBS, "HTTP", "HTTPS", "URL", "URI", "API", "JSON", "XML", "HTML", "ID"})
+_PLAIN = frozenset(
+    {*_VERBS, "HTTP", "HTTPS", "URL", "URI", "API", "JSON", "XML", "HTML", "ID"}
+)
 
 
 def literals(scenario: ScenarioSpec, rows: Collection[object] = ()) -> tuple[str, ...]:
@@ -279,8 +302,13 @@ def _literals(text: str) -> Iterator[str]:
     values: list[tuple[int, str]] = []
     bare = text
     if any(mark in text for mark in _MARKS):
-        quoted = ((hit.start(), next(filter(None, hit.groups()))) for hit in _QUOTED.finditer(text))
-        values = [(place, value) for place, value in quoted if not _PATH.fullmatch(value)]
+        quoted = (
+            (hit.start(), next(filter(None, hit.groups())))
+            for hit in _QUOTED.finditer(text)
+        )
+        values = [
+            (place, value) for place, value in quoted if not _PATH.fullmatch(value)
+        ]
         bare = _QUOTED.sub(_blanked, text)
     if "/" in bare:
         bare = _PATH.sub(_blanked, _HOST.sub(_blanked, bare))
@@ -299,7 +327,9 @@ def paths(scenario: ScenarioSpec) -> tuple[tuple[str, str], ...]:
 
     Placeholders are written as a route has them: ``/battles/{battle_id}/start``.
     """
-    return tuple(dict.fromkeys(path for step in scenario.steps for path in _paths(step.text)))
+    return tuple(
+        dict.fromkeys(path for step in scenario.steps for path in _paths(step.text))
+    )
 
 
 def _paths(text: str) -> Iterator[tuple[str, str]]:
