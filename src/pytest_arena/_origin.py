@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+from concurrent.futures import Future
 from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -319,12 +320,14 @@ def watch_what_is_begun() -> Callable[[], None]:
         ThreadPoolExecutor.submit,
         loops.call_at,
         loops.call_soon_threadsafe,
+        Future.add_done_callback,
     )
 
     def start(thread: Any) -> None:
         task = getattr(thread, "function", None) or thread._target or thread.run  # noqa: SLF001 - no other name
         work, here = WORK.get(), get_ident()
         thread.arena_starter = 0 if work or here == main_thread().ident else here
+        thread.arena_work = work
         if work and _is_the_users(task):
             thread.run = Piece(work, thread.run, getattr(thread, "cancel", bool))
         kept[0](thread)
@@ -338,17 +341,32 @@ def watch_what_is_begun() -> Callable[[], None]:
             callback = Piece(work, callback)
         return kept[3](loop, callback, *args, **kwargs)
 
-    def put(start: Any, submit: Any, call_at: Any, call_soon_threadsafe: Any) -> None:
+    def add_done_callback(future: Any, fn: Any) -> None:
+        work = WORK.get()
+        # The thread that ends the future calls it, in a context of no test.
+        if work is not None and line_of_function(fn) is not None:
+            fn = Piece(work, fn)
+        kept[4](future, fn)
+
+    def put(
+        start: Any,
+        submit: Any,
+        call_at: Any,
+        call_soon_threadsafe: Any,
+        add_done_callback: Any,
+    ) -> None:
         Thread.start = start  # type: ignore[method-assign] # put back at the end
         ThreadPoolExecutor.submit = submit  # type: ignore[method-assign] # as above
         loops.call_at = call_at
         loops.call_soon_threadsafe = call_soon_threadsafe
+        Future.add_done_callback = add_done_callback  # type: ignore[method-assign] # as above
 
     put(
         start,
         _giving(kept[1], 1),
         _giving(kept[2], 2, is_clock=True),
         call_soon_threadsafe,
+        add_done_callback,
     )
     return partial(put, *kept)
 

@@ -113,10 +113,10 @@ def in_one_line(error: ArenaError) -> str:
     return f"{error.what}: {cause}; next: {fix}"
 
 
-def commit_of_early_thread(tables: str, line: CodeLine | None) -> str:
-    """Return the note for a thread of the app that commits in a test, for an unknown reason."""
+def commit_of_older_thread(began: str, tables: str, line: CodeLine | None) -> str:
+    """Return the note for a thread that commits in a test, for an unknown reason."""
     return (
-        f"{{test}}: a thread that began before the first test commits to {tables} in it: "
+        f"{{test}}: a thread that began {began} commits to {tables} in it: "
         f"{line or 'a line that cannot be seen'}. If it is a job of an earlier test's request, let "
         "that test wait for the job; pytest-arena waits for jobs of a queue.Queue or asyncio.Queue"
     )

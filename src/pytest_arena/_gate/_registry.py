@@ -219,7 +219,7 @@ class Registry:
         self.late: dict[
             int, FrameType
         ] = {}  # threads whose test is over, by what they are in
-        self.early_threads: frozenset[threading.Thread] = frozenset()
+        self._early_threads: frozenset[threading.Thread] = frozenset()
         self._has_others = False
         self._unwatched: set[Key] = set()
         self._renamed: dict[Key, Key] = {}
@@ -238,9 +238,17 @@ class Registry:
 
     def note_early_threads(self) -> None:
         """Note the threads that are older than all tests and fixtures, without the main thread."""
-        self.early_threads = frozenset(threading.enumerate()) - {
+        self._early_threads = frozenset(threading.enumerate()) - {
             threading.main_thread()
         }
+
+    def when_began(self, thread: threading.Thread) -> str:
+        """Return when a thread began that is older than the test, in words; "" for any other."""
+        if thread in self._early_threads:
+            return "before the first test"
+        # A library's thread: pytest-arena does not know whose job it does.
+        work = getattr(thread, "arena_work", None)
+        return "in an earlier test" if work is not None and work.is_over else ""
 
     def add(self, entry: Any) -> None:
         """A pool has a new connection."""

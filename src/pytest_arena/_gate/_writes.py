@@ -282,18 +282,19 @@ class LostWrites:
         if self._registry.late or (work is not None and work.is_over):
             self._core.refuse_late(is_statement=True)
 
-    def note_early_thread(self, pooled: Any) -> None:
-        """Note in a test that a thread is about to commit which is older than all tests."""
-        is_early = threading.current_thread() in self._registry.early_threads
+    def note_older_thread(self, pooled: Any) -> None:
+        """Note in a test that a thread is about to commit which is older than the test."""
+        began = self._registry.when_began(threading.current_thread())
         # Such a thread may do the work of a test, or of a wider fixture, in its pool or its loop.
         is_known = WORK.get() is not None or OF_WIDE_FIXTURE.get()
-        if not is_early or is_known or self._core.serial() <= 0:
+        if not began or is_known or self._core.serial() <= 0:
             return
         info = _info_of(pooled)
         if info is not None and info.aim is not None and info.written is not None:
             tables = ", ".join(dict.fromkeys(table for table, *_ in info.written.parts))
+            line = info.written.line
             self._core.ledger.note(
-                _gate_notes.commit_of_early_thread(tables, info.written.line)
+                _gate_notes.commit_of_older_thread(began, tables, line)
             )
 
     def executed(
@@ -416,7 +417,7 @@ def watch_writes(dialect: Dialect, lost: Callable[[], LostWrites]) -> None:
     def do_commit(pooled: Any) -> None:
         lost().refuse_late()
         lost().committing(pooled)
-        lost().note_early_thread(pooled)
+        lost().note_older_thread(pooled)
         answer = ANSWER.get()
         try:
             if answer is None:
