@@ -8,6 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_run import AppRun
+from pytest_arena._app._app_state import AppState
 from pytest_arena._app._client import Hooks
 from pytest_arena._app._kind import (
     ASGIApp,
@@ -21,7 +22,6 @@ from pytest_arena._app._kind import (
 )
 from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._config._load import load_attribute, load_function
-from pytest_arena._run import _leaks
 from pytest_arena.errors import ConfigError, LifespanError
 
 if TYPE_CHECKING:
@@ -89,7 +89,14 @@ class Apps:
         Where nobody has named the app, or what a factory makes, it is whichever app is asked.
         """
         is_named = self.factory is None and self._known()
-        return None if is_named and not self.knows(app) else self._current.on_top()
+        test = None if is_named and not self.knows(app) else self._current.on_top()
+        known = {
+            id(self.named),
+            *(id(state.app) for state in (test.app_states if test else ())),
+        }
+        if test is not None and id(app) not in known:
+            test.app_states.append(AppState(app))
+        return test
 
     def load(self) -> None:
         """Import and check the app.
@@ -145,7 +152,7 @@ class Apps:
         """Clients of the running test talk to this app."""
         test = self._current.running()
         if app is not self.named:
-            test.overrides.append(_leaks.Overrides(app))
+            test.app_states.append(AppState(app))
         test.app_runs.append(self._begin(app, hooks=test))
 
     def start(self) -> None:

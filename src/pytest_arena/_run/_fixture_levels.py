@@ -8,9 +8,9 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._app._app_state import OVERRIDES, AppState
 from pytest_arena._databases._resolver import Level
 from pytest_arena._run._leaks import (
-    Overrides,
     Tasks,
     empty_sessions,
     is_anything_there,
@@ -77,7 +77,7 @@ class FixtureLevels:
             )
             self.levels.enter(level)
             # Not earlier: what wider fixtures override holds as long as they do.
-            test.overrides = [Overrides(self._apps.named)]
+            test.app_states = [AppState(self._apps.named)]
 
     def settle_test(self) -> None:
         """Function-scoped fixtures are down: close, look for leaks, restore. Idempotent."""
@@ -121,15 +121,15 @@ class FixtureLevels:
         test.is_used = bool(ours or work)
         if not test.is_used:
             test.late_work.is_over = True
-            return [self._restore_overrides]
-        # Overrides not before leaks: what only app.state holds would not be found.
+            return [self._restore_app_state]
+        # The app's state not before leaks: what only app.state holds would not be found.
         return [
             self.end_processes,
             self._await_late_work,
             self._close_clients,
             self._end_tasks,
             self._find_leaks,
-            self._restore_overrides,
+            self._restore_app_state,
         ]
 
     def end_processes(self, owner: object) -> None:
@@ -198,9 +198,9 @@ class FixtureLevels:
         if before.sessions:
             self.long_sessions.leave(before, level.name)
 
-    def _restore_overrides(self, test: RunningTest) -> None:
-        for overrides in test.overrides:
-            if "app.dependency_overrides" in overrides.restore():
+    def _restore_app_state(self, test: RunningTest) -> None:
+        for state in reversed(test.app_states):  # two may be of the same app
+            if OVERRIDES in state.restore():
                 self._ledger.note(
                     f"{test.plan.name} left app.dependency_overrides; restored"
                 )
@@ -250,7 +250,7 @@ class FixtureLevels:
         if test is None or test.plan.stage is not Stage.SEEDED:
             yield
             return
-        untouched = not any(overrides.changed() for overrides in test.overrides)
+        untouched = not any(state.changed() for state in test.app_states)
         slipped = levels.drop_clean_ones_of_the_test()
         try:
             yield
@@ -258,7 +258,7 @@ class FixtureLevels:
             for level in reversed(slipped):
                 levels.enter(level, slipped[level])
             if untouched and any(level.owner is test for level in slipped):
-                test.overrides = [overrides.anew() for overrides in test.overrides]
+                test.app_states = [state.anew() for state in test.app_states]
 
     def ending(self, owner: WideFixture) -> None:
         """Before a wide fixture's own tear-down: what lies above its level goes first."""
@@ -411,10 +411,10 @@ class Examples:
     def _remember(self) -> Memory:
         test = self._test
         self._restores = [app_run.remember() for app_run in test.app_runs]
-        self._restores += [overrides.anew().restore for overrides in test.overrides]
+        self._restores += [state.anew().restore for state in test.app_states]
         self._restores += [
             partial(_close_since, test.app_runs, len(test.app_runs)),
-            partial(_cut, test.overrides, len(test.overrides)),
+            partial(_cut, test.app_states, len(test.app_states)),
             partial(_cut, test.ledger.requests, len(test.ledger.requests)),
             partial(test.cut, len(test.turns)),
         ]

@@ -309,52 +309,6 @@ def lost_error(holders: Iterable[Checkout], level: str) -> IsolationError:
     )
 
 
-class Overrides:
-    """``app.dependency_overrides`` and ``app.state`` as they were before a test."""
-
-    def __init__(self, app: object) -> None:
-        self._app = app
-        # `_state` is what Starlette's State keeps its attributes in; there is no public way to
-        # replace them all.
-        parts = (
-            ("app.dependency_overrides", getattr(app, "dependency_overrides", None)),
-            ("app.state", getattr(getattr(app, "state", None), "_state", None)),
-        )
-        self._kept = [
-            (name, it, it.copy()) for name, it in parts if isinstance(it, dict)
-        ]
-
-    def anew(self) -> Overrides:
-        """Return those of the same app as they are now."""
-        return Overrides(self._app)
-
-    def changed(self) -> list[str]:
-        """Return the names of those that are different now."""
-        kept = self._kept  # empty before and now, most of them
-        return [
-            name
-            for name, now, then in kept
-            if (now or then) and not _is_same(now, then)
-        ]
-
-    def restore(self) -> list[str]:
-        """Put them back. Returns the names of those that were different."""
-        changed = []
-        for name, found, before in self._kept:
-            if (found or before) and not _is_same(found, before):
-                found.clear()
-                found.update(before)
-                changed.append(name)
-        return changed
-
-
-def _is_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
-    # By identity: what an app keeps there (arrays, engines) need not be comparable.
-    return one.keys() == other.keys() and (
-        not one or all(one[key] is other[key] for key in one)
-    )
-
-
 class OwnWork:
     """Threads, jobs of pools and tasks that a test has begun itself, and not by a request.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstanceState
 
     from pytest_arena._app._app_run import AppRun
+    from pytest_arena._app._app_state import AppState
     from pytest_arena._app._exchange import Exchange
     from pytest_arena._changes import Mask
     from pytest_arena._databases._resolver import Databases, Level
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from pytest_arena._gate._writes import LostWrite
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._product import Database
-    from pytest_arena._run._leaks import LateWork, Overrides, Tasks
+    from pytest_arena._run._leaks import LateWork, Tasks
     from pytest_arena._values import Plan, TableRows
 
 
@@ -174,7 +175,7 @@ class RunningTest(Hooks):
     client_options: Callable[[], Mapping[str, Any]] = (
         dict  # asks for the fixture of that name
     )
-    overrides: list[Overrides] = field(default_factory=list)
+    app_states: list[AppState] = field(default_factory=list)
     sessions: Sessions = field(default_factory=Sessions)
     broken: list[tuple[str, Exception]] = field(
         default_factory=list

@@ -1,0 +1,192 @@
+"""Does what an app keeps in its state, and not in a database, end with the test?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.plugin.test_litestar import APP as LITESTAR
+from tests.plugin.test_wsgi import flask  # noqa: F401 - a fixture of this module, too
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+# A cache in each place where an app of Starlette's may keep one.
+ROUTES = """
+
+from collections import OrderedDict, deque
+from contextlib import asynccontextmanager
+
+inner = FastAPI()
+app.mount("/inner", inner)
+for each in app, inner:
+    each.state.cache = {"by name": {}, "all": [1]}
+    each.state.seen = set()
+    each.state.last = deque([1], maxlen=3)
+    each.state.order = OrderedDict(a=1)
+    each.state.engine = engine
+
+
+def caches(of):
+    state = of.state
+    return [state.cache, sorted(state.seen), list(state.last), list(state.order), state.engine]
+
+
+def fill(of):
+    of.state.cache["by name"]["Sand"] = 1
+    of.state.cache["all"].append(2)
+    of.state.cache["all"][0] = 3
+    of.state.seen.add("Sand")
+    of.state.last.extend([2, 3, 4])
+    of.state.order["b"] = of.state.order.pop("a")
+    of.dependency_overrides[fill] = fill
+
+
+@app.post("/fill")
+def fill_both():
+    fill(app)
+    fill(inner)
+"""
+STARLETTE = """
+import pytest
+from app import app, caches, engine, inner
+from fastapi.testclient import TestClient
+
+BEFORE = [{"by name": {}, "all": [1]}, [], [1], ["a"], engine]
+
+
+def check():
+    assert caches(app) == caches(inner) == BEFORE
+    assert app.dependency_overrides == inner.dependency_overrides == {}
+
+
+@pytest.fixture(scope="module")
+def warm():
+    app.state.cache["all"].append("warm")
+
+
+def test_1(test_client):
+    check()
+    test_client.post("/fill")
+    assert caches(app) == caches(inner) != BEFORE
+
+
+def test_2_by_a_client_of_its_own():
+    check()
+    TestClient(app).post("/fill")
+    assert caches(app) != BEFORE
+
+
+def test_3():
+    check()
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_4_what_a_wider_fixture_puts_there_stays(warm, test_client, turn):
+    assert app.state.cache["all"] == [1, "warm"]
+    test_client.post("/fill")
+"""
+
+
+def test_what_a_request_puts_into_the_containers_of_an_apps_state_ends_with_its_test(
+    example: Example,
+) -> None:
+    """Also in a container inside of another one, and in the state of a mounted app."""
+    project = example.with_files(app=example.files["app.py"] + ROUTES, test_state=STARLETTE)
+    project.run().expect(passed=5).says("left app.dependency_overrides; restored")
+    without_app = project.change("pytest.ini", "arena_app = app:app\n", "").with_files(
+        test_state="import app\n"
+        + STARLETTE.replace("(test_client)", "()")
+        .replace("test_client.post", "TestClient(app).post")
+        .replace("test_client, ", "")
+    )
+    without_app.run().expect(passed=5)
+
+
+FLASK = """
+import pytest
+from app import app
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_it(turn):
+    assert "FEATURE" not in app.config
+    assert app.config["LIMITS"] == []
+    assert app.extensions["cache"] == {}
+    assert app.test_client().post("/fill").status_code == 200
+    assert app.extensions["cache"] == {"Sand": 1}
+    assert app.config["FEATURE"]
+    assert app.extensions["late"] is app
+"""
+FLASK_ROUTE = """
+
+app.extensions["cache"] = {}
+app.config["LIMITS"] = []
+
+
+@app.post("/fill")
+def fill():
+    app.extensions["cache"]["Sand"] = 1
+    app.extensions["late"] = app
+    app.config["LIMITS"].append(1)
+    app.config["FEATURE"] = True
+    return ""
+"""
+
+
+def test_the_configuration_of_a_flask_app_ends_with_the_test(flask: Example) -> None:  # noqa: F811 - the fixture
+    """And what requests put into the containers of its extensions."""
+    app = flask.files["app.py"] + FLASK_ROUTE
+    flask.with_files(app=app, test_state=FLASK).run().expect(passed=2)
+
+
+LITESTAR_ROUTES = """
+
+@get("/answers", cache=True, sync_to_thread=True)
+def answers() -> int:
+    with Session(engine) as session:
+        return session.scalar(select(func.count()).select_from(Dancer))
+
+
+@post("/fill")
+async def fill(state: State, request: Request) -> None:
+    state.cache["Sand"] = 1
+    await request.app.stores.get("named").set("Sand", "1")
+
+
+stores = {"named": MemoryStore()}
+app = Litestar([answers, fill], state=State({"cache": {}}), stores=stores)
+"""
+LITESTAR_TESTS = """
+import pytest
+from app import Dancer, app, stores
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_it(client, db_session, turn):
+    assert app.state.cache == {}
+    assert not await stores["named"].exists("Sand")
+    assert (await client.get("/answers")).json() == turn
+    await client.post("/fill")
+    if turn == 0:
+        assert await stores["named"].exists("Sand")
+
+
+@pytest.fixture(autouse=True)
+def rows(turn, db_session):
+    for number in range(turn):
+        db_session.add(Dancer(name=str(number)))
+"""
+
+
+def test_the_state_and_the_memory_stores_of_litestar_end_with_the_test(example: Example) -> None:
+    """An answer that Litestar has cached in one test is no answer in the next one."""
+    head, _ = LITESTAR.split("\n\napp = Litestar", 1)
+    imports = (
+        "from litestar import Request\n"
+        "from litestar.datastructures import State\n"
+        "from litestar.stores.memory import MemoryStore\n"
+    )
+    project = example.with_files(
+        app=imports + head + LITESTAR_ROUTES, test_state=LITESTAR_TESTS
+    ).change("pytest.ini", "arena_seed = seed:seed\n", "")
+    project.run().expect(passed=2)
