@@ -705,14 +705,6 @@ class Isolation(Protocol):
             IsolationError: there is no room for it; nothing was done.
         """
 
-    def step_unused(self, *, up: bool) -> bool:
-        """Enter a level (``up``), or leave it, if that is to count one more, or one less.
-
-        Called where no pool has given or taken back a connection since a level was last left. Who
-        else may have used it, or be about to, is to be looked for. Where it returns False, nothing
-        was done, which is always right. Costs some microseconds, and no round trip.
-        """
-
     def leave(self) -> bool:
         """Go back to the state at the matching ``enter``. Returns whether there was a change.
 

@@ -17,7 +17,6 @@ from tests.isolation.conformance import MANY, new_world
 from tests.isolation.random_work import RandomWork, Step
 from tests.isolation.server_world import ServerWorld
 from tests.isolation.test_copy import MODES, ByBackup
-from tests.isolation.test_steps import BySteps
 
 if TYPE_CHECKING:
     from pytest_arena._postgresql.registry import ServerRegistry
@@ -113,7 +112,7 @@ STEPS = st.lists(
 
 
 @pytest.fixture(
-    scope="module", params=[(mode, make) for mode in MODES for make in (Copy, ByBackup, BySteps)]
+    scope="module", params=[(mode, make) for mode in MODES for make in (Copy, ByBackup)]
 )
 def kind(request: pytest.FixtureRequest) -> tuple[str, type[Copy]]:
     """Journal mode and isolation; a fixture: Hypothesis does not mix with parametrize here."""

@@ -36,8 +36,7 @@ class _Faulty:
         return len(self.levels)
 
     def enter(self) -> None:
-        self.stood = dict(self.state)  # as far as anybody knows, until it is asked
-        self.levels.append(self.stood)
+        self.levels.append(dict(self.state))
 
     def leave(self) -> bool:
         if self.is_locked:
@@ -47,13 +46,6 @@ class _Faulty:
         self.check()
         self.levels.pop()
         return changed
-
-    def step_unused(self, *, up: bool) -> bool:
-        if up:
-            self.levels.append(self.stood)
-        else:
-            self.levels.pop()
-        return True
 
     def leave_by_force(self) -> None:
         self._restore(self.forgets if self.forgets_by_force else set())
@@ -110,22 +102,6 @@ def test_what_is_brought_back_is_no_news(
     isolation.forget()
     assert isolation.leave() is True
     assert (ledger.notes, ledger.verified) == ([], 5)
-
-
-def test_a_step_over_what_somebody_did_is_found(isolation: Isolation, true: _Faulty) -> None:
-    """The level is there, and is left by force."""
-    before = dict(true.state)
-    isolation.enter()
-    assert isolation.step_unused(up=True)
-    assert isolation.step_unused(up=False)
-    assert isolation.step_unused(up=True)
-    true.state["table orders"] = "2 rows, y"
-    assert not isolation.step_unused(up=False)
-    for leave in (isolation.leave, isolation.leave_by_force):
-        with pytest.raises(IsolationError, match="nobody was known to have used it"):
-            leave()
-    assert true.state == before
-    assert isolation.leave() is False
 
 
 def test_a_difference_is_named_when_the_level_was_left_by_force(

@@ -71,11 +71,6 @@ class Level:
         """Whether it is a test's, or an example's, and no wider fixture's."""
         return self.serial > 0
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether it begins with what stands."""
-        return self.stage is Stage.SEEDED and not self.is_anew
-
 
 class Databases:
     """The resolver that the gate asks, and the databases with all that stands in them."""

@@ -42,19 +42,6 @@ class Verified:
         # Whoever was broken off may have left one too many.
         self._before[self._isolation.depth - 1 :] = [self._read()]
 
-    def step_unused(self, *, up: bool) -> bool:
-        """Enter or leave a level by a step, and read or compare."""
-        different = [] if up else _different(self._before[-1], self._read())
-        if not self._isolation.step_unused(up=up):
-            return False
-        if different:  # it is there again, to be left by force
-            self._found = self._error(different, "and nobody was known to have used it")
-            if not self._isolation.step_unused(up=True):
-                self._isolation.enter()
-            return False
-        self._before[self._isolation.depth - up :] = [self._read()] if up else []
-        return True
-
     def leave(self) -> bool:
         """Go back, and compare.
 

@@ -201,9 +201,6 @@ class Registry:
     def __init__(self) -> None:
         self.used: set[Key] = set()  # keys of the databases since somebody cleared it
         self.checkouts = 0  # how often one was taken
-        self.steps = (
-            0  # how often one was opened, taken or given back, or got around its pool
-        )
         self.has_raw = (
             False  # whether anybody has ever opened a connection without an engine
         )
@@ -266,7 +263,6 @@ class Registry:
                     lambda: self.mover in {None, here} or here in self.busy(), _LONG
                 )
             self.inside[entry] = here
-            self.steps += 1
 
     def busy(self) -> set[int | None]:
         """Return the threads that open a connection or have one, and do not keep it for long."""
@@ -296,7 +292,6 @@ class Registry:
             if (taken := self.find(entry)) is not None and taken.key is not None:
                 self.numbers[self.key_now(taken.key)] += 1
             self._taken.pop(entry, None)
-            self.steps += 1
             self.inside.pop(entry, None)
             if self.mover is not None:
                 self.turn.notify_all()
@@ -311,10 +306,6 @@ class Registry:
     def is_quiet(self) -> bool:
         """Whether none can be used without being taken first."""
         return not (self._taken or self.has_raw or self._has_others)
-
-    def is_unused_since(self, steps: int) -> bool:
-        """Whether all were in their pools since there were so many steps."""
-        return steps == self.steps and not self._taken.data  # type: ignore[attr-defined] # as below
 
     def opened_raw(self, key: Key) -> None:
         """Somebody has opened a connection without an engine."""
@@ -355,7 +346,6 @@ class Registry:
         with self.lock:
             key = self.key_now(key)
             self._unwatched.add(key)
-            self.steps += 1
             self.waiting.pop(key, nothing)()
 
     def taken(self) -> list[Checkout]:

@@ -101,7 +101,6 @@ class LevelHooks(Protocol):
 
 # Seconds; others work in another thread, or in a loop, and come to an end.
 _PATIENCE, _PATIENCE_WITH_OTHERS, _STEP = 0.1, 1.0, 0.002
-_NEVER = -1  # no number of steps
 
 
 class Levels:
@@ -130,8 +129,6 @@ class Levels:
         self._sessions_of_tests: frozenset[int] = frozenset()  # that outlive them
         self._in_the_way: list[Checkout] = []
         self._has_ended_leaks = False
-        self._usual = {"auto", databases.config.isolation}  # no test's own wish
-        self._steps = _NEVER  # of the registry, when a level was last left
 
     def find(self, owner: object) -> Level | None:
         """Return the level of a fixture or a test, None if it has none."""
@@ -152,18 +149,12 @@ class Levels:
         self, level: Level, of_the_test: _leaks.HeldByFixtures | None = None
     ) -> None:
         """Open a level above all that stands; a test may hold something by then."""
-        started, every = _process.seconds(), self._isolations()
-        seen, self._steps = (
-            self._steps,
-            _NEVER,
-        )  # until it is done: somebody may break it off
-        if every and level.is_plain and level.isolation in self._usual:
-            every = self._not_stepped(every, seen, up=True)
+        started = _process.seconds()
+        every = self._isolations()
         with unbroken() if every else _ALONE:
             if every:
                 self._enter_each(level, every)
                 self.gate.let_go_of_stale()
-            self._steps = seen
             self._stack.append(level)
             held = _leaks.HeldByFixtures.now(self.gate, self._sessions_of_tests)
             self._before[level] = held.without(of_the_test) if of_the_test else held
@@ -298,20 +289,12 @@ class Levels:
         """
         if self._stack[-1:] != [level]:
             raise impossible(f"{level.name}: a level was left that is not the top one")
-        started, steps, number = (
-            _process.seconds(),
-            self.gate.registry.steps,
-            len(self._stack) - 1,
-        )
-        has_hook, every = (
-            bool(self._hooks.pytest_arena_leave.get_hookimpls()),
-            self._isolations(),
-        )
-        seen, self._steps = self._steps, _NEVER  # as above
-        if every and level.is_test and not has_hook:
-            every = self._not_stepped(every, seen, up=False)
+        started = _process.seconds()
+        number = len(self._stack) - 1
+        every = self._isolations()
+        has_hook = bool(self._hooks.pytest_arena_leave.get_hookimpls())
         if not (every or has_hook):
-            self._steps, self._has_ended_leaks = steps, False
+            self._has_ended_leaks = False
             self._before.pop(self._stack.pop(), None)
             self._ledger.isolation_seconds += _process.seconds() - started
             return []
@@ -340,19 +323,7 @@ class Levels:
                 raise _leaks.lost_error(lost, level.name)
             if failed:
                 raise failed[0]
-            self._steps = steps
             return changed
-
-    def _not_stepped(self, every: _Every, seen: int, *, up: bool) -> _Every:
-        """Enter a level, or leave it, where nobody can have done anything; return the others."""
-        if not self.gate.registry.is_unused_since(seen):
-            return every
-        top = self._stack[-1:]  # one that was made in it may go with it
-        return [
-            (it, one)
-            for it, one in every
-            if it.level in top or not one.step_unused(up=up)
-        ]
 
     def _isolations(self) -> _Every:
         every = [*self._databases.known.by_key.values()]

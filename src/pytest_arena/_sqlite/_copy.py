@@ -130,24 +130,6 @@ class Copy:
         self._starts[self.depth + 1 :] = [picture]
         self._levels.append(picture)
 
-    def step_unused(self, *, up: bool) -> bool:
-        """Enter a level, or leave it, if nobody has written to the file, nor is about to."""
-        file = self._opened
-        if (
-            file is None
-            or self._owed is not None
-            or not (up or file.now is self._levels[-1])
-        ):
-            return False
-        if not file.live_file.is_sealed(unwritten=not up):
-            return False
-        if up:
-            self._starts[self.depth + 1 :] = [file.now]
-            self._levels.append(file.now)
-        else:
-            self._levels.pop()  # no picture is out of use: it stands
-        return True
-
     def leave(self) -> bool:
         """Go back to the state at the matching ``enter``."""
         with self._telling():
@@ -159,8 +141,6 @@ class Copy:
                 sql.switched.discard(str(self.live))
                 self._file.put_in_place(self._levels[-1])
             changed = is_switched or (is_there and self._file.restore(self._levels[-1]))
-            if is_there:
-                self._file.live_file.seal(self._file.version)
         if self.check is not None:
             self.check()
         self._owed = None

@@ -41,12 +41,10 @@ WAL_MODE = b"\2\2"
 _MODE_AT = 18
 _LARGEST_PAGE = 65536  # its size does not fit into two bytes, and is written as 1
 _numbers = count(1)
-_WAL_WRITER = 120  # where a writer has its lock in the index of a log
 _LOG_IS_LOST = (
     "its log (-wal, -shm) was removed, or its file overwritten, while connections used them "
     "(VACUUM INTO copies a database whose connections stay open)"
 )
-_SEAL = 2_000_000_000  # two seconds after the epoch: a time that no clock gives, nor a `LiveLog`
 
 # What a way is tried out with.
 _CONTENT = """
@@ -120,7 +118,6 @@ class LiveFile:
         self._log_index = -1
         self._keeps_log = False
         self._identity = sql.identity(path)
-        self._seal: tuple[int, int, int, bytes] | None = None
 
     def close(self) -> None:
         """Let go of the file, SQLite first: it still needs its locks. Idempotent."""
@@ -131,7 +128,6 @@ class LiveFile:
         self.descriptor = -1
         self._log_index = -1
         self._keeps_log = False
-        self._seal = None
 
     def new_file(self) -> Path:
         """Return a place for a picture."""
@@ -140,57 +136,6 @@ class LiveFile:
     def header(self) -> Header | None:
         """Return what the first page says; None where there is none yet. Costs 3 µs."""
         return Header.of(os.pread(self.descriptor, _HEADER.size, 0))
-
-    def seal(self, version: int) -> None:
-        """Have it be seen, from here on, whether somebody writes; it is at this data version.
-
-        A clock of a file system moves in steps of milliseconds, so the file gets a time that no
-        clock gives. With a log, whose index has a header that moves, nothing is written to it.
-        """
-        if self.descriptor < 0 or self.is_sealed():
-            return
-        self._seal = None
-        with suppress(sql.Busy, sql.FileFailure, OSError):
-            if (header := self.header()) is None:
-                return
-            if header.is_wal:
-                self.log_index()
-            else:
-                os.utime(self.descriptor, ns=(_SEAL, _SEAL))
-            seal = self._status()
-            # After the seal: what is committed later breaks that.
-            if self.control.data_version() == version and (
-                header.is_wal or seal[0] == _SEAL
-            ):
-                self._seal = seal
-
-    def is_sealed(self, *, unwritten: bool = False) -> bool:
-        """Whether nobody has written to the file, moved or removed it, since then.
-
-        ``unwritten``: nor is about to, as the lock of a writer says, of whichever process; see
-        https://sqlite.org/walformat.html#wal_locks for where it is with a log.
-        """
-        if self._seal is None:
-            return False
-        if unwritten:  # first: a commit that comes between the two breaks the seal
-            has_log = self._seal[0] != _SEAL
-            at = (
-                (self._log_index, _WAL_WRITER)
-                if has_log
-                else (self.descriptor, _RESERVED)
-            )
-            if (
-                lock_bytes(at[0], fcntl.F_RDLCK, at[1], 1, how=fcntl.F_OFD_GETLK)
-                != fcntl.F_UNLCK
-            ):
-                return False
-        return self._seal == self._status() and not self.has_lost_log()
-
-    def _status(self) -> tuple[int, int, int, bytes]:
-        seen = os.fstat(self.descriptor)
-        # The header of the log's index, which stands there twice.
-        log = os.pread(self._log_index, 48, 0) if self._log_index >= 0 else b""
-        return seen.st_mtime_ns, seen.st_ctime_ns, seen.st_nlink, log
 
     def is_in_place(self) -> bool:
         """Return whether open connections and the path mean the same file, and the same log."""
@@ -307,8 +252,9 @@ class Glimpse(Picture):
             super().remove()
 
 
-# Where SQLite's writers and readers have their locks: os.h, https://sqlite.org/fileformat.html#the_lock_byte_page
-_RESERVED, _SHARED, _SHARED_SIZE = 0x40000001, 0x40000002, 510
+# Where SQLite's readers have their locks: os.h, https://sqlite.org/fileformat.html#the_lock_byte_page
+_SHARED = 0x40000002
+_SHARED_SIZE = 510
 
 
 # A copy costs 0.5 ms at this size. A larger file pays its log's length where it has one, and

@@ -142,20 +142,6 @@ class ServerIsolation:
             self._stack.append(ServerLevel(live))
         self._tidy()
 
-    def step_unused(self, *, up: bool) -> bool:
-        """Enter a level, or leave it, if nobody can have used it since one was."""
-        level = self._stack[-1]
-        is_plain = (
-            not self._asked_for if up else not (level.is_elsewhere or level.is_written)
-        )
-        if not (is_plain and level.stands and level.live.is_still):
-            return False
-        if up:
-            self._stack.append(ServerLevel(level.live))
-        else:
-            self._stack.pop()
-        return True
-
     def leave(self) -> bool:
         """Go back to the state at the matching ``enter``."""
         if not self.depth:

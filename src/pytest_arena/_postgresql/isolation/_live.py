@@ -91,11 +91,6 @@ class LiveDatabase:
         """Whether somebody may have used it, or there is no snapshot yet of how it is now."""
         return self.is_altered or self.uses() != self.seen
 
-    @property
-    def is_still(self) -> bool:
-        """Whether nobody can have used it since its top level was entered, or one was left."""
-        return not (self.is_lost or self.is_altered) and self.uses() == self.seen
-
     def _lost(self) -> None:
         self.is_lost = True
         self.clients_inside()  # a server that is started anew is waited for there
@@ -300,11 +295,6 @@ class JournaledDatabase(LiveDatabase):
         self._moment: tuple[int, ServerMoment] | None = (
             None  # the last one, and the uses by then
         )
-
-    @property
-    def is_still(self) -> bool:
-        """Likewise, and no moment of the level has to be ended."""
-        return self._moment is None and super().is_still
 
     def template(self, content: str | None) -> str:
         """Return the template with a journal in it."""
