@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,6 +103,77 @@ def test_a_data_file_that_the_seed_reads_counts(project: Project) -> None:
     assert sorted(project.names()) == ["Three", "Two", "Uno"]
     (project.root / "data" / "one.json").unlink()
     assert sorted(project.names()) == ["Three", "Two"]
+
+
+READING_A_DATABASE = """
+import sqlite3
+from pathlib import Path
+from sqlalchemy import text
+
+def seed(session):
+    uri = Path("data/names.db").resolve().as_uri() + "?mode=ro"
+    for place, is_uri in ("data/more.db", False), (uri, True):
+        with sqlite3.connect(place, uri=is_uri) as connection:
+            for (name,) in connection.execute("select name from names").fetchall():
+                session.execute(text("insert into dancers (name) values (:n)"), {"n": name})
+    with Path("builds.log").open("a") as log:
+        log.write("built ")
+    with sqlite3.connect("builds.db") as connection:
+        connection.execute("create table if not exists built (at)")
+        connection.execute("insert into built values (1)")
+"""
+
+
+def test_a_sqlite_file_that_the_seed_reads_counts(project: Project) -> None:
+    """sqlite3 opens it, and not Python. A file that the seed writes does not count."""
+
+    def write(file: str, name: str) -> None:
+        with closing(sqlite3.connect(project.root / "data" / file)) as connection:
+            connection.execute("create table if not exists names (name)")
+            connection.execute("insert into names values (?)", (name,))
+            connection.commit()
+
+    (project.root / "data").mkdir()
+    project.write(seed=READING_A_DATABASE)
+    write("more.db", "Sand")
+    write("names.db", "Dune")
+    assert project.names() == ["Sand", "Dune"]
+    assert project.names() == ["Sand", "Dune"]
+    assert project.builds() == 1
+    write("more.db", "Storm")
+    assert project.names() == ["Sand", "Storm", "Dune"]
+    write("names.db", "Wind")
+    assert project.names() == ["Sand", "Storm", "Dune", "Wind"]
+
+
+LISTING = """
+import os
+from pathlib import Path
+from sqlalchemy import text
+
+def seed(session):
+    with Path("builds.log").open("a") as log:
+        log.write("built ")
+    names = os.listdir("one") + [file.name for file in Path("two").glob("*.png")]
+    for name in sorted(names + [entry.name for entry in os.scandir("three")]):
+        session.execute(text("insert into dancers (name) values (:n)"), {"n": name})
+"""
+
+
+def test_the_names_in_a_folder_that_the_seed_lists_count(project: Project) -> None:
+    """Though it reads none of the files: its rows may be of the names."""
+    project.write(seed=LISTING)
+    for folder in "one", "two", "three":
+        (project.root / folder).mkdir()
+    names: list[str] = []
+    for number, folder in enumerate(("one", "two", "three")):
+        names.append(f"{number}.png")
+        (project.root / folder / names[-1]).touch()
+        assert project.names() == names
+    builds = project.builds()
+    (project.root / "another.png").touch()
+    assert project.names() == names
+    assert project.builds() == builds
 
 
 REGISTERED = """

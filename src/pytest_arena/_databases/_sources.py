@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import stat
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from importlib.metadata import distributions
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from pytest_arena._config._load import is_library
 from pytest_arena._process import hear
@@ -121,18 +123,28 @@ class Watch:
     read: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
     listed: set[str] = field(default_factory=set)
+    listed_by_project: set[str] = field(default_factory=set)
+    # SQLite files that sqlite3 has opened, and their size and time at that moment.
+    connected: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def files(self, root: Path) -> set[Path]:
         """Return the project's files that the build read and did not write itself.
 
         What it wrote (a log, a cache) would be another one each time.
         """
-        sources = {_source(name) for name in self.read - self.written}
+        only_read = {
+            name for name, state in self.connected.items() if _state(name) == state
+        }
+        sources = {_source(name) for name in (self.read | only_read) - self.written}
         return {path for path in self._of_project(sources, root) if path.is_file()}
 
     def folders(self, root: Path) -> set[Path]:
         """Return the project's folders whose names the build has asked for."""
         return {path for path in self._of_project(self.listed, root) if path.is_dir()}
+
+    def folders_of_project(self, root: Path) -> set[Path]:
+        """Return those of them that the project itself has listed."""
+        return self._of_project(self.listed_by_project, root)
 
     def _of_project(self, names: Iterable[str], root: Path) -> set[Path]:
         # The checkout around pytest's root folder: data files may stand beside that folder.
@@ -157,6 +169,8 @@ class Watch:
                 self.read |= one.read
                 self.written |= one.written
                 self.listed |= one.listed
+                self.listed_by_project |= one.listed_by_project
+                self.connected |= one.connected
 
     # What audit events tell: https://docs.python.org/3/library/audit_events.html
 
@@ -170,7 +184,22 @@ class Watch:
     def gone_through(self, name: object) -> None:
         """A folder was listed."""
         if not isinstance(name, int) and not _is_by_import():
-            self.listed.add(_absolute(name or "."))
+            folder = _absolute(name or ".")
+            self.listed.add(folder)
+            if _is_by_project():
+                self.listed_by_project.add(folder)
+
+    def connected_to(self, name: object, *_: object) -> None:
+        """sqlite3 opens a file, and tells its name alone."""
+        if not isinstance(name, str | bytes | os.PathLike):
+            return
+        path = os.fsdecode(name)
+        if path.startswith("file:"):  # a URI
+            path = unquote(urlsplit(path).path)
+        file = _absolute(path)
+        state = _state(file)
+        if state is not None:
+            self.connected.setdefault(file, state)
 
     def renamed(self, _old: object, new: object, *_: object) -> None:
         """A file has got another name."""
@@ -183,7 +212,17 @@ _NOTES: dict[str, Callable[..., None]] = {
     "os.listdir": Watch.gone_through,
     "os.scandir": Watch.gone_through,
     "os.rename": Watch.renamed,
+    "sqlite3.connect": Watch.connected_to,
 }
+
+
+def _state(file: str) -> tuple[int, int] | None:
+    """Return what a write to a file changes, None if there is no such file."""
+    try:
+        found = os.stat(file)  # noqa: PTH116 - a hook must be quick
+    except OSError:
+        return None
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
 
 def _is_hidden(name: str) -> bool:
@@ -250,6 +289,23 @@ def _is_by_import() -> bool:
     )
 
 
+def _is_by_project() -> bool:
+    """Whether the project lists a folder, and not a library for itself."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as above
+    while frame is not None:
+        file = frame.f_code.co_filename
+        is_ours = frame.f_globals.get("__name__", "").startswith("pytest_arena.")
+        if not (is_ours or file.startswith((_STANDARD_LIBRARY, "<frozen "))):
+            return not is_library(file)
+        if "importlib" in file:  # the names of packages
+            return False
+        frame = frame.f_back
+    return False
+
+
+_STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120 - of many frames
+
+
 def _absolute(name: Any) -> str:
     # At once: the build may change the working folder.
     return os.path.abspath(os.fsdecode(name))  # noqa: PTH100 - a hook must be quick
@@ -280,21 +336,32 @@ def _digests(file: Path) -> list[str]:
 def digest_folders(watch: Watch, root: Path) -> Digests:
     """Return the names in each folder that the build went through: a new file may be another row.
 
-    Only names like those of the files that were read there count, and subfolders where it went
-    into one: other files come and go.
+    If the build read files there, names like theirs count: other files come and go. If it read
+    none, its rows may be of the names, and all names count. Subfolders count if it went into one.
     """
-    folders, files = watch.folders(root), watch.files(root)
+    folders = watch.folders(root)
+    files = watch.files(root)
+    by_project = watch.folders_of_project(root)
     digests = {}
     for folder in sorted(folders):
         kinds = {
             file.suffix for file in files if file.suffix and _near(file.parent, folder)
         }
+        if folder in by_project and not _has_read_in(folder, files):
+            kinds.add(_ALL)
         if any(other.parent == folder for other in folders):
             kinds.add("/")
         if kinds:
             names = _names(folder, sorted(kinds))
             digests[_relative(folder, root)] = [" ".join(sorted(kinds)), *names]
     return digests
+
+
+_ALL = "*"
+
+
+def _has_read_in(folder: Path, files: set[Path]) -> bool:
+    return any(file.suffix and file.is_relative_to(folder) for file in files)
 
 
 def _near(one: Path, other: Path) -> bool:
@@ -307,7 +374,7 @@ def _names(folder: Path, kinds: list[str]) -> list[str]:
     return sorted(
         entry.name
         for entry in entries
-        if entry.suffix in kinds or ("/" in kinds and entry.is_dir())
+        if _ALL in kinds or entry.suffix in kinds or ("/" in kinds and entry.is_dir())
     )
 
 
