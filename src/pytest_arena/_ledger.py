@@ -57,55 +57,8 @@ class Request:
         default="", repr=False
     )  # cookies that the client has, and did not send
     is_open: bool = field(default=False, repr=False)  # its answer is still read
-    # What is noted of a request of a test that proves a scenario.
-    number: int = field(
-        default=-1, repr=False
-    )  # its place among the test's; a login's has none
-    query: str = field(default="", repr=False)
-    route: str = field(default="", repr=False)
-    body: bytes | None = field(
-        default=None, repr=False
-    )  # what was sent, where somebody wants it
-    is_login: bool = field(
-        default=False, repr=False
-    )  # part of the login of a client of ours
-    is_by_browser: bool = field(
-        default=False, repr=False
-    )  # for an icon, an image: by no script
-    is_preparation: bool = field(
-        default=False, repr=False
-    )  # made in set-up, or in a Given block
-    is_at_once: bool = field(
-        default=False, repr=False
-    )  # while another one was under way
-    is_answered: bool = field(default=False, repr=False)
-    is_over: bool = field(default=False, repr=False)
-    is_observed: bool | None = field(
-        default=None, repr=False
-    )  # the test has looked at its answer
-    since: Any = field(
-        default=None, repr=False
-    )  # where it is not the turn's first: a redirect
-    until: Any = field(default=None, repr=False)  # nor its last
-    doings: Any = field(default=None, repr=False)  # what statements have done in it
-    marks: dict[Any, int] = field(
-        default_factory=dict, repr=False
-    )  # of the test's own, by then
-
-    @property
-    def is_counted(self) -> bool:
-        """Whether it counts as evidence: no login and no browser made it by itself."""
-        return not self.is_login and not self.is_by_browser
-
-    @property
-    def before(self) -> Any:
-        """The moment when it began; None where it is not known any more."""
-        return self.since or (self.turn.before if self.turn else None)
-
-    @property
-    def after(self) -> Any:
-        """The moment when it was over; None as long as it goes on."""
-        return self.until or (self.turn.after if self.turn else None)
+    is_login: bool = field(default=False, repr=False)
+    """Whether a client sent it while it logged in."""
 
 
 class TestFacts(NamedTuple):

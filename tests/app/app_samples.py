@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 
 from pytest_arena import _ledger
 from pytest_arena._app._app_run import AppRun
-from pytest_arena._app._client import Door, Hooks
+from pytest_arena._app._client import AppWatcher, Hooks
 
 
 class Open(Protocol):
@@ -42,7 +42,7 @@ class Diary(Hooks):
     loops: list[asyncio.AbstractEventLoop] = field(default_factory=list)
     ended_at: list[int] = field(default_factory=list)
     refusal: Exception | None = None
-    door: Door | None = None
+    app_watcher: AppWatcher | None = None
 
     async def abefore(self) -> None:
         """Note that pending work would be committed here."""

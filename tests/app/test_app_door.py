@@ -33,7 +33,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 204})
     await send({"type": "http.response.body"})
 class Hooks:
-    door = None
+    app_watcher = None
     async def abefore(self): pass
     def before(self): pass
     def serving(self): pass

@@ -233,14 +233,14 @@ def test_what_the_factory_makes_is_the_app_whoever_calls_it(tmp_path: Path, app:
         made |= {"of_a_session", "of_the_factory", "by_a_transport"}
     assert of(run, "PROVEN") == made, run.run.output
     assert run.statuses["of_the_import"] == "UNKNOWN"
-    assert "was not seen to make" in run.reason("of_the_import")
+    assert "the test sent no request to an app that the factory made" in run.reason("of_the_import")
 
 
 def test_without_an_app_it_is_unknown_which_is_under_test(tmp_path: Path) -> None:
     """Unless the test asks for the fixture, which is defined then."""
     run = ran(tmp_path, "", "-k", "of_the_module or of_nobody")
     assert of(run, "UNKNOWN") >= {"of_the_module", "of_nobody"}
-    assert "no arena_app" in run.reason("of_the_module")
+    assert "arena_app is not set" in run.reason("of_the_module")
 
 
 @pytest.mark.slow

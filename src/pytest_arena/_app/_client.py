@@ -56,8 +56,8 @@ class Hops(list[Request]):
 HOPS: ContextVar[Hops] = ContextVar("arena: what a client of ours has sent")
 
 
-class Door(Protocol):
-    """Stands before apps, where somebody wants to know who comes in."""
+class AppWatcher(Protocol):
+    """Is called around each request to an app. Exists only in runs with scenarios."""
 
     async def enter(
         self, app: object, call: Any, scope: Any, receive: Any, send: Any
@@ -84,8 +84,8 @@ class Hooks:
     As they stand here they do nothing: so for a client of a wide fixture, which no test has made.
     """
 
-    def __init__(self, door: Door | None = None) -> None:
-        self.door = door  # whoever stands before the app
+    def __init__(self, app_watcher: AppWatcher | None = None) -> None:
+        self.app_watcher = app_watcher
 
     async def abefore(self) -> None:
         """Called before a request of an async client, in its loop: commits pending work."""
@@ -244,10 +244,12 @@ def reporting(
         traces: list[TracebackException] = []  # of exceptions that the app answers
         try:
             with _noting_answer(hooks, send, traces) as send_and_note:
-                if hooks.door is None:
+                if hooks.app_watcher is None:
                     await app(scope, receive, send_and_note)
                 else:
-                    await hooks.door.enter(asked, app, scope, receive, send_and_note)
+                    await hooks.app_watcher.enter(
+                        asked, app, scope, receive, send_and_note
+                    )
         except Exception as error:
             if not exchanges.is_disconnect(error):
                 _broke(hooks, shown, error)
@@ -394,8 +396,8 @@ class AsyncClient(_Base):
         else:
             call.open(hops[-1], self._arena_host)
         note_unsent(self, response)
-        if hooks.door is not None:
-            hooks.door.answered(response)
+        if hooks.app_watcher is not None:
+            hooks.app_watcher.answered(response)
         return response
 
     def __await__(self) -> Generator[Any, None, Self]:

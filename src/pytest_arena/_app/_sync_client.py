@@ -107,8 +107,8 @@ class TestClient(_Base):
         else:
             hooks.ended()
         clients.note_unsent(self, response)
-        if hooks.door is not None:
-            hooks.door.answered(response)
+        if hooks.app_watcher is not None:
+            hooks.app_watcher.answered(response)
         return response
 
     def arena_start(self) -> None:

@@ -116,8 +116,8 @@ class Apps:
         """Return the app of the running test, or of the wide fixture that is being set up."""
         test = self._current.on_top()
         if test is None:
-            door = self._watcher.door if self._watcher else None
-            app_run = self._begin(self.build(), hooks=Hooks(door))
+            app_watcher = self._watcher.app_watcher if self._watcher else None
+            app_run = self._begin(self.build(), hooks=Hooks(app_watcher))
             self._wide.setdefault(self._current.owner(), []).append(app_run)
             return app_run
         if not test.app_runs:

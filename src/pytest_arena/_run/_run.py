@@ -158,7 +158,7 @@ class ArenaRun:
             self.moments,
             self.gate,
             self.ledger,
-            door=self.watcher.door if self.watcher else None,
+            app_watcher=self.watcher.app_watcher if self.watcher else None,
             askers=self._askers,
             client_options=client_options,
             checkouts=self.connections.checkouts,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_arena._app._app_errors import no_asyncio
-from pytest_arena._app._client import Door, Hooks
+from pytest_arena._app._client import AppWatcher, Hooks
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._answers import RequestAnswer
 from pytest_arena._origin import LOGINS
@@ -41,8 +41,8 @@ class Watcher(Protocol):
     """Wants to know what tests do, and may have one run again. Made only where scenarios are."""
 
     @property
-    def door(self) -> Door:
-        """Who stands before the app."""
+    def app_watcher(self) -> AppWatcher:
+        """What is called around each request to an app."""
 
     @property
     def is_rehearsing(self) -> bool:
@@ -168,7 +168,7 @@ class RunningTest(Hooks):
     moments: Moments
     gate: Gate
     ledger: Ledger
-    door: Door | None = None
+    app_watcher: AppWatcher | None = None
     askers: Mapping[tuple[str, str], str] = field(
         default_factory=dict
     )  # before, and by whom

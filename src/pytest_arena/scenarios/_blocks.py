@@ -113,7 +113,7 @@ class Scenario:
         try:
             yield
         finally:
-            block.is_open = False
+            block.close()
             done = {
                 "wrote": max(written() - wrote, 0),
                 "assertions": log.assertions - assertions,

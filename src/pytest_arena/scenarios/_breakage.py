@@ -1,39 +1,49 @@
-"""What is broken under a test that is run again, to see whether it notices?"""
+"""Breaks one thing around one request of a test that is run again."""
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, MutableMapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from pytest_arena._databases._resolver import Level
-from pytest_arena._ledger import Request
 from pytest_arena._process import running_loop
 from pytest_arena._run._run import ArenaRun
 from pytest_arena._run._test import RunningTest
 from pytest_arena.errors import IsolationError
-from pytest_arena.scenarios._log import read_of
 from pytest_arena.scenarios.evidence._document import Facts, Requested, SabotageKind
+from pytest_arena.scenarios.requests._reads import read_of
+from pytest_arena.scenarios.requests._record import RequestRecord
+from pytest_arena.scenarios.requests._tracker import Message, Send
 
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_REFUSAL = 400
+_ERROR = 500
+BODILESS = frozenset({204, 304})
+"""The statuses of answers without a body."""
+
+_BODY_HEADERS = frozenset(
+    {b"content-length", b"content-encoding", b"transfer-encoding", b"trailer"}
+)
+# Messages of extensions of ASGI that send a file.
+_FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
 class Breaking:
     """One thing that is broken around one request of a test, known by its number.
 
-    - ``seed``: before the request all databases become what their templates are. What the test
-      and its fixtures hold in memory is not gone. What wide fixtures have written is back when the
-      test's own level is left; without them that level is emptied.
-    - ``commit``: what the app has committed is taken back when the request is over, and what those
-      have that were under way together with it; its answer stays.
-    - ``policy``: before the request the policies of all tables (row-level security) are switched
-      off, until the level that stands then is left.
-    - ``empty``, ``500``: the answer comes without its body, or as a plain 500; the work stays.
-    - None: nothing is broken, to compare others with.
+    - ``seed``: before the request all databases get the content of their templates. Objects in
+      memory stay. Rows of wide fixtures return when the test's level is left; without wide
+      fixtures the test's level is emptied.
+    - ``commit``: after the request, what the app committed is removed, with the commits of requests
+      that ran at the same time. The answer stays.
+    - ``policy``: before the request the row-level policies of all tables are switched off, until
+      the current level is left.
+    - ``empty``, ``500``: the answer comes without its body, or as a plain 500. The commits stay.
+    - None: nothing is broken. The other runs are compared with this one.
 
-    Databases are brought back by levels, whatever becomes of the test. Nothing is raised into the
-    test: what fails here is found in ``errors``, with all else that arena itself has to say of
-    this run.
+    Databases are restored by levels, however the test ends. No error is raised into the test:
+    ``errors`` keeps what fails here, and what pytest-arena reports of this run.
     """
 
     def __init__(
@@ -44,40 +54,62 @@ class Breaking:
         number: int | None,
         seconds: float,
     ) -> None:
-        self._run, self._kind, self._number, self.seconds = run, kind, number, seconds
-        self.is_reached = False  # the request that is meant was made
+        self._run = run
+        self._kind = kind
+        self._number = number
+        self.seconds = seconds
+        """How long the test's call may take."""
+        self.is_reached = False
+        """Whether the test sent the request."""
         self.is_applied = False
+        """Whether the thing was broken."""
         self.is_timed_out = False
-        self.is_late_since: int | None = None
-        """The request that was under way already: what was to be done needs a quiet moment."""
-        self.policed: tuple[str, ...] = ()  # tables whose policies are off
-        self.touched = set[str]()  # those of them that requests have read since
+        self.overlapped: int | None = None
+        """The number of a request that was under way already: nothing could be broken then."""
+        self.policed: tuple[str, ...] = ()
+        """The tables whose policies are off."""
+        self.touched: set[str] = set()
+        """The tables among them that requests read since."""
         self.errors: list[Exception] = []
         self._lock = threading.Lock()  # sync clients may be called in several threads
         self._under_way = 0
-        self._first = 0  # of those that are under way
-        self._level: Level | None = None  # above the test's
+        self._first_under_way = 0
+        self._level: Level | None = None
 
-    async def limited(self, call: Coroutine[Any, Any, None]) -> None:
-        """Await the test's coroutine, which may wait for ever for what was broken."""
+    async def call_limited(self, call: Coroutine[Any, Any, None]) -> None:
+        """Await the test's coroutine for a limited time: it may wait for what was broken."""
         __tracebackhide__ = True
-        if running_loop() is None:  # another library's: it has a way of its own
+        if running_loop() is None:  # the loop of another library
             await call
             return
         try:
             async with asyncio.timeout(self.seconds) as limit:
                 await call
         finally:
-            self.is_timed_out |= limit.expired()
+            if limit.expired():
+                self.time_out()
 
-    # Each request that reaches the app, told by whoever watches it.
+    def time_out(self) -> None:
+        """Note that the test's call was ended."""
+        self.is_timed_out = True
 
-    def begins(self, request: Request) -> None:
-        """A request is about to be answered; what was pending is committed."""
+    def keep(self, errors: Iterable[Exception]) -> None:
+        """Keep errors of this run of the test."""
+        self.errors += errors
+
+    def apply(self) -> None:
+        """Note that the thing was broken."""
+        self.is_applied = True
+
+    # Called at each request.
+
+    def begins(self, request: RequestRecord) -> None:
+        """Called before the app answers; pending work of the test is committed."""
         if not request.is_counted:
             return
         with self._lock:
-            self._first = self._first if self._under_way else request.number
+            if not self._under_way:
+                self._first_under_way = request.number
             self._under_way += 1
             if request.number == self._number:
                 self.is_reached = True
@@ -87,121 +119,136 @@ class Breaking:
         if self._kind not in {"seed", "commit", "policy"}:
             return
         if self._under_way > 1:
-            self.is_late_since = self._first
+            self.overlapped = self._first_under_way
             return
-        levels, standing = self._run.levels, self._run.databases.levels
-        level, is_seed = levels.find(test), self._kind == "seed"
         with self._errors_kept():
-            if is_seed and level is not None and standing == [level]:
-                levels.begin_anew(level)
-            elif self._kind != "policy" or level is None or standing[-1] is not level:
-                serial = (
-                    next(self._run.serials) if self._kind == "commit" else test.serial
-                )
-                name, stage = f"{test.plan.name}, sabotaged", test.plan.stage
-                above = Level(self, name, serial, stage, is_anew=is_seed)
-                levels.enter(above)
-                self._level = above
-            if (
-                is_seed
-            ):  # whoever looked before this would take it for what the test has done
-                test.begin_anew()
-                self.is_applied = True
-            elif self._kind == "policy":
-                self.policed = policed(self._run, is_off=True)
-                self.is_applied = bool(self.policed)
+            match self._kind:
+                case "seed":
+                    self._remove_seeds(test)
+                case "commit":
+                    self._enter(test, serial=next(self._run.serials))
+                case "policy":
+                    self._switch_policies_off(test)
 
-    def sending(self, request: Request, send: Send) -> Send:
-        """Return what the app is to send its answer by."""
-        alter = {"empty": emptied, "500": failed}.get(self._kind or "")
-        if alter is None or not request.is_counted or request.number != self._number:
+    def _remove_seeds(self, test: RunningTest) -> None:
+        levels = self._run.levels
+        level = levels.find(test)
+        if level is not None and self._run.databases.levels == [level]:
+            levels.begin_anew(level)
+        else:
+            self._enter(test, serial=test.serial, is_anew=True)
+        # Moments before this one must not be compared with moments after it.
+        test.begin_anew()
+        self.apply()
+
+    def _switch_policies_off(self, test: RunningTest) -> None:
+        level = self._run.levels.find(test)
+        if level is None or self._run.databases.levels[-1] is not level:
+            self._enter(test, serial=test.serial)
+        self.policed = policed(self._run, is_off=True)
+        self.is_applied = bool(self.policed)
+
+    def _enter(self, test: RunningTest, *, serial: int, is_anew: bool = False) -> None:
+        """Enter a level above the test's."""
+        name = f"{test.plan.name}, sabotaged"
+        level = Level(self, name, serial, test.plan.stage, is_anew=is_anew)
+        self._run.levels.enter(level)
+        self._level = level
+
+    def sending(self, request: RequestRecord, send: Send) -> Send:
+        """Return the ``send`` that the app is to call."""
+        if not request.is_counted or request.number != self._number:
             return send
-        return alter(send, lambda: setattr(self, "is_applied", True))
+        match self._kind:
+            case "empty":
+                return emptied(send, self.apply)
+            case "500":
+                return failed(send, self.apply)
+        return send
 
-    def ends(self, request: Request) -> None:
-        """A request is over, with all that the app does after its answer."""
+    def ends(self, request: RequestRecord) -> None:
+        """Called when the app has returned, its background tasks included."""
         if not request.is_counted:
             return
         with self._lock, self._errors_kept():
             self.touched.update(read_of(request.doings.statements, self.policed))
             self._under_way -= 1
-            if (
-                not self._under_way
-                and self._kind == "commit"
-                and self._level is not None
-            ):
-                level, self._level = self._level, None
-                self.is_applied = bool(self._run.levels.leave(level))
+            level = self._level
+            if self._kind == "commit" and level is not None and not self._under_way:
+                self._level = None
+                changed = self._run.levels.leave(level)
+                self.is_applied = bool(changed)
 
     @contextmanager
     def _errors_kept(self) -> Iterator[None]:
-        """Keep an error: the app would answer with a 500, for our reason."""
+        """Keep an error: raised into the app, it would become a 500."""
         try:
             yield
         except IsolationError as error:
             line = error.cause.partition("\n")[0]
             kept = IsolationError(
-                f"an open transaction stood in the way of what was to be broken ({line})",
+                f"an open transaction prevented the sabotage ({line})",
                 why=error.why,
                 cause=error.cause,
                 fix="commit, or roll back, before the request",
             )
             kept.__cause__ = error
             self.errors.append(kept)
-        except Exception as error:  # noqa: BLE001 - as said
+        except Exception as error:  # noqa: BLE001 - any error would become the app's
             self.errors.append(error)
 
 
 def policed(run: ArenaRun, *, is_off: bool = False) -> tuple[str, ...]:
-    """Return the tables of all databases on which policies act for the app."""
-    known = run.databases.provisioned()
-    return tuple(
-        name for one in known for name in one.product.policed(one, is_off=is_off)
-    )
+    """Return the tables of all databases on which policies act for the app.
 
-
-_SAFE = {"GET", "HEAD", "OPTIONS", "TRACE"}
-_REFUSAL, _ERROR = 400, 500
+    ``is_off`` switches the policies off.
+    """
+    tables: list[str] = []
+    for database in run.databases.provisioned():
+        tables += database.product.policed(database, is_off=is_off)
+    return tuple(tables)
 
 
 def to_break(facts: Facts, *, has_policies: bool) -> dict[SabotageKind, int | str]:
-    """Return of each kind the number of the request around which it is done, or why it is not.
+    """Return for each kind the number of the request to break, or the reason why there is none.
 
-    - ``seed``: the first request that is no preparation, where rows were written before it.
-    - ``commit``: the last one that changed rows, those of the preparation left out.
-    - ``policy``: the first one, too; ``has_policies``: where some act for the app.
-    - ``empty``: the last one, where its answer may have a body. That of a refusal (4xx) says no
-      more than its status does.
-    - ``500``: the last one, where it has an answer.
+    - ``seed``: the first request that is no preparation, if rows were written before it.
+    - ``commit``: the last request that changed rows and is no preparation.
+    - ``policy``: the first request that is no preparation, if policies act for the app.
+    - ``empty``: the last request, if its answer may have a body. The body of a refusal (4xx) says
+      no more than its status.
+    - ``500``: the last request, if it has an answer.
     """
     if not facts.requests:
-        return dict.fromkeys(
-            ("seed", "commit", "policy", "empty", "500"), "it makes no request"
-        )
+        kinds: tuple[SabotageKind, ...] = ("seed", "commit", "policy", "empty", "500")
+        return dict.fromkeys(kinds, "it sends no request")
     last = facts.requests[-1]
-    number = len(facts.requests) - 1
-    return {
-        "seed": "it writes no row before its first request"
-        if facts.seeded == ()
-        else facts.first,
+    last_number = len(facts.requests) - 1
+    plan: dict[SabotageKind, int | str] = {
+        "seed": facts.first,
         "commit": _last_change(facts),
-        "policy": facts.first
-        if has_policies
-        else "no policy acts on what the app does",
-        "empty": _why_not_emptied(last) or number,
-        "500": _why_not_failed(last) or number,
+        "policy": facts.first,
+        "empty": _why_not_emptied(last) or last_number,
+        "500": _why_not_failed(last) or last_number,
     }
+    if facts.seeded == ():
+        plan["seed"] = "it writes no row before its first request"
+    if not has_policies:
+        plan["policy"] = "no policy acts on what the app does"
+    return plan
 
 
 def _last_change(facts: Facts) -> int | str:
-    changing = [
-        at
-        for at, one in enumerate(facts.requests)
-        # Where it is not known, a method that may change something has done so.
-        if at >= facts.first
-        and (one.method not in _SAFE if one.changed is None else one.changed)
-    ]
-    return changing[-1] if changing else "none of its requests changes a row"
+    for number in range(len(facts.requests) - 1, facts.first - 1, -1):
+        if _may_have_changed(facts.requests[number]):
+            return number
+    return "none of its requests changes a row"
+
+
+def _may_have_changed(request: Requested) -> bool:
+    if request.changed is None:  # unknown
+        return request.method not in _SAFE_METHODS
+    return bool(request.changed)
 
 
 def _why_not_emptied(last: Requested) -> str:
@@ -217,65 +264,50 @@ def _why_not_failed(last: Requested) -> str:
         return "its last request opens a websocket"
     if last.status is None:
         return "its last request has no answer"
-    return (
-        f"its last answer is an error: {last.status}" if last.status >= _ERROR else ""
-    )
-
-
-_OF_A_BODY = {b"content-length", b"content-encoding", b"transfer-encoding", b"trailer"}
-_FILES = {
-    "http.response.pathsend",
-    "http.response.zerocopysend",
-}  # by extensions of ASGI
-BODILESS = {204, 304}
+    if last.status >= _ERROR:
+        return f"its last answer is an error: {last.status}"
+    return ""
 
 
 def emptied(send: Send, done: Callable[[], object]) -> Send:
-    """Return a ``send`` that lets the status and the headers pass, and no body.
+    """Return a ``send`` that sends the status and the headers of an answer, and no body.
 
-    The headers that tell how long a body is and how it is packed are mended. An answer that has
-    no body passes as it is; ``done`` is called for one that had. What else an app sends, messages
-    of a websocket for one, passes.
+    The headers about the body are corrected. An answer without a body is sent unchanged; ``done``
+    is called for an answer that had one. Other messages, as those of a websocket, are sent.
     """
-    begin: MutableMapping[str, Any] | None = (
-        None  # held until it is known whether a body comes
-    )
+    start: Message | None = None  # held until it is known whether a body follows
     is_over = False
 
-    async def emptying(message: MutableMapping[str, Any]) -> None:
-        nonlocal begin, is_over
-        if (
-            message["type"] == "http.response.start"
-            and message["status"] not in BODILESS
-        ):
-            begin = message
-        elif begin is None:
+    async def send_without_body(message: Message) -> None:
+        nonlocal start, is_over
+        kind = message["type"]
+        if kind == "http.response.start" and message["status"] not in BODILESS:
+            start = message
+        elif start is None:
             await send(message)
         elif is_over:
-            pass
-        elif message["type"] in _FILES or message.get("body"):
+            return
+        elif kind in _FILES or message.get("body"):
             is_over = True
             done()
-            await _send_whole(send, begin, b"")
-        elif message["type"] == "http.response.body" and not message.get(
-            "more_body", False
-        ):
+            await _send_whole(send, start, b"")
+        elif kind == "http.response.body" and not message.get("more_body", False):
             is_over = True
-            await send(begin)
+            await send(start)
             await send(message)
 
-    return emptying
+    return send_without_body
 
 
 def failed(send: Send, done: Callable[[], object]) -> Send:
-    """Return a ``send`` that lets a plain 500 pass in the place of the answer.
+    """Return a ``send`` that sends a plain 500 instead of the answer.
 
-    The app has done its work by then. ``done`` is called when its answer begins; what else it
-    sends, messages of a websocket for one, passes.
+    The app has done its work by the time it answers. ``done`` is called when the answer begins.
+    Other messages, as those of a websocket, are sent.
     """
     is_over = False
 
-    async def failing(message: MutableMapping[str, Any]) -> None:
+    async def send_500(message: Message) -> None:
         nonlocal is_over
         if not message["type"].startswith("http.response."):
             await send(message)
@@ -286,13 +318,15 @@ def failed(send: Send, done: Callable[[], object]) -> Send:
             start = {"type": "http.response.start", "status": 500, "headers": headers}
             await _send_whole(send, start, b"Internal Server Error")
 
-    return failing
+    return send_500
 
 
-async def _send_whole(send: Send, start: MutableMapping[str, Any], body: bytes) -> None:
+async def _send_whole(send: Send, start: Message, body: bytes) -> None:
     headers = [
-        one for one in start.get("headers", ()) if one[0].lower() not in _OF_A_BODY
+        (name, value)
+        for name, value in start.get("headers", ())
+        if name.lower() not in _BODY_HEADERS
     ]
-    length = (b"content-length", str(len(body)).encode())
-    await send({**start, "headers": [*headers, length]})
+    headers.append((b"content-length", str(len(body)).encode()))
+    await send({**start, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -174,8 +174,8 @@ class SabotagePasses:
         self, item: Any, kind: SabotageKind, number: int, after: Any
     ) -> Sabotage:
         breaking = self._run_again(item, kind, number, after)
-        if breaking.is_late_since is not None:
-            breaking = self._run_again(item, kind, breaking.is_late_since, after)
+        if breaking.overlapped is not None:
+            breaking = self._run_again(item, kind, breaking.overlapped, after)
         result, why = _judged(kind, breaking, self._phases)
         return Sabotage(kind=kind, result=result, why=ADDRESS.sub("0x…", why))
 
@@ -195,7 +195,7 @@ class SabotagePasses:
                 item.session._setupstate.teardown_exact(item)  # noqa: SLF001 - as pytest's runner does
                 item.ihook.pytest_runtest_protocol(item=item, nextitem=after)
             finally:
-                breaking.errors += run.ledger.since(0)
+                breaking.keep(run.ledger.since(0))
                 self._instruments.breaking = None
         return breaking
 
@@ -288,7 +288,7 @@ def _limited(breaking: Breaking, item: Any) -> Iterator[None]:
     @functools.wraps(function)
     async def limited(*args: Any, **kwargs: Any) -> None:
         __tracebackhide__ = True
-        await breaking.limited(function(*args, **kwargs))
+        await breaking.call_limited(function(*args, **kwargs))
 
     item.obj = limited
     try:
@@ -306,7 +306,7 @@ def _alarm(breaking: Breaking) -> Iterator[None]:
         return
 
     def ring(*_: object) -> None:
-        breaking.is_timed_out = True
+        breaking.time_out()
         raise TimeoutError("it waits for what was broken")
 
     signal.signal(signal.SIGALRM, ring)

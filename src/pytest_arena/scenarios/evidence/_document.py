@@ -41,15 +41,29 @@ class Requested:
 
 @dataclass(slots=True, kw_only=True)
 class Asserted:
-    """One assertion that passed in the test's call. It is counted up as long as that goes on."""
+    """One assertion that passed in the test's call, once or several times."""
 
-    place: str  # tests/test_x.py:31, from the root folder
-    text: str  # as it stands in the code, shortened
-    after: (
-        int  # how many requests had been answered by then; a websocket is once accepted
-    )
-    is_constant: bool = False  # it could not have failed: assert True, assert x == x
+    place: str
+    """File and line, from the root folder: ``tests/test_x.py:31``."""
+    text: str
+    """The code of the assertion, shortened."""
+    after: int
+    """How many requests were answered before it; a websocket is when it is accepted."""
+    is_constant: bool = False
+    """Whether it could not have failed: ``assert True``, ``assert x == x``."""
     times: int = 1
+
+    def pass_again(self, answered: int, *, is_constant: bool) -> None:
+        """Count one more pass. A pass that could have failed counts more than one that could not.
+
+        Args:
+            answered: how many requests have been answered.
+            is_constant: whether this pass could not have failed.
+        """
+        self.times += 1
+        if self.is_constant or not is_constant:
+            self.after = max(self.after, answered)
+            self.is_constant = is_constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,393 @@
+"""What do the records of a test amount to, as facts: rows, requests, assertions?"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+from pytest_arena._changes import Changes
+from pytest_arena._databases._resolver import Level
+from pytest_arena._gate._registry import Part
+from pytest_arena._gate._writes import Doings
+from pytest_arena._product import Database
+from pytest_arena._run._fixture_levels import WideFixture
+from pytest_arena._run._run import ArenaRun
+from pytest_arena._run._test import StoryMoment
+from pytest_arena._values import Stage
+from pytest_arena.errors import redact
+from pytest_arena.scenarios._log import PLAIN, Log
+from pytest_arena.scenarios.evidence._document import Counts, Facts, Requested
+from pytest_arena.scenarios.requests._reads import MOST_ROWS, Row, bare, read_of
+from pytest_arena.scenarios.requests._record import RequestRecord
+from pytest_arena.scenarios.specs._specification import grouped_by
+
+_MOST_PLACES = 20  # of assertions
+
+# What is searched for literals: nested values, values of one container, characters of one text.
+_DEEPEST = 4
+_MOST_VALUES = 100
+_LONGEST_TEXT = 2_000
+
+_KINDS = ("asserted", "changed", "observed", "read", "requested", "seeded")
+
+
+class NotKnown(Exception):
+    """The databases cannot tell what changed between two moments."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """Reads the facts from a log while the test's level exists. Never fails a test.
+
+    Rows are counted by the statements that were seen. Where these are not enough, the databases
+    are compared. Cost: microseconds, and one comparison of two states for each such question.
+    """
+
+    run: ArenaRun
+    log: Log
+    doings: Mapping[Level, Doings]
+    """What statements did in each level that exists, outside of requests."""
+    literals: tuple[str, ...]
+    wide_rows: dict[Level, Counter[str]]
+    """The rows of wide fixtures that were counted already. This reading adds to it."""
+    off: dict[str, str]
+    """The kinds of evidence that are unknown, each with the reason."""
+    mask: Callable[[str], str]
+    values: list[object] = field(default_factory=list)
+    """The values of rows that were read from databases."""
+    seeded_rows: dict[str, list[Row]] = field(default_factory=dict)
+
+    def facts(self) -> Facts:
+        """Return the facts of the test."""
+        seeded = self._known("seeded", self._count_seeded)
+        self.seeded_rows = {
+            table: self._rows_inserted(table, count) for table, count in seeded or ()
+        }
+        requests = [self._requested(request) for request in self.log.requests]
+        # The most telling ones first.
+        asserted = sorted(
+            self.log.heard.values(), key=lambda check: (check.is_constant, -check.after)
+        )
+        shown = [
+            replace(check, text=self.mask(check.text))
+            for check in asserted[:_MOST_PLACES]
+        ]
+        is_seeded = all(level.stage is Stage.SEEDED for level in self.doings)
+        return Facts(
+            seeded=seeded,
+            has_base=bool(self.run.config.seed) and is_seeded,
+            requests=tuple(requests),
+            first=self.log.first,
+            asserted=tuple(shown),
+            steps=tuple(self.log.steps),
+            seen=self._literals_seen(),
+            off=tuple(sorted(self.off.items())),
+        )
+
+    def _requested(self, request: RequestRecord) -> Requested:
+        changed = self._known("changed", lambda: self._count_changed(request))
+        read = [
+            table
+            for table in sorted(self.seeded_rows)
+            if self._may_have_read(request, table)
+        ]
+        sent = request.request
+        return Requested(
+            method=sent.method,
+            path=self.mask(sent.path),
+            route=request.route,
+            status=sent.status,
+            role=sent.role or "",
+            changed=changed,
+            read=tuple(read),
+            observed=request.is_observed,
+        )
+
+    def _known(self, kind: str, count: Callable[[], Counter[str]]) -> Counts | None:
+        """Return what a function counts; None if that is unknown."""
+        try:
+            rows = count()
+        except Exception as error:  # noqa: BLE001 - a database's, too: the facts stay unknown
+            if kind == "seeded" or not isinstance(error, NotKnown):
+                self.off[kind] = _why(error)
+            return None
+        return tuple(
+            sorted((table, number) for table, number in rows.items() if number)
+        )
+
+    # Has a request read seeded rows?
+
+    def _may_have_read(self, request: RequestRecord, table: str) -> bool:
+        seeded = self.seeded_rows[table]
+        for statement in request.doings.statements:
+            if not read_of([statement], [table]):
+                continue
+            if request.rows_read.may_include(statement, bare(table), seeded):
+                return True
+        return False
+
+    def _rows_inserted(self, table: str, count: int) -> list[Row]:
+        """Return the rows of a table as they were inserted; none unless all are known."""
+        requests = [request.doings for request in self.log.requests]
+        sources = [*self.doings.values(), *requests]
+        before_first = sources[: len(self.doings) + self.log.first]
+        for doings in sources:
+            for written_table, _, is_insert in doings.written:
+                if bare(written_table) == bare(table) and not is_insert:
+                    return []
+        rows: list[Row] = []
+        for doings in before_first:
+            for named_table, named_rows in doings.named:
+                if bare(named_table) == bare(table):
+                    rows += named_rows
+        return rows if len(rows) >= count else []
+
+    # Rows that were written before the first request of the test's own.
+
+    def _count_seeded(self) -> Counter[str]:
+        levels = self.run.moments.levels()
+        rows: Counter[str] = Counter()
+        for number, level in enumerate(levels, start=1):
+            depth = len(levels) - number
+            doings = self.doings.get(level) or Doings()
+            if level.is_test:
+                rows.update(self._count_in_test(doings, depth))
+            elif self._is_of_used_fixture(level):
+                rows.update(self._count_in_wide(level, doings, depth))
+        return rows
+
+    def _is_of_used_fixture(self, level: Level) -> bool:
+        name = level.name.rpartition(" ")[2]
+        return isinstance(level.owner, WideFixture) and name in self.log.fixture_names
+
+    def _count_in_wide(self, level: Level, doings: Doings, depth: int) -> Counter[str]:
+        if level not in self.wide_rows:
+            rows = None if self._is_unsure(doings) else _net_rows(doings.written)
+            if not rows:
+                rows = self._compare(depth=depth) - _rows_of_app(doings)
+            self.wide_rows[level] = rows
+        return self.wide_rows[level]
+
+    def _count_in_test(self, doings: Doings, depth: int) -> Counter[str]:
+        request = self.log.requests[self.log.first] if self.log.requests else None
+        sources = [doings]
+        written = doings.written
+        uncommitted: Counter[str] = Counter()
+        if request is not None:
+            written = written[: request.written_before.get(doings)]
+            # What the test had not committed, in a transaction that the request took part in.
+            uncommitted = _all_rows(request.doings.joined())
+        if depth == 0:  # requests of the preparation write into the topmost level
+            for earlier in self.log.requests[: self.log.first]:
+                sources.append(earlier.doings)
+                written = [*written, *earlier.doings.written]
+        rows = _net_rows(written)
+        if any(self._is_unsure(source) for source in sources):
+            rows = None
+        if rows is None or (not rows and self._may_have_other_writes()):
+            rows = self._compare_in_test(doings, request, depth)
+        return uncommitted + rows
+
+    def _may_have_other_writes(self) -> bool:
+        """Return whether rows may be written without an engine: by a driver, for one."""
+        if self.run.connections.has_raw:
+            return True
+        return any(database.live is not None for database in self.run.moments.used())
+
+    def _compare_in_test(
+        self, doings: Doings, request: RequestRecord | None, depth: int
+    ) -> Counter[str]:
+        if (
+            depth
+        ):  # an example's level is above this one, and moments are only of the topmost
+            return self._compare(depth=depth) - _rows_of_app(doings)
+        # The comparison includes what the app wrote at its start, and while clients logged in.
+        logins: list[Part] = []
+        for login in self.log.logins:
+            logins += login.doings.written
+        until = request.before if request is not None else None
+        return self._compare(None, until) - (_all_rows(logins) + _rows_of_app(doings))
+
+    def _is_unsure(self, doings: Doings) -> bool:
+        return doings.is_unsure or self.run.connections.has_raw
+
+    # Rows that a request changed.
+
+    def _count_changed(self, request: RequestRecord) -> Counter[str]:
+        doings = request.doings
+        before = request.before
+        after = request.after
+        is_unsure = self._is_unsure(doings)
+        if request.is_concurrent:
+            before = None
+        if not doings.written and not is_unsure:
+            if before is None or after is None:
+                return Counter()
+            # A driver may have written to a file without an engine.
+            files = [
+                database
+                for database in self.run.moments.used()
+                if database.live is not None
+            ]
+            if all(before.time_of(file) is after.time_of(file) for file in files):
+                return Counter()
+        rows = None if is_unsure else _net_rows(doings.written)
+        if rows:
+            return rows
+        if before is None or after is None:
+            raise NotKnown("it was sent at the same time as others")
+        return self._compare(before, after)
+
+    def _compare(
+        self,
+        since: StoryMoment | None = None,
+        until: StoryMoment | None = None,
+        *,
+        depth: int = 0,
+    ) -> Counter[str]:
+        """Return how many rows of each table differ between two moments.
+
+        Raises:
+            NotKnown: the databases cannot tell.
+        """
+        databases = self.run.moments.used()
+        counts: Counter[str] = Counter()
+        for database in databases:
+            changes = self._changes(database, since, until, depth)
+            prefix = f"{database.name}/" if len(databases) > 1 else ""
+            for table in changes.tables:
+                counts[f"{prefix}{table}"] += len(changes[table])
+            for change in changes:
+                self.values += change.row.values()
+        return counts
+
+    def _changes(
+        self,
+        database: Database,
+        since: StoryMoment | None,
+        until: StoryMoment | None,
+        depth: int,
+    ) -> Changes:
+        moments = self.run.moments
+        for moment in (since, until):
+            if moment is None:
+                continue
+            if moment.levels != moments.levels():
+                raise NotKnown("it was sent in another level")
+            if not moment.knows(database):
+                raise NotKnown(
+                    "the database could not be asked then, or that would cost too much"
+                )
+        if until is not None and database not in until.times:
+            return Changes.of([])  # no connection to it had been opened
+        start = since.time_of(database) if since else None
+        end = until.time_of(database) if until else None
+        rows = moments.rows(database, start, end, depth=depth, limit=MOST_ROWS)
+        return Changes.of(rows, moments.mask)
+
+    # Literals of the steps that occurred.
+
+    def _literals_seen(self) -> tuple[str, ...]:
+        """Return the literals that occur as whole words in rows, requests or assertions.
+
+        The most likely places are searched first. The search ends when all literals were seen.
+        """
+        missing = {literal.lower() for literal in self.literals}
+        texts = self._texts()
+        while missing:
+            text = next(texts, None)
+            if text is None:
+                break
+            lower = text.lower()
+            missing -= {
+                literal for literal in missing if _has_word(lower, word=literal)
+            }
+        return tuple(
+            literal for literal in self.literals if literal.lower() not in missing
+        )
+
+    def _texts(self) -> Iterator[str]:
+        for record in self.log.requests:
+            sent = record.request
+            role = sent.role or ""
+            yield f"{sent.method} {sent.path} {record.query} {role} {sent.status}"
+            yield record.body.decode("utf-8", "replace")
+        for doings in self.doings.values():
+            yield from _texts_in(doings.values)
+        yield from _texts_in(self.values)
+        for (_, asserted), values in self.log.values.items():
+            yield asserted
+            yield from _texts_in(values)
+
+
+def unknown(error: Exception) -> Facts:
+    """Return the facts of a test of which nothing could be read."""
+    why = _why(error)
+    return Facts(seeded=None, off=tuple((kind, why) for kind in _KINDS))
+
+
+def better(facts: Facts, other: Facts | None) -> Facts:
+    """Return the facts of the example that shows more evidence; the first if both are equal."""
+    if other is None or _evidence(facts) >= _evidence(other):
+        return facts
+    return other
+
+
+def _evidence(facts: Facts) -> tuple[bool, bool, bool]:
+    return bool(facts.requests), bool(facts.checks_at_the_end), bool(facts.seeded)
+
+
+def _why(error: Exception) -> str:
+    first_line = str(error).partition("\n")[0]
+    return redact(first_line or type(error).__name__)
+
+
+def _net_rows(parts: Sequence[Part]) -> Counter[str] | None:
+    """Return how many rows of each table were written; None if statements cannot tell.
+
+    They can if a table was written to by inserts only, or by one statement only.
+    """
+    counts: Counter[str] = Counter()
+    for table, writes in grouped_by(parts, lambda part: part[0]).items():
+        has_one_kind = len(writes) == 1 or all(is_insert for *_, is_insert in writes)
+        if not has_one_kind or not all(rows for _, rows, _ in writes):
+            return None
+        counts[table] = sum(rows for _, rows, _ in writes)
+    return counts
+
+
+def _all_rows(parts: Iterable[Part]) -> Counter[str]:
+    """Return how many rows of each table were written; an unknown number counts as one."""
+    counts: Counter[str] = Counter()
+    for table, rows, _ in parts:
+        counts[table] += rows or 1
+    return counts
+
+
+def _rows_of_app(doings: Doings) -> Counter[str]:
+    """Return the rows that the app wrote in its lifespan."""
+    return _all_rows(doings.apart.written if doings.apart is not None else ())
+
+
+def _has_word(text: str, *, word: str) -> bool:
+    """Return whether a text contains a word, with no letter or digit beside it."""
+    # A compiled pattern for each literal of each scenario would cost more than all the rest.
+    place = text.find(word)
+    while place >= 0:
+        end = place + len(word)
+        beside = text[max(place - 1, 0) : place] + text[end : end + 1]
+        if not any(letter.isalnum() or letter == "_" for letter in beside):
+            return True
+        place = text.find(word, place + 1)
+    return False
+
+
+def _texts_in(values: Iterable[object], depth: int = _DEEPEST) -> Iterator[str]:
+    """Yield the texts of plain values, also of those in nested containers."""
+    for value in islice(values, _MOST_VALUES):
+        if isinstance(value, PLAIN):
+            yield str(value)[:_LONGEST_TEXT]
+        elif depth and isinstance(value, dict):
+            yield from _texts_in(value.values(), depth - 1)
+        elif depth and isinstance(value, list | tuple | set):
+            yield from _texts_in(value, depth - 1)

@@ -1,0 +1,148 @@
+"""What is recorded of one request of a test that proves a scenario."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_arena._gate._writes import Doings
+from pytest_arena._ledger import Request
+from pytest_arena._run._test import StoryMoment, Turn
+from pytest_arena.scenarios.requests._reads import RowsRead
+
+_MOST_BYTES = 65_536  # of a request's body
+
+# The status that a server sends when an app accepts or refuses a websocket.
+_SWITCHED = 101
+_FORBIDDEN = 403
+
+
+@dataclass(slots=True, eq=False)
+class RequestRecord:
+    """One request to the app under test, and what the app did in it."""
+
+    request: Request
+    query: str
+    is_login: bool
+    """A client sent it while it logged in."""
+    is_by_browser: bool
+    """A browser sent it for an icon or an image: no script asked for it."""
+    number: int = -1
+    """Its place among the requests of the test; -1 if it does not count as evidence."""
+    route: str = ""
+    body: bytes = b""
+    rows_read: RowsRead = field(default_factory=RowsRead)
+    doings: Doings = field(init=False)
+    written_before: Mapping[Doings, int] = field(default_factory=dict)
+    """How many writes each level of the test had when the request began."""
+    is_preparation: bool = False
+    """It was sent in set-up or in a Given block."""
+    is_concurrent: bool = False
+    """Another request ran at the same time."""
+    is_foreign: bool = False
+    """It is under way, and no client of the test sent it that pytest-arena knows."""
+    is_answered: bool = False
+    is_over: bool = False
+    is_observed: bool | None = None
+    """Whether the test looked at the answer; None if that is unknown."""
+    turn: Turn | None = None
+    """The requests of the test that were under way together with it."""
+    since: StoryMoment | None = None
+    """When it began, if it followed a redirect in the same turn."""
+    until: StoryMoment | None = None
+    """When it ended, if a redirect followed it in the same turn."""
+
+    def __post_init__(self) -> None:
+        self.doings = Doings(answers=self.rows_read)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it counts as evidence: neither a login nor a browser sent it by itself."""
+        return not self.is_login and not self.is_by_browser
+
+    @property
+    def before(self) -> StoryMoment | None:
+        """The moment when it began; None if that is no longer known."""
+        if self.since is not None:
+            return self.since
+        return self.turn.before if self.turn is not None else None
+
+    @property
+    def after(self) -> StoryMoment | None:
+        """The moment when it ended; None while it runs."""
+        if self.until is not None:
+            return self.until
+        return self.turn.after if self.turn is not None else None
+
+    def join(self, turn: Turn) -> None:
+        """Note the turn of the test's story that the request belongs to."""
+        self.turn = turn
+
+    def follow(self, previous: "RequestRecord", moment: StoryMoment) -> None:
+        """Note that this request follows a redirect of the previous one."""
+        self.since = moment
+        previous.until = moment
+
+    def note_earlier_writes(self, levels: Sequence[Doings]) -> None:
+        """Note what the levels of the test have written, and not committed, before this request."""
+        self.written_before = {doings: len(doings.written) for doings in levels}
+        self.doings.see_pending(levels)
+
+    def begin_foreign(self, seconds: float) -> None:
+        """Note that no client of the test sent this request."""
+        self.is_foreign = True
+        self.request.began = seconds
+
+    def end_foreign(self, seconds: float) -> bool:
+        """Note the duration of a foreign request. Return False for any other request."""
+        if not self.is_foreign:
+            return False
+        self.is_foreign = False
+        self.request.seconds = seconds - self.request.began
+        return True
+
+    def note_body(self, message: Mapping[str, Any]) -> None:
+        """Keep the part of the body that an ASGI message has."""
+        text = message.get("text") or ""
+        part = message.get("body") or message.get("bytes") or text.encode()
+        self.body = (self.body + part)[:_MOST_BYTES]
+
+    def note_status(self, message: Mapping[str, Any]) -> None:
+        """Read the status from the first ASGI message of the answer."""
+        if self.request.status is None:
+            self.request.status = _status(message)
+
+    def note_answered(self) -> bool:
+        """Note that the answer is about to be sent. Return False if that is known already."""
+        is_first = not self.is_answered
+        self.is_answered = True
+        return is_first
+
+    def count_as(self, number: int, *, is_preparation: bool) -> None:
+        """Count the request as evidence."""
+        self.number = number
+        self.is_preparation = is_preparation
+
+    def note_concurrent(self) -> None:
+        """Note that another request runs at the same time."""
+        self.is_concurrent = True
+
+    def note_observed(self, *, is_observed: bool | None) -> None:
+        """Note whether the test looked at the answer."""
+        self.is_observed = is_observed
+
+    def end(self, route: str) -> None:
+        """Note that the app has returned."""
+        self.route = route
+        self.is_over = True
+
+
+def _status(message: Mapping[str, Any]) -> int | None:
+    match message["type"]:
+        case "http.response.start" | "websocket.http.response.start":
+            status: int = message["status"]
+            return status
+        case "websocket.accept":
+            return _SWITCHED
+        case "websocket.close":
+            return _FORBIDDEN
+    return None

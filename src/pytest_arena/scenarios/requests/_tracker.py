@@ -1,0 +1,441 @@
+"""Which requests reach the app under test, by any client, and did the test look at the answers?"""
+
+import functools
+import inspect
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import ExitStack
+from contextvars import ContextVar
+from types import CodeType, FrameType
+from typing import Any, Protocol
+from unittest import mock
+from weakref import WeakSet
+
+from pytest_arena._app._client import HOPS
+from pytest_arena._app._kind import is_wsgi, unwrapped
+from pytest_arena._app._login import is_logging_in
+from pytest_arena._ledger import Request
+from pytest_arena._run._apps import Apps
+from pytest_arena.scenarios.requests._record import RequestRecord
+
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_REQUESTS = {"http", "websocket"}
+_TRACKED = "pytest_arena.tracked"
+_MOST_KEPT_APPS = 20
+
+_NO_APP = (
+    "arena_app is not set, so the app under test is unknown: arena_app = app.main:app"
+)
+_FUNCTION = (
+    "arena_app is a function or a WSGI app: only requests of the fixtures client and test_client "
+    "are seen"
+)
+_UNSEEN = (
+    "arena_app is a factory, and the test sent no request to an app that the factory made: use the "
+    "fixture arena_app in the test, or name the app itself"
+)
+
+# Values of Sec-Fetch-Dest. Scripts in a browser cannot set this header:
+# https://fetch.spec.whatwg.org/#concept-request-destination
+_PARTS_OF_A_PAGE = frozenset(
+    {
+        b"audio",
+        b"font",
+        b"image",
+        b"manifest",
+        b"report",
+        b"script",
+        b"serviceworker",
+        b"sharedworker",
+        b"style",
+        b"track",
+        b"video",
+        b"worker",
+        b"xslt",
+    }
+)
+
+# The attributes of a response by which a test looks at the answer.
+_LOOKS = frozenset(
+    {
+        "status_code",
+        "reason_phrase",
+        "is_success",
+        "is_error",
+        "is_client_error",
+        "is_server_error",
+        "is_redirect",
+        "has_redirect_location",
+        "raise_for_status",
+        "headers",
+        "cookies",
+        "links",
+        "content",
+        "text",
+        "json",
+        "read",
+        "aread",
+        "iter_bytes",
+        "iter_text",
+        "iter_lines",
+        "iter_raw",
+        "aiter_bytes",
+        "aiter_text",
+        "aiter_lines",
+        "aiter_raw",
+    }
+)
+
+
+class RequestListener(Protocol):
+    """Is called at each request. Its methods run inside the app's request and never raise."""
+
+    wants_bodies: bool
+
+    def wants(self, app: object) -> bool:
+        """Return whether requests to this app are tracked now."""
+
+    def begins(self, request: RequestRecord) -> None:
+        """Called before the app answers; pending work of the test is committed."""
+
+    def sending(self, request: RequestRecord, send: Send) -> Send:
+        """Return the ``send`` that the app is to call."""
+
+    def answers(self, request: RequestRecord) -> None:
+        """Called before the last part of an answer is sent, or a websocket is accepted."""
+
+    def ends(self, request: RequestRecord) -> None:
+        """Called when the app has returned, its background tasks included."""
+
+
+_request: ContextVar[RequestRecord | None] = ContextVar(
+    "arena: the request that the app answers", default=None
+)
+_in_lifespan: ContextVar[bool] = ContextVar("arena: the app's lifespan", default=False)
+_under_way: list[RequestRecord] = []
+
+
+def request_now() -> RequestRecord | None:
+    """Return the request that the calling code works for.
+
+    A thread without a request's context works for the only request under way, if there is one.
+    """
+    request = _request.get()
+    if request is not None:
+        return None if request.is_over else request
+    requests = list(_under_way)  # another thread may end a request meanwhile
+    return requests[0] if len(requests) == 1 else None
+
+
+def is_in_lifespan() -> bool:
+    """Return whether the calling code is the app's lifespan, or was started by it."""
+    return _in_lifespan.get()
+
+
+class RequestTracker:
+    """Reports each request to the app under test to a listener, whichever client sends it.
+
+    It wraps ``__call__`` of the app's class, because a foreign client calls the app directly.
+    The app under test is the one that ``arena_app`` names, with the apps inside its middleware;
+    the one that the fixture of that name returned; or any app that the factory made. Cost of a
+    request: some microseconds, and what the listener does.
+    """
+
+    def __init__(self, apps: Callable[[], Apps], listener: RequestListener) -> None:
+        self._apps = apps
+        self._listener = listener
+        self._records: dict[Request, RequestRecord] = {}  # of the running test
+        self._patches = ExitStack()
+        self._wrappers: set[object] = set()
+        self._made_apps: WeakSet[Any] = WeakSet()
+        # Litestar's apps cannot be referred to weakly.
+        self._last_made_apps: deque[object] = deque(maxlen=_MOST_KEPT_APPS)
+
+    # Apps.
+
+    def open(self) -> None:
+        """Track the apps of all imported frameworks. Idempotent."""
+        factory = self._apps().factory
+        for kind in _imported_frameworks():
+            self._wrap_call(kind)
+            if factory is not None and "__init__" in vars(kind):
+                self._wrap_init(kind, _code_of(factory))
+        if factory is None:
+            self.watch(self._apps().named)
+
+    def watch(self, app: object) -> None:
+        """Track an app and the apps inside it. Calls of a function cannot be tracked."""
+        for part in unwrapped(app):
+            if _is_trackable(part):
+                self._wrap_call(type(part))
+
+    def close(self) -> None:
+        """Remove all wrappers."""
+        self._patches.close()
+        self._wrappers.clear()
+        self._records.clear()
+
+    def _wrap_call(self, kind: type[Any]) -> None:
+        original = kind.__call__
+        if original in self._wrappers:
+            return
+
+        @functools.wraps(original)
+        async def call_and_report(
+            app: object, scope: Scope, receive: Receive, send: Send
+        ) -> None:
+            call = functools.partial(original, app)
+            await self.enter(app, call, scope, receive, send)
+
+        self._wrappers.add(call_and_report)
+        patch = mock.patch.object(kind, "__call__", call_and_report)
+        self._patches.enter_context(patch)
+
+    def _wrap_init(self, kind: Any, factory_code: CodeType | None) -> None:
+        original = kind.__init__
+        if original in self._wrappers:
+            return
+
+        @functools.wraps(original)
+        def init_and_keep(app: object, *args: Any, **options: Any) -> None:
+            original(app, *args, **options)
+            # Only the stack says whether the factory makes this app.
+            if _is_on_stack(factory_code, sys._getframe(1)):  # noqa: SLF001 - as said
+                self._keep_made_app(app)
+
+        self._wrappers.add(init_and_keep)
+        self._patches.enter_context(mock.patch.object(kind, "__init__", init_and_keep))
+
+    def _keep_made_app(self, app: object) -> None:
+        try:
+            self._made_apps.add(app)
+        except TypeError:
+            self._last_made_apps.append(app)
+
+    def is_under_test(self, app: object) -> bool:
+        """Return whether this is the app under test."""
+        apps = self._apps()
+        if isinstance(apps.factory, type) and isinstance(app, apps.factory):
+            return True
+        if apps.knows(app) or app in self._made_apps:
+            return True
+        return any(app is made for made in self._last_made_apps)
+
+    def doubt(self, *, has_asked_another: bool) -> str:
+        """Return why requests of a test may have been missed; "" if that cannot be.
+
+        It is asked only after a test of which no request was seen.
+        """
+        apps = self._apps()
+        if apps.named is None and apps.given is None:
+            return _NO_APP
+        if apps.factory is not None:
+            has_app = self._made_apps or self._last_made_apps or apps.given is not None
+            return "" if has_app and not has_asked_another else _UNSEEN
+        if apps.named is None or _is_trackable(apps.named):
+            return ""
+        return _FUNCTION
+
+    # Requests.
+
+    def forget(self, requests: Iterable[RequestRecord] | None = None) -> None:
+        """Drop the records of these requests; without an argument, all records."""
+        if requests is None:
+            self._records.clear()
+            return
+        for record in requests:
+            self._records.pop(record.request, None)
+
+    async def enter(
+        self, app: object, call: Any, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Call an app. Report the request if this is the first app that it passes."""
+        kind = scope.get("type")
+        if kind == "lifespan":
+            token = _in_lifespan.set(True)
+            try:
+                await call(scope, receive, send)
+            finally:
+                _in_lifespan.reset(token)
+        elif kind in _REQUESTS and _TRACKED not in scope and self._listener.wants(app):
+            scope[_TRACKED] = True
+            await self._answer(app, call, scope, receive, send)
+        else:
+            await call(scope, receive, send)
+
+    async def _answer(
+        self, app: object, call: Any, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        listener = self._listener
+        record = self._new_record(scope)
+        if listener.wants_bodies:
+            receive = _noting_body(record, receive)
+        token = _request.set(record)
+        _under_way.append(record)
+        listener.begins(record)
+        try:
+            altered_send = listener.sending(record, send)
+            await call(scope, receive, _noting_status(record, altered_send, listener))
+        finally:
+            record.end(_route(app, scope))
+            _under_way.remove(record)
+            _request.reset(token)
+            listener.ends(record)
+
+    def _new_record(self, scope: Scope) -> RequestRecord:
+        """Return a record of the client's ``Request``; a foreign client's gets a new one."""
+        hops = HOPS.get(None)
+        request = hops[-1] if hops else None
+        if request is None or request in self._records:
+            role = request.role if request is not None else None
+            method = scope.get("method", "WEBSOCKET")
+            request = Request(method=method, path=scope.get("path", ""), role=role)
+        record = RequestRecord(
+            request,
+            query=scope.get("query_string", b"").decode("latin-1"),
+            is_login=is_logging_in(),
+            is_by_browser=_is_by_browser(scope),
+        )
+        self._records[request] = record
+        return record
+
+    def answered(self, response: Any) -> None:
+        """Have a response of our client note when the test looks at it."""
+        record = self._records.get(response.extensions.get("arena"))
+        if record is None or record.number < 0:
+            return
+        self._listener.answers(record)  # a stream is read before its answer has ended
+        if record.request.method == "WEBSOCKET":
+            return
+        record.note_observed(is_observed=False)
+        try:
+            kind: Any = type(response)
+            response.extensions[_TRACKED] = record
+            response.__class__ = _observing(kind)
+        except TypeError:  # this class cannot be replaced
+            record.note_observed(is_observed=None)
+
+
+def _imported_frameworks() -> list[type[Any]]:
+    """Return the app classes of imported frameworks. Imports nothing."""
+    names = (
+        ("starlette.applications", "Starlette"),
+        ("fastapi.applications", "FastAPI"),
+        ("litestar.app", "Litestar"),
+    )
+    modules = [(sys.modules.get(module), name) for module, name in names]
+    return [getattr(module, name) for module, name in modules if hasattr(module, name)]
+
+
+def _is_trackable(app: object) -> bool:
+    """Return whether calls of an app go through an attribute of its class.
+
+    A function's do not. A WSGI app is called through a wrapper, which is tracked itself.
+    """
+    if is_wsgi(app) or type(app).__module__ == "builtins":
+        return False
+    return not isinstance(app, type | functools.partial)
+
+
+def _code_of(factory: Any) -> CodeType | None:
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    function = inspect.unwrap(getattr(factory, "__func__", factory))
+    code = getattr(function, "__code__", None)
+    return code or getattr(type(function).__call__, "__code__", None)
+
+
+def _is_on_stack(code: CodeType | None, frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _is_by_browser(scope: Scope) -> bool:
+    """Return whether a browser sends this request itself: for an icon, an image, a prefetch.
+
+    A page, a form, and what a script fetches are requests of the test.
+    """
+    headers = dict(scope.get("headers", ()))
+    if b"sec-purpose" in headers:
+        return True
+    return headers.get(b"sec-fetch-dest") in _PARTS_OF_A_PAGE
+
+
+def _noting_body(record: RequestRecord, receive: Receive) -> Receive:
+    async def receive_and_note() -> Message:
+        message = await receive()
+        record.note_body(message)
+        return message
+
+    return receive_and_note
+
+
+def _noting_status(
+    record: RequestRecord, send: Send, listener: RequestListener
+) -> Send:
+    async def note_and_send(message: Message) -> None:
+        record.note_status(message)
+        # Called before the message is sent: a client that waits for it may go on first.
+        if message["type"] == "websocket.accept" or _is_last_part(message):
+            listener.answers(record)
+        await send(message)
+
+    return note_and_send
+
+
+def _is_last_part(message: Message) -> bool:
+    is_body = message["type"].endswith("http.response.body")
+    return is_body and not message.get("more_body")
+
+
+def _route(app: object, scope: Scope) -> str:
+    """Return the template of the path, ``/battles/{battle_id}``; "" if the framework has none."""
+    litestar_template = scope.get("path_template")
+    if litestar_template:
+        return str(litestar_template)
+    route = scope.get("route")
+    path = getattr(route, "path_format", None) or getattr(route, "path", None)
+    if path is None:  # before Starlette 1.0
+        endpoint = scope.get("endpoint")
+        return _template_of(endpoint, getattr(app, "routes", ())) if endpoint else ""
+    root = str(scope.get("root_path", ""))
+    app_root = str(scope.get("app_root_path", root))
+    mount = root.removeprefix(app_root)
+    return f"{mount}{path}"
+
+
+def _template_of(endpoint: object, routes: Iterable[Any]) -> str:
+    for route in routes:
+        if getattr(route, "endpoint", None) is endpoint:
+            return str(route.path)
+        below = _template_of(endpoint, getattr(route, "routes", None) or ())
+        if below:
+            return f"{route.path}{below}"
+    return ""
+
+
+@functools.cache
+def _observing(kind: Any) -> Any:
+    """Return a subclass of a response's class that notes the first look at the answer."""
+
+    def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807 - the method of the class below
+        if name in _LOOKS:
+            object.__setattr__(self, "__class__", kind)
+            record: RequestRecord = self.extensions.pop(_TRACKED)
+            record.note_observed(is_observed=True)
+        return kind.__getattribute__(self, name)
+
+    names: Mapping[str, object] = {
+        "__qualname__": kind.__qualname__,
+        "__module__": kind.__module__,
+        "__getattribute__": __getattribute__,
+    }
+    return type(kind.__name__, (kind,), dict(names))
