@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from pytest_arena._postgresql._control import ServerLine
+from pytest_arena._postgresql._control import Reconnecting
 from pytest_arena._product import Held
 from pytest_arena.errors import IsolationError
 from tests.isolation.server_world import ServerWorld
@@ -86,7 +86,7 @@ def test_a_level_that_nobody_touched_costs_nothing(
 ) -> None:
     """No round trip, however much others write."""
     world.isolation.enter()
-    monkeypatch.setattr(ServerLine, "do", lambda *_: pytest.fail("the server was asked"))
+    monkeypatch.setattr(Reconnecting, "call", lambda *_: pytest.fail("the server was asked"))
     for _ in range(3):
         world.isolation.enter()
         assert world.isolation.is_clean()

@@ -71,7 +71,9 @@ def test_a_level_that_nobody_touched_costs_nothing_pitfall_066(
     """No round trip: neither in the level, nor in one around it, nor to tell what was changed."""
     world.isolation.enter()
     moment = world.isolation.moment()
-    monkeypatch.setattr(controls.ServerLine, "do", lambda *_: pytest.fail("the server was asked"))
+    monkeypatch.setattr(
+        controls.Reconnecting, "call", lambda *_: pytest.fail("the server was asked")
+    )
     for _ in range(3):
         world.isolation.enter()
         assert world.isolation.is_clean()
@@ -575,21 +577,6 @@ def test_all_connections_ended_by_a_test(world: ServerWorld, *, is_written: bool
     assert world.isolation.generation > generation  # the app's are gone, too
     assert hand.dump() == before
     assert world.isolation.live.address == live
-
-
-def test_a_reader_that_was_ended_leaves_no_thread(
-    world: ServerWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One of asyncpg has a loop in a thread of its own, which would wait for ever."""
-    [by_asyncpg] = [kind for name, kind in controls._KINDS if name == "asyncpg"]
-    live = "pytest_arena._postgresql.isolation._live"
-    monkeypatch.setattr(f"{live}.open_control", lambda to: by_asyncpg(to, {}))
-    before = world.isolation.content()
-    threads = threading.active_count()
-    name = world.isolation.live.address.database
-    run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
-    assert world.isolation.content() == before
-    assert threading.active_count() == threads
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

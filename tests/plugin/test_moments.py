@@ -32,8 +32,8 @@ def counting(kind, name):
     setattr(kind, name, said)
 
 
-counting(_control._PsycopgControl, "ask")
-counting(_control._LibpqControl, "_execute")
+counting(_control.Control, "ask")
+counting(_control.Control, "_execute")
 
 
 def pytest_runtest_logfinish(nodeid):

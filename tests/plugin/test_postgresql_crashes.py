@@ -29,7 +29,7 @@ import re
 import signal
 import threading
 from pathlib import Path
-from pytest_arena._postgresql._control import _LibpqControl, _PsycopgControl
+from pytest_arena._postgresql._control import Control
 from pytest_arena._postgresql.registry import _connection
 
 PLACES = os.environ.get("PLACES", "").split()
@@ -43,7 +43,7 @@ def strike(place):
         os.kill(os.getpid(), int(os.environ["SIGNAL"]))
 
 
-def execute(self, sql, *, fetch, say=_LibpqControl._execute):
+def execute(self, sql, *, fetch, say=Control._execute):
     if STATEMENT and re.match(STATEMENT, sql):
         said.append(sql)
         if len(said) == COUNT:
@@ -59,9 +59,9 @@ def execute(self, sql, *, fetch, say=_LibpqControl._execute):
 if "IMPATIENT" in os.environ:
     _connection._RESTART_SECONDS = 0.5
 
-_LibpqControl.sent = threading.Event()  # never set: a moment for what was said to arrive
-_LibpqControl._execute = execute
-_PsycopgControl.ask = _LibpqControl.ask  # which executes as the others do
+Control.sent = threading.Event()  # never set: a moment for what was said to arrive
+Control._execute = execute
+Control.ask = lambda self, sql: self.rows(sql)[0][0]  # by `execute`, as the others
 
 
 def pytest_sessionfinish():

@@ -233,3 +233,16 @@ def test_a_table_that_is_missing_is_told_by_each_driver(example: Example, driver
     bare = on_postgresql(example, test_it=WITHOUT_TABLES.format(driver=driver))
     run = bare.change("pytest.ini", schema, "").run().expect(1, failed=1)
     run.says("begins with an empty database", "next: arena_schema = app:Base")
+
+
+def test_without_psycopg_one_error_says_what_to_install(example: Example) -> None:
+    """pytest-arena needs psycopg, whichever driver the app has. asyncpg and psycopg2 do not do."""
+    without = on_postgresql(
+        example,
+        conftest='import sys\n\nsys.modules["psycopg"] = None\n',
+        test_it="async def test_it(client):\n    await client.get('/dancers')\n",
+    )
+    run = without.run()
+    run.expect(status=1, failed=1).says("ConfigError: psycopg cannot be imported").says(
+        "why:", "cause:", "pip install 'pytest-arena[postgresql]'"
+    )

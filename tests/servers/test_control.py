@@ -1,4 +1,4 @@
-"""Do all drivers give the same control connection? One suite, run by each of them."""
+"""What does pytest-arena's own connection to PostgreSQL do?"""
 
 from __future__ import annotations
 
@@ -11,34 +11,25 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._origin import is_own
-from pytest_arena._postgresql import _control as _postgresql_control
-from pytest_arena._postgresql._control import ControlFailure, identifier, literal
+from pytest_arena._postgresql._control import (
+    ControlFailure,
+    identifier,
+    literal,
+    open_control,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from pytest_arena._postgresql._control import Control
     from pytest_arena._values import Address
     from tests.servers.crowded import Crowded
 
-    Open = Callable[[Address], Control]
-
-KINDS = dict(_postgresql_control._KINDS)
-
-
-@pytest.fixture(params=KINDS)
-def opened_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Open:
-    """The way of one driver alone."""
-    pytest.importorskip(request.param)
-    only = ((request.param, KINDS[request.param]),)
-    monkeypatch.setattr(_postgresql_control, "_KINDS", only)
-    return _postgresql_control.open_control
-
 
 @pytest.fixture
-def control(opened_by: Open, address: Address) -> Iterator[Control]:
+def control(address: Address) -> Iterator[Control]:
     """A connection, closed after the test."""
-    with closing(opened_by(address)) as opened:
+    with closing(open_control(address)) as opened:
         yield opened
 
 
@@ -68,11 +59,9 @@ def test_a_refused_statement_has_its_code_and_ends_nothing(control: Control) -> 
     assert control.rows("SELECT 1") == [(1,)]
 
 
-def test_a_lost_connection_is_a_failure(
-    opened_by: Open, control: Control, address: Address
-) -> None:
+def test_a_lost_connection_is_a_failure(control: Control, address: Address) -> None:
     """Somebody may end every connection; closing it then is no mistake."""
-    with closing(opened_by(address)) as other:
+    with closing(open_control(address)) as other:
         other.run(f"SELECT pg_terminate_backend({control.pid})")
     with pytest.raises(ControlFailure):
         control.rows("SELECT 1")
@@ -94,10 +83,10 @@ def test_any_thread_may_use_it(control: Control) -> None:
     assert sorted(answers) == sorted(list(range(20)) * 4)
 
 
-def test_it_may_be_closed_twice_and_leaves_nothing(opened_by: Open, address: Address) -> None:
+def test_it_may_be_closed_twice_and_leaves_nothing(address: Address) -> None:
     """No socket and no thread: warnings are errors in this suite."""
     before = threading.active_count()
-    opened = opened_by(address)
+    opened = open_control(address)
     opened.close()
     opened.close()
     del opened
@@ -107,30 +96,26 @@ def test_it_may_be_closed_twice_and_leaves_nothing(opened_by: Open, address: Add
 
 @pytest.mark.parametrize("database", ["postgres", "no_such_database"])
 @pytest.mark.parametrize("port", [None, 1])
-def test_a_failed_login_leaves_nothing(
-    opened_by: Open, address: Address, database: str, port: int | None
-) -> None:
+def test_a_failed_login_leaves_nothing(address: Address, database: str, port: int | None) -> None:
     """Neither where nobody answers nor where somebody says no."""
     before = threading.active_count()
     refused = replace(address, database=database, port=port or address.port, user="nobody_here")
     with pytest.raises(ControlFailure):
-        opened_by(refused)
+        open_control(refused)
     gc.collect()
     assert threading.active_count() == before
 
 
-def test_a_wrong_password_is_refused_and_not_told(opened_by: Open, crowded: Crowded) -> None:
+def test_a_wrong_password_is_refused_and_not_told(crowded: Crowded) -> None:
     """A message may be read by anybody."""
-    opened_by(crowded.address).close()
+    open_control(crowded.address).close()
     with pytest.raises(ControlFailure) as failed:
-        opened_by(replace(crowded.address, password="wRong-0815"))  # noqa: S106 - a wrong one
+        open_control(replace(crowded.address, password="wRong-0815"))  # noqa: S106 - a wrong one
     assert "wRong-0815" not in str(failed.value)
     gc.collect()
 
 
-def test_the_shell_does_not_reach_it(
-    opened_by: Open, address: Address, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_shell_does_not_reach_it(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a developer has set for psql changes no statement of arena's."""
     monkeypatch.setenv("PGOPTIONS", "-c statement_timeout=7 -c search_path=elsewhere")
     monkeypatch.setenv("PGDATABASE", "no_such_database")
@@ -138,7 +123,7 @@ def test_the_shell_does_not_reach_it(
     monkeypatch.setenv("PGHOST", "nowhere.invalid")
     monkeypatch.setenv("PGSSLMODE", "require")
     monkeypatch.setenv("PGSERVICE", "no_such_service")
-    with closing(opened_by(address)) as opened:
+    with closing(open_control(address)) as opened:
         asked = "SELECT current_setting('statement_timeout'), current_database(), current_user"
         assert opened.rows(asked) == [("0", "postgres", "postgres")]
 

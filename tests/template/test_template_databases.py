@@ -8,7 +8,6 @@ import os
 import signal
 import threading
 from contextlib import closing
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -99,22 +98,6 @@ def test_all_drivers_share_a_template(on_server: ServerProject) -> None:
         found.add(on_server.ensure())
     assert len(found) == 1
     assert on_server.builds() == 1
-
-
-def test_an_async_function_without_an_async_driver_says_which_to_install(
-    on_server: ServerProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An app on psycopg2 alone."""
-    monkeypatch.setattr(
-        _databases, "find_spec", lambda name: find_spec(name) if name == "psycopg2" else None
-    )
-    on_server.write(forms=FUNCTIONS)
-    on_server.driver, on_server.schema = "psycopg2", "forms:asynchronous"
-    with pytest.raises(TemplateError) as caught:
-        on_server.ensure()
-    assert "needs an async driver" in caught.value.what
-    assert caught.value.fix.startswith("pip install 'psycopg[binary]'")
-    assert on_server.databases() == []
 
 
 @pytest.mark.parametrize(

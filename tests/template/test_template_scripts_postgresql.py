@@ -19,25 +19,12 @@ if TYPE_CHECKING:
 class Heard:
     """Notes what it is told to run."""
 
-    pid = 0
-
     def __init__(self) -> None:
         self.ran: list[str] = []
 
     def run(self, sql: str) -> None:
         """Note it."""
         self.ran.append(sql)
-
-    def rows(self, sql: str) -> list[tuple[object, ...]]:
-        """Nothing is asked."""
-        raise AssertionError(sql)
-
-    def ask(self, sql: str) -> str | None:
-        """Nothing is asked."""
-        raise AssertionError(f"nobody is asked: {sql}")
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def ran(script: str) -> list[str]:

@@ -13,7 +13,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._postgresql._clients import client_target
-from pytest_arena._postgresql._control import FULL, WAITED
+from pytest_arena._postgresql._control import TOO_MANY_CLIENTS, WAITED
 from pytest_arena._postgresql._identity import (
     driver_connection,
     has_written,
@@ -168,7 +168,7 @@ def _connect_in_turn(dialect: Dialect, core: Core) -> None:
             try:
                 return connect(*args, **kwargs)
             except Exception as error:
-                if not FULL.search(str(error)) or seconds() > end:
+                if not TOO_MANY_CLIENTS.search(str(error)) or seconds() > end:
                     raise
             _wait(core)
 

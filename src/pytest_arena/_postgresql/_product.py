@@ -205,7 +205,7 @@ class PostgreSQL:
         aim = self.aim(database)
         if aim.address is None or aim.address.database != identity.database:
             return None
-        own = self._databases().control.do(identity_of_control)
+        own = self._databases().control.call(identity_of_control)
         return aim if identity.server == own.server else None
 
     def url(self, database: Database, driver: str) -> URL:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from pytest_arena._postgresql._control import Control, ControlFailure, literal
+from pytest_arena._postgresql._control import ControlFailure, literal
 from pytest_arena._postgresql.drivers._statements import INSTEAD, reaches_beyond
 from pytest_arena._product import ScriptError
 
@@ -31,7 +31,11 @@ class _Statement:
         return bool(_COPY.match(self.sql))
 
 
-def run_script(control: Control, script: str) -> None:
+class _Runner(Protocol):
+    def run(self, sql: str) -> None: ...
+
+
+def run_script(control: _Runner, script: str) -> None:
     """Run a script as ``psql`` does: each statement by itself, in a transaction if it begins one.
 
     Nothing is run if one statement reaches beyond the database, as ``DROP DATABASE`` does.
@@ -65,7 +69,7 @@ def _check(statement: _Statement) -> None:
     raise ScriptError(what, line=statement.line, fix=fix)
 
 
-def _run(control: Control, statement: _Statement) -> None:
+def _run(control: _Runner, statement: _Statement) -> None:
     if statement.is_command:
         return
     try:

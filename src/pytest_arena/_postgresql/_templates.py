@@ -8,7 +8,6 @@ import re
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
@@ -97,13 +96,6 @@ class DatabaseTarget:
     @property
     def async_url(self) -> URL:
         """By the async driver."""
-        if not self.async_driver:
-            raise TemplateError(
-                "an async function needs an async driver for PostgreSQL, and none is installed",
-                why="it is called with an async connection or session",
-                cause="neither psycopg nor asyncpg can be imported",
-                fix="pip install 'psycopg[binary]'   (or make the function a plain def)",
-            )
         return url_of(self.address, self.async_driver)
 
     def run_script(self, script: str) -> None:
@@ -284,25 +276,19 @@ def _changed(
 
 
 # The app's own driver comes first: what it makes of a value, the app reads back.
-_SYNC = ("psycopg", "psycopg2", "pg8000")
-_ASYNC = ("psycopg", "asyncpg")
+_PSYCOPG = "psycopg"  # sync and async
 
 
 def _drivers(dialect: Dialect | None) -> tuple[str, str]:
-    """Return the drivers for sync and for async functions, "" where there is none.
+    """Return the drivers for sync and for async functions.
 
-    psycopg is both. A sync function is never given another driver than an async app's own.
+    "" for sync functions of an app on asyncpg: they never get another driver than the app's.
     """
-    if dialect is None:
-        return _installed(_SYNC), _installed(_ASYNC)
-    driver = dialect.driver
-    is_sync = not dialect.is_async or driver in _SYNC
-    is_async = dialect.is_async or driver in _ASYNC
-    return driver if is_sync else "", driver if is_async else _installed(_ASYNC)
-
-
-def _installed(drivers: tuple[str, ...]) -> str:
-    return next((driver for driver in drivers if find_spec(driver) is not None), "")
+    if dialect is None or dialect.driver == _PSYCOPG:
+        return _PSYCOPG, _PSYCOPG
+    if dialect.is_async:
+        return "", dialect.driver
+    return dialect.driver, _PSYCOPG
 
 
 def _now() -> float:

@@ -410,7 +410,7 @@ class ServerIsolation:
     def content(self) -> dict[str, str]:
         """Return digests of all that stands in the live database now."""
         with self._own.saying("the live database cannot be read"):
-            return self.live.reader.do(content)
+            return self.live.reader.call(content)
 
 
 def _check_that_nobody_writes(isolation: ServerIsolation) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from pytest_arena import _process
 from pytest_arena._postgresql import _clone_sql as sql
-from pytest_arena._postgresql._control import ControlFailure, ServerLine, open_control
+from pytest_arena._postgresql._control import ControlFailure, Reconnecting, open_control
 from pytest_arena._postgresql.isolation._snapshots import Archive, RowsLost, Snapshot
 from pytest_arena._postgresql.journal._capture import install, uninstall
 from pytest_arena._postgresql.journal._journal_templates import check_fit, journaled
@@ -79,7 +79,7 @@ class LiveDatabase:
             False  # by us: whatever the level is asked, a copy takes its place
         )
         # To read all that is there: warm, it takes a third.
-        self.reader = ServerLine(lambda: open_control(self.address), self._lost)
+        self.reader = Reconnecting(lambda: open_control(self.address), self._lost)
 
     @property
     def address(self) -> Address:
@@ -112,11 +112,11 @@ class LiveDatabase:
         With ``is_off`` their policies do not act until the top level is left.
         """
         with self.own.saying("the policies cannot be read, or switched off"):
-            rows = self.reader.do(lambda control: control.rows(question))
+            rows = self.reader.call(lambda control: control.rows(question))
             tables = tuple(name for (name,) in rows)
             if tables and is_off:
                 self.is_spoiled = True  # first: nothing of it stays, whatever comes
-                self.reader.do(
+                self.reader.call(
                     lambda control: control.run(sql.without_policies(tables))
                 )
         return tables
@@ -290,7 +290,7 @@ class JournaledDatabase(LiveDatabase):
         self, own: ServerRegistry, uses: Uses, tell: Callable[[str], None]
     ) -> None:
         super().__init__(own, uses, tell)
-        self._line = ServerLine(lambda: ServerJournal(self.address), self._lost)
+        self._line = Reconnecting(lambda: ServerJournal(self.address), self._lost)
         self._before_next = getattr(uses, "before_next", lambda _call: False)
         self._moment: tuple[int, ServerMoment] | None = (
             None  # the last one, and the uses by then
@@ -329,7 +329,7 @@ class JournaledDatabase(LiveDatabase):
         """Use the journal that was opened there."""
         self.release()
         self.name, self.snapshot, self.seen = name, snapshot, known
-        self._line.give(opened)
+        self._line.use(opened)
         self.is_altered = False
 
     def release(self) -> None:
@@ -350,7 +350,7 @@ class JournaledDatabase(LiveDatabase):
         self, question: Callable[..., _Answer], *args: Any, **options: Any
     ) -> _Answer:
         with self.own.saying(_UNANSWERED):
-            return self._line.do(question, *args, **options)
+            return self._line.call(question, *args, **options)
 
     def look(self, number: int) -> Look:
         """Look at what stands, above the start of a level.
@@ -394,7 +394,7 @@ class JournaledDatabase(LiveDatabase):
 
     def _is_beyond_the_journal(self, level: ServerLevel[Any], number: int) -> bool:
         try:
-            has_marks = bool(self._line.do(ServerJournal.enter, number + 1))
+            has_marks = bool(self._line.call(ServerJournal.enter, number + 1))
         except ControlFailure as error:
             if error.sqlstate == _LOCKED or error.is_elsewhere:
                 raise self.own.failed(
@@ -416,7 +416,7 @@ class JournaledDatabase(LiveDatabase):
         if not any(level.is_written for level in levels[top.base : number]):
             return []
         try:
-            return self._line.do(ServerJournal.archive, number)
+            return self._line.call(ServerJournal.archive, number)
         except (ControlFailure, ArenaError) as error:
             return RowsLost(error)
 
@@ -433,7 +433,7 @@ class JournaledDatabase(LiveDatabase):
         if self.uses() != seen and (at_work := self._asked(ServerJournal.at_work)):
             raise held_by(at_work, self.name)
         try:
-            left = self._line.do(ServerJournal.leave, number)
+            left = self._line.call(ServerJournal.leave, number)
         except ControlFailure as error:
             return self._left_after(error, number)
         self.seen = NEVER if left.marks else seen
@@ -528,7 +528,7 @@ class JournaledDatabase(LiveDatabase):
 
     def _by_clock(self) -> str:
         is_known = self._line.is_open and not self.is_to_be_asked
-        return self._line.do(ServerJournal.now) if is_known else ""
+        return self._line.call(ServerJournal.now) if is_known else ""
 
     def close_moments(self, *, are_over: bool) -> None:
         """Ask for the last one, if what follows is another level's."""

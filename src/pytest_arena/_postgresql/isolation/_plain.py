@@ -60,7 +60,7 @@ class _Facts:
     held: frozenset[str] = frozenset()  # advisory locks, prepared transactions, slots
     own: int = 0  # how many ids arena itself has used since the mark
     writes: int = 0
-    times: int = 0
+    connects: int = 0
 
     @property
     def pids(self) -> frozenset[int]:
@@ -105,7 +105,8 @@ class PlainDatabase(LiveDatabase):
         self.release()
         self.name, self.snapshot = name, snapshot
         self._mark_at(
-            _Facts(known.horizon, writes=known.writes, times=known.times), self.uses()
+            _Facts(known.horizon, writes=known.writes, connects=known.connects),
+            self.uses(),
         )
         if not snapshot.knows_sequences:
             snapshot.sequences, snapshot.knows_sequences = self._read_sequences(), True
@@ -185,7 +186,7 @@ class PlainDatabase(LiveDatabase):
             held=frozenset(held),
             own=own,
             writes=writes.mark(),
-            times=control.times,
+            connects=control.connects,
         )
 
     def _is_as_marked(self, facts: _Facts) -> bool:
@@ -195,7 +196,7 @@ class PlainDatabase(LiveDatabase):
         """
         mark, sequences = self._mark, self.snapshot.sequences
         if (
-            facts.times != mark.times
+            facts.connects != mark.connects
             or not mark.open <= facts.open
             or self._unexplained(facts)
         ):
@@ -206,7 +207,7 @@ class PlainDatabase(LiveDatabase):
 
     def _read_sequences(self) -> str | None:
         try:
-            [(found,)] = self.reader.do(lambda control: control.rows(_SEQUENCES))
+            [(found,)] = self.reader.call(lambda control: control.rows(_SEQUENCES))
         except ControlFailure:
             return None
         return None if found is None else str(found)
@@ -217,7 +218,7 @@ class PlainDatabase(LiveDatabase):
         """Return None: a database has no history. ``exact`` reads its rows instead, all of them."""
         del levels
         with self.own.saying("the live database cannot be read"):
-            return self.reader.do(read_rows) if exact else None
+            return self.reader.call(read_rows) if exact else None
 
     def rows_changed(
         self,
@@ -246,7 +247,7 @@ class PlainDatabase(LiveDatabase):
         if isinstance(moment, Rows):
             return lambda _: moment
         if snapshot is None:
-            return self.reader.do
+            return self.reader.call
         name = snapshot.take()
         stack.callback(self.own.drop_later, name)
         control = stack.enter_context(closing(open_control(self.own.address_of(name))))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from queue import Queue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_arena._postgresql._control import Control, ControlFailure, ServerLine
+from pytest_arena._postgresql._control import Control, ControlFailure, Reconnecting
 from pytest_arena._process import until
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Writes:
                 self._open -= 1
 
 
-class ControlLine(ServerLine["Control"]):
+class ControlLine(Reconnecting["Control"]):
     """A control connection that waits for a server which is restarted."""
 
     def __init__(
@@ -79,16 +79,16 @@ class ControlLine(ServerLine["Control"]):
 
     def run(self, sql: str) -> None:
         """Execute one statement, or several in one transaction."""
-        self.do(lambda control: control.run(sql))
+        self.call(lambda control: control.run(sql))
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows."""
-        return self.do(lambda control: control.rows(sql))
+        return self.call(lambda control: control.rows(sql))
 
     def _wait(self) -> None:
-        is_given_up = self._waited_in_vain == self.times
+        is_given_up = self._waited_in_vain == self.connects
         if not until(self._is_back, within=0 if is_given_up else _RESTART_SECONDS):
-            self._waited_in_vain = self.times
+            self._waited_in_vain = self.connects
 
     def _is_back(self) -> bool:
         try:

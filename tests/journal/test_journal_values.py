@@ -1,24 +1,8 @@
-"""The journal's connection is the same, whichever driver makes it."""
+"""What does the journal make of texts and of values that Python does not have?"""
 
 from __future__ import annotations
 
-import sys
-
-import pytest
-
 from tests.journal.world import DONE, NOTHING, journaled
-
-DRIVERS = ("psycopg", "psycopg2", "asyncpg")
-
-
-@pytest.fixture(params=DRIVERS, autouse=True)
-def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """One of them alone is installed, as far as arena can see."""
-    pytest.importorskip(request.param)
-    for name in DRIVERS:
-        if name != request.param:
-            monkeypatch.setitem(sys.modules, name, None)
-    return str(request.param)
 
 
 def test_levels_and_changes() -> None:
