@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cache, partial
 from threading import Thread, get_ident, main_thread
 from threading import enumerate as all_threads
@@ -267,6 +268,19 @@ PIECES: WeakKeyDictionary[Piece, object] = WeakKeyDictionary()
 
 # The threads and tasks that wait for the next job of an app's queue.
 IDLE_WORKERS: WeakKeyDictionary[Any, None] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True)
+class ChildProcess:
+    """A child process that knows the test's database, and the work that has begun it."""
+
+    work: Any
+    line: CodeLine
+    is_running: Callable[[], bool]
+
+
+# Until their test ends.
+CHILDREN: list[ChildProcess] = []
 
 
 def piece_here() -> Piece | None:

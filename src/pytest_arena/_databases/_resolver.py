@@ -32,7 +32,7 @@ from pytest_arena._values import Child, Stage
 from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from pytest_arena._config._read import Config
@@ -202,6 +202,14 @@ class Databases:
             for database in databases:
                 with suppress(ArenaError):
                     self.ensure(database)
+
+    def leads_to_test(self, texts: Iterable[str]) -> bool:
+        """Return whether one of some texts names a database that the tests use."""
+        names = []
+        for database in self.provisioned():
+            address = database.aim.address
+            names.append(address.database if address is not None else database.file)
+        return any(name and name in text for text in texts for name in names)
 
     def before_spawn(self) -> list[object]:
         """Build the databases of all engines, and return the objects that lead to them."""

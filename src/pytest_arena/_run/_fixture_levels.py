@@ -121,11 +121,12 @@ class FixtureLevels:
         test.is_used = bool(ours or work)
         if not test.is_used:
             test.late_work.is_over = True
-            return [self._restore_app_state]
+            return [self._name_children, self._restore_app_state]
         # The app's state not before leaks: what only app.state holds would not be found.
         return [
             self.end_processes,
             self._await_late_work,
+            self._name_children,
             self._close_clients,
             self._end_tasks,
             self._find_leaks,
@@ -157,6 +158,15 @@ class FixtureLevels:
             raise late_error(lines, f"{test.plan.name} {told}")
         for line in lines:
             self._ledger.note(f"{{test}} {told}: {line}")
+
+    def _name_children(self, test: RunningTest) -> None:
+        """Name child processes that know the test's database and go on."""
+        for line in test.late_work.children_left():
+            self._ledger.note(
+                f"{{test}} has ended, and a process that it has begun still runs: {line}. "
+                "What the process writes may be in a later test. Wait for its end in the "
+                "test, or begin it by arena.process(…)"
+            )
 
     def _close_clients(self, test: RunningTest) -> None:
         if not (test.sessions.is_used or test.app_runs):

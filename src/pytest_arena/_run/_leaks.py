@@ -28,6 +28,7 @@ from pytest_arena._gate._registry import (
     unflushed,
 )
 from pytest_arena._origin import (
+    CHILDREN,
     IDLE_WORKERS,
     NOBODYS,
     OUR_TASK,
@@ -47,6 +48,7 @@ from pytest_arena._process import (
     rest,
     running_loop,
     seconds,
+    until,
 )
 from pytest_arena._run._long_sessions import loaded_values
 from pytest_arena.errors import ConnectionLeak, IsolationError, LateWorkError
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 
+_KNOWN_CHILD_PATIENCE = 0.25  # seconds, if the line of a child process is known
 _PATIENCE = (
     1.0  # seconds for who is inside of a connection, or for a task that is cancelled
 )
@@ -464,6 +467,22 @@ class LateWork:
         for piece in self._pieces():
             if not piece.is_job:
                 piece.cancel()
+
+    def children_left(self) -> list[str]:
+        """Return the lines that have begun child processes which still run."""
+        children = [child for child in CHILDREN if child.work in (self, self.own)]
+        if not children:
+            return []
+        CHILDREN[:] = [child for child in CHILDREN if child not in children]
+        patience = self._patience
+        if self._endless.issuperset(str(child.line) for child in children):
+            patience = min(patience, _KNOWN_CHILD_PATIENCE)
+        until(
+            lambda: not any(child.is_running() for child in children), within=patience
+        )
+        lines = [str(child.line) for child in children if child.is_running()]
+        self._endless.update(lines)
+        return lines
 
     def cancel_jobs(self) -> None:
         """Cancel the jobs that still wait for a thread of their pool.

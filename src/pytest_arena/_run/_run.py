@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._app._child_processes import watch_child_processes
 from pytest_arena._app._client import watch_own_clients
 from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._changes import Mask
@@ -73,6 +74,7 @@ class ArenaRun:
         self.engines = Engines(self.databases)
         self.apps = Apps(config, self.current, self.watcher)
         self._leave_clients = watch_own_clients(self.apps.asked)
+        self._leave_children = watch_child_processes(self.databases.leads_to_test)
         self._end_imports = watch_imports()
         self._written_files = WrittenFiles(
             self.current, config.root, config.cache, temporary
@@ -464,6 +466,7 @@ class ArenaRun:
         if self.watcher is not None:
             self.watcher.close()
         self._leave_clients()
+        self._leave_children()
         self._written_files.close()
         self._end_imports()  # where nothing was checked
         self.apps.close()

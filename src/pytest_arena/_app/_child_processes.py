@@ -1,0 +1,121 @@
+"""Which child processes that know the test's database has a test begun, and go on after it?
+
+pytest-arena cannot refuse the connections of another process. So it names the process.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.process
+import os
+import subprocess
+from contextlib import ExitStack
+from contextvars import ContextVar
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._origin import CHILDREN, WORK, ChildProcess, frames, is_own, user_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
+
+_in_multiprocessing: ContextVar[bool] = ContextVar(
+    "arena: multiprocessing starts a process", default=False
+)
+
+
+def watch_child_processes(
+    leads_to_test: Callable[[Iterable[str]], bool],
+) -> Callable[[], None]:
+    """Know the child processes that a test, or its request, begins.
+
+    Args:
+        leads_to_test: whether one of some texts names a database of the tests.
+
+    Returns:
+        A function that restores the methods.
+    """
+    undo = ExitStack()
+
+    def replace(owner: Any, name: str, wrap: Callable[..., Any], *values: Any) -> None:
+        original = getattr(owner, name)
+        setattr(owner, name, wraps(original)(wrap(original, *values)))
+        undo.callback(setattr, owner, name, original)
+
+    replace(subprocess.Popen, "__init__", _starting_program, leads_to_test)
+    replace(multiprocessing.process.BaseProcess, "start", _starting_process)
+    if hasattr(os, "fork"):
+        replace(os, "fork", _forking)
+    undo.callback(CHILDREN.clear)
+    return undo.close
+
+
+def _note(is_running: Callable[[], bool]) -> None:
+    work = WORK.get()
+    line = user_line()
+    if work is not None and line is not None and not is_own():
+        CHILDREN.append(ChildProcess(work, line, is_running))
+
+
+def _starting_program(
+    original: Any, leads_to_test: Callable[[Iterable[str]], bool]
+) -> Any:
+    def start(self: Any, args: Any, *others: Any, **named: Any) -> None:
+        original(self, args, *others, **named)
+        if WORK.get() is None:
+            return
+        words = [args] if isinstance(args, str | bytes | os.PathLike) else args
+        variables = named.get("env")
+        if variables is None:
+            variables = os.environ
+        texts = [*map(os.fsdecode, words), *map(os.fsdecode, variables.values())]
+        if leads_to_test(texts):
+            _note(partial(_is_running, self.pid))
+
+    return start
+
+
+def _starting_process(original: Any) -> Any:
+    def start(self: Any) -> None:
+        token = _in_multiprocessing.set(True)
+        try:
+            original(self)
+        finally:
+            _in_multiprocessing.reset(token)
+        # Such a pool keeps its processes. They wait for jobs.
+        is_of_executor = any(
+            frame.f_globals.get("__name__") == "concurrent.futures.process"
+            for frame in frames()
+        )
+        if not is_of_executor:
+            _note(partial(_is_running, self.pid))
+
+    return start
+
+
+def _forking(original: Any) -> Any:
+    def fork() -> int:
+        pid: int = original()
+        if pid == 0:
+            CHILDREN.clear()
+        elif not _in_multiprocessing.get():
+            _note(partial(_is_running, pid))
+        return pid
+
+    return fork
+
+
+def _is_running(pid: int) -> bool:
+    """Return whether a child runs, without taking its exit status from its parent's code.
+
+    False where the system has no such call: Windows, macOS before Python 3.13.
+    """
+    if not hasattr(os, "waitid"):
+        return False
+    try:
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, pid, flags) is None
+    except ChildProcessError:
+        return False  # its exit status was read

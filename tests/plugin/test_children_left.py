@@ -1,0 +1,169 @@
+"""Child processes that a test or its request has begun, and that go on after the test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.plugin.test_late_work import isolation
+from tests.plugin.test_own_queues import EACH
+from tests.plugin.test_postgresql_story import on_postgresql
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+WRITER = """
+import sys
+import time
+from pathlib import Path
+
+from sqlalchemy import create_engine, text
+
+
+def write(url, name):
+    while not Path(f"{name}.gate").exists():
+        time.sleep(0.001)
+    try:
+        with create_engine(url).begin() as connection:
+            connection.execute(text("INSERT INTO dancers (name) VALUES (:name)"), {"name": name})
+        end = "committed"
+    except Exception as error:
+        end = repr(error)
+    Path(f"{name}.tmp").write_text(end)
+    Path(f"{name}.tmp").rename(f"{name}.end")
+
+
+if __name__ == "__main__":
+    write(*sys.argv[1:])
+"""
+
+APP = """
+import multiprocessing
+import os
+import subprocess
+import sys
+
+from sqlalchemy import create_engine
+
+import writer
+from app import app
+
+KEPT = []
+engine = create_engine("SYNC_URL")
+
+
+def sync_url():
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1 FROM dancers")
+    return "SYNC_URL"
+
+
+def fork(name, url):
+    child = os.fork()
+    if not child:
+        try:
+            writer.write(url, name)
+        finally:
+            os._exit(0)
+    return lambda: os.waitpid(child, 0)
+
+
+def popen(name, url):
+    KEPT.append(subprocess.Popen([sys.executable, "writer.py", url, name]))
+    return KEPT[-1].wait
+
+
+def process(name, url):
+    context = multiprocessing.get_context("fork")
+    KEPT.append(context.Process(target=writer.write, args=(url, name), daemon=True))
+    KEPT[-1].start()
+    return KEPT[-1].join
+
+
+def variable(name, url):
+    code = "import os, sys, writer; writer.write(os.environ['DATABASE_URL'], sys.argv[1])"
+    variables = {**os.environ, "DATABASE_URL": url}
+    KEPT.append(subprocess.Popen([sys.executable, "-c", code, name], env=variables))
+    return KEPT[-1].wait
+
+
+def stranger(name, url):
+    KEPT.append(subprocess.Popen(["sleep", "600"], env={"PATH": os.environ["PATH"]}))
+
+
+@app.post("/children/{kind}/{name}", status_code=202)
+async def child(kind: str, name: str, url: str):
+    globals()[kind](name, url)
+"""
+
+TESTS = """
+import time
+from pathlib import Path
+
+import pytest
+
+import children
+
+KINDS = ("fork", "popen", "process", "variable")
+NAMES = [f"{who}_{kind}" for who in ("Request", "Test") for kind in KINDS]
+
+
+def url_of(arena, kind):
+    sync = arena.url.replace("+aiosqlite", "").replace("+asyncpg", "+psycopg")
+    return sync if kind in ("popen", "variable") else "SYNC_URL"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_of_a_request(arena, client, kind):
+    children.sync_url()
+    url = url_of(arena, kind)
+    await client.post(f"/children/{kind}/Request_{kind}", params={"url": url})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_the_test(arena, kind):
+    children.sync_url()
+    getattr(children, kind)(f"Test_{kind}", url_of(arena, kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_waits(arena, test_client, kind):
+    children.sync_url()
+    name = f"Joined_{kind}"
+    Path(f"{name}.gate").touch()
+    getattr(children, kind)(name, url_of(arena, kind))()
+    assert test_client.get("/dancers").json() == ["Sand", name]
+
+
+def test_a_stranger(test_client):
+    children.sync_url()
+    children.stranger("", "")
+
+
+def test_all_end():
+    for name in NAMES:
+        Path(f"{name}.gate").touch()
+    for name in NAMES:
+        while not Path(f"{name}.end").exists():
+            time.sleep(0.001)
+    children.KEPT[-1].kill()
+    children.KEPT[-1].wait()
+"""
+
+
+@EACH
+def test_a_child_that_goes_on_after_its_test_is_named(example: Example, how: str) -> None:
+    """A fork, a program, a process of multiprocessing."""
+    url, project = "sqlite:///dev.db", example
+    if how != "copy":
+        url, project = "postgresql+psycopg://me@db.example.org/shop", on_postgresql(example)
+    project = project.change("pytest.ini", "app:app", "children:app")
+    project = project.with_files(
+        children=APP.replace("SYNC_URL", url), test_it=TESTS.replace("SYNC_URL", url), writer=WRITER
+    )
+    run = project.run("-q", "--arena-settle=0.1", "-W", "ignore", *isolation(how))
+    run.expect(passed=14)
+    assert run.output.count("has ended, and a process that it has begun still runs: ") == 4
+    for kind in ("fork", "popen", "process", "variable"):
+        run.says(f"arena: test_it.py::test_of_a_request[{kind}] has ended, and a process ")
+    assert run.output.count("; so in 1 more") == 4
+    run.says("children.py:").never_says("test_waits", "test_a_stranger")
