@@ -93,13 +93,6 @@ def test_what_a_request_puts_into_the_containers_of_an_apps_state_ends_with_its_
     """Also in a container inside of another one, and in the state of a mounted app."""
     project = example.with_files(app=example.files["app.py"] + ROUTES, test_state=STARLETTE)
     project.run().expect(passed=5).says("left app.dependency_overrides; restored")
-    without_app = project.change("pytest.ini", "arena_app = app:app\n", "").with_files(
-        test_state="import app\n"
-        + STARLETTE.replace("(test_client)", "()")
-        .replace("test_client.post", "TestClient(app).post")
-        .replace("test_client, ", "")
-    )
-    without_app.run().expect(passed=5)
 
 
 FLASK = """

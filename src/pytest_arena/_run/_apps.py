@@ -89,14 +89,7 @@ class Apps:
         Where nobody has named the app, or what a factory makes, it is whichever app is asked.
         """
         is_named = self.factory is None and self._known()
-        test = None if is_named and not self.knows(app) else self._current.on_top()
-        known = {
-            id(self.named),
-            *(id(state.app) for state in (test.app_states if test else ())),
-        }
-        if test is not None and id(app) not in known:
-            test.app_states.append(AppState(app))
-        return test
+        return None if is_named and not self.knows(app) else self._current.on_top()
 
     def load(self) -> None:
         """Import and check the app.
