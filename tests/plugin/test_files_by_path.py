@@ -97,3 +97,66 @@ def test_one_that_tests_may_reach_is_opened(example: Example) -> None:
     project = example.with_files(test_it=test).with_paths({"dev.db": "the developer's"})
     project.run().expect(status=1, failed=1).says("refused: opening dev.db")
     project.run("-o", "arena_allow=dev.db").expect(passed=1)
+
+
+CHANGES = """
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+CHANGES = {
+    "os.remove": lambda: os.remove("dev.db"),
+    "Path.unlink": lambda: Path("dev.db").absolute().unlink(missing_ok=True),
+    "os.rename": lambda: os.rename("dev.db", "old.db"),
+    "os.replace": lambda: os.replace("other.db", "dev.db"),
+    "shutil.move": lambda: shutil.move("dev.db", "old.db"),
+    "os.truncate": lambda: os.truncate("dev.db", 0),
+    "a log": lambda: os.remove("dev.db-wal"),
+    "a folder": lambda: shutil.rmtree(Path.cwd()),
+}
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_it(test_client, name):
+    CHANGES[name]()
+
+
+def test_another_file(test_client):
+    os.symlink("dev.db", "link.db")
+    os.remove("link.db")
+    os.rename("other.db", "third.db")
+    os.truncate("third.db", 0)
+    os.remove("third.db")
+"""
+
+
+def test_a_file_of_the_app_that_a_test_removes_renames_or_truncates_is_refused(
+    example: Example,
+) -> None:
+    """Python opens no file for that: audit events tell the names."""
+    files = dict.fromkeys(("dev.db", "dev.db-wal", "other.db"), "the developer's")
+    project = example.with_files(test_it=CHANGES).with_paths(files)
+    run = project.run("-k", "not folder").expect(status=1, passed=1, failed=7)
+    run.says("refused: removing", "refused: renaming", "refused: truncating")
+    run.says("dev.db is a database file of the app")
+    run.says("arena_allow = ", 'os.remove("dev.db")')
+    assert (project.folder / "dev.db").read_text() == "the developer's"
+    assert (project.folder / "dev.db-wal").exists()
+    project.run("-k", "folder").expect(status=1, failed=1).says("refused: removing")
+    assert (project.folder / "dev.db").exists()
+
+
+def test_a_file_of_the_app_that_is_not_there_may_be_removed(example: Example) -> None:
+    """Fixtures do so, to begin with an empty database. ``arena_allow`` lets all through."""
+    test = """
+from pathlib import Path
+
+def test_it(test_client):
+    Path("dev.db").unlink(missing_ok=True)
+"""
+    project = example.with_files(test_it=test)
+    project.run().expect(passed=1)
+    left = project.with_paths({"dev.db": "of an earlier run"})
+    left.run("-o", "arena_allow=dev.db").expect(passed=1)
+    assert not (project.folder / "dev.db").exists()

@@ -8,9 +8,11 @@ import re
 import sqlite3
 import sqlite3.dbapi2
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial, wraps
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _process
@@ -378,7 +380,15 @@ def watch_raw_connections(core: Callable[[], Core | None]) -> None:
                 _place(now, connection, args[0] if args else kwargs["database"])
         return connection
 
-    _process.hear({"sqlite3.connect": connecting, "open": partial(_admit_open, core)})
+    _process.hear(
+        {
+            "sqlite3.connect": connecting,
+            "open": partial(_admit_open, core),
+            "os.remove": partial(_admit_removal, core),
+            "os.rename": partial(_admit_renaming, core),
+            "os.truncate": partial(_admit_truncation, core),
+        }
+    )
     for module in (
         sqlite3,
         sqlite3.dbapi2,
@@ -431,6 +441,66 @@ def _admit_open(core: Callable[[], Core | None], name: Any, *_: object) -> None:
     file = os.fsdecode(name)
     if file.endswith(now.files.names) and now.files.stands_for(os.path.realpath(file)):
         raise now.ledger.refused(messages.opened_file(file))
+
+
+def _admit_removal(
+    core: Callable[[], Core | None], name: Any, folder: int = -1, *_: object
+) -> None:
+    """Refuse to let a test remove a database file of the app. A file must be there."""
+    file = _entry(name, folder)
+    _admit_change(core, file, f"removing {file}", is_there=os.path.lexists(file))
+
+
+def _admit_renaming(
+    core: Callable[[], Core | None],
+    old: Any,
+    new: Any,
+    old_folder: int = -1,
+    new_folder: int = -1,
+) -> None:
+    """Refuse to let a test rename a database file of the app, or put another in its place."""
+    source = _entry(old, old_folder)
+    target = _entry(new, new_folder)
+    _admit_change(core, source, f"renaming {source}", is_there=os.path.lexists(source))
+    _admit_change(core, target, f"renaming {source} to {target}")
+
+
+def _admit_truncation(core: Callable[[], Core | None], name: Any, *_: object) -> None:
+    """Refuse to let a test truncate a database file of the app."""
+    file = "" if isinstance(name, int) else os.path.realpath(os.fsdecode(name))
+    _admit_change(core, file, f"truncating {file}", is_there=Path(file).is_file())
+
+
+def _admit_change(
+    core: Callable[[], Core | None], file: str, action: str, *, is_there: bool = True
+) -> None:
+    now = core()
+    if now is None or not now.ledger.test or not is_there:
+        return
+    database = _without_log(file)
+    if database.endswith(now.files.names) and now.files.stands_for(database):
+        raise now.ledger.refused(messages.changed_file(database, action))
+
+
+_LOGS = ("-wal", "-journal")  # SQLite keeps what was written last beside the file
+
+
+def _without_log(file: str) -> str:
+    for suffix in _LOGS:
+        file = file.removesuffix(suffix)
+    return file
+
+
+def _entry(name: Any, folder: int) -> str:
+    """Return the path of an entry of a folder. An entry that is a link is not followed.
+
+    ``shutil.rmtree`` names a file by an open folder. Linux knows the path of that.
+    """
+    path = Path(os.fsdecode(name))
+    if folder >= 0:
+        with suppress(OSError):
+            path = Path(f"/proc/self/fd/{folder}").readlink() / path
+    return str(path.absolute().parent.resolve() / path.name)
 
 
 def _an_engine_opens() -> bool:

@@ -38,6 +38,16 @@ def opened_file(file: str) -> RefusedError:
     )
 
 
+def changed_file(file: str, action: str) -> RefusedError:
+    """Return the error for a file of the app that a test removes, renames or truncates."""
+    return _refused(
+        f"{action}: {file} is a database file of the app",
+        "the test's database is in another file. This one has the app's own data",
+        "delete the line: each test starts with a fresh database; or, if tests may change this "
+        f"file:\narena_allow = {file}",
+    )
+
+
 def attached(file: str) -> RefusedError:
     """An ATTACH of a file outside, on a connection whose statements cannot be rewritten."""
     return _refused(
