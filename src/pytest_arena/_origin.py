@@ -235,11 +235,18 @@ WORK: ContextVar[Any] = ContextVar(
 LOGINS: ContextVar[tuple[Any, ...]] = ContextVar("arena: logins under way", default=())
 
 
+# The `RequestAnswer` of the request that has begun this, also where it goes on after the answer.
+REQUEST: ContextVar[Any] = ContextVar(
+    "arena: the request that this is a part of", default=None
+)
+
+
 class Piece:
     """What is to be done: all that a thread does, one job of a pool's, a call at some time."""
 
     def __init__(self, work: Any, function: Any, cancel: Any = bool) -> None:
         self.work, self._function, self.cancel, self.thread = work, function, cancel, 0
+        self.request = REQUEST.get()
         self.is_job = False  # of a pool: cancelling it wakes the coroutine or thread that awaits it
         # A loop may call `call_later` by itself, as `call_soon(loop.call_later, …)` asks it to.
         PIECES[self] = user_line() or line_of_function(function)
@@ -256,9 +263,11 @@ class Piece:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Do it. What it begins is a part of the same work."""
         self.thread, token = get_ident(), WORK.set(self.work)
+        request_token = REQUEST.set(self.request)
         try:
             return self._function(*args, **kwargs)
         finally:
+            REQUEST.reset(request_token)
             WORK.reset(token)
             PIECES.pop(self, None)
 

@@ -22,7 +22,7 @@ from sqlalchemy.pool import StaticPool
 from sqlalchemy.pool.base import _AdhocProxiedConnection
 
 from pytest_arena._gate import _writes
-from pytest_arena._gate._writes import _info_of, _is_asked_for, _is_leaving
+from pytest_arena._gate._writes import _info_of, _who_ends, error_on_its_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,8 +57,8 @@ class Watched:
         roll_back = dialect.do_rollback
 
         def do_rollback(pooled: Any) -> None:
-            self.asked_for.append(_is_asked_for(sys._getframe(1)))
-            self.leaving.append(_is_leaving())
+            self.asked_for.append(bool(_who_ends(sys._getframe(1))))
+            self.leaving.append(error_on_its_way() is not None)
             roll_back(pooled)
 
         dialect.do_rollback = do_rollback

@@ -18,7 +18,14 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
-from pytest_arena._origin import IDLE_WORKERS, PIECES, WORK, Piece, line_in_users_code
+from pytest_arena._origin import (
+    IDLE_WORKERS,
+    PIECES,
+    REQUEST,
+    WORK,
+    Piece,
+    line_in_users_code,
+)
 from pytest_arena._process import alive, context_of, running_loop
 
 if TYPE_CHECKING:
@@ -38,6 +45,7 @@ class QueuedJob(Piece):
         super().__init__(work, None)
         self.item = item
         self.work_before: Any = None  # the worker's
+        self.request_before: Any = None
         self._worker: ref[_Worker] | None = None  # that has taken it
         self._line = PIECES.pop(self)
 
@@ -54,10 +62,15 @@ class QueuedJob(Piece):
         self._worker = ref(worker)
         self.item = None  # it may be gone before the worker asks for the next one
         if worker is _caller():
+            self.request_before = REQUEST.get()
             WORK.set(self.work)
+            REQUEST.set(self.request)
         else:
             # The worker awaits this task, so its context is not in use.
-            context_of(worker).run(WORK.set, self.work)
+            context = context_of(worker)
+            self.request_before = context.get(REQUEST)
+            context.run(WORK.set, self.work)
+            context.run(REQUEST.set, self.request)
 
     def is_done_in(self, thread: int) -> bool:
         """Return whether a thread does this job.
@@ -156,6 +169,7 @@ class JobsOfQueue:
         if job is not None:
             job.end()
             WORK.set(job.work_before)
+            REQUEST.set(job.request_before)
 
     def _pop(self, item: object) -> QueuedJob | None:
         if not self._waiting:  # most often

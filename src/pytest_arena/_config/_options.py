@@ -131,8 +131,9 @@ OPTIONS = (
         "lost_writes",
         "warn",
         "What becomes of a test whose request was answered well (below 400), and the app had "
-        "written rows that it never committed: warn (default) tells it at the end, fail makes the "
-        "test fail, off tells it in the report of a failed test alone.",
+        "written rows that it never committed, or changed objects that it never flushed: warn "
+        "(default) tells it at the end, fail makes the test fail, off tells it in the report of a "
+        "failed test alone.",
         "fail",
         ("warn", "fail", "off"),
         metavar="WHAT",

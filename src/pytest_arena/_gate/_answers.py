@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 from pytest_arena._config._load import blame, is_library, package_of
-from pytest_arena._origin import user_line
+from pytest_arena._gate._pending import PendingObjects, is_of_arena, pending_objects
+from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._process import running_loop
 from pytest_arena.errors import redact
 
@@ -49,8 +50,13 @@ class RequestAnswer:
         None  # what a late commit, or the code around it, has raised
     )
     error_line: CodeLine | None = None
+    # The line that first added an object, by the session's number.
+    lines_of_adds: dict[int, CodeLine | None] = field(default_factory=dict)
+    # Of sessions that it has not closed, when the app returned.
+    unflushed: list[PendingObjects] = field(default_factory=list)
     _task: object = None  # that calls the app
     _token: Token[Any] | None = None
+    _request_token: Token[Any] | None = None
     _is_over: bool = False  # the app has returned from the request
     _body_size: int | None = None  # as the header says it
     _bytes_sent: int = 0
@@ -74,6 +80,7 @@ class RequestAnswer:
         answer = cls()
         answer._task = asyncio.current_task() if running_loop() is not None else None
         answer._token = ANSWER.set(answer)
+        answer._request_token = REQUEST.set(answer)
         return answer
 
     # The client calls these methods.
@@ -102,7 +109,10 @@ class RequestAnswer:
     def _note_end(self) -> None:
         self.is_sent = True
         self._late_writes = [written for written in self._writes if not written.is_over]
-        self._late_sessions = [
+        self._late_sessions = self._pending_sessions()
+
+    def _pending_sessions(self) -> list[Session]:
+        return [
             session
             for session in list(self._sessions)
             if session.new or session.dirty or session.deleted
@@ -114,13 +124,29 @@ class RequestAnswer:
             self.error = error
             self.error_line = blame(error) or self.error_line
         self._is_over = True
+        self._note_unflushed()
         self.statements = []  # later statements of the app's tasks do not belong to the request
         self._sessions.clear()
         self._late_sessions.clear()
         if self._token is not None:
             ANSWER.reset(self._token)
-        self._token = None  # it refers to the context, and the context to the request
+        if self._request_token is not None:
+            REQUEST.reset(self._request_token)
+        # A token refers to the context, and the context to the request.
+        self._token = None
+        self._request_token = None
         self._task = None
+
+    def _note_unflushed(self) -> None:
+        """Note the objects in sessions that the request has not closed."""
+        for session in self._pending_sessions():
+            if is_of_arena(session):
+                continue
+            pending = pending_objects(session)
+            if pending:
+                pending.line = self.lines_of_adds.get(session.hash_key)
+                UNCLOSED[session.hash_key] = pending
+                self.unflushed.append(pending)
 
     # The gate calls these methods.
 
@@ -186,6 +212,9 @@ class RequestAnswer:
 
 
 _BODY_SIZE = b"content-length"
+
+# By the session's number: what requests have left in sessions that nobody has closed.
+UNCLOSED: WeakValueDictionary[int, PendingObjects] = WeakValueDictionary()
 
 ANSWER: ContextVar[RequestAnswer | None] = ContextVar(
     "arena: the answer that is made here", default=None

@@ -28,7 +28,12 @@ from pytest_arena._gate._registry import (
     ConnectionRecord,
     watch_sessions,
 )
-from pytest_arena._gate._writes import LostWrites, note_errors_on_leaving, watch_writes
+from pytest_arena._gate._writes import (
+    LostWrites,
+    note_errors_on_leaving,
+    watch_closed_sessions,
+    watch_writes,
+)
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._process import hear, send_to_spawned, when_imported
 from pytest_arena._product import DRIVERS, ROOMS, UNNAMED, Core, Live, loaded, room
@@ -340,6 +345,7 @@ def _listen() -> None:
     remember_engines()
     watch_sessions()
     note_errors_on_leaving()
+    watch_closed_sessions(lambda: _gates[-1].lost)
     for owner, name, method in (
         (Engine, "do_connect", "connecting"),
         (Pool, "connect", "connected"),

@@ -14,13 +14,21 @@ from dataclasses import dataclass, field
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import event
 from sqlalchemy.engine.default import DefaultExecutionContext
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncSession,
+    AsyncSessionTransaction,
+    AsyncTransaction,
+)
+from sqlalchemy.orm import Session, SessionTransaction
 
 from pytest_arena._gate import _gate_notes
-from pytest_arena._gate._answers import ANSWER, apart_from_requests
+from pytest_arena._gate._answers import ANSWER, UNCLOSED, apart_from_requests
+from pytest_arena._gate._pending import is_of_arena, pending_objects
 from pytest_arena._gate._registry import INFO, ConnectionRecord, Part, Registry, Written
-from pytest_arena._origin import OF_WIDE_FIXTURE, WORK, user_line
+from pytest_arena._origin import OF_WIDE_FIXTURE, REQUEST, WORK, user_line
 from pytest_arena._product import ROOMS, Core, Key
 from pytest_arena._values import STATEMENT_START as START
 
@@ -249,6 +257,17 @@ class LostWrite:
     rows: int  # at least
     line: str  # of the app, that wrote first
     is_failed: bool = False
+    # The `RequestAnswer` of the request that has begun what closed it.
+    request: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class LostObjects:
+    """What a session had to write that was closed without a flush, a commit or a rollback."""
+
+    words: str  # as ``added Order (2)``
+    line: str  # of the app, that added the first of them, or that closed the session
+    request: object = None  # as above
 
 
 class LostWrites:
@@ -259,9 +278,9 @@ class LostWrites:
 
     def __init__(self, core: Core, registry: Registry) -> None:
         self._core, self._registry = core, registry
-        self._found: list[tuple[int, LostWrite]] = []
+        self._found: list[tuple[int, LostWrite | LostObjects]] = []
 
-    def take(self) -> list[LostWrite]:
+    def take(self) -> list[LostWrite | LostObjects]:
         """Return what was written in the level that stands, and lost, since this was called last.
 
         A transaction counts once it is over: its session or connection was closed, or given back
@@ -369,9 +388,31 @@ class LostWrites:
             return
         if (doings := _doings()) is not None:
             doings.is_unsure = True  # with AUTOCOMMIT it stands all the same
-        if not (_is_asked_for(sys._getframe()) or _is_leaving()):  # noqa: SLF001 - the documented way to a frame
+        error = error_on_its_way()
+        who = _who_ends(sys._getframe())  # noqa: SLF001 - the documented way to a frame
+        is_lost = not who
+        if error is not None:
+            # The client takes a redirect for a success, and the app rolls back because of it.
+            is_lost = answers_well(error) and who != _ARENA
+        if is_lost:
             self._look_at(info, info.written, pooled)
         _end(info)
+
+    def closing(self, session: Session) -> None:
+        """Look for objects that a session of a request has not flushed. Its end follows."""
+        answer: RequestAnswer | None = REQUEST.get()
+        has_pending = session.new or session.dirty or session.deleted
+        if answer is None or not has_pending or is_of_arena(session):
+            return
+        error = error_on_its_way()
+        if error is not None and not answers_well(error):
+            return
+        pending = pending_objects(session)
+        if pending:
+            line = answer.lines_of_adds.get(session.hash_key) or user_line()
+            where = str(line or "a line that cannot be seen")
+            lost = LostObjects(str(pending), where, answer)
+            self._found.append((self._core.serial(), lost))
 
     def _look_at(self, info: ConnectionRecord, written: Written, pooled: Any) -> None:
         if written.has_failed or not self._may_lose(info, written):
@@ -391,7 +432,14 @@ class LostWrites:
             return
         tables = tuple(dict.fromkeys(table for table, *_ in written.parts))
         line = str(written.line or "a line that cannot be seen")
-        lost = LostWrite(info.aim.key, tables, _rows(info), line, is_failed=is_failed)
+        lost = LostWrite(
+            info.aim.key,
+            tables,
+            _rows(info),
+            line,
+            is_failed=is_failed,
+            request=REQUEST.get(),
+        )
         self._found.append((written.serial, lost))
 
 
@@ -572,8 +620,11 @@ def _rows(info: ConnectionRecord) -> int:
 _BELOW = tuple(f"{name}." for name in ("pytest_arena._gate", *ROOMS.values()))
 
 
-def _is_asked_for(frame: FrameType | None) -> bool:
-    """Whether somebody has called ``rollback``, on whatever SQLAlchemy has one; or it is arena.
+_APP, _ARENA = "the app", "pytest-arena"
+
+
+def _who_ends(frame: FrameType | None) -> str:
+    """Return who has asked for a rollback: ``_APP``, ``_ARENA``, or "" for a close.
 
     ``close`` makes the same call in the end, and the same event, as ``rollback`` does; nothing but
     the way that led there tells them apart.
@@ -582,22 +633,36 @@ def _is_asked_for(frame: FrameType | None) -> bool:
         module = str(frame.f_globals.get("__name__", ""))
         is_arenas = module.startswith("pytest_arena.")
         if not (is_arenas or module.startswith("sqlalchemy.")):
-            return False
+            return ""
         if frame.f_code.co_name == "rollback" and not is_arenas:
-            return True
+            return _APP
         if is_arenas and not module.startswith(_BELOW):
-            return True
+            return _ARENA
         frame = frame.f_back
-    return False
+    return ""
 
 
-# Whether an async session or connection is closed because of an error: it is closed in a greenlet,
+# The error because of which an async session or connection is closed: it is closed in a greenlet,
 # or in a task of its own, where the error cannot be seen.
-_leaving: ContextVar[bool] = ContextVar("arena_leaving_by_error", default=False)
+_leaving: ContextVar[BaseException | None] = ContextVar(
+    "arena: an error that closes a session", default=None
+)
 
 
-def _is_leaving() -> bool:
-    return _leaving.get() or sys.exc_info()[0] is not None
+def error_on_its_way() -> BaseException | None:
+    """Return the error that the app is raising here, None for none."""
+    error = sys.exc_info()[1]
+    return error if error is not None else _leaving.get()
+
+
+def answers_well(error: BaseException) -> bool:
+    """Return whether an error is an answer below 400: ``HTTPException(303)``."""
+    statuses = (
+        getattr(error, "status_code", None),
+        getattr(error, "code", None),
+        getattr(getattr(error, "response", None), "status_code", None),
+    )
+    return any(isinstance(status, int) and 100 <= status < 400 for status in statuses)  # noqa: PLR2004 - HTTP's
 
 
 @cache
@@ -607,17 +672,68 @@ def note_errors_on_leaving() -> None:
     SQLAlchemy has no event that says so.
     """
     for kind in (AsyncSession, AsyncConnection):
-        for name in ("close", "__aexit__"):
+        for name in ("close", "rollback", "__aexit__"):
             setattr(kind, name, _noting(getattr(kind, name)))
+    for transaction in (AsyncSessionTransaction, AsyncTransaction):
+        for name in ("rollback", "__aexit__"):
+            setattr(transaction, name, _noting(getattr(transaction, name)))
 
 
 def _noting(end: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(end)
     async def noted(self: Any, *error: Any) -> Any:
-        token = _leaving.set(any(error) or _is_leaving())
+        raised = error[1] if len(error) > 1 else None
+        token = _leaving.set(error_on_its_way() if raised is None else raised)
         try:
             return await end(self, *error)
         finally:
             _leaving.reset(token)
 
     return noted
+
+
+@cache
+def watch_closed_sessions(lost: Callable[[], LostWrites]) -> None:
+    """From here on look at each session of a request before it is closed, or rolled back.
+
+    SQLAlchemy has no event before that. Costs some microseconds.
+    """
+    close, reset = Session.close, Session.reset
+    roll_back = SessionTransaction.rollback
+
+    @wraps(close)
+    def closing(self: Session) -> None:
+        _give_up(self)
+        lost().closing(self)
+        close(self)
+
+    @wraps(reset)
+    def resetting(self: Session) -> None:
+        lost().closing(self)
+        reset(self)
+
+    @wraps(roll_back)
+    def rolling_back(self: SessionTransaction, *args: Any, **kwargs: Any) -> None:
+        error = error_on_its_way()
+        _give_up(self.session)
+        if error is not None and answers_well(error):
+            lost().closing(self.session)
+        roll_back(self, *args, **kwargs)
+
+    Session.close = closing  # type: ignore[method-assign] # as said
+    Session.reset = resetting  # type: ignore[method-assign] # as said
+    SessionTransaction.rollback = rolling_back  # type: ignore[method-assign] # as said
+    event.listen(Session, "transient_to_pending", _on_add)
+
+
+def _give_up(session: Session) -> None:
+    """Note that somebody has ended a session which a request had left open."""
+    pending = UNCLOSED.pop(session.hash_key, None)
+    if pending is not None:
+        pending.is_given_up = True
+
+
+def _on_add(session: Session, _: object) -> None:
+    answer: RequestAnswer | None = REQUEST.get()
+    if answer is not None and session.hash_key not in answer.lines_of_adds:
+        answer.lines_of_adds[session.hash_key] = user_line()

@@ -93,6 +93,7 @@ class FixtureLevels:
                 test.errors.append(error)
             except BaseException as error:  # noqa: BLE001 - Ctrl-C, a timeout: raised below
                 broken_off = error
+        test.take_lost()  # by its late work
         level = self.levels.find(test)
         try:
             if level is not None:

@@ -199,9 +199,10 @@ class ArenaRun:
             self.fixtures.settle_test()
         finally:
             if test is not None:
+                self.gate.lost.take()  # by the test itself, or an app that others have asked
+                test.take_unclosed()
                 if test.turns:
                     self._know_requests(test)
-                self.gate.lost.take()  # by the test itself, or an app that others have asked
                 self.current.test = None
                 self.ledger.end(self._facts(test))
                 if test.turns:
@@ -229,7 +230,7 @@ class ArenaRun:
         """Of a test that passed: a failed one's report says it itself."""
         is_told = not test.failed and self.config.lost_writes != "off"
         lost = [
-            (turn.records[0], one)
+            (test.request_of(one) or turn.records[0], one)
             for turn in test.turns
             for one in turn.lost
             if is_told
@@ -240,7 +241,8 @@ class ArenaRun:
         for request, one in lost:
             told = f"{_story.asked_and_answered(request)} {_story.lost_words(one)}"
             # Once: the app's line is what has to be mended.
-            self.ledger.note(f"{{test}}: {self._told_lost.setdefault(one.line, told)}")
+            key = _story.line_of_loss(request, one)
+            self.ledger.note(f"{{test}}: {self._told_lost.setdefault(key, told)}")
 
     def _tell_late_commits(self, test: RunningTest) -> None:
         """Note early answers, or fail the test. The report of a failed test names them itself."""

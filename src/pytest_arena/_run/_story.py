@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
 from pytest_arena._gate._registry import sessions_in_use, unflushed
+from pytest_arena._gate._writes import LostObjects
 from pytest_arena._ledger import FAILURE
 from pytest_arena._report import StoryPart
 from pytest_arena._run._test import FIRST, LAST, REFUSAL, RunningTest, StoryMoment, Turn
@@ -347,8 +348,18 @@ def _late_work(test: RunningTest) -> tuple[str, ...]:
     return tuple(shown)
 
 
-def lost_words(lost: LostWrite) -> str:
+def line_of_loss(request: Request, lost: LostWrite | LostObjects) -> str:
+    """Return what tells one mistake of the app from another: it is told once."""
+    if isinstance(lost, LostObjects):
+        # Sessions of many endpoints may be closed in one line.
+        return f"{request.method} {lost.words} {lost.line}"
+    return lost.line
+
+
+def lost_words(lost: LostWrite | LostObjects) -> str:
     """What was lost, and where: ``wrote stock (1 row) and never committed it: lost``."""
+    if isinstance(lost, LostObjects):
+        return f"{lost.words}, and never flushed or committed it: lost ({lost.line})"
     rows = f"{lost.rows:,} row{'s' * (lost.rows != 1)}"
     wrote = f"wrote {', '.join(lost.tables)} ({rows})"
     if lost.is_failed:
@@ -356,8 +367,17 @@ def lost_words(lost: LostWrite) -> str:
     return f"{wrote} and never committed it: lost ({lost.line})"
 
 
-def lost_write(request: Request, lost: LostWrite) -> LostWriteError:
+def lost_write(request: Request, lost: LostWrite | LostObjects) -> LostWriteError:
     """Return the error of a test whose request was answered well, and what it wrote is nowhere."""
+    if isinstance(lost, LostObjects):
+        return LostWriteError(
+            f"{asked_and_answered(request)} {lost.words} in a session, and the app never "
+            "flushed or committed it",
+            why="the client got a success; in production nothing would be written either",
+            cause=lost.line,
+            fix="await session.commit() before the answer; where it is not to be written: "
+            "session.rollback(), or session.expunge(…)",
+        )
     rows = f"{lost.rows:,} row{'s' * (lost.rows != 1)}"
     if lost.is_failed:
         return LostWriteError(

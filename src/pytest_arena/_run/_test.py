@@ -12,6 +12,8 @@ from pytest_arena._app._app_errors import no_asyncio
 from pytest_arena._app._client import AppWatcher, Hooks
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._answers import RequestAnswer
+from pytest_arena._gate._registry import session_numbers
+from pytest_arena._gate._writes import LostObjects, LostWrite
 from pytest_arena._origin import LOGINS
 from pytest_arena._process import running_loop
 from pytest_arena.errors import PendingWorkError, causes, impossible
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Written
-    from pytest_arena._gate._writes import LostWrite
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._product import Database
     from pytest_arena._run._leaks import LateWork, Tasks
@@ -129,7 +130,7 @@ class Turn:
     is_at_once: bool = False
     checkouts: int = 0  # of connections: before it, and once it is over, in it
     is_quiet: bool = False  # it has sent no statement
-    lost: list[LostWrite] = field(default_factory=list)
+    lost: list[LostWrite | LostObjects] = field(default_factory=list)
     held: set[Written] = field(default_factory=set)  # by the test, before it
 
     @property
@@ -319,13 +320,13 @@ class RunningTest(Hooks):
         """Forget what the test itself has lost. Return False if requests are under way."""
         if self.under_way:
             return False
-        self.gate.lost.take()
+        self.take_lost()
         return True
 
     def _refuse_lost(self) -> None:
         """Raise a PendingWorkError if the commit of the test's sessions was a rollback."""
         for lost in self.gate.lost.take():
-            if lost.is_failed:
+            if isinstance(lost, LostWrite) and lost.is_failed:
                 raise PendingWorkError(
                     f"a statement of db_session failed after it wrote {', '.join(lost.tables)}",
                     why="the server rolls such a transaction back at its commit: the rows are lost",
@@ -365,7 +366,7 @@ class RunningTest(Hooks):
         """A request is about to be sent; what is pending is committed."""
         with self._lock:
             if not self.under_way:
-                self.gate.lost.take()  # by the test itself, or after the last request
+                self.take_lost()  # by the test itself, or after the last request
                 registry = self.gate.registry
                 is_quiet, last = (
                     registry.is_quiet,
@@ -410,16 +411,52 @@ class RunningTest(Hooks):
                 return
             self.under_way -= 1
             if not self.under_way:
-                turn, lost = self.turns[-1], self.gate.lost.take()
+                turn = self.turns[-1]
+                self.take_lost(turn)
                 registry = self.gate.registry
                 # In this order: what is taken from here on is counted, and what is out is seen.
                 self._seen = registry.checkouts
                 self._seen = self._seen if registry.is_quiet else -1
                 turn.after = self.moments.now()
-                turn.lost = lost if turn.went_well else []
                 turn.checkouts = registry.checkouts - turn.checkouts
                 turn.is_quiet &= not turn.checkouts
                 self._of_app |= self.own_writes() - turn.held
+
+    def take_lost(self, turn: Turn | None = None) -> None:
+        """Note what requests have lost, each with its own turn. ``turn`` is the one that ends.
+
+        What the test itself has lost is forgotten.
+        """
+        for lost in self.gate.lost.take():
+            request = self.request_of(lost)
+            if request is not None:
+                self._note_lost(request, lost)
+            elif turn is not None and turn.went_well:
+                turn.lost.append(lost)
+
+    def take_unclosed(self) -> None:
+        """Note the objects that went with sessions which no request has closed."""
+        for request, answer in self.answers:
+            for pending in answer.unflushed:
+                is_kept = pending.session in session_numbers()
+                if not (is_kept or pending.is_given_up or pending.are_written):
+                    line = str(pending.line or "a line that cannot be seen")
+                    self._note_lost(request, LostObjects(str(pending), line, answer))
+            answer.unflushed.clear()
+
+    def _note_lost(self, request: Request, lost: LostWrite | LostObjects) -> None:
+        status = request.status
+        if request.turn is not None and status is not None and status < REFUSAL:
+            request.turn.lost.append(lost)
+
+    def request_of(self, lost: LostWrite | LostObjects) -> Request | None:
+        """Return the request that has begun the work which lost something."""
+        if lost.request is None:
+            return None
+        answers = (
+            request for request, answer in self.answers if answer is lost.request
+        )
+        return next(answers, None)
 
     def answering(self, request: Request) -> RequestAnswer:
         """Note that the app begins to answer a request."""

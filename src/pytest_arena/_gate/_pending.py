@@ -1,0 +1,119 @@
+"""Which objects has a session to write, that it has not flushed?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Column, inspect
+from sqlalchemy.orm import (
+    ColumnProperty,
+    InstanceState,
+    PassiveFlag,
+    RelationshipProperty,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy.orm import Session
+
+    from pytest_arena._values import CodeLine
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class PendingObjects:
+    """The objects that a session had to write at one time.
+
+    The states are SQLAlchemy's. They do not keep the objects.
+    """
+
+    session: int  # the session's number
+    added: list[InstanceState[Any]]
+    changed: list[InstanceState[Any]]
+    deleted: list[InstanceState[Any]]
+    line: CodeLine | None = None  # of the app
+    is_given_up: bool = False  # somebody has closed the session, or rolled it back
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.deleted)
+
+    def __str__(self) -> str:
+        parts = [
+            *_words("added", self.added),
+            *_words("changed", self.changed),
+            *_words("deleted", self.deleted),
+        ]
+        return ", ".join(parts)
+
+    @property
+    def are_written(self) -> bool:
+        """Whether a flush has written any of them since."""
+        return (
+            any(state.key is not None for state in self.added)
+            or any(not state.modified for state in self.changed)
+            or any(state.was_deleted for state in self.deleted)
+        )
+
+
+def pending_objects(session: Session) -> PendingObjects:
+    """Return the objects that a flush of this session would write now."""
+    number = session.hash_key
+    changed = [state for state in _states(session.dirty) if _is_changed(state, number)]
+    return PendingObjects(
+        number, _states(session.new), changed, _states(session.deleted)
+    )
+
+
+def is_of_arena(session: Session) -> bool:
+    """Return whether pytest-arena has made a session: ``db_session``, ``arena.session()``."""
+    return type(session).__module__.startswith("pytest_arena.")
+
+
+def _states(instances: Iterable[Any]) -> list[InstanceState[Any]]:
+    return [inspect(instance) for instance in instances]
+
+
+def _is_changed(state: InstanceState[Any], session: int) -> bool:
+    """Return whether a flush would write an object that the database has.
+
+    ``Session.is_modified`` also counts an object that refers to a new one outside of the session.
+    """
+    for name in list(state.committed_state):
+        attribute = state.mapper.attrs.get(name)
+        if attribute is None or not _is_written(attribute):
+            continue
+        history = state.get_history(name, PassiveFlag.PASSIVE_NO_INITIALIZE)
+        values = [*history.added, *history.deleted]
+        if isinstance(attribute, RelationshipProperty):
+            # A new one is among those that are added.
+            values = [value for value in values if _is_stored_in(value, session)]
+        if values:
+            return True
+    return False
+
+
+def _is_written(attribute: object) -> bool:
+    if isinstance(attribute, RelationshipProperty):
+        return not attribute.viewonly
+    return isinstance(attribute, ColumnProperty) and isinstance(
+        attribute.columns[0], Column
+    )
+
+
+def _is_stored_in(value: object, session: int) -> bool:
+    """Return whether a value is an object of this session that the database has."""
+    state = inspect(value, raiseerr=False) if value is not None else None
+    if not isinstance(state, InstanceState):
+        return False
+    return bool(state.session_id == session and state.key is not None)
+
+
+def _words(verb: str, states: list[InstanceState[Any]]) -> list[str]:
+    """Return for each class a text such as ``added Order (2)``."""
+    counts = Counter(state.class_.__name__ for state in states)
+    return [
+        f"{verb} {name}" + (f" ({count:,})" if count > 1 else "")
+        for name, count in counts.items()
+    ]
