@@ -20,15 +20,15 @@ help:
 	@echo "make demo         an app's suite under the plugin: what each test had, what it left alone"
 	@echo "make demo-postgresql  one app on asyncpg, a loop for each test: without the plugin and with it"
 	@echo "make demo-faults  the faults that the plugin ends, without it and with it"
-	@echo "make test         format, lint, types, floors, and the suite"
+	@echo "make test         format, lint, types, layers, and the suite"
 	@echo "make test-full    the same with the slow tests; what depends on versions on every Python found, on the oldest libraries"
 	@echo "make test-with-sqlite LIB=…/libsqlite3.so.0   what concerns databases, on another SQLite (Linux)"
 	@echo "make test-matrix  what stands on a server, on each PostgreSQL from 13 to 18 (needs npm)"
 	@echo "make release-check  builds what is released from HEAD, installs it for each Python found, runs the tutorial there"
 	@echo "make capabilities what is kept where? Runs the stories, and writes docs/reference/capabilities.md"
-	@echo "make walk         the way of one test: files, frames, modules, time of import"
-	@echo "make lower        lowers the exceptions to the house's measures to what they are"
-	@echo "make map          a row for each new module in docs/explanation/the-house.md"
+	@echo "make walk         one test through the package: calls, files, frames, modules, time of import"
+	@echo "make lower        lowers the exceptions to the measures of the package to the figures of today"
+	@echo "make map          draws the tables of modules in docs/explanation/architecture.md"
 	@echo "make bench        how fast is it? Measures for some minutes, and writes docs/explanation/speed.md"
 	@echo "make bench-endurance  does a long run stay as quick as it began? 5,000 tests, three times"
 	@echo "make bench-quick  the same within a minute, for a first look; writes nothing"
@@ -48,7 +48,7 @@ demo-faults: $(STAMP)
 
 # Most tests start processes of their own, and some wait: a worker for each core and one for the
 # waits, which takes work from the others when it has none left.
-# Meanwhile types and floors are read; what they say is shown below what the suite says.
+# mypy and import-linter run at the same time; their output is shown below that of the suite.
 WORKERS = $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
 
 # $(1) options of pytest.
@@ -57,7 +57,7 @@ define suite
 	said=$$(mktemp); \
 	trap 'rm -f "$$said"' EXIT; \
 	trap 'kill $$reading 2>/dev/null; exit 130' INT TERM; \
-	{ $(BIN)/mypy; types=$$?; $(BIN)/lint-imports; floors=$$?; exit $$((types || floors)); } >"$$said" 2>&1 & \
+	{ $(BIN)/mypy; types=$$?; $(BIN)/lint-imports; layers=$$?; exit $$((types || layers)); } >"$$said" 2>&1 & \
 	reading=$$!; \
 	echo "$(BIN)/pytest $(1)"; \
 	$(BIN)/pytest $(1); suite=$$?; \
@@ -89,13 +89,13 @@ capabilities: $(STAMP)
 	$(BIN)/python -m tests.conformance.capabilities docs/reference/capabilities.md
 
 walk: $(STAMP)
-	@$(BIN)/python -m tests.house_walk
+	@$(BIN)/python -m tests.architecture_walk
 
 lower: $(STAMP)
-	@$(BIN)/python -m tests.house_walk lower
+	@$(BIN)/python -m tests.architecture_walk lower
 
 map: $(STAMP)
-	@$(BIN)/python -m tests.house_walk map
+	@$(BIN)/python -m tests.architecture_walk map
 
 bench: .venvs/bench/.installed
 	@.venvs/bench/bin/python -m bench

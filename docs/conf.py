@@ -74,7 +74,7 @@ NAVIGATION = {
             "explanation/public-suites",
             "explanation/doctor-on-public-projects",
             "explanation/pitfalls",
-            "explanation/the-house",
+            "explanation/architecture",
             "explanation/decisions/README",
         ],
         "Problems": ["problems/README"],

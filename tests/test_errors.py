@@ -28,7 +28,7 @@ def below(kind: type[ArenaError]) -> Iterator[type[ArenaError]]:
 
 
 TREE = [kind for kind in below(ArenaError) if kind.__module__ == errors.__name__]
-# Kinds within one room, below a leaf, have its code and its page.
+# Subclasses of a leaf within one package have its code and its page.
 LEAVES = [kind for kind in TREE if not set(kind.__subclasses__()) & set(TREE)]
 
 # One password, in each way that a message may come to hold it.

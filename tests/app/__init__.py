@@ -1,1 +1,1 @@
-"""The tests of the room `_app`."""
+"""The tests of the package `_app`."""

@@ -1,4 +1,4 @@
-"""What holds for every test of the room: nothing is left, and nothing is said about it."""
+"""Every test of the package leaves nothing behind and prints no warning."""
 
 import gc
 import logging

@@ -88,7 +88,7 @@ def test_a_folder_that_somebody_else_has_made_is_not_used(
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 @pytest.mark.usefixtures("place")
 def test_a_forked_child_leaves_the_folder_of_its_parent_alone_pitfall_021() -> None:
-    """It inherits the lock, and not the house."""
+    """A fork inherits the lock, and not the folder."""
     home = Home()
     if (child := os.fork()) == 0:
         home.close()

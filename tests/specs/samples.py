@@ -1,7 +1,7 @@
 """Specifications to read, as short as they can be said, and what is said of them.
 
 They are read by `arena scenarios list --json`, which tells a file's scenarios and problems; what a
-feature says of itself has no other window than the room's front door.
+feature says of itself can be read through the package's entry points alone.
 """
 
 from __future__ import annotations

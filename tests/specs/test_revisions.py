@@ -101,7 +101,7 @@ def test_a_moved_file_and_a_fence_do_not_count() -> None:
 
 
 def scenario_of(text: str) -> ScenarioSpec:
-    """The one scenario of a text, as other rooms have it."""
+    """The one scenario of a text, as other packages receive it."""
     (scenario,) = parse(text, "a.feature").scenarios
     return scenario
 

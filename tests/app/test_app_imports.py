@@ -1,4 +1,4 @@
-"""Does the room keep to itself, and do without what is not installed?"""
+"""`_app` imports no higher package, and no framework before its first use."""
 
 import ast
 import subprocess
@@ -48,7 +48,7 @@ run = AppRun(app, hooks=Hooks(), lifespan=False)
 KNOWN = {"_app", "_config", "_ledger", "_origin", "_process", "_values", "errors"}
 
 
-def test_the_room_knows_nobody_else() -> None:
+def test_the_package_imports_no_higher_package() -> None:
     """From the package: its own files, errors and values. From outside: no pytest, no database."""
     for path in (SOURCE / "pytest_arena" / "_app").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -67,7 +67,7 @@ def _imported(node: ast.AST) -> list[str]:
     return []
 
 
-def test_importing_the_room_imports_no_framework() -> None:
+def test_importing_the_package_imports_no_framework() -> None:
     """Each is imported by the call that needs it."""
     code = f"import pytest_arena._app; print(sorted(set({FOREIGN}) & sys.modules.keys()))"
     assert python(code) == "[]"

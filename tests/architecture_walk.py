@@ -1,7 +1,8 @@
-"""The way of one warm test through the house: a POST and a GET, the third of four such tests.
+"""Follows one warm test through the package: a POST and a GET, the third of four such tests.
 
-``python -m tests.house_walk`` (`make walk`) prints the figures; with ``lower`` it lowers those in
-`house_exceptions.txt` (`make lower`), with ``map`` it draws the map of the house (`make map`).
+``python -m tests.architecture_walk`` (`make walk`) prints the figures. With ``lower`` it lowers the
+figures in `architecture_exceptions.txt` (`make lower`). With ``map`` it draws the tables of
+`architecture.md` (`make map`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from functools import cache
 from pathlib import Path
 
 from pytest_arena.testing import fastapi_example
-from tests.house import MAP, MEASURES, Measure, draw_map, lower, package
+from tests.architecture import MAP, MEASURES, Measure, draw_map, lower, package
+from tests.plain_language import LANGUAGE
 
 TESTS = """
 import pytest
@@ -35,7 +37,11 @@ ROOT = os.path.dirname(pytest_arena.__file__) + os.sep
 
 class Walk:
     def __init__(self):
-        self.files, self.stacks, self.frames, self.calls = set(), {}, 0, 0
+        self.files = set()
+        self.stacks = {}
+        self.frames = 0
+        self.calls = 0
+        self.switches = 0
 
     def note(self, frame, event, argument):
         file = frame.f_code.co_filename
@@ -44,6 +50,8 @@ class Walk:
             if event == "return":
                 stack and stack.pop()
                 return
+            if stack and stack[-1] != file:
+                self.switches += 1
             stack.append(file)
             self.calls += 1
             self.files.add(file)
@@ -53,7 +61,7 @@ class Walk:
     def pytest_runtest_protocol(self, item):
         if not item.name.endswith("[2]"):
             return (yield)
-        gc.disable()  # what it collects, and when, is no part of the way
+        gc.disable()  # finalizers would be counted, at random
         threading.setprofile(self.note)
         sys.setprofile(self.note)
         try:
@@ -64,7 +72,13 @@ class Walk:
 
     def pytest_unconfigure(self):
         modules = sum(name.split(".")[0] == "pytest_arena" for name in sys.modules)
-        walk = dict(calls=self.calls, files=len(self.files), frames=self.frames, modules=modules)
+        walk = dict(
+            calls=self.calls,
+            switches=self.switches,
+            files=len(self.files),
+            frames=self.frames,
+            modules=modules,
+        )
         with open("walk.json", "w") as file:
             json.dump(walk, file)
 
@@ -81,7 +95,7 @@ URLS = {
 
 @cache
 def walk(product: str) -> dict[str, int]:
-    """The calls, files and frames of ours in one warm test, and the modules of the whole run."""
+    """Return the calls, files and frames of one warm test, and the modules that the run imports."""
     env = {"DATABASE_URL": URLS[product]}
     if product == "PostgreSQL":
         env["ARENA_DATABASE"] = os.environ["TESTS_POSTGRESQL"]
@@ -93,7 +107,7 @@ def walk(product: str) -> dict[str, int]:
 
 
 def import_ratio() -> float:
-    """How often the import of pytest and SQLAlchemy fits into the plugin's, the least of seven."""
+    """Return the plugin's time of import in units of the import of pytest and SQLAlchemy."""
     base = "import pytest, sqlalchemy.ext.asyncio, sqlalchemy.orm"
 
     def least(code: str) -> float:
@@ -107,6 +121,8 @@ def import_ratio() -> float:
 
 
 WALKS = (
+    Measure("calls of a test on PostgreSQL", 600, lambda _: walk("PostgreSQL")["calls"]),
+    Measure("file switches of a test on PostgreSQL", 250, lambda _: walk("PostgreSQL")["switches"]),
     Measure("files of a test on PostgreSQL", 30, lambda _: walk("PostgreSQL")["files"]),
     Measure("frames of a test on PostgreSQL", 12, lambda _: walk("PostgreSQL")["frames"]),
     Measure("files of a test on SQLite", 26, lambda _: walk("SQLite")["files"]),
@@ -116,18 +132,18 @@ WALKS = (
 
 
 def main(words: list[str]) -> None:
-    """Print the figures, lower those of the list, or draw the map of the house anew."""
+    """Print the figures, lower the exceptions, or draw the map."""
     if words == ["map"]:
         MAP.write_text(draw_map(package(), MAP.read_text("utf-8")), "utf-8")
         return
-    from tests.servers.beside import ServerBeside  # noqa: PLC0415 - the suite has one already
+    from tests.servers.beside import ServerBeside  # noqa: PLC0415 - the map needs no server
 
     server = ServerBeside()
     server.start()
     os.environ["TESTS_POSTGRESQL"] = server.url
     try:
         if words == ["lower"]:
-            print(*lower((*MEASURES, *WALKS)), sep="\n")
+            print(*lower((*MEASURES, *LANGUAGE, *WALKS)), sep="\n")
             return
         print(*(f"{product}: {walk(product)}" for product in URLS), sep="\n")
     finally:

@@ -1,11 +1,10 @@
-"""Is the house in order where no linter looks?
+"""Checks what no linter checks: sizes, where SQL may be written, who listens to SQLAlchemy.
 
-The floors are import-linter's to check, the look of the code ruff's, the types mypy's. Here is the
-rest: the size of things, where SQL and SQLAlchemy's events may stand, what the front door shows.
+import-linter checks the layers, ruff the form of the code, mypy the types.
 
-- *Parameters* are those that may be given by position, without `self` and `cls`. Options after `*`
-  are read by name and do not count, nor do `*args` and `**kwargs`.
-- How the other things are counted is said in `house`.
+- *Parameters* are those that a caller may give by position, without `self` and `cls`. Options after
+  `*`, `*args` and `**kwargs` do not count.
+- `architecture` and `plain_language` say how the other figures are counted.
 """
 
 import ast
@@ -20,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import (
+from tests.architecture import (
+    MAP,
     MEASURES,
     ROOT,
     Measure,
@@ -28,7 +28,6 @@ from tests.house import (
     classes_named_twice,
     draw_map,
     exceptions,
-    faults_of_the_map,
     function_lengths,
     functions,
     is_docstring,
@@ -40,7 +39,23 @@ from tests.house import (
     sources,
     wide_folders,
 )
-from tests.house_walk import WALKS
+from tests.architecture_walk import WALKS
+from tests.plain_language import (
+    LANGUAGE,
+    assignments_from_outside,
+    comments,
+    conditions_as_factors,
+    dense_modules,
+    docstrings,
+    habits,
+    hidden_walruses,
+    messages,
+    packed_assignments,
+    pronoun_names,
+    sentences,
+    unknown_errors,
+    weak_collections,
+)
 
 FUNCTION_LINES = 60
 LEVELS = 3
@@ -79,14 +94,14 @@ SILENCER = re.compile(
 
 @pytest.fixture(scope="module", autouse=True)
 def trees_are_given_up() -> Iterator[None]:
-    """No tree of a file outlives these tests: later ones that collect would walk through them."""
+    """Forget the syntax trees, which would slow the garbage collector in later tests."""
     yield
     parsed.cache_clear()
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A broken rule: where, and what was found there."""
+    """A violation of a rule: its place and its description."""
 
     where: str
     what: str
@@ -119,31 +134,31 @@ def parameters_are_few(source: Source) -> Iterator[Finding]:
 
 
 def public_names_are_documented(source: Source) -> Iterator[Finding]:
-    """Every module, and every class, function and method without an underscore, has a docstring."""
+    """Every module and every public class, function and method has a docstring."""
     for name, node in public_definitions(parsed(source)):
         if not ast.get_docstring(node):
             yield Finding(f"{source.path}:{name}", "no docstring")
 
 
 def names_say_something(source: Source) -> Iterator[Finding]:
-    """No file or folder is named after nothing: one idea gets its own name."""
+    """No file or folder has a name such as `utils`."""
     for part in Path(source.path).with_suffix("").parts:
         if part.strip("_") in {"util", "utils", "helper", "helpers", "common", "misc"}:
-            yield Finding(source.path, f"{part!r} says nothing about what is inside")
+            yield Finding(source.path, f"{part!r} is no name for a module")
 
 
-def events_are_the_gates(source: Source) -> Iterator[Finding]:
-    """SQLAlchemy's events are listened to in `_gate` alone."""
-    if source.room == "_gate":
+def gate_alone_listens_to_sqlalchemy(source: Source) -> Iterator[Finding]:
+    """`_gate` alone listens to events of SQLAlchemy."""
+    if source.package == "_gate":
         return
     for node in ast.walk(parsed(source)):
         if isinstance(node, ast.stmt | ast.expr) and names_sqlalchemy_event(node):
             yield Finding(f"{source.path}:{node.lineno}", "sqlalchemy.event outside _gate")
 
 
-def sql_is_the_products(source: Source) -> Iterator[Finding]:
-    """SQL text stands in the rooms of the products alone."""
-    if source.room in {"_sqlite", "_postgresql"} or source.path == "_gate/_writes.py":
+def sql_is_in_the_products(source: Source) -> Iterator[Finding]:
+    """Only the packages of the products contain SQL."""
+    if source.package in {"_sqlite", "_postgresql"} or source.path == "_gate/_writes.py":
         return
     for line, text in strings(parsed(source)):
         if SQL.match(text):
@@ -151,7 +166,7 @@ def sql_is_the_products(source: Source) -> Iterator[Finding]:
 
 
 def silence_has_a_reason(source: Source) -> Iterator[Finding]:
-    """Whoever silences a tool says why, on the same line."""
+    """A comment that silences a tool gives the reason on the same line."""
     for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
         if token.type == tokenize.COMMENT and SILENCER.search(token.string):
             reason = SILENCER.sub("", token.string)
@@ -159,45 +174,44 @@ def silence_has_a_reason(source: Source) -> Iterator[Finding]:
                 yield Finding(f"{source.path}:{token.start[0]}", f"no reason: {token.string}")
 
 
-def front_door_shows_all_it_imports(source: Source) -> Iterator[Finding]:
-    """`__all__` of the front door is sorted, and holds exactly the public names brought in."""
+def all_names_what_is_imported(source: Source) -> Iterator[Finding]:
+    """`__all__` of the package is sorted and equals the public names that it imports."""
     if source.path != "__init__.py":
         return
     tree = parsed(source)
     shown = declared_all(tree)
-    for_types = [node for one in tree.body if isinstance(one, ast.If) for node in one.body]
-    brought_in = {
+    for_types = [node for block in tree.body if isinstance(block, ast.If) for node in block.body]
+    imported = {
         name
         for node in (*tree.body, *for_types)
         if isinstance(node, ast.Import | ast.ImportFrom)
         for alias in node.names
         if not (name := alias.asname or alias.name).startswith("_")
     }
-    # From `__future__` and `typing`: they say how the file is read and bring nothing in. By the
-    # last one the others come when they are asked for.
-    brought_in -= {"annotations", "TYPE_CHECKING", "import_module"}
+    # The module imports these for itself: the last one imports the others at their first use.
+    imported -= {"annotations", "TYPE_CHECKING", "import_module"}
     if shown != sorted(shown):
         yield Finding(source.path, "__all__ is not sorted")
-    for name in sorted(brought_in ^ {name for name in shown if not name.startswith("_")}):
+    for name in sorted(imported ^ {name for name in shown if not name.startswith("_")}):
         yield Finding(source.path, f"{name} is either imported or in __all__, not both")
 
 
-# The rules of the package, and the one that holds for every Python file of the project.
-HOUSE_RULES: tuple[Rule, ...] = (
+# The last rule holds for every Python file of the project, the others for the package.
+PACKAGE_RULES: tuple[Rule, ...] = (
     functions_are_short,
     functions_are_flat,
     parameters_are_few,
     public_names_are_documented,
     names_say_something,
-    events_are_the_gates,
-    sql_is_the_products,
-    front_door_shows_all_it_imports,
+    gate_alone_listens_to_sqlalchemy,
+    sql_is_in_the_products,
+    all_names_what_is_imported,
 )
-RULES: tuple[Rule, ...] = (*HOUSE_RULES, silence_has_a_reason)
+RULES: tuple[Rule, ...] = (*PACKAGE_RULES, silence_has_a_reason)
 
 
 def names_sqlalchemy_event(node: ast.AST) -> bool:
-    """Whether a node imports `sqlalchemy.event` or reaches for it."""
+    """Whether a node imports or names `sqlalchemy.event`."""
     match node:
         case ast.Import(names=names):
             return any(alias.name.startswith("sqlalchemy.event") for alias in names)
@@ -211,7 +225,7 @@ def names_sqlalchemy_event(node: ast.AST) -> bool:
 
 
 def strings(node: ast.AST) -> Iterator[tuple[int, str]]:
-    """The beginning of each string below a node, with its line; docstrings are no strings here."""
+    """Yield the beginning of each string below a node with its line, except docstrings."""
     for child in ast.iter_child_nodes(node):
         match child:
             case ast.Constant(value=str(text)):
@@ -225,7 +239,7 @@ def strings(node: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def declared_all(tree: ast.Module) -> list[str]:
-    """The names in `__all__`, as they are written."""
+    """Return the names in `__all__` in their order."""
     for node in tree.body:
         match node:
             case ast.Assign(targets=[ast.Name(id="__all__")], value=value):
@@ -234,31 +248,31 @@ def declared_all(tree: ast.Module) -> list[str]:
 
 
 def project() -> list[Source]:
-    """Every Python file that the project wrote."""
+    """Return every Python file of the project."""
     folders = (ROOT / name for name in ("src", "tests", "examples", "bench"))
     return [source for folder in folders for source in sources(folder, ROOT)]
 
 
 def broken(rule: Rule, files: list[Source]) -> list[str]:
-    """What breaks a rule."""
+    """Describe each violation of a rule."""
     return [f"{each.where}: {each.what}" for source in files for each in rule(source)]
 
 
-@pytest.mark.parametrize("rule", HOUSE_RULES, ids=lambda rule: rule.__name__)
-def test_the_house_keeps_the_rule(rule: Rule) -> None:
+@pytest.mark.parametrize("rule", PACKAGE_RULES, ids=lambda rule: rule.__name__)
+def test_the_package_keeps_the_rule(rule: Rule) -> None:
     """No file of the package breaks the rule."""
     assert broken(rule, package()) == []
 
 
-def test_whoever_silences_a_tool_says_why() -> None:
-    """No file of the project silences a tool without a word."""
+def test_a_comment_that_silences_a_tool_has_a_reason() -> None:
+    """No file of the project silences a tool without a reason."""
     assert broken(silence_has_a_reason, project()) == []
 
 
 @pytest.mark.usefixtures("whole_process")
-@pytest.mark.parametrize("measure", [*MEASURES, *WALKS], ids=str)
-def test_the_house_keeps_its_measure(measure: Measure) -> None:
-    """No figure exceeds its limit, or what the list of exceptions still allows."""
+@pytest.mark.parametrize("measure", [*MEASURES, *LANGUAGE, *WALKS], ids=str)
+def test_the_package_keeps_its_measure(measure: Measure) -> None:
+    """No figure exceeds its limit or the figure of its exception."""
     allowed, _ = exceptions().get(measure.name, (measure.limit, ""))
     today = measure.figure()
     assert today <= allowed, f"{today}, the list allows {allowed}\n{measure.places()}"
@@ -266,42 +280,42 @@ def test_the_house_keeps_its_measure(measure: Measure) -> None:
         print(f"{measure}: {today}, the list has {allowed}: `make lower`")
 
 
-def test_every_exception_is_of_a_measure_and_says_why() -> None:
-    """An exception exceeds the limit of a measure that there is, and gives a reason."""
-    limits = {measure.name: measure.limit for measure in (*MEASURES, *WALKS)}
+def test_every_exception_has_a_measure_and_a_reason() -> None:
+    """An exception names a measure, exceeds its limit and gives a reason."""
+    limits = {measure.name: measure.limit for measure in (*MEASURES, *LANGUAGE, *WALKS)}
     for name, (figure, reason) in exceptions().items():
         assert figure > limits[name], name
         assert re.search(r"\w+ \w+", reason), name
 
 
-def test_what_the_front_door_shows_is_there_and_documented() -> None:
-    """Each name in `__all__` can be imported and has a docstring of its own."""
-    door = importlib.import_module("pytest_arena")
-    assert door.__all__, "the front door shows nothing"
-    shown = {name: getattr(door, name) for name in door.__all__ if not name.startswith("__")}
+def test_public_names_can_be_imported_and_have_docstrings() -> None:
+    """Each name in `__all__` can be imported and has a docstring that it does not inherit."""
+    arena = importlib.import_module("pytest_arena")
+    assert arena.__all__, "pytest_arena has no public name"
+    shown = {name: getattr(arena, name) for name in arena.__all__ if not name.startswith("__")}
     assert [name for name, thing in shown.items() if not has_own_docstring(thing)] == []
 
 
 def has_own_docstring(thing: object) -> bool:
-    """Whether a class, function or module is documented itself; nothing else can be."""
+    """Whether a class, function or module has a docstring that it does not inherit."""
     if inspect.isclass(thing):
         return bool(vars(thing).get("__doc__"))
     return (inspect.isroutine(thing) or inspect.ismodule(thing)) and bool(thing.__doc__)
 
 
 def at(path: str, text: str = "") -> Source:
-    """A planted file at another place than the usual one."""
+    """Return a planted file with this path."""
     return Source(path, text)
 
 
-def door(imported: str, shown: str) -> Source:
-    """A planted front door."""
+def entry(imported: str, shown: str) -> Source:
+    """Return a planted `__init__.py` of the package."""
     future = "from __future__ import annotations\n"
     return at("__init__.py", f"{future}from ._a import {imported}\n__all__ = {shown}")
 
 
 def body(text: str) -> str:
-    """A function with this body, one statement a line."""
+    """Return a function with these lines as its body."""
     return "def f():\n" + "".join(f"    {line}\n" for line in text.splitlines())
 
 
@@ -310,7 +324,7 @@ FOUR_DEEP = "for a in b:\n  with a:\n    try:\n      if a: c()\n    finally:\n  
 DEEP_IN_ELSE = "if a: b\nelse:\n  if c:\n    while d:\n      match e:\n        case _: f"
 DEEP_FROM_OUTSIDE = "if a:\n  def g():\n    if b:\n      if c:\n        if d: e"
 
-# For each rule: a file that breaks it, and one that only looks as if it did.
+# For each rule: a file that breaks it, and a similar file that does not.
 PLANTED: tuple[tuple[Rule, str | Source, str | Source], ...] = (
     (functions_are_short, body("a\n" * 61), body('"""Two\nlines."""\n' + "a\n# why\n" * 60)),
     (functions_are_flat, body(FOUR_DEEP), body("if a:\n  b\n" + "elif c:\n  d\n" * 4)),
@@ -323,26 +337,38 @@ PLANTED: tuple[tuple[Rule, str | Source, str | Source], ...] = (
     (public_names_are_documented, DOC + "def f(): ...", DOC + "def _f():\n def g(): ..."),
     (names_say_something, at("_app/_utils.py"), at("_utilisation.py")),
     (names_say_something, at("helpers/_a.py"), at("_common_table.py")),
-    (events_are_the_gates, "from sqlalchemy import event", "from sqlalchemy import text"),
-    (events_are_the_gates, "import sqlalchemy.event", "import sqlalchemy.engine"),
-    (events_are_the_gates, "from sqlalchemy.event import listen", "from .event import listen"),
-    (events_are_the_gates, "sqlalchemy.event.listen(a, b, c)", "page.event.listen(a)"),
-    (events_are_the_gates, "import sqlalchemy.event", at("_gate/_a.py", "import sqlalchemy.event")),
-    (sql_is_the_products, 'a = "PRAGMA user_version"', 'b = "a PRAGMA"'),
-    (sql_is_the_products, 'f("  SELECT 1")', 'f("SELECTED 1")'),
-    (sql_is_the_products, 'f(f"ATTACH {a} AS b")', 'f(f"{a} ATTACH it")'),
-    (sql_is_the_products, 'f("BEGIN")', 'f("Begin with the first test.", "rollback")'),
-    (sql_is_the_products, 'f("delete from a")', 'f("DELETE", "/a")'),
-    (sql_is_the_products, 'f("select a, b from c")', 'f("select what you need")'),
-    (sql_is_the_products, 'a = """\n INSERT INTO a"""', '"""SELECT is the word here."""'),
-    (sql_is_the_products, 'a = "DROP TABLE a"', at("_sqlite/_a.py", 'a = "DROP TABLE a"')),
+    (
+        gate_alone_listens_to_sqlalchemy,
+        "from sqlalchemy import event",
+        "from sqlalchemy import text",
+    ),
+    (gate_alone_listens_to_sqlalchemy, "import sqlalchemy.event", "import sqlalchemy.engine"),
+    (
+        gate_alone_listens_to_sqlalchemy,
+        "from sqlalchemy.event import listen",
+        "from .event import listen",
+    ),
+    (gate_alone_listens_to_sqlalchemy, "sqlalchemy.event.listen(a, b, c)", "page.event.listen(a)"),
+    (
+        gate_alone_listens_to_sqlalchemy,
+        "import sqlalchemy.event",
+        at("_gate/_a.py", "import sqlalchemy.event"),
+    ),
+    (sql_is_in_the_products, 'a = "PRAGMA user_version"', 'b = "a PRAGMA"'),
+    (sql_is_in_the_products, 'f("  SELECT 1")', 'f("SELECTED 1")'),
+    (sql_is_in_the_products, 'f(f"ATTACH {a} AS b")', 'f(f"{a} ATTACH it")'),
+    (sql_is_in_the_products, 'f("BEGIN")', 'f("Begin with the first test.", "rollback")'),
+    (sql_is_in_the_products, 'f("delete from a")', 'f("DELETE", "/a")'),
+    (sql_is_in_the_products, 'f("select a, b from c")', 'f("select what you need")'),
+    (sql_is_in_the_products, 'a = """\n INSERT INTO a"""', '"""SELECT is the word here."""'),
+    (sql_is_in_the_products, 'a = "DROP TABLE a"', at("_sqlite/_a.py", 'a = "DROP TABLE a"')),
     (silence_has_a_reason, "a  # type: ignore[misc]", "a  # type: ignore[misc]  # no stub"),
     (silence_has_a_reason, "a  # noqa: S101, B011", "a  # noqa: S101 - cannot happen"),
     (silence_has_a_reason, "a  # noqa", 'a("# noqa")'),
     (silence_has_a_reason, "a  # type: ignore  # noqa", "a  # type: ignore  # noqa  # b c"),
     (silence_has_a_reason, "a  # pragma: no cover", "a  # pragma: no cover - Windows only"),
-    (front_door_shows_all_it_imports, door("a, b", '["b", "a"]'), door("B, _c, a", '["B", "a"]')),
-    (front_door_shows_all_it_imports, door("a, b", '["a"]'), door("a, b as _b", '["__v__", "a"]')),
+    (all_names_what_is_imported, entry("a, b", '["b", "a"]'), entry("B, _c, a", '["B", "a"]')),
+    (all_names_what_is_imported, entry("a, b", '["a"]'), entry("a, b as _b", '["__v__", "a"]')),
 )
 
 
@@ -351,21 +377,21 @@ PLANTED: tuple[tuple[Rule, str | Source, str | Source], ...] = (
     PLANTED,
     ids=[f"{rule.__name__}-{number}" for number, (rule, *_) in enumerate(PLANTED)],
 )
-def test_a_rule_bites_what_breaks_it_and_nothing_else(
+def test_a_rule_finds_the_violation_and_nothing_else(
     rule: Rule, bad: str | Source, good: str | Source
 ) -> None:
-    """The rule finds the planted violation, once, and leaves its harmless look-alike in peace."""
+    """The rule finds the planted violation once, and nothing in the similar file."""
     bad, good = (at("_arena.py", file) if isinstance(file, str) else file for file in (bad, good))
     assert len(list(rule(bad))) == 1
     assert list(rule(good)) == []
 
 
-def test_every_rule_has_been_seen_to_bite() -> None:
-    """No rule is without its planted violation."""
+def test_every_rule_has_a_planted_violation() -> None:
+    """The table has a violation of each rule."""
     assert {rule for rule, *_ in PLANTED} == set(RULES)
 
 
-# For each measure of places: files that exceed it once, and files that do not.
+# For each measure: files with one place that it counts, and files without one.
 PLACES: tuple[tuple[Callable[[list[Source]], list[str]], list[Source], list[Source]], ...] = (
     (wide_folders, [at(f"_a/_{n}.py") for n in range(15)], [at(f"_a/_{n}.py") for n in range(14)]),
     (
@@ -378,51 +404,106 @@ PLACES: tuple[tuple[Callable[[list[Source]], list[str]], list[Source], list[Sour
         [at("_a.py", "class A: ..."), at("_b.py", "def f():\n class A: ...")],
         [at("_a.py", "if a:\n class A: ...\nelse:\n class A: ...")],
     ),
+    (dense_modules, [at("_a.py", "a = [b.c(d.e(f), g=h[i]) for j in k]")], [at("_a.py", "a = b")]),
+    (
+        hidden_walruses,
+        [at("_a.py", "if a and (b := c): d")],
+        [at("_a.py", "if b := c:\n if a and b: d\n e = (f := g)")],
+    ),
+    (hidden_walruses, [at("_a.py", "a = (b := c) + (d := e)")], [at("_a.py", "a = (b := c) + d")]),
+    (packed_assignments, [at("_a.py", "a, b = c, d")], [at("_a.py", "a, b = b, a\nc, d = e")]),
+    (
+        conditions_as_factors,
+        [at("_a.py", 'a = "s" * (b > 1)')],
+        [at("_a.py", 'a = "-" * width\nb = 2 * (c > 1)')],
+    ),
+    (conditions_as_factors, [at("_a.py", "a = [b] * is_c")], [at("_a.py", "a = [b] * count")]),
+    (pronoun_names, [at("_a.py", "for one in a: b")], [at("_a.py", "a.one = one()")]),
+    (pronoun_names, [at("_a.py", "def f(told): ...")], [at("_a.py", "def told(a): ...")]),
+    (weak_collections, [at("_a.py", "a = weakref.WeakSet()")], [at("_a.py", "a: WeakSet[b]")]),
+    (assignments_from_outside, [at("_a.py", "a.b = c")], [at("_a.py", "self.b = a.b")]),
+    (
+        unknown_errors,
+        [at("_a.py", '"""A.\n\nRaises:\n    LostError: b\n"""')],
+        [at("_a.py", '"""A.\n\nRaises:\n    ValueError: b\n    B: c\n"""\nclass B: ...')],
+    ),
 )
 
 
+def test_the_texts_of_a_file_are_its_docstrings_comments_and_messages() -> None:
+    """A text of five words is a message; a docstring is none, and SQL is none."""
+    source = at(
+        "_a.py",
+        '''"""A docstring."""
+# A comment
+# of two lines.
+a  # noqa: E501 - no comment
+raise A(f"the file {name} was not found")
+run("DELETE FROM a WHERE what we do not read is null")
+b = "a short name"
+''',
+    )
+    assert list(docstrings(source)) == [(1, "A docstring.")]
+    assert list(comments(source)) == [(2, "A comment of two lines.")]
+    assert list(messages(source)) == [(5, "the file X was not found")]
+
+
 @pytest.mark.parametrize(
-    "find, exceeding, keeping", PLACES, ids=lambda each: getattr(each, "__name__", "")
+    "sentence, number",
+    [
+        ("The row stands there.", 1),
+        ("Nobody is told.", 2),
+        ("What is read is returned.", 1),
+        ("What is read?", 0),
+        ("The app closes its own connection.", 0),
+        ("A connection of its own is opened anew.", 2),
+        ("pytest-arena restores the database.", 0),
+    ],
+)
+def test_a_habit_is_a_hidden_actor_or_a_metaphor(sentence: str, number: int) -> None:
+    """Each habit of a sentence counts; a question may begin like a question."""
+    assert habits(sentence) == number
+
+
+def test_a_sentence_ends_where_the_next_begins() -> None:
+    """Code is one word, and an example is no sentence."""
+    text = "Return `a.b()` at once. It waits.\n\n    an example of code here\n\nThe next one ends."
+    assert sentences(text) == ["Return CODE at once.", "The next one ends."]
+
+
+@pytest.mark.parametrize(
+    "find, exceeding, keeping",
+    PLACES,
+    ids=[f"{find.__name__}-{number}" for number, (find, *_) in enumerate(PLACES)],
 )
 def test_a_measure_finds_what_exceeds_it(
     find: Callable[[list[Source]], list[str]], exceeding: list[Source], keeping: list[Source]
 ) -> None:
-    """The measure finds the planted place, once, and nothing where there is none."""
+    """The measure finds the planted place once, and nothing in the other files."""
     assert len(find(exceeding)) == 1
     assert find(keeping) == []
 
 
-def test_the_map_names_each_module_once_in_few_words() -> None:
-    """Each fault of a map is found: no row, a second one, one of no module, a long cell."""
-    files = [at("__init__.py"), at("plugin.py"), at("_a/__init__.py"), at("_a/_b.py")]
-    rows = ("### `/` the top", "| `plugin` | What |", "### `/_a/` questions", "| `_b` | Which |")
-    assert faults_of_the_map(files, "\n".join(rows)) == []
-    wrong = (*rows[:3], "| `_c` | Where |", "## Other", "| `_b` | no row |")
-    assert faults_of_the_map(files, "\n".join(wrong)) == [
-        "_a/_b.py: not on the map",
-        "_a/_c.py: on the map, not in the tree",
-    ]
-    long = (*rows, f"| `_b` | {'word ' * 41}|")
-    assert faults_of_the_map(files, "\n".join(long)) == [
-        "_a/_b.py: 41 words on the map",
-        "_a/_b.py: 2 times on the map",
-    ]
+def test_the_map_is_drawn_from_the_docstrings() -> None:
+    """`make map` would not change the page."""
+    page = MAP.read_text("utf-8")
+    assert draw_map(package(), page) == page, "run `make map`"
 
 
-def test_a_drawn_map_has_no_fault_and_keeps_what_was_said() -> None:
-    """A new module has the first line of its docstring; one that has gone has no row any more."""
-    files = [at("_a/__init__.py", '"""Which?"""'), at("_a/_b.py", '"""Say b."""'), at("_a/_c.py")]
-    rows = "### `/_a/` Which?\n\n| `_c` | As said |\n| `_d` | Gone |"
-    drawn = draw_map(files, f"# House\n\n## Rooms\n\n{rows}\n\n## Floors\n")
-    assert faults_of_the_map(files, drawn) == []
-    assert "### `/_a/` Which?" in drawn
-    assert "| `_b` | Say b. |\n| `_c` | As said |\n" in drawn
-    assert drawn.endswith("\n## Floors\n")
+def test_a_drawn_map_has_a_row_for_each_module() -> None:
+    """A new module gets a row, and the row of a removed module is removed."""
+    files = [at("_a/__init__.py", '"""Package a."""'), at("_a/_b.py", '"""Do b."""')]
+    page = "# Map\n\n## Packages and modules\n\n| `_c` | Removed |\n\n## Interfaces\n"
+    drawn = draw_map(files, page)
+    assert "### `_a`\n\nPackage a.\n" in drawn
+    assert "| `_b` | Do b. |\n" in drawn
+    assert "_c" not in drawn
+    assert drawn.endswith("\n## Interfaces\n")
     assert draw_map(files, drawn) == drawn
 
 
-def test_the_front_door_asks_for_a_docstring_of_ones_own() -> None:
-    """A class that only inherits its docstring is not documented, nor is a plain value."""
+def test_an_inherited_docstring_is_not_enough() -> None:
+    """A class that inherits its docstring counts as undocumented, and so does a plain value."""
 
     class SilentError(ArithmeticError):
         pass
