@@ -23,7 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool
 from sqlalchemy.util.concurrency import AsyncAdaptedLock
 
-from pytest_arena._gate import _loops
+from pytest_arena._gate import _any_loop, _loop_bound
+from pytest_arena._gate._instrument import instrument_loops
 from pytest_arena._postgresql.moving import _moving_trial, _transport
 from tests.servers.postgresql import URL as URL_OF_SERVER
 
@@ -121,7 +122,7 @@ class Setting:
         if self.cell.way == "asyncpg stays":
             options["async_creator"] = self._creator(options.pop("connect_args"))
         engine = create_async_engine(url.set(drivername=f"postgresql+{self.driver}"), **options)
-        _loops.drop_quietly(engine.dialect)
+        instrument_loops(engine.dialect)
         self.engines.append(engine)
         return engine
 
@@ -188,11 +189,11 @@ def listening(notes: list[str]) -> Iterator[None]:
         _moving_trial.prepare(dialect, cparams, tell=notes.append)
 
     def connected(connection: Any, _entry: Any) -> None:
-        _loops.free_locks(connection)
-        _loops.note_owner(connection)
+        _any_loop.free_locks(connection)
+        _loop_bound.bind_to_loop(connection)
 
     def checked_out(connection: Any, _entry: Any, _proxy: Any) -> None:
-        if _loops.is_foreign(connection):
+        if _loop_bound.is_foreign(connection):
             raise DisconnectionError("it belongs to another loop")
 
     def checked_in(connection: Any, _entry: Any) -> None:
@@ -218,7 +219,7 @@ def listening(notes: list[str]) -> Iterator[None]:
 def loops_installed() -> Iterator[None]:
     """Any loop may wait for the pools that are made here, and for first connections."""
     pool, mutex = AsyncAdaptedQueuePool._queue_class, vars(AsyncAdaptedLock)["mutex"]
-    _loops.install()
+    _any_loop.install()
     try:
         yield
     finally:

@@ -23,7 +23,7 @@ from pytest_arena._postgresql.drivers import _statements as _drivers
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
 from pytest_arena._product import Aim, Key
 from pytest_arena._gate._engines import asked_by_engine
-from pytest_arena._gate._listeners import find_engines
+from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._ledger import Ledger
 from pytest_arena._values import Address
 from pytest_arena.errors import ProductionDatabaseError, RefusedError, UnknownDatabaseError
@@ -48,7 +48,7 @@ class Resolver:
         ours = lambda asked: database if asked.database == ADDRESS.database else None
         return SimpleNamespace(live_at=ours, entrance=lambda aim, _login: aim.address)
     def means(self, asked):
-        engines = map(asked_by_engine, find_engines())
+        engines = map(asked_by_engine, known_engines.find())
         return asked.database in [engine.database for engine in engines]
     def refuse_late(self): ...
     def opened_raw(self, key):
@@ -549,8 +549,8 @@ def test_a_refusal_says_whose_database_it_was(tmp_path: Path) -> None:
         """
 import psycopg
 from sqlalchemy import create_engine
-from pytest_arena._gate._listeners import remember_engines
-remember_engines()
+from pytest_arena._gate._known_engines import known_engines, watch_engines
+watch_engines(lambda engine: known_engines.remember(engine, 0))
 engine = create_engine("postgresql+psycopg://192.0.2.1/shop")
 _, error = line_of(lambda: psycopg.connect(DSN))
 assert type(error) is ProductionDatabaseError, error

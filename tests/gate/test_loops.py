@@ -31,8 +31,8 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.concurrency import AsyncAdaptedLock
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full, QueueCommon
 
-from pytest_arena._gate import _loops
-from pytest_arena._gate._loops import AnyLoopMutex, AnyLoopQueue
+from pytest_arena._gate import _any_loop
+from pytest_arena._gate._any_loop import AnyLoopMutex, AnyLoopQueue
 from tests.gate.moving_setting import loops_installed
 
 T = TypeVar("T")
@@ -172,7 +172,7 @@ def installed() -> Iterator[None]:
 
 def free_the_locks(dbapi_connection: object, _record: object) -> None:
     """Listen as the gate does."""
-    _loops.free_locks(dbapi_connection)
+    _any_loop.free_locks(dbapi_connection)
 
 
 class Database:
@@ -561,7 +561,7 @@ class TestAbandoned:
         """The item is there for the next loop, and the waiter is gone."""
         queue: AnyLoopQueue[str] = AnyLoopQueue()
         assert self.attack(queue, loops) == ["item"]
-        assert not queue._rows
+        assert not queue._waiters
 
     def test_an_abandoned_waiter_takes_nothing_twin(self, plain_loops: Loops) -> None:
         """`asyncio.Queue` wants to wake it in its closed loop."""
@@ -633,7 +633,7 @@ class TestOneConnection:
         self, adapted: AsyncAdapt_dbapi_connection, loops: Loops
     ) -> None:
         """All get through in each loop."""
-        _loops.free_locks(adapted)
+        _any_loop.free_locks(adapted)
         assert self.attack(adapted, loops) == [{"1": 4}] * 2
 
     def test_a_connection_in_two_loops_twin(
@@ -780,7 +780,7 @@ class TestAdopt:
 
         with loops.here() as a:
             before = a.call(take_all_give_back())
-        _loops.adopt(engine.pool)
+        _any_loop.adopt(engine.pool)
         with loops.here() as b:
             after = b.call(take_all_give_back())
             assert after == (before[::-1] if use_lifo else before)
@@ -791,7 +791,7 @@ class TestAdopt:
         """Another thread may already be in a method of the old queue."""
         pool = AsyncAdaptedQueuePool(nothing, pool_size=1)
         old: Any = pool._pool
-        _loops.adopt(pool)
+        _any_loop.adopt(pool)
         old.put("item", block=False)
         item: Any = pool._pool.get(block=False)
         assert item == "item"
@@ -812,10 +812,10 @@ class TestAdopt:
             StaticPool(nothing),
             TheirPool(nothing),
         ]
-        _loops.adopt(pools[0])
+        _any_loop.adopt(pools[0])
         queues = [getattr(pool, "_pool", None) for pool in pools]
         for pool in pools:
-            _loops.adopt(pool)
+            _any_loop.adopt(pool)
         assert [getattr(pool, "_pool", None) for pool in pools] == queues
 
 
@@ -855,18 +855,18 @@ class TestFreeLocks:
         """A lock of ours stays."""
         driver = self.Driver(asyncio.Lock())
         connection = self.Adapted(asyncio.Lock(), driver)
-        _loops.free_locks(connection)
+        _any_loop.free_locks(connection)
         found = connection._execute_mutex, driver.lock
         assert [type(lock) for lock in found] == [AnyLoopMutex, AnyLoopMutex]
-        _loops.free_locks(connection)
+        _any_loop.free_locks(connection)
         assert (connection._execute_mutex, driver.lock) == found
 
     @pytest.mark.parametrize("other", [None, threading.Lock(), "held by a driver"])
     def test_another_lock_stays(self, other: object) -> None:
         """Only asyncio's is tied to a loop, and a sync connection has none."""
         connection = self.Adapted(other)
-        _loops.free_locks(connection)
-        _loops.free_locks(object())
+        _any_loop.free_locks(connection)
+        _any_loop.free_locks(object())
         assert connection._execute_mutex is other
 
     def test_a_lock_in_use_stays(self, loops: Loops) -> None:
@@ -877,12 +877,12 @@ class TestFreeLocks:
 
         async def use() -> None:
             await lock.acquire()
-            _loops.free_locks(connection)
+            _any_loop.free_locks(connection)
             seen.append(connection._execute_mutex)
             [waiter] = await start(1, lock.acquire)
             lock.release()
             assert not lock.locked()
-            _loops.free_locks(connection)
+            _any_loop.free_locks(connection)
             seen.append(connection._execute_mutex)
             await waiter
             lock.release()
@@ -890,7 +890,7 @@ class TestFreeLocks:
         with loops.here() as loop:
             loop.call(use())
         assert seen == [lock, lock]
-        _loops.free_locks(connection)
+        _any_loop.free_locks(connection)
         assert connection._execute_mutex is not lock
 
     def test_an_abandoned_waiter_does_not_count(self, loops: Loops) -> None:
@@ -902,7 +902,7 @@ class TestFreeLocks:
         lock.release()
         lost.close()
         connection = self.Adapted(lock)
-        _loops.free_locks(connection)
+        _any_loop.free_locks(connection)
         assert connection._execute_mutex is not lock
         forget(tasks)
 
@@ -1010,7 +1010,7 @@ class TestQueue:
             assert loop.call(meet_with_an_item()) == 1
             with pytest.raises(Empty):
                 loop.call(meet())
-        assert not queue._rows
+        assert not queue._waiters
 
     def test_no_timer_is_left(self) -> None:
         """Whichever way a wait ends."""
@@ -1121,7 +1121,7 @@ class TestQueue:
                     queue.put_nowait(1)
 
         async def wait() -> int:
-            asyncio.get_running_loop().call_soon(queue._tell)
+            asyncio.get_running_loop().call_soon(queue._wake_waiters)
             return await queue.aget()
 
         monkeypatch.setattr(queue, "get_nowait", look)
@@ -1171,7 +1171,7 @@ class TestQueue:
             for thread in threads:
                 thread.join(FOR_EVER)
         assert sorted([queue.get_nowait(), queue.get_nowait()]) == [0, 1]
-        assert not queue._rows
+        assert not queue._waiters
 
 
 @pytest.mark.parametrize("make", [asyncio.Lock, AnyLoopMutex])
@@ -1238,7 +1238,7 @@ class TestMutexContract:
 
 
 class TestPrivateNames:
-    """Pitfall 20: what `_loops.py` rests on that nobody promised. Each test says what has moved."""
+    """Pitfall 20: what `_any_loop.py` rests on without a promise. Each test says what moved."""
 
     def test_a_pool_makes_its_queue_from_queue_class_pitfall_020(
         self, monkeypatch: pytest.MonkeyPatch
@@ -1357,7 +1357,7 @@ class TestPrivateNames:
             "SQLAlchemy's adapted connections have no asyncio.Lock named _execute_mutex any more: "
             "see _locks_of()"
         )
-        _loops.free_locks(adapted)
+        _any_loop.free_locks(adapted)
         assert type(getattr(adapted, "_execute_mutex", None)) is AnyLoopMutex
 
     def test_statements_are_executed_in_the_execute_mutex_pitfall_020(

@@ -22,7 +22,7 @@ from sqlalchemy.pool import StaticPool
 from sqlalchemy.pool.base import _AdhocProxiedConnection
 
 from pytest_arena._gate import _writes
-from pytest_arena._gate._writes import _info_of, _who_ends, error_on_its_way
+from pytest_arena._gate._writes import _who_ends, error_on_its_way, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,7 +50,7 @@ class Watched:
         self.watch(self.engine)
 
     def watch(self, engine: Engine) -> None:
-        """Replace the methods, as `watch_writes()` does."""
+        """Replace the methods, as `instrument()` does."""
         dialect: Any = engine.dialect
         for name in ("do_execute", "do_executemany", "do_execute_no_params", "do_commit"):
             setattr(dialect, name, self.noting(name, getattr(dialect, name)))
@@ -86,7 +86,7 @@ class TestDialect:
 
     @pytest.mark.parametrize("kind", DIALECTS)
     def test_what_they_are_given(self, kind: Any) -> None:
-        """`_executing()` takes the last argument for the context."""
+        """`_execute()` takes the last argument for the context."""
         for name in ("do_execute", "do_executemany", "do_execute_no_params"):
             parameters = list(inspect.signature(getattr(kind, name)).parameters)
             assert parameters[1:3] == ["cursor", "statement"], name
@@ -107,7 +107,7 @@ class TestDialect:
         ]
 
     def test_what_a_statement_knows_of_itself(self, watched: Watched) -> None:
-        """`_may_matter()` and `_failed()` ask for it."""
+        """`may_write()` and `fail_writes()` ask for it."""
         with watched.engine.connect() as connection:
             connection.execute(insert(TABLE), [{"id": 1}, {"id": 2}])
             connection.execute(text("UPDATE dancers SET id = id + 7"))
@@ -122,11 +122,11 @@ class TestDialect:
         assert all(one.root_connection is root for one in watched.contexts)
 
     def test_a_connection_that_learns_to_know_a_server_has_no_place_for_notes(self) -> None:
-        """`_info_of()` takes it for one of which nothing is known."""
+        """`record_of()` takes it for one of which nothing is known."""
         connection: Any = _AdhocProxiedConnection(None, None)  # type: ignore[arg-type]  # as said
         with pytest.raises((AttributeError, NotImplementedError)):
             connection.info  # noqa: B018 - that is the test
-        assert _info_of(connection) is None
+        assert record_of(connection) is None
 
 
 class TestRollback:

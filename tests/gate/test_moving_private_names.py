@@ -17,7 +17,8 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
 from sqlalchemy.engine import AdaptedConnection
 
-from pytest_arena._gate import _loops
+from pytest_arena._gate import _loop_bound
+from pytest_arena._gate._instrument import instrument_loops
 from pytest_arena._postgresql.moving import _moving_trial
 from pytest_arena._postgresql.moving._transport import MovingTransport
 
@@ -104,13 +105,13 @@ class TestSQLAlchemy:
     """Names and habits of SQLAlchemy."""
 
     def test_methods_of_a_dialect_pitfall_020(self) -> None:
-        """`drop_quietly()` replaces them on the instance."""
+        """`instrument_loops()` replaces them on the instance."""
         dialect = new(PGDialect_asyncpg)
-        _loops.drop_quietly(dialect)
+        instrument_loops(dialect)
         assert {"do_ping", "do_close", "do_terminate"} <= set(vars(dialect))
         assert dialect.driver == "asyncpg"
         psycopg = new(PGDialectAsync_psycopg)
-        _loops.drop_quietly(psycopg)
+        instrument_loops(psycopg)
         assert "do_ping" not in vars(psycopg), "psycopg's connections need none of it"
 
     def test_a_pool_ends_connections_by_its_dialect_pitfall_020(self) -> None:
@@ -130,7 +131,7 @@ class TestSQLAlchemy:
         ],
     )
     def test_adapted_connections_tell_the_drivers_pitfall_020(self, adapter: Any) -> None:
-        """`note_owner()` takes what they are told apart by."""
+        """`bind_to_loop()` takes what they are told apart by."""
         driver = type("Driver", (), {})()
         adapted = adapter(None, driver)
         assert isinstance(adapted, AdaptedConnection)
@@ -155,8 +156,8 @@ class TestOtherDrivers:
         _, writer = await asyncio.open_connection(sock=ours)
         adapter: Any = AsyncAdapt_aiomysql_connection
         adapted = adapter(None, self.Driver(writer))
-        _loops.note_owner(adapted)
-        assert not _loops.is_foreign(adapted)
+        _loop_bound.bind_to_loop(adapted)
+        assert not _loop_bound.is_foreign(adapted)
         return adapted
 
     def test_closed_with_its_loop_pitfall_002(self) -> None:
@@ -166,7 +167,7 @@ class TestOtherDrivers:
             adapted = asyncio.run(self.made(ours))
             theirs.settimeout(0)
             assert theirs.recv(1) == b""
-            assert _loops.is_foreign(adapted)
+            assert _loop_bound.is_foreign(adapted)
 
     def test_dropped_while_its_loop_stands_still_pitfall_002(self) -> None:
         """The server hears of it at once, the loop when it is closed."""
@@ -174,7 +175,7 @@ class TestOtherDrivers:
         with theirs, asyncio.Runner() as still:
             adapted = still.run(self.made(ours))
             dialect = new(PGDialect_asyncpg)
-            _loops.drop_quietly(dialect)
+            instrument_loops(dialect)
             dialect.do_terminate(adapted)
             assert not dialect.do_ping(adapted)
             theirs.settimeout(0)

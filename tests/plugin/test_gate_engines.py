@@ -19,7 +19,7 @@ import sqlite3
 from unittest import mock
 import pytest
 from app import Base, Dancer, add, create_engine, engine, names, text
-from pytest_arena._gate._listeners import find_engines
+from pytest_arena._gate._known_engines import known_engines
 from sqlalchemy import event, select
 from sqlalchemy.pool import StaticPool
 
@@ -34,10 +34,10 @@ def test_an_engine_counts_as_soon_as_it_is_made_pitfall_015(arena):
 
 def test_engines_are_found_by_their_age_and_let_go_of():
     made = [create_engine("sqlite://") for _ in range(3)]
-    assert find_engines()[0] is engine and find_engines()[-3:] == made
+    assert known_engines.find()[0] is engine and known_engines.find()[-3:] == made
     made.clear()
     gc.collect()
-    assert find_engines().count(engine) == 1 and find_engines()[-1].url.database != ""
+    assert known_engines.find().count(engine) == 1 and known_engines.find()[-1].url.database != ""
 
 def test_a_log_handler_and_a_listener_open_files_of_their_own_while_a_pool_connects(caplog):
     class Handler(logging.Handler):

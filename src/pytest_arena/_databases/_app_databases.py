@@ -7,7 +7,6 @@ import json
 import os
 import re
 import threading
-import weakref
 from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
@@ -20,9 +19,8 @@ from sqlalchemy.exc import ArgumentError
 from pytest_arena._config._load import nearest
 from pytest_arena._gate._engines import asked_by_engine, asked_by_url, described_url
 from pytest_arena._gate._gate_notes import another_product, unknown_product
-from pytest_arena._gate._listeners import engines_in_use, find_engines
+from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._origin import user_line
-from pytest_arena._process import alive
 from pytest_arena._product import (
     NOWHERE,
     ROOMS,
@@ -174,7 +172,7 @@ def real(file: str) -> str:
 
 
 def _is_meant_by_an_engine(file: str) -> bool:
-    found = [asked_by_engine(engine) for engine in find_engines()]
+    found = [asked_by_engine(engine) for engine in known_engines.find()]
     names = [one.name for one in found if one and one.product == "sqlite" and one.name]
     return any(real(name) == real(file) or _is_same(name, file) for name in names)
 
@@ -215,13 +213,6 @@ class KnownDatabases:
         self._connections = connections
         self.by_key: dict[Key, Database] = {}  # connected to or not
         self._registering = threading.RLock()
-        # The database that each engine has; one of ours means it, whatever its URL says.
-        self.by_engine: weakref.WeakKeyDictionary[Dialect, Database] = (
-            weakref.WeakKeyDictionary()
-        )
-        self.own: weakref.WeakSet[Engine] = (
-            weakref.WeakSet()
-        )  # they keep no database in use
         self.asked: dict[str, None] = {}  # on servers, as they were asked for
         self.in_memory = 0  # how many there have been
         self._count = itertools.count(1)
@@ -241,7 +232,8 @@ class KnownDatabases:
 
     def find(self, asked: Asked) -> Database | None:
         """Return the database that is meant, if it is known."""
-        if (known := self.by_engine.get(asked.dialect)) is not None:
+        known = known_engines.database_of(asked.dialect)
+        if known is not None:
             return known
         at_file = (
             self.at_file(asked.name)
@@ -261,17 +253,13 @@ class KnownDatabases:
             database = self.find(asked) or self._add(asked)
             if database.product.name != asked.product:
                 raise another_product(database, asked.product)
-            database.is_only_named &= (
-                asked.dialect in self.by_engine
-            )  # one of ours, which it means
-            if (
-                asked.dialect not in self.by_engine
-            ):  # an engine of pytest-arena has another login
+            # An engine of pytest-arena has its database already, and another login.
+            if known_engines.database_of(asked.dialect) is None:
+                database.is_only_named = False
                 database.login = database.login or asked.login
-            self.by_engine.setdefault(asked.dialect, database)
-            if (
-                asked.dialect.is_async
-            ):  # an app with engines of both kinds is an async one
+                known_engines.of(asked.dialect).lead_to(database)
+            # An app with engines of both kinds is an async one.
+            if asked.dialect.is_async:
                 database.dialect = type(asked.dialect)
             return database
 
@@ -337,8 +325,8 @@ class KnownDatabases:
                 None,
                 database,
             )  # the next engine's takes its place
-        for dialect in self.dialects_of(database):
-            del self.by_engine[dialect]
+        for engine in known_engines.on(database):
+            engine.lead_to(None)
         self._connections.forget(database.key)
         database.product.remove(database)
 
@@ -356,18 +344,11 @@ class KnownDatabases:
             self.primary = None
             self._former = first
 
-    def dialects_of(self, database: Database) -> list[Dialect]:
-        """Return those of the engines that mean it."""
-        return [
-            each
-            for each in alive(self.by_engine)
-            if self.by_engine.get(each) is database
-        ]
-
     def add_own(self, engine: Engine, database: Database) -> None:
-        """An engine of ours means this database, whatever its URL says."""
-        self.own.add(engine)
-        self.by_engine[engine.dialect] = database
+        """Lead an engine of pytest-arena to a database, whatever its URL says."""
+        known = known_engines.of(engine.dialect)
+        known.mark_own(engine)
+        known.lead_to(database)
 
     # Before any engine.
 
@@ -377,7 +358,7 @@ class KnownDatabases:
         One that asks right now need not be asked itself, where there is no other. Returns whether
         it is known on which product the app is.
         """
-        engines = engines_in_use() if self.primary is None else []
+        engines = known_engines.find_in_use() if self.primary is None else []
         if any(engine.dialect is not asking for engine in engines):
             self.choose_primary([one for one in map(asked_by_engine, engines) if one])
         return self.primary is not None or self._former is not None
@@ -472,7 +453,9 @@ class KnownDatabases:
         if known is not None:
             return known.product, known.dialect
         if self._config.database == "auto":
-            engines = dict.fromkeys(described_url(one.url) for one in engines_in_use())
+            engines = dict.fromkeys(
+                described_url(one.url) for one in known_engines.find_in_use()
+            )
             raise unknown_product(self.tried, ", ".join(engines))
         wanted = "sqlite" if self._config.database == "sqlite" else "postgresql"
         return self.products[wanted], dialects(self.products[wanted])[0]

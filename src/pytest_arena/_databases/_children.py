@@ -21,7 +21,7 @@ from pytest_arena._databases._child_programs import child_programs
 from pytest_arena._databases._variables_read import is_read
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import asked_by_engine, asked_by_url
-from pytest_arena._gate._listeners import find_engines
+from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._origin import user_line
 from pytest_arena._product import CLIENTS, NOWHERE, ROOMS, UNNAMED, room
 
@@ -153,7 +153,7 @@ class _NamedDatabases:
         self._servers = [*known.asked]
         files = [*known.files.of_app]
         self._of_engines: list[Asked] = []  # on servers
-        for engine in find_engines():
+        for engine in known_engines.find():
             database = asked_by_engine(engine)
             if database is None:
                 continue
@@ -241,7 +241,7 @@ class _NamedDatabases:
 def _with_known_driver(url: URL) -> URL:
     """Return the URL with an engine's driver. The child may use one that this process lacks."""
     backend = url.get_backend_name()
-    for engine in find_engines():
+    for engine in known_engines.find():
         if engine.dialect.name == backend:
             return url.set(drivername=f"{backend}+{engine.dialect.driver}")
     return url

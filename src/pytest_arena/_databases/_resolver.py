@@ -24,7 +24,7 @@ from pytest_arena._databases._template import BuildAim, Builds, Recipe, Store
 from pytest_arena._databases._verified import Verified
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import asked_by_engine
-from pytest_arena._gate._listeners import engines_by, find_engines, level_of, pass_over
+from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._gate._registry import DatabaseUsage, Registry
 from pytest_arena._origin import WORK, frames, user_line
 from pytest_arena._product import Aim, Asked, Database, Isolation, Key, Product, loaded
@@ -113,7 +113,7 @@ class Databases:
         """Return where an engine lands, None where it may go its own way."""
         if _has_let_go(self, asked.name):
             return None
-        is_known = asked.dialect in self.known.by_engine
+        is_known = known_engines.database_of(asked.dialect) is not None
         if asked.product not in self.products or not (
             is_known or self.known.is_the_apps(asked)
         ):
@@ -217,7 +217,9 @@ class Databases:
             return []
         self.before_child(Child(is_fork=True))
         asked = [
-            each for each in map(asked_by_engine, find_engines()) if each is not None
+            each
+            for each in map(asked_by_engine, known_engines.find())
+            if each is not None
         ]
         guards: list[object] = []
         for name, product in loaded.items():
@@ -241,7 +243,9 @@ class Databases:
 
     def asked(self) -> tuple[list[str], set[str]]:
         """Return the databases on servers that were asked for, and the users that engines name."""
-        found: list[Database | Asked | None] = [*map(asked_by_engine, find_engines())]
+        found: list[Database | Asked | None] = [
+            *map(asked_by_engine, known_engines.find())
+        ]
         found += self.known.by_key.values()
         return list(self.known.asked), {
             one.login.user for one in found if one and one.login
@@ -261,7 +265,7 @@ class Databases:
 
     def means(self, asked: Asked) -> bool:
         """Whether an engine of the app's means this database of a server, connected or not."""
-        engines = map(asked_by_engine, find_engines())
+        engines = map(asked_by_engine, known_engines.find())
         meant = [
             (engine.product, engine.database)
             for engine in engines
@@ -329,8 +333,8 @@ class Databases:
             ]
         ):
             return left
-        used = _used_by_the_app(self.known)
-        dropped = [one for one in left if one not in used]
+        used = {each.database for each in known_engines.all() if each.is_used_by_app}
+        dropped = [database for database in left if database not in used]
         for database in dropped:
             self.known.drop(database)
         return dropped
@@ -344,18 +348,19 @@ class Databases:
         """
         if database.key.kind != "memory":
             return False
-        dialects = self.known.dialects_of(database)
-        if {level.serial} == {*map(level_of, dialects)} != {0}:
-            pass_over(dialects)  # a cache may keep the engine, which is no later test's
+        engines = known_engines.on(database)
+        serials = {engine.level for engine in engines}
+        if level.serial != 0 and serials == {level.serial}:
+            for engine in engines:
+                engine.hide()  # a cache may keep the engine, which is no later test's
         elif database.level is not level:
             return False
-        ours = [self.known.by_engine.get(engine.dialect) for engine in self.known.own]
-        is_used = database is self.known.primary and database in _used_by_the_app(
-            self.known
-        )
-        if is_over := not is_used and database not in ours:
-            self.known.drop(database)
-        return is_over
+        is_first = database is self.known.primary
+        is_used = is_first and any(engine.is_used_by_app for engine in engines)
+        if is_used or any(engine.has_own for engine in engines):
+            return False
+        self.known.drop(database)
+        return True
 
     def _may_drop(self, database: Database) -> bool:
         if database.key.kind == "memory":
@@ -398,12 +403,6 @@ def _has_let_go(databases: Databases, name: str) -> bool:
     if databases.finished and not databases.is_guest:
         raise databases.ledger.refused(_gate_notes.after_session(name))
     return databases.finished
-
-
-def _used_by_the_app(known: KnownDatabases) -> set[Database | None]:
-    dialects = _process.alive(known.by_engine)
-    used = [each for each in dialects if not known.own.issuperset(engines_by(each))]
-    return {known.by_engine.get(each) for each in used}
 
 
 class Provision:

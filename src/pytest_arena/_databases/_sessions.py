@@ -20,14 +20,14 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._databases._app_databases import dialects, driver_of, led_url
+from pytest_arena._gate._any_loop import AnyLoopMutex
 from pytest_arena._gate._engines import (
     asked_by_engine,
     engine_like,
     listen_to_sessions,
     sync_twin,
 )
-from pytest_arena._gate._listeners import find_engines
-from pytest_arena._gate._loops import AnyLoopMutex
+from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._origin import user_line
 from pytest_arena._process import run_in_new_loop
 from pytest_arena._values import PAST_POLICIES
@@ -503,7 +503,9 @@ class Engines:
         self, database: Database, kinds: tuple[bool, ...]
     ) -> Engine | None:
         """The oldest engine of the app's on this database, of the first of these kinds it has."""
-        engines = [engine for engine in find_engines() if self._means(engine, database)]
+        engines = [
+            engine for engine in known_engines.find() if self._means(engine, database)
+        ]
         fit = [engine for engine in engines if engine.dialect.is_async in kinds]
         return min(
             fit, key=lambda engine: kinds.index(engine.dialect.is_async), default=None

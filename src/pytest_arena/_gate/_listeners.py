@@ -1,27 +1,27 @@
-"""The engines of the process, and the only listener to SQLAlchemy's events.
+"""The only listener to SQLAlchemy's events.
 
-It redirects connections, checks them, drops what is stale, and keeps count.
+It redirects connections, checks them, and drops stale ones.
 """
 
 from __future__ import annotations
 
-import gc
-import itertools
 import os
-import weakref
 from contextlib import contextmanager
-from functools import cache, partial, wraps
+from functools import cache, partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import Dialect, Engine
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool
 
-from pytest_arena._gate import _gate_notes, _loops
+from pytest_arena._gate import _any_loop, _gate_notes
 from pytest_arena._gate._answers import apart_from_requests
 from pytest_arena._gate._engines import describe
+from pytest_arena._gate._instrument import instrument
+from pytest_arena._gate._known_engines import known_engines, watch_engines
+from pytest_arena._gate._loop_bound import bind_to_loop, is_foreign
 from pytest_arena._gate._registry import (
     INFO,
     Checkout,
@@ -32,15 +32,25 @@ from pytest_arena._gate._writes import (
     LostWrites,
     note_errors_on_leaving,
     watch_closed_sessions,
-    watch_writes,
 )
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._process import hear, send_to_spawned, when_imported
-from pytest_arena._product import DRIVERS, ROOMS, UNNAMED, Core, Live, loaded, room
+from pytest_arena._product import (
+    DRIVERS,
+    ROOMS,
+    UNNAMED,
+    Core,
+    Live,
+    loaded,
+    nothing,
+    room,
+)
 from pytest_arena._values import Child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from sqlalchemy.engine import Dialect
 
     from pytest_arena._gate._registry import Registry
 
@@ -60,12 +70,21 @@ class Gate:
     def __init__(self, core: Core, registry: Registry) -> None:
         self.core, self.registry = core, registry
         self.lost = LostWrites(core, registry)
+        self._bring_databases_back: Callable[[], None] = nothing
+
+    def begin_inside(self) -> None:
+        """Forget the databases of engines of the run in which this one begins."""
+        self._bring_databases_back = known_engines.set_databases_aside()
+
+    def end_inside(self) -> None:
+        """Bring the databases of the other run back."""
+        self._bring_databases_back()
 
     def connecting(
         self, dialect: Dialect, entry: Any, cargs: list[Any], cparams: dict[str, Any]
     ) -> None:
         """Decide where a connection goes, before it is opened."""
-        _find_again(dialect)
+        known_engines.note_connect(dialect)
         if entry is not None:
             self.registry.come(entry)
         self.core.refuse_late()
@@ -80,8 +99,8 @@ class Gate:
 
     def connected(self, dbapi_connection: Any, entry: Any) -> None:
         """Check a live connection that did not come the way of ``connecting``."""
-        _loops.free_locks(dbapi_connection)
-        _loops.note_owner(dbapi_connection)
+        _any_loop.free_locks(dbapi_connection)
+        bind_to_loop(dbapi_connection)
         self.registry.add(entry)
         info: ConnectionRecord | None = entry.info.get(INFO)
         live = (
@@ -115,10 +134,10 @@ class Gate:
 
     def checked_out(self, dbapi_connection: Any, entry: Any, _proxied: Any) -> None:
         """Drop a stale connection, quietly: SQLAlchemy's pool opens another one at once."""
-        _loops.free_locks(dbapi_connection)
+        _any_loop.free_locks(dbapi_connection)
         self.registry.come(entry)
         self.core.refuse_late()
-        if _loops.is_foreign(dbapi_connection):
+        if is_foreign(dbapi_connection):
             raise DisconnectionError("this connection belongs to another event loop")
         info = self._info_of(dbapi_connection, entry)
         aims = info.aims()
@@ -217,114 +236,6 @@ class Gate:
                 record.handle.roll_back()
 
 
-# By their age: a number is given once. Weak, so that an engine ends when its app lets go of it.
-_known: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()
-_disposed: weakref.WeakSet[Dialect] = weakref.WeakSet()
-# By their dialects, of which several engines may have one.
-_engines: weakref.WeakKeyDictionary[Dialect, weakref.WeakSet[Engine]] = (
-    weakref.WeakKeyDictionary()
-)
-# Serials of the levels in which the first of them were made.
-_levels: weakref.WeakKeyDictionary[Dialect, int] = weakref.WeakKeyDictionary()
-_ages = itertools.count()
-
-
-def find_engines() -> list[Engine]:
-    """Return the engines that exist now, the oldest first, without those that are passed over.
-
-    Costs a microsecond for each.
-    """
-    return [engine for known in _known.valuerefs() if (engine := known()) is not None]
-
-
-def engines_in_use() -> list[Engine]:
-    """Return the engines that exist, without those that were disposed of and not used since."""
-    return [engine for engine in find_engines() if engine.dialect not in _disposed]
-
-
-def engines_by(dialect: Dialect) -> list[Engine]:
-    """Return those of them that have this dialect. Costs no more where there are many others."""
-    return [] if dialect in _disposed else [*_engines.get(dialect, ())]
-
-
-def pass_over(dialects: list[Dialect]) -> None:
-    """Have their engines count as disposed of, and not be found, until one connects again."""
-    _disposed.update(dialects)
-    for known in _known.valuerefs():
-        if (engine := known()) is not None and engine.dialect in dialects:
-            _known.pop(known.key, None)
-
-
-def _find_again(dialect: Dialect) -> None:
-    if dialect in _disposed:
-        _disposed.discard(dialect)
-        hidden = {*_engines.get(dialect, ())} - {*find_engines()}
-        _known.update({next(_ages): engine for engine in hidden})
-
-
-def level_of(dialect: Dialect) -> int:
-    """Return the serial of the level in which its first engine was made; 0 outside of any."""
-    return _levels.get(dialect, 0)
-
-
-def remember_engines() -> None:
-    """Know all engines from here on, and what they write: those that exist, and each that is made.
-
-    SQLAlchemy has no event for a new engine. Its dialect is told of each, which is what is
-    wrapped; ``Engine.__init__`` is not, since ``create_engine`` reads its signature.
-    """
-    for engine in _made_before():
-        _remember(engine)
-    dispose = Engine.dispose
-
-    @wraps(dispose)
-    def disposing(self: Engine, *args: Any, **kwargs: Any) -> None:
-        dispose(self, *args, **kwargs)
-        _disposed.add(self.dialect)
-
-    # There is an event; but where anybody listens to one of an engine's, each statement pays 10 µs.
-    Engine.dispose = disposing  # type: ignore[method-assign]  # as said above
-    created = vars(Dialect)["engine_created"].__func__
-
-    @wraps(created)
-    def engine_created(cls: type[Dialect], engine: Engine) -> None:
-        _remember(engine)
-        created(cls, engine)
-
-    Dialect.engine_created = classmethod(engine_created)  # type: ignore[assignment,method-assign]  # as said above
-
-
-def _remember(engine: Engine) -> None:
-    if engine.dialect not in _engines:
-        _engines[engine.dialect] = weakref.WeakSet()
-        _levels[engine.dialect] = _gates[-1].core.serial() if _gates else 0
-        _loops.drop_quietly(engine.dialect)
-        watch_writes(engine.dialect, lambda: _gates[-1].lost)
-    _engines[engine.dialect].add(engine)
-    _known[next(_ages)] = engine
-
-
-def _made_before() -> list[Engine]:
-    """Ask the garbage collector for the engines that exist, which costs some ten milliseconds."""
-    # Referrers come generation by generation, the youngest first; within a generation, objects
-    # stand in the order in which they were made.
-    # Not isinstance, which asks a lazy proxy for its __class__: that may raise, or load something.
-    referrers = gc.get_referrers(Engine)
-    wanted = {
-        id(found): found for found in referrers if issubclass(type(found), Engine)
-    }
-    if len(wanted) <= 1:
-        return list(wanted.values())
-    objects = (
-        found for generation in (2, 1, 0) for found in gc.get_objects(generation)
-    )
-    found_again = [wanted.pop(id(found)) for found in objects if id(found) in wanted]
-    return [
-        *found_again,
-        *wanted.values(),
-    ]  # a collection meanwhile moves one past the search
-
-
 _gates: list[Gate] = []
 
 
@@ -333,16 +244,19 @@ def install(core: Core, registry: Registry) -> Gate:
 
     A run inside this run (pytester in-process) sets up its own on top.
     """
-    _gates.append(Gate(core, registry))
+    gate = Gate(core, registry)
+    if _gates:
+        gate.begin_inside()
+    _gates.append(gate)
     _listen()
-    return _gates[-1]
+    return gate
 
 
 @cache
 def _listen() -> None:
     """Listeners cannot be taken back, so this happens once."""
-    _loops.install()
-    remember_engines()
+    _any_loop.install()
+    watch_engines(_remember)
     watch_sessions()
     note_errors_on_leaving()
     watch_closed_sessions(lambda: _gates[-1].lost)
@@ -358,6 +272,12 @@ def _listen() -> None:
     send_to_spawned(_before_spawn)
     for package, product in DRIVERS.items():
         when_imported(package, partial(_watch_driver, product))
+
+
+def _remember(engine: Engine) -> None:
+    level = _gates[-1].core.serial() if _gates else 0
+    if known_engines.remember(engine, level):
+        instrument(engine.dialect, lambda: _gates[-1].lost)
 
 
 def _of_last_gate(method: str) -> Callable[..., None]:
@@ -421,6 +341,7 @@ def close(gate: Gate) -> bool:
     inside = len(_gates) > 1
     if inside:
         _gates.remove(gate)
+        gate.end_inside()
     return inside
 
 

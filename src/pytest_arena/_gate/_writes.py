@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import Session, SessionTransaction
 
 from pytest_arena._gate import _gate_notes
-from pytest_arena._gate._answers import ANSWER, UNCLOSED, apart_from_requests
+from pytest_arena._gate._answers import ANSWER, UNCLOSED
 from pytest_arena._gate._pending import is_of_arena, pending_objects
 from pytest_arena._gate._registry import INFO, ConnectionRecord, Part, Registry, Written
 from pytest_arena._origin import OF_WIDE_FIXTURE, REQUEST, WORK, user_line
@@ -35,8 +35,6 @@ from pytest_arena._values import STATEMENT_START as START
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import FrameType
-
-    from sqlalchemy.engine import Dialect
 
     from pytest_arena._changes import NamedValues
     from pytest_arena._gate._answers import RequestAnswer
@@ -184,13 +182,14 @@ def _doings() -> Doings | None:
     return _finders[-1]() if _finders else None
 
 
-def _note_statement(statement: str, context: Any) -> None:
+def note_statement(statement: str, context: Any) -> None:
+    """Note a statement that has run, if a watcher wants it."""
     if (doings := _doings()) is not None:
         doings.statements.add(statement)
         if doings.answers is not None:
             doings.answers.listen(statement, context)
         if doings.pending and isinstance(context, DefaultExecutionContext):
-            place = id(_info_of(context.root_connection.connection))
+            place = id(record_of(context.root_connection.connection))
             doings.shared |= {place} & doings.pending.keys()
 
 
@@ -308,7 +307,7 @@ class LostWrites:
         is_known = WORK.get() is not None or OF_WIDE_FIXTURE.get()
         if not began or is_known or self._core.serial() <= 0:
             return
-        info = _info_of(pooled)
+        info = record_of(pooled)
         if info is not None and info.aim is not None and info.written is not None:
             tables = ", ".join(dict.fromkeys(table for table, *_ in info.written.parts))
             line = info.written.line
@@ -324,7 +323,7 @@ class LostWrites:
         if not table:
             _turn(pooled, statement)
             return
-        info = _info_of(pooled)
+        info = record_of(pooled)
         if info is None or info.aim is None:
             return  # before its driver is asked: it may be one that nobody here knows
         has_rows, rows = cursor.description is not None, cursor.rowcount
@@ -369,7 +368,7 @@ class LostWrites:
 
         PostgreSQL rolls such a transaction back at its commit, and says nothing.
         """
-        info = _info_of(pooled)
+        info = record_of(pooled)
         if info is None or info.written is None or not info.written.has_failed:
             return
         if info.handle is None or not info.handle.is_begun:
@@ -383,7 +382,7 @@ class LostWrites:
 
     def rolled_back(self, pooled: Any) -> None:
         """Its transaction is about to be rolled back, whoever wants that."""
-        info = _info_of(pooled)
+        info = record_of(pooled)
         if info is None or info.written is None:
             return
         if (doings := _doings()) is not None:
@@ -443,60 +442,18 @@ class LostWrites:
         self._found.append((written.serial, lost))
 
 
-def watch_writes(dialect: Dialect, lost: Callable[[], LostWrites]) -> None:
-    """Note what the engines of a dialect write, in the ``LostWrites`` of that moment.
-
-    Wraps six methods of the instance. A query costs 0.5 µs, a write 3 µs, and the first write of a
-    transaction some 15 µs more. A listener to SQLAlchemy's events would cost 16 µs for each
-    connection and 3 µs for each statement.
-    """
-    instance: Any = dialect  # its methods are replaced, its class's are not
-    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-        setattr(instance, name, _executing(getattr(dialect, name), lost))
-    commit, roll_back = dialect.do_commit, dialect.do_rollback
-    initialize = dialect.initialize
-
-    def do_initialize(connection: Any) -> None:
-        with (
-            apart_from_requests()
-        ):  # SQLAlchemy queries a server at its first connection
-            initialize(connection)
-
-    def do_commit(pooled: Any) -> None:
-        lost().refuse_late()
-        lost().committing(pooled)
-        lost().note_older_thread(pooled)
-        answer = ANSWER.get()
-        try:
-            if answer is None:
-                _ended(pooled)
-                commit(pooled)
-            else:
-                _commit_for(answer, commit, pooled)
-        except BaseException as error:
-            lost().explain(error, _info_of(pooled))
-            raise
-
-    def do_rollback(pooled: Any) -> None:
-        lost().rolled_back(pooled)
-        roll_back(pooled)
-
-    instance.do_commit, instance.do_rollback = do_commit, do_rollback
-    instance.initialize = do_initialize
-
-
-def _commit_for(
+def commit_for_request(
     answer: RequestAnswer, commit: Callable[[Any], None], pooled: Any
 ) -> None:
     """Commit the work of a request, and note the commit in the record of its answer."""
-    info = _info_of(pooled)
+    info = record_of(pooled)
     written = info.written if info is not None else None
     if info is None or written is None:
         commit(pooled)
         return
     # An autocommitted transaction is not open any more.
     is_open = info.handle is not None and info.handle.is_begun
-    _ended(pooled)
+    end_writes(pooled)
     written.is_over = False  # until the database has committed it
     try:
         commit(pooled)
@@ -509,30 +466,8 @@ def _commit_for(
         answer.note_commit(written, pooled)
 
 
-def _executing(execute: Callable[..., Any], lost: Callable[[], LostWrites]) -> Any:
-    # Without `wraps`, which would be a third of what it costs to make an engine.
-    def executed(cursor: Any, statement: str, *rest: Any, **named: Any) -> None:
-        context: Any = named.get("context", rest[-1] if rest else None)
-        lost().refuse_late()
-        answer = ANSWER.get()
-        if answer is not None:
-            answer.statements.append(statement)
-        try:
-            execute(cursor, statement, *rest, **named)
-        except BaseException as error:
-            lost().explain(error, _failed(context))
-            if answer is not None:
-                answer.note_error(error)
-            raise
-        if _finders:
-            _note_statement(statement, context)
-        if _may_matter(context, statement):
-            lost().executed(context, cursor, statement, rest[0])
-
-    return executed
-
-
-def _may_matter(context: Any, statement: str) -> bool:
+def may_write(context: Any, statement: str) -> bool:
+    """Return whether a statement may write, or be about the transaction itself."""
     if not isinstance(context, DefaultExecutionContext):
         return False
     if context.isinsert or context.isupdate or context.isdelete:
@@ -542,7 +477,7 @@ def _may_matter(context: Any, statement: str) -> bool:
     )
 
 
-def _failed(context: Any) -> ConnectionRecord | None:
+def fail_writes(context: Any) -> ConnectionRecord | None:
     """A statement was refused: whoever goes on has to roll back first, or wants to."""
     connection = (
         context.root_connection
@@ -552,15 +487,15 @@ def _failed(context: Any) -> ConnectionRecord | None:
     # One that is closed would be opened again.
     if connection is None or connection.closed or connection.invalidated:
         return None
-    info = _info_of(connection.connection)
+    info = record_of(connection.connection)
     if info is not None and info.written is not None:
         info.written.has_failed = True
     return info
 
 
-def _ended(pooled: Any, *, is_doubtful: bool = False) -> None:
+def end_writes(pooled: Any, *, is_doubtful: bool = False) -> None:
     """The transaction is committed, or the app has asked for its end by itself."""
-    info = _info_of(pooled)
+    info = record_of(pooled)
     if info is not None and info.written is not None:
         if (doings := _doings()) is not None:
             doings.written.extend(info.written.parts)
@@ -573,9 +508,9 @@ def _turn(pooled: Any, statement: str) -> None:
     savepoint = savepoint_in(statement)
     if savepoint is None:
         if ends_transaction(statement):
-            _ended(pooled, is_doubtful=True)
+            end_writes(pooled, is_doubtful=True)
         return
-    info = _info_of(pooled)
+    info = record_of(pooled)
     if info is not None and info.written is not None:
         name, is_back = savepoint
         (info.written.go_back_to if is_back else info.written.mark)(name)
@@ -583,7 +518,7 @@ def _turn(pooled: Any, statement: str) -> None:
             _end(info)
 
 
-def _info_of(pooled: Any) -> ConnectionRecord | None:
+def record_of(pooled: Any) -> ConnectionRecord | None:
     """What is known of a connection that is out of its pool."""
     try:
         info = pooled.info.get(INFO)

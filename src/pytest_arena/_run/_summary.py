@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._builders import candidates, suggested_schema
 from pytest_arena._gate._engines import asked_by_engine, asked_by_url
-from pytest_arena._gate._listeners import find_engines
+from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._report import Summary, kept_notes
 from pytest_arena.errors import redact
@@ -132,7 +132,7 @@ def _unused(
     live = {one.file for one in found}
     shown = [
         str(engine.url)
-        for engine in find_engines()
+        for engine in known_engines.find()
         if (one := asked_by_engine(engine)) and known.is_the_apps(one)
         if engine.url.database not in live
     ]

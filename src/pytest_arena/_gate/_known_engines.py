@@ -1,0 +1,224 @@
+"""The engines of this process, with one record for each dialect object.
+
+Several engines may share a dialect object: `Engine.execution_options` copies an engine, and
+pytest-arena makes engines like the app's.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import weakref
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.engine import Dialect, Engine
+
+from pytest_arena._process import alive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pytest_arena._product import Database
+
+
+class KnownEngine:
+    """An engine, and the engines that share its dialect object.
+
+    It keeps none of them alive, nor the dialect.
+    """
+
+    def __init__(self) -> None:
+        self.database: Database | None = None  # in which its connections land
+        self.level = 0  # serial of the level in which the first was made; 0: in none
+        self.is_disposed = False  # and has not connected since
+        self._is_hidden = False
+        self._had_engine = False
+        self._engines: dict[int, weakref.ref[Engine]] = {}  # by age
+        self._own: set[int] = set()  # ages of those that pytest-arena has made
+
+    def add(self, age: int, engine: Engine, level: int) -> bool:
+        """Add an engine that was made in a level. Return whether it is the first."""
+        is_first = not self._had_engine
+        if is_first:
+            self._had_engine = True
+            self.level = level
+        self._engines[age] = weakref.ref(engine)
+        return is_first
+
+    def visible(self) -> list[tuple[int, Engine]]:
+        """Return the engines that still exist with their ages; none while they are hidden."""
+        return [] if self._is_hidden else self._existing()
+
+    def _existing(self) -> list[tuple[int, Engine]]:
+        existing = []
+        for age, reference in [*self._engines.items()]:
+            engine = reference()
+            if engine is None:
+                self._engines.pop(age, None)
+            else:
+                existing.append((age, engine))
+        return existing
+
+    def lead_to(self, database: Database | None) -> None:
+        """Note in which database the connections land."""
+        self.database = database
+
+    def mark_own(self, engine: Engine) -> None:
+        """Note that pytest-arena has made an engine."""
+        self._own |= {age for age, each in self._existing() if each is engine}
+
+    @property
+    def has_own(self) -> bool:
+        """Whether pytest-arena has made one of the engines, which still exists."""
+        return any(age in self._own for age, _ in self._existing())
+
+    @property
+    def is_used_by_app(self) -> bool:
+        """Whether the app has an engine here that was not disposed of."""
+        if self.is_disposed:
+            return False
+        return any(age not in self._own for age, _ in self._existing())
+
+    def dispose(self) -> None:
+        """Note that the app has disposed of an engine."""
+        self.is_disposed = True
+
+    def hide(self) -> None:
+        """Count the engines as disposed of, and do not find them, until one connects again."""
+        self.is_disposed = True
+        self._is_hidden = True
+
+    def connect(self, ages: Iterable[int]) -> None:
+        """Note that an engine connects. Hidden engines appear again, as the youngest."""
+        self.is_disposed = False
+        if not self._is_hidden:
+            return
+        self._is_hidden = False
+        existing = self._existing()
+        new_ages = dict(zip((age for age, _ in existing), ages, strict=False))
+        self._own = {new_ages[age] for age in self._own if age in new_ages}
+        self._engines = {new_ages[age]: weakref.ref(engine) for age, engine in existing}
+
+
+class KnownEngines:
+    """All engines of the process, from when pytest-arena is installed."""
+
+    def __init__(self) -> None:
+        self._by_dialect: weakref.WeakKeyDictionary[Dialect, KnownEngine] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._ages = itertools.count()
+
+    def of(self, dialect: Dialect) -> KnownEngine:
+        """Return the record of a dialect object, which is new if no engine of it is known."""
+        known = self._by_dialect.get(dialect)
+        if known is None:
+            # In one step: two threads get one record.
+            known = self._by_dialect.setdefault(dialect, KnownEngine())
+        return known
+
+    def database_of(self, dialect: Dialect) -> Database | None:
+        """Return the database in which the connections of a dialect object land."""
+        known = self._by_dialect.get(dialect)
+        return known.database if known is not None else None
+
+    def all(self) -> list[KnownEngine]:
+        """Return all records."""
+        records = (self._by_dialect.get(dialect) for dialect in alive(self._by_dialect))
+        return [known for known in records if known is not None]
+
+    def on(self, database: Database) -> list[KnownEngine]:
+        """Return the records of the engines whose connections land in a database."""
+        return [known for known in self.all() if known.database is database]
+
+    def find(self) -> list[Engine]:
+        """Return the engines that exist, the oldest first. Costs some microseconds for each."""
+        return _by_age(self.all())
+
+    def find_in_use(self) -> list[Engine]:
+        """Return the engines that exist, without those that were disposed of and not used since."""
+        return _by_age(known for known in self.all() if not known.is_disposed)
+
+    def remember(self, engine: Engine, level: int) -> bool:
+        """Note a new engine. Return whether it is the first with its dialect object."""
+        return self.of(engine.dialect).add(next(self._ages), engine, level)
+
+    def note_connect(self, dialect: Dialect) -> None:
+        """Note that an engine is about to connect."""
+        known = self._by_dialect.get(dialect)
+        if known is not None and known.is_disposed:
+            known.connect(self._ages)
+
+    def set_databases_aside(self) -> Callable[[], None]:
+        """Forget the databases, for a run inside this run. Return what brings them back."""
+        databases = {known: known.database for known in self.all()}
+
+        def bring_back() -> None:
+            for known in self.all():
+                known.lead_to(databases.get(known))
+
+        for known in databases:
+            known.lead_to(None)
+        return bring_back
+
+
+known_engines = KnownEngines()
+
+
+def watch_engines(note: Callable[[Engine], None]) -> None:
+    """Call ``note`` with each engine that exists, and from here on with each that is made.
+
+    SQLAlchemy has no event for a new engine, so `Dialect.engine_created` is wrapped.
+    `Engine.__init__` cannot be: ``create_engine`` reads its signature.
+    """
+    for engine in _existing_engines():
+        note(engine)
+    dispose = Engine.dispose
+
+    @wraps(dispose)
+    def disposing(self: Engine, *args: Any, **kwargs: Any) -> None:
+        dispose(self, *args, **kwargs)
+        known_engines.of(self.dialect).dispose()
+
+    # SQLAlchemy has an event, but each statement of an engine with a listener costs 10 µs more.
+    Engine.dispose = disposing  # type: ignore[method-assign]  # the event costs more, see above
+    created = vars(Dialect)["engine_created"].__func__
+
+    @wraps(created)
+    def engine_created(cls: type[Dialect], engine: Engine) -> None:
+        note(engine)
+        created(cls, engine)
+
+    Dialect.engine_created = classmethod(engine_created)  # type: ignore[assignment,method-assign]  # SQLAlchemy has no event for it
+
+
+def _by_age(records: Iterable[KnownEngine]) -> list[Engine]:
+    by_age = dict(pair for known in records for pair in known.visible())
+    return [by_age[age] for age in sorted(by_age)]
+
+
+def _existing_engines() -> list[Engine]:
+    """Return the engines that exist, the oldest first, by the garbage collector.
+
+    Costs some ten milliseconds.
+    """
+    # Referrers come generation by generation, the youngest first. Within a generation objects have
+    # the order in which they were made.
+    # `isinstance` would ask a lazy proxy for its __class__, which may raise or load something.
+    referrers = gc.get_referrers(Engine)
+    engines = {
+        id(referrer): referrer
+        for referrer in referrers
+        if issubclass(type(referrer), Engine)
+    }
+    if len(engines) <= 1:
+        return list(engines.values())
+    oldest_first: list[Engine] = []
+    for generation in (2, 1, 0):
+        for candidate in gc.get_objects(generation):
+            engine = engines.pop(id(candidate), None)
+            if engine is not None:
+                oldest_first.append(engine)
+    # A collection that runs meanwhile moves an engine past the search.
+    return [*oldest_first, *engines.values()]

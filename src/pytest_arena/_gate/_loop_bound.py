@@ -1,0 +1,126 @@
+"""Connections that cannot leave the event loop in which they were made.
+
+They are dropped quietly in other loops, and closed before their loop is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import weakref
+from contextlib import suppress
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._process import alive, running_loop
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+# Drivers whose connections wait in the running loop, and belong to none.
+WITHOUT_LOOP = frozenset({"psycopg", "aiosqlite"})
+
+
+# The drivers' connections, with their loops. A driver's connection is all that SQLAlchemy has when
+# it pings or closes.
+_loops: weakref.WeakKeyDictionary[Any, weakref.ref[AbstractEventLoop]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def bind_to_loop(dbapi_connection: object) -> None:
+    """Note in which loop a new connection was made, if it cannot leave it.
+
+    It is closed before the loop is closed. Afterwards no driver could close it: its socket would be
+    collected with a ResourceWarning, and uvloop waits for ever where that is an error.
+    """
+    connection = getattr(dbapi_connection, "driver_connection", None)
+    loop = running_loop()
+    if connection is None or loop is None or _moves(connection):
+        return
+    with suppress(TypeError):  # a driver's class without weak references
+        _loops[connection] = weakref.ref(loop)
+        _close_with(loop)
+
+
+def is_foreign(dbapi_connection: object) -> bool:
+    """Return whether a connection belongs to another loop than the running one. Costs 1 µs."""
+    connection = getattr(dbapi_connection, "driver_connection", None)
+    if connection is None:
+        return False
+    with suppress(TypeError):  # as above
+        reference = _loops.get(connection)
+        return reference is not None and reference() is not running_loop()
+    return False
+
+
+def transport_of(connection: Any) -> Any:
+    """Return the transport of a driver's connection, None where its place is not known."""
+    # MySQL's drivers have a writer, and asyncpg a transport.
+    writer = getattr(connection, "_writer", None)
+    return getattr(connection, "_transport", None) or getattr(writer, "transport", None)
+
+
+def hang_up(connection: Any) -> None:
+    """End a connection that belongs to another loop, which may run, stand still or be closed."""
+    loop = _loop_of(connection)
+    if loop is None or loop.is_closed():
+        _force_close(connection)
+        return
+    if not loop.is_running():
+        # The loop may never run again. It is open, so the socket's number is still its own.
+        with suppress(Exception):  # a driver whose socket is elsewhere, or closed
+            number = transport_of(connection).get_extra_info("socket").fileno()
+            with socket.socket(fileno=os.dup(number)) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
+    with suppress(RuntimeError):  # closed meanwhile
+        loop.call_soon_threadsafe(_force_close, connection)
+
+
+def _loop_of(connection: Any) -> AbstractEventLoop | None:
+    reference = _loops.get(connection)
+    return reference() if reference is not None else None
+
+
+def _force_close(connection: Any) -> None:
+    """Close without awaiting, if the driver can: asyncpg's terminate(), MySQL's close()."""
+    end = getattr(connection, "terminate", None) or getattr(connection, "close", None)
+    if end is not None and not iscoroutinefunction(end):
+        with suppress(Exception):  # its loop or its socket is closed
+            end()
+
+
+class _ClosingLoop:
+    """The ``close`` of a loop that closes its connections first. asyncio has no event for it."""
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self._close = loop.close
+
+    def __call__(self) -> None:
+        loop: AbstractEventLoop = self._close.__self__  # type: ignore[attr-defined]  # a bound method
+        if not (loop.is_closed() or loop.is_running()):
+            _close_connections_of(loop)
+        self._close()
+
+
+def _close_with(loop: AbstractEventLoop) -> None:
+    if isinstance(loop.close, _ClosingLoop):
+        return
+    with suppress(AttributeError):  # a loop whose methods cannot be replaced
+        loop.close = _ClosingLoop(loop)  # type: ignore[method-assign]  # of this one instance
+
+
+def _close_connections_of(loop: AbstractEventLoop) -> None:
+    connections = [each for each in alive(_loops) if _loop_of(each) is loop]
+    for connection in connections:
+        _force_close(connection)
+    with suppress(RuntimeError):  # another loop runs in this thread
+        if connections:
+            # Transports close their sockets in the next round.
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+
+
+def _moves(connection: Any) -> bool:
+    moves = getattr(transport_of(connection), "moves_between_loops", False)
+    return moves or type(connection).__module__.partition(".")[0] in WITHOUT_LOOP
