@@ -59,13 +59,12 @@ def instrument_loops(dialect: Dialect) -> None:
     if not dialect.is_async:
         return
     instance: Any = dialect
-    if dialect.driver in WITHOUT_LOOP:
-        instance.do_terminate = _close_without_awaiting(dialect.do_terminate)
-        instance.do_close = _close_without_awaiting(dialect.do_close)
-    else:
+    close = _close_without_awaiting
+    if dialect.driver not in WITHOUT_LOOP:
         instance.do_ping = _ping(dialect.do_ping)
-        instance.do_terminate = _close_in_loop(dialect.do_terminate)
-        instance.do_close = _close_in_loop(dialect.do_close)
+        close = _close_in_loop
+    for name in ("do_terminate", "do_close"):
+        setattr(instance, name, close(getattr(dialect, name)))
 
 
 def _initialize(initialize: OneConnection) -> OneConnection:

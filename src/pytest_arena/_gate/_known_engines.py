@@ -48,15 +48,15 @@ class KnownEngine:
 
     def visible(self) -> list[tuple[int, Engine]]:
         """Return the engines that still exist with their ages; none while they are hidden."""
-        return [] if self._is_hidden else self._existing()
+        if self._is_hidden:
+            return []
+        return self._existing()
 
     def _existing(self) -> list[tuple[int, Engine]]:
         existing = []
         for age, reference in [*self._engines.items()]:
             engine = reference()
-            if engine is None:
-                self._engines.pop(age, None)
-            else:
+            if engine is not None:
                 existing.append((age, engine))
         return existing
 
@@ -66,19 +66,23 @@ class KnownEngine:
 
     def mark_own(self, engine: Engine) -> None:
         """Note that pytest-arena has made an engine."""
-        self._own |= {age for age, each in self._existing() if each is engine}
+        for age, existing in self._existing():
+            if existing is engine:
+                self._own.add(age)
 
     @property
     def has_own(self) -> bool:
         """Whether pytest-arena has made one of the engines, which still exists."""
-        return any(age in self._own for age, _ in self._existing())
+        ages = [age for age, _ in self._existing()]
+        return any(age in self._own for age in ages)
 
     @property
     def is_used_by_app(self) -> bool:
         """Whether the app has an engine here that was not disposed of."""
         if self.is_disposed:
             return False
-        return any(age not in self._own for age, _ in self._existing())
+        ages = [age for age, _ in self._existing()]
+        return any(age not in self._own for age in ages)
 
     def dispose(self) -> None:
         """Note that the app has disposed of an engine."""
@@ -95,10 +99,14 @@ class KnownEngine:
         if not self._is_hidden:
             return
         self._is_hidden = False
+        was_own = self._own
         existing = self._existing()
-        new_ages = dict(zip((age for age, _ in existing), ages, strict=False))
-        self._own = {new_ages[age] for age in self._own if age in new_ages}
-        self._engines = {new_ages[age]: weakref.ref(engine) for age, engine in existing}
+        self._own = set()
+        self._engines = {}
+        for (age, engine), new_age in zip(existing, ages, strict=False):
+            self._engines[new_age] = weakref.ref(engine)
+            if age in was_own:
+                self._own.add(new_age)
 
 
 class KnownEngines:
@@ -121,12 +129,18 @@ class KnownEngines:
     def database_of(self, dialect: Dialect) -> Database | None:
         """Return the database in which the connections of a dialect object land."""
         known = self._by_dialect.get(dialect)
-        return known.database if known is not None else None
+        if known is None:
+            return None
+        return known.database
 
     def all(self) -> list[KnownEngine]:
         """Return all records."""
-        records = (self._by_dialect.get(dialect) for dialect in alive(self._by_dialect))
-        return [known for known in records if known is not None]
+        records = []
+        for dialect in alive(self._by_dialect):
+            known = self._by_dialect.get(dialect)
+            if known is not None:
+                records.append(known)
+        return records
 
     def on(self, database: Database) -> list[KnownEngine]:
         """Return the records of the engines whose connections land in a database."""
@@ -194,7 +208,9 @@ def watch_engines(note: Callable[[Engine], None]) -> None:
 
 
 def _by_age(records: Iterable[KnownEngine]) -> list[Engine]:
-    by_age = dict(pair for known in records for pair in known.visible())
+    by_age: dict[int, Engine] = {}
+    for known in records:
+        by_age.update(known.visible())
     return [by_age[age] for age in sorted(by_age)]
 
 
@@ -206,12 +222,10 @@ def _existing_engines() -> list[Engine]:
     # Referrers come generation by generation, the youngest first. Within a generation objects have
     # the order in which they were made.
     # `isinstance` would ask a lazy proxy for its __class__, which may raise or load something.
-    referrers = gc.get_referrers(Engine)
-    engines = {
-        id(referrer): referrer
-        for referrer in referrers
-        if issubclass(type(referrer), Engine)
-    }
+    engines = {}
+    for referrer in gc.get_referrers(Engine):
+        if issubclass(type(referrer), Engine):
+            engines[id(referrer)] = referrer
     if len(engines) <= 1:
         return list(engines.values())
     oldest_first: list[Engine] = []

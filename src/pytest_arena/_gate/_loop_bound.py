@@ -79,7 +79,9 @@ def hang_up(connection: Any) -> None:
 
 def _loop_of(connection: Any) -> AbstractEventLoop | None:
     reference = _loops.get(connection)
-    return reference() if reference is not None else None
+    if reference is None:
+        return None
+    return reference()
 
 
 def _force_close(connection: Any) -> None:
@@ -111,11 +113,13 @@ def _close_with(loop: AbstractEventLoop) -> None:
 
 
 def _close_connections_of(loop: AbstractEventLoop) -> None:
-    connections = [each for each in alive(_loops) if _loop_of(each) is loop]
-    for connection in connections:
-        _force_close(connection)
+    has_closed = False
+    for connection in alive(_loops):
+        if _loop_of(connection) is loop:
+            _force_close(connection)
+            has_closed = True
     with suppress(RuntimeError):  # another loop runs in this thread
-        if connections:
+        if has_closed:
             # Transports close their sockets in the next round.
             loop.call_soon(loop.stop)
             loop.run_forever()
