@@ -14,9 +14,10 @@ import pytest
 
 from pytest_arena._product import Held
 from pytest_arena._sqlite._copy import Copy
+from pytest_arena._sqlite._live_file import LiveFile, LiveLog
+from pytest_arena._sqlite._restore import Pages, Wal
 from pytest_arena._sqlite._sql import OwnConnection
-from pytest_arena._sqlite._wal import LiveLog, Wal
-from pytest_arena._sqlite._ways import LiveFile, Pages, is_supported, works
+from pytest_arena._sqlite._trial import works
 from tests.isolation import conformance
 from tests.isolation.conformance import CHECKS, ROLLING_BACK, new_world
 
@@ -48,7 +49,7 @@ def test_copy_keeps_the_promise_pitfall_096_103(
 
 
 class ByBackup(Copy):
-    """Has no fast way: what every system has that is not Linux."""
+    """Has no fast method, as on systems other than Linux."""
 
     fast: tuple[type[Any], ...] = ()
 
@@ -91,11 +92,8 @@ def test_a_file_that_is_deleted_before_it_is_opened(tmp_path: Path) -> None:
         assert isolation.generation > before
 
 
-SEEN_FROM_OUTSIDE = pytest.mark.skipif(not is_supported(), reason="on Linux only")
-
-
 @pytest.fixture
-def seen(tmp_path: Path) -> Iterator[tuple[Copy, sqlite3.Connection]]:
+def unopened(tmp_path: Path) -> Iterator[tuple[Copy, sqlite3.Connection]]:
     """A file that the app has made, and that the isolation has not opened."""
     isolation = Copy(tmp_path / "live.db", None)
     isolation.enter()
@@ -104,20 +102,16 @@ def seen(tmp_path: Path) -> Iterator[tuple[Copy, sqlite3.Connection]]:
         yield isolation, app
 
 
-@SEEN_FROM_OUTSIDE
-def test_what_stands_before_a_request_is_seen_from_outside(
-    seen: tuple[Copy, sqlite3.Connection],
-) -> None:
-    """No connection is made for it; who asks what has changed gets the rows, and no file stays."""
-    isolation, app = seen
+def test_moments_of_a_file_that_is_opened_late(unopened: tuple[Copy, sqlite3.Connection]) -> None:
+    """A commit makes a new moment. The rows between two moments are read, and no file stays."""
+    isolation, app = unopened
     before = isolation.moment()
     assert isolation.moment() is before is not None
     app.execute("INSERT INTO plain VALUES (7)")
-    assert isolation.moment() is before, "nobody has committed"
+    assert isolation.moment() is before, "the app has not committed"
     app.commit()
     after = isolation.moment()
     assert after is not before
-    assert isolation._opened is None
     [rows] = isolation.rows_changed(before, after)
     assert (rows.table, rows.gone, rows.come) == ("plain", (), ((7,),))
     assert isolation.rows_changed(after) == []
@@ -125,13 +119,12 @@ def test_what_stands_before_a_request_is_seen_from_outside(
     assert [file.name for file in isolation.live.parent.glob("live.db.level-*")] == []
 
 
-@SEEN_FROM_OUTSIDE
 @pytest.mark.parametrize("begin", ["BEGIN EXCLUSIVE", "PRAGMA locking_mode = EXCLUSIVE"])
-def test_whoever_has_the_file_to_himself_is_not_looked_at(
-    seen: tuple[Copy, sqlite3.Connection], begin: str
+def test_an_exclusive_lock_keeps_moments_out(
+    unopened: tuple[Copy, sqlite3.Connection], begin: str
 ) -> None:
-    """What he writes may be there by halves, and its number need not move."""
-    isolation, app = seen
+    """The file may hold half of a transaction."""
+    isolation, app = unopened
     before = isolation.moment()
     app.execute(begin)
     app.execute("INSERT INTO plain VALUES (7)")
@@ -142,10 +135,9 @@ def test_whoever_has_the_file_to_himself_is_not_looked_at(
     assert isolation.moment() is None
 
 
-@SEEN_FROM_OUTSIDE
-def test_a_look_takes_no_lock_away(seen: tuple[Copy, sqlite3.Connection]) -> None:
-    """To close a descriptor would: another process would write into the app's transaction."""
-    isolation, app = seen
+def test_a_moment_drops_no_lock(unopened: tuple[Copy, sqlite3.Connection]) -> None:
+    """Closing a descriptor would: another process would write into the app's transaction."""
+    isolation, app = unopened
     app.execute("INSERT INTO plain VALUES (7)")
     for _ in range(3):
         assert isolation.moment() is not None
@@ -158,38 +150,15 @@ def test_a_look_takes_no_lock_away(seen: tuple[Copy, sqlite3.Connection]) -> Non
     assert subprocess.run(other, capture_output=True, check=False).returncode == 0
 
 
-@SEEN_FROM_OUTSIDE
-def test_whoever_commits_meanwhile_waits_for_a_look(seen: tuple[Copy, sqlite3.Connection]) -> None:
-    """A picture that is taken in the middle of a commit would hold half of it."""
-    isolation, app = seen
-    isolation.moment()
-    assert isolation._onlooker is not None
-    app.execute("PRAGMA busy_timeout = 0")
+def test_a_moment_after_the_log_was_turned_on(unopened: tuple[Copy, sqlite3.Connection]) -> None:
+    """The file was opened with a rollback journal."""
+    isolation, app = unopened
+    before = isolation.moment()
+    app.execute("PRAGMA journal_mode = WAL")
     app.execute("INSERT INTO plain VALUES (7)")
-    with (
-        isolation._onlooker._reading(),
-        pytest.raises(sqlite3.OperationalError, match="locked"),
-    ):
-        app.commit()
     app.commit()
-
-
-@SEEN_FROM_OUTSIDE
-@pytest.mark.parametrize("change", ["PRAGMA journal_mode = WAL", "another file"])
-def test_what_cannot_be_seen_from_outside_is_opened(
-    seen: tuple[Copy, sqlite3.Connection], change: str
-) -> None:
-    """A file with a log, and another one in its place."""
-    isolation, app = seen
-    isolation.moment()
-    if change == "another file":
-        isolation.live.rename(f"{isolation.live}-old")
-        with closing(sqlite3.connect(isolation.live)) as another:
-            another.execute("CREATE TABLE plain (id)")
-    else:
-        app.execute(change)
-    assert isolation.moment() is not None
-    assert isolation._opened is not None
+    [rows] = isolation.rows_changed(before, isolation.moment())
+    assert rows.come == ((7,),)
 
 
 def test_a_lock_that_is_there_before_it_is_opened(tmp_path: Path) -> None:
@@ -375,7 +344,7 @@ def puts_back(*places: slice) -> dict[str, Any]:
             page[place] = FIRST_PAGE[place]
         write(self, bytes(page), offset)
 
-    return {"_ways.LiveFile.write": write}
+    return {"_live_file.LiveFile.write": write}
 
 
 FIRST_PAGE = bytearray(100)
@@ -391,7 +360,7 @@ def keeps_new_pages() -> dict[str, Any]:
             page[PAGES] = pages.to_bytes(4, "big")
         write(self, bytes(page), offset)
 
-    return {"_ways.LiveFile.write": write, "_ways.LiveFile.truncate": lambda *_: None}
+    return {"_live_file.LiveFile.write": write, "_live_file.LiveFile.truncate": lambda *_: None}
 
 
 def cuts_under_the_cookie() -> dict[str, Any]:
@@ -427,8 +396,8 @@ def marks_an_empty_log() -> dict[str, Any]:
 
     return {
         "_sql.OwnConnection.execute": execute,
-        "_wal.LiveLog.index": index,
-        "_wal.LiveLog.cut": cut,
+        "_live_file.LiveLog.index": index,
+        "_live_file.LiveLog.cut": cut,
     }
 
 
@@ -438,7 +407,7 @@ def trusts_the_file() -> dict[str, Any]:
     def index(self: LiveLog, *, index: Any = LiveLog.index) -> Any:
         return replace(index(self), copied=0)
 
-    return {"_wal.LiveLog.index": index, "_wal.LiveLog.is_sealed": lambda _: True}
+    return {"_live_file.LiveLog.index": index, "_live_file.LiveLog.is_file_sealed": lambda _: True}
 
 
 @dataclass(frozen=True)
@@ -468,9 +437,11 @@ LIES = {
     "puts the cookie back": Lie(Pages, puts_back(COOKIE), conformance.replaced_content),
     "keeps new pages": Lie(Pages, keeps_new_pages(), conformance.schema_changes),
     "cuts under the cookie": Lie(Wal, cuts_under_the_cookie(), conformance.replaced_content),
-    "keeps the index": Lie(Wal, {"_wal.LiveLog.clear_index": lambda _: None}, conformance.rows),
+    "keeps the index": Lie(
+        Wal, {"_live_file.LiveLog.clear_index": lambda _: None}, conformance.rows
+    ),
     "cuts under readers": Lie(
-        Wal, {"_wal.LiveLog.locked": lambda _: nullcontext()}, conformance.open_readers
+        Wal, {"_live_file.LiveLog.locked": lambda _: nullcontext()}, conformance.open_readers
     ),
     "marks an empty log": Lie(
         Wal, marks_an_empty_log(), conformance.long_sleepers, is_of_sqlite=False

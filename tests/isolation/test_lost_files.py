@@ -13,8 +13,8 @@ import pytest
 
 from pytest_arena._product import Held
 from pytest_arena._sqlite._copy import Copy
-from pytest_arena._sqlite._wal import Wal
-from pytest_arena._sqlite._ways import Pages, works
+from pytest_arena._sqlite._restore import Pages, Wal
+from pytest_arena._sqlite._trial import works
 from pytest_arena.errors import IsolationError
 from pytest_arena.testing import fastapi_example
 from tests.isolation.conformance import World, dump, new_world

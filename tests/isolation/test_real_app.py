@@ -304,7 +304,7 @@ def test_so_does_an_app_whose_database_is_in_memory(example: Example) -> None:
 
 
 NOT_AS_EXPECTED = """
-from pytest_arena._sqlite._ways import LiveFile
+from pytest_arena._sqlite._live_file import LiveFile
 LiveFile.write = lambda *_: None  # as if connections did not see what is written beside them
 """
 

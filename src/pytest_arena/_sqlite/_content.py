@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
     from pathlib import Path
 
-    from pytest_arena._sqlite._ways import Picture
+    from pytest_arena._sqlite._restore import Snapshot
 
     Ask = Callable[[str], sqlite3.Cursor]
 
@@ -35,12 +35,12 @@ _HIDDEN, _GENERATED = 1, 2  # as table_xinfo says it: `*` leaves the first out
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Moment:
-    """A point in time, for whoever asks later what has changed since.
+    """A point in time, to compare with a later one.
 
-    ``at`` are the turn and the data version of the file; the picture shows what it held.
+    ``at`` is ``Restorer.settled`` and the data version of the file.
     """
 
-    picture: Picture
+    snapshot: Snapshot
     at: tuple[int, int]
 
 

@@ -260,7 +260,7 @@ def _run_setting(
     if connection.arena_settings is not None:
         connection.arena_settings = ()
         if _SETS_JOURNAL_MODE.search(_statement(args, kwargs)):
-            sql.switched.add(sql.main_file(connection))
+            sql.note_switched(connection)
     with connection.arena_turn:
         return run(*args, **kwargs)
 

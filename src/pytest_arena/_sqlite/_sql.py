@@ -281,7 +281,7 @@ def unchanging(path: Path) -> str:
     return f"file:{quote(str(path))}?mode=ro&immutable=1"
 
 
-def open_picture(path: Path) -> OwnConnection:
+def open_snapshot(path: Path) -> OwnConnection:
     """Open a file that nobody changes any more: without locks, and without side files."""
     return OwnConnection(unchanging(path), uri=True, check_same_thread=False)
 
@@ -357,7 +357,20 @@ _TEMP = 1  # the number of the database of temporary tables
 
 
 # Files whose journal mode a statement may have set, on a connection that was not new.
-switched: set[str] = set()
+_switched: set[str] = set()
+
+
+def note_switched(connection: sqlite3.Connection) -> None:
+    """Note that a statement may have set the journal mode of a connection's file."""
+    _switched.add(main_file(connection))
+
+
+def take_switched(file: Path) -> bool:
+    """Return whether a file's journal mode may have been set since the last call."""
+    if str(file) not in _switched:
+        return False
+    _switched.discard(str(file))
+    return True
 
 
 def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:

@@ -27,7 +27,7 @@ from pytest_arena._product import (
 )
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._home import Home, written_at
-from pytest_arena._sqlite._ways import is_whole
+from pytest_arena._sqlite._live_file import is_whole
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:

@@ -1,0 +1,308 @@
+"""A live database file and its write-ahead log, read and written beside SQLite.
+
+The offsets come from https://sqlite.org/fileformat.html and https://sqlite.org/walformat.html.
+This needs Linux: on other systems no lock belongs to a descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_arena._sqlite import _sql as sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+if sys.platform == "linux":
+    import fcntl
+
+# magic, page size, journal mode, change counter, pages, schema cookie
+_HEADER = struct.Struct(">16sH2s4xII8xI56x")
+_MAGIC = b"SQLite format 3\0"
+_MODE_AT = 18
+_WAL_MODE = b"\2\2"
+_LARGEST_PAGE = 65536  # two bytes cannot hold this size, so SQLite writes 1
+
+_FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, process
+# SQLite's lock bytes in the file: https://sqlite.org/fileformat.html#the_lock_byte_page
+_SHARED = 0x40000002
+_SHARED_SIZE = 510
+# The lock bytes in the log's index: writer, checkpoint, recovery and five readers.
+_INDEX_LOCKS = 120
+_INDEX_LOCKS_SIZE = 8
+
+_INDEX = struct.Struct(
+    "=48s48sI"
+)  # the header, the header again, the frames that a checkpoint has copied
+_INDEX_HEADER_SIZE = 48
+_WAL_HEADER_SIZE = 32
+_FRAME_HEADER_SIZE = 24
+
+_SEALED = 1_000_000_000  # a modification time that no clock gives
+
+_LOG_IS_LOST = (
+    "its log (-wal, -shm) was removed, or its file overwritten, while connections used them "
+    "(VACUUM INTO copies a database whose connections stay open)"
+)
+_snapshot_numbers = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The fields of a database file's header that a restore needs."""
+
+    page_size: int
+    pages: int  # valid once SQLite has closed the file
+    counter: int
+    cookie: int
+    is_wal: bool
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Header | None:
+        """Return the header in a file's first bytes, None if they are no database."""
+        if len(raw) < _HEADER.size:
+            return None
+        magic, page_size, mode, counter, pages, cookie = _HEADER.unpack_from(raw)
+        if magic != _MAGIC or not page_size:
+            return None
+        if page_size == 1:
+            page_size = _LARGEST_PAGE
+        return cls(page_size, pages, counter, cookie, mode == _WAL_MODE)
+
+
+def is_whole(file: Path) -> bool:
+    """Return whether a closed file has the length that its header names."""
+    with file.open("rb") as stream:
+        header = Header.parse(stream.read(_HEADER.size))
+    if header is None:
+        return False
+    return file.stat().st_size == header.page_size * header.pages
+
+
+def set_wal_mode(file: Path) -> None:
+    """Write the WAL mode into a file's header, so that SQLite reads the log beside it."""
+    with file.open("r+b") as stream:
+        stream.seek(_MODE_AT)
+        stream.write(_WAL_MODE)
+
+
+def is_supported() -> bool:
+    """Return whether this system has locks that belong to a descriptor."""
+    return sys.platform == "linux" and hasattr(fcntl, "F_OFD_SETLK")
+
+
+class LiveFile:
+    """A database file: a connection of pytest-arena to it, and its bytes.
+
+    The descriptors stay open until ``close``. Closing any descriptor of a file drops all locks that
+    the process has on it (https://sqlite.org/howtocorrupt.html, 2.2). The file is never mapped
+    either, because ``mmap`` duplicates a descriptor and closes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.control = sql.open_control(path)
+        self.descriptor = -1
+        if is_supported():
+            self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._log_index = -1
+        self._keeps_log = False
+        self._identity = sql.identity(path)
+
+    def close(self) -> None:
+        """Close the connection, then the descriptors: SQLite needs its locks. Idempotent."""
+        self.control.close()
+        for descriptor in (self.descriptor, self._log_index):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.descriptor = -1
+        self._log_index = -1
+        self._keeps_log = False
+
+    def new_snapshot_path(self) -> Path:
+        """Return an unused path for a snapshot."""
+        return self.path.with_name(f"{self.path.name}.level-{next(_snapshot_numbers)}")
+
+    def header(self) -> Header | None:
+        """Return the file's header, None if there is none yet. Costs 3 µs."""
+        return Header.parse(os.pread(self.descriptor, _HEADER.size, 0))
+
+    def read(self) -> bytes:
+        """Return the whole file."""
+        return os.pread(self.descriptor, os.fstat(self.descriptor).st_size, 0)
+
+    def write(self, data: bytes | memoryview, offset: int) -> None:
+        """Write to the file. The caller holds the write lock."""
+        os.pwrite(self.descriptor, data, offset)
+
+    def truncate(self, size: int) -> None:
+        """Cut the file. The caller holds the write lock."""
+        os.ftruncate(self.descriptor, size)
+
+    def copy_to(self, target: Path) -> None:
+        """Copy the file."""
+        copy_start(self.descriptor, target, os.fstat(self.descriptor).st_size)
+
+    def is_in_place(self) -> bool:
+        """Return whether open connections and the path mean the same file and the same log."""
+        return not self.is_replaced() and not self.has_lost_log()
+
+    def is_replaced(self) -> bool:
+        """Return whether another file, or none, is at the path."""
+        return sql.identity(self.path) != self._identity
+
+    def check_log(self) -> None:
+        """Raise ``FileNotFoundError`` if the log was removed or the file overwritten."""
+        if self.has_lost_log():
+            raise FileNotFoundError(_LOG_IS_LOST)
+
+    def has_lost_log(self) -> bool:
+        """Return whether the open log was removed, or its file overwritten. Costs 1 µs.
+
+        Open connections would continue to use a log that no other process can find.
+        """
+        if self._log_index < 0:
+            return False
+        if os.fstat(self._log_index).st_nlink == 0:
+            return True
+        return os.pread(self.descriptor, 2, _MODE_AT) != _WAL_MODE
+
+    def keep_log(self) -> None:
+        """Keep the log of a file in WAL mode from now on. The control connection has read the file.
+
+        Raises:
+            FileNotFoundError: the log was removed while connections used it.
+        """
+        if self._keeps_log or self.descriptor < 0:
+            return
+        header = self.header()
+        if header is None or not header.is_wal:
+            return
+        try:
+            self.log_index()
+        except FileNotFoundError as error:
+            raise FileNotFoundError(_LOG_IS_LOST) from error
+
+    def log_index(self) -> int:
+        """Return a descriptor of the log's index. The first call keeps the log.
+
+        A process that closes the database removes the log if no other process has a lock on the
+        file. SQLite's own locks are not enough: an app that copies its file with ``shutil.copy``
+        drops them. An open file description lock (OFD) stays. Some kernels have no such locks.
+
+        Raises:
+            OSError: there is no log.
+        """
+        if self._log_index < 0:
+            self._log_index = os.open(f"{self.path}-shm", os.O_RDWR | os.O_CLOEXEC)
+        if not self._keeps_log:
+            with suppress(sql.Busy):
+                _lock(self.descriptor, fcntl.F_RDLCK, _SHARED, _SHARED_SIZE)
+                self._keeps_log = True
+        return self._log_index
+
+
+@dataclass(frozen=True, slots=True)
+class LogIndex:
+    """What the index of the log says about its last commit."""
+
+    frames: int
+    salts: bytes
+    copied: int  # frames that a checkpoint has copied into the file
+    raw: bytes
+
+
+class LiveLog:
+    """The write-ahead log of a live file, and its index."""
+
+    def __init__(self, live: LiveFile) -> None:
+        self._live = live
+        self.path = Path(f"{live.path}-wal")
+
+    def seal_file(self) -> None:
+        """Make the next write to the file visible; a write to the log is none.
+
+        A checkpoint changes neither the file's header nor its size.
+        """
+        os.utime(self._live.descriptor, ns=(_SEALED, _SEALED))
+
+    def is_file_sealed(self) -> bool:
+        """Return whether the file was not written since ``seal_file``."""
+        return os.fstat(self._live.descriptor).st_mtime_ns == _SEALED
+
+    def index(self) -> LogIndex:
+        """Read the index.
+
+        Raises:
+            Busy: a connection writes the index, or none has written it since it was cleared.
+        """
+        raw = os.pread(self._live.log_index(), _INDEX.size, 0)
+        if len(raw) < _INDEX.size:
+            raise sql.Busy("the index of the log is being written")
+        first_header, second_header, copied = _INDEX.unpack(raw)
+        if first_header != second_header or not any(first_header):
+            raise sql.Busy("the index of the log is being written")
+        frames = int.from_bytes(first_header[16:20], sys.byteorder)
+        return LogIndex(frames, first_header[32:40], copied, first_header)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Lock out readers, writers, checkpoints and recovery, of this process too.
+
+        Raises:
+            Busy: a connection of any process does one of these.
+        """
+        self._lock(fcntl.F_WRLCK)
+        try:
+            yield
+        finally:
+            self._lock(fcntl.F_UNLCK)
+
+    def _lock(self, kind: int) -> None:
+        _lock(self._live.log_index(), kind, _INDEX_LOCKS, _INDEX_LOCKS_SIZE)
+
+    @staticmethod
+    def size_of(frames: int, page_size: int) -> int:
+        """Return the size of a log with so many frames."""
+        return _WAL_HEADER_SIZE + frames * (_FRAME_HEADER_SIZE + page_size)
+
+    def copy_to(self, target: Path, size: int) -> None:
+        """Copy the beginning of the log."""
+        with self.path.open("rb") as log:
+            copy_start(log.fileno(), target, size)
+
+    def cut(self, size: int) -> None:
+        """Cut the log. The caller has locked the index, and clears it."""
+        os.truncate(self.path, size)
+
+    def clear_index(self) -> None:
+        """Write a header of zeros. SQLite then rebuilds the index, as it does after a crash."""
+        os.pwrite(self._live.log_index(), bytes(2 * _INDEX_HEADER_SIZE), 0)
+
+
+def copy_start(source: int, target: Path, size: int) -> None:
+    """Copy the first bytes of a descriptor's file into a new file."""
+    offset = 0
+    with target.open("wb") as copy:
+        while sent := os.sendfile(copy.fileno(), source, offset, size - offset):
+            offset += sent
+
+
+def _lock(descriptor: int, kind: int, start: int, size: int) -> None:
+    """Lock or unlock bytes of a file. The lock belongs to the descriptor.
+
+    Raises:
+        Busy: another descriptor, or another process, has locked some of them.
+    """
+    lock = struct.pack(_FLOCK, kind, os.SEEK_SET, start, size, 0)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)
+    except OSError as error:
+        raise sql.Busy("a reader or a writer holds a lock on it") from error
