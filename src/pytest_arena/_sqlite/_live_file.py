@@ -38,9 +38,8 @@ _SHARED_SIZE = 510
 _INDEX_LOCKS = 120
 _INDEX_LOCKS_SIZE = 8
 
-_INDEX = struct.Struct(
-    "=48s48sI"
-)  # the header, the header again, the frames that a checkpoint has copied
+# the header, a copy of it, and the number of frames that a checkpoint has copied into the file
+_INDEX = struct.Struct("=48s48sI")
 _INDEX_HEADER_SIZE = 48
 _WAL_HEADER_SIZE = 32
 _FRAME_HEADER_SIZE = 24
