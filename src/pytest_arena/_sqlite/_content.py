@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
     from pathlib import Path
 
-    from pytest_arena._sqlite._restore import Snapshot
+    from pytest_arena._sqlite._restore import FileSnapshot
 
     Ask = Callable[[str], sqlite3.Cursor]
 
@@ -40,7 +40,7 @@ class Moment:
     ``at`` is ``Restorer.settled`` and the data version of the file.
     """
 
-    snapshot: Snapshot
+    snapshot: FileSnapshot
     at: tuple[int, int]
 
 

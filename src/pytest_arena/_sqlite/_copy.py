@@ -20,10 +20,10 @@ from pytest_arena._sqlite._live_file import LiveFile, is_supported
 from pytest_arena._sqlite._restore import (
     NEVER,
     Backup,
+    FileSnapshot,
     Inapplicable,
     Pages,
     RestoreMethod,
-    Snapshot,
     Wal,
 )
 from pytest_arena._sqlite._trial import works
@@ -66,23 +66,23 @@ class Copy:
         )
         self._last_moment: Moment | None = None
         # Set if a restore has failed: the file must get this content before the next level.
-        self._pending: Snapshot | None = None
+        self._pending: FileSnapshot | None = None
         # How often a level began or ended without a file. Connections to a deleted file are stale.
         self._missed = 0
-        self._levels: list[Snapshot] = []
+        self._levels: list[FileSnapshot] = []
         # The file is opened when its content is needed. Most databases that replace memory end
         # with their tests before that.
         self._opened: Restorer | None = None
         # The content at the start of each level, after that before the first level. A signal
         # between two steps of `enter` or `leave` may leave an item too many.
-        self._starts: list[Snapshot]
+        self._starts: list[FileSnapshot]
         with self._isolation_errors():
             if base is not None:
                 shutil.copyfile(base, live)
             if sql.identity(live) is None:
-                self._starts = [Snapshot(sql.write_nothing(live.parent))]
+                self._starts = [FileSnapshot(sql.write_nothing(live.parent))]
             else:
-                start = Snapshot(base) if base else None
+                start = FileSnapshot(base) if base else None
                 self._opened = Restorer(live, start, self.fast, tell)
                 self._opened.settle()
                 self._starts = [self._opened.current]
@@ -122,7 +122,7 @@ class Copy:
         self._starts[self.depth + 1 :] = [snapshot]
         self._levels.append(snapshot)
 
-    def _snapshot_for_level(self) -> Snapshot:
+    def _snapshot_for_level(self) -> FileSnapshot:
         if self._pending is not None:
             self._file.put_in_place(self._pending)
             self._pending = None
@@ -350,7 +350,7 @@ class Restorer:
     def __init__(
         self,
         live: Path,
-        start: Snapshot | None,
+        start: FileSnapshot | None,
         fast: tuple[type[RestoreMethod], ...],
         tell: Callable[[str], None],
     ) -> None:
@@ -360,7 +360,7 @@ class Restorer:
         self.generation = 0
         self._fast = fast
         self._tell = tell
-        self._owned: list[Snapshot] = []  # snapshots that this object removes
+        self._owned: list[FileSnapshot] = []  # snapshots that this object removes
         self._passed: set[str] = set()  # methods that have passed their trials
         self._open()
         # The app may have written to the file before it was opened, so the version is unknown.
@@ -399,7 +399,7 @@ class Restorer:
             raise FileNotFoundError("its file was deleted or replaced")
         self.live_file.check_log()
 
-    def is_at(self, snapshot: Snapshot) -> bool:
+    def is_at(self, snapshot: FileSnapshot) -> bool:
         """Return whether the file had this content last, and only commits wrote to it since."""
         if any(method.is_written_past_log() for method in self._methods):
             return False
@@ -414,7 +414,7 @@ class Restorer:
         with self.control.writing():
             return self.control.data_version()
 
-    def take(self) -> Snapshot:
+    def take(self) -> FileSnapshot:
         """Return a snapshot of the present content: the current one if nothing was committed."""
         # The version is read before the content. A commit between the two steps costs one snapshot
         # too many. In the other order it would be missed.
@@ -429,7 +429,7 @@ class Restorer:
         self._settle(self._own(self._backup.take()), version)
         return self.current
 
-    def peek(self, version: int, *, exact: bool) -> Snapshot | None:
+    def peek(self, version: int, *, exact: bool) -> FileSnapshot | None:
         """Return a snapshot that is compared and never restored.
 
         None if that is not cheap, and need not be exact.
@@ -444,7 +444,7 @@ class Restorer:
                     return self._own(snapshot)
         return self._own(self._backup.take()) if is_cheap else None
 
-    def restore(self, snapshot: Snapshot) -> bool:
+    def restore(self, snapshot: FileSnapshot) -> bool:
         """Restore a snapshot. Return whether there was a change."""
         # pytest-arena's own writes do not move the version. A version from before the restore makes
         # a commit right after it count as a change. A later one would hide that commit.
@@ -471,7 +471,7 @@ class Restorer:
         self.restored[self._backup.name] += 1
         return True
 
-    def put_in_place(self, snapshot: Snapshot) -> None:
+    def put_in_place(self, snapshot: FileSnapshot) -> None:
         """Replace the file by a new one with a snapshot's content."""
         with sql.whole_or_none(self.live_file.new_snapshot_path()) as file:
             # The copy may fail, so it is made before the old file is closed.
@@ -489,11 +489,11 @@ class Restorer:
         source.copy_into(self.control)
         self._settle(self._own(self._backup.take()), version)
 
-    def remove_unused(self, used: Iterable[Snapshot | None]) -> None:
+    def remove_unused(self, used: Iterable[FileSnapshot | None]) -> None:
         """Remove the owned snapshots that are neither in use nor parents of those in use."""
         pending = [self.current, *used]
         pending.extend(method.parent for method in self._methods)
-        kept: set[Snapshot] = set()
+        kept: set[FileSnapshot] = set()
         while pending:
             snapshot = pending.pop()
             if snapshot is not None and snapshot not in kept:
@@ -504,7 +504,7 @@ class Restorer:
                 self._owned.remove(snapshot)
                 snapshot.remove()
 
-    def _own(self, snapshot: Snapshot) -> Snapshot:
+    def _own(self, snapshot: FileSnapshot) -> FileSnapshot:
         self._owned.append(snapshot)
         return snapshot
 
@@ -531,12 +531,12 @@ class Restorer:
             )
         return bool(passed)
 
-    def _set_current(self, snapshot: Snapshot, version: int) -> None:
+    def _set_current(self, snapshot: FileSnapshot, version: int) -> None:
         self.current = snapshot
         self.version = version
         self.settled += 1
 
-    def _settle(self, snapshot: Snapshot, version: int) -> None:
+    def _settle(self, snapshot: FileSnapshot, version: int) -> None:
         """Note that SQLite itself, and no fast method, gave the file this content."""
         for method in self._methods:
             method.settle(snapshot, version)

@@ -16,7 +16,7 @@ from pytest_arena._sqlite._live_file import LiveFile, is_supported
 from pytest_arena._sqlite._restore import Backup, Inapplicable
 
 if TYPE_CHECKING:
-    from pytest_arena._sqlite._restore import RestoreMethod, Snapshot
+    from pytest_arena._sqlite._restore import FileSnapshot, RestoreMethod
 
 _CONTENT = """
 BEGIN;
@@ -90,7 +90,7 @@ class _Trial:
             and self._reader.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         )
 
-    def _restores(self, snapshot: Snapshot, states: list[object]) -> bool:
+    def _restores(self, snapshot: FileSnapshot, states: list[object]) -> bool:
         """Change and restore three times. The reader is idle during each restore.
 
         A number in the header that a restore puts back wrongly has an old value again in the third
@@ -104,7 +104,7 @@ class _Trial:
             self._restore(snapshot)
         return self._states() == states
 
-    def _refuses_under_reader(self, snapshot: Snapshot) -> bool:
+    def _refuses_under_reader(self, snapshot: FileSnapshot) -> bool:
         self._change()
         with self._reader.reading():
             try:
@@ -113,7 +113,7 @@ class _Trial:
                 return True
         return False
 
-    def _restore(self, snapshot: Snapshot) -> None:
+    def _restore(self, snapshot: FileSnapshot) -> None:
         self._method.restore(snapshot, self._live.control.data_version())
 
     def _change(self) -> None:
