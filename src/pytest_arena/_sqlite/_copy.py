@@ -142,25 +142,23 @@ class Copy:
     def leave(self) -> bool:
         """Restore the content at the matching ``enter``."""
         with self._isolation_errors():
-            changed = self._restore_top_level()
+            is_switched = sql.take_switched(self.live)
+            if self._is_unmade:
+                self._missed += 1
+                changed = False
+            elif is_switched:
+                # No connection can set back the journal mode of a file that others have open.
+                self._file.check_place()
+                self._file.put_in_place(self._levels[-1])
+                changed = True
+            else:
+                self._file.check_place()
+                changed = self._file.restore(self._levels[-1])
         if self.check is not None:
             self.check()
         self._pending = None
         self.forget()
         return changed
-
-    def _restore_top_level(self) -> bool:
-        is_switched = sql.take_switched(self.live)
-        if self._is_unmade:
-            self._missed += 1
-            return False
-        file = self._file
-        file.check_place()
-        if is_switched:
-            # No connection can set back the journal mode of a file that others have open.
-            file.put_in_place(self._levels[-1])
-            return True
-        return file.restore(self._levels[-1])
 
     def leave_by_force(self) -> None:
         """Leave a level by replacing the locked file.

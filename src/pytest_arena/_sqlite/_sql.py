@@ -141,7 +141,8 @@ class OwnConnection(sqlite3.Connection):
         Raises:
             Busy: a writer is in the middle of a commit.
         """
-        return self.number("PRAGMA data_version")
+        version: int = self.execute("PRAGMA data_version").fetchone()[0]
+        return version
 
     def schema_version(self) -> int:
         """Return the number by which a connection knows that its picture of the schema still holds.
