@@ -399,8 +399,9 @@ class Restorer:
 
     def is_at(self, snapshot: FileSnapshot) -> bool:
         """Return whether the file had this content last, and only commits wrote to it since."""
-        if any(method.is_written_past_log() for method in self._methods):
-            return False
+        for method in self._methods:
+            if method.is_written_past_log():
+                return False
         return self.current is snapshot
 
     def unwritten_version(self) -> int:
