@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool, Pool
 
 from bench.server import find
 from bench.worker import serve
-from pytest_arena._gate import _loops
+from pytest_arena._gate import _any_loop, _instrument, _loop_bound
 from pytest_arena._postgresql.moving import _moving_trial, _transport
 from pytest_arena._postgresql.moving._transport import RunningLoop
 
@@ -28,7 +28,7 @@ _CALLS = 50
 
 def main() -> None:
     """Be the gate for asyncpg's connections, and answer."""
-    _loops.install()
+    _any_loop.install()
     event.listen(Engine, "do_connect", _connecting)
     event.listen(Pool, "connect", _connected)
     event.listen(Pool, "checkout", _checked_out)
@@ -48,12 +48,12 @@ def _connecting(dialect: Any, _entry: Any, _cargs: Any, cparams: dict[str, Any])
 
 
 def _connected(connection: Any, _entry: Any) -> None:
-    _loops.free_locks(connection)
-    _loops.note_owner(connection)
+    _any_loop.free_locks(connection)
+    _loop_bound.bind_to_loop(connection)
 
 
 def _checked_out(connection: Any, _entry: Any, _proxy: Any) -> None:
-    if _loops.is_foreign(connection):
+    if _loop_bound.is_foreign(connection):
         raise DisconnectionError("it belongs to another loop")
 
 
@@ -95,7 +95,7 @@ def _engine(**options: Any) -> AsyncEngine:
     engine = create_async_engine(
         url, **options, **({} if "poolclass" in options else {"pool_pre_ping": True})
     )
-    _loops.drop_quietly(engine.dialect)
+    _instrument.instrument_loops(engine.dialect)
     return engine
 
 
