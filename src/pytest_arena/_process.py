@@ -32,28 +32,6 @@ seconds = partial(time.perf_counter)
 rest = partial(time.sleep)
 
 
-class MachineClock:
-    """The clock of this machine, whatever time a test is told. On Linux alone.
-
-    What freezes time leaves these three alone, and all processes of a kernel have them in common.
-    """
-
-    def __init__(self) -> None:
-        self._least, self._most = float("-inf"), float("inf")
-
-    def read(self) -> int:
-        """Return its microseconds, which may be ahead by whole seconds; 0 once it was set."""
-        before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        now = time.clock_gettime_ns(time.CLOCK_TAI)
-        after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        # Nobody sets the time since the start: the two are as far apart as ever, to a microsecond.
-        self._least = max(self._least, now - after - 1000)
-        self._most = min(self._most, now - before + 1000)
-        return now // 1000 if self._least <= self._most else 0
-
-
-machine = MachineClock()
-
 # The event loop that runs in this thread, None where none does. asyncio exports it under this name.
 running_loop = asyncio._get_running_loop  # noqa: SLF001 - as said
 

@@ -1,4 +1,4 @@
-"""Which request changed what is told without asking the server around each of them."""
+"""Which request changed what: how often is the server asked, and is the answer exact?"""
 
 from __future__ import annotations
 
@@ -41,14 +41,6 @@ def pytest_runtest_logfinish(nodeid):
     print(f"\\n{nodeid.partition('::')[2]} asked {said}")
     asked.clear()
 """
-# Another machine's, which goes half a second after this one's.
-ANOTHER_CLOCK = """
-from pytest_arena import _process
-
-read = _process.machine.read
-_process.machine.read = lambda: read() + 500_000
-"""
-
 REQUESTS = """
 import pytest
 from app import Order
@@ -86,22 +78,16 @@ def test_none(arena):
 """
 
 
-def test_a_test_that_used_its_database_asks_once(example: Example) -> None:
-    """Whatever its requests: to take back what it wrote. One that did not use it asks nothing."""
+def test_the_server_is_asked_between_two_requests(example: Example) -> None:
+    """Before the next request uses the database. A test that does not use it asks nothing."""
     env = {**env_of("undo"), "ARENA_VERIFY": ""}
     run = shop(example, conftest=COUNTED, test_it=REQUESTS).run("-s", env=env).expect(passed=9)
-    names = [f"writes[{number}]" for number in (1, 3, 10)]
-    names += ["reads[1]", "reads[10]", "between", "sync"]
-    run.says(*(f"test_{name} asked ['EXECUTE leave']" for name in names), "test_none asked []")
-
-
-def test_another_machines_clock_is_not_gone_by(example: Example) -> None:
-    """Then the server is asked, by whoever is about to use it."""
-    env = {**env_of("undo"), "ARENA_VERIFY": ""}
-    counted = shop(example, conftest=ANOTHER_CLOCK + COUNTED, test_it=REQUESTS)
-    run = counted.run("-s", env=env).expect(passed=9)
-    twice = "'EXECUTE moment', 'EXECUTE moment'"
-    run.says(f"test_writes[3] asked [{twice}, 'EXECUTE leave']", "test_none asked []")
+    run.says(
+        "test_writes[1] asked ['EXECUTE leave']",
+        "test_writes[3] asked ['EXECUTE moment', 'EXECUTE moment', 'EXECUTE leave']",
+        "test_reads[1] asked ['EXECUTE leave']",
+        "test_none asked []",
+    )
 
 
 CHILDREN = """
@@ -136,7 +122,9 @@ def test_who_was_started_before_there_was_a_database_is_not_reckoned_with(exampl
     env = {**env_of("undo"), "ARENA_VERIFY": ""}
     run = shop(example, conftest=started + COUNTED, test_it=CHILDREN).run("-s", env=env)
     run.expect(passed=4)
-    run.says("test_writes asked ['EXECUTE leave']", "test_starts asked ['EXECUTE moment', ")
+    twice = "'EXECUTE moment', 'EXECUTE moment'"
+    run.says(f"test_writes asked [{twice}, 'EXECUTE leave']")
+    run.says(f"test_starts asked [{twice}, {twice}, ")
     run.says("test_writes_again asked ['EXECUTE enter', ")
 
 
@@ -304,10 +292,9 @@ def frozen(request):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("conftest", ["", ANOTHER_CLOCK], ids=["clock", "asked"])
-def test_who_changed_what_is_exact(example: Example, conftest: str) -> None:
-    """By the clock and by asking, and by both in one test."""
-    files = shop(example, conftest=conftest, test_it=EXACT).with_files(app=APP + MORE_OF_THE_APP)
+def test_who_changed_what_is_exact(example: Example) -> None:
+    """Also if a transaction lasts over several requests, or a request makes a table."""
+    files = shop(example, test_it=EXACT).with_files(app=APP + MORE_OF_THE_APP)
     files.run(env=env_of("undo")).expect(passed=9)
 
 
@@ -318,7 +305,7 @@ def test_in_a_test_whose_time_stands_still(example: Example) -> None:
     files.run(env=env_of("undo")).expect(passed=18)
 
 
-UNHEARD = """
+BY_FUNCTION = """
 import pytest
 from sqlalchemy import text
 
@@ -335,15 +322,14 @@ def made(arena):
 async def test_it(arena, client, made):
     await client.post("/make/function")
     await client.post("/fill")
-    await client.get("/orders")
-    print(arena.changes())
-    assert arena.changes()["made"].inserted[0].after["n"] == 7
+    await client.post("/orders/lamp")
+    assert arena.changes(1)["made"].inserted[0].after["n"] == 7
+    assert "made" not in arena.changes(2).tables
 """
 
 
 @pytest.mark.slow
-def test_a_table_that_is_made_unheard_is_told_with_a_word(example: Example) -> None:
-    """By a function: its rows come when somebody looks, and the story says so."""
-    files = shop(example, test_it=UNHEARD).with_files(app=APP + MORE_OF_THE_APP)
-    run = files.run("-s", env=env_of("undo")).expect(passed=1)
-    run.says("the schema changed='rows of new tables may be told late'")
+def test_rows_of_a_table_that_a_function_made(example: Example) -> None:
+    """They belong to the request that wrote them."""
+    files = shop(example, test_it=BY_FUNCTION).with_files(app=APP + MORE_OF_THE_APP)
+    files.run(env=env_of("undo")).expect(passed=1)

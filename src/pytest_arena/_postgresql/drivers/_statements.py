@@ -276,15 +276,6 @@ def _note_staying(core: Core, key: Key | None, statement: str) -> None:
         )
 
 
-_MAKES = ("create ", "create\n", "alter ", "alter\n", "prepare transaction")
-
-
-def may_make_tables(statement: str) -> bool:
-    """Whether it may make a table, or leave a transaction to others. Costs half a microsecond."""
-    lowered = statement.lower()
-    return any(words in lowered for words in _MAKES)
-
-
 _ANSWERED = (
     "pytest-arena did not send it: engines on any database reach the "
     "test's. Delete the fixture, and name what fills the database: arena_schema = <module>:<Base>"
@@ -323,21 +314,14 @@ def _to_send(core: FindCore, connection: Any, statement: str | bytes) -> str | b
         statement if isinstance(statement, str) else statement.decode(errors="replace")
     )
     _note_kept(core, connection, text)
-    is_beyond = bool(reaches_beyond(text))
-    if not is_beyond and not may_make_tables(text):
+    if not reaches_beyond(text):
         return statement
     why = admitted(connection)
     now = core()
     if why is None or why.address is None or now is None:
         return statement
-    if is_beyond:
-        key = why.aim.key if why.aim else None
-        return statement_to_send(now, key, text)
-    for database in now.provisioned():
-        isolation: Any = database.isolation
-        if database.product.name == "postgresql" and isolation is not None:
-            isolation.live.is_to_be_asked = True
-    return statement
+    key = why.aim.key if why.aim else None
+    return statement_to_send(now, key, text)
 
 
 _DEFAULT = (

@@ -74,7 +74,6 @@ class LiveDatabase:
             None  # a name and a title, for when it is given up
         )
         self.is_lost = False
-        self.is_to_be_asked = False  # for moments: tables may be made in this level
         self.is_spoiled = (
             False  # by us: whatever the level is asked, a copy takes its place
         )
@@ -497,12 +496,11 @@ class JournaledDatabase(LiveDatabase):
     def moment(self, levels: Levels, *, exact: bool) -> ServerMoment:
         """Return a point in time.
 
-        As long as nobody uses the database, now is the same moment, and this machine's clock names
-        it where that is the server's, too. Else the server is asked by whoever is about to use it,
-        before that, and not at all where nobody does.
+        While no connection uses the database, this is the same moment. The server is asked for its
+        name before the next connection uses the database, and never if none does.
 
-        Only an ``exact`` one tells changes of the schema from before where there are no event
-        triggers; all tell the rows.
+        All moments tell the rows. Without event triggers, only an ``exact`` one tells earlier
+        changes of the schema.
 
         Raises:
             ArenaError: the server is gone.
@@ -516,23 +514,15 @@ class JournaledDatabase(LiveDatabase):
         moment = ServerMoment(
             None if is_start else partial(self._asked, ServerJournal.moment)
         )
-        is_quiet = self._before_next(moment.settle)
-        # Read after that: whoever is about to use it from here on asks, or comes later than this.
-        now = self._by_clock() if is_quiet and not is_start else ""
-        if now or not is_quiet:
-            moment.settle(now)
+        if not self._before_next(moment.settle):
+            moment.settle()
         if moment.failure is not None:
             raise moment.failure
         self._moment = uses, moment
         return moment
 
-    def _by_clock(self) -> str:
-        is_known = self._line.is_open and not self.is_to_be_asked
-        return self._line.call(ServerJournal.now) if is_known else ""
-
     def close_moments(self, *, are_over: bool) -> None:
         """Ask for the last one, if what follows is another level's."""
-        self.is_to_be_asked = False
         last, self._moment = self._moment, None
         if last is not None:
             (last[1].end if are_over else last[1].settle)()

@@ -8,21 +8,14 @@ import json
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena import _process
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql.journal._capture import capture_new, install
 from pytest_arena._postgresql.journal._functions import ALTERED, CRASHED
-from pytest_arena._postgresql.journal._row_changes import (
-    Entries,
-    is_before,
-    rows_changed,
-)
+from pytest_arena._postgresql.journal._row_changes import Entries, rows_changed
 from pytest_arena._postgresql.journal._state import latest
 from pytest_arena._postgresql.journal._tables import (
-    HIDDEN_SCHEMA,
     JournalGap,
     find_schema,
 )
@@ -34,13 +27,6 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address, TableRows
 
 
-# What tells one kernel from all others, and with it its clock, through walls of containers.
-_KERNEL = "/proc/sys/kernel/random/boot_id"
-_KERNEL_AND_TIME = (
-    f"SELECT pg_catalog.pg_read_file('{_KERNEL}', 0, 99, true) || ' ' || "
-    "(EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8"
-)
-_LATE = literal("rows of new tables may be told late")
 _BUSY, _DEADLOCK = "55P03", "40P01"
 # So many bytes of dead entries are looked through in no time; more are given back, seldom: that
 # makes every session plan anew what its triggers do.
@@ -99,15 +85,16 @@ class Look:
 
 
 class ServerMoment:
-    """A point in time, by our clock; or what the server calls it is asked by whoever has to know.
+    """A point in time. The server is asked for its name by the first who needs it.
 
-    The start of a level is called "".
+    The name of a level's start is "".
     """
 
-    __hash__ = None  # type: ignore[assignment]  # it is named later
+    __hash__ = None  # type: ignore[assignment]  # the name is read later
 
     def __init__(self, ask: Callable[[], str] | None) -> None:
-        self._ask, self._turn = ask, threading.Lock()
+        self._ask = ask
+        self._lock = threading.Lock()
         self._name = None if ask else ""
         self.failure: ArenaError | None = None
 
@@ -116,23 +103,25 @@ class ServerMoment:
             return self is other
         return self._name is not None and self._name == other._name
 
-    def settle(self, now: str = "") -> None:
-        """Take this name, or ask, if neither was done yet. Never raises."""
-        with self._turn:
+    def settle(self) -> None:
+        """Ask the server for the name, at the first call. Never raises."""
+        with self._lock:
             ask, self._ask = self._ask, None
+            if ask is None:
+                return
             try:
-                self._name = (now or ask()) if ask else self._name
+                self._name = ask()
             except ArenaError as error:
                 self.failure = error
 
     def end(self) -> None:
-        """Its level is about to be left: it is asked for no more."""
-        with self._turn:
+        """Never ask for the name, because its level is about to be left."""
+        with self._lock:
             self._ask = None
 
     @property
     def name(self) -> str:
-        """What the server calls it.
+        """The server's name of it: a snapshot of transactions.
 
         Raises:
             ArenaError: the server could not be asked.
@@ -175,13 +164,9 @@ class ServerJournal:
         self._alterations = 0  # of the schema, of which the journal's triggers know
         self._missed: list[str] = []  # tables that they could not be given
         self._shape: str | None = None  # of the schema, when it was looked at last
-        self._by_clock = (
-            ""  # the last moment that nobody was asked for, since somebody was
-        )
         self._control = open_control(address, _SETTINGS)
         try:
             self._begin()
-            self._lead = self._lead_of_our_clock()
         except BaseException:
             self._control.close()
             raise
@@ -335,30 +320,6 @@ class ServerJournal:
         """
         return frozenset(map(int, _read(self._control.ask("EXECUTE at_work"))))
 
-    def now(self) -> str:
-        """Return what ``moment`` does, by this machine's clock; "" where the server has another.
-
-        Nobody may be inside a transaction: what is committed belongs to when that was begun.
-        """
-        if self._lead is None or not (now := _process.machine.read()):
-            return ""
-        self._by_clock = str(now - self._lead)
-        return self._by_clock
-
-    def _lead_of_our_clock(self) -> int | None:
-        """Return how far it is ahead of the server's; None where that is another kernel's."""
-        if self._schema != HIDDEN_SCHEMA:  # only a superuser may look
-            return None
-        with suppress(
-            ControlFailure, OSError, ValueError
-        ):  # as where one of us is on no Linux
-            kernel, before = Path(_KERNEL).read_text("ascii"), _process.machine.read()
-            found, _, now = str(self._control.ask(_KERNEL_AND_TIME)).rpartition(" ")
-            lead = round(before - int(now), -6)
-            if found == kernel and before <= int(now) + lead <= _process.machine.read():
-                return lead
-        return None
-
     def moment(self) -> str:
         """Return a point in time for ``rows_changed``.
 
@@ -373,16 +334,10 @@ class ServerJournal:
         if int(alterations) != self._alterations:
             self._know_new_tables(int(alterations))
             moment = str(self._control.ask("EXECUTE moment")).partition(" ")[0]
-        self._by_clock = ""
         return moment
 
     def _know_new_tables(self, alterations: int) -> None:
         """From here on, changes of the tables that were made in the level are journaled as well."""
-        if self._by_clock:
-            made = f"{self._schema}.ddl WHERE {is_before(self._by_clock)}"
-            self._control.run(
-                f"INSERT INTO {self._schema}.ddl SELECT {_LATE} FROM {made} LIMIT 1"
-            )
         before, self._missed = self._missed, capture_new(self._control, self._schema)
         # What comes late is told as if it had come now: in both moments there is a word of it.
         for table in {*before, *self._missed}:
@@ -432,7 +387,7 @@ class ServerJournal:
         Cost: four round trips, and another for each table that has changed.
 
         Raises:
-            Failed: the journal or the server is gone; or our clock was set since (``0A000``).
+            ControlFailure: the journal or the server is gone.
         """
         if is_top and not until:  # else a moment has done it
             self.note_schema(level)

@@ -197,8 +197,6 @@ _IMAGES = (
     "WITH (autovacuum_enabled = false, toast.autovacuum_enabled = false, "
     "toast_tuple_target = 8160)"
 )
-# When its transaction was begun.
-_BEGUN = "t timestamptz NOT NULL DEFAULT pg_catalog.now()"
 _SMALL = "WITH (autovacuum_enabled = false)"
 
 
@@ -210,13 +208,12 @@ def layout(schema: str) -> str:
     return f"""{hidden}
 CREATE SCHEMA IF NOT EXISTS {schema};
 CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.j
-    (rel oid NOT NULL, op int4 NOT NULL, x xid8 NOT NULL, r text NOT NULL, {_BEGUN}) {_IMAGES};
+    (rel oid NOT NULL, op int4 NOT NULL, x xid8 NOT NULL, r text NOT NULL) {_IMAGES};
 CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.jold
     (level int4 NOT NULL, rel oid NOT NULL, op int4 NOT NULL, r text NOT NULL) {_IMAGES};
 CREATE INDEX IF NOT EXISTS jold_level ON {schema}.jold (level);
 CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.ddl
-    (what text NOT NULL, x xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(), {_BEGUN})
-    {_SMALL};
+    (what text NOT NULL, x xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id()) {_SMALL};
 CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.filled
     (level int4 NOT NULL, rel oid NOT NULL) {_SMALL};
 CREATE TABLE IF NOT EXISTS {schema}.tables
