@@ -1,10 +1,11 @@
-"""What is known at the end of a run: facts of tests, verdicts on scenarios, the whole document.
+"""The values of a run: facts of tests, verdicts on scenarios, the whole document; as JSON, too.
 
-As values, as JSON, and as values read again: by the types of the fields, which are there at run
-time (so no import here is for the type checker alone).
+A document is read from JSON by the types of its fields. They must exist at run time, so this
+module imports no name for the type checker only.
 """
 
 import json
+from collections import Counter
 from collections.abc import Container, Iterable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum, EnumMeta
@@ -23,20 +24,20 @@ Outcome = Literal["passed", "failed", "skipped", "xfailed", "xpassed", "unfinish
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requested:
-    """One request that reached the app under test, by whichever client."""
+    """One request that reached the app under test, by any client."""
 
     method: str
     path: str
-    route: str  # the template, /battles/{battle_id}; empty where the framework does not say
+    route: str
+    """The template, ``/battles/{battle_id}``; empty if the framework has none."""
     status: int | None
     role: str = ""
-    changed: Counts | None = ()  # rows by table, sorted; None where it is not known
-    read: (
-        tuple[str, ...] | None
-    ) = ()  # tables that the test had seeded; None: not known
-    observed: bool | None = (
-        None  # whether the test looked at the answer; None: not known
-    )
+    changed: Counts | None = ()
+    """The changed rows by table, sorted; None if unknown."""
+    read: tuple[str, ...] | None = ()
+    """The tables with rows of the test that it read; None if unknown."""
+    observed: bool | None = None
+    """Whether the test looked at the answer; None if unknown."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,36 +71,42 @@ class Asserted:
 class StepFacts:
     """What happened in one step block of the test."""
 
-    scenario: str  # the scenario's key
-    step: int  # its place among the scenario's steps
-    wrote: (
-        int  # rows that the test wrote, or has pending, and clients that it logged in
-    )
-    requests: tuple[int, ...]  # places in Facts.requests
-    assertions: int  # that passed and could have failed
+    scenario: str
+    """The scenario's key."""
+    step: int
+    """The step's place in the scenario."""
+    wrote: int
+    """How many rows the test wrote or has pending, and how many clients it logged in."""
+    requests: tuple[int, ...]
+    """Places in ``Facts.requests``."""
+    assertions: int
+    """How many assertions passed that could have failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the instruments saw of one try."""
+    """What was recorded of one try."""
 
-    # Rows by table, sorted, that the test, its fixtures and the wider fixtures that it uses wrote
-    # before its first request. None: they could not be read.
     seeded: Counts | None = ()
-    has_base: bool = False  # `arena_seed` has written rows that it began with
+    """The rows by table, sorted, that the test and its fixtures wrote before its first request.
+
+    None if they could not be read."""
+    has_base: bool = False
+    """Whether ``arena_seed`` wrote rows that the test began with."""
     requests: tuple[Requested, ...] = ()
-    # Place in requests of the first that is no preparation; requests of fixtures and of Given
-    # blocks are, where others follow. What was written before it counts as seeded.
     first: int = 0
-    asserted: tuple[
-        Asserted, ...
-    ] = ()  # those after the last request first; at most 20 places
+    """The place in ``requests`` of the first that is no preparation.
+
+    Requests of fixtures and of Given blocks prepare. What is written before it counts as seeded."""
+    asserted: tuple[Asserted, ...] = ()
+    """At most 20 places; those after the last request come first."""
     steps: tuple[StepFacts, ...] = ()
-    # The literals of its scenarios' steps that occurred in rows seeded, requests or assertions.
     seen: tuple[str, ...] = ()
-    # Instruments that did not work, and why: ("asserted", "python -O"). Their names: seeded,
-    # requested, asserted, changed, read, observed.
+    """The literals of the steps that occurred in rows, requests or assertions."""
     off: Pairs = ()
+    """The kinds of evidence that were not recorded, and why: ``("asserted", "python -O")``.
+
+    Kinds: seeded, requested, asserted, changed, read, observed."""
 
     @property
     def checks(self) -> list[Asserted]:
@@ -108,51 +115,66 @@ class Facts:
 
     @property
     def checks_at_the_end(self) -> list[Asserted]:
-        """Those of them that passed once the last request had ended."""
+        """The assertions that could fail, and passed after the last request had ended."""
         return [check for check in self.checks if check.after >= len(self.requests)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sabotage:
-    """What became of a test that was run again with something broken."""
+    """The result of a test that was run again with something broken."""
 
     kind: SabotageKind
     result: SabotageResult
-    # Of one that was noticed the failure's first line; of policies that were not, their tables.
     why: str = ""
+    """Noticed: the failure's first line. Survived policies: their tables. Else the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Try:
-    """One try of one test, in this run. Reruns are further tries, and so are other processes'."""
+    """One try of one test. Reruns, and runs in other processes, are further tries."""
 
-    test: str  # the node id
-    outcome: (
-        Outcome  # of set-up, call and tear-down together; unfinished: its process died
-    )
-    reason: str = ""  # of a skip, an xfail; a failure's first line, with its phase
-    place: str = ""  # where it failed, else where the test begins: tests/test_x.py:31
+    test: str
+    """The node id."""
+    outcome: Outcome
+    """Of set-up, call and tear-down together; unfinished if its process died."""
+    reason: str = ""
+    """Of a skip or an xfail; of a failure the first line, with its phase."""
+    place: str = ""
+    """Where it failed, else where the test begins: ``tests/test_x.py:31``."""
     facts: Facts | None = None
-    is_stub: bool = False  # it failed since it is not written yet
-    is_rerun: bool = False  # a try before it, in the same process, had failed
+    is_stub: bool = False
+    """Whether it failed because the test is not written yet."""
+    is_rerun: bool = False
+    """Whether an earlier try in the same process failed."""
     sabotages: tuple[Sabotage, ...] = ()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it failed, or its process died."""
+        return self.outcome in {"failed", "unfinished"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Mapping:
-    """A test says that it proves a scenario. In order: by the test, then by the row."""
+    """The claim of a test that it proves a scenario. Ordered by the test, then by the row."""
 
-    test: str  # the node id
-    row: Pairs = ()  # of an Outline, as Row.values; empty for the whole of it
+    test: str
+    """The node id."""
+    row: Pairs = ()
+    """The row of an Outline, as ``Row.values``; empty for the whole scenario."""
     is_deselected: bool = False
-    rev: str = ""  # the reviewed version that its marker names
-    place: str  # where the test begins: tests/test_x.py:12
-    source: str = ""  # the hash of the test's own code, for the lock file
-    scenario: str  # the scenario's key
+    rev: str = ""
+    """The reviewed version that the marker names."""
+    place: str
+    """Where the test begins: ``tests/test_x.py:12``."""
+    source: str = ""
+    """The hash of the test's code, for the lock file."""
+    scenario: str
+    """The scenario's key."""
 
 
 class Status(Enum):
-    """Worst first; a scenario has the worst that applies. WAIVED is outside of the order."""
+    """The status of a test or a scenario, the worst first. WAIVED is outside of the order."""
 
     MALFORMED = "MALFORMED"
     UNMAPPED = "UNMAPPED"
@@ -172,21 +194,22 @@ class Status(Enum):
 
     @property
     def rank(self) -> int:
-        """How good it is: 0 is the worst."""
+        """Its place in the order: 0 is the worst."""
         return _RANKS[self]
 
 
 _RANKS = {status: number for number, status in enumerate(Status)}
-FINE = frozenset({Status.PROVEN, Status.WAIVED})  # no gap
-# A test of one of these has passed, whatever that is worth.
+FINE = frozenset({Status.PROVEN, Status.WAIVED})
+"""The statuses that are no gap."""
 PASSED = frozenset(
     {Status.FLAKY, Status.HOLLOW, Status.UNKNOWN, Status.PARTIAL, Status.PROVEN}
 )
+"""The statuses of a test that passed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedTest:
-    """One test of a scenario: its last try, and what that is worth."""
+    """One test of a scenario: its last try, and the verdict on it."""
 
     test: str
     place: str
@@ -195,111 +218,122 @@ class JudgedTest:
     row: Pairs = ()
     facts: Facts | None = None
     sabotages: tuple[Sabotage, ...] = ()
-    also: tuple[Status, ...] = ()  # further statuses that apply, the worst first
-    warnings: tuple[str, ...] = ()  # those of its scenario's that hold for this test
-    rev: str = ""  # the reviewed version that its marker names
-    source: str = ""  # the hash of its own code
+    also: tuple[Status, ...] = ()
+    """Further statuses that apply, the worst first."""
+    warnings: tuple[str, ...] = ()
+    rev: str = ""
+    """The reviewed version that its marker names."""
+    source: str = ""
+    """The hash of its code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedStep:
-    """One step of a scenario, by the blocks of its tests: the best that one of them shows."""
+    """The verdict on one step, by the blocks of its tests: the best of them."""
 
-    status: Status | None = (
-        None  # PROVEN, HOLLOW, UNKNOWN; None where no test has a block for it
-    )
+    status: Status | None = None
+    """PROVEN, HOLLOW, UNKNOWN; None if no test has a block for the step."""
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What holds for a scenario whatever its tests do: all that is needed to judge it again."""
+    """What holds for a scenario whatever its tests do. With the tests it gives the verdict."""
 
     malformed: str = ""
     drifted: str = ""
-    drifted_place: str = (
-        ""  # the line in the tests that names the older version, if one does
-    )
-    waived: str = ""  # its waiver: "until 2027-03-31: bought in May"
-    expired: str = ""  # the same, of a waiver that has run out
-    known: Status | None = None  # its status in the baseline
-    known_place: str = ""  # the line of the baseline: scenarios.baseline:3
+    drifted_place: str = ""
+    """The line in the tests that names the older version, if one does."""
+    waived: str = ""
+    """Its waiver: ``until 2027-03-31: bought in May``."""
+    expired: str = ""
+    """The same, if the waiver has run out."""
+    known: Status | None = None
+    """Its status in the baseline."""
+    known_place: str = ""
+    """The line of the baseline: ``scenarios.baseline:3``."""
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedScenario:
-    """One scenario and its verdict."""
+    """One scenario and the verdict on it."""
 
     scenario: ScenarioSpec
     status: Status
-    reason: str = ""  # why it is not PROVEN; of a proven one empty
-    place: str = ""  # the line in the tests that the reason is about
-    also: tuple[Status, ...] = ()  # further statuses that apply, the worst first
-    warnings: tuple[str, ...] = ()  # what the gate does not ask for
-    is_excused: bool = (
-        False  # it stands in the baseline: known, and no failure of the gate
-    )
+    reason: str = ""
+    """Why it is not PROVEN; empty if it is."""
+    place: str = ""
+    """The line in the tests that the reason is about."""
+    also: tuple[Status, ...] = ()
+    """Further statuses that apply, the worst first."""
+    warnings: tuple[str, ...] = ()
+    is_excused: bool = False
+    """Whether the baseline has it: then it does not fail a strict run."""
     tests: tuple[JudgedTest, ...] = ()
-    steps: tuple[JudgedStep, ...] = ()  # as many as the scenario has
+    steps: tuple[JudgedStep, ...] = ()
+    """One for each step of the scenario."""
     standing: Standing = Standing()
-    # Whether the gate asks for it: in a partial run only if all of its tests ran.
     is_judged: bool = True
+    """Whether a strict run requires it; in a partial run only if all of its tests ran."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """The whole of it. The same run gives the same document, whatever the order of its tests."""
+    """The result of a run. The order of its tests does not change it."""
 
-    scenarios: tuple[JudgedScenario, ...] = ()  # by path and line
-    problems: tuple[
-        Problem, ...
-    ] = ()  # of specifications, markers (orphans), lock and baseline
-    gaps: tuple[str, ...] = ()  # why the gate would fail, a line for each reason
-    partial: str = ""  # why not all tests were run, "-k start"; empty where all were
+    scenarios: tuple[JudgedScenario, ...] = ()
+    """By path and line."""
+    problems: tuple[Problem, ...] = ()
+    """Of specifications, markers, lock and baseline."""
+    gaps: tuple[str, ...] = ()
+    """A line for each reason why a strict run fails."""
+    partial: str = ""
+    """Why not all tests were run, ``-k start``; empty if all were."""
     is_sabotaged: bool = False
-    # No test was to be run: --collect-only, arena scenarios check and list.
     is_list: bool = False
-    specs: tuple[str, ...] = ()  # the files that were read
+    """Whether no test was to be run: --collect-only, arena scenarios check and list."""
+    specs: tuple[str, ...] = ()
+    """The files that were read."""
 
     def counts(self) -> dict[Status, int]:
-        """How many scenarios there are of each status that occurs, worst first."""
-        statuses = [judged.status for judged in self.scenarios]
-        return {
-            status: statuses.count(status) for status in Status if status in statuses
-        }
+        """Return how many scenarios have each status that occurs, the worst first."""
+        counts = Counter(judged.status for judged in self.scenarios)
+        return {status: counts[status] for status in Status if counts[status]}
 
 
-# The document as JSON, and read again.
+# JSON.
 
 
-# The shape's version: it is counted up when a name gets another meaning, or goes.
 _SCHEMA = 1
+"""The version of the JSON. It grows when a name gets another meaning, or is removed."""
+
+_line = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def as_json(document: Document) -> str:
     """Return the document as JSON, the same for the same document: one line for each scenario.
 
-    It holds no time, and no path but those in the document, which begin at the root folder. A name
-    whose value is the default is left out, but for those that every reader counts on.
+    It has no time, and only paths relative to the root folder. Values that equal the default are
+    left out, except for the names that every reader needs.
     """
-    extras = to_shape(document, but=("scenarios", "problems"))
     counts = {status.value: count for status, count in document.counts().items()}
+    problems = [{"spec": "", **to_shape(problem)} for problem in document.problems]
     parts = [
         f'"schema": {_SCHEMA}',
         _array("scenarios", map(_scenario, document.scenarios)),
-        _array("problems", ({"spec": "", **to_shape(it)} for it in document.problems)),
-        *(
-            f'"{name}": {_line(value)}'
-            for name, value in {"counts": counts, **extras}.items()
-        ),
+        _array("problems", problems),
+        f'"counts": {_line(counts)}',
     ]
-    # Half of a surrogate pair, from a failure's message, is no text: as an escape JSON can hold it.
-    return ("{" + ",\n".join(parts) + "}\n").encode(errors="backslashreplace").decode()
+    for name, value in to_shape(document, but=("scenarios", "problems")).items():
+        parts.append(f'"{name}": {_line(value)}')
+    text = "{" + ",\n".join(parts) + "}\n"
+    # A failure's message may have half of a surrogate pair, which UTF-8 cannot encode.
+    return text.encode(errors="backslashreplace").decode()
 
 
 def from_json(text: str, *, where: str) -> Document:
-    """Read what `as_json` wrote.
+    """Read what ``as_json`` wrote.
 
     Args:
         text: the JSON.
@@ -309,19 +343,11 @@ def from_json(text: str, *, where: str) -> Document:
         ScenarioError: it is no such document, or one of another version.
     """
     try:
-        raw = json.loads(text.removeprefix("\ufeff"))
-        schema = raw["schema"]
-        if schema == _SCHEMA:
-            # What was said of the scenario and of the verdict in one object, as two.
-            raw["scenarios"] = [
-                {**it, "scenario": {**it, "rule": it["gherkin_rule"]}}
-                for it in raw["scenarios"]
-            ]
-            document: Document = from_shape(Document, raw)
-            return document
-        cause = f"it is of schema {schema!r}, and this version of pytest-arena reads {_SCHEMA}"
+        return _document_of(text)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         cause = f"{type(error).__name__}: {error}"
+    except _OtherSchemaError as error:
+        cause = str(error)
     raise ScenarioError(
         f"{where} does not hold scenarios as JSON that can be read",
         why="verdicts that are not read in full would be other verdicts",
@@ -330,7 +356,22 @@ def from_json(text: str, *, where: str) -> Document:
     )
 
 
-_line = json.JSONEncoder(ensure_ascii=False).encode
+class _OtherSchemaError(Exception):
+    """The document was written by another version of pytest-arena."""
+
+
+def _document_of(text: str) -> Document:
+    raw = json.loads(text.removeprefix("\ufeff"))
+    schema = raw["schema"]
+    if schema != _SCHEMA:
+        raise _OtherSchemaError(
+            f"it is of schema {schema!r}, and this version of pytest-arena reads {_SCHEMA}"
+        )
+    # The JSON has the scenario and the verdict on it in one object.
+    for judged in raw["scenarios"]:
+        judged["scenario"] = {**judged, "rule": judged["gherkin_rule"]}
+    document: Document = from_shape(Document, raw)
+    return document
 
 
 def _array(name: str, values: Iterable[object]) -> str:
@@ -339,13 +380,13 @@ def _array(name: str, values: Iterable[object]) -> str:
 
 
 def _scenario(judged: JudgedScenario) -> dict[str, Any]:
-    """The scenario and its verdict in one object: what every reader counts on comes first."""
+    """Return the scenario and its verdict in one object, with the most needed names first."""
     scenario = judged.scenario
-    steps = []
-    for number, step in enumerate(scenario.steps):
-        verdict = judged.steps[number] if judged.steps else None
-        shown = to_shape(verdict) if verdict and verdict.status else {}
-        steps.append(to_shape(step) | shown)
+    passed = [
+        test.facts
+        for test in judged.tests
+        if test.facts is not None and test.status in PASSED
+    ]
     first = {
         "name": scenario.name,
         "feature": scenario.feature,
@@ -354,106 +395,122 @@ def _scenario(judged: JudgedScenario) -> dict[str, Any]:
         "line": scenario.line,
         "status": judged.status.value,
         "reason": judged.reason,
-        "steps": steps,
+        "steps": _steps(judged),
         "tests": [
-            {"test": "", "place": "", "status": "", "reason": "", **to_shape(it)}
-            for it in judged.tests
+            {"test": "", "place": "", "status": "", "reason": "", **to_shape(test)}
+            for test in judged.tests
         ],
-        "evidence": _evidence(
-            [it.facts for it in judged.tests if it.facts and it.status in PASSED]
-        ),
+        "evidence": _evidence(passed),
         "gherkin_rule": scenario.rule,
     }
     rest = to_shape(scenario, but=("steps", *first))
     return first | rest | to_shape(judged, but=("scenario", *first))
 
 
+def _steps(judged: JudgedScenario) -> list[dict[str, Any]]:
+    """Return the steps, each with the verdict on it."""
+    shapes = [to_shape(step) for step in judged.scenario.steps]
+    for shape, verdict in zip(shapes, judged.steps, strict=False):
+        if verdict.status is not None:
+            shape.update(to_shape(verdict))
+    return shapes
+
+
 def _evidence(passed: list[Facts]) -> dict[str, Any]:
-    """What the tests that passed did together, for readers: it is not read again."""
+    """Return what the passed tests did together, for readers of the JSON."""
     if not passed:
         return {}
-    requests = [request for facts in passed for request in facts.requests]
     seeded: dict[str, int] = {}
-    for table, count in (pair for facts in passed for pair in facts.seeded or ()):
-        seeded[table] = max(count, seeded.get(table, 0))
+    requested: set[str] = set()
+    asserted: set[str] = set()
+    for facts in passed:
+        for table, count in facts.seeded or ():
+            seeded[table] = max(count, seeded.get(table, 0))
+        for request in facts.requests:
+            route = request.route or request.path
+            requested.add(f"{request.method} {route} {request.status}")
+        asserted |= {check.place for check in facts.checks_at_the_end}
     return {
         "seeded": dict(sorted(seeded.items())),
-        "requested": sorted(
-            {f"{it.method} {it.route or it.path} {it.status}" for it in requests}
-        ),
-        "asserted": sorted(
-            {it.place for facts in passed for it in facts.checks_at_the_end}
-        ),
+        "requested": sorted(requested),
+        "asserted": sorted(asserted),
     }
 
 
-def to_shape(value: Any, *, but: Container[str] = ()) -> dict[str, Any]:
-    """Return a dataclass as what JSON can hold; fields that have their default are left out.
+def to_shape(value: object, *, but: Container[str] = ()) -> dict[str, Any]:
+    """Return a dataclass as a dict of JSON values, without fields that have their default.
 
-    Pairs of a name and something become an object, other tuples an array.
+    Pairs of a name and a value become an object, other tuples an array.
 
     Args:
-        value: of whichever frozen class of this room or of the specifications.
-        but: names of fields that are left out.
+        value: an instance of a dataclass of this module, or of the specifications.
+        but: the names of fields to leave out.
     """
+    shape: dict[str, Any] = {}
     kind: Any = type(value)
-    return {
-        name: _written(hint, held)
-        for name, hint, default in _fields(kind)
-        if (held := getattr(value, name)) is not default
-        and held != default
-        and name not in but
-    }
+    for name, hint, default in _fields(kind):
+        held = getattr(value, name)
+        if name not in but and held is not default and held != default:
+            shape[name] = _written(hint, held)
+    return shape
 
 
-def from_shape(kind: Any, raw: Any) -> Any:
-    """Return the value of a dataclass again.
+def from_shape(kind: Any, raw: object) -> Any:
+    """Return the instance of a dataclass that ``to_shape`` wrote.
 
     Raises:
-        KeyError, TypeError, ValueError: it is not of this shape.
+        KeyError: a field without default is missing.
+        TypeError: a value has another type.
+        ValueError: a value is not among the allowed ones.
     """
-    raw = _checked(raw, dict)
-    return kind(
-        **{
-            name: _read(hint, raw[name])
-            for name, hint, default in _fields(kind)
-            if default is MISSING or name in raw
-        }
-    )
+    shape = _checked(raw, dict)
+    values = {
+        name: _read(hint, shape[name])
+        for name, hint, default in _fields(kind)
+        if default is MISSING or name in shape
+    }
+    return kind(**values)
 
 
 @cache
 def _fields(kind: Any) -> tuple[tuple[str, Any, object], ...]:
+    """Return name, type and default of each field."""
     hints = get_type_hints(kind)
-    return tuple((it.name, hints[it.name], it.default) for it in fields(kind))
+    return tuple(
+        (field.name, hints[field.name], field.default) for field in fields(kind)
+    )
 
 
 def _written(hint: Any, value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
+    if is_dataclass(value):
         return to_shape(value)
     if isinstance(value, tuple):
-        # Of what a tuple holds, or one that may be None.
-        inner = (
-            get_args(hint)[0]
-            if get_origin(hint) is tuple
-            else get_args(get_args(hint)[0])[0]
-        )
-        return dict(value) if _is_pair(inner) else [_written(inner, it) for it in value]
+        inner = _inner_type(hint)
+        if _is_pair(inner):
+            return dict(value)
+        return [_written(inner, part) for part in value]
     return value.value if isinstance(value, Enum) else value
+
+
+def _inner_type(hint: Any) -> Any:
+    """Return ``X`` for ``tuple[X, ...]`` and for ``tuple[X, ...] | None``."""
+    if get_origin(hint) is not tuple:
+        hint = get_args(hint)[0]
+    return get_args(hint)[0]
 
 
 def _read(hint: Any, raw: Any) -> Any:
     arguments = get_args(hint)
     if NoneType in arguments:
         return None if raw is None else _read(arguments[0], raw)
-    if get_origin(hint) is tuple and _is_pair(arguments[0]):
+    origin = get_origin(hint)
+    if origin is tuple and _is_pair(arguments[0]):
         kind = get_args(arguments[0])[1]
-        return tuple(
-            (name, _checked(it, kind)) for name, it in _checked(raw, dict).items()
-        )
-    if get_origin(hint) is tuple:
-        return tuple(_read(arguments[0], it) for it in _checked(raw, list))
-    if get_origin(hint) is Literal:
+        pairs = _checked(raw, dict).items()
+        return tuple((name, _checked(value, kind)) for name, value in pairs)
+    if origin is tuple:
+        return tuple(_read(arguments[0], part) for part in _checked(raw, list))
+    if origin is Literal:
         return arguments[arguments.index(raw)]
     if isinstance(hint, EnumMeta):
         return hint(raw)
