@@ -168,7 +168,7 @@ WRONG: dict[str, tuple[str, str, list[str]]] = {
     "names_nothing": (
         "",
         "",
-        ["takes the name of one, not nothing", '@pytest.mark.scenario("Feature :: Scenario")'],
+        ["takes the name of a scenario, not nothing", '@pytest.mark.scenario("Feature :: Scenario")'],
     ),
     "two_names": ('"a", "b"', "", ["not 2"]),
     "a_list": (
@@ -176,8 +176,8 @@ WRONG: dict[str, tuple[str, str, list[str]]] = {
         "",
         ["not 2", '@pytest.mark.scenario("a")', '@pytest.mark.scenario("b")'],
     ),
-    "a_number": ("3", "", ["takes the name of one, not 3"]),
-    "an_empty_name": ('""', "", ["takes the name of one, not ''"]),
+    "a_number": ("3", "", ["takes the name of a scenario, not 3"]),
+    "an_empty_name": ('""', "", ["takes the name of a scenario, not ''"]),
     "no_such_option": ('"a", file="x"', "", ["no option file="]),
     "wrong_spec": ('"a", spec=3', "", ["spec= of the marker"]),
     "wrong_rev": ('"a", rev="latest"', "", ["rev='latest'", "as `arena scenarios list` shows"]),

@@ -1,9 +1,8 @@
-"""How does what the parser returns become features, scenarios, steps, and their business rules?"""
+"""Turns the nodes of the parser into features, scenarios and steps, with their business rules."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from pytest_arena.scenarios.specs._gherkin import Language, Node, Tree, line_of
 from pytest_arena.scenarios.specs._specification import (
@@ -17,7 +16,7 @@ from pytest_arena.scenarios.specs._specification import (
     rev_of,
 )
 
-# BR-TEST-001, REQ-12, SHOP-7. A hyphen stands in each: OAUTH2, IPV6 and ES6 are names.
+# BR-TEST-001, REQ-12, SHOP-7. The hyphen is required: OAUTH2, IPV6 and ES6 are names.
 _ID = re.compile(r"\b[A-Z][A-Z0-9]+(?:-[A-Z][A-Z0-9]*)*-\d+\b(?![-.]\d)")
 _NAMES = re.compile(
     r"(?:AES|ASCII|CP|CVE|EC|ES|HTTP|IEC|IEEE|ISO|LATIN|PEP|RFC|RSA|SHA|TLS|UTF|WINDOWS)-"
@@ -27,32 +26,34 @@ _RULE_TAG = re.compile(r"@(?:BR|REQ)-")
 
 
 def requirement_in(text: str) -> str:
-    """Return the first id of a business rule in a text, or nothing.
+    """Return the first id of a business rule in a text; "" without one.
 
     >>> requirement_in("Business Rule BR-TEST-001: Fixture Data Visibility (UTF-8)")
     'BR-TEST-001'
     """
-    ids = (match.group() for match in _ID.finditer(text))
-    return next((name for name in ids if not _NAMES.match(name)), "")
+    for match in _ID.finditer(text):
+        if not _NAMES.match(match.group()):
+            return match.group()
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
 class ScenarioNode:
-    """One scenario, and what the parser returned for it."""
+    """One scenario, with the parser's node of it."""
 
     node: Node
     scenario: ScenarioSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Above:
-    """What a scenario has from the feature and the rule that it stands in."""
+class _Context:
+    """What a scenario inherits from its feature and its rule."""
 
     names: tuple[str, ...]
     rule: str = ""
     tags: tuple[str, ...] = ()
     texts: str = ""
-    """The names and descriptions, the innermost first: a business rule may be named there."""
+    """The names and descriptions, the innermost first: they may name a business rule."""
     steps: tuple[Step, ...] = ()
 
 
@@ -60,105 +61,114 @@ def feature_of(
     node: Node, tree: Tree, block: GherkinText
 ) -> tuple[Feature, Sequence[ScenarioNode]]:
     """Return the feature of a block, and its scenarios in the order of their lines."""
-    reading = _Reading(block=block, language=tree.language)
-    feature = reading.feature(node, tree.document)
-    return feature, sorted(reading.parts, key=lambda part: part.scenario.line)
+    builder = _Builder(block=block, language=tree.language)
+    feature = builder.add_feature(node, tree.document)
+    return feature, sorted(builder.parts, key=lambda part: part.scenario.line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Reading:
+class _Builder:
     block: GherkinText
     language: Language
     parts: list[ScenarioNode] = field(default_factory=list)
 
-    def feature(self, node: Node, document: Node) -> Feature:
+    def add_feature(self, node: Node, document: Node) -> Feature:
         name = canonical(_name(node))
-        # A heading that became the name is a Markdown file's: what stands below it is nearer.
-        texts = _text(node) if self.block.is_untitled else f"{name}\n{_text(node)}"
-        above = _Above(names=(name,), tags=_tags(node), texts=texts)
-        self.children(node, above)
+        texts = _text(node)
+        # An untitled block has the Markdown heading as its name: the text below is nearer.
+        if not self.block.is_untitled:
+            texts = f"{name}\n{texts}"
+        self._add_children(node, _Context(names=(name,), tags=_tags(node), texts=texts))
         return Feature(name=name, line=line_of(node), document=document)
 
-    def children(self, node: Node, above: _Above) -> None:
+    def _add_children(self, node: Node, context: _Context) -> None:
         for child in node["children"]:
-            if background := child.get("background"):
-                steps = (
-                    *above.steps,
-                    *self.steps(background, above.steps, is_background=True),
+            if "background" in child:
+                own = self._steps(
+                    child["background"], context.steps, is_background=True
                 )
-                above = replace(above, steps=steps)
-            elif scenario := child.get("scenario"):
-                self.parts.append(
-                    ScenarioNode(scenario, self.scenario(scenario, above))
-                )
-            elif rule := child.get("rule"):
-                self.rule(rule, above)
+                context = replace(context, steps=(*context.steps, *own))
+            elif "scenario" in child:
+                scenario = self._scenario(child["scenario"], context)
+                self.parts.append(ScenarioNode(child["scenario"], scenario))
+            elif "rule" in child:
+                self._add_rule(child["rule"], context)
 
-    def rule(self, node: Node, above: _Above) -> None:
+    def _add_rule(self, node: Node, context: _Context) -> None:
         name = canonical(_name(node))
-        texts = f"{name}\n{_text(node)}\n{above.texts}"
-        tags = _merged(above.tags, _tags(node))
-        names = (*above.names, name)
-        self.children(
-            node, replace(above, names=names, rule=name, tags=tags, texts=texts)
+        inner = replace(
+            context,
+            names=(*context.names, name),
+            rule=name,
+            tags=_merged(context.tags, _tags(node)),
+            texts=f"{name}\n{_text(node)}\n{context.texts}",
         )
+        self._add_children(node, inner)
 
-    def scenario(self, node: Node, above: _Above) -> ScenarioSpec:
-        name, own = canonical(_name(node)), _tags(node)
-        tags = _merged(above.tags, own)
-        steps = (*above.steps, *self.steps(node, above.steps))
-        names = (*above.names, name or f"(line {line_of(node)})")
-        # What it is known by: @BTL-3, but not @BR-TEST-001.
-        ids = (tag for tag in own if _TAG.match(tag) and not _RULE_TAG.match(tag))
-        outlines = self.language.words["scenarioOutline"]
-        is_outline = bool(node["examples"]) or node["keyword"] in outlines
+    def _scenario(self, node: Node, context: _Context) -> ScenarioSpec:
+        name = canonical(_name(node))
+        own_tags = _tags(node)
+        tags = _merged(context.tags, own_tags)
+        steps = (*context.steps, *self._steps(node, context.steps))
+        outline_words = self.language.words["scenarioOutline"]
+        is_outline = bool(node["examples"]) or node["keyword"] in outline_words
+        names = (*context.names, name or f"(line {line_of(node)})")
+        key = _own_id(own_tags) or " :: ".join(filter(None, names))
         return ScenarioSpec(
             name=name,
-            feature=above.names[0],
-            rule=above.rule,
-            requirement=self.requirement(own, above),
+            feature=context.names[0],
+            rule=context.rule,
+            requirement=self._requirement(own_tags, context),
             spec=self.block.spec,
             line=line_of(node),
-            key=next(ids, " :: ".join(filter(None, names))),
+            key=key,
             rev=rev_of(steps),
             steps=steps,
             tags=tags,
             rows=tuple(_rows(node, name, steps, tags)) if is_outline else (),
             is_outline=is_outline,
-            description=_text(node) if node["description"] else "",
+            description=_text(node),
         )
 
-    def requirement(self, own: tuple[str, ...], above: _Above) -> str:
-        """From the nearest that names one: a tag, the rule, the feature, the heading above."""
-        tags = [tag for tag in (*own, *above.tags) if _RULE_TAG.match(tag)]
-        # Any other id means a business rule above the scenario; on it, the scenario itself.
-        tags += [tag for tag in above.tags if _TAG.match(tag)]
-        return (
-            tags[0][1:]
-            if tags
-            else requirement_in(above.texts) or self.block.requirement
-        )
+    def _requirement(self, own_tags: tuple[str, ...], context: _Context) -> str:
+        """Return the business rule: of a tag, the rule, the feature, or the heading above."""
+        for tag in (*own_tags, *context.tags):
+            if _RULE_TAG.match(tag):
+                return tag[1:]
+        # On a scenario any other id is the scenario's. On a feature or a rule it is a business
+        # rule's.
+        for tag in context.tags:
+            if _TAG.match(tag):
+                return tag[1:]
+        return requirement_in(context.texts) or self.block.requirement
 
-    def steps(
+    def _steps(
         self, node: Node, before: tuple[Step, ...], *, is_background: bool = False
     ) -> Iterator[Step]:
         kind: Kind = before[-1].kind if before else "given"
         for step in node["steps"]:
             keyword = step["keyword"]
             kind = self.language.kinds.get(keyword) or kind
-            doc_string = step.get("docString")
+            doc_string = step.get("docString") or {}
+            table = step.get("dataTable") or {"rows": ()}
             yield Step(
                 keyword=keyword.strip(),
                 kind=kind,
                 text=step["text"],
                 line=line_of(step),
-                doc_string=doc_string and doc_string["content"],
-                media_type=(doc_string and doc_string.get("mediaType")) or "",
-                table=tuple(map(_cells, step["dataTable"]["rows"]))
-                if "dataTable" in step
-                else (),
+                doc_string=doc_string.get("content"),
+                media_type=doc_string.get("mediaType") or "",
+                table=tuple(map(_cells, table["rows"])),
                 is_background=is_background,
             )
+
+
+def _own_id(tags: tuple[str, ...]) -> str:
+    """Return the tag that names a scenario: ``@BTL-3``, but not ``@BR-TEST-001``."""
+    for tag in tags:
+        if _TAG.match(tag) and not _RULE_TAG.match(tag):
+            return tag
+    return ""
 
 
 def _rows(
@@ -166,7 +176,7 @@ def _rows(
 ) -> Iterator[Row]:
     for examples in node["examples"]:
         columns = _cells(examples.get("tableHeader") or {"cells": []})
-        here = _merged(tags, _tags(examples))
+        row_tags = _merged(tags, _tags(examples))
         for row in examples.get("tableBody") or ():
             values = dict(zip(columns, _cells(row), strict=False))
             filled = tuple(_filled_step(step, values) for step in steps)
@@ -175,20 +185,22 @@ def _rows(
                 line=line_of(row),
                 name=_filled(name, values),
                 steps=filled,
-                tags=here,
+                tags=row_tags,
                 rev=rev_of(filled),
             )
 
 
 def _filled_step(step: Step, values: Mapping[str, str]) -> Step:
+    doc_string = step.doc_string
+    if doc_string is not None:
+        doc_string = _filled(doc_string, values)
+    table = [tuple(_filled(cell, values) for cell in row) for row in step.table]
     return replace(
         step,
         text=_filled(step.text, values),
-        doc_string=None
-        if step.doc_string is None
-        else _filled(step.doc_string, values),
+        doc_string=doc_string,
         media_type=_filled(step.media_type, values),
-        table=tuple(tuple(_filled(cell, values) for cell in row) for row in step.table),
+        table=tuple(table),
     )
 
 
@@ -201,23 +213,22 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 
 def _name(node: Node) -> str:
     name: str = node.get("name") or ""
-    # In Markdown the first line is the feature's name, whatever stands there.
+    # In Markdown the parser takes the first line for the feature's name, with its marks.
     return name.lstrip("# ") if name.startswith("#") else name
 
 
 def _text(node: Node) -> str:
-    return "\n".join(
-        line.strip() for line in (node.get("description") or "").split("\n")
-    ).strip()
+    description = node.get("description") or ""
+    return "\n".join(line.strip() for line in description.split("\n")).strip()
 
 
 def _tags(node: Node) -> tuple[str, ...]:
     return tuple(tag["name"] for tag in node.get("tags") or ())
 
 
-def _merged(above: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*above, *own))) if own else above
+def _merged(inherited: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*inherited, *own)))
 
 
-def _cells(row: Any) -> tuple[str, ...]:
+def _cells(row: Node) -> tuple[str, ...]:
     return tuple(cell["value"] for cell in row["cells"])

@@ -1,4 +1,4 @@
-"""Which files are specifications, and what do they say?"""
+"""Finds the files that are specifications, and reads them."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +12,7 @@ from pathlib import Path
 from pytest_arena.errors import ScenarioError
 from pytest_arena.scenarios.specs import _fences
 from pytest_arena.scenarios.specs._features import feature_of
-from pytest_arena.scenarios.specs._gherkin import Tree, tree
+from pytest_arena.scenarios.specs._gherkin import Slip, Tree, tree
 from pytest_arena.scenarios.specs._lint import Lint
 from pytest_arena.scenarios.specs._specification import (
     GherkinText,
@@ -23,27 +23,27 @@ from pytest_arena.scenarios.specs._specification import (
 )
 
 MEGABYTES = 5
-"""A specification is text that somebody wrote: what is larger is a mistake."""
+"""The largest file that is read. A larger one is no text that a person wrote."""
 
 _ENDINGS = (".feature", ".md")
-_SHOWN, _FAULTS = 3, 5
+_MOST_PLACES = 3
+_MOST_FAULTS = 5  # of one scenario: most others follow from them
 _NO_FILE = "no file matches "
 _INSTALLED = "node_modules"
 
 
 def read(patterns: Sequence[str], root: Path) -> Specification:
-    """Return what all files say that the patterns mean, in the order of their paths.
+    """Return what the files of some patterns say, in the order of their paths.
 
-    A file's mistakes stand in ``problems``, and so do two scenarios of one name; nothing is raised
-    for them. 10,000 scenarios in 500 files take a few seconds.
+    Errors in files, and scenarios of the same name, are ``problems``; nothing is raised for them.
+    10,000 scenarios in 500 files take a few seconds.
 
     Args:
-        patterns: files, folders, or globs with ``**``, from the root or absolute. Of a folder all
-            ``*.feature`` and ``*.md`` files are read; a file that is named is read whatever its
-            ending.
-        root: what paths are told from.
+        patterns: files, folders, or globs with ``**``, from the root or absolute. In a folder all
+            ``*.feature`` and ``*.md`` files are read. A named file is read whatever its ending.
+        root: the folder that paths are relative to.
     """
-    named: dict[str, bool] = {}
+    named: dict[str, bool] = {}  # whether a pattern is the file itself
     problems: list[Problem] = []
     for pattern in patterns:
         matched = {relative(path, root) for path in _matched(pattern, root, problems)}
@@ -52,7 +52,9 @@ def read(patterns: Sequence[str], root: Path) -> Specification:
         is_single = not has_magic(pattern) and not (root / pattern).is_dir()
         for path in matched:
             named[path] = named.get(path, False) or is_single
-    files = [_file(path, root, is_named=named[path]) for path in _once(named, root)]
+    files = [
+        _read_file(path, root, is_named=named[path]) for path in _distinct(named, root)
+    ]
     whole = _joined(files)
     problems += [*whole.problems, *_doubles(whole.scenarios)]
     return replace(whole, problems=tuple(problems))
@@ -61,74 +63,77 @@ def read(patterns: Sequence[str], root: Path) -> Specification:
 def require_scenarios(
     specification: Specification, patterns: Sequence[str], *, place: str = ""
 ) -> None:
-    """Check that something was found at all: an empty specification is proven by anything.
+    """Check that there is a scenario: an empty specification would always be proven.
 
-    ``place`` is where the patterns stand, if not on the command line.
+    Args:
+        specification: what was read.
+        patterns: of its files.
+        place: of the patterns, if they are not on the command line.
 
     Raises:
-        ScenarioError: a pattern matches no file, or there is no scenario in what was found.
+        ScenarioError: a pattern matches no file, or the files have no scenario.
     """
     for problem in specification.problems:
         if problem.what.startswith(_NO_FILE) and not problem.spec:
+            wrong = "that line" if place else "the path"
             raise ScenarioError(
                 problem.what,
                 why="a specification that is not read is not checked, and nothing would say so",
                 cause=place
                 or "a file was moved or renamed, or is seen from another folder",
-                fix="arena scenarios list .   shows what there is; then mend "
-                + ("that line" if place else "the path"),
+                fix=f"arena scenarios list .   shows what there is; then mend {wrong}",
             )
-    if not specification.scenarios:
-        count = len(specification.files)
-        errors = [
-            str(problem) for problem in specification.problems if problem.is_error
-        ]
-        where = ", ".join(patterns) or "no path"
-        raise ScenarioError(
-            f"no scenario in {count} file{'s' * (count != 1)} ({where})",
-            why="a specification without scenarios is proven by anything",
-            cause="\n".join(errors)
-            or "no line `Scenario:`, and no fence that is marked as gherkin",
-            fix="mark Gherkin in Markdown with ```gherkin",
-        )
+    if specification.scenarios:
+        return
+    count = len(specification.files)
+    counted = f"{count} file" if count == 1 else f"{count} files"
+    errors = [str(problem) for problem in specification.problems if problem.is_error]
+    raise ScenarioError(
+        f"no scenario in {counted} ({', '.join(patterns) or 'no path'})",
+        why="a specification without scenarios is proven by anything",
+        cause="\n".join(errors)
+        or "no line `Scenario:`, and no fence that is marked as gherkin",
+        fix="mark Gherkin in Markdown with ```gherkin",
+    )
+
+
+# Files.
 
 
 def _matched(pattern: str, root: Path, problems: list[Problem]) -> Iterator[Path]:
-    """Yield the files that a pattern means; ``**`` stands for any folders.
+    """Yield the files that a pattern matches; ``**`` matches any folders.
 
-    The library's own ``**`` enters each link, and with links that lead to each other never ends.
+    A folder that cannot be read is added to the problems.
     """
 
-    def closed(error: OSError) -> None:
-        where = relative(Path(error.filename or "."), root)
-        problems.append(
-            Problem(spec=where, line=0, what=f"the folder {_reason(error)}")
-        )
+    def add_problem(error: OSError) -> None:
+        folder = relative(Path(error.filename or "."), root)
+        what = f"the folder {_reason(error)}"
+        problems.append(Problem(spec=folder, line=0, what=what))
 
-    here = root / pattern
-    if here.is_dir():
-        yield from (
-            path
-            for path in files_in(here, closed)
-            if path.name.lower().endswith(_ENDINGS)
-        )
+    path = root / pattern
+    if path.is_dir():
+        for file in files_in(path, add_problem):
+            if file.name.lower().endswith(_ENDINGS):
+                yield file
+    elif path.exists():
+        yield path
+    else:
+        with suppress(UnicodeEncodeError):  # no file here can have such a name
+            yield from _globbed(Path(os.path.normpath(pattern)).parts, root)
+
+
+def _globbed(parts: tuple[str, ...], root: Path) -> Iterator[Path]:
+    if "**" not in parts:
+        hits = glob(str(Path(*parts)), root_dir=root)  # noqa: PTH207 - pathlib's has no root
+        yield from (root / hit for hit in hits if not (root / hit).is_dir())
         return
-    if here.exists():
-        yield here
-        return
-    parts = Path(os.path.normpath(pattern)).parts
-    try:
-        if "**" not in parts:
-            hits = (root / hit for hit in glob(str(Path(*parts)), root_dir=root))  # noqa: PTH207 - pathlib's has no root
-            yield from (hit for hit in hits if not hit.is_dir())
-            return
-        begin = tuple(takewhile(lambda part: not has_magic(part), parts))
-        start = root.joinpath(*begin)
-        for path in files_in(start):
-            if _fits(path.relative_to(start).parts, parts[len(begin) :]):
-                yield path
-    except UnicodeEncodeError:  # no file here can have such a name
-        return
+    # The library's ``**`` follows each link, and does not end if links lead to each other.
+    fixed = tuple(takewhile(lambda part: not has_magic(part), parts))
+    start = root.joinpath(*fixed)
+    for path in files_in(start):
+        if _fits(path.relative_to(start).parts, parts[len(fixed) :]):
+            yield path
 
 
 def _fits(parts: Sequence[str], wanted: Sequence[str]) -> bool:
@@ -142,70 +147,78 @@ def _fits(parts: Sequence[str], wanted: Sequence[str]) -> bool:
 def files_in(
     folder: Path, failed: Callable[[OSError], object] | None = None
 ) -> Iterator[Path]:
-    """Yield the files of a folder and all below it; each folder once, whatever links to it.
+    """Yield the files of a folder and all below it, each folder once, in spite of links.
 
-    What is hidden, and what others have installed, is nobody's specification.
+    Hidden folders and installed packages are left out.
     """
     top = os.path.realpath(folder)
-    seen = {top}
+    visited = {top}
     for place, folders, files in os.walk(folder, onerror=failed, followlinks=True):
         for name in [*folders]:
             path = Path(place, name)
             real = os.path.realpath(path)
-            # A link into this folder, or to one around it, shows what is seen by its own path.
-            is_back = path.is_symlink() and (
-                Path(real).is_relative_to(top) or Path(top).is_relative_to(real)
-            )
-            if name[0] == "." or name == _INSTALLED or is_back or real in seen:
+            is_hidden = name.startswith(".") or name == _INSTALLED
+            if is_hidden or real in visited or _leads_back(path, real, top):
                 folders.remove(name)
-            seen.add(real)
-        yield from (Path(place, name) for name in files)
+            visited.add(real)
+        for name in files:
+            yield Path(place, name)
 
 
-def _once(paths: Iterable[str], root: Path) -> list[str]:
-    """Return the paths in order, without those that only lead to a file which is there anyway."""
+def _leads_back(path: Path, real: str, top: str) -> bool:
+    """Return whether a link leads into the top folder, or to a folder around it."""
+    if not path.is_symlink():
+        return False
+    return Path(real).is_relative_to(top) or Path(top).is_relative_to(real)
+
+
+def _distinct(paths: Iterable[str], root: Path) -> list[str]:
+    """Return the paths in order, one for each file: links to it are left out."""
+    real_root = Path(os.path.realpath(root))
     by_file = grouped_by(sorted(paths), lambda path: os.path.realpath(root / path))
-    real = Path(os.path.realpath(root))
-    own = (
-        next((path for path in same if str(real / path) == file), same[0])
-        for file, same in by_file.items()
-    )
-    return sorted(own)
+    distinct: list[str] = []
+    for file, same in by_file.items():
+        own = [path for path in same if str(real_root / path) == file]
+        distinct.append((own or same)[0])
+    return sorted(distinct)
 
 
 def relative(path: Path, root: Path) -> str:
     """Return a path from the root folder, with ``/``: the same on each machine."""
-    with suppress(ValueError):  # Windows: on another drive
-        path = Path(os.path.relpath(path, root)) if path.is_absolute() else path
+    if path.is_absolute():
+        with suppress(ValueError):  # Windows: on another drive
+            path = Path(os.path.relpath(path, root))
     return path.as_posix()
 
 
-def _file(path: str, root: Path, *, is_named: bool) -> Specification:
+def _read_file(path: str, root: Path, *, is_named: bool) -> Specification:
     try:
         text = _text(root / path)
     except (OSError, ValueError) as error:
         line = 0
         if isinstance(error, UnicodeDecodeError):
-            # The codec has been handed what follows the byte order mark, if there is one.
             line = bytes(error.object[: error.start]).count(b"\n") + 1
         problem = Problem(spec=path, line=line, what=_reason(error))
         return Specification(files=(path,), problems=(problem,))
     content = parse(text, path)
     if is_named and not content.scenarios and not content.problems:
-        what = "no scenario in it, and no fence that is marked as gherkin"
-        hint = "write ```gherkin before the scenarios"
-        return replace(
-            content, problems=(Problem(spec=path, line=0, what=what, hint=hint),)
+        problem = Problem(
+            spec=path,
+            line=0,
+            what="no scenario in it, and no fence that is marked as gherkin",
+            hint="write ```gherkin before the scenarios",
         )
+        return replace(content, problems=(problem,))
     return content
 
 
 def _text(path: Path) -> str:
     if not path.is_file():
         raise ValueError("not a file that can be read")
-    if (size := path.stat().st_size) > MEGABYTES * 1_000_000:
+    megabytes = path.stat().st_size / 1_000_000
+    if megabytes > MEGABYTES:
         raise ValueError(
-            f"{size / 1_000_000:.1f} MB are more than a specification has; "
+            f"{megabytes:.1f} MB are more than a specification has; "
             f"expected at most {MEGABYTES} MB"
         )
     text = path.read_bytes().decode("utf-8-sig")
@@ -223,26 +236,35 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _doubles(scenarios: Sequence[ScenarioSpec]) -> Iterator[Problem]:
+    """Yield a problem for each scenario whose key another one has."""
     for key, same in grouped_by(scenarios, lambda scenario: scenario.key).items():
-        for scenario in same if len(same) > 1 else ():
-            places = [other.place for other in same if other is not scenario]
-            more = f" and {len(places) - _SHOWN} more" * (len(places) > _SHOWN)
+        if len(same) == 1:
+            continue
+        for scenario in same:
+            others = [other.place for other in same if other is not scenario]
+            places = ", ".join(others[:_MOST_PLACES])
+            more = len(others) - _MOST_PLACES
+            if more > 0:
+                places += f" and {more} more"
             yield Problem(
                 spec=scenario.spec,
                 line=scenario.line,
-                what=f"there is more than one {key!r}: also {', '.join(places[:_SHOWN])}{more}",
-                hint="rename one, or give each a tag of its own, such as @SHOP-1",
+                what=f"there is more than one {key!r}: also {places}",
+                hint="rename one, or give each its id as a tag, such as @SHOP-1",
                 scenario=key,
             )
 
 
+# Texts.
+
+
 def parse(text: str, spec: str) -> Specification:
-    """Return what one file's text says; what is wrong with it stands in its problems.
+    """Return what the text of one file says, with its errors as problems.
 
     Args:
-        text: with any line ends; a byte order mark is no matter.
+        text: with any line ends, and with or without a byte order mark.
         spec: the file's path from the root. Its ending decides: ``.feature`` is Gherkin,
-            ``.feature.md`` is Gherkin in headings and bullets, of anything else the fences are
+            ``.feature.md`` is Gherkin in headings and bullets. In any other file the fences are
             read that are marked as ``gherkin``.
     """
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
@@ -253,9 +275,10 @@ def parse(text: str, spec: str) -> Specification:
         blocks = [_fences.headings_and_bullets(text, spec)]
     else:
         blocks, problems = _fences.fences(text, spec)
-    whole = _joined([*map(_block, blocks), Specification(problems=tuple(problems))])
-    ordered = sorted(whole.problems, key=lambda problem: (problem.line, problem.what))
-    return replace(whole, files=(spec,), problems=tuple(ordered))
+    whole = _joined([_parse_block(block) for block in blocks])
+    problems += whole.problems
+    problems.sort(key=lambda problem: (problem.line, problem.what))
+    return replace(whole, files=(spec,), problems=tuple(problems))
 
 
 def _joined(parts: Sequence[Specification]) -> Specification:
@@ -267,66 +290,85 @@ def _joined(parts: Sequence[Specification]) -> Specification:
     )
 
 
-def _block(block: GherkinText) -> Specification:
+def _parse_block(block: GherkinText) -> Specification:
     gherkin = tree(block)
+    language = gherkin.language
     if gherkin.feature is None:
         return Specification(problems=tuple(_unreadable(gherkin, block)))
     feature, parts = feature_of(gherkin.feature, gherkin, block)
     scenarios = tuple(part.scenario for part in parts)
-    # Some faults of each scenario: what follows from one is not told a thousand times.
-    faults = (_problem(fault, gherkin, block, scenarios) for fault in gherkin.faults)
-    by_scenario = grouped_by(faults, lambda problem: problem.scenario)
-    problems = [
-        problem for several in by_scenario.values() for problem in several[:_FAULTS]
-    ]
-    lint = Lint(block=block, language=gherkin.language)
-    further: list[Iterable[Problem]] = [lint.overlooked(parts)]
+    faults = [_problem(fault, gherkin, block, scenarios) for fault in gherkin.faults]
+    problems: list[Problem] = []
+    for of_scenario in grouped_by(faults, lambda fault: fault.scenario).values():
+        problems += of_scenario[:_MOST_FAULTS]
+    faulty = {problem.scenario for problem in problems}
+    lint = Lint(block=block, language=language)
     if block.is_markdown:
-        marks = _fences.unread_marks(block, gherkin.language, gherkin.document)
-        further = [_fences.tagged_headings(block, gherkin.language), marks]
-    further.append(
-        lint.problems(gherkin.feature, parts, {it.scenario for it in problems})
-    )
-    for several in further:
-        lines = {problem.line for problem in problems}
-        problems += [problem for problem in several if problem.line not in lines]
+        _add(problems, _fences.tagged_headings(block, language))
+        _add(problems, _fences.unread_marks(block, language, gherkin.document))
+    else:
+        _add(problems, lint.overlooked(parts))
+    _add(problems, lint.problems(gherkin.feature, parts, faulty))
     return Specification(
         features=(feature,), scenarios=scenarios, problems=tuple(problems)
     )
 
 
+def _add(problems: list[Problem], further: Iterable[Problem]) -> None:
+    """Add problems in lines that had none before."""
+    lines = {problem.line for problem in problems}
+    problems += [problem for problem in further if problem.line not in lines]
+
+
 def _unreadable(gherkin: Tree, block: GherkinText) -> Iterator[Problem]:
-    """Only the first fault: all others follow from it."""
+    """Yield the first fault of a block without a feature: all others follow from it."""
     if block.is_markdown:
         yield from _fences.tagged_headings(block, gherkin.language)
     if not gherkin.faults:
-        what = f"no Gherkin stands here; expected {gherkin.language.title('feature')}"
+        expected = gherkin.language.title("feature")
+        what = f"no Gherkin stands here; expected {expected}"
         yield block.problem(block.first_line, what)
-    for fault in gherkin.faults[:1]:
-        problem = _problem(fault, gherkin, block, ())
-        slips = filter(None, map(gherkin.language.title_slip, block.lines))
-        lost = sum(slip.title in {"scenario", "scenarioOutline"} for slip in slips)
-        counted = f"; {lost} scenarios in it could not be read" if lost else ""
-        yield replace(problem, what=problem.what + counted)
+        return
+    problem = _problem(gherkin.faults[0], gherkin, block, ())
+    slips = [gherkin.language.title_slip(line) for line in block.lines]
+    lost = [
+        slip for slip in slips if slip and slip.title in {"scenario", "scenarioOutline"}
+    ]
+    if lost:
+        what = f"{problem.what}; {len(lost)} scenarios in it could not be read"
+        problem = replace(problem, what=what)
+    yield problem
 
 
 def _problem(
     fault: Problem, gherkin: Tree, block: GherkinText, scenarios: Sequence[ScenarioSpec]
 ) -> Problem:
-    """A fault with the scenario that it is in; a tag is of the one below."""
+    """Return a fault with its scenario and a hint. A tag belongs to the scenario below it."""
     line = block.line(fault.line)
-    title, step = gherkin.language.title_slip(line), gherkin.language.step_slip(line)
-    above = [scenario.key for scenario in scenarios if scenario.line <= fault.line][-1:]
-    below = [scenario.key for scenario in scenarios if scenario.line > fault.line][:1]
-    keys = below or above if line.lstrip().startswith("@") else above
-    is_feature = title is not None and title.title == "feature"
-    meant = title or step
-    hint = (
-        f"did you mean `{meant.keyword} …`?" if meant and meant.kind != "exact" else ""
-    )
-    if title and title.kind == "exact":
-        hint = "a file or a fence has one Feature" * is_feature
+    title = gherkin.language.title_slip(line)
+    if title is not None and title.title == "feature":
+        key = ""
+    else:
+        key = _key_at(fault.line, scenarios, is_tag=line.lstrip().startswith("@"))
+    hint = fault.hint or _hint(line, title, gherkin.language.step_slip(line))
+    return replace(fault, hint=hint, scenario=key)
+
+
+def _key_at(line: int, scenarios: Sequence[ScenarioSpec], *, is_tag: bool) -> str:
+    above = [scenario.key for scenario in scenarios if scenario.line <= line]
+    below = [scenario.key for scenario in scenarios if scenario.line > line]
+    if is_tag and below:
+        return below[0]
+    return above[-1] if above else ""
+
+
+def _hint(line: str, title: Slip | None, step: Slip | None) -> str:
     if line.strip().startswith("'''"):
-        hint = 'mark a doc string with """'
-    key = keys[0] if keys and not is_feature else ""
-    return replace(fault, hint=fault.hint or hint, scenario=key)
+        return 'mark a doc string with """'
+    if title is not None and title.kind == "exact":
+        is_feature = title.title == "feature"
+        return "a file or a fence has one Feature" if is_feature else ""
+    slip = title or step
+    if slip is None or slip.kind == "exact":
+        return ""
+    return f"did you mean `{slip.keyword} …`?"

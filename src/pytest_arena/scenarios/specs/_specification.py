@@ -1,4 +1,4 @@
-"""What stands in a specification (features, scenarios, steps), and in which version."""
+"""What a specification contains: features, scenarios, steps, each in a version."""
 
 import json
 import re
@@ -16,12 +16,12 @@ Pairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One step. ``kind`` is what it is in any language, whatever it is begun with."""
+    """One step. ``kind`` is the same in any language, and for an And."""
 
     keyword: str
     """As it is written, without blanks: ``Given``, ``And``, ``*``, ``Soit``."""
     kind: Kind
-    """And, But and ``*`` are what the step before is; at a scenario's beginning a Given."""
+    """And, But and ``*`` have the kind of the step before; the first step is a Given."""
     text: str
     line: int
     """In the file, from 1."""
@@ -39,7 +39,7 @@ class Row:
     """One row of a Scenario Outline's Examples."""
 
     values: Pairs
-    """Pairs of column and value, sorted: what a row is known by, wherever it stands."""
+    """Pairs of column and value, sorted. They identify the row."""
     line: int
     name: str
     """The scenario's name with the placeholders filled in."""
@@ -55,56 +55,55 @@ class ScenarioSpec:
     name: str
     feature: str
     rule: str
-    """The name of the Gherkin ``Rule:`` that it stands in, else empty."""
+    """The name of its Gherkin ``Rule:``; "" without one."""
     requirement: str
-    """The business rule's id, from the nearest heading or quote: ``BR-TEST-001``, else empty."""
+    """The business rule's id, from the nearest heading or quote: ``BR-TEST-001``."""
     spec: str
     """The file, from the root folder, with ``/``."""
     line: int
     key: str
-    """What it is known by, wherever it stands: its own id tag (``@BTL-3``), else the names of
-    feature, rule and scenario, joined by `` :: ``."""
+    """Its id tag (``@BTL-3``); else the names of feature, rule and scenario, joined by `` :: ``."""
     rev: str
-    """The hash of its steps, ``1:3265ea09``: blind to looks, names and tags."""
+    """The hash of its steps, ``1:3265ea09``, without layout, names and tags."""
     steps: tuple[Step, ...]
-    """Those of the Backgrounds first. Of an Outline: with the placeholders in them."""
+    """The steps of the Backgrounds first. Steps of an Outline have placeholders."""
     tags: tuple[str, ...] = ()
-    """With ``@``; those of the feature and the rule too."""
+    """With ``@``; also the tags of the feature and the rule."""
     rows: tuple[Row, ...] = ()
     is_outline: bool = False
     description: str = ""
 
     @property
     def place(self) -> str:
-        """Where it stands: ``docs/spec.md:180``."""
+        """Its file and line: ``docs/spec.md:180``."""
         return f"{self.spec}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Problem:
-    """Something in a specification, or about one, that is not as it should be."""
+    """An error or a warning about a specification."""
 
     spec: str
-    """The file, from the root folder; empty where it concerns none."""
+    """The file, from the root folder; "" if it is about no file."""
     line: int
-    """0 where it concerns a whole file."""
+    """0 if it is about a whole file."""
     what: str
-    """One sentence, with what was found and what was expected."""
+    """One sentence: what the file has, and what was expected."""
     hint: str = ""
     """What to do about it."""
     is_error: bool = True
-    """Whether the scenario is MALFORMED by it (the file, where there is none); else a warning."""
+    """Whether it makes the scenario MALFORMED; else it is a warning."""
     scenario: str = ""
-    """The key of the scenario that it is about, where there is one."""
+    """The key of the scenario that it is about."""
 
     @property
     def place(self) -> str:
-        """Where it is: ``docs/spec.md:180``, a whole file, or nothing."""
+        """File and line, ``docs/spec.md:180``; the file alone; or nothing."""
         return f"{self.spec}:{self.line}" if self.line else self.spec
 
     @property
     def advice(self) -> str:
-        """What it is, and what to do about it."""
+        """The problem, and what to do about it."""
         return f"{self.what} ({self.hint})" if self.hint else self.what
 
     def __str__(self) -> str:
@@ -113,7 +112,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
-    """One feature, as the parser has it."""
+    """One feature, with the parser's document."""
 
     name: str
     line: int
@@ -123,7 +122,7 @@ class Feature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Specification:
-    """All that the files say, in the order of their paths and lines."""
+    """The content of all files, in the order of their paths and lines."""
 
     files: tuple[str, ...] = ()
     features: tuple[Feature, ...] = ()
@@ -133,27 +132,27 @@ class Specification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GherkinText:
-    """What the parser is handed: a ``.feature`` file, a ``.feature.md``, or a fence of Markdown."""
+    """A text for the parser: a ``.feature`` file, a ``.feature.md``, or a fence of Markdown."""
 
     spec: str
     text: str
     first_line: int = 1
-    """Its first line's number in the file."""
+    """The number of its first line in the file."""
     language: str = "en"
-    """Where the text names none."""
+    """The language, unless the text names another."""
     requirement: str = ""
-    """The id of the business rule that it stands under."""
+    """The id of the business rule that the heading above names."""
     is_markdown: bool = False
     """Whether keywords are headings and bullets."""
     is_untitled: bool = False
-    """Whether its line ``Feature:`` is ours, from the heading above it."""
+    """Whether pytest-arena added its line ``Feature:``, from the heading above it."""
     lines: Sequence[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lines", self.text.split("\n"))
 
     def line(self, number: int) -> str:
-        """Return the line of this number in the file; empty if it is not of this block."""
+        """Return the line of this number in the file; "" outside of this block."""
         place = number - self.first_line
         return self.lines[place] if 0 <= place < len(self.lines) else ""
 
@@ -166,7 +165,7 @@ class GherkinText:
         is_error: bool = True,
         scenario: str = "",
     ) -> Problem:
-        """Return what is wrong with this line of the file."""
+        """Return a problem of this line of the file."""
         return Problem(
             spec=self.spec,
             line=line,
@@ -178,7 +177,7 @@ class GherkinText:
 
     @property
     def last_line(self) -> int:
-        """The number of its last line that says something."""
+        """The number of its last line that is not blank."""
         return self.first_line + self.text.rstrip().count("\n")
 
 
@@ -189,45 +188,45 @@ Value = TypeVar("Value")
 def grouped_by(
     values: Iterable[Value], key: Callable[[Value], Key]
 ) -> defaultdict[Key, list[Value]]:
-    """Return lists of values by their keys; of a key that none has an empty one."""
+    """Return lists of values by their keys; an empty list for any other key."""
     groups: defaultdict[Key, list[Value]] = defaultdict(list)
     for value in values:
         groups[key(value)].append(value)
     return groups
 
 
-# What `rev_of` takes in and leaves out. A change of that is another version: all that was
-# reviewed has to be reviewed again, and says so.
+# The version of `rev_of`. If the hash includes other things, the version must change: then all
+# scenarios must be reviewed again.
 _VERSION = "1"
 
 
 def canonical(text: str) -> str:
-    """Return a text without what does not count: composed letters, single blanks."""
+    """Return a text in a form to compare: composed letters, single blanks."""
     return " ".join((text if text.isascii() else normalize("NFC", text)).split())
 
 
 def rev_of(steps: Iterable[Step]) -> str:
-    """Return the version of steps, ``1:3265ea09``: of what they are and say.
+    """Return the version of steps, ``1:3265ea09``: a hash of their kinds, texts and arguments.
 
-    It is blind to indentation, comments, names, tags, descriptions, to And in the place of Given,
-    and to the language of the keywords. Doc strings and tables count.
+    Indentation, comments, names, tags, descriptions, the language of keywords, and And in the
+    place of Given do not change it.
     """
     content = [_content(step) for step in steps]
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    # A text may hold half of a surrogate pair, which no encoding knows.
-    return f"{_VERSION}:{blake2b(text.encode(errors='replace'), digest_size=4).hexdigest()}"
+    # A text may have half of a surrogate pair, which UTF-8 cannot encode.
+    digest = blake2b(text.encode(errors="replace"), digest_size=4)
+    return f"{_VERSION}:{digest.hexdigest()}"
 
 
 def _content(step: Step) -> list[Any]:
     content: list[Any] = [step.kind, canonical(step.text)]
-    if step.doc_string is not None or step.table:
-        document = (
-            []
-            if step.doc_string is None
-            else [step.media_type, _composed(step.doc_string)]
-        )
-        content += [document, [[canonical(cell) for cell in row] for row in step.table]]
-    return content
+    if step.doc_string is None and not step.table:
+        return content
+    doc_string: list[str] = []
+    if step.doc_string is not None:
+        doc_string = [step.media_type, _composed(step.doc_string)]
+    table = [[canonical(cell) for cell in row] for row in step.table]
+    return [*content, doc_string, table]
 
 
 def _composed(text: str) -> str:
@@ -235,15 +234,17 @@ def _composed(text: str) -> str:
 
 
 def step_lines(scenario: ScenarioSpec) -> tuple[str, ...]:
-    """Return the steps as lines, doc strings and tables too: equal if the versions are."""
+    """Return the steps as lines, with doc strings and tables: equal if the versions are."""
     return tuple(line for step in scenario.steps for line in _lines(step))
 
 
 def _lines(step: Step) -> Iterator[str]:
     yield f"{step.kind.capitalize()} {canonical(step.text)}"
     if step.doc_string is not None:
-        text = _composed(step.doc_string).split("\n")
-        yield from (f'  """{step.media_type}', *(f"  {line}" for line in text), '  """')
+        yield f'  """{step.media_type}'
+        for line in _composed(step.doc_string).split("\n"):
+            yield f"  {line}"
+        yield '  """'
     for row in step.table:
         cells = (
             canonical(cell).replace("\\", "\\\\").replace("|", "\\|") for cell in row
@@ -252,14 +253,14 @@ def _lines(step: Step) -> Iterator[str]:
 
 
 def similarity(these: Sequence[str], those: Sequence[str]) -> float:
-    """Return how like two scenarios are by their ``step_lines``, from 0 to 1.
+    """Return how similar two scenarios are by their ``step_lines``, from 0 to 1.
 
-    Of a scenario and the same one with a word changed 0.9 and more; of two others below 0.5. It
-    takes about a millisecond.
+    If one word was changed, it is 0.9 or more; for different scenarios it is below 0.5. It takes
+    about a millisecond.
     """
-    return SequenceMatcher(
-        None, "\n".join(these), "\n".join(those), autojunk=False
-    ).ratio()
+    one_text = "\n".join(these)
+    other_text = "\n".join(those)
+    return SequenceMatcher(None, one_text, other_text, autojunk=False).ratio()
 
 
 # Which values and paths do the steps name?
@@ -277,7 +278,7 @@ _MARKS = "\"“'`"
 _BARE = re.compile(r"(?<![\w.,-])(-?\d+(?:\.\d+)?)(?!\w|\.\d)|\b([A-Z][A-Z0-9_]+)\b")
 _PLACEHOLDER = re.compile(r"<(\w[\w .-]*)>")
 _HOLES = re.compile(r"[{<][^{}<>\n]*[}>]")
-# They say how, not what.
+# Words in capitals that are no values.
 _PLAIN = frozenset(
     {*_VERBS, "HTTP", "HTTPS", "URL", "URI", "API", "JSON", "XML", "HTML", "ID"}
 )
@@ -286,36 +287,39 @@ _PLAIN = frozenset(
 def literals(scenario: ScenarioSpec, rows: Collection[object] = ()) -> tuple[str, ...]:
     """Return the quoted texts, numbers and words in capitals of the steps, each once.
 
-    Of an Outline those of the rows with these values; of all rows where it has none of them. Paths
-    are no literals, nor is what they are made of.
+    Paths and their parts are no literals.
+
+    Args:
+        scenario: the scenario.
+        rows: the values of the rows of an Outline to read; all rows if it has none of them.
 
     >>> literals(scenario)  # doctest: +SKIP
     ('Summer Battle 2024', 'PRESELECTION', '8')
     """
-    mine = [row for row in scenario.rows if row.values in rows] or scenario.rows
-    steps = [step for row in mine for step in row.steps] or scenario.steps
-    # All at once: what is found ends with its line.
-    return tuple(dict.fromkeys(_literals("\n".join(step.text for step in steps))))
+    own_rows = [row for row in scenario.rows if row.values in rows] or scenario.rows
+    steps = [step for row in own_rows for step in row.steps] or scenario.steps
+    # All steps at once are quicker. No literal goes beyond the end of a line.
+    text = "\n".join(step.text for step in steps)
+    return tuple(dict.fromkeys(_literals(text)))
 
 
 def _literals(text: str) -> Iterator[str]:
     values: list[tuple[int, str]] = []
     bare = text
     if any(mark in text for mark in _MARKS):
-        quoted = (
-            (hit.start(), next(filter(None, hit.groups())))
-            for hit in _QUOTED.finditer(text)
-        )
-        values = [
-            (place, value) for place, value in quoted if not _PATH.fullmatch(value)
-        ]
+        for hit in _QUOTED.finditer(text):
+            value = next(filter(None, hit.groups()))
+            if not _PATH.fullmatch(value):
+                values.append((hit.start(), value))
         bare = _QUOTED.sub(_blanked, text)
     if "/" in bare:
         bare = _PATH.sub(_blanked, _HOST.sub(_blanked, bare))
     if "{" in bare or "<" in bare:
         bare = _HOLES.sub(_blanked, bare)
     values += [(hit.start(), hit.group()) for hit in _BARE.finditer(bare)]
-    yield from (value for _, value in sorted(values) if value not in _PLAIN)
+    for _, value in sorted(values):
+        if value not in _PLAIN:
+            yield value
 
 
 def _blanked(match: re.Match[str]) -> str:
@@ -327,9 +331,8 @@ def paths(scenario: ScenarioSpec) -> tuple[tuple[str, str], ...]:
 
     Placeholders are written as a route has them: ``/battles/{battle_id}/start``.
     """
-    return tuple(
-        dict.fromkeys(path for step in scenario.steps for path in _paths(step.text))
-    )
+    pairs = [pair for step in scenario.steps for pair in _paths(step.text)]
+    return tuple(dict.fromkeys(pairs))
 
 
 def _paths(text: str) -> Iterator[tuple[str, str]]:
