@@ -168,7 +168,10 @@ WRONG: dict[str, tuple[str, str, list[str]]] = {
     "names_nothing": (
         "",
         "",
-        ["takes the name of a scenario, not nothing", '@pytest.mark.scenario("Feature :: Scenario")'],
+        [
+            "takes the name of a scenario, not nothing",
+            '@pytest.mark.scenario("Feature :: Scenario")',
+        ],
     ),
     "two_names": ('"a", "b"', "", ["not 2"]),
     "a_list": (

@@ -1,4 +1,4 @@
-"""Which pieces of a Markdown file are Gherkin, and which ones should have been?"""
+"""Finds the Gherkin in a Markdown file, and what should have been marked as Gherkin."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,13 +7,19 @@ from difflib import get_close_matches
 from functools import cache
 from itertools import takewhile
 from pathlib import PurePosixPath
-from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from pytest_arena.scenarios.specs._features import requirement_in
-from pytest_arena.scenarios.specs._gherkin import Language, language, languages, nearest
+from pytest_arena.scenarios.specs._gherkin import (
+    ENGLISH,
+    Language,
+    Node,
+    language,
+    languages,
+    nearest,
+)
 from pytest_arena.scenarios.specs._specification import GherkinText, Problem
 
 # ```gherkin, ~~~ Gherkin title="x", ``` {.gherkin #id}
@@ -25,85 +31,113 @@ _OPENING = re.compile(rf"^[\s>]*(`{{3,}}|~{{3,}}){_INFO}", re.IGNORECASE)
 _LANGUAGE = re.compile(
     r"^[ \t]*#[ \t]*language[ \t]*:[ \t]*([a-zA-Z\-_]+)[ \t]*$", re.MULTILINE
 )
-_SHOWN = 5
+_LINKS_AND_MARKS = re.compile(r"[*`]|\[([^\]]*)\]\([^)]*\)")
+_MOST_SUSPECTS = 5
 _LIST_MARKS = " \t-*+_>#`"
 
 
 def fences(text: str, spec: str) -> tuple[list[GherkinText], list[Problem]]:
-    """Return the Gherkin of a Markdown file, and what looks like it and is not read.
+    """Return the Gherkin of a Markdown file, and the problems of its fences.
 
-    A file without either is not looked at any further: it costs a search for a few words.
+    A file without Gherkin costs a search for a few words.
 
     Args:
-        text: the file's lines, ended by line feeds alone.
+        text: the file's lines, ended by line feeds.
         spec: its path.
     """
     suspects = _suspects(text)
     if not suspects and not _MARKED.search(text):
         return [], []
     page = _Page(spec=spec, lines=without_front_matter(text).split("\n"))
-    # What stands within a paragraph is nobody's business here, and takes most of the time.
+    # Nothing inside of paragraphs is needed, and parsing it would take most of the time.
     tokens = MarkdownIt("commonmark").disable("inline").parse("\n".join(page.lines))
-    problems = [problem for token in tokens for problem in page.misread(token)]
-    foreign = {
-        place for token in tokens if _is_foreign(token) for place in _span(token)
-    }
-    problems += page.unread([place for place in suspects if place not in foreign])
-    blocks = [page.block(*fence) for fence in _sectioned(tokens)]
+    problems: list[Problem] = []
+    foreign_lines: set[int] = set()
+    for token in tokens:
+        problems += page.misread(token)
+        if _is_foreign(token):
+            foreign_lines.update(_span(token))
+    problems += page.unread([line for line in suspects if line not in foreign_lines])
+    blocks = [page.block(fence) for fence in _fences(tokens)]
     return blocks, sorted(problems, key=lambda problem: problem.line)
 
 
 def without_front_matter(text: str) -> str:
-    """Return it with the lines of its front matter empty: all others keep their numbers.
-
-    Markdown would take the last line of it for a heading.
-    """
+    """Return a text with blank lines instead of its front matter, which is no Markdown."""
     front = _FRONT_MATTER.match(text)
-    return "\n" * front[0].count("\n") + text[front.end() :] if front else text
+    if front is None:
+        return text
+    return "\n" * front[0].count("\n") + text[front.end() :]
 
 
 def _span(token: Token) -> range:
-    """The lines of a token, from 0, with those that are its marks."""
-    return range(*(token.map or (0, 0)))
+    """Return the lines of a token, from 0, with its marks."""
+    begin, end = token.map or (0, 0)
+    return range(begin, end)
 
 
 def is_gherkin(token: Token) -> bool:
-    """Whether it is a fence that is marked as Gherkin."""
+    """Return whether a token is a fence that is marked as Gherkin."""
     return token.type == "fence" and bool(_GHERKIN.match(token.info))
 
 
 def _is_foreign(token: Token) -> bool:
-    """Whether it says that it is something else than scenarios, or has been read."""
-    name = (token.info.split() or [""])[0].strip("{.,}").casefold()
-    is_named = bool(name) and not get_close_matches(name, ["gherkin"])
-    is_other = token.type == "fence" and (is_named or is_gherkin(token))
-    return token.type == "html_block" or is_other
+    """Return whether a token is HTML, a fence of another language, or Gherkin that is read."""
+    if token.type == "html_block" or is_gherkin(token):
+        return True
+    if token.type != "fence" or not token.info.strip():
+        return False
+    name = token.info.split()[0].strip("{.,}").casefold()
+    return bool(name) and not get_close_matches(name, ["gherkin"])
 
 
-def _sectioned(tokens: Sequence[Token]) -> Iterator[tuple[Token, str, str]]:
-    """Yield each fence of Gherkin with the heading above it, and its business rule.
+@dataclass(frozen=True, slots=True)
+class _Fence:
+    """A fence of Gherkin, with the heading above it and its business rule."""
 
-    The rule is the one that is named last above it, in a quote, a bold line or the heading of its
-    section; else in the sections around it.
+    token: Token
+    heading: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """A section of the page, with the last business rule in it."""
+
+    level: int
+    heading: str
+    rule: str
+
+
+def _fences(tokens: Sequence[Token]) -> Iterator[_Fence]:
+    """Yield each fence of Gherkin.
+
+    Its business rule is the last above it in a quote, a bold line or the heading of its section;
+    else in the sections around it.
     """
-    sections: list[tuple[int, str, str]] = [(0, "", "")]  # level, heading, rule
+    sections = [_Section(0, "", "")]
     quotes = 0
-    for token, inside in zip(tokens, (*tokens[1:], None), strict=True):
-        text = inside.content if inside else ""
-        quotes += token.type == "blockquote_open"
-        quotes -= token.type == "blockquote_close"
-        if token.type == "heading_open":
-            level = int(token.tag[1:])
-            heading = re.sub(r"[*`]|\[([^\]]*)\]\([^)]*\)", r"\1", text).strip()
-            sections = [section for section in sections if section[0] < level]
-            sections.append((level, heading, requirement_in(heading)))
+    for place, token in enumerate(tokens):
+        if token.type == "blockquote_open":
+            quotes += 1
+        elif token.type == "blockquote_close":
+            quotes -= 1
+        elif token.type == "heading_open":
+            level = int(token.tag.removeprefix("h"))
+            text = tokens[place + 1].content
+            heading = _LINKS_AND_MARKS.sub(r"\1", text).strip()
+            sections = [section for section in sections if section.level < level]
+            sections.append(_Section(level, heading, requirement_in(heading)))
         elif token.type == "paragraph_open":
+            text = tokens[place + 1].content
             is_bold = token.level == 0 and text.startswith(("**", "__"))
-            if (quotes or is_bold) and (rule := requirement_in(text)):
-                sections[-1] = (*sections[-1][:2], rule)
+            rule = requirement_in(text) if quotes or is_bold else ""
+            if rule:
+                last = sections[-1]
+                sections[-1] = _Section(last.level, last.heading, rule)
         elif is_gherkin(token):
-            rules = (rule for _, _, rule in reversed(sections) if rule)
-            yield token, sections[-1][1], next(rules, "")
+            rules = [section.rule for section in sections if section.rule]
+            yield _Fence(token, sections[-1].heading, rules[-1] if rules else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,96 +145,117 @@ class _Page:
     spec: str
     lines: list[str]
 
-    def block(self, token: Token, heading: str, requirement: str) -> GherkinText:
-        """A fence's text; where it has no ``Feature:``, one stands in the line of its mark."""
-        spoken = language_of(token.content)
-        is_titled = _is_titled(token.content, spoken)
-        # Joined: a heading that is underlined may have several lines.
-        title = " ".join((heading or PurePosixPath(self.spec).stem).split())
-        above = "" if is_titled else f"{spoken.title('feature')} {title}\n"
+    def block(self, fence: _Fence) -> GherkinText:
+        """Return the text of a fence. Without ``Feature:``, that replaces the line of its mark."""
+        content = fence.token.content
+        first_line = _span(fence.token).start + 2
+        spoken = language_of(content)
+        if _is_titled(content, spoken):
+            return GherkinText(
+                spec=self.spec,
+                text=content,
+                first_line=first_line,
+                requirement=fence.rule,
+            )
+        # An underlined heading may have several lines.
+        title = " ".join((fence.heading or PurePosixPath(self.spec).stem).split())
         return GherkinText(
             spec=self.spec,
-            text=above + token.content,
-            first_line=_span(token).start + 2 - (not is_titled),
-            language="en" if is_titled else spoken.code,
-            requirement=requirement,
-            is_untitled=not is_titled,
+            text=f"{spoken.title('feature')} {title}\n{content}",
+            first_line=first_line - 1,
+            language=spoken.code,
+            requirement=fence.rule,
+            is_untitled=True,
         )
 
     def misread(self, token: Token) -> Iterator[Problem]:
-        """Yield what is wrong with the marks of a fence."""
-        span = _span(token)
-        if token.type == "html_block" and not token.content.lstrip().startswith("<!--"):
-            for place in (place for place in span if _OPENING.match(self.lines[place])):
-                yield self._problem(
-                    place,
-                    "this fence is read as HTML, as is all from the tag above to a blank line",
-                    "put a blank line before it",
-                )
+        """Yield the problems of the marks of a fence."""
+        if token.type == "html_block":
+            yield from self._fences_in_html(token)
         if token.type != "fence":
             return
-        last = self.lines[span.stop - 1].lstrip(" >\t").rstrip()
-        is_closed = (
-            len(span) > 1 and last.startswith(token.markup) and not last.strip(last[0])
-        )
-        inside = self._swallowed(token)
-        if not is_closed and (is_gherkin(token) or inside):
+        span = _span(token)
+        inner = self._inner_fence(token)
+        if not self._is_closed(token) and (is_gherkin(token) or inner):
             yield self._problem(
                 span.start,
                 "the fence that begins here is never closed: all that follows is in it",
                 f"end it with a line {token.markup}",
             )
-        elif inside:
+        elif inner:
             yield self._problem(
-                inside,
+                inner,
                 f"the fence opened in line {span.start + 1} is still open here: "
                 "this Gherkin is read as a part of it",
                 f"close that one with a line {token.markup}",
             )
         elif is_gherkin(token):
-            yield from self._misread_gherkin(token)
+            yield from self._closed_early(token)
+            yield from self._unknown_language(token)
 
-    def _swallowed(self, token: Token) -> int:
-        """The line of a Gherkin fence within one that could not have been meant to hold it."""
-        marks = (
-            (place, _OPENING.match(self.lines[place])) for place in _span(token)[1:]
-        )
-        return next(
-            (at for at, mark in marks if mark and mark[1].startswith(token.markup)), 0
-        )
+    def _fences_in_html(self, token: Token) -> Iterator[Problem]:
+        if token.content.lstrip().startswith("<!--"):
+            return
+        for place in _span(token):
+            if _OPENING.match(self.lines[place]):
+                yield self._problem(
+                    place,
+                    "this fence is read as HTML, as is all from the tag above to a blank line",
+                    "put a blank line before it",
+                )
 
-    def _misread_gherkin(self, token: Token) -> Iterator[Problem]:
-        span, spoken = _span(token), language_of(token.content)
-        # A doc string's ``` closes the fence, and the rest of the scenario is prose.
+    def _is_closed(self, token: Token) -> bool:
+        span = _span(token)
+        last = self.lines[span.stop - 1].lstrip(" >\t").rstrip()
+        if len(span) == 1 or not last.startswith(token.markup):
+            return False
+        return set(last) == {last[0]}
+
+    def _inner_fence(self, token: Token) -> int:
+        """Return the line of a Gherkin fence inside of a fence with the same marks; 0 without."""
+        for place in _span(token)[1:]:
+            mark = _OPENING.match(self.lines[place])
+            if mark and mark[1].startswith(token.markup):
+                return place
+        return 0
+
+    def _closed_early(self, token: Token) -> Iterator[Problem]:
+        """Yield a problem if a doc string's ``` closed the fence before the scenario's end."""
+        span = _span(token)
+        spoken = language_of(token.content)
         below = list(takewhile(str.strip, self.lines[span.stop :]))
-        opened, closed = self.lines[span.start], self.lines[span.stop - 1]
-        is_deeper = closed.find(token.markup) > opened.find(token.markup)
-        if below and (is_deeper or any(_is_step(line, (spoken,)) for line in below)):
+        opening = self.lines[span.start].find(token.markup)
+        closing = self.lines[span.stop - 1].find(token.markup)
+        has_step = any(_is_step(line, (spoken,)) for line in below)
+        if below and (closing > opening or has_step):
             yield self._problem(
                 span.stop - 1,
                 f"this {token.markup} closes the fence: what follows is no Gherkin any more",
                 'mark a doc string with """, or the fence with more of its marks',
             )
-        # Where the line `Feature:` is ours, the parser never comes to see this comment.
+
+    def _unknown_language(self, token: Token) -> Iterator[Problem]:
+        """Yield a problem of an untitled block: the parser does not see its comment."""
         named = _LANGUAGE.search(token.content)
-        if (
-            named
-            and language(named[1]) is None
-            and not _is_titled(token.content, spoken)
-        ):
+        if named is None or language(named[1]) is not None:
+            return
+        spoken = language_of(token.content)
+        if not _is_titled(token.content, spoken):
+            lines_above = token.content.count("\n", 0, named.start(1))
             yield self._problem(
-                span.start + 1 + token.content.count("\n", 0, named.start(1)),
+                _span(token).start + 1 + lines_above,
                 f"{named[1]!r} is no language that Gherkin knows",
                 f"did you mean `# language: {spoken.code}`?",
             )
 
     def unread(self, suspects: Sequence[int]) -> Iterator[Problem]:
-        """Yield what looks like a scenario and was not parsed as one."""
-        shown = suspects if len(suspects) <= _SHOWN else suspects[:1]
+        """Yield problems for lines that look like a scenario outside of any Gherkin."""
+        shown = suspects
+        more = ""
+        if len(suspects) > _MOST_SUSPECTS:
+            shown = suspects[:1]
+            more = f"; so do {len(suspects) - 1} more in this file"
         for place in shown:
-            more = f"; so do {len(suspects) - 1} more in this file" * (
-                len(shown) < len(suspects)
-            )
             yield self._problem(
                 place,
                 f"{self.lines[place].strip()!r} looks like a scenario, but stands in no fence "
@@ -213,72 +268,89 @@ class _Page:
 
 
 def _first_line(text: str) -> str:
-    """The first line that is neither blank, nor a comment, nor a tag."""
-    lines = (line for line in text.split("\n") if line.strip())
-    return next(
-        (line for line in lines if not line.lstrip().startswith(("#", "@"))), ""
-    )
+    """Return the first line that is neither blank, nor a comment, nor a tag; "" without."""
+    for line in text.split("\n"):
+        if line.strip() and not line.lstrip().startswith(("#", "@")):
+            return line
+    return ""
 
 
 def language_of(text: str) -> Language:
-    """Return the language that a comment above the first other line names, else English."""
-    named = _LANGUAGE.search(text.partition(_first_line(text) or "\0")[0])
+    """Return the language that a comment before the first line names, else English."""
+    first_line = _first_line(text)
+    comments = text.partition(first_line)[0] if first_line else text
+    named = _LANGUAGE.search(comments)
     codes = [named[1], nearest(named[1])] if named else []
-    return next(known for code in (*codes, "en") if (known := language(code)))
+    for code in codes:
+        known = language(code)
+        if known is not None:
+            return known
+    return ENGLISH
 
 
 def _is_titled(text: str, spoken: Language) -> bool:
+    """Return whether a text begins with ``Feature:``, or is empty."""
     line = _first_line(text)
     slip = spoken.title_slip(line)
     return not line or (slip is not None and slip.title == "feature")
 
 
+# Scenarios outside of fences.
+
+
 def _suspects(text: str) -> list[int]:
-    """The lines, from 0, that look like a scenario's heading with a step below it."""
+    """Return the lines, from 0, that look like a scenario's heading with a step below it."""
     lines = text.split("\n")
-    return [
-        place
-        for place, line in enumerate(lines)
-        if ":" in line
-        and (word := line.partition(":")[0].strip(_LIST_MARKS).casefold())
-        in _headings()
-        and _has_steps(lines[place + 1 : place + 4], word)
-    ]
+    suspects: list[int] = []
+    for place, line in enumerate(lines):
+        head, colon, _ = line.partition(":")
+        word = head.strip(_LIST_MARKS).casefold()
+        below = lines[place + 1 : place + 4]
+        if colon and word in _headings() and _has_steps(below, word):
+            suspects.append(place)
+    return suspects
 
 
 @cache
 def _headings() -> dict[str, tuple[Language, ...]]:
-    """The languages in which a word begins a scenario, in small letters."""
+    """Return the languages of each word that begins a scenario, in small letters."""
     headings: dict[str, tuple[Language, ...]] = {}
     for known in languages():
         for word in (*known.words["scenario"], *known.words["scenarioOutline"]):
-            headings[word.casefold()] = (*headings.get(word.casefold(), ()), known)
+            folded = word.casefold()
+            headings[folded] = (*headings.get(folded, ()), known)
     return headings
 
 
 def _has_steps(below: list[str], word: str) -> bool:
-    """Whether steps stand right below. `Example: …` needs two: prose may begin with When."""
+    """Return whether steps follow. `Example: …` needs two: prose may begin with When."""
     spoken = _headings()[word]
-    names = [known.words["scenario"] for known in spoken]
-    # Of Example and Scenario, in whatever language, it is the first.
-    is_usual = any(len(words) == 1 or word != words[0].casefold() for words in names)
     lines = [line for line in below if line.strip()]
-    is_begun = bool(lines) and _is_step(lines[0], spoken)
-    return is_begun and (
-        is_usual or any(_is_step(line, spoken, is_and=True) for line in lines[1:2])
-    )
+    if not lines or not _is_step(lines[0], spoken):
+        return False
+    # The parser's words for a scenario are Example and Scenario, in that order in any language.
+    names = [known.words["scenario"] for known in spoken]
+    is_example = all(len(words) > 1 and word == words[0].casefold() for words in names)
+    if not is_example:
+        return True
+    return len(lines) > 1 and _is_step(lines[1], spoken, is_and=True)
 
 
 def _is_step(line: str, spoken: Sequence[Language], *, is_and: bool = False) -> bool:
-    """Whether a line begins with Given, When or Then; a small one may begin a line of prose."""
-    slips = [(known, known.step_slip(line)) for known in spoken]
-    return not line.strip(_LIST_MARKS)[:1].islower() and any(
-        slip and slip.kind != "letters" and (is_and or known.steps[slip.keyword])
-        for known, slip in slips
-    )
+    """Return whether a line begins with Given, When or Then; ``is_and`` allows And and But."""
+    if line.strip(_LIST_MARKS)[:1].islower():  # prose
+        return False
+    for known in spoken:
+        slip = known.step_slip(line)
+        if slip is None or slip.kind == "letters":
+            continue
+        if is_and or known.steps[slip.keyword]:
+            return True
+    return False
 
 
-# Of ``*.feature.md``, where keywords are headings and bullets.
+# ``*.feature.md``: keywords are headings and bullets.
+
 _HEADING = re.compile(r"^\s*#{1,6}\s+(.*)")
 _BULLET = re.compile(r"^\s*[*+-]\s+(.*)")
 _RULER = re.compile(r"^[\s|:-]+$")
@@ -288,23 +360,25 @@ _FENCE = re.compile(r'^\s*(`{3,}|~{3,}|""")')
 def headings_and_bullets(text: str, spec: str) -> GherkinText:
     """Return a ``*.feature.md`` as one block.
 
-    The parser takes the first line of all for the feature, whatever it says: what stands before
-    the first heading is left out, apart from tags.
+    The parser takes the first line for the feature. So the lines before the first heading are left
+    out, except for tags.
     """
     lines = text.split("\n")
-    first = next((place for place, line in enumerate(lines) if _HEADING.match(line)), 0)
-    tags = (
-        place
-        for place, line in enumerate(lines[:first])
-        if line.strip().startswith("`@")
-    )
-    begin = next(tags, first)
+    begin = 0
+    for place, line in enumerate(lines):
+        if _HEADING.match(line):
+            begin = place
+            break
+    for place, line in enumerate(lines[:begin]):
+        if line.strip().startswith("`@"):
+            begin = place
+            break
     block = "\n".join(lines[begin:])
     return GherkinText(spec=spec, text=block, first_line=begin + 1, is_markdown=True)
 
 
 def tagged_headings(block: GherkinText, spoken: Language) -> Iterator[Problem]:
-    """Yield the headings that are lost since a line with a tag is nothing but tags."""
+    """Yield the headings in lines with a tag: the parser reads only the tags."""
     for number, line in enumerate(block.lines, block.first_line):
         heading = _HEADING.match(line)
         if heading and "`@" in line and spoken.title_slip(heading[1]):
@@ -316,91 +390,121 @@ def tagged_headings(block: GherkinText, spoken: Language) -> Iterator[Problem]:
 
 
 def unread_marks(
-    block: GherkinText, spoken: Language, document: Any
+    block: GherkinText, spoken: Language, document: Node
 ) -> Iterator[Problem]:
-    """Yield the headings, bullets and rows that were meant as Gherkin and are not read as it."""
-    marks = _Marks(spoken, dict(_read(document, "")))
+    """Yield the headings, bullets and rows that the parser does not read as Gherkin."""
+    marks = _Marks(block, spoken, dict(_kinds_of_lines(document, "")))
     for number, line in enumerate(block.lines, block.first_line):
-        if fault := marks.fault(number, line):
-            what, hint, is_error = fault
-            yield block.problem(number, what, hint, is_error=is_error)
+        problem = marks.problem_in(number, line)
+        if problem is not None:
+            yield problem
 
 
-def _read(node: Any, kind: str) -> Iterator[tuple[int, str]]:
-    """The lines of all nodes of the parser's document, each with what it is read as."""
-    for name, value in node.items() if isinstance(node, dict) else ():
-        if name == "location":
-            yield value["line"], kind
-        for item in value if isinstance(value, list) else [value]:
-            yield from _read(item, name)
+def _kinds_of_lines(node: object, kind: str) -> Iterator[tuple[int, str]]:
+    """Yield the line of each node of the parser's document, with the kind of the node."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _kinds_of_lines(item, kind)
+    elif isinstance(node, dict):
+        for name, value in node.items():
+            if name == "location":
+                yield value["line"], kind
+            yield from _kinds_of_lines(value, name)
 
 
 @dataclass(slots=True)
 class _Marks:
-    """Goes through the lines, and knows what they stand in."""
+    """Goes through the lines of a block from top to bottom."""
 
+    block: GherkinText
     spoken: Language
-    read: dict[int, str]
+    kinds: dict[int, str]
+    """What the parser reads each line as."""
     fence: str = ""
+    """The mark of the open fence."""
     above: str = ""
     """What the heading or the bullet above is read as."""
     is_prose: bool = False
-    """Whether the lines before this one, since the heading, end in prose."""
+    """Whether the last line since the heading is prose."""
     is_in_scenario: bool = False
 
-    def fault(self, number: int, line: str) -> tuple[str, str, bool] | None:
-        """What is wrong with a line, what to do, and whether it is an error."""
-        kind = self.read.get(number, "")
+    def problem_in(self, number: int, line: str) -> Problem | None:
+        """Return the problem of a line, or None."""
+        kind = self.kinds.get(number, "")
         mark = _FENCE.match(line)
         if mark and line.strip().startswith(self.fence):
-            self.fence = "" if self.fence else mark[1]
-            is_step = (
-                bool(self.fence) and kind == "docString" and line.startswith(self.fence)
-            )
-            what = "a fenced block after a step is read as its doc string"
-            hint = "indent it to show that, or put a heading before it"
-            return (what, hint, False) if is_step else None
+            return self._at_fence(number, line, mark[1], kind)
         if self.fence or not line.strip():
             return None
-        if heading := _HEADING.match(line):
-            return self._heading(heading[1], kind)
-        if bullet := _BULLET.match(line):
-            return self._bullet(bullet[1], kind)
-        if not line.lstrip().startswith("|"):
-            self.is_prose, self.above = True, self.above if line.startswith(" ") else ""
-        elif (
-            self.above in {"steps", "examples"} and not kind and not _RULER.match(line)
-        ):
-            indent = len(line) - len(line.lstrip())
-            what = f"a row of a table is not read: {indent} blanks before it; expected 2 to 5"
-            return what, "indent the table by 2 blanks", True
+        heading = _HEADING.match(line)
+        if heading:
+            return self._at_heading(number, heading[1], kind)
+        bullet = _BULLET.match(line)
+        if bullet:
+            return self._at_bullet(number, bullet[1], kind)
+        if line.lstrip().startswith("|"):
+            return self._at_row(number, line, kind)
+        self.is_prose = True
+        if not line.startswith(" "):
+            self.above = ""
         return None
 
-    def _heading(self, text: str, kind: str) -> tuple[str, str, bool] | None:
-        self.above, self.is_prose = kind, False
-        self.is_in_scenario = kind in {"background", "scenario", "examples"}
-        slip = None if kind else self.spoken.title_slip(text)
-        if re.match(r"language\s*:", text):
-            what = (
-                "the comment `# language:` is a heading in Markdown, and has no effect"
-            )
-            return (
-                what,
-                "write a .feature file, or a fence marked as gherkin in an .md file",
-                True,
-            )
-        if slip and ":" in text and slip.title != "feature" and "`@" not in text:
-            what = f"expected {slip.keyword}, but {text!r} is read as a description"
-            return what, f"write `# {slip.keyword} …`", True
-        return None
+    def _at_fence(self, number: int, line: str, mark: str, kind: str) -> Problem | None:
+        self.fence = "" if self.fence else mark
+        if not self.fence or kind != "docString" or not line.startswith(mark):
+            return None
+        return self.block.problem(
+            number,
+            "a fenced block after a step is read as its doc string",
+            "indent it to show that, or put a heading before it",
+            is_error=False,
+        )
 
-    def _bullet(self, text: str, kind: str) -> tuple[str, str, bool] | None:
+    def _at_row(self, number: int, line: str, kind: str) -> Problem | None:
+        is_in_table = self.above in {"steps", "examples"}
+        if not is_in_table or kind or _RULER.match(line):
+            return None
+        indent = len(line) - len(line.lstrip())
+        what = (
+            f"a row of a table is not read: {indent} blanks before it; expected 2 to 5"
+        )
+        return self.block.problem(number, what, "indent the table by 2 blanks")
+
+    def _at_heading(self, number: int, text: str, kind: str) -> Problem | None:
         self.above = kind
-        slip = self.spoken.step_slip(text) if self.is_in_scenario and not kind else None
-        if slip and slip.kind != "exact":
-            what = f"expected {slip.keyword}, but {text!r} is not read as a step"
-            return what, f"write `* {slip.keyword} …`", slip.kind != "letters"
+        self.is_prose = False
+        self.is_in_scenario = kind in {"background", "scenario", "examples"}
+        if re.match(r"language\s*:", text):
+            return self.block.problem(
+                number,
+                "the comment `# language:` is a heading in Markdown, and has no effect",
+                "write a .feature file, or a fence marked as gherkin in an .md file",
+            )
+        slip = None if kind else self.spoken.title_slip(text)
+        if slip is None or slip.title == "feature":
+            return None
+        if ":" not in text or "`@" in text:
+            return None
+        what = f"expected {slip.keyword}, but {text!r} is read as a description"
+        return self.block.problem(number, what, f"write `# {slip.keyword} …`")
+
+    def _at_bullet(self, number: int, text: str, kind: str) -> Problem | None:
+        self.above = kind
         if kind and self.is_prose:
-            what = f"a bullet after prose is read as a step: {text!r}"
-            return what, "begin it with another word if it is none", False
-        return None
+            return self.block.problem(
+                number,
+                f"a bullet after prose is read as a step: {text!r}",
+                "begin it with another word if it is none",
+                is_error=False,
+            )
+        if kind or not self.is_in_scenario:
+            return None
+        slip = self.spoken.step_slip(text)
+        if slip is None or slip.kind == "exact":
+            return None
+        return self.block.problem(
+            number,
+            f"expected {slip.keyword}, but {text!r} is not read as a step",
+            f"write `* {slip.keyword} …`",
+            is_error=slip.kind != "letters",
+        )

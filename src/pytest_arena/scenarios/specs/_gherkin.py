@@ -1,7 +1,6 @@
-"""How is Gherkin read by the official parser, and what has it to say, in words?
+"""Reads Gherkin with the official parser, and puts its errors into words.
 
-The only module that reads by the package ``gherkin-official``: its majors come often, and change
-what they return.
+Only this module imports ``gherkin-official``: its majors come often, and change what they return.
 """
 
 import re
@@ -15,6 +14,7 @@ from gherkin.dialect import DIALECTS
 from gherkin.errors import CompositeParserException, ParserException
 from gherkin.gherkin_line import GherkinLine
 from gherkin.parser import Parser, ParserContext
+from gherkin.token import Token
 from gherkin.token_matcher import TokenMatcher
 from gherkin.token_matcher_markdown import GherkinInMarkdownTokenMatcher
 from gherkin.token_scanner import TokenScanner
@@ -28,27 +28,30 @@ SlipKind = Literal["exact", "case", "blank", "letters"]
 
 _TITLES = ("feature", "rule", "background", "scenario", "scenarioOutline", "examples")
 _KINDS: tuple[Kind, ...] = ("given", "when", "then")
-# Marks of lists and quotes, emphasis, numbers, and what cannot be seen: a byte order mark, blanks
+# Marks of lists and quotes, emphasis, numbers, and invisible characters: a byte order mark, blanks
 # without width.
 _MARKS = re.compile(r"^[\s\-*+_>#\u200b\u200c\u200d\u2060\ufeff]*(?:\d+[.)]\s+)?[*_`]*")
 _ENDS = ":*_`,"
-_SHOWN = 120
+_BLANKS = " \t\u00a0"
+_WIDE_COLON = "\uff1a"
+_LONGEST_QUOTE = 120
 _LIKE = 0.75  # one letter of four
-_LIKE_TITLE, _LONG = 0.8, 5
+_LIKE_TITLE = 0.8
+_LONG = 5  # letters: shorter words have too many neighbours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slip:
-    """A keyword that a line seems to have been meant for."""
+    """A keyword that a line probably means."""
 
     keyword: str
-    """As it is written right, with the colon of a title."""
+    """The right spelling, with the colon of a title."""
     kind: SlipKind
-    """What is not right with it: "exact" is a keyword where the parser does not look for one."""
+    """What is wrong: "exact" is a keyword where the parser does not expect one."""
     title: str = ""
     """Of a title: scenario, scenarioOutline, background, examples, feature, rule."""
     text: str = ""
-    """How it is written."""
+    """The spelling in the line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,123 +60,139 @@ class Language:
 
     code: str
     words: Mapping[str, list[str]]
-    """As the parser has them: those of steps with the blank that follows, if one has to."""
+    """The parser's keywords. Those of steps end with a blank if a blank must follow."""
 
     @cached_property
     def kinds(self) -> dict[str, Kind | None]:
-        """What each step keyword says that the step is; None: what the step before it is."""
-        kinds: dict[str, Kind | None] = {
-            word: None for name in ("and", "but") for word in self.words[name]
-        }
-        # No language has a word for two of them; where one had, it would be what comes first.
+        """The kind of step of each step keyword; None for And and But."""
+        kinds: dict[str, Kind | None] = {}
+        for name in ("and", "but"):
+            kinds.update(dict.fromkeys(self.words[name]))
+        # If a language had one word for two kinds, the first kind would count.
         for kind in reversed(_KINDS):
-            kinds.update((word, kind) for word in self.words[kind] if word != "* ")
+            for word in self.words[kind]:
+                if word != "* ":
+                    kinds[word] = kind
         return kinds
 
     @cached_property
     def titles(self) -> dict[str, str]:
-        """What each word before a colon begins."""
+        """The title of each word before a colon."""
         return {
             word: title for title in reversed(_TITLES) for word in self.words[title]
         }
 
     @cached_property
     def steps(self) -> dict[str, Kind | None]:
-        """As ``kinds``, without blanks and without ``*``; the longest first."""
+        """As ``kinds``, without blanks and without ``*``; the longest keyword first."""
         steps = {
             word.strip(): kind for word, kind in self.kinds.items() if word != "* "
         }
         return dict(sorted(steps.items(), key=lambda step: -len(step[0])))
 
     def title(self, title: str) -> str:
-        """Return the usual word for one title, with its colon: ``Scenario:``."""
-        # Of Example and Scenario, in whatever language, it is the second.
-        return self.words[title][-1 if title == "scenario" else 0] + ":"
+        """Return the usual word for a title, with its colon: ``Scenario:``."""
+        # The words for a scenario are Example and Scenario, in that order in any language.
+        place = -1 if title == "scenario" else 0
+        return f"{self.words[title][place]}:"
 
     def step_slip(self, line: str) -> Slip | None:
-        """Return the step keyword that a line seems to begin with, or None."""
+        """Return the step keyword that a line probably begins with, or None."""
         body = _MARKS.sub("", line)
+        folded = body.casefold()
         for keyword in self.steps:
-            rest, is_spaced = body[len(keyword) :], f"{keyword} " in self.kinds
-            if not body.casefold().startswith(keyword.casefold()):
+            if not folded.startswith(keyword.casefold()):
                 continue
-            if is_spaced and rest[:1] and not (rest[0].isspace() or rest[0] in _ENDS):
+            follower = body[len(keyword) : len(keyword) + 1]
+            needs_blank = f"{keyword} " in self.kinds
+            if needs_blank and follower and not _ends_word(follower):
                 continue
             if not body.startswith(keyword):
                 return Slip(keyword=keyword, kind="case")
-            is_exact = not is_spaced or rest.startswith(" ")
-            return Slip(keyword=keyword, kind="exact" if is_exact else "blank")
-        # Where no blank follows a keyword, nobody knows where it would have ended.
-        spaced = {
+            if needs_blank and follower != " ":
+                return Slip(keyword=keyword, kind="blank")
+            return Slip(keyword=keyword, kind="exact")
+        return self._misspelt_step(folded)
+
+    def _misspelt_step(self, line: str) -> Slip | None:
+        words = line.split(maxsplit=1)
+        first = words[0].rstrip(_ENDS) if words else ""
+        if not first.isalpha():
+            return None
+        # The end of a keyword is only known where a blank must follow.
+        keywords = {
             word.casefold(): word for word in self.steps if f"{word} " in self.kinds
         }
-        begin = (
-            body.split(maxsplit=1)[0].rstrip(_ENDS).casefold() if body.strip() else ""
-        )
-        near = (
-            get_close_matches(begin, spaced, n=1, cutoff=_LIKE)
-            if begin.isalpha()
-            else []
-        )
-        return Slip(keyword=spaced[near[0]], kind="letters") if near else None
+        near = get_close_matches(first, keywords, n=1, cutoff=_LIKE)
+        return Slip(keyword=keywords[near[0]], kind="letters") if near else None
 
     def title_slip(self, line: str) -> Slip | None:
-        """Return the title that a line seems to begin with, ``Scenario:``, or None."""
+        """Return the title that a line probably begins with, ``Scenario:``, or None."""
         body = _MARKS.sub("", line)
-        head, colon, _ = body.replace("\uff1a", ":").partition(":")
+        head, colon, _ = body.replace(_WIDE_COLON, ":").partition(":")
         if not colon:
-            for word in self.titles:
-                is_whole = not body[len(word) : len(word) + 1].strip(" \t\u00a0")
-                if is_whole and body.casefold().startswith(word.casefold()):
-                    return self._title(
-                        word, "blank" if body.startswith(word) else "case", word
-                    )
-            return None
-        head = head.strip(" \t\u00a0" + _ENDS)
+            return self._title_without_colon(body)
+        head = head.strip(_BLANKS + _ENDS)
         if head in self.titles:
             return self._title(head, "exact", head)
         folded = " ".join(head.casefold().split())
         words = {word.casefold(): word for word in self.titles}
         if folded in words:
             return self._title(words[folded], "case", head)
-        # The plural is a word of its own, and prose: "Backgrounds: …"
-        close = get_close_matches(folded, words, n=1, cutoff=_LIKE_TITLE)
-        word = words[close[0]] if close and folded != f"{close[0]}s" else ""
-        if min(len(word), len(folded)) < _LONG or self.titles[word] in {
-            "feature",
-            "rule",
-        }:
+        near = get_close_matches(folded, words, n=1, cutoff=_LIKE_TITLE)
+        if not near or folded == f"{near[0]}s":  # a plural is prose: "Backgrounds: …"
+            return None
+        word = words[near[0]]
+        is_short = min(len(word), len(folded)) < _LONG
+        if is_short or self.titles[word] in {"feature", "rule"}:
             return None
         return self._title(word, "letters", head)
+
+    def _title_without_colon(self, body: str) -> Slip | None:
+        for word in self.titles:
+            is_whole = not body[len(word) : len(word) + 1].strip(_BLANKS)
+            if is_whole and body.casefold().startswith(word.casefold()):
+                kind: SlipKind = "blank" if body.startswith(word) else "case"
+                return self._title(word, kind, word)
+        return None
 
     def _title(self, word: str, kind: SlipKind, text: str) -> Slip:
         return Slip(keyword=f"{word}:", kind=kind, title=self.titles[word], text=text)
 
 
+def _ends_word(letter: str) -> bool:
+    return letter.isspace() or letter in _ENDS
+
+
+_DIALECTS = cast("dict[str, Mapping[str, list[str]]]", DIALECTS)
+
+
 @cache
 def language(code: str) -> Language | None:
     """Return the language of this code, ``fr`` or ``zh-CN``; None if there is none."""
-    words = cast("dict[str, Mapping[str, list[str]]]", DIALECTS).get(code)
+    words = _DIALECTS.get(code)
     return None if words is None else Language(code, words)
+
+
+ENGLISH = Language("en", _DIALECTS["en"])
 
 
 @cache
 def languages() -> tuple[Language, ...]:
     """Return all languages, in the order of their codes."""
-    return tuple(known for code in sorted(DIALECTS) if (known := language(code)))
+    return tuple(Language(code, _DIALECTS[code]) for code in sorted(_DIALECTS))
 
 
 def nearest(code: str) -> str:
-    """Return the code of the language that was probably meant, or nothing."""
-    lower = {known.casefold(): known for known in DIALECTS}
+    """Return the code of the language that was probably meant; "" without one."""
+    codes = {known.casefold(): known for known in DIALECTS}
     wanted = code.casefold().replace("_", "-")
-    return lower.get(
-        next(iter(get_close_matches(wanted, lower, n=1)), wanted.split("-")[0]), ""
-    )
+    near = get_close_matches(wanted, codes, n=1)
+    return codes.get(near[0] if near else wanted.split("-")[0], "")
 
 
 def cells(text: str) -> list[str]:
-    r"""Return the cells of a table's line, as they are meant.
+    r"""Return the cells of a table's line, without escapes.
 
     >>> cells(r"  | a | b\|c |")
     ['a', 'b|c']
@@ -189,81 +208,86 @@ def line_of(node: Node) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """What could be read of a text, and what could not."""
+    """The nodes of a text, and its errors."""
 
     document: Node
-    """The parser's own ``GherkinDocument``, with the lines of the file."""
+    """The parser's ``GherkinDocument``, with the lines of the file."""
     language: Language
     faults: tuple[Problem, ...]
 
     @property
     def feature(self) -> Node | None:
-        """None where there is none, or nothing of it could be read."""
+        """The feature; None if there is none, or nothing of it could be read."""
         return self.document.get("feature")
 
 
 def tree(block: GherkinText) -> Tree:
-    """Return what the parser reads; scenarios without an error are in it in any case."""
+    """Parse a text. The tree has each scenario without an error."""
     parser = _Parser()
-    matcher = (_MarkdownMatcher if block.is_markdown else _Matcher)(block.language)
-    errors = _errors(parser, matcher, block, block.text)
-    opened = matcher.open_doc_string
+    kind = _MarkdownMatcher if block.is_markdown else _Matcher
+    matcher = kind(block.language)
+    errors = _parse(parser, matcher, block, block.text)
+    open_doc_string = matcher.open_doc_string
     document: Any = parser.get_result()
     if errors and not document:
-        # A text that ends too early is lost as a whole; with an end, its scenarios can be read.
-        _errors(parser, matcher, block, _ended(block, opened))
+        # The parser drops a text that ends too early. With an end its scenarios can be read.
+        _parse(parser, matcher, block, _ended(block, open_doc_string))
         document = parser.get_result()
-    document = document if isinstance(document, dict) else {}
-    code = (document.get("feature") or {}).get("language") or matcher.dialect_name
-    spoken = next(known for code in (code, "en") if (known := language(code)))
-    faults = tuple(_fault(error, block, spoken, opened) for error in errors)
-    return Tree(document=document, language=spoken, faults=faults)
+    if not isinstance(document, dict):
+        document = {}
+    feature = document.get("feature") or {}
+    spoken = language(feature.get("language") or matcher.dialect_name) or ENGLISH
+    faults = [_fault(error, block, spoken, open_doc_string) for error in errors]
+    return Tree(document=document, language=spoken, faults=tuple(faults))
 
 
 class _Matcher(TokenMatcher):
-    """Knows where the doc string begins that is open."""
+    """Knows the line in which the open doc string begins."""
 
     open_doc_string = 0
 
-    def match_DocStringSeparator(self, token: Any) -> bool:  # noqa: N802 - the library's name
-        is_open = self._active_doc_string_separator is None
-        if matches := super().match_DocStringSeparator(token):
-            self.open_doc_string = token.location["line"] if is_open else 0
-        return matches
+    def match_DocStringSeparator(self, token: Token) -> bool:  # noqa: N802 - the library's name
+        is_opening = self._active_doc_string_separator is None
+        is_matched: bool = super().match_DocStringSeparator(token)
+        if is_matched:
+            self.open_doc_string = token.location["line"] if is_opening else 0
+        return is_matched
 
 
 class _MarkdownMatcher(_Matcher, GherkinInMarkdownTokenMatcher):
-    """Headings and bullets, for ``*.feature.md``."""
+    """Matches headings and bullets, for ``*.feature.md``."""
 
 
 class _Parser(Parser):
-    """Keeps what it has read in spite of errors: the library gives up at the eleventh."""
+    """Continues after any number of errors: the library stops at the eleventh."""
 
     def add_error(self, context: ParserContext, error: ParserException) -> None:
-        # The same one comes twice in a row, if at all.
+        # The parser may report an error twice in a row.
         if not context.errors or str(context.errors[-1]) != str(error):
             context.errors.append(error)
 
 
-def _errors(
+def _parse(
     parser: Parser, matcher: TokenMatcher, block: GherkinText, text: str
 ) -> list[Exception]:
+    """Parse a text, and return the errors."""
     scanner = TokenScanner(text)
     scanner.line_number = block.first_line - 1
     try:
         parser.parse(scanner, matcher)
     except CompositeParserException as composite:
         return list(composite.errors)
-    except Exception as error:  # noqa: BLE001 - a text that the library cannot bear is a fault of the text
+    except Exception as error:  # noqa: BLE001 - whatever the library raises is an error of the text
         return [error]
     return []
 
 
-def _ended(block: GherkinText, opened: int) -> str:
-    """The text with an end for its doc string, or without the tags that nothing follows."""
+def _ended(block: GherkinText, open_doc_string: int) -> str:
+    """Return the text with an end for its doc string, or without the tags at its end."""
     lines = block.text.rstrip().split("\n")
-    if opened:
-        return "\n".join([*lines, block.line(opened).strip()[:3]])
+    if open_doc_string:
+        mark = block.line(open_doc_string).strip()[:3]
+        return "\n".join([*lines, mark])
     while lines and lines[-1].lstrip(" \t`")[:1] in {"@", "#", ""}:
         lines.pop()
     return "\n".join(lines)
@@ -277,54 +301,64 @@ _LANGUAGE = re.compile(r"Language not supported: (.*)")
 
 def shown(text: str) -> str:
     """Return a line as a message quotes it."""
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …")
+    if len(text) > _LONGEST_QUOTE:
+        text = f"{text[:_LONGEST_QUOTE]} …"
+    return repr(text)
 
 
 def _fault(
-    error: Exception, block: GherkinText, spoken: Language, opened: int
+    error: Exception, block: GherkinText, spoken: Language, open_doc_string: int
 ) -> Problem:
-    """An error as a sentence that names the line, and what was expected there."""
+    """Return an error as a sentence that names the line, and what was expected there."""
     message = _POSITION.sub("", str(error))
-    place = (getattr(error, "location", None) or {}).get("line") or block.last_line
-    line = min(place, block.last_line)
-    text = block.line(line).strip()
+    location = getattr(error, "location", None) or {}
+    line = min(location.get("line") or block.last_line, block.last_line)
+    unknown = _LANGUAGE.search(message)
+    if unknown:
+        return _unknown_language(unknown.group(1), line, block)
     is_ended = "unexpected end of file" in message
-    expected = _EXPECTED.search(message)
-    if unknown := _LANGUAGE.search(message):
-        meant = nearest(unknown.group(1))
-        return block.problem(
-            line,
-            f"{unknown.group(1)!r} is no language that Gherkin knows; "
-            "expected a code such as en, fr, zh-CN",
-            f"did you mean `# language: {meant}`?" if meant else "",
-        )
-    if opened and is_ended:
+    if open_doc_string and is_ended:
         what = "the doc string that begins here is never closed, and takes in all that follows"
-        return block.problem(opened, what, 'end it with a line of the same marks, """')
-    if message.startswith("inconsistent cell count"):
-        message = "a row has another number of cells than the first of its table"
+        fix = 'end it with a line of the same marks, """'
+        return block.problem(open_doc_string, what, fix)
+    text = block.line(line).strip()
+    expected = _EXPECTED.search(message)
     if expected is None:
-        return block.problem(
-            line, f"{message[:1].lower()}{message[1:]}, in {shown(text)}"
-        )
+        if message.startswith("inconsistent cell count"):
+            message = "a row has another number of cells than the first of its table"
+        what = f"{message[:1].lower()}{message[1:]}, in {shown(text)}"
+        return block.problem(line, what)
     if is_ended and (text.startswith("@") or "`@" in text):
         scenario = spoken.title("scenario")
         what = f"{shown(text)} is read as tags that belong to nothing"
         return block.problem(line, f"{what}; expected {scenario} after them")
-    awaited = _awaited(expected.group(1).split(", "), spoken)
-    sentence = f"the text ends after {shown(text)}; expected {awaited}"
+    awaited = _in_words(expected.group(1).split(", "), spoken)
+    if is_ended:
+        what = f"the text ends after {shown(text)}; expected {awaited}"
+    else:
+        what = f"expected {awaited}; found {shown(text)}"
+    return block.problem(line, what)
+
+
+def _unknown_language(code: str, line: int, block: GherkinText) -> Problem:
+    meant = nearest(code)
     return block.problem(
-        line, sentence if is_ended else f"expected {awaited}; found {shown(text)}"
+        line,
+        f"{code!r} is no language that Gherkin knows; expected a code such as en, fr, zh-CN",
+        f"did you mean `# language: {meant}`?" if meant else "",
     )
 
 
 _LINES = ("feature", "background", "scenario", "examples", "rule")
 
 
-def _awaited(tokens: list[str], spoken: Language) -> str:
-    steps = (spoken.words[kind] for kind in (*_KINDS, "and", "but"))
-    keywords = [next(word.strip() for word in words if word != "* ") for words in steps]
-    words = {
+def _in_words(tokens: list[str], spoken: Language) -> str:
+    """Return the parser's names of tokens in words: ``Scenario: or a tag (@…)``."""
+    keywords: list[str] = []
+    for kind in (*_KINDS, "and", "but"):
+        words = [word.strip() for word in spoken.words[kind] if word != "* "]
+        keywords.append(words[0])
+    names = {
         "#StepLine": f"a step ({', '.join(keywords)})",
         **{f"#{title.title()}Line": spoken.title(title) for title in _LINES},
         "#TableRow": "a row of a table (| … |)",
@@ -333,8 +367,9 @@ def _awaited(tokens: list[str], spoken: Language) -> str:
         "#Language": "a comment `# language: …`",
         "#Other": "text",
     }
-    sentence = [word for token, word in words.items() if token in tokens]
-    return (
-        " or ".join(filter(None, [", ".join(sentence[:-1]), *sentence[-1:]]))
-        or "the end of the text"
-    )
+    phrases = [name for token, name in names.items() if token in tokens]
+    if not phrases:
+        return "the end of the text"
+    if len(phrases) == 1:
+        return phrases[0]
+    return f"{', '.join(phrases[:-1])} or {phrases[-1]}"

@@ -1,10 +1,10 @@
-"""What does the parser let pass that its author cannot have meant?"""
+"""Finds what the parser accepts though its author cannot have meant it."""
 
 import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from itertools import chain, pairwise
+from itertools import pairwise
 
 from pytest_arena.scenarios.specs._features import ScenarioNode
 from pytest_arena.scenarios.specs._gherkin import Language, Node, Slip, line_of, shown
@@ -12,11 +12,13 @@ from pytest_arena.scenarios.specs._specification import (
     GherkinText,
     Problem,
     ScenarioSpec,
+    Step,
 )
 
 # A column's name: no mark-up, no address, no comparison.
 _PLACEHOLDER = re.compile(r"<([^\W\d][\w .\-]*)>")
-_SHORT, _LIKE = 2, 0.75  # letters: in short names two others make another word
+_SHORT = 2  # letters: two other letters make another word
+_LIKE = 0.75
 _RULER = re.compile(r":?-{3,}:?")
 _SURE = frozenset({"scenario", "scenarioOutline", "background"})
 
@@ -30,193 +32,223 @@ class _DescriptionLine:
     is_first: bool
     """Of a paragraph."""
     is_last: bool
-    """Right before the first step, or whatever ends the description."""
+    """Whether a step, or something else, follows without a blank line."""
     follower: str
-    """The next line that says something, whatever it is."""
+    """The next line that is neither blank nor a comment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lint:
-    """All that is suspicious in a block, of which the parser says nothing."""
+    """Checks the nodes of a block."""
 
     block: GherkinText
     language: Language
     key: str = ""
-    """Of the scenario that is looked at, where it is one."""
+    """The key of the scenario that is checked; "" for a feature, a rule or a background."""
 
     def overlooked(self, parts: Sequence[ScenarioNode]) -> Iterator[Problem]:
-        """Yield headings that doc strings and comments have taken in, with the steps below them."""
+        """Yield scenarios inside of doc strings and behind comments."""
         for part in parts:
             lint = replace(self, key=part.scenario.key)
-            yield from lint.in_doc_strings(part.node)
+            for step in part.node["steps"]:
+                if "docString" in step:
+                    yield from lint.in_doc_string(line_of(step["docString"]))
             yield from lint.in_comments(part)
 
     def problems(
         self, feature: Node, parts: Sequence[ScenarioNode], faulty: Container[str]
     ) -> Iterator[Problem]:
-        """Yield the problems of a feature and all that is in it.
+        """Yield the problems of a feature, its rules, backgrounds and scenarios.
 
-        Of scenarios that are ``faulty`` there are none: they follow from their errors.
+        ``faulty`` scenarios have errors already: further problems would follow from these.
         """
-        yield from self._group(feature, len(parts), "feature")
+        yield from self._group(feature, "feature", has_scenarios=bool(parts))
         for part in parts:
             if part.scenario.key not in faulty:
                 yield from replace(self, key=part.scenario.key).scenario(part)
 
-    def in_doc_strings(self, node: Node) -> Iterator[Problem]:
-        """A doc string was closed too late.
-
-        What it holds stands to the right of its marks; a heading to the left of them was not meant
-        to be in it.
-        """
-        words = (
+    def in_doc_string(self, opening: int) -> Iterator[Problem]:
+        """Yield headings in a doc string to the left of its marks: it was closed too late."""
+        words = [
             *self.language.words["scenario"],
             *self.language.words["scenarioOutline"],
-        )
+        ]
         headings = tuple(f"{word}:" for word in words)
-        for opening in (
-            line_of(step["docString"]) for step in node["steps"] if "docString" in step
-        ):
-            opened = self.block.line(opening)
-            mark = opened.lstrip()[:3]
-            for number in range(opening + 1, self.block.last_line + 1):
-                text = self.block.line(number)
-                if text.lstrip().startswith(mark):
-                    break
-                if text.lstrip().startswith(headings) and _indent(text) < _indent(
-                    opened
-                ):
-                    what = f"{text.strip()!r} looks like a scenario, but stands in the doc string "
-                    what += f"that line {opening} begins"
-                    yield self._problem(
-                        number, what, f"close that one with a line {mark}"
-                    )
+        opening_line = self.block.line(opening)
+        mark = opening_line.lstrip()[:3]
+        for number in range(opening + 1, self.block.last_line + 1):
+            line = self.block.line(number)
+            text = line.strip()
+            if text.startswith(mark):
+                return
+            if text.startswith(headings) and _indent(line) < _indent(opening_line):
+                yield self._problem(
+                    number,
+                    f"{text!r} looks like a scenario, but stands in the doc string that line "
+                    f"{opening} begins",
+                    f"close that one with a line {mark}",
+                )
 
     def in_comments(self, part: ScenarioNode) -> Iterator[Problem]:
-        """In a fence of Markdown ``# Scenario:`` is written so easily.
+        """Yield comments ``# Scenario:`` between two steps, if a Given follows.
 
-        A comment between two steps is in peace as long as no Given comes after it.
+        In a fence of Markdown a heading is easily written so.
         """
-        outlines = (f"{word}:" for word in self.language.words["scenarioOutline"])
-        titles = (self.language.title("scenario"), *outlines)
+        titles = (
+            self.language.title("scenario"),
+            *(f"{word}:" for word in self.language.words["scenarioOutline"]),
+        )
         for above, below in pairwise(part.node["steps"]):
             if self._kind(below) != "given" or self._kind(above) == "given":
                 continue
-            # No line of a doc string: that may hold anything.
+            # A doc string may contain any line.
             first = below if "docString" in above else above
             for number in range(line_of(first) + 1, line_of(below)):
                 line = self.block.line(number).strip()
                 if line.startswith("#") and line.lstrip("# \t").startswith(titles):
                     name = part.scenario.name
-                    what = (
-                        f"{line!r} is a comment: the steps below it belong to {name!r}"
+                    yield self._problem(
+                        number,
+                        f"{line!r} is a comment: the steps below it belong to {name!r}",
+                        "leave the # out, or put it before these steps, too",
                     )
-                    hint = "leave the # out, or put it before these steps, too"
-                    yield self._problem(number, what, hint)
 
-    def _group(self, node: Node, scenarios: int, kind: str) -> Iterator[Problem]:
-        title = self.language.title("scenario")
-        misread = [*self._lost_titles(node, has_scenarios=bool(scenarios))]
-        slips = [
-            (line, self.language.step_slip(line.text)) for line in self._described(node)
+    # Features and rules.
+
+    def _group(
+        self, node: Node, kind: str, *, has_scenarios: bool
+    ) -> Iterator[Problem]:
+        """Yield the problems of a feature or a rule."""
+        misread = [
+            *self._lost_titles(node, has_scenarios=has_scenarios),
+            *self._stray_steps(node),
         ]
-        stray = [(line, slip) for line, slip in slips if slip and slip.kind == "exact"]
-        if len({self.language.steps[slip.keyword] for _, slip in stray} - {None}) > 1:
-            line, _ = stray[0]
-            what = f"steps outside of a scenario are read as a description: {shown(line.text)}"
-            misread.append(
-                self._problem(line.number, what, f"put a line `{title} …` before them")
-            )
         yield from misread
-        if not scenarios and not misread:
-            expected = "## " * self.block.is_markdown + title
+        if not has_scenarios and not misread:
+            title = self.language.title("scenario")
+            expected = f"## {title}" if self.block.is_markdown else title
             what = f"the {kind} has no scenario; expected a line `{expected} …`"
             yield self._problem(line_of(node), what, is_error=kind == "feature")
         for child in node["children"]:
-            if background := child.get("background"):
-                yield from self._steps_of(background, "the background has no step")
-            elif rule := child.get("rule"):
-                inside = sum("scenario" in child for child in rule["children"])
-                yield from self._group(rule, inside, "rule")
+            if "background" in child:
+                background = child["background"]
+                yield from self._first_step(background, "the background has no step")
+            elif "rule" in child:
+                rule = child["rule"]
+                is_filled = any("scenario" in inner for inner in rule["children"])
+                yield from self._group(rule, "rule", has_scenarios=is_filled)
+
+    def _stray_steps(self, node: Node) -> Iterator[Problem]:
+        """Yield the first of several kinds of steps in a description."""
+        stray: list[_DescriptionLine] = []
+        kinds: set[str] = set()
+        for line in self._described(node):
+            slip = self.language.step_slip(line.text)
+            if slip is not None and slip.kind == "exact":
+                stray.append(line)
+                kind = self.language.steps[slip.keyword]
+                if kind is not None:
+                    kinds.add(kind)
+        if len(kinds) > 1:
+            first = stray[0]
+            text = shown(first.text)
+            title = self.language.title("scenario")
+            yield self._problem(
+                first.number,
+                f"steps outside of a scenario are read as a description: {text}",
+                f"put a line `{title} …` before them",
+            )
 
     def _lost_titles(self, node: Node, *, has_scenarios: bool) -> Iterator[Problem]:
+        """Yield the titles that are read as a part of a description."""
         for line in self._described(node):
             slip = self.language.title_slip(line.text)
             if slip is None or slip.title in {"feature", "examples"}:
                 continue
-            is_sure = slip.title in _SURE and (
-                self._is_followed(line) or not has_scenarios
+            has_step = self._is_followed_by_step(line)
+            is_sure = slip.title in _SURE and (has_step or not has_scenarios)
+            is_scenario = slip.keyword == self.language.title("scenario")
+            is_likely = (
+                is_scenario
+                and slip.kind != "exact"
+                and line.is_first
+                and slip.text[:1].isupper()
             )
-            is_usual = (
-                slip.keyword == self.language.title("scenario") and slip.kind != "exact"
-            )
-            if is_sure or (line.is_first and is_usual and slip.text[:1].isupper()):
+            if is_sure or is_likely:
                 yield self._not_read(line, slip, is_error=is_sure)
 
-    def _is_followed(self, line: _DescriptionLine) -> bool:
+    def _is_followed_by_step(self, line: _DescriptionLine) -> bool:
+        if line.follower.lstrip().startswith("* "):
+            return True
         slip = self.language.step_slip(line.follower)
-        return line.follower.lstrip().startswith("* ") or bool(
-            slip and slip.kind != "letters"
-        )
+        return slip is not None and slip.kind != "letters"
+
+    # Scenarios.
 
     def scenario(self, part: ScenarioNode) -> Iterator[Problem]:
         """Yield the problems of a scenario."""
-        node, scenario = part.node, part.scenario
+        node = part.node
+        scenario = part.scenario
         if not scenario.name:
-            yield self._problem(
-                scenario.line, "a scenario without a name: no test can mean it"
-            )
-        yield from self._steps_of(node, "the scenario has no step")
+            what = "a scenario without a name: no test can mean it"
+            yield self._problem(scenario.line, what)
+        yield from self._first_step(node, "the scenario has no step")
         yield from self._steps(scenario)
-        tables = (step.get("dataTable", {}).get("rows", ()) for step in node["steps"])
-        examples = (table.get("tableBody") or () for table in node["examples"])
-        for row in chain(*tables, *examples):
-            if row["cells"] and all(
-                _RULER.fullmatch(cell["value"]) for cell in row["cells"]
-            ):
-                what = "a row of dashes is a row of values: tables of Gherkin have no such line"
-                yield self._warning(line_of(row), what, "remove it")
+        yield from self._rulers(node)
         if scenario.is_outline:
             yield from self._outline(part)
         if scenario.rows or not scenario.is_outline:
             yield from self._placeholders(scenario)
 
+    def _rulers(self, node: Node) -> Iterator[Problem]:
+        """Yield the lines of dashes that Markdown needs, and Gherkin takes for a row."""
+        rows: list[Node] = []
+        for step in node["steps"]:
+            rows += step.get("dataTable", {}).get("rows", ())
+        for table in node["examples"]:
+            rows += table.get("tableBody") or ()
+        for row in rows:
+            values = [cell["value"] for cell in row["cells"]]
+            if values and all(map(_RULER.fullmatch, values)):
+                what = "a row of dashes is a row of values: tables of Gherkin have no such line"
+                yield self._warning(line_of(row), what, "remove it")
+
     def _steps(self, scenario: ScenarioSpec) -> Iterator[Problem]:
-        first = next(iter(scenario.steps), None)
-        is_first = first is not None and not first.is_background
-        if (
-            first
-            and is_first
-            and self.language.steps.get(first.keyword, "given") is None
-        ):
-            what = f"the first step begins with {first.keyword}, and there is none before it: "
-            yield self._warning(first.line, f"{what}it is taken for a Given")
-        for step in (step for step in scenario.steps if not step.is_background):
+        for first in scenario.steps[:1]:
+            is_and = self.language.steps.get(first.keyword, "given") is None
+            if is_and and not first.is_background:
+                yield self._warning(
+                    first.line,
+                    f"the first step begins with {first.keyword}, and there is none before it: "
+                    "it is taken for a Given",
+                )
+        for step in _own_steps(scenario):
             slip = self.language.step_slip(step.text) if step.keyword == "*" else None
             if not step.text:
                 yield self._warning(step.line, "a step without text")
-            elif slip and slip.kind == "exact":
-                what = f"`*` is the keyword of this step, and {slip.keyword} its first word"
+            elif slip is not None and slip.kind == "exact":
                 yield self._warning(
-                    step.line, what, f"leave the `*` out: `{step.text}`"
+                    step.line,
+                    f"`*` is the keyword of this step, and {slip.keyword} its first word",
+                    f"leave the `*` out: `{step.text}`",
                 )
 
-    def _steps_of(self, node: Node, lack: str) -> Iterator[Problem]:
-        """The first step, if it is misspelt: the parser takes it for a description."""
-        lines = self._described(node)
-        misread = next(
-            filter(None, (self._lost_step(line, node["steps"]) for line in lines)), None
-        )
-        if misread:
-            yield misread
-        elif not node["steps"]:
-            yield self._problem(line_of(node), lack, is_error=bool(self.key))
+    def _first_step(self, node: Node, missing: str) -> Iterator[Problem]:
+        """Yield the problem of a misspelt first step, which is read as a description."""
+        for line in self._described(node):
+            problem = self._lost_step(line, node["steps"])
+            if problem is not None:
+                yield problem
+                return
+        if not node["steps"]:
+            yield self._problem(line_of(node), missing, is_error=bool(self.key))
 
     def _lost_step(
         self, line: _DescriptionLine, steps: Sequence[Node]
     ) -> Problem | None:
         title = self.language.title_slip(line.text)
-        if title and title.title in _SURE and (not steps or self._is_followed(line)):
+        is_title = title is not None and title.title in _SURE
+        if title and is_title and (not steps or self._is_followed_by_step(line)):
             return self._not_read(line, title, is_error=True)
         slip = self.language.step_slip(line.text)
         if slip is None or not (line.is_first or line.is_last):
@@ -224,95 +256,98 @@ class Lint:
         if not line.is_first and self.language.steps[slip.keyword] is None:
             return None  # a wrapped sentence: "… \nand that"
         has_given = bool(steps) and self._kind(steps[0]) == "given"
-        if (
-            slip.kind == "letters"
-        ):  # prose may begin with any word that is like a keyword
-            is_meant = not steps or (line.is_last and not has_given)
-            return self._not_read(line, slip, is_error=not steps) if is_meant else None
+        if slip.kind == "letters":  # prose may begin with a word that is like a keyword
+            if steps and (has_given or not line.is_last):
+                return None
+            return self._not_read(line, slip, is_error=not steps)
         is_wrapped = slip.kind == "case" and not line.is_first and has_given
         return self._not_read(line, slip, is_error=not is_wrapped)
 
     def _kind(self, step: Node) -> str | None:
         return self.language.kinds.get(step["keyword"])
 
+    # Outlines.
+
     def _outline(self, part: ScenarioNode) -> Iterator[Problem]:
         scenario = part.scenario
+        tables = part.node["examples"]
         if not scenario.rows:
-            lack = (
-                "its Examples have no row"
-                if part.node["examples"]
-                else "it has no Examples"
-            )
-            what = f"no row: the Scenario Outline stands for nothing, {lack}"
+            missing = "its Examples have no row" if tables else "it has no Examples"
+            what = f"no row: the Scenario Outline stands for nothing, {missing}"
             yield self._problem(scenario.line, what)
-        for table in part.node["examples"]:
+        for table in tables:
             if not table.get("tableBody") and scenario.rows:
                 yield self._warning(line_of(table), "these Examples have no row")
-            header = (table.get("tableHeader") or {"cells": ()})["cells"]
-            names = [cell["value"] for cell in header]
-            for column in sorted({name for name in names if names.count(name) > 1}):
-                yield self._problem(line_of(table), f"two columns are named {column!r}")
+            yield from self._columns(table)
             for line in self._described(table):
                 if line.text.lstrip(" -*").startswith("|") or "|" in line.text[1:]:
                     yield self._problem(line.number, "a row of a table is read as text")
-        first: dict[object, int] = {}
+        first_lines: dict[object, int] = {}
         for row in scenario.rows:
-            if first.setdefault(row.values, row.line) != row.line:
-                yield self._warning(
-                    row.line, f"the same row as in line {first[row.values]}"
-                )
+            first = first_lines.setdefault(row.values, row.line)
+            if first != row.line:
+                yield self._warning(row.line, f"the same row as in line {first}")
+
+    def _columns(self, table: Node) -> Iterator[Problem]:
+        """Yield the columns that have the name of another."""
+        header = table.get("tableHeader") or {"cells": ()}
+        names = [cell["value"] for cell in header["cells"]]
+        for name in sorted(set(names)):
+            if names.count(name) > 1:
+                yield self._problem(line_of(table), f"two columns are named {name!r}")
 
     def _placeholders(self, scenario: ScenarioSpec) -> Iterator[Problem]:
+        """Yield the placeholders that no column fills."""
         columns = sorted({column for row in scenario.rows for column, _ in row.values})
         if scenario.rows and not columns:
             return
-        lack = f"no column of the Examples is named so, but {', '.join(columns)}"
-        lack = lack if columns else "there are no Examples to fill it in"
-        for step in (step for step in scenario.steps if not step.is_background):
-            cells = (cell for row in step.table for cell in row)
-            texts = (step.text, step.doc_string or "", *cells)
-            bare = "\0".join(
-                text for text in texts if "</" not in text and "/>" not in text
-            )
-            for name in dict.fromkeys(_PLACEHOLDER.findall(bare)):
+        why = "there are no Examples to fill it in"
+        if columns:
+            why = f"no column of the Examples is named so, but {', '.join(columns)}"
+        for step in _own_steps(scenario):
+            for name in _placeholders_in(step):
                 if name in columns:
                     continue
-                # It can only be a column, misspelt: anything else may be mark-up.
-                near = get_close_matches(name, columns, n=1, cutoff=_LIKE)[
-                    : len(name) > _SHORT
-                ]
-                hint = f"write `<{near[0]}>`" if near else ""
-                what = f"<{name}> stays as it is: {lack}"
-                yield self._problem(step.line, what, hint, is_error=bool(near))
+                near: list[str] = []
+                if len(name) > _SHORT:
+                    near = get_close_matches(name, columns, n=1, cutoff=_LIKE)
+                # Only a misspelt column is an error: any other name may be mark-up.
+                yield self._problem(
+                    step.line,
+                    f"<{name}> stays as it is: {why}",
+                    f"write `<{near[0]}>`" if near else "",
+                    is_error=bool(near),
+                )
+
+    # Descriptions.
 
     def _described(self, node: Node) -> Iterator[_DescriptionLine]:
-        """The lines of a description, with their places in the file."""
+        """Yield the lines of a description, with their numbers in the file."""
         texts = [line.strip() for line in (node.get("description") or "").split("\n")]
-        wanted = [text for text in texts if text]
-        number, is_first = line_of(node), True
-        signs = () if self.block.is_markdown else ("#",)
-        while wanted and number < self.block.last_line:
+        missing = [text for text in texts if text]
+        number = line_of(node)
+        is_first = True
+        while missing and number < self.block.last_line:
             number += 1
-            text = self.block.line(number)
-            if text.strip() != wanted[0]:
-                # A comment is as good as nothing: a step may come right after it.
-                is_first = is_first or not text.strip()
+            text = self.block.line(number).strip()
+            if text != missing[0]:
+                # A comment does not end a paragraph.
+                is_first = is_first or not text
                 continue
-            wanted.pop(0)
-            is_last = not wanted and bool(self.block.line(number + 1).strip())
-            below = (
-                self.block.line(at)
-                for at in range(number + 1, self.block.last_line + 1)
-            )
-            said = (
-                line
-                for line in below
-                if line.strip() and not line.lstrip().startswith(signs)
-            )
-            yield _DescriptionLine(
-                number, text.strip(), is_first, is_last, next(said, "")
-            )
+            missing.pop(0)
+            is_last = not missing and bool(self.block.line(number + 1).strip())
+            follower = self._follower(number)
+            yield _DescriptionLine(number, text, is_first, is_last, follower)
             is_first = False
+
+    def _follower(self, number: int) -> str:
+        """Return the next line that is neither blank nor a comment; "" without one."""
+        comment_marks = () if self.block.is_markdown else ("#",)
+        for below in range(number + 1, self.block.last_line + 1):
+            line = self.block.line(below)
+            if line.strip() and not line.lstrip().startswith(comment_marks):
+                return line
+        return ""
 
     def _not_read(
         self, line: _DescriptionLine, slip: Slip, *, is_error: bool
@@ -320,14 +355,14 @@ class Lint:
         what = (
             f"expected {slip.keyword}, but {shown(line.text)} is read as a description"
         )
-        strange = next(
-            (char for char in line.text if char.isspace() and char != " "), ""
-        )
-        if strange and slip.kind == "blank":
-            what += f" (the blank after it is U+{ord(strange):04X})"
-        return self._problem(
-            line.number, what, f"write `{slip.keyword} …`", is_error=is_error
-        )
+        if slip.kind == "blank":
+            strange = [
+                letter for letter in line.text if letter.isspace() and letter != " "
+            ]
+            if strange:
+                what += f" (the blank after it is U+{ord(strange[0]):04X})"
+        hint = f"write `{slip.keyword} …`"
+        return self._problem(line.number, what, hint, is_error=is_error)
 
     def _warning(self, line: int, what: str, hint: str = "") -> Problem:
         return self._problem(line, what, hint, is_error=False)
@@ -338,6 +373,21 @@ class Lint:
         return self.block.problem(
             line, what, hint, is_error=is_error, scenario=self.key
         )
+
+
+def _own_steps(scenario: ScenarioSpec) -> list[Step]:
+    """Return the steps of a scenario without those of a Background."""
+    return [step for step in scenario.steps if not step.is_background]
+
+
+def _placeholders_in(step: Step) -> list[str]:
+    """Return the names in ``<…>``, each once, except in texts with mark-up."""
+    cells = [cell for row in step.table for cell in row]
+    names: list[str] = []
+    for text in (step.text, step.doc_string or "", *cells):
+        if "</" not in text and "/>" not in text:
+            names += _PLACEHOLDER.findall(text)
+    return list(dict.fromkeys(names))
 
 
 def _indent(line: str) -> int:
