@@ -464,12 +464,15 @@ async def test_fails_of_itself(client):
 """
 
 
+SLOW_HOWS = ("copy", pytest.param("undo", marks=pytest.mark.slow))
+
+
 def run_of(example: Example, tests: str, *options: str, how: str = "copy") -> Run:
     """Run tests of the app."""
     return example.with_files(app=APP, seed=SEED, test_it=tests).run(*options, env=env_of(how))
 
 
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("how", SLOW_HOWS)
 def test_objects_that_were_never_flushed(example: Example, how: str) -> None:
     """The request is named, and what it did. Under `fail` its test fails."""
     run = run_of(example, TESTS, "--arena-lost-writes=fail", how=how)
@@ -555,7 +558,7 @@ def test_sync_client(test_client):
 """
 
 
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("how", SLOW_HOWS)
 def test_what_late_work_loses(example: Example, how: str) -> None:
     """The request that began it is named, also if the work ends after the next request."""
     run = run_of(example, LATE, "--arena-lost-writes=fail", how=how)

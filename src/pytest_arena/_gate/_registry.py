@@ -19,6 +19,13 @@ from sqlalchemy import event
 from sqlalchemy.orm.session import Session, _sessions
 
 from pytest_arena._gate._answers import ANSWER
+from pytest_arena._gate._unnamed import (
+    LOCKS,
+    MAY_WRITE,
+    NOTIFIES,
+    TEMPORARY,
+    WRITES,
+)
 from pytest_arena._origin import WORK
 from pytest_arena._process import alive
 from pytest_arena._product import Aim, Handle, Key, Live, nothing
@@ -73,6 +80,36 @@ class Written:
 
 
 @dataclass(slots=True)
+class UnnamedWrite:
+    """What an open transaction of a request may have written by statements that name no table."""
+
+    serial: int  # of the level in which it began
+    words: str = ""  # of the first such statement, as ``called write_it()``
+    line: CodeLine | None = None  # of that statement
+    kind: str = ""  # of that statement, as `_unnamed` names it
+    # PostgreSQL gives the transaction an id for them too.
+    has_locks: bool = False
+    has_temporary: bool = False
+
+    def note(self, kind: str, words: str) -> bool:
+        """Note a statement. Return whether it is the one to name: the first sure one."""
+        self.has_locks |= kind == LOCKS
+        self.has_temporary |= kind == TEMPORARY
+        is_sure = kind in {WRITES, NOTIFIES}
+        is_named = (is_sure and self.kind in {"", MAY_WRITE}) or (
+            kind == MAY_WRITE and not self.kind
+        )
+        if is_named:
+            self.kind = kind
+            self.words = words
+        return is_named
+
+    def note_line(self, line: CodeLine | None) -> None:
+        """Note where that statement was sent."""
+        self.line = line
+
+
+@dataclass(slots=True)
 class ConnectionRecord:
     """What is known of one pooled connection.
 
@@ -92,6 +129,7 @@ class ConnectionRecord:
         int, ...
     ] = ()  # serials of wide fixtures that made it look so, the last on top
     written: Written | None = None
+    unnamed: UnnamedWrite | None = None
     changes: int = (
         0  # that the driver had counted when its transaction was begun, or before
     )
@@ -112,6 +150,7 @@ class ConnectionRecord:
             self.handle.taken(is_first=not self.used)
         self.used = True
         self.changes, self.written = self.handle.changes() if self.handle else 0, None
+        self.unnamed = None
         if (
             self.session is None
             and self.handle
@@ -119,6 +158,16 @@ class ConnectionRecord:
             and not self.aim.is_passing
         ):
             self.session = self.handle.session()
+
+    def begin_unnamed(self, serial: int) -> UnnamedWrite:
+        """Return what its transaction may have written by statements that name no table."""
+        if self.unnamed is None:
+            self.unnamed = UnnamedWrite(serial)
+        return self.unnamed
+
+    def forget_unnamed(self) -> None:
+        """The transaction is over, or these statements are undone."""
+        self.unnamed = None
 
     def keep(self, serial: int) -> None:
         """A wide fixture is set up: what it has set in an idle connection stays as long as it."""

@@ -27,7 +27,20 @@ from sqlalchemy.orm import Session, SessionTransaction
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._answers import ANSWER, UNCLOSED
 from pytest_arena._gate._pending import is_of_arena, pending_objects
-from pytest_arena._gate._registry import INFO, ConnectionRecord, Part, Registry, Written
+from pytest_arena._gate._registry import (
+    INFO,
+    ConnectionRecord,
+    Part,
+    Registry,
+    UnnamedWrite,
+    Written,
+)
+from pytest_arena._gate._unnamed import (
+    MAY_WRITE,
+    NOTIFIES,
+    WRITES,
+    unnamed_write,
+)
 from pytest_arena._origin import OF_WIDE_FIXTURE, REQUEST, WORK, user_line
 from pytest_arena._product import ROOMS, Core, Key
 from pytest_arena._values import STATEMENT_START as START
@@ -256,6 +269,8 @@ class LostWrite:
     rows: int  # at least
     line: str  # of the app, that wrote first
     is_failed: bool = False
+    # Words for the first of the statements, if none of them names a table.
+    by: str = ""
     # The `RequestAnswer` of the request that has begun what closed it.
     request: object = None
 
@@ -322,6 +337,7 @@ class LostWrites:
         table, pooled = written_table(statement), context.root_connection.connection
         if not table:
             _turn(pooled, statement)
+            self._note_unnamed(pooled, statement)
             return
         info = record_of(pooled)
         if info is None or info.aim is None:
@@ -383,9 +399,9 @@ class LostWrites:
     def rolled_back(self, pooled: Any) -> None:
         """Its transaction is about to be rolled back, whoever wants that."""
         info = record_of(pooled)
-        if info is None or info.written is None:
+        if info is None or (info.written is None and info.unnamed is None):
             return
-        if (doings := _doings()) is not None:
+        if info.written is not None and (doings := _doings()) is not None:
             doings.is_unsure = True  # with AUTOCOMMIT it stands all the same
         error = error_on_its_way()
         who = _who_ends(sys._getframe())  # noqa: SLF001 - the documented way to a frame
@@ -393,15 +409,19 @@ class LostWrites:
         if error is not None:
             # The client takes a redirect for a success, and the app rolls back because of it.
             is_lost = answers_well(error) and who != _ARENA
-        if is_lost:
+        if is_lost and info.written is not None:
             self._look_at(info, info.written, pooled)
+        elif is_lost and info.unnamed is not None:
+            self._look_at_unnamed(info, info.unnamed, pooled)
         _end(info)
 
     def closing(self, session: Session) -> None:
         """Look for objects that a session of a request has not flushed. Its end follows."""
         answer: RequestAnswer | None = REQUEST.get()
+        if answer is None:
+            return
         has_pending = session.new or session.dirty or session.deleted
-        if answer is None or not has_pending or is_of_arena(session):
+        if not has_pending or is_of_arena(session):
             return
         error = error_on_its_way()
         if error is not None and not answers_well(error):
@@ -418,6 +438,41 @@ class LostWrites:
             return
         if _is_there_to_lose(info, pooled):
             self._keep_lost(info, written)
+
+    def _note_unnamed(self, pooled: Any, statement: str) -> None:
+        """Note a statement of a request that may have written, and names no table."""
+        kind, words = unnamed_write(statement)
+        info = record_of(pooled)
+        if not kind or REQUEST.get() is None or info is None or info.aim is None:
+            return
+        unnamed = info.begin_unnamed(self._core.serial())
+        if unnamed.note(kind, words):
+            unnamed.note_line(user_line())
+
+    def _look_at_unnamed(
+        self, info: ConnectionRecord, unnamed: UnnamedWrite, pooled: Any
+    ) -> None:
+        is_open = info.handle is not None and info.handle.is_begun
+        is_of_a_test = 0 < unnamed.serial == self._core.serial()
+        if not (unnamed.kind and is_open and is_of_a_test) or unnamed.has_temporary:
+            return
+        if info.aim is None:
+            return
+        if unnamed.kind == NOTIFIES:
+            is_lost = True  # the server sends it at the commit, and gives no id before
+        elif unnamed.kind == MAY_WRITE and unnamed.has_locks:
+            is_lost = False  # the transaction has an id by its locks
+        elif unnamed.kind == WRITES and not info.aim.address:
+            is_lost = True  # SQLite counts no change of a schema
+        else:
+            is_lost = _is_there_to_lose(info, pooled)
+        if not is_lost:
+            return
+        line = str(unnamed.line or "a line that cannot be seen")
+        lost = LostWrite(
+            info.aim.key, (), 0, line, by=unnamed.words, request=REQUEST.get()
+        )
+        self._found.append((unnamed.serial, lost))
 
     def _may_lose(self, info: ConnectionRecord, written: Written) -> bool:
         # What a wider fixture holds over its tests is not theirs to commit.
@@ -472,6 +527,8 @@ def may_write(context: Any, statement: str) -> bool:
         return False
     if context.isinsert or context.isupdate or context.isdelete:
         return True
+    if REQUEST.get() is not None and unnamed_write(statement)[0]:
+        return True
     return (
         not is_plain(statement) if context.is_text else statement.startswith(COMPILED)
     )
@@ -490,12 +547,16 @@ def fail_writes(context: Any) -> ConnectionRecord | None:
     info = record_of(connection.connection)
     if info is not None and info.written is not None:
         info.written.has_failed = True
+    if info is not None and info.unnamed is not None:
+        info.forget_unnamed()  # the server has given up the transaction
     return info
 
 
 def end_writes(pooled: Any, *, is_doubtful: bool = False) -> None:
     """The transaction is committed, or the app has asked for its end by itself."""
     info = record_of(pooled)
+    if info is not None and info.unnamed is not None:
+        info.forget_unnamed()
     if info is not None and info.written is not None:
         if (doings := _doings()) is not None:
             doings.written.extend(info.written.parts)
@@ -511,8 +572,10 @@ def _turn(pooled: Any, statement: str) -> None:
             end_writes(pooled, is_doubtful=True)
         return
     info = record_of(pooled)
+    name, is_back = savepoint
+    if info is not None and is_back:
+        info.forget_unnamed()  # it may be undone, and its transaction still has an id
     if info is not None and info.written is not None:
-        name, is_back = savepoint
         (info.written.go_back_to if is_back else info.written.mark)(name)
         if not info.written.parts:
             _end(info)
@@ -531,6 +594,8 @@ def _end(info: ConnectionRecord) -> None:
     if info.written is not None:
         info.written.is_over = True
     info.written = None
+    if info.unnamed is not None:
+        info.forget_unnamed()
     info.changes = info.handle.changes() if info.handle else 0
 
 

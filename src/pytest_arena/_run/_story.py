@@ -360,6 +360,8 @@ def lost_words(lost: LostWrite | LostObjects) -> str:
     """What was lost, and where: ``wrote stock (1 row) and never committed it: lost``."""
     if isinstance(lost, LostObjects):
         return f"{lost.words}, and never flushed or committed it: lost ({lost.line})"
+    if lost.by:
+        return f"{lost.by} and never committed it: lost ({lost.line})"
     rows = f"{lost.rows:,} row{'s' * (lost.rows != 1)}"
     wrote = f"wrote {', '.join(lost.tables)} ({rows})"
     if lost.is_failed:
@@ -387,9 +389,9 @@ def lost_write(request: Request, lost: LostWrite | LostObjects) -> LostWriteErro
             cause=str(lost.line),
             fix="async with session.begin_nested():   around the statement that may fail",
         )
+    what = lost.by or f"wrote {', '.join(lost.tables)} ({rows})"
     return LostWriteError(
-        f"{asked_and_answered(request)} wrote {', '.join(lost.tables)} ({rows}), and the app never "
-        "committed it",
+        f"{asked_and_answered(request)} {what}, and the app never committed it",
         why="who asked was told that it was done; in production it would be lost as well",
         cause=str(lost.line),
         fix="await session.commit() before the answer; where it is meant to be lost, roll back: "
