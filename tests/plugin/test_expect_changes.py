@@ -150,3 +150,86 @@ def test_a_block_that_does_something_else_fails_and_says_in_what(
     )
     run.says("test_it.py:6: in test_too_much", "test_it.py:11: in test_nothing_at_all")
     run.never_says("_observed.py", "s3cret")
+
+
+LATER = """
+import asyncio
+import threading
+
+from app import Order, app, maker
+
+GATE = threading.Event()
+TASKS = set()
+
+
+async def add():
+    await asyncio.sleep(0.05)
+    async with maker.begin() as session:
+        session.add(Order(item="late"))
+
+
+async def for_ever():
+    await asyncio.Event().wait()
+
+
+@app.post("/later", status_code=202)
+async def later():
+    TASKS.add(asyncio.create_task(add()))
+
+
+@app.post("/endless", status_code=202)
+async def endless():
+    TASKS.add(asyncio.create_task(for_ever()))
+"""
+
+WAITS = """
+import pytest
+from pytest_arena import inserted
+from pytest_arena.errors import LateWorkError
+
+
+async def test_async(arena, client):
+    async with arena.expect_changes(orders=inserted(1, item="late")):
+        await client.post("/later")
+
+
+async def test_async_that_expects_nothing(arena, client):
+    with pytest.raises(AssertionError, match="item='late'"):
+        async with arena.expect_changes():
+            await client.post("/later")
+
+
+def test_sync(arena, test_client):
+    with arena.expect_changes(orders=inserted(1, item="late")):
+        test_client.post("/later")
+
+
+async def test_a_plain_with(arena, client):
+    with pytest.raises(LateWorkError, match="async with arena.expect_changes"):
+        with arena.expect_changes():
+            await client.post("/later")
+    await arena.settled()
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_endless(arena, client, turn):
+    async with arena.expect_changes():
+        await client.post("/endless")
+"""
+
+
+@pytest.mark.parametrize("how", ["copy", pytest.param("undo", marks=pytest.mark.slow)])
+def test_a_block_waits_for_the_work_that_its_requests_have_begun(
+    example: Example, how: str
+) -> None:
+    """Work that does not end is named."""
+    project = shop(example, test_it=WAITS, later=LATER)
+    run = project.change("pytest.ini", "app:app", "later:app").run(
+        "-q", "--arena-settle=0.5", env=env_of(how)
+    )
+    run.expect(passed=6)
+    run.says(
+        "arena: test_it.py::test_endless[0]: arena.expect_changes(…) has compared while work "
+        "of a request still ran: ",
+        "later.py:",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import textwrap
 from collections import Counter
@@ -14,7 +15,12 @@ from pytest_arena._databases._sessions import Sessions
 from pytest_arena._expect import Expected, difference
 from pytest_arena._origin import user_line
 from pytest_arena._process import running_loop
-from pytest_arena.errors import IsolationError, PendingWorkError, RefusedError
+from pytest_arena.errors import (
+    IsolationError,
+    LateWorkError,
+    PendingWorkError,
+    RefusedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -39,7 +45,7 @@ if TYPE_CHECKING:
     from pytest_arena._product import Database
     from pytest_arena._run._processes import Process
     from pytest_arena._run._run import ArenaRun
-    from pytest_arena._run._test import StoryMoment
+    from pytest_arena._run._test import RunningTest, StoryMoment
 
     S = TypeVar("S", bound="AsyncSession | Session", default="AsyncSession")
 else:
@@ -322,6 +328,9 @@ class Arena(Generic[S]):
         happen. A table whose name is no word of Python's, or one of these two, comes in a mapping:
         ``arena.expect_changes({"audit.log": inserted(1)})``.
 
+        The end of the block waits for work that requests have begun, at most ``arena_settle``
+        seconds. A plain ``with`` in an async test refuses such work.
+
         Cost: that of ``arena.changes()``, and with ``clone`` a reading of the whole database.
 
         Example::
@@ -338,6 +347,7 @@ class Arena(Generic[S]):
             AssertionError: at the end of the block, with each row that is missing or unexpected.
                 An error that the block raises itself wins.
             PendingWorkError: ``with`` in an async test, where ``db_session`` has pending work.
+            LateWorkError: ``with`` in an async test, while work of a request still runs.
             TypeError: what is expected of a table is not made by ``inserted`` and the like, or a
                 table is named twice.
         """
@@ -410,6 +420,7 @@ class Observer:
         self._database = run.database
         self.current = run.current
         self.watcher = run.watcher
+        self._ledger = run.ledger
 
     def changes(self, request: object, *, database: str) -> Changes:
         """Return what the level that stands has changed, or one request of the test.
@@ -504,6 +515,48 @@ class Observer:
         if test is not None:
             await test.sessions.acommit()
 
+    def settle(self) -> None:
+        """Wait for the work that requests have begun, and name work that does not end.
+
+        Raises:
+            LateWorkError: the event loop of that work waits for this call.
+        """
+        test = self.current.test
+        if test is None:
+            return
+        if running_loop() is None:
+            for _ in test.late_work.ending():
+                pass
+        elif test.late_work.unfinished():
+            raise _behind_block(test.late_work.unfinished())
+        self._name_unfinished(test)
+
+    async def asettle(self) -> None:
+        """Wait in a loop for the work that requests have begun."""
+        test = self.current.test
+        if test is None:
+            return
+        for _ in test.late_work.ending():
+            await asyncio.sleep(0)
+        self._name_unfinished(test)
+
+    def _name_unfinished(self, test: RunningTest) -> None:
+        for line in test.late_work.take_endless():
+            self._ledger.note(
+                "{test}: arena.expect_changes(…) has compared while work of a request "
+                f"still ran: {line}. What the work writes later is not in the comparison"
+            )
+
+
+def _behind_block(lines: list[str]) -> LateWorkError:
+    return LateWorkError(
+        "work that a request had begun still runs at the end of arena.expect_changes(…)",
+        why="the block would not see what the work writes. A plain `with` in an async test "
+        "cannot wait for it",
+        cause="\n".join(sorted(set(lines))[:4]),
+        fix="async with arena.expect_changes(...):",
+    )
+
 
 @dataclass(slots=True, eq=False)
 class ExpectedChanges:
@@ -524,6 +577,7 @@ class ExpectedChanges:
         self._blocks.remove(self.begin)
         if kind is None:
             self.observer.commit()
+            self.observer.settle()
             self._check()
 
     async def __aenter__(self) -> Self:
@@ -534,6 +588,7 @@ class ExpectedChanges:
         self._blocks.remove(self.begin)
         if kind is None:
             await self.observer.acommit()
+            await self.observer.asettle()
             self._check()
 
     def _opened(self) -> Self:

@@ -515,6 +515,22 @@ class LateWork:
         for _ in self.waiting(patience):
             await asyncio.sleep(0)
 
+    def ending(self) -> Iterator[None]:
+        """Pause shortly while work runs that may end, at most ``arena_settle`` seconds.
+
+        The test goes on after it. ``unfinished`` returns the lines that still run.
+        """
+        end = seconds() + self._patience
+        while self.unfinished() and seconds() < end:
+            rest(_STEP)
+            yield
+
+    def take_endless(self) -> list[str]:
+        """Return the lines that still run. No test waits for them again."""
+        lines = self.unfinished()
+        self._endless.update(lines)
+        return lines
+
     def waiting(self, patience: float | None = None) -> Iterator[None]:
         """Pause shortly, as long as something works and the time is not up.
 
