@@ -498,7 +498,7 @@ def explain(
     about an error. Both return "" if nothing is known.
     """
     every = [*causes(raised)]
-    for words in filter(None, map(explained, every)):
+    for words in dict.fromkeys(filter(None, map(explained, every))):
         report.sections.append(("arena", words))
     # psycopg2 has another name for it.
     states = [

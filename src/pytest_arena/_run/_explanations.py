@@ -346,6 +346,37 @@ next: make the request after the block, and read a result to its end before: `.a
 or use a session that is not committed: `arena.session(commit_before_requests=False)`"""
 
 
+def pool_of_earlier_test(error: BaseException) -> str:
+    """Explain an error of a driver's pool that an earlier test has opened."""
+    if isinstance(error, SQLAlchemyError):
+        return ""
+    is_of_psycopg = type(error).__module__ == "psycopg.errors"
+    if is_of_psycopg and getattr(error, "sqlstate", "") == _ENDED_BY_ADMINISTRATOR:
+        return _POOL_OF_PSYCOPG
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    is_of_pool = any(
+        frame.f_globals.get("__name__") == "asyncpg.pool" for frame in frames
+    )
+    is_of_loop = any(words in str(error) for words in _OF_ANOTHER_LOOP)
+    return _POOL_OF_ASYNCPG if is_of_pool and is_of_loop else ""
+
+
+_ENDED_BY_ADMINISTRATOR = "57P01"
+_POOL_OF_PSYCOPG = """\
+the server has ended this connection. pytest-arena ends each connection that a driver opens without
+an engine with the test in which it was opened. A pool that the app keeps in a global still has it
+next: open the pool in the app's lifespan, and close it there"""
+_OF_ANOTHER_LOOP = (
+    "another operation is in progress",
+    "attached to a different loop",
+    "Event loop is closed",
+)
+_POOL_OF_ASYNCPG = """\
+a pool of asyncpg belongs to the event loop in which it was made: the loop of an earlier test
+next: make the pool in the app's lifespan (`async with asyncpg.create_pool(…) as pool:`), and keep
+it on app.state, not in a global that outlives the app"""
+
+
 def not_loaded(error: BaseException) -> str:
     """Name the attribute that an async session would have had to load when it was read."""
     is_missing = isinstance(error, MissingGreenlet)

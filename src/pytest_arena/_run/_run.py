@@ -379,8 +379,10 @@ class ArenaRun:
         """Return what pytest-arena knows about an error of a test, or ""."""
         from pytest_arena._run import _explanations  # noqa: PLC0415 - a failed test's
 
-        words = self.fixtures.long_sessions.explain(error) or _explanations.not_loaded(
-            error
+        words = (
+            self.fixtures.long_sessions.explain(error)
+            or _explanations.not_loaded(error)
+            or _explanations.pool_of_earlier_test(error)
         )
         test = self.test
         if not words and test is not None and test.sessions.has_committed:
