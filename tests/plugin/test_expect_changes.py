@@ -209,6 +209,10 @@ async def test_a_plain_with(arena, client):
         with arena.expect_changes():
             await client.post("/later")
     await arena.settled()
+"""
+
+ENDLESS = """
+import pytest
 
 
 @pytest.mark.parametrize("turn", range(2))
@@ -222,14 +226,17 @@ async def test_endless(arena, client, turn):
 def test_a_block_waits_for_the_work_that_its_requests_have_begun(
     example: Example, how: str
 ) -> None:
-    """Work that does not end is named."""
+    """Also in a sync test. A plain `with` in an async test cannot wait."""
     project = shop(example, test_it=WAITS, later=LATER)
-    run = project.change("pytest.ini", "app:app", "later:app").run(
-        "-q", "--arena-settle=0.5", env=env_of(how)
-    )
-    run.expect(passed=6)
-    run.says(
-        "arena: test_it.py::test_endless[0]: arena.expect_changes(…) has compared while work "
-        "of a request still ran: ",
-        "later.py:",
-    )
+    project = project.change("pytest.ini", "app:app", "later:app")
+    project.run("-q", "--arena-settle=30", env=env_of(how)).expect(passed=4)
+
+
+def test_a_block_names_work_that_does_not_end(example: Example) -> None:
+    """Once in a run."""
+    project = shop(example, test_it=ENDLESS, later=LATER)
+    project = project.change("pytest.ini", "app:app", "later:app")
+    run = project.run("-q", "--arena-settle=0.1").expect(passed=2)
+    words = "arena.expect_changes(…) has compared while work of a request still ran: "
+    assert run.output.count(words) == 1
+    run.says(f"arena: test_it.py::test_endless[0]: {words}", "later.py:")
