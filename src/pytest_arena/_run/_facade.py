@@ -544,7 +544,7 @@ class Observer:
         for line in test.late_work.take_endless():
             self._ledger.note(
                 "{test}: arena.expect_changes(…) has compared while work of a request "
-                f"still ran: {line}. What the work writes later is not in the comparison"
+                f"still ran: {line}. The comparison lacks its later writes"
             )
 
 

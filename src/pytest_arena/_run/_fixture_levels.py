@@ -165,7 +165,7 @@ class FixtureLevels:
         for line in test.late_work.children_left():
             self._ledger.note(
                 f"{{test}} has ended, and a process that it has begun still runs: {line}. "
-                "What the process writes may be in a later test. Wait for its end in the "
+                "The writes of the process may be in a later test. Wait for its end in the "
                 "test, or begin it by arena.process(…)"
             )
 
