@@ -192,14 +192,32 @@ def _variables(frame: FrameType) -> Mapping[str, object]:
     return found
 
 
-def _is_an_answer(text: str, names: Mapping[str, object]) -> bool:
-    """Whether it asks for an answer alone: a client always has one, which is true in itself."""
-    name = text.partition(" ")[0]
-    value = (
-        names.get(name)
-        if text in (name, f"{name} is not None", f"{name} != None")
-        else None
+# Assertions that each answer passes. The name is the answer's.
+_OF_EACH_ANSWER = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(?:bool\()?(\w+)\)?",
+        r"(\w+)\.status_code",
+        r"(\w+)(?:\.(?:status_code|text|content|headers|json))? (?:is not|!=) None",
+        r"isinstance\((\w+)\.(?:status_code, int|text, str|content, bytes)\)",
+        r"type\((\w+)\.status_code\) (?:is|==) int",
+        r"self\.assertIsNotNone\((\w+)(?:\.(?:status_code|text|content|headers))?\)",
+        r"self\.assertIsInstance\((\w+)\.(?:status_code, int|text, str|content, bytes)\)",
     )
+)
+
+
+@functools.cache
+def _answer_in(text: str) -> str:
+    """Return the name that has to be an answer's for that, or ""."""
+    matches = (pattern.fullmatch(text) for pattern in _OF_EACH_ANSWER)
+    match = next(filter(None, matches), None)
+    return match[1] if match is not None else ""
+
+
+def _is_an_answer(text: str, names: Mapping[str, object]) -> bool:
+    """Return whether each answer passes this assertion, whatever the app answers."""
+    value = names.get(_answer_in(text))
     return hasattr(value, "raise_for_status") and not hasattr(value, "__bool__")
 
 

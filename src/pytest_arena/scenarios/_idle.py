@@ -18,6 +18,7 @@ _ASKS = re.compile(r"[\w)\]]\s*[.(\[]")
 _DOUBTFUL = re.compile(
     r"\bor\b|\bself\s*\.\s*assert|^\s*(?:assert\b\s*)?\(|[=!]=\s*[A-Za-z_]"
     r"|\blen\s*\(|\bstatus_code\s*[<>!]|[<>]=?\s*[\w.]+\.status_code\b"
+    r"|\bstatus_code\s*(?:in\b|,)|\bisinstance\s*\(|^\s*(?:\"\"|'')\s*in\b"
 )
 
 
@@ -44,6 +45,12 @@ def _parsed(text: str) -> ast.expr | None:
         case ast.Call(
             func=ast.Attribute(value=ast.Name(id="self"), attr=name), args=[one, *more]
         ):
+            if name == "assertIsNotNone":
+                return ast.Compare(
+                    left=one, ops=[ast.IsNot()], comparators=[ast.Constant(None)]
+                )
+            if name == "assertIsInstance" and more:
+                return ast.Call(ast.Name("isinstance"), [one, more[0]], [])
             if more and (kind := _COMPARISONS.get(name)):
                 return ast.Compare(left=one, ops=[kind()], comparators=more[:1])
             return (
@@ -54,8 +61,8 @@ def _parsed(text: str) -> ast.expr | None:
     return node
 
 
-_KINDS = (ast.Eq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
-_NAMES = ("Equal", "Less", "LessEqual", "Greater", "GreaterEqual")
+_KINDS = (ast.Eq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In)
+_NAMES = ("Equal", "Less", "LessEqual", "Greater", "GreaterEqual", "In")
 _COMPARISONS = {
     f"assert{name}": kind for name, kind in zip(_NAMES, _KINDS, strict=True)
 }
@@ -75,6 +82,8 @@ def _is_constant(node: ast.expr) -> bool:
         case ast.Compare(left=left, ops=kinds, comparators=others):
             if all(map(_is_always, [left, *others], kinds, others)):
                 return True
+        case ast.Call(func=ast.Name(id="isinstance"), args=[_, kind]):
+            return _is_any_class(kind)
     return not any(isinstance(one, _TELLING) for one in ast.walk(node))
 
 
@@ -85,6 +94,10 @@ def _is_always(left: ast.expr, kind: ast.cmpop, right: ast.expr) -> bool:
     if _is_same(left, right):
         return not isinstance(kind, ast.NotEq | ast.Lt | ast.Gt | ast.IsNot | ast.NotIn)
     (low, high), (least, most) = _bounds(left), _bounds(right)
+    if isinstance(kind, ast.In):
+        return _is_in_range(low, high, right) or _is_empty_text(left)
+    if isinstance(kind, ast.IsNot | ast.NotEq) and _is_none(right):
+        return isinstance(left, ast.Call) and math.isfinite(low)  # a length
     is_so = {
         "Lt": high < least,
         "LtE": high <= least,
@@ -92,6 +105,38 @@ def _is_always(left: ast.expr, kind: ast.cmpop, right: ast.expr) -> bool:
         "GtE": low >= most,
     }
     return is_so.get(type(kind).__name__, False)
+
+
+def _is_in_range(low: float, high: float, right: ast.expr) -> bool:
+    """Return whether the numbers between two bounds are all in ``range(…)`` of constants."""
+    match right:
+        case ast.Call(
+            func=ast.Name(id="range"),
+            args=[
+                ast.Constant(value=int() as start),
+                ast.Constant(value=int() as stop),
+            ],
+        ):
+            return start <= low and high < stop
+        case ast.Call(
+            func=ast.Name(id="range"), args=[ast.Constant(value=int() as stop)]
+        ):
+            return low >= 0 and high < stop
+    return False
+
+
+def _is_empty_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value in {"", b""}
+
+
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def _is_any_class(kind: ast.expr) -> bool:
+    """Return whether each value is an instance of this class, or of one in this tuple."""
+    kinds = kind.elts if isinstance(kind, ast.Tuple) else [kind]
+    return any(isinstance(each, ast.Name) and each.id == "object" for each in kinds)
 
 
 def _is_same(left: ast.expr, right: ast.expr) -> bool:
@@ -106,6 +151,10 @@ def _bounds(node: ast.expr) -> tuple[float, float]:
     match node:
         case ast.Constant(value=int() | float() as value):
             return value, value
+        case ast.UnaryOp(
+            op=ast.USub(), operand=ast.Constant(value=int() | float() as value)
+        ):
+            return -value, -value
         case ast.Call(func=ast.Name(id="len")):
             return 0, math.inf
         case ast.Attribute(attr="status_code"):
