@@ -70,7 +70,7 @@ async def test_leaves_a_job(client):
 async def test_the_next_one(client):
     callbacks.GATE.set()
     assert await callbacks.asyncio.to_thread(callbacks.ENDED.wait, 30)
-    assert callbacks.ERRORS
+    assert [type(error).__name__ for error in callbacks.ERRORS] == ["LateWorkError"]
     assert (await client.get("/dancers")).json() == ["Sand"]
 """
 

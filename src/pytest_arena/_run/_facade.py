@@ -525,7 +525,7 @@ class Observer:
         if test is None:
             return
         if running_loop() is None:
-            for _ in test.late_work.ending():
+            for _ in test.late_work.pausing():
                 pass
         elif test.late_work.unfinished():
             raise _behind_block(test.late_work.unfinished())
@@ -536,7 +536,7 @@ class Observer:
         test = self.current.test
         if test is None:
             return
-        for _ in test.late_work.ending():
+        for _ in test.late_work.pausing():
             await asyncio.sleep(0)
         self._name_unfinished(test)
 

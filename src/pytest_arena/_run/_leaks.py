@@ -515,7 +515,7 @@ class LateWork:
         for _ in self.waiting(patience):
             await asyncio.sleep(0)
 
-    def ending(self) -> Iterator[None]:
+    def pausing(self) -> Iterator[None]:
         """Pause shortly while work runs that may end, at most ``arena_settle`` seconds.
 
         The test goes on after it. ``unfinished`` returns the lines that still run.
