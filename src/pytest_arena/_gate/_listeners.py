@@ -147,7 +147,7 @@ class Gate:
             raise DisconnectionError(
                 "the database of this connection is not the test's any more"
             )
-        info.begin_use()
+        info.begin_use(entry.info)
         checkout = Checkout(
             entry, info.handle, info.key, user_line(), self.core.serial()
         )
@@ -215,22 +215,24 @@ class Gate:
         """Around a wide fixture's set-up: what it sets in connections is there for its tests."""
         others = [record for _, record in self.registry.idle() if record.used]
         yield
-        for _, record in self.registry.idle():
+        for entry, record in self.registry.idle():
             if not any(record is one for one in others):
-                record.keep(serial)
+                record.keep(serial, entry.info)
 
     def drop_altered(self, serial: int) -> None:
         """Give up idle connections that do not look as they did when the level began.
 
         A test's temporary table would hide a real one from the next test; its lock would block it.
         """
-        for _, record in self.registry.idle():
+        for entry, record in self.registry.idle():
             if record.aim and self.core.current(record.aim.key) is None:
                 continue  # its database is gone: it is not looked at, and never taken again
             # Its pool drops it at its next checkout, which may be never; its advisory locks and
             # what it listens to would go on until then.
             is_new = (
-                record.end_use(serial) and record.key and record.process == os.getpid()
+                record.end_use(serial, entry.info)
+                and record.key
+                and record.process == os.getpid()
             )
             if is_new and record.handle is not None:
                 record.handle.roll_back()

@@ -19,6 +19,7 @@ from sqlalchemy import event
 from sqlalchemy.orm.session import Session, _sessions
 
 from pytest_arena._gate._answers import ANSWER
+from pytest_arena._gate._contents import Contents
 from pytest_arena._gate._unnamed import (
     LOCKS,
     MAY_WRITE,
@@ -128,6 +129,9 @@ class ConnectionRecord:
     kept_by: tuple[
         int, ...
     ] = ()  # serials of wide fixtures that made it look so, the last on top
+    # What was in `Connection.info`: at the first checkout, and after each wide fixture that used
+    # the connection, with its serial.
+    infos: list[tuple[int | None, _ConnectionInfo]] = field(default_factory=list)
     written: Written | None = None
     unnamed: UnnamedWrite | None = None
     changes: int = (
@@ -144,8 +148,10 @@ class ConnectionRecord:
         attached = self.handle.attached() if self.handle else ()
         return (self.aim, *attached) if self.aim else attached
 
-    def begin_use(self) -> None:
+    def begin_use(self, info: dict[Any, Any]) -> None:
         """Somebody takes the connection: the first one finds it as it looks when it is new."""
+        if not self.infos:
+            self.infos.append((None, _ConnectionInfo(info)))
         if self.handle:
             self.handle.taken(is_first=not self.used)
         self.used = True
@@ -169,8 +175,10 @@ class ConnectionRecord:
         """The transaction is over, or these statements are undone."""
         self.unnamed = None
 
-    def keep(self, serial: int) -> None:
+    def keep(self, serial: int, info: dict[Any, Any]) -> None:
         """A wide fixture is set up: what it has set in an idle connection stays as long as it."""
+        if self.used:
+            self.infos.append((serial, _ConnectionInfo(info)))
         if (
             self.handle
             and self.aim
@@ -180,11 +188,12 @@ class ConnectionRecord:
             self.kept_by += (serial,) * (now != self.session)
             self.session, self.used = now, False
 
-    def end_use(self, serial: int) -> bool:
+    def end_use(self, serial: int, info: dict[Any, Any]) -> bool:
         """At a level's end, while it is idle: it is stale where it does not look as it did.
 
         So it is at the end of the fixture that has made it look so. Returns whether that is news.
         """
+        self._restore_info(serial, info)
         is_over = serial in self.kept_by
         if not (self.handle and self.aim and (self.used or is_over)):
             return False
@@ -196,6 +205,31 @@ class ConnectionRecord:
             :number
         ]  # of those below it is told that it is lost
         return self.stale and not was_stale
+
+    def _restore_info(self, serial: int, info: dict[Any, Any]) -> None:
+        """Restore ``Connection.info``, also at the end of a fixture that has filled it."""
+        owners = [owner for owner, _ in self.infos]
+        if serial in owners:
+            del self.infos[owners.index(serial) :]
+        if self.infos:
+            _, before = self.infos[-1]
+            before.restore(info)
+
+
+class _ConnectionInfo:
+    """What an app had in ``Connection.info``. It is not kept itself: it holds the record."""
+
+    def __init__(self, info: dict[Any, Any]) -> None:
+        self._values = {key: value for key, value in info.items() if key != INFO}
+        self._inner = Contents(self._values)
+
+    def restore(self, info: dict[Any, Any]) -> None:
+        """Put the former values back."""
+        self._inner.restore()
+        for key in [*info]:
+            if key != INFO and key not in self._values:
+                del info[key]
+        info.update(self._values)
 
 
 @dataclass(frozen=True, slots=True)
