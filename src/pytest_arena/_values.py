@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 # A pattern of the blanks and comments before a statement's first word. There is one way only to
 # read them: if a comment could go on after its end, many would be tried in any combination.
-STATEMENT_START = r"\s*(?>--[^\n]*\n\s*|/\*(?:[^*]++|\*(?!/))*\*/\s*)*"
+# PostgreSQL reads a comment inside of a comment. SQLite ends a comment at the first `*/`.
+_IN_COMMENT = r"[^*/]++|\*(?!/)|/(?!\*)"
+_COMMENT = rf"/\*(?>{_IN_COMMENT})*+\*/"
+_NESTED = rf"/\*(?>{_IN_COMMENT}|{_COMMENT})*+\*/"
+_DEEPER = rf"/\*(?>{_IN_COMMENT}|{_NESTED})*+\*/"
+_UNNESTED = r"/\*(?:[^*]++|\*(?!/))*\*/"
+STATEMENT_START = rf"\s*(?>--[^\n]*\n\s*|(?>{_DEEPER}|{_UNNESTED})\s*)*"
 
 
 class Stage(Enum):

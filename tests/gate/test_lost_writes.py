@@ -298,6 +298,16 @@ def test_a_head_of_many_comments_is_read_at_once() -> None:
     assert alters_session(f"{head}SET a = 1")
 
 
+def test_a_comment_in_a_comment_is_part_of_it() -> None:
+    """PostgreSQL has them. SQLite ends a comment at the first end."""
+    nested = "/* a /* b /* c */ d */ e */ -- f\n" * 60
+    assert written_table(f"{nested}DELETE FROM orders") == "orders"
+    assert alters_session(f"{nested}SET a = 1")
+    assert not alters_session(f"{nested}SELECT 1")
+    assert written_table("/* a /* b */ DELETE FROM orders") == "orders"
+    assert is_plain("/* " * 2000 + "DELETE FROM orders")  # it has no end
+
+
 def test_what_ends_a_transaction() -> None:
     """By hand, and on all products."""
     assert all(map(ends_transaction, ("COMMIT", "-- x\n end;", "rollback")))

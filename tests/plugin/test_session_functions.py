@@ -97,6 +97,30 @@ def test_what_a_function_sets_ends_with_the_test(
     run.expect(passed=12)
 
 
+SPELLINGS = """
+    "SELECT \\"set_config\\"('app.tenant', 'acme', false)",
+    "SELECT U&\\"set\\\\005fconfig\\"('app.tenant', 'acme', false)",
+    "/* a /* b */ c */ SET statement_timeout = '7s'",
+    "UPDATE pg_settings SET setting = '7000' WHERE name = 'statement_timeout'",
+    "EXPLAIN ANALYZE CREATE TEMP TABLE locks AS SELECT 1",
+"""
+
+
+@pytest.mark.parametrize("isolation", ["undo", "clone"])
+def test_what_a_statement_sets_ends_with_the_test_however_it_is_spelled(
+    example: Example, isolation: str
+) -> None:
+    """As a quoted name, behind a nested comment, by a view, in EXPLAIN ANALYZE."""
+    start, end = TESTS.index("STATES = [") + len("STATES = ["), TESTS.index("]\nLOOK")
+    tests = (TESTS[:start] + SPELLINGS + TESTS[end:]).replace(
+        "locks()", "(SELECT count(*) FROM pg_class WHERE relname = 'locks')"
+    )
+    app = on_postgresql(example, test_it=tests, seed=SEED)
+    app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
+    run = app.run(f"--arena-isolation={isolation}", "--arena-roles=off", "-p", "no:randomly")
+    run.expect(passed=12)
+
+
 BY_A_TRIGGER = """
 from sqlalchemy import text
 

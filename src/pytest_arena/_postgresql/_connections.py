@@ -344,7 +344,7 @@ def _is_open(driver: Any) -> bool:
 # What outlives a transaction on a connection: settings, roles, listeners, locks, prepared things.
 _ALTERING = (
     r"(?:SET(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)|RESET|DISCARD|LISTEN|UNLISTEN|PREPARE|"
-    r"DECLARE|LOAD|DO\b|CREATE\s+(?:OR\s+REPLACE\s+)?(?:LOCAL\s+|GLOBAL\s+)?TEMP)"
+    r"DECLARE|LOAD|DO\b|EXPLAIN\b(?=[^;]*\bTEMP)|CREATE\s+(?:OR\s+REPLACE\s+)?(?:LOCAL\s+|GLOBAL\s+)?TEMP)"
 )
 _ALTERS = re.compile(START + _ALTERING, re.IGNORECASE | re.DOTALL)
 _ALTERS_LATER = re.compile(";" + START + _ALTERING, re.IGNORECASE | re.DOTALL)

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 # What `set_config(…, true)` sets ends with the transaction: apps with row security do it in each.
 ALTERING_CALLS = (
-    r"set_config\s*\((?![^()]*,\s*true\s*\))|pg_(?:try_)?advisory_lock|\bpg_temp\b|"
-    r"\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?\s"
+    r"set_config(?!\"?\s*\([^()]*,\s*true\s*\))|pg_(?:try_)?advisory_lock|\bpg_temp\b|"
+    r"\bsetseed\b|\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?\s|"
+    r"\bUPDATE\b[^;]*\bpg_settings\b|"
+    r'\bU&"'  # a name with escaped letters: it may be any of these
 )
 _ALTERING_STATEMENT = (
     r"(?:SET(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)|RESET|DISCARD|LISTEN|UNLISTEN|LOAD|"
