@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_arena._sqlite._guarded import replace_attached, split_script
+from pytest_arena._sqlite._guarded_connection import replace_attached, split_script
 from pytest_arena._sqlite._sql import file_of
 
 HERE = str(Path("a.db").absolute())

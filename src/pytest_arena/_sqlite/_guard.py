@@ -16,7 +16,11 @@ from pytest_arena import _process
 from pytest_arena._origin import frames
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._guarded import GuardedConnection, guarded_class, is_outside
+from pytest_arena._sqlite._guarded_connection import (
+    GuardedConnection,
+    guarded_class,
+    is_outside,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
