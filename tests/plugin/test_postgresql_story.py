@@ -203,7 +203,7 @@ def test_transactions_that_tests_leave_open_are_named_and_ended(example: Example
             marks=pytest.mark.slow,
         ),
         ("--arena-database=postgresql://nobody:pw@127.0.0.1:1/x", "cannot be used"),
-        ("--arena-database=postgresql://nobody:pw@a:1,b:2/x", "arena needs that of one server"),
+        ("--arena-database=postgresql://nobody:pw@a:1,b:2/x", "needs a URL of one server"),
     ],
 )
 def test_what_cannot_be_on_postgresql_is_said_once(

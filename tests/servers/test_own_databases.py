@@ -231,10 +231,10 @@ def test_two_roles_on_one_server_pitfall_076_140(registry: str, template: str) -
 
 def die(own: ServerRegistry) -> None:
     """End a run as kill -9 would: its session is gone, and it does nothing more."""
-    own._makes.close(10)
-    own._drops.close(10)
-    own._ahead.close()
-    own._behind.close()
+    own._creating_thread.close(10)
+    own._dropping_thread.close(10)
+    own._creating_control.close()
+    own._dropping_control.close()
     pid = own.control.opened().pid
     own.control.close()
     own._is_closed = True

@@ -100,7 +100,7 @@ def test_none_is_asked_where_a_private_one_is_wanted(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even knocked at."""
-    monkeypatch.setattr(_find, "_places", None)
+    monkeypatch.setattr(_find, "_local_places", None)
     assert "private" in reason(replace(config, database="own"))
 
 

@@ -64,7 +64,7 @@ def test_every_form_of_a_url_is_read_pitfall_024(
 )
 def test_several_servers_are_refused(text: str) -> None:
     """Databases are made on one, and would be looked for on the next."""
-    with pytest.raises(Unavailable, match=r"arena needs (one|that of one)"):
+    with pytest.raises(Unavailable, match=r"pytest-arena needs (one|a URL of one)"):
         read_url(text)
 
 

@@ -31,9 +31,9 @@ TOO_MANY_CLIENTS = re.compile(
 
 # SQLSTATEs of a server that shuts down, has crashed, or starts.
 _SHUTDOWN = ("57P01", "57P02", "57P03")
-_TOO_MANY_CONNECTIONS = "53300"
+TOO_MANY_CONNECTIONS = "53300"
 _OUT_OF_MEMORY = "53200"  # for one more lock
-_CROWDED = (_TOO_MANY_CONNECTIONS, _OUT_OF_MEMORY)
+_CROWDED = (TOO_MANY_CONNECTIONS, _OUT_OF_MEMORY)
 _RETRY_SECONDS = 0.1
 WAITED = (
     "the server had no connection to spare for a while, and this run waited for its turn: "
@@ -104,7 +104,7 @@ class Control:
         except psycopg.Error as error:
             sqlstate = error.sqlstate or ""
             if TOO_MANY_CLIENTS.search(str(error)):
-                sqlstate = _TOO_MANY_CONNECTIONS
+                sqlstate = TOO_MANY_CONNECTIONS
             raise ControlFailure(str(error).strip(), sqlstate) from error
         self.pid: int = self._connection.info.backend_pid
 

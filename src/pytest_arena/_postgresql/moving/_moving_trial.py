@@ -1,4 +1,4 @@
-"""May a new connection move between loops: is it wanted, and can it with the installed asyncpg?"""
+"""Prepares asyncpg's new connections to move between event loops, if the installed asyncpg can."""
 
 from __future__ import annotations
 
@@ -27,38 +27,33 @@ if TYPE_CHECKING:
 
 _SECONDS: Final = 10
 
-# What came out of the trial for each kind of loop.
+# The trial's result for each class of loops: "" or why a connection cannot move.
 _reasons: Final[dict[type[AbstractEventLoop], str]] = {}
 
 
 def prepare(
     dialect: Dialect, cparams: dict[str, Any], *, tell: Callable[[str], None]
 ) -> None:
-    """Let the connection that is about to be made move between loops, where that is possible.
+    """Change the arguments of a connect call so that the connection can move between loops.
 
-    To be called when an engine connects, with the arguments that the driver is going to get.
-    ``tell`` gets a line for the summary where a connection has to stay in its loop. Tries asyncpg
-    out at its first connection in each kind of loop, which takes about 2 ms.
+    Called when an engine connects. If a connection has to stay in its loop, ``tell`` gets a line
+    for the summary. The first call in each class of loops tries asyncpg, which takes about 2 ms.
     """
     if isinstance(cparams.get("async_creator_fn"), MovingConnect):
-        del cparams[
-            "async_creator_fn"
-        ]  # another loop's, in a dictionary that is used again
-    # An app's own function may not know the argument, and its own loop is what it wants.
-    has_own_way = any(map(cparams.get, ("async_creator_fn", "loop")))
+        # SQLAlchemy uses the dictionary of an earlier connection again.
+        del cparams["async_creator_fn"]
     loop = running_loop()
-    if (
-        loop is None
-        or has_own_way
-        or (dialect.is_async, dialect.driver) != (True, "asyncpg")
-    ):
+    if loop is None or not dialect.is_async or dialect.driver != "asyncpg":
         return
+    if cparams.get("async_creator_fn") or cparams.get("loop"):
+        return  # the app has chosen a function or a loop
     driver: Any = dialect.dbapi
     kind = type(loop)
     if kind not in _reasons:
         _reasons[kind] = why_not(driver.asyncpg.connect, kind)
-    if _reasons[kind]:
-        tell(_stays(f"this asyncpg, in a {kind.__name__}: {_reasons[kind]}"))
+    reason = _reasons[kind]
+    if reason:
+        tell(_stays(f"this asyncpg, in a {kind.__name__}: {reason}"))
         return
     on_tls = partial(tell, _stays("TLS"))
     cparams["async_creator_fn"] = MovingConnect(driver.asyncpg.connect, on_tls)
@@ -66,27 +61,28 @@ def prepare(
 
 def _stays(reason: str) -> str:
     return (
-        "connections of asyncpg are made anew in each event loop, which takes some milliseconds "
+        "each event loop opens new connections of asyncpg, which takes some milliseconds "
         f"a test: they cannot move between loops ({reason})"
     )
 
 
 def why_not(connect: Callable[..., Any], kind: type[AbstractEventLoop]) -> str:
-    """Return "" where a connection can move between loops of this kind, else what went wrong.
+    """Return why a connection cannot move between loops of a class, "" if it can.
 
-    A connection is made, in a thread of its own, to a server that is the other end of a pair of
-    sockets; used in one loop, then in a second; and closed where no loop runs. That is all of
-    asyncpg's unwritten contract. Takes about 2 ms; reaches nothing outside of the process.
+    A thread connects to the other end of a socket pair, uses the connection in two loops, and
+    closes it outside of any loop. This takes about 2 ms, and opens nothing outside of the process.
     """
-    # A second loop cannot run in a thread where one does, as it does where engines connect.
+    # In a thread, because a loop runs in this one.
     with ThreadPoolExecutor(1) as thread:
         error = thread.submit(_try_out, connect, kind).exception()
-    return f"{type(error).__name__}: {error}" if error else ""
+    if error is None:
+        return ""
+    return f"{type(error).__name__}: {error}"
 
 
 def _try_out(connect: Callable[..., Any], kind: type[AbstractEventLoop]) -> None:
     ours, theirs = socket.socketpair()
-    with as_own(), ours, theirs:  # asyncpg's own function is guarded
+    with as_own(), ours, theirs:  # pytest-arena guards asyncpg.connect
         ours.settimeout(0)
         theirs.settimeout(0)
         connection = _run(kind, _greeted(connect, ours, theirs))
@@ -95,9 +91,9 @@ def _try_out(connect: Callable[..., Any], kind: type[AbstractEventLoop]) -> None
                 _run(kind, _answered(connection, theirs))
         finally:
             connection.terminate()
-        if not (
-            connection.is_closed() and theirs.recv(100) and theirs.recv(100) == b""
-        ):
+        has_said_goodbye = theirs.recv(100) != b""
+        is_closed = connection.is_closed() and theirs.recv(100) == b""
+        if not has_said_goodbye or not is_closed:
             raise RuntimeError("a connection is not closed by terminate()")
 
 
@@ -114,24 +110,22 @@ async def _greeted(
         host="127.0.0.1",
         port=1,
         user="arena",
-        password="arena",  # noqa: S106 - else asyncpg looks for one in the user's files
+        password="arena",  # noqa: S106 - without one asyncpg reads the user's password file
         database="arena",
         ssl=False,
     )
     connection, _ = await asyncio.gather(opened, _reply(theirs, _GREETING))
-    if not isinstance(connection._transport, MovingTransport):  # noqa: SLF001 - one of the names that are on trial
-        raise TypeError(
-            "a connection's transport is not the one that its loop has made"
-        )
+    if not isinstance(connection._transport, MovingTransport):  # noqa: SLF001 - the trial checks this name
+        raise TypeError("a connection does not use the transport of its loop")
     if connection._listeners != {}:  # noqa: SLF001 - as above
-        raise TypeError("a connection keeps its listeners elsewhere")
+        raise TypeError("a connection has no `_listeners`")
     return connection
 
 
 async def _answered(connection: Any, theirs: socket.socket) -> None:
     await asyncio.gather(connection.execute("trial"), _reply(theirs, _ANSWER))
     if connection._transport.loop is not asyncio.get_running_loop():  # noqa: SLF001 - as above
-        raise RuntimeError("a connection makes no future when an operation begins")
+        raise RuntimeError("an operation of a connection creates no future")
 
 
 async def _reply(theirs: socket.socket, message: bytes) -> None:
@@ -141,7 +135,7 @@ async def _reply(theirs: socket.socket, message: bytes) -> None:
 
 
 class _Paired(RunningLoop):
-    """Connects to nothing but the other end."""
+    """A loop that connects to the other end of the socket pair."""
 
     def __init__(self, ours: socket.socket) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""How does an open socket follow its connection from one event loop to the next?
+"""A loop and a transport for asyncpg, by which an open connection moves between event loops.
 
-asyncpg is given a loop that is whichever runs, and sockets that are read in whichever it boards.
+The loop forwards to the running loop. The transport reads its socket in the loop that it boarded.
 """
 
 from __future__ import annotations
@@ -23,37 +23,30 @@ if TYPE_CHECKING:
     Made = tuple[Any, Any]
 
 
-_AT_ONCE: Final = 256 * 1024  # bytes: what asyncio's own transports read at once
+_READ_BYTES: Final = 256 * 1024  # as asyncio's transports read at once
 _SECONDS_BETWEEN_LOOKS: Final = 1.0
-# What tells that the server has hung up, though its last words are still to be read. POLLHUP and
-# POLLERR are told unasked.
+# The server has hung up, though unread bytes may be left. poll() always reports POLLHUP, POLLERR.
 _HUNG_UP: Final = getattr(select, "POLLRDHUP", 0)
 
 
 @final
 class MovingTransport(asyncio.Transport):
-    """A socket that is read in whichever loop it was told to board last, and in none when idle.
+    """A socket that is read in the loop that it has boarded last, and in no loop when idle.
 
-    - *It may move at any time*: what the server sends meanwhile waits in the socket, what could
-      not be sent is sent in the next loop.
-    - *It may be closed from anywhere*: from any thread, in a loop or in none, in one that the
-      socket never saw. The server sees the end at once.
-    - *Nothing of it stays in a loop* that it has left; with `leave()` before a loop is closed,
-      that loop knows nothing of the socket.
-    - *Two loops at once* are the protocol's affair: it is called under a lock, by one thread at a
-      time, but its operations still belong to one of them.
+    - It may move at any time. Bytes of the server wait in the socket. Unsent bytes are sent in the
+      next loop.
+    - Any thread may close it, in any loop or in none. The server sees the end at once.
+    - A loop that it has left has no reader, writer or timer of it.
+    - The protocol is called under a lock, by one thread at a time.
 
-    To board and leave costs about 10 µs together, most of it the selector's; a write less than
-    with asyncio's transport.
+    To board and leave costs about 10 µs, most of it for the selector. A write costs less than with
+    asyncio's transport.
 
-    There is no flow control for writes, for the protocol's answer to it would be an
-    `asyncio.Event`, which ties itself to the first loop in which somebody waits for it. What the
-    socket does not take is kept in memory, however much that is.
+    There is no flow control for writes: the protocol would wait for an `asyncio.Event`, which
+    belongs to the first loop that waits for it. Bytes that the socket does not take stay in memory.
     """
 
-    moves_between_loops = (
-        True  # by this the gate knows that its connection belongs to none
-    )
+    moves_between_loops = True  # tells the gate that the connection belongs to no loop
 
     def __init__(
         self,
@@ -71,16 +64,16 @@ class MovingTransport(asyncio.Transport):
         self._watch: TimerHandle | None = None
         self._poll = select.poll()
         self._poll.register(self._number, _HUNG_UP)
-        # Held while the protocol is fed: who has taken the socket into another loop must find
-        # that nobody is still reading in the old one. Reentrant, for the protocol calls us.
+        # Held while the protocol is fed: after the socket has moved, no thread may read it in the
+        # old loop. Reentrant, because the protocol calls the transport.
         self._guard = threading.RLock()
         self._is_paused = False
         self._is_over = False
 
-    # -- which loop
+    # -- loops
 
     def board(self, loop: AbstractEventLoop) -> None:
-        """Read and write in this loop from now on, which runs in this thread."""
+        """Read and write in this loop, which runs in this thread, and leave the last one."""
         with self._guard:
             if self.loop is loop or self._is_over:
                 return
@@ -91,55 +84,53 @@ class MovingTransport(asyncio.Transport):
             if self._unsent:
                 loop.add_writer(self._number, self._write, loop)
             if not isinstance(loop, asyncio.SelectorEventLoop):
-                # libuv stops polling a socket that is reset, and tells nobody.
+                # libuv stops polling a socket that is reset, without a callback.
                 self._watch = loop.call_later(_SECONDS_BETWEEN_LOOKS, self._look, loop)
 
     def leave(self) -> None:
-        """Belong to no loop, from any thread; whatever the server says waits."""
+        """Leave the loop, from any thread. Bytes of the server wait in the socket."""
         with self._guard:
             self._let_go()
 
     def _let_go(self, *, close: bool = False) -> None:
-        left, self.loop = self.loop, None
-        watch, self._watch = self._watch, None
+        left = self.loop
+        watch = self._watch
+        self.loop = None
+        self._watch = None
 
         def forget() -> None:
             if left is not None and not left.is_closed():
                 if watch is not None:
                     watch.cancel()
-                if (
-                    self.loop is not left
-                ):  # it may have come back before this was called
+                if self.loop is not left:  # it may have boarded the loop again
                     left.remove_reader(self._number)
                     left.remove_writer(self._number)
             if close:
-                # Not before the loop has forgotten its number, which the next socket may get.
+                # After that the next socket may get the number.
                 self._socket.close()
 
         if left is None or left is running_loop() or not left.is_running():
             forget()
             return
         if close:
+            # The server sees the end now, before the loop calls `forget`.
             with suppress(OSError):
-                self._socket.shutdown(
-                    socket.SHUT_RDWR
-                )  # the server waits for no other thread
+                self._socket.shutdown(socket.SHUT_RDWR)
+        # No other thread may change a running loop's readers.
         try:
-            left.call_soon_threadsafe(
-                forget
-            )  # loops are not to be touched from other threads
-        except RuntimeError:  # closed meanwhile
+            left.call_soon_threadsafe(forget)
+        except RuntimeError:  # the loop was closed meanwhile
             forget()
 
     # -- reading
 
     def _read(self, loop: AbstractEventLoop) -> bool:
-        """Hand over what has arrived; tell whether there was something."""
+        """Give received bytes to the protocol. Return whether there were any."""
         with self._guard:
             if loop is not self.loop or self._is_paused:
-                return False  # it has left, and its loop is about to hear of it
+                return False  # the socket has left this loop
             try:
-                data = self._socket.recv(_AT_ONCE)
+                data = self._socket.recv(_READ_BYTES)
             except (BlockingIOError, InterruptedError):
                 return False
             except OSError as error:
@@ -162,14 +153,14 @@ class MovingTransport(asyncio.Transport):
                 self._read(loop)
 
     def pause_reading(self) -> None:
-        """Let what arrives wait in the socket."""
+        """Leave received bytes in the socket."""
         with self._guard:
             self._is_paused = True
             if self.loop is not None:
                 self.loop.remove_reader(self._number)
 
     def resume_reading(self) -> None:
-        """Hand over what arrives again."""
+        """Give received bytes to the protocol again."""
         with self._guard:
             self._is_paused = False
             if self.loop is not None:
@@ -178,12 +169,11 @@ class MovingTransport(asyncio.Transport):
     # -- writing
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
-        """Send it, or as much as goes at once, and the rest when the socket takes it."""
+        """Send what the socket takes now, and the rest when it takes more."""
         if self._is_over:
             return
         if self.loop is not None and self._poll.poll(0):
-            # To a server that has hung up nothing is written: it would answer with a reset, which
-            # says less than its last words do, and of which libuv tells nobody.
+            # The server has hung up. It would answer with a reset, and its last message is lost.
             self.loop.call_soon(self._drain, self.loop)
             return
         sent = 0
@@ -215,17 +205,17 @@ class MovingTransport(asyncio.Transport):
     # -- the end
 
     def abort(self) -> None:
-        """Close the socket now; the protocol hears of it soon, or now where no loop runs."""
+        """Close the socket now. The protocol is called in the running loop, or now if none runs."""
         self._lose_soon(None)
 
-    close = abort  # whoever closes an asyncpg connection has said goodbye before
+    close = abort  # asyncpg has sent its last message before
 
     def is_closing(self) -> bool:
-        """Tell whether it is over."""
+        """Return whether the transport has ended."""
         return self._is_over
 
     def hand_over(self) -> socket.socket:
-        """Be over without closing the socket, which goes to another transport."""
+        """End without closing the socket. Return the socket for another transport."""
         with self._guard:
             self._end(close=False)
             return self._socket
@@ -251,42 +241,43 @@ class MovingTransport(asyncio.Transport):
         self._let_go(close=close)
         self._ended(self)
 
-    # -- what else a transport tells
+    # -- other methods that asyncpg calls
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Tell the socket, while there is one: asyncpg asks for nothing else."""
-        return self._socket if name == "socket" and not self._is_over else default
+        """Return the open socket. asyncpg asks for nothing else."""
+        if name == "socket" and not self._is_over:
+            return self._socket
+        return default
 
     def set_protocol(self, protocol: Any) -> None:
-        """Feed another one from now on: a connection that asked for TLS first, in vain."""
+        """Replace the protocol. asyncpg does so if the server has refused TLS."""
         self._protocol = protocol
 
 
 def at_checkin(driver_connection: Any) -> None:
-    """An idle connection belongs to no loop. To be called when one is back in its pool.
+    """Take an idle connection out of its loop. Called when a pool gets the connection back.
 
-    One that listens to notifications stays where it is, and hears them while it is idle.
+    A connection with listeners stays in its loop, so that it receives notifications while idle.
     """
     transport = getattr(driver_connection, "_transport", None)  # asyncpg's
-    if isinstance(transport, MovingTransport) and not driver_connection._listeners:  # noqa: SLF001 - nothing public tells of them; the trial has looked
+    if isinstance(transport, MovingTransport) and not driver_connection._listeners:  # noqa: SLF001 - the trial has checked this name
         transport.leave()
 
 
 class RunningLoop:
-    """The ``loop`` of one asyncpg connection: it forwards to the loop that runs.
+    """The ``loop`` argument of an asyncpg connection. It forwards to the running loop.
 
-    asyncpg makes a future at the start of each operation. That is when the connection's sockets
-    board the running loop; a get_running_loop() and a comparison, where they are there already.
+    asyncpg creates a future at the start of each operation. The connection's sockets board the
+    running loop then.
     """
 
     def __init__(self, on_tls: Callable[[], None] = nothing) -> None:
-        # More than one while hosts are tried, or a statement is cancelled, which takes a
-        # connection of its own.
+        # Several while hosts are tried or a statement is cancelled.
         self._transports: list[MovingTransport] = []
         self._on_tls = on_tls
 
     def create_future(self) -> Future[Any]:
-        """Make a future of the running loop, and bring the sockets there."""
+        """Move the sockets to the running loop, and return a future of it."""
         loop = get_running_loop()
         for transport in tuple(self._transports):
             if transport.loop is not loop:
@@ -303,8 +294,8 @@ class RunningLoop:
             made: Made = await loop.create_connection(factory, host, port, **options)
             return made
         errors: list[OSError] = []
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        for family, _, _, _, address in found:
+        targets = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for family, _, _, _, address in targets:
             try:
                 return await self._open(factory, family, address)
             except OSError as error:
@@ -327,9 +318,9 @@ class RunningLoop:
     async def start_tls(
         self, transport: MovingTransport, protocol: Any, context: Any, **options: Any
     ) -> Any:
-        """Give the socket to a transport of the running loop, where it stays.
+        """Give the socket to a transport of the running loop. The connection stays in that loop.
 
-        TLS over a transport of ours would take asyncio's private ``sslproto``.
+        TLS over a `MovingTransport` would need asyncio's private ``sslproto``.
         """
         self._on_tls()
         sock = transport.hand_over()
@@ -343,7 +334,7 @@ class RunningLoop:
         return made
 
     def is_closed(self) -> bool:
-        """Never: a connection can be closed from anywhere, which is what asyncpg wants to know."""
+        """Return False: asyncpg asks whether it can close a connection, and it always can."""
         return False
 
     def __getattr__(self, name: str) -> Any:
@@ -369,18 +360,18 @@ class RunningLoop:
 
 @final
 class MovingConnect:
-    """``asyncpg.connect`` for connections that move: each has a `RunningLoop` of its own.
+    """``asyncpg.connect`` with a new `RunningLoop` for each connection.
 
-    SQLAlchemy before 2.0.57 has one dictionary of arguments for all connections of an engine:
-    what is put there must serve several at once, made in several threads.
+    SQLAlchemy before 2.0.57 has one dictionary of arguments for all connections of an engine, so
+    that several threads may call this at the same time.
     """
 
     def __init__(self, connect: Callable[..., Any], on_tls: Callable[[], None]) -> None:
         self._connect = connect
         self._on_tls = on_tls
 
-    def __call__(self, *given: Any, **options: Any) -> Any:
-        # With a lifetime, each statement in the cache has a timer in the loop where it was
-        # prepared: it would be cancelled from other threads later, which uvloop does not allow.
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        # A lifetime gives each cached statement a timer in its loop. Other threads would cancel
+        # the timer later, which uvloop does not allow.
         options["max_cached_statement_lifetime"] = 0
-        return self._connect(*given, **options, loop=RunningLoop(self._on_tls))
+        return self._connect(*arguments, **options, loop=RunningLoop(self._on_tls))

@@ -1,4 +1,4 @@
-"""The databases on a server that are arena's own: made, frozen, kept, dropped, swept."""
+"""Creates, freezes, keeps, drops and sweeps pytest-arena's databases on a server."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql import _clone_sql as clone_sql
 from pytest_arena._postgresql._control import (
@@ -23,13 +23,14 @@ from pytest_arena._postgresql.registry import _registry_errors as messages
 from pytest_arena._postgresql.registry._connection import (
     Background,
     ControlLine,
-    at_once,
+    run_concurrently,
 )
 from pytest_arena._postgresql.registry._registry_run import (
     LIVING,
     REGISTRY,
     RUNS,
     TURNS,
+    DroppedRow,
     RegistryRun,
     state_of_registry,
 )
@@ -53,11 +54,12 @@ __all__ = [
 ]
 
 KEPT_STAY = 20
-TEMPLATE_DAYS, TEMPLATES_STAY = 14, 2
+TEMPLATE_DAYS = 14
+TEMPLATES_STAY = 2
 _END_SECONDS = 10.0
-# Databases that are dropped at once, each by a connection of its own: a drop waits for a checkpoint
-# of the server's, which syncs what is left of all the others. Together they wait for the same one.
-_AT_ONCE = 8
+# So many databases are dropped at the same time, on a connection each. Each drop waits for a
+# checkpoint of the server. Concurrent drops wait for the same checkpoint.
+_CONCURRENT_DROPS = 8
 _LEAVE_SECONDS = 5.0
 _HURRIED_SECONDS = 3.0
 
@@ -70,7 +72,7 @@ SELECT d.name::text, d.kind, d.project, coalesce(r.host, ''), coalesce(r.pid, 0)
 FROM arena.database d LEFT JOIN arena.run r ON r.id = d.run
 LEFT JOIN pg_database b ON b.datname = d.name ORDER BY d.created, d.name
 """
-_STRIKE_RUNS = f"""
+_DELETE_DEAD_RUNS = f"""
 WITH dead AS (DELETE FROM arena.run r WHERE owner = current_user AND id NOT IN ({LIVING})
     AND NOT EXISTS (SELECT FROM arena.database d WHERE d.run = r.id) RETURNING id)
 DELETE FROM arena.use USING dead WHERE run = dead.id
@@ -79,14 +81,14 @@ DELETE FROM arena.use USING dead WHERE run = dead.id
 
 @dataclass(frozen=True, slots=True)
 class RegistryRow:
-    """A row of the registry. ``bytes`` is None where the database is gone or hidden from us."""
+    """A row of the registry. ``bytes`` is None if the database is gone or hidden from the role."""
 
     name: str
     kind: str  # live, building, template, kept, condemned
     project: str
     host: str
     pid: int
-    alive: bool  # whether the run that made it still goes on
+    alive: bool  # whether the run that made the database still runs
     created: datetime
     used: datetime
     bytes: int | None
@@ -96,33 +98,32 @@ class RegistryRow:
 
 @dataclass(frozen=True, slots=True)
 class RegistryRows:
-    """What a server's registry holds, and its own size: None where there is none."""
+    """The rows of a server's registry, and its size: None if there is no registry."""
 
     databases: tuple[RegistryRow, ...] = ()
     bytes: int | None = None
-    others: tuple[str, ...] = ()  # registries of other versions of arena
+    others: tuple[str, ...] = ()  # registries of other versions of pytest-arena
 
 
 def look(address: Address, *, registry: str = REGISTRY) -> RegistryRows:
-    """Read the registry of a server. Nothing is made or changed.
+    """Read the registry of a server, without changing it.
 
     Raises:
-        ServerError: no server.
+        ServerError: no server answers, or it refuses.
     """
     registries = (
-        "SELECT datname::text FROM pg_database WHERE datname ^@ 'arena_registry'"
+        "SELECT datname::text FROM pg_database "
+        f"WHERE datname ^@ 'arena_registry' OR datname = {literal(registry)}"
     )
     try:
-        # Asked first: a login to a missing database fails in words that differ.
         with closing(open_control(address)) as control:
-            own = f"{registries} OR datname = {literal(registry)}"
-            there = {name for (name,) in control.rows(own)}
-        others = tuple(sorted(there - {registry}))
-        if registry not in there:
+            names = {name for (name,) in control.rows(registries)}
+        others = tuple(sorted(names - {registry}))
+        if registry not in names:
             return RegistryRows(others=others)
         with closing(open_control(replace(address, database=registry))) as control:
             if state_of_registry(control) != "made":
-                # Somebody else's database of that name, or one that is being made.
+                # Another owner's database of that name, or another run is making it.
                 return RegistryRows(others=others)
             [(size,)] = control.rows("SELECT pg_database_size(current_database())")
             rows = tuple(RegistryRow(*row) for row in control.rows(_LISTED))
@@ -134,18 +135,18 @@ def look(address: Address, *, registry: str = REGISTRY) -> RegistryRows:
 
 
 class ServerRegistry:
-    """The databases on a server that arena has made, and may drop.
+    """The databases on a server that pytest-arena has made, and may drop.
 
-    A small database, ``arena_registry_…``, has a row for each. It is committed before the database
-    is created and deleted after it was dropped, so that nothing is ever judged by its name alone;
-    what has no row, a row of another role's, or another owner is left alone. A run is alive while
-    its control connection holds its advisory lock there.
+    A small database, ``arena_registry_…``, has a row for each. The row is committed before the
+    database is created, and deleted after it was dropped. A database without a row, with a row of
+    another role, or with another owner is left alone. A run is alive while its control connection
+    holds its advisory lock in the registry.
 
-    Beside the caller work two threads with a connection each: one makes clones ahead, one drops
-    and sweeps. A forked child may ask, and leaves the rest to its parent.
+    Two threads have a connection each: one makes copies ahead, one drops and sweeps. A forked
+    child may read, and leaves the rest to its parent.
 
     Raises:
-        ServerError: no server, no right to create databases, or one that is too old.
+        ServerError: no server answers, it is too old, or the role may not create databases.
     """
 
     def __init__(
@@ -156,47 +157,47 @@ class ServerRegistry:
         registry: str = REGISTRY,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._address, self._process = address, os.getpid()
+        self._address = address
+        self._process = os.getpid()
         self._run = RegistryRun(address, project, registry, tell)
-        self.control = (
-            self._run.line
-        )  # for questions of one round trip; any thread may ask
+        self.control = self._run.control  # for short statements; any thread may use it
         self.writes = self._run.writes
-        self.left: list[str] = []  # what the last sweep left alone, and why
+        self.left: list[str] = []  # databases that the last sweep left alone, and why
         self._is_closed = False
-        self._ahead = ControlLine(self._run.connect)
-        self._behind = ControlLine(self._run.connect)
-        self._makes = Background(at_end=self._ahead.close)
-        self._drops = Background(at_end=self._behind.close)
-        self._waiting: list[str] = []  # to be dropped together
-        with self.saying("arena's databases cannot be made"):
-            if self.control.rows(_dead_ones(self._run.number)):
-                self._drops.do(partial(self._sweep, self._behind))
+        self._creating_control = ControlLine(self._run.connect)
+        self._dropping_control = ControlLine(self._run.connect)
+        self._creating_thread = Background(at_end=self._creating_control.close)
+        self._dropping_thread = Background(at_end=self._dropping_control.close)
+        self._to_drop: list[str] = []
+        with self.saying("pytest-arena's databases cannot be made"):
+            if self.control.rows(_select_dead(self._run.number)):
+                self._dropping_thread.do(partial(self._sweep, self._dropping_control))
 
     def address_of(self, name: str = "") -> Address:
-        """Return how one logs in to a database; or to the registry, which is there all the time."""
+        """Return the address of a database; without a name, of the registry."""
         return replace(self._address, database=name or self._run.name)
 
-    # Made
+    # Create
 
     def create(self, kind: str, *, template: str | None = None) -> str:
-        """Make a database of a new, unique name: a copy of a template, or an empty one.
+        """Create a database with a new, unique name: a copy of a template, or empty.
 
         Raises:
-            IsolationError: no room, or somebody is connected to the template.
+            IsolationError: the disk is full, or a client is connected to the template.
             ServerError: the server is gone, full of connections, or refuses.
         """
         return self._create(kind, template, self.control)
 
     def create_later(self, kind: str, *, template: str | None = None) -> Future[str]:
-        """Make one in the background; it is cancelled where that has not begun in time."""
-        return self._makes.do(partial(self._create, kind, template, self._ahead))
+        """Create a database in the background. ``close`` cancels what has not begun."""
+        job = partial(self._create, kind, template, self._creating_control)
+        return self._creating_thread.do(job)
 
-    def _create(self, kind: str, template: str | None, line: ControlLine) -> str:
+    def _create(self, kind: str, template: str | None, control: ControlLine) -> str:
         name = new_name(kind)
         with self.saying(f"no copy of {template}" if template else "no new database"):
             try:
-                self._run.make(name, kind, template, line)
+                self._run.make(name, kind, template, control)
             except ControlFailure as error:
                 self.drop_later(name)
                 if template and error.sqlstate == "3D000":
@@ -204,10 +205,10 @@ class ServerRegistry:
                 raise
         return name
 
-    # Frozen, and of another kind
+    # Freeze and rename
 
     def freeze(self, name: str) -> None:
-        """Let nobody in any more and end who is there: ready to be copied."""
+        """Refuse new connections to a database and end the others, so that it can be copied."""
         with self.saying(f"{name} cannot be frozen"):
             with self.writes.one():
                 self.control.run(clone_sql.allow_connections(name, allowed=False))
@@ -223,50 +224,50 @@ class ServerRegistry:
                 raise ControlFailure(f"{who} did not end", "55006")
 
     def thaw(self, name: str) -> None:
-        """Let everybody in again."""
+        """Allow new connections to a frozen database."""
         with self.saying(f"{name} cannot be opened"), self.writes.one():
             self.control.run(clone_sql.allow_connections(name, allowed=True))
 
     def finish_template(
         self, name: str, *, shelf: str, manifest: str, title: str = ""
     ) -> str:
-        """Make a frozen database a template, all at once. Returns its name from now on.
+        """Make a frozen database a template, in one transaction. Return its new name.
 
-        Of those of one project and title, the last two that were used stay.
+        Of the templates of one project and title, sweeps keep the two that were used last.
         """
         final = new_name("template")
-        columns = f"shelf = {literal(shelf)}, manifest = {literal(manifest)}"
-        columns += f", title = {literal(title)}"
+        columns = (
+            f"kind = 'template', shelf = {literal(shelf)}, "
+            f"manifest = {literal(manifest)}, title = {literal(title)}"
+        )
         with self.saying(f"{name} cannot be made a template"):
-            self._rename(
-                name, final, "WITH IS_TEMPLATE true", f"kind = 'template', {columns}"
-            )
+            self._rename(name, final, "WITH IS_TEMPLATE true", columns)
         self.used(final)
         return final
 
     def keep(self, name: str, title: str, *, called: str = "") -> str:
-        """Keep a database for a look, whoever is connected to it. Returns its name from now on.
+        """Keep a database for inspection, and end its connections. Return its new name.
 
-        The newest twenty stay. ``called`` is a name that ``new_name`` gave.
+        The newest twenty stay. ``called`` is a name by ``new_name``.
         """
         final = called or new_name("kept")
         self.freeze(name)
         with self.saying(f"{name} cannot be kept"):
             columns = f"kind = 'kept', title = {literal(title)}"
             self._rename(name, final, "WITH ALLOW_CONNECTIONS true", columns)
-            # Should this run die before they are dropped, the next one drops them.
-            old = self.control.rows(
+            # If this run dies before they are dropped, the next one drops them.
+            dropped = self.control.rows(
                 f"UPDATE arena.database SET kind = 'condemned', run = {self._run.number} "
                 "WHERE name IN (SELECT name FROM arena.database WHERE kind = 'kept' "
                 f"AND owner = current_user ORDER BY created DESC, name OFFSET {KEPT_STAY}) "
                 "RETURNING name::text"
             )
-        for (name_of_old,) in old:
-            self.drop_later(name_of_old)
+        for (dropped_name,) in dropped:
+            self.drop_later(dropped_name)
         return final
 
     def _rename(self, name: str, final: str, option: str, columns: str) -> None:
-        """Make a frozen database of this run one of nobody's: all of it or nothing."""
+        """Rename a frozen database so that it outlives this run, in one transaction."""
         with self.writes.one():
             self.control.run(
                 f"ALTER DATABASE {identifier(name)} RENAME TO {identifier(final)}; "
@@ -278,7 +279,7 @@ class ServerRegistry:
         self._run.mine.pop(name, None)
 
     def templates(self, shelf: str) -> list[tuple[str, str]]:
-        """Return names and manifests of the finished templates, the newest first."""
+        """Return the names and manifests of finished templates, the newest first."""
         question = (
             "SELECT d.name::text, d.manifest FROM arena.database d "
             "JOIN pg_database b ON b.datname = d.name "
@@ -290,10 +291,10 @@ class ServerRegistry:
             return [(name, manifest) for name, manifest in self.control.rows(question)]
 
     def used(self, name: str) -> None:
-        """Say that this run uses a template: nobody collects it while the run lives."""
+        """Record that this run uses a template. No sweep drops it while the run lives."""
         which = f"WHERE name = {literal(name)} AND kind = 'template'"
         with self.saying(f"{name} cannot be used"):
-            # In turns with whoever condemns it, so that one sees the other.
+            # The lock excludes a sweep that condemns the template.
             self.control.run(
                 f"SELECT pg_catalog.pg_advisory_xact_lock({TURNS}, 0); "
                 f"UPDATE arena.database SET used = clock_timestamp() {which} "
@@ -304,16 +305,16 @@ class ServerRegistry:
 
     @contextmanager
     def lock(self, shelf: str, *, seconds: float) -> Iterator[None]:
-        """Hold a shelf for oneself, over threads, processes and machines.
+        """Hold a shelf's lock, which excludes all threads, processes and machines.
 
         Raises:
-            TimeoutError: somebody else has it all the time.
+            TimeoutError: another process has not released the lock in time.
         """
         patience = max(1, round(seconds * 1000))
         shelf_lock = (
             f"SELECT pg_advisory_lock(hashtextextended({literal(shelf)}, {TURNS}))"
         )
-        # By a connection of its own: whoever waits keeps nobody from asking, and what dies lets go.
+        # On a separate connection, so that waiting blocks no other statement.
         with self.saying("no connection for a lock"):
             control = self._run.connect(patience=self._address.patience)
         with closing(control):
@@ -327,48 +328,50 @@ class ServerRegistry:
             yield
 
     def listed(self) -> list[RegistryRow]:
-        """Return all databases that have a row, the oldest first."""
+        """Return the registry's rows, the oldest database first."""
         with self.saying("the databases cannot be listed"):
             return [RegistryRow(*row) for row in self.control.rows(_LISTED)]
 
-    # Dropped
+    # Drop
 
     def drop(self, *names: str) -> None:
-        """Drop databases at once, whoever is connected. What fails is left to a later sweep."""
-        self._drop(_called(names), self.control)
+        """Drop databases now and end their connections. A later sweep drops what fails here."""
+        self._drop(_is_named(names), self.control)
 
     def drop_later(self, name: str) -> None:
-        """End who is connected to a database, in the background, and drop it there with others.
+        """End a database's connections in the background, and drop it there together with others.
 
-        What ``close`` comes before, it does itself.
+        ``close`` drops those that are left.
         """
-        self._drops.do(partial(self._drop_with_others, name))
+        self._dropping_thread.do(partial(self._collect, name))
 
     def rest(self, seconds: float = _END_SECONDS) -> bool:
-        """Wait until the background has nothing left to do."""
-        has_made = self._makes.rest(
-            seconds
-        )  # which may drop one that nobody wants any more
-        self._drops.do(self._drop_with_others)
-        return self._drops.rest(seconds) and has_made
+        """Wait until both threads have done their jobs. Return whether they did in time."""
+        has_created = self._creating_thread.rest(seconds)  # its jobs may add a drop
+        self._dropping_thread.do(self._drop_collected)
+        return self._dropping_thread.rest(seconds) and has_created
 
-    def _drop_with_others(self, *names: str) -> None:
-        self._waiting += names
-        if len(self._waiting) < _AT_ONCE and names:
-            with suppress(ControlFailure, ArenaError):
-                self._behind.rows(clone_sql.end_backends(names[0]))
-        else:
-            names, self._waiting = tuple(self._waiting), []
-            self._drop(_called(names), self._behind)
+    def _collect(self, name: str) -> None:
+        self._to_drop.append(name)
+        if len(self._to_drop) >= _CONCURRENT_DROPS:
+            self._drop_collected()
+            return
+        with suppress(ControlFailure, ArenaError):
+            self._dropping_control.rows(clone_sql.end_backends(name))
 
-    def _drop(self, which: str, line: ControlLine) -> list[str]:
-        """Drop those of our rows ``d`` for which a condition holds, and return their names.
+    def _drop_collected(self) -> None:
+        names = self._to_drop
+        self._to_drop = []
+        self._drop(_is_named(names), self._dropping_control)
 
-        ``left`` says of the rest why it was left.
+    def _drop(self, which: str, control: ControlLine) -> list[str]:
+        """Drop the databases of this role whose rows ``d`` fulfil a condition. Return their names.
+
+        ``left`` has the reasons of those that are not dropped.
         """
-        rows: list[tuple[Any, ...]] = []
-        with suppress(ControlFailure, ArenaError):  # they are swept by a later run
-            rows = line.rows(
+        rows: list[DroppedRow] = []
+        with suppress(ControlFailure, ArenaError):  # a later run sweeps them
+            found = control.rows(
                 "SELECT d.name::text, d.kind, b.oid IS NOT NULL, CASE WHEN d.kind = 'template' "
                 "THEN 'a template, which is collected by its age alone' "
                 "WHEN pg_get_userbyid(b.datdba) <> current_user "
@@ -376,71 +379,89 @@ class ServerRegistry:
                 "FROM arena.database d LEFT JOIN pg_database b ON b.datname = d.name "
                 f"WHERE d.owner = current_user AND {which}"
             )
-
-        def drop(share: list[tuple[Any, ...]]) -> list[str]:
-            with closing(ControlLine(self._run.connect)) as own:
-                with suppress(
-                    ControlFailure, ArenaError
-                ):  # the server has no connection free
-                    own.opened()
-                free = own if own.is_open else line
-                return [
-                    row[0]
-                    for row in share
-                    if self._run.has_removed(row, free, self.left)
-                ]
-
-        shares = [rows[at::_AT_ONCE] for at in range(min(_AT_ONCE, len(rows)))]
-        if len(shares) > 1:
-            # RuntimeError: the interpreter ends, and starts no threads any more.
+            rows = [DroppedRow(*row) for row in found]
+        shares = [rows[start::_CONCURRENT_DROPS] for start in range(_CONCURRENT_DROPS)]
+        if len(rows) > 1:
+            jobs = [
+                partial(self._drop_share, share, control) for share in shares if share
+            ]
+            # RuntimeError: the interpreter ends, and starts no more threads.
             with suppress(RuntimeError):
-                return list(chain(*at_once([partial(drop, share) for share in shares])))
-        return [row[0] for row in rows if self._run.has_removed(row, line, self.left)]
+                return list(chain(*run_concurrently(jobs)))
+        return self._drop_rows(rows, control)
 
-    # Swept
+    def _drop_share(
+        self, rows: list[DroppedRow], shared_control: ControlLine
+    ) -> list[str]:
+        with closing(ControlLine(self._run.connect)) as control:
+            # The server may have no free connection.
+            with suppress(ControlFailure, ArenaError):
+                control.opened()
+            if control.is_open:
+                return self._drop_rows(rows, control)
+        return self._drop_rows(rows, shared_control)
+
+    def _drop_rows(self, rows: list[DroppedRow], control: ControlLine) -> list[str]:
+        dropped = []
+        for row in rows:
+            reason = self._run.remove(row, control)
+            if reason:
+                self.left.append(f"{row.name}: {reason}")
+            else:
+                dropped.append(row.name)
+        return dropped
+
+    # Sweep
 
     def sweep(self, *, everything: bool = False) -> list[str]:
-        """Drop what dead runs have left, and old templates that no living run uses.
+        """Drop databases of dead runs, and old templates that no living run uses.
 
-        With ``everything``, all templates and kept databases too, and the registry where nothing
-        is left in it. Returns the names; ``left`` says what was left alone, and why.
+        With ``everything``, also all templates, kept databases, and the registry if it is empty
+        then. Return the names. ``left`` has the reasons of those that are not dropped.
         """
         with self.saying("what dead runs have left cannot be swept"):
             return self._sweep(self.control, everything=everything)
 
-    def _sweep(self, line: ControlLine, *, everything: bool = False) -> list[str]:
-        mine = self._run.number
-        rows = line.rows(_dead_ones(mine))
-        self.left = [
-            f"{name}: belongs to the role {role}"
-            for _, name, role, our in rows
-            if name and not our
-        ]
+    def _sweep(self, control: ControlLine, *, everything: bool = False) -> list[str]:
+        own_run = self._run.number
+        rows = control.rows(_select_dead(own_run))
+        self.left = []
+        dead_runs = set()
+        has_old_templates = everything
+        for run, name, role, is_ours in rows:
+            if name and not is_ours:
+                self.left.append(f"{name}: belongs to the role {role}")
+            if run is None:
+                has_old_templates = True
+            elif is_ours and run != own_run:
+                dead_runs.add(run)
         dropped: list[str] = []
-        has_old = everything or any(run is None for run, *_ in rows)
-        while has_old:  # what was derived from them is old by then
-            line.run(_condemn(mine, everything=everything))
-            gone = self._drop(f"d.run = {mine} AND d.kind = 'condemned'", line)
-            dropped, has_old = dropped + gone, bool(gone)
-        for dead in sorted(
-            {run for run, _, _, our in rows if run not in (None, mine) and our}
-        ):
-            # One alone cleans up after a run, which cannot come back meanwhile.
-            if line.rows(f"SELECT pg_try_advisory_lock({RUNS}, {dead})") != [(True,)]:
+        # Templates that were derived from a dropped one are old then, so look again.
+        while has_old_templates:
+            control.run(_condemn(own_run, everything=everything))
+            condemned = self._drop(
+                f"d.run = {own_run} AND d.kind = 'condemned'", control
+            )
+            dropped += condemned
+            has_old_templates = bool(condemned)
+        for run in sorted(dead_runs):
+            # The lock of a dead run: one process alone cleans up after it.
+            lock = control.rows(f"SELECT pg_try_advisory_lock({RUNS}, {run})")
+            if lock != [(True,)]:
                 continue
             try:
-                dropped += self._drop(f"d.run = {dead}", line)
+                dropped += self._drop(f"d.run = {run}", control)
             finally:
                 with suppress(ControlFailure):
-                    line.rows(f"SELECT pg_advisory_unlock({RUNS}, {dead})")
+                    control.rows(f"SELECT pg_advisory_unlock({RUNS}, {run})")
         if rows or everything:
-            line.run(_STRIKE_RUNS)
+            control.run(_DELETE_DEAD_RUNS)
         if everything:
             self._drop_registry()
         return dropped
 
     def _drop_registry(self) -> None:
-        """The next one who needs it makes it anew. Whoever else is connected keeps it."""
+        """Drop the registry if it is empty. A later run makes it again."""
         self.rest()
         is_alone = (
             "SELECT NOT EXISTS (SELECT FROM arena.database) "
@@ -448,63 +469,69 @@ class ServerRegistry:
         )
         if self.control.rows(is_alone) == [(True,)]:
             self._run.end()
-            self._behind.close()
+            self._dropping_control.close()
             self.control.close()
-            with (
-                closing(open_control(self._address)) as control,
-                suppress(ControlFailure),
-            ):
-                control.run(f"DROP DATABASE {identifier(self._run.name)}")
+            drop = f"DROP DATABASE {identifier(self._run.name)}"
+            control = open_control(self._address)
+            # ControlFailure: another run is connected to the registry.
+            with closing(control), suppress(ControlFailure):
+                control.run(drop)
 
-    # The end
+    # End
 
     def close(self, *, is_hurried: bool = False) -> int:
-        """Drop what this run has made, templates and kept databases apart, and end the run.
+        """Drop this run's databases, except templates and kept ones, and end the run.
 
-        With ``is_hurried`` it takes three seconds at most: the user has pressed Ctrl-C, and a
+        With ``is_hurried`` this takes at most three seconds: the user has pressed Ctrl-C, and a
         server that syncs takes seconds for each database. Return the number of databases that are
         left. The next run drops them.
         """
         if self._is_closed or self._process != os.getpid():
             return 0
         self._is_closed = True
-        is_in_time = self._drop_within(_HURRIED_SECONDS) if is_hurried else True
+        is_in_time = not is_hurried or self._drop_within(_HURRIED_SECONDS)
         patience = _END_SECONDS if is_in_time else 0.0
-        behind = {self._makes: self._ahead, self._drops: self._behind}
-        ended = [line for thread, line in behind.items() if thread.close(patience)]
+        # The connection of a thread that still works closes when the thread ends.
+        if self._creating_thread.close(patience):
+            self._creating_control.close()
+        has_dropped = self._dropping_thread.close(patience)
         with suppress(ControlFailure, ArenaError):
             # If neither holds, another run has swept the registry, and this run from it.
             if is_in_time and (self._run.mine or self.control.is_open):
                 self.drop(*self._run.mine)
                 self._run.end()
-        for line in (*ended, self.control):
-            line.close()
+        if has_dropped:
+            self._dropping_control.close()
+        self.control.close()
         return len(self._run.mine)
 
     def _drop_within(self, patience: float) -> bool:
-        """Drop this run's databases in the background. Return whether it dropped all in time."""
+        """Drop this run's databases in the background. Return whether all are dropped in time."""
         end = seconds() + patience
         # A copy that is being made has a row, and no database yet.
-        if not self._makes.close(patience):
+        if not self._creating_thread.close(patience):
             return False
-        self._drops.do(lambda: self._drop(_called([*self._run.mine]), self._behind))
-        return self._drops.rest(max(end - seconds(), 0)) and not self._run.mine
+        self._dropping_thread.do(
+            lambda: self._drop(_is_named([*self._run.mine]), self._dropping_control)
+        )
+        has_finished = self._dropping_thread.rest(max(end - seconds(), 0))
+        return has_finished and not self._run.mine
 
     @contextmanager
     def saying(self, what: str) -> Iterator[None]:
-        """Turn what the server refuses into an error of arena's that says what could not be."""
+        """Turn a refusal of the server into an ``ArenaError`` that begins with ``what``."""
         try:
             yield
         except ControlFailure as error:
             raise self.failed(what, error) from error
 
     def failed(self, what: str, error: ControlFailure) -> ArenaError:
-        """Return the error of arena's that says what could not be, for one of the server's."""
+        """Return the ``ArenaError`` for a refusal of the server. It begins with ``what``."""
         return messages.failed(what, error, self._address)
 
 
-# Templates that nobody has used for long; those with newer ones of their kind; and what was derived
-# from one that is gone.
+# Templates that no run has used for long, those with newer ones of the same title, and those that
+# were derived from a template that is gone.
 _OLD = f"""(d.used < clock_timestamp() - interval '{TEMPLATE_DAYS} days' OR d.name IN (
     SELECT o.name FROM (
         SELECT t.name, row_number() OVER (PARTITION BY project, title ORDER BY used DESC) AS place
@@ -513,10 +540,10 @@ _OLD = f"""(d.used < clock_timestamp() - interval '{TEMPLATE_DAYS} days' OR d.na
     SELECT FROM arena.database b WHERE b.name = substring(d.title, 'arena_template_[0-9a-f]+$')))"""
 
 
-def _dead_ones(run: int) -> str:
-    """Ask what is to be swept: runs (None for old templates), names, owners, whether ours.
+def _select_dead(run: int) -> str:
+    """Select what a sweep drops: run (NULL for old templates), name, owner, whether it is ours.
 
-    What this run has condemned and could not drop is among it, and so are runs without databases.
+    Also databases that this run has condemned and could not drop, and runs without databases.
     """
     return f"""
         WITH living AS MATERIALIZED ({LIVING})
@@ -533,12 +560,10 @@ def _dead_ones(run: int) -> str:
 
 
 def _condemn(run: int, *, everything: bool) -> str:
-    """Hand templates that no living run uses to this run, to be dropped."""
-    which = (
-        "d.kind IN ('template', 'kept')"
-        if everything
-        else f"d.kind = 'template' AND {_OLD}"
-    )
+    """Give templates that no living run uses to this run, which drops them."""
+    which = f"d.kind = 'template' AND {_OLD}"
+    if everything:
+        which = "d.kind IN ('template', 'kept')"
     return (
         f"SELECT pg_catalog.pg_advisory_xact_lock({TURNS}, 0); "
         f"UPDATE arena.database d SET kind = 'condemned', run = {run} "
@@ -547,10 +572,10 @@ def _condemn(run: int, *, everything: bool) -> str:
     )
 
 
-def _called(names: Iterable[str]) -> str:
+def _is_named(names: Iterable[str]) -> str:
     return f"d.name = ANY (ARRAY[{', '.join(map(literal, names))}]::name[])"
 
 
 def new_name(kind: str) -> str:
-    """Return a name that nothing has, had or will have."""
+    """Return a new, unique name for a database."""
     return f"arena_{kind}_{secrets.token_hex(8)}"

@@ -1,4 +1,4 @@
-"""How a run speaks to its server: by control connections, in the foreground and behind it."""
+"""The connections of a run to its server, and its background threads."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from pytest_arena._postgresql._control import Control, ControlFailure, Reconnect
 from pytest_arena._process import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 
-# A server that is restarted is back within some seconds.
-_RESTART_SECONDS = 10.0
+_RESTART_SECONDS = 10.0  # that a restarted server may take
 
-_Answer = TypeVar("_Answer")
+_ResultT = TypeVar("_ResultT")
 
 
 class Writes:
-    """How many transactions of arena's own have written, since a mark.
+    """Counts pytest-arena's transactions that have written, since a mark.
 
-    A lower bound: a statement is counted when it has succeeded, and each that is counted takes
-    one transaction id at least. It is what a test has not written.
+    The count is a lower bound: a statement counts when it has succeeded, and takes at least one
+    transaction id. ``clone`` subtracts these from the ids that a server has given out.
     """
 
     def __init__(self) -> None:
@@ -36,23 +35,23 @@ class Writes:
         self._ended: list[int] = []
 
     def mark(self) -> int:
-        """Return the mark of now: what begins after it is counted, what is under way is not."""
+        """Return a mark. Only statements that begin after it are counted."""
         with self._lock:
             return self._begun
 
     def since(self, mark: int) -> int:
-        """Return how many have begun after a mark and have ended."""
+        """Return how many statements have begun after a mark and have ended."""
         with self._lock:
             return len(self._ended) - bisect_right(self._ended, mark)
 
     def is_under_way(self) -> bool:
-        """Whether one has begun that is not known to have ended."""
+        """Whether a statement has begun and has not ended."""
         with self._lock:
             return self._open > 0
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Count one, if it succeeds."""
+        """Count the statement of this block if it succeeds."""
         with self._lock:
             self._begun += 1
             self._open += 1
@@ -67,15 +66,13 @@ class Writes:
 
 
 class ControlLine(Reconnecting["Control"]):
-    """A control connection that waits for a server which is restarted."""
+    """A control connection that waits for a restarted server."""
 
     def __init__(
         self, connect: Callable[[], Control], *, patience: float = 0.0
     ) -> None:
         super().__init__(connect, self._wait, patience=patience)
-        self._waited_in_vain = (
-            -1
-        )  # for which connection: another one is tried, and not waited for
+        self._waited_in_vain = -1  # the number of the connection that did not come back
 
     def run(self, sql: str) -> None:
         """Execute one statement, or several in one transaction."""
@@ -101,28 +98,28 @@ class ControlLine(Reconnecting["Control"]):
 
 
 class Background:
-    """A thread that works jobs off, one after the other: from the first one to ``close``.
+    """A thread that runs jobs one after the other, until ``close``.
 
-    It calls ``at_end`` when it ends, which may be after ``close`` has given up waiting.
+    It calls ``at_end`` when it ends, which may be after ``close`` has stopped waiting.
     """
 
     def __init__(self, *, at_end: Callable[[], object] = lambda: None) -> None:
         self._at_end = at_end
         self._jobs: Queue[tuple[Future[Any], Callable[[], Any]] | None] = Queue()
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._is_closed = False
         self._thread: threading.Thread | None = None
 
-    def do(self, job: Callable[[], _Answer]) -> Future[_Answer]:
-        """Have a job done by and by; after ``close`` it is cancelled."""
-        future: Future[_Answer] = Future()
-        with self._turn:
+    def do(self, job: Callable[[], _ResultT]) -> Future[_ResultT]:
+        """Add a job. After ``close`` it is cancelled."""
+        future: Future[_ResultT] = Future()
+        with self._lock:
             if self._is_closed:
                 future.cancel()
                 return future
             self._jobs.put((future, job))
             if self._thread is None:
-                # A daemon: whatever the server does, the process ends.
+                # A daemon thread does not keep the process alive if the server hangs.
                 self._thread = threading.Thread(
                     target=self._work, name="pytest-arena-background", daemon=True
                 )
@@ -130,18 +127,18 @@ class Background:
         return future
 
     def rest(self, seconds: float) -> bool:
-        """Wait until nothing is left to do. Returns whether that came in time."""
+        """Wait until all jobs are done. Return whether they are done in time."""
         return until(lambda: not self._jobs.unfinished_tasks, within=seconds)
 
     def close(self, seconds: float) -> bool:
-        """Cancel what has not begun, and wait for what has. Idempotent."""
-        with self._turn:
+        """Cancel jobs that have not begun. Wait for the running one; return whether it ended."""
+        with self._lock:
             self._is_closed = True
             self._jobs.put(None)
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(seconds)
-            return not self._thread.is_alive()
-        return True
+        if self._thread is None or self._thread is threading.current_thread():
+            return True
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -151,21 +148,21 @@ class Background:
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(call())
-                except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
+                except BaseException as error:  # noqa: BLE001 - the future raises it
                     future.set_exception(error)
             self._jobs.task_done()
         self._at_end()
 
 
-def at_once(jobs: list[Callable[[], _Answer]]) -> list[_Answer]:
-    """Run all jobs at once, each in a thread that does not keep the process from ending.
+def run_concurrently(jobs: Sequence[Callable[[], _ResultT]]) -> list[_ResultT]:
+    """Run each job in a daemon thread, and return their results.
 
     Raises:
         RuntimeError: the interpreter is shutting down, and starts no threads.
     """
     threads = [Background() for _ in jobs]
     futures = [thread.do(job) for thread, job in zip(threads, jobs, strict=True)]
-    answers = [future.result() for future in futures]
+    results = [future.result() for future in futures]
     for thread in threads:
         thread.close(0)
-    return answers
+    return results

@@ -1,4 +1,4 @@
-"""What is said where a database server does not do what it is asked for."""
+"""The errors for refusals of a database server."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql._control import ControlFailure
     from pytest_arena._values import Address
 
-# What a message gives to paste.
+# Lines to paste.
 _GIVE_CREATEDB = 'ALTER ROLE "{role}" CREATEDB;   -- as a superuser'
 _RENAME = 'ALTER DATABASE "{name}" RENAME TO …;   -- if it may have another name'
-_WHY = "each test works on a database of its own, which arena makes on this server"
+_WHY = "each test works on a database that pytest-arena makes on this server"
 _ANOTHER = "ARENA_DATABASE=own pytest …   # a private server, or the URL of another one"
 
 
@@ -43,30 +43,28 @@ _KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
     ),
     "55006": (
         IsolationError,
-        "somebody is connected to a database of arena's own, and this role may not end that",
+        "a client is connected to a database of pytest-arena, and this role may not end that",
         "close the tool that is connected to it, or use `arena_database = own`",
     ),
     "55P03": (
         IsolationError,
-        "another session holds a lock there, and has not given it back in time",
-        "look into pg_stat_activity for who is connected to databases named arena_…",
+        "another session holds a lock there, and has not released it in time",
+        "look into pg_stat_activity for sessions in databases named arena_…",
     ),
     "3D000": (
         IsolationError,
-        "somebody dropped a database of this run: another tool, or a server that was made anew",
-        "leave databases named arena_… to arena: `arena databases sweep` removes what is left",
+        "a database of this run was dropped, by another tool or with its server",
+        "do not drop databases named arena_…: `arena databases sweep` removes those that are left",
     ),
 }
 
 
 def failed(what: str, error: ControlFailure, address: Address) -> ArenaError:
-    """Return the error for a statement that was refused."""
-    answer = (
-        f"the server's answer {error.sqlstate}"
-        if error.sqlstate
-        else "no server answers"
-    )
-    kind, cause, fix = _KNOWN.get(error.sqlstate, (ServerError, answer, _ANOTHER))
+    """Return the error for a refused statement. ``what`` is what pytest-arena could not do."""
+    cause = "no server answers"
+    if error.sqlstate:
+        cause = f"the server's answer {error.sqlstate}"
+    kind, cause, fix = _KNOWN.get(error.sqlstate, (ServerError, cause, _ANOTHER))
     return kind(
         f"{address.server}: {what}: {error.first_line}",
         why=_WHY,
@@ -76,20 +74,20 @@ def failed(what: str, error: ControlFailure, address: Address) -> ArenaError:
 
 
 def foreign_registry(address: Address, name: str) -> ServerError:
-    """Return the error for somebody else's database of the registry's name."""
+    """Return the error for another owner's database of the registry's name."""
     return ServerError(
         f"{address.server}: the database {name!r} there is not arena's",
-        why="arena writes down in it which databases it may drop, and touches nobody else's",
-        cause="it holds tables already and does not have arena's comment, or has another owner",
+        why="pytest-arena records in it which databases it may drop, and drops no others",
+        cause="it has tables and not pytest-arena's comment, or another owner",
         fix=_RENAME.format(name=name),
     )
 
 
 def is_gone(name: str) -> IsolationError:
-    """Return the error for a template that is not there any more."""
+    """Return the error for a template that was dropped."""
     return IsolationError(
         f"the template {name!r} is gone",
-        why="the databases of tests are made from it",
-        cause="`arena databases sweep`, or another run that collected old templates",
-        fix="pytest …   # once more: it is built again",
+        why="the databases of tests are copied from it",
+        cause="`arena databases sweep`, or another run that dropped old templates",
+        fix="pytest …   # once more: pytest-arena builds it again",
     )

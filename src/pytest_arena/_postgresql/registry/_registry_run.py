@@ -1,4 +1,4 @@
-"""A run in the registry of a server, and the databases that it makes there."""
+"""A run's place in the registry of a server, and the databases that the run creates and drops."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
@@ -9,7 +9,7 @@ import platform
 from contextlib import closing, suppress
 from dataclasses import replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._postgresql import _clone_sql as clone_sql
 from pytest_arena._postgresql._control import (
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql._control import Control
     from pytest_arena._values import Address
 
-# Advisory locks are known by two numbers, and belong to the database of the session that has them.
-RUNS, TURNS = 7_264_001, 7_264_002
-# The row of a run is there only after its lock is held: whoever sees one without is dead.
+# The first numbers of advisory locks in the registry.
+RUNS = 7_264_001
+TURNS = 7_264_002
+# A run takes its lock before it writes its row. A row without a lock is of a dead run.
 LIVING = (
     "SELECT l.objid::bigint FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database r "
     "ON r.oid = l.database WHERE r.datname = pg_catalog.current_database() "
@@ -40,8 +41,8 @@ LIVING = (
 )
 _STEP = 0.1  # seconds
 _ME = "me AS MATERIALIZED (SELECT nextval('arena.runs')::int AS id)"
-# A process takes some six connections: three of arena's, those of a small pool. One begins if there
-# are as many for all that go on, or if it is alone. Who begins at the same moment waits for it.
+# A process takes about six connections: three of pytest-arena, and a small pool. A run begins if
+# the server has six for each living run and for this one, or if no other run lives.
 _IN_TURN = f"""
 WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock({TURNS}, 1) IS NOT NULL AS taken),
 living AS MATERIALIZED (SELECT (SELECT count(*) FROM ({LIVING}) AS one WHERE taken) FROM turn),
@@ -52,8 +53,9 @@ me AS MATERIALIZED (SELECT nextval('arena.runs')::int AS id FROM living, others
         <= current_setting('max_connections')::int
             - current_setting('superuser_reserved_connections')::int)
 """
-_WITH_STRATEGY, _WITH_METHOD = 150000, 180000
-# Where writes are synced, copying files costs a checkpoint, and copying pages their log.
+_WITH_STRATEGY = 150000  # server versions
+_WITH_METHOD = 180000
+# With fsync, FILE_COPY costs a checkpoint. WAL_LOG is quicker for small databases.
 _SMALL_BYTES = 16 * 1024 * 1024
 _CREATION_SECONDS = 2.0
 _MARK = "pytest-arena: which databases of this server are arena's own, and whose"
@@ -136,50 +138,56 @@ END $layout$
 REGISTRY = f"arena_registry_{sha256(_MAKE.encode()).hexdigest()[:8]}"
 
 
-class RegistryRun:
-    """A run's place in the registry, and how it makes databases and removes them.
+class DroppedRow(NamedTuple):
+    """A database that is to be dropped, by its row in the registry."""
 
-    The run lives as long as the session of ``line`` holds its advisory lock: it ends with the
-    process, whatever kills it, and on every machine. A session that was lost is taken up again,
-    and the rows of ``mine`` are written once more, should somebody have taken the run for dead.
+    name: str
+    kind: str
+    exists: bool
+    reason: str  # not to drop it, "" for none
+
+
+class RegistryRun:
+    """A run's place in the registry. It creates and drops databases.
+
+    The run lives as long as the session of ``control`` holds its advisory lock: the lock ends with
+    the process. After a lost connection the run takes the lock again, and writes the rows of
+    ``mine`` again, because another run may have taken it for dead.
     """
 
     def __init__(
         self, address: Address, project: str, name: str, tell: Callable[[str], None]
     ) -> None:
-        self._address, self._project, self.name, self._tell = (
-            address,
-            project,
-            name,
-            tell,
-        )
-        self._version = self.number = 0
-        self.mine: dict[
-            str, str
-        ] = {}  # kinds, by names, of what this run has made and not dropped
+        self._address = address
+        self._project = project
+        self.name = name
+        self._tell = tell
+        self._version = 0
+        self.number = 0
+        self.mine: dict[str, str] = {}  # kinds by names of the run's databases
         self.writes = Writes()
         self._process = os.getpid()
         self._copies_by_clone = True
         self._sources: dict[str, tuple[str, str | None]] = {}
-        self.line = ControlLine(self._connect_as_run, patience=address.patience)
+        self.control = ControlLine(self._connect_as_run, patience=address.patience)
 
-    # The session
+    # Connect
 
     def connect(self, *, patience: float = 0.0) -> Control:
-        """Open a connection to the registry, which is made if there is none.
+        """Connect to the registry; create it if it does not exist.
 
-        Where the server has none free it waits so many seconds: nobody in the background does.
+        If the server has no free connection, wait for one for ``patience`` seconds.
 
         Raises:
-            Failed: there is no server, or it refuses.
-            ServerError: the login may not create databases, or the server cannot be used.
+            ControlFailure: no server answers, or it refuses.
+            ServerError: the role may not create databases, or the server cannot be used.
         """
         inside = replace(self._address, database=self.name, patience=patience)
         try:
             control = open_control(inside)
         except ControlFailure as error:
-            # asyncpg and libpq differ in whether a code comes with the refusal.
-            if error.sqlstate != "3D000" and "does not exist" not in str(error):
+            # libpq reports no code for a refused login.
+            if "does not exist" not in str(error):
                 raise
             self._create()
             control = open_control(inside)
@@ -198,7 +206,7 @@ class RegistryRun:
                     f"CREATE DATABASE {identifier(self.name)} TEMPLATE template0"
                 )
             except ControlFailure as error:
-                # Somebody else was first, maybe by a moment: then it is the index that refuses.
+                # Another process has created it; 23505 if at the same moment.
                 if error.sqlstate not in ("42P04", "23505"):
                     raise
 
@@ -208,9 +216,7 @@ class RegistryRun:
             "SELECT current_setting('server_version_num')::int"
         )
         state = until(lambda: state_of_registry(control), within=_CREATION_SECONDS)
-        if (
-            state == "foreign"
-        ):  # mark and tables come at once, and are looked at one by one
+        if state == "foreign":  # another process may have committed while it was read
             state = state_of_registry(control)
         if state == "new":
             control.run(_MAKE)
@@ -222,53 +228,54 @@ class RegistryRun:
     def _connect_as_run(self) -> Control:
         control = self.connect(patience=self._address.patience)
         if self._process != os.getpid():
-            return control  # a forked child asks; the run is its parent's
+            return control  # a forked child only reads; the run is its parent's
         try:
-            was_lost = bool(self.number)
-            if not was_lost or not control.rows(
+            if not self.number:
+                self._begin(control)
+                return control
+            still_runs = control.rows(
                 f"SELECT 1 FROM arena.run WHERE id = {self.number} "
                 f"AND pg_try_advisory_lock({RUNS}, {self.number})"
-            ):
+            )
+            if not still_runs:
                 self._begin(control)
-            if was_lost:
-                # Also where the run was held: a server that crashed has lost what came last.
-                for name, kind in list(self.mine.items()):
-                    control.run(self._row(name, kind))
+            # A server that crashed may have lost the last rows.
+            for name, kind in list(self.mine.items()):
+                control.run(self._insert_row(name, kind))
         except BaseException:
             control.close()
             raise
         return control
 
     def _begin(self, control: Control) -> None:
-        """Register a run, which lives as long as this session: first the lock, then the row."""
-        # The kernel's name of the machine: what a test makes of time or sockets does not matter.
+        """Take the lock of a new run, then insert its row."""
         values = f"{literal(self._project)}, {literal(platform.node())}, {os.getpid()}"
+        begin = (
+            "locked AS MATERIALIZED "
+            f"(SELECT id, pg_try_advisory_lock({RUNS}, id) AS had FROM me) "
+            "INSERT INTO arena.run (id, project, host, pid) "
+            f"SELECT id, {values} FROM locked WHERE had RETURNING id"
+        )
+        end = seconds() + self._address.patience
         with self.writes.one():
-            begin = (
-                "locked AS MATERIALIZED "
-                f"(SELECT id, pg_try_advisory_lock({RUNS}, id) AS had FROM me) "
-                "INSERT INTO arena.run (id, project, host, pid) "
-                f"SELECT id, {values} FROM locked WHERE had RETURNING id"
-            )
-            end = seconds() + self._address.patience
-            while (
-                not (begun := control.rows(f"{_IN_TURN}, {begin}")) and seconds() < end
-            ):
+            ids = control.rows(f"{_IN_TURN}, {begin}")
+            while not ids and seconds() < end:
                 self._tell(WAITED)
                 rest(_STEP)
-            [(self.number,)] = begun or control.rows(f"WITH {_ME}, {begin}")
+                ids = control.rows(f"{_IN_TURN}, {begin}")
+            if not ids:
+                ids = control.rows(f"WITH {_ME}, {begin}")
+            [(self.number,)] = ids
 
     def end(self) -> None:
-        """Strike the run, if it has left nothing; else the next run cleans up after it."""
-        self.line.run(
+        """Delete the run's row if the run has no database left. Else the next run cleans up."""
+        self.control.run(
             f"DELETE FROM arena.use WHERE run = {self.number}; "
             f"DELETE FROM arena.run WHERE id = {self.number} "
             f"AND NOT EXISTS (SELECT FROM arena.database WHERE run = {self.number})"
         )
 
-    # Rows
-
-    def _row(self, name: str, kind: str) -> str:
+    def _insert_row(self, name: str, kind: str) -> str:
         return (
             "INSERT INTO arena.database (name, kind, run, project) VALUES ("
             f"{literal(name)}, {literal(kind)}, {self.number}, {literal(self._project)}) "
@@ -278,53 +285,59 @@ class RegistryRun:
     # Databases
 
     def make(
-        self, name: str, kind: str, template: str | None, line: ControlLine
+        self, name: str, kind: str, template: str | None, control: ControlLine
     ) -> None:
-        """Commit a database's row, then make it, with all that the server does not copy.
+        """Commit a database's row, then create it, with the settings that the server does not copy.
 
         Raises:
-            Failed: there is no room, or somebody is connected to the template.
+            ControlFailure: the disk is full, or a client is connected to the template.
         """
         self.mine[name] = kind
         run = self.number
         with self.writes.one():
-            line.run(self._row(name, kind))
-        if run != self.number:  # over which this run was taken for dead
-            line.run(self._row(name, kind))
+            control.run(self._insert_row(name, kind))
+        if run != self.number:  # another run took this one for dead meanwhile
+            control.run(self._insert_row(name, kind))
         source = template or "template0"
-        strategy, settings = self._source(source, line)
+        strategy, settings = self._source(source, control)
         statement = f"CREATE DATABASE {identifier(name)} TEMPLATE {identifier(source)} {strategy}"
-        try:
-            # An empty one is UTF-8, whatever the server.
-            self._copy(statement + ("" if template else " ENCODING 'UTF8'"), line)
-        except ControlFailure as error:
-            if template is not None or error.sqlstate != "22023":
-                raise
-            # The server's locale has another encoding: an empty database is as all others there.
-            self._copy(statement, line)
-        if template is not None and settings:
+        if template is None:
+            self._create_empty(statement, control)
+            return
+        self._copy(statement, control)
+        if settings:
             with self.writes.one():
-                line.run(settings.replace(clone_sql.COPY, identifier(name)))
+                control.run(settings.replace(clone_sql.COPY, identifier(name)))
 
-    def _copy(self, statement: str, line: ControlLine) -> None:
+    def _create_empty(self, statement: str, control: ControlLine) -> None:
         try:
-            self._write(statement, line, done="42P04")
+            self._copy(f"{statement} ENCODING 'UTF8'", control)
+        except ControlFailure as error:
+            if error.sqlstate != "22023":
+                raise
+            # The server's locale needs another encoding.
+            self._copy(statement, control)
+
+    def _copy(self, statement: str, control: ControlLine) -> None:
+        try:
+            self._write(statement, control, done="42P04")
         except ControlFailure as error:
             if not self._may_copy_by_clone() or error.sqlstate[:2] not in ("58", "0A"):
                 raise
-            # This file system cannot share blocks after all.
+            # This file system cannot share blocks.
             self._copies_by_clone = False
-            line.run("SET file_copy_method = copy")
-            self._write(statement, line, done="42P04")
+            control.run("SET file_copy_method = copy")
+            self._write(statement, control, done="42P04")
 
-    def _write(self, statement: str, line: ControlLine, *, done: str) -> None:
-        """Make or drop a database. With the code ``done`` the server says that it was done already.
+    def _write(self, statement: str, control: ControlLine, *, done: str) -> None:
+        """Create or drop a database.
 
-        No name is used twice: it was done when the connection was lost.
+        ``done`` is the server's code if the statement has taken effect before. Names are unique, so
+        that happens only if the connection was lost in the statement.
         """
         try:
             with self.writes.one():
-                line.run(statement)
+                control.run(statement)
         except ControlFailure as error:
             if error.sqlstate != done:
                 raise
@@ -332,67 +345,54 @@ class RegistryRun:
     def _may_copy_by_clone(self) -> bool:
         return self._version >= _WITH_METHOD and self._copies_by_clone
 
-    def _source(self, name: str, line: ControlLine) -> tuple[str, str | None]:
-        """How a database is copied best, and the statements that give a copy its settings."""
+    def _source(self, name: str, control: ControlLine) -> tuple[str, str | None]:
+        """Return the fastest strategy to copy a database, and statements for a copy's settings."""
         if name not in self._sources:
-            [(size, is_synced, settings)] = line.rows(clone_sql.source(name))
-            strategy = "WAL_LOG" if is_synced and size < _SMALL_BYTES else "FILE_COPY"
-            has_strategies = self._version >= _WITH_STRATEGY
-            self._sources[name] = (
-                f"STRATEGY {strategy}" if has_strategies else "",
-                settings,
-            )
+            [(size, is_synced, settings)] = control.rows(clone_sql.source(name))
+            strategy = ""
+            if self._version >= _WITH_STRATEGY:
+                by_log = is_synced and size < _SMALL_BYTES
+                strategy = "STRATEGY WAL_LOG" if by_log else "STRATEGY FILE_COPY"
+            self._sources[name] = strategy, settings
         return self._sources[name]
 
-    def has_removed(
-        self, row: tuple[Any, ...], line: ControlLine, left: list[str]
-    ) -> bool:
-        """Drop a database, whoever is connected, and delete its row. What is ``left`` says why.
-
-        Of a row are known its name, its kind, whether there is a database, and why it is left, if
-        it is.
-        """
-        name, kind, is_there, why = row
+    def remove(self, row: DroppedRow, control: ControlLine) -> str:
+        """Drop a database, end its connections, and delete its row. Return why not, "" if done."""
+        if row.reason:
+            return row.reason
         try:
-            if not why:
-                self._remove(
-                    name, line, is_there=is_there, is_condemned=kind == "condemned"
-                )
+            if row.exists:
+                self._drop(row, control)
+            self._delete_row(row.name, control)
         except (ControlFailure, ArenaError) as error:
-            why = str(error)
-        if why:
-            left.append(f"{name}: {why}")
-        return not why
+            return str(error)
+        return ""
 
-    def _remove(
-        self, name: str, line: ControlLine, *, is_there: bool, is_condemned: bool
-    ) -> None:
-        if is_there and is_condemned:
-            line.run(f"ALTER DATABASE {identifier(name)} WITH IS_TEMPLATE false")
-        if is_there:
-            drop = f"DROP DATABASE {identifier(name)} WITH (FORCE)"
-            try:
-                self._write(drop, line, done="3D000")
-            except ControlFailure as error:
-                if error.sqlstate != "55006":
-                    raise
-                self._end_prepared(name, line)
-                self._write(drop, line, done="3D000")
+    def _drop(self, row: DroppedRow, control: ControlLine) -> None:
+        name = identifier(row.name)
+        if row.kind == "condemned":
+            control.run(f"ALTER DATABASE {name} WITH IS_TEMPLATE false")
+        drop = f"DROP DATABASE {name} WITH (FORCE)"
         try:
-            with self.writes.one():
-                [_] = line.rows(
-                    f"DELETE FROM arena.database WHERE name = {literal(name)} AND NOT EXISTS "
-                    f"(SELECT FROM pg_database WHERE datname = {literal(name)}) RETURNING name"
-                )
-        except (
-            ValueError
-        ):  # nothing was written: it is there again, or somebody else was first
-            return
-        self.mine.pop(name, None)
+            self._write(drop, control, done="3D000")
+        except ControlFailure as error:
+            if error.sqlstate != "55006":
+                raise
+            self._end_prepared(row.name, control)
+            self._write(drop, control, done="3D000")
 
-    def _end_prepared(self, name: str, line: ControlLine) -> None:
-        """Prepared transactions have no session that could be ended, and keep the database."""
-        line.run(clone_sql.allow_connections(name, allowed=True))
+    def _delete_row(self, name: str, control: ControlLine) -> None:
+        # ValueError: no row was deleted, so no transaction is counted.
+        with suppress(ValueError), self.writes.one():
+            [_] = control.rows(
+                f"DELETE FROM arena.database WHERE name = {literal(name)} AND NOT EXISTS "
+                f"(SELECT FROM pg_database WHERE datname = {literal(name)}) RETURNING name"
+            )
+            self.mine.pop(name, None)
+
+    def _end_prepared(self, name: str, control: ControlLine) -> None:
+        """Roll back prepared transactions: they keep the database, and have no session to end."""
+        control.run(clone_sql.allow_connections(name, allowed=True))
         with closing(open_control(replace(self._address, database=name))) as inside:
             for (gid,) in inside.rows(
                 "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
@@ -402,6 +402,6 @@ class RegistryRun:
 
 
 def state_of_registry(control: Control) -> str:
-    """Return what the connection's database is: made, new, foreign, or "" for a while."""
+    """Return the state of the connection's database: made, new, foreign; "" if not yet known."""
     [(state,)] = control.rows(_STATE)
     return str(state)

@@ -1,4 +1,4 @@
-"""Where do the test databases of this process live? On a server: what one is."""
+"""Finds the PostgreSQL server for the test databases, or starts one."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 class Server:
     """A server that answers, and lets its role create databases."""
 
-    address: Address  # a maintenance database on it
-    shown: str  # what it is, in a few words for the run's summary
-    is_private: bool = False  # arena has started it; then it is nobody else's
+    address: Address  # of a maintenance database
+    shown: str  # its version and origin, for the run's summary
+    is_private: bool = False  # pytest-arena has started it
 
     def close(self) -> None:
-        """This process is done with it. Idempotent; never raises."""
+        """End this process' use of it. Idempotent; never raises."""
 
 
 class Unavailable(Exception):
-    """A source has no server. The text is the reason, ``fix`` the next step where it is known."""
+    """A source has no usable server. The text is the reason, ``fix`` the next step or ""."""
 
     def __init__(self, reason: str, *, fix: str = "") -> None:
         super().__init__(reason)

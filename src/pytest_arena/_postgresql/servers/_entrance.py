@@ -1,7 +1,4 @@
-"""Who answers at an address, and may arena work there?
-
-It must be a PostgreSQL, new enough, and let the role create databases.
-"""
+"""Checks a server: it must be PostgreSQL, new enough, and let the role create databases."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import (
+    TOO_MANY_CONNECTIONS,
     Control,
     ControlFailure,
     identifier,
@@ -26,19 +24,19 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address
 
 
-# One row: what the server is, and what this role may do on it.
+# One row: the server's product and version, and the role's rights.
 _LOGIN = """
 SELECT version(), current_setting('server_version_num'), current_setting('server_version'),
        rolcreatedb OR rolsuper, pg_is_in_recovery()
 FROM pg_catalog.pg_roles WHERE rolname = current_user
 """
 _KNOCK_SECONDS = 2.0
-_FULL = "53300"
+
 _NO_DATABASE = "3D000"
 
 
 class Answer(Enum):
-    """What a first message is answered with: the words are for where there is no PostgreSQL."""
+    """A server's answer to the first message of a login."""
 
     OPEN = "logged in without a password"
     PASSWORD = "asks for a password"  # noqa: S105 - an answer, not a password
@@ -50,7 +48,7 @@ class Answer(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Knocked:
-    """An answer, with PostgreSQL's code and words where it said no."""
+    """An answer, with PostgreSQL's code and message if it refused."""
 
     answer: Answer
     sqlstate: str = ""
@@ -58,20 +56,19 @@ class Knocked:
 
 
 def knock(address: Address, *, seconds: float) -> Knocked:
-    """Begin a login, look at the first answer, and leave."""
+    """Begin a login, read the first answer, and disconnect."""
     try:
         wire = _connect(address, seconds)
     except socket.gaierror as error:
         return Knocked(Answer.NO_HOST, text=error.strerror or str(error))
     except OSError as error:
-        return Knocked(
-            Answer.SILENT, text=error.strerror or str(error) or type(error).__name__
-        )
+        reason = error.strerror or str(error) or type(error).__name__
+        return Knocked(Answer.SILENT, text=reason)
     try:
         wire.log_in(address.user, address.database)
         return _read(*wire.receive())
     except TimeoutError:
-        # A server of another kind waits for words of its own protocol.
+        # Another product waits for a message of its protocol.
         return Knocked(Answer.FOREIGN, text="it says nothing")
     except (NotPostgreSQL, OSError):
         return Knocked(Answer.FOREIGN)
@@ -81,17 +78,16 @@ def knock(address: Address, *, seconds: float) -> Knocked:
 
 def _connect(address: Address, seconds: float) -> Wire:
     if address.is_socket:
-        return Wire(
-            socket.AF_UNIX, f"{address.host}/.s.PGSQL.{address.port}", seconds=seconds
-        )
-    refused = OSError("it has no address")
-    places = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    for family, _, _, _, target in places:
+        path = f"{address.host}/.s.PGSQL.{address.port}"
+        return Wire(socket.AF_UNIX, path, seconds=seconds)
+    failure = OSError("it has no address")
+    targets = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    for family, _, _, _, target in targets:
         try:
             return Wire(family, target, seconds=seconds)
         except OSError as error:
-            refused = error
-    raise refused
+            failure = error
+    raise failure
 
 
 def _read(kind: bytes, body: bytes) -> Knocked:
@@ -105,22 +101,21 @@ def _read(kind: bytes, body: bytes) -> Knocked:
 
 
 class Elsewhere(Unavailable):
-    """Another database or role will not do: it is the server itself that cannot be used."""
+    """The server cannot be used, whichever database and role log in."""
 
 
 def enter(address: Address, where: str) -> Server:
-    """Log in, ask, and leave. Nothing is changed on the server. ``where`` follows its version.
+    """Log in and check the server, without changing it. ``where`` follows its version.
 
     Raises:
-        Unavailable: why arena cannot work there.
+        Unavailable: with the reason why pytest-arena cannot use it.
     """
     try:
         with closing(open_control(address)) as control:
             return Server(address, f"PostgreSQL {_version(control, address)}{where}")
-    except ControlFailure as failed:
-        raise refusal(
-            address, knock(address, seconds=_KNOCK_SECONDS), failed
-        ) from failed
+    except ControlFailure as error:
+        knocked = knock(address, seconds=_KNOCK_SECONDS)
+        raise refusal(address, knocked, error) from error
 
 
 def _version(control: Control, address: Address) -> str:
@@ -130,8 +125,8 @@ def _version(control: Control, address: Address) -> str:
         raise Elsewhere(f"{address.server} is {product.split(' (')[0]}, not PostgreSQL")
     if major < OLDEST:
         raise Elsewhere(
-            f"the server on {address.server} is PostgreSQL {version}, and arena needs {OLDEST}"
-            " or newer",
+            f"the server on {address.server} is PostgreSQL {version}, and pytest-arena needs "
+            f"{OLDEST} or newer",
             fix=f"use a newer server, for example: docker run -p 5433:5432 postgres:{OLDEST + 4}",
         )
     if is_standby:
@@ -146,18 +141,15 @@ def _version(control: Control, address: Address) -> str:
     return str(version).split(" ", maxsplit=1)[0]
 
 
-def refusal(address: Address, knocked: Knocked, failed: ControlFailure) -> Unavailable:
-    """Word why a login failed.
-
-    How much a driver knows of it depends on the driver: so the server was asked once more.
-    """
+def refusal(address: Address, knocked: Knocked, error: ControlFailure) -> Unavailable:
+    """Return why a login failed. libpq reports no code: ``knocked`` has it."""
     if knocked.answer in {Answer.FOREIGN, Answer.SILENT, Answer.NO_HOST}:
         text = f" ({knocked.text})" if knocked.text else ""
         return Elsewhere(knocked.answer.value.format(address) + text)
-    state = failed.sqlstate or knocked.sqlstate
-    if state == _FULL:
+    state = error.sqlstate or knocked.sqlstate
+    if state == TOO_MANY_CONNECTIONS:
         return Elsewhere(
-            f"the server on {address.server} has no connection free: {_words(knocked, failed)}",
+            f"the server on {address.server} has no connection free: {_words(knocked, error)}",
             fix="close other clients, or raise max_connections in its postgresql.conf",
         )
     if state == _NO_DATABASE:
@@ -166,18 +158,19 @@ def refusal(address: Address, knocked: Knocked, failed: ControlFailure) -> Unava
         )
     if knocked.answer is not Answer.PASSWORD or state not in {"", "28P01"}:
         reason = (
-            f"{address.server} refuses role {address.user}: {_words(knocked, failed)}"
+            f"{address.server} refuses role {address.user}: {_words(knocked, error)}"
         )
     elif not address.password:
         reason = f"{address.server} asks for a password of role {address.user}, and none was given"
-    elif failed.sqlstate or "password" in str(failed):
+    elif error.sqlstate or "password" in str(error):
         reason = f"{address.server} refuses the password of role {address.user}"
     else:
-        reason = f"{address.server} refuses role {address.user}: {_words(None, failed)}"
+        reason = f"{address.server} refuses role {address.user}: {_words(None, error)}"
     return Unavailable(reason)
 
 
-def _words(knocked: Knocked | None, failed: ControlFailure) -> str:
+def _words(knocked: Knocked | None, error: ControlFailure) -> str:
     if knocked and knocked.text:
         return redact(knocked.text)
-    return redact((str(failed).strip().splitlines() or ["no reason"])[-1])
+    lines = str(error).strip().splitlines()
+    return redact(lines[-1] if lines else "no reason")

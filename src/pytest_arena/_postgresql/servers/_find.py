@@ -1,7 +1,7 @@
-"""Which server do the test databases live on?
+"""Finds the server for the test databases.
 
-The one that ``arena_database`` names by its URL; else a service that this machine runs anyway; else
-a private server, from installed programs or a wheel's.
+``arena_database`` may name it by a URL. If not, it is a local service of this machine, or else a
+private server of installed programs or of a wheel.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from pytest_arena._postgresql._arguments import is_here
-from pytest_arena._postgresql._control import ControlFailure
+from pytest_arena._postgresql._control import TOO_MANY_CONNECTIONS, ControlFailure
 from pytest_arena._postgresql.servers import Server, Unavailable
 from pytest_arena._postgresql.servers._entrance import (
     Answer,
@@ -40,19 +40,18 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.servers._programs import Programs
 
 
-_WHY = "arena makes a database for each test, on a server where it may create some"
+_WHY = "pytest-arena makes a database for each test, on a server where it may create databases"
 _FORM = "ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …"
 _PORT, _USUAL_USER = 5432, "postgres"
-_SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108 - where servers put theirs
-# On this machine an answer takes a millisecond; a busy one may take some more.
-_KNOCK_SECONDS = 1.0
+_SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108 - the servers' default folders
+_KNOCK_SECONDS = 1.0  # a local server answers within a millisecond
 
 
 def find_server(config: Config) -> Server:
-    """Return the server that was asked for, or the first that there is.
+    """Return the server that ``arena_database`` names, or the first that can be used.
 
     Raises:
-        ServerError: it names every source that was tried, and why each failed.
+        ServerError: with each source that was tried, and why it failed.
     """
     if config.server_url:
         return _named_server(config)
@@ -76,7 +75,7 @@ def find_server(config: Config) -> Server:
 
 
 def installed_server(config: Config) -> Server:
-    """A private cluster, run by the first installed PostgreSQL that can."""
+    """Return a private cluster of the first installed PostgreSQL that works."""
     _check_system()
     reasons: list[str] = []
     for folder in folders():
@@ -84,12 +83,15 @@ def installed_server(config: Config) -> Server:
             return _private_server(read_programs(folder, str(folder)), config)
         except Unavailable as reason:
             reasons.append(str(reason))
-    none = "no initdb: not in PGBIN, not by pg_config, not on PATH, not where systems put it"
-    raise Unavailable("; ".join(reasons) or none)
+    if not reasons:
+        reasons.append(
+            "no initdb: not in PGBIN, not by pg_config, not on PATH, not where systems put it"
+        )
+    raise Unavailable("; ".join(reasons))
 
 
 def wheel_server(config: Config) -> Server:
-    """A private cluster, run by the programs in a Python package."""
+    """Return a private cluster of the programs in a Python package."""
     _check_system()
     return _private_server(programs_of_wheel(), config)
 
@@ -108,35 +110,37 @@ def _private_server(programs: Programs, config: Config) -> Server:
 def local_service(config: Config) -> Server:
     """Return the first server of this machine that lets a usual role create databases.
 
-    Tried as PGUSER, as the user of the system, as ``postgres``; on the sockets and by TCP.
+    The roles are PGUSER, the user of the system, and ``postgres``. Sockets are tried before TCP.
 
     Raises:
-        Unavailable: there is none, or none is wanted.
+        Unavailable: there is none, or ``arena_database = own``.
     """
     if config.database == "own":
         raise Unavailable("not asked for, a private server is")
-    reasons: dict[str, None] = {}
-    # It may be anybody's: a server elsewhere is used only if it is named for the tests.
-    if (host := os.environ.get("PGHOST", "")) and not is_here(host):
-        reasons[
+    reasons: list[str] = []
+    host = os.environ.get("PGHOST", "")
+    if host and not is_here(host):
+        reasons.append(
             f"PGHOST={host} is another machine, which is used only if arena_database names it"
-        ] = None
-    for host, port in _places():
+        )
+    for host, port in _local_places():
         try:
             return _service(host, port, config.turn_timeout)
         except Unavailable as reason:
-            reasons[str(reason)] = None
-    raise Unavailable("; ".join(reasons))
+            reasons.append(str(reason))
+    raise Unavailable("; ".join(dict.fromkeys(reasons)))
 
 
-def _places() -> Iterator[tuple[str, int]]:
+def _local_places() -> Iterator[tuple[str, int]]:
     port = _PORT
     with suppress(ValueError):
         port = int(os.environ.get("PGPORT", _PORT))
-    if (host := os.environ.get("PGHOST", "")) and is_here(host):
+    host = os.environ.get("PGHOST", "")
+    if host and is_here(host):
         yield host, port
         return
-    yield from ((folder, port) for folder in _socket_folders(port))
+    for folder in _socket_folders(port):
+        yield folder, port
     yield "127.0.0.1", port
 
 
@@ -145,28 +149,24 @@ def _socket_folders(port: int) -> list[str]:
 
 
 def _service(host: str, port: int, patience: float) -> Server:
-    own_name = ""
+    users = [os.environ.get("PGUSER", "")]
     with suppress(KeyError, OSError):  # a container's user may have no name
-        own_name = getpass.getuser()
+        users.append(getpass.getuser())
+    users.append(_USUAL_USER)
+    password = os.environ.get("PGPASSWORD", "")
     reasons: list[str] = []
-    for user in dict.fromkeys((os.environ.get("PGUSER", ""), own_name, _USUAL_USER)):
-        if not user:
-            continue
-        password = os.environ.get("PGPASSWORD", "")
+    for user in filter(None, dict.fromkeys(users)):
         address = Address(
             "postgresql", host, port, user, "postgres", password, patience
         )
-        # A driver waits ten seconds for what does not answer, and takes longer to say no.
+        # libpq would wait ten seconds for a server that does not answer.
         knocked = knock(address, seconds=_KNOCK_SECONDS)
+        may_enter = knocked.answer in {Answer.OPEN, Answer.PASSWORD}
         try:
-            if (
-                knocked.answer in {Answer.OPEN, Answer.PASSWORD}
-                or knocked.sqlstate == "53300"
-            ):
+            if may_enter or knocked.sqlstate == TOO_MANY_CONNECTIONS:
                 return enter(address, f", a local service on {address.server}")
-            raise refusal(
-                address, knocked, ControlFailure(knocked.text, knocked.sqlstate)
-            )
+            failure = ControlFailure(knocked.text, knocked.sqlstate)
+            raise refusal(address, knocked, failure)
         except Elsewhere:
             raise
         except Unavailable as reason:
@@ -175,7 +175,7 @@ def _service(host: str, port: int, patience: float) -> Server:
 
 
 def _named_server(config: Config) -> Server:
-    """Where one is named, nothing else is tried: by its URL's database, then the usual ones."""
+    """Enter the server by its URL's database, else by ``postgres`` or ``template1``."""
     refused = Unavailable("")
     try:
         named = replace(read_url(config.server_url), patience=config.turn_timeout)
@@ -189,7 +189,7 @@ def _named_server(config: Config) -> Server:
                 raise
             except Unavailable as reason:
                 refused = reason
-        # A missing database is not what the login failed for, where the next one fails too.
+        # The last reason: the first may only say that the URL's database does not exist.
         raise refused
     except Unavailable as reason:
         raise ServerError(
@@ -201,35 +201,32 @@ def _named_server(config: Config) -> Server:
 
 
 def read_url(text: str) -> Address:
-    """Read a URL of one server. What it leaves open, libpq's variables say.
+    """Read a URL of one server. libpq's variables fill what the URL leaves out.
 
     Raises:
-        Unavailable: it is none of PostgreSQL's, or one of several servers.
+        Unavailable: the URL names another product, or several hosts.
     """
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does without it
     from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 - as above
 
     try:
         url = make_url(text)
-        usual = url.port or os.environ.get("PGPORT", _PORT)
-        asked: dict[str, Any] = {"port": usual, **url.query}
-        port = int(asked["port"])
+        default_port = url.port or os.environ.get("PGPORT", _PORT)
+        options: dict[str, Any] = {"port": default_port, **url.query}
+        port = int(options["port"])
     except (ArgumentError, ValueError) as error:
         raise Unavailable(
-            "the URL cannot be read; arena needs that of one server"
+            "the URL cannot be read; pytest-arena needs a URL of one server"
         ) from error
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise Unavailable(f"{url.get_backend_name()} is not PostgreSQL's")
-    host = asked.get("host") or asked.get("hostaddr") or unquote(url.host or "")
+    host = options.get("host") or options.get("hostaddr") or unquote(url.host or "")
     if not isinstance(host, str) or "," in host:
-        raise Unavailable("the URL names several hosts, and arena needs one")
-    user = (
-        asked.get("user")
-        or url.username
-        or os.environ.get("PGUSER")
-        or getpass.getuser()
-    )
-    password = asked.get("password") or url.password or os.environ.get("PGPASSWORD", "")
-    database = asked.get("dbname") or url.database or ""
+        raise Unavailable("the URL names several hosts, and pytest-arena needs one")
+    user = options.get("user") or url.username or os.environ.get("PGUSER")
+    user = user or getpass.getuser()
+    password = options.get("password") or url.password
+    password = password or os.environ.get("PGPASSWORD", "")
+    database = options.get("dbname") or url.database or ""
     host = host or os.environ.get("PGHOST") or [*_socket_folders(port), "localhost"][0]
     return Address("postgresql", host, port, user, database, password)

@@ -1,8 +1,7 @@
-"""The process beside a private cluster: starts it, and stops it when nobody needs it any more.
+"""The process that starts a private cluster, and stops it when no process uses it.
 
-It runs as a script, alone, with Python's standard library only: started in some 20 ms, and small
-for the time that it stays. That is why the few messages of PostgreSQL's protocol that it needs
-stand here.
+It runs as a script and imports only Python's standard library, so that it starts in 20 ms and
+stays small. Therefore this file has the few messages of PostgreSQL's protocol that it needs.
 """
 
 from __future__ import annotations
@@ -23,20 +22,18 @@ if TYPE_CHECKING:
 
 
 _PROTOCOL = 3 << 16
-_SHORTEST = 4  # a length counts itself
-_LONGEST = (
-    30_000  # no message before the first row is longer; what is, is of another protocol
-)
+_SHORTEST = 4  # a message's length counts its own four bytes
+_LONGEST = 30_000  # a longer first message is of another protocol
 WELCOME = (b"R", b"\0\0\0\0")
 _STOP_SECONDS = 30.0
 _ANSWER_SECONDS = 5.0
 
-# As it was when this was imported: a plugin may put a socket in its place that refuses to connect.
+# Kept at import: a plugin may replace `socket.socket` by a class that refuses to connect.
 _Socket = socket.socket
 
 
 class NotPostgreSQL(Exception):
-    """What came over the wire is no message of PostgreSQL's."""
+    """The received bytes are no message of PostgreSQL's protocol."""
 
 
 class Wire:
@@ -53,39 +50,42 @@ class Wire:
             raise
 
     def log_in(self, user: str, database: str) -> None:
-        """Send the first message. What ``receive`` returns next is the server's answer."""
-        words = ("user", user, "database", database, "application_name", "pytest-arena")
-        body = b"\0".join(word.encode() for word in words) + b"\0\0"
-        self._socket.sendall(struct.pack("!ii", len(body) + 8, _PROTOCOL) + body)
+        """Send the first message. ``receive`` returns the server's answer next."""
+        text = f"user\0{user}\0database\0{database}\0application_name\0pytest-arena\0\0"
+        body = text.encode()
+        head = struct.pack("!ii", len(body) + 8, _PROTOCOL)
+        self._socket.sendall(head + body)
 
     def receive(self) -> tuple[bytes, bytes]:
-        """Return the next message: its kind, a letter, and its body.
+        """Return the kind (a letter) and the body of the next message.
 
         Raises:
-            NotPostgreSQL: it has another form.
-            OSError: nothing came in time.
+            NotPostgreSQL: the bytes have another form.
+            OSError: no message arrived in time.
         """
         head = self._exactly(5)
-        kind, length = head[:1], struct.unpack("!i", head[1:])[0]
-        if not (kind.isalpha() and _SHORTEST <= length <= _LONGEST):
+        kind = head[:1]
+        (length,) = struct.unpack("!i", head[1:])
+        if not kind.isalpha() or not _SHORTEST <= length <= _LONGEST:
             raise NotPostgreSQL(head)
         body = self._exactly(length - _SHORTEST)
         self._is_inside = self._is_inside or (kind, body) == WELCOME
         return kind, body
 
     def first_value(self, question: str) -> str:
-        """Return the first column of the last row that a statement gives, "" for none."""
+        """Return the first column of the last row of a statement, "" for no row."""
         body = question.encode() + b"\0"
-        self._socket.sendall(b"Q" + struct.pack("!i", len(body) + 4) + body)
+        length = struct.pack("!i", len(body) + 4)
+        self._socket.sendall(b"Q" + length + body)
         value = ""
         for kind, answer in self.until(b"Z"):
             if kind == b"D":
-                length = struct.unpack("!i", answer[2:6])[0]
-                value = answer[6 : 6 + length].decode()
+                (size,) = struct.unpack("!i", answer[2:6])
+                value = answer[6 : 6 + size].decode()
         return value
 
     def until(self, last: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Give all messages up to one of this kind."""
+        """Yield all messages up to the first of this kind."""
         while True:
             kind, body = self.receive()
             yield kind, body
@@ -93,7 +93,7 @@ class Wire:
                 return
 
     def close(self) -> None:
-        """Leave so that nothing is written to the server's log."""
+        """Disconnect properly, so that the server logs nothing."""
         if self._is_inside:
             with contextlib.suppress(OSError):
                 self._socket.sendall(b"X\0\0\0\4")
@@ -110,10 +110,10 @@ class Wire:
 
 
 def main() -> None:
-    """Begin, and go on in the background. The task comes as JSON over stdin."""
+    """Read the task as JSON from stdin, and fork a process that starts and keeps the server."""
     task = json.load(sys.stdin)
     lock = os.open(task["keeper"], os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-    # Locked before the fork: whoever started us sees by the lock whether the keeper lives.
+    # Locked before the fork: other processes see by the lock whether the keeper lives.
     if not locked(lock):
         sys.exit("another keeper lives")
     if child := os.fork():
@@ -122,7 +122,7 @@ def main() -> None:
     os.setsid()
     os.chdir("/")
     with open(task["log"], "ab") as log:  # noqa: PTH123 - the rest of this file needs no pathlib
-        server = subprocess.Popen(  # noqa: S603 - the command of the arena that began
+        server = subprocess.Popen(  # noqa: S603 - the command of pytest-arena's process
             task["command"],
             cwd=task["folder"],
             env=task["environment"],
@@ -148,7 +148,7 @@ def _keep(task: dict[str, Any], server: subprocess.Popen[bytes]) -> None:
 
 
 def _lives_after(seconds: float, server: subprocess.Popen[bytes]) -> bool:
-    """Whether it still lives after this time; at once where it has ended."""
+    """Wait until the server ends, for so many seconds. Return whether it still runs."""
     try:
         server.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -157,7 +157,7 @@ def _lives_after(seconds: float, server: subprocess.Popen[bytes]) -> bool:
 
 
 def _stopped(task: dict[str, Any], server: subprocess.Popen[bytes]) -> bool:
-    """Stop it, unless somebody has come in the meantime. Nobody is let in while it stops."""
+    """Stop the server if no process uses it. The lock keeps new processes out meanwhile."""
     with attempt(task["lock"]) as is_ours:
         if not is_ours or _is_used(task):
             return False
@@ -175,13 +175,13 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
 def _is_used(task: dict[str, Any]) -> bool:
     try:
         return is_held(task["used"]) or _clients(task) > 0
-    except ConnectionError:  # not there yet, or not any more: its end is seen elsewhere
+    except ConnectionError:  # the server starts or has ended, which `_keep` notices
         return True
 
 
 @contextlib.contextmanager
 def attempt(path: str | os.PathLike[str]) -> Iterator[bool]:
-    """Hold a file alone, if nobody else does: it says whether."""
+    """Try to lock a file for this block. Yield whether it is locked."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         yield locked(file)
@@ -190,14 +190,14 @@ def attempt(path: str | os.PathLike[str]) -> Iterator[bool]:
 
 
 def is_held(path: str | os.PathLike[str]) -> bool:
-    """Whether a process holds a file now."""
+    """Whether any process has locked a file."""
     with attempt(path) as is_ours:
         return not is_ours
 
 
 def locked(file: int) -> bool:
-    """Lock an open file for this process alone, if nobody else has it. Returns whether it did."""
-    import fcntl  # noqa: PLC0415 - not on Windows, where the protocol above is needed all the same
+    """Try to lock an open file for this process alone. Return whether it is locked."""
+    import fcntl  # noqa: PLC0415 - not on Windows, which uses the protocol above
 
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -207,10 +207,10 @@ def locked(file: int) -> bool:
 
 
 def _clients(task: dict[str, Any]) -> int:
-    """How many clients are connected. One where that cannot be had: full, or too busy to say.
+    """Return how many clients are connected; 1 if the server is full or too busy to answer.
 
     Raises:
-        ConnectionError: there is no server any more.
+        ConnectionError: the server does not run.
     """
     try:
         wire = Wire(socket.AF_UNIX, task["socket"], seconds=_ANSWER_SECONDS)

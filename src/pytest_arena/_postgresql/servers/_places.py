@@ -1,6 +1,6 @@
-"""Where a private cluster has its data and its socket, who may enter, and the locks beside it.
+"""The folders of a private cluster's data and socket, and the locks beside them.
 
-The locks are on files: the kernel takes them back, however a process ends.
+The locks are on files: the kernel releases them when a process ends.
 """
 
 from __future__ import annotations
@@ -23,59 +23,58 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.servers._programs import Account
 
 
-HOME = "ARENA_CLUSTERS"  # another folder for all clusters
+HOME = "ARENA_CLUSTERS"  # names another folder for all clusters
 
 # Creating a database writes some thousand files: 30 ms in memory, up to 600 on a disk.
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, used with a folder that only this user enters
 _ROOM_NEEDED = 1024**3
 _SHORT = Path("/tmp")  # noqa: S108 - as above; a socket's path has to be short
-_LONGEST_SOCKET = 103  # bytes, on macOS; 107 on Linux
+_LONGEST_SOCKET = 103  # bytes on macOS, 107 on Linux
 _SOCKET = ".s.PGSQL.5432"
 _LOCK_SECONDS = 150
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterFolder:
-    """The folder of one cluster, which its server's user alone may enter, and files beside it."""
+    """The folder of a cluster, which only the server's user may enter, and the files beside it."""
 
     path: Path
     account: Account
 
     @property
     def data(self) -> Path:
-        """What initdb makes."""
+        """The folder that initdb fills."""
         return self.path / "data"
 
     @property
     def socket_folder(self) -> Path:
-        """Where the socket is: with the data, if that is short enough."""
+        """The socket's folder: the cluster's, if its path is short enough."""
         if len(os.fsencode(self.path / _SOCKET)) <= _LONGEST_SOCKET:
             return self.path
         return _SHORT / _own_name() / self.path.name
 
     @property
     def socket(self) -> Path:
-        """The socket."""
+        """The socket's path."""
         return self.socket_folder / _SOCKET
 
     def beside(self, ending: str) -> Path:
-        """A file that belongs to us, not to the server's user."""
+        """Return a file beside the folder. It belongs to this process' user."""
         return self.path.with_name(f"{self.path.name}.{ending}")
 
     def ensure(self) -> None:
-        """Make the folders, if they are not there yet.
+        """Make the folders if they do not exist.
 
         Raises:
-            Unavailable: somebody else has made them, or they cannot be made.
+            Unavailable: the folders cannot be made, or belong to another user.
         """
         account = self.account
+        # With 711 another user can reach its folder in it, and cannot list the others.
+        parent_mode = 0o711 if account.is_other else 0o700
         try:
-            for folder in dict.fromkeys((self.path, self.socket_folder)):
+            for folder in (self.path, self.socket_folder):
                 folder.parent.parent.mkdir(parents=True, exist_ok=True)
-                # Another user passes through it, to a folder of its own, and cannot look around.
-                folder.parent.mkdir(
-                    mode=0o711 if account.is_other else 0o700, exist_ok=True
-                )
+                folder.parent.mkdir(mode=parent_mode, exist_ok=True)
                 _check_owner(folder.parent, {os.getuid()})
                 folder.mkdir(mode=0o700, exist_ok=True)
                 _check_owner(folder, {account.uid, os.getuid()})
@@ -85,31 +84,32 @@ class ClusterFolder:
 
 
 def cluster_folder(key: str, *, cache: Path, account: Account) -> ClusterFolder:
-    """Return the folder of a cluster: where it stands already, else where there is room."""
-    places = [place / _own_name() for place in _places(cache, account)]
-    there = (place for place in places if (place / key).exists())
-    return ClusterFolder(next(there, places[0]) / key, account)
+    """Return the folder of a cluster that exists, else a folder where there is room."""
+    parents = list(_parents(cache, account))
+    for parent in parents:
+        if (parent / key).exists():
+            return ClusterFolder(parent / key, account)
+    return ClusterFolder(parents[0] / key, account)
 
 
 def cluster_parents(*, cache: Path, account: Account) -> list[Path]:
     """Return the folders in which there may be clusters of this user."""
-    parents = dict.fromkeys(place / _own_name() for place in _places(cache, account))
-    return [
-        parent
-        for parent in parents
-        if _is_own(parent, {os.getuid()}) and parent.is_dir()
-    ]
+    parents = dict.fromkeys(_parents(cache, account))
+    return [p for p in parents if p.is_dir() and _is_own(p, {os.getuid()})]
 
 
-def _places(cache: Path, account: Account) -> Iterator[Path]:
-    if chosen := os.environ.get(HOME):
-        yield Path(chosen).absolute()
+def _parents(cache: Path, account: Account) -> Iterator[Path]:
+    name = _own_name()
+    chosen = os.environ.get(HOME)
+    if chosen:
+        yield Path(chosen).absolute() / name
         return
     if _has_room(_MEMORY):
-        yield _MEMORY
-    # Root's cache is closed to the user that the server runs as.
-    yield Path("/var/tmp") if account.is_other else cache  # noqa: S108 - with a folder that nobody else enters
-    yield _MEMORY  # found again, even if it is full by now
+        yield _MEMORY / name
+    # The server's user cannot enter root's cache.
+    on_disk = Path("/var/tmp") if account.is_other else cache  # noqa: S108 - no other user enters the folder in it
+    yield on_disk / name
+    yield _MEMORY / name  # a cluster is found again when memory is full
 
 
 def _own_name() -> str:
@@ -121,10 +121,10 @@ def _has_room(folder: Path) -> bool:
 
 
 def _is_own(folder: Path, owners: set[int]) -> bool:
-    # The place above may be open to all: somebody else could have made this folder before us.
-    return os.path.lexists(folder) and (
-        not folder.is_symlink() and folder.lstat().st_uid in owners
-    )
+    # All users may write to the parent: another user may have made this folder first.
+    if not os.path.lexists(folder) or folder.is_symlink():
+        return False
+    return folder.lstat().st_uid in owners
 
 
 def _check_owner(folder: Path, owners: set[int]) -> None:
@@ -133,7 +133,7 @@ def _check_owner(folder: Path, owners: set[int]) -> None:
 
 
 class SharedLock:
-    """A lock on a file that several processes hold at once, this one among them."""
+    """A lock on a file that several processes hold at once."""
 
     def __init__(self, path: Path) -> None:
         self._file = _open(path)
@@ -141,10 +141,10 @@ class SharedLock:
         fcntl.flock(self._file, fcntl.LOCK_SH)
 
     def close(self) -> None:
-        """Let it go. A forked child's share is its own: the parent's stays."""
-        file, self._file = self._file, -1
-        if file >= 0:
-            os.close(file)
+        """Release the lock. A forked child releases only its share."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def __del__(self) -> None:
         self.close()
@@ -152,20 +152,18 @@ class SharedLock:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold a file alone.
+    """Lock a file for this process alone.
 
     Raises:
-        Unavailable: another process has held it all the time.
+        Unavailable: another process has not released it in time.
     """
     file = _open(path)
 
     def is_ours() -> bool:
         nonlocal file
-        if _is_removed(
-            file
-        ):  # with all the rest: whoever comes later locks another one
-            stale, file = file, _open(path)
-            os.close(stale)
+        if _is_removed(file):  # with the cluster: other processes lock a new file
+            os.close(file)
+            file = _open(path)
         return locked(file) and not _is_removed(file)
 
     try:

