@@ -636,3 +636,56 @@ def test_what_late_work_loses(example: Example, how: str) -> None:
         )
     run.says("ERROR test_it.py::test_each_with_its_own_request")
     run.expect(1, passed=24, errors=16)
+
+
+EXAMPLES = """
+import hypothesis
+import hypothesis.strategies as st
+
+once = hypothesis.settings(
+    max_examples=4, database=None, deadline=None, phases=[hypothesis.Phase.explicit],
+)
+
+
+@once
+@hypothesis.example("sync/add")
+@hypothesis.example("sync/committed")
+@hypothesis.given(st.just("sync/committed"))
+def test_lost(test_client, path):
+    assert test_client.post(f"/{path}/200").status_code == 200
+
+
+@once
+@hypothesis.example("open/add")
+@hypothesis.example("sync/committed")
+@hypothesis.given(st.just("sync/committed"))
+def test_lost_without_a_close(test_client, path):
+    assert test_client.post(f"/{path}/200").status_code == 200
+
+
+@once
+@hypothesis.example("late/pool/flush/202")
+@hypothesis.example("sync/committed/200")
+@hypothesis.given(st.just("sync/committed/200"))
+def test_lost_by_late_work(test_client, arena, path):
+    assert test_client.post(f"/{path}").status_code < 300
+    arena.settled()
+
+
+@once
+@hypothesis.example("sync/committed")
+@hypothesis.given(st.just("sync/committed"))
+def test_silent(test_client, path):
+    assert test_client.post(f"/{path}/200").status_code == 200
+"""
+
+
+def test_an_example_before_the_last_one(example: Example) -> None:
+    """Each example of Hypothesis is looked at, though the report tells the last one alone."""
+    options = ("-p", "_hypothesis_pytestplugin", "--arena-lost-writes=fail")
+    run = run_of(example, EXAMPLES, *options).expect(1, passed=4, errors=3)
+    run.says(
+        "LostWriteError: POST /sync/add/200 200 added Order (2) in a session",
+        "LostWriteError: POST /open/add/200 200 added Order (2) in a session",
+        "LostWriteError: POST /late/pool/flush/202 202 wrote orders (2 rows)",
+    )

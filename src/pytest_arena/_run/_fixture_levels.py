@@ -442,6 +442,7 @@ class Examples:
         self._levels.enter(self._level)
 
     def _leave(self) -> None:
+        self._test.take_lost()
         self._test.sessions.roll_back()
         with ExitStack() as stack:
             for restore in self._restores:

@@ -202,7 +202,7 @@ class ArenaRun:
             if test is not None:
                 self.gate.lost.take()  # by the test itself, or an app that others have asked
                 test.take_unclosed()
-                if test.turns:
+                if test.turns or test.lost:
                     self._know_requests(test)
                 self.current.test = None
                 self.ledger.end(self._facts(test))
@@ -229,21 +229,16 @@ class ArenaRun:
 
     def _tell_lost_writes(self, test: RunningTest) -> None:
         """Of a test that passed: a failed one's report says it itself."""
-        is_told = not test.failed and self.config.lost_writes != "off"
-        lost = [
-            (test.request_of(one) or turn.records[0], one)
-            for turn in test.turns
-            for one in turn.lost
-            if is_told
-        ]
-        if lost and self.config.lost_writes == "fail":
-            test.errors.append(_story.lost_write(*lost[0]))
+        if test.failed or self.config.lost_writes == "off" or not test.lost:
             return
-        for request, one in lost:
-            told = f"{_story.asked_and_answered(request)} {_story.lost_words(one)}"
+        if self.config.lost_writes == "fail":
+            test.errors.append(_story.lost_write(*test.lost[0]))
+            return
+        for request, lost in test.lost:
+            words = f"{_story.asked_and_answered(request)} {_story.lost_words(lost)}"
             # Once: the app's line is what has to be mended.
-            key = _story.line_of_loss(request, one)
-            self.ledger.note(f"{{test}}: {self._told_lost.setdefault(key, told)}")
+            key = _story.line_of_loss(request, lost)
+            self.ledger.note(f"{{test}}: {self._told_lost.setdefault(key, words)}")
 
     def _tell_late_commits(self, test: RunningTest) -> None:
         """Note early answers, or fail the test. The report of a failed test names them itself."""

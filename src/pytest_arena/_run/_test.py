@@ -184,6 +184,8 @@ class RunningTest(Hooks):
     # Tracebacks without frames: a frame would keep a session of the app alive.
     handled_traces: list[tuple[str, TracebackException]] = field(default_factory=list)
     answers: list[tuple[Request, RequestAnswer]] = field(default_factory=list)
+    # Also of the examples before the last one, whose turns are forgotten.
+    lost: list[tuple[Request, LostWrite | LostObjects]] = field(default_factory=list)
     app_runs: list[AppRun] = field(
         default_factory=list
     )  # the last one is what clients talk to
@@ -433,6 +435,7 @@ class RunningTest(Hooks):
                 self._note_lost(request, lost)
             elif turn is not None and turn.went_well:
                 turn.lost.append(lost)
+                self.lost.append((turn.records[0], lost))
 
     def take_unclosed(self) -> None:
         """Note the objects that went with sessions which no request has closed."""
@@ -446,7 +449,10 @@ class RunningTest(Hooks):
 
     def _note_lost(self, request: Request, lost: LostWrite | LostObjects) -> None:
         status = request.status
-        if request.turn is not None and status is not None and status < REFUSAL:
+        if status is None or status >= REFUSAL:
+            return
+        self.lost.append((request, lost))
+        if request.turn is not None:
             request.turn.lost.append(lost)
 
     def request_of(self, lost: LostWrite | LostObjects) -> Request | None:
