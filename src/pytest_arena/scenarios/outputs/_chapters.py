@@ -1,6 +1,6 @@
-"""What is each line of a file of the specification, and where on the page does it stand?
+"""Classifies each line of a specification, and gives ids to what the page shows.
 
-Lines are known by what was read in them: keywords are words of 80 languages.
+Lines are known by what the parser read in them: keywords are words of 80 languages.
 """
 
 import re
@@ -35,11 +35,12 @@ _KINDS: dict[str, Kind] = {"": "blank", "#": "comment", "@": "tag", "|": "row"}
 _TITLE = re.compile(
     r"[ \t]*(?:#+[ \t]+)?([^\s:|\"@#][^:|\"]{0,40}):(?=\s|$)(.*)", re.DOTALL
 )
+_RESERVED_IDS = ("main", "filters", "summary", "contents")
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line, and what it is. Its number is 0 where it stands in no file."""
+    """One line, and its kind. The number is 0 if no file has it."""
 
     number: int
     text: str
@@ -48,7 +49,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A feature, a rule or a scenario: what stands above its line, that line, what is below."""
+    """A feature, a rule or a scenario: the tags and comments above its line, and what follows."""
 
     above: list[Line]
     line: Line
@@ -56,83 +57,96 @@ class Part:
 
 
 def title(text: str) -> tuple[str, str]:
-    """Return keyword and name of a line such as ``Scenario: a name``, else an empty one and all."""
+    """Return keyword and name of a line such as ``Scenario: a name``; else "" and the line."""
     match = _TITLE.match(text)
     keyword, name = match.groups() if match else ("", text)
     return keyword.strip(), " ".join(name.split())
 
 
 class Anchors:
-    """Gives out ids, each of them once."""
+    """Makes ids unique."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
 
     def take(self, wish: str) -> str:
-        """Return the wish, with a number behind it if it was given out before."""
-        count = self._counts.get(wish)
-        self._counts[wish] = 0 if count is None else count + 1
-        return wish if count is None else self.take(f"{wish}-{count + 1}")
+        """Return the wish, with a number if it was taken before."""
+        if wish not in self._counts:
+            self._counts[wish] = 0
+            return wish
+        self._counts[wish] += 1
+        return self.take(f"{wish}-{self._counts[wish]}")
 
 
 @dataclass(kw_only=True)
 class Chapter:
-    """One file: its text, what was read in it, and which scenarios have been shown already."""
+    """One file: its text, its scenarios, and which of them have been shown already."""
 
     path: str
     anchor: str
     anchors: Anchors
-    text: str | None  # None: the file is not there
-    judged: Mapping[str, JudgedScenario]  # by the ids of their elements
+    text: str | None
+    """None if the file was removed."""
+    judged: Mapping[str, JudgedScenario]
+    """By the ids of their elements."""
     problems: Sequence[Problem] = ()
-    shown: set[str] = field(default_factory=set)  # ids
-    headings: dict[str, str] = field(
-        default_factory=dict
-    )  # ids by names, as forges make them
+    shown: set[str] = field(default_factory=set)
+    """The ids of the scenarios that have been shown."""
+    headings: dict[str, str] = field(default_factory=dict)
+    """The ids of headings by the names that forges give them."""
+
+    @cached_property
+    def scenarios(self) -> list[ScenarioSpec]:
+        """The scenarios of the file."""
+        return [judged.scenario for judged in self.judged.values()]
 
     @cached_property
     def lines(self) -> list[str]:
-        """The lines of its text; no form feed or other odd blank parts one."""
+        """The lines of its text, as editors count them: a form feed ends none."""
         return re.split(r"\r\n|\r|\n", (self.text or "").removeprefix("\ufeff"))
 
     @cached_property
     def ids(self) -> dict[int, str]:
-        """The ids of the scenarios, by the line that each begins in."""
+        """The ids of the scenarios by their first lines."""
         return {judged.scenario.line: anchor for anchor, judged in self.judged.items()}
 
     @cached_property
     def steps(self) -> dict[int, Step]:
-        """All steps by their lines, those of Backgrounds too."""
+        """All steps by their lines, also those of Backgrounds."""
         return {
-            step.line: step for it in self.judged.values() for step in it.scenario.steps
+            step.line: step for scenario in self.scenarios for step in scenario.steps
         }
 
     @cached_property
     def is_as_read(self) -> bool:
-        """Whether the text still is the one that the scenarios were read in."""
-        expected = [(it.scenario.line, it.scenario.name) for it in self.judged.values()]
+        """Whether the text still has the scenarios and steps at their lines."""
+        if self.text is None:
+            return False
+        expected = [(scenario.line, scenario.name) for scenario in self.scenarios]
         expected += [(step.line, step.text) for step in self.steps.values()]
-        return self.text is not None and all(
-            line <= len(self.lines)
-            and " ".join(words.split()) in " ".join(self.lines[line - 1].split())
-            for line, words in expected
-        )
+        return all(self._has(line, text) for line, text in expected)
+
+    def _has(self, line: int, text: str) -> bool:
+        if line > len(self.lines):
+            return False
+        words = " ".join(self.lines[line - 1].split())
+        return " ".join(text.split()) in words
 
     def anchor_at(self, line: int) -> str:
-        """Return the id of the scenario that a line may belong to, else the file's own."""
+        """Return the id of the scenario at or above a line, else the file's."""
         above = [anchor for start, anchor in self.ids.items() if start <= line]
         return above[-1] if above else self.anchor
 
     def left(self) -> list[ScenarioSpec]:
         """Return the scenarios that have not been shown yet."""
         return [
-            it.scenario
-            for anchor, it in self.judged.items()
+            judged.scenario
+            for anchor, judged in self.judged.items()
             if anchor not in self.shown
         ]
 
     def show(self, line: int) -> str | None:
-        """Return the id of the scenario that begins in a line, the first time that it is shown."""
+        """Return the id of the scenario that begins in a line, if it was not shown before."""
         anchor = self.ids.get(line)
         if anchor is None or anchor in self.shown:
             return None
@@ -140,95 +154,114 @@ class Chapter:
         return anchor
 
     def classified(self, lines: Iterable[tuple[int, str]]) -> list[Line]:
-        """Return numbered lines with what they are."""
+        """Return numbered lines with their kinds."""
         classified = list(self._classified(lines))
-        # "Examples:" and "Background:" are known by what follows them.
-        after: Kind = "blank"
+        # "Examples:" and "Background:" are known by the kind of the next line.
+        next_kind: Kind = "blank"
         for place in reversed(range(len(classified))):
             line = classified[place]
-            if (
-                line.kind == "text"
-                and after in {"row", "step"}
-                and _TITLE.match(line.text)
-            ):
-                classified[place] = line = replace(line, kind="keyword")
+            is_above = next_kind in {"row", "step"}
+            if line.kind == "text" and is_above and _TITLE.match(line.text):
+                line = replace(line, kind="keyword")
+                classified[place] = line
             if line.kind not in {"blank", "comment", "tag"}:
-                after = line.kind
+                next_kind = line.kind
         return classified
 
     def _classified(self, lines: Iterable[tuple[int, str]]) -> Iterator[Line]:
-        features = {it.scenario.feature for it in self.judged.values()} - {""}
-        rules = {it.scenario.rule for it in self.judged.values()} - {""}
-        fence = ""
+        features = {scenario.feature for scenario in self.scenarios} - {""}
+        rules = {scenario.rule for scenario in self.scenarios} - {""}
+        fence = ""  # the mark of the open doc string
         for number, text in lines:
-            bare, name = text.strip(), title(text)[1]
-            kind: Kind = _KINDS.get("@" if bare.startswith("`@") else bare[:1], "text")
-            if number in self.ids or number in self.steps:
-                kind, fence = "scenario" if number in self.ids else "step", ""
-            elif not fence and name in features | rules:
-                kind = "feature" if name in features else "rule"
-            elif bare[:3] in {'"""', "```"} and fence in {"", bare[:3]}:
-                kind, fence = "doc", "" if fence else bare[:3]
+            bare = text.strip()
+            mark = bare[:3]
+            _, name = title(text)
+            first = "@" if bare.startswith("`@") else bare[:1]
+            kind = _KINDS.get(first, "text")
+            if number in self.ids:
+                kind = "scenario"
+                fence = ""
+            elif number in self.steps:
+                kind = "step"
+                fence = ""
+            elif not fence and name in features:
+                kind = "feature"
+            elif not fence and name in rules:
+                kind = "rule"
+            elif mark in {'"""', "```"} and fence in {"", mark}:
+                kind = "doc"
+                fence = "" if fence else mark
             elif fence:
                 kind = "doc"
             yield Line(number, text, kind)
 
     @staticmethod
     def split(lines: list[Line], kind: Kind) -> tuple[list[Line], list[Part]]:
-        """Return what stands before the first line of a kind, and a part for each of those lines.
+        """Return the lines before the first line of a kind, and a part for each line of it.
 
         A part begins with the tags and the comments above its line.
         """
         places = [place for place, line in enumerate(lines) if line.kind == kind]
-        starts = []
-        for place in places:
-            start = above = place
-            while above and lines[above - 1].kind in {"blank", "comment", "tag"}:
-                above -= 1
-                start = above if lines[above].kind != "blank" else start
-            starts.append(start)
-        parts = [
-            Part(lines[start:place], lines[place], lines[place + 1 : end])
-            for place, (start, end) in zip(
-                places, pairwise([*starts, len(lines)]), strict=True
-            )
-        ]
+        starts = [_start_of_part(lines, place) for place in places]
+        parts: list[Part] = []
+        for place, (start, end) in zip(
+            places, pairwise([*starts, len(lines)]), strict=True
+        ):
+            above = lines[start:place]
+            below = lines[place + 1 : end]
+            parts.append(Part(above, lines[place], below))
         return lines[: starts[0]] if starts else lines, parts
+
+
+def _start_of_part(lines: list[Line], place: int) -> int:
+    """Return the place of the first tag or comment above a line."""
+    start = place
+    above = place - 1
+    while above >= 0 and lines[above].kind in {"blank", "comment", "tag"}:
+        if lines[above].kind != "blank":
+            start = above
+        above -= 1
+    return start
 
 
 def chapters(document: Document, sources: Mapping[str, str]) -> list[Chapter]:
     """Return a chapter for each file that has a scenario or a text, by path."""
     anchors = Anchors()
-    for reserved in ("main", "filters", "summary", "contents"):
+    for reserved in _RESERVED_IDS:
         anchors.take(reserved)
     by_path = grouped_by(document.scenarios, lambda judged: judged.scenario.spec)
-    result = []
+    by_order: list[Chapter] = []
     for path in sorted({*sources, *by_path}):
         anchor = anchors.take(re.sub(r"[^\w]+", "-", path.lower()).strip("-") or "file")
+        judged = {
+            anchors.take(f"{anchor}-L{each.scenario.line}"): each
+            for each in by_path[path]
+        }
+        problems = [problem for problem in document.problems if problem.spec == path]
         chapter = Chapter(
             path=path,
             anchor=anchor,
             anchors=anchors,
             text=sources.get(path),
-            judged={
-                anchors.take(f"{anchor}-L{it.scenario.line}"): it
-                for it in by_path[path]
-            },
-            problems=[problem for problem in document.problems if problem.spec == path],
+            judged=judged,
+            problems=problems,
         )
-        result.append(chapter)
-    return result
+        by_order.append(chapter)
+    return by_order
+
+
+# Files that were changed or removed since.
 
 
 def lines_as_read(scenarios: Iterable[ScenarioSpec]) -> Iterator[tuple[int, str]]:
-    """Yield numbered lines that say what was read, for a file whose text is another, or gone."""
-    last = ""
+    """Yield numbered lines with the content that was read from a file."""
+    last_feature = ""
     for (feature, rule), same in groupby(
-        scenarios, key=lambda it: (it.feature, it.rule)
+        scenarios, key=lambda scenario: (scenario.feature, scenario.rule)
     ):
-        if feature != last:
+        if feature != last_feature:
             yield 0, f"Feature: {feature}"
-        last = feature
+        last_feature = feature
         if rule:
             yield 0, f"Rule: {rule}"
         for scenario in same:
@@ -240,22 +273,23 @@ def lines_as_read(scenarios: Iterable[ScenarioSpec]) -> Iterator[tuple[int, str]
 def _scenario_lines(scenario: ScenarioSpec) -> Iterator[tuple[int, str]]:
     for step in scenario.steps:
         yield step.line, str(step)
-        yield from ((0, _row(values)) for values in step.table)
+        for values in step.table:
+            yield 0, _row(values)
         if step.doc_string is not None:
-            yield from (
-                (0, line) for line in ('"""', *step.doc_string.split("\n"), '"""')
-            )
+            for line in ('"""', *step.doc_string.split("\n"), '"""'):
+                yield 0, line
     for columns, rows in groupby(
         scenario.rows, key=lambda row: [name for name, _ in row.values]
     ):
         yield 0, "Examples:"
         yield 0, _row(columns)
-        yield from ((row.line, _row(value for _, value in row.values)) for row in rows)
+        for row in rows:
+            yield row.line, _row(value for _, value in row.values)
 
 
 def _row(values: Iterable[str]) -> str:
-    escaped = (
-        it.replace("\\", r"\\").replace("|", r"\|").replace("\n", r"\n")
-        for it in values
-    )
+    escaped = [
+        value.replace("\\", r"\\").replace("|", r"\|").replace("\n", r"\n")
+        for value in values
+    ]
     return f"| {' | '.join(escaped)} |"

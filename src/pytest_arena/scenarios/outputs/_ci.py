@@ -1,48 +1,64 @@
-"""What is shown where CI runs: a job's summary in Markdown, GitHub's lines at the files' own."""
+"""Outputs for CI: a job's summary in Markdown, and GitHub's messages at lines of files."""
 
 import os
 import re
 from collections.abc import Iterable, Iterator
-from itertools import accumulate
 from pathlib import Path
 
 from pytest_arena.scenarios.evidence._document import Document, JudgedScenario, Status
 from pytest_arena.scenarios.outputs import _phrases as phrases
+from pytest_arena.scenarios.specs._specification import Problem
 
 # GitHub shows no summary of more than 1 MiB:
 # https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
-_BYTES = 1_000_000
-_MOST_TESTS, _MOST_LINES = 5, 50
-# More commands of a kind are shown nowhere but in the log:
+_MOST_BYTES = 1_000_000
+_MOST_TESTS = 5
+_MOST_LINES = 50
+# Further commands of a level are shown in the log only:
 # https://github.com/actions/toolkit/pull/734
 _MOST_COMMANDS = 10
-_HEAD = (
+_TABLE_HEAD = (
     "| rule | scenario | status | tests | why |",
     "| --- | --- | --- | --- | --- |",
 )
 
 
 def summary(document: Document) -> str:
-    """Return the totals, the gaps, and a matrix: rule, scenario, status, tests.
+    """Return the totals, the gaps, and a table: rule, scenario, status, tests.
 
-    At most 1 MB: then proven scenarios are left out first.
+    It has at most 1 MB. A larger one leaves out the proven scenarios first.
     """
     head = "\n".join(_head(document))
-    rows = [
-        # The heading stands in its first row alone.
-        (judged.status, _row(judged, title if judged is same[0] else ""))
-        for title, same in phrases.grouped(document.scenarios).items()
-        for judged in same
-    ]
-    room = _BYTES - len(head.encode())
-    if sum(len(row.encode()) + 1 for _, row in rows) > room:
+    room = _MOST_BYTES - len(head.encode())
+    rows = _rows(document)
+    if sum(_size(row) for _, row in rows) > room:
         rows = [(status, row) for status, row in rows if status is not Status.PROVEN]
-    sizes = accumulate(len(row.encode()) + 1 for _, row in rows)
-    fitting = [row for (_, row), size in zip(rows, sizes, strict=True) if size <= room]
+    fitting: list[str] = []
+    for _, row in rows:
+        room -= _size(row)
+        if room < 0:
+            break
+        fitting.append(row)
+    text = f"{head}\n"
+    if fitting:
+        text += "\n".join([*_TABLE_HEAD, *fitting, ""])
     missing = len(document.scenarios) - len(fitting)
-    note = f"\n{missing} more scenarios are left out: there is no room for them here.\n"
-    table = "\n".join([*_HEAD, *fitting, ""]) if fitting else ""
-    return f"{head}\n{table}{note if missing else ''}"
+    if missing:
+        text += f"\n{missing} more scenarios are left out: there is no room for them here.\n"
+    return text
+
+
+def _size(row: str) -> int:
+    return len(row.encode()) + 1
+
+
+def _rows(document: Document) -> list[tuple[Status, str]]:
+    """Return the rows of the table. Only the first row of a group has its heading."""
+    rows: list[tuple[Status, str]] = []
+    for title, same in phrases.grouped(document.scenarios).items():
+        rows.append((same[0].status, _row(same[0], title)))
+        rows += [(judged.status, _row(judged, "")) for judged in same[1:]]
+    return rows
 
 
 def _head(document: Document) -> Iterator[str]:
@@ -57,10 +73,14 @@ def _head(document: Document) -> Iterator[str]:
 
 def _list(title: str, texts: Iterable[str]) -> Iterator[str]:
     lines = [f"- {_escaped(text)}" for text in texts]
-    yield from [f"### {title}", "", *lines[:_MOST_LINES]] if lines else []
+    if not lines:
+        return
+    yield f"### {title}"
+    yield ""
+    yield from lines[:_MOST_LINES]
     if len(lines) > _MOST_LINES:
         yield f"- … and {len(lines) - _MOST_LINES} more"
-    yield from [""] * bool(lines)
+    yield ""
 
 
 def _row(judged: JudgedScenario, title: str) -> str:
@@ -71,87 +91,92 @@ def _row(judged: JudgedScenario, title: str) -> str:
     tests = [_code(test.test) for test in judged.tests]
     if len(tests) > _MOST_TESTS:
         tests = [*tests[:_MOST_TESTS], f"and {len(tests) - _MOST_TESTS} more"]
-    cells = (
-        _escaped(title),
-        name,
-        status,
-        "<br>".join(tests),
-        _escaped(phrases.reason(judged)),
-    )
+    reason = _escaped(phrases.reason(judged))
+    cells = [_escaped(title), name, status, "<br>".join(tests), reason]
     return f"| {' | '.join(cells)} |"
 
 
 def _escaped(text: str) -> str:
-    """Text that Markdown shows as it is, in a cell of a table too."""
+    """Return a text that Markdown shows unchanged, also in a cell of a table."""
     return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", phrases.one_line(text))
 
 
 def _code(text: str) -> str:
-    # A pipe ends a cell even inside of code; GitHub takes \| there.
+    # A pipe ends a cell even inside of code. GitHub reads \| there.
     text = phrases.one_line(text).replace("|", "\\|")
     return f"`` {text} ``" if "`" in text else f"`{text}`"
+
+
+# Workflow commands.
 
 
 def workflow_commands(
     document: Document, *, root: Path | None = None, is_strict: bool = True
 ) -> list[str]:
-    """Return a workflow command for each problem and each scenario that is open, the worst first.
+    """Return a workflow command for each problem and each reported scenario, the worst first.
 
-    At most ten errors and ten warnings. What the baseline knows, and what is waived, is left out.
-    GitHub knows files by their paths in the repository: those are seen from ``GITHUB_WORKSPACE``
-    where ``root`` is given.
+    At most ten errors and ten warnings. Gaps of the baseline and waived scenarios are left out.
+
+    Args:
+        document: the judged scenarios.
+        root: the root folder. GitHub needs paths from ``GITHUB_WORKSPACE``.
+        is_strict: whether gaps fail the run.
     """
-    folder, failing = _folder(root), "error" if is_strict else "warning"
-    commands = []
-    for problem in sorted(document.problems, key=lambda it: not it.is_error):
+    prefix = _path_in_repository(root)
+    failing = "error" if is_strict else "warning"
+    commands: dict[str, list[str]] = {"error": [], "warning": []}
+    for problem in sorted(document.problems, key=lambda problem: not problem.is_error):
         if not problem.scenario:
-            level, line = (
-                failing if problem.is_error else "warning",
-                str(problem.line or ""),
-            )
-            where = {"file": _path(problem.spec, folder), "line": line}
-            commands.append(_command(level, where, problem.advice))
-    for judged in sorted(document.scenarios, key=lambda it: it.status.rank):
+            level = failing if problem.is_error else "warning"
+            commands[level].append(_problem_command(level, problem, prefix))
+    for judged in sorted(document.scenarios, key=lambda judged: judged.status.rank):
         is_agreed = judged.is_excused or judged.status is Status.WAIVED
         if not is_agreed and phrases.is_open(judged, document):
-            scenario, status = judged.scenario, judged.status.value
-            where = {
-                "file": _path(scenario.spec, folder),
-                "line": str(scenario.line),
-                "title": f"{status}: {phrases.one_line(scenario.name)}",
-            }
-            commands.append(_command(failing, where, phrases.reason(judged) or status))
-    by_level = (
-        [it for it in commands if it.startswith(f"::{level} ")] for level in _LEVELS
-    )
-    return [command for of_level in by_level for command in of_level[:_MOST_COMMANDS]]
+            commands[failing].append(_scenario_command(failing, judged, prefix))
+    return [*commands["error"][:_MOST_COMMANDS], *commands["warning"][:_MOST_COMMANDS]]
 
 
-_LEVELS = ("error", "warning")
+def _problem_command(level: str, problem: Problem, prefix: str) -> str:
+    line = str(problem.line) if problem.line else ""
+    properties = {"file": _path(problem.spec, prefix), "line": line}
+    return _command(level, properties, problem.advice)
+
+
+def _scenario_command(level: str, judged: JudgedScenario, prefix: str) -> str:
+    scenario = judged.scenario
+    status = judged.status.value
+    properties = {
+        "file": _path(scenario.spec, prefix),
+        "line": str(scenario.line),
+        "title": f"{status}: {phrases.one_line(scenario.name)}",
+    }
+    return _command(level, properties, phrases.reason(judged) or status)
 
 
 def _command(level: str, properties: dict[str, str], message: str) -> str:
     # https://github.com/actions/toolkit/blob/main/packages/core/src/command.ts
-    where = ",".join(
-        f"{name}={_data(text).replace(':', '%3A').replace(',', '%2C')}"
+    pairs = [
+        f"{name}={_escaped_data(text).replace(':', '%3A').replace(',', '%2C')}"
         for name, text in properties.items()
         if text
-    )
-    return f"::{level} {where}::{_data(phrases.one_line(message))}"
+    ]
+    return f"::{level} {','.join(pairs)}::{_escaped_data(phrases.one_line(message))}"
 
 
-def _data(text: str) -> str:
+def _escaped_data(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def _path(spec: str, folder: str) -> str:
-    return f"{folder}{spec}" if spec and not spec.startswith("/") else spec
+def _path(spec: str, prefix: str) -> str:
+    if not spec or spec.startswith("/"):
+        return spec
+    return f"{prefix}{spec}"
 
 
-def _folder(root: Path | None) -> str:
-    """What stands before a path from the root, in the repository: ``examples/shop/``."""
+def _path_in_repository(root: Path | None) -> str:
+    """Return the path of the root folder in the repository: ``examples/shop/``."""
     workspace = os.environ.get("GITHUB_WORKSPACE", "")
-    if not (root and workspace) or not root.is_relative_to(workspace):
+    if root is None or not workspace or not root.is_relative_to(workspace):
         return ""
     inside = root.relative_to(workspace).as_posix()
     return "" if inside == "." else f"{inside}/"

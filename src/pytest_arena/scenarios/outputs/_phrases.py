@@ -1,4 +1,4 @@
-"""The phrases of every output: headings, totals, reasons."""
+"""The phrases of all outputs: headings, totals, reasons."""
 
 from collections.abc import Iterable
 
@@ -9,15 +9,15 @@ from pytest_arena.scenarios.specs._specification import (
     grouped_by,
 )
 
-# What a part of the tests says nothing about.
-_NOT_JUDGED = {Status.NOT_RUN, Status.UNMAPPED}
+# Statuses that a part of the tests does not decide.
+_NOT_JUDGED = frozenset({Status.NOT_RUN, Status.UNMAPPED})
+_UNTESTED = (Status.MALFORMED, Status.UNMAPPED, Status.PARTIAL, Status.WAIVED)
 
 
 def one_line(text: str) -> str:
-    """Return it in one line, without what a terminal would obey."""
-    return " ".join(
-        "".join(char if char.isprintable() else " " for char in text).split()
-    )
+    """Return a text in one line, without control characters of terminals."""
+    letters = [letter if letter.isprintable() else " " for letter in text]
+    return " ".join("".join(letters).split())
 
 
 def counted(count: int, thing: str) -> str:
@@ -26,58 +26,56 @@ def counted(count: int, thing: str) -> str:
     >>> counted(1, "row"), counted(2, "request")
     ('1 row', '2 requests')
     """
-    return f"{count:,} {thing}{'s' * (count != 1)}"
+    ending = "" if count == 1 else "s"
+    return f"{count:,} {thing}{ending}"
 
 
 def middle_cut(text: str, width: int) -> str:
-    """Return it with its middle left out, where it is longer than that."""
+    """Return a text without its middle if it is longer than a width."""
     if len(text) <= width:
         return text
-    return f"{text[: width - width // 2 - 1]}…{text[-(width // 2) :]}"
+    half = width // 2
+    return f"{text[: width - half - 1]}…{text[-half:]}"
 
 
 def heading(scenario: ScenarioSpec) -> str:
-    """The business rule and the feature that it stands under, and Gherkin's rule."""
+    """Return the business rule, the feature and the Gherkin rule of a scenario."""
     names = " :: ".join(filter(None, [scenario.feature, scenario.rule]))
     return one_line("  ".join(filter(None, [scenario.requirement, names])))
 
 
 def grouped(scenarios: Iterable[JudgedScenario]) -> dict[str, list[JudgedScenario]]:
-    """Return them by their headings, those with one business rule below each other."""
-    # Without a business rule each heading stands for itself.
-    rules = grouped_by(
-        scenarios, lambda it: it.scenario.requirement or heading(it.scenario)
+    """Return the scenarios by their headings. Headings of one business rule are neighbours."""
+    by_rule = grouped_by(
+        scenarios,
+        lambda judged: judged.scenario.requirement or heading(judged.scenario),
     )
-    titled = (
-        grouped_by(same, lambda it: heading(it.scenario)) for same in rules.values()
-    )
-    return {title: same for titles in titled for title, same in titles.items()}
+    groups: dict[str, list[JudgedScenario]] = {}
+    for of_rule in by_rule.values():
+        groups |= grouped_by(of_rule, lambda judged: heading(judged.scenario))
+    return groups
 
 
 def reason(judged: JudgedScenario) -> str:
-    """Why it is not proven, the line in the tests, and what else is to be said."""
-    place = f"({judged.place})" * bool(
-        judged.place and judged.place not in judged.reason
-    )
-    also = ", ".join(
-        status.value for status in judged.also if status is not Status.NOT_RUN
-    )
-    parts = (
-        judged.reason,
-        place,
-        f"(also {also})" * bool(also),
-        "(known)" * judged.is_excused,
-    )
-    return one_line(" ".join(filter(None, parts)))
+    """Return why a scenario is not proven, with the line in the tests and further statuses."""
+    parts = [judged.reason]
+    if judged.place and judged.place not in judged.reason:
+        parts.append(f"({judged.place})")
+    also = [status.value for status in judged.also if status is not Status.NOT_RUN]
+    if also:
+        parts.append(f"(also {', '.join(also)})")
+    if judged.is_excused:
+        parts.append("(known)")
+    return one_line(" ".join(parts))
 
 
 def other_tests(judged: JudgedScenario) -> dict[Status, str]:
-    """Return how many tests have each status, without PROVEN and the scenario's status."""
+    """Return how many tests have each status other than PROVEN and the scenario's."""
     statuses = [test.status for test in judged.tests]
-    if len(statuses) == 1:
-        return {}
     others: dict[Status, str] = {}
-    for status in dict.fromkeys(sorted(statuses, key=lambda status: status.rank)):
+    if len(statuses) == 1:
+        return others
+    for status in sorted(set(statuses), key=lambda status: status.rank):
         if status not in {judged.status, Status.PROVEN}:
             count = statuses.count(status)
             verb = "is" if count == 1 else "are"
@@ -87,81 +85,88 @@ def other_tests(judged: JudgedScenario) -> dict[Status, str]:
 
 
 def problem_line(problem: Problem) -> str:
-    """A problem as compilers say one: place, how bad it is, what it is, what to do."""
+    """Return a problem as compilers print one: place, level, problem, advice."""
     level = "" if problem.is_error else "warning"
     return one_line(": ".join(filter(None, [problem.place, level, problem.advice])))
 
 
 def is_open(judged: JudgedScenario, document: Document) -> bool:
-    """Whether somebody has to be told of it.
+    """Return whether a scenario is reported.
 
-    A run of some tests says nothing of scenarios whose tests are others, and a list of tests
-    nothing of those whose tests have not run.
+    A run of some tests does not report scenarios of other tests. A list of tests does not report
+    scenarios whose tests have not run.
     """
+    if judged.status is Status.PROVEN:
+        return False
     if document.is_list and judged.status is Status.NOT_RUN:
         return False
-    return judged.status is not Status.PROVEN and not (
-        document.partial and judged.status in _NOT_JUDGED
-    )
+    return not (document.partial and judged.status in _NOT_JUDGED)
 
 
 def totals(document: Document) -> str:
-    """Return how many there are, and of which statuses: ``38 of 40 proven, 2 hollow``.
+    """Return how many scenarios have each status: ``38 of 40 proven, 2 hollow``.
 
-    Of a run of some tests without those that it says nothing of. That an assertion ran does not
-    say that it could have failed: what has not been tried under sabotage is called so.
+    A run of some tests leaves out what it does not judge. A proof that was not tried under
+    sabotage says so.
     """
     counts = document.counts()
-    for status in _NOT_JUDGED if document.partial and not document.is_list else ():
-        counts.pop(status, None)
-    whole = len(document.scenarios)
-    if not document.is_list:
-        proven = counts.pop(Status.PROVEN, 0)
-        tried = (
-            " under sabotage too"
-            if document.is_sabotaged
-            else _NOT_TRIED * bool(proven)
-        )
-        first = f"{proven} of {whole} proven{tried}"
-    else:
-        tested = whole - sum(counts.get(status, 0) for status in _UNTESTED)
+    if document.partial and not document.is_list:
+        for status in _NOT_JUDGED:
+            counts.pop(status, None)
+    all_of_them = len(document.scenarios)
+    if document.is_list:
+        tested = all_of_them - sum(counts.get(status, 0) for status in _UNTESTED)
         counts.pop(Status.NOT_RUN, None)
-        first = f"{tested} of {whole} with a test"
-    rest = [f"{count} {status.value.lower()}" for status, count in counts.items()]
-    return ", ".join([first, *rest])
-
-
-_NOT_TRIED = " (not tried: --scenarios-sabotage)"
-_UNTESTED = (Status.MALFORMED, Status.UNMAPPED, Status.PARTIAL, Status.WAIVED)
+        parts = [f"{tested} of {all_of_them} with a test"]
+    else:
+        proven = counts.pop(Status.PROVEN, 0)
+        tried = ""
+        if document.is_sabotaged:
+            tried = " under sabotage too"
+        elif proven:
+            tried = " (not tried: --scenarios-sabotage)"
+        parts = [f"{proven} of {all_of_them} proven{tried}"]
+    parts += [f"{count} {status.value.lower()}" for status, count in counts.items()]
+    return ", ".join(parts)
 
 
 def judged_count(document: Document) -> str:
-    """How many scenarios a part of the tests says something about: ``12 of 40 judged``."""
-    count = sum(
-        it.is_judged and it.status not in _NOT_JUDGED for it in document.scenarios
-    )
-    return f"{count} of {len(document.scenarios)} judged"
+    """Return how many scenarios a part of the tests judges: ``12 of 40 judged``."""
+    judged = [
+        each
+        for each in document.scenarios
+        if each.is_judged and each.status not in _NOT_JUDGED
+    ]
+    return f"{len(judged)} of {len(document.scenarios)} judged"
 
 
 def stays_green(scenarios: Iterable[JudgedScenario]) -> str:
-    """What to do where tests have not noticed that something was broken; empty if all have."""
-    tests = [
-        test for it in scenarios if it.status is Status.HOLLOW for test in it.tests
-    ]
-    sabotages = [sabotage for test in tests for sabotage in test.sabotages]
-    kinds = dict.fromkeys(it.kind for it in sabotages if it.result == "survived")
+    """Return the next step for tests that survived a sabotage; "" if all noticed it."""
+    kinds: dict[str, None] = {}
+    for judged in scenarios:
+        if judged.status is not Status.HOLLOW:
+            continue
+        for test in judged.tests:
+            for sabotage in test.sabotages:
+                if sabotage.result == "survived":
+                    kinds[sabotage.kind] = None
+    if not kinds:
+        return ""
     tags = " ".join(f"@survives-{kind}" for kind in kinds)
-    text = f"assert on what a test stays green without, or tag a scenario not about it: {tags}"
-    return text * bool(kinds)
+    return f"assert on what a test stays green without, or tag a scenario not about it: {tags}"
 
 
 def unsaid_gaps(document: Document) -> list[str]:
-    """The gaps that neither a problem tells of nor the line of a scenario that is open."""
+    """Return the gaps that are neither a problem nor the line of a reported scenario."""
     problems = {str(problem) for problem in document.problems}
-    places = {it.scenario.place for it in document.scenarios if is_open(it, document)}
-    return [
-        one_line(gap)
-        for gap in document.gaps
-        # A scenario's gap begins with its place.
-        if gap not in problems and gap.partition(": ")[0] not in places
-    ]
+    places = {
+        judged.scenario.place
+        for judged in document.scenarios
+        if is_open(judged, document)
+    }
+    gaps: list[str] = []
+    for gap in document.gaps:
+        place = gap.partition(": ")[0]  # a scenario's gap begins with its place
+        if gap not in problems and place not in places:
+            gaps.append(one_line(gap))
+    return gaps

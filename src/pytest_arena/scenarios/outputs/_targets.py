@@ -1,4 +1,4 @@
-"""Which outputs are asked for, and where do they go?"""
+"""Which outputs are written, and to which files?"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,7 +14,7 @@ from pytest_arena.scenarios.outputs._ci import summary
 
 @dataclass(frozen=True, slots=True)
 class OutputTarget:
-    """One output: its form, and the file that it goes to."""
+    """One output: its form, and its file."""
 
     form: str
     path: str
@@ -26,34 +26,32 @@ def targets(text: str) -> tuple[OutputTarget, ...]:
     Raises:
         ConfigError: an unknown form, no path, or one path twice.
     """
-    wanted = tuple(
-        _target(part) for part in text.replace("\n", ",").split(",") if part.strip()
-    )
-    paths = [target.path for target in wanted]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise _wrong(f"two outputs would go to {path}", "html:scenarios.html")
-    return wanted
+    parts = text.replace("\n", ",").split(",")
+    wanted = [_target(part) for part in parts if part.strip()]
+    paths: set[str] = set()
+    for target in wanted:
+        if target.path in paths:
+            what = f"two outputs would go to {target.path}"
+            raise _wrong(what, "html:scenarios.html")
+        paths.add(target.path)
+    return tuple(wanted)
 
 
 def _target(part: str) -> OutputTarget:
     form, _, path = (word.strip() for word in part.partition(":"))
     if form not in FORMS:
-        fix = f"{nearest(form, FORMS)}:{path or 'PATH'}"
-        raise _wrong(
-            f"{form!r} is no form of output; there are {', '.join(FORMS)}", fix
-        )
+        what = f"{form!r} is no form of output; there are {', '.join(FORMS)}"
+        raise _wrong(what, f"{nearest(form, FORMS)}:{path or 'PATH'}")
     if not path:
-        raise _wrong(
-            f"{form}: it is not said which file it goes to", f"{form}:{FORMS[form][0]}"
-        )
+        what = f"{form}: it is not said which file it goes to"
+        raise _wrong(what, f"{form}:{FORMS[form][0]}")
     return OutputTarget(form, path)
 
 
 def _wrong(what: str, fix: str) -> ConfigError:
     return ConfigError(
         f"--scenarios-out: {what}",
-        why="the file would be missing where somebody waits for it",
+        why="the file would be missing later",
         cause="--scenarios-out takes form:PATH, several with commas between them",
         fix=f"--scenarios-out={fix}",
     )
@@ -66,19 +64,19 @@ def write(
     root: Path,
     folder: Path | None = None,
 ) -> list[str]:
-    """Write each output, and make the folders that it needs.
+    """Write each output, and create its folders.
 
     Args:
-        targets: what goes where.
-        document: what is written.
-        root: where the paths of the specifications begin, whose texts some forms show.
-        folder: where the paths of the outputs begin; not given: ``root``.
+        targets: the outputs.
+        document: their content.
+        root: the folder that paths of specifications are relative to.
+        folder: the folder that paths of outputs are relative to; ``root`` by default.
 
     Returns:
-        A line for each: what was written, and where.
+        A line for each output, with its file.
 
     Raises:
-        ConfigError: a file cannot be written; the others are.
+        ConfigError: a file cannot be written. The other files are written.
     """
     lines: list[str] = []
     errors: list[ConfigError] = []
@@ -94,27 +92,28 @@ def write(
                 fix=f"{option}{name}",
             ):
                 write_text((folder or root) / target.path, text)
-            lines.append(f"{title} written to {target.path}")
         except ConfigError as error:
             errors.append(error)
+        else:
+            lines.append(f"{title} written to {target.path}")
     if errors:
         raise errors[0]
     return lines
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file anew, and make the folders that it needs."""
+    """Write a file, and create its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Half of a pair of surrogates, as JSON of others may hold one, is no reason to write nothing.
+    # The JSON of another program may have half of a surrogate pair, which UTF-8 cannot encode.
     path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 @contextmanager
 def writing(path: object, *, why: str, cause: str, fix: str) -> Iterator[None]:
-    """Around the writing of a file.
+    """Raise an OSError of the block with the path and what to do.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: the block could not write the file.
     """
     try:
         yield
@@ -124,14 +123,14 @@ def writing(path: object, *, why: str, cause: str, fix: str) -> Iterator[None]:
 
 
 def _text(form: str, document: Document, root: Path) -> str:
-    """Make one output. Each form loads what it needs, and reads the texts if it shows them."""
+    """Return one output. The slow imports are those of its form."""
     if form == "json":
         return as_json(document)
     if form == "md":
         return summary(document)
-    sources = {}
+    sources: dict[str, str] = {}
     for spec in document.specs:
-        with suppress(OSError):  # what is not there any more is left out
+        with suppress(OSError):  # the file was removed
             sources[spec] = (root / spec).read_text(
                 encoding="utf-8-sig", errors="replace"
             )

@@ -1,10 +1,11 @@
-"""Which lines does a person read: after a run, of one scenario, of what the specifications say?"""
+"""The lines for a terminal: after a run, of one scenario, of the specifications."""
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from pytest_arena.scenarios.evidence._document import (
+    Asserted,
     Document,
     Facts,
     JudgedScenario,
@@ -13,10 +14,13 @@ from pytest_arena.scenarios.evidence._document import (
     Status,
 )
 from pytest_arena.scenarios.outputs import _phrases as phrases
-from pytest_arena.scenarios.specs._specification import Specification
+from pytest_arena.scenarios.specs._specification import ScenarioSpec, Specification
 
-# The reason, which says most, begins where a wide terminal still shows it.
-_PLACE, _STATUS, _NAME = 40, 9, 48
+# The widest columns: a wide terminal still shows the beginning of the reason.
+_PLACE = 40
+_STATUS = 9
+_NAME = 48
+_QUIETER = -1  # the verbosity of -q
 _RUN = "pytest --scenario={key}"
 _NEXT = {
     Status.MALFORMED: "mend the specification: {place}",
@@ -39,6 +43,8 @@ _NEXT = {
     Status.WAIVED: "its waiver will run out",
 }
 
+# After a run.
+
 
 def lines(
     document: Document,
@@ -49,33 +55,33 @@ def lines(
 ) -> list[str]:
     """Return problems, a line for each scenario that is not proven, gaps, totals, next steps.
 
-    With ``-q`` (a verbosity of -1) only what a strict run does not let pass, which part of the
-    tests was run, the totals and the next steps; with ``-qq`` the totals alone, unless the run
-    fails by its gaps; with ``-v`` proven ones too, with their tests, why these prove nothing, and
-    warnings.
+    ``-q`` (a verbosity of -1) leaves out what a strict run lets pass. ``-qq`` leaves the totals
+    only, unless the run fails by its gaps. ``-v`` adds proven scenarios, tests and warnings.
 
     Args:
-        document: what was judged.
+        document: the judged scenarios.
         verbosity: as pytest counts it.
         strict: the option by which gaps fail this run.
-        specs: the specifications that a command has to name, as no configuration does.
+        specs: the specifications that a command must name, because no configuration does.
     """
-    shown = [
-        it
-        for it in document.scenarios
-        if verbosity > 0 or phrases.is_open(it, document)
-    ]
-    gaps = [f"gap: {gap}" for gap in phrases.unsaid_gaps(document)]
-    totals, further = _totals_line(document, strict), _next_lines(document, specs)
-    end = [*_partial_lines(document), totals, *further]
-    if verbosity < -1 and not (strict and document.gaps):
+    totals = _totals_line(document, strict)
+    if verbosity < _QUIETER and not (strict and document.gaps):
         return [totals]
+    end = [*_partial_lines(document), totals, *_next_lines(document, specs)]
+    if verbosity < 0 and not document.gaps:
+        return end
+    shown = [
+        judged
+        for judged in document.scenarios
+        if verbosity > 0 or phrases.is_open(judged, document)
+    ]
     if verbosity < 0:
         shown = [
-            it for it in shown if not it.is_excused and it.status is not Status.WAIVED
+            judged
+            for judged in shown
+            if not judged.is_excused and judged.status is not Status.WAIVED
         ]
-        if not document.gaps:
-            return end
+    gaps = [f"gap: {gap}" for gap in phrases.unsaid_gaps(document)]
     problems = _problem_lines(document, shown, verbosity)
     return [*problems, *_scenario_lines(shown, verbosity), *gaps, *end]
 
@@ -83,120 +89,136 @@ def lines(
 def _problem_lines(
     document: Document, shown: list[JudgedScenario], verbosity: int
 ) -> Iterator[str]:
-    """Those that the line of a scenario does not say; with ``-q`` errors alone."""
+    """Yield the problems that no scenario's line has; with ``-q`` errors only."""
     reasons = {judged.scenario.key: judged.reason for judged in shown}
     for problem in document.problems:
-        is_told = problem.is_error or verbosity >= 0
-        if is_told and problem.what not in reasons.get(problem.scenario, ""):
+        is_shown = problem.is_error or verbosity >= 0
+        if is_shown and problem.what not in reasons.get(problem.scenario, ""):
             yield phrases.problem_line(problem)
 
 
 def _scenario_lines(shown: list[JudgedScenario], verbosity: int) -> Iterator[str]:
-    """Below their headings, which ``-q`` leaves out."""
-    width = min(
-        max((len(judged.scenario.place) for judged in shown), default=0), _PLACE
-    )
+    """Yield the scenarios below their headings; ``-q`` leaves out the headings."""
+    longest = max((len(judged.scenario.place) for judged in shown), default=0)
+    width = min(longest, _PLACE)
     for title, same in phrases.grouped(shown).items():
-        yield from [title] * (verbosity >= 0)
+        if verbosity >= 0:
+            yield title
         for judged in same:
             name = phrases.middle_cut(phrases.one_line(judged.scenario.name), _NAME)
-            line = f"{judged.scenario.place:<{width}}  {judged.status.value:<{_STATUS}}  {name}"
-            line = f"{line}  {phrases.reason(judged)}".rstrip()
+            place = f"{judged.scenario.place:<{width}}"
+            status = f"{judged.status.value:<{_STATUS}}"
+            line = f"{place}  {status}  {name}  {phrases.reason(judged)}".rstrip()
             yield f"  {line}" if verbosity >= 0 else line
-            yield from _details(judged) if verbosity > 0 else ()
+            if verbosity > 0:
+                yield from _details(judged)
 
 
 def _details(judged: JudgedScenario) -> Iterator[str]:
     for test in judged.tests:
-        why = f"  {phrases.one_line(test.reason)}" * (
-            len(judged.tests) > 1 and bool(test.reason)
-        )
-        yield f"      {test.status.value:<{_STATUS}}  {test.test}{why}"
-    yield from (f"      warning: {phrases.one_line(text)}" for text in judged.warnings)
+        line = f"      {test.status.value:<{_STATUS}}  {test.test}"
+        if test.reason and len(judged.tests) > 1:
+            line += f"  {phrases.one_line(test.reason)}"
+        yield line
+    for warning in judged.warnings:
+        yield f"      warning: {phrases.one_line(warning)}"
 
 
 def _partial_lines(document: Document) -> Iterator[str]:
-    whole, judged = len(document.scenarios), phrases.judged_count(document)
-    # Where all were judged it is no news, and the reason is long.
-    if document.partial and judged != f"{whole} of {whole} judged":
+    count = len(document.scenarios)
+    judged = phrases.judged_count(document)
+    if document.partial and judged != f"{count} of {count} judged":
         yield f"partial run ({phrases.one_line(document.partial)}): {judged}"
 
 
 def _totals_line(document: Document, strict: str) -> str:
-    count = len(document.gaps)
-    fails = (
-        f": this run fails ({strict})"
-        if strict
-        else ", on which --scenarios=strict would fail"
-    )
-    gaps = f"; {phrases.counted(count, 'gap')}{fails}" * bool(count)
-    odd = sum(len(judged.warnings) for judged in document.scenarios)
-    warnings = f"; {phrases.counted(odd, 'warning')}: -v" * bool(odd)
-    return f"scenarios: {phrases.totals(document)}{warnings}{gaps}"
+    line = f"scenarios: {phrases.totals(document)}"
+    warnings = sum(len(judged.warnings) for judged in document.scenarios)
+    if warnings:
+        line += f"; {phrases.counted(warnings, 'warning')}: -v"
+    if document.gaps:
+        line += f"; {phrases.counted(len(document.gaps), 'gap')}"
+        if strict:
+            line += f": this run fails ({strict})"
+        else:
+            line += ", on which --scenarios=strict would fail"
+    return line
 
 
 def _next_lines(document: Document, specs: Sequence[str]) -> Iterator[str]:
-    """What a person does next, where that is not said by the reason: once, not at each line."""
-    shown = [
-        it
-        for it in document.scenarios
-        if phrases.is_open(it, document) and not it.is_excused
+    """Yield the next steps that no reason names, each once."""
+    reported = [
+        judged
+        for judged in document.scenarios
+        if phrases.is_open(judged, document) and not judged.is_excused
     ]
-    if any(judged.status is Status.UNMAPPED for judged in shown):
+    if any(judged.status is Status.UNMAPPED for judged in reported):
         stubs = " ".join(["stubs", *map(shlex.quote, specs), "--write tests"])
         yield f"next: arena scenarios {stubs}   begins the lacking tests"
-    if text := phrases.stays_green(shown):
+    text = phrases.stays_green(reported)
+    if text:
         yield f"next: {text}; see docs/explanation/sabotage.md of pytest-arena"
+
+
+# One scenario.
 
 
 def explained(
     judged: JudgedScenario, *, marker: str, is_list: bool = False
 ) -> list[str]:
-    """Return the steps of a scenario, the verdict and why, what each test did, the next step.
+    """Return the steps of a scenario, the verdict, what each test did, the next step.
 
-    ``marker`` is the decorator that maps a test to it; of a list nothing is known but which tests
-    there are.
+    Args:
+        judged: the scenario.
+        marker: the decorator that maps a test to it.
+        is_list: whether the tests were only listed.
     """
     scenario = judged.scenario
-    key = shlex.quote(scenario.key)
-    tags = [f"  tags  {' '.join(scenario.tags)}"] if scenario.tags else []
+    tests = judged.tests
     verdict = ": ".join(filter(None, [judged.status.value, phrases.reason(judged)]))
     if is_list and judged.status is Status.NOT_RUN:
-        has = f"has {phrases.counted(len(judged.tests), 'test')}"
+        has = f"has {phrases.counted(len(tests), 'test')}"
         verdict = f"{has}; none was run to explain it, and --json FILE shows what they did in a run"
-    hint = phrases.stays_green([judged]) or _NEXT[judged.status]
-    if judged.status is Status.PROVEN and any(test.sabotages for test in judged.tests):
-        hint = "nothing: it was tried with things broken, too"
-    hint = hint.format(key=key, place=scenario.place, marker=marker)
-    order = [row.values for row in scenario.rows]
-    # As the rows stand in the table.
-    tests = sorted(
-        judged.tests, key=lambda it: order.index(it.row) if it.row in order else -1
-    )
-    return [
+    text = [
         phrases.one_line(scenario.name),
         f"  {scenario.place}  {phrases.heading(scenario)}",
         f"  key   {scenario.key}",
         f"  rev   {scenario.rev}",
-        *tags,
-        "",
-        verdict,
-        "",
-        *_step_lines(judged),
-        *(line for test in tests for line in _test_lines(test)),
-        *([""] if judged.warnings else []),
-        *(f"warning: {phrases.one_line(text)}" for text in judged.warnings),
-        "",
-        *(f"next: {hint}".replace("\n", "\n      ").splitlines()),
     ]
+    if scenario.tags:
+        text.append(f"  tags  {' '.join(scenario.tags)}")
+    text += ["", verdict, "", *_step_lines(judged)]
+    order = [row.values for row in scenario.rows]
+    for test in sorted(
+        tests, key=lambda test: order.index(test.row) if test.row in order else -1
+    ):
+        text += _test_lines(test)
+    if judged.warnings:
+        text.append("")
+    for warning in judged.warnings:
+        text.append(f"warning: {phrases.one_line(warning)}")
+    hint = _hint(judged).format(
+        key=shlex.quote(scenario.key), place=scenario.place, marker=marker
+    )
+    first, *further = hint.splitlines()
+    return [*text, "", f"next: {first}", *(f"      {line}" for line in further)]
+
+
+def _hint(judged: JudgedScenario) -> str:
+    if judged.status is Status.PROVEN and any(test.sabotages for test in judged.tests):
+        return "nothing: it was tried with things broken, too"
+    return phrases.stays_green([judged]) or _NEXT[judged.status]
 
 
 def _step_lines(judged: JudgedScenario) -> Iterator[str]:
     for number, step in enumerate(judged.scenario.steps):
-        verdict = judged.steps[number] if number < len(judged.steps) else None
-        status = f"  {verdict.status.value}" if verdict and verdict.status else ""
-        why = f" ({verdict.reason})" if status and verdict and verdict.reason else ""
-        yield f"  {step.line:>5}  {phrases.one_line(str(step))}{status}{why}"
+        line = f"  {step.line:>5}  {phrases.one_line(str(step))}"
+        for verdict in judged.steps[number : number + 1]:
+            if verdict.status is not None:
+                line += f"  {verdict.status.value}"
+                if verdict.reason:
+                    line += f" ({verdict.reason})"
+        yield line
     for row in judged.scenario.rows:
         yield f"  {row.line:>5}  {_row(row.values)}"
 
@@ -207,16 +229,18 @@ def _row(values: Iterable[tuple[str, str]]) -> str:
 
 def _test_lines(test: JudgedTest) -> Iterator[str]:
     yield ""
-    yield f"{test.test}{f'  [{_row(test.row)}]' * bool(test.row)}"
-    verdict = ": ".join(
-        filter(None, [test.status.value, phrases.one_line(test.reason)])
-    )
+    yield f"{test.test}  [{_row(test.row)}]" if test.row else test.test
+    reason = phrases.one_line(test.reason)
+    verdict = ": ".join(filter(None, [test.status.value, reason]))
     yield f"  {test.place}  {verdict}"
     if test.facts is not None:
-        yield from (f"  {name:<9}  {what}" for name, what in _facts(test.facts))
+        for name, text in _facts(test.facts):
+            yield f"  {name:<9}  {text}"
     for sabotage in test.sabotages:
-        why = f": {phrases.one_line(sabotage.why)}" * bool(sabotage.why)
-        yield f"  sabotage   {sabotage.kind}  {sabotage.result}{why}"
+        line = f"  sabotage   {sabotage.kind}  {sabotage.result}"
+        if sabotage.why:
+            line += f": {phrases.one_line(sabotage.why)}"
+        yield line
 
 
 def _facts(facts: Facts) -> Iterator[tuple[str, str]]:
@@ -227,21 +251,27 @@ def _facts(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "requested", _request(request)
     if not facts.asserted:
         yield "asserted", "nothing"
-    count = len(facts.requests)
     for asserted in facts.asserted:
-        after = f"after request {asserted.after} of {count}"
-        if not count or not asserted.after:
-            after = "before any request" if count else "no request"
-        elif asserted.after >= count:
-            after = "after the last request"
-        times = f", {asserted.times} times" * (asserted.times > 1)
-        constant = ", which cannot fail" * asserted.is_constant
-        yield (
-            "asserted",
-            f"{phrases.one_line(asserted.text)}  ({asserted.place}, {after}{times}{constant})",
-        )
+        yield "asserted", _assertion(asserted, len(facts.requests))
     for name, why in facts.off:
         yield "off", f"{name}: {why}"
+
+
+def _assertion(asserted: Asserted, requests: int) -> str:
+    if not requests:
+        after = "no request"
+    elif not asserted.after:
+        after = "before any request"
+    elif asserted.after >= requests:
+        after = "after the last request"
+    else:
+        after = f"after request {asserted.after} of {requests}"
+    details = [asserted.place, after]
+    if asserted.times > 1:
+        details.append(f"{asserted.times} times")
+    if asserted.is_constant:
+        details.append("which cannot fail")
+    return f"{phrases.one_line(asserted.text)}  ({', '.join(details)})"
 
 
 def _counts(counts: tuple[tuple[str, int], ...]) -> str:
@@ -251,37 +281,52 @@ def _counts(counts: tuple[tuple[str, int], ...]) -> str:
 def _request(request: Requested) -> str:
     status = "no answer" if request.status is None else str(request.status)
     parts = [phrases.one_line(f"{request.method} {request.path}  {status}")]
-    parts += [f"route {request.route}"] * (request.route not in {"", request.path})
-    parts += [f"as {request.role}"] * bool(request.role)
-    parts += [f"changed {_counts(request.changed)}"] if request.changed else []
-    parts += [f"read {', '.join(request.read)}"] if request.read else []
+    if request.route not in {"", request.path}:
+        parts.append(f"route {request.route}")
+    if request.role:
+        parts.append(f"as {request.role}")
+    if request.changed:
+        parts.append(f"changed {_counts(request.changed)}")
+    if request.read:
+        parts.append(f"read {', '.join(request.read)}")
     return ", ".join(parts)
 
 
+# Specifications.
+
+
 def listing(specification: Specification) -> list[str]:
-    """Return the scenarios below their features, the problems, and how many there are of each."""
-    scenarios, problems = specification.scenarios, specification.problems
+    """Return the scenarios below their features, the problems, and the totals."""
+    scenarios = specification.scenarios
+    problems = specification.problems
     width = max((len(scenario.place) for scenario in scenarios), default=0)
-    text = []
-    for (_, feature), same in groupby(scenarios, key=lambda it: (it.spec, it.feature)):
+    text: list[str] = []
+    for (_, feature), same in groupby(
+        scenarios, key=lambda scenario: (scenario.spec, scenario.feature)
+    ):
         text.append(phrases.one_line(f"Feature: {feature}"))
-        for it in same:
-            rows = f", {phrases.counted(len(it.rows), 'row')}" * it.is_outline
-            under = ", ".join(
-                filter(None, [it.requirement, f"rule {it.rule}" * bool(it.rule)])
-            )
-            name = phrases.one_line(f"{it.name}  [{under}]" if under else it.name)
-            text.append(
-                f"  {it.place:<{width}}  {phrases.counted(len(it.steps), 'step')}{rows}  {name}"
-            )
-    counts = (
+        text += [_listed(scenario, width) for scenario in same]
+    text += [phrases.problem_line(problem) for problem in problems]
+    # The steps of an Outline count once, however many rows it has.
+    steps = sum(len(scenario.steps) for scenario in scenarios)
+    counts = [
         phrases.counted(len(specification.features), "feature"),
         phrases.counted(len(scenarios), "scenario"),
-        # An Outline's steps count once, however many rows there are.
-        phrases.counted(sum(len(it.steps) for it in scenarios), "step"),
-    )
-    total = (
-        f"{', '.join(counts)} in {phrases.counted(len(specification.files), 'file')}"
-    )
-    more = f"; {phrases.counted(len(problems), 'problem')}" * bool(problems)
-    return [*text, *map(phrases.problem_line, problems), f"{total}{more}"]
+        phrases.counted(steps, "step"),
+    ]
+    files = phrases.counted(len(specification.files), "file")
+    total = f"{', '.join(counts)} in {files}"
+    if problems:
+        total += f"; {phrases.counted(len(problems), 'problem')}"
+    return [*text, total]
+
+
+def _listed(scenario: ScenarioSpec, width: int) -> str:
+    counts = phrases.counted(len(scenario.steps), "step")
+    if scenario.is_outline:
+        counts += f", {phrases.counted(len(scenario.rows), 'row')}"
+    rule = f"rule {scenario.rule}" if scenario.rule else ""
+    name = scenario.name
+    if scenario.requirement or rule:
+        name += f"  [{', '.join(filter(None, [scenario.requirement, rule]))}]"
+    return f"  {scenario.place:<{width}}  {counts}  {phrases.one_line(name)}"
