@@ -130,7 +130,7 @@ def test_what_is_wrong_is_listed_once(arena: Arena, project: Path) -> None:
     status, output, errors = arena("list")
     assert status == 1
     assert "docs/battles.md:9: 'Scenario: Start' looks like a scenario" in output
-    assert "cause: what stands above" in errors
+    assert "cause: the problems above" in errors
 
 
 def test_json_stands_alone_on_stdout(arena: Arena, project: Path) -> None:
@@ -343,7 +343,7 @@ def test_a_dry_run_writes_nothing_and_twice_changes_nothing(arena: Arena, projec
     assert dry[-1] == "scenarios.lock would be written"
     assert not (project / "scenarios.lock").exists()
     assert arena("accept", "@BTL-1")[1].splitlines()[-1] == "scenarios.lock written"
-    assert arena("accept", "Start")[1].splitlines() == ["scenarios.lock says so already"]
+    assert arena("accept", "Start")[1].splitlines() == ["scenarios.lock is up to date"]
 
 
 def test_a_file_that_cannot_be_written_is_named(arena: Arena, project: Path) -> None:
@@ -461,7 +461,7 @@ def test_each_verb_says_its_exit_statuses(arena: Arena, verb: str) -> None:
     """In its help."""
     status, output, _ = arena(verb, "--help")
     assert status == 0
-    assert "exit status: 0; 1 where" in output
+    assert "exit status: 0; 1 if" in output
 
 
 def test_without_the_extra_one_line_says_what_to_install(

@@ -1,4 +1,4 @@
-"""Which step of its scenario does a test do now?"""
+"""The fixture ``scenario``: marks in a test which step of its scenario it does."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
     from pytest_arena.scenarios._instruments import Instruments
 
-_SHOWN = 3
+_MOST_SCENARIOS = 3
 _LIKE = 0.4
-"""How like two texts are if one may be meant by the other."""
+"""The similarity of texts from which a step is proposed."""
+_WHY = "a step block names the step that it does"
 
 
 class Scenario:
@@ -52,9 +53,8 @@ class Scenario:
 
     __module__ = "pytest_arena"
 
-    def __init__(
-        self, instruments: Any
-    ) -> None:  # Any: what is inside is no type of the reader's
+    # Any: the type of the instruments is not public.
+    def __init__(self, instruments: Any) -> None:
         self._instruments: Instruments | None = instruments
 
     def given(self, text: str) -> AbstractContextManager[None]:
@@ -89,171 +89,204 @@ class Scenario:
         """
         __tracebackhide__ = True
         log = self._instruments.log if self._instruments else None
-        places = ", ".join(one.place for one in log.scenarios) if log else ""
+        what = "this test is not written yet"
+        if text:
+            what += f": {text}"
+        steps = "the steps"
+        if log is not None and log.scenarios:
+            steps += f" of {_places_of(log.scenarios)}"
         raise NotWritten(
-            f"this test is not written yet{f': {text}' * bool(text)}",
+            what,
             why="a scenario is proven by a test that seeds, requests and asserts",
             cause=str(user_line() or "scenario.todo()"),
-            fix=f"write the steps{f' of {places}' * bool(places)}, then delete scenario.todo()",
+            fix=f"write {steps}, then delete scenario.todo()",
         )
 
     @contextmanager
     def _block(self, kind: Kind, text: str) -> Iterator[None]:
         __tracebackhide__ = True
-        specification = self._instruments.specification if self._instruments else None
-        if self._instruments is None or specification is None:
+        instruments = self._instruments
+        if instruments is None or instruments.specification is None:
             yield
             return
-        log, written = self._instruments.log, self._instruments.written_by_test
+        specification = instruments.specification
+        log = instruments.log
         if log is None or not log.scenarios:
             raise _unnamed(kind, text, specification)
-        block = Block(kind, _Steps(log, specification.problems).found(kind, text))
+        steps = _Steps(log, specification.problems)
+        block = Block(kind, steps.places_of(kind, text))
         log.blocks.append(block)
-        wrote, assertions, requests = written(), log.assertions, len(log.requests)
+        written_before = instruments.written_by_test()
+        assertions_before = log.assertions
+        requests_before = len(log.requests)
         try:
             yield
         finally:
             block.close()
-            done = {
-                "wrote": max(written() - wrote, 0),
-                "assertions": log.assertions - assertions,
-            }
-            during = tuple(range(requests, len(log.requests)))
-            log.steps += [
-                StepFacts(scenario=key, step=place, requests=during, **done)
-                for key, place in block.places
-            ]
+            written = instruments.written_by_test() - written_before
+            requests = range(requests_before, len(log.requests))
+            for key, place in block.places:
+                log.steps.append(
+                    StepFacts(
+                        scenario=key,
+                        step=place,
+                        wrote=max(written, 0),
+                        requests=tuple(requests),
+                        assertions=log.assertions - assertions_before,
+                    )
+                )
 
 
 @dataclass(slots=True)
 class _Steps:
-    """The steps of a test's scenarios, and how far it is."""
+    """The steps of a test's scenarios, and which of them were done."""
 
     log: Log
-    misread: Sequence[Problem]
+    problems: Sequence[Problem]
+    """Of the specification."""
 
-    def found(self, kind: Kind, text: str) -> tuple[tuple[str, int], ...]:
-        """Return the places of a step, in each scenario that has it.
+    def places_of(self, kind: Kind, text: str) -> tuple[tuple[str, int], ...]:
+        """Return the place of the step to do next, in each scenario that has its text.
 
         Raises:
-            ScenarioError: there is none, or all that there are come before the last one.
+            ScenarioError: there is no such step, or it comes before the last one in each scenario.
         """
         __tracebackhide__ = True
-        fitting = {
-            one.key: places
-            for one in self.log.scenarios
-            if (places := _places(one, kind, canonical(text)))
-        }
-        if not fitting:
-            raise self._unknown(kind, text)
-        found = [(key, self._next(key, places)) for key, places in fitting.items()]
-        if all(place is None for _, place in found):
-            raise self._out_of_order(text, *next(iter(fitting.items())))
-        return tuple((key, place) for key, place in found if place is not None)
+        next_places = []
+        passed = None
+        for scenario in self.log.scenarios:
+            places = _places(scenario, kind, canonical(text))
+            if not places:
+                continue
+            place = self._next(scenario.key, places)
+            if place is not None:
+                next_places.append((scenario.key, place))
+            elif passed is None:
+                passed = self._out_of_order(text, scenario, places)
+        if next_places:
+            return tuple(next_places)
+        raise passed or self._unknown(kind, text)
 
     def _next(self, key: str, places: list[int]) -> int | None:
-        """Of steps with one text that which has not been done; else the last again, in a loop."""
-        done = [
+        """Return the first place after the last step; else the last step again, as in a loop."""
+        last = max(self._done(key), default=-1)
+        later = [place for place in places if place > last]
+        if later:
+            return later[0]
+        return last if last in places else None
+
+    def _done(self, key: str) -> list[int]:
+        """Return the places of the steps that have a block."""
+        return [
             place
-            for one in self.log.blocks
-            for name, place in one.places
-            if name == key
+            for block in self.log.blocks
+            for scenario, place in block.places
+            if scenario == key
         ]
-        last = max(done, default=-1)
-        return next(
-            (one for one in places if one > last), last if last in places else None
-        )
+
+    # Errors.
 
     def _unknown(self, kind: Kind, text: str) -> ScenarioError:
-        keys = [one.key for one in self.log.scenarios]
-        problems = [one for one in self.misread if one.scenario in keys]
-        known = {
-            canonical(step.text): (one, step)
-            for one in self.log.scenarios
-            for step in one.steps
-        }
-        near = difflib.get_close_matches(canonical(text), known, n=1, cutoff=_LIKE)
-        places = [f"{known[text][0].spec}:{known[text][1].line}" for text in near]
-        for wrong in problems:
-            if wrong.is_error or text in wrong.what or wrong.place in places:
-                # Whatever is the nearest: the step may well be there, and the block be right.
-                why = (
-                    "something is wrong in the specification, where the step may stand"
-                )
-                fix = (
-                    f"{wrong.place}: {wrong.hint}"
-                    if wrong.hint
-                    else f"mend {wrong.place}"
-                )
-                return _unknown(text, kind, why, fix, f"\n{wrong.place}  {wrong.what}")
+        known = {}
+        for scenario in self.log.scenarios:
+            for step in scenario.steps:
+                known[canonical(step.text)] = (scenario, step)
+        wanted = canonical(text)
+        near = difflib.get_close_matches(wanted, known, n=1, cutoff=_LIKE)
+        place = ""
+        if near:
+            scenario, step = known[near[0]]
+            place = f"{scenario.spec}:{step.line}"
+        wrong = self._misread(text, place)
+        if wrong is not None:
+            return self._in_misread(kind, text, wrong)
         if not near:
-            see = ", ".join(one.place for one in self.log.scenarios)
-            return _unknown(
-                text, kind, f"{_NAMES}; none of them is like it", f"see {see}"
-            )
-        step = known[near[0]][1]
-        is_it = near[0] == canonical(text)
-        what = (
-            f"it is a {step.kind.title()} step" if is_it else f"the nearest is {step}"
-        )
+            why = f"{_WHY}; none of them is like it"
+            return _no_step(kind, text, why, f"see {_places_of(self.log.scenarios)}")
+        what = f"the nearest is {step}"
+        if near[0] == wanted:
+            what = f"it is a {step.kind.title()} step"
         fix = f"with scenario.{step.kind}({step.text!r}):"
-        return _unknown(text, kind, f"{_NAMES}; {what} ({places[0]})", fix)
+        return _no_step(kind, text, f"{_WHY}; {what} ({place})", fix)
 
-    def _out_of_order(self, text: str, key: str, places: list[int]) -> ScenarioError:
-        scenario = next(one for one in self.log.scenarios if one.key == key)
-        done = [
-            place
-            for one in self.log.blocks
-            for name, place in one.places
-            if name == key
+    def _misread(self, text: str, place: str) -> Problem | None:
+        """Return a problem of the specification that may have hidden the step."""
+        keys = {scenario.key for scenario in self.log.scenarios}
+        for problem in self.problems:
+            if problem.scenario not in keys:
+                continue
+            if problem.is_error or text in problem.what or problem.place == place:
+                return problem
+        return None
+
+    @staticmethod
+    def _in_misread(kind: Kind, text: str, wrong: Problem) -> ScenarioError:
+        fix = f"mend {wrong.place}"
+        if wrong.hint:
+            fix = f"{wrong.place}: {wrong.hint}"
+        why = "something is wrong in the specification, where the step may stand"
+        return _no_step(kind, text, why, fix, f"\n{wrong.place}  {wrong.what}")
+
+    def _out_of_order(
+        self, text: str, scenario: ScenarioSpec, places: list[int]
+    ) -> ScenarioError:
+        step = scenario.steps[places[-1]]
+        last = scenario.steps[max(self._done(scenario.key))]
+        lines = [
+            str(user_line() or "a step block"),
+            f"{scenario.spec}:{step.line}  {step}",
+            f"{scenario.spec}:{last.line}  {last}",
         ]
-        step, last = scenario.steps[places[-1]], scenario.steps[max(done)]
         return ScenarioError(
             f"the step {text!r} comes after {last.text!r}, and stands before it in the scenario",
             why="a scenario is proven in the order of its steps",
-            cause=f"{user_line() or 'a step block'}\n"
-            f"{scenario.spec}:{step.line}  {step}\n{scenario.spec}:{last.line}  {last}",
+            cause="\n".join(lines),
             fix="do the steps in the order of the specification, or change that",
         )
 
 
 def _places(scenario: ScenarioSpec, kind: Kind, text: str) -> list[int]:
-    """Of an Outline the texts of the rows are as good as the template's."""
-    outlines = [scenario.steps, *(row.steps for row in scenario.rows)]
-    return sorted(
-        {
-            place
-            for steps in outlines
-            for place, step in enumerate(steps)
-            if step.kind == kind and canonical(step.text) == text
-        }
-    )
+    """Return the places of a text among the steps. Steps of an Outline also have rows' texts."""
+    variants = [scenario.steps, *(row.steps for row in scenario.rows)]
+    places = set()
+    for steps in variants:
+        for place, step in enumerate(steps):
+            if step.kind == kind and canonical(step.text) == text:
+                places.add(place)
+    return sorted(places)
+
+
+def _places_of(scenarios: Sequence[ScenarioSpec]) -> str:
+    return ", ".join(scenario.place for scenario in scenarios)
 
 
 def _unnamed(kind: Kind, text: str, specification: Specification) -> ScenarioError:
-    """The scenario that the test must mean has this step."""
+    """Return the error of a test without a scenario; it proposes those with this step."""
     likely = [
-        one for one in specification.scenarios if _places(one, kind, canonical(text))
+        scenario
+        for scenario in specification.scenarios
+        if _places(scenario, kind, canonical(text))
     ]
     lines = [str(user_line() or "a step block")]
+    shown = likely[:_MOST_SCENARIOS]
+    lines += [f"{scenario.place}  {scenario.name}" for scenario in shown]
+    index = Index(specification)
+    markers = [index.marker(scenario) for scenario in likely]
     return ScenarioError(
         "no scenario is named by this test, which has a block for a step",
-        why="nobody would look at what is done in it, and the scenario would be unproven",
-        cause="\n".join(
-            [*lines, *(f"{one.place}  {one.name}" for one in likely[:_SHOWN])]
-        ),
-        fix="\n".join(map(Index(specification).marker, likely))
+        why="the block would have no effect, and the scenario would be unproven",
+        cause="\n".join(lines),
+        fix="\n".join(markers)
         or "a marker for its scenario (arena scenarios list), or no blocks",
     )
 
 
-_NAMES = "a step block names the step that it does"
-
-
-def _unknown(
-    text: str, kind: str, why: str, fix: str, cause: str = ""
+def _no_step(
+    kind: Kind, text: str, why: str, fix: str, cause: str = ""
 ) -> ScenarioError:
-    what = f"no {kind.title()} step of the scenario reads {text!r}"
     return ScenarioError(
-        what, why=why, cause=f"{user_line() or 'a step block'}{cause}", fix=fix
+        f"no {kind.title()} step of the scenario reads {text!r}",
+        why=why,
+        cause=f"{user_line() or 'a step block'}{cause}",
+        fix=fix,
     )

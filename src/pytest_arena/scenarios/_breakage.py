@@ -275,7 +275,7 @@ def emptied(send: Send, done: Callable[[], object]) -> Send:
     The headers about the body are corrected. An answer without a body is sent unchanged; ``done``
     is called for an answer that had one. Other messages, as those of a websocket, are sent.
     """
-    start: Message | None = None  # held until it is known whether a body follows
+    start = None  # held until it is known whether a body follows
     is_over = False
 
     async def send_without_body(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""What do the verbs of ``arena scenarios`` do? Each returns its exit status."""
+"""The verbs of ``arena scenarios``. Each returns its exit status."""
 
 import argparse
 import re
@@ -9,7 +9,6 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from glob import glob
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,6 +19,7 @@ from pytest_arena.scenarios.evidence._agreed import Lock, baseline_text
 from pytest_arena.scenarios.evidence._document import Document, as_json, from_json
 from pytest_arena.scenarios.evidence._judge import listed, merged
 from pytest_arena.scenarios.outputs import _terminal as terminal
+from pytest_arena.scenarios.outputs._phrases import counted
 from pytest_arena.scenarios.outputs._stubs import StubFile, stubs
 from pytest_arena.scenarios.outputs._targets import (
     OutputTarget,
@@ -33,134 +33,192 @@ from pytest_arena.scenarios.specs._index import Index, Reference
 from pytest_arena.scenarios.specs._specification import Problem, Specification
 
 _FAILED = 1
-_USAGE, _NO_TESTS = 4, 5  # pytest's own exit statuses
-_SHOWN = 30
+_USAGE = 4  # pytest's exit statuses
+_NO_TESTS = 5
+_LAST_LINES = 30
 _RUNNERS = {"asyncio": "pytest_asyncio", "anyio": "anyio"}
+_TESTS = re.compile(r"^[ \t]*((?:async )?def test_)", re.MULTILINE)
 
 
-def do_list(given: argparse.Namespace) -> int:
-    """List the scenarios, and what is wrong with them."""
-    example = "list docs/   or   arena_specs = docs/**/*.md"
-    root, patterns = (
-        (Path.cwd(), tuple(given.paths)) if given.paths else _configured(example)
-    )
+# list
+
+
+def do_list(options: argparse.Namespace) -> int:
+    """List the scenarios, and their problems."""
+    if options.paths:
+        root = Path.cwd()
+        patterns = tuple(options.paths)
+    else:
+        root, patterns = _configured("list docs/   or   arena_specs = docs/**/*.md")
     specification = reader.read(patterns, root)
-    problems, nothing = specification.problems, None
+    problems = specification.problems
+    nothing = None
     try:
         reader.require_scenarios(specification, patterns)
     except ScenarioError as error:
         nothing = error
         problems = tuple(problem for problem in problems if problem.what != error.what)
-    if given.json:
-        # JSON is UTF-8, whatever the terminal is: https://www.rfc-editor.org/rfc/rfc8259#section-8.1
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(encoding="utf-8")
-        if nothing:  # whoever reads the JSON alone has to see it, too
-            problems += (Problem(spec="", line=0, what=nothing.what, hint=nothing.fix),)
-        _print([as_json(listed(replace(specification, problems=problems))).rstrip()])
-    elif problems or not nothing:
+    if options.json:
+        if nothing is not None:  # for readers of the JSON alone
+            problem = Problem(spec="", line=0, what=nothing.what, hint=nothing.fix)
+            problems = (*problems, problem)
+        _print_json(listed(replace(specification, problems=problems)))
+    elif problems or nothing is None:
         _print(terminal.listing(replace(specification, problems=problems)))
-        if nothing:
-            nothing.cause = (
-                "what stands above"  # it would say the first of it once more
-            )
-    if nothing:
-        raise nothing
-    return 0
+    if nothing is None:
+        return 0
+    if problems and not options.json:
+        nothing.cause = "the problems above"
+    raise nothing
 
 
-def do_check(given: argparse.Namespace) -> int:
-    """Collect the tests, and say which scenario has none."""
-    is_seen_from_here = any(
-        word.startswith("--arena-specs") or not word.startswith("-")
-        for word in given.others
+def _print_json(document: Document) -> None:
+    # JSON is UTF-8, whatever the terminal is: https://www.rfc-editor.org/rfc/rfc8259#section-8.1
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8")
+    _print([as_json(document).rstrip()])
+
+
+# check
+
+
+def do_check(options: argparse.Namespace) -> int:
+    """Collect the tests, and report the scenarios without one."""
+    names_files = any(
+        argument.startswith("--arena-specs") or not argument.startswith("-")
+        for argument in options.others
     )
-    folder = None if is_seen_from_here else _configured()[0]
-    document, is_whole = _collected(given.others, folder=folder)
+    # Files on the command line are relative to this folder.
+    folder = None if names_files else _configured()[0]
+    document, is_complete = _collected(options.others, folder=folder)
     _print(terminal.lines(document, specs=_specs_to_name(document)))
-    return _FAILED if document.gaps or not is_whole else 0
+    return _FAILED if document.gaps or not is_complete else 0
 
 
-def do_stubs(given: argparse.Namespace) -> int:
-    """Write, or print, the tests that are lacking."""
+# stubs
+
+
+def do_stubs(options: argparse.Namespace) -> int:
+    """Write, or print, tests for the scenarios without one."""
     project = read_project()
-    root, named = project.root, [str(Path.cwd() / path) for path in given.paths]
-    asked = named or _configured("stubs docs/specification.md")[1]
-    wanted = reader.read(asked, root)
-    reader.require_scenarios(wanted, asked)
-    # A marker's name has to be the only one in all of them.
+    root = project.root
+    named = [str(Path.cwd() / path) for path in options.paths]
+    wanted_patterns = named or _configured("stubs docs/specification.md")[1]
+    wanted = reader.read(wanted_patterns, root)
+    reader.require_scenarios(wanted, wanted_patterns)
+    # A marker's name must be unique in all specifications.
     patterns = (*project.specs, *named)
-    index = Index(reader.read(patterns, root) if named and project.specs else wanted)
-    folder = Path(given.write).absolute() if given.write else None
-    folders = _test_folders(root, folder)
-    files_there = list(chain.from_iterable(map(reader.files_in, folders)))
-    words = ["--arena-specs=" + "\n".join(patterns)] * bool(named)
-    document = _all_collected([*words, *map(str, folders)], folder=root)
-    orphans = [
-        problem
-        for problem in document.problems
-        if "pytest.mark.scenario(" in problem.hint
-    ]
-    hints = "\n".join(problem.hint for problem in orphans)
-    mapped = {one.scenario.key for one in document.scenarios if one.tests}
-    # What a marker must mean, since it was renamed or the name is misspelt, has its test.
-    mapped |= {one.key for one in wanted.scenarios if index.marker(one)[:-1] in hints}
+    known = reader.read(patterns, root) if named and project.specs else wanted
+    index = Index(known)
+    folder = Path(options.write).absolute() if options.write else None
+    test_folders = _test_folders(root, folder)
+    arguments = [str(path) for path in test_folders]
+    if named:
+        arguments.insert(0, "--arena-specs=" + "\n".join(patterns))
+    document = _all_collected(arguments, folder=root)
     malformed = [problem for problem in wanted.problems if problem.is_error]
+    without_stub = {problem.scenario for problem in malformed}
+    without_stub |= _mapped(document, wanted, index)
+    existing = [
+        path for test_folder in test_folders for path in reader.files_in(test_folder)
+    ]
     files = stubs(
         wanted.scenarios,
         index=index,
-        mapped={*mapped, *(problem.scenario for problem in malformed)},
-        folder=Path(given.write) if given.write else None,
-        runner=None if _are_sync(files_there) else _runner(),
-        # Outside of packages Python knows a module by its name alone.
-        elsewhere={
-            path.name
-            for path in files_there
-            if path.parent != folder and not (path.parent / "__init__.py").exists()
-        },
+        mapped=without_stub,
+        folder=Path(options.write) if options.write else None,
+        runner=None if _are_sync(existing) else _runner(),
+        elsewhere=_modules_elsewhere(existing, folder),
     )
     wrong = [f"left out: {problem}" for problem in malformed]
-    for problem in document.problems if project.specs else ():
-        if problem.spec not in document.specs:  # it stands in the tests
-            wrong += [
-                f"{problem.spec}:{problem.line}: {problem.what}",
-                f"  next: {problem.hint}",
-            ]
+    if project.specs:
+        wrong += _problems_of_tests(document)
     _warn(wrong)
-    collects = read_setting("python_files")
-    for name in (file.path.name for file in files if collects):
-        if not any(fnmatch(name, pattern) for pattern in collects):
-            _warn(
-                [f"pytest does not collect {name}: python_files = {' '.join(collects)}"]
-            )
-    _print(_given(file, given) for file in files)
+    _warn_of_uncollected(files)
+    for file in files:
+        _print([_write_stub(file, options)])
     if not files and not wrong:
         done = "every scenario has a test"
-        _print([done]) if given.check else _warn([f"{done}: there is nothing to write"])
-    return _FAILED if wrong or (given.check and files) else 0
+        if options.check:
+            _print([done])
+        else:
+            _warn([f"{done}: there is nothing to write"])
+    is_failed = bool(wrong) or (options.check and bool(files))
+    return _FAILED if is_failed else 0
+
+
+def _mapped(document: Document, wanted: Specification, index: Index) -> set[str]:
+    """Return the keys of the scenarios that a test names, rightly or by a former name."""
+    keys = {judged.scenario.key for judged in document.scenarios if judged.tests}
+    # The hint of a wrong marker shows the marker that it must mean.
+    hints = [
+        problem.hint
+        for problem in document.problems
+        if "pytest.mark.scenario(" in problem.hint
+    ]
+    all_hints = "\n".join(hints)
+    for scenario in wanted.scenarios:
+        if index.marker(scenario)[:-1] in all_hints:
+            keys.add(scenario.key)
+    return keys
+
+
+def _problems_of_tests(document: Document) -> list[str]:
+    """Return the problems that are in tests, not in specifications."""
+    lines = []
+    for problem in document.problems:
+        if problem.spec not in document.specs:
+            lines.append(f"{problem.spec}:{problem.line}: {problem.what}")
+            lines.append(f"  next: {problem.hint}")
+    return lines
+
+
+def _warn_of_uncollected(files: Iterable[StubFile]) -> None:
+    """Warn of files that pytest does not collect by their names."""
+    patterns = read_setting("python_files")
+    for file in files:
+        name = file.path.name
+        if patterns and not any(fnmatch(name, pattern) for pattern in patterns):
+            setting = f"python_files = {' '.join(patterns)}"
+            _warn([f"pytest does not collect {name}: {setting}"])
+
+
+def _modules_elsewhere(files: Iterable[Path], folder: Path | None) -> set[str]:
+    """Return the names of modules in other folders outside of packages.
+
+    Python identifies such a module by its name alone.
+    """
+    return {
+        path.name
+        for path in files
+        if path.parent != folder and not (path.parent / "__init__.py").exists()
+    }
 
 
 def _test_folders(root: Path, folder: Path | None) -> list[Path]:
-    """Where tests are looked for: ``testpaths``, else everywhere, and the folder to write to."""
-    named = [str(root / path) for path in read_setting("testpaths")]
-    paths = [Path(path) for name in named for path in glob(name, recursive=True)]  # noqa: PTH207 - absolute, too
-    return [*(paths or [root]), *([folder] if folder and folder.is_dir() else [])]
+    """Return the folders of tests: ``testpaths``, else the root; and the folder to write to."""
+    folders: list[Path] = []
+    for path in read_setting("testpaths"):
+        matches = glob(str(root / path), recursive=True)  # noqa: PTH207 - absolute patterns, too
+        folders += map(Path, matches)
+    if not folders:
+        folders = [root]
+    if folder is not None and folder.is_dir():
+        folders.append(folder)
+    return folders
 
 
 def _are_sync(files: Iterable[Path]) -> bool:
-    """Whether there are tests, and none of them is a coroutine."""
-    texts = [
-        file.read_text("utf-8", "replace") for file in files if file.match("test_*.py")
-    ]
-    tests = [words for text in texts for words in _TESTS.findall(text)]
-    return bool(tests) and not any(words.startswith("async") for words in tests)
-
-
-_TESTS = re.compile(r"^[ \t]*((?:async )?def test_)", re.MULTILINE)
+    """Return whether there are tests, and all of them are plain functions."""
+    tests = []
+    for file in files:
+        if file.match("test_*.py"):
+            tests += _TESTS.findall(file.read_text("utf-8", "replace"))
+    return bool(tests) and not any(test.startswith("async") for test in tests)
 
 
 def _runner() -> str:
-    """The marker without which the project's runner would leave async tests alone."""
+    """Return the marker that async tests of the project need; "" without one."""
     modes = {
         *read_setting("asyncio_mode"),
         *read_setting("anyio_mode"),
@@ -168,17 +226,19 @@ def _runner() -> str:
     }
     if modes & {"auto", "--asyncio-mode=auto"}:
         return ""
-    return next(
-        (runner for runner, module in _RUNNERS.items() if find_spec(module)), ""
-    )
+    for runner, module in _RUNNERS.items():
+        if find_spec(module):
+            return runner
+    return ""
 
 
-def _given(file: StubFile, given: argparse.Namespace) -> str:
-    """What is said of a file, after it was written if it was to be."""
-    path, tests = file.path.as_posix(), f"{file.tests} test{'s' * (file.tests != 1)}"
-    if given.check:
+def _write_stub(file: StubFile, options: argparse.Namespace) -> str:
+    """Write a file if the options say so. Return what to print."""
+    path = file.path.as_posix()
+    tests = counted(file.tests, "test")
+    if options.check:
         return f"{path}: {tests} lacking"
-    if not given.write:
+    if not options.write:
         return f"# {path}\n{file.text}"
     with writing(
         file.path,
@@ -190,21 +250,23 @@ def _given(file: StubFile, given: argparse.Namespace) -> str:
     return f"{path}: {tests} {'written' if file.is_new else 'added'}"
 
 
-def do_accept(given: argparse.Namespace) -> int:
-    """Write the scenarios' present steps to the lock file; ``--all``: those of all with a test."""
+# accept
+
+
+def do_accept(options: argparse.Namespace) -> int:
+    """Write the current steps of scenarios to the lock file; ``--all``: of all with a test."""
     config = read_project()
     path = config.root / config.scenario_lock
     document = _all_collected(folder=_configured()[0])
-    scenarios = tuple(verdict.scenario for verdict in document.scenarios)
-    index = Index(Specification(scenarios=scenarios))
-    keys = [_key(name, index, "accept") for name in given.keys]
+    index = _index(document)
+    keys = [_key(name, index, "accept") for name in options.keys]
     before = Lock.read(path)
-    lock, difference = before.accepted(document, keys)
+    lock, changes = before.accepted(document, keys)
     outdated = list(_outdated(document, index, keys))
-    _print([*outdated, *difference])
+    _print([*outdated, *changes])
     if lock.text() == before.text():
-        _print([f"{path.name} says so already"])
-    elif given.dry_run:
+        _print([f"{path.name} is up to date"])
+    elif options.dry_run:
         _print([f"{path.name} would be written"])
     else:
         _write(path, lock.text(), option="arena_scenario_lock")
@@ -213,82 +275,99 @@ def do_accept(given: argparse.Namespace) -> int:
 
 
 def _outdated(document: Document, index: Index, keys: Sequence[str]) -> Iterator[str]:
-    """Which markers name an older version themselves, each with the marker to paste.
+    """Yield each marker that names an older version, with the marker to paste.
 
-    Their scenarios are DRIFTED until that is done, whatever the lock file says.
+    The lock file does not change that: the scenario stays DRIFTED.
     """
-    for one in document.scenarios:
-        scenario = one.scenario
+    for judged in document.scenarios:
+        scenario = judged.scenario
+        if keys and scenario.key not in keys:
+            continue
         revs = {"", scenario.rev, *(row.rev for row in scenario.rows)}
-        for test in one.tests if not keys or scenario.key in keys else ():
+        for test in judged.tests:
             if test.rev not in revs:
                 yield f"{test.place}: its marker names rev={test.rev!r}, and has to change; paste:"
                 yield f"    {index.marker(scenario, rev=scenario.rev, row=test.row)}"
 
 
-def do_explain(given: argparse.Namespace) -> int:
-    """Say all that is known of one scenario."""
-    document = (
-        _document(given.json) if given.json else _collected(folder=_configured()[0])[0]
-    )
-    verdicts = {
-        verdict.scenario.key: verdict for verdict in reversed(document.scenarios)
-    }
-    scenarios = tuple(verdict.scenario for verdict in document.scenarios)
-    index = Index(Specification(scenarios=scenarios))
-    verdict = verdicts[_key(given.key, index, "explain")]
-    marker = index.marker(verdict.scenario)
-    _print(terminal.explained(verdict, marker=marker, is_list=document.is_list))
+# explain
+
+
+def do_explain(options: argparse.Namespace) -> int:
+    """Print all that is known of one scenario."""
+    if options.json:
+        document = _document(options.json)
+    else:
+        document, _ = _collected(folder=_configured()[0])
+    index = _index(document)
+    key = _key(options.key, index, "explain")
+    judged = next(each for each in document.scenarios if each.scenario.key == key)
+    marker = index.marker(judged.scenario)
+    _print(terminal.explained(judged, marker=marker, is_list=document.is_list))
     return 0
 
 
-def do_merge(given: argparse.Namespace) -> int:
+# merge, report
+
+
+def do_merge(options: argparse.Namespace) -> int:
     """Judge several runs as one."""
-    wanted = targets(given.out)  # a mistake in it is told before anything else is done
-    document = merged(map(_document, given.documents), is_complete=given.strict)
-    strict = "--strict" * given.strict
-    told = terminal.lines(document, strict=strict, specs=_specs_to_name(document))
-    _print(
-        [*told, *write(wanted, document, root=read_project().root, folder=Path.cwd())]
-    )
-    return _FAILED if given.strict and document.gaps else 0
+    outputs = targets(options.out)  # an error in it comes before anything else
+    document = merged(map(_document, options.documents), is_complete=options.strict)
+    strict = "--strict" if options.strict else ""
+    _print(terminal.lines(document, strict=strict, specs=_specs_to_name(document)))
+    _print(write(outputs, document, root=read_project().root, folder=Path.cwd()))
+    return _FAILED if options.strict and document.gaps else 0
 
 
-def do_report(given: argparse.Namespace) -> int:
-    """Make pages and summaries of what runs have written."""
-    forms = {form: path for form in FORMS if (path := getattr(given, form))}
-    wanted = (*targets(given.out), *(OutputTarget(*form) for form in forms.items()))
-    document = merged(map(_document, given.documents))
-    written = write(wanted, document, root=read_project().root, folder=Path.cwd())
+def do_report(options: argparse.Namespace) -> int:
+    """Write pages and summaries of runs."""
+    outputs = [*targets(options.out)]
+    for form in FORMS:
+        path = getattr(options, form)
+        if path:
+            outputs.append(OutputTarget(form, path))
+    document = merged(map(_document, options.documents))
+    written = write(outputs, document, root=read_project().root, folder=Path.cwd())
     _print(written)
-    if given.baseline:
-        if document.is_list:
-            raise ConfigError(
-                "the tests were only collected: nothing is known of what they prove",
-                why="each scenario would be NOT-RUN in the baseline, and excused for ever",
-                cause="the document is one of --collect-only",
-                fix="pytest --scenarios-out=json:scenarios.json",
-            )
-        path = Path(given.baseline)
-        _write(path, baseline_text(path, document), option="arena_scenario_baseline")
-        _print([f"baseline written to {path}"])
+    if options.baseline:
+        _write_baseline(Path(options.baseline), document)
     elif not written:
         _print(terminal.lines(document, specs=_specs_to_name(document)))
     return 0
 
 
+def _write_baseline(path: Path, document: Document) -> None:
+    if document.is_list:
+        raise ConfigError(
+            "the tests were only collected: nothing is known of what they prove",
+            why="each scenario would be NOT-RUN in the baseline, and excused for ever",
+            cause="the document is one of --collect-only",
+            fix="pytest --scenarios-out=json:scenarios.json",
+        )
+    _write(path, baseline_text(path, document), option="arena_scenario_baseline")
+    _print([f"baseline written to {path}"])
+
+
+# What several verbs need.
+
+
 def _specs_to_name(document: Document) -> Sequence[str]:
-    """The specifications of a document, where a command would find none in the configuration."""
+    """Return the specifications that a command must name, because no configuration does."""
     return () if read_project().specs else document.specs
 
 
 def _configured(example: str = "list docs/") -> tuple[Path, tuple[str, ...]]:
-    """The project's root, from which all its tests are collected, and its specifications."""
+    """Return the project's root and its specifications.
+
+    Raises:
+        ConfigError: the configuration names no specifications.
+    """
     config = read_project()
     if not config.specs:
         raise ConfigError(
             "no file is named, and arena_specs is not set in this project",
-            why="a scenario that nobody looks for is in no list",
+            why="without it no scenario is found",
             cause=f"the configuration of pytest, in {config.root}",
             fix=f"arena scenarios {example}",
         )
@@ -298,19 +377,24 @@ def _configured(example: str = "list docs/") -> tuple[Path, tuple[str, ...]]:
 def _collected(
     arguments: Sequence[str] = (), *, folder: Path | None
 ) -> tuple[Document, bool]:
-    """Have pytest collect the tests, in a process of its own; no database is made.
+    """Collect the tests in a process of pytest. No database is created.
 
-    Returns the document, and whether all tests were seen; if not, pytest's words go to stderr.
+    Returns:
+        The document, and whether all tests were collected. If not, pytest's output goes to stderr.
+
+    Raises:
+        ConfigError: pytest did not understand its arguments.
+        ScenarioError: pytest could not collect any test.
     """
-    with TemporaryDirectory(prefix="arena-scenarios-") as made:
-        path = Path(made) / "scenarios.json"
+    with TemporaryDirectory(prefix="arena-scenarios-") as temporary:
+        path = Path(temporary) / "scenarios.json"
         options = [
             "--collect-only",
             "-q",
             "--scenarios=report",
             f"--scenarios-out=json:{path}",
         ]
-        run = subprocess.run(  # noqa: S603 - this very Python, and what the user wrote after `check`
+        run = subprocess.run(  # noqa: S603 - this Python, and what the user wrote after `check`
             [sys.executable, "-m", "pytest", *options, *arguments],
             cwd=folder,
             capture_output=True,
@@ -320,9 +404,10 @@ def _collected(
             check=False,
         )
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    is_whole = bool(text) and run.returncode in {0, _NO_TESTS}
-    if not is_whole:
-        _warn((run.stderr + run.stdout).rstrip().splitlines()[-_SHOWN:])
+    is_complete = bool(text) and run.returncode in {0, _NO_TESTS}
+    if not is_complete:
+        output = (run.stderr + run.stdout).rstrip().splitlines()
+        _warn(output[-_LAST_LINES:])
     if not text:
         kind = ConfigError if run.returncode == _USAGE else ScenarioError
         raise kind(
@@ -332,19 +417,19 @@ def _collected(
             cause="what pytest says above, or arena_scenarios is off",
             fix="pytest --collect-only --scenarios=report",
         )
-    return from_json(text, where="pytest --collect-only"), is_whole
+    return from_json(text, where="pytest --collect-only"), is_complete
 
 
 def _all_collected(arguments: Sequence[str] = (), *, folder: Path) -> Document:
-    document, is_whole = _collected(arguments, folder=folder)
-    if is_whole:
-        return document
-    raise ScenarioError(
-        "not all tests could be collected",
-        why="nobody can say which scenarios the others have a test for",
-        cause="what pytest says above",
-        fix="pytest --collect-only",
-    )
+    document, is_complete = _collected(arguments, folder=folder)
+    if not is_complete:
+        raise ScenarioError(
+            "not all tests could be collected",
+            why="it is not known which scenarios the others have a test for",
+            cause="what pytest says above",
+            fix="pytest --collect-only",
+        )
+    return document
 
 
 def _document(path: str) -> Document:
@@ -360,13 +445,18 @@ def _document(path: str) -> Document:
     return from_json(text, where=path)
 
 
+def _index(document: Document) -> Index:
+    scenarios = [judged.scenario for judged in document.scenarios]
+    return Index(Specification(scenarios=tuple(scenarios)))
+
+
 def _key(name: str, index: Index, verb: str) -> str:
     form = f"arena scenarios {verb} {{}}"
     return index.find(Reference(name=name, place="the command line", form=form)).key
 
 
 def _write(path: Path, text: str, *, option: str) -> None:
-    """Write a file that keeps what has been agreed to, and whose path the option names."""
+    """Write the lock file or the baseline, whose path the option names."""
     with writing(
         path,
         why="it keeps what has been agreed to",

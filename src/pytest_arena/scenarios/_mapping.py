@@ -55,8 +55,8 @@ class Mapper:
 
     def _mapped(self, item: Any) -> Mapped | None:
         markers, template = list(item.iter_markers("scenario")), _template_of(item)
-        found: list[tuple[Mapping, ScenarioSpec]] = []
-        errors: list[ScenarioError] = []
+        found = []
+        errors = []
         for marker in markers:
             line = linecache.getline(
                 str(item.path), (item.location[1] or 0) + 1

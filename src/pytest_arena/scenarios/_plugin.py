@@ -26,7 +26,13 @@ from pytest_arena.scenarios._mapping import (
     what_is_left_out,
 )
 from pytest_arena.scenarios._sabotage import SabotagePasses
-from pytest_arena.scenarios._tries import SENT, Tries, evidence_line, plain_facts, told
+from pytest_arena.scenarios._tries import (
+    SENT,
+    Tries,
+    evidence_line,
+    failure_of,
+    plain_facts,
+)
 from pytest_arena.scenarios.evidence._agreed import Lock, read_baseline, read_waivers
 from pytest_arena.scenarios.evidence._document import Document, Sabotage
 from pytest_arena.scenarios.evidence._judge import Rules, judge
@@ -219,7 +225,7 @@ class Scenarios:
             return report
         if report.when == "setup":
             self._is_again = mapped.test in self._failed
-        sent = told(report, call.excinfo, item, self.instruments.mask)
+        sent = failure_of(report, call.excinfo, item, self.instruments.mask)
         sent["again"] = self._is_again
         if report.failed:
             self._failed.add(mapped.test)
@@ -309,7 +315,7 @@ class Scenarios:
         told_lines = terminal.lines(
             self.document, verbosity=verbosity, strict=strict, specs=specs
         )
-        annotations: list[str] = []
+        annotations = []
         if os.environ.get("GITHUB_ACTIONS") == "true":
             root = self._wanted.root
             annotations = workflow_commands(

@@ -202,7 +202,7 @@ class Reading:
         ):  # an example's level is above this one, and moments are only of the topmost
             return self._compare(depth=depth) - _rows_of_app(doings)
         # The comparison includes what the app wrote at its start, and while clients logged in.
-        logins: list[Part] = []
+        logins = []
         for login in self.log.logins:
             logins += login.doings.written
         until = request.before if request is not None else None

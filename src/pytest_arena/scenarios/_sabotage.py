@@ -19,7 +19,7 @@ from pytest_arena.errors import ArenaError, LoginError, RefusedError
 from pytest_arena.scenarios._breakage import Breaking, policed, to_break
 from pytest_arena.scenarios._instruments import Instruments
 from pytest_arena.scenarios._mapping import Mapped
-from pytest_arena.scenarios._tries import ADDRESS, Tries, told
+from pytest_arena.scenarios._tries import ADDRESS, Tries, failure_of
 from pytest_arena.scenarios.evidence._document import (
     Facts,
     Sabotage,
@@ -95,7 +95,7 @@ class SabotagePasses:
                 self._seconds[item.nodeid] = call.duration
         elif report.when in {"setup", "call", "teardown"}:
             error = call.excinfo.value if call.excinfo else None
-            why = told(report, call.excinfo, item, self._instruments.mask)
+            why = failure_of(report, call.excinfo, item, self._instruments.mask)
             self._phases.append(_Phase(report, error, why.get("reason", "")))
         return report
 

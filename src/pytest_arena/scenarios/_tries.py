@@ -1,4 +1,4 @@
-"""How did each try of a test end, by what its process tells in its reports?"""
+"""Folds the reports of pytest, of all processes, into tries of tests."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from pytest_arena.scenarios.evidence._document import (
 from pytest_arena.scenarios.specs._reader import relative
 
 SENT = "arena_scenario"
-"""The attribute of a report by which a test's process tells of it: plain values alone."""
+"""The attribute of a report by which a test's process sends its part: plain values."""
 
 _WORST_FIRST: tuple[Outcome, ...] = (
     "failed",
@@ -32,10 +32,15 @@ _WORST_FIRST: tuple[Outcome, ...] = (
     "passed",
 )
 _PHASES = ("setup", "call", "teardown")
+_OF_THE_WORST = frozenset({"reason", "place", "is_stub"})
+"""The values that only the worst phase of a try decides."""
+
+TestKey = tuple[str, str]
+"""The process of a test, and its node id."""
 
 
 @dataclass(slots=True)
-class _Open:
+class _TryInProgress:
     """A try whose tear-down has not been reported yet."""
 
     is_rerun: bool = False
@@ -45,137 +50,172 @@ class _Open:
     sent: dict[str, Any] = field(default_factory=dict)
     is_to_be_rerun: bool = False
 
+    def add(self, report: Any, sent: Mapping[str, Any]) -> None:
+        """Add the report of a phase, or of a subtest."""
+        outcome = _outcome(report)
+        is_worse = _WORST_FIRST.index(outcome) < _WORST_FIRST.index(self.outcome)
+        for name, value in sent.items():
+            if is_worse or name not in _OF_THE_WORST:
+                self.sent[name] = value
+        if is_worse:
+            self.outcome = outcome
+        self.is_to_be_rerun |= report.outcome == "rerun"
+        self.is_set_up |= report.when == "setup"
+        self.is_called |= report.when == "call"
+
+    def break_off(self, reason: str) -> None:
+        """Note that the process died."""
+        self.outcome = "unfinished"
+        self.sent = {"reason": reason}
+
+    def ended(self, test: str, facts: Facts | None) -> Try:
+        """Return the whole try."""
+        details = {
+            name: value for name, value in self.sent.items() if name in _OF_THE_WORST
+        }
+        return Try(
+            test=test,
+            outcome=self.outcome,
+            facts=facts,
+            is_rerun=self.is_rerun,
+            **details,
+        )
+
 
 class Tries:
-    """Reports of this process and of others, folded into tries.
-
-    What is no scenario's test passes by at the cost of one look.
-    """
+    """The tries of this process and of others. A report of any other test costs one lookup."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[str, str], _Open] = {}
-        self._last: dict[tuple[str, str], _Open] = {}
-        self._to_be_rerun: set[str] = set()  # elsewhere: their process has died
+        self.sabotaged: dict[str, tuple[Sabotage, ...]] = {}
+        """The sabotages by test."""
+        self._in_progress: dict[TestKey, _TryInProgress] = {}
+        self._last: dict[TestKey, _TryInProgress] = {}
+        self._to_be_rerun: set[str] = set()  # elsewhere, because their process died
         self._ended: dict[str, list[Try]] = {}
-        self.sabotaged: dict[str, tuple[Sabotage, ...]] = {}  # by test
-        self._kept: dict[
-            object, Facts
-        ] = {}  # of this process, until their report is seen
+        self._kept: dict[object, Facts] = {}  # until their report is seen
         self._numbers = count(1)
 
     def keep(self, facts: Facts) -> int:
-        """Keep the facts of a try of this process. Returns what its report is to call them."""
+        """Keep the facts of a try of this process. Return the number that its report sends."""
         number = next(self._numbers)
         self._kept[number] = facts
         return number
 
     def see(self, report: Any) -> None:
-        """A phase of a test, or a subtest, was reported."""
+        """Add the report of a phase, or of a subtest."""
+        key = _key_of(report)
         sent = getattr(report, SENT, None)
         if report.when not in _PHASES:
-            self._broken_off(_key_of(report), report)
-        elif sent is not None:
-            key = _key_of(report)
-            one = self._open.get(key)
-            # Who reports a whole try at its end comes after its subtests, which report themselves.
-            if one is None or (report.when == "setup" and one.is_set_up):
-                one = self._open[key] = self._begun(key, sent)
-            _fold(one, report, sent)
-            if report.when == "teardown":
-                self._end(key)
+            self._break_off(key, report)
+            return
+        if sent is None:
+            return
+        attempt = self._in_progress.get(key)
+        # A plugin may report a whole try after its subtests, which have reported themselves.
+        if attempt is None or (report.when == "setup" and attempt.is_set_up):
+            attempt = self._begin(key, sent)
+        attempt.add(report, sent)
+        if report.when == "teardown":
+            self._end(key)
 
-    def _begun(self, key: tuple[str, str], sent: Mapping[str, Any]) -> _Open:
+    def _begin(self, key: TestKey, sent: Mapping[str, Any]) -> _TryInProgress:
         last = self._last.get(key)
-        elsewhere = key[1] in self._to_be_rerun
-        # A plugin may try again without a word of it: only the test's own process knows then.
-        again = last.is_to_be_rerun if last else bool(sent.get("again"))
-        return _Open(is_rerun=again or elsewhere)
+        # If a plugin does not report a rerun, only the test's process knows of it.
+        is_rerun = bool(sent.get("again")) if last is None else last.is_to_be_rerun
+        is_rerun = is_rerun or key[1] in self._to_be_rerun
+        attempt = _TryInProgress(is_rerun=is_rerun)
+        self._in_progress[key] = attempt
+        return attempt
 
-    def _end(self, key: tuple[str, str]) -> None:
-        done = self._last[key] = self._open.pop(key)
-        if done.outcome == "passed" and not done.is_called:
-            return  # --setup-only: nothing of the test itself has run
-        sent: Any = done.sent.get("facts")
-        is_of_another = isinstance(sent, str)
-        facts = (
-            from_shape(Facts, json.loads(sent))
-            if is_of_another
-            else self._kept.pop(sent, None)
-        )
-        self._add(key[1], done, facts=facts)
+    def _end(self, key: TestKey) -> None:
+        attempt = self._in_progress.pop(key)
+        self._last[key] = attempt
+        if attempt.outcome == "passed" and not attempt.is_called:
+            return  # --setup-only: the test itself has not run
+        sent = attempt.sent.get("facts")
+        facts: Facts | None
+        if isinstance(sent, str):
+            facts = from_shape(Facts, json.loads(sent))
+        else:
+            facts = self._kept.pop(sent, None)
+        self._add(attempt.ended(key[1], facts))
 
-    def _broken_off(self, key: tuple[str, str], report: Any) -> None:
-        """The process of a test has died in the middle of it."""
-        died = self._open.pop(key, None) or self._begun(key, {})
-        died.outcome, died.sent = (
-            "unfinished",
-            {"reason": _one_line(str(report.longrepr))},
-        )
+    def _break_off(self, key: TestKey, report: Any) -> None:
+        """Add a try whose process died."""
+        attempt = self._in_progress.get(key) or self._begin(key, {})
+        del self._in_progress[key]
+        attempt.break_off(_one_line(str(report.longrepr)))
         if report.outcome == "rerun":
             self._to_be_rerun.add(key[1])
-        self._add(key[1], died)
+        self._add(attempt.ended(key[1], None))
 
-    def _add(self, test: str, done: _Open, *, facts: Facts | None = None) -> None:
-        why = {name: done.sent[name] for name in _OF_THE_WORST & done.sent.keys()}
-        one = Try(
-            test=test, outcome=done.outcome, facts=facts, is_rerun=done.is_rerun, **why
-        )
-        self._ended.setdefault(test, []).append(one)
+    def _add(self, attempt: Try) -> None:
+        self._ended.setdefault(attempt.test, []).append(attempt)
 
     def last(self, test: str) -> Try | None:
-        """Return the try of a test that has ended last."""
-        return self._ended[test][-1] if test in self._ended else None
+        """Return the last try of a test."""
+        tries = self._ended.get(test)
+        return tries[-1] if tries else None
 
     def add_sabotages(self, test: str, sabotages: tuple[Sabotage, ...]) -> None:
-        """The try of a test that has ended last was made again, with something broken."""
+        """Add the sabotages of a test to its last try."""
         self.sabotaged[test] = self.sabotaged.get(test, ()) + sabotages
-        if tries := self._ended.get(test):
-            tries[-1] = replace(tries[-1], sabotages=tries[-1].sabotages + sabotages)
+        tries = self._ended.get(test)
+        if tries:
+            last = tries[-1]
+            tries[-1] = replace(last, sabotages=last.sabotages + sabotages)
 
     def all(self, names: Mapping[str, str]) -> Iterator[Try]:
-        """Every try, by the names that tests had at collection; those without one stay away."""
+        """Yield all tries of the tests that prove a scenario.
+
+        ``names`` are their node ids at collection, by those of reports.
+        """
         for test in sorted(self._ended):
-            for one in self._ended[test] if test in names else ():
-                yield replace(one, test=names[test])
+            if test in names:
+                for attempt in self._ended[test]:
+                    yield replace(attempt, test=names[test])
 
 
-def _key_of(report: Any) -> tuple[str, str]:
-    """Its process, and its test."""
-    node = getattr(report, "node", None)  # pytest-xdist's, on the controller
-    return str(getattr(getattr(node, "gateway", None), "id", "")), report.nodeid
-
-
-def _fold(one: _Open, report: Any, sent: Mapping[str, Any]) -> None:
-    outcome = _outcome(report)
-    is_worse = _WORST_FIRST.index(outcome) < _WORST_FIRST.index(one.outcome)
-    one.sent |= {key: sent[key] for key in sent if is_worse or key not in _OF_THE_WORST}
-    one.outcome = outcome if is_worse else one.outcome
-    one.is_to_be_rerun |= report.outcome == "rerun"
-    one.is_set_up |= report.when == "setup"
-    one.is_called |= report.when == "call"
-
-
-_OF_THE_WORST = frozenset({"reason", "place", "is_stub"})
+def _key_of(report: Any) -> TestKey:
+    node = getattr(report, "node", None)  # set by pytest-xdist, on the controller
+    gateway = getattr(node, "gateway", None)
+    return str(getattr(gateway, "id", "")), report.nodeid
 
 
 def _outcome(report: Any) -> Outcome:
-    """An xfail is reported as skipped, and a test that was expected to fail, as passed."""
+    """Return the outcome. pytest reports an xfail as skipped, and an xpass as passed."""
     if hasattr(report, "wasxfail"):
-        return {"skipped": "xfailed", "passed": "xpassed"}.get(report.outcome, "failed")  # type: ignore[return-value]  # all three are outcomes
-    return report.outcome if report.outcome in {"passed", "skipped"} else "failed"
+        match report.outcome:
+            case "skipped":
+                return "xfailed"
+            case "passed":
+                return "xpassed"
+        return "failed"
+    match report.outcome:
+        case "passed" | "skipped":
+            outcome: Outcome = report.outcome
+            return outcome
+    return "failed"
 
 
-_LETTERS = 300
-ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")  # another one in each run
+# Why a phase did not pass.
+
+_LONGEST_REASON = 300
+ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")
+"""An address of an object, which differs in each run."""
 _PREFIXES = {"setup": "set-up: ", "teardown": "tear-down: "}
 
 
-def told(
+def failure_of(
     report: Any, excinfo: Any, item: Any, mask: Callable[[], Callable[[str], str]]
 ) -> dict[str, Any]:
-    """Return why a phase did not pass, in one line, and where; nothing of one that has.
+    """Return why a phase did not pass, in one line, and where; an empty dict if it did.
 
-    What ``mask`` returns leaves of its text what may be read.
+    Args:
+        report: of the phase.
+        excinfo: pytest's, of the exception.
+        item: the test.
+        mask: returns a function that removes secrets from a text.
     """
     if hasattr(report, "wasxfail"):
         return {"reason": _one_line(str(report.wasxfail).removeprefix("reason: "))}
@@ -183,70 +223,88 @@ def told(
         return {}
     if report.skipped:
         return {"reason": _one_line(skip_reason(report.longrepr))}
+    prefix = _PREFIXES.get(report.when, "")
     root = item.config.rootpath
     if excinfo is None:
-        reason = str(report.longrepr)
-    elif isinstance(excinfo.value, NotWritten):
-        reason = excinfo.value.what  # that it is a stub says its status
+        reason = _readable(mask()(str(report.longrepr)), root)
+        return {"reason": prefix + reason, "place": "", "is_stub": False}
+    if isinstance(excinfo.value, NotWritten):
+        reason = excinfo.value.what  # the status already says that it is a stub
     else:
         reason = str(excinfo.exconly(tryshort=True))
-    reason = (
-        mask()(reason)
-        .removeprefix("pytest_arena.errors.")
-        .replace(f"{root}{os.sep}", "")
-    )
     return {
-        "reason": _PREFIXES.get(report.when, "")
-        + _one_line(ADDRESS.sub("0x…", reason)),
-        "place": _place(excinfo, item.path, root) if excinfo is not None else "",
-        "is_stub": excinfo is not None and _is_stub(excinfo, item.path),
+        "reason": prefix + _readable(mask()(reason), root),
+        "place": _place(excinfo, item.path, root),
+        "is_stub": _is_stub(excinfo, item.path),
     }
 
 
+def _readable(reason: str, root: Path) -> str:
+    """Return a reason in one line, without paths and addresses of this machine."""
+    reason = reason.removeprefix("pytest_arena.errors.").replace(f"{root}{os.sep}", "")
+    return _one_line(ADDRESS.sub("0x…", reason))
+
+
 def _one_line(text: str) -> str:
-    line = next(filter(None, map(str.strip, text.splitlines())), "")
-    return redact(line if len(line) <= _LETTERS else f"{line[:_LETTERS]} …")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    line = lines[0] if lines else ""
+    if len(line) > _LONGEST_REASON:
+        line = f"{line[:_LONGEST_REASON]} …"
+    return redact(line)
 
 
 def skip_reason(longrepr: Any) -> str:
-    """Return why something was skipped, as whoever skipped it has said."""
-    text = longrepr[2] if isinstance(longrepr, tuple | list) else str(longrepr)
+    """Return the reason of a skip."""
+    text = longrepr[2] if isinstance(longrepr, tuple | list) else longrepr
     return str(text).removeprefix("Skipped: ")
 
 
 def _place(excinfo: Any, file: Path, root: Path) -> str:
-    """The last line in the test's own file; else the last one of the user's."""
-    lines = [(Path(str(one.path)), one.lineno + 1) for one in excinfo.traceback]
-    own = [one for one in lines if one[0] == file]
-    users = own or [one for one in lines if not is_library(str(one[0]))]
-    return f"{relative(users[-1][0], root)}:{users[-1][1]}" if users else ""
+    """Return the last line in the test's file; else the last one outside of libraries."""
+    lines = [(Path(str(entry.path)), entry.lineno + 1) for entry in excinfo.traceback]
+    in_test = [line for line in lines if line[0] == file]
+    in_project = [line for line in lines if not is_library(str(line[0]))]
+    candidates = in_test or in_project
+    if not candidates:
+        return ""
+    path, number = candidates[-1]
+    return f"{relative(path, root)}:{number}"
 
 
 def _is_stub(excinfo: Any, file: Path) -> bool:
+    """Return whether the test itself says that it is not written."""
     if isinstance(excinfo.value, NotWritten):
         return True
-    # An app may raise it as well; a test that raises it itself says that it is not written.
-    raised_at = Path(str(excinfo.traceback[-1].path)) if excinfo.traceback else None
-    return isinstance(excinfo.value, NotImplementedError) and raised_at == file
+    if not isinstance(excinfo.value, NotImplementedError) or not excinfo.traceback:
+        return False
+    # An app may raise NotImplementedError as well.
+    return Path(str(excinfo.traceback[-1].path)) == file
+
+
+# Facts as text.
 
 
 def evidence_line(facts: Facts) -> str:
-    """Return what a test did in one line, for reports that have room for no more."""
-    seeded = ", ".join(f"{table} {rows}" for table, rows in facts.seeded or ())
-    requests = (
-        f"{one.method} {one.route or one.path} {one.status}" for one in facts.requests
-    )
+    """Return the facts in one line, for JUnit's XML."""
+    seeded = [f"{table} {rows}" for table, rows in facts.seeded or ()]
+    requests = [
+        f"{request.method} {request.route or request.path} {request.status}"
+        for request in facts.requests
+    ]
+    assertions = sum(check.times for check in facts.checks)
     parts = {
-        "seeded": "?" if facts.seeded is None else seeded or "-",
+        "seeded": ", ".join(seeded) or "-",
         "requested": ", ".join(requests) or "-",
-        "asserted": str(sum(one.times for one in facts.checks)),
+        "asserted": str(assertions),
     }
-    off = dict(facts.off)
-    return "; ".join(
-        f"{name}: {'?' if name in off else text}" for name, text in parts.items()
-    )
+    if facts.seeded is None:
+        parts["seeded"] = "?"
+    for kind, _ in facts.off:
+        if kind in parts:
+            parts[kind] = "?"
+    return "; ".join(f"{kind}: {text}" for kind, text in parts.items())
 
 
 def plain_facts(facts: Facts) -> str:
-    """Return facts as one string: a name in them may be of a type that only looks like one."""
+    """Return the facts as JSON. It holds plain texts, where facts may hold a subclass of str."""
     return json.dumps(to_shape(facts), default=str)

@@ -1,4 +1,4 @@
-"""The words of ``arena scenarios``: its verbs, their options and their help."""
+"""The command line of ``arena scenarios``: its verbs, their options and their help."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ if TYPE_CHECKING:
 
 
 _ABOUT = """\
-What a specification says (its scenarios, in Gherkin), and which of that has a test.
+What a specification says (its scenarios, in Gherkin), and which scenario has a test.
 A run of the tests says whether a scenario is also proven: pytest --scenarios=report."""
 _LIST = """\
-List the scenarios of these files, folders and patterns (docs/**/*.md), and what is
-wrong with them. Without PATH those of arena_specs in pytest's configuration file.
-Read are .feature files, Gherkin fences in Markdown, and *.feature.md."""
+List the scenarios of these files, folders and patterns (docs/**/*.md), and their
+problems. Without PATH, list those of arena_specs in pytest's configuration file.
+arena reads .feature files, Gherkin fences in Markdown, and *.feature.md."""
 _CHECK = """\
-Say which scenarios have no test, and whose steps have changed since their test was
-written. No test is run and no database made. All arguments go to pytest."""
+Report the scenarios that have no test, and those whose steps have changed since their
+test was written. No test is run and no database is created. pytest gets all arguments."""
 _STUBS = """\
 Write a test for each scenario that has none: one file for a feature, one async
 test for a scenario, with a block for each step. Such a test fails, as STUB, until
-somebody writes it. Scenarios are those of PATH, else of arena_specs.
+you write it. Without PATH, the scenarios are those of arena_specs.
 
-The tests are collected, to see which scenario has one; none is run. No line that is
-there is changed: tests are added at the end of a feature's file, or go to another
-file where it cannot take them."""
+arena collects the tests to see which scenario has one, and runs none. No existing
+line is changed: tests are added at the end of a feature's file, or go to another
+file if that cannot take them."""
 _EXPLAIN = """\
-Say all that is known of one scenario: its steps, its status and why, what each of
-its tests has done, what to do next. KEY is its name, Feature :: name, or @ID. What
-tests did stands in the JSON of a run; without it the tests are collected."""
+Print all that is known of one scenario: its steps, its status and the reason, what
+each of its tests did, what to do next. KEY is its name, Feature :: name, or @ID. The
+JSON of a run has what tests did. Without it arena only collects the tests."""
 _ACCEPT = """\
-Say that tests fit the present steps of their scenarios: shows what has changed, and
-writes the steps to the lock file (arena_scenario_lock), to be committed. Where a
-test's marker names a version itself (rev=), the marker to paste is shown."""
+Accept that tests fit the current steps of their scenarios. arena shows the changes,
+and writes the steps to the lock file (arena_scenario_lock), which you commit. If a
+test's marker names an older version (rev=), arena shows the marker to paste."""
 _MERGE = """\
-Judge several runs as if they were one: on CI, where each job runs a part of the tests
-with --scenarios-out=json:FILE. With --strict these are all the parts that there are:
-what none of them has run is a gap."""
+Judge several runs as one: on CI, where each job runs a part of the tests with
+--scenarios-out=json:FILE. With --strict these are all the parts: what none of them
+has run is a gap."""
 _REPORT = """\
-Make a page or a summary of what runs have written by --scenarios-out=json:FILE.
-Without an output the lines are shown that pytest shows. --baseline writes the gaps
-that there are into the file that arena_scenario_baseline names; a file that is
-there only becomes shorter."""
+Write a page or a summary of what runs have written by --scenarios-out=json:FILE.
+Without an output, print the lines that pytest prints. --baseline writes the current
+gaps into the file that arena_scenario_baseline names. An existing file only becomes
+shorter."""
 
 _SHAPE: dict[str, Any] = {
     "formatter_class": argparse.RawDescriptionHelpFormatter,
@@ -57,7 +57,7 @@ _SHAPE: dict[str, Any] = {
 
 def add(commands: Verbs) -> None:
     """Add the command, with its verbs, to those of ``arena``."""
-    about = "what specifications say, and what of it has a test"
+    about = "what specifications say, and which scenario has a test"
     scenarios = commands.add_parser(
         "scenarios", help=about, description=_ABOUT, **_SHAPE
     )
@@ -70,12 +70,12 @@ def add(commands: Verbs) -> None:
 def _add_verb(
     verbs: Verbs, name: str, about: str, text: str, *, fails: str
 ) -> argparse.ArgumentParser:
-    """Add a verb; `fails` says in its help when its exit status is 1."""
+    """Add a verb. Its help says when it ``fails`` with exit status 1."""
     parser = verbs.add_parser(
         name,
         help=about,
         description=text,
-        epilog=f"exit status: 0; 1 where {fails}; 2 for wrong options",
+        epilog=f"exit status: 0; 1 if {fails}; 2 for wrong options",
         **_SHAPE,
     )
     parser.set_defaults(do=partial(_do, name))
@@ -85,7 +85,7 @@ def _add_verb(
 def _add_specification_verbs(verbs: Verbs) -> None:
     """Add the verbs that read specifications."""
     parser = _add_verb(
-        verbs, "list", "list what there is", _LIST, fails="no scenario was found"
+        verbs, "list", "list the scenarios", _LIST, fails="no scenario was found"
     )
     parser.add_argument(
         "--json", action="store_true", help="JSON to stdout, and nothing else"
@@ -95,15 +95,13 @@ def _add_specification_verbs(verbs: Verbs) -> None:
     )
 
     about = "see whether each scenario has a test"
-    fails = "a scenario has none, or has changed"
+    fails = "a scenario has no test, or has changed"
     parser = _add_verb(verbs, "check", about, _CHECK, fails=fails)
     parser.usage = "arena scenarios check [-h] [PYTEST ARGUMENTS]"
     parser.set_defaults(takes_others=True)
 
     fails = "--check finds a scenario without a test, or a scenario cannot be read"
-    parser = _add_verb(
-        verbs, "stubs", "write tests that are lacking", _STUBS, fails=fails
-    )
+    parser = _add_verb(verbs, "stubs", "write missing tests", _STUBS, fails=fails)
     parser.add_argument(
         "paths", nargs="*", metavar="PATH", help="a specification, or a folder"
     )
@@ -113,10 +111,10 @@ def _add_specification_verbs(verbs: Verbs) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="write nothing; say what would be, with status 1",
+        help="write nothing; print what would be written, with status 1",
     )
 
-    about = "say all that is known of one"
+    about = "print all that is known of one"
     fails = "there is no such scenario"
     parser = _add_verb(verbs, "explain", about, _EXPLAIN, fails=fails)
     parser.add_argument("key", metavar="KEY", help="a name, or @ID")
@@ -125,8 +123,8 @@ def _add_specification_verbs(verbs: Verbs) -> None:
 
 def _add_accept(verbs: Verbs) -> None:
     """Add the verb that writes the lock file."""
-    about = "say that tests fit the changed steps"
-    fails = "there is no such scenario, or a marker names an older version itself"
+    about = "accept that tests fit the changed steps"
+    fails = "there is no such scenario, or a marker names an older version"
     parser = _add_verb(verbs, "accept", about, _ACCEPT, fails=fails)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument(
@@ -136,7 +134,7 @@ def _add_accept(verbs: Verbs) -> None:
         "--all", action="store_true", dest="everything", help="all that have a test"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="show it, and write nothing"
+        "--dry-run", action="store_true", help="show the changes, and write nothing"
     )
 
 
@@ -144,9 +142,7 @@ def _add_document_verbs(verbs: Verbs) -> None:
     """Add the verbs that read what runs have written."""
     fails = "there is a gap (with --strict), or a file cannot be read"
     parser = _add_verb(verbs, "merge", "judge several runs as one", _MERGE, fails=fails)
-    parser.add_argument(
-        "--strict", action="store_true", help="fail where there is a gap"
-    )
+    parser.add_argument("--strict", action="store_true", help="fail if there is a gap")
     _add_documents(parser)
 
     about = "make a page of what runs have written"
@@ -154,26 +150,24 @@ def _add_document_verbs(verbs: Verbs) -> None:
     for form, (_, what) in FORMS.items():
         parser.add_argument(f"--{form}", metavar="PATH", help=f"write {what}")
     parser.add_argument(
-        "--baseline", metavar="PATH", help="write the gaps there are, as known"
+        "--baseline", metavar="PATH", help="write the current gaps, as known"
     )
     _add_documents(parser)
 
 
 def _add_documents(parser: argparse.ArgumentParser) -> None:
-    forms = (
-        ", ".join(f"{form}:PATH" for form in sorted(FORMS))
-        + ", with commas between them"
-    )
-    parser.add_argument("--out", default="", metavar="FORM:PATH", help=f"write {forms}")
+    forms = ", ".join(f"{form}:PATH" for form in sorted(FORMS))
+    about = f"write {forms}, with commas between them"
+    parser.add_argument("--out", default="", metavar="FORM:PATH", help=about)
     parser.add_argument(
         "documents", nargs="+", metavar="JSON", help="what a run has written"
     )
 
 
-def _do(verb: str, given: argparse.Namespace) -> int:
-    """Load what the verbs need, which is not needed for their help."""
+def _do(verb: str, options: argparse.Namespace) -> int:
+    """Import and call a verb. Its help needs no such import."""
     require_extra("arena scenarios")
     from pytest_arena.scenarios import _commands  # noqa: PLC0415 - not for --help
 
-    status: int = getattr(_commands, f"do_{verb}")(given)
+    status: int = getattr(_commands, f"do_{verb}")(options)
     return status

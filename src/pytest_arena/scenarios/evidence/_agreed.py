@@ -57,7 +57,7 @@ def _agreed_lines(path: Path) -> list[tuple[int, str]]:
     except (OSError, UnicodeDecodeError) as error:
         what = f"{path.name} cannot be read"
         raise _unreadable(what, str(error), "a text in UTF-8") from error
-    lines: list[tuple[int, str]] = []
+    lines = []
     # splitlines() would split at U+2028 and others, which a doc string may hold.
     for number, line in enumerate(text.split("\n"), 1):
         if _CONFLICT.fullmatch(line):
@@ -118,8 +118,8 @@ class Locked:
             yield f"renamed: {old.key} -> {self.key}"
         if old is not None and old.steps == self.steps and old.rev != self.rev:
             yield f"rev: {old.rev} -> {self.rev}  {self.key}"
-        old_lines: list[str] = []
-        old_tests: dict[str, str] = {}
+        old_lines = []
+        old_tests = {}
         old_title = "not accepted yet"
         if old is not None:
             old_lines = old.lines()
@@ -185,7 +185,7 @@ class Lock:
         for number, line in _agreed_lines(path):
             place = f"{path.name}:{number}"
             try:
-                entry: Locked = from_shape(Locked, json.loads(line))
+                entry = from_shape(Locked, json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
                 what = f"{place} is no line of a lock file"
                 fix = "arena scenarios accept KEY"
@@ -307,7 +307,7 @@ class Lock:
         if not left:
             return {}
         new = [scenario for scenario in scenarios if scenario.key not in self.entries]
-        renames: dict[str, Locked] = {}
+        renames = {}
         for scenario in new:
             alike = [entry for entry in left.values() if entry.rev == scenario.rev]
             if not alike and len(left) * len(new) <= _MOST_COMPARED:
@@ -344,7 +344,7 @@ def _row_lines(scenario: ScenarioSpec) -> tuple[str, ...]:
 def _first_change(before: Sequence[str], now: Sequence[str]) -> str:
     removed = [line for line in before if line not in now]
     added = [line for line in now if line not in before]
-    changes: list[str] = []
+    changes = []
     if removed:
         changes.append(f"was {removed[0]!r}")
     if added:
@@ -394,7 +394,7 @@ def read_baseline(path: Path) -> tuple[AgreedGap, ...]:
         ScenarioError: it cannot be read, has the marks of a merge conflict, an invalid line, or a
             key twice.
     """
-    gaps: dict[str, AgreedGap] = {}
+    gaps = {}
     for number, line in _agreed_lines(path):
         match = _KNOWN.fullmatch(line.strip())
         status = _STATUSES.get(match["status"]) if match else None
@@ -436,7 +436,7 @@ def _improved(
 ) -> dict[str, Status]:
     """Return the statuses of the baseline's scenarios: the better one of baseline and run."""
     keys = {judged.scenario.key for judged in document.scenarios}
-    improved: dict[str, Status] = {}
+    improved = {}
     for gap in read_baseline(path):
         if gap.status is not None and gap.name in keys:
             now = statuses.get(gap.name, gap.status)

@@ -1,7 +1,7 @@
 """What must a test show for its scenario, and what of it is missing?"""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_arena.scenarios.evidence._document import (
@@ -130,12 +130,12 @@ class Claim:
         if facts is None:
             unknown = self.flag(Status.UNKNOWN, "nothing is known of what it did")
             return [unknown] if self.evidence else []
-        find_missing: dict[str, Callable[[Facts], str]] = {
+        find_missing = {
             "seeded": self._missing_seed,
             "requested": self._missing_request,
             "asserted": self._missing_assertion,
         }
-        flags: list[StatusReason] = []
+        flags = []
         for kind in self.evidence:
             missing = find_missing[kind](facts)
             if not missing:
@@ -212,7 +212,7 @@ class Claim:
         """
         own = [block for block in facts.steps if block.scenario == self.scenario.key]
         blocks = grouped_by(own, lambda block: block.step)
-        steps: list[JudgedStep] = []
+        steps = []
         for number, step in enumerate(self.scenario.steps):
             if number in blocks:
                 is_idle = self._is_idle(step.kind, blocks[number], own, facts)

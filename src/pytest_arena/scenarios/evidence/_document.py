@@ -421,8 +421,8 @@ def _evidence(passed: list[Facts]) -> dict[str, Any]:
     if not passed:
         return {}
     seeded: dict[str, int] = {}
-    requested: set[str] = set()
-    asserted: set[str] = set()
+    requested = set()
+    asserted = set()
     for facts in passed:
         for table, count in facts.seeded or ():
             seeded[table] = max(count, seeded.get(table, 0))

@@ -12,7 +12,6 @@ from pytest_arena.scenarios.evidence._document import (
     PASSED,
     Document,
     JudgedScenario,
-    JudgedTest,
     Mapping,
     Standing,
     Status,
@@ -78,10 +77,10 @@ def judge(
     mappings_of = grouped_by(mappings, lambda mapping: mapping.scenario)
     counted_tries = () if rules.lists_only else tries
     tries_of = grouped_by(counted_tries, lambda attempt: attempt.test)
-    judged: list[JudgedScenario] = []
+    judged = []
     for scenario, malformed in _with_errors(specification):
         own = mappings_of[scenario.key]
-        tests: list[JudgedTest] = []
+        tests = []
         steps_of_tests = []
         for mapping in _distinct(own):
             claim = Claim(scenario, mapping, rules.evidence, is_sabotaged=is_sabotaged)
@@ -292,7 +291,7 @@ def merged(documents: Iterable[Document], *, is_complete: bool = False) -> Docum
         partial = "; ".join(sorted(reasons - {""}))
     scenarios: list[JudgedScenario] = []
     problems: list[Problem] = []
-    specs: set[str] = set()
+    specs = set()
     for document in ordered:
         scenarios += document.scenarios
         problems += document.problems
@@ -317,7 +316,7 @@ def _joined(same: Sequence[JudgedScenario], *, is_partial: bool) -> JudgedScenar
     scenario = same[0].scenario
     all_tests = [test for judged in same for test in judged.tests]
     by_test = grouped_by(all_tests, lambda test: (test.test, test.row))
-    tests: list[JudgedTest] = []
+    tests = []
     for _, results in sorted(by_test.items()):
         ran = [test for test in results if test.status is not Status.NOT_RUN]
         tests.append(

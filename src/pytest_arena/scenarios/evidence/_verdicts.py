@@ -95,10 +95,10 @@ def _flags(
     if not ended and not failed:
         why = "deselected" if claim.mapping.is_deselected else "not run"
         return [claim.flag(Status.NOT_RUN, why)]
-    flags: list[StatusReason] = []
+    flags = []
     for attempt in ended:
         flags += _try_flags(claim, attempt)
-    failures: list[StatusReason] = []
+    failures = []
     for attempt in failed:
         failures += _try_flags(claim, attempt)
     if is_failed:
@@ -144,7 +144,7 @@ def judged_scenario(
     the marker. A test of the whole Outline makes it PARTIAL. In a list of tests that were not run,
     a row without a test makes it PARTIAL.
     """
-    flags: list[StatusReason] = []
+    flags = []
     if standing.malformed:
         flags.append(StatusReason(Status.MALFORMED, standing.malformed))
     if standing.drifted:
@@ -259,7 +259,7 @@ def _row_flags(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> list[StatusR
     ]
     if not unproven:
         return []
-    flags: list[StatusReason] = []
+    flags = []
     for group in (whole, *own.values()):
         if group:
             flags += _alternatives(group)

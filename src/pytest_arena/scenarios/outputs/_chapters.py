@@ -157,7 +157,7 @@ class Chapter:
         """Return numbered lines with their kinds."""
         classified = list(self._classified(lines))
         # "Examples:" and "Background:" are known by the kind of the next line.
-        next_kind: Kind = "blank"
+        next_kind = "blank"
         for place in reversed(range(len(classified))):
             line = classified[place]
             is_above = next_kind in {"row", "step"}
@@ -203,7 +203,7 @@ class Chapter:
         """
         places = [place for place, line in enumerate(lines) if line.kind == kind]
         starts = [_start_of_part(lines, place) for place in places]
-        parts: list[Part] = []
+        parts = []
         for place, (start, end) in zip(
             places, pairwise([*starts, len(lines)]), strict=True
         ):
@@ -230,7 +230,7 @@ def chapters(document: Document, sources: Mapping[str, str]) -> list[Chapter]:
     for reserved in _RESERVED_IDS:
         anchors.take(reserved)
     by_path = grouped_by(document.scenarios, lambda judged: judged.scenario.spec)
-    by_order: list[Chapter] = []
+    by_order = []
     for path in sorted({*sources, *by_path}):
         anchor = anchors.take(re.sub(r"[^\w]+", "-", path.lower()).strip("-") or "file")
         judged = {

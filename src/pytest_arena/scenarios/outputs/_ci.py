@@ -33,7 +33,7 @@ def summary(document: Document) -> str:
     rows = _rows(document)
     if sum(_size(row) for _, row in rows) > room:
         rows = [(status, row) for status, row in rows if status is not Status.PROVEN]
-    fitting: list[str] = []
+    fitting = []
     for _, row in rows:
         room -= _size(row)
         if room < 0:
@@ -54,7 +54,7 @@ def _size(row: str) -> int:
 
 def _rows(document: Document) -> list[tuple[Status, str]]:
     """Return the rows of the table. Only the first row of a group has its heading."""
-    rows: list[tuple[Status, str]] = []
+    rows = []
     for title, same in phrases.grouped(document.scenarios).items():
         rows.append((same[0].status, _row(same[0], title)))
         rows += [(judged.status, _row(judged, "")) for judged in same[1:]]

@@ -1,10 +1,9 @@
-"""How does the document become Cucumber Messages?
+"""Writes a document as Cucumber Messages.
 
-One JSON object a line, as ``@cucumber/html-formatter`` and other readers of Cucumber's take them:
-https://github.com/cucumber/messages. A pickle stands for a scenario, or a row of an Outline. A step
-has a result where the test has a block for it; else it is ``UNKNOWN``. The scenario's own result
-is that of a hook at the end, which the evidence is attached to as JSON: no step is said to have
-passed that nobody has looked at.
+Each line is a JSON object that ``@cucumber/html-formatter`` and other readers take:
+https://github.com/cucumber/messages. A pickle is a scenario, or a row of an Outline. A step has a
+result if the test has a block for it; else it is ``UNKNOWN``. The scenario's result is the result
+of a hook at the end, with the evidence attached as JSON. So no step passes that was not observed.
 """
 
 import json
@@ -36,8 +35,8 @@ from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec
 
 Message = dict[str, Any]
 
-# What is green and yet no proof is PENDING, which passes no strict run of Cucumber either.
-# UNDEFINED is for steps alone: its formatter fails on a hook that is.
+# A scenario whose test passed without proving it is PENDING, which fails a strict run of Cucumber.
+# UNDEFINED is for steps only: the formatter fails on an undefined hook.
 _RESULTS = {
     **dict.fromkeys(Status, "PENDING"),
     **dict.fromkeys((Status.MALFORMED, Status.FAILED, Status.XPASS), "FAILED"),
@@ -46,29 +45,31 @@ _RESULTS = {
     ),
     Status.PROVEN: "PASSED",
 }
-# A verdict on the scenario itself, which holds for each of its rows.
-_OF_THE_WHOLE = {Status.MALFORMED, Status.UNMAPPED, Status.DRIFTED, Status.WAIVED}
+# Verdicts on a scenario that hold for each of its rows.
+_OF_ALL_ROWS = frozenset(
+    {Status.MALFORMED, Status.UNMAPPED, Status.DRIFTED, Status.WAIVED}
+)
 _PROTOCOL = "34.0.0"
 _NO_TIME = {"seconds": 0, "nanos": 0}
 
 
 def messages(document: Document, sources: Mapping[str, str]) -> str:
-    """Return the messages; ``sources`` are the specifications' texts by their paths.
+    """Return the messages of a document.
 
-    The same document gives the same messages but for their time, which is now, or that of
-    ``SOURCE_DATE_EPOCH``: formatters show when a run was. The trees are the official parser's. A
-    scenario that its file does not have as it was read, or whose file is not there, comes in a tree
-    of its own, with ``*`` before each step.
+    The same document gives the same messages except for their time, which is now, or that of
+    ``SOURCE_DATE_EPOCH``. The trees are the parser's. A scenario of a file that was changed or
+    removed gets a tree made from what was read, with ``*`` before each step.
+
+    Args:
+        document: the judged scenarios.
+        sources: the texts of the specifications by their paths.
     """
-    when = {
-        "seconds": int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()),
-        "nanos": 0,
-    }
-    run = _Run(ids=map(str, count(1)), when=when)
+    seconds = int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
+    writer = _Writer(timestamp={"seconds": seconds, "nanos": 0})
     lines = [
         {"meta": _meta()},
-        *run.trees(document.scenarios, sources),
-        *run.results(is_success=not document.gaps),
+        *writer.trees(document.scenarios, sources),
+        *writer.results(is_success=not document.gaps),
     ]
     return "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
 
@@ -88,7 +89,7 @@ def _meta() -> Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Case:
-    """One scenario, or one row of an Outline, with the pickle that stands for it."""
+    """One scenario, or one row of an Outline, with its pickle."""
 
     judged: JudgedScenario
     row: Row | None
@@ -96,37 +97,43 @@ class _Case:
 
     @property
     def tests(self) -> list[JudgedTest]:
-        """Those that are about it: of a row those for it, and those for the whole Outline."""
-        rows = None if self.row is None else ((), self.row.values)
-        return [test for test in self.judged.tests if rows is None or test.row in rows]
+        """The tests of the scenario; of a row also the tests of the whole Outline."""
+        if self.row is None:
+            return list(self.judged.tests)
+        rows = ((), self.row.values)
+        return [test for test in self.judged.tests if test.row in rows]
 
     @property
     def verdict(self) -> tuple[Status, str]:
-        """The status of the scenario or the row, and why."""
-        if self.row is None or self.judged.status in _OF_THE_WHOLE:
+        """The status of the scenario or the row, and the reason."""
+        if self.row is None or self.judged.status in _OF_ALL_ROWS:
             return self.judged.status, reason(self.judged)
         return row_verdict(self.judged, self.row)
 
     def step_result(self, number: int) -> tuple[str, str]:
-        """By the blocks of its tests; UNKNOWN where none of them has one for the step."""
+        """Return the result of a step and its message; UNKNOWN if no test has a block for it."""
         if self.verdict[0] is Status.UNMAPPED:
             return "UNDEFINED", ""
-        key, steps = self.judged.scenario.key, self.judged.steps
+        steps = self.judged.steps
         step = steps[number] if number < len(steps) else JudgedStep()
-        # The scenario's steps are of all rows together: a test of this very row has to have it.
-        blocks = [it for test in self.tests if test.facts for it in test.facts.steps]
-        has_block = any(it.scenario == key and it.step == number for it in blocks)
-        if step.status is None or not has_block:
+        # The steps of the scenario are those of all rows: a test of this row must have a block.
+        if step.status is None or not self._has_block(number):
             return "UNKNOWN", ""
-        why = (
-            ""
-            if step.status is Status.PROVEN
-            else f"{step.status.value}: {step.reason}"
-        )
-        return _RESULTS[step.status], why
+        result = _RESULTS[step.status]
+        if step.status is Status.PROVEN:
+            return result, ""
+        return result, f"{step.status.value}: {step.reason}"
+
+    def _has_block(self, number: int) -> bool:
+        key = self.judged.scenario.key
+        for test in self.tests:
+            for block in test.facts.steps if test.facts is not None else ():
+                if block.scenario == key and block.step == number:
+                    return True
+        return False
 
     def evidence(self) -> str:
-        """What is known of it as JSON."""
+        """Return the facts as JSON."""
         content = {
             "status": self.judged.status.value,
             "reason": self.judged.reason,
@@ -138,178 +145,206 @@ class _Case:
         )
 
 
-class _Run:
-    """Features, then what became of their cases. Messages know each other by ids."""
+class _Writer:
+    """Makes the messages: first the features, then the results of their cases."""
 
-    def __init__(self, ids: Iterator[str], when: Message) -> None:
-        self._ids, self._when = ids, when
+    def __init__(self, timestamp: Message) -> None:
+        self._ids = map(str, count(1))
+        self._timestamp = timestamp
         self._cases: list[_Case] = []
+
+    def get_next_id(self) -> str:
+        """Return a new id. The compiler of pickles calls it."""
+        return next(self._ids)
+
+    # Features.
 
     def trees(
         self, scenarios: Sequence[JudgedScenario], sources: Mapping[str, str]
     ) -> Iterator[Message]:
-        """Yield source, tree and pickles of each feature; a file may have several."""
+        """Yield source, tree and pickles of each feature. A file may have several features."""
         for spec, of_spec in groupby(
             scenarios, key=lambda judged: judged.scenario.spec
         ):
-            left = {judged.scenario: judged for judged in of_spec}
-            text = sources.get(spec, "")
-            content, trees = parse(text, spec), []
-            readable = {
-                it.line: it for it in content.scenarios if it.rows or not it.is_outline
-            }
-            for feature in content.features:
-                tree = self._renumbered(feature.document)
-                nodes = {
-                    node["id"]: readable.get(node["location"]["line"])
-                    for node in _nodes(tree)
-                }
-                judged = {id_: left.pop(it) for id_, it in nodes.items() if it in left}
-                trees += [(tree, judged)] if judged else []
-            for _, same in groupby(
-                left.values(), key=lambda judged: judged.scenario.feature
-            ):
-                trees.append(self._as_read(list(same)))
+            trees = self._trees_of(spec, list(of_spec), sources.get(spec, ""))
             for tree, judged in trees:
                 line = tree["feature"]["location"]["line"]
-                tree["uri"] = spec if len(trees) == 1 else f"{spec}#L{line}"
+                uri = spec if len(trees) == 1 else f"{spec}#L{line}"
                 if spec in sources:
-                    kind = "plain" if spec.endswith(".feature") else "markdown"
-                    media = f"text/x.cucumber.gherkin+{kind}"
-                    yield {
-                        "source": {"uri": tree["uri"], "data": text, "mediaType": media}
-                    }
+                    yield {"source": _source(uri, spec, sources[spec])}
+                tree["uri"] = uri
                 yield {"gherkinDocument": tree}
                 yield from self._pickles(tree, judged)
 
-    def _as_read(
+    def _trees_of(
+        self, spec: str, scenarios: list[JudgedScenario], text: str
+    ) -> list[tuple[Message, dict[str, JudgedScenario]]]:
+        """Return the trees of a file, each with its scenarios by the ids of their nodes."""
+        left = {judged.scenario: judged for judged in scenarios}
+        content = parse(text, spec)
+        by_line = {
+            scenario.line: scenario
+            for scenario in content.scenarios
+            if scenario.rows or not scenario.is_outline
+        }
+        trees = []
+        for feature in content.features:
+            tree = self._renumbered(feature.document)
+            judged = {}
+            for node in _nodes(tree):
+                scenario = by_line.get(node["location"]["line"])
+                if scenario in left:
+                    judged[node["id"]] = left.pop(scenario)
+            if judged:
+                trees.append((tree, judged))
+        for _, same in groupby(
+            left.values(), key=lambda judged: judged.scenario.feature
+        ):
+            trees.append(self._tree_as_read(list(same)))
+        return trees
+
+    def _tree_as_read(
         self, scenarios: list[JudgedScenario]
     ) -> tuple[Message, dict[str, JudgedScenario]]:
-        lines = (line for _, line in lines_as_read(map(_without_keywords, scenarios)))
-        tree = self._renumbered(
-            parse("\n".join(lines), "as-read.feature").features[0].document
-        )
-        judged = {}
-        for node, verdict in zip(_nodes(tree), scenarios, strict=True):
-            node["location"] = {"line": verdict.scenario.line}
-            judged[node["id"]] = verdict
+        lines = [line for _, line in lines_as_read(map(_without_keywords, scenarios))]
+        [feature] = parse("\n".join(lines), "as-read.feature").features[:1]
+        tree = self._renumbered(feature.document)
         tree["feature"]["location"] = {"line": max(1, scenarios[0].scenario.line - 1)}
-        return tree, judged
+        by_id = {}
+        for node, judged in zip(_nodes(tree), scenarios, strict=True):
+            node["location"] = {"line": judged.scenario.line}
+            by_id[node["id"]] = judged
+        return tree, by_id
 
     def _pickles(
         self, tree: Message, judged: Mapping[str, JudgedScenario]
     ) -> Iterator[Message]:
-        tree = deepcopy(tree)
-        for node in _nodes(tree):
-            for cell in (
-                it for table in node["examples"] for it in table["tableHeader"]["cells"]
-            ):
-                # The compiler takes the name of a column for a pattern.
-                cell["value"] = re.escape(cell["value"])
-        rows = {node: iter(verdict.scenario.rows) for node, verdict in judged.items()}
         compiler = Compiler(cast("Any", self))
-        for pickle in cast("list[Message]", compiler.compile(cast("Any", tree))):
+        pickles = compiler.compile(cast("Any", _with_escaped_columns(tree)))
+        rows = {node: iter(each.scenario.rows) for node, each in judged.items()}
+        for pickle in cast("list[Message]", pickles):
             node = pickle["astNodeIds"][0]
             if node in judged:
-                case = _Case(
-                    judged=judged[node], row=next(rows[node], None), pickle=pickle
-                )
-                self._cases.append(case)
+                row = next(rows[node], None)
+                self._cases.append(_Case(judged=judged[node], row=row, pickle=pickle))
                 yield {"pickle": pickle}
 
     def _renumbered(self, value: Any) -> Any:
-        """A copy with ids that count through the whole output; the parser begins anew each time."""
+        """Return a copy with unique ids: the parser begins at the same id for each text."""
         if isinstance(value, list):
-            return [self._renumbered(it) for it in value]
+            return [self._renumbered(item) for item in value]
         if not isinstance(value, dict):
             return value
         return {
-            name: next(self._ids) if name == "id" else self._renumbered(it)
-            for name, it in value.items()
+            name: self.get_next_id() if name == "id" else self._renumbered(item)
+            for name, item in value.items()
         }
 
-    def get_next_id(self) -> str:
-        """Return an id, as the compiler of pickles asks for one."""
-        return next(self._ids)
+    # Results.
 
     def results(self, *, is_success: bool) -> Iterator[Message]:
-        """Yield what became of each case, from the start of the run to its end."""
-        run = next(self._ids)
-        yield {"testRunStarted": {"timestamp": self._when, "id": run}}
+        """Yield the results of all cases, from the start of the run to its end."""
+        run = self.get_next_id()
+        yield {"testRunStarted": {"timestamp": self._timestamp, "id": run}}
         for case in self._cases:
-            yield from self._case(case, run)
-        end = {"success": is_success, "timestamp": self._when, "testRunStartedId": run}
-        yield {"testRunFinished": end}
+            yield from self._result(case, run)
+        yield {
+            "testRunFinished": {
+                "success": is_success,
+                "timestamp": self._timestamp,
+                "testRunStartedId": run,
+            }
+        }
 
-    def _case(self, case: _Case, run: str) -> Iterator[Message]:
-        hook, test_case, started, end = (next(self._ids) for _ in range(4))
-        # Without a definition a step would be UNDEFINED; there are none here, and no list says so.
+    def _result(self, case: _Case, run: str) -> Iterator[Message]:
+        hook = self.get_next_id()
+        test_case = self.get_next_id()
+        started = self.get_next_id()
+        last_step = self.get_next_id()
         steps = [
-            {"id": next(self._ids), "pickleStepId": it["id"]}
-            for it in case.pickle["steps"]
+            {"id": self.get_next_id(), "pickleStepId": step["id"]}
+            for step in case.pickle["steps"]
         ]
         yield {"hook": _hook(hook, case)}
         yield {
             "testCase": {
                 "id": test_case,
                 "pickleId": case.pickle["id"],
-                "testSteps": [*steps, {"id": end, "hookId": hook}],
+                "testSteps": [*steps, {"id": last_step, "hookId": hook}],
                 "testRunStartedId": run,
             }
         }
-        begin = {
-            "id": started,
-            "testCaseId": test_case,
-            "attempt": 0,
-            "timestamp": self._when,
+        yield {
+            "testCaseStarted": {
+                "id": started,
+                "testCaseId": test_case,
+                "attempt": 0,
+                "timestamp": self._timestamp,
+            }
         }
-        yield {"testCaseStarted": begin}
         for number, step in enumerate(steps):
             about = {"testCaseStartedId": started, "testStepId": step["id"]}
-            yield {"testStepStarted": {**about, "timestamp": self._when}}
-            yield self._finished(about, *case.step_result(number))
-        about = {"testCaseStartedId": started, "testStepId": end}
-        yield {"testStepStarted": {**about, "timestamp": self._when}}
-        attachment = {
-            "body": case.evidence(),
-            "contentEncoding": "IDENTITY",
-            "mediaType": "application/json",
-            "fileName": "evidence.json",
-        }
-        yield {"attachment": {**about, **attachment, "timestamp": self._when}}
+            result, message = case.step_result(number)
+            yield {"testStepStarted": {**about, "timestamp": self._timestamp}}
+            yield self._finished(about, result, message)
+        about = {"testCaseStartedId": started, "testStepId": last_step}
         status, why = case.verdict
-        message = (
-            ""
-            if status is Status.PROVEN
-            else ": ".join(filter(None, [status.value, why]))
-        )
+        message = ""
+        if status is not Status.PROVEN:
+            message = f"{status.value}: {why}" if why else status.value
+        yield {"testStepStarted": {**about, "timestamp": self._timestamp}}
+        yield {
+            "attachment": {
+                **about,
+                "body": case.evidence(),
+                "contentEncoding": "IDENTITY",
+                "mediaType": "application/json",
+                "fileName": "evidence.json",
+                "timestamp": self._timestamp,
+            }
+        }
         yield self._finished(about, _RESULTS[status], message)
-        done = {
-            "testCaseStartedId": started,
-            "timestamp": self._when,
-            "willBeRetried": False,
+        yield {
+            "testCaseFinished": {
+                "testCaseStartedId": started,
+                "timestamp": self._timestamp,
+                "willBeRetried": False,
+            }
         }
-        yield {"testCaseFinished": done}
 
-    def _finished(self, about: Message, status: str, why: str) -> Message:
-        result = {
-            "status": status,
-            "duration": _NO_TIME,
-            **({"message": why} if why else {}),
-        }
-        step = {**about, "testStepResult": result, "timestamp": self._when}
+    def _finished(self, about: Message, status: str, message: str) -> Message:
+        result = {"status": status, "duration": _NO_TIME}
+        if message:
+            result["message"] = message
+        step = {**about, "testStepResult": result, "timestamp": self._timestamp}
         return {"testStepFinished": step}
 
 
+def _source(uri: str, spec: str, text: str) -> Message:
+    kind = "plain" if spec.endswith(".feature") else "markdown"
+    media_type = f"text/x.cucumber.gherkin+{kind}"
+    return {"uri": uri, "data": text, "mediaType": media_type}
+
+
+def _with_escaped_columns(tree: Message) -> Message:
+    """Return a copy for the compiler, which takes the name of a column for a pattern."""
+    tree = deepcopy(tree)
+    for node in _nodes(tree):
+        for table in node["examples"]:
+            for cell in table["tableHeader"]["cells"]:
+                cell["value"] = re.escape(cell["value"])
+    return tree
+
+
 def _nodes(tree: Message) -> list[Message]:
-    """The nodes of a tree's scenarios, in their order."""
-    children = tree["feature"]["children"]
-    every = [
-        it
-        for child in children
-        for it in child.get("rule", {"children": [child]})["children"]
-    ]
-    return [child["scenario"] for child in every if "scenario" in child]
+    """Return the nodes of a tree's scenarios, in their order."""
+    children = []
+    for child in tree["feature"]["children"]:
+        if "rule" in child:
+            children += child["rule"]["children"]
+        else:
+            children.append(child)
+    return [child["scenario"] for child in children if "scenario" in child]
 
 
 def _without_keywords(judged: JudgedScenario) -> ScenarioSpec:
@@ -319,13 +354,14 @@ def _without_keywords(judged: JudgedScenario) -> ScenarioSpec:
 
 
 def _hook(hook: str, case: _Case) -> Message:
-    tests = case.tests
-    place = tests[0].place if tests else case.judged.scenario.place
-    path, _, line = place.rpartition(":")
-    where = {"line": max(1, int(line) if line.isdecimal() else 1)}
+    place = case.judged.scenario.place
+    if case.tests:
+        place = case.tests[0].place
+    path, _, number = place.rpartition(":")
+    line = max(1, int(number)) if number.isdecimal() else 1
     return {
         "id": hook,
         "name": "evidence",
         "type": "AFTER_TEST_CASE",
-        "sourceReference": {"uri": path or place, "location": where},
+        "sourceReference": {"uri": path or place, "location": {"line": line}},
     }

@@ -1,10 +1,10 @@
-"""What stands on the page of a specification: one file that asks for nothing from anywhere."""
+"""Writes the page of a specification: one HTML file that loads nothing."""
 
 import posixpath
 import re
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from hashlib import sha256
 from importlib.resources import files
@@ -44,36 +44,36 @@ from pytest_arena.scenarios.specs._gherkin import cells
 from pytest_arena.scenarios.specs._specification import Row, literals
 
 _UNDER_A_HEAD = re.compile(r"[\s|:-]*-[\s|:-]*")  # of a table in Markdown
-# With raw HTML known as such: a fence in a comment is none, as for whoever read the scenarios.
+# With raw HTML, because a fence in a comment is no fence, as for the reader of scenarios.
 _MARKDOWN = {"html": True, "xhtmlOut": False}
+_MARK = re.compile(r"^\s*(?:#+|[*+-])\s+")
 _PLACE = re.compile(r"([^\s:]+:\d+)")
 
 
 def page(document: Document, sources: Mapping[str, str]) -> str:
-    """Return the specification as one HTML file, with what is proven of it.
+    """Return the specification as one HTML file, with its verdicts.
 
-    It is the same for the same arguments, and asks for nothing: no font, image or script from
-    elsewhere. Without a script all is shown, only the filters are missing. 2,000 scenarios take
-    about two seconds.
+    It is the same for the same arguments, and loads no font, image or script. Without scripts it
+    shows everything, and lacks the filters. 2,000 scenarios take about two seconds.
 
     Args:
         document: the scenarios with their verdicts.
         sources: the text of each file by its path, as in ``Scenario.spec``. The scenarios of a
-            file that is missing, or has changed since, are shown as they were read.
+            file that was removed or changed are shown as they were read.
     """
-    every = chapters(document, sources)
-    by_path = {chapter.path: chapter for chapter in every}
-    judged = [pair for chapter in every for pair in chapter.judged.items()]
-    places = {it.scenario.place: anchor for anchor, it in judged}
+    all_chapters = chapters(document, sources)
+    by_path = {chapter.path: chapter for chapter in all_chapters}
+    places: dict[str, str] = {}
+    for chapter in all_chapters:
+        for anchor, judged in chapter.judged.items():
+            places[judged.scenario.place] = anchor
     parser = MarkdownIt("commonmark", _MARKDOWN).enable(["table", "strikethrough"])
     macros: Any = _template().make_module(
         {
             "anchor_of": partial(_anchor_of, by_path),
             "by_path": by_path,
             "document": document,
-            "linked": lambda text: [
-                (part, places.get(part)) for part in _PLACE.split(text)
-            ],
+            "linked": partial(_linked, places),
             "rendered": partial(_rendered, parser),
             "rules": Counter(map(_rule, document.scenarios)),
         }
@@ -82,14 +82,21 @@ def page(document: Document, sources: Mapping[str, str]) -> str:
         parser.add_render_rule(
             name, lambda _, tokens, at, *more, it=macro: str(it(tokens[at], more[1]))
         )
-    html = macros.page([_shown(chapter, parser) for chapter in every])
-    # What cannot be written as UTF-8, and what HTML has no place for, would break the file.
-    return str(html).replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    html = str(macros.page([_shown(chapter, parser) for chapter in all_chapters]))
+    # HTML allows no zero byte, and UTF-8 no half of a surrogate pair.
+    return html.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _linked(places: Mapping[str, str], text: str) -> list[tuple[str, str | None]]:
+    """Return the parts of a text, each place with the id of its scenario."""
+    return [(part, places.get(part)) for part in _PLACE.split(text)]
 
 
 def _shown(chapter: Chapter, parser: MarkdownIt) -> dict[str, Any]:
-    """One file: its lines of Gherkin; or what it calls itself in Markdown, and its blocks."""
-    blocks, lines, title = list[SyntaxTreeNode](), list[tuple[int, str]](), Markup("")
+    """Return the content of one file: its lines of Gherkin; or the title and blocks of Markdown."""
+    blocks = []
+    lines = []
+    title = Markup("")
     if chapter.is_as_read and chapter.path.lower().endswith(".feature"):
         lines = list(enumerate(chapter.lines, 1))
     elif chapter.is_as_read:
@@ -118,9 +125,7 @@ def _template() -> Template:
         "comments": re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL),
         "counted": counted,
         "dedent": dedent,
-        "groups": lambda every, key: [
-            (it, list(of_it)) for it, of_it in groupby(every, key)
-        ],
+        "groups": _groups,
         "hashed": _hash,
         "is_gherkin": is_gherkin,
         "judged_count": judged_count,
@@ -140,49 +145,50 @@ def _template() -> Template:
         "steps_by_line": _steps_by_line,
         "title": title,
     }
-    # Its line ends and its indentation are for those who read the template.
-    return environment.from_string(
-        "".join(map(str.strip, _file("page.html").splitlines()))
-    )
+    # The line ends and the indentation are for readers of the template.
+    lines = _file("page.html").splitlines()
+    return environment.from_string("".join(map(str.strip, lines)))
+
+
+def _groups(
+    values: Iterable[Any], key: Callable[[Any], object]
+) -> list[tuple[object, list[Any]]]:
+    """Return neighbours with one key together."""
+    return [(name, list(of_name)) for name, of_name in groupby(values, key)]
 
 
 def _rule(judged: JudgedScenario) -> str:
-    """What it is grouped by: the business rule's id, else the name of the Gherkin rule."""
+    """Return the rule of a scenario: the business rule's id, else the name of the Gherkin rule."""
     return judged.scenario.requirement or judged.scenario.rule
 
 
 def _rows_by_line(judged: JudgedScenario | None) -> dict[int, Row]:
-    """The rows whose status is shown: those of an Outline that has a test."""
-    return (
-        {row.line: row for row in judged.scenario.rows}
-        if judged and judged.tests
-        else {}
-    )
+    """Return the rows whose status is shown: those of an Outline with a test."""
+    if judged is None or not judged.tests:
+        return {}
+    return {row.line: row for row in judged.scenario.rows}
 
 
 def _steps_by_line(judged: JudgedScenario | None) -> dict[int, JudgedStep]:
-    pairs = zip(judged.scenario.steps, judged.steps, strict=False) if judged else ()
+    if judged is None:
+        return {}
+    pairs = zip(judged.scenario.steps, judged.steps, strict=False)
     return {step.line: verdict for step, verdict in pairs}
 
 
-# Of a file in Markdown.
+# Files in Markdown.
 
 
 def _blocks(chapter: Chapter, parser: MarkdownIt) -> list[SyntaxTreeNode]:
-    """Its blocks, whose headings have got their ids, and what they may be below."""
+    """Return the blocks of a file. Headings get their ids and their levels."""
     text = without_front_matter("\n".join(chapter.lines))
     blocks = SyntaxTreeNode(parser.parse(text)).children
-    # Nothing stands below a scenario but its own lines, and nothing begins inside of it.
-    slugs, levels = Anchors(), dict.fromkeys(chapter.ids, "h6")
-    for scenario in (judged.scenario for judged in chapter.judged.values()):
-        lines = [
-            0,
-            *(step.line for step in scenario.steps),
-            *(row.line for row in scenario.rows),
-        ]
-        levels |= dict.fromkeys(range(scenario.line + 1, max(lines)), "h7")
-    for block in (block for block in blocks if block.type == "heading"):
-        # A link inside of the file knows a heading as the forges do: "#4-business-rules".
+    slugs = Anchors()
+    levels = _levels(chapter)
+    for block in blocks:
+        if block.type != "heading":
+            continue
+        # A link inside of the file names a heading as forges do: "#4-business-rules".
         words = re.sub(r"[^\w\- ]", "", block.children[0].content.lower())
         slug = slugs.take(words.replace(" ", "-"))
         block.meta["id"] = chapter.anchors.take(f"{chapter.anchor}--{slug}")
@@ -191,14 +197,26 @@ def _blocks(chapter: Chapter, parser: MarkdownIt) -> list[SyntaxTreeNode]:
     return blocks
 
 
+def _levels(chapter: Chapter) -> dict[int, str]:
+    """Return the levels of lines: a scenario is below all headings, and no heading is in it."""
+    levels = dict.fromkeys(chapter.ids, "h6")
+    for scenario in chapter.scenarios:
+        steps = [step.line for step in scenario.steps]
+        rows = [row.line for row in scenario.rows]
+        last = max([0, *steps, *rows])
+        levels |= dict.fromkeys(range(scenario.line + 1, last), "h7")
+    return levels
+
+
 def _below_headings(blocks: Sequence[SyntaxTreeNode]) -> Iterator[list[SyntaxTreeNode]]:
-    """Yield what stands before the first heading, then each heading with all that is below it."""
+    """Yield the blocks before the first heading, then each heading with the blocks below it."""
     part: list[SyntaxTreeNode] = []
     highest = "h6"
     for block in blocks:
         if block.type == "heading" and block.meta["level"] <= highest:
             yield part
-            part, highest = [], block.meta["level"]
+            part = []
+            highest = block.meta["level"]
         part.append(block)
     yield part
 
@@ -206,35 +224,36 @@ def _below_headings(blocks: Sequence[SyntaxTreeNode]) -> Iterator[list[SyntaxTre
 def _lines_of(
     part: Sequence[SyntaxTreeNode], chapter: Chapter
 ) -> list[tuple[int, str]]:
-    """The lines of a scenario that is a heading, without the marks of Markdown."""
-    (begin, _), (_, end) = part[0].map or (0, 0), part[-1].map or (0, 0)
-    return [
-        (number, re.sub(r"^\s*(?:#+|[*+-])\s+", "", line))
-        for number, line in enumerate(chapter.lines[begin:end], begin + 1)
-        if not _UNDER_A_HEAD.fullmatch(line)
-    ]
+    """Return the lines of a scenario that is a heading, without the marks of Markdown."""
+    begin, _ = part[0].map or (0, 0)
+    _, end = part[-1].map or (0, 0)
+    lines = []
+    for number, line in enumerate(chapter.lines[begin:end], begin + 1):
+        if not _UNDER_A_HEAD.fullmatch(line):
+            lines.append((number, _MARK.sub("", line)))
+    return lines
 
 
 def _rendered(
     parser: MarkdownIt, node: SyntaxTreeNode, chapter: Chapter, depth: int = 0
 ) -> Markup:
-    """A node as markup; ``depth`` is that of the headings in it."""
+    """Return a node as markup; ``depth`` is the depth of the headings in it."""
     env = {"chapter": chapter, "depth": depth}
     return Markup(parser.renderer.render(node.to_tokens(), parser.options, env))  # noqa: S704 - the library escapes, and so do the macros
 
 
 def _numbered(token: Token) -> list[tuple[int, str]]:
-    return list(enumerate(token.content.split("\n"), (token.map or [0])[0] + 2))
+    first_line = (token.map or [0])[0] + 2
+    return list(enumerate(token.content.split("\n"), first_line))
 
 
 def _anchor_of(
     by_path: Mapping[str, Chapter], href: str, chapter: Chapter
 ) -> str | None:
-    """The id of what a link leads to, if it stands on this page."""
+    """Return the id of a link's target if this page has it."""
     path, _, heading = unquote(href).partition("#")
     if not path:
         return chapter.headings.get(heading)
-    target = by_path.get(
-        posixpath.normpath(posixpath.join(posixpath.dirname(chapter.path), path))
-    )
-    return target.anchor if target else None
+    folder = posixpath.dirname(chapter.path)
+    target = by_path.get(posixpath.normpath(posixpath.join(folder, path)))
+    return target.anchor if target is not None else None

@@ -142,14 +142,13 @@ def judged_count(document: Document) -> str:
 
 def stays_green(scenarios: Iterable[JudgedScenario]) -> str:
     """Return the next step for tests that survived a sabotage; "" if all noticed it."""
+    hollow = [judged for judged in scenarios if judged.status is Status.HOLLOW]
+    tests = [test for judged in hollow for test in judged.tests]
     kinds: dict[str, None] = {}
-    for judged in scenarios:
-        if judged.status is not Status.HOLLOW:
-            continue
-        for test in judged.tests:
-            for sabotage in test.sabotages:
-                if sabotage.result == "survived":
-                    kinds[sabotage.kind] = None
+    for test in tests:
+        for sabotage in test.sabotages:
+            if sabotage.result == "survived":
+                kinds[sabotage.kind] = None
     if not kinds:
         return ""
     tags = " ".join(f"@survives-{kind}" for kind in kinds)
@@ -164,7 +163,7 @@ def unsaid_gaps(document: Document) -> list[str]:
         for judged in document.scenarios
         if is_open(judged, document)
     }
-    gaps: list[str] = []
+    gaps = []
     for gap in document.gaps:
         place = gap.partition(": ")[0]  # a scenario's gap begins with its place
         if gap not in problems and place not in places:

@@ -15,6 +15,9 @@ from pathlib import Path, PurePosixPath
 from pytest_arena.scenarios.specs._index import Index, printable, quoted
 from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec, Step
 
+_NAMES = ("asname", "name", "id")
+"""The attributes of nodes of a syntax tree that are names."""
+
 # Files.
 
 
@@ -73,7 +76,7 @@ def stubs(
             names[feature] = name
         if scenario.key not in mapped:
             missing.setdefault(names[feature], []).append(scenario)
-    files: list[StubFile] = []
+    files = []
     for name, of_feature in missing.items():
         if folder is None:
             module = _TestModule(Path(f"test_{name}.py"))
@@ -169,24 +172,17 @@ def _read_module(path: Path) -> _TestModule | None:
 
 
 def _imports_pytest(tree: ast.Module) -> bool:
-    for node in tree.body:
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name == "pytest" and not alias.asname:
-                    return True
-    return False
+    imports = [node for node in tree.body if isinstance(node, ast.Import)]
+    aliases = [alias for node in imports for alias in node.names]
+    return any(alias.name == "pytest" and not alias.asname for alias in aliases)
 
 
 def _names_in(tree: ast.Module) -> frozenset[str]:
     """Return all names that a module uses, also inside of functions."""
-    names: set[str] = set()
+    names = set[object]()
     for node in ast.walk(tree):
-        for attribute in ("asname", "name", "id"):
-            name = getattr(node, attribute, None)
-            if isinstance(name, str):
-                names.add(name)
-                break
-    return frozenset(names)
+        names |= {getattr(node, attribute, None) for attribute in _NAMES}
+    return frozenset(name for name in names if isinstance(name, str))
 
 
 # One test.
@@ -218,7 +214,7 @@ def _test(
     name = _free(f"test_{slug(scenario.name).removeprefix('test_')}", taken)
     taken.add(name)
     parameters, columns = _columns(scenario)
-    constants: list[str] = []
+    constants = []
     steps: list[str] = []
     for step in scenario.steps:
         text = ""
@@ -250,7 +246,7 @@ def _constant_name(test: str) -> str:
 
 def _fixtures(scenario: ScenarioSpec, *, is_async: bool) -> list[str]:
     """Return the fixtures that the test will probably need."""
-    fixtures: list[str] = []
+    fixtures = []
     if "@no-request" not in scenario.tags:
         fixtures.append("client" if is_async else "test_client")
     has_given = any(step.kind == "given" for step in scenario.steps)
@@ -265,7 +261,7 @@ def _columns(scenario: ScenarioSpec) -> tuple[tuple[str, ...], dict[str, str]]:
     Each column is a parameter of its name: by that pytest-arena finds the row that a test proves.
     If a column's name cannot be a parameter's, the whole row is one parameter.
     """
-    columns: list[str] = []
+    columns = []
     if scenario.rows:
         columns = [column for column, _ in scenario.rows[0].values]
     names = [re.sub(r"\W+", "_", column.strip()).casefold() for column in columns]
@@ -372,7 +368,7 @@ def _replacements(text: str, columns: Mapping[str, str]) -> str:
 
 def in_triple_quotes(text: str) -> str:
     """Return the code for a text between triple quotes, with as many lines as it has."""
-    lines: list[str] = []
+    lines = []
     for line in text.split("\n"):
         code = printable(line.replace("\\", r"\\"))
         lines.append(re.sub(r" $", r"\\x20", code))

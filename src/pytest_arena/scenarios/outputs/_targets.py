@@ -28,7 +28,7 @@ def targets(text: str) -> tuple[OutputTarget, ...]:
     """
     parts = text.replace("\n", ",").split(",")
     wanted = [_target(part) for part in parts if part.strip()]
-    paths: set[str] = set()
+    paths = set()
     for target in wanted:
         if target.path in paths:
             what = f"two outputs would go to {target.path}"
@@ -78,8 +78,8 @@ def write(
     Raises:
         ConfigError: a file cannot be written. The other files are written.
     """
-    lines: list[str] = []
-    errors: list[ConfigError] = []
+    lines = []
+    errors = []
     for target in targets:
         name, title = FORMS[target.form]
         text = _text(target.form, document, root)
@@ -128,7 +128,7 @@ def _text(form: str, document: Document, root: Path) -> str:
         return as_json(document)
     if form == "md":
         return summary(document)
-    sources: dict[str, str] = {}
+    sources = {}
     for spec in document.specs:
         with suppress(OSError):  # the file was removed
             sources[spec] = (root / spec).read_text(

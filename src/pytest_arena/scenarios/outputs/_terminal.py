@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
 
 from pytest_arena.scenarios.evidence._document import (
     Asserted,
@@ -211,13 +211,11 @@ def _hint(judged: JudgedScenario) -> str:
 
 
 def _step_lines(judged: JudgedScenario) -> Iterator[str]:
-    for number, step in enumerate(judged.scenario.steps):
+    for step, verdict in zip_longest(judged.scenario.steps, judged.steps):
         line = f"  {step.line:>5}  {phrases.one_line(str(step))}"
-        for verdict in judged.steps[number : number + 1]:
-            if verdict.status is not None:
-                line += f"  {verdict.status.value}"
-                if verdict.reason:
-                    line += f" ({verdict.reason})"
+        if verdict is not None and verdict.status is not None:
+            line += f"  {verdict.status.value}"
+            line += f" ({verdict.reason})" if verdict.reason else ""
         yield line
     for row in judged.scenario.rows:
         yield f"  {row.line:>5}  {_row(row.values)}"
@@ -300,7 +298,7 @@ def listing(specification: Specification) -> list[str]:
     scenarios = specification.scenarios
     problems = specification.problems
     width = max((len(scenario.place) for scenario in scenarios), default=0)
-    text: list[str] = []
+    text = []
     for (_, feature), same in groupby(
         scenarios, key=lambda scenario: (scenario.spec, scenario.feature)
     ):

@@ -141,7 +141,7 @@ def _plain_columns(compiled: Any) -> _PlainColumns:
     """Return the columns of a query whose values come from tables unchanged."""
     if not isinstance(getattr(compiled, "statement", None), Select):
         return ()  # a text, a union
-    columns: list[tuple[int, Column[Any]]] = []
+    columns = []
     # `_result_columns` is private: SQLAlchemy has no public attribute for them.
     for place, entry in enumerate(compiled._result_columns):  # noqa: SLF001 - as said
         column = _plain_column(entry.objects)

@@ -4,7 +4,7 @@ import functools
 import inspect
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import ExitStack
 from contextvars import ContextVar
 from types import CodeType, FrameType
@@ -429,11 +429,11 @@ def _observing(kind: Any) -> Any:
     def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807 - the method of the class below
         if name in _LOOKS:
             object.__setattr__(self, "__class__", kind)
-            record: RequestRecord = self.extensions.pop(_TRACKED)
+            record = self.extensions.pop(_TRACKED)
             record.note_observed(is_observed=True)
         return kind.__getattribute__(self, name)
 
-    names: Mapping[str, object] = {
+    names = {
         "__qualname__": kind.__qualname__,
         "__module__": kind.__module__,
         "__getattribute__": __getattribute__,

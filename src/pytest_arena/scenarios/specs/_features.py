@@ -8,7 +8,6 @@ from pytest_arena.scenarios.specs._gherkin import Language, Node, Tree, line_of
 from pytest_arena.scenarios.specs._specification import (
     Feature,
     GherkinText,
-    Kind,
     Row,
     ScenarioSpec,
     Step,
@@ -145,7 +144,7 @@ class _Builder:
     def _steps(
         self, node: Node, before: tuple[Step, ...], *, is_background: bool = False
     ) -> Iterator[Step]:
-        kind: Kind = before[-1].kind if before else "given"
+        kind = before[-1].kind if before else "given"
         for step in node["steps"]:
             keyword = step["keyword"]
             kind = self.language.kinds.get(keyword) or kind
@@ -212,7 +211,7 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 
 
 def _name(node: Node) -> str:
-    name: str = node.get("name") or ""
+    name = node.get("name") or ""
     # In Markdown the parser takes the first line for the feature's name, with its marks.
     return name.lstrip("# ") if name.startswith("#") else name
 

@@ -301,7 +301,7 @@ def _is_titled(text: str, spoken: Language) -> bool:
 def _suspects(text: str) -> list[int]:
     """Return the lines, from 0, that look like a scenario's heading with a step below it."""
     lines = text.split("\n")
-    suspects: list[int] = []
+    suspects = []
     for place, line in enumerate(lines):
         head, colon, _ = line.partition(":")
         word = head.strip(_LIST_MARKS).casefold()

@@ -65,7 +65,7 @@ class Language:
     @cached_property
     def kinds(self) -> dict[str, Kind | None]:
         """The kind of step of each step keyword; None for And and But."""
-        kinds: dict[str, Kind | None] = {}
+        kinds = {}
         for name in ("and", "but"):
             kinds.update(dict.fromkeys(self.words[name]))
         # If a language had one word for two kinds, the first kind would count.
@@ -228,7 +228,7 @@ def tree(block: GherkinText) -> Tree:
     matcher = kind(block.language)
     errors = _parse(parser, matcher, block, block.text)
     open_doc_string = matcher.open_doc_string
-    document: Any = parser.get_result()
+    document = parser.get_result()
     if errors and not document:
         # The parser drops a text that ends too early. With an end its scenarios can be read.
         _parse(parser, matcher, block, _ended(block, open_doc_string))
@@ -248,7 +248,7 @@ class _Matcher(TokenMatcher):
 
     def match_DocStringSeparator(self, token: Token) -> bool:  # noqa: N802 - the library's name
         is_opening = self._active_doc_string_separator is None
-        is_matched: bool = super().match_DocStringSeparator(token)
+        is_matched = super().match_DocStringSeparator(token)
         if is_matched:
             self.open_doc_string = token.location["line"] if is_opening else 0
         return is_matched
@@ -354,7 +354,7 @@ _LINES = ("feature", "background", "scenario", "examples", "rule")
 
 def _in_words(tokens: list[str], spoken: Language) -> str:
     """Return the parser's names of tokens in words: ``Scenario: or a tag (@…)``."""
-    keywords: list[str] = []
+    keywords = []
     for kind in (*_KINDS, "and", "but"):
         words = [word.strip() for word in spoken.words[kind] if word != "* "]
         keywords.append(words[0])

@@ -91,7 +91,7 @@ def _row(row: object, place: str) -> Pairs:
 
 
 def _name(args: Sequence[object], place: str) -> str:
-    parts: Sequence[object] = args
+    parts = args
     if len(args) == 1:
         argument = args[0]
         if isinstance(argument, str) and argument.strip():
@@ -171,7 +171,7 @@ def _by_column(columns: set[str], params: Mapping[str, object]) -> dict[str, obj
         if isinstance(row, Mapping) and row and set(map(str, row)) <= columns:
             return {str(column): value for column, value in row.items()}
     column_of = {_identifier(column): column for column in columns}
-    values: dict[str, object] = {}
+    values = {}
     for name, value in params.items():
         column = column_of.get(_identifier(name))
         if column is not None:

@@ -140,8 +140,8 @@ class Lint:
 
     def _stray_steps(self, node: Node) -> Iterator[Problem]:
         """Yield the first of several kinds of steps in a description."""
-        stray: list[_DescriptionLine] = []
-        kinds: set[str] = set()
+        stray = []
+        kinds = set()
         for line in self._described(node):
             slip = self.language.step_slip(line.text)
             if slip is not None and slip.kind == "exact":
@@ -202,7 +202,7 @@ class Lint:
 
     def _rulers(self, node: Node) -> Iterator[Problem]:
         """Yield the lines of dashes that Markdown needs, and Gherkin takes for a row."""
-        rows: list[Node] = []
+        rows = []
         for step in node["steps"]:
             rows += step.get("dataTable", {}).get("rows", ())
         for table in node["examples"]:
@@ -308,7 +308,7 @@ class Lint:
             for name in _placeholders_in(step):
                 if name in columns:
                     continue
-                near: list[str] = []
+                near = []
                 if len(name) > _SHORT:
                     near = get_close_matches(name, columns, n=1, cutoff=_LIKE)
                 # Only a misspelt column is an error: any other name may be mark-up.
@@ -383,7 +383,7 @@ def _own_steps(scenario: ScenarioSpec) -> list[Step]:
 def _placeholders_in(step: Step) -> list[str]:
     """Return the names in ``<…>``, each once, except in texts with mark-up."""
     cells = [cell for row in step.table for cell in row]
-    names: list[str] = []
+    names = []
     for text in (step.text, step.doc_string or "", *cells):
         if "</" not in text and "/>" not in text:
             names += _PLACEHOLDER.findall(text)

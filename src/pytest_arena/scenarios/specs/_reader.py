@@ -176,7 +176,7 @@ def _distinct(paths: Iterable[str], root: Path) -> list[str]:
     """Return the paths in order, one for each file: links to it are left out."""
     real_root = Path(os.path.realpath(root))
     by_file = grouped_by(sorted(paths), lambda path: os.path.realpath(root / path))
-    distinct: list[str] = []
+    distinct = []
     for file, same in by_file.items():
         own = [path for path in same if str(real_root / path) == file]
         distinct.append((own or same)[0])
@@ -298,7 +298,7 @@ def _parse_block(block: GherkinText) -> Specification:
     feature, parts = feature_of(gherkin.feature, gherkin, block)
     scenarios = tuple(part.scenario for part in parts)
     faults = [_problem(fault, gherkin, block, scenarios) for fault in gherkin.faults]
-    problems: list[Problem] = []
+    problems = []
     for of_scenario in grouped_by(faults, lambda fault: fault.scenario).values():
         problems += of_scenario[:_MOST_FAULTS]
     faulty = {problem.scenario for problem in problems}

@@ -189,7 +189,7 @@ def grouped_by(
     values: Iterable[Value], key: Callable[[Value], Key]
 ) -> defaultdict[Key, list[Value]]:
     """Return lists of values by their keys; an empty list for any other key."""
-    groups: defaultdict[Key, list[Value]] = defaultdict(list)
+    groups = defaultdict(list)
     for value in values:
         groups[key(value)].append(value)
     return groups
@@ -219,10 +219,10 @@ def rev_of(steps: Iterable[Step]) -> str:
 
 
 def _content(step: Step) -> list[Any]:
-    content: list[Any] = [step.kind, canonical(step.text)]
+    content = [step.kind, canonical(step.text)]
     if step.doc_string is None and not step.table:
         return content
-    doc_string: list[str] = []
+    doc_string = []
     if step.doc_string is not None:
         doc_string = [step.media_type, _composed(step.doc_string)]
     table = [[canonical(cell) for cell in row] for row in step.table]
@@ -304,7 +304,7 @@ def literals(scenario: ScenarioSpec, rows: Collection[object] = ()) -> tuple[str
 
 
 def _literals(text: str) -> Iterator[str]:
-    values: list[tuple[int, str]] = []
+    values = []
     bare = text
     if any(mark in text for mark in _MARKS):
         for hit in _QUOTED.finditer(text):
