@@ -18,8 +18,8 @@ from pytest_arena._app._kind import build_app
 from pytest_arena._config._read import load_config
 from pytest_arena._databases._resolver import Level
 from pytest_arena._ledger import Ledger
-from pytest_arena._run._levels import LevelHooks
 from pytest_arena._run._run import ArenaRun
+from pytest_arena._run.levels._participants import LevelHooks
 from pytest_arena._sqlite._copy import Copy
 
 if TYPE_CHECKING:

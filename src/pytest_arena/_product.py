@@ -415,6 +415,10 @@ class Database:
         """Where a connection lands now."""
         return self.product.aim(self)
 
+    def forget_level(self) -> None:
+        """Forget the level in which it was created: the database outlives that level."""
+        self.level = None
+
     def look(self, where: str) -> str:
         """Return the command that opens it, or a copy, at a file or a URL."""
         return f"{self.product.shell} {shlex.quote(where)}"

@@ -23,9 +23,9 @@ from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
 from pytest_arena._process import running_loop
 from pytest_arena._run._fixture_levels import WideFixture
-from pytest_arena._run._levels import LevelHooks
 from pytest_arena._run._run import ArenaRun, begun_by, conducted
 from pytest_arena._run._summary import FactsOfProcesses, summarized
+from pytest_arena._run.levels._participants import LevelHooks
 from pytest_arena._values import CodeLine, Plan, Stage
 from pytest_arena.errors import ArenaError, ConfigError, causes
 

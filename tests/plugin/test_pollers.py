@@ -162,14 +162,14 @@ def test_a_row(db_session, turn):
 # Whoever looks who has a connection finds none: each look falls between two of the poller's
 # transactions.
 UNSEEN = """
-from pytest_arena._run._levels import Levels
+from pytest_arena._run.levels._participants import DatabaseParticipant
 
-left_where_held = Levels._left_where_held
+left_in_spite_of_locks = DatabaseParticipant._left_in_spite_of_locks
 looks = []
 
 
-def left_unseen(levels, isolation, level):
-    registry = levels.gate.registry
+def left_unseen(participant, level):
+    registry = participant._context.gate.registry
     taken = registry.taken
 
     def taken_later():
@@ -181,13 +181,13 @@ def left_unseen(levels, isolation, level):
 
     registry.taken = taken_later
     try:
-        return left_where_held(levels, isolation, level)
+        return left_in_spite_of_locks(participant, level)
     finally:
         vars(registry).pop("taken", None)
         looks.clear()
 
 
-Levels._left_where_held = left_unseen
+DatabaseParticipant._left_in_spite_of_locks = left_unseen
 """
 
 # A statement that no interrupt ends, on a connection that its test has left.

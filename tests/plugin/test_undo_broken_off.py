@@ -24,7 +24,7 @@ from app import Dancer
 
 PACKAGE = Path(pytest_arena.__file__).parent
 SERVER = [f"_postgresql/{name}" for name in ("isolation", "journal", "servers", "_control.py")]
-PLACES = tuple(str(PACKAGE / name) for name in ("_run/_levels.py", *SERVER))
+PLACES = tuple(str(PACKAGE / name) for name in ("_run/levels/_levels.py", *SERVER))
 assert all(Path(place).exists() for place in PLACES), PLACES
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._run._levels import unbroken
+from pytest_arena._run.levels._signals import delayed_signals
 from tests.plugin.test_postgresql_story import on_postgresql
 
 if TYPE_CHECKING:
@@ -182,12 +182,12 @@ def rung() -> Iterator[list[int]]:
 
 def test_who_rings_waits_until_it_is_done_and_who_rings_twice_does_not(rung: list[int]) -> None:
     """Nothing is lost, and nobody is locked out."""
-    with unbroken():
+    with delayed_signals():
         signal.raise_signal(signal.SIGALRM)
         assert rung == []
     assert rung == [signal.SIGALRM]
     rung.clear()
-    with unbroken():
+    with delayed_signals():
         signal.raise_signal(signal.SIGALRM)
         signal.raise_signal(signal.SIGALRM)
         assert rung == [signal.SIGALRM]

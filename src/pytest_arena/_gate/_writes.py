@@ -655,15 +655,8 @@ def error_on_its_way() -> BaseException | None:
     return error if error is not None else _leaving.get()
 
 
-# Whose errors are answers of the app.
-_FRAMEWORKS = {"starlette", "litestar", "werkzeug"}
-
-
 def answers_well(error: BaseException) -> bool:
-    """Return whether an error is an answer of a web framework below 400: ``HTTPException(303)``."""
-    packages = {base.__module__.partition(".")[0] for base in type(error).__mro__}
-    if packages.isdisjoint(_FRAMEWORKS):
-        return False  # another service may have answered so
+    """Return whether an error is an answer below 400: ``HTTPException(303)``."""
     statuses = (
         getattr(error, "status_code", None),
         getattr(error, "code", None),

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pytest_arena._databases._sessions import Memory
     from pytest_arena._ledger import Ledger
     from pytest_arena._run._apps import Apps
-    from pytest_arena._run._levels import Levels
     from pytest_arena._run._processes import Process
+    from pytest_arena._run.levels._levels import Levels
 
 
 @dataclass(slots=True, eq=False)

@@ -134,7 +134,7 @@ class Breaking:
         levels = self._run.levels
         level = levels.find(test)
         if level is not None and self._run.databases.levels == [level]:
-            levels.begin_anew(level)
+            levels.restart(level)
         else:
             self._enter(test, serial=test.serial, is_anew=True)
         # Moments before this one must not be compared with moments after it.

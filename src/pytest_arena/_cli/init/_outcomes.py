@@ -35,7 +35,7 @@ def pytest_addoption(parser: Any, pluginmanager: Any) -> None:
 def pytest_addhooks(pluginmanager: Any) -> None:
     """Nor are hooks of ours in a conftest.py."""
     if _is_off(pluginmanager):
-        from pytest_arena._run._levels import LevelHooks  # noqa: PLC0415 - for this run alone
+        from pytest_arena._run.levels._participants import LevelHooks  # noqa: PLC0415 - for this run alone
 
         pluginmanager.add_hookspecs(LevelHooks)
 

@@ -1,0 +1,292 @@
+"""The stack of levels: what a fixture or a test wrote is there as long as its level."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from pytest_arena import _process
+from pytest_arena._product import Held, nothing
+from pytest_arena._run import _leaks
+from pytest_arena._run.levels._participants import (
+    DatabaseParticipant,
+    HookParticipant,
+    LevelContext,
+)
+from pytest_arena._run.levels._signals import delayed_signals
+from pytest_arena.errors import ArenaError, impossible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from pluggy import HookRelay
+
+    from pytest_arena._databases._resolver import Databases, Level
+    from pytest_arena._gate._listeners import Gate
+    from pytest_arena._ledger import Ledger
+    from pytest_arena._run._leaks import Tasks
+
+
+class Levels:
+    """Enters and leaves levels on all participants at once, last in, first out.
+
+    The participants are the databases and the project's hooks. A database that is first used
+    inside some levels joins all of them with the content of its template.
+    """
+
+    def __init__(
+        self,
+        databases: Databases,
+        gate: Gate,
+        ledger: Ledger,
+        hooks: HookRelay,
+        tasks: Tasks,
+    ) -> None:
+        self._databases = databases
+        self._stack = databases.levels
+        self.gate = gate
+        self._ledger = ledger
+        self._hooks = HookParticipant(hooks)
+        self._context = LevelContext(databases, gate, ledger, tasks)
+        self._surviving_sessions: frozenset[int] = frozenset()  # left by tests
+
+    def find(self, owner: object) -> Level | None:
+        """Return the level of a fixture or a test, None if it has none."""
+        for level in self._stack:
+            if level.owner is owner:
+                return level
+        return None
+
+    def above(self, level: Level) -> list[Level]:
+        """Return the levels above this one, the top first."""
+        position = self._stack.index(level)
+        return self._stack[:position:-1]
+
+    def enter(
+        self, level: Level, of_the_test: _leaks.HeldByFixtures | None = None
+    ) -> None:
+        """Enter a level on top of the stack.
+
+        ``of_the_test`` is what the test holds if a fixture's level is entered below it.
+
+        Raises:
+            IsolationError: a transaction was still open after a second, or there is no space.
+        """
+        started = _process.seconds()
+        databases = self._participating_databases()
+        with self._uninterrupted(databases):
+            if databases:
+                self._enter_databases(level, databases)
+                self.gate.let_go_of_stale()
+            self._stack.append(level)
+            held = _leaks.HeldByFixtures.now(self.gate, self._surviving_sessions)
+            if of_the_test is not None:
+                held = held.without(of_the_test)
+            self._context.level_entered(level, held)
+            self._ledger.isolation_seconds += _process.seconds() - started
+            if self._hooks.is_used:
+                self._hooks.enter(level)
+
+    def _enter_databases(
+        self, level: Level, databases: list[DatabaseParticipant]
+    ) -> None:
+        """Enter a level on all databases, or on none of them."""
+        depth = len(self._stack)
+        self._cut_to(depth, databases)
+        try:
+            for database in databases:
+                database.enter(level)
+        except (Held, ArenaError) as error:
+            for database in self._participating_databases():
+                if database.depth > depth:
+                    database.isolation.forget()
+            if isinstance(error, Held):
+                transactions = _leaks.open_transactions(self.gate)
+                raise _leaks.lost_error(transactions, level.name) from error
+            raise
+        except BaseException:  # a second Ctrl-C: the caller does not know this level
+            self._cut_to(depth, self._participating_databases())
+            raise
+
+    def end_leaks(
+        self,
+        level: Level | None,
+        serial: int,
+        cancel_jobs: Callable[[], None] = nothing,
+    ) -> None:
+        """End the transactions and take back the connections that a level's owner has left.
+
+        pytest-arena calls ``cancel_jobs`` after it has found them and before it ends the first.
+
+        Raises:
+            ConnectionLeak: there were some.
+        """
+        held = self.held_before(level)
+        if level is not None:
+            self._surviving_sessions = held.sessions_since()
+        try:
+            leaks = _leaks.connection_leaks(self.gate, serial, held)
+        finally:
+            cancel_jobs()
+        if leaks:
+            self._context.leaks_ended()
+            error = _leaks.leak_error(leaks)
+            _leaks.take_back([leak for leak in leaks if leak.serial == serial])
+            _leaks.end_transactions([leak for leak in leaks if leak.serial != serial])
+            raise error
+
+    def held_before(self, level: Level | None) -> _leaks.HeldByFixtures:
+        """Return what wider fixtures held when a level was entered."""
+        return self._context.held_before(level)
+
+    def drop_clean_ones_of_the_test(self) -> dict[Level, _leaks.HeldByFixtures]:
+        """Drop the levels of the test and its example from the top, as far as they are clean.
+
+        Returns what the test held in each dropped level.
+        """
+        dropped: dict[Level, _leaks.HeldByFixtures] = {}
+        now = _leaks.HeldByFixtures.now(self.gate)
+        for level in reversed(self._stack[:]):
+            held = now.without(self.held_before(level))
+            if not level.is_test or not self.drop_if_clean(level):
+                break
+            dropped[level] = held
+        return dropped
+
+    @delayed_signals()
+    def drop_if_clean(self, level: Level) -> bool:
+        """Drop a level in which nothing was written, if it is the top one."""
+        if self._stack[-1] is not level:
+            return False
+        databases = self._participating_databases()
+        if not all(database.isolation.is_clean() for database in databases):
+            return False
+        failures: list[Exception] = []
+        if self._hooks.is_used:
+            self._leave_hooks(level, failures)
+        self._stack.pop()
+        self._context.level_left(level)
+        for database in databases:
+            database.isolation.forget()
+        if failures:
+            raise failures[0]
+        return True
+
+    @delayed_signals()
+    def restart(self, level: Level) -> None:
+        """Restore the databases to the start of the top level, and stay in it.
+
+        Raises:
+            IsolationError: an open transaction is in the way. It stays open.
+        """
+        restored: list[DatabaseParticipant] = []
+        try:
+            for database in self._participating_databases():
+                database.isolation.leave()
+                restored.append(database)
+        except Held as error:
+            transactions = _leaks.open_transactions(self.gate)
+            raise _leaks.lost_error(transactions, level.name) from error
+        finally:
+            for database in restored:
+                self._databases.provision.enter(
+                    database.isolation, database.database, level
+                )
+            self.gate.let_go_of_stale()
+
+    def leave(self, level: Level) -> list[str]:
+        """Restore the state at which this level, the top one, was entered.
+
+        Returns the names of the databases that had changed.
+
+        Raises:
+            IsolationError: pytest-arena ended a transaction of a wider fixture, or there is no
+                space for the content. The level is left all the same.
+        """
+        if self._stack[-1:] != [level]:
+            raise impossible(f"{level.name}: a level was left that is not the top one")
+        started = _process.seconds()
+        depth = len(self._stack) - 1
+        databases = self._participating_databases()
+        changed: list[str] = []
+        failures: list[Exception] = []
+        with self._uninterrupted(databases):
+            try:
+                self._cut_to(depth + 1, databases)
+                if self._hooks.is_used:
+                    self._leave_hooks(level, failures)
+                    # A hook may have connected to another database.
+                    databases = self._participating_databases()
+                changed += self._leave_databases(databases, level, failures)
+            finally:  # also after a second Ctrl-C
+                self._cut_to(depth, self._participating_databases())
+                self._context.forget_leaks()
+                if databases:
+                    self.gate.let_go_of_stale()
+                    self.gate.drop_altered(level.serial)
+                self._ledger.isolation_seconds += _process.seconds() - started
+        lost = self._context.take_lost()
+        if lost:
+            raise _leaks.lost_error(lost, level.name)
+        if failures:
+            raise failures[0]
+        return changed
+
+    def _leave_hooks(self, level: Level, failures: list[Exception]) -> None:
+        try:
+            self._hooks.leave(level)
+        except Exception as error:  # noqa: BLE001 - raised when the databases are restored
+            failures.append(error)
+
+    def _leave_databases(
+        self,
+        databases: list[DatabaseParticipant],
+        level: Level,
+        failures: list[Exception],
+    ) -> list[str]:
+        """Leave a level on each database, also after a failure. Return the changed ones."""
+        if databases and level.is_test:
+            self.gate.end_raw(level.serial)
+        changed = []
+        for database in databases:
+            try:
+                is_changed = database.leave(level)
+            except ArenaError as error:
+                failures.append(error)
+                is_changed = True
+            if is_changed:
+                changed.append(database.name)
+        return changed
+
+    def _uninterrupted(
+        self, databases: list[DatabaseParticipant]
+    ) -> AbstractContextManager[None]:
+        """Delay signals if there is something to enter or to leave."""
+        if databases or self._hooks.is_used:
+            return delayed_signals()
+        return nullcontext()
+
+    def _participating_databases(self) -> list[DatabaseParticipant]:
+        return [
+            DatabaseParticipant(database, database.isolation, self._context)
+            for database in [*self._databases.known.by_key.values()]
+            if database.isolation is not None
+        ]
+
+    def _cut_to(self, depth: int, databases: list[DatabaseParticipant]) -> None:
+        """Leave by force the levels in which Ctrl-C or a timeout interrupted pytest-arena."""
+        for database in databases:
+            while database.depth > depth:
+                reason = (
+                    f"{database.name}: arena was broken off at it (a timeout, Ctrl-C)"
+                )
+                try:
+                    database.leave_by_force(reason)
+                except ArenaError as error:  # another failure is raised
+                    self._ledger.note(error.what)
+        while self._hooks.depth > depth:
+            self._hooks.leave_by_force("pytest-arena was interrupted")
+        for level in self._stack[depth:]:
+            self._context.level_left(level)
+        del self._stack[depth:]

@@ -1,0 +1,324 @@
+"""What a level restores: each database, and whatever the project's hooks restore."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from pytest_arena import _process
+from pytest_arena._product import Database, Held, Isolation
+from pytest_arena._run import _leaks
+from pytest_arena.errors import ArenaError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pluggy import HookRelay
+
+    from pytest_arena._databases._resolver import Databases, Level
+    from pytest_arena._gate._listeners import Gate
+    from pytest_arena._gate._registry import Checkout
+    from pytest_arena._ledger import Ledger
+    from pytest_arena._run._leaks import HeldByFixtures, Tasks
+
+_Answer = TypeVar("_Answer")
+
+# Seconds. Other threads and event loops may hold a lock for the length of a transaction.
+_PATIENCE = 0.1
+_PATIENCE_WITH_OTHERS = 1.0
+_STEP = 0.002
+
+
+class Participant(Protocol):
+    """State that is restored when a level ends."""
+
+    @property
+    def depth(self) -> int:
+        """How many levels it has entered and not left."""
+
+    def enter(self, level: Level) -> None:
+        """Remember the present state."""
+
+    def leave(self, level: Level) -> bool:
+        """Restore the state at the matching ``enter``. Return whether it had changed.
+
+        Raises:
+            ArenaError: it could not be restored. The level is left all the same.
+        """
+
+    def leave_by_force(self, reason: str) -> None:
+        """Leave a level in which pytest-arena was interrupted, and note the reason."""
+
+
+class LevelHooks(Protocol):
+    """Hooks of a project that restores state outside of its databases.
+
+    For example a cache in the process's memory, or data of another service.
+    """
+
+    def pytest_arena_enter(self, level: Level) -> object:
+        """Called when the level of a test or of a wider fixture begins.
+
+        ``level.name`` is the name of the test or the fixture. ``level.is_test`` tells them apart.
+
+        Example::
+
+            def pytest_arena_enter(level):
+                limiter.reset()
+        """
+
+    def pytest_arena_leave(self, level: Level) -> object:
+        """Called when a level ends, before pytest-arena restores the databases.
+
+        If the hook raises, the test fails. pytest-arena still restores the databases.
+        """
+
+
+class HookParticipant:
+    """The hooks ``pytest_arena_enter`` and ``pytest_arena_leave`` of all plugins and conftests."""
+
+    def __init__(self, hooks: HookRelay) -> None:
+        self._hooks = hooks
+        self.depth = 0
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a conftest or a plugin implements one of the hooks.
+
+        pluggy takes longer to call a hook without implementations.
+        """
+        return bool(
+            self._hooks.pytest_arena_enter.get_hookimpls()
+            or self._hooks.pytest_arena_leave.get_hookimpls()
+        )
+
+    def enter(self, level: Level) -> None:
+        """Call `pytest_arena_enter`."""
+        self.depth += 1
+        self._hooks.pytest_arena_enter(level=level)
+
+    def leave(self, level: Level) -> bool:
+        """Call `pytest_arena_leave`. It does not say whether something had changed."""
+        self.depth -= 1
+        self._hooks.pytest_arena_leave(level=level)
+        return False
+
+    def leave_by_force(self, reason: str) -> None:  # noqa: ARG002 - no hook is told the reason
+        """Forget the level without a call: the hook may have been called already."""
+        self.depth -= 1
+
+
+class LevelContext:
+    """What participants know of a level: the gate, fixtures, transactions, leaks."""
+
+    def __init__(
+        self, databases: Databases, gate: Gate, ledger: Ledger, tasks: Tasks
+    ) -> None:
+        self.databases = databases
+        self.gate = gate
+        self.ledger = ledger
+        self.tasks = tasks
+        self._held: dict[Level | None, HeldByFixtures] = {}
+        self._lost: list[Checkout] = []
+        self.has_ended_leaks = False
+
+    def level_entered(self, level: Level, held: HeldByFixtures) -> None:
+        """Record what wider fixtures held when a level was entered."""
+        self._held[level] = held
+
+    def level_left(self, level: Level) -> None:
+        """Forget what wider fixtures held when a level was entered."""
+        self._held.pop(level, None)
+
+    def held_before(self, level: Level | None) -> HeldByFixtures:
+        """Return what wider fixtures held when a level was entered."""
+        return self._held.get(level, _leaks.NOTHING_HELD)
+
+    def leaks_ended(self) -> None:
+        """Record that pytest-arena ended a leak of this level: it may still hold a lock."""
+        self.has_ended_leaks = True
+
+    def forget_leaks(self) -> None:
+        """Forget the ended leaks: their level is left."""
+        self.has_ended_leaks = False
+
+    def fixtures_lost(self, transactions: list[Checkout]) -> None:
+        """Record the transactions of wider fixtures that pytest-arena had to end."""
+        self._lost += transactions
+
+    def take_lost(self) -> list[Checkout]:
+        """Return the transactions that wider fixtures lost, and forget them."""
+        lost = self._lost
+        self._lost = []
+        return lost
+
+    def with_patience(self, call: Callable[[], _Answer], seconds: float) -> _Answer:
+        """Retry until no lock is held. Run this thread's event loops between attempts.
+
+        Raises:
+            Held: after ``seconds`` a lock was still held.
+        """
+        end = _process.seconds() + seconds
+        while True:
+            try:
+                return call()
+            except Held:
+                if _process.seconds() > end:
+                    raise
+            self.tasks.go_on()
+            _process.rest(_STEP)
+
+
+class DatabaseParticipant:
+    """A database. It is restored even if a connection holds a lock on it."""
+
+    def __init__(
+        self, database: Database, isolation: Isolation, context: LevelContext
+    ) -> None:
+        self.database = database
+        self.isolation = isolation
+        self._context = context
+
+    @property
+    def depth(self) -> int:
+        """How many levels the database has entered and not left."""
+        return self.isolation.depth
+
+    @property
+    def name(self) -> str:
+        """The name of the database."""
+        return self.database.name
+
+    def enter(self, level: Level) -> None:
+        """Remember the content of the database.
+
+        Raises:
+            Held: a transaction was still open after a second.
+            ArenaError: there is no space for the level, or the server is gone.
+        """
+        databases = self._context.databases
+        enter = partial(databases.provision.enter, self.isolation, self.database, level)
+        self._context.with_patience(enter, _PATIENCE_WITH_OTHERS)
+        # A wider fixture whose level is entered below may write to the database too.
+        if self.database.level not in databases.levels:
+            self.database.forget_level()
+
+    def leave(self, level: Level) -> bool:
+        """Restore the content at the matching ``enter``. Return whether it had changed.
+
+        pytest-arena waits for transactions, then ends them. At last it replaces the database.
+
+        Raises:
+            ArenaError: there is no space for the content, or the server is gone.
+        """
+        databases = self._context.databases
+        if self.depth < len(databases.levels):
+            return False  # it was left before an interruption
+        was_created_here = self.database.level is level
+        may_end = was_created_here or not level.is_test
+        if may_end and databases.drop_with_level(self.database, level):
+            return True
+        if was_created_here:
+            self.database.forget_level()
+        reason = (
+            f"{self.name}: locked by a connection that arena does not know or cannot end "
+            "(another process, a half-read cursor)"
+        )
+        try:
+            is_changed = self._left_at_once()
+            if is_changed is None:
+                is_changed = self._left_in_spite_of_locks(level)
+        except ArenaError as error:
+            is_changed = None
+            reason = error.what
+        if is_changed is None:
+            self.leave_by_force(reason)
+            return True
+        return is_changed
+
+    def leave_by_force(self, reason: str) -> None:
+        """Replace the database, and note the reason.
+
+        Raises:
+            IsolationError: there is no space for it. The level is left all the same.
+        """
+        self.isolation.leave_by_force()
+        self._context.ledger.note(f"{reason}; {self.database.product.forced}")
+
+    def _left_at_once(self) -> bool | None:
+        """Return whether the database had changed, None if a lock is in the way."""
+        # A leaked reader keeps no level from being left, but would lock the next test out.
+        if self._context.has_ended_leaks and not self.isolation.is_free():
+            return None
+        with suppress(Held):
+            return self.isolation.leave()
+        return None
+
+    def _left_in_spite_of_locks(self, level: Level) -> bool | None:
+        """Return whether the database had changed, None if a lock is still in the way.
+
+        A transaction of a wider fixture stays open if the test wrote nothing beside it. Other
+        transactions get a second to end. Then pytest-arena ends them.
+        """
+        context = self._context
+        gate = context.gate
+        before = context.held_before(level)
+        transactions = _leaks.open_transactions(gate)
+        are_of_fixtures = all(
+            transaction in before.transactions for transaction in transactions
+        )
+        if transactions and are_of_fixtures and self.isolation.is_untouched():
+            # Some suites undo each test by savepoints in a transaction of a fixture.
+            self._keep_transaction_of_fixture(transactions, before)
+            return False
+        patience: float = 0
+        if self._may_end_by_itself():
+            patience = _PATIENCE_WITH_OTHERS
+        is_changed = self._left_with_patience(patience)
+        if is_changed is not None:
+            return is_changed
+        # A half-read cursor in a reference cycle keeps the lock of its connection.
+        gc.collect()
+        # A reader that polls the database may have been between two transactions.
+        is_changed = self._left_with_patience(_PATIENCE_WITH_OTHERS - patience)
+        if is_changed is not None:
+            return is_changed
+        transactions = _leaks.open_transactions(gate)
+        context.fixtures_lost(
+            [each for each in transactions if each in before.transactions]
+        )
+        _leaks.end_transactions(gate.registry.taken())
+        return self._left_with_patience(_PATIENCE)
+
+    def _keep_transaction_of_fixture(
+        self, transactions: list[Checkout], before: HeldByFixtures
+    ) -> None:
+        line = transactions[0].line
+        self._context.ledger.note(
+            f"a fixture holds a transaction open over its tests ({line}): what is done "
+            "inside of it is the fixture's to undo"
+        )
+        writes = sum(transaction.writes for transaction in transactions)
+        self.isolation.forget(is_undone=writes <= before.writes)
+
+    def _may_end_by_itself(self) -> bool:
+        """Whether another thread or an event loop may give its connection back."""
+        checkouts = self._context.gate.registry.taken()
+        this_thread = threading.get_ident()
+        if any(checkout.thread != this_thread for checkout in checkouts):
+            return True
+        return bool(checkouts and self._context.tasks.go_on())
+
+    def _left_with_patience(self, seconds: float) -> bool | None:
+        # A reader that polls the database holds its lock for less than a millisecond.
+        def leave() -> bool:
+            if self._context.has_ended_leaks and not self.isolation.is_free():
+                raise Held
+            return self.isolation.leave()
+
+        with suppress(Held):
+            return self._context.with_patience(leave, seconds)
+        return None
