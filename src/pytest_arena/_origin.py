@@ -22,6 +22,7 @@ import greenlet
 from pytest_arena._config._load import is_library
 from pytest_arena._process import alive, running_loop
 from pytest_arena._values import CodeLine
+from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator
@@ -266,10 +267,25 @@ class Piece:
         request_token = REQUEST.set(self.request)
         try:
             return self._function(*args, **kwargs)
+        except ArenaError as error:
+            _end_at_user_line(error)  # a thread's traceback is printed whole
+            raise
         finally:
             REQUEST.reset(request_token)
             WORK.reset(token)
             PIECES.pop(self, None)
+
+
+def _end_at_user_line(error: BaseException) -> None:
+    """Take the frames of libraries from the end of a traceback."""
+    last = None
+    step = error.__traceback__
+    while step is not None:
+        if not _is_library(step.tb_frame.f_code.co_filename):
+            last = step
+        step = step.tb_next
+    if last is not None:
+        last.tb_next = None
 
 
 # All that has begun, or waits for its turn, and in which line.

@@ -244,3 +244,27 @@ def test_a_connection_opened_before_the_app_was_known_is_refused_when_it_is_used
     """A conftest may open the file before anybody can know that it is the app's."""
     with_file = example.with_files(conftest=EARLY, test_late=LATE)
     with_file.run().expect(passed=1)
+
+
+IN_A_THREAD = """
+import sqlite3
+import threading
+
+
+def job():
+    sqlite3.connect("dev.db")
+
+
+def test_it(test_client):
+    thread = threading.Thread(target=job)
+    thread.start()
+    thread.join()
+"""
+
+
+def test_the_traceback_of_a_refusal_in_a_thread_ends_at_the_users_line(example: Example) -> None:
+    """Python prints a thread's traceback whole, with the frames that pytest hides."""
+    project = example.with_files(test_it=IN_A_THREAD)
+    run = project.run("-W", "default").expect(status=1, failed=1)
+    run.says('in job sqlite3.connect("dev.db")', "Exception in thread")
+    run.never_says("_sqlite/_guard.py", "in hook")
