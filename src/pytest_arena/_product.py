@@ -489,6 +489,9 @@ class Manifest:
     ] = ()  # between the migrations that built it and the models
     not_compared: str = ""  # why the migrations were not compared with the models
     heads: tuple[str, ...] = ()  # of the migrations
+    server_start: str = (
+        ""  # a crash after it empties unlogged tables; "" if none has rows
+    )
 
     @property
     def digest(self) -> str:

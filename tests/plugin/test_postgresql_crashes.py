@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from contextlib import closing
@@ -12,7 +13,7 @@ import pytest
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.registry import REGISTRY
 from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
-from tests.servers.waiting import server_pid
+from tests.servers.waiting import lives, server_pid, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -453,3 +454,32 @@ def test_the_server_is_gone_pitfall_071(example: Example, own_server: PrivateSer
     run.never_says("Exception ignored", "most recent call last")
     run = project.built().run("test_next.py", env=project.env({})).expect(passed=3)
     own_server.check_clean(run.output)
+
+
+UNLOGGED = """
+def test_it(test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim_name", ["the server", "a process"])
+def test_a_template_with_rows_in_an_unlogged_table_is_built_again_after_a_crash(
+    example: Example, own_server: PrivateServer, victim_name: str
+) -> None:
+    """PostgreSQL has emptied the table. A copy of the template would lack the rows."""
+    table = '__tablename__ = "dancers"'
+    options = '__table_args__ = {"prefixes": ["UNLOGGED"]}'
+    app = on_postgresql(example, test_it=UNLOGGED)
+    app = app.change("app.py", table, f"{table}\n    {options}")
+    app.run(env=own_server.env).expect(passed=1).says("template built")
+    app.run(env=own_server.env).expect(passed=1).says("template from the cache")
+    is_gone = victim_name == "the server"
+    with closing(open_control(own_server.address())) as control:
+        victim = server_pid(own_server.folder) if is_gone else control.pid
+        os.kill(victim, signal.SIGQUIT if is_gone else KILL)
+        until(lambda: not lives(victim), "the process ends")
+    if not is_gone:
+        until(own_server.is_there, "the server is back")
+    app.run(env=own_server.env).expect(passed=1).says("template built")
+    app.run(env=own_server.env).expect(passed=1).says("template from the cache")

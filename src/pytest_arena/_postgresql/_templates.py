@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -54,6 +54,17 @@ _IS_BEING_WRITTEN = """
 SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = {0} AND backend_xid IS NOT NULL
                AND backend_type = 'client backend')
     OR EXISTS (SELECT FROM pg_prepared_xacts WHERE database = {0})
+"""
+# PostgreSQL empties unlogged tables after a crash. If one of its processes has died, the postmaster
+# stays and starts the others again.
+_SERVER_START = """
+SELECT concat_ws(' ', pg_postmaster_start_time(),
+    (SELECT max(backend_start) FROM pg_stat_activity WHERE backend_type = 'checkpointer'))
+"""
+_HAS_UNLOGGED_ROWS = """
+SELECT EXISTS (
+    SELECT FROM pg_class
+    WHERE relkind = 'r' AND relpersistence = 'u' AND pg_relation_size(oid) > 0)
 """
 _LOCK_SECONDS = 600  # longer than a build takes; a dead builder's lock is free at once
 
@@ -151,8 +162,18 @@ class DatabaseShelves:
     def templates(self, shelf: str) -> Iterator[Template[str]]:
         """As the registry has them."""
         for name, text in self.own.templates(shelf):
-            if (manifest := read_manifest(text)) is not None:
+            manifest = read_manifest(text)
+            if manifest is not None and self._has_its_rows(manifest):
                 yield Template(name, shelf, manifest)
+
+    def _has_its_rows(self, manifest: Manifest) -> bool:
+        """Whether no crash can have emptied the template's unlogged tables."""
+        return not manifest.server_start or manifest.server_start == self._server_start
+
+    @cached_property
+    def _server_start(self) -> str:
+        [(start,)] = self.own.control.rows(_SERVER_START)
+        return str(start)
 
     def is_whole(self, template: Template[str]) -> bool:
         """Whether nobody has dropped it meanwhile; a template itself is never connected to."""
@@ -205,7 +226,12 @@ class DatabaseShelves:
 
     def finish(self, target: Target, shelf: str, manifest: Manifest) -> str:
         """Nobody connects to it from here on, so that it can be copied at any time."""
-        name = cast("DatabaseTarget", target).address.database
+        address = cast("DatabaseTarget", target).address
+        name = address.database
+        with contextlib.closing(open_control(address)) as control:
+            has_unlogged_rows = control.rows(_HAS_UNLOGGED_ROWS) == [(True,)]
+        if has_unlogged_rows:
+            manifest = replace(manifest, server_start=self._server_start)
         self.own.freeze(name)
         text, title = manifest.text(), manifest.title
         return self.own.finish_template(name, shelf=shelf, manifest=text, title=title)
