@@ -182,3 +182,24 @@ def test_a_folder_without_env_py_is_a_mistake_of_configuration(example: Example)
     """At collection, and not at the first connection."""
     project = with_migrations(example, SYNC_ENV).change("alembic.ini", "/migrations", "/migration")
     project.run().expect(status=4).says("there is no", "migration/env.py", "script_location")
+
+
+def test_migrations_may_lie_in_a_folder_of_a_package_s_folder(example: Example) -> None:
+    """As Prefect has them: ``prefect:server:database:_migrations``."""
+    files = {
+        "shop/__init__.py": "",
+        "shop/database/migrations/env.py": SYNC_ENV,
+        "shop/database/migrations/versions/first.py": FIRST,
+        "alembic.ini": INI.replace("%(here)s/migrations", "shop:database:migrations"),
+        "test_names.py": TESTS,
+    }
+    project = example.change("pytest.ini", "app:Base", "alembic.ini").with_paths(files)
+    project.run().expect(passed=2)
+
+
+def test_a_package_of_migrations_that_cannot_be_imported_is_named(example: Example) -> None:
+    """The message names the package, and does not say that Alembic is missing."""
+    project = with_migrations(example, SYNC_ENV)
+    run = project.change("alembic.ini", "%(here)s/migrations", "shop:migrations").run()
+    run.expect(status=4).says("No module named 'shop'", "script_location")
+    run.never_says("Alembic, which is not installed")

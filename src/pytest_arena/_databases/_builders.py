@@ -305,11 +305,12 @@ class AlembicBuilder:
         from alembic.config import Config  # noqa: PLC0415 - an extra, needed by this form alone
 
         location = Config(str(self.ini)).get_main_option("script_location") or ""
-        package, colon, folder = location.partition(":")
-        if colon and package.isidentifier():  # package:folder, as Alembic has it
-            return (
-                Path(importlib.import_module(package).__file__ or ".").parent / folder
-            )
+        if ":" in location and not Path(location).is_absolute():
+            package, *folders = location.split(
+                ":"
+            )  # package:folder:folder, as Alembic has it
+            module = importlib.import_module(package)
+            return Path(module.__file__ or ".").parent.joinpath(*folders)
         return self.ini.parent.absolute() / location
 
     def build(self, target: Target) -> None:  # noqa: ARG002 - the gate leads env.py's engine there
@@ -339,13 +340,22 @@ def _alembic_builder(ini: Path, source: str) -> AlembicBuilder:
             "or a script",
         )
     try:
-        folder = builder.folder()
+        importlib.import_module("alembic.config")
     except ImportError:
         raise ConfigError(
             f"arena_schema = {ini.name} needs Alembic, which is not installed",
             why="the tables are made by its migrations",
             cause=source,
             fix="pip install 'pytest-arena[alembic]'",
+        ) from None
+    try:
+        folder = builder.folder()
+    except ImportError as error:
+        raise ConfigError(
+            f"arena_schema = {ini.name}: the package of its migrations cannot be imported: {error}",
+            why="the tables are made by Alembic's migrations, which lie in that package",
+            cause=f"script_location in {ini}",
+            fix="name an importable package there, or script_location = %(here)s/<the folder>",
         ) from None
     if not (folder / "env.py").is_file():
         raise ConfigError(
