@@ -203,3 +203,25 @@ def test_a_package_of_migrations_that_cannot_be_imported_is_named(example: Examp
     run = project.change("alembic.ini", "%(here)s/migrations", "shop:migrations").run()
     run.expect(status=4).says("No module named 'shop'", "script_location")
     run.never_says("Alembic, which is not installed")
+
+
+IN_THE_APP = """
+from alembic import command
+from alembic.config import Config
+import app
+
+def migrate():
+    app.started = True
+    command.upgrade(Config("alembic.ini"), "heads")
+"""
+
+
+def test_an_env_py_that_works_only_inside_of_the_app_is_run_by_a_function(example: Example) -> None:
+    """As Prefect's: its env.py wants a worker thread of AnyIO, which the app has."""
+    env = "import app\nif not app.started: raise RuntimeError('not started')\n" + SYNC_ENV
+    files = {"app.py": example.files["app.py"] + "started = False\n", "in_app.py": IN_THE_APP}
+    project = with_migrations(example, env).with_paths(files)
+    project.run().expect(status=1, failed=2).says(
+        "RuntimeError: not started", "arena_schema = <module>:<function>"
+    )
+    project.change("pytest.ini", "alembic.ini", "in_app:migrate").run().expect(passed=2)

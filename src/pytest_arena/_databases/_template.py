@@ -190,10 +190,14 @@ class StageBuild(Generic[ContentT]):
     def _next_step(self, error: BaseException) -> str:
         if self._is_schema or not self.shelves.lacks_table(error):
             known = self.shelves.advice(error)
-            return (
-                known
-                or "mend that line; the next run builds the template again by itself"
-            )
+            if known:
+                return known
+            again = "mend that line; the next run builds the template again by itself"
+            if self._is_schema and str(self.recipe.schema).endswith(".ini"):
+                return (
+                    f"{again}; or run the migrations as your app does: {_BY_FUNCTION}"
+                )
+            return again
         if self.recipe.schema:
             return f"add the table to what arena_schema = {self.recipe.schema} makes"
         likely = suggested_schema(self.root) or _EXAMPLE
@@ -202,6 +206,7 @@ class StageBuild(Generic[ContentT]):
         )
 
 
+_BY_FUNCTION = "arena_schema = <module>:<function>"
 _EXAMPLE = "<module>:<Base>"  # where nothing is known that could be pasted
 
 
