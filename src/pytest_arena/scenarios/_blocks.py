@@ -93,7 +93,7 @@ class Scenario:
         if text:
             what += f": {text}"
         steps = "the steps"
-        if log is not None and log.scenarios:
+        if log and log.scenarios:
             steps += f" of {_places_of(log.scenarios)}"
         raise NotWritten(
             what,
@@ -198,7 +198,7 @@ class _Steps:
             scenario, step = known[near[0]]
             place = f"{scenario.spec}:{step.line}"
         wrong = self._misread(text, place)
-        if wrong is not None:
+        if wrong:
             return self._in_misread(kind, text, wrong)
         if not near:
             why = f"{_WHY}; none of them is like it"

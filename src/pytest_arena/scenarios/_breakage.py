@@ -133,7 +133,7 @@ class Breaking:
     def _remove_seeds(self, test: RunningTest) -> None:
         levels = self._run.levels
         level = levels.find(test)
-        if level is not None and self._run.databases.levels == [level]:
+        if level and self._run.databases.levels == [level]:
             levels.restart(level)
         else:
             self._enter(test, serial=test.serial, is_anew=True)
@@ -174,7 +174,7 @@ class Breaking:
             self.touched.update(read_of(request.doings.statements, self.policed))
             self._under_way -= 1
             level = self._level
-            if self._kind == "commit" and level is not None and not self._under_way:
+            if self._kind == "commit" and level and not self._under_way:
                 self._level = None
                 changed = self._run.levels.leave(level)
                 self.is_applied = bool(changed)

@@ -59,7 +59,7 @@ def do_list(options: argparse.Namespace) -> int:
         nothing = error
         problems = tuple(problem for problem in problems if problem.what != error.what)
     if options.json:
-        if nothing is not None:  # for readers of the JSON alone
+        if nothing:  # for readers of the JSON alone
             problem = Problem(spec="", line=0, what=nothing.what, hint=nothing.fix)
             problems = (*problems, problem)
         _print_json(listed(replace(specification, problems=problems)))
@@ -203,7 +203,7 @@ def _test_folders(root: Path, folder: Path | None) -> list[Path]:
         folders += map(Path, matches)
     if not folders:
         folders = [root]
-    if folder is not None and folder.is_dir():
+    if folder and folder.is_dir():
         folders.append(folder)
     return folders
 

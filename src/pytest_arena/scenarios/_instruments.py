@@ -67,6 +67,10 @@ class Instruments:
         """Whether the running test is run again, unreported, with something broken."""
         return self.breaking is not None
 
+    def rehearse(self, breaking: Breaking | None) -> None:
+        """Break something under the next test, or nothing any more."""
+        self.breaking = breaking
+
     def settled(self, errors: list[Exception]) -> list[Exception]:
         """Take the errors of a settled test. Return those that are to be reported."""
         if self.breaking is None:
@@ -263,7 +267,7 @@ class Instruments:
     def _current_doings(self) -> Doings | None:
         """Return where a statement that runs now is recorded; None if it is not."""
         request = request_now()
-        if request is not None:
+        if request:
             return request.doings
         levels = self.run.databases.levels
         if not levels or self.run.databases.build() is not None:
@@ -315,7 +319,7 @@ class Instruments:
             request.begin_foreign(now())
             test.begins()
         request.join(test.turns[-1])
-        if previous is not None and previous.turn is request.turn:
+        if previous and previous.turn is request.turn:
             request.follow(previous, self.run.moments.now())
         levels = self.run.databases.levels
         request.note_earlier_writes([self._doings_of(level) for level in levels])
@@ -329,7 +333,7 @@ class Instruments:
     def answers(self, request: RequestRecord) -> None:
         """Count an answer: later assertions may be about it, also while a websocket is open."""
         log = self.log
-        if log is not None and request in log.requests and request.note_answered():
+        if log and request in log.requests and request.note_answered():
             log.count_answer()
 
     def ends(self, request: RequestRecord) -> None:

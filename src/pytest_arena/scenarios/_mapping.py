@@ -1,10 +1,11 @@
-"""Which scenarios does a test say that it proves, and were all tests of scenarios run?"""
+"""Maps tests to the scenarios that they prove. Finds out whether all of these tests were run."""
 
 import ast
 import inspect
 import linecache
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -25,65 +26,67 @@ from pytest_arena.scenarios.specs._specification import (
     Specification,
 )
 
+_BDD = "pytest_bdd.scenario"
+_INTERRUPTED = 2  # pytest's exit status
+_DEFAULT_LOCK = "scenarios.lock"
+
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """One test and what its markers mean."""
+    """One test, and what its markers mean."""
 
-    item: Any  # held, so that nothing else can come to have its identity
+    item: Any
+    """Held, so that its identity stays unique."""
     test: str
-    """Its node id at collection: another plugin may change it afterwards."""
+    """Its node id at collection. A plugin may change it later."""
     mappings: tuple[Mapping, ...]
     scenarios: tuple[ScenarioSpec, ...]
     errors: tuple[ScenarioError, ...]
-    """Why markers of it mean no scenario."""
+    """Of the markers that mean no scenario."""
 
 
 class Mapper:
-    """Reads the markers of tests; pytest-bdd's tests need none."""
+    """Reads the markers of tests. Tests of pytest-bdd need none."""
 
     def __init__(self, specification: Specification, index: Index, root: Path) -> None:
-        self._index, self._root = index, root
+        self._index = index
+        self._root = root
         self._files = frozenset(specification.files)
         self._items: Sequence[Any] = ()
         self._named: frozenset[str] | None = None
 
     def all_of(self, items: Sequence[Any]) -> list[Mapped]:
-        """Return those of these tests that say that they prove something."""
-        self._items, self._named = items, None
-        return [one for item in items if (one := self._mapped(item)) is not None]
+        """Return the tests that prove a scenario, or have a wrong marker."""
+        self._items = items
+        self._named = None
+        mapped = [self._map(item) for item in items]
+        return [test for test in mapped if test.mappings or test.errors]
 
-    def _mapped(self, item: Any) -> Mapped | None:
-        markers, template = list(item.iter_markers("scenario")), _template_of(item)
-        found = []
+    def _map(self, item: Any) -> Mapped:
+        mappings = dict[Mapping, ScenarioSpec]()
         errors = []
-        for marker in markers:
-            line = linecache.getline(
-                str(item.path), (item.location[1] or 0) + 1
-            ).strip()
-            place = f"{_place(item)}  {line}".strip()
+        for marker in item.iter_markers("scenario"):
             try:
-                found.append(
-                    self._found(
-                        item, reference(marker.args, marker.kwargs, place=place)
-                    )
-                )
+                wanted = reference(marker.args, marker.kwargs, place=_line_of(item))
+                self._add(mappings, item, wanted)
             except ScenarioError as error:
                 errors.append(error)
+        template = _template_of(item)
         if template is not None:
-            found += self._of_bdd(item, *template)
-        if not found and not errors:
-            return None
+            self._add_template(mappings, item, *template)
+        scenarios = {scenario.key: scenario for scenario in mappings.values()}
         return Mapped(
             item=item,
             test=item.nodeid,
-            mappings=tuple(dict.fromkeys(mapping for mapping, _ in found)),
-            scenarios=tuple({scenario.key: scenario for _, scenario in found}.values()),
+            mappings=tuple(mappings),
+            scenarios=tuple(scenarios.values()),
             errors=tuple(errors),
         )
 
-    def _found(self, item: Any, wanted: Reference) -> tuple[Mapping, ScenarioSpec]:
-        scenario = self._index.find(wanted, named=self._named_by_all)
+    def _add(
+        self, mappings: dict[Mapping, ScenarioSpec], item: Any, wanted: Reference
+    ) -> None:
+        scenario = self._index.find(wanted, named=self._keys_named)
         mapping = Mapping(
             test=item.nodeid,
             place=_place(item),
@@ -92,32 +95,37 @@ class Mapper:
             rev=wanted.rev,
             source=_hash_of(item),
         )
-        return mapping, scenario
+        mappings.setdefault(mapping, scenario)
 
-    def _of_bdd(
-        self, item: Any, name: str, file: Path
-    ) -> Iterator[tuple[Mapping, ScenarioSpec]]:
+    def _add_template(
+        self, mappings: dict[Mapping, ScenarioSpec], item: Any, name: str, file: Path
+    ) -> None:
         spec = relative(file, self._root)
         if spec in self._files:
-            try:
-                yield self._found(
-                    item, Reference(name=name, spec=spec, place=_place(item))
+            # A malformed scenario is a problem of its specification.
+            with suppress(ScenarioError):
+                self._add(
+                    mappings, item, Reference(name=name, spec=spec, place=_place(item))
                 )
-            except ScenarioError:
-                return  # a malformed one, which is reported where it stands
 
-    def _named_by_all(self) -> frozenset[str]:
-        """The keys that tests name. Only for whom has none, who means one of the others."""
+    def _keys_named(self) -> frozenset[str]:
+        """Return the keys of the scenarios that tests name. Called for unknown names only."""
         if self._named is None:
-            names = (
-                str(marker.args[0])
+            markers = [
+                marker
                 for item in self._items
                 for marker in item.iter_markers("scenario")
-                if marker.args
-            )
-            found = (self._index.only(Reference(name=name)) for name in names)
-            self._named = frozenset(one.key for one in found if one is not None)
+            ]
+            names = {str(marker.args[0]) for marker in markers if marker.args}
+            named = [self._index.only(Reference(name=name)) for name in names]
+            self._named = frozenset(scenario.key for scenario in named if scenario)
         return self._named
+
+
+def _line_of(item: Any) -> str:
+    """Return the place and the code of the line that a test begins in."""
+    line = linecache.getline(str(item.path), (item.location[1] or 0) + 1)
+    return f"{_place(item)}  {line.strip()}".strip()
 
 
 def _place(item: Any) -> str:
@@ -126,232 +134,236 @@ def _place(item: Any) -> str:
 
 
 def _parameters(item: Any) -> dict[str, object]:
-    """The values that the test was parametrised with; pytest-bdd's row is one of them."""
+    """Return the parameters of a test, with those in a row of pytest-bdd."""
     callspec = getattr(item, "callspec", None)
     values = dict(callspec.params) if callspec is not None else {}
     row = values.pop("_pytest_bdd_example", {})
     return {**values, **row} if isinstance(row, dict) else values
 
 
-# Is its code the same?
-
-
 def _hash_of(item: Any) -> str:
-    """Return the hash of what a test does, ``1:9f3c01aa``; "" where its code is not to be had.
+    """Return the hash of a test's code, ``1:9f3c01aa``; "" if the code is not known.
 
-    Blind to its name, decorators, annotations, docstring, comments and layout.
+    Its name, decorators, annotations, docstring, comments and layout do not change it.
     """
     function = own_function(item)[2]
     code = getattr(inspect.unwrap(function) if function else None, "__code__", None)
     node = function_of(code) if code else None
     if node is None:
         return ""
-    body = (
-        node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
-    )
-    text = "\n".join(map(ast.dump, body))
-    return (
-        f"1:{blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
-    )
+    body = node.body
+    if ast.get_docstring(node, clean=False) is not None:
+        body = body[1:]
+    text = "\n".join(map(ast.dump, body)).encode("utf-8", "surrogatepass")
+    return f"1:{blake2b(text, digest_size=4).hexdigest()}"
 
 
-# What does pytest-bdd say of its tests, and which of its steps were never awaited?
-
-_BDD = "pytest_bdd.scenario"
+# pytest-bdd.
 
 
 def _template_of(item: Any) -> tuple[str, Path] | None:
-    """Return the scenario that pytest-bdd has made a test from, and its file.
+    """Return the scenario from which pytest-bdd made a test, and its file.
 
-    The name has its feature's and its rule's: ``Battles :: The rule :: It starts``. Guarded: the
-    registry that says it is private to pytest-bdd.
+    The name includes feature and rule: ``Battles :: The rule :: It starts``. The registry is
+    private to pytest-bdd, so any error means that there is no scenario.
     """
-    registry = getattr(
-        sys.modules.get(_BDD), "scenario_wrapper_template_registry", None
-    )
+    module = sys.modules.get(_BDD)
+    registry: Any = getattr(module, "scenario_wrapper_template_registry", None)
     function = getattr(item, "obj", None)
     try:
-        one = registry.get(getattr(function, "__func__", function))  # type: ignore[union-attr]  # as below
-        rule = getattr(getattr(one, "rule", None), "name", "")
-        names = [one.feature.name, rule, one.name] if one.feature.name else [one.name]
-        return " :: ".join(filter(None, names)), Path(one.feature.filename)
-    except (AttributeError, TypeError):  # none of its, or another version of it
+        template = registry.get(getattr(function, "__func__", function))
+        rule = getattr(getattr(template, "rule", None), "name", "")
+        feature = template.feature.name
+        names = [feature, rule, template.name] if feature else [template.name]
+        return " :: ".join(filter(None, names)), Path(template.feature.filename)
+    except (AttributeError, TypeError):
         return None
 
 
 class Unawaited:
-    """The coroutines that steps have returned, which pytest-bdd calls and never awaits.
+    """The coroutines that steps returned: pytest-bdd calls steps, and awaits none.
 
-    A step may hand its coroutine on as a fixture, and another one may run it: so they are judged
+    A step may return its coroutine as a fixture, and another step may run it. So they are checked
     when the test has ended.
     """
 
     def __init__(self) -> None:
-        self._made: list[tuple[Any, Any]] = []
+        self._made: list[tuple[Any, Any]] = []  # steps with their coroutines
         self._original: Callable[..., Any] | None = None
 
     def watch(self) -> str:
-        """Begin to look at what steps return, once. Returns why that cannot be done, else ""."""
+        """Begin to record what steps return. Return why that is not possible, else ""."""
         module: Any = sys.modules.get(_BDD)
         if module is None or self._original is not None:
             return ""
-        original = self._original = getattr(module, "call_fixture_func", None)
+        original = getattr(module, "call_fixture_func", None)
         if original is None:
             return (
                 "this version of pytest-bdd calls its steps in another way: "
                 "one that returns a coroutine may pass without having run"
             )
 
-        def called(*args: Any, **kwargs: Any) -> Any:
+        def call_and_record(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
             if inspect.iscoroutine(result) or inspect.isasyncgen(result):
-                self._made.append(
-                    (kwargs.get("fixturefunc", args[0] if args else None), result)
-                )
+                step = kwargs.get("fixturefunc", args[0] if args else None)
+                self._made.append((step, result))
             return result
 
-        module.call_fixture_func = called
+        self._original = original
+        module.call_fixture_func = call_and_record
         return ""
 
     def unwatch(self) -> None:
-        """Put back what ``watch`` has replaced."""
+        """Restore the function that ``watch`` replaced."""
         if self._original is not None:
             module: Any = sys.modules[_BDD]
-            module.call_fixture_func, self._original = self._original, None
+            module.call_fixture_func = self._original
+            self._original = None
 
     def take(self) -> ScenarioError | None:
-        """Return the error for the steps of the test that has just ended, if one never ran."""
-        made, self._made = self._made, []
+        """Return the error of a test with a step that never ran, or None."""
+        made = self._made
+        self._made = []
         steps = [step for step, result in made if _never_ran(result)]
         if not steps:
             return None
         names = [str(getattr(step, "__name__", step)) for step in steps]
-        code = getattr(inspect.unwrap(steps[0]), "__code__", None)
         calls = ", ".join(dict.fromkeys(f"{name}()" for name in names))
+        code = getattr(inspect.unwrap(steps[0]), "__code__", None)
+        cause = names[0]
+        if code:
+            cause = str(CodeLine(code.co_filename, code.co_firstlineno))
         return ScenarioError(
-            f"the step function {calls} returned a coroutine that nobody awaited: it never ran",
+            f"the step function {calls} returned a coroutine that was not awaited: it never ran",
             why="pytest-bdd calls its steps and awaits none, so that the test passes whatever they "
             "say",
-            cause=str(CodeLine(code.co_filename, code.co_firstlineno))
-            if code
-            else names[0],
+            cause=cause,
             fix="make it a def; or make the scenario a plain async test, marked with "
             "@pytest.mark.scenario(…)",
         )
 
 
 def _never_ran(result: Any) -> bool:
-    if inspect.isasyncgen(
-        result
-    ):  # who begins one asks for more of it: nobody, of a step's
+    if inspect.isasyncgen(result):
+        # A generator that began is suspended or has ended: pytest-bdd never continues one.
         return not result.ag_running and result.ag_frame is not None
     if inspect.getcoroutinestate(result) != inspect.CORO_CREATED:
         return False
-    result.close()  # else Python warns of it, wherever it is collected
+    result.close()  # else Python warns of it when it is collected
     return True
 
 
-# What has the collection of all processes found?
+# The collection of all processes.
 
 
 class Mappings:
-    """Mappings, wrong markers and the names of tests, of all processes.
+    """The mappings, wrong markers and names of tests of all processes.
 
-    Every worker collects all tests: what one tells is told by the others too.
+    Each worker collects all tests and sends the same mappings.
     """
 
     def __init__(self) -> None:
         self.names: dict[str, str] = {}
-        """Node ids as reports have them, which plugins may have changed, and those of mappings."""
+        """The node ids of mappings by those of reports, which plugins may have changed."""
         self.collectors = 0
-        """How many processes have told of their collection."""
+        """How many processes have sent their collection."""
         self.problems: dict[Problem, None] = {}
-        """Markers that mean nothing, files whose tests nobody knows."""
-        self._mappings: dict[
-            Mapping, bool
-        ] = {}  # whether it is deselected, in all of them
+        """Wrong markers, and files that were not collected."""
+        self._is_deselected: dict[Mapping, bool] = {}  # in all processes
 
     def all(self) -> list[Mapping]:
         """Return the mappings."""
         return [
-            replace(one, is_deselected=gone) for one, gone in self._mappings.items()
+            replace(mapping, is_deselected=is_deselected)
+            for mapping, is_deselected in self._is_deselected.items()
         ]
 
     def add(self, tests: Iterable[Mapped], *, selected: frozenset[int]) -> None:
-        """This process has collected these, and will run those with such an identity."""
+        """Add the collection of this process.
+
+        Args:
+            tests: those that were collected.
+            selected: the identities of the items that will run.
+        """
         self.collectors += 1
         for test in tests:
             self.names[test.item.nodeid] = test.test
-            file, _, number = _place(test.item).rpartition(":")
             for error in test.errors:
-                orphan = Problem(
-                    spec=file, line=int(number), what=error.what, hint=error.fix
-                )
-                self.problems[orphan] = None
-            self._add(test.mappings, is_deselected=id(test.item) not in selected)
+                self.problems[_wrong_marker(test.item, error)] = None
+            for mapping in test.mappings:
+                self._add(mapping, is_deselected=id(test.item) not in selected)
 
-    def _add(self, mappings: Iterable[Mapping], *, is_deselected: bool) -> None:
-        for one in mappings:
-            self._mappings[one] = self._mappings.get(one, True) and is_deselected
+    def _add(self, mapping: Mapping, *, is_deselected: bool) -> None:
+        is_so_elsewhere = self._is_deselected.get(mapping, True)
+        self._is_deselected[mapping] = is_so_elsewhere and is_deselected
 
     def plain(self) -> dict[str, Any]:
-        """Return it as plain values, to be sent to another process."""
+        """Return the collection as plain values, for another process."""
         return {
             "names": self.names,
-            "mappings": [to_shape(one) for one in self.all()],
-            "problems": [to_shape(one) for one in self.problems],
+            "mappings": [to_shape(mapping) for mapping in self.all()],
+            "problems": [to_shape(problem) for problem in self.problems],
         }
 
     def take_over(self, sent: dict[str, Any]) -> None:
-        """Add what another process has found."""
+        """Add the collection of another process."""
         self.collectors += 1
         self.names |= sent["names"]
-        self.problems |= {Problem(**one): None for one in sent["problems"]}
+        for values in sent["problems"]:
+            self.problems[Problem(**values)] = None
         for values in sent["mappings"]:
-            one = from_shape(Mapping, values)
+            mapping = from_shape(Mapping, values)
             self._add(
-                [replace(one, is_deselected=False)], is_deselected=one.is_deselected
+                replace(mapping, is_deselected=False),
+                is_deselected=mapping.is_deselected,
             )
 
 
-# Was this the whole run, and are the files there that say what was agreed on?
+def _wrong_marker(item: Any, error: ScenarioError) -> Problem:
+    file, _, line = _place(item).rpartition(":")
+    return Problem(spec=file, line=int(line), what=error.what, hint=error.fix)
 
 
-def what_is_left_out(session: Any, found: Mappings, broken: list[str]) -> str:
-    """Return why not all tests of the scenarios were run, as it was asked for; "" if all were.
+# Was it the whole run?
 
-    A choice that has left out none of them changes nothing: with ``-m "not slow"`` in the
-    configuration a run may be whole.
+
+def what_is_left_out(session: Any, mappings: Mappings, broken: list[str]) -> str:
+    """Return why not all tests of scenarios were run; "" if all were.
+
+    An option that left out none of them is no reason: with ``-m "not slow"`` a run may be whole.
     """
     config = session.config
-    reasons = [*_narrowed(config), *_deselected(config, found), *_stopped(session)]
+    reasons = [*_narrowed(config), *_deselected(config, mappings), *_stopped(session)]
     if broken:
         reasons.append(f"{', '.join(broken)} could not be collected")
-    if not found.collectors:
-        reasons.append("no process has told of its tests")
+    if not mappings.collectors:
+        reasons.append("no process has sent its tests")
     return "; ".join(reasons)
 
 
 def _narrowed(config: Any) -> Iterator[str]:
-    """Only a part was collected."""
+    """Yield the options by which pytest collected a part."""
     args = _paths_asked_for(config)
     folders = [_path(arg, config) for arg in args if "::" not in arg]
-    if args and not all(
+    is_covered = all(
         any(map(path.is_relative_to, folders)) for path in _testpaths(config)
-    ):
-        hint = "" if config.getini("testpaths") else _HINT
-        yield " ".join(_shown(arg, config) for arg in args) + hint
+    )
+    if args and not is_covered:
+        reason = " ".join(_shown(arg, config) for arg in args)
+        if not config.getini("testpaths"):
+            reason += (
+                " (testpaths, in pytest's configuration, says what all of them are)"
+            )
+        yield reason
     yield from _ignored(config)
     for name in ("lf", "stepwise"):
         if getattr(config.option, name, False):
             yield f"--{name}"
 
 
-_HINT = " (testpaths, in pytest's configuration, says what all of them are)"
-
-
 def _paths_asked_for(config: Any) -> list[str]:
-    """Those on the command line; without them, and outside of the root, the folder of the call."""
+    """Return the paths on the command line; without them the folder of a call outside the root."""
     source = getattr(config.args_source, "name", "")
     return list(config.args) if source in {"ARGS", "INVOCATION_DIR"} else []
 
@@ -362,43 +374,29 @@ def _shown(arg: str, config: Any) -> str:
 
 
 def _ignored(config: Any) -> Iterator[str]:
-    """What is left out on the command line; in the configuration it says what all of them are."""
-    given = " ".join(map(str, config.invocation_params.args))
+    """Yield the paths of tests that the command line ignores."""
+    command_line = " ".join(map(str, config.invocation_params.args))
     ignored = [*(config.option.ignore or ()), *(config.option.ignore_glob or ())]
-    for one in ignored:
-        path = _path(one, config)
-        of_tests = (
-            path.is_relative_to(it) or it.is_relative_to(path)
-            for it in _testpaths(config)
+    for arg in ignored:
+        path = _path(arg, config)
+        has_tests = any(
+            path.is_relative_to(tests) or tests.is_relative_to(path)
+            for tests in _testpaths(config)
         )
-        if one in given and any(of_tests):
-            yield f"--ignore={_shown(one, config)}"
+        if arg in command_line and has_tests:
+            yield f"--ignore={_shown(arg, config)}"
 
 
 def _testpaths(config: Any) -> list[Path]:
-    """Where all tests are: anywhere, where nobody says it."""
-    named = [
-        path
-        for text in config.getini("testpaths")
-        for path in config.rootpath.glob(text)
-    ]
-    return named or [config.rootpath]
+    """Return ``testpaths``, else the root."""
+    paths = []
+    for pattern in config.getini("testpaths"):
+        paths += config.rootpath.glob(pattern)
+    return paths or [config.rootpath]
 
 
 def _path(arg: str, config: Any) -> Path:
     return Path(config.invocation_params.dir, arg).resolve()
-
-
-def _deselected(config: Any, found: Mappings) -> Iterator[str]:
-    gone = {one.test for one in found.all() if one.is_deselected}
-    if not gone:
-        return
-    given = [
-        f"{flag} {value}" for flag, name in _CHOICES if (value := _chosen(config, name))
-    ]
-    all_of_them = len({one.test for one in found.all()})
-    counted = f"{len(gone)} of {all_of_them} tests with a scenario deselected"
-    yield f"{', '.join(given)}: {counted}" if given else counted
 
 
 _CHOICES = (
@@ -410,52 +408,63 @@ _CHOICES = (
 )
 
 
-def _chosen(config: Any, name: str) -> str:
-    value = getattr(config.option, name, None)
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value or "")
+def _deselected(config: Any, mappings: Mappings) -> Iterator[str]:
+    tests = set()
+    deselected = set()
+    for mapping in mappings.all():
+        tests.add(mapping.test)
+        if mapping.is_deselected:
+            deselected.add(mapping.test)
+    if not deselected:
+        return
+    counted = f"{len(deselected)} of {len(tests)} tests with a scenario deselected"
+    choices = ", ".join(_choices(config))
+    yield f"{choices}: {counted}" if choices else counted
+
+
+def _choices(config: Any) -> Iterator[str]:
+    """Yield the options of this run that deselect tests."""
+    for flag, name in _CHOICES:
+        value = getattr(config.option, name, None)
+        if isinstance(value, list):
+            value = " ".join(map(str, value))
+        if value:
+            yield f"{flag} {value}"
 
 
 def _stopped(session: Any) -> Iterator[str]:
     distributed = session.config.pluginmanager.get_plugin("dsession")
-    stops = (
-        session.shouldfail,
-        session.shouldstop,
-        getattr(distributed, "shouldstop", ""),
-    )
-    if stop := next(filter(None, stops), ""):
-        yield str(stop)
+    elsewhere = getattr(distributed, "shouldstop", "")
+    reason = session.shouldfail or session.shouldstop or elsewhere
+    if reason:
+        yield str(reason)
     elif session.exitstatus == _INTERRUPTED:
         yield "interrupted"
 
 
-_INTERRUPTED = 2
-
-
 def uncollected(report: Any) -> Problem:
     """Return the problem of a file that could not be collected, or has skipped itself."""
-    if report.failed:
-        what, hint = "could not be collected", "pytest shows the error"
-    else:
-        what, hint = f"skips itself: {skip_reason(report.longrepr)}", ""
+    what = "could not be collected"
+    hint = "pytest shows the error"
+    if not report.failed:
+        what = f"skips itself: {skip_reason(report.longrepr)}"
+        hint = ""
     return Problem(
         spec=report.nodeid,
         line=0,
-        what=f"{what}; the mapping is incomplete: nobody knows which scenarios its tests prove",
+        what=f"{what}; the mapping is incomplete: it is not known which scenarios its tests prove",
         hint=hint,
         is_error=report.failed,
     )
 
 
-_LOCK = "scenarios.lock"  # what it is called where nobody has named it
-
-
 def check_agreed(wanted: Config, *, lists_only: bool) -> None:
-    """Look for the baseline and the lock file that options name.
+    """Check that the baseline and the lock file exist that options name.
 
-    A list may lack them: what is there to be accepted is found by one.
+    A list needs neither: with it the first ones are written.
 
     Raises:
-        ConfigError: it is not there. Nothing would be said of it until something is lacking.
+        ConfigError: one does not exist.
     """
     hints = {
         "scenario_baseline": "write it:\n"
@@ -463,16 +472,15 @@ def check_agreed(wanted: Config, *, lists_only: bool) -> None:
         "arena scenarios report scenarios.json --baseline {}",
         "scenario_lock": "arena scenarios accept --all   writes it",
     }
+    if lists_only:
+        return
     for option, fix in hints.items():
         name = getattr(wanted, option)
-        if (
-            name not in {"", _LOCK}
-            and not lists_only
-            and not (wanted.root / name).exists()
-        ):
-            raise ConfigError(
-                f"arena_{option} names {name}, which is not there",
-                why="a name that is misspelt would go unnoticed, and so would what was agreed on",
-                cause=wanted.places[option],
-                fix=fix.format(name),
-            )
+        if name in {"", _DEFAULT_LOCK} or (wanted.root / name).exists():
+            continue
+        raise ConfigError(
+            f"arena_{option} names {name}, which is not there",
+            why="a name that is misspelt would go unnoticed, and so would what was agreed on",
+            cause=wanted.places[option],
+            fix=fix.format(name),
+        )

@@ -1,4 +1,4 @@
-"""What becomes of the scenarios in one run of pytest, from its options to its exit status?"""
+"""The plugin of runs with scenarios: from the options to the exit status."""
 
 import os
 from collections.abc import Generator
@@ -33,7 +33,12 @@ from pytest_arena.scenarios._tries import (
     failure_of,
     plain_facts,
 )
-from pytest_arena.scenarios.evidence._agreed import Lock, read_baseline, read_waivers
+from pytest_arena.scenarios.evidence._agreed import (
+    AgreedGap,
+    Lock,
+    read_baseline,
+    read_waivers,
+)
 from pytest_arena.scenarios.evidence._document import Document, Sabotage
 from pytest_arena.scenarios.evidence._judge import Rules, judge
 from pytest_arena.scenarios.outputs import _terminal as terminal
@@ -44,45 +49,49 @@ from pytest_arena.scenarios.specs._index import Index, Reference
 
 hook = pluggy.HookimplMarker("pytest")
 
-_OUTPUT = "arena_scenarios"  # in what a worker hands to pytest-xdist
+_OUTPUT = "arena_scenarios"  # what a worker sends to pytest-xdist's controller
 _LISTS = ("collectonly", "setuponly", "setupplan")
-_FAILED, _USAGE = 1, 4
+_FAILED = 1  # pytest's exit statuses
+_USAGE = 4
+_BROKEN = (3, 4)  # an internal error, and a usage error
 
 
 class Scenarios:
-    """Registered as a plugin where specifications are to be read, in every process of the run.
+    """The plugin that each process of a run with specifications registers.
 
-    Each process maps the tests that it collects, and tells of the tries that it makes in their
-    reports. The process that has seen all of them judges.
+    Each process maps the tests that it collects, and adds facts to the reports of its tests. The
+    controller sees all reports, and judges.
     """
 
     instruments: Instruments
 
     def __init__(self, config: Any, wanted: Config) -> None:
-        self._config, self._wanted, self._process = config, wanted, os.getpid()
-        self._tests: dict[int, Mapped] = {}
+        self.document: Document | None = None
+        self._config = config
+        self._wanted = wanted
+        self._process = os.getpid()
+        self._tests: dict[int, Mapped] = {}  # by the identity of their items
         self._unawaited = Unawaited()
-        self._mappings, self._tries = Mappings(), Tries()
+        self._mappings = Mappings()
+        self._tries = Tries()
         self._broken: dict[str, None] = {}  # files that could not be collected
-        self._failed: set[str] = (
-            set()
-        )  # tests of this process that have failed at least once
-        self._is_again = False  # whether the test that runs is one of them
+        self._failed: set[str] = set()  # tests that failed at least once here
+        self._is_again = False  # whether the running test is one of them
         self._lines: list[str] = []
         self._is_run = False
-        self.document: Document | None = None
 
     # Before the tests.
 
     def watch(self, run: ArenaRun) -> Instruments:
-        """Return who is to watch a run, before any test file is imported."""
+        """Return the watcher of a run. Called before any test file is imported."""
         self.instruments = Instruments(run)
-        if why := enable(self._config):
+        why = enable(self._config)
+        if why:
             self.instruments.off["asserted"] = why
         return self.instruments
 
     def more_plugins(self) -> list[tuple[str, object]]:
-        """Return what else is to be registered in this run, with its names."""
+        """Return further plugins of this run, with their names."""
         if not self._wanted.scenarios_sabotage:
             return []
         passes = SabotagePasses(
@@ -94,9 +103,8 @@ class Scenarios:
         """Read all files that options name.
 
         Raises:
-            ArenaError: there is no such file, no scenario in it, or something is wrong in the lock
-                file, the baseline, a waiver or ``--scenarios-out``; or one of the first two was
-                named, and is not there.
+            ArenaError: a file does not exist; the specifications have no scenario; or the lock
+                file, the baseline, a waiver or ``--scenarios-out`` is wrong.
         """
         wanted = self._wanted
         self._targets = targets(wanted.scenarios_out)
@@ -105,72 +113,78 @@ class Scenarios:
         reader.require_scenarios(self._specification, wanted.specs, place=place)
         self._rules = self._read_rules()
         scenarios = self._specification.scenarios
-        index = Index(
-            self._specification, partial(self._rules.lock.former_names, scenarios)
-        )
+        former = partial(self._rules.lock.former_names, scenarios)
+        index = Index(self._specification, former)
         form = "--scenario={}"
-        asked = (
-            Reference(name=it, place=form.format(it), form=form)
-            for it in wanted.scenario
-        )
-        self._chosen = {index.find(one).key for one in asked}
+        self._chosen: set[str] = set()
+        for name in wanted.scenario:
+            chosen = Reference(name=name, place=form.format(name), form=form)
+            self._chosen.add(index.find(chosen).key)
         self._mapper = Mapper(self._specification, index, wanted.root)
         self.instruments.specification = self._specification
 
     def _read_rules(self) -> Rules:
         wanted = self._wanted
-        is_list = any(getattr(self._config.option, name, False) for name in _LISTS)
+        option = self._config.option
+        is_list = any(getattr(option, name, False) for name in _LISTS)
         check_agreed(wanted, lists_only=is_list)
-        baseline, lock = wanted.scenario_baseline, wanted.scenario_lock
+        agreed: list[AgreedGap] = []
+        if wanted.scenario_baseline:
+            agreed += read_baseline(wanted.root / wanted.scenario_baseline)
         place = wanted.places["scenario_waive"]
-        known = read_baseline(wanted.root / baseline) if baseline else ()
+        agreed += read_waivers(wanted.scenario_waive, place=place)
+        lock = Lock()
+        if wanted.scenario_lock:
+            lock = Lock.read(wanted.root / wanted.scenario_lock)
         return Rules(
             evidence=wanted.scenario_evidence,
-            agreed_gaps=(*known, *read_waivers(wanted.scenario_waive, place=place)),
-            lock=Lock.read(wanted.root / lock) if lock else Lock(),
+            agreed_gaps=tuple(agreed),
+            lock=lock,
             today=datetime.now(tz=UTC).date(),
             lists_only=is_list,
         )
 
     @hook(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        """All tests are there: others deselect later."""
+        """Map all tests, before other plugins deselect some."""
         self._map(items)
         if self._chosen:
-            self._choose(items)
-        if note := self._unawaited.watch():
+            self._deselect(items)
+        note = self._unawaited.watch()
+        if note:
             self.instruments.run.ledger.note(note)
 
     def _map(self, items: list[Any]) -> None:
         for mapped in self._mapper.all_of(items):
             self._tests[id(mapped.item)] = mapped
-            # For JUnit's XML, which shows strings. At collection: so a skipped test has them too.
-            keys = [("arena_scenario", one.key) for one in mapped.scenarios]
-            revs = [("arena_scenario_rev", one.rev) for one in mapped.scenarios]
+            # JUnit's XML shows strings. A skipped test has them as well.
+            keys = [("arena_scenario", each.key) for each in mapped.scenarios]
+            revs = [("arena_scenario_rev", each.rev) for each in mapped.scenarios]
             mapped.item.user_properties += keys + revs
 
-    def _choose(self, items: list[Any]) -> None:
-        """Leave the tests of the scenarios that ``--scenario`` names."""
-        chosen = {
-            test
-            for test, mapped in self._tests.items()
-            if any(one.key in self._chosen for one in mapped.scenarios)
-        }
-        if gone := [item for item in items if id(item) not in chosen]:
-            self._config.hook.pytest_deselected(items=gone)
-            items[:] = [item for item in items if id(item) in chosen]
+    def _deselect(self, items: list[Any]) -> None:
+        """Deselect the tests of all scenarios but those that ``--scenario`` names."""
+        chosen: list[Any] = []
+        deselected: list[Any] = []
+        for item in items:
+            mapped = self._tests.get(id(item))
+            scenarios = mapped.scenarios if mapped else ()
+            is_chosen = any(scenario.key in self._chosen for scenario in scenarios)
+            (chosen if is_chosen else deselected).append(item)
+        if deselected:
+            self._config.hook.pytest_deselected(items=deselected)
+            items[:] = chosen
 
     @hook
     def pytest_collection_finish(self, session: Any) -> None:
-        """What is left will run. Somebody may have marked more of it in the meantime."""
+        """Record which tests will run. Another plugin may have added markers meanwhile."""
         self._map([item for item in session.items if id(item) not in self._tests])
-        self._mappings.add(
-            self._tests.values(), selected=frozenset(map(id, session.items))
-        )
+        selected = frozenset(map(id, session.items))
+        self._mappings.add(self._tests.values(), selected=selected)
 
     @hook
     def pytest_collectreport(self, report: Any) -> None:
-        """A file that does not import may have the tests of any scenario."""
+        """Record a file that was not collected: it may have tests of any scenario."""
         if report.failed:
             self._broken[report.nodeid] = None
         if not report.passed:
@@ -178,17 +192,17 @@ class Scenarios:
 
     @hook(tryfirst=True)
     def pytest_runtestloop(self) -> None:
-        """Tests are to be run: it is no ``--fixtures`` or the like."""
+        """Note that tests will run: ``--fixtures`` and the like run none."""
         self._is_run = True
         self.instruments.expect()
 
     # One test.
 
     def begin(self, item: Any) -> None:
-        """A test begins, and the arena has opened it.
+        """Begin to record a test that the arena has opened.
 
         Raises:
-            ScenarioError: its marker means no scenario. Nothing else of it runs.
+            ScenarioError: its marker means no scenario. The test does not run.
         """
         mapped = self._tests.get(id(item))
         if mapped is None:
@@ -196,21 +210,23 @@ class Scenarios:
         if mapped.errors:
             raise mapped.errors[0]
         names = frozenset(getattr(item, "fixturenames", ()))
-        rows = frozenset(one.row for one in mapped.mappings)
+        rows = frozenset(mapping.row for mapping in mapped.mappings)
         self.instruments.begin_test(mapped.scenarios, names, rows=rows)
 
     @hook(wrapper=True)
     def pytest_runtest_call(self, item: Any) -> Generator[None, object, object]:
-        """Listen, while the test's own function runs."""
+        """Record assertions while the test's function runs."""
+        is_recorded = id(item) in self._tests and not self.instruments.is_rehearsing
         try:
-            is_ours = id(item) in self._tests and self.instruments.breaking is None
-            with heard(self.instruments, item) if is_ours else nullcontext():
+            with heard(self.instruments, item) if is_recorded else nullcontext():
                 result = yield
         except BaseException as error:
-            if (forgotten := self._unawaited.take()) is not None:
+            forgotten = self._unawaited.take()
+            if forgotten:
                 error.add_note(str(forgotten))
             raise
-        if (forgotten := self._unawaited.take()) is not None:
+        forgotten = self._unawaited.take()
+        if forgotten:
             raise forgotten
         return result
 
@@ -218,10 +234,10 @@ class Scenarios:
     def pytest_runtest_makereport(
         self, item: Any, call: Any
     ) -> Generator[None, Any, Any]:
-        """Have the report tell of the try, once all others have had their say."""
+        """Add facts to the report, after all other plugins."""
         report = yield
         mapped = self._tests.get(id(item))
-        if mapped is None or self.instruments.breaking is not None:
+        if mapped is None or self.instruments.is_rehearsing:
             return report
         if report.when == "setup":
             self._is_again = mapped.test in self._failed
@@ -229,54 +245,70 @@ class Scenarios:
         sent["again"] = self._is_again
         if report.failed:
             self._failed.add(mapped.test)
-        if report.when == "teardown" and (facts := self.instruments.take()) is not None:
-            # A worker's reports go to another process, and so do those of a fork.
-            is_sent = (
-                hasattr(self._config, "workerinput") or os.getpid() != self._process
-            )
-            sent["facts"] = plain_facts(facts) if is_sent else self._tries.keep(facts)
-            report.user_properties.append(("arena_evidence", evidence_line(facts)))
+        if report.when == "teardown":
+            self._add_facts(report, sent)
         setattr(report, SENT, sent)
         return report
 
+    def _add_facts(self, report: Any, sent: dict[str, Any]) -> None:
+        facts = self.instruments.take()
+        if facts is None:
+            return
+        # The reports of a worker go to another process, and so do those of a fork.
+        is_worker = hasattr(self._config, "workerinput")
+        if is_worker or os.getpid() != self._process:
+            sent["facts"] = plain_facts(facts)
+        else:
+            sent["facts"] = self._tries.keep(facts)
+        report.user_properties.append(("arena_evidence", evidence_line(facts)))
+
     @hook
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """A phase of a test is over, in this process or another."""
+        """Add the report of a phase, of this process or another."""
         self._tries.see(report)
 
     # The end.
 
     @hook(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """A worker of pytest-xdist has ended; one that has died left nothing."""
+        """Add what a worker of pytest-xdist sent. One that died sent nothing."""
         sent = (getattr(node, "workeroutput", None) or {}).get(_OUTPUT)
-        if sent is not None:
-            self._mappings.take_over(sent["found"])
-            for test, values in sent["sabotaged"].items():
-                self._tries.add_sabotages(
-                    test, tuple(Sabotage(**one) for one in values)
-                )
+        if sent is None:
+            return
+        self._mappings.take_over(sent["mappings"])
+        for test, shapes in sent["sabotaged"].items():
+            sabotages = tuple(Sabotage(**shape) for shape in shapes)
+            self._tries.add_sabotages(test, sabotages)
 
     @hook(trylast=True)
     def pytest_sessionfinish(self, session: Any) -> None:
-        """Judge, write, and have a strict run fail; in a worker: hand on what was found."""
+        """Judge, write the outputs, and fail a strict run. A worker sends its part instead."""
         self._unawaited.unwatch()
-        if (output := getattr(self._config, "workeroutput", None)) is not None:
-            sabotaged = {
-                test: list(map(asdict, one))
-                for test, one in self._tries.sabotaged.items()
-            }
-            output[_OUTPUT] = {"found": self._mappings.plain(), "sabotaged": sabotaged}
+        output = getattr(self._config, "workeroutput", None)
+        if output is not None:
+            output[_OUTPUT] = self._plain()
         elif self._is_run and session.exitstatus not in _BROKEN:
             self.document = self._judged(session)
-            self._write(session)
+            self._write(session, self.document)
             if self._fails:
                 session.exitstatus = session.exitstatus or _FAILED
 
+    def _plain(self) -> dict[str, Any]:
+        """Return the mappings and sabotages of this process as plain values."""
+        sabotaged = {
+            test: [asdict(sabotage) for sabotage in sabotages]
+            for test, sabotages in self._tries.sabotaged.items()
+        }
+        return {"mappings": self._mappings.plain(), "sabotaged": sabotaged}
+
+    @property
+    def _is_strict(self) -> bool:
+        return self._wanted.scenarios == "strict"
+
     @property
     def _fails(self) -> bool:
-        is_strict = self._wanted.scenarios == "strict"
-        return is_strict and self.document is not None and bool(self.document.gaps)
+        has_gaps = self.document is not None and bool(self.document.gaps)
+        return self._is_strict and has_gaps
 
     def _judged(self, session: Any) -> Document:
         return judge(
@@ -289,14 +321,11 @@ class Scenarios:
             is_sabotaged=self._wanted.scenarios_sabotage,
         )
 
-    def _write(self, session: Any) -> None:
-        assert self.document is not None, "it was judged"  # noqa: S101 - for the type checker
+    def _write(self, session: Any, document: Document) -> None:
+        folder = self._config.invocation_params.dir
         try:
             self._lines = write(
-                self._targets,
-                self.document,
-                root=self._wanted.root,
-                folder=self._config.invocation_params.dir,
+                self._targets, document, root=self._wanted.root, folder=folder
             )
         except ArenaError as error:
             self._lines = [f"ERROR: {error}"]
@@ -304,37 +333,33 @@ class Scenarios:
 
     @hook
     def pytest_terminal_summary(self, terminalreporter: Any, config: Any) -> None:
-        """The scenarios that are not proven, and how many there are."""
-        if self.document is None:
+        """Print the scenarios that are not proven, and the totals."""
+        document = self.document
+        if document is None:
             return
         verbosity = config.get_verbosity()
         if verbosity >= 0:
             terminalreporter.write_sep("=", "scenarios")
-        strict = "--scenarios=strict" * (self._wanted.scenarios == "strict")
+        strict = "--scenarios=strict" if self._is_strict else ""
         specs = self._specs_to_name()
-        told_lines = terminal.lines(
-            self.document, verbosity=verbosity, strict=strict, specs=specs
-        )
-        annotations = []
+        lines = [
+            *terminal.lines(document, verbosity=verbosity, strict=strict, specs=specs),
+            *self._lines,
+        ]
         if os.environ.get("GITHUB_ACTIONS") == "true":
             root = self._wanted.root
-            annotations = workflow_commands(
-                self.document, root=root, is_strict=bool(strict)
-            )
-        for line in [*told_lines, *self._lines, *annotations]:
-            terminalreporter.write_line(
-                line, red=self._fails and line.startswith("scenarios: ")
-            )
+            lines += workflow_commands(document, root=root, is_strict=self._is_strict)
+        for line in lines:
+            is_red = self._fails and line.startswith("scenarios: ")
+            terminalreporter.write_line(line, red=is_red)
 
     def _specs_to_name(self) -> list[str]:
-        """The specifications of this run alone: no command would find them in the configuration."""
-        wanted, folder = self._wanted, self._config.invocation_params.dir
-        with suppress(ConfigError):  # of this folder, which the run may have left out
+        """Return the specifications that a command must name, because no configuration does."""
+        wanted = self._wanted
+        folder = self._config.invocation_params.dir
+        with suppress(ConfigError):
             if read_project().specs == wanted.specs:
                 return []
         return [
             reader.relative(wanted.root / pattern, folder) for pattern in wanted.specs
         ]
-
-
-_BROKEN = (3, 4)  # pytest's internal error, and its usage error

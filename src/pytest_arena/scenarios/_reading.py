@@ -173,7 +173,7 @@ class Reading:
         sources = [doings]
         written = doings.written
         uncommitted: Counter[str] = Counter()
-        if request is not None:
+        if request:
             written = written[: request.written_before.get(doings)]
             # What the test had not committed, in a transaction that the request took part in.
             uncommitted = _all_rows(request.doings.joined())
@@ -205,7 +205,7 @@ class Reading:
         logins = []
         for login in self.log.logins:
             logins += login.doings.written
-        until = request.before if request is not None else None
+        until = request.before if request else None
         return self._compare(None, until) - (_all_rows(logins) + _rows_of_app(doings))
 
     def _is_unsure(self, doings: Doings) -> bool:
@@ -278,7 +278,7 @@ class Reading:
                 raise NotKnown(
                     "the database could not be asked then, or that would cost too much"
                 )
-        if until is not None and database not in until.times:
+        if until and database not in until.times:
             return Changes.of([])  # no connection to it had been opened
         start = since.time_of(database) if since else None
         end = until.time_of(database) if until else None

@@ -1,4 +1,4 @@
-"""Which tests stay green though what they are about was broken?"""
+"""Runs tests again with something broken: which of them stay green?"""
 
 import functools
 import inspect
@@ -30,11 +30,22 @@ from pytest_arena.scenarios.outputs._phrases import counted
 
 hook = pluggy.HookimplMarker("pytest")
 
-_OUTPUT = "arena_sabotage"  # in what a worker hands to pytest-xdist
-_TIMES, _MORE = (
-    10,
-    10.0,
-)  # a test that waits for what was broken gets so much longer than before
+_OUTPUT = "arena_sabotage"  # what a worker sends to pytest-xdist's controller
+
+# A test may wait for what was broken. It gets so many times its former time, and so many seconds
+# more.
+_TIMES = 10
+_MORE = 10.0
+_PATIENCE = 2.0  # seconds until a coroutine that was ended must have ended
+
+_ENDLESS = "it waited without an end, and was ended"
+_NOTHING_BROKEN: dict[SabotageKind, str] = {
+    "seed": "there was no moment to remove it",
+    "commit": "the request changed no row",
+    "policy": "no request reads a table that has policies",
+    "empty": "its last answer has no body",
+    "500": "its last request has no answer",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +58,24 @@ class _Phase:
 
     @property
     def is_noticed(self) -> bool:
-        """Whether the test has failed, and not arena under it."""
-        # A login that fails is the app's, and the user's function for it.
-        is_ours = isinstance(self.error, ArenaError) and not isinstance(
-            self.error, LoginError
+        """Whether the test failed. An error of pytest-arena is no failure of the test."""
+        if not self.report.failed:
+            return False
+        # The login function is the user's.
+        return isinstance(self.error, LoginError) or not isinstance(
+            self.error, ArenaError
         )
-        return bool(self.report.failed) and not is_ours
 
 
 class SabotagePasses:
-    """Registered as a plugin where sabotage is asked for, in every process of the run.
+    """A plugin of each process of a run with sabotage.
 
-    After all tests it runs those again that prove a scenario, once for each thing that can be
-    broken under them. Reports of these runs go nowhere: not to the terminal, the cache of the
-    last failures, JUnit's XML or the exit status.
+    After all tests it runs the tests again that prove a scenario, once for each thing that can be
+    broken. The reports of these runs are not shown, and do not change the cache of failures,
+    JUnit's XML or the exit status.
 
-    Cost: a run of the test for each kind, and one for comparison, with their set-ups and
-    tear-downs. Wider fixtures are set up again once, as all runs of one test follow each other.
+    Cost: a run of the test for each kind, and one for comparison, with set-ups and tear-downs.
+    Wide fixtures are set up once more, because all runs of one test follow each other.
     """
 
     def __init__(
@@ -73,201 +85,206 @@ class SabotagePasses:
         tries: Tries,
         tests: Mapping[int, Mapped],
     ) -> None:
-        self._config, self._instruments = config, instruments
-        self._tries, self._proving = tries, tests
-        self._seconds: dict[str, float] = {}  # of each test's call, before
+        self._config = config
+        self._instruments = instruments
+        self._tries = tries
+        self._tests = tests
+        self._seconds: dict[str, float] = {}  # of the call of each test
         self._with_subtests: set[str] = set()
-        self._phases: list[_Phase] = []
-        self._tests = self._runs = 0
+        self._phases: list[_Phase] = []  # of the current run
+        self._tested = 0
+        self._runs = 0
         self._took = 0.0
         self._why_not = ""
 
-    # The tests as they are.
+    # The first run of each test.
 
     @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: Any, call: Any
     ) -> Generator[None, Any, Any]:
-        """Note how long a test takes; of one that is run again, how it ended."""
+        """Record how long a test takes; of a test that is run again, how it ended."""
         report = yield
-        if self._instruments.breaking is None:
+        if not self._instruments.is_rehearsing:
             if call.when == "call":
                 self._seconds[item.nodeid] = call.duration
         elif report.when in {"setup", "call", "teardown"}:
             error = call.excinfo.value if call.excinfo else None
-            why = failure_of(report, call.excinfo, item, self._instruments.mask)
-            self._phases.append(_Phase(report, error, why.get("reason", "")))
+            failure = failure_of(report, call.excinfo, item, self._instruments.mask)
+            self._phases.append(_Phase(report, error, failure.get("reason", "")))
         return report
 
     @hook
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Note who reports subtests: they are reported whoever runs the test."""
+        """Record which tests have subtests."""
         if type(report).__name__.lower() == "subtestreport":
             self._with_subtests.add(report.nodeid)
 
-    # The tests, broken.
+    # The runs with something broken.
 
     @hook(wrapper=True)
     def pytest_runtestloop(self, session: Any) -> Generator[None, object, object]:
-        """Run tests again when all were run; who stops the run (-x, Ctrl-C) raises before."""
+        """Run tests again after all tests. A stopped run (-x, Ctrl-C) raises before that."""
         result = yield
         self._why_not = _why_not(session)
         if not self._why_not:
-            # Nobody reads the tracebacks of tests that were broken: reports without are cheap.
+            # Reports without tracebacks are cheap.
             with mock.patch.object(self._config.option, "tbstyle", "no"):
                 self._run_all()
-        if (output := getattr(self._config, "workeroutput", None)) is not None:
-            output[_OUTPUT] = self._tests, self._runs, self._took
+        output = getattr(self._config, "workeroutput", None)
+        if output is not None:
+            output[_OUTPUT] = self._tested, self._runs, self._took
         return result
 
     def _run_all(self) -> None:
         started = _process.seconds()
-        tests = (
-            (one.item, self._tries.last(one.item.nodeid))
-            for one in self._proving.values()
-        )
-        proving = [
-            (item, done.facts)
-            for item, done in tests
-            if done is not None and done.outcome == "passed" and done.facts is not None
-        ]
-        following = [item for item, _ in proving[1:]]
+        proving = list(self._proving())
+        next_items = [item for item, _ in proving[1:]]
         try:
-            for (item, facts), after in zip_longest(proving, following):
-                sabotages = tuple(self._sabotages(item, facts, after))
+            for (item, facts), next_item in zip_longest(proving, next_items):
+                sabotages = tuple(self._sabotages(item, facts, next_item))
                 self._tries.add_sabotages(item.nodeid, sabotages)
-        except Exception as error:  # noqa: BLE001 - pytest.exit() for one: what was run before stands
-            self._why_not = f"broken off: {type(error).__name__}: {error}".partition(
-                "\n"
-            )[0]
+        except Exception as error:  # noqa: BLE001 - of pytest.exit(), for one: earlier results stay
+            why = f"broken off: {type(error).__name__}: {error}"
+            self._why_not = why.partition("\n")[0]
         self._took = _process.seconds() - started
 
-    def _sabotages(self, item: Any, facts: Facts, following: Any) -> Iterator[Sabotage]:
+    def _proving(self) -> Iterator[tuple[Any, Facts]]:
+        """Yield the tests of scenarios that passed, with their facts."""
+        for mapped in self._tests.values():
+            attempt = self._tries.last(mapped.item.nodeid)
+            if attempt is None or attempt.outcome != "passed":
+                continue
+            if attempt.facts is not None:
+                yield mapped.item, attempt.facts
+
+    def _sabotages(self, item: Any, facts: Facts, next_item: Any) -> Iterator[Sabotage]:
         """Run a test once for each kind that applies to it."""
         plan = to_break(facts, has_policies=bool(policed(self._instruments.run)))
         kinds = [kind for kind, planned in plan.items() if isinstance(planned, int)]
-        lacks = self._lacks(item) if kinds else ""
+        unknown = self._why_unknown(item) if kinds else ""
         for kind, planned in plan.items():
             if isinstance(planned, str):
                 yield Sabotage(kind=kind, result="not applicable", why=planned)
-            elif lacks:
-                yield Sabotage(kind=kind, result="unknown", why=lacks)
+            elif unknown:
+                yield Sabotage(kind=kind, result="unknown", why=unknown)
             else:
-                # The test itself must not stand any more when it is run again: its parent may.
-                after = following if kind is kinds[-1] else item.parent
-                yield self._broken(item, kind, planned, after)
+                # The test must be torn down before it is run again. Its parent need not.
+                following = next_item if kind is kinds[-1] else item.parent
+                yield self._sabotage(item, kind, planned, following)
 
-    def _lacks(self, item: Any) -> str:
-        """Why a test cannot be run again unseen, or broken at one request; "" where it can."""
-        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+    def _why_unknown(self, item: Any) -> str:
+        """Return why a test cannot be run again; "" if it can."""
+        function = getattr(item, "obj", None)
+        if getattr(function, "is_hypothesis_test", False):
             return "a test of Hypothesis' makes its requests once for each example"
         if item.nodeid in self._with_subtests:
             return "its subtests would be reported as those of this run"
-        self._tests += 1
-        # What fails whenever it is run a second time has noticed nothing.
+        self._tested += 1
+        # A test that fails in each second run would notice nothing by that.
         self._run_again(item, None, None, item.parent)
-        failed = [one for one in self._phases if not one.report.passed]
-        why = "it does not pass a second time, with nothing broken"
-        return f"{why}: {failed[0].reason}" if failed else ""
+        for phase in self._phases:
+            if not phase.report.passed:
+                why = "it does not pass a second time, with nothing broken"
+                return f"{why}: {phase.reason}"
+        return ""
 
-    def _broken(
-        self, item: Any, kind: SabotageKind, number: int, after: Any
+    def _sabotage(
+        self, item: Any, kind: SabotageKind, number: int, following: Any
     ) -> Sabotage:
-        breaking = self._run_again(item, kind, number, after)
+        breaking = self._run_again(item, kind, number, following)
         if breaking.overlapped is not None:
-            breaking = self._run_again(item, kind, breaking.overlapped, after)
+            breaking = self._run_again(item, kind, breaking.overlapped, following)
         result, why = _judged(kind, breaking, self._phases)
         return Sabotage(kind=kind, result=result, why=ADDRESS.sub("0x…", why))
 
     def _run_again(
-        self, item: Any, kind: SabotageKind | None, number: int | None, after: Any
+        self, item: Any, kind: SabotageKind | None, number: int | None, following: Any
     ) -> Breaking:
-        """Break something under a test, of which the run's own facts know nothing."""
+        """Run a test with something broken. The run's own facts do not change."""
         seconds = _TIMES * self._seconds.get(item.nodeid, 0.0) + _MORE
         run = self._instruments.run
         breaking = Breaking(run, kind, number=number, seconds=seconds)
         self._phases = []
         self._runs += 1
         with run.ledger.aside(), _never_rerun(item):
-            self._instruments.breaking = breaking
+            self._instruments.rehearse(breaking)
             try:
-                # What the one before has left that could not be run: nobody was to come after it.
-                item.session._setupstate.teardown_exact(item)  # noqa: SLF001 - as pytest's runner does
-                item.ihook.pytest_runtest_protocol(item=item, nextitem=after)
+                # Tear down what the test before has left, as pytest's runner does.
+                item.session._setupstate.teardown_exact(item)  # noqa: SLF001 - as said
+                item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
             finally:
                 breaking.keep(run.ledger.since(0))
-                self._instruments.breaking = None
+                self._instruments.rehearse(None)
         return breaking
 
     @hook(tryfirst=True)
     def pytest_runtest_protocol(self, item: Any, nextitem: Any) -> object:
-        """Run a test without a word; before plugins that would run it again when it fails."""
-        if self._instruments.breaking is None:
+        """Run a test unreported, before plugins that would run it again when it fails."""
+        if not self._instruments.is_rehearsing:
             return None
-        # pytest's own module, by the name under which it is registered: it has no other way.
+        # pytest registers the module of its runner by this name.
         runner = self._config.pluginmanager.get_plugin("runner")
-        # The filters stay, which may make errors of them.
+        # Filters that turn warnings into errors stay.
         with warnings.catch_warnings(record=True):
             runner.runtestprotocol(item, log=False, nextitem=nextitem)
         return True
 
     @hook(wrapper=True)
     def pytest_runtest_call(self, item: Any) -> Generator[None, object, object]:
-        """A test may wait for ever for what was broken."""
-        if (breaking := self._instruments.breaking) is None:
+        """End a test that waits for what was broken."""
+        breaking = self._instruments.breaking
+        if breaking is None:
             return (yield)
         with _alarm(breaking), _limited(breaking, item):
             return (yield)
 
-    # What is said at the end.
+    # The summary.
 
     @hook(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """A worker of pytest-xdist has ended: they have run at the same time."""
-        tests, runs, took = (getattr(node, "workeroutput", None) or {}).get(
-            _OUTPUT, (0, 0, 0.0)
-        )
-        self._tests, self._runs = self._tests + tests, self._runs + runs
+        """Add the figures of a worker of pytest-xdist. Workers run at the same time."""
+        output = getattr(node, "workeroutput", None) or {}
+        tested, runs, took = output.get(_OUTPUT, (0, 0, 0.0))
+        self._tested += tested
+        self._runs += runs
         self._took = max(self._took, took)
 
     @hook
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """One line, whatever became of the tests: the scenarios say that."""
-        runs = f"{counted(self._tests, 'test')} run again {counted(self._runs, 'time')}"
-        done = (
-            f"{runs} in {self._took:.1f} s" if self._tests else "no test to run again"
-        )
-        unasked = _UNASKED * (self._config.option.arena_scenarios_sabotage is None)
-        remarks = "; ".join(filter(None, [self._why_not, unasked]))
-        terminalreporter.write_line(
-            f"sabotage: {done}" + f" ({remarks})" * bool(remarks)
-        )
-
-
-_UNASKED = "strict in CI; off: --no-scenarios-sabotage"
+        """Print one line: the scenarios have the results."""
+        line = "sabotage: no test to run again"
+        if self._tested:
+            tests = counted(self._tested, "test")
+            times = counted(self._runs, "time")
+            line = f"sabotage: {tests} run again {times} in {self._took:.1f} s"
+        remarks = [self._why_not] if self._why_not else []
+        if self._config.option.arena_scenarios_sabotage is None:
+            remarks.append("strict in CI; off: --no-scenarios-sabotage")
+        if remarks:
+            line += f" ({'; '.join(remarks)})"
+        terminalreporter.write_line(line)
 
 
 def _why_not(session: Any) -> str:
-    """Why no test is to be run again after these; "" where they may."""
+    """Return why no test is run again; "" if tests are."""
     option = session.config.option
     if option.collectonly or getattr(option, "setuponly", False):
         return "no test was run"
     if getattr(option, "usepdb", False):
         return "not with --pdb, which would stop at each failure"
-    if (
-        0 < (option.maxfail or 0) <= session.testsfailed
-        or session.shouldstop
-        or session.shouldfail
-    ):
+    if session.shouldstop or session.shouldfail:
+        return "the run was stopped"
+    if 0 < (option.maxfail or 0) <= session.testsfailed:
         return "the run was stopped"
     return ""
 
 
 @contextmanager
 def _never_rerun(item: Any) -> Iterator[None]:
-    """Have pytest-rerunfailures think that it does not run this test, as it does not.
+    """Hide a test from pytest-rerunfailures.
 
-    Else its tear-down would keep wider fixtures of a failed test as they are, for the next try.
+    Its tear-down would keep the wide fixtures of a failed test for the next try.
     """
     values = vars(item)
     kept = {name: values.pop(name) for name in ("execution_count",) if name in values}
@@ -279,7 +296,7 @@ def _never_rerun(item: Any) -> Iterator[None]:
 
 @contextmanager
 def _limited(breaking: Breaking, item: Any) -> Iterator[None]:
-    """Have a coroutine function end in time, where its loop still runs."""
+    """End a coroutine function in time, if its loop still runs."""
     function = getattr(item, "obj", None)
     if not inspect.iscoroutinefunction(function):
         yield
@@ -299,7 +316,7 @@ def _limited(breaking: Breaking, item: Any) -> Iterator[None]:
 
 @contextmanager
 def _alarm(breaking: Breaking) -> Iterator[None]:
-    """End a test that waits for ever, where nobody else has set the alarm."""
+    """End a test in time by SIGALRM, unless the signal is in use."""
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
         yield
@@ -318,48 +335,34 @@ def _alarm(breaking: Breaking) -> Iterator[None]:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
-_PATIENCE = 2.0  # a coroutine is ended before, where its loop still runs
-
-
 def _judged(
     kind: SabotageKind, breaking: Breaking, phases: list[_Phase]
 ) -> tuple[SabotageResult, str]:
-    """Say what became of one run, and why."""
-    noticed = next((one for one in phases if one.is_noticed), None)
-    refused = [one for one in breaking.errors if isinstance(one, RefusedError)]
-    if noticed is not None and breaking.is_applied and not refused:
+    """Return the result of one run, and the reason."""
+    noticed = next((phase for phase in phases if phase.is_noticed), None)
+    is_refused = any(isinstance(error, RefusedError) for error in breaking.errors)
+    if noticed and breaking.is_applied and not is_refused:
         return "noticed", _ENDLESS if breaking.is_timed_out else noticed.reason
-    if said := _unknown(breaking, phases, noticed):
-        return "unknown", said.partition("\n")[0]
-    is_about = breaking.touched if kind == "policy" else breaking.is_applied
-    tables = ", ".join(sorted(breaking.touched))
-    return (
-        ("survived", tables) if is_about else ("not applicable", _NOTHING_THERE[kind])
-    )
+    unknown = _why_unknown(breaking, phases, noticed)
+    if unknown:
+        return "unknown", unknown.partition("\n")[0]
+    if kind == "policy" and breaking.touched:
+        return "survived", ", ".join(sorted(breaking.touched))
+    if kind != "policy" and breaking.is_applied:
+        return "survived", ""
+    return "not applicable", _NOTHING_BROKEN[kind]
 
 
-def _unknown(breaking: Breaking, phases: list[_Phase], noticed: _Phase | None) -> str:
-    """Say why a run tells nothing; "" where it does."""
-    if noticed is not None and not breaking.is_applied and not breaking.errors:
+def _why_unknown(
+    breaking: Breaking, phases: list[_Phase], noticed: _Phase | None
+) -> str:
+    """Return why a run has no result; "" if it has one."""
+    if noticed and not breaking.is_applied and not breaking.errors:
         return f"it failed before anything was broken: {noticed.reason}"
-    said = [
-        *map(str, breaking.errors),
-        *(one.reason for one in phases if not one.report.passed),
-    ]
-    if any(hasattr(one.report, "wasxfail") for one in phases):
-        said.append("it was expected to fail")
+    reasons = [str(error) for error in breaking.errors]
+    reasons += [phase.reason for phase in phases if not phase.report.passed]
+    if any(hasattr(phase.report, "wasxfail") for phase in phases):
+        reasons.append("it was expected to fail")
     if not breaking.is_reached:
-        said.append(
-            "this time it did not make the request around which to break something"
-        )
-    return next(filter(None, said), "")
-
-
-_ENDLESS = "it waited without an end, and was ended"
-_NOTHING_THERE: dict[SabotageKind, str] = {
-    "seed": "there was no moment to remove it",
-    "commit": "the request changed no row",
-    "policy": "no request reads a table that has policies",
-    "empty": "its last answer has no body",
-    "500": "its last request has no answer",
-}
+        reasons.append("this time it did not send the request that was to be broken")
+    return next(filter(None, reasons), "")

@@ -114,14 +114,14 @@ class Locked:
 
     def difference(self, old: Locked | None, place: str) -> Iterator[str]:
         """Yield what changed since an older entry: a diff of the steps, a line for each test."""
-        if old is not None and old.key != self.key:
+        if old and old.key != self.key:
             yield f"renamed: {old.key} -> {self.key}"
-        if old is not None and old.steps == self.steps and old.rev != self.rev:
+        if old and old.steps == self.steps and old.rev != self.rev:
             yield f"rev: {old.rev} -> {self.rev}  {self.key}"
         old_lines = []
         old_tests = {}
         old_title = "not accepted yet"
-        if old is not None:
+        if old:
             old_lines = old.lines()
             old_tests = dict(old.tests)
             old_title = f"{old.key}  {old.rev}"
@@ -243,7 +243,7 @@ class Lock:
             new = Locked.of(each)
             former = renames.get(scenario.key)
             old = self.entries.get(scenario.key, former)
-            if old is not None or keys:
+            if old or keys:
                 lines += new.difference(old, scenario.place)
             else:  # the steps of many new scenarios would be too much to read
                 lines.append(f"new: {new.key}  {new.rev}  {scenario.place}")

@@ -178,7 +178,7 @@ def _standing(
         else:
             waived = str(longest)
     known_place = ""
-    if known is not None and known.line:
+    if known and known.line:
         known_place = f"{known.spec}:{known.line}"
     drifted, drifted_place = _drift(scenario, mappings, rules.lock)
     return Standing(
@@ -187,7 +187,7 @@ def _standing(
         drifted_place=drifted_place,
         waived=waived,
         expired=expired,
-        known=known.status if known is not None else None,
+        known=known.status if known else None,
         known_place=known_place,
         warnings=tuple(_changed_tests(scenario, mappings, rules.lock)),
     )
@@ -208,7 +208,7 @@ def _drift(
             )
             return reason, mapping.place
     locked = lock.entries.get(scenario.key)
-    change = locked.drift(scenario) if locked is not None else ""
+    change = locked.drift(scenario) if locked else ""
     if change:
         return f"{change}: arena scenarios accept {scenario.key!r}", ""
     return "", ""
@@ -219,7 +219,7 @@ def _changed_tests(
 ) -> Iterator[str]:
     """Yield a warning for each test that was changed since the scenario was accepted."""
     locked = lock.entries.get(scenario.key)
-    if locked is not None:
+    if locked:
         accepted = dict(locked.tests)
         current = {(mapping.test, mapping.source) for mapping in mappings}
         for test, source in sorted(current):

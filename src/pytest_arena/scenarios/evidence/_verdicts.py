@@ -58,9 +58,9 @@ def judged_test(claim: Claim, tries: Sequence[Try]) -> JudgedTest:
     flags = _flags(claim, ended, failed, is_failed=is_failed)
     verdict = worst(flags)
     shown = _worst_try(claim, failed if is_failed else ended)
-    facts = shown.facts if shown is not None else None
+    facts = shown.facts if shown else None
     warnings: tuple[str, ...] = ()
-    if shown is not None and shown.outcome == "passed" and facts is not None:
+    if shown and shown.outcome == "passed" and facts:
         warnings = claim.warnings(facts)
     return JudgedTest(
         test=claim.mapping.test,
@@ -69,7 +69,7 @@ def judged_test(claim: Claim, tries: Sequence[Try]) -> JudgedTest:
         reason=verdict.reason,
         row=claim.mapping.row,
         facts=facts,
-        sabotages=shown.sabotages if shown is not None else (),
+        sabotages=shown.sabotages if shown else (),
         also=other_statuses((flag.status for flag in flags), verdict.status),
         warnings=warnings,
         rev=claim.mapping.rev,

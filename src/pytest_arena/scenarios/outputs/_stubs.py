@@ -149,7 +149,7 @@ def _find_module(folder: Path, name: str, elsewhere: Collection[str]) -> _TestMo
         if not is_package and path.name in elsewhere:
             continue
         module = _read_module(path)
-        if module is not None:
+        if module:
             return module
     raise AssertionError("unreachable: numbers do not end")
 

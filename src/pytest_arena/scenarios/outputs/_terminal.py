@@ -213,7 +213,7 @@ def _hint(judged: JudgedScenario) -> str:
 def _step_lines(judged: JudgedScenario) -> Iterator[str]:
     for step, verdict in zip_longest(judged.scenario.steps, judged.steps):
         line = f"  {step.line:>5}  {phrases.one_line(str(step))}"
-        if verdict is not None and verdict.status is not None:
+        if verdict and verdict.status is not None:
             line += f"  {verdict.status.value}"
             line += f" ({verdict.reason})" if verdict.reason else ""
         yield line

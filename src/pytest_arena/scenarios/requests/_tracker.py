@@ -128,7 +128,7 @@ def request_now() -> RequestRecord | None:
     A thread without a request's context works for the only request under way, if there is one.
     """
     request = _request.get()
-    if request is not None:
+    if request:
         return None if request.is_over else request
     requests = list(_under_way)  # another thread may end a request meanwhile
     return requests[0] if len(requests) == 1 else None
@@ -294,7 +294,7 @@ class RequestTracker:
         hops = HOPS.get(None)
         request = hops[-1] if hops else None
         if request is None or request in self._records:
-            role = request.role if request is not None else None
+            role = request.role if request else None
             method = scope.get("method", "WEBSOCKET")
             request = Request(method=method, path=scope.get("path", ""), role=role)
         record = RequestRecord(

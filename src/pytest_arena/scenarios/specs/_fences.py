@@ -283,7 +283,7 @@ def language_of(text: str) -> Language:
     codes = [named[1], nearest(named[1])] if named else []
     for code in codes:
         known = language(code)
-        if known is not None:
+        if known:
             return known
     return ENGLISH
 
@@ -396,7 +396,7 @@ def unread_marks(
     marks = _Marks(block, spoken, dict(_kinds_of_lines(document, "")))
     for number, line in enumerate(block.lines, block.first_line):
         problem = marks.problem_in(number, line)
-        if problem is not None:
+        if problem:
             yield problem
 
 

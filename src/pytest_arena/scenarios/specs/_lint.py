@@ -144,7 +144,7 @@ class Lint:
         kinds = set()
         for line in self._described(node):
             slip = self.language.step_slip(line.text)
-            if slip is not None and slip.kind == "exact":
+            if slip and slip.kind == "exact":
                 stray.append(line)
                 kind = self.language.steps[slip.keyword]
                 if kind is not None:
@@ -226,7 +226,7 @@ class Lint:
             slip = self.language.step_slip(step.text) if step.keyword == "*" else None
             if not step.text:
                 yield self._warning(step.line, "a step without text")
-            elif slip is not None and slip.kind == "exact":
+            elif slip and slip.kind == "exact":
                 yield self._warning(
                     step.line,
                     f"`*` is the keyword of this step, and {slip.keyword} its first word",
@@ -237,7 +237,7 @@ class Lint:
         """Yield the problem of a misspelt first step, which is read as a description."""
         for line in self._described(node):
             problem = self._lost_step(line, node["steps"])
-            if problem is not None:
+            if problem:
                 yield problem
                 return
         if not node["steps"]:

@@ -346,7 +346,7 @@ def _problem(
     """Return a fault with its scenario and a hint. A tag belongs to the scenario below it."""
     line = block.line(fault.line)
     title = gherkin.language.title_slip(line)
-    if title is not None and title.title == "feature":
+    if title and title.title == "feature":
         key = ""
     else:
         key = _key_at(fault.line, scenarios, is_tag=line.lstrip().startswith("@"))
@@ -365,7 +365,7 @@ def _key_at(line: int, scenarios: Sequence[ScenarioSpec], *, is_tag: bool) -> st
 def _hint(line: str, title: Slip | None, step: Slip | None) -> str:
     if line.strip().startswith("'''"):
         return 'mark a doc string with """'
-    if title is not None and title.kind == "exact":
+    if title and title.kind == "exact":
         is_feature = title.title == "feature"
         return "a file or a fence has one Feature" if is_feature else ""
     slip = title or step
