@@ -345,7 +345,7 @@ def test_what_a_helper_asserts_that_nobody_hears_is_unknown(run: Told, name: str
 def test_what_asserts_in_a_way_of_its_own_is_unknown(run: Told) -> None:
     """As libraries of matchers do, which raise the error themselves."""
     assert run.statuses["other_library"] == "UNKNOWN"
-    assert "nobody hears assert_that() pass" in run.reason("other_library")
+    assert "pytest-arena does not see assert_that() pass" in run.reason("other_library")
 
 
 def test_what_unittest_does_around_a_test_is_not_the_tests(run: Told) -> None:

@@ -1,6 +1,6 @@
-"""The wing of scenarios: what is specified, which test proves it, and what is told of that.
+"""The optional package for scenarios: reads specifications, and finds out which tests prove them.
 
-Imported only where a run has specifications: what it needs to read them costs nobody else.
+Only a run with specifications imports it, because it needs further libraries.
 """
 
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ FORMS = {
     "md": ("scenarios.md", "scenarios as Markdown"),
     "messages": ("scenarios.ndjson", "scenarios as Cucumber messages"),
 }
-"""The usual file of each form of output, and what it is called."""
+"""The usual file of each form of output, and the form in words."""
 
 _LIBRARIES = {
     "gherkin": "gherkin-official",
@@ -25,12 +25,13 @@ _LIBRARIES = {
 
 
 def require_extra(place: str) -> None:
-    """Check that what reads and shows specifications is installed.
+    """Check that the libraries for scenarios are installed.
 
-    ``place`` is where scenarios are asked for: an option, a command.
+    Args:
+        place: the option or the command that needs them.
 
     Raises:
-        ConfigError: it is not. A run that passes them over would look green.
+        ConfigError: a library is missing.
     """
     lacking = [name for module, name in _LIBRARIES.items() if find_spec(module) is None]
     if lacking:

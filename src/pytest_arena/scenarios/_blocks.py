@@ -224,7 +224,7 @@ class _Steps:
         fix = f"mend {wrong.place}"
         if wrong.hint:
             fix = f"{wrong.place}: {wrong.hint}"
-        why = "something is wrong in the specification, where the step may stand"
+        why = "the specification has an error where the step may be"
         return _no_step(kind, text, why, fix, f"\n{wrong.place}  {wrong.what}")
 
     def _out_of_order(
@@ -238,7 +238,7 @@ class _Steps:
             f"{scenario.spec}:{last.line}  {last}",
         ]
         return ScenarioError(
-            f"the step {text!r} comes after {last.text!r}, and stands before it in the scenario",
+            f"the step {text!r} comes after {last.text!r}, and is before it in the scenario",
             why="a scenario is proven in the order of its steps",
             cause="\n".join(lines),
             fix="do the steps in the order of the specification, or change that",

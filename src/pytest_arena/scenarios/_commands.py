@@ -349,7 +349,7 @@ def _write_baseline(path: Path, document: Document) -> None:
     _print([f"baseline written to {path}"])
 
 
-# What several verbs need.
+# Helpers of several verbs.
 
 
 def _specs_to_name(document: Document) -> Sequence[str]:

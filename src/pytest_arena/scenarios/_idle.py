@@ -1,34 +1,48 @@
-"""Which assertions could not have failed by what the app does?
+"""Which assertions could not have failed, whatever the app does?
 
-Told by what stands in them, and by where a test has its values from. What cannot be followed could
-have failed: nobody is accused by a guess.
+That is decided by their code, and by the variables of the test function. An assertion that cannot
+be analysed counts as one that could have failed.
 """
 
 import ast
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import CodeType
+from typing import NamedTuple
 
-# Most assertions ask something, and compare it with what is written as no name.
-_ASKS = re.compile(r"[\w)\]]\s*[.(\[]")
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+# Most assertions read something, and compare it with a literal.
+_READS = re.compile(r"[\w)\]]\s*[.(\[]")
 _DOUBTFUL = re.compile(
     r"\bor\b|\bself\s*\.\s*assert|^\s*(?:assert\b\s*)?\(|[=!]=\s*[A-Za-z_]"
     r"|\blen\s*\(|\bstatus_code\s*[<>!]|[<>]=?\s*[\w.]+\.status_code\b"
     r"|\bstatus_code\s*(?:in\b|,)|\bisinstance\s*\(|^\s*(?:\"\"|'')\s*in\b"
 )
+_COMPARISONS: dict[str, type[ast.cmpop]] = {
+    "assertEqual": ast.Eq,
+    "assertLess": ast.Lt,
+    "assertLessEqual": ast.LtE,
+    "assertGreater": ast.Gt,
+    "assertGreaterEqual": ast.GtE,
+    "assertIn": ast.In,
+}
+_READING = (ast.Name, ast.Call, ast.Attribute, ast.Subscript, ast.Await, ast.NamedExpr)
+_CALLING = (ast.Call, ast.Await, ast.NamedExpr)
+_FALSE_OF_EQUALS = (ast.NotEq, ast.Lt, ast.Gt, ast.IsNot, ast.NotIn)
 
 
 @cache
 def is_constant(text: str) -> bool:
-    """Whether it says nothing about the app: ``True``, ``x == x``, ``len(x) >= 0``, ``"text"``.
+    """Return whether an assertion passes always: ``True``, ``x == x``, ``len(x) >= 0``.
 
-    What cannot be read is none. Costs 50 µs, once for each text, but 1 µs for most.
+    Costs 50 µs, once for each text, and 1 µs for most texts.
     """
-    if _ASKS.search(text) and not _DOUBTFUL.search(text):
+    if _READS.search(text) and not _DOUBTFUL.search(text):
         return False
     expression = _parsed(text)
     return expression is not None and _is_constant(expression)
@@ -36,45 +50,37 @@ def is_constant(text: str) -> bool:
 
 @cache
 def _parsed(text: str) -> ast.expr | None:
-    """Return what is asserted; of one of unittest's methods what it compares."""
+    """Return the expression of an assertion. A method of unittest becomes its comparison."""
     try:
-        node = ast.parse(f"({text})", mode="eval").body  # it may be of several lines
+        node = ast.parse(f"({text})", mode="eval").body  # it may have several lines
     except (SyntaxError, ValueError, RecursionError):
         return None
     match node:
         case ast.Call(
-            func=ast.Attribute(value=ast.Name(id="self"), attr=name), args=[one, *more]
+            func=ast.Attribute(value=ast.Name(id="self"), attr=name),
+            args=[value, *more],
         ):
-            if name == "assertIsNotNone":
-                return ast.Compare(
-                    left=one, ops=[ast.IsNot()], comparators=[ast.Constant(None)]
-                )
-            if name == "assertIsInstance" and more:
-                return ast.Call(ast.Name("isinstance"), [one, more[0]], [])
-            if more and (kind := _COMPARISONS.get(name)):
-                return ast.Compare(left=one, ops=[kind()], comparators=more[:1])
-            return (
-                one
-                if name == "assertTrue"
-                else ast.List(elts=node.args, ctx=ast.Load())
-            )
+            return _compared(name, value, more)
     return node
 
 
-_KINDS = (ast.Eq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In)
-_NAMES = ("Equal", "Less", "LessEqual", "Greater", "GreaterEqual", "In")
-_COMPARISONS = {
-    f"assert{name}": kind for name, kind in zip(_NAMES, _KINDS, strict=True)
-}
+def _compared(method: str, value: ast.expr, more: list[ast.expr]) -> ast.expr:
+    """Return what a method of unittest compares."""
+    if method == "assertTrue":
+        return value
+    if method == "assertIsNotNone":
+        return ast.Compare(value, [ast.IsNot()], [ast.Constant(None)])
+    if method == "assertIsInstance" and more:
+        return ast.Call(ast.Name("isinstance"), [value, more[0]], [])
+    if method in _COMPARISONS and more:
+        return ast.Compare(value, [_COMPARISONS[method]()], more[:1])
+    return ast.List([value, *more], ast.Load())
 
 
 def _is_constant(node: ast.expr) -> bool:
     match node:
         case ast.BoolOp(op=ast.Or(), values=values):
-            is_always_true = any(
-                isinstance(one, ast.Constant) and one.value for one in values
-            )
-            return is_always_true or all(map(_is_constant, values))
+            return any(map(_is_true, values)) or all(map(_is_constant, values))
         case ast.BoolOp(values=values):
             return all(map(_is_constant, values))
         case ast.Tuple(elts=elements) if elements:  # `assert (x, "message")`
@@ -84,27 +90,35 @@ def _is_constant(node: ast.expr) -> bool:
                 return True
         case ast.Call(func=ast.Name(id="isinstance"), args=[_, kind]):
             return _is_any_class(kind)
-    return not any(isinstance(one, _TELLING) for one in ast.walk(node))
+    return not any(isinstance(part, _READING) for part in ast.walk(node))
 
 
-_TELLING = (ast.Name, ast.Call, ast.Attribute, ast.Subscript, ast.Await, ast.NamedExpr)
+def _is_true(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and bool(node.value)
 
 
 def _is_always(left: ast.expr, kind: ast.cmpop, right: ast.expr) -> bool:
+    """Return whether a comparison is true for all values."""
     if _is_same(left, right):
-        return not isinstance(kind, ast.NotEq | ast.Lt | ast.Gt | ast.IsNot | ast.NotIn)
-    (low, high), (least, most) = _bounds(left), _bounds(right)
-    if isinstance(kind, ast.In):
-        return _is_in_range(low, high, right) or _is_empty_text(left)
-    if isinstance(kind, ast.IsNot | ast.NotEq) and _is_none(right):
-        return isinstance(left, ast.Call) and math.isfinite(low)  # a length
-    is_so = {
-        "Lt": high < least,
-        "LtE": high <= least,
-        "Gt": low > most,
-        "GtE": low >= most,
-    }
-    return is_so.get(type(kind).__name__, False)
+        return not isinstance(kind, _FALSE_OF_EQUALS)
+    low, high = _bounds(left)
+    right_low, right_high = _bounds(right)
+    is_true = False
+    match kind:
+        case ast.In():
+            is_true = _is_in_range(low, high, right) or _is_empty_text(left)
+        case ast.IsNot() | ast.NotEq():
+            is_length = isinstance(left, ast.Call) and math.isfinite(low)
+            is_true = is_length and _is_none(right)
+        case ast.Lt():
+            is_true = high < right_low
+        case ast.LtE():
+            is_true = high <= right_low
+        case ast.Gt():
+            is_true = low > right_high
+        case ast.GtE():
+            is_true = low >= right_high
+    return is_true
 
 
 def _is_in_range(low: float, high: float, right: ast.expr) -> bool:
@@ -134,20 +148,19 @@ def _is_none(node: ast.expr) -> bool:
 
 
 def _is_any_class(kind: ast.expr) -> bool:
-    """Return whether each value is an instance of this class, or of one in this tuple."""
+    """Return whether each value is an instance of this class, or of a class in this tuple."""
     kinds = kind.elts if isinstance(kind, ast.Tuple) else [kind]
     return any(isinstance(each, ast.Name) and each.id == "object" for each in kinds)
 
 
 def _is_same(left: ast.expr, right: ast.expr) -> bool:
-    """Both sides alike, and nothing is called: two calls may give two answers."""
-    calls = (ast.Call, ast.Await, ast.NamedExpr)
-    is_called = any(isinstance(one, calls) for one in ast.walk(left))
-    return not is_called and ast.dump(left) == ast.dump(right)
+    """Return whether both sides are alike and call nothing: two calls may return two values."""
+    has_call = any(isinstance(part, _CALLING) for part in ast.walk(left))
+    return not has_call and ast.dump(left) == ast.dump(right)
 
 
 def _bounds(node: ast.expr) -> tuple[float, float]:
-    """Between which numbers it is in any case."""
+    """Return the lowest and the highest number that an expression can be."""
     match node:
         case ast.Constant(value=int() | float() as value):
             return value, value
@@ -162,37 +175,15 @@ def _bounds(node: ast.expr) -> tuple[float, float]:
     return -math.inf, math.inf
 
 
-# Where does a test have its values from?
+# Variables of the test function.
 
 _ALL_OF = re.compile(
     r"all\(\[?(?:(?:(?!\) (?:and|or)\b).)+ for \w+ in )?(\w+|\[\]|\(\))\]?\)", re.DOTALL
 )
-
-
-def hangs_on_nothing(
-    code: CodeType,
-    text: str,
-    names: Mapping[str, object],
-    is_as_seeded: Callable[[object], bool],
-) -> bool:
-    """Whether an assertion in a test function is about what the test has written itself.
-
-    Its values are constants, lists of them, mocks that nobody else has, and instances that are as
-    they were seeded; or it says something about all of nothing. Costs 50 µs for each text, some
-    microseconds, and 1 ms for a function that names constants.
-    """
-    found = _ALL_OF.fullmatch(text)
-    over = {**names, "[]": [], "()": []}.get(found[1]) if found else None
-    if type(over) in {list, tuple, set, dict} and not over:
-        return True
-    left = _not_its_own(code, text)
-    return left is not None and all(is_as_seeded(names.get(name)) for name in left)
-
-
-_PLAIN = frozenset(
-    ["len", "str", "int", "bool", "list", "set", "tuple", "sorted", "isinstance"]
+_BUILT_IN = frozenset(
+    {"len", "str", "int", "bool", "list", "set", "tuple", "sorted", "isinstance"}
 )
-_WRITTEN = (
+_LITERAL = (
     ast.Constant,
     ast.List,
     ast.Tuple,
@@ -201,150 +192,219 @@ _WRITTEN = (
     ast.keyword,
     ast.expr_context,
 )
-_FOLLOWED = (
-    *(
-        *_WRITTEN,
-        ast.Compare,
-        ast.BoolOp,
-        ast.BinOp,
-        ast.UnaryOp,
-        ast.Name,
-        ast.Attribute,
-    ),
-    *(ast.Subscript, ast.Call, ast.cmpop, ast.boolop, ast.operator, ast.unaryop),
+_ANALYSED = (
+    *_LITERAL,
+    ast.Compare,
+    ast.BoolOp,
+    ast.BinOp,
+    ast.UnaryOp,
+    ast.Name,
+    ast.Attribute,
+    ast.Subscript,
+    ast.Call,
+    ast.cmpop,
+    ast.boolop,
+    ast.operator,
+    ast.unaryop,
 )
+# The attributes of nodes that bind a name: arguments, functions, modules, exceptions.
+_BINDING = ("arg", "name", "asname", "rest")
+_ANY_CALL = re.compile(r"[\w.]+")
+_MOCK = re.compile(r"(?:\w+\.)*(?:Magic|Async)?Mock")
 
 
-@cache
-def _not_its_own(code: CodeType, text: str) -> frozenset[str] | None:
-    """Return the names in an assertion whose values are not the test's; None: not followed."""
-    if (found := _names_in(text) if code.co_name.startswith("test") else None) is None:
-        return None
-    names, called = found
-    own = _own_among(names, code) | _PLAIN
-    return names - own if called <= own else None
+def depends_only_on_test_data(
+    code: CodeType,
+    text: str,
+    variables: Mapping[str, object],
+    is_as_seeded: Callable[[object], bool],
+) -> bool:
+    """Return whether an assertion is only about values that the test function made itself.
 
+    These are constants, lists of them, unshared mocks, and ORM instances that are as they were
+    seeded; or ``all(…)`` of nothing. Costs 50 µs for each text, some microseconds, and 1 ms for a
+    function that assigns constants.
 
-@cache
-def _names_in(text: str) -> tuple[frozenset[str], frozenset[str]] | None:
-    """Return the names in an assertion, and those that it calls; None: not followed.
-
-    Once for each text: tests ask the same of their answers.
+    Args:
+        code: of the test function.
+        text: of the assertion.
+        variables: those of the function, with their values.
+        is_as_seeded: whether a value is an unchanged ORM instance.
     """
-    node = _parsed(text)
-    nodes = list(ast.walk(node)) if node is not None else []
-    if not nodes or not all(isinstance(one, _FOLLOWED) for one in nodes):
+    if _is_about_nothing(text, variables):
+        return True
+    names = _foreign_names(code, text)
+    if names is None:
+        return False
+    return all(is_as_seeded(variables.get(name)) for name in names)
+
+
+def _is_about_nothing(text: str, variables: Mapping[str, object]) -> bool:
+    """Return whether an assertion is ``all(…)`` of an empty collection."""
+    match = _ALL_OF.fullmatch(text)
+    if match is None:
+        return False
+    values = variables.get(match[1], [] if match[1] in {"[]", "()"} else None)
+    return type(values) in {list, tuple, set, dict} and not values
+
+
+@cache
+def _foreign_names(code: CodeType, text: str) -> frozenset[str] | None:
+    """Return the names in an assertion that the test did not make; None if not analysed."""
+    if not code.co_name.startswith("test"):
         return None
-    called = {_root(one.func) for one in nodes if isinstance(one, ast.Call)}
-    return frozenset(one.id for one in nodes if isinstance(one, ast.Name)), frozenset(
-        called
-    )
+    names = _names_in(text)
+    if names is None:
+        return None
+    own = _own_among(names.all, code) | _BUILT_IN
+    return names.all - own if names.called <= own else None
+
+
+class _Names(NamedTuple):
+    """The names in an assertion, and those that it calls."""
+
+    all: frozenset[str]
+    called: frozenset[str]
+
+
+@cache
+def _names_in(text: str) -> _Names | None:
+    """Return the names in an assertion; None if it is not analysed. Once for each text."""
+    expression = _parsed(text)
+    if expression is None:
+        return None
+    nodes = list(ast.walk(expression))
+    if not all(isinstance(node, _ANALYSED) for node in nodes):
+        return None
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    called = {_root(node.func) for node in nodes if isinstance(node, ast.Call)}
+    return _Names(frozenset(names), frozenset(called))
 
 
 def _root(node: ast.expr) -> str:
+    """Return ``a`` for ``a.b[0].c``; "" for anything without a name."""
     while isinstance(node, ast.Attribute | ast.Subscript):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""
 
 
 def _dotted(node: ast.expr) -> str:
-    """Return a name with its attributes, "" for anything else."""
+    """Return a name with its attributes; "" for anything else."""
     if isinstance(node, ast.Attribute):
         inner = _dotted(node.value)
         return f"{inner}.{node.attr}" if inner else ""
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def function_of(code: CodeType) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-    """Return what a function's source says; None where it is not to be had."""
+def function_of(code: CodeType) -> Function | None:
+    """Return the syntax tree of a function; None if its source is not known."""
     return _functions(code.co_filename).get(code.co_firstlineno)
 
 
 @cache
-def _functions(file: str) -> dict[int, ast.FunctionDef | ast.AsyncFunctionDef]:
+def _functions(file: str) -> dict[int, Function]:
     """Return the functions in a file by their first lines, decorators included."""
     try:
         tree = ast.parse(Path(file).read_bytes())
     except (OSError, SyntaxError, ValueError):
         return {}
-    return {
-        min([node.lineno, *(one.lineno for one in node.decorator_list)]): node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
+    functions = {}
+    for node in ast.walk(tree):
+        if isinstance(node, Function):
+            decorators = [decorator.lineno for decorator in node.decorator_list]
+            functions[min([node.lineno, *decorators])] = node
+    return functions
 
 
 def _own_among(names: frozenset[str], code: CodeType) -> frozenset[str]:
-    """Return what the function has written itself; nothing where none of these names may be it."""
+    """Return the variables that the function made itself; none if it makes none of these names.
+
+    Then the rest of the function need not be analysed.
+    """
     function = function_of(code)
-    for one in function.body if function else ():
-        match one:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in names:
-                if _is_written(value, but=_MOCK):
-                    return _own_names(code)
-    return frozenset()  # as nearly always: most of a function need not be read for that
+    if function is None:
+        return frozenset()
+    if any(name in names for name, _ in _literals_assigned(function)):
+        return _own_names(function)
+    return frozenset()
+
+
+def _literals_assigned(function: Function) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the variables to which the function assigns literals or mocks."""
+    for statement in function.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                if _is_literal(value, calls=_MOCK):
+                    yield name, value
 
 
 @cache
-def _own_names(code: CodeType) -> frozenset[str]:
-    """Return the names of a function that stand for what it has written itself, from then on.
+def _own_names(function: Function) -> frozenset[str]:
+    """Return the variables whose values the function made itself.
 
-    Each is bound once, to a constant; or to a list or a mock that is given to nobody, and is
-    changed by constants alone, whatever comes before it.
+    Each is assigned once. It is a constant; or a list or a mock that no other code gets, and that
+    only literals change.
     """
-    function = function_of(code)
-    nodes, body = (list(ast.walk(function)), function.body) if function else ([], [])
-    names = [one for one in nodes if isinstance(one, ast.Name)]
-    bound = Counter(one.id for one in names if not isinstance(one.ctx, ast.Load))
-    # Arguments, functions, modules, errors; and what others may bind.
-    strange = [getattr(one, name, None) for one in nodes for name in _BINDING]
-    bound.update(one for one in strange if isinstance(one, str))
-    bound.update(
-        name for one in nodes if isinstance(one, ast.Global) for name in one.names
+    nodes = list(ast.walk(function))
+    bindings = _bindings(nodes)
+    shared = _shared_names(function, nodes)
+    return frozenset(
+        name
+        for name, value in _literals_assigned(function)
+        if bindings[name] == 1
+        and (isinstance(value, ast.Constant) or name not in shared)
     )
-    asserted = (one.test for one in nodes if isinstance(one, ast.Assert))
-    said = (
-        it.value
-        for it in body
-        if isinstance(it, ast.Expr) and _is_written(it.value, but=_CALL)
-    )
-    kept = {id(one) for each in (*asserted, *said) for one in _looked_at(each)}
-    given = {
-        one.id for one in names if isinstance(one.ctx, ast.Load) and id(one) not in kept
+
+
+def _bindings(nodes: list[ast.AST]) -> Counter[str]:
+    """Count how often each name is bound."""
+    bindings = Counter[str]()
+    for node in nodes:
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            bindings[node.id] += 1
+        elif isinstance(node, ast.Global):
+            bindings.update(node.names)
+        names = [getattr(node, attribute, None) for attribute in _BINDING]
+        bindings.update(name for name in names if isinstance(name, str))
+    return bindings
+
+
+def _shared_names(function: Function, nodes: list[ast.AST]) -> set[str]:
+    """Return the names that are passed to other code, which may change their values."""
+    expressions = [node.test for node in nodes if isinstance(node, ast.Assert)]
+    statements = [node.value for node in function.body if isinstance(node, ast.Expr)]
+    expressions += [
+        value for value in statements if _is_literal(value, calls=_ANY_CALL)
+    ]
+    unshared = {id(name) for node in expressions for name in _read_names(node)}
+    return {
+        node.id
+        for node in nodes
+        if isinstance(node, ast.Name)
+        and isinstance(node.ctx, ast.Load)
+        and id(node) not in unshared
     }
-    own = set[str]()
-    for one in body:
-        match one:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) if (
-                bound[name] == 1
-            ):
-                is_kept = isinstance(value, ast.Constant) or name not in given
-                own |= {name} if is_kept and _is_written(value, but=_MOCK) else set()
-    return frozenset(own)
 
 
-def _looked_at(node: ast.AST) -> Iterator[ast.Name]:
-    """Names in an expression that are given to nobody who could change what they stand for."""
+def _read_names(node: ast.AST) -> Iterator[ast.Name]:
+    """Yield the names in an expression that are not passed to other code."""
     if isinstance(node, ast.Name):
         yield node
-    is_call = isinstance(node, ast.Call) and _root(node.func) not in _PLAIN
-    inside = (
-        [node.func]
-        if isinstance(node, ast.Call) and is_call
-        else ast.iter_child_nodes(node)
-    )
-    for one in () if isinstance(node, ast.Lambda) else inside:
-        yield from _looked_at(one)
+    if isinstance(node, ast.Lambda):
+        return
+    children = ast.iter_child_nodes(node)
+    if isinstance(node, ast.Call) and _root(node.func) not in _BUILT_IN:
+        children = iter([node.func])
+    for child in children:
+        yield from _read_names(child)
 
 
-_BINDING = ("arg", "name", "asname", "rest")
-_CALL, _MOCK = re.compile(r"[\w.]+"), re.compile(r"(?:\w+\.)*(?:Magic|Async)?Mock")
-
-
-def _is_written(value: ast.expr, *, but: re.Pattern[str]) -> bool:
-    """Whether all of it stands there, constants and lists of them, but for what it calls."""
-    parts: Sequence[ast.AST] = [value]
-    value = value.value if isinstance(value, ast.Await) else value
-    if isinstance(value, ast.Call) and but.fullmatch(_dotted(value.func)):
+def _is_literal(value: ast.expr, *, calls: re.Pattern[str]) -> bool:
+    """Return whether a value consists of literals, or is such a call with literals."""
+    if isinstance(value, ast.Await) and isinstance(value.value, ast.Call):
+        value = value.value
+    parts: list[ast.AST] = [value]
+    if isinstance(value, ast.Call) and calls.fullmatch(_dotted(value.func)):
         parts = [*value.args, *value.keywords]
-    return all(isinstance(one, _WRITTEN) for part in parts for one in ast.walk(part))
+    nodes = [node for part in parts for node in ast.walk(part)]
+    return all(isinstance(node, _LITERAL) for node in nodes)

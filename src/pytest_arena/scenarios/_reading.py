@@ -23,7 +23,7 @@ from pytest_arena.scenarios.specs._specification import grouped_by
 
 _MOST_PLACES = 20  # of assertions
 
-# What is searched for literals: nested values, values of one container, characters of one text.
+# The limits of the search for literals: depth, values of one container, characters of one text.
 _DEEPEST = 4
 _MOST_VALUES = 100
 _LONGEST_TEXT = 2_000
@@ -142,7 +142,7 @@ class Reading:
                     rows += named_rows
         return rows if len(rows) >= count else []
 
-    # Rows that were written before the first request of the test's own.
+    # Rows that were written before the first request that is no preparation.
 
     def _count_seeded(self) -> Counter[str]:
         levels = self.run.moments.levels()
@@ -175,7 +175,7 @@ class Reading:
         uncommitted: Counter[str] = Counter()
         if request:
             written = written[: request.written_before.get(doings)]
-            # What the test had not committed, in a transaction that the request took part in.
+            # Uncommitted rows of the test, in a transaction that the request took part in.
             uncommitted = _all_rows(request.doings.joined())
         if depth == 0:  # requests of the preparation write into the topmost level
             for earlier in self.log.requests[: self.log.first]:

@@ -352,7 +352,7 @@ def from_json(text: str, *, where: str) -> Document:
         f"{where} does not hold scenarios as JSON that can be read",
         why="verdicts that are not read in full would be other verdicts",
         cause=cause,
-        fix=f"write it anew: pytest --scenarios-out=json:{where}",
+        fix=f"write it again: pytest --scenarios-out=json:{where}",
     )
 
 

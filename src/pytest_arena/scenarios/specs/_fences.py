@@ -258,7 +258,7 @@ class _Page:
         for place in shown:
             yield self._problem(
                 place,
-                f"{self.lines[place].strip()!r} looks like a scenario, but stands in no fence "
+                f"{self.lines[place].strip()!r} looks like a scenario, but is in no fence "
                 f"that is marked as gherkin{more}",
                 "write ```gherkin before it, ```text if it is none",
             )
@@ -385,7 +385,7 @@ def tagged_headings(block: GherkinText, spoken: Language) -> Iterator[Problem]:
             what = (
                 f"{line.strip()!r} is read as a line of tags, and its heading is lost"
             )
-            hint = "put tags in a line of their own, above it"
+            hint = "put tags in a separate line above it"
             yield block.problem(number, what, hint)
 
 

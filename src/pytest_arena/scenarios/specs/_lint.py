@@ -84,8 +84,8 @@ class Lint:
             if text.startswith(headings) and _indent(line) < _indent(opening_line):
                 yield self._problem(
                     number,
-                    f"{text!r} looks like a scenario, but stands in the doc string that line "
-                    f"{opening} begins",
+                    f"{text!r} looks like a scenario, but is in the doc string that line {opening} "
+                    "begins",
                     f"close that one with a line {mark}",
                 )
 
@@ -273,7 +273,7 @@ class Lint:
         tables = part.node["examples"]
         if not scenario.rows:
             missing = "its Examples have no row" if tables else "it has no Examples"
-            what = f"no row: the Scenario Outline stands for nothing, {missing}"
+            what = f"no row: the Scenario Outline has no effect, {missing}"
             yield self._problem(scenario.line, what)
         for table in tables:
             if not table.get("tableBody") and scenario.rows:

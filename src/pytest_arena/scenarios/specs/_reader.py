@@ -326,7 +326,7 @@ def _unreadable(gherkin: Tree, block: GherkinText) -> Iterator[Problem]:
         yield from _fences.tagged_headings(block, gherkin.language)
     if not gherkin.faults:
         expected = gherkin.language.title("feature")
-        what = f"no Gherkin stands here; expected {expected}"
+        what = f"there is no Gherkin here; expected {expected}"
         yield block.problem(block.first_line, what)
         return
     problem = _problem(gherkin.faults[0], gherkin, block, ())
