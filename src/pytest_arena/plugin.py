@@ -127,7 +127,7 @@ def _scenarios(config: pytest.Config, wanted: Config) -> Scenarios:
     from pytest_arena.scenarios import require_extra  # noqa: PLC0415 - only those who have them
 
     require_extra(wanted.places["specs"])
-    from pytest_arena.scenarios._plugin import Scenarios  # noqa: PLC0415 - what starts the wing
+    from pytest_arena.scenarios._plugin import Scenarios  # noqa: PLC0415 - only runs with scenarios
 
     return Scenarios(config, wanted)
 

@@ -109,7 +109,7 @@ def _call(instruments: Instruments, item: Any) -> Iterator[None]:
             why = unheard(item)
             if why:
                 log.off["asserted"] = why
-        # What the test got by `getfixturevalue` is not among its `fixturenames`.
+        # Fixtures that the test got by `getfixturevalue` are not among its `fixturenames`.
         request = getattr(item, "_request", None)
         instruments.end_call(getattr(request, "_fixture_defs", ()))
 
@@ -473,9 +473,8 @@ def _why_unrecorded(function: FunctionType, item: Any) -> str:
     tree = function_of(code)
     raised = _RAISED.search(ast.unparse(tree)) if tree is not None else None
     if raised:
-        return (
-            f"pytest-arena does not see that `{raised[1]}` is not reached: use assert"
-        )
+        what = f"pytest-arena does not see that `{raised[1]}` is not reached"
+        return f"{what}: assert what it is about"
     return ""
 
 

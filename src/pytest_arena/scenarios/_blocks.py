@@ -34,10 +34,9 @@ _WHY = "a step block names the step that it does"
 class Scenario:
     """The scenario that a test proves: says which of its steps is done now.
 
-    It is made by the plugin; ask for the fixture ``scenario``. Blocks are optional. With them the
-    report tells of each step what was seeded, requested and asserted in it, and each step has to
-    have one. They are plain ``with`` blocks, in async tests as well. Where no specification is
-    configured they do nothing.
+    The fixture ``scenario`` returns it. Blocks are optional. If a test has one, each When and Then
+    needs one, and the report shows what was seeded, requested and asserted in each step. They are
+    plain ``with`` blocks, in async tests as well. Without ``arena_specs`` they have no effect.
 
     Example::
 

@@ -210,7 +210,7 @@ def policed(run: ArenaRun, *, is_off: bool = False) -> tuple[str, ...]:
 
 
 def to_break(facts: Facts, *, has_policies: bool) -> dict[SabotageKind, int | str]:
-    """Return for each kind the number of the request to break, or the reason why there is none.
+    """Return for each kind the number of the request to break, or the reason for its absence.
 
     - ``seed``: the first request that is no preparation, if rows were written before it.
     - ``commit``: the last request that changed rows and is no preparation.

@@ -48,7 +48,7 @@ class Instruments:
         self.specification: Specification | None = None
         self.log: Log | None = None
         self.breaking: Breaking | None = None
-        """What is broken while a test is run again."""
+        """The sabotage of the test that is run again."""
         self.wants_bodies = False
         """Whether the bodies of requests are searched for literals of the steps."""
         self.off: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What is recorded of one try of one test while it runs."""
+"""The records of one try of one test, while it runs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ class LogMark(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Log:
-    """What one try of a test did. Any thread of the test may add to it."""
+    """The records of one try of a test. Any thread of the test may add to it."""
 
     scenarios: tuple[ScenarioSpec, ...]
     fixture_names: frozenset[str]
@@ -81,7 +81,7 @@ class Log:
 
     @property
     def first(self) -> int:
-        """The place of the first request that is no preparation; 0 if there is none."""
+        """The place of the first request that is no preparation, else 0."""
         for place, request in enumerate(self.requests):
             if not request.is_preparation:
                 return place

@@ -32,21 +32,21 @@ _KINDS = ("asserted", "changed", "observed", "read", "requested", "seeded")
 
 
 class NotKnown(Exception):
-    """The databases cannot tell what changed between two moments."""
+    """The databases do not know what changed between two moments."""
 
 
 @dataclass(slots=True)
 class Reading:
     """Reads the facts from a log while the test's level exists. Never fails a test.
 
-    Rows are counted by the statements that were seen. Where these are not enough, the databases
-    are compared. Cost: microseconds, and one comparison of two states for each such question.
+    Rows are counted by the statements that were seen. If these are not enough, it compares
+    the databases. Cost: microseconds, and one comparison of two states for each such question.
     """
 
     run: ArenaRun
     log: Log
     doings: Mapping[Level, Doings]
-    """What statements did in each level that exists, outside of requests."""
+    """The statements in each existing level, outside of requests."""
     literals: tuple[str, ...]
     wide_rows: dict[Level, Counter[str]]
     """The rows of wide fixtures that were counted already. This reading adds to it."""
@@ -343,7 +343,7 @@ def _why(error: Exception) -> str:
 
 
 def _net_rows(parts: Sequence[Part]) -> Counter[str] | None:
-    """Return how many rows of each table were written; None if statements cannot tell.
+    """Return how many rows of each table were written; None if statements do not show it.
 
     They can if a table was written to by inserts only, or by one statement only.
     """

@@ -201,7 +201,7 @@ class SabotagePasses:
     def _run_again(
         self, item: Any, kind: SabotageKind | None, number: int | None, following: Any
     ) -> Breaking:
-        """Run a test with something broken. The run's own facts do not change."""
+        """Run a test with something broken. The facts of the run do not change."""
         seconds = _TIMES * self._seconds.get(item.nodeid, 0.0) + _MORE
         run = self._instruments.run
         breaking = Breaking(run, kind, number=number, seconds=seconds)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 _ABOUT = """\
-What a specification says (its scenarios, in Gherkin), and which scenario has a test.
+Scenarios of specifications (in Gherkin), and which of them have a test.
 A run of the tests says whether a scenario is also proven: pytest --scenarios=report."""
 _LIST = """\
 List the scenarios of these files, folders and patterns (docs/**/*.md), and their

@@ -1,4 +1,4 @@
-"""What a project has agreed to: steps and their tests (lock file), known gaps, waivers."""
+"""The agreements of a project: steps and their tests (lock file), known gaps, waivers."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _unreadable(what: str, cause: str, expected: str) -> ScenarioError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Locked:
-    """What was accepted of one scenario."""
+    """The accepted version of one scenario."""
 
     key: str
     rev: str

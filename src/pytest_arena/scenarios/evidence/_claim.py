@@ -84,7 +84,7 @@ class Claim:
     scenario: ScenarioSpec
     mapping: Mapping
     evidence: Sequence[str]
-    """What is required of a test that passed."""
+    """The evidence that a passed test needs."""
     is_sabotaged: bool
     """Whether tests were run again with something broken."""
 

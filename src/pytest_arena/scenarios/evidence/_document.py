@@ -69,7 +69,7 @@ class Asserted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFacts:
-    """What happened in one step block of the test."""
+    """The events in one step block of the test."""
 
     scenario: str
     """The scenario's key."""
@@ -85,7 +85,7 @@ class StepFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What was recorded of one try."""
+    """The recorded facts of one try."""
 
     seeded: Counts | None = ()
     """The rows by table, sorted, that the test and its fixtures wrote before its first request.
@@ -97,7 +97,7 @@ class Facts:
     first: int = 0
     """The place in ``requests`` of the first that is no preparation.
 
-    Requests of fixtures and of Given blocks prepare. What is written before it counts as seeded."""
+    Requests of fixtures and of Given blocks prepare. Rows written before it count as seeded."""
     asserted: tuple[Asserted, ...] = ()
     """At most 20 places; those after the last request come first."""
     steps: tuple[StepFacts, ...] = ()
@@ -126,7 +126,7 @@ class Sabotage:
     kind: SabotageKind
     result: SabotageResult
     why: str = ""
-    """Noticed: the failure's first line. Survived policies: their tables. Else the reason."""
+    """The failure's first line; the tables of survived policies; or the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +140,7 @@ class Try:
     reason: str = ""
     """Of a skip or an xfail; of a failure the first line, with its phase."""
     place: str = ""
-    """Where it failed, else where the test begins: ``tests/test_x.py:31``."""
+    """The line that failed, else the first line of the test: ``tests/test_x.py:31``."""
     facts: Facts | None = None
     is_stub: bool = False
     """Whether it failed because the test is not written yet."""
@@ -166,7 +166,7 @@ class Mapping:
     rev: str = ""
     """The reviewed version that the marker names."""
     place: str
-    """Where the test begins: ``tests/test_x.py:12``."""
+    """The first line of the test: ``tests/test_x.py:12``."""
     source: str = ""
     """The hash of the test's code, for the lock file."""
     scenario: str
@@ -238,7 +238,7 @@ class JudgedStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What holds for a scenario whatever its tests do. With the tests it gives the verdict."""
+    """The facts about a scenario without its tests. With the tests they give the verdict."""
 
     malformed: str = ""
     drifted: str = ""

@@ -32,18 +32,18 @@ from pytest_arena.scenarios.specs._specification import (
 )
 
 EVIDENCE = ("seeded", "requested", "asserted")
-"""What can be required, in the order in which it happens."""
+"""The kinds of evidence, in the order in which they happen."""
 
 _ALIKE = 0.85  # tags that are one or two letters apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What a project requires of its scenarios, and what it has agreed to."""
+    """The requirements and the agreements of a project."""
 
     today: date
     evidence: tuple[str, ...] = EVIDENCE
-    """What is required of a test that passed."""
+    """The evidence that a passed test needs."""
     agreed_gaps: tuple[AgreedGap, ...] = ()
     lock: Lock = field(default_factory=Lock)
     lists_only: bool = False

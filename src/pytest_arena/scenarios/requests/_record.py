@@ -1,4 +1,4 @@
-"""What is recorded of one request of a test that proves a scenario."""
+"""The record of one request of a test that proves a scenario."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

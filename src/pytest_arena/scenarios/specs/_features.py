@@ -46,7 +46,7 @@ class ScenarioNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Context:
-    """What a scenario inherits from its feature and its rule."""
+    """The parts that a scenario inherits from its feature and its rule."""
 
     names: tuple[str, ...]
     rule: str = ""

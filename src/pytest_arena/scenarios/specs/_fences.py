@@ -260,7 +260,7 @@ class _Page:
                 place,
                 f"{self.lines[place].strip()!r} looks like a scenario, but is in no fence "
                 f"that is marked as gherkin{more}",
-                "write ```gherkin before it, ```text if it is none",
+                "write ```gherkin before it, ```text if it is something else",
             )
 
     def _problem(self, place: int, what: str, hint: str) -> Problem:
@@ -419,11 +419,11 @@ class _Marks:
     block: GherkinText
     spoken: Language
     kinds: dict[int, str]
-    """What the parser reads each line as."""
+    """The kind of node that the parser reads in each line."""
     fence: str = ""
     """The mark of the open fence."""
     above: str = ""
-    """What the heading or the bullet above is read as."""
+    """The kind of node of the heading or the bullet above."""
     is_prose: bool = False
     """Whether the last line since the heading is prose."""
     is_in_scenario: bool = False
@@ -494,7 +494,7 @@ class _Marks:
             return self.block.problem(
                 number,
                 f"a bullet after prose is read as a step: {text!r}",
-                "begin it with another word if it is none",
+                "begin it with another word if it is prose",
                 is_error=False,
             )
         if kind or not self.is_in_scenario:

@@ -22,7 +22,7 @@ from gherkin.token_scanner import TokenScanner
 from pytest_arena.scenarios.specs._specification import GherkinText, Kind, Problem
 
 Node = dict[str, Any]
-"""What the parser returns for a feature, a rule, a scenario, a step."""
+"""A node of the parser: a feature, a rule, a scenario, a step."""
 
 SlipKind = Literal["exact", "case", "blank", "letters"]
 
@@ -47,7 +47,7 @@ class Slip:
     keyword: str
     """The right spelling, with the colon of a title."""
     kind: SlipKind
-    """What is wrong: "exact" is a keyword where the parser does not expect one."""
+    """The mistake: "exact" is a keyword where the parser does not expect one."""
     title: str = ""
     """Of a title: scenario, scenarioOutline, background, examples, feature, rule."""
     text: str = ""
@@ -169,7 +169,7 @@ _DIALECTS = cast("dict[str, Mapping[str, list[str]]]", DIALECTS)
 
 @cache
 def language(code: str) -> Language | None:
-    """Return the language of this code, ``fr`` or ``zh-CN``; None if there is none."""
+    """Return the language of this code, ``fr`` or ``zh-CN``; None for any other code."""
     words = _DIALECTS.get(code)
     return None if words is None else Language(code, words)
 
@@ -217,7 +217,7 @@ class Tree:
 
     @property
     def feature(self) -> Node | None:
-        """The feature; None if there is none, or nothing of it could be read."""
+        """The feature; None without one, or if nothing of it could be read."""
         return self.document.get("feature")
 
 

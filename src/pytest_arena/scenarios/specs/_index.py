@@ -23,7 +23,7 @@ _RIGHT = '@pytest.mark.scenario("Feature :: Scenario")'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """What ``@pytest.mark.scenario(name, spec=…, rev=…, row=…)`` names."""
+    """The scenario that ``@pytest.mark.scenario(name, spec=…, rev=…, row=…)`` names."""
 
     name: str
     """A scenario's name, ``Feature :: Scenario``, ``Feature :: Rule :: Scenario`` or ``@ID``."""
@@ -34,7 +34,7 @@ class Reference:
     row: Pairs = ()
     """Pairs of column and value, sorted."""
     place: str = ""
-    """Where the test begins: ``tests/test_x.py:12``."""
+    """The first line of the test: ``tests/test_x.py:12``."""
     form: str = ""
     """How a name is written in that place if it is no marker: ``--scenario={}``."""
 
@@ -248,7 +248,7 @@ class Index:
                 self._by_name.setdefault(name, []).append(scenario)
 
     def only(self, reference: Reference) -> ScenarioSpec | None:
-        """Return the scenario of this name; None if there is none, or several."""
+        """Return the scenario of this name; None without one, or with several."""
         matches = self._matches(reference)
         return matches[0] if len(matches) == 1 else None
 

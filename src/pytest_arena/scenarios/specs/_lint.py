@@ -219,8 +219,8 @@ class Lint:
             if is_and and not first.is_background:
                 yield self._warning(
                     first.line,
-                    f"the first step begins with {first.keyword}, and there is none before it: "
-                    "it is taken for a Given",
+                    f"the first step begins with {first.keyword}, and no step is before it: "
+                    "it is read as a Given",
                 )
         for step in _own_steps(scenario):
             slip = self.language.step_slip(step.text) if step.keyword == "*" else None

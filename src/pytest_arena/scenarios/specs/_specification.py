@@ -1,4 +1,4 @@
-"""What a specification contains: features, scenarios, steps, each in a version."""
+"""The content of a specification: features, scenarios, steps, each in a version."""
 
 import json
 import re
@@ -90,7 +90,7 @@ class Problem:
     what: str
     """One sentence: what the file has, and what was expected."""
     hint: str = ""
-    """What to do about it."""
+    """The advice."""
     is_error: bool = True
     """Whether it makes the scenario MALFORMED; else it is a warning."""
     scenario: str = ""
