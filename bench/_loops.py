@@ -14,7 +14,8 @@ from sqlalchemy.pool import NullPool, Pool
 
 from bench.server import find
 from bench.worker import serve
-from pytest_arena._gate import _any_loop, _instrument, _loop_bound
+from pytest_arena._gate import _instrument
+from pytest_arena._gate.loops import _any_loop, _loop_bound
 from pytest_arena._postgresql.moving import _moving_trial, _transport
 from pytest_arena._postgresql.moving._transport import RunningLoop
 

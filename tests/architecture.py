@@ -43,7 +43,7 @@ class Source:
 
     @property
     def package(self) -> str:
-        """The top package of the file: `_gate` for `_gate/_any_loop.py`."""
+        """The top package of the file: `_gate` for `_gate/loops/_any_loop.py`."""
         return self.path.split("/")[0].removesuffix(".py")
 
 

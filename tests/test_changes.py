@@ -14,7 +14,7 @@ from pytest_arena import Changes, deleted, inserted, updated
 from pytest_arena._changes import Mask, shown
 from pytest_arena._expect import Expected, difference
 from pytest_arena._gate._registry import Registry
-from pytest_arena._gate._writes import LostWrite
+from pytest_arena._gate.writes._lost_writes import LostWrite
 from pytest_arena._product import Key
 from pytest_arena._report import StoryPart, story_lines
 from pytest_arena._run._test import Moments, RunningTest

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from types import FrameType, ModuleType
-    from weakref import WeakKeyDictionary
+    from weakref import WeakKeyDictionary, WeakSet
 
     Change = Callable[[ModuleType], None]
 
@@ -70,13 +70,13 @@ def until(ask: Callable[[], _Answer], *, within: float, step: float = 0.001) -> 
     return answer
 
 
-def alive(known: WeakKeyDictionary[_Key, Any]) -> list[_Key]:
+def alive(known: WeakKeyDictionary[_Key, Any] | WeakSet[_Key]) -> list[_Key]:
     """Return the keys, while other threads add some and take some away.
 
     ``data``, what it has inside, is read in one step. Whatever else walks such a dictionary runs
     Python between two of them, and raises where it has changed by then.
     """
-    data = known.data  # type: ignore[attr-defined] # typeshed has it not
+    data = known.data  # type: ignore[union-attr] # typeshed has it not
     return (
         [key for reference in [*data] if (key := reference()) is not None]
         if data

@@ -23,8 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool
 from sqlalchemy.util.concurrency import AsyncAdaptedLock
 
-from pytest_arena._gate import _any_loop, _loop_bound
 from pytest_arena._gate._instrument import instrument_loops
+from pytest_arena._gate.loops import _any_loop, _loop_bound
 from pytest_arena._postgresql.moving import _moving_trial, _transport
 from tests.servers.postgresql import URL as URL_OF_SERVER
 

@@ -31,8 +31,8 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.concurrency import AsyncAdaptedLock
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full, QueueCommon
 
-from pytest_arena._gate import _any_loop
-from pytest_arena._gate._any_loop import AnyLoopMutex, AnyLoopQueue
+from pytest_arena._gate.loops import _any_loop
+from pytest_arena._gate.loops._any_loop import AnyLoopMutex, AnyLoopQueue
 from tests.gate.moving_setting import loops_installed
 
 T = TypeVar("T")

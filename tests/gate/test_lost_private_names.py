@@ -21,8 +21,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.pool.base import _AdhocProxiedConnection
 
-from pytest_arena._gate import _writes
-from pytest_arena._gate._writes import _who_ends, error_on_its_way, record_of
+from pytest_arena._gate._pooled import PooledConnection
+from pytest_arena._gate.writes import _lost_writes
+from pytest_arena._gate.writes._lost_writes import _who_ends, error_on_its_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -107,7 +108,7 @@ class TestDialect:
         ]
 
     def test_what_a_statement_knows_of_itself(self, watched: Watched) -> None:
-        """`may_write()` and `fail_writes()` ask for it."""
+        """`may_write()` and `failed()` ask for it."""
         with watched.engine.connect() as connection:
             connection.execute(insert(TABLE), [{"id": 1}, {"id": 2}])
             connection.execute(text("UPDATE dancers SET id = id + 7"))
@@ -122,11 +123,11 @@ class TestDialect:
         assert all(one.root_connection is root for one in watched.contexts)
 
     def test_a_connection_that_learns_to_know_a_server_has_no_place_for_notes(self) -> None:
-        """`record_of()` takes it for one of which nothing is known."""
+        """`PooledConnection.find()` takes it for one of which nothing is known."""
         connection: Any = _AdhocProxiedConnection(None, None)  # type: ignore[arg-type]  # as said
         with pytest.raises((AttributeError, NotImplementedError)):
             connection.info  # noqa: B018 - that is the test
-        assert record_of(connection) is None
+        assert PooledConnection.find(connection) is None
 
 
 class TestRollback:
@@ -148,7 +149,7 @@ class TestRollback:
         with opened as one:
             one.execute(insert(TABLE))
             way(one)
-            assert watched.asked_for[0], "SQLAlchemy's rollback() leaves no frame: see _writes"
+            assert watched.asked_for[0], "SQLAlchemy's rollback() leaves no frame: see _lost_writes"
 
     @pytest.mark.parametrize("kind", ["session", "connection"])
     def test_who_only_closes(self, watched: Watched, kind: str) -> None:
@@ -204,7 +205,7 @@ class TestLeaving:
         self, watched: Watched, kind: Any, how: str
     ) -> None:
         """Through the task and the greenlet in which SQLAlchemy does so."""
-        _writes.note_errors_on_leaving()
+        _lost_writes.note_errors_on_leaving()
         asyncio.run(_left(watched, kind, is_broken=how == "by an error"))
         assert watched.leaving[0] is (how == "by an error")
 

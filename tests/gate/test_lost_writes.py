@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._gate._registry import INFO, ConnectionRecord, Registry
-from pytest_arena._gate._writes import (
-    LostWrites,
+from pytest_arena._gate._pooled import PooledConnection
+from pytest_arena._gate._registry import Registry
+from pytest_arena._gate.writes._lost_writes import LostWrites
+from pytest_arena._gate.writes._statement_log import (
     ends_transaction,
     is_plain,
     savepoint_in,
@@ -201,7 +202,7 @@ def test_what_nobody_has_taken(driver):
 
 
 def test_is_not_told_of_the_next_test():
-    assert _listeners._gates[-1].lost._found == []
+    assert _listeners._gates[-1].lost._lost == []
     assert take() == []
 
 
@@ -246,7 +247,8 @@ def test_on_postgresql(example: Example) -> None:
 def test_a_driver_that_nobody_here_knows_is_asked_for_nothing() -> None:
     """Of a database that ``arena_allow`` names: what it lacks would be an error of the app's."""
     resolver: Any = None
-    pooled = SimpleNamespace(info={INFO: ConnectionRecord(None)})
+    pooled: Any = type("Pooled", (), {"info": {}})()
+    PooledConnection.create(pooled)
     lost = LostWrites(resolver, Registry())
     context = SimpleNamespace(root_connection=SimpleNamespace(connection=pooled))
     lost.executed(context, object(), "INSERT INTO orders VALUES (1)", ())

@@ -17,8 +17,8 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
 from sqlalchemy.engine import AdaptedConnection
 
-from pytest_arena._gate import _loop_bound
 from pytest_arena._gate._instrument import instrument_loops
+from pytest_arena._gate.loops import _loop_bound
 from pytest_arena._postgresql.moving import _moving_trial
 from pytest_arena._postgresql.moving._transport import MovingTransport
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sys
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from pytest_arena._gate import _registry
 from pytest_arena._gate._listeners import Gate
-from pytest_arena._gate._registry import Checkout, DatabaseUsage, Registry
+from pytest_arena._gate._pooled import Checkout, PooledConnection
+from pytest_arena._gate._registry import DatabaseUsage, Registry
 from pytest_arena._postgresql._connections import ServerHandle
 from pytest_arena._postgresql.drivers import _statements as _drivers
 from pytest_arena._process import alive
-from pytest_arena._product import Aim, Key
+from pytest_arena._product import Aim, Key, Live
 from tests.servers.postgresql import address, connect
 from tests.servers.waiting import until
 
@@ -29,8 +30,18 @@ KEY = Key("server", "postgresql://here:5432/shop")
 class Entry:
     """A pool's, as far as it is looked up."""
 
+    def __init__(self) -> None:
+        self.info: dict[str, object] = {}
+        self.dbapi_connection = self._dbapi_connection = None
+        self.closed = True
 
-class AskedMeanwhile(weakref.WeakKeyDictionary[Any, Any]):
+
+def pooled(entry: Any) -> PooledConnection:
+    """Create the record of an entry."""
+    return PooledConnection.create(entry)
+
+
+class AskedMeanwhile(dict[Any, Any]):
     """The connections that are out; as soon as one is not, another thread asks."""
 
     ask: Callable[[], int]
@@ -52,11 +63,13 @@ def _entry() -> Any:
 def _gate(entry: Any) -> Iterator[Any]:
     resolver: Any = None  # is asked for nothing here
     gate: Any = Gate(resolver, Registry())
-    gate.registry._taken = AskedMeanwhile()
-    gate.registry._taken.ask = DatabaseUsage(gate.registry, KEY)
+    gate.registry._checkouts = AskedMeanwhile()
+    gate.registry._checkouts.ask = DatabaseUsage(gate.registry, KEY)
     with closing(connect("postgres")) as connection:
         handle = ServerHandle(resolver, Aim(KEY, "", (0, 0), address()), connection)
-        gate.registry._taken[entry] = Checkout(entry, handle, KEY, None, 0)
+        record = pooled(entry)
+        record.become(Live(Aim(KEY, "", (0, 0), address()), handle))
+        gate.registry._checkouts[entry] = Checkout(record, entry, None, 0)
         yield gate
 
 
@@ -66,7 +79,7 @@ def test_what_is_not_out_any_more_is_counted_by_then(gate: Any, entry: Any, end:
     seen = DatabaseUsage(gate.registry, KEY)()
     getattr(gate, end)(None, entry)
     assert not gate.registry.taken()
-    assert gate.registry._taken.answer > seen
+    assert gate.registry._checkouts.answer > seen
 
 
 def test_one_that_goes_back_inside_a_transaction_may_be_used_at_any_time(
@@ -79,15 +92,6 @@ def test_one_that_goes_back_inside_a_transaction_may_be_used_at_any_time(
     driver.execute("ROLLBACK")
     assert not usage.before_next(lambda: None)
     assert usage() < usage()
-
-
-class Other(Entry):
-    """Whatever another thread has meanwhile: taken from a pool, or opened without one."""
-
-    def __init__(self) -> None:
-        self.info: dict[str, object] = {}
-        self.dbapi_connection = self._dbapi_connection = None
-        self.closed = True
 
 
 @contextmanager
@@ -108,10 +112,22 @@ def another_thread(at_once: Callable[[], None]) -> Iterator[None]:
         sys.settrace(before)
 
 
+class Pooled(NamedTuple):
+    """The connections that pools have, as a dictionary of their entries."""
+
+    registry: Registry
+
+    def __setitem__(self, entry: Any, _: object) -> None:
+        self.registry.add(pooled(entry))
+
+
 WALKS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "taken": (lambda gate: gate.registry._taken, lambda gate: gate.registry.taken()),
-    "pooled": (lambda gate: gate.registry._entries, lambda gate: gate.drop_altered(1)),
-    "inside": (lambda gate: gate.registry.inside, lambda gate: gate.registry.busy()),
+    "taken": (lambda gate: gate.registry._checkouts, lambda gate: gate.registry.taken()),
+    "pooled": (lambda gate: Pooled(gate.registry), lambda gate: gate.drop_altered(1)),
+    "active": (
+        lambda gate: Pooled(gate.registry),
+        lambda gate: gate.registry.active_threads(),
+    ),
     "held": (lambda gate: gate.registry._holders, lambda gate: gate.registry.entries_of_others(1)),
     "raw": (lambda _: _drivers._opened, lambda _: _drivers.raw_connections()),
 }
@@ -120,12 +136,12 @@ WALKS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 @pytest.mark.parametrize("walk", WALKS)
 def test_others_may_take_connections_while_they_are_looked_through(gate: Any, walk: str) -> None:
     """As sync endpoints do, in threads: the question is the test's, and so would be the error."""
-    (known_to, look), others = WALKS[walk], [Other(), Other()]
+    (known_to, look), others = WALKS[walk], [Entry(), Entry()]
     known = known_to(gate)
     value = _drivers.Admitted()
 
     def take_another() -> None:
-        others.append(Other())
+        others.append(Entry())
         known[others[-1]] = value
 
     take_another()
@@ -145,12 +161,14 @@ def test_a_database_that_gets_another_key_is_counted_on() -> None:
     registry.rename(old, KEY)
     assert called == ["now"]
     numbers.append(asked())
-    taken = Checkout(entry, None, old, None, 0)
-    registry.take(taken, [aim])
+    connection = pooled(entry)
+    handle: Any = SimpleNamespace(attached=tuple)
+    connection.become(Live(Aim(old, "", (0, 0), address()), handle))
+    registry.check_out(Checkout(connection, entry, None, 0), [aim])
     numbers.append(asked())
     assert not DatabaseUsage(registry, KEY).before_next(called.clear)
     numbers.append(asked())
-    registry.give_back(entry)
+    registry.check_in(entry)
     numbers.append(asked())
     assert numbers == sorted(set(numbers))
 
@@ -170,30 +188,31 @@ def _thread() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-def wait_for(registry: Registry, entry: Entry) -> None:
+def wait_for(registry: Registry) -> None:
     """Go on when somebody has come for this connection."""
-    until(lambda: entry in registry.inside, "a connection is opened")
+    until(lambda: bool(registry.active_threads()), "a connection is opened")
 
 
 def wait_for_waiting(registry: Any) -> None:
     """Go on when somebody waits for others, or for the next database."""
-    until(lambda: registry.turn._waiters, "somebody waits")
+    until(lambda: registry._condition._waiters, "somebody waits")
 
 
 def test_who_opens_a_connection_is_waited_for(
     registry: Registry, thread: ThreadPoolExecutor
 ) -> None:
     """The server would refuse it: its database is given up just then."""
-    entry, seen = Entry(), list[str]()
+    entry: Any = Entry()
+    seen = list[str]()
 
     def open_one() -> None:
-        registry.come(entry)
+        registry.reserve(pooled(entry))
         wait_for_waiting(registry)
         seen.append("opened")
-        registry.give_back(entry)
+        registry.check_in(entry)
 
     opened = thread.submit(open_one)
-    wait_for(registry, entry)
+    wait_for(registry)
     with DatabaseUsage(registry, KEY).alone():
         seen.append("replaced")
     opened.result()
@@ -204,17 +223,18 @@ def test_who_comes_waits_for_the_next_database(
     registry: Registry, thread: ThreadPoolExecutor
 ) -> None:
     """Whoever replaces it may connect himself, and replace another one meanwhile."""
-    entry, seen = Entry(), list[str]()
+    entry: Any = Entry()
+    seen = list[str]()
 
     def open_one() -> None:
-        registry.come(entry)
+        registry.reserve(pooled(entry))
         seen.append("opened")
 
     with DatabaseUsage(registry, KEY).alone():
         opened = thread.submit(open_one)
         wait_for_waiting(registry)
         with DatabaseUsage(registry, KEY).alone():
-            registry.come(Entry())
+            registry.reserve(pooled(Entry()))
         seen.append("replaced")
     opened.result()
     assert seen == ["replaced", "opened"]
@@ -224,19 +244,20 @@ def test_who_has_one_connection_gets_another(
     registry: Registry, thread: ThreadPoolExecutor
 ) -> None:
     """A session inside a session: neither would come to an end."""
-    one, another = Entry(), Entry()
+    one: Any = Entry()
+    another: Any = Entry()
 
     def open_both() -> None:
-        registry.come(one)
+        registry.reserve(pooled(one))
         wait_for_waiting(registry)
-        registry.come(another)
-        registry.give_back(another)
-        registry.give_back(one)
+        registry.reserve(pooled(another))
+        registry.check_in(another)
+        registry.check_in(one)
 
     opened = thread.submit(open_both)
-    wait_for(registry, one)
+    wait_for(registry)
     with DatabaseUsage(registry, KEY).alone():
-        assert not registry.busy()
+        assert not registry.active_threads()
     opened.result()
 
 
@@ -244,12 +265,13 @@ def test_who_keeps_a_connection_is_waited_for_once(
     registry: Registry, thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A listener of the app's has one all the time, and opens another where it loses that."""
-    one, another = Entry(), Entry()
-    thread.submit(registry.come, one).result()
+    one: Any = Entry()
+    another: Any = Entry()
+    thread.submit(registry.reserve, pooled(one)).result()
     with monkeypatch.context() as patch:
         patch.setattr(_registry, "_SHORT", 0)
         with DatabaseUsage(registry, KEY).alone():
-            assert not registry.busy()
-    thread.submit(registry.come, another).result()
+            assert not registry.active_threads()
+    thread.submit(registry.reserve, pooled(another)).result()
     with DatabaseUsage(registry, KEY).alone():
-        assert not registry.busy()
+        assert not registry.active_threads()

@@ -63,7 +63,7 @@ def test_the_gate_keeps_nothing_of_engines_that_are_gone_pitfall_012():
     gate, resolver = _listeners._gates[-1], _listeners._gates[-1].core
     databases = resolver.known
     gc.collect()
-    known = (gate.registry._entries, known_engines._by_dialect, databases.by_key)
+    known = (gate.registry._connections, known_engines._by_dialect, databases.by_key)
     before = [len(one) for one in known]
     dead = []
     for _ in range(20):

@@ -104,10 +104,10 @@ class Databases:
 
     def spare(self) -> None:
         """End idle connections to servers; their pools open others."""
-        for _, record in self._connections.idle():
-            if record.key and record.handle is not None and not record.stale:
-                record.stale = True
-                record.handle.roll_back()
+        for pooled in self._connections.idle():
+            if pooled.key and pooled.handle is not None and not pooled.is_stale:
+                pooled.mark_stale()
+                pooled.handle.roll_back()
 
     def aim(self, asked: Asked) -> Aim | None:
         """Return where an engine lands, None where it may go its own way."""

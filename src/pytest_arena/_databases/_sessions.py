@@ -20,7 +20,6 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._databases._app_databases import dialects, driver_of, led_url
-from pytest_arena._gate._any_loop import AnyLoopMutex
 from pytest_arena._gate._engines import (
     asked_by_engine,
     engine_like,
@@ -28,6 +27,7 @@ from pytest_arena._gate._engines import (
     sync_twin,
 )
 from pytest_arena._gate._known_engines import known_engines
+from pytest_arena._gate.loops._any_loop import AnyLoopMutex
 from pytest_arena._origin import user_line
 from pytest_arena._process import run_in_new_loop
 from pytest_arena._values import PAST_POLICIES

@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet, WeakValueDictionary
 
 from pytest_arena._config._load import blame, is_library, package_of
-from pytest_arena._gate._pending import PendingObjects, is_of_arena, pending_objects
+from pytest_arena._gate._pending import (
+    PendingObjects,
+    is_of_arena,
+    pending_objects,
+)
 from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._process import running_loop
 from pytest_arena.errors import redact

@@ -14,26 +14,20 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._gate._answers import ANSWER, apart_from_requests
-from pytest_arena._gate._loop_bound import (
+from pytest_arena._gate.loops._loop_bound import (
     WITHOUT_LOOP,
     hang_up,
     is_foreign,
     transport_of,
 )
-from pytest_arena._gate._writes import (
-    LostWrites,
-    commit_for_request,
-    end_writes,
-    fail_writes,
-    may_write,
-    note_statement,
-    record_of,
-)
+from pytest_arena._gate.writes._statement_log import current_log, may_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine import Dialect
+
+    from pytest_arena._gate.writes._lost_writes import LostWrites
 
     FindLostWrites = Callable[[], LostWrites]
     OneConnection = Callable[[Any], Any]
@@ -94,11 +88,13 @@ def _execute(execute: Callable[..., Any], find: FindLostWrites) -> Callable[...,
         try:
             execute(cursor, statement, *rest, **named)
         except BaseException as error:
-            lost.explain(error, fail_writes(context))
+            lost.failed(context, error)
             if answer is not None:
                 answer.note_error(error)
             raise
-        note_statement(statement, context)
+        log = current_log()
+        if log is not None:
+            log.note_statement(statement, context)
         if may_write(context, statement):
             lost.executed(context, cursor, statement, rest[0])
 
@@ -106,29 +102,16 @@ def _execute(execute: Callable[..., Any], find: FindLostWrites) -> Callable[...,
 
 
 def _commit(commit: OneConnection, find: FindLostWrites) -> OneConnection:
-    def committed(pooled: Any) -> None:
-        lost = find()
-        lost.refuse_late()
-        lost.committing(pooled)
-        lost.note_older_thread(pooled)
-        answer = ANSWER.get()
-        try:
-            if answer is None:
-                end_writes(pooled)
-                commit(pooled)
-            else:
-                commit_for_request(answer, commit, pooled)
-        except BaseException as error:
-            lost.explain(error, record_of(pooled))
-            raise
+    def committed(proxied: Any) -> None:
+        find().commit(commit, proxied)
 
     return committed
 
 
 def _roll_back(roll_back: OneConnection, find: FindLostWrites) -> OneConnection:
-    def rolled_back(pooled: Any) -> None:
-        find().rolled_back(pooled)
-        roll_back(pooled)
+    def rolled_back(proxied: Any) -> None:
+        find().rolling_back(proxied)
+        roll_back(proxied)
 
     return rolled_back
 

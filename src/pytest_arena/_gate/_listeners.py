@@ -16,19 +16,16 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool
 
-from pytest_arena._gate import _any_loop, _gate_notes
+from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._answers import apart_from_requests
 from pytest_arena._gate._engines import describe
 from pytest_arena._gate._instrument import instrument
 from pytest_arena._gate._known_engines import known_engines, watch_engines
-from pytest_arena._gate._loop_bound import bind_to_loop, is_foreign
-from pytest_arena._gate._registry import (
-    INFO,
-    Checkout,
-    ConnectionRecord,
-    watch_sessions,
-)
-from pytest_arena._gate._writes import (
+from pytest_arena._gate._orm_sessions import watch_sessions
+from pytest_arena._gate._pooled import Checkout, PooledConnection
+from pytest_arena._gate.loops import _any_loop
+from pytest_arena._gate.loops._loop_bound import bind_to_loop, is_foreign
+from pytest_arena._gate.writes._lost_writes import (
     LostWrites,
     note_errors_on_leaving,
     watch_closed_sessions,
@@ -53,22 +50,24 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._gate._registry import Registry
+    from pytest_arena._product import Aim
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 
-# What a fork left to the child: SQLite forbids to use it there, and to close it as well.
+# Connections of the parent, after a fork. SQLite forbids to use them, and to close them.
 _abandoned: list[Any] = []
 
 
 class Gate:
-    """Stands between every engine of the process and the databases that it asks for.
+    """Stands between the engines of the process and the databases that they ask for.
 
-    Redirecting costs some microseconds a connect; a checkout costs about five.
+    To redirect a connection costs some microseconds, and a checkout about five.
     """
 
     def __init__(self, core: Core, registry: Registry) -> None:
-        self.core, self.registry = core, registry
+        self.core = core
+        self.registry = registry
         self.lost = LostWrites(core, registry)
         self._bring_databases_back: Callable[[], None] = nothing
 
@@ -80,162 +79,176 @@ class Gate:
         """Bring the databases of the other run back."""
         self._bring_databases_back()
 
+    # SQLAlchemy's events.
+
     def connecting(
         self, dialect: Dialect, entry: Any, cargs: list[Any], cparams: dict[str, Any]
     ) -> None:
-        """Decide where a connection goes, before it is opened."""
+        """Decide where a connection lands, before it is opened."""
         known_engines.note_connect(dialect)
+        pooled = None
         if entry is not None:
-            self.registry.come(entry)
+            pooled = PooledConnection.create(entry)
+            self.registry.reserve(pooled)
         self.core.refuse_late()
         asked = describe(dialect, cargs, cparams)
         with apart_from_requests():  # the first connection may build a template
-            info = ConnectionRecord(self.core.aim(asked))
-            if entry is not None:
-                entry.info[INFO] = info
+            aim = self.core.aim(asked)
+            if pooled is not None:
+                pooled.lead(aim)
             if asked.product in ROOMS:
                 lead = room(asked.product).connections.lead
-                info.opened = lead(self.core, dialect, info.aim, cargs, cparams)
+                identify = lead(self.core, dialect, aim, cargs, cparams)
+                if pooled is not None:
+                    pooled.identify_by(identify)
 
     def connected(self, dbapi_connection: Any, entry: Any) -> None:
-        """Check a live connection that did not come the way of ``connecting``."""
+        """Check where an open connection has landed."""
         _any_loop.free_locks(dbapi_connection)
         bind_to_loop(dbapi_connection)
-        self.registry.add(entry)
-        info: ConnectionRecord | None = entry.info.get(INFO)
-        live = (
-            info.opened(dbapi_connection) if info is not None and info.opened else None
-        )
-        if info is None or (live is None and (info.opened or info.aim)):
-            info = entry.info[INFO] = self._info_of_unseen(dbapi_connection)
-        elif live is not None:
-            info.handle, info.opened = live.handle, None
-        if info.handle is not None and info.handle.reads_statements:
+        pooled = PooledConnection.find(entry)
+        if pooled is None:  # a creator of the app has opened it
+            pooled = self._add_unknown(dbapi_connection, entry)
+        elif pooled.identify is not None or pooled.aim is not None:
+            live = pooled.identify(dbapi_connection) if pooled.identify else None
+            pooled.become(live or self._recognize(dbapi_connection))
+        if pooled.handle is not None and pooled.handle.reads_statements:
             _listen_to_statements()
 
-    def _info_of_unseen(self, dbapi_connection: Any) -> ConnectionRecord:
-        """Nobody has led it: its product knows it, if it is one of arena's."""
-        found = (
-            each.connections.recognize(self.core, dbapi_connection)
-            for each in [*loaded.values()]
-        )
-        live = next(filter(None, found), None)
-        if live is None:
-            connection = getattr(
-                dbapi_connection, "driver_connection", dbapi_connection
-            )
-            driver = type(connection).__module__.partition(".")[0]
-            live = Live(outside=f"{driver}://{UNNAMED}")
-        if live.outside and not self.core.files.is_allowed(live.outside):
-            # Its pool does not know of it yet; an async one is closed without awaiting.
-            getattr(dbapi_connection, "terminate", dbapi_connection.close)()
-            raise self.core.ledger.refused(_gate_notes.unknown_connection(live.outside))
-        return ConnectionRecord(live.aim, live.handle)
-
     def checked_out(self, dbapi_connection: Any, entry: Any, _proxied: Any) -> None:
-        """Drop a stale connection, quietly: SQLAlchemy's pool opens another one at once."""
+        """Check a connection that a pool hands out. The pool replaces a stale one at once.
+
+        Raises:
+            DisconnectionError: it is stale, or belongs to another loop or process.
+        """
         _any_loop.free_locks(dbapi_connection)
-        self.registry.come(entry)
+        pooled = PooledConnection.find(entry)
+        if pooled is None:  # opened before pytest-arena was installed
+            pooled = self._add_unknown(dbapi_connection, entry)
+        self.registry.reserve(pooled)
         self.core.refuse_late()
         if is_foreign(dbapi_connection):
             raise DisconnectionError("this connection belongs to another event loop")
-        info = self._info_of(dbapi_connection, entry)
-        aims = info.aims()
-        if info.stale or any(self.core.current(aim.key) != aim for aim in aims):
-            if info.kept_by:
-                self.core.ledger.note(_gate_notes.lost_setting())
-            raise DisconnectionError(
-                "the database of this connection is not the test's any more"
-            )
-        info.begin_use(entry.info)
-        checkout = Checkout(
-            entry, info.handle, info.key, user_line(), self.core.serial()
-        )
-        self.registry.take(checkout, aims)
-        # Again: its test may have ended since, without this connection among those checked out.
-        self.core.refuse_late()
-
-    def _info_of(self, dbapi_connection: Any, entry: Any) -> ConnectionRecord:
-        """What is known of a connection that is taken, of which there may be another one now."""
-        if INFO not in entry.info:  # opened before the gate was there
-            self.connected(dbapi_connection, entry)
-        info: ConnectionRecord = entry.info[INFO]
-        if info.process != os.getpid():
+        if pooled.process != os.getpid():
             _abandoned.append(entry.dbapi_connection)
             entry.dbapi_connection = None
             raise DisconnectionError(
                 "this connection belongs to the process that forked this one"
             )
-        if info.handle is not None and not info.handle.is_of(dbapi_connection):
-            # A listener has put another one in its place.
-            info = entry.info[INFO] = self._info_of_unseen(dbapi_connection)
-        return info
+        if pooled.handle is not None and not pooled.handle.is_of(dbapi_connection):
+            # A listener of the app's has replaced the connection.
+            pooled = self._add_unknown(dbapi_connection, entry)
+        aims = pooled.aims()
+        if pooled.is_stale or self._are_stale(aims):
+            if pooled.kept_by:
+                self.core.ledger.note(_gate_notes.lost_setting())
+            raise DisconnectionError(
+                "the database of this connection is not the test's any more"
+            )
+        pooled.begin_use()
+        checkout = Checkout(pooled, entry, user_line(), self.core.serial())
+        self.registry.check_out(checkout, aims)
+        # Again: the test may have ended meanwhile, and not have seen this checkout.
+        self.core.refuse_late()
 
     def checked_in(self, _dbapi_connection: Any, entry: Any) -> None:
-        """The connection is back in its pool, or is gone."""
-        if (
-            taken := self.registry.find(entry)
-        ) is not None and taken.handle is not None:
-            if taken.key and taken.handle.is_begun:  # its pool does not roll back
-                self.registry.may_be_used(taken.key)
-            taken.handle.returned()
-        self.registry.give_back(entry)
+        """Note that a connection is back in its pool, or is gone."""
+        checkout = self.registry.find(entry)
+        if checkout is not None and checkout.handle is not None:
+            if checkout.key and checkout.handle.is_begun:  # its pool does not roll back
+                self.registry.may_be_used(checkout.key)
+            checkout.handle.returned()
+        self.registry.check_in(entry)
 
     def detached(self, _dbapi_connection: Any, entry: Any) -> None:
-        """Somebody keeps the connection for good: no pool tells when it is used."""
-        if (taken := self.registry.find(entry)) is not None:
-            self.registry.keep(taken)
+        """Note that the app keeps a connection for good. No pool tells when it is used."""
+        checkout = self.registry.find(entry)
+        if checkout is not None:
+            self.registry.detach(checkout)
+
+    def _add_unknown(self, dbapi_connection: Any, entry: Any) -> PooledConnection:
+        """Return the record of a connection that pytest-arena has not led.
+
+        Raises:
+            RefusedError: it is outside of the arena.
+        """
+        live = self._recognize(dbapi_connection)
+        pooled = PooledConnection.create(entry)
+        pooled.become(live)
+        self.registry.add(pooled)
+        return pooled
+
+    def _recognize(self, dbapi_connection: Any) -> Live:
+        """Return where a connection is that pytest-arena has not led. Raises as above."""
+        live = None
+        for product in [*loaded.values()]:
+            live = live or product.connections.recognize(self.core, dbapi_connection)
+        if live is None:
+            driver_connection = getattr(
+                dbapi_connection, "driver_connection", dbapi_connection
+            )
+            driver = type(driver_connection).__module__.partition(".")[0]
+            live = Live(outside=f"{driver}://{UNNAMED}")
+        if live.outside and not self.core.files.is_allowed(live.outside):
+            # The pool does not have it yet. An async connection is closed without awaiting.
+            close = getattr(dbapi_connection, "terminate", dbapi_connection.close)
+            close()
+            raise self.core.ledger.refused(_gate_notes.unknown_connection(live.outside))
+        return live
+
+    def _are_stale(self, aims: tuple[Aim, ...]) -> bool:
+        return any(self.core.current(aim.key) != aim for aim in aims)
+
+    # What levels call.
 
     def let_go_of_stale(self) -> None:
-        """Take away the connections to databases on servers that are no test's any more.
+        """Take away the connections to databases on servers that are replaced or gone.
 
-        A wider fixture that holds one would read on, and write, in the database of a test gone by.
+        A wider fixture with such a connection would read and write in the database of an earlier
+        test.
         """
-        for taken in self.registry.taken():
-            info: ConnectionRecord | None = taken.entry.info.get(INFO)
-            # Another thread may be at it right now; the server ends it, with its database.
-            here = os.getpid(), get_ident()
+        process = os.getpid()
+        for checkout in self.registry.taken():
+            pooled = checkout.connection
+            # Another thread may use its connection now. The server ends it with its database.
+            is_ours = pooled.process == process and checkout.thread == get_ident()
             if (
-                info is None
-                or taken.key is None
-                or (info.process, taken.thread) != here
+                checkout.key is None
+                or not is_ours
+                or not self._are_stale(pooled.aims())
             ):
                 continue
-            is_stale = any(self.core.current(aim.key) != aim for aim in info.aims())
-            if is_stale and self.registry.give_up(taken):
-                self.core.ledger.note(_gate_notes.lost_transaction(taken.line))
+            if self.registry.take_away(checkout):
+                self.core.ledger.note(_gate_notes.lost_transaction(checkout.line))
 
     def end_raw(self, serial: int) -> None:
-        """End what drivers have opened by themselves in a level that is left."""
-        for each in [*loaded.values()]:
-            each.connections.end_raw(self.core, serial)
+        """End the connections that drivers have opened without an engine in a level."""
+        for product in [*loaded.values()]:
+            product.connections.end_raw(self.core, serial)
 
     @contextmanager
     def keeping_altered(self, serial: int) -> Iterator[None]:
-        """Around a wide fixture's set-up: what it sets in connections is there for its tests."""
-        others = [record for _, record in self.registry.idle() if record.used]
+        """Keep what the set-up of a wide fixture changes in connections, for its tests."""
+        used_before = {pooled for pooled in self.registry.idle() if pooled.is_used}
         yield
-        for entry, record in self.registry.idle():
-            if not any(record is one for one in others):
-                record.keep(serial, entry.info)
+        for pooled in self.registry.idle():
+            if pooled not in used_before:
+                pooled.keep_settings(serial)
 
     def drop_altered(self, serial: int) -> None:
-        """Give up idle connections that do not look as they did when the level began.
+        """Give up idle connections whose settings changed in a level that ends.
 
-        A test's temporary table would hide a real one from the next test; its lock would block it.
+        A test's temporary table would hide a real one from the next test. Its lock would block it.
         """
-        for entry, record in self.registry.idle():
-            if record.aim and self.core.current(record.aim.key) is None:
-                continue  # its database is gone: it is not looked at, and never taken again
-            # Its pool drops it at its next checkout, which may be never; its advisory locks and
-            # what it listens to would go on until then.
-            is_new = (
-                record.end_use(serial, entry.info)
-                and record.key
-                and record.process == os.getpid()
-            )
-            if is_new and record.handle is not None:
-                record.handle.roll_back()
+        for pooled in self.registry.idle():
+            if pooled.aim and self.core.current(pooled.aim.key) is None:
+                continue  # its database is gone, so it is never checked out again
+            is_dropped = pooled.end_level(serial)
+            # The pool drops it at its next checkout, which may never come. Until then it would
+            # have its advisory locks, and receive notifications.
+            is_ours = pooled.process == os.getpid()
+            if is_dropped and pooled.key and is_ours and pooled.handle:
+                pooled.handle.roll_back()
 
 
 _gates: list[Gate] = []
@@ -361,7 +374,7 @@ def _on_engine_connect(connection: Any, *_: Any) -> None:
 def _on_statement(
     connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any
 ) -> tuple[str, Any]:
-    info = connection.connection.info.get(INFO)
-    if isinstance(info, ConnectionRecord) and info.handle is not None:
-        statement = info.handle.executing(statement, connection)
+    pooled = PooledConnection.find(connection.connection)
+    if pooled is not None and pooled.handle is not None:
+        statement = pooled.handle.executing(statement, connection)
     return statement, parameters

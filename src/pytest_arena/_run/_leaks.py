@@ -19,14 +19,13 @@ from sqlalchemy.orm.session import (
 )  # close_all_sessions, its public user, closes them all
 
 from pytest_arena._app._client import HOPS
-from pytest_arena._gate._registry import (
-    Checkout,
-    entry_of,
+from pytest_arena._gate._orm_sessions import (
     held_by_sessions,
     session_numbers,
     sessions_in_use,
     unflushed,
 )
+from pytest_arena._gate._registry import entry_of
 from pytest_arena._origin import (
     CHILDREN,
     IDLE_WORKERS,
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from pytest_arena._gate._listeners import Gate
+    from pytest_arena._gate._pooled import Checkout
     from pytest_arena._values import CodeLine
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line

@@ -12,7 +12,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.collections import collection_adapter
 
 from pytest_arena._databases._sessions import FreshSession
-from pytest_arena._gate._registry import sessions_in_use
+from pytest_arena._gate._orm_sessions import sessions_in_use
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping

@@ -22,10 +22,10 @@ from pytest_arena._databases._resolver import Databases, Level
 from pytest_arena._databases._sessions import Engines
 from pytest_arena._databases._sources import watch_imports
 from pytest_arena._gate import _listeners as gates
-from pytest_arena._gate._any_loop import adopt
 from pytest_arena._gate._engines import asked_by_engine
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._gate._registry import Registry
+from pytest_arena._gate.loops._any_loop import adopt
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._origin import OF_WIDE_FIXTURE, WORK, frames
 from pytest_arena._run import _leaks, _story

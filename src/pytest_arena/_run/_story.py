@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
-from pytest_arena._gate._registry import sessions_in_use, unflushed
-from pytest_arena._gate._writes import LostObjects
+from pytest_arena._gate._orm_sessions import sessions_in_use, unflushed
+from pytest_arena._gate.writes._lost_writes import LostObjects
 from pytest_arena._ledger import FAILURE
 from pytest_arena._report import StoryPart
 from pytest_arena._run._test import FIRST, LAST, REFUSAL, RunningTest, StoryMoment, Turn
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_arena._gate._answers import RequestAnswer
-    from pytest_arena._gate._writes import LostWrite
+    from pytest_arena._gate.writes._lost_writes import LostWrite
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
     from pytest_arena._values import TableRows

@@ -12,8 +12,8 @@ from pytest_arena._app._app_errors import no_asyncio
 from pytest_arena._app._client import AppWatcher, Hooks
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._answers import RequestAnswer
-from pytest_arena._gate._registry import session_numbers
-from pytest_arena._gate._writes import LostObjects, LostWrite
+from pytest_arena._gate._orm_sessions import session_numbers
+from pytest_arena._gate.writes._lost_writes import LostObjects, LostWrite
 from pytest_arena._origin import LOGINS
 from pytest_arena._process import running_loop
 from pytest_arena.errors import PendingWorkError, causes, impossible
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pytest_arena._changes import Mask
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
-    from pytest_arena._gate._registry import Written
+    from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._product import Database
     from pytest_arena._run._leaks import LateWork, Tasks
@@ -131,7 +131,7 @@ class Turn:
     checkouts: int = 0  # of connections: before it, and once it is over, in it
     is_quiet: bool = False  # it has sent no statement
     lost: list[LostWrite | LostObjects] = field(default_factory=list)
-    held: set[Written] = field(default_factory=set)  # by the test, before it
+    held: set[PendingWrites] = field(default_factory=set)  # by the test, before it
 
     @property
     def went_well(self) -> bool:
@@ -221,7 +221,7 @@ class RunningTest(Hooks):
         None  # the loop in which a session started its app
     )
     _start_checkouts: int = 0  # of connections, before the app started
-    _of_app: set[Written] = field(
+    _of_app: set[PendingWrites] = field(
         default_factory=set
     )  # not committed, between requests
     # Sync clients may be called in several threads.
@@ -490,10 +490,12 @@ class RunningTest(Hooks):
 
     # What else happens to it.
 
-    def own_writes(self) -> set[Written]:
+    def own_writes(self) -> set[PendingWrites]:
         """What it has written itself that stands uncommitted now."""
         return {
-            one.written for one in self.gate.registry.taken() if one.written
+            one.pending_writes
+            for one in self.gate.registry.taken()
+            if one.pending_writes
         } - self._of_app
 
     def begin_anew(self) -> None:

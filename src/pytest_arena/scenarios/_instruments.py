@@ -8,7 +8,7 @@ from sqlalchemy.orm import object_session
 
 from pytest_arena._app._login import is_logging_in
 from pytest_arena._databases._sessions import FreshSession
-from pytest_arena._gate._writes import Doings, watch_statements
+from pytest_arena._gate.writes._statement_log import StatementLog, watch_statements
 from pytest_arena._process import seconds as now
 from pytest_arena.scenarios._log import Log
 from pytest_arena.scenarios._reading import Reading, better, unknown
@@ -57,7 +57,7 @@ class Instruments:
         self._wide_rows: dict[Level, Counter[str]] = {}  # rows that wide fixtures wrote
         self._literals: tuple[str, ...] = ()
         self._literals_of: dict[object, tuple[str, ...]] = {}
-        self._doings: dict[Level, Doings] = {}
+        self._doings: dict[Level, StatementLog] = {}
         self._stop_watching: Callable[[], None] | None = None
 
     # Called by the run.
@@ -264,7 +264,7 @@ class Instruments:
 
     # Called by the gate.
 
-    def _current_doings(self) -> Doings | None:
+    def _current_doings(self) -> StatementLog | None:
         """Return where a statement that runs now is recorded; None if it is not."""
         request = request_now()
         if request:
@@ -277,9 +277,9 @@ class Instruments:
         doings = self._doings_of(levels[-1])
         return doings.of_the_app() if is_in_lifespan() else doings
 
-    def _doings_of(self, level: Level) -> Doings:
+    def _doings_of(self, level: Level) -> StatementLog:
         if level not in self._doings:
-            self._doings[level] = Doings()
+            self._doings[level] = StatementLog()
         return self._doings[level]
 
     # Called by the request tracker.

@@ -7,8 +7,8 @@ from itertools import islice
 
 from pytest_arena._changes import Changes
 from pytest_arena._databases._resolver import Level
-from pytest_arena._gate._registry import Part
-from pytest_arena._gate._writes import Doings
+from pytest_arena._gate._pooled import TableWrite
+from pytest_arena._gate.writes._statement_log import StatementLog
 from pytest_arena._product import Database
 from pytest_arena._run._fixture_levels import WideFixture
 from pytest_arena._run._run import ArenaRun
@@ -45,7 +45,7 @@ class Reading:
 
     run: ArenaRun
     log: Log
-    doings: Mapping[Level, Doings]
+    doings: Mapping[Level, StatementLog]
     """The statements in each existing level, outside of requests."""
     literals: tuple[str, ...]
     wide_rows: dict[Level, Counter[str]]
@@ -149,7 +149,7 @@ class Reading:
         rows: Counter[str] = Counter()
         for number, level in enumerate(levels, start=1):
             depth = len(levels) - number
-            doings = self.doings.get(level) or Doings()
+            doings = self.doings.get(level) or StatementLog()
             if level.is_test:
                 rows.update(self._count_in_test(doings, depth))
             elif self._is_of_used_fixture(level):
@@ -160,7 +160,9 @@ class Reading:
         name = level.name.rpartition(" ")[2]
         return isinstance(level.owner, WideFixture) and name in self.log.fixture_names
 
-    def _count_in_wide(self, level: Level, doings: Doings, depth: int) -> Counter[str]:
+    def _count_in_wide(
+        self, level: Level, doings: StatementLog, depth: int
+    ) -> Counter[str]:
         if level not in self.wide_rows:
             rows = None if self._is_unsure(doings) else _net_rows(doings.written)
             if not rows:
@@ -168,7 +170,7 @@ class Reading:
             self.wide_rows[level] = rows
         return self.wide_rows[level]
 
-    def _count_in_test(self, doings: Doings, depth: int) -> Counter[str]:
+    def _count_in_test(self, doings: StatementLog, depth: int) -> Counter[str]:
         request = self.log.requests[self.log.first] if self.log.requests else None
         sources = [doings]
         written = doings.written
@@ -195,7 +197,7 @@ class Reading:
         return any(database.live is not None for database in self.run.moments.used())
 
     def _compare_in_test(
-        self, doings: Doings, request: RequestRecord | None, depth: int
+        self, doings: StatementLog, request: RequestRecord | None, depth: int
     ) -> Counter[str]:
         if (
             depth
@@ -208,7 +210,7 @@ class Reading:
         until = request.before if request else None
         return self._compare(None, until) - (_all_rows(logins) + _rows_of_app(doings))
 
-    def _is_unsure(self, doings: Doings) -> bool:
+    def _is_unsure(self, doings: StatementLog) -> bool:
         return doings.is_unsure or self.run.connections.has_raw
 
     # Rows that a request changed.
@@ -342,7 +344,7 @@ def _why(error: Exception) -> str:
     return redact(first_line or type(error).__name__)
 
 
-def _net_rows(parts: Sequence[Part]) -> Counter[str] | None:
+def _net_rows(parts: Sequence[TableWrite]) -> Counter[str] | None:
     """Return how many rows of each table were written; None if statements do not show it.
 
     They can if a table was written to by inserts only, or by one statement only.
@@ -356,7 +358,7 @@ def _net_rows(parts: Sequence[Part]) -> Counter[str] | None:
     return counts
 
 
-def _all_rows(parts: Iterable[Part]) -> Counter[str]:
+def _all_rows(parts: Iterable[TableWrite]) -> Counter[str]:
     """Return how many rows of each table were written; an unknown number counts as one."""
     counts: Counter[str] = Counter()
     for table, rows, _ in parts:
@@ -364,7 +366,7 @@ def _all_rows(parts: Iterable[Part]) -> Counter[str]:
     return counts
 
 
-def _rows_of_app(doings: Doings) -> Counter[str]:
+def _rows_of_app(doings: StatementLog) -> Counter[str]:
     """Return the rows that the app wrote in its lifespan."""
     return _all_rows(doings.apart.written if doings.apart is not None else ())
 

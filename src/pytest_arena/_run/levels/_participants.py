@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
-    from pytest_arena._gate._registry import Checkout
+    from pytest_arena._gate._pooled import Checkout
     from pytest_arena._ledger import Ledger
     from pytest_arena._run._leaks import HeldByFixtures, Tasks
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_arena._gate._writes import Doings
+from pytest_arena._gate.writes._statement_log import StatementLog
 from pytest_arena._ledger import Request
 from pytest_arena._run._test import StoryMoment, Turn
 from pytest_arena.scenarios.requests._reads import RowsRead
@@ -31,8 +31,8 @@ class RequestRecord:
     route: str = ""
     body: bytes = b""
     rows_read: RowsRead = field(default_factory=RowsRead)
-    doings: Doings = field(init=False)
-    written_before: Mapping[Doings, int] = field(default_factory=dict)
+    doings: StatementLog = field(init=False)
+    written_before: Mapping[StatementLog, int] = field(default_factory=dict)
     """How many writes each level of the test had when the request began."""
     is_preparation: bool = False
     """It was sent in set-up or in a Given block."""
@@ -52,7 +52,7 @@ class RequestRecord:
     """When it ended, if a redirect followed it in the same turn."""
 
     def __post_init__(self) -> None:
-        self.doings = Doings(answers=self.rows_read)
+        self.doings = StatementLog(answers=self.rows_read)
 
     @property
     def is_counted(self) -> bool:
@@ -82,7 +82,7 @@ class RequestRecord:
         self.since = moment
         previous.until = moment
 
-    def note_earlier_writes(self, levels: Sequence[Doings]) -> None:
+    def note_earlier_writes(self, levels: Sequence[StatementLog]) -> None:
         """Note what the levels of the test have written, and not committed, before this request."""
         self.written_before = {doings: len(doings.written) for doings in levels}
         self.doings.see_pending(levels)

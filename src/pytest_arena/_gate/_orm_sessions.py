@@ -1,0 +1,76 @@
+"""SQLAlchemy's ORM sessions: which are in use, and on which connections."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+from sqlalchemy import event
+from sqlalchemy.orm.session import Session, _sessions
+
+from pytest_arena._gate._answers import ANSWER
+from pytest_arena._process import alive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy.engine import Connection
+
+# Sessions that have begun a transaction, until they are found empty. A framework's cache may keep
+# the sessions of each test; few of them are here.
+_begun: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def watch_sessions() -> None:
+    """Note each session that begins a transaction. Costs a microsecond for each transaction."""
+    for reference in _sessions.valuerefs():  # for the reason that `alive` gives
+        session = reference()
+        if session is not None:
+            _begun.add(session)
+    event.listen(Session, "after_transaction_create", _on_transaction)
+
+
+def _on_transaction(session: Session, _: object) -> None:
+    _begun.add(session)
+    answer = ANSWER.get()
+    if answer is not None:
+        answer.note_session(session)
+
+
+def sessions_in_use() -> list[Session]:
+    """Return the sessions that hold an instance, or have begun a transaction."""
+    in_use = []
+    for session in alive(_begun):
+        _begun.discard(session)  # first: another thread may begin one right now
+        if session.in_transaction() or session.identity_map:
+            _begun.add(session)
+            in_use.append(session)
+    return in_use
+
+
+def held_by_sessions() -> list[tuple[Session, Connection]]:
+    """Return the sessions that have begun a transaction, with each of their connections.
+
+    SQLAlchemy has no public way from a session to its connections.
+    """
+    held = []
+    for session in alive(_begun):
+        transaction = session.get_transaction()
+        if transaction is None:
+            continue
+        for connection, *_ in set(transaction._connections.values()):  # noqa: SLF001 - as above
+            held.append((session, connection))
+    return held
+
+
+def unflushed(sessions: Iterable[Session]) -> list[object]:
+    """Return the instances that wait to be written."""
+    instances: list[object] = []
+    for session in sessions:
+        instances += [*session.new, *session.dirty, *session.deleted]
+    return instances
+
+
+def session_numbers() -> frozenset[int]:
+    """Return the numbers of all sessions. `alive` says why the dictionary is read in one step."""
+    return frozenset(_sessions.data)  # type: ignore[attr-defined] # typeshed has it not

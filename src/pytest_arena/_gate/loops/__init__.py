@@ -1,0 +1,1 @@
+"""Pools and connections that are used in several event loops."""

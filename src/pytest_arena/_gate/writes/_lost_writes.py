@@ -1,0 +1,538 @@
+"""Writes that a transaction has made and nobody has committed, nor rolled back on purpose.
+
+Each statement, commit and rollback of an engine passes here (`_instrument`).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+from sqlalchemy.engine.default import DefaultExecutionContext
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncSession,
+    AsyncSessionTransaction,
+    AsyncTransaction,
+)
+from sqlalchemy.orm import Session, SessionTransaction
+
+from pytest_arena._gate import _gate_notes
+from pytest_arena._gate._answers import ANSWER, UNCLOSED
+from pytest_arena._gate._pending import is_of_arena, pending_objects
+from pytest_arena._gate._pooled import PooledConnection, TableWrite, tables_of
+from pytest_arena._gate._unnamed import (
+    MAY_WRITE,
+    NOTIFIES,
+    WRITES,
+    unnamed_write,
+)
+from pytest_arena._gate.writes._statement_log import (
+    current_log,
+    ends_transaction,
+    savepoint_in,
+    written_table,
+)
+from pytest_arena._origin import OF_WIDE_FIXTURE, REQUEST, WORK, user_line
+from pytest_arena._product import ROOMS, Core, Key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from pytest_arena._gate._answers import RequestAnswer
+    from pytest_arena._gate._pooled import PendingWrites
+    from pytest_arena._gate._registry import Registry
+
+
+_NEXT = (
+    "next: commit it first: await session.commit()   (or a longer arena_lock_timeout)"
+)
+_NO_HOLDER = """
+no open transaction of this process holds it: a result that was not read to its end may
+next: read it to its end before the request: session.scalars(…).all()"""
+_LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's
+_NO_LINE = "a line that cannot be seen"
+
+
+@dataclass(frozen=True, slots=True)
+class LostWrite:
+    """What a transaction wrote that was closed without a commit or a rollback.
+
+    ``is_failed``: it was committed after a failed statement, and the server rolled it back.
+    """
+
+    key: Key
+    tables: tuple[str, ...]  # by the app's statements, without those of triggers
+    rows: int  # at least
+    line: str  # of the app, that wrote first
+    is_failed: bool = False
+    # Words for the first of the statements, if none of them names a table.
+    by: str = ""
+    # The `RequestAnswer` of the request that has begun what closed it.
+    request: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class LostObjects:
+    """What a session had to write that was closed without a flush, a commit or a rollback."""
+
+    words: str  # as ``added Order (2)``
+    line: str  # of the app, that added the first of them, or that closed the session
+    request: object = None  # as above
+
+
+class LostWrites:
+    """Finds the writes and the objects that the app has lost.
+
+    The database is asked only when a transaction with writes is closed.
+    """
+
+    def __init__(self, core: Core, registry: Registry) -> None:
+        self._core = core
+        self._registry = registry
+        self._lost: list[tuple[int, LostWrite | LostObjects]] = []  # with serials
+
+    def take(self) -> list[LostWrite | LostObjects]:
+        """Return what was lost in the current level since the last call.
+
+        A transaction counts once it is over: its session or connection was closed, or returned to
+        the pool, without a commit, a rollback or an error.
+        """
+        if not self._lost:
+            return []
+        lost = self._lost
+        self._lost = []
+        current = self._core.serial()
+        return [each for serial, each in lost if serial == current]
+
+    # What a dialect's methods call.
+
+    def refuse_late(self) -> None:
+        """Raise a LateWorkError if the caller works for a test that is over. Costs 0.1 µs.
+
+        The work has kept its connection: the end of a test cannot see the connections of each
+        thread.
+        """
+        work = WORK.get()
+        if self._registry.late or (work is not None and work.is_over):
+            self._core.refuse_late(is_statement=True)
+
+    def executed(
+        self, context: Any, cursor: Any, statement: str, parameters: Any
+    ) -> None:
+        """Note a statement that has run, and may have written."""
+        pooled = PooledConnection.find(context.root_connection.connection)
+        table = written_table(statement)
+        if not table:
+            _note_transaction_control(pooled, statement)
+            self._note_unnamed(pooled, statement)
+            return
+        # pytest-arena knows the drivers of its own databases only, and asks no other cursor.
+        if pooled is None or pooled.aim is None:
+            return
+        returns_rows = cursor.description is not None
+        rows = cursor.rowcount
+        if not (rows or returns_rows):
+            return
+        writes = pooled.pending_writes
+        if writes is None:
+            writes = pooled.begin_writes(user_line(), self._core.serial())
+            _note_begin(pooled, writes)
+        if rows < 0:
+            rows = len(parameters) if context.executemany else 1
+            if returns_rows:
+                rows = 0  # asyncpg never counts the rows of RETURNING
+        log = current_log()
+        if log is not None:
+            rows = log.note_write(table, rows, context, parameters)
+        is_insert = context.isinsert or statement.lstrip()[:6].upper() == "INSERT"
+        writes.add(TableWrite(table, rows, is_insert))
+
+    def failed(self, context: Any, error: BaseException) -> None:
+        """Note a statement that has failed. The app has to roll back before it goes on."""
+        pooled = None
+        if isinstance(context, DefaultExecutionContext):
+            connection = context.root_connection
+            # SQLAlchemy would open a closed connection again.
+            if not (connection.closed or connection.invalidated):
+                pooled = PooledConnection.find(connection.connection)
+        if pooled is not None:
+            pooled.fail_writes()
+        self._explain_lock(error, pooled)
+
+    def commit(self, commit: Callable[[Any], None], proxied: Any) -> None:
+        """Commit, by the dialect's own method."""
+        self.refuse_late()
+        pooled = PooledConnection.find(proxied)
+        self._look_for_failure(pooled, proxied)
+        self._note_older_thread(pooled)
+        answer = ANSWER.get()
+        try:
+            if answer is None:
+                end_writes(pooled)
+                commit(proxied)
+            else:
+                _commit_for_request(answer, commit, proxied, pooled)
+        except BaseException as error:
+            self._explain_lock(error, pooled)
+            raise
+
+    def rolling_back(self, proxied: Any) -> None:
+        """Look for lost writes before a rollback, which the app or SQLAlchemy has asked for."""
+        pooled = PooledConnection.find(proxied)
+        if pooled is None or not (pooled.pending_writes or pooled.unnamed):
+            return
+        log = current_log()
+        if log is not None and pooled.pending_writes is not None:
+            log.doubt()
+        error = error_on_its_way()
+        who = _who_ends(sys._getframe())  # noqa: SLF001 - the documented way to a frame
+        is_lost = not who
+        if error is not None:
+            # The client takes a redirect for a success, and the app rolls back because of it.
+            is_lost = answers_well(error) and who != _ARENA
+        if is_lost:
+            self._look_for_open_writes(pooled, proxied)
+        pooled.end_writes()
+
+    # What a session's methods call.
+
+    def closing(self, session: Session) -> None:
+        """Look for objects that a session of a request has not flushed, before it is closed."""
+        answer: RequestAnswer | None = REQUEST.get()
+        if answer is None:
+            return
+        has_pending = session.new or session.dirty or session.deleted
+        if not has_pending or is_of_arena(session):
+            return
+        error = error_on_its_way()
+        if error is not None and not answers_well(error):
+            return
+        pending = pending_objects(session)
+        if pending:
+            line = answer.lines_of_adds.get(session.hash_key) or user_line()
+            lost = LostObjects(str(pending), str(line or _NO_LINE), answer)
+            self._lost.append((self._core.serial(), lost))
+
+    def _look_for_open_writes(self, pooled: PooledConnection, proxied: Any) -> None:
+        """Look for lost writes before SQLAlchemy rolls a transaction back to close it."""
+        writes = pooled.pending_writes
+        if writes is None:
+            self._look_for_unnamed(pooled, proxied)
+            return
+        if writes.has_failed or not self._may_lose(pooled):
+            return
+        if pooled.has_open_writes(proxied.dbapi_connection):
+            self._keep(pooled)
+
+    def _look_for_unnamed(self, pooled: PooledConnection, proxied: Any) -> None:
+        unnamed = pooled.unnamed
+        if unnamed is None or pooled.aim is None:
+            return
+        is_open = pooled.handle is not None and pooled.handle.is_begun
+        is_of_a_test = 0 < unnamed.serial == self._core.serial()
+        if not (unnamed.kind and is_open and is_of_a_test) or unnamed.has_temporary:
+            return
+        if unnamed.kind == NOTIFIES:
+            is_lost = True  # the server sends it at the commit, and gives no id before
+        elif unnamed.kind == MAY_WRITE and unnamed.has_locks:
+            is_lost = False  # the transaction has an id by its locks
+        elif unnamed.kind == WRITES and not pooled.aim.address:
+            is_lost = True  # SQLite counts no change of a schema
+        else:
+            is_lost = pooled.has_open_writes(proxied.dbapi_connection)
+        if not is_lost:
+            return
+        line = str(unnamed.line or _NO_LINE)
+        words = unnamed.words
+        lost = LostWrite(pooled.aim.key, (), 0, line, by=words, request=REQUEST.get())
+        self._lost.append((unnamed.serial, lost))
+
+    def _note_unnamed(self, pooled: PooledConnection | None, statement: str) -> None:
+        """Note a statement of a request that may have written, and names no table."""
+        kind, words = unnamed_write(statement)
+        if not kind or REQUEST.get() is None or pooled is None or pooled.aim is None:
+            return
+        unnamed = pooled.begin_unnamed(self._core.serial())
+        if unnamed.note(kind, words):
+            unnamed.note_line(user_line())
+
+    def _look_for_failure(self, pooled: PooledConnection | None, proxied: Any) -> None:
+        """Look for lost writes before a commit after a failed statement.
+
+        PostgreSQL rolls such a transaction back at its commit, without an error.
+        """
+        if pooled is None or pooled.pending_writes is None or pooled.handle is None:
+            return
+        if not (pooled.pending_writes.has_failed and pooled.handle.is_begun):
+            return
+        try:
+            pooled.handle.has_written(proxied.dbapi_connection, pooled.changes)
+        except Exception:  # noqa: BLE001 - a driver's: no statement is accepted any more
+            if self._may_lose(pooled):
+                self._keep(pooled, is_failed=True)
+            pooled.end_writes()
+
+    def _note_older_thread(self, pooled: PooledConnection | None) -> None:
+        """Note in a test that a thread is about to commit which is older than the test."""
+        began = self._registry.when_began(threading.current_thread())
+        # Such a thread may do the work of a test, or of a wider fixture, in its pool or its loop.
+        is_known = WORK.get() is not None or OF_WIDE_FIXTURE.get()
+        if not began or is_known or self._core.serial() <= 0:
+            return
+        if pooled is None or pooled.aim is None or pooled.pending_writes is None:
+            return
+        writes = pooled.pending_writes
+        tables = ", ".join(tables_of(writes.writes))
+        note = _gate_notes.commit_of_older_thread(began, tables, writes.line)
+        self._core.ledger.note(note)
+
+    def _may_lose(self, pooled: PooledConnection) -> bool:
+        """Return whether the open writes of a connection are a test's."""
+        writes = pooled.pending_writes
+        if writes is None or pooled.aim is None or not writes.writes:
+            return False
+        # A wider fixture may hold a transaction open over its tests, which they do not commit.
+        return 0 < writes.serial == self._core.serial()
+
+    def _keep(self, pooled: PooledConnection, *, is_failed: bool = False) -> None:
+        writes = pooled.pending_writes
+        if writes is None or pooled.aim is None:
+            return
+        lost = LostWrite(
+            pooled.aim.key,
+            tables_of(writes.writes),
+            pooled.rows_written(),
+            str(writes.line or _NO_LINE),
+            is_failed=is_failed,
+            request=REQUEST.get(),
+        )
+        self._lost.append((writes.serial, lost))
+
+    def _explain_lock(self, error: BaseException, own: PooledConnection | None) -> None:
+        """Add to an error who holds the lock for which a statement has waited."""
+        state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+        is_locked = state == _LOCK_NOT_AVAILABLE or "database is locked" in str(error)
+        if not is_locked:
+            return
+        holders: list[str] = []
+        open_ones: list[str] = []
+        for checkout in self._registry.taken():
+            if checkout.connection is own:
+                continue
+            if checkout.pending_writes:
+                holders.append(f"holds {checkout.pending_writes}")
+            if checkout.handle and checkout.handle.is_begun:
+                line = checkout.line
+                open_ones.append(f"has a transaction open, and was taken at {line}")
+        holders = holders or open_ones
+        words = "".join(f"\nanother connection {holder}" for holder in holders)
+        words += f"\n{_NEXT}"
+        if not holders and state is None:  # SQLite
+            words = _NO_HOLDER
+        error.add_note(f"it waited in vain for a lock at {user_line()}{words}")
+
+
+def _note_begin(pooled: PooledConnection, writes: PendingWrites) -> None:
+    answer = ANSWER.get()
+    if answer is not None:
+        answer.note_write(writes)
+    log = current_log()
+    if log is not None:
+        log.begin_writes(pooled, writes)
+
+
+def _note_transaction_control(pooled: PooledConnection | None, statement: str) -> None:
+    """Note a statement that writes nothing, and may set a savepoint or end the transaction."""
+    savepoint = savepoint_in(statement)
+    if savepoint is None:
+        if ends_transaction(statement):
+            end_writes(pooled, is_doubtful=True)
+        return
+    name, is_rollback = savepoint
+    if pooled is not None and is_rollback:
+        # They may be rolled back, and their transaction still has an id.
+        pooled.forget_unnamed()
+    if pooled is None or pooled.pending_writes is None:
+        return
+    writes = pooled.pending_writes
+    if is_rollback:
+        writes.roll_back_to(name)
+    else:
+        writes.mark_savepoint(name)
+    if not writes.writes:
+        pooled.end_writes()
+
+
+def end_writes(pooled: PooledConnection | None, *, is_doubtful: bool = False) -> None:
+    """Note that the app commits, or ends its transaction without SQLAlchemy."""
+    if pooled is None:
+        return
+    pooled.forget_unnamed()
+    if pooled.pending_writes is None:
+        return
+    log = current_log()
+    if log is not None:
+        log.end_writes(pooled.pending_writes, is_doubtful=is_doubtful)
+    pooled.end_writes()
+
+
+def _commit_for_request(
+    answer: RequestAnswer,
+    commit: Callable[[Any], None],
+    proxied: Any,
+    pooled: PooledConnection | None,
+) -> None:
+    """Commit the work of a request, and note the commit in the record of its answer."""
+    writes = pooled.pending_writes if pooled is not None else None
+    if pooled is None or writes is None:
+        commit(proxied)
+        return
+    # An autocommitted transaction is not open any more.
+    is_open = pooled.handle is not None and pooled.handle.is_begun
+    end_writes(pooled)
+    writes.reopen()  # until the database has committed it
+    try:
+        commit(proxied)
+    except BaseException as error:
+        answer.note_error(error)
+        raise
+    finally:
+        writes.end()
+    if is_open:
+        answer.note_commit(writes, proxied)
+
+
+# Packages between an engine and its database. A call through them is the app's.
+_BELOW = tuple(f"{name}." for name in ("pytest_arena._gate", *ROOMS.values()))
+
+
+_APP, _ARENA = "the app", "pytest-arena"
+
+
+def _who_ends(frame: FrameType | None) -> str:
+    """Return who has asked for a rollback: ``_APP``, ``_ARENA``, or "" for a close.
+
+    ``close`` makes the same call, and the same event, as ``rollback``. Only the frames differ.
+    """
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        is_own = module.startswith("pytest_arena.")
+        if not (is_own or module.startswith("sqlalchemy.")):
+            return ""
+        if frame.f_code.co_name == "rollback" and not is_own:
+            return _APP
+        if is_own and not module.startswith(_BELOW):
+            return _ARENA
+        frame = frame.f_back
+    return ""
+
+
+# The error because of which an async session or connection is closed: it is closed in a greenlet,
+# or in a task of its own, where the error cannot be seen.
+_leaving: ContextVar[BaseException | None] = ContextVar(
+    "arena: an error that closes a session", default=None
+)
+
+
+def error_on_its_way() -> BaseException | None:
+    """Return the error that the app is raising here, None for none."""
+    error = sys.exc_info()[1]
+    return error if error is not None else _leaving.get()
+
+
+# Whose errors are answers of the app.
+_FRAMEWORKS = {"starlette", "litestar", "werkzeug"}
+
+
+def answers_well(error: BaseException) -> bool:
+    """Return whether an error is an answer of a web framework below 400: ``HTTPException(303)``."""
+    packages = {base.__module__.partition(".")[0] for base in type(error).__mro__}
+    if packages.isdisjoint(_FRAMEWORKS):
+        return False  # another service may have answered so
+    statuses = (
+        getattr(error, "status_code", None),
+        getattr(error, "code", None),
+        getattr(getattr(error, "response", None), "status_code", None),
+    )
+    return any(isinstance(status, int) and 100 <= status < 400 for status in statuses)  # noqa: PLR2004 - HTTP's
+
+
+@cache
+def note_errors_on_leaving() -> None:
+    """Note from here on which error closes an async session or connection.
+
+    SQLAlchemy has no event for it.
+    """
+    for kind in (AsyncSession, AsyncConnection):
+        for name in ("close", "rollback", "__aexit__"):
+            setattr(kind, name, _noting(getattr(kind, name)))
+    for transaction in (AsyncSessionTransaction, AsyncTransaction):
+        for name in ("rollback", "__aexit__"):
+            setattr(transaction, name, _noting(getattr(transaction, name)))
+
+
+def _noting(end: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(end)
+    async def noted(self: Any, *error: Any) -> Any:
+        raised = error[1] if len(error) > 1 else None
+        token = _leaving.set(error_on_its_way() if raised is None else raised)
+        try:
+            return await end(self, *error)
+        finally:
+            _leaving.reset(token)
+
+    return noted
+
+
+@cache
+def watch_closed_sessions(lost: Callable[[], LostWrites]) -> None:
+    """From here on look at each session of a request before it is closed, or rolled back.
+
+    SQLAlchemy has no event before that. Costs some microseconds.
+    """
+    close, reset = Session.close, Session.reset
+    roll_back = SessionTransaction.rollback
+
+    @wraps(close)
+    def closing(self: Session) -> None:
+        _give_up(self)
+        lost().closing(self)
+        close(self)
+
+    @wraps(reset)
+    def resetting(self: Session) -> None:
+        lost().closing(self)
+        reset(self)
+
+    @wraps(roll_back)
+    def rolling_back(self: SessionTransaction, *args: Any, **kwargs: Any) -> None:
+        error = error_on_its_way()
+        _give_up(self.session)
+        if error is not None and answers_well(error):
+            lost().closing(self.session)
+        roll_back(self, *args, **kwargs)
+
+    Session.close = closing  # type: ignore[method-assign] # as said
+    Session.reset = resetting  # type: ignore[method-assign] # as said
+    SessionTransaction.rollback = rolling_back  # type: ignore[method-assign] # as said
+    event.listen(Session, "transient_to_pending", _on_add)
+
+
+def _give_up(session: Session) -> None:
+    """Note that the app has ended a session which a request had left open."""
+    pending = UNCLOSED.pop(session.hash_key, None)
+    if pending is not None:
+        pending.is_given_up = True
+
+
+def _on_add(session: Session, _: object) -> None:
+    answer: RequestAnswer | None = REQUEST.get()
+    if answer is not None and session.hash_key not in answer.lines_of_adds:
+        answer.lines_of_adds[session.hash_key] = user_line()
