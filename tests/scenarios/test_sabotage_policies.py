@@ -239,7 +239,7 @@ def test_a_transaction_in_the_way_is_told_and_accuses_nobody(
     found = broken(shop(tmp_path, HELD, ("it",)), server)
     result, why = of_policies(found)["it"]
     assert result == "unknown"
-    assert "an open transaction stood in the way" in why
+    assert "an open transaction prevented the sabotage" in why
     found.run.expect(0, passed=1)
 
 
