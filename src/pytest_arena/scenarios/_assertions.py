@@ -1,5 +1,7 @@
 """Records which assertions of a test passed; finds assertions that cannot be recorded."""
 
+from __future__ import annotations
+
 import ast
 import dis
 import functools
@@ -12,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import _pytest.assertion.rewrite as rewriting
@@ -21,8 +23,12 @@ import _pytest.assertion.util as asserting
 from pytest_arena._config._load import is_library
 from pytest_arena._others import own_function
 from pytest_arena.scenarios._idle import depends_only_on_test_data, function_of
-from pytest_arena.scenarios._instruments import Instruments
 from pytest_arena.scenarios.specs._reader import relative
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_arena.scenarios._instruments import Instruments
 
 _PassHook = Callable[[int, str, str], None]
 
@@ -57,7 +63,7 @@ def enable(early_config: Any) -> str:
     return "" if is_reported else "this pytest does not report assertions that pass"
 
 
-def _is_reported(config: Any) -> bool:
+def _is_reported(config: pytest.Config) -> bool:
     """Rewrite an assertion, run it, and return whether it was reported."""
     source = b"def test():\n    assert 1 + 1 == 2\n"
     tree = ast.parse(source)
@@ -75,7 +81,7 @@ def _is_reported(config: Any) -> bool:
 
 
 @contextmanager
-def heard(instruments: Instruments, item: Any) -> Iterator[None]:
+def heard(instruments: Instruments, item: pytest.Item) -> Iterator[None]:
     """Record each assertion of a test that passes in its call."""
     _wrap_playwright(item.config)
     # The name is private to pytest. If it does not exist, `enable` has returned the reason.
@@ -91,7 +97,9 @@ def heard(instruments: Instruments, item: Any) -> Iterator[None]:
         asserting._assertion_pass = former  # noqa: SLF001 - as said
 
 
-def _recorded(instruments: Instruments, item: Any) -> AbstractContextManager[None]:
+def _recorded(
+    instruments: Instruments, item: pytest.Item
+) -> AbstractContextManager[None]:
     is_unittest = issubclass(getattr(item, "cls", None) or object, unittest.TestCase)
     if is_unittest:
         return _method_alone(instruments, item)
@@ -99,7 +107,7 @@ def _recorded(instruments: Instruments, item: Any) -> AbstractContextManager[Non
 
 
 @contextmanager
-def _call(instruments: Instruments, item: Any) -> Iterator[None]:
+def _call(instruments: Instruments, item: pytest.Item) -> Iterator[None]:
     instruments.begin_call()
     try:
         yield
@@ -354,7 +362,7 @@ _PLAYWRIGHT_CLASSES = ("PageAssertions", "LocatorAssertions", "APIResponseAssert
 _wrapped_modules: set[str] = set()  # of Playwright
 
 
-def _wrap_playwright(config: Any) -> None:
+def _wrap_playwright(config: pytest.Config) -> None:
     """Record each passing ``expect(locator).to_have_text(…)``, if Playwright is imported.
 
     Called before each test, since plugins, conftest files and test files may import it.
@@ -433,7 +441,7 @@ _PLAIN_ASSERT = {
 }
 
 
-def unheard(item: Any) -> str:
+def unheard(item: pytest.Item) -> str:
     """Return why assertions of a test may not have been recorded; "" if they were.
 
     pytest reports those in test files, conftest files and registered modules. Assertions of other
@@ -461,7 +469,7 @@ def unheard(item: Any) -> str:
     return ""
 
 
-def _why_unrecorded(function: FunctionType, item: Any) -> str:
+def _why_unrecorded(function: FunctionType, item: pytest.Item) -> str:
     """Return why the assertions of one function are not recorded; "" if they are."""
     code = function.__code__
     if any(map(_is_unreported, _codes(code))):

@@ -1,17 +1,17 @@
 """Maps tests to the scenarios that they prove. Finds out whether all of these tests were run."""
 
+from __future__ import annotations
+
 import ast
 import inspect
 import linecache
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pytest_arena._config._read import Config
 from pytest_arena._others import own_function
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, ScenarioError
@@ -26,6 +26,13 @@ from pytest_arena.scenarios.specs._specification import (
     Specification,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    import pytest
+
+    from pytest_arena._config._read import Config
+
 _BDD = "pytest_bdd.scenario"
 _INTERRUPTED = 2  # pytest's exit status
 _DEFAULT_LOCK = "scenarios.lock"
@@ -35,7 +42,7 @@ _DEFAULT_LOCK = "scenarios.lock"
 class Mapped:
     """One test, and what its markers mean."""
 
-    item: Any
+    item: pytest.Item
     """Held, so that its identity stays unique."""
     test: str
     """Its node id at collection. A plugin may change it later."""
@@ -52,17 +59,17 @@ class Mapper:
         self._index = index
         self._root = root
         self._files = frozenset(specification.files)
-        self._items: Sequence[Any] = ()
+        self._items: Sequence[pytest.Item] = ()
         self._named: frozenset[str] | None = None
 
-    def all_of(self, items: Sequence[Any]) -> list[Mapped]:
+    def all_of(self, items: Sequence[pytest.Item]) -> list[Mapped]:
         """Return the tests that prove a scenario, or have a wrong marker."""
         self._items = items
         self._named = None
         mapped = [self._map(item) for item in items]
         return [test for test in mapped if test.mappings or test.errors]
 
-    def _map(self, item: Any) -> Mapped:
+    def _map(self, item: pytest.Item) -> Mapped:
         mappings = dict[Mapping, ScenarioSpec]()
         errors = []
         for marker in item.iter_markers("scenario"):
@@ -84,7 +91,10 @@ class Mapper:
         )
 
     def _add(
-        self, mappings: dict[Mapping, ScenarioSpec], item: Any, wanted: Reference
+        self,
+        mappings: dict[Mapping, ScenarioSpec],
+        item: pytest.Item,
+        wanted: Reference,
     ) -> None:
         scenario = self._index.find(wanted, named=self._keys_named)
         mapping = Mapping(
@@ -98,7 +108,11 @@ class Mapper:
         mappings.setdefault(mapping, scenario)
 
     def _add_template(
-        self, mappings: dict[Mapping, ScenarioSpec], item: Any, name: str, file: Path
+        self,
+        mappings: dict[Mapping, ScenarioSpec],
+        item: pytest.Item,
+        name: str,
+        file: Path,
     ) -> None:
         spec = relative(file, self._root)
         if spec in self._files:
@@ -122,18 +136,18 @@ class Mapper:
         return self._named
 
 
-def _line_of(item: Any) -> str:
+def _line_of(item: pytest.Item) -> str:
     """Return the place and the code of the line that a test begins in."""
     line = linecache.getline(str(item.path), (item.location[1] or 0) + 1)
     return f"{_place(item)}  {line.strip()}".strip()
 
 
-def _place(item: Any) -> str:
+def _place(item: pytest.Item) -> str:
     file, line, _ = item.location
     return f"{file}:{(line or 0) + 1}".replace("\\", "/")
 
 
-def _parameters(item: Any) -> dict[str, object]:
+def _parameters(item: pytest.Item) -> dict[str, object]:
     """Return the parameters of a test, with those in a row of pytest-bdd."""
     callspec = getattr(item, "callspec", None)
     values = dict(callspec.params) if callspec is not None else {}
@@ -141,7 +155,7 @@ def _parameters(item: Any) -> dict[str, object]:
     return {**values, **row} if isinstance(row, dict) else values
 
 
-def _hash_of(item: Any) -> str:
+def _hash_of(item: pytest.Item) -> str:
     """Return the hash of a test's code, ``1:9f3c01aa``; "" if the code is not known.
 
     Its name, decorators, annotations, docstring, comments and layout do not change it.
@@ -161,7 +175,7 @@ def _hash_of(item: Any) -> str:
 # pytest-bdd.
 
 
-def _template_of(item: Any) -> tuple[str, Path] | None:
+def _template_of(item: pytest.Item) -> tuple[str, Path] | None:
     """Return the scenario from which pytest-bdd made a test, and its file.
 
     The name includes feature and rule: ``Battles :: The rule :: It starts``. The registry is
@@ -320,7 +334,7 @@ class Mappings:
             )
 
 
-def _wrong_marker(item: Any, error: ScenarioError) -> Problem:
+def _wrong_marker(item: pytest.Item, error: ScenarioError) -> Problem:
     file, _, line = _place(item).rpartition(":")
     return Problem(spec=file, line=int(line), what=error.what, hint=error.fix)
 
@@ -328,7 +342,9 @@ def _wrong_marker(item: Any, error: ScenarioError) -> Problem:
 # Was it the whole run?
 
 
-def what_is_left_out(session: Any, mappings: Mappings, broken: list[str]) -> str:
+def what_is_left_out(
+    session: pytest.Session, mappings: Mappings, broken: list[str]
+) -> str:
     """Return why not all tests of scenarios were run; "" if all were.
 
     An option that left out none of them is no reason: with ``-m "not slow"`` a run may be whole.
@@ -342,7 +358,7 @@ def what_is_left_out(session: Any, mappings: Mappings, broken: list[str]) -> str
     return "; ".join(reasons)
 
 
-def _narrowed(config: Any) -> Iterator[str]:
+def _narrowed(config: pytest.Config) -> Iterator[str]:
     """Yield the options by which pytest collected a part."""
     args = _paths_asked_for(config)
     folders = [_path(arg, config) for arg in args if "::" not in arg]
@@ -362,18 +378,18 @@ def _narrowed(config: Any) -> Iterator[str]:
             yield f"--{name}"
 
 
-def _paths_asked_for(config: Any) -> list[str]:
+def _paths_asked_for(config: pytest.Config) -> list[str]:
     """Return the paths on the command line; without them the folder of a call outside the root."""
     source = getattr(config.args_source, "name", "")
     return list(config.args) if source in {"ARGS", "INVOCATION_DIR"} else []
 
 
-def _shown(arg: str, config: Any) -> str:
+def _shown(arg: str, config: pytest.Config) -> str:
     path, colons, rest = arg.partition("::")
     return f"{relative(_path(path, config), config.rootpath)}{colons}{rest}"
 
 
-def _ignored(config: Any) -> Iterator[str]:
+def _ignored(config: pytest.Config) -> Iterator[str]:
     """Yield the paths of tests that the command line ignores."""
     command_line = " ".join(map(str, config.invocation_params.args))
     ignored = [*(config.option.ignore or ()), *(config.option.ignore_glob or ())]
@@ -387,15 +403,15 @@ def _ignored(config: Any) -> Iterator[str]:
             yield f"--ignore={_shown(arg, config)}"
 
 
-def _testpaths(config: Any) -> list[Path]:
+def _testpaths(config: pytest.Config) -> list[Path]:
     """Return ``testpaths``, else the root."""
-    paths = []
+    paths: list[Path] = []
     for pattern in config.getini("testpaths"):
         paths += config.rootpath.glob(pattern)
     return paths or [config.rootpath]
 
 
-def _path(arg: str, config: Any) -> Path:
+def _path(arg: str, config: pytest.Config) -> Path:
     return Path(config.invocation_params.dir, arg).resolve()
 
 
@@ -408,7 +424,7 @@ _CHOICES = (
 )
 
 
-def _deselected(config: Any, mappings: Mappings) -> Iterator[str]:
+def _deselected(config: pytest.Config, mappings: Mappings) -> Iterator[str]:
     tests = set()
     deselected = set()
     for mapping in mappings.all():
@@ -422,7 +438,7 @@ def _deselected(config: Any, mappings: Mappings) -> Iterator[str]:
     yield f"{choices}: {counted}" if choices else counted
 
 
-def _choices(config: Any) -> Iterator[str]:
+def _choices(config: pytest.Config) -> Iterator[str]:
     """Yield the options of this run that deselect tests."""
     for flag, name in _CHOICES:
         value = getattr(config.option, name, None)
@@ -432,7 +448,7 @@ def _choices(config: Any) -> Iterator[str]:
             yield f"{flag} {value}"
 
 
-def _stopped(session: Any) -> Iterator[str]:
+def _stopped(session: pytest.Session) -> Iterator[str]:
     distributed = session.config.pluginmanager.get_plugin("dsession")
     elsewhere = getattr(distributed, "shouldstop", "")
     reason = session.shouldfail or session.shouldstop or elsewhere

@@ -1,18 +1,17 @@
 """The plugin of runs with scenarios: from the options to the exit status."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Generator
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from pytest_arena._config._project import read_project
-from pytest_arena._config._read import Config
-from pytest_arena._run._run import ArenaRun
 from pytest_arena.errors import ArenaError, ConfigError
 from pytest_arena.scenarios._assertions import enable, heard
 from pytest_arena.scenarios._instruments import Instruments
@@ -47,6 +46,14 @@ from pytest_arena.scenarios.outputs._targets import targets, write
 from pytest_arena.scenarios.specs import _reader as reader
 from pytest_arena.scenarios.specs._index import Index, Reference
 
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    import pytest
+
+    from pytest_arena._config._read import Config
+    from pytest_arena._run._run import ArenaRun
+
 hook = pluggy.HookimplMarker("pytest")
 
 _OUTPUT = "arena_scenarios"  # what a worker sends to pytest-xdist's controller
@@ -65,7 +72,7 @@ class Scenarios:
 
     instruments: Instruments
 
-    def __init__(self, config: Any, wanted: Config) -> None:
+    def __init__(self, config: pytest.Config, wanted: Config) -> None:
         self.document: Document | None = None
         self._config = config
         self._wanted = wanted
@@ -145,7 +152,7 @@ class Scenarios:
         )
 
     @hook(tryfirst=True)
-    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Map all tests, before other plugins deselect some."""
         self._map(items)
         if self._chosen:
@@ -154,7 +161,7 @@ class Scenarios:
         if note:
             self.instruments.run.ledger.note(note)
 
-    def _map(self, items: list[Any]) -> None:
+    def _map(self, items: list[pytest.Item]) -> None:
         for mapped in self._mapper.all_of(items):
             self._tests[id(mapped.item)] = mapped
             # JUnit's XML shows strings. A skipped test has them as well.
@@ -162,7 +169,7 @@ class Scenarios:
             revs = [("arena_scenario_rev", each.rev) for each in mapped.scenarios]
             mapped.item.user_properties += keys + revs
 
-    def _deselect(self, items: list[Any]) -> None:
+    def _deselect(self, items: list[pytest.Item]) -> None:
         """Deselect the tests of all scenarios but those that ``--scenario`` names."""
         chosen: list[Any] = []
         deselected: list[Any] = []
@@ -176,7 +183,7 @@ class Scenarios:
             items[:] = chosen
 
     @hook
-    def pytest_collection_finish(self, session: Any) -> None:
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Record which tests will run. Another plugin may have added markers meanwhile."""
         self._map([item for item in session.items if id(item) not in self._tests])
         selected = frozenset(map(id, session.items))
@@ -198,7 +205,7 @@ class Scenarios:
 
     # One test.
 
-    def begin(self, item: Any) -> None:
+    def begin(self, item: pytest.Item) -> None:
         """Begin to record a test that the arena has opened.
 
         Raises:
@@ -214,7 +221,7 @@ class Scenarios:
         self.instruments.begin_test(mapped.scenarios, names, rows=rows)
 
     @hook(wrapper=True)
-    def pytest_runtest_call(self, item: Any) -> Generator[None, object, object]:
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """Record assertions while the test's function runs."""
         is_recorded = id(item) in self._tests and not self.instruments.is_rehearsing
         try:
@@ -232,7 +239,7 @@ class Scenarios:
 
     @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
-        self, item: Any, call: Any
+        self, item: pytest.Item, call: pytest.CallInfo[object]
     ) -> Generator[None, Any, Any]:
         """Add facts to the report, after all other plugins."""
         report = yield
@@ -281,7 +288,7 @@ class Scenarios:
             self._tries.add_sabotages(test, sabotages)
 
     @hook(trylast=True)
-    def pytest_sessionfinish(self, session: Any) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Judge, write the outputs, and fail a strict run. A worker sends its part instead."""
         self._unawaited.unwatch()
         output = getattr(self._config, "workeroutput", None)
@@ -310,7 +317,7 @@ class Scenarios:
         has_gaps = self.document is not None and bool(self.document.gaps)
         return self._is_strict and has_gaps
 
-    def _judged(self, session: Any) -> Document:
+    def _judged(self, session: pytest.Session) -> Document:
         return judge(
             self._specification,
             self._mappings.all(),
@@ -321,7 +328,7 @@ class Scenarios:
             is_sabotaged=self._wanted.scenarios_sabotage,
         )
 
-    def _write(self, session: Any, document: Document) -> None:
+    def _write(self, session: pytest.Session, document: Document) -> None:
         folder = self._config.invocation_params.dir
         try:
             self._lines = write(
@@ -332,7 +339,9 @@ class Scenarios:
             session.exitstatus = session.exitstatus or _USAGE
 
     @hook
-    def pytest_terminal_summary(self, terminalreporter: Any, config: Any) -> None:
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    ) -> None:
         """Print the scenarios that are not proven, and the totals."""
         document = self.document
         if document is None:

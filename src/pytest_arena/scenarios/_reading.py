@@ -199,9 +199,8 @@ class Reading:
     def _compare_in_test(
         self, doings: StatementLog, request: RequestRecord | None, depth: int
     ) -> Counter[str]:
-        if (
-            depth
-        ):  # an example's level is above this one, and moments are only of the topmost
+        # Moments are of the topmost level. An example's level is above this one.
+        if depth:
             return self._compare(depth=depth) - _rows_of_app(doings)
         # The comparison includes what the app wrote at its start, and while clients logged in.
         logins = []

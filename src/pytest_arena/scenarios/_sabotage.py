@@ -1,15 +1,16 @@
 """Runs tests again with something broken: which of them stay green?"""
 
+from __future__ import annotations
+
 import functools
 import inspect
 import signal
 import threading
 import warnings
-from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pluggy
@@ -17,8 +18,6 @@ import pluggy
 from pytest_arena import _process
 from pytest_arena.errors import ArenaError, LoginError, RefusedError
 from pytest_arena.scenarios._breakage import Breaking, policed, to_break
-from pytest_arena.scenarios._instruments import Instruments
-from pytest_arena.scenarios._mapping import Mapped
 from pytest_arena.scenarios._tries import ADDRESS, Tries, failure_of
 from pytest_arena.scenarios.evidence._document import (
     Facts,
@@ -27,6 +26,14 @@ from pytest_arena.scenarios.evidence._document import (
     SabotageResult,
 )
 from pytest_arena.scenarios.outputs._phrases import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Mapping
+
+    import pytest
+
+    from pytest_arena.scenarios._instruments import Instruments
+    from pytest_arena.scenarios._mapping import Mapped
 
 hook = pluggy.HookimplMarker("pytest")
 
@@ -80,7 +87,7 @@ class SabotagePasses:
 
     def __init__(
         self,
-        config: Any,
+        config: pytest.Config,
         instruments: Instruments,
         tries: Tries,
         tests: Mapping[int, Mapped],
@@ -101,7 +108,7 @@ class SabotagePasses:
 
     @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
-        self, item: Any, call: Any
+        self, item: pytest.Item, call: pytest.CallInfo[object]
     ) -> Generator[None, Any, Any]:
         """Record how long a test takes; of a test that is run again, how it ended."""
         report = yield
@@ -123,7 +130,9 @@ class SabotagePasses:
     # The runs with something broken.
 
     @hook(wrapper=True)
-    def pytest_runtestloop(self, session: Any) -> Generator[None, object, object]:
+    def pytest_runtestloop(
+        self, session: pytest.Session
+    ) -> Generator[None, object, object]:
         """Run tests again after all tests. A stopped run (-x, Ctrl-C) raises before that."""
         result = yield
         self._why_not = _why_not(session)
@@ -149,7 +158,7 @@ class SabotagePasses:
             self._why_not = why.partition("\n")[0]
         self._took = _process.seconds() - started
 
-    def _proving(self) -> Iterator[tuple[Any, Facts]]:
+    def _proving(self) -> Iterator[tuple[pytest.Item, Facts]]:
         """Yield the tests of scenarios that passed, with their facts."""
         for mapped in self._tests.values():
             attempt = self._tries.last(mapped.item.nodeid)
@@ -158,7 +167,9 @@ class SabotagePasses:
             if attempt.facts is not None:
                 yield mapped.item, attempt.facts
 
-    def _sabotages(self, item: Any, facts: Facts, next_item: Any) -> Iterator[Sabotage]:
+    def _sabotages(
+        self, item: pytest.Item, facts: Facts, next_item: pytest.Item | None
+    ) -> Iterator[Sabotage]:
         """Run a test once for each kind that applies to it."""
         plan = to_break(facts, has_policies=bool(policed(self._instruments.run)))
         kinds = [kind for kind, planned in plan.items() if isinstance(planned, int)]
@@ -173,7 +184,7 @@ class SabotagePasses:
                 following = next_item if kind is kinds[-1] else item.parent
                 yield self._sabotage(item, kind, planned, following)
 
-    def _why_unknown(self, item: Any) -> str:
+    def _why_unknown(self, item: pytest.Item) -> str:
         """Return why a test cannot be run again; "" if it can."""
         function = getattr(item, "obj", None)
         if getattr(function, "is_hypothesis_test", False):
@@ -190,7 +201,11 @@ class SabotagePasses:
         return ""
 
     def _sabotage(
-        self, item: Any, kind: SabotageKind, number: int, following: Any
+        self,
+        item: pytest.Item,
+        kind: SabotageKind,
+        number: int,
+        following: pytest.Item | pytest.Collector | None,
     ) -> Sabotage:
         breaking = self._run_again(item, kind, number, following)
         if breaking.overlapped is not None:
@@ -199,7 +214,11 @@ class SabotagePasses:
         return Sabotage(kind=kind, result=result, why=ADDRESS.sub("0x…", why))
 
     def _run_again(
-        self, item: Any, kind: SabotageKind | None, number: int | None, following: Any
+        self,
+        item: pytest.Item,
+        kind: SabotageKind | None,
+        number: int | None,
+        following: pytest.Item | pytest.Collector | None,
     ) -> Breaking:
         """Run a test with something broken. The facts of the run do not change."""
         seconds = _TIMES * self._seconds.get(item.nodeid, 0.0) + _MORE
@@ -219,19 +238,21 @@ class SabotagePasses:
         return breaking
 
     @hook(tryfirst=True)
-    def pytest_runtest_protocol(self, item: Any, nextitem: Any) -> object:
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> object:
         """Run a test unreported, before plugins that would run it again when it fails."""
         if not self._instruments.is_rehearsing:
             return None
         # pytest registers the module of its runner by this name.
-        runner = self._config.pluginmanager.get_plugin("runner")
+        runner: Any = self._config.pluginmanager.get_plugin("runner")
         # Filters that turn warnings into errors stay.
         with warnings.catch_warnings(record=True):
             runner.runtestprotocol(item, log=False, nextitem=nextitem)
         return True
 
     @hook(wrapper=True)
-    def pytest_runtest_call(self, item: Any) -> Generator[None, object, object]:
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """End a test that waits for what was broken."""
         breaking = self._instruments.breaking
         if breaking is None:
@@ -251,7 +272,9 @@ class SabotagePasses:
         self._took = max(self._took, took)
 
     @hook
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter
+    ) -> None:
         """Print one line: the scenarios have the results."""
         line = "sabotage: no test to run again"
         if self._tested:
@@ -266,7 +289,7 @@ class SabotagePasses:
         terminalreporter.write_line(line)
 
 
-def _why_not(session: Any) -> str:
+def _why_not(session: pytest.Session) -> str:
     """Return why no test is run again; "" if tests are."""
     option = session.config.option
     if option.collectonly or getattr(option, "setuponly", False):
@@ -281,7 +304,7 @@ def _why_not(session: Any) -> str:
 
 
 @contextmanager
-def _never_rerun(item: Any) -> Iterator[None]:
+def _never_rerun(item: pytest.Item) -> Iterator[None]:
     """Hide a test from pytest-rerunfailures.
 
     Its tear-down would keep the wide fixtures of a failed test for the next try.

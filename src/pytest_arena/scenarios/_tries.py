@@ -1,13 +1,14 @@
 """Folds the reports of pytest, of all processes, into tries of tests."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._load import is_library
 from pytest_arena.errors import NotWritten, redact
@@ -20,6 +21,11 @@ from pytest_arena.scenarios.evidence._document import (
     to_shape,
 )
 from pytest_arena.scenarios.specs._reader import relative
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import pytest
 
 SENT = "arena_scenario"
 """The attribute of a report by which a test's process sends its part: plain values."""
@@ -207,7 +213,10 @@ _PREFIXES = {"setup": "set-up: ", "teardown": "tear-down: "}
 
 
 def failure_of(
-    report: Any, excinfo: Any, item: Any, mask: Callable[[], Callable[[str], str]]
+    report: Any,
+    excinfo: pytest.ExceptionInfo[BaseException] | None,
+    item: pytest.Item,
+    mask: Callable[[], Callable[[str], str]],
 ) -> dict[str, Any]:
     """Return why a phase did not pass, in one line, and where; an empty dict if it did.
 
@@ -259,7 +268,7 @@ def skip_reason(longrepr: Any) -> str:
     return str(text).removeprefix("Skipped: ")
 
 
-def _place(excinfo: Any, file: Path, root: Path) -> str:
+def _place(excinfo: pytest.ExceptionInfo[BaseException], file: Path, root: Path) -> str:
     """Return the last line in the test's file; else the last one outside of libraries."""
     lines = [(Path(str(entry.path)), entry.lineno + 1) for entry in excinfo.traceback]
     in_test = [line for line in lines if line[0] == file]
@@ -271,7 +280,7 @@ def _place(excinfo: Any, file: Path, root: Path) -> str:
     return f"{relative(path, root)}:{number}"
 
 
-def _is_stub(excinfo: Any, file: Path) -> bool:
+def _is_stub(excinfo: pytest.ExceptionInfo[BaseException], file: Path) -> bool:
     """Return whether the test itself says that it is not written."""
     if isinstance(excinfo.value, NotWritten):
         return True
