@@ -104,6 +104,11 @@ def use_app_early(request: pytest.FixtureRequest) -> None:
             test.start_early()
 
 
+def use_app_of(request: pytest.FixtureRequest) -> None:
+    """Make the app that `arena_app` gives the test, and have clients talk to it."""
+    _app_run(request, request.getfixturevalue("arena_app"))
+
+
 @pytest.fixture
 def client_options() -> dict[str, Any]:
     """Options of the clients, for example `{"follow_redirects": True}`. Override it."""

@@ -100,6 +100,13 @@ def has_our_app(item: Any) -> bool:
     return bool(fixtures) and _is_ours(fixtures[-1])
 
 
+def overrides_app(item: Any) -> bool:
+    """Return whether a suite's fixture `arena_app` is in force for a test that asks for none."""
+    manager = getattr(item.session, "_fixturemanager", None)
+    fixtures: Any = manager.getfixturedefs("arena_app", item) if manager else None
+    return bool(fixtures) and not _is_ours(fixtures[-1])
+
+
 _STARTING_ASYNC = ("client", "client_as", "arena_lifespan")
 _STARTING_SYNC = ("test_client", "test_client_as", "arena_lifespan")
 

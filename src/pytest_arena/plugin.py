@@ -302,6 +302,16 @@ def _use_app(item: pytest.Item) -> None:
         _fixtures.use_app_early(request)
 
 
+def _use_suites_app(item: Any, request: Any) -> None:
+    """Have ``arena.client()`` use a suite's `arena_app`.
+
+    A fixture that the suite's `arena_app` needs cannot have that app.
+    """
+    if _others.overrides_app(item):
+        with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
+            _fixtures.use_app_of(request)
+
+
 def pytest_enter_pdb(config: pytest.Config) -> None:
     """Say where the database is, which stands as it is while the debugger does."""
     for command in RUNS[config].ways_to_look():
@@ -316,6 +326,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     run.fixtures.enter_test()
     test = run.current.test
     try:
+        request = getattr(item, "_request", None)
+        if request is not None and "arena" in item._fixtureinfo.argnames:  # type: ignore[attr-defined] # noqa: SLF001 - no public name
+            _use_suites_app(item, request)
         with begun_by(test):
             if test is None or not (test.plan.is_async or test.plan.has_examples):
                 return (yield)  # pytest calls it as it is
@@ -466,6 +479,9 @@ def pytest_fixture_setup(
     try:
         if fixturedef.scope == "function":
             run.fixtures.enter_test()
+            if "arena" in fixturedef.argnames and fixturedef.argname != "arena_app":
+                item = request._pyfuncitem  # noqa: SLF001 - no public name
+                _use_suites_app(item, request)
             with begun_by(run.current.test):
                 result = yield
         else:
