@@ -258,13 +258,15 @@ async def test_what_a_test_leaves_on_an_async_connection_pitfall_132(made, harm)
         await connection.run_sync(pristine)
         await connection.exec_driver_sql(HARM[harm])
 
+kept = []
+
 def test_an_unaltered_connection_is_kept():
     with one.connect() as connection:
-        connection.info["mark"] = True
+        kept.append(connection.connection.dbapi_connection)
 
 def test_and_is_the_same_in_the_next_test():
     with one.connect() as connection:
-        assert connection.info["mark"]
+        assert connection.connection.dbapi_connection is kept[0]
 
 async def test_the_end_pitfall_002():
     await async_one.dispose()

@@ -357,8 +357,12 @@ def pool_of_earlier_test(error: BaseException) -> str:
     is_of_pool = any(
         frame.f_globals.get("__name__") == "asyncpg.pool" for frame in frames
     )
-    is_of_loop = any(words in str(error) for words in _OF_ANOTHER_LOOP)
-    return _POOL_OF_ASYNCPG if is_of_pool and is_of_loop else ""
+    if not is_of_pool:
+        return ""
+    message = str(error)
+    if any(words in message for words in _OF_ANOTHER_LOOP):
+        return _POOL_OF_ASYNCPG
+    return ""
 
 
 _ENDED_BY_ADMINISTRATOR = "57P01"
