@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._kind import unwrapped
-from pytest_arena._contents import PLAIN, Contents
+from pytest_arena._values import PLAIN, Contents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
