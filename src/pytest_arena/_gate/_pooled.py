@@ -8,7 +8,6 @@ import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from pytest_arena._gate._contents import Contents
 from pytest_arena._gate._unnamed import (
     LOCKS,
     MAY_WRITE,
@@ -17,6 +16,7 @@ from pytest_arena._gate._unnamed import (
     WRITES,
 )
 from pytest_arena._origin import WORK
+from pytest_arena._values import Contents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
