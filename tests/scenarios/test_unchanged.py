@@ -96,7 +96,7 @@ async def test_proves_none(client, db_session, number):
 
 
 def test_of_whom_nothing_is_kept(pytestconfig):
-    assert len(RUNS[pytestconfig].watcher._doings) <= 1
+    assert len(RUNS[pytestconfig].watcher._statement_logs) <= 1
 
 
 @pytest.mark.scenario("comes last")

@@ -171,7 +171,7 @@ class Breaking:
         if not request.is_counted:
             return
         with self._lock, self._errors_kept():
-            self.touched.update(read_of(request.doings.statements, self.policed))
+            self.touched.update(read_of(request.statement_log.statements, self.policed))
             self._under_way -= 1
             level = self._level
             if self._kind == "commit" and level and not self._under_way:

@@ -57,7 +57,7 @@ class Instruments:
         self._wide_rows: dict[Level, Counter[str]] = {}  # rows that wide fixtures wrote
         self._literals: tuple[str, ...] = ()
         self._literals_of: dict[object, tuple[str, ...]] = {}
-        self._doings: dict[Level, StatementLog] = {}
+        self._statement_logs: dict[Level, StatementLog] = {}
         self._stop_watching: Callable[[], None] | None = None
 
     # Called by the run.
@@ -115,7 +115,7 @@ class Instruments:
         It is called before the first test: that may set up a wide fixture and prove nothing.
         """
         if self._stop_watching is None:
-            self._stop_watching = watch_statements(self._current_doings)
+            self._stop_watching = watch_statements(self._current_statement_log)
         self.app_watcher.open()
 
     def begin_test(
@@ -134,8 +134,10 @@ class Instruments:
         """
         self.expect()
         levels = self.run.databases.levels
-        self._doings = {
-            level: doings for level, doings in self._doings.items() if level in levels
+        self._statement_logs = {
+            level: statement_log
+            for level, statement_log in self._statement_logs.items()
+            if level in levels
         }
         self._facts = None
         self.app_watcher.forget()
@@ -182,12 +184,12 @@ class Instruments:
 
     def mask(self) -> Callable[[str], str]:
         """Return a function that removes the values of secret columns from a text."""
-        sources = [*self._doings.values()]
+        sources = [*self._statement_logs.values()]
         if self.log is not None:
             records = (*self.log.requests, *self.log.logins)
-            sources += [record.doings for record in records]
+            sources += [record.statement_log for record in records]
         return self.run.moments.mask.without(
-            named for doings in sources for named in doings.named
+            named for statement_log in sources for named in statement_log.named
         )
 
     def _read_facts(self, log: Log) -> Facts:
@@ -195,14 +197,18 @@ class Instruments:
             doubt = self.app_watcher.doubt(has_asked_another=log.has_asked_another)
             if doubt:
                 log.off.setdefault("requested", doubt)
-        doings = {level: self._doings_of(level) for level in self.run.databases.levels}
+        statement_logs = {
+            level: self._statement_log_of(level) for level in self.run.databases.levels
+        }
         self._wide_rows = {
-            level: rows for level, rows in self._wide_rows.items() if level in doings
+            level: rows
+            for level, rows in self._wide_rows.items()
+            if level in statement_logs
         }
         reading = Reading(
             self.run,
             log,
-            doings=doings,
+            statement_logs=statement_logs,
             literals=self._literals,
             wide_rows=self._wide_rows,
             off=log.off | self.off,
@@ -258,29 +264,29 @@ class Instruments:
         if test is None:
             return 0
         levels = [level for level in self.run.databases.levels if level.is_test]
-        rows = sum(self._doings_of(level).executed for level in levels)
+        rows = sum(self._statement_log_of(level).executed for level in levels)
         logins = sum(app_run.logged_in for app_run in test.app_runs)
         return rows + logins + test.sessions.pending()
 
     # Called by the gate.
 
-    def _current_doings(self) -> StatementLog | None:
+    def _current_statement_log(self) -> StatementLog | None:
         """Return where a statement that runs now is recorded; None if it is not."""
         request = request_now()
         if request:
-            return request.doings
+            return request.statement_log
         levels = self.run.databases.levels
         if not levels or self.run.databases.build() is not None:
             return None  # a template is built
         if levels[-1].is_test and self.log is None:
             return None  # the test proves no scenario
-        doings = self._doings_of(levels[-1])
-        return doings.of_the_app() if is_in_lifespan() else doings
+        statement_log = self._statement_log_of(levels[-1])
+        return statement_log.of_the_app() if is_in_lifespan() else statement_log
 
-    def _doings_of(self, level: Level) -> StatementLog:
-        if level not in self._doings:
-            self._doings[level] = StatementLog()
-        return self._doings[level]
+    def _statement_log_of(self, level: Level) -> StatementLog:
+        if level not in self._statement_logs:
+            self._statement_logs[level] = StatementLog()
+        return self._statement_logs[level]
 
     # Called by the request tracker.
 
@@ -322,7 +328,7 @@ class Instruments:
         if previous and previous.turn is request.turn:
             request.follow(previous, self.run.moments.now())
         levels = self.run.databases.levels
-        request.note_earlier_writes([self._doings_of(level) for level in levels])
+        request.note_earlier_writes([self._statement_log_of(level) for level in levels])
 
     def sending(self, request: RequestRecord, send: Send) -> Send:
         """Return the ``send`` that the app is to call."""

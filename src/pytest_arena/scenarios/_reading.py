@@ -45,7 +45,7 @@ class Reading:
 
     run: ArenaRun
     log: Log
-    doings: Mapping[Level, StatementLog]
+    statement_logs: Mapping[Level, StatementLog]
     """The statements in each existing level, outside of requests."""
     literals: tuple[str, ...]
     wide_rows: dict[Level, Counter[str]]
@@ -72,7 +72,7 @@ class Reading:
             replace(check, text=self.mask(check.text))
             for check in asserted[:_MOST_PLACES]
         ]
-        is_seeded = all(level.stage is Stage.SEEDED for level in self.doings)
+        is_seeded = all(level.stage is Stage.SEEDED for level in self.statement_logs)
         return Facts(
             seeded=seeded,
             has_base=bool(self.run.config.seed) and is_seeded,
@@ -119,7 +119,7 @@ class Reading:
 
     def _may_have_read(self, request: RequestRecord, table: str) -> bool:
         seeded = self.seeded_rows[table]
-        for statement in request.doings.statements:
+        for statement in request.statement_log.statements:
             if not read_of([statement], [table]):
                 continue
             if request.rows_read.may_include(statement, bare(table), seeded):
@@ -128,16 +128,16 @@ class Reading:
 
     def _rows_inserted(self, table: str, count: int) -> list[Row]:
         """Return the rows of a table as they were inserted; none unless all are known."""
-        requests = [request.doings for request in self.log.requests]
-        sources = [*self.doings.values(), *requests]
-        before_first = sources[: len(self.doings) + self.log.first]
-        for doings in sources:
-            for written_table, _, is_insert in doings.written:
+        requests = [request.statement_log for request in self.log.requests]
+        sources = [*self.statement_logs.values(), *requests]
+        before_first = sources[: len(self.statement_logs) + self.log.first]
+        for statement_log in sources:
+            for written_table, _, is_insert in statement_log.written:
                 if bare(written_table) == bare(table) and not is_insert:
                     return []
         rows: list[Row] = []
-        for doings in before_first:
-            for named_table, named_rows in doings.named:
+        for statement_log in before_first:
+            for named_table, named_rows in statement_log.named:
                 if bare(named_table) == bare(table):
                     rows += named_rows
         return rows if len(rows) >= count else []
@@ -149,11 +149,11 @@ class Reading:
         rows: Counter[str] = Counter()
         for number, level in enumerate(levels, start=1):
             depth = len(levels) - number
-            doings = self.doings.get(level) or StatementLog()
+            statement_log = self.statement_logs.get(level) or StatementLog()
             if level.is_test:
-                rows.update(self._count_in_test(doings, depth))
+                rows.update(self._count_in_test(statement_log, depth))
             elif self._is_of_used_fixture(level):
-                rows.update(self._count_in_wide(level, doings, depth))
+                rows.update(self._count_in_wide(level, statement_log, depth))
         return rows
 
     def _is_of_used_fixture(self, level: Level) -> bool:
@@ -161,33 +161,37 @@ class Reading:
         return isinstance(level.owner, WideFixture) and name in self.log.fixture_names
 
     def _count_in_wide(
-        self, level: Level, doings: StatementLog, depth: int
+        self, level: Level, statement_log: StatementLog, depth: int
     ) -> Counter[str]:
         if level not in self.wide_rows:
-            rows = None if self._is_unsure(doings) else _net_rows(doings.written)
+            rows = (
+                None
+                if self._is_unsure(statement_log)
+                else _net_rows(statement_log.written)
+            )
             if not rows:
-                rows = self._compare(depth=depth) - _rows_of_app(doings)
+                rows = self._compare(depth=depth) - _rows_of_app(statement_log)
             self.wide_rows[level] = rows
         return self.wide_rows[level]
 
-    def _count_in_test(self, doings: StatementLog, depth: int) -> Counter[str]:
+    def _count_in_test(self, statement_log: StatementLog, depth: int) -> Counter[str]:
         request = self.log.requests[self.log.first] if self.log.requests else None
-        sources = [doings]
-        written = doings.written
+        sources = [statement_log]
+        written = statement_log.written
         uncommitted: Counter[str] = Counter()
         if request:
-            written = written[: request.written_before.get(doings)]
+            written = written[: request.written_before.get(statement_log)]
             # Uncommitted rows of the test, in a transaction that the request took part in.
-            uncommitted = _all_rows(request.doings.joined())
+            uncommitted = _all_rows(request.statement_log.joined())
         if depth == 0:  # requests of the preparation write into the topmost level
             for earlier in self.log.requests[: self.log.first]:
-                sources.append(earlier.doings)
-                written = [*written, *earlier.doings.written]
+                sources.append(earlier.statement_log)
+                written = [*written, *earlier.statement_log.written]
         rows = _net_rows(written)
         if any(self._is_unsure(source) for source in sources):
             rows = None
         if rows is None or (not rows and self._may_have_other_writes()):
-            rows = self._compare_in_test(doings, request, depth)
+            rows = self._compare_in_test(statement_log, request, depth)
         return uncommitted + rows
 
     def _may_have_other_writes(self) -> bool:
@@ -197,31 +201,33 @@ class Reading:
         return any(database.live is not None for database in self.run.moments.used())
 
     def _compare_in_test(
-        self, doings: StatementLog, request: RequestRecord | None, depth: int
+        self, statement_log: StatementLog, request: RequestRecord | None, depth: int
     ) -> Counter[str]:
         # Moments are of the topmost level. An example's level is above this one.
         if depth:
-            return self._compare(depth=depth) - _rows_of_app(doings)
+            return self._compare(depth=depth) - _rows_of_app(statement_log)
         # The comparison includes what the app wrote at its start, and while clients logged in.
         logins = []
         for login in self.log.logins:
-            logins += login.doings.written
+            logins += login.statement_log.written
         until = request.before if request else None
-        return self._compare(None, until) - (_all_rows(logins) + _rows_of_app(doings))
+        return self._compare(None, until) - (
+            _all_rows(logins) + _rows_of_app(statement_log)
+        )
 
-    def _is_unsure(self, doings: StatementLog) -> bool:
-        return doings.is_unsure or self.run.connections.has_raw
+    def _is_unsure(self, statement_log: StatementLog) -> bool:
+        return statement_log.is_unsure or self.run.connections.has_raw
 
     # Rows that a request changed.
 
     def _count_changed(self, request: RequestRecord) -> Counter[str]:
-        doings = request.doings
+        statement_log = request.statement_log
         before = request.before
         after = request.after
-        is_unsure = self._is_unsure(doings)
+        is_unsure = self._is_unsure(statement_log)
         if request.is_concurrent:
             before = None
-        if not doings.written and not is_unsure:
+        if not statement_log.written and not is_unsure:
             if before is None or after is None:
                 return Counter()
             # A driver may have written to a file without an engine.
@@ -232,7 +238,7 @@ class Reading:
             ]
             if all(before.time_of(file) is after.time_of(file) for file in files):
                 return Counter()
-        rows = None if is_unsure else _net_rows(doings.written)
+        rows = None if is_unsure else _net_rows(statement_log.written)
         if rows:
             return rows
         if before is None or after is None:
@@ -313,8 +319,8 @@ class Reading:
             role = sent.role or ""
             yield f"{sent.method} {sent.path} {record.query} {role} {sent.status}"
             yield record.body.decode("utf-8", "replace")
-        for doings in self.doings.values():
-            yield from _texts_in(doings.values)
+        for statement_log in self.statement_logs.values():
+            yield from _texts_in(statement_log.values)
         yield from _texts_in(self.values)
         for (_, asserted), values in self.log.values.items():
             yield asserted
@@ -365,9 +371,11 @@ def _all_rows(parts: Iterable[TableWrite]) -> Counter[str]:
     return counts
 
 
-def _rows_of_app(doings: StatementLog) -> Counter[str]:
+def _rows_of_app(statement_log: StatementLog) -> Counter[str]:
     """Return the rows that the app wrote in its lifespan."""
-    return _all_rows(doings.apart.written if doings.apart is not None else ())
+    return _all_rows(
+        statement_log.apart.written if statement_log.apart is not None else ()
+    )
 
 
 def _has_word(text: str, *, word: str) -> bool:

@@ -31,7 +31,7 @@ class RequestRecord:
     route: str = ""
     body: bytes = b""
     rows_read: RowsRead = field(default_factory=RowsRead)
-    doings: StatementLog = field(init=False)
+    statement_log: StatementLog = field(init=False)
     written_before: Mapping[StatementLog, int] = field(default_factory=dict)
     """How many writes each level of the test had when the request began."""
     is_preparation: bool = False
@@ -52,7 +52,7 @@ class RequestRecord:
     """When it ended, if a redirect followed it in the same turn."""
 
     def __post_init__(self) -> None:
-        self.doings = StatementLog(answers=self.rows_read)
+        self.statement_log = StatementLog(answers=self.rows_read)
 
     @property
     def is_counted(self) -> bool:
@@ -84,8 +84,10 @@ class RequestRecord:
 
     def note_earlier_writes(self, levels: Sequence[StatementLog]) -> None:
         """Note what the levels of the test have written, and not committed, before this request."""
-        self.written_before = {doings: len(doings.written) for doings in levels}
-        self.doings.see_pending(levels)
+        self.written_before = {
+            statement_log: len(statement_log.written) for statement_log in levels
+        }
+        self.statement_log.see_pending(levels)
 
     def begin_foreign(self, seconds: float) -> None:
         """Note that no client of the test sent this request."""
