@@ -61,7 +61,7 @@ MARKED = {
     "u57_sequence": ("ALTER SEQUENCE tickets INCREMENT 5", "ALTER SEQUENCE public.tickets"),
     "u34_default_rights": (
         "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC",
-        "ALTER DEFAULT PRIVILEGES on a tables",
+        "ALTER DEFAULT PRIVILEGES on tables",
     ),
     "u34_rights_of_all": (
         "GRANT SELECT ON ALL TABLES IN SCHEMA public TO PUBLIC",

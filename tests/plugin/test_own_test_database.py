@@ -299,6 +299,22 @@ def several():
 def test_several(several):
     pass
 
+@pytest.mark.parametrize("statement, instead", {
+    "CREATE DATABASE more": "delete the fixture that makes a test database",
+    "ALTER DATABASE shop_real SET x.y = '1'": "in a migration or in arena_schema",
+    "GRANT ALL ON DATABASE shop_real TO PUBLIC": "in a migration or in arena_schema",
+    "REASSIGN OWNED BY me TO me": "name each object",
+    "ALTER ROLE me SET work_mem = '1MB'": "a role's default",
+    "SELECT dblink('dbname=shop_real', 'SELECT 1')": "through an engine",
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity": "WHERE datname = current_database()",
+    "SELECT pg_reload_conf()": "by hand, before the tests",
+}.items())
+def test_what_to_do(arena, statement, instead):
+    with arena.expect_refusal() as refused:
+        sent(statement)
+    assert instead in refused.error.fix
+    assert "(," not in str(refused.error)
+
 @pytest.fixture
 def altered():
     sent("ALTER DATABASE shop_real RENAME TO shop_old")
@@ -310,7 +326,7 @@ def test_altered(altered):
 
 def test_what_is_no_set_up_of_a_test_database_is_refused(example: Example) -> None:
     """A test may be about such a statement; what another database holds cannot be had."""
-    run = suite(example, test_it=REFUSED).run().expect(1, failed=1, errors=3)
+    run = suite(example, test_it=REFUSED).run().expect(1, passed=8, failed=1, errors=3)
     run.says(
         "refused: CREATE DATABASE, which reaches beyond the test's database",
         "refused: ALTER DATABASE, which reaches beyond the test's database",

@@ -101,10 +101,10 @@ BEYOND = (
     ("GRANT pg_monitor TO a", "GRANT PG_MONITOR"),
     ("COMMENT ON DATABASE shop IS 'x'", "COMMENT ON DATABASE"),
     ("UPDATE pg_database SET datname = 'x'", "UPDATE PG_DATABASE"),
-    ("SELECT pg_create_physical_replication_slot('a')", "PG_CREATE_PHYSICAL_REPLICATION_SLOT("),
-    ("select pg_reload_conf()", "PG_RELOAD_CONF("),
+    ("SELECT pg_create_physical_replication_slot('a')", "PG_CREATE_PHYSICAL_REPLICATION_SLOT"),
+    ("select pg_reload_conf()", "PG_RELOAD_CONF"),
     ("COPY (SELECT 1) TO PROGRAM 'psql shop'", "TO PROGRAM"),
-    ("SELECT dblink_exec('dbname=shop', 'x')", "DBLINK_EXEC("),
+    ("SELECT dblink_exec('dbname=shop', 'x')", "DBLINK_EXEC"),
     ("CREATE SERVER s FOREIGN DATA WRAPPER postgres_fdw", "CREATE SERVER"),
     (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'shop'",

@@ -215,7 +215,7 @@ def _beyond(statement: str) -> str:
     if _DO.match(bare) is None:
         bare = _BODIES.sub("''", bare)
     if found := _BEYOND.search(bare):
-        return " ".join(found[0].upper().split())
+        return " ".join(found[0].upper().rstrip("(").split())
     if _ENDS_OTHERS.search(bare) and not _OWN_ONLY.search(bare):
         return "PG_TERMINATE_BACKEND of other databases' sessions"
     return ""
@@ -332,8 +332,39 @@ _DEFAULT = (
 INSTEAD = {"ALTER ROLE": _DEFAULT, "ALTER USER": _DEFAULT}
 _FILL = (
     "delete the fixture that makes a test database, and name what fills one:\n"
-    "arena_schema = <module>:<Base>   (a migration names its own by current_database())"
+    "arena_schema = <module>:<Base>"
 )
+_IN_SCHEMA = (
+    "send it in a migration or in arena_schema, for the database that it runs in:\n"
+    "DO $$ BEGIN EXECUTE format('… DATABASE %I …', current_database()); END $$"
+)
+_EACH_OBJECT = (
+    "name each object of the test's database: ALTER TABLE … OWNER TO …, DROP TABLE …"
+)
+_OWN_SESSIONS = (
+    "end sessions of the test's database: WHERE datname = current_database()"
+)
+_ANOTHER_ENGINE = (
+    "read the other database through an engine: each test has a database for it"
+)
+_LEAVE_OUT = "send it by hand, before the tests; leave it out while tests run"
+_NEXT_STEPS = {
+    "(CREATE|DROP) DATABASE": _FILL,
+    ".* DATABASE": _IN_SCHEMA,
+    ".* OWNED": _EACH_OBJECT,
+    "PG_TERMINATE_BACKEND .*": _OWN_SESSIONS,
+    "DBLINK.*": _ANOTHER_ENGINE,
+}
+
+
+def _next_step(statement: str) -> str:
+    """Return what to do instead of a statement that reaches beyond its database."""
+    if statement in INSTEAD:
+        return INSTEAD[statement]
+    for pattern, step in _NEXT_STEPS.items():
+        if re.fullmatch(pattern, statement):
+            return step
+    return _LEAVE_OUT
 
 
 def refused_beyond(statement: str) -> ProductionDatabaseError:
@@ -343,7 +374,7 @@ def refused_beyond(statement: str) -> ProductionDatabaseError:
         why="the server may have databases of yours; what is done to them, and to the server, is "
         "not taken back after the test",
         cause=who_connects(),
-        fix=INSTEAD.get(statement, _FILL),
+        fix=_next_step(statement),
     )
 
 

@@ -35,6 +35,8 @@ _UNSEEN = {
     "settings": "settings of the database were changed",
     "shape": ALTERED,
 }
+# The mark of a DROP that no event trigger has noted: a relation is missing.
+DROPPED = "a table or a sequence was dropped"
 # What stood when a level began, beside what stands now.
 _WAS_AND_NOW = """was.number AS was_number, was.called AS was_called, was.objects AS was_objects,
     was.settings AS was_settings, was.shape AS was_shape, now.*
@@ -60,6 +62,7 @@ def undo_script(
             latest=state.latest(schema, "top"), now=state.now(schema, sequences)
         ),
         "unseen": _unseen(),
+        "dropped": DROPPED,
         "crashed": CRASHED,
         "set_back": state.set_back(schema, sequences),
         "forestall": state.forestall(schema, sequences),
@@ -309,8 +312,10 @@ BEGIN
             has_rows := cardinality(marks) > 0 OR k.has_rows;
             is_changed := has_rows
                 OR k.number <> k.was_number OR k.called <> k.was_called;
-        EXCEPTION WHEN OTHERS THEN
-            marks := ARRAY[SQLERRM]; -- a sequence is gone, and nothing has noted it
+        EXCEPTION WHEN undefined_table THEN
+            marks := ARRAY['{dropped} (' || SQLERRM || ')'];
+        WHEN OTHERS THEN
+            marks := ARRAY[SQLERRM];
         END;
     END IF;
     SELECT coalesce(bool_or(h.locktype = 'advisory'), false),

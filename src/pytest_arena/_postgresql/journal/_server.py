@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql.journal._capture import capture_new, install
-from pytest_arena._postgresql.journal._functions import ALTERED, CRASHED
+from pytest_arena._postgresql.journal._functions import ALTERED, CRASHED, DROPPED
 from pytest_arena._postgresql.journal._row_changes import Entries, rows_changed
 from pytest_arena._postgresql.journal._state import latest
 from pytest_arena._postgresql.journal._tables import (
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 _BUSY, _DEADLOCK = "55P03", "40P01"
+_UNDEFINED_TABLE = "42P01"
 # So many bytes of dead entries are looked through in no time; more are given back, seldom: that
 # makes every session plan anew what its triggers do.
 _BYTES = 48 * 8192
@@ -250,6 +251,8 @@ class ServerJournal:
                 f"SELECT DISTINCT what FROM {self._schema}.ddl"
             ):
                 return tuple(mark for (mark,) in marks)
+        if error.sqlstate == _UNDEFINED_TABLE:
+            return (f"{DROPPED} ({error.first_line})",)
         return (error.first_line,)
 
     def _whose(self) -> str:

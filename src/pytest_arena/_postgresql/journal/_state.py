@@ -261,8 +261,9 @@ _IS_LASTING = (
     "{name} IS NULL OR {name} !~ '(^| on | for |\\.)\"?pg_temp(_[0-9]+)?\"?\\.'"
 )
 _CHANGED = f"""
-SELECT DISTINCT command_tag ||
-    coalesce(' ' || object_identity, ' on a ' || lower(object_type), '')
+SELECT DISTINCT command_tag || coalesce(
+    ' ' || object_identity,
+    CASE WHEN object_type LIKE '%S' THEN ' on ' ELSE ' on a ' END || lower(object_type), '')
 FROM pg_catalog.pg_event_trigger_ddl_commands()
 WHERE schema_name IS DISTINCT FROM 'pg_temp' AND command_tag <> 'REINDEX'
 AND ({_IS_LASTING.format(name="object_identity")})
