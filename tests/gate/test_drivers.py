@@ -537,7 +537,7 @@ def test_a_driver_of_another_version_is_told_of(tmp_path: Path) -> None:
     files = {**stranger, "script.py": text}
     run = Example(tmp_path / "project", files).python("script.py")
     run.says("connections that asyncpg.connect_utils opens without an engine are not watched")
-    run.says("sends by asyncpg.connection, past an engine, are not looked at", "_get_statement")
+    run.says("statements that asyncpg.connection sends without an engine", "_get_statement")
 
 
 def test_a_refusal_says_whose_database_it_was(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from pytest_arena._gate._engines import describe
-from pytest_arena._postgresql._arguments import is_led, lead, name_outright, target
+from pytest_arena._postgresql._arguments import is_redirected, lead, name_outright, target
 from pytest_arena._values import Address
 from tests.gate.postgresql import SERVER
 
@@ -374,7 +374,7 @@ def _lead(engine: Any, driver: str) -> None:
     def connecting(_dialect: Any, _entry: Any, cargs: Any, cparams: Any) -> None:
         lead(driver, ADDRESS, cargs, cparams)
         lead(driver, ADDRESS, cargs, cparams)  # a second time changes nothing
-        assert is_led(driver, cargs, cparams)
+        assert is_redirected(driver, cargs, cparams)
 
 
 @pytest.mark.usefixtures("hostile")
@@ -400,8 +400,8 @@ def test_arguments_that_were_changed_afterwards_are_not_led() -> None:
         for change in later:
             kwargs: dict[str, Any] = {"host": "a"}
             lead(driver, ADDRESS, [], kwargs)
-            assert is_led(driver, [], kwargs)
-            assert not is_led(driver, [], kwargs | change), (driver, change)
+            assert is_redirected(driver, [], kwargs)
+            assert not is_redirected(driver, [], kwargs | change), (driver, change)
 
 
 @pytest.mark.parametrize("address", [ADDRESS, Address("postgresql", "/run/x", 1, "u", "d")])

@@ -138,7 +138,7 @@ def test_others_may_take_connections_while_they_are_looked_through(gate: Any, wa
     """As sync endpoints do, in threads: the question is the test's, and so would be the error."""
     (known_to, look), others = WALKS[walk], [Entry(), Entry()]
     known = known_to(gate)
-    value = _drivers.Admitted()
+    value = _drivers.Admission()
 
     def take_another() -> None:
         others.append(Entry())

@@ -57,13 +57,13 @@ from contextlib import closing
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.isolation._isolation import ServerIsolation
 
-bring_back = ServerIsolation._bring_back
+restore_copy = ServerIsolation._restore_copy
 leave_by_force = ServerIsolation.leave_by_force
 lies = True
 
 
 def lie(self, level):
-    bring_back(self, level)
+    restore_copy(self, level)
     if lies:
         with closing(open_control(self.live.address)) as control:
             control.run({statement!r})
@@ -75,7 +75,7 @@ def by_force(self):
     leave_by_force(self)
 
 
-ServerIsolation._bring_back, ServerIsolation.leave_by_force = lie, by_force
+ServerIsolation._restore_copy, ServerIsolation.leave_by_force = lie, by_force
 """
 
 LEFT = [

@@ -54,7 +54,7 @@ class ServerTarget:
         return f"postgresql://{servers}/{self.database}"
 
 
-class Led(str):
+class RedirectedHost(str):
     """The host in arguments that were led to the arena: whoever sees them again can tell.
 
     Drivers take it for the text that it is.
@@ -64,7 +64,7 @@ class Led(str):
     address: Address
 
     @classmethod
-    def to(cls, address: Address) -> Led:
+    def to(cls, address: Address) -> RedirectedHost:
         """The host of an address."""
         led = cls(address.host.rstrip("/"))  # as drivers say it, of a folder
         led.address = address
@@ -183,10 +183,12 @@ def bound_locks(driver: str, seconds: float, kwargs: dict[str, Any]) -> None:
         kwargs["options"] = f"-c lock_timeout={bound} {kwargs.get('options') or ''}"
 
 
-def is_led(driver: str, args: Any, kwargs: dict[str, Any]) -> bool:
+def is_redirected(driver: str, args: Any, kwargs: dict[str, Any]) -> bool:
     """Whether the arguments were led to the arena, and nobody has led them elsewhere since."""
     host = kwargs.get("host")
-    return isinstance(host, Led) and target(driver, args, kwargs) == host.target
+    return (
+        isinstance(host, RedirectedHost) and target(driver, args, kwargs) == host.target
+    )
 
 
 def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
@@ -196,7 +198,11 @@ def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None
         kwargs["hostaddr"] = ""
     database = "database" if driver == "asyncpg" else "dbname"
     kwargs.update(
-        {"host": Led.to(address), "port": address.port, database: address.database}
+        {
+            "host": RedirectedHost.to(address),
+            "port": address.port,
+            database: address.database,
+        }
     )
 
 
@@ -270,7 +276,7 @@ def _asyncpg_lead(address: Address, args: list[Any], kwargs: dict[str, Any]) -> 
     for key in ("dsn", "passfile", "service", "servicefile"):
         kwargs.update({key: None} if key in kwargs else {})
     kwargs |= {
-        "host": Led.to(address),
+        "host": RedirectedHost.to(address),
         "port": address.port,
         "user": address.user,
         "password": address.password or None,
@@ -370,7 +376,7 @@ def _libpq_lead(
     outright = {key: value for key, value in _OUTRIGHT.items() if _knows(driver, key)}
     kwargs.update(outright | session)
     kwargs |= {
-        "host": Led.to(address),
+        "host": RedirectedHost.to(address),
         "port": address.port,
         "user": address.user,
         "dbname": address.database,
@@ -424,7 +430,7 @@ def _libpq_hosts(said: dict[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def _libpq_listed(value: Any) -> list[str]:
-    # A Led stays what it is.
+    # A RedirectedHost stays what it is.
     return str(value).split(",") if value is not None else [""]
 
 

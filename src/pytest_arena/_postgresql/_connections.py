@@ -92,8 +92,8 @@ class PostgreSQLConnections:
     def recognize(self, core: Core, dbapi_connection: Any) -> Live | None:
         """Whatever name it was opened by: the server says which one it is, and which database."""
         connection = driver_connection(dbapi_connection)
-        admitted = drivers.admitted(connection)
-        if admitted is not None and admitted.address is None:
+        admission = drivers.admission_of(connection)
+        if admission is not None and admission.address is None:
             return Live()  # as arena_allow has it
         found = identity(dbapi_connection)
         if found is None:
@@ -101,7 +101,7 @@ class PostgreSQLConnections:
         aim = _aim_of(core, found)
         if aim is None:
             return Live(outside=name_of(dbapi_connection, found))
-        drivers.pooled(connection)
+        drivers.note_pooled(connection)
         return Live(aim, ServerHandle(core, aim, dbapi_connection))
 
     def watch(self, core: Callable[[], Core | None]) -> None:

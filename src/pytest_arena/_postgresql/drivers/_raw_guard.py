@@ -1,8 +1,7 @@
-"""Which connections to servers does nobody open by an engine, and may they be opened?
+"""Refuses or redirects connections to PostgreSQL that no engine opens.
 
-The functions of the drivers that every connection goes through ask here first. Engines go the same
-way, below SQLAlchemy: what the gate has led is let through, as long as its arguments are what the
-gate has made of them.
+pytest-arena replaces the drivers' functions that open every connection. Engines call them, too: a
+connection that the gate has redirected passes if its arguments are still the gate's.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from weakref import WeakKeyDictionary
 
 from pytest_arena._origin import IN_SESSION_LIFESPAN, is_own, who_connects
 from pytest_arena._postgresql import _arguments as arguments
-from pytest_arena._postgresql._arguments import Led, ServerTarget
+from pytest_arena._postgresql._arguments import RedirectedHost, ServerTarget
 from pytest_arena._postgresql.drivers._statements import (
     SEAMS,
-    Admitted,
+    Admission,
     guard_cursors,
-    note_opened,
+    record_opened,
     replace_function,
 )
 from pytest_arena._process import when_imported
@@ -54,28 +53,29 @@ class _Guard:
 
     def admit(
         self, dialect: str, args: list[Any], kwargs: dict[str, Any]
-    ) -> Admitted | None:
-        """Refuse a connection, or lead it, or let it be; return why, None where nobody looks.
+    ) -> Admission | None:
+        """Refuse, redirect or admit a connection. Return None if nothing watches it later.
 
         Raises:
-            RefusedError: it may not be opened.
+            RefusedError: the connection may not be opened.
         """
         now = self._core()
-        driver = dialect.removesuffix("_async")
         if now is None or is_own():
             return None
-        if arguments.is_led(driver, args, kwargs):
-            return Admitted(kwargs["host"].address)
+        driver = dialect.removesuffix("_async")
+        if arguments.is_redirected(driver, args, kwargs):
+            return Admission(kwargs["host"].address)
         meant = arguments.target(driver, args, kwargs)
-        if isinstance(kwargs.get("host"), Led):
-            raise now.ledger.refused(_led_astray(meant))
+        if isinstance(kwargs.get("host"), RedirectedHost):
+            raise now.ledger.refused(_changed_by_listener(meant))
         if now.config.drivers == "off":
             return None
         now.refuse_late()
         asked = _asked(dialect, meant)
-        if (inside := _aim_at(now, asked)) is not None and inside.address is not None:
+        inside = _aim_at(now, asked)
+        if inside is not None and inside.address is not None:
             arguments.name_outright(driver, inside.address, kwargs)
-            return Admitted(inside.address, inside)
+            return Admission(inside.address, inside)
         return self._admit_outside(now, asked, meant, args, kwargs)
 
     def _admit_outside(
@@ -85,38 +85,39 @@ class _Guard:
         meant: ServerTarget,
         args: list[Any],
         kwargs: dict[str, Any],
-    ) -> Admitted:
+    ) -> Admission:
         if all(now.files.is_allowed(name) for name in meant.names):
-            return Admitted()
+            return Admission()
         driver = asked.dialect.driver
         if now.config.drivers == "refuse":
-            raise now.ledger.refused(
-                _raw_connection(meant, driver, of_app=now.means(asked))
-            )
+            refusal = _raw_connection(meant, driver, of_app=now.means(asked))
+            raise now.ledger.refused(refusal)
         aim = now.aim(asked)
         if aim is None or aim.address is None:
-            return Admitted()
+            return Admission()
         product: Any = now.find_product("postgresql")
         arguments.lead(driver, product.entrance(aim, meant.login), args, kwargs)
-        return Admitted(aim.address, aim)
+        return Admission(aim.address, aim)
 
-    def admit_inner(self, dialect: str, text: Any) -> tuple[Admitted | None, Any]:
-        """The same for an inner function of libpq's drivers, which has one text for all."""
+    def admit_inner(self, dialect: str, text: Any) -> tuple[Admission | None, Any]:
+        """Do the same for an inner function of psycopg or psycopg2, which has one text."""
         if _looked_at.get() == dialect.removesuffix("_async"):
             return None, text
-        given, named = [text], dict[str, Any]()
-        why = self.admit(dialect, given, named)
+        positional = [text]
+        named: dict[str, Any] = {}
+        admission = self.admit(dialect, positional, named)
         if named and dialect == "psycopg2":
-            text = sys.modules["psycopg2.extensions"].make_dsn(*given, **named)
+            text = sys.modules["psycopg2.extensions"].make_dsn(*positional, **named)
         elif named:
-            text = sys.modules["psycopg.conninfo"].make_conninfo(*given, **named)
-        return why, text
+            text = sys.modules["psycopg.conninfo"].make_conninfo(*positional, **named)
+        return admission, text
 
     def refuse_outside(
         self, dialect: str, args: list[Any], kwargs: dict[str, Any]
     ) -> None:
-        """Refuse what would be refused when it connects."""
-        if (now := self._core()) is not None and now.config.drivers == "refuse":
+        """Refuse arguments whose connection would be refused."""
+        now = self._core()
+        if now is not None and now.config.drivers == "refuse":
             self.admit(dialect, args, kwargs)
 
     def open_pool(self, dialect: str, pool: Any) -> None:
@@ -143,25 +144,29 @@ class _Guard:
                 del pool._lock  # noqa: SLF001 - it belongs to the event loop of the earlier test
         self._pools[pool] = serial
 
-    def opened(self, dialect: str, admitted: Admitted | None, connection: Any) -> None:
-        """Keep in mind why a connection was let through, and watch its cursors if it is ours.
+    def opened(
+        self, dialect: str, admission: Admission | None, connection: Any
+    ) -> None:
+        """Record an admitted connection. Watch its cursors if it leads to a test's database.
 
         Raises:
-            RefusedError: a class or a factory of the app's has opened another one.
+            RefusedError: a class or a factory of the app has opened another connection.
         """
         now = self._core()
-        if admitted is None or now is None:
+        if admission is None or now is None:
             return
-        if admitted.address and (other := _elsewhere(admitted.address, connection)):
-            connection.close()
-            raise now.ledger.refused(_made_elsewhere(other))
-        note_opened(now, admitted, connection)
-        if dialect == "psycopg2" and admitted.address is not None:
+        if admission.address is not None:
+            other = _other_target(admission.address, connection)
+            if other is not None:
+                connection.close()
+                raise now.ledger.refused(_opened_by_factory(other))
+        record_opened(now, admission, connection)
+        if dialect == "psycopg2" and admission.address is not None:
             guard_cursors(self._core, sys.modules["psycopg2.extensions"], connection)
 
 
 class _SpawnedGuard(_Guard):
-    """Decides in a process that multiprocessing has spawned. There is no core in it."""
+    """Decides in a process that multiprocessing has spawned, which has no core."""
 
     def __init__(
         self, addresses: Mapping[tuple[str, str], Address], allowed: Sequence[str]
@@ -171,7 +176,7 @@ class _SpawnedGuard(_Guard):
         self._allowed = allowed
 
     def admit(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> None:
-        """Lead a connection to the test's database, as a fork's.
+        """Redirect a connection to the test's database, as in a forked process.
 
         Raises:
             UnknownDatabaseError: no engine of the test's process had that database.
@@ -186,13 +191,12 @@ class _SpawnedGuard(_Guard):
             raise _spawned_elsewhere(meant)
 
     def _is_allowed(self, meant: ServerTarget) -> bool:
-        return all(
-            any(fnmatch(name, each) for each in self._allowed) for name in meant.names
-        )
+        patterns = self._allowed
+        return all(any(fnmatch(name, p) for p in patterns) for name in meant.names)
 
 
-def _elsewhere(address: Address, connection: Any) -> ServerTarget | None:
-    """What a connection of libpq's is on, where that is not the database that it was led to."""
+def _other_target(address: Address, connection: Any) -> ServerTarget | None:
+    """Return the database of a libpq connection if it is not the redirected one."""
     info = getattr(connection, "info", None)
     if info is None or info.dbname == address.database:
         return None
@@ -207,18 +211,16 @@ def _asked(dialect: str, meant: ServerTarget) -> Asked:
 
 
 def _aim_at(core: Core, asked: Asked) -> Aim | None:
-    """Return what aims at this very database, known by its name; None if it is not ours."""
-    product: Any = core.find_product(
-        "postgresql"
-    )  # its own type would lead round in a circle
+    """Return the aim of a test's database by its name, None for another database."""
+    product: Any = core.find_product("postgresql")  # importing its type is a cycle
     database: Database | None = product.live_at(asked) if product else None
     return database.aim if database else None
 
 
-# The functions that are watched
+# The replaced functions
 
-# The driver whose inner function is called by its outer one, whose arguments were looked at.
-# Somebody may have got hold of the outer one before the guard was there: then the inner one asks.
+# The driver whose outer function has checked the arguments and calls the inner one now. The inner
+# function checks them itself if the app kept the driver's outer function from before the guard.
 _looked_at: ContextVar[str] = ContextVar("arena_looked_at", default="")
 
 
@@ -232,29 +234,32 @@ def _inside(dialect: str) -> Iterator[None]:
 
 
 def _outer(guard: _Guard, dialect: str, original: Any, *, own: int = 0) -> Any:
-    """Make what asks, connects and notes; the first ``own`` arguments are not the driver's."""
+    """Return a function that checks the arguments, connects and records the connection.
+
+    The first ``own`` arguments (``cls``) are no arguments of the connection.
+    """
 
     def connect(*args: Any, **kwargs: Any) -> Any:
-        given = list(args[own:])
-        why = guard.admit(dialect, given, kwargs)
+        positional = list(args[own:])
+        admission = guard.admit(dialect, positional, kwargs)
         with _inside(dialect):
-            connection = original(*args[:own], *given, **kwargs)
-        guard.opened(dialect, why, connection)
+            connection = original(*args[:own], *positional, **kwargs)
+        guard.opened(dialect, admission, connection)
         return connection
 
     async def aconnect(*args: Any, **kwargs: Any) -> Any:
-        given = list(args[own:])
-        why = guard.admit(dialect, given, kwargs)
+        positional = list(args[own:])
+        admission = guard.admit(dialect, positional, kwargs)
         with _inside(dialect):
-            connection = await original(*args[:own], *given, **kwargs)
-        guard.opened(dialect, why, connection)
+            connection = await original(*args[:own], *positional, **kwargs)
+        guard.opened(dialect, admission, connection)
         return connection
 
     return aconnect if dialect in {"asyncpg", "psycopg_async"} else connect
 
 
 def _guard_asyncpg(guard: _Guard, module: ModuleType) -> None:
-    # Private; connect() and pools have nothing else in common.
+    # Private, and the only function that both connect() and pools call.
     replace_function(module, "_connect", partial(_outer, guard, "asyncpg"))
 
 
@@ -272,16 +277,16 @@ def _guard_async_psycopg(guard: _Guard, module: ModuleType) -> None:
 
 
 def _guard_inner_psycopg(guard: _Guard, kind: Any) -> None:
-    """Of both classes; for the outer one that somebody had before the guard was there."""
+    """Guard the inner function of both classes, for an outer one that the app kept from before."""
 
     def make(original: Any) -> Any:
         def _connect_gen(
             cls: Any, conninfo: str = "", *args: Any, **kwargs: Any
         ) -> Any:
             dialect = "psycopg_async" if hasattr(cls, "__aenter__") else "psycopg"
-            why, text = guard.admit_inner(dialect, conninfo)
+            admission, text = guard.admit_inner(dialect, conninfo)
             connection = yield from original(cls, text, *args, **kwargs)
-            guard.opened(dialect, why, connection)
+            guard.opened(dialect, admission, connection)
             return connection
 
         return _connect_gen
@@ -290,7 +295,7 @@ def _guard_inner_psycopg(guard: _Guard, kind: Any) -> None:
 
 
 def _guard_generators(guard: _Guard, module: ModuleType) -> None:
-    """The innermost one, which has no connection of psycopg's yet."""
+    """Guard the innermost function, which has no psycopg connection yet."""
 
     def make(original: Any) -> Any:
         def connect(conninfo: str, *args: Any, **kwargs: Any) -> Any:
@@ -305,10 +310,12 @@ def _guard_generators(guard: _Guard, module: ModuleType) -> None:
 def _guard_psycopg2(guard: _Guard, module: ModuleType) -> None:
     def make_inner(original: Any) -> Any:
         def connect(dsn: str = "", *args: Any, **kwargs: Any) -> Any:
-            why, text = guard.admit_inner("psycopg2", dsn)
-            _looked_at.set("")  # a connection_factory of the app's may open others
+            admission, text = guard.admit_inner("psycopg2", dsn)
+            _looked_at.set(
+                ""
+            )  # a connection_factory of the app may open other connections
             connection = original(text, *args, **kwargs)
-            guard.opened("psycopg2", why, connection)
+            guard.opened("psycopg2", admission, connection)
             return connection
 
         return connect
@@ -319,28 +326,29 @@ def _guard_psycopg2(guard: _Guard, module: ModuleType) -> None:
 
 
 def _renew(package: str, name: str, function: Any) -> None:
-    """A package that was loaded before the guard came has the old function at hand."""
+    """Replace the function in a package that was imported before the guard."""
     module = sys.modules.get(package)
     if module is not None and name in vars(module):
         vars(module)[name] = function
 
 
 def _guard_pools(guard: _Guard, module: ModuleType) -> None:
-    """Refuse where a pool is opened: its own threads and tasks would try for minutes."""
+    """Refuse when a pool is opened: its threads and tasks would try to connect for minutes."""
     for name, dialect in (
         ("ConnectionPool", "psycopg"),
         ("AsyncConnectionPool", "psycopg_async"),
     ):
         owner = vars(module).get(name)
         if owner is not None and owner.__module__ in {module.__name__, "psycopg_pool"}:
-            # open() and `open=True` have nothing else in common.
+            # Both open() and `open=True` call it.
             replace_function(owner, "_open", partial(_refusing_open, guard, dialect))
 
 
 def _refusing_open(guard: _Guard, dialect: str, original: Any) -> Any:
     def _open(pool: Any) -> Any:
-        text, options = pool.conninfo, pool.kwargs or {}
-        # Either may be a function, which is then called for each connection.
+        text = pool.conninfo
+        options = pool.kwargs or {}
+        # Either may be a function that the pool calls for each connection.
         if isinstance(text, str) and isinstance(options, dict):
             guard.refuse_outside(dialect, [text], dict(options))
         if pool.closed:
@@ -390,30 +398,30 @@ def _change(
     without: str,
     module: ModuleType,
 ) -> None:
-    """Put the guard into a driver's module; note where its version has other functions."""
+    """Put the guard into a driver's module. Note a version that has other functions."""
     try:
         change(module)
     except (AttributeError, KeyError) as error:
-        if (now := core()) is not None:
-            lacking = str(error).strip("'")
-            now.ledger.note(
-                without.format(module.__name__) + f": this version has no {lacking}"
-            )
+        now = core()
+        if now is not None:
+            missing = str(error).strip("'")
+            what = without.format(module.__name__)
+            now.ledger.note(f"{what}: this version has no {missing}")
 
 
 _UNWATCHED = "connections that {} opens without an engine are not watched"
-_UNREAD = "statements that somebody sends by {}, past an engine, are not looked at"
+_UNREAD = "statements that {} sends without an engine are not looked at"
 
-# The guard's words
+# The guard's messages
 
 
 def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> RefusedError:
-    """A connection by a driver itself, to a server's database outside of the arena."""
+    """Return the error for a driver's connection to a database that is not a test's."""
     kind = ProductionDatabaseError if of_app else UnknownDatabaseError
     return kind(
         f"refused: a connection to {target.name} by {driver}, and not by the app's engine",
-        why="arena leads engines into the test's database; what this connection does would stay "
-        "in a database that may be a real one",
+        why="pytest-arena redirects engines into the test's database. What this connection writes "
+        "would stay in a database that may be a real one",
         cause=who_connects(),
         fix="arena_drivers = redirect   (it then lands in the test's database)\n"
         f"or use the app's engine, db_session or arena.url{_allowing(target)}",
@@ -421,7 +429,7 @@ def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> Refus
 
 
 def _spawned_elsewhere(target: ServerTarget) -> UnknownDatabaseError:
-    """A connection in a process that multiprocessing has spawned."""
+    """Return the error for a connection in a process that multiprocessing has spawned."""
     return UnknownDatabaseError(
         f"refused: a connection to {target.name} in a process that multiprocessing has spawned",
         why="when the process started, the test's process had no database in the place of that one",
@@ -442,36 +450,33 @@ def _pool_of_another_loop() -> ConfigError:
     )
 
 
-def _led_astray(target: ServerTarget) -> UnknownDatabaseError:
-    """An engine's connection whose arguments somebody changed after arena had."""
+def _changed_by_listener(target: ServerTarget) -> UnknownDatabaseError:
+    """Return the error for an engine's connection whose arguments a listener has changed."""
     return UnknownDatabaseError(
         f"refused: an engine's connection to {target.name}, which is not inside the arena",
-        why="a do_connect listener of the app changed where it goes after arena had led it into "
-        "the test's database; what the test did would stay there",
+        why="a do_connect listener of the app changed its target after pytest-arena had "
+        "redirected it into the test's database; what the test did would stay there",
         cause=who_connects(),
-        fix=f"set what belongs to the session alone in the listener{_allowing(target)}",
+        fix=f"change only the session's settings in the listener{_allowing(target)}",
     )
 
 
-def _made_elsewhere(target: ServerTarget) -> UnknownDatabaseError:
-    """A connection that a factory opened, instead of the one that it was asked for."""
+def _opened_by_factory(target: ServerTarget) -> UnknownDatabaseError:
+    """Return the error for a connection that a factory opened to another database."""
     return UnknownDatabaseError(
         f"refused: a connection to {target.name}, which is not inside the arena",
-        why="a connection_factory was asked for one to the test's database and opened another one; "
-        "what it does would stay there",
+        why="a connection_factory got the dsn of the test's database and connected to another one; "
+        "what it writes would stay there",
         cause=who_connects(),
-        fix="let the factory pass on the dsn that it is given",
+        fix="pass on the dsn that the factory gets",
     )
 
 
 def _allowing(target: ServerTarget) -> str:
-    if any(
-        NOWHERE in name for name in target.names
-    ):  # the environment's, before it was replaced
+    # A host that pytest-arena has written into the environment.
+    if any(NOWHERE in name for name in target.names):
         return ""
-    hosts_alike = (
-        target.names[0]
-        if len(target.names) == 1
-        else f"postgresql://*/{target.database}"
-    )
-    return f"; or, if tests may reach it:\narena_allow = {hosts_alike}"
+    pattern = f"postgresql://*/{target.database}"
+    if len(target.names) == 1:
+        pattern = target.names[0]
+    return f"; or, if tests may reach it:\narena_allow = {pattern}"

@@ -1,6 +1,6 @@
-"""Connections to PostgreSQL of a process that multiprocessing spawns. They lead as a fork's do.
+"""Redirects connections to PostgreSQL in processes that multiprocessing spawns.
 
-Such a process imports the app a second time, with the URL of the developer's database.
+Such a process imports the app again, with the URL of the developer's database.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SpawnedConnections:
-    """Leads or refuses the connections of the process that unpickles it.
+    """Redirects or refuses the connections of the process that unpickles it.
 
-    ``addresses`` are those of the test's databases, by the names of the app's database and user.
+    ``addresses`` has the test's databases by the names of the app's database and user.
     """
 
     addresses: dict[tuple[str, str], Address]
     allowed: tuple[str, ...]
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle the call that acts in the new process."""
+        """Pickle a call of ``install``, which the new process makes."""
         return install, (self.addresses, self.allowed)
 
 
 def install(
     addresses: dict[tuple[str, str], Address], allowed: tuple[str, ...]
 ) -> SpawnedConnections:
-    """Guard this process, and those that it spawns. Imports no driver."""
+    """Guard this process and the processes that it spawns, without importing a driver."""
     guard = SpawnedConnections(addresses, allowed)
     watch = cache(partial(_watch, guard))
     for package in ("asyncpg", "psycopg", "psycopg2"):
@@ -43,7 +43,6 @@ def install(
 
 
 def _watch(guard: SpawnedConnections) -> None:
-    # Imported here: most processes that are spawned use no database.
-    from pytest_arena._postgresql.drivers import _raw_guard  # noqa: PLC0415 - as said
+    from pytest_arena._postgresql.drivers import _raw_guard  # noqa: PLC0415 - most spawned processes use no database
 
     _raw_guard.watch_spawned(guard.addresses, guard.allowed)

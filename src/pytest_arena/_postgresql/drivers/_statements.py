@@ -1,7 +1,4 @@
-"""Which connections do drivers have that were let through, and what may be sent by them?
-
-Every statement of theirs passes here, those of engines included.
-"""
+"""Records the drivers' admitted connections, and checks each statement that a driver sends."""
 
 from __future__ import annotations
 
@@ -32,67 +29,65 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
-    """Why a connection was let through: to an address of ours, or as ``arena_allow`` has it.
+class Admission:
+    """Why a connection was admitted: to a test's ``address``, or to one of ``arena_allow`` (None).
 
-    ``aim`` is set where no engine has led it there, and no pool of an engine has it. Such a one
-    belongs to the level in which it was opened, and ends with it: by its backend, since the client
-    may be in any thread or loop.
+    ``aim`` is set for a connection that no engine has opened and no engine's pool has. It belongs
+    to the level in which it was opened. At the end of the level pytest-arena ends its backend.
     """
 
     address: Address | None = None
     aim: Aim | None = None
-    serial: int = 0  # of the level in which it was opened
+    serial: int = 0  # of the level in which the connection was opened
 
 
-_opened: weakref.WeakKeyDictionary[Any, Admitted] = weakref.WeakKeyDictionary()
+_opened: weakref.WeakKeyDictionary[Any, Admission] = weakref.WeakKeyDictionary()
 
 
-def note_opened(core: Core, admitted: Admitted, connection: Any) -> None:
-    """Keep in mind why a connection was let through, and use its database if it is ours."""
-    _opened[connection] = replace(admitted, serial=core.serial())
-    if admitted.aim is not None:
-        core.opened_raw(admitted.aim.key)
+def record_opened(core: Core, admission: Admission, connection: Any) -> None:
+    """Record an admitted connection. Count a test's database as used."""
+    _opened[connection] = replace(admission, serial=core.serial())
+    if admission.aim is not None:
+        core.opened_raw(admission.aim.key)
 
 
-def admitted(driver_connection: Any) -> Admitted | None:
-    """Return why this very connection was let through; None for one that was not seen."""
+def admission_of(driver_connection: Any) -> Admission | None:
+    """Return why a connection was admitted, None for one that is not recorded."""
     try:
         return _opened.get(driver_connection)
-    except TypeError:  # an object of somebody's that cannot be looked up
+    except TypeError:  # an app's object that is not hashable
         return None
 
 
-def pooled(driver_connection: Any) -> None:
-    """An engine's pool has this connection from here on: it does not end with a level."""
+def note_pooled(driver_connection: Any) -> None:
+    """Record that an engine's pool has a connection: it does not end with a level."""
     opened = _opened.get(driver_connection)
     if opened is not None:
         _opened[driver_connection] = replace(opened, aim=None)
 
 
-# The driver's connections that are in pools of engines, each with the key of its database.
+# The idle connections in pools of engines, with the key of their database.
 _idle: weakref.WeakKeyDictionary[Any, Key] = weakref.WeakKeyDictionary()
-# A pool sends them to a connection before it hands it out (pool_pre_ping).
+# Sent by a pool before it hands out a connection (pool_pre_ping).
 _PINGS = {"", "SELECT 1"}
 
 
 def note_returned(driver_connection: Any, key: Key) -> None:
-    """Note that an engine's pool has this connection back."""
+    """Record that an engine's pool has a connection back."""
     if driver_connection is not None:
         _idle[driver_connection] = key
 
 
 def note_taken(driver_connection: Any) -> None:
-    """Note that an engine's pool has handed out this connection."""
+    """Record that an engine's pool has handed out a connection."""
     if driver_connection is not None:
         _idle.pop(driver_connection, None)
 
 
 def _note_kept(find_core: FindCore, driver_connection: Any, statement: str) -> None:
-    """Count the database as used if the connection is in its pool.
+    """Count the database as used if an idle connection of a pool sends a statement.
 
-    A suite has kept the driver's connection, or a cursor of it. No pool tells of its use, from here
-    on.
+    The suite has kept the driver's connection or its cursor, and uses it without the pool.
     """
     key = _idle.get(driver_connection)
     if key is None or statement.strip(" ;").upper() in _PINGS:
@@ -102,66 +97,60 @@ def _note_kept(find_core: FindCore, driver_connection: Any, statement: str) -> N
         core.opened_raw(key)
 
 
-def raw_connections() -> list[tuple[int, Admitted]]:
-    """Return those that are open and no pool has, each with its backend; 0: that is not known."""
-    return [
-        (pid_of(connection), opened)
-        for reference in _opened.keyrefs()  # other threads add some and take some away
-        if (connection := reference()) is not None
-        and (opened := _opened.get(connection)) is not None
-        and opened.aim is not None
-        and not _is_closed(connection)
-    ]
+def raw_connections() -> list[tuple[int, Admission]]:
+    """Return the open connections that no pool has, each with the pid of its backend or 0."""
+    connections = []
+    for reference in _opened.keyrefs():  # a copy: other threads change the dictionary
+        connection = reference()
+        admission = _opened.get(connection) if connection is not None else None
+        if admission is None or admission.aim is None or _is_closed(connection):
+            continue
+        connections.append((pid_of(connection), admission))
+    return connections
 
 
 def _is_closed(connection: Any) -> bool:
-    ask = getattr(
-        connection, "is_closed", None
-    )  # asyncpg's; the others have an attribute
-    return bool(ask() if ask else connection.closed)
+    if hasattr(connection, "is_closed"):  # asyncpg
+        return bool(connection.is_closed())
+    return bool(connection.closed)
 
 
 def pid_of(connection: Any) -> int:
-    """Return the number of a driver's connection's backend; 0 where it is not open."""
+    """Return the pid of a driver connection's backend, 0 if the connection is not open."""
     try:
-        ask = getattr(connection, "get_server_pid", None)
-        return int(ask() if ask else connection.info.backend_pid)
-    except Exception:  # noqa: BLE001 - a driver's own, of one that is not open yet, or not any more
+        if hasattr(connection, "get_server_pid"):  # asyncpg
+            return int(connection.get_server_pid())
+        return int(connection.info.backend_pid)
+    except Exception:  # noqa: BLE001 - each driver has its exceptions for a closed connection
         return 0
 
 
-# What reaches beyond the database that it is run in?
+# Statements that reach beyond their database
 
-# Asked first, since each statement of an app's is: most hold none of these words.
-_WORDS = (
-    *(
-        "alter",
-        "drop",
-        "grant",
-        "revoke",
-        "comment",
-        "database",
-        "tablespace",
-        "program",
-    ),
-    *(
-        "dblink",
-        "foreign",
-        "server",
-        "mapping",
-        "subscription",
-        "pg_terminate",
-        "pg_reload",
-    ),
-    *(
-        "pg_rotate",
-        "pg_promote",
-        "replication_slot",
-        "pg_auth",
-        "pg_db_role",
-        "reassign",
-    ),
-)
+# Most statements have none of these words, and need no regular expression.
+_WORDS = [
+    "alter",
+    "drop",
+    "grant",
+    "revoke",
+    "comment",
+    "database",
+    "tablespace",
+    "program",
+    "dblink",
+    "foreign",
+    "server",
+    "mapping",
+    "subscription",
+    "pg_terminate",
+    "pg_reload",
+    "pg_rotate",
+    "pg_promote",
+    "replication_slot",
+    "pg_auth",
+    "pg_db_role",
+    "reassign",
+]
 _BEYOND = re.compile(
     r"""(?ix) \b(?:
       (?:CREATE|DROP|ALTER) \s+ (?:DATABASE|TABLESPACE|SERVER|SUBSCRIPTION|USER\s+MAPPING) \b
@@ -182,24 +171,23 @@ _BEYOND = re.compile(
 _ENDS_OTHERS = re.compile(r"(?is)\bpg_terminate_backend\b.*\bpg_stat_activity\b")
 _OWN_ONLY = re.compile(r"(?i)\bcurrent_database\s*\(")
 _DO = re.compile(r"(?i)\s*DO\b")
-# Remarks, and what stands in quotes: data, and names that may be any words.
+# Comments and quoted text: data, and names that may be any words.
 _QUOTED = re.compile(
     r"""(?sx) --[^\n]* | /\*.*?\*/ | [eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*" """
 )
 _BODIES = re.compile(r"(?s)\$(\w*)\$.*?\$\1\$")
 
 
-# An engine's statement is read twice, and an app has a few hundred of them. Longer ones are
-# somebody's data.
+# Results are kept for short statements, of which an app has a few hundred. Longer ones have data.
 _SHORT = 4096
 
 
 def reaches_beyond(statement: str) -> str:
-    """Return what a statement does to other databases or the whole server, "" for any other.
+    """Return what a statement does to other databases or the whole server, "" for nothing.
 
-    Each statement of several is looked at, and the body of a ``DO``; that of a function is not,
-    nor is what a statement puts together from parts. ``CREATE ROLE`` is none: apps need their
-    roles, and nobody else is harmed. Costs some microseconds, once for each short statement.
+    Each of several statements is read, and the body of a ``DO``. Bodies of functions and dynamic
+    SQL are not. ``CREATE ROLE`` is allowed, because apps need their roles. Costs some microseconds,
+    once for each short statement.
 
     >>> reaches_beyond("SELECT 1; drop database shop")
     'DROP DATABASE'
@@ -232,7 +220,7 @@ _STAYS = re.compile(
 
 
 def stays_on_server(statement: str) -> str:
-    """Return what a statement does to roles that no isolation undoes, "" for any other.
+    """Return what a statement does to roles, which no isolation undoes. "" for nothing.
 
     >>> stays_on_server("CREATE ROLE clerk")
     'CREATE ROLE'
@@ -261,14 +249,11 @@ _remembered_roles = lru_cache(maxsize=1024)(_staying)
 
 
 def _note_staying(core: Core, key: Key | None, statement: str) -> None:
-    """Note a role that a test or a fixture makes or grants. A template's builder may do so."""
+    """Note a role that a test or a fixture creates or grants. A template's builder may do so."""
     does = stays_on_server(statement)
-    if (
-        does
-        and key is not None
-        and core.serial() > 0
-        and core.database_at(key) is not None
-    ):
+    if not does or key is None or core.serial() == 0:
+        return
+    if core.database_at(key) is not None:
         core.ledger.note(
             f"{{test}} sends {does}, which stays on the server for later tests and runs: "
             f"{who_connects()}. "
@@ -283,10 +268,10 @@ _ANSWERED = (
 
 
 def statement_to_send(core: Core, key: Key | None, statement: str) -> str:
-    """Return the statement to send. One that makes nothing replaces a test database's set-up.
+    """Return the statement to send. A fixture's statement that sets up a test database is replaced.
 
     Raises:
-        ProductionDatabaseError: the statement reaches beyond its database, and is no such set-up.
+        ProductionDatabaseError: the statement reaches beyond its database for another purpose.
     """
     beyond = reaches_beyond(statement)
     if not beyond or is_replacement(statement):
@@ -303,24 +288,24 @@ def statement_to_send(core: Core, key: Key | None, statement: str) -> str:
 
 
 def _to_send(core: FindCore, connection: Any, statement: str | bytes) -> str | bytes:
-    """Return the statement that a connection into the arena may send.
+    """Return the statement that a connection to a test's database may send.
 
-    Connections that ``arena_allow`` lets through may send anything, and so may the arena's.
+    Connections of ``arena_allow`` and pytest-arena's may send anything.
 
     Raises:
-        ProductionDatabaseError: it reaches beyond the database that it is run in.
+        ProductionDatabaseError: the statement reaches beyond its database.
     """
-    text = (
-        statement if isinstance(statement, str) else statement.decode(errors="replace")
-    )
+    text = statement
+    if isinstance(text, bytes):
+        text = text.decode(errors="replace")
     _note_kept(core, connection, text)
     if not reaches_beyond(text):
         return statement
-    why = admitted(connection)
+    admission = admission_of(connection)
     now = core()
-    if why is None or why.address is None or now is None:
+    if admission is None or admission.address is None or now is None:
         return statement
-    key = why.aim.key if why.aim else None
+    key = admission.aim.key if admission.aim else None
     return statement_to_send(now, key, text)
 
 
@@ -328,7 +313,7 @@ _DEFAULT = (
     "a role's default, in this database alone:\n"
     "DO $$ BEGIN EXECUTE format('ALTER ROLE … IN DATABASE %I SET …', current_database()); END $$"
 )
-# What does the same, and reaches no further.
+# What to send instead.
 INSTEAD = {"ALTER ROLE": _DEFAULT, "ALTER USER": _DEFAULT}
 _FILL = (
     "delete the fixture that makes a test database, and name what fills one:\n"
@@ -368,35 +353,36 @@ def _next_step(statement: str) -> str:
 
 
 def refused_beyond(statement: str) -> ProductionDatabaseError:
-    """A statement that would touch another database of the server, or all of it."""
+    """Return the error for a statement that would change another database or the server."""
     return ProductionDatabaseError(
         f"refused: {statement}, which reaches beyond the test's database",
-        why="the server may have databases of yours; what is done to them, and to the server, is "
-        "not taken back after the test",
+        why="the server may have databases of yours; changes of them and of the server are not "
+        "taken back after the test",
         cause=who_connects(),
         fix=_next_step(statement),
     )
 
 
 def replace_function(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    """Put what ``make`` returns in the place of a function of a driver's, once and for all.
+    """Replace a driver's function by the one that ``make`` returns, once.
 
-    ``owner`` is a module or a class, which may have it from one that it is made from.
+    ``owner`` is a module, or a class that may inherit the function.
 
     Raises:
         KeyError: this version of the driver has no such function.
     """
-    owner = next(
-        (kind for kind in getattr(owner, "__mro__", ()) if name in vars(kind)), owner
-    )
+    for kind in getattr(owner, "__mro__", ()):
+        if name in vars(kind):
+            owner = kind
+            break
     original = vars(owner)[name]
-    function = getattr(original, "__func__", original)
-    if not hasattr(function, "arena_guards"):
-        guarded: Any = wraps(function)(make(function))
-        guarded.arena_guards = True
-        setattr(
-            owner, name, classmethod(guarded) if function is not original else guarded
-        )
+    is_classmethod = isinstance(original, classmethod)
+    function = original.__func__ if is_classmethod else original
+    if hasattr(function, "arena_guards"):
+        return
+    guarded: Any = wraps(function)(make(function))
+    guarded.arena_guards = True
+    setattr(owner, name, classmethod(guarded) if is_classmethod else guarded)
 
 
 def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
@@ -409,7 +395,7 @@ def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
 
         return ask_first
 
-    # Without parameters; all others, prepared ones, cursors; and COPY, out of a query and in.
+    # Statements without parameters; all others; COPY of a query and into a table.
     for name in ("execute", "_get_statement", "_copy_out", "_copy_in"):
         replace_function(module.Connection, name, make)
 
@@ -423,25 +409,26 @@ def _guard_psycopg(core: FindCore, module: ModuleType) -> None:
 
         return _convert_query
 
-    # Of all cursors, sync, async and on the server, and of COPY: they have nothing else in common.
+    # All cursors and COPY call it, sync and async.
     replace_function(module.Cursor, "_convert_query", make)
 
 
 def guard_cursors(core: FindCore, extensions: Any, connection: Any) -> None:
-    """Have a connection of psycopg2's make cursors that ask first.
+    """Make a psycopg2 connection create cursors that check their statements.
 
-    Its own class of cursors is C's and cannot be changed. A connection whose class makes its
-    cursors its own way is left alone.
+    psycopg2's cursor class is written in C and cannot be changed. A connection class with its own
+    ``cursor`` method is left alone.
     """
-    kind = connection.cursor_factory or extensions.cursor
-    has_own_way = type(connection).cursor is not extensions.connection.cursor
-    if isinstance(kind, type) and not (
-        has_own_way and connection.cursor_factory is None
-    ):
-        connection.cursor_factory = _asking_cursor(core, kind)
+    factory = connection.cursor_factory
+    if factory is None:
+        if type(connection).cursor is not extensions.connection.cursor:
+            return
+        factory = extensions.cursor
+    if isinstance(factory, type):
+        connection.cursor_factory = _checking_cursor(core, factory)
 
 
-# The methods of psycopg2's cursors that send something, and what they call it.
+# The methods of psycopg2's cursors that send a statement, and the names of its argument.
 _PSYCOPG2 = {
     "execute": "query",
     "executemany": "query",
@@ -451,8 +438,8 @@ _PSYCOPG2 = {
 
 
 @cache
-def _asking_cursor(core: FindCore, kind: Any) -> Any:
-    """A class made from whichever the app has chosen."""
+def _checking_cursor(core: FindCore, kind: Any) -> Any:
+    """Return a subclass of the app's cursor class."""
 
     def make(name: str, parameter: str) -> Any:
         def ask_first(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -460,7 +447,7 @@ def _asking_cursor(core: FindCore, kind: Any) -> Any:
             if name == "callproc":
                 sent = f"{sent}("
             elif not isinstance(sent, str | bytes):
-                # Of psycopg2.sql: it is put together by the connection's own rules.
+                # A composed statement of psycopg2.sql.
                 sent = sent.as_string(self)
             to_send = _to_send(core, self.connection, sent)
             if to_send is not sent:

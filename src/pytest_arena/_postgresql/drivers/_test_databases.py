@@ -1,7 +1,6 @@
-"""Which statements make or drop a test database, though each test has one already?
+"""Recognizes statements of fixtures that create or drop a test database, and replaces them.
 
-A fixture of the suite sends them. pytest-arena leads an engine on any database to its database of
-that name. Nothing has to be made or dropped, so pytest-arena sends another statement in its place.
+pytest-arena redirects engines on any database to the test's database, which exists already.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a database on a server is brought back: as it is asked for, or as rights and schema allow."""
+"""Chooses the isolation of a database on a server, by option, rights and schema."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ def isolate(
 ) -> ServerIsolation:
     """Return the isolation of a database that begins with a template's content.
 
-    ``auto`` is undo; where that cannot be had, it is clone, and a line says why. ``given``
-    returns the template in which the app's role has what is its own. ``shown`` is the server in
-    messages, ``place`` where ``arena_isolation`` stands. ``tell`` is given lines for the
-    summary.
+    ``auto`` is undo. If undo does not work here, it is clone, and a line says why. ``given``
+    returns the template with the rights and objects of the app's role. ``shown`` is the server in
+    messages, ``place`` the line of ``arena_isolation``. ``tell`` gets lines for the summary.
 
     Raises:
-        ConfigError: undo was asked for by its name, and cannot be had.
+        ConfigError: ``asked_for`` is undo, which does not work here.
     """
 
-    def made(isolation: str) -> ServerIsolation:
+    def create(isolation: str) -> ServerIsolation:
         return ServerIsolation(
             own, template, isolation, given=given, uses=uses, tell=tell
         )
 
     if asked_for == "clone":
-        return made("clone")
+        return create("clone")
     try:
-        if not (reason := templates.lacking(own)):
-            undo = made("undo")
+        reason = templates.lacking(own)
+        if not reason:
+            undo = create("undo")
             for remark in templates.remarks(own, given(template)):
                 tell(f"undo: {remark}")
             return undo
@@ -61,9 +61,9 @@ def isolate(
     if asked_for == "undo":
         raise ConfigError(
             f"arena_isolation = undo: {reason}",
-            why="tests that were isolated another way than was asked for would prove nothing",
+            why="tests with another isolation than the option names would prove nothing",
             cause=place,
-            fix=f"{fix}\nor arena_isolation = auto   (by clone, as long as undo cannot be had)",
+            fix=f"{fix}\nor arena_isolation = auto   (clone, as long as undo does not work)",
         )
     tell(f"{shown}: tests are isolated by clone, since {line}")
-    return made("clone")
+    return create("clone")

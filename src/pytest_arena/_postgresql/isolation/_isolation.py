@@ -1,4 +1,4 @@
-"""How a database on a server is brought back: in place, or by a copy."""
+"""The isolation of a database on a server, by levels: ``undo`` in place, ``clone`` by a copy."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
@@ -32,32 +32,32 @@ if TYPE_CHECKING:
 
 _Live = JournaledDatabase | PlainDatabase
 _Level = ServerLevel[_Live]
-_UNCHANGED, _CHANGED = Look(), Look(is_changed=True, has_rows=True)
+_UNCHANGED = Look()
+_CHANGED = Look(is_changed=True, has_rows=True)
 KINDS: dict[str, type[_Live]] = {"undo": JournaledDatabase, "clone": PlainDatabase}
 
 
 def as_built(template: str | None) -> str | None:
-    """Return a template itself: nobody has to be given anything in it."""
+    """Return the template itself: no role needs rights in it."""
     return template
 
 
 class ServerIsolation:
     """The isolation for databases on a server.
 
-    Each level names the live database that it stands in, and that decides how it is left:
-    ``undo`` takes changes back in place, ``clone`` puts a copy in the database's place. Where
-    nobody has used the database, nothing is asked: see ``uses``.
+    Each level has a live database, whose class restores it: ``undo`` takes changes back in place,
+    ``clone`` replaces the database by a copy. If no connection has used the database since the
+    last level, the server is not asked (``uses``).
 
-    ``ask_for`` says by which isolation the next level is entered. Where that is another one than
-    the one in use, the live database is copied with all that stands in it, and the level is
-    entered on the copy. When it is left, the database below is as it was: nobody has been led to
-    it meanwhile. The copy is kept for the next such level, if that comes before anybody has used
-    the database below, or has entered or left a level there.
+    ``ask_for`` chooses the isolation of the next level. If it is not the one in use, the live
+    database is copied, and the level is entered on the copy. No connection reaches the database
+    below until the level is left. The copy is kept for the next such level, until a connection
+    uses the database below or a level is entered or left there.
 
-    Cost of enter + leave: nothing where nobody used the database. ``undo``: two round trips, and
-    the time that the changes take. ``clone``: one round trip, two with sequences, where nothing was
-    written; else three, and new connections. For the first of some levels of another isolation two
-    copies of the live database, and all connections are made anew.
+    Cost of enter and leave: nothing if no connection used the database. ``undo``: two round trips
+    and the time of the changes. ``clone``: one round trip, or two with sequences, if nothing was
+    written; else three, and new connections. A level of another isolation costs two copies of the
+    live database and new connections, unless a copy is kept.
     """
 
     def __init__(
@@ -70,13 +70,16 @@ class ServerIsolation:
         uses: Uses,
         tell: Callable[[str], None],
     ) -> None:
-        self._own, self._given, self._uses, self._tell = own, given, uses, tell
-        # Whoever connected until the generation moves would be led to a database that is gone.
+        self._own = own
+        self._given = given
+        self._uses = uses
+        self._tell = tell
+        # No thread may connect between a database's replacement and the new generation.
         self._alone = getattr(uses, "alone", nullcontext)
         self.check: Callable[[], None] = nothing
         self._asked_for = ""
-        self._snapshots: list[Snapshot] = []  # frozen by us, to be dropped by us
-        # A level of another isolation that was left, and how many uses there were then.
+        self._snapshots: list[Snapshot] = []  # frozen here, and dropped here
+        # The last left level of another isolation, and the number of uses at that time.
         self._spare: tuple[_Level, int] | None = None
         live = KINDS[isolation](own, uses, tell)
         first = Snapshot(own, live.template(given(template)))
@@ -90,103 +93,114 @@ class ServerIsolation:
 
     @property
     def live(self) -> _Live:
-        """The database that the top level stands in."""
+        """The top level's database."""
         return self._stack[-1].live
 
     @property
     def name(self) -> str:
-        """That of the isolation in use."""
+        """The name of the isolation in use."""
         return self.live.isolation
 
     @property
     def depth(self) -> int:
-        """How many levels are open."""
+        """The number of open levels."""
         return len(self._stack) - 1
 
     # Levels
 
     def ask_for(self, isolation: str) -> None:
-        """Have the next level isolated this way."""
+        """Choose the isolation of the next level."""
         self._asked_for = isolation
 
     def enter(self) -> None:
-        """Open a level above the state that stands now.
+        """Open a level above the current state.
 
-        A snapshot is taken where a copy is needed, or the schema was changed: all connections end.
+        If that needs a copy, or the schema was changed, a snapshot is taken and all connections
+        end.
 
         Raises:
-            Held: somebody's open transaction is in the way of a copy; nothing was done.
-            IsolationError: there is no room for it, or the other isolation cannot be had here.
+            Held: an open transaction prevents a copy. Nothing was done.
+            IsolationError: the disk is full, or the other isolation does not work here.
         """
-        asked_for, self._asked_for = self._asked_for, ""
-        level, live = self._stack[-1], self.live
-        live.close_moments(are_over=False)
+        isolation = self._asked_for
+        self._asked_for = ""
+        level = self._stack[-1]
+        level.live.close_moments(are_over=False)
         if level.owed:
-            self._bring_back(level.owed)
-        if asked_for not in {"", self.name}:
-            _check_that_nobody_writes(self)
+            self._restore_copy(level.owed)
+        if isolation not in {"", self.name}:
+            _check_for_writers(self)
             with self._alone():
-                self._stack.append(self._elsewhere(asked_for))
+                self._stack.append(self._elsewhere(isolation))
                 self.generation += 1
         else:
+            live = level.live
             if live.may_have_changed and live.needs_snapshot(self._stack):
-                with self._alone():
-                    self.generation += (
-                        1  # whoever was connected is not any more, even if it fails
-                    )
-                    live.fork(self.depth)
-                    self._snapshots.append(live.snapshot)
-                    level.is_written = False
-                    self.generation += 1
+                self._fork(level)
             self.generation += live.was_lost()
             self._stack.append(ServerLevel(live))
         self._tidy()
 
+    def _fork(self, level: _Level) -> None:
+        with self._alone():
+            self.generation += 1  # connections end, also if `fork` fails
+            level.live.fork(self.depth)
+            self._snapshots.append(level.live.snapshot)
+            level.is_written = False
+            self.generation += 1
+
     def leave(self) -> bool:
-        """Go back to the state at the matching ``enter``."""
+        """Restore the state of the matching ``enter``. Return whether it had changed."""
         if not self.depth:
             raise impossible("a level was left that had not been entered")
-        level, live = self._stack[-1], self.live
+        level = self._stack[-1]
+        live = level.live
         live.close_moments(are_over=True)
-        was_changed = not level.stands
-        if level.is_elsewhere:
-            _check_that_nobody_writes(self)
-            was_changed = not self.is_clean()
-        elif not level.stands:
-            _check_that_nobody_writes(self)
-            self._bring_back(level)
+        was_changed = False
+        if level.is_elsewhere or not level.is_in_place:
+            was_changed = self._leave_copy(level)
         elif level.is_written or live.may_have_changed:
-            left = live.leave(self.depth)
-            was_changed = left.was_changed
-            if left.marks:
-                self._bring_back(level)
-                live.tell_of(left.marks)
+            restoration = live.leave(self.depth)
+            was_changed = restoration.was_changed
+            if restoration.marks:
+                self._restore_copy(level)
+                live.tell_of(restoration.marks)
         self._stack.pop()
         self.generation += level.is_elsewhere or live.was_lost()
         try:
             self.check()
         except BaseException:
-            self._stack.append(level)  # it is still there, to be left by force
+            # The level stays, and is left by force.
+            self._stack.append(level)
             self.generation += level.is_elsewhere
             level.is_wrong = True
             raise
         self._tidy(level if level.is_elsewhere else None)
         return was_changed
 
-    def _bring_back(self, level: _Level) -> None:
-        """Put a copy in place that stands as a level did at its start: the top one, or one owed.
+    def _leave_copy(self, level: _Level) -> bool:
+        """Leave a level that is not restored in place. Return whether it had changed."""
+        _check_for_writers(self)
+        if level.is_elsewhere:
+            return not self.is_clean()
+        self._restore_copy(level)
+        return True
+
+    def _restore_copy(self, level: _Level) -> None:
+        """Replace the database by a copy in the state of a level's start: the top one, or one owed.
 
         Raises:
-            RowsLost: what the levels below had written cannot be had. Nothing was done, but that
-                what was owed is there without these rows.
+            RowsLost: rows of the levels below cannot be read. Nothing was done; but the state of
+                an owed level is restored without these rows.
         """
-        top, live = self._stack[-1], level.live
+        top = self._stack[-1]
+        live = level.live
         levels = self._stack if level is top else [*self._stack, level]
-        number, archive = len(levels) - 1, live.archive(levels)
+        number = len(levels) - 1
+        archive = live.archive(levels)
         if not isinstance(archive, RowsLost):
-            level.archive = (
-                archive  # should this be broken off: what is live may be gone by then
-            )
+            # Kept for a second attempt: the live database may be gone then.
+            level.archive = archive
         with self._alone():
             try:
                 live.put(level.snapshot, level.base, number, archive)
@@ -200,87 +214,70 @@ class ServerIsolation:
                 self.generation += 1
 
     def leave_by_force(self) -> None:
-        """Go back without asking who is inside a transaction: all connections are ended."""
-        level, live = self._stack[-1], self.live
+        """Restore the top level's start, and end all connections first."""
+        level = self._stack[-1]
+        live = level.live
         if level.is_elsewhere:
             self.forget()
             return
         live.close_moments(are_over=True)
-        with suppress(
-            ControlFailure, ArenaError
-        ):  # what is not ended goes with its database
+        # A connection that cannot be ended ends with its database.
+        with suppress(ControlFailure, ArenaError):
             self._own.control.rows(sql.end_backends(live.name))
         self.generation += 1
-        is_left = level.stands and live.leave_ended(self.depth)
+        is_left = level.is_in_place and live.leave_ended(self.depth)
         self._stack.pop()
         try:
             if not is_left:
                 self._stack[-1].owed = level
-                self._bring_back(level)
+                self._restore_copy(level)
         finally:
             self._tidy()
 
     def forget(self, *, is_undone: bool = False) -> None:
-        """Drop the top level, and keep what stands; sequences go back if all else was undone."""
-        level, live = self._stack[-1], self.live
+        """Close the top level and keep its changes. With ``is_undone`` restore its sequences."""
+        level = self._stack[-1]
+        live = level.live
         if level.is_elsewhere:
             self._stack.pop()
             self.generation += 1
             live.give_up()
         else:
             live.close_moments(are_over=False)
-            live.forget(self._stack, is_undone=is_undone and level.stands)
+            live.forget(self._stack, is_undone=is_undone and level.is_in_place)
             self._stack.pop()
             live.base = min(live.base, self.depth)
         self._tidy()
 
     def replace(self, content: str | None) -> None:
-        """Give the level that stands now another content: a template's, or none."""
-        level, live = self._stack[-1], self.live
+        """Replace the current state by a template's content, or by an empty database."""
+        live = self.live
         live.close_moments(are_over=True)
         archive = live.archive(self._stack)
         key = live.isolation, content
         if key not in self._templates:
-            self._templates[key] = Snapshot(
-                self._own, live.template(self._given(content))
-            )
+            template = live.template(self._given(content))
+            self._templates[key] = Snapshot(self._own, template)
+        start = self._templates[key]
         with self._alone():
-            live.put(self._templates[key], self.depth, self.depth, [])
+            live.put(start, self.depth, self.depth, [])
             self.generation += 1
-        level.archive, level.start = archive, self._templates[key]
-        level.is_written, level.told = False, []
+        self._stack[-1].begin_with(start, archive)
         self._tidy()
 
     # A level of another isolation
 
     def _elsewhere(self, isolation: str) -> _Level:
-        """Return a level that stands in a copy of what is live, prepared for another isolation.
-
-        The copy is the one that was left last, if that still is one.
-        """
-        spare, self._spare = self._spare, None
+        """Return a level in a copy of the live database, for another isolation."""
+        spare = self._spare
+        self._spare = None
         if spare is not None:
             level, uses = spare
-            is_same = (
-                level.live.isolation == isolation
-                and uses == self._uses()
-                and level.stands
-            )
-            is_as_below = False
-            self._stack.append(level)  # whoever is broken off here leaves it by force
-            with suppress(
-                Held, ArenaError
-            ):  # somebody goes on in it, to whom it may be left
-                if is_same and level.live.leave(self.depth).marks:
-                    self._bring_back(level)
-                is_as_below = is_same
-            self._stack.pop()
-            if is_as_below:
+            is_same = level.live.isolation == isolation and uses == self._uses()
+            if is_same and level.is_in_place and self._is_restored(level):
                 return ServerLevel(level.live, is_elsewhere=True)
             level.live.give_up()
-        self.generation += (
-            1  # whoever was connected is not any more, even if this fails
-        )
+        self.generation += 1  # connections end, also if this fails
         source = self.live.copied()
         live = KINDS[isolation](self._own, self._uses, self._tell)
         try:
@@ -294,29 +291,42 @@ class ServerIsolation:
         self._snapshots.append(live.snapshot)
         return ServerLevel(live, is_elsewhere=True)
 
+    def _is_restored(self, spare: _Level) -> bool:
+        """Restore a spare level's start. Return whether that worked."""
+        self._stack.append(spare)  # if this is interrupted, the level is left by force
+        # Held, ArenaError: a connection still works in it.
+        with suppress(Held, ArenaError):
+            if spare.live.leave(self.depth).marks:
+                self._restore_copy(spare)
+            self._stack.pop()
+            return True
+        self._stack.pop()
+        return False
+
     def _tidy(self, spare: _Level | None = None) -> None:
-        """Drop the spare level of before, and all snapshots that no level needs any more."""
-        before, self._spare = self._spare, (spare, self._uses()) if spare else None
-        if before is not None:
-            before[0].live.give_up()
-        levels = [*self._stack, *([spare] if spare else [])]
+        """Drop the last spare level, and the snapshots that no level needs."""
+        last_spare = self._spare
+        self._spare = (spare, self._uses()) if spare else None
+        if last_spare is not None:
+            last_spare[0].live.give_up()
+        levels = [*self._stack]
         levels += [level.owed for level in self._stack if level.owed]
-        used = {
-            one
-            for level in levels
-            for one in (level.snapshot, level.start, level.live.snapshot)
-        }
-        for snapshot in [one for one in self._snapshots if one not in used]:
+        if spare:
+            levels.append(spare)
+        used: set[Snapshot] = set()
+        for level in levels:
+            used |= {level.snapshot, level.start, level.live.snapshot}
+        for snapshot in set(self._snapshots) - used:
             self._snapshots.remove(snapshot)
             snapshot.drop()
 
-    # Kept, and closed
+    # Keep and close
 
     def save(self, title: str) -> str:
-        """Keep what stands for a look, without its journal. Returns the name of the database.
+        """Keep the current state for inspection, without its journal. Return the database's name.
 
-        It is a copy; or, where a session is inside a transaction, which making one would end, the
-        live database itself, as it is when it is left.
+        A copy is kept. If a session is inside a transaction, which a copy would end, the live
+        database is kept when it is replaced.
         """
         live = self.live
         with self._own.saying("the database cannot be kept"):
@@ -328,7 +338,7 @@ class ServerIsolation:
         return live.kept_as[0]
 
     def close(self) -> None:
-        """Have everything dropped that was made here."""
+        """Drop all databases and snapshots of this isolation, in the background."""
         self._tidy()
         for live in dict.fromkeys(level.live for level in reversed(self._stack)):
             live.give_up()
@@ -338,25 +348,26 @@ class ServerIsolation:
     # Questions
 
     def is_free(self) -> bool:
-        """Whether no client is inside a transaction, which has locks on whatever it has read."""
+        """Whether no client is inside a transaction, and so has no locks."""
         try:
             return not self.live.clients_inside()
         except (ControlFailure, ArenaError):
-            return True  # that is no lock, and leaving tells of it
+            return True  # `leave` reports the error
 
     def is_untouched(self) -> bool:
         """Whether nothing was committed in the top level."""
-        # Sequences move where a transaction is open, too, or was rolled back.
+        # Not `is_changed`: open and rolled back transactions move sequences, too.
         return not self._look().has_rows
 
     def is_clean(self) -> bool:
-        """Whether nothing was changed in the top level, nor is about to be."""
+        """Whether nothing was changed in the top level, and no open transaction changes it."""
         look = self._look()
         return not (look.is_changed or look.writers or look.prepared or look.locks)
 
     def _look(self) -> Look:
-        level, live = self._stack[-1], self.live
-        if not level.stands or level.is_written:
+        level = self._stack[-1]
+        live = level.live
+        if not level.is_in_place or level.is_written:
             return _CHANGED
         if not live.may_have_changed:
             return _UNCHANGED
@@ -370,11 +381,11 @@ class ServerIsolation:
         return look
 
     def writers(self) -> set[int]:
-        """Return the backends that are inside a transaction with changes, in the live database."""
+        """Return the live database's backends inside a transaction with changes."""
         return set(self.live.look(self.depth).writers)
 
     def end(self, pid: int, *, cancel: bool = False) -> None:
-        """End a connection to the live database, or only the statement that it is at."""
+        """End a connection to the live database, or cancel only its statement."""
         how = "pg_cancel_backend" if cancel else "pg_terminate_backend"
         with self._own.saying("a connection cannot be ended"):
             self._own.control.rows(
@@ -383,9 +394,9 @@ class ServerIsolation:
             )
 
     def moment(self, *, exact: bool = False) -> object:
-        """Return a point in time, for ``rows_changed``.
+        """Return a point in time for ``rows_changed``.
 
-        By a copy there is none but an ``exact`` one: the rows of all tables, as they stand.
+        ``clone`` has only ``exact`` ones, which read the rows of all tables.
         """
         return self.live.moment(self._stack, exact=exact)
 
@@ -398,7 +409,8 @@ class ServerIsolation:
         limit: int | None = None,
     ) -> list[TableRows]:
         """Return the rows that were committed in a level, net."""
-        number, levels = self.depth - depth, self._stack
+        number = self.depth - depth
+        levels = self._stack
         if number < 0:
             return []
         live = levels[number].live
@@ -408,11 +420,12 @@ class ServerIsolation:
         return live.rows_changed(levels, number, moments, limit)
 
     def content(self) -> dict[str, str]:
-        """Return digests of all that stands in the live database now."""
+        """Return digests of the live database's current content."""
         with self._own.saying("the live database cannot be read"):
             return self.live.reader.call(content)
 
 
-def _check_that_nobody_writes(isolation: ServerIsolation) -> None:
-    if writers := isolation.writers():
+def _check_for_writers(isolation: ServerIsolation) -> None:
+    writers = isolation.writers()
+    if writers:
         raise held_by(writers, isolation.live.name)

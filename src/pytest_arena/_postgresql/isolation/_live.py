@@ -1,8 +1,8 @@
-"""The database that tests work on now; and that of tests which are undone in place."""
+"""The live database, on which tests work; and the one that is restored in place (``undo``)."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address, TableRows
 
     Levels: TypeAlias = "Sequence[ServerLevel[Any]]"
-    # Returns a number that has moved since it was last asked for where the database was used: by a
-    # connection that was opened, taken from a pool, or was out all the time. It may have a method
-    # `before_next`, which has something called before the next use.
+    # Returns a number that changes if the database was used since the last call: a connection was
+    # opened, taken from a pool, or is out of its pool. It may have a method `before_next`, which
+    # calls a function before the next use.
     Uses: TypeAlias = Callable[[], int]
     _Rows: TypeAlias = Sequence[tuple[Any, ...]]
 
@@ -39,20 +39,21 @@ _Answer = TypeVar("_Answer")
 LiveT = TypeVar("LiveT", bound="LiveDatabase")
 NEVER = -1  # no number of uses
 _NOTHING: Archive = []
-_SHOWN = 3  # of what could not be taken back
+_SHOWN = 3  # so many marks are named in a line
 _LOCKED = "55P03"
 _UNANSWERED = "the change journal cannot be asked"
-# How long a backend that was told to end may take for it, before another database is taken.
-_PATIENCE, _STEP = 1.0, 0.002
-_ROWS_KEPT = 50  # of each table, of what is told of levels below a snapshot
+# A terminated backend may take so many seconds to end. After that the database is replaced.
+_PATIENCE = 1.0
+_STEP = 0.002
+_ROWS_KEPT = 50  # rows of each table that are reported of levels below a snapshot
 
 
 class LiveDatabase:
-    """The database that tests work on now: a copy of a snapshot, replaced by others. Any thread.
+    """The database on which tests work: a copy of a snapshot. Any thread may use it.
 
-    How a level is left in it, its subclasses know. As it stands here, each is left by a copy of
-    its snapshot, which has all that was written below it. A test may end all connections to it,
-    ours too: they are made once more.
+    Subclasses know how a level is left. Here a level is left by a new copy of its snapshot, which
+    has all rows of the levels below. A test may end all connections to it, also pytest-arena's,
+    which are opened again.
     """
 
     isolation: ClassVar[str]  # as the configuration and markers name it
@@ -60,67 +61,63 @@ class LiveDatabase:
     def __init__(
         self, own: ServerRegistry, uses: Uses, tell: Callable[[str], None]
     ) -> None:
-        self.own, self.uses, self.tell = own, uses, tell
+        self.own = own
+        self.uses = uses
+        self.tell = tell
         self.name = ""
         self.snapshot = Snapshot(own, None)
         self.base = 0  # levels below this one are in the snapshot
-        self.seen = (
-            NEVER  # how many uses there were when nothing had changed in the top level
-        )
-        self.is_altered = (
-            False  # the journal was made anew, and there is no snapshot of it yet
-        )
-        self.kept_as: tuple[str, str] | None = (
-            None  # a name and a title, for when it is given up
-        )
+        self.seen = NEVER  # the number of uses when the top level had no changes
+        self.is_altered = False  # the journal is new, and no snapshot has it yet
+        self.kept_as: tuple[str, str] | None = None  # its name and title in `give_up`
         self.is_lost = False
         self.is_spoiled = (
-            False  # by us: whatever the level is asked, a copy takes its place
+            False  # pytest-arena has changed it, so that a copy replaces it
         )
-        # To read all that is there: warm, it takes a third.
+        # Kept open to read content: a new connection takes three times as long.
         self.reader = Reconnecting(lambda: open_control(self.address), self._lost)
 
     @property
     def address(self) -> Address:
-        """How one logs in to it."""
+        """Its address, with pytest-arena's login."""
         return self.own.address_of(self.name)
 
     @property
     def may_have_changed(self) -> bool:
-        """Whether somebody may have used it, or there is no snapshot yet of how it is now."""
+        """Whether a connection may have used it, or no snapshot has its current state."""
         return self.is_altered or self.uses() != self.seen
 
     def _lost(self) -> None:
         self.is_lost = True
-        self.clients_inside()  # a server that is started anew is waited for there
+        self.clients_inside()  # waits for a restarted server
 
     def was_lost(self) -> bool:
-        """Whether our connection was lost since this was asked: so were the app's, most likely."""
-        was_lost, self.is_lost = self.is_lost, False
+        """Whether the connection was lost since the last call: probably the app's, too."""
+        was_lost = self.is_lost
+        self.is_lost = False
         return was_lost
 
     def clients_inside(self) -> set[int]:
-        """Return the backends of clients inside a transaction, whether or not they wrote."""
-        return {
-            int(pid) for (pid,) in self.own.control.rows(sql.clients_inside(self.name))
-        }
+        """Return the backends of clients inside a transaction, also without changes."""
+        rows = self.own.control.rows(sql.clients_inside(self.name))
+        return {int(pid) for (pid,) in rows}
 
     def policed(self, question: str, *, is_off: bool) -> tuple[str, ...]:
-        """Return the tables that a question finds.
+        """Return the tables that a query selects.
 
-        With ``is_off`` their policies do not act until the top level is left.
+        ``is_off`` switches their policies off until the top level is left.
         """
         with self.own.saying("the policies cannot be read, or switched off"):
             rows = self.reader.call(lambda control: control.rows(question))
             tables = tuple(name for (name,) in rows)
             if tables and is_off:
-                self.is_spoiled = True  # first: nothing of it stays, whatever comes
+                self.is_spoiled = True  # before the change, which may fail halfway
                 self.reader.call(
                     lambda control: control.run(sql.without_policies(tables))
                 )
         return tables
 
-    # From one database to the next
+    # Replace the database
 
     def put(
         self,
@@ -129,27 +126,30 @@ class LiveDatabase:
         number: int = 0,
         archive: Archive = _NOTHING,
     ) -> None:
-        """Go to the next copy, as level ``number`` began with what was archived; drop this one.
+        """Replace the database by a copy with the archived rows, in the state of level ``number``.
 
         The levels below ``base`` are in the snapshot.
 
         Raises:
-            RowsLost: what was archived cannot be had, or does not fit; this one is live.
-            ArenaError: no copy can be made; this one is live.
+            RowsLost: the archived rows cannot be read, or do not fit. The database is not replaced.
+            ArenaError: no copy can be made. The database is not replaced.
         """
         if isinstance(archive, RowsLost):
             raise archive
         is_first = not self.name
-        known, name = self.known(), snapshot.copy() if is_first else snapshot.take()
+        known = self.known()
+        name = snapshot.copy() if is_first else snapshot.take()
         opened = self.opened(name, number, archive)
         if not is_first:
             self.give_up()
         self.go_to(name, snapshot, opened, known)
-        self.base, self.is_spoiled = base, False
+        self.base = base
+        self.is_spoiled = False
 
     def fork(self, base: int) -> None:
-        """Make what stands a snapshot, and go on with a copy of it; all connections end."""
-        known, frozen = self.known(), self.name
+        """Make the database a snapshot, and continue on a copy of it. All connections end."""
+        known = self.known()
+        frozen = self.name
         self._freeze()
         try:
             name = self.own.create("live", template=frozen)
@@ -157,12 +157,12 @@ class LiveDatabase:
         except BaseException:
             self.own.thaw(frozen)
             raise
-        self.kept_as = None  # what was to be kept goes on in the copy
+        self.kept_as = None  # the test continues in the copy
         self.go_to(name, Snapshot(self.own, frozen, is_ours=True), opened, known)
         self.base = base
 
     def copied(self) -> str:
-        """Return a copy of all that stands; all connections end."""
+        """Return the name of a copy of the database. All connections end."""
         self._freeze()
         try:
             return self.own.create("live", template=self.name)
@@ -174,20 +174,21 @@ class LiveDatabase:
         self.own.freeze(self.name)
 
     def known(self) -> Any:
-        """Return what is known of now: of the start of a copy that is made next."""
+        """Return the number of uses before the next copy, by which later uses are noticed."""
         return self.uses()
 
     def opened(self, name: str, number: int = 0, rows: _Rows = ()) -> Any:
-        """Prepare a copy, before anybody else connects to it."""
+        """Prepare a copy, before any other connection to it."""
 
     def go_to(self, name: str, snapshot: Snapshot, opened: Any, known: Any) -> None:
-        """Have tests work on a copy that was prepared: each isolation has a way of its own."""
+        """Make a prepared copy the live database."""
         raise NotImplementedError
 
     def give_up(self) -> None:
-        """Have it dropped, or kept for a look."""
+        """Drop the database, or keep it for inspection."""
         self.release()
-        kept, self.kept_as = self.kept_as, None
+        kept = self.kept_as
+        self.kept_as = None
         if kept is None:
             self.own.drop_later(self.name)
             return
@@ -198,89 +199,87 @@ class LiveDatabase:
             self.own.drop_later(self.name)
 
     def keep(self, name: str, title: str, *, called: str = "") -> str:
-        """Keep a copy, or itself. Returns its name."""
+        """Keep a database for inspection. Return its name."""
         return self.own.keep(name, title, called=called)
 
     def release(self) -> None:
-        """Close our connections: somebody is about to copy it, or to drop it."""
+        """Close pytest-arena's connections before the database is copied or dropped."""
         self.reader.close()
 
     # Levels
 
     def archive(self, levels: Levels) -> Archive:
-        """Return what the levels below the top one had written that is not in its snapshot."""
+        """Return the rows of the levels below the top one that its snapshot does not have."""
         del levels
         return []
 
     def leave_ended(self, number: int) -> bool:
-        """Leave a level whose connections were told to end; return whether that could be."""
+        """Leave a level whose connections are being ended. Return whether that worked."""
         del number
         return False
 
     def forget(self, levels: Levels, *, is_undone: bool) -> None:
-        """Let the level below have what was written in the top one; or set its sequences back."""
+        """Add the top level's changes to the level below. ``is_undone`` restores its sequences."""
 
     def tell_of(self, marks: tuple[str, ...]) -> None:
-        """Tell why it was replaced, where that is not what it is for."""
+        """Report why ``undo`` had to replace the database."""
 
     def close_moments(self, *, are_over: bool) -> None:
-        """The top level ends, and with it its moments; or what comes next is another level's."""
+        """Finish the top level's moments. ``are_over``: the level ends, and with it the moments."""
 
 
 @dataclass(eq=False, slots=True)
 class ServerLevel(Generic[LiveT]):
-    """A level; the first one of all is what stands below the first that was entered.
+    """A level. The first one is the state below the first entered level.
 
-    ``live`` says how it is left: its database takes the changes back in place, or gets another copy
-    of the snapshot. Where one that takes back in place had to be replaced, the copy gets what the
-    levels from ``base`` on had written as well.
+    ``live`` restores its start: in place, or by a copy of ``snapshot``. If ``undo`` needs a copy,
+    the copy gets the rows that the levels from ``base`` on have written.
     """
 
     live: LiveT
-    is_elsewhere: bool = (
-        False  # in a copy of what is live in the level below, of another kind
-    )
+    is_elsewhere: bool = False  # in a copy of the database below, of another isolation
     snapshot: Snapshot = field(init=False)
     base: int = field(init=False)
-    start: Snapshot = field(
-        init=False
-    )  # another one where the level was given other content
-    is_written: bool = (
-        False  # its journal may have changes from before a level above it
-    )
-    is_wrong: bool = (
-        False  # a check has failed: what was taken back is not what it should be
-    )
+    start: Snapshot = field(init=False)  # not `snapshot` after `begin_with`
+    is_written: bool = False  # the journal may have changes from before a level above
+    is_wrong: bool = False  # a check has failed after the level was left
     owed: ServerLevel[LiveT] | None = (
-        None  # one that is left, to whose start it has to be brought yet
+        None  # a left level, whose start is not restored yet
     )
-    archive: Archive | None = (
-        None  # the levels' below, where the live journal has it no more
-    )
-    told: list[TableRows] = field(default_factory=list)  # its changes, likewise
+    # Rows of the levels below that the live journal does not have any more.
+    archive: Archive | None = None
+    # Changes of this level that the live journal does not have any more.
+    reported: list[TableRows] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.snapshot = self.start = self.live.snapshot
         self.base = self.live.base
 
+    def begin_with(self, start: Snapshot, archive: Archive) -> None:
+        """Begin with other content. ``archive`` has the rows of the levels below."""
+        self.start = start
+        self.archive = archive
+        self.is_written = False
+        self.reported = []
+
     @property
-    def stands(self) -> bool:
-        """Whether the live database is the one that it was entered in, and can be left in place."""
+    def is_in_place(self) -> bool:
+        """Whether the live database is the one of ``enter``, and can be restored in place."""
         is_same = self.archive is None and self.snapshot is self.live.snapshot
         is_given_up = self.live.kept_as or self.live.is_spoiled
         return is_same and not (is_given_up or self.owed or self.is_wrong)
 
 
 class JournaledDatabase(LiveDatabase):
-    """``undo``: what a test has changed is read in a change journal, and taken back in place.
+    """``undo``: changes are read from a change journal, and taken back in place.
 
-    Triggers write each row that comes or goes into a journal in the same database. Leaving a level
-    takes its rows out and puts the others back, whatever order they were written in: the database
-    stays, and with it all connections.
+    Triggers write each inserted and deleted row into a journal in the same database. Leaving a
+    level deletes the inserted rows and inserts the deleted ones. The database and all connections
+    stay.
 
-    What no journal can bring back, DDL above all, is noticed by it: then the level gets a copy of
-    the snapshot that it stands on, with the changes of the levels between. A level in which a wider
-    fixture has changed the schema becomes a snapshot of its own when another is entered above it.
+    The journal notices changes that it cannot take back, such as DDL. Then a copy of the level's
+    snapshot replaces the database, with the rows of the levels between. If a wider fixture has
+    changed the schema, its level becomes a snapshot when another level is entered above it.
     """
 
     isolation = "undo"
@@ -291,9 +290,8 @@ class JournaledDatabase(LiveDatabase):
         super().__init__(own, uses, tell)
         self._line = Reconnecting(lambda: ServerJournal(self.address), self._lost)
         self._before_next = getattr(uses, "before_next", lambda _call: False)
-        self._moment: tuple[int, ServerMoment] | None = (
-            None  # the last one, and the uses by then
-        )
+        # The last moment, and the number of uses at that time.
+        self._moment: tuple[int, ServerMoment] | None = None
 
     def template(self, content: str | None) -> str:
         """Return the template with a journal in it."""
@@ -304,44 +302,54 @@ class JournaledDatabase(LiveDatabase):
         check_fit(install(self.own.address_of(name)))
 
     def opened(self, name: str, number: int = 0, rows: _Rows = ()) -> ServerJournal:
-        """Connect before anybody else: the journal remembers by that where sequences begin."""
-        with ExitStack() as stack, self.own.saying("a copy cannot be connected to"):
-            stack.callback(self.own.drop_later, name)
-            journal = stack.enter_context(
-                closing(ServerJournal(self.own.address_of(name)))
-            )
-            if (
-                journal.look().marks
-            ):  # the server has crashed, and with it the snapshot's own
-                journal.install()
+        """Open the journal of a copy, which records the start of its sequences."""
+        try:
+            with self.own.saying("a copy cannot be connected to"):
+                journal = ServerJournal(self.own.address_of(name))
             try:
-                if rows:
-                    journal.restore([*rows], number)
-            except ControlFailure as error:
-                raise RowsLost(error) from error
-            stack.pop_all()
+                self._prepare_journal(journal, number, rows)
+            except BaseException:
+                journal.close()
+                raise
+        except BaseException:
+            self.own.drop_later(name)
+            raise
         return journal
+
+    def _prepare_journal(
+        self, journal: ServerJournal, number: int, rows: _Rows
+    ) -> None:
+        with self.own.saying("a copy cannot be connected to"):
+            # The server has crashed, and has emptied the snapshot's journal.
+            if journal.look().marks:
+                journal.install()
+        try:
+            if rows:
+                journal.restore([*rows], number)
+        except ControlFailure as error:
+            raise RowsLost(error) from error
 
     def go_to(
         self, name: str, snapshot: Snapshot, opened: ServerJournal, known: int
     ) -> None:
-        """Use the journal that was opened there."""
+        """Make a copy the live database, with its open journal."""
         self.release()
-        self.name, self.snapshot, self.seen = name, snapshot, known
+        self.name = name
+        self.snapshot = snapshot
+        self.seen = known
         self._line.use(opened)
         self.is_altered = False
 
     def release(self) -> None:
-        """Close the journal as well."""
+        """Close the connections, also the journal's."""
         super().release()
         self._line.close()
 
     def keep(self, name: str, title: str, *, called: str = "") -> str:
-        """Keep a copy, or itself, without its journal. Returns its name."""
-        self.own.control.rows(
-            sql.end_backends(name)
-        )  # they have locks on what is to go
-        with suppress(ControlFailure):  # it is as good to look at where that cannot be
+        """Keep a database for inspection, without its journal. Return its name."""
+        # Backends may have locks on the journal.
+        self.own.control.rows(sql.end_backends(name))
+        with suppress(ControlFailure):  # it can be inspected with its journal, too
             uninstall(self.own.address_of(name))
         return super().keep(name, title, called=called)
 
@@ -352,7 +360,7 @@ class JournaledDatabase(LiveDatabase):
             return self._line.call(question, *args, **options)
 
     def look(self, number: int) -> Look:
-        """Look at what stands, above the start of a level.
+        """Return what has changed since the start of a level.
 
         Raises:
             ArenaError: the journal or the server is gone.
@@ -362,34 +370,39 @@ class JournaledDatabase(LiveDatabase):
     # Levels
 
     def needs_snapshot(self, levels: Levels) -> bool:
-        """Begin another level, unless the top one has done what has no entry in the journal.
+        """Begin another level. Return whether the journal lacks changes of the top one.
 
-        Then the schema is journaled as it is now: what was journaled by then goes with the levels.
+        Then a new journal is installed for the current schema. The levels keep their rows of the
+        old journal.
 
         Raises:
-            ArenaError: somebody holds a lock, or the server is gone or has no room: another
-                database would be of no use; or the schema cannot be journaled.
+            ArenaError: another session holds a lock, the server is gone or full, or the schema
+                cannot be journaled.
         """
         seen = self.uses()
-        if not self.is_altered and self._is_beyond_the_journal(
-            levels[-1], len(levels) - 1
-        ):
-            told = [level.told for level in levels]
-            for number in [at for at, level in enumerate(levels) if level.live is self]:
-                with suppress(
-                    ArenaError
-                ):  # a story has less to tell, and nothing is wrong
-                    told[number] = self.rows_changed(
-                        levels, number, (None, None), _ROWS_KEPT
-                    )
+        number = len(levels) - 1
+        if not self.is_altered and self._is_beyond_the_journal(levels[-1], number):
+            reported = self._rows_of_levels(levels)
             archive = self.archive(levels)
             check_fit(self._asked(ServerJournal.install))
             self.is_altered = True
             levels[-1].archive = archive
-            for level, rows in zip(levels, told, strict=True):
-                level.told = rows
+            for level, rows in zip(levels, reported, strict=True):
+                level.reported = rows
         self.seen = seen
         return self.is_altered
+
+    def _rows_of_levels(self, levels: Levels) -> list[list[TableRows]]:
+        reported = [level.reported for level in levels]
+        for number, level in enumerate(levels):
+            if level.live is not self:
+                continue
+            # Without these rows a report is shorter, and nothing is wrong.
+            with suppress(ArenaError):
+                reported[number] = self.rows_changed(
+                    levels, number, (None, None), _ROWS_KEPT
+                )
+        return reported
 
     def _is_beyond_the_journal(self, level: ServerLevel[Any], number: int) -> bool:
         try:
@@ -405,11 +418,12 @@ class JournaledDatabase(LiveDatabase):
             return True
         look = self.look(number)
         level.is_written |= look.is_changed
-        return bool(look.marks)  # large objects: another copy would not have them
+        return bool(look.marks)  # large objects, which another copy would not have
 
     def archive(self, levels: Levels) -> Archive:
-        """Return what is in the journal alone."""
-        top, number = levels[-1], len(levels) - 1
+        """Return the rows that only the journal has."""
+        top = levels[-1]
+        number = len(levels) - 1
         if top.archive is not None:
             return top.archive
         if not any(level.is_written for level in levels[top.base : number]):
@@ -420,26 +434,32 @@ class JournaledDatabase(LiveDatabase):
             return RowsLost(error)
 
     def leave(self, number: int) -> Restoration:
-        """Take back what the top level has written. Where there are marks, nothing was done.
+        """Take back the changes of the top level. If there are marks, nothing was done.
 
         Raises:
-            Held: somebody's transaction is in the way.
+            Held: an open transaction prevents it.
             ArenaError: the server is gone.
         """
         seen = self.uses()
-        # Where somebody has a connection, the number moves by itself. What is at a statement now is
-        # in nobody's way, and would be committed to the level below.
-        if self.uses() != seen and (at_work := self._asked(ServerJournal.at_work)):
-            raise held_by(at_work, self.name)
+        # The number moves while a connection is out of its pool. A statement that runs now has no
+        # lock yet, and would be committed to the level below.
+        if self.uses() != seen:
+            at_work = self._asked(ServerJournal.at_work)
+            if at_work:
+                raise held_by(at_work, self.name)
         try:
-            left = self._line.call(ServerJournal.leave, number)
+            restoration = self._line.call(ServerJournal.leave, number)
         except ControlFailure as error:
             return self._left_after(error, number)
-        self.seen = NEVER if left.marks else seen
-        return left
+        self.seen = NEVER if restoration.marks else seen
+        return restoration
 
     def _left_after(self, error: ControlFailure, number: int) -> Restoration:
-        """Leave a level all the same; a mark for what keeps the journal from it, but for locks."""
+        """Return a mark if the journal fails. If locks prevent it, roll back what has no session.
+
+        Raises:
+            Held: an open transaction has the locks.
+        """
         if error.is_lost:
             raise self.own.failed(
                 "the live database cannot be reached", error
@@ -451,7 +471,7 @@ class JournaledDatabase(LiveDatabase):
         look = self.look(number)
         if look.writers or not look.prepared:
             raise held_by(look.writers or self.clients_inside(), self.name)
-        # No session holds these, and whoever prepared them has forgotten them.
+        # Only prepared transactions, which have no session.
         saying = self.own.saying("prepared transactions cannot be ended")
         with saying, closing(open_control(self.address)) as control:
             for name in look.prepared:
@@ -463,15 +483,16 @@ class JournaledDatabase(LiveDatabase):
         return self.leave(number)
 
     def tell_of(self, marks: tuple[str, ...]) -> None:
-        """A line for the summary: what no journal can take back. ``{test}`` is filled in."""
-        more = len(marks) - _SHOWN
-        # A table comes with its indexes and sequences: it is what somebody has written down.
-        first = sorted(marks, key=lambda mark: " TABLE " not in mark)
-        shown = ", ".join(first[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        """Report the marks in a line of the summary. The ledger replaces ``{test}``."""
+        # Tables before their indexes and sequences: the test's code has the table.
+        tables_first = sorted(marks, key=lambda mark: " TABLE " not in mark)
+        shown = ", ".join(tables_first[:_SHOWN])
+        if len(marks) > _SHOWN:
+            shown += f" and {len(marks) - _SHOWN} more"
         self.tell("undo: {test}: its database was replaced: " + shown)
 
     def leave_ended(self, number: int) -> bool:
-        """They may take some time to end."""
+        """Leave a level as soon as its connections have ended. Return whether that worked."""
         end = _process.seconds() + _PATIENCE
         with suppress(ArenaError):
             while _process.seconds() <= end:
@@ -481,15 +502,17 @@ class JournaledDatabase(LiveDatabase):
         return False
 
     def forget(self, levels: Levels, *, is_undone: bool) -> None:
-        """In the journal."""
-        below, top, number = levels[-2], levels[-1], len(levels) - 1
+        """Add the top level's changes to the level below, in the journal."""
+        below = levels[-2]
+        top = levels[-1]
+        number = len(levels) - 1
         if is_undone:
             self._asked(ServerJournal.rewind, number)
         if top.is_written or (self.may_have_changed and self.look(number).is_changed):
             self._asked(ServerJournal.forget, number)
             self.seen = NEVER
         below.archive = below.archive or top.archive
-        below.told = _joined(below.told, top.told)
+        below.reported = _joined(below.reported, top.reported)
 
     # Moments and rows
 
@@ -507,13 +530,13 @@ class JournaledDatabase(LiveDatabase):
         """
         if exact:
             self._asked(ServerJournal.note_schema, len(levels) - 1)
-        top, uses = levels[-1], self.uses()
+        top = levels[-1]
+        uses = self.uses()
         if self._moment is not None and self._moment[0] == uses:
             return self._moment[1]
-        is_start = uses == self.seen and not (top.is_written or top.told)
-        moment = ServerMoment(
-            None if is_start else partial(self._asked, ServerJournal.moment)
-        )
+        is_start = uses == self.seen and not top.is_written and not top.reported
+        ask = None if is_start else partial(self._asked, ServerJournal.moment)
+        moment = ServerMoment(ask)
         if not self._before_next(moment.settle):
             moment.settle()
         if moment.failure is not None:
@@ -522,10 +545,16 @@ class JournaledDatabase(LiveDatabase):
         return moment
 
     def close_moments(self, *, are_over: bool) -> None:
-        """Ask for the last one, if what follows is another level's."""
-        last, self._moment = self._moment, None
-        if last is not None:
-            (last[1].end if are_over else last[1].settle)()
+        """Ask the server for the last moment, unless its level ends."""
+        last = self._moment
+        self._moment = None
+        if last is None:
+            return
+        _, moment = last
+        if are_over:
+            moment.end()
+        else:
+            moment.settle()
 
     def rows_changed(
         self,
@@ -534,10 +563,8 @@ class JournaledDatabase(LiveDatabase):
         moments: tuple[object, object],
         limit: int | None,
     ) -> list[TableRows]:
-        """Return what the journal has of a level, and what was told of it before."""
-        since, until = (
-            one.name if isinstance(one, ServerMoment) else None for one in moments
-        )
+        """Return a level's rows of the journal, and those of an earlier journal."""
+        since, until = map(_name_of, moments)
         if until == "":
             return []
         rows = self._asked(
@@ -548,19 +575,26 @@ class JournaledDatabase(LiveDatabase):
             is_top=number == len(levels) - 1,
             limit=limit,
         )
-        return rows if since else _joined(levels[number].told, rows)
+        return rows if since else _joined(levels[number].reported, rows)
+
+
+def _name_of(moment: object) -> str | None:
+    return moment.name if isinstance(moment, ServerMoment) else None
 
 
 def _joined(first: Iterable[TableRows], second: Iterable[TableRows]) -> list[TableRows]:
-    """Return two lists of changes as one: what a row became in both is told twice."""
-    found: dict[tuple[str, tuple[str, ...]], TableRows] = {}
+    """Join two lists of changes. A row that changed in both is in the result twice."""
+    joined: dict[tuple[str, tuple[str, ...]], TableRows] = {}
     for rows in (*first, *second):
-        gone, come, more = rows.gone, rows.come, rows.more
-        if before := found.get((rows.table, rows.columns)):
-            gone, come, more = (
-                before.gone + gone,
-                before.come + come,
-                before.more + more,
-            )
-        found[rows.table, rows.columns] = replace(rows, gone=gone, come=come, more=more)
-    return list(found.values())
+        key = rows.table, rows.columns
+        earlier = joined.get(key)
+        if earlier is None:
+            joined[key] = rows
+            continue
+        joined[key] = replace(
+            rows,
+            gone=earlier.gone + rows.gone,
+            come=earlier.come + rows.come,
+            more=earlier.more + rows.more,
+        )
+    return list(joined.values())

@@ -1,4 +1,4 @@
-"""A snapshot of a database on a server, and what levels had written that is not in it."""
+"""Snapshots of a database on a server, and the error for rows that no snapshot has."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ _MOST = 2
 
 
 class Snapshot:
-    """A database that nobody connects to any more, and the copies of it that are made ahead.
+    """A frozen database, and copies of it that are made ahead in the background.
 
-    Copies are made in the background, and none before the first was asked for. One is enough where
-    a test takes longer than a copy. Where somebody had to wait, there are two.
+    The first ``take`` starts the copies. One is enough if a test takes longer than a copy. After a
+    ``take`` has waited, there are two.
     """
 
     def __init__(
         self, own: ServerRegistry, name: str | None, *, is_ours: bool = False
     ) -> None:
         self._own = own
-        self.name, self.is_ours = name, is_ours  # ours: frozen by us, and dropped by us
-        # Where a copy's sequences begin: "" where there are none, None where that is hidden.
+        self.name = name
+        self.is_ours = is_ours  # the isolation has frozen it, and drops it
+        # A digest of its sequences: "" if there are none, None if the role may not read them.
         self.sequences: str | None = None
         self.knows_sequences = False
         self._ahead: list[Future[str]] = []
         self._wanted = 1
 
     def copy(self) -> str:
-        """Return a copy that is made now. Raises as ``take`` does."""
+        """Make a copy now and return its name. Raises as ``take`` does."""
         return self._own.create("live", template=self.name)
 
     def take(self) -> str:
-        """Return a copy: one that is ready, one in the making, or one made now.
+        """Return the name of a copy that was made ahead, or of a new copy.
 
         Raises:
             IsolationError: no copy can be made.
@@ -47,17 +48,17 @@ class Snapshot:
             future = self._ahead.pop(0)
             if not future.done():
                 self._wanted = _MOST
-            with suppress(
-                ArenaError, CancelledError
-            ):  # one made now says why, if it fails as well
-                name = "" if future.cancel() else future.result()
+            # If a copy ahead failed, the new copy raises the reason.
+            with suppress(ArenaError, CancelledError):
+                if not future.cancel():
+                    name = future.result()
         name = name or self.copy()
         while len(self._ahead) < self._wanted:
             self._ahead.append(self._own.create_later("live", template=self.name))
         return name
 
     def drop(self) -> None:
-        """Have the copies dropped, also those in the making; and the database, if it is ours."""
+        """Drop the copies, also those being made, and the database if ``is_ours``."""
         for future in self._ahead:
             if not future.cancel():
                 future.add_done_callback(self._drop_copy)
@@ -71,17 +72,18 @@ class Snapshot:
 
 
 class RowsLost(IsolationError):
-    """What fixtures of a wider scope had written could not be carried into another database."""
+    """Rows of wider fixtures cannot be carried into another database."""
 
     def __init__(self, error: Exception) -> None:
-        reason = (str(error).splitlines() or ["no reason was given"])[0]
+        lines = str(error).splitlines()
+        reason = lines[0] if lines else "no reason was given"
         super().__init__(
             "what wider fixtures have written is lost: the change journal cannot be read",
-            why="the test's database had to be replaced, and these rows stood in its journal alone",
+            why="the test's database had to be replaced, and only its journal had these rows",
             cause=f"{reason}\n(a test that dropped the journal's schema, a server that crashed)",
             fix='@pytest.mark.arena(isolation="clone")   # for a test that drops schemas',
         )
 
 
-# What levels had written, as a journal gave it, or why it could not.
+# Rows that levels have written, as the journal returns them, or why it cannot.
 Archive = list[tuple[Any, ...]] | RowsLost
