@@ -133,7 +133,7 @@ def test_what_force_leaves_is_told_as_well(isolation: Isolation, true: _Faulty) 
         isolation.leave()
     with pytest.raises(IsolationError, match="sequence orders_id_seq") as raised:
         isolation.leave_by_force()
-    assert "put in its place anew" in raised.value.what
+    assert "also after arena replaced the database" in raised.value.what
 
 
 def test_a_level_that_is_called_clean_and_is_not_is_kept_and_told(

@@ -150,7 +150,7 @@ def test_a_seed_is_a_function_of_one_session(project: Project) -> None:
         ("forms:broken_async", 'near "tabel": syntax error', "forms.py:16"),
         ("forms:leaves", "SystemExit: no configuration", "forms.py:31"),
         ("forms:hidden_async", "returned something to await", "forms.py:27"),
-        ("forms:nothing", "made no table", "not imported by then"),
+        ("forms:nothing", "made no table", "models are not imported"),
         ("bad.sql", 'near "SCHEME": syntax error', "bad.sql:3"),
         ("models:metadata", "can't render element of type INET", "models:metadata"),
     ],

@@ -1,4 +1,4 @@
-"""What the gate asks: where does each connection land, and what stands there?"""
+"""Answers the gate's question: in which database does a connection land?"""
 
 from __future__ import annotations
 
@@ -32,48 +32,47 @@ from pytest_arena._values import Child, Stage
 from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from pytest_arena._config._read import Config
     from pytest_arena._databases._migrations import Comparison
     from pytest_arena._ledger import Ledger
+    from pytest_arena._product import Target
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 
 _FIXTURES = "_pytest.fixtures"  # the module that calls fixtures and their finalizers
-_MANY = (
-    16  # databases, beside those in use: then engines are looked for that are garbage
-)
+# With so many more databases in use, pytest-arena collects engines that are garbage.
+_MANY = 16
 
 
-# Not frozen: one is made for each test, and that takes twice as long then.
+# Not frozen: each test creates one, and a frozen one takes twice as long.
 @dataclass(slots=True, eq=False)
 class Level:
-    """A state of all databases that is entered and left.
+    """A state of all databases that pytest-arena enters and leaves.
 
-    ``serial`` is a test's or an example's own number, by which it is known what was taken in it; a
-    negative one is a wider fixture's.
+    ``serial`` is the number of a test or an example. The gate records it for each checkout. A
+    wider fixture has a negative number.
     """
 
     owner: object
     name: str
     serial: int = 0
     stage: Stage = Stage.SEEDED
-    isolation: str = "auto"  # as the test's marker asks for
-    is_anew: bool = (
-        False  # it begins as the template, whatever the levels below have written
-    )
+    isolation: str = "auto"  # the value of the test's marker
+    is_anew: bool = False  # starts from the template, not from the levels below
 
     @property
     def is_test(self) -> bool:
-        """Whether it is a test's, or an example's, and no wider fixture's."""
+        """Whether the level belongs to a test or an example."""
         return self.serial > 0
 
 
 class Databases:
-    """The resolver that the gate asks, and the databases with all that stands in them."""
+    """The databases of the app, and the answers that the gate and the products need."""
 
     files: AllowedFiles
 
@@ -84,7 +83,9 @@ class Databases:
         connections: Registry,
         temporary: Callable[[], Path | None],
     ) -> None:
-        self.config, self.ledger, self._connections = config, ledger, connections
+        self.config = config
+        self.ledger = ledger
+        self._connections = connections
         self.products = Products(self, config)
         self.files = AllowedFiles(config, temporary)
         self.known = KnownDatabases(config, self.products, self.files, connections)
@@ -94,24 +95,23 @@ class Databases:
         self.provision = Provision(config, ledger, self._builds, self.known)
         self._many = _MANY
         self.levels: list[Level] = []
-        self.process = os.getpid()  # that runs tests
+        self.process = os.getpid()  # the process that runs tests
         self.finished = False
-        self.is_guest = (
-            False  # of a run without arena, which goes on as if it had not been
-        )
+        # This run is inside a run without pytest-arena, which continues after it.
+        self.is_guest = False
 
     # What the gate asks.
 
     def spare(self) -> None:
-        """End idle connections to servers; their pools open others."""
+        """End idle connections to servers. Their pools open others."""
         for pooled in self._connections.idle():
             if pooled.key and pooled.handle is not None and not pooled.is_stale:
                 pooled.mark_stale()
                 pooled.handle.roll_back()
 
     def aim(self, asked: Asked) -> Aim | None:
-        """Return where an engine lands, None where it may go its own way."""
-        if _has_let_go(self, asked.name):
+        """Return where the connections of an engine land, None if they are not led."""
+        if self._is_over(asked.name):
             return None
         is_known = known_engines.database_of(asked.dialect) is not None
         if asked.product not in self.products or not (
@@ -119,67 +119,90 @@ class Databases:
         ):
             self._check_foreign(asked)
             return None
-        if (build := self.build()) is not None:
+        build = self.build()
+        if build is not None:
             return build.aim(self.known.find(asked))
         try:
-            # The oldest is the first, whichever connects first.
+            # The oldest engine is the app's first one, whichever connects first.
             self.known.know_engines(asking=asked.dialect)
             database = self.known.register(asked)
         except ArenaError as error:
             raise self.ledger.refused(error) from None
         self.ensure(database)
-        ends = database.key.kind == "memory" and self.levels[-1:] == [database.level]
-        return replace(database.aim, is_passing=True) if ends else database.aim
+        ends_with_level = database.key.kind == "memory" and self.levels[-1:] == [
+            database.level
+        ]
+        if ends_with_level:
+            return replace(database.aim, is_passing=True)
+        return database.aim
 
     def aim_attached(self, file: str, beside: Aim | None) -> Aim | None:
-        """Return where a file lands that is attached to a connection which aims at ``beside``."""
-        if _has_let_go(self, file):
+        """Return the place of a file that is attached to a connection which aims at ``beside``."""
+        if self._is_over(file) or self.known.is_foreign_file(file):
             return None
-        if self.known.goes_its_own_way(file):
-            return None
-        main = (
-            self.known.by_key.get(beside.key) if beside else None
-        )  # its driver opens the file
+        main = None
+        if beside is not None:
+            main = self.known.by_key.get(beside.key)
+        # The driver of the main database opens the file.
         driver = main.dialect if main else make_url("sqlite://").get_dialect()
         database = self.known.register(Asked(driver(), "sqlite", file))
         database.attached = True
-        if (build := self.build()) is not None:
+        build = self.build()
+        if build is not None:
             return build.aim(database)
         self.ensure(database)
         return database.aim
 
+    def _is_over(self, name: str) -> bool:
+        """Whether the run has ended inside a run without pytest-arena.
+
+        Raises:
+            RefusedError: the run has ended.
+        """
+        if self.finished and not self.is_guest:
+            raise self.ledger.refused(_gate_notes.after_session(name))
+        return self.finished
+
     def _check_foreign(self, asked: Asked) -> None:
-        if asked.product != "sqlite" and not self.files.is_allowed(asked.name):
-            option = f"arena_database = {self.config.database}"
-            by = option * (
-                self.config.database == "sqlite" and asked.product == "postgresql"
-            )
-            raise self.ledger.refused(
-                _gate_notes.unknown_connection(asked.name, left_out_by=by)
-            )
+        if asked.product == "sqlite" or self.files.is_allowed(asked.name):
+            return
+        left_out_by = ""
+        if self.config.database == "sqlite" and asked.product == "postgresql":
+            left_out_by = f"arena_database = {self.config.database}"
+        raise self.ledger.refused(
+            _gate_notes.unknown_connection(asked.name, left_out_by=left_out_by)
+        )
 
     def current(self, key: Key) -> Aim | None:
         """Return where a connection to this database would land now."""
         database = self.known.by_key.get(key)
-        if _has_let_go(self, database.name if database else ""):
+        if self.finished and self._is_over(database.name if database else ""):
             return None
         build = self.build()
-        if build is not None and (aim := build.current(key)) is not None:
-            return aim
-        return database.product.aim(database) if database else None
+        if build is not None:
+            aim = build.current(key)
+            if aim is not None:
+                return aim
+        if database is None:
+            return None
+        return database.product.aim(database)
 
     def aim_at(self, file: str) -> Aim | None:
-        """Return what a connection that is open on this file aims at, None if nothing of ours."""
+        """Return the aim of a connection that is open on this file, None if it is not led."""
         database = self.known.at_file(file)
-        return database.aim if database else None
+        if database is None:
+            return None
+        return database.aim
 
     def is_inside(self, file: str) -> bool:
-        """Whether this file is one of the arena's own; its content is there on return."""
-        # A builder that opens the file by itself would wait for its own build.
-        is_settled = self.finished or self.build() is not None
-        if (database := self.known.at_file(file)) is not None and not is_settled:
+        """Whether this file belongs to pytest-arena. If it does, fill it first."""
+        database = self.known.at_file(file)
+        if database is None:
+            return self.files.is_ours(file)
+        # A builder that opens the file by itself would wait for its build.
+        if not self.finished and self.build() is None:
             self.ensure(database)
-        return database is not None or self.files.is_ours(file)
+        return True
 
     def before_child(self, child: Child) -> None:
         """Build the databases that a child process may use. Refuse a child that names the app's.
@@ -204,7 +227,7 @@ class Databases:
                     self.ensure(database)
 
     def leads_to_test(self, texts: Iterable[str]) -> bool:
-        """Return whether one of some texts names a database that the tests use."""
+        """Return whether a text names a database that the tests use."""
         names = []
         for database in self.provisioned():
             address = database.aim.address
@@ -216,15 +239,13 @@ class Databases:
         if self.finished:
             return []
         self.before_child(Child(is_fork=True))
-        asked = [
-            each
-            for each in map(asked_by_engine, known_engines.find())
-            if each is not None
-        ]
+        requested = _databases_of_engines()
         guards: list[object] = []
         for name, product in loaded.items():
-            engines = [each for each in asked if each.product == name]
-            guard = product.connections.in_spawned(self, engines)
+            of_product = [
+                database for database in requested if database.product == name
+            ]
+            guard = product.connections.in_spawned(self, of_product)
             if guard is not None:
                 guards.append(guard)
         return guards
@@ -233,45 +254,45 @@ class Databases:
         return bool(database.file) and database.file in self.known.exported
 
     def serial(self) -> int:
-        """The serial of the level on top, 0 where there is none."""
-        # What a builder takes and keeps is no leak of the test that happens to need the template.
-        return self.levels[-1].serial if self.levels and self.build() is None else 0
+        """The serial of the top level, 0 if there is no level.
+
+        It is 0 in a build. A connection that a builder keeps is no leak of the test.
+        """
+        if not self.levels or self.build() is not None:
+            return 0
+        return self.levels[-1].serial
 
     def build(self) -> BuildAim | None:
-        """Return the build of a template that the caller is a part of."""
-        return self._builds.now() if self._builds.running else None
+        """Return the build of a template to which the caller belongs."""
+        if not self._builds.running:
+            return None
+        return self._builds.now()
 
     def asked(self) -> tuple[list[str], set[str]]:
-        """Return the databases on servers that were asked for, and the users that engines name."""
-        found: list[Database | Asked | None] = [
-            *map(asked_by_engine, known_engines.find())
-        ]
-        found += self.known.by_key.values()
-        return list(self.known.asked), {
-            one.login.user for one in found if one and one.login
-        }
+        """Return the requested databases on servers, and the users that engines name."""
+        logins = [database.login for database in _databases_of_engines()]
+        logins += [database.login for database in self.known.by_key.values()]
+        users = {login.user for login in logins if login is not None}
+        return list(self.known.asked), users
 
     def uses(self, key: Key) -> Callable[[], int]:
-        """Return what gives a number that has moved where the database may have been used."""
+        """Return a function whose number changes if the database may have been used."""
         return DatabaseUsage(self._connections, key)
 
     def find_product(self, name: str) -> Product | None:
-        """Return the product of this name, None where it is not in use."""
+        """Return the product of this name, None if the app does not use it."""
         return self.products.opened.get(name)
 
     def database_at(self, key: Key) -> Database | None:
-        """Return the database of a key, None if it is gone."""
+        """Return the database of a key, None if it was dropped."""
         return self.known.by_key.get(key)
 
     def means(self, asked: Asked) -> bool:
-        """Whether an engine of the app's means this database of a server, connected or not."""
-        engines = map(asked_by_engine, known_engines.find())
-        meant = [
-            (engine.product, engine.database)
-            for engine in engines
-            if engine is not None
-        ]
-        return (asked.product, asked.database) in meant
+        """Whether an engine of the app names this database of a server."""
+        return any(
+            database.product == asked.product and database.database == asked.database
+            for database in _databases_of_engines()
+        )
 
     def sets_up(self, key: Key | None, name: str) -> bool:
         """Return whether a fixture, not a test, sets up a test database of this name."""
@@ -284,67 +305,75 @@ class Databases:
         return True
 
     def opened_raw(self, key: Key) -> None:
-        """Somebody has opened a connection to a database without an engine."""
+        """Note a connection that no engine has opened."""
         self._connections.opened_raw(key)
 
     def refuse_late(self, *, is_statement: bool = False) -> None:
-        """Raise a LateWorkError if the caller works for a test that is over.
+        """Raise a LateWorkError if the caller works for a test that has ended.
 
         A refused statement fails the run: the work has kept its connection over the test's end.
         """
-        work, late = WORK.get(), self._connections.late
-        # A library's task, which a request has begun, may serve later ones.
-        is_late = work and work.is_over and (not _process.running_loop() or user_line())
-        if (frame := late.get(get_ident())) and frame not in frames(of_users=True):
-            del late[
-                get_ident()
-            ]  # it is done; a library's thread may do another's work
-        is_of_a_test = work is not None and not work.is_over
-        if is_late or (get_ident() in late and not is_of_a_test):
-            error = _gate_notes.late_work(
-                work if is_late else None, is_statement=is_statement
-            )
-            if is_statement:
-                raise self.ledger.refused_outside(error)
-            self.ledger.note(_gate_notes.in_one_line(error))
-            raise error
+        work = WORK.get()
+        is_late = work is not None and work.is_over
+        if is_late and _process.running_loop() and not user_line():
+            # A library's task that a request started may serve later requests.
+            is_late = False
+        thread = get_ident()
+        late_threads = self._connections.late
+        frame = late_threads.get(thread)
+        if frame and frame not in frames(of_users=True):
+            # The late call has returned. A library's thread may now work for another test.
+            del late_threads[thread]
+        is_of_running_test = work is not None and not work.is_over
+        if not is_late and (thread not in late_threads or is_of_running_test):
+            return
+        error = _gate_notes.late_work(
+            work if is_late else None, is_statement=is_statement
+        )
+        if is_statement:
+            raise self.ledger.refused_outside(error)
+        self.ledger.note(_gate_notes.in_one_line(error))
+        raise error
 
     def given_out(self, key: Key) -> None:
-        """Somebody has the address of a database, and may have others use it, at any time."""
+        """Note that a test has the address of a database: any program may use it at any time."""
         self._connections.may_be_used(key)
 
     # What the run asks.
 
     def drop_orphans(self) -> list[Database]:
-        """Between tests: drop the databases that nothing will ask for as they are now.
+        """Drop the databases that no engine of the app uses any more. Called between tests.
 
-        Those in memory end with their engines, if not with a level. On a file, one that engines of
-        tests alone meant, which are gone or disposed of, starts from its template at its next use.
+        A database in memory ends with its engines. A database on a file starts from its template
+        again at its next use, if only engines of tests used it and these have ended.
         """
         if (
             len(self.known.by_key) >= self._many
             and len(self.provisioned()) >= self._many
         ):
-            gc.collect()  # an engine that was never disposed of waits for it
+            gc.collect()  # ends engines that were never disposed of
             self._many = len(self.provisioned()) + _MANY
-        if not (
-            left := [
-                one for one in [*self.known.by_key.values()] if self._may_drop(one)
-            ]
-        ):
-            return left
-        used = {each.database for each in known_engines.all() if each.is_used_by_app}
-        dropped = [database for database in left if database not in used]
+        candidates = [
+            database
+            for database in [*self.known.by_key.values()]
+            if self._may_drop(database)
+        ]
+        if not candidates:
+            return []
+        used = {
+            engine.database for engine in known_engines.all() if engine.is_used_by_app
+        }
+        dropped = [database for database in candidates if database not in used]
         for database in dropped:
             self.known.drop(database)
         return dropped
 
     def drop_with_level(self, database: Database, level: Level) -> bool:
-        """Drop a database in memory with the level that it, or its engine, was made in.
+        """Drop a database in memory with the level in which it, or its engine, was created.
 
-        It was nowhere before, and whoever keeps its engine has a new one at its next use. Not the
-        app's first one, as long as an engine of a wider level uses it, nor one that a session of
-        ours is on. Returns whether it was dropped.
+        The database did not exist before this level. A surviving engine gets a fresh one at its
+        next connect. The app's first database stays while an engine of a wider level uses it. A
+        database with a session of pytest-arena stays too. Returns whether it was dropped.
         """
         if database.key.kind != "memory":
             return False
@@ -352,12 +381,13 @@ class Databases:
         serials = {engine.level for engine in engines}
         if level.serial != 0 and serials == {level.serial}:
             for engine in engines:
-                engine.hide()  # a cache may keep the engine, which is no later test's
+                engine.hide()  # a cache may keep an engine that no later test uses
         elif database.level is not level:
             return False
+        if any(engine.has_own for engine in engines):
+            return False
         is_first = database is self.known.primary
-        is_used = is_first and any(engine.is_used_by_app for engine in engines)
-        if is_used or any(engine.has_own for engine in engines):
+        if is_first and any(engine.is_used_by_app for engine in engines):
             return False
         self.known.drop(database)
         return True
@@ -365,31 +395,33 @@ class Databases:
     def _may_drop(self, database: Database) -> bool:
         if database.key.kind == "memory":
             return True
-        is_asked_for = (
+        is_needed = (
             database is self.known.primary
             or database.key.kind == "expected"
             or database.is_the_runs
             or database.attached
-            or not database.file  # on a server: its name means it for good
+            or not database.file  # on a server its name always means it
             or self._is_exported(database)
             or any(name in database.tails for name in self.known.named_by_options())
         )
-        return not is_asked_for and not self.levels
+        return not is_needed and not self.levels
 
     def provisioned(self) -> list[Database]:
-        """Return the databases that somebody has connected to."""
+        """Return the databases that have content: something has connected to them."""
         return [
-            one for one in [*self.known.by_key.values()] if one.isolation is not None
+            database
+            for database in [*self.known.by_key.values()]
+            if database.isolation is not None
         ]
 
     def ensure(self, database: Database) -> Isolation:
         """Give a database its content, once.
 
         Raises:
-            TemplateError: the template cannot be built; in full the first time.
-            ServerError: there is no server to have it on.
-            ConfigError: the isolation that is asked for is not its product's.
-            RefusedError: it is not there yet, and this is a fork, which runs no test.
+            TemplateError: the template cannot be built. The first error is the full one.
+            ServerError: there is no server for it.
+            ConfigError: its product does not have the requested isolation.
+            RefusedError: it has no content yet, and this is a fork, which runs no test.
         """
         isolation = database.isolation
         if isolation is not None:
@@ -399,29 +431,26 @@ class Databases:
         return self.provision.ensure(database, self.levels)
 
 
-def _has_let_go(databases: Databases, name: str) -> bool:
-    if databases.finished and not databases.is_guest:
-        raise databases.ledger.refused(_gate_notes.after_session(name))
-    return databases.finished
+def _databases_of_engines() -> list[Asked]:
+    requested = map(asked_by_engine, known_engines.find())
+    return [database for database in requested if database is not None]
 
 
 class Provision:
-    """Gives a database its template's content, and lets it join the levels that stand."""
+    """Fills databases from their templates, and enters the present levels on them."""
 
     def __init__(
         self, config: Config, ledger: Ledger, builds: Builds, known: KnownDatabases
     ) -> None:
-        self._config, self._ledger, self._builds, self._known = (
-            config,
-            ledger,
-            builds,
-            known,
-        )
-        # Under `--arena-rebuild` templates older than the run's start are not good enough. The
-        # first process says when it started; its workers inherit it, and build once together.
-        since = (
-            os.environ.setdefault(_SINCE, str(time.time())) if config.rebuild else 0.0
-        )
+        self._config = config
+        self._ledger = ledger
+        self._builds = builds
+        self._known = known
+        # `--arena-rebuild` ignores templates that are older than the start of the run. The workers
+        # inherit the time from the first process, so that they build once together.
+        since = "0"
+        if config.rebuild:
+            since = os.environ.setdefault(_SINCE, str(time.time()))
         self._newer_than = float(since)
         self.stores: dict[tuple[str, str], Store[Any]] = {}  # by products and drivers
 
@@ -429,9 +458,9 @@ class Provision:
         """Give a database its content, once.
 
         Raises:
-            TemplateError: the template cannot be built; in full the first time.
-            ServerError: there is no server to have it on; likewise.
-            ConfigError: the isolation that is asked for is not its product's; likewise.
+            TemplateError: the template cannot be built. The first error is the full one.
+            ServerError: there is no server for it. The first error is the full one.
+            ConfigError: its product does not have the requested isolation.
         """
         with database.lock:
             if database.failure is not None:
@@ -447,9 +476,8 @@ class Provision:
             started = _process.seconds()
             isolation = database.product.isolate(database, template)
             if self._config.verify:
-                isolation = cast(
-                    "Isolation", Verified(isolation, database.name, self._ledger)
-                )
+                verified = Verified(isolation, database.name, self._ledger)
+                isolation = cast("Isolation", verified)
             for level in levels:
                 self.enter(isolation, database, level)
             self._ledger.isolation_seconds += _process.seconds() - started
@@ -464,42 +492,45 @@ class Provision:
             database.busy = False
 
     def enter(self, isolation: Isolation, database: Database, level: Level) -> None:
-        """Open a level on one database, with the content that the level asks for.
+        """Enter a level on one database, with the content that the level needs.
 
         Raises:
-            ConfigError: its test is marked with an isolation that this database does not have.
-            IsolationError: it has it, and there is no room for a copy.
+            ConfigError: the test's marker names an isolation that this database does not have.
+            IsolationError: there is no space for a copy.
         """
-        is_other = level.isolation not in {"auto", isolation.name}
-        if is_other and (
-            reason := database.product.ask_for(level.isolation, isolation)
-        ):
-            raise ConfigError(
-                f"{level.name}: isolation={level.isolation!r} is not to be had: {reason}",
-                why="a test that was isolated another way than was asked for would prove nothing",
-                cause="the test's marker, @pytest.mark.arena",
-                fix=f"@pytest.mark.arena(isolation={isolation.name!r}), or no isolation",
-            )
+        if level.isolation not in {"auto", isolation.name}:
+            reason = database.product.ask_for(level.isolation, isolation)
+            if reason:
+                raise ConfigError(
+                    f"{level.name}: isolation={level.isolation!r} is not to be had: {reason}",
+                    why="a test with another isolation than the requested one would prove nothing",
+                    cause="the test's marker, @pytest.mark.arena",
+                    fix=f"@pytest.mark.arena(isolation={isolation.name!r}), or no isolation",
+                )
         isolation.enter()
         if level.is_anew or level.stage is not Stage.SEEDED:
             isolation.replace(self._template(database, level.stage))
 
     def _template(self, database: Database, stage: Stage) -> Any:
-        key = database.product.name, database.dialect.driver
-        if key not in self.stores:
-            shelves = database.product.shelves(database.dialect)
-            self.stores[key] = Store(
-                shelves,
+        recipe = self.recipe(database)
+
+        def build_around(target: Target) -> AbstractContextManager[None]:
+            return self._builds.around(BuildAim(database, str(recipe), target))
+
+        return self._store(database).ensure(recipe, stage, build_around)
+
+    def _store(self, database: Database) -> Store[Any]:
+        key = (database.product.name, database.dialect.driver)
+        store = self.stores.get(key)
+        if store is None:
+            store = Store(
+                database.product.shelves(database.dialect),
                 self._config.root,
                 self._newer_than,
                 compares=self._config.migrations != "off",
             )
-        recipe = self.recipe(database)
-        return self.stores[key].ensure(
-            recipe,
-            stage,
-            lambda target: self._builds.around(BuildAim(database, str(recipe), target)),
-        )
+            self.stores[key] = store
+        return store
 
     def comparisons(self) -> Iterator[tuple[str, Comparison]]:
         """Yield comparisons that found something, each with its value of ``arena_schema``."""
@@ -507,14 +538,21 @@ class Provision:
             yield from store.comparisons.items()
 
     def recipe(self, database: Database) -> Recipe:
-        """Return what a database is made of, by the options."""
-        is_first = database is self._known.primary
-        names = (*database.tails, "") if is_first else database.tails
-        schema, seed = (
-            next((values[name] for name in names if name in values), "")
-            for values in (self._config.schema, self._config.seed)
+        """Return the values of ``arena_schema`` and ``arena_seed`` for a database."""
+        names = [*database.tails]
+        if database is self._known.primary:
+            names.append("")
+        return Recipe(
+            _first_value(self._config.schema, names),
+            _first_value(self._config.seed, names),
         )
-        return Recipe(schema, seed)
+
+
+def _first_value(values: Mapping[str, str], names: list[str]) -> str:
+    for name in names:
+        if name in values:
+            return values[name]
+    return ""
 
 
 _SINCE = "ARENA_REBUILT_SINCE"

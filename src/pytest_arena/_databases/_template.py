@@ -1,4 +1,4 @@
-"""How is a template found by its fingerprint, or built once, stage by stage?"""
+"""Finds a template by its fingerprint, or builds it once, stage by stage."""
 
 from __future__ import annotations
 
@@ -47,31 +47,33 @@ if TYPE_CHECKING:
 
     from pytest_arena._databases._builders import Builder
 
-    Aimed = Callable[[Target], AbstractContextManager[None]]
+    BuildAround = Callable[[Target], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a database is made of: values of ``arena_schema`` and ``arena_seed``, or nothing."""
+    """The values of ``arena_schema`` and ``arena_seed`` for a database, "" for no value."""
 
     schema: str
     seed: str
 
     def value(self, stage: Stage) -> str:
-        """The value that this stage is made by."""
+        """Return the option's value that builds this stage."""
         return self.schema if stage is Stage.SCHEMA else self.seed
 
     def __str__(self) -> str:
-        """As the options were given."""
-        options = {"arena_schema": self.schema, "arena_seed": self.seed}
-        return " or ".join(
-            f"{name} = {value}" for name, value in options.items() if value
-        )
+        """The options, as the user wrote them."""
+        options = []
+        if self.schema:
+            options.append(f"arena_schema = {self.schema}")
+        if self.seed:
+            options.append(f"arena_seed = {self.seed}")
+        return " or ".join(options)
 
 
 @dataclass(frozen=True, slots=True)
 class StageBuild(Generic[ContentT]):
-    """One stage of one recipe, above the template of the stage below."""
+    """One stage of a recipe. It starts from the template of the stage below."""
 
     recipe: Recipe
     stage: Stage
@@ -82,11 +84,11 @@ class StageBuild(Generic[ContentT]):
     """Whether to compare a database that migrations build with the models."""
 
     def builder(self) -> Builder:
-        """Return what fills the database."""
+        """Return the builder that fills the database."""
         value = self.recipe.value(self.stage)
-        return (
-            schema_builder(value, self.root) if self._is_schema else seed_builder(value)
-        )
+        if self._is_schema:
+            return schema_builder(value, self.root)
+        return seed_builder(value)
 
     @property
     def _is_schema(self) -> bool:
@@ -94,17 +96,17 @@ class StageBuild(Generic[ContentT]):
 
     @property
     def option(self) -> str:
-        """The option that names the builder, as it was given."""
+        """The option that names the builder, as the user wrote it."""
         name = "arena_schema" if self._is_schema else "arena_seed"
         return f"{name} = {self.recipe.value(self.stage)}"
 
     @property
     def title(self) -> str:
-        """What is built, the same for each version of it."""
+        """A name for all versions of this stage."""
         return f"{self.stage.value} {Path(self.recipe.value(self.stage)).name}"
 
     def fingerprint(self) -> str:
-        """A digest of all that can be known before the build; no path of this machine is in it."""
+        """Return a digest of everything known before the build, without paths of this machine."""
         parts = (
             f"pytest-arena {version('pytest-arena')}",
             f"{self.shelves.identity()} sqlalchemy {version('sqlalchemy')}",
@@ -140,14 +142,13 @@ class StageBuild(Generic[ContentT]):
         return comparisons[0]
 
     def run(self, target: Target) -> None:
-        """Fill a database, which has the content of the template below.
+        """Fill a database that has the content of the template below.
 
         Raises:
             TemplateError: the builder failed, left a transaction open, or made no table.
         """
-        builder = (
-            self.builder()
-        )  # in this thread, which may be importing what the option names
+        # Not in the build's thread: this thread may be importing the module that the option names.
+        builder = self.builder()
         try:
             run_apart(lambda: builder.build(target))
         except (ArenaError, KeyboardInterrupt):
@@ -166,24 +167,26 @@ class StageBuild(Generic[ContentT]):
             raise TemplateError(
                 f"{self.option} made no table",
                 why="every test would start with an empty database",
-                cause="the modules that define the models were not imported by then, or the "
-                "tables were made in another database or another process",
+                cause="the modules that define the models are not imported, or the tables were "
+                "made in another database or another process",
                 fix="name the module that imports all models: "
                 f"arena_schema = {suggested_schema(self.root) or _EXAMPLE}",
             )
 
     def failed(self, error: BaseException) -> TemplateError:
-        """Return the error for one that the user's code has raised."""
-        lines = filter(None, map(blame, causes(error)))  # the user's innermost in each
+        """Return the error to raise for an error of the user's code."""
+        # The user's innermost line in each of the causes.
+        lines = [blame(cause) for cause in causes(error)]
+        line = next(filter(None, lines), None)
         return TemplateError(
             f"{self.option} failed: {described(error)}",
             why="no test can have a database before its template is built",
-            cause=str(next(lines, "") or self._home()),
+            cause=str(line or self._home()),
             fix=self._next_step(error),
         )
 
     def _home(self) -> str:
-        """Where the function stands, for an error that comes after it, at the commit."""
+        """Return the place of the builder's function, for an error without a line of its own."""
         function = getattr(self.builder(), "function", None)
         return str(home_of(function) or self.option)
 
@@ -193,7 +196,7 @@ class StageBuild(Generic[ContentT]):
             if known:
                 return known
             again = "mend that line; the next run builds the template again by itself"
-            if self._is_schema and str(self.recipe.schema).endswith(".ini"):
+            if self._is_schema and self.recipe.schema.endswith(".ini"):
                 return (
                     f"{again}; or run the migrations as your app does: {_BY_FUNCTION}"
                 )
@@ -207,14 +210,14 @@ class StageBuild(Generic[ContentT]):
 
 
 _BY_FUNCTION = "arena_schema = <module>:<function>"
-_EXAMPLE = "<module>:<Base>"  # where nothing is known that could be pasted
+_EXAMPLE = "<module>:<Base>"  # if pytest-arena knows no real value
 
 
 @dataclass(slots=True)
 class Store(Generic[ContentT]):
-    """The templates on some shelves, for one project.
+    """The templates of one project on one product.
 
-    Finding one costs a read of the files that its build depended on.
+    To find a template, pytest-arena reads the files on which its build depended.
     """
 
     shelves: Shelves[ContentT]
@@ -227,29 +230,32 @@ class Store(Generic[ContentT]):
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     """Comparisons that found differences, or failed, by the value of ``arena_schema``."""
 
-    def ensure(self, recipe: Recipe, stage: Stage, aimed_at: Aimed) -> ContentT | None:
-        """Return the template's content, built first where it is not there; None for an empty one.
+    def ensure(
+        self, recipe: Recipe, stage: Stage, build_around: BuildAround
+    ) -> ContentT | None:
+        """Return the content of a template, and build it first if there is none.
 
-        ``aimed_at`` leads every engine that connects during the build to the target.
+        Returns None for an empty template. ``build_around`` leads each engine that connects
+        during the build to the target.
 
         Raises:
-            TemplateError: the build failed, or somebody else's takes too long.
+            TemplateError: the build failed, or the build of another process takes too long.
         """
-        template = self._ensure(recipe, stage, aimed_at)
-        return template.content if template else None
+        template = self._ensure(recipe, stage, build_around)
+        if template is None:
+            return None
+        return template.content
 
     def _ensure(
-        self, recipe: Recipe, stage: Stage, aimed_at: Aimed
+        self, recipe: Recipe, stage: Stage, build_around: BuildAround
     ) -> Template[ContentT] | None:
-        below = (
-            self._ensure(recipe, Stage.SCHEMA, aimed_at)
-            if stage is Stage.SEEDED
-            else None
-        )
+        below = None
+        if stage is Stage.SEEDED:
+            below = self._ensure(recipe, Stage.SCHEMA, build_around)
         if stage is Stage.EMPTY or not recipe.value(stage):
             return below
         build = StageBuild(recipe, stage, below, self.root, self.shelves, self.compares)
-        template = self._find_or_build(build, aimed_at)
+        template = self._find_or_build(build, build_around)
         manifest = template.manifest
         if manifest.differences or manifest.not_compared:
             self.comparisons[recipe.schema] = Comparison(
@@ -260,14 +266,19 @@ class Store(Generic[ContentT]):
         return template
 
     def _find_or_build(
-        self, build: StageBuild[ContentT], aimed_at: Aimed
+        self, build: StageBuild[ContentT], build_around: BuildAround
     ) -> Template[ContentT]:
         try:
-            shelf = build.fingerprint()
-            if found := self._find(shelf):
-                return found
-            with self.shelves.locked(shelf) as now:
-                return self._find(shelf) or self._build(shelf, build, aimed_at, now=now)
+            fingerprint = build.fingerprint()
+            template = self._find(fingerprint)
+            if template is not None:
+                return template
+            with self.shelves.locked(fingerprint) as now:
+                # Another process may have built it meanwhile.
+                template = self._find(fingerprint)
+                if template is not None:
+                    return template
+                return self._build(fingerprint, build, build_around, now=now)
         except TemplateError:
             raise
         except ArenaError as error:
@@ -280,67 +291,79 @@ class Store(Generic[ContentT]):
         except Exception as error:
             raise (self.shelves.not_stored(error) or build.failed(error)) from error
 
-    def _find(self, shelf: str) -> Template[ContentT] | None:
-        for template in self.shelves.templates(shelf):
+    def _find(self, fingerprint: str) -> Template[ContentT] | None:
+        for template in self.shelves.templates(fingerprint):
             manifest = template.manifest
-            if manifest.built >= self.newer_than and not _sources.first_change(
-                manifest, self.root
-            ):
-                self.shelves.used(template)  # not to be collected, if it is still there
-                if self.shelves.is_whole(template):
-                    return template
+            if manifest.built < self.newer_than:
+                continue
+            if _sources.first_change(manifest, self.root):
+                continue
+            # First, so that another process does not remove the template.
+            self.shelves.used(template)
+            if self.shelves.is_whole(template):
+                return template
         return None
 
     def _build(
-        self, shelf: str, build: StageBuild[ContentT], aimed_at: Aimed, *, now: float
+        self,
+        fingerprint: str,
+        build: StageBuild[ContentT],
+        build_around: BuildAround,
+        *,
+        now: float,
     ) -> Template[ContentT]:
         started = _process.seconds()
-        newest = next(iter(self.shelves.templates(shelf)), None)
-        changed = _sources.first_change(newest.manifest, self.root) if newest else ""
-        # Why the templates that are there are not good enough.
-        self.reasons.append(f"{build.option}: {changed} has changed" if changed else "")
-        self.shelves.clear(shelf)
-        target = self.shelves.begin(shelf, build.below)
+        self.reasons.append(self._reason(fingerprint, build))
+        self.shelves.clear(fingerprint)
+        target = self.shelves.begin(fingerprint, build.below)
         try:
-            with _sources.watching(self.shelves.folder) as watch, aimed_at(target):
+            with (
+                _sources.watching(self.shelves.folder) as watch,
+                build_around(target),
+            ):
                 build.run(target)
                 comparison = build.compare()
             code = build.code()
             watch.add_imports(code)
-            files = _sources.digest_files(code | watch.files(self.root), self.root)
-            folders = _sources.digest_folders(watch, self.root)
             manifest = Manifest(
                 now,
-                files,
-                folders,
+                _sources.digest_files(code | watch.files(self.root), self.root),
+                _sources.digest_folders(watch, self.root),
                 build.title,
                 comparison.differences,
                 comparison.failure,
                 comparison.heads,
             )
-            content = self.shelves.finish(target, shelf, manifest)
+            content = self.shelves.finish(target, fingerprint, manifest)
         except BaseException:  # Ctrl-C as well
             target.remove()
             raise
         finally:
             self.built_seconds += _process.seconds() - started
-        return Template(content, shelf, manifest)
+        return Template(content, fingerprint, manifest)
 
-
-# Which engines land in a template that is built, and what is left of the process?
+    def _reason(self, fingerprint: str, build: StageBuild[ContentT]) -> str:
+        """Return why an existing template cannot be used; "" if there is none."""
+        newest = next(iter(self.shelves.templates(fingerprint)), None)
+        if newest is None:
+            return ""
+        changed = _sources.first_change(newest.manifest, self.root)
+        if not changed:
+            return ""
+        return f"{build.option}: {changed} has changed"
 
 
 def run_apart(call: Callable[[], None]) -> None:
-    """Call in a thread of its own, and give the process back as it was.
+    """Call in a separate thread, and restore the state of the process afterwards.
 
-    In a thread, since a builder may call ``asyncio.run`` (Alembic's async ``env.py`` does): that
-    is forbidden where a loop runs, and elsewhere takes the main thread's loop away. Back as it
-    was, since the next run finds the template in the cache and must not meet another process.
+    A builder may call ``asyncio.run``, as an async ``env.py`` of Alembic does. That is forbidden
+    while a loop runs, and otherwise removes the main thread's loop. The state is restored because
+    the next run finds the template in the cache, and must get the same process.
 
-    In this thread where it is importing a module: another one that imports it too would wait for
-    this one, which waits for the build.
+    While this thread imports a module, the call is made here. Another thread that imports the
+    module would wait for this one, which waits for the build.
     """
-    with _process_as_it_was():
+    with _process_restored():
         if _is_importing() and _process.running_loop() is None:
             call()
         else:
@@ -348,21 +371,21 @@ def run_apart(call: Callable[[], None]) -> None:
 
 
 def _call_in_thread(call: Callable[[], None]) -> None:
-    failed: list[BaseException] = []
+    failures: list[BaseException] = []
     context = contextvars.copy_context()
 
     def run() -> None:
         try:
             context.run(call)
         except BaseException as error:  # noqa: BLE001 - raised again in the waiting thread
-            failed.append(error)
+            failures.append(error)
 
-    # A daemon: after Ctrl-C nobody waits for it.
+    # A daemon: after Ctrl-C the process does not wait for it.
     thread = threading.Thread(target=run, name="pytest-arena-build", daemon=True)
     thread.start()
     thread.join()
-    if failed:
-        raise failed[0]
+    if failures:
+        raise failures[0]
 
 
 def _is_importing() -> bool:
@@ -375,50 +398,75 @@ def _is_importing() -> bool:
 
 
 @contextmanager
-def _process_as_it_was() -> Iterator[None]:
-    """Take back what a builder does to the process.
+def _process_restored() -> Iterator[None]:
+    """Restore the working folder, the environment, ``sys.path`` and logging.
 
-    A ``dictConfig`` or ``fileConfig`` of logging disables every logger of the app, and closes every
-    handler first, pytest's as well, by ``logging.shutdown``.
+    A ``dictConfig`` or ``fileConfig`` of logging disables every logger of the app. Before that, it
+    closes every handler by ``logging.shutdown``, pytest's too.
     """
     states = {logger: _state(logger) for logger in _loggers()}
-    path, shutdown = (
-        patch.object(sys, "path", sys.path[:]),
-        patch.object(logging, "shutdown"),
-    )
     try:
-        with chdir("."), patch.dict(os.environ), path, shutdown:
+        with (
+            chdir("."),
+            patch.dict(os.environ),
+            patch.object(sys, "path", sys.path[:]),
+            patch.object(logging, "shutdown"),
+        ):
             yield
     finally:
         for logger in _loggers():
-            state = states.get(logger, ([], logging.NOTSET, False, True))
-            logger.handlers[:], level, logger.disabled, logger.propagate = state
-            logger.setLevel(level)
+            # The builder may have created the logger.
+            _restore(logger, states.get(logger, _LoggerState()))
 
 
 def _loggers() -> list[logging.Logger]:
-    known = list(logging.root.manager.loggerDict.values())
-    return [logging.root, *(item for item in known if isinstance(item, logging.Logger))]
+    loggers: list[logging.Logger] = [logging.root]
+    for logger in list(logging.root.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger):
+            loggers.append(logger)
+    return loggers
 
 
-def _state(logger: logging.Logger) -> tuple[list[logging.Handler], int, bool, bool]:
-    return logger.handlers[:], logger.level, logger.disabled, logger.propagate
+@dataclass(frozen=True, slots=True)
+class _LoggerState:
+    """The configuration of a logger. The defaults are those of a new logger."""
+
+    handlers: tuple[logging.Handler, ...] = ()
+    level: int = logging.NOTSET
+    disabled: bool = False
+    propagate: bool = True
+
+
+def _state(logger: logging.Logger) -> _LoggerState:
+    return _LoggerState(
+        tuple(logger.handlers), logger.level, logger.disabled, logger.propagate
+    )
+
+
+def _restore(logger: logging.Logger, state: _LoggerState) -> None:
+    logger.handlers[:] = state.handlers
+    logger.setLevel(state.level)
+    logger.disabled = state.disabled
+    logger.propagate = state.propagate
 
 
 @dataclass(slots=True, eq=False)
 class BuildAim:
-    """A template in the making. ``others`` stand for the app's other databases meanwhile."""
+    """The build of one database's template.
+
+    ``others`` are empty databases in place of the app's other databases.
+    """
 
     database: Database
-    options: str  # as they were given
+    options: str  # as the user wrote them
     target: Target
     others: dict[Database, Target] = field(default_factory=dict)
 
     def aim(self, other: Database | None) -> Aim:
         """Return where an engine lands that the builder uses.
 
-        One on another database of the app lands in an empty one, which is thrown away: a template
-        is one database's.
+        A template is of one database. An engine on another database of the app lands in an empty
+        one, which is removed after the build.
         """
         if other is None or other is self.database:
             return self.target.aim
@@ -428,35 +476,48 @@ class BuildAim:
 
     def current(self, key: Key) -> Aim | None:
         """Return where a connection that was opened with this key lands now."""
-        aims = [target.aim for target in (self.target, *self.others.values())]
-        return next((aim for aim in aims if aim.key == key), None)
+        for target in (self.target, *self.others.values()):
+            aim = target.aim
+            if aim.key == key:
+                return aim
+        return None
 
     def check(self) -> None:
-        """Raise a TemplateError where the builder has made tables in another database."""
+        """Remove the other databases.
+
+        Raises:
+            TemplateError: the builder made tables in one of them.
+        """
         written = [
             other.name for other, target in self.others.items() if target.has_tables()
         ]
         for target in self.others.values():
             target.remove()
-        if written:
-            raise TemplateError(
-                f"building {self.database.name} made tables in another database: "
-                f"{', '.join(written)}",
-                why="each database of the app is built by itself, and kept by itself",
-                cause=f"{self.options} works on another engine as well, or on an attached file",
-                fix="arena_schema =   (and arena_seed alike: a line for each database)\n"
-                + "\n".join(
-                    f"    {name} = module:its_function"
-                    for name in (self.database.name, *written)
-                ),
-            )
+        if not written:
+            return
+        lines = [
+            f"    {name} = module:its_function"
+            for name in (self.database.name, *written)
+        ]
+        raise TemplateError(
+            f"building {self.database.name} made tables in another database: "
+            f"{', '.join(written)}",
+            why="each database of the app is built by itself, and kept by itself",
+            cause=f"{self.options} works on another engine as well, or on an attached file",
+            fix="\n".join(
+                [
+                    "arena_schema =   (and arena_seed alike: a line for each database)",
+                    *lines,
+                ]
+            ),
+        )
 
 
 class Builds:
-    """The builds that are under way, and whose they are.
+    """The running builds, and the callers that belong to each.
 
-    A build's own context knows it. A thread that a builder starts has no context of its own, and
-    is marked when it starts. Anybody else waits for the template.
+    The context of a build has a variable for it. A thread that a builder starts has a new context,
+    and is registered when it starts. Other callers wait for the template.
     """
 
     def __init__(self) -> None:
@@ -468,21 +529,23 @@ class Builds:
             weakref.WeakKeyDictionary()
         )
         self._changing = threading.Lock()
-        self._marking = patch.object(threading.Thread, "start", self._marked_start())
+        self._patch = patch.object(threading.Thread, "start", self._registering_start())
 
     def now(self) -> BuildAim | None:
-        """Return the build that the caller is a part of."""
+        """Return the build to which the caller belongs."""
         build = self._context.get() or self._threads.get(threading.current_thread())
-        return build if build in self.running else None
+        if build in self.running:
+            return build
+        return None
 
     @contextmanager
     def around(self, build: BuildAim) -> Iterator[None]:
-        """Around a build."""
+        """Run the block as a part of a build."""
         token = self._context.set(build)
         with self._changing:
             self.running.append(build)
             if len(self.running) == 1:
-                self._marking.start()
+                self._patch.start()
         try:
             yield
             build.check()
@@ -490,16 +553,18 @@ class Builds:
             with self._changing:
                 self.running.remove(build)
                 if not self.running:
-                    self._marking.stop()
+                    self._patch.stop()
             self._context.reset(token)
 
-    def _marked_start(self) -> Callable[[threading.Thread], None]:
+    def _registering_start(self) -> Callable[[threading.Thread], None]:
+        """Return a ``Thread.start`` that registers the threads of a build."""
         start = threading.Thread.start
 
         @wraps(start)
-        def marked(thread: threading.Thread) -> None:
-            if (build := self.now()) is not None:
+        def registering_start(thread: threading.Thread) -> None:
+            build = self.now()
+            if build is not None:
                 self._threads[thread] = build
             start(thread)
 
-        return marked
+        return registering_start

@@ -1,6 +1,6 @@
 """Does a module of the project read a variable of ``arena_env``?
 
-A Python program that a test starts then reads it, too, and finds a URL that leads nowhere.
+A Python program that a test starts then reads it too, and gets a URL that leads nowhere.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pytest_arena._config._load import is_library
 
 
 def is_read(names: tuple[str, ...]) -> bool:
-    """Return whether a module that is imported, and is no test, names one of these variables."""
-    files = [
-        getattr(module, "__file__", None) or "" for module in [*sys.modules.values()]
-    ]
-    return any(_may_read(file) and _reads(file, names) for file in files)
+    """Return whether an imported module, not counting tests, names one of these variables."""
+    for module in [*sys.modules.values()]:
+        file = getattr(module, "__file__", None) or ""
+        if _may_read(file) and _reads(file, names):
+            return True
+    return False
 
 
 def _may_read(file: str) -> bool:
@@ -39,15 +40,13 @@ def _reads(file: str, names: tuple[str, ...]) -> bool:
         fields = {name.lower() for name in names}
         if not any(field in text.lower() for field in fields):
             return False
-        has_prefix = (
-            "env_prefix" in text
-        )  # then a field reads a variable of another name
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Constant) and node.value in names:
                 return True
+            # With a prefix, a field reads a variable of another name.
             if (
                 isinstance(node, ast.ClassDef)
-                and not has_prefix
+                and "env_prefix" not in text
                 and fields & _fields_of(node)
             ):
                 return True
@@ -55,5 +54,10 @@ def _reads(file: str, names: tuple[str, ...]) -> bool:
 
 
 def _fields_of(node: ast.ClassDef) -> set[str]:
-    targets = [each.target for each in node.body if isinstance(each, ast.AnnAssign)]
-    return {target.id.lower() for target in targets if isinstance(target, ast.Name)}
+    names = set()
+    for statement in node.body:
+        if isinstance(statement, ast.AnnAssign) and isinstance(
+            statement.target, ast.Name
+        ):
+            names.add(statement.target.id.lower())
+    return names

@@ -1,4 +1,4 @@
-"""Is each database after a level what it was before it, as can be read in the database itself?"""
+"""Compares each database after a level with its content before, read from the database itself."""
 
 from __future__ import annotations
 
@@ -15,110 +15,121 @@ _Content = dict[str, str]
 
 
 class Verified:
-    """An isolation whose database is read whole, before each level and after it.
+    """An isolation whose whole database is read before and after each level.
 
-    What is compared comes from the database itself, and not from what the isolation knows of it. A
-    difference raises an IsolationError that names what is different; before that, the database is
-    brought back by force, so that the next level starts as it should. Where the database could
-    not be read, because somebody held a lock on it, that is noted for the summary.
+    The comparison reads the database itself. It does not rely on what the isolation recorded. If
+    there is a difference, pytest-arena restores the database by force and raises an
+    IsolationError that names the difference. If another connection holds a lock, the ledger
+    notes that the level was not verified.
 
-    Cost: two readings of all rows and definitions for each level; see ``content`` of the dialects.
+    Cost: two reads of all rows and definitions for each level.
     """
 
     def __init__(self, isolation: Isolation, database: str, ledger: Ledger) -> None:
-        self._isolation, self._database, self._ledger = isolation, database, ledger
-        self._before: list[
-            _Content | None
-        ] = []  # by level; None where it could not be read
-        self._found: IsolationError | None = None
+        self._isolation = isolation
+        self._database = database
+        self._ledger = ledger
+        # One entry for each level. None: the content could not be read.
+        self._before: list[_Content | None] = []
+        self._error: IsolationError | None = None
         isolation.check = self._check
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._isolation, name)
 
     def enter(self) -> None:
-        """Open a level, and read what it begins with."""
+        """Enter a level, and read its content."""
         self._isolation.enter()
-        # Whoever was broken off may have left one too many.
+        # An interrupted level may have left an entry.
         self._before[self._isolation.depth - 1 :] = [self._read()]
 
     def leave(self) -> bool:
-        """Go back, and compare.
+        """Restore the content, and compare it. Return whether there was a change.
 
         Raises:
-            Held: as the isolation does.
-            IsolationError: likewise, or there is a difference; the level is still there.
+            Held: a connection holds a lock.
+            IsolationError: the isolation failed, or there is a difference. The level still exists.
         """
-        if self._found is not None:
-            raise self._found
+        if self._error is not None:
+            raise self._error
         changed = self._isolation.leave()
         del self._before[self._isolation.depth :]
         return changed
 
     def leave_by_force(self) -> None:
-        """Go back by the isolation's last resort, and compare.
+        """Restore the content by force, and compare it.
 
         Raises:
-            IsolationError: likewise, or there was a difference before, or is one now.
+            IsolationError: the isolation failed, or there is or was a difference.
         """
-        number = self._isolation.depth - 1
-        # One that was broken off at its start was not read.
-        before = self._before[number] if number < len(self._before) else None
-        del self._before[number:]
+        position = self._isolation.depth - 1
+        before = None
+        # A level that was interrupted at its start has no entry.
+        if position < len(self._before):
+            before = self._before[position]
+        del self._before[position:]
         self._isolation.leave_by_force()
-        if different := _different(before, self._read()):
-            self._found = self._error(
-                different, "also where it was put in its place anew"
+        different = _different(before, self._read())
+        if different:
+            self._error = self._difference_error(
+                different, "also after arena replaced the database"
             )
-        found, self._found = self._found, None
-        if found is not None:
-            raise found
+        error = self._error
+        self._error = None
+        if error is not None:
+            raise error
 
     def forget(self, *, is_undone: bool = False) -> None:
-        """Drop the top level, and keep what stands."""
+        """Drop the top level, and keep the present content."""
         self._isolation.forget(is_undone=is_undone)
         self._before.pop()
 
     def is_clean(self) -> bool:
-        """Whether nothing was changed, as the isolation says and as can be seen.
+        """Whether nothing was changed, as the isolation says and as the content shows.
 
-        One that only says so is told of when the level is left.
+        If they differ, the error is raised when the level is left.
         """
         if not self._isolation.is_clean():
             return False
         different = _different(self._before[-1], self._read())
         if different:
-            self._found = self._error(different, "and the level was called clean")
+            self._error = self._difference_error(
+                different, "and the isolation reported no change"
+            )
         return not different
 
     def _check(self) -> None:
-        """Compare, while the level can still be left by force."""
-        if different := _different(self._before[-1], self._read()):
-            self._found = self._error(
-                different, "which was put right before the next test"
+        """Compare the contents while the level can still be left by force."""
+        different = _different(self._before[-1], self._read())
+        if different:
+            self._error = self._difference_error(
+                different, "arena repaired it before the next test"
             )
-            raise self._found
+            raise self._error
 
     def _read(self) -> _Content | None:
         started = _process.seconds()
         try:
-            found = dict(self._isolation.content())
+            content = dict(self._isolation.content())
         except (Held, ArenaError) as error:
             self._ledger.note(
                 f"{self._database}: not verified each time: {error.args[0]}"
             )
             return None
         self._ledger.has_verified(_process.seconds() - started)
-        return found
+        return content
 
-    def _error(self, different: list[str], outcome: str) -> IsolationError:
-        name, more = self._isolation.name, len(different) - _MOST
-        shown = ", ".join(different[:_MOST]) + f" and {more} more" * (more > 0)
+    def _difference_error(self, different: list[str], outcome: str) -> IsolationError:
+        name = self._isolation.name
+        shown = ", ".join(different[:_MOST])
+        hidden = len(different) - _MOST
+        if hidden > 0:
+            shown += f" and {hidden} more"
         return IsolationError(
             f"{self._database} is not as it was before ({outcome}): {shown}",
-            why="the next test would have started on what this one left",
-            cause=f"the isolation {name!r} missed it, or somebody wrote while it was verified: a "
-            "thread, another process",
+            why="the next test would have started with the changes of this one",
+            cause=f"the isolation {name!r} missed the change, or a thread or another process "
+            "wrote while arena compared",
             fix=_FIXES.get(name, _REPORT),
         )
 
@@ -129,14 +140,18 @@ _MOST = 6
 
 
 def _different(before: _Content | None, after: _Content | None) -> list[str]:
-    """Return in words what is different, nothing where it is not known."""
+    """Describe the differences. Return none if one of the contents is unknown."""
     if before is None or after is None or before == after:
         return []
-    names = sorted(
-        {*before, *after}, key=lambda name: (name.startswith("definition"), name)
+    names = {*before, *after}
+    definitions_last = sorted(
+        names, key=lambda name: (name.startswith("definition"), name)
     )
-    changed = [name for name in names if before.get(name) != after.get(name)]
-    return [_difference(name, before.get(name), after.get(name)) for name in changed]
+    return [
+        _difference(name, before.get(name), after.get(name))
+        for name in definitions_last
+        if before.get(name) != after.get(name)
+    ]
 
 
 def _difference(name: str, before: str | None, after: str | None) -> str:
@@ -144,9 +159,16 @@ def _difference(name: str, before: str | None, after: str | None) -> str:
         return f"{name} (was not there)"
     if after is None:
         return f"{name} (is gone)"
-    # What a person can read of a digest of rows is their number.
-    was, now = (
-        text[: text.find(" rows, ") + 5] if " rows, " in text else ""
-        for text in (before, after)
-    )
-    return f"{name} ({now}, and had {was})" if was != now else name
+    rows_before = _number_of_rows(before)
+    rows_after = _number_of_rows(after)
+    if rows_before == rows_after:
+        return name
+    return f"{name} ({rows_after}, and had {rows_before})"
+
+
+def _number_of_rows(digest: str) -> str:
+    """Return the part of a digest that a person can read: `3 rows`, or ""."""
+    number, comma, _ = digest.partition(" rows, ")
+    if not comma:
+        return ""
+    return f"{number} rows"
