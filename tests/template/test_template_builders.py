@@ -117,7 +117,7 @@ async def seed(session):
     "value,says",
     [
         ("forms:two", "takes (connection, other), and is called with one connection"),
-        ("forms:generator", "is a generator: nobody would run it"),
+        ("forms:generator", "is a generator, whose code would never run"),
         ("forms:CREATE", "is of type TextClause, which cannot make tables"),
         ("forms:cync", "has no attribute 'cync'"),
         ("all.sql", "there is no file"),
