@@ -1,4 +1,4 @@
-"""``db_session``: a session on the test's database that neither hides nor keeps anything."""
+"""``db_session``: a session that shows the present rows, and commits before each request."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ if TYPE_CHECKING:
 
 _Session = TypeVar("_Session", "FreshSession", AsyncSession)
 
-# What the sync and the async sessions of a test hold.
+# The memory of the sync and of the async sessions of a test.
 Memory = tuple[list[tuple["FreshSession", "Kept"]], list[tuple[AsyncSession, "Kept"]]]
 
 
 class FreshSession(Session):
-    """Reads what stands in the database, also where it has the row already.
+    """A session that reads rows from the database even if it has loaded them before.
 
-    An ORM session normally answers from its identity map, so that a test would not see what
-    the request has changed. Instances keep their values after a commit.
+    An ORM session normally answers from its identity map, so that a test would not see the changes
+    of a request. Instances keep their values after a commit.
     """
 
     wrote = False
-    reads = 0  # how often it may have read a row anew
-    sessions: Sessions | None = None  # all of the test
+    reads = 0  # how often it may have read a row again
+    sessions: Sessions | None = None  # all sessions of the test
     is_committed_before_requests = True
     is_flushing = False
 
@@ -68,55 +68,54 @@ class FreshSession(Session):
 
     @property
     def has_pending_work(self) -> bool:
-        """Whether somebody else would see something else after a commit."""
+        """Whether a commit would change what other connections see."""
         return bool(self.wrote or self.new or self.dirty or self.deleted)
 
     def get(self, *args: Any, **kwargs: Any) -> Any:
-        """As ``Session.get``, from the database."""
-        # AsyncSession passes False, its own default.
-        kwargs["populate_existing"] = (
-            kwargs.get("populate_existing") or self.may_overwrite()
-        )
+        """Call ``Session.get``, and read from the database."""
+        # AsyncSession passes False, its default.
+        if not kwargs.get("populate_existing"):
+            kwargs["populate_existing"] = self.may_overwrite()
         return super().get(*args, **kwargs)
 
     def may_overwrite(self, *, is_flushed_before: bool = True) -> bool:
         """Whether a query may give instances the values of the database.
 
-        It would take a change from them that it does not flush first.
+        It must not overwrite a change that the session does not flush before the query.
         """
         flushes = self.autoflush and is_flushed_before and not self.is_flushing
         return flushes or not self.dirty
 
     def get_bind(self, *args: Any, **kwargs: Any) -> Any:
-        """Start the app, as SQLAlchemy calls this before each use of a connection."""
+        """Start the app. SQLAlchemy calls this before each use of a connection."""
         if self.sessions is not None:
             self.sessions.start_app()
         return super().get_bind(*args, **kwargs)
 
-    # What these write is not in `new` or `dirty`.
+    # Rows that these methods write are not in `new` or `dirty`.
 
     def connection(self, *args: Any, **kwargs: Any) -> Any:
-        """As ``Session.connection``."""
+        """Call ``Session.connection``."""
         self.wrote = True
         return super().connection(*args, **kwargs)
 
     def bulk_save_objects(self, *args: Any, **kwargs: Any) -> None:
-        """As ``Session.bulk_save_objects``."""
+        """Call ``Session.bulk_save_objects``."""
         self.wrote = True
         super().bulk_save_objects(*args, **kwargs)
 
     def bulk_insert_mappings(self, *args: Any, **kwargs: Any) -> None:
-        """As ``Session.bulk_insert_mappings``."""
+        """Call ``Session.bulk_insert_mappings``."""
         self.wrote = True
         super().bulk_insert_mappings(*args, **kwargs)
 
     def bulk_update_mappings(self, *args: Any, **kwargs: Any) -> None:
-        """As ``Session.bulk_update_mappings``."""
+        """Call ``Session.bulk_update_mappings``."""
         self.wrote = True
         super().bulk_update_mappings(*args, **kwargs)
 
     def flush(self, objects: Any = None) -> None:
-        """As ``Session.flush``."""
+        """Call ``Session.flush``."""
         self.wrote = self.has_pending_work
         was_flushing = self.is_flushing
         self.is_flushing = True
@@ -126,17 +125,17 @@ class FreshSession(Session):
             self.is_flushing = was_flushing
 
     def close(self) -> None:
-        """As ``Session.close``."""
-        # By this very frame the gate knows that what is lost is the test's own, and not the app's.
+        """Call ``Session.close``."""
+        # This frame shows the gate that lost changes are the test's, not the app's.
         super().close()
 
 
-def _read_anew(state: ORMExecuteState) -> None:
-    """Whatever is about to be executed, by whichever of a session's methods."""
+def _read_again(state: ORMExecuteState) -> None:
+    """Let a statement of the session read from the database."""
     session = cast("FreshSession", state.session)
     session.reads += 1
     if isinstance(state.statement, Insert | Update | Delete | TextClause):
-        session.wrote = True  # a text may be a SELECT: one commit too many costs little
+        session.wrote = True  # a text may be a SELECT: an extra commit costs little
     is_flushed_before = state.execution_options.get("autoflush", True)
     if state.is_select:
         is_flushed_before = getattr(state.load_options, "_autoflush", True)
@@ -149,7 +148,7 @@ def _has_ended(session: Session, transaction: SessionTransaction) -> None:
         cast("FreshSession", session).wrote = False
 
 
-listen_to_sessions(FreshSession, "do_orm_execute", _read_anew)
+listen_to_sessions(FreshSession, "do_orm_execute", _read_again)
 listen_to_sessions(FreshSession, "after_transaction_end", _has_ended)
 
 
@@ -157,7 +156,7 @@ listen_to_sessions(FreshSession, "after_transaction_end", _has_ended)
 def _session_classes(
     *, is_sqlmodel: bool
 ) -> tuple[type[FreshSession], type[AsyncSession]]:
-    """Return what sessions are made of: SQLModel's, which have ``exec``, where it is in use."""
+    """Return the classes of sessions. With SQLModel they have its ``exec``."""
     if not is_sqlmodel:
         return FreshSession, AsyncSession
     sync = importlib.import_module("sqlmodel").Session
@@ -166,13 +165,13 @@ def _session_classes(
 
 
 class Kept:
-    """The instances that a session holds at one time, and what is loaded of each."""
+    """The instances in a session, and the loaded attributes of each."""
 
     def __init__(self, session: Session) -> None:
         self._instances = [(instance, _loaded(instance)) for instance in session]
 
     def restore(self, session: Session) -> None:
-        """Have the session hold these and no others, with the values of the database."""
+        """Put exactly these instances back into the session, with the values of the database."""
         session.rollback()
         session.expunge_all()
         for instance, _ in self._instances:
@@ -180,17 +179,21 @@ class Kept:
                 make_transient(instance)
                 make_transient_to_detached(instance)
             session.add(instance)
-        for added in list(session.new):  # by the cascade of a collection
-            session.expunge(added)
+        for instance in list(session.new):  # added by the cascade of a collection
+            session.expunge(instance)
         session.expire_all()
         for instance, names in self._instances:
             session.refresh(instance, names)
         session.commit()
 
 
-def _loaded(instance: Any) -> list[str]:
+def _loaded(instance: object) -> list[str]:
     state = inspect(instance)
-    return [part.key for part in state.mapper.attrs if part.key not in state.unloaded]
+    return [
+        attribute.key
+        for attribute in state.mapper.attrs
+        if attribute.key not in state.unloaded
+    ]
 
 
 class Starter(Protocol):
@@ -207,30 +210,36 @@ class Starter(Protocol):
 class Sessions:
     """The sessions of one test: committed before each request, closed at the end."""
 
-    is_used: bool = False  # whether any was opened
+    is_used: bool = False  # whether a session was opened
     has_committed: bool = False  # before a request
     starter: Starter | None = None  # called before the first use of a connection
     _sync: list[FreshSession] = field(default_factory=list)
     _async: list[AsyncSession] = field(default_factory=list)
-    _async_turn: AnyLoopMutex | None = None  # of gathered requests, once there is one
-    # Of sync requests that are made in several threads at once.
-    _turn: threading.RLock = field(default_factory=threading.RLock)
+    # Concurrent requests commit one after the other: gathered ones, and those of threads.
+    _async_mutex: AnyLoopMutex | None = None
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def open_sync(self, engine: Engine) -> FreshSession:
         """Open a sync session."""
-        session = _session_classes(is_sqlmodel="sqlmodel" in sys.modules)[0](engine)
+        sync_class, _ = _session_classes(is_sqlmodel="sqlmodel" in sys.modules)
+        session = sync_class(engine)
         session.sessions = self
         self._sync.append(session)
         self.is_used = True
         return session
 
     def open_async(self, engine: AsyncEngine) -> AsyncSession:
-        """Open an async session; nothing needs a loop before it is used."""
-        sync, kind = _session_classes(is_sqlmodel="sqlmodel" in sys.modules)
-        session = kind(engine, sync_session_class=sync, expire_on_commit=False)
+        """Open an async session. It needs no loop before it is used."""
+        sync_class, async_class = _session_classes(
+            is_sqlmodel="sqlmodel" in sys.modules
+        )
+        session = async_class(
+            engine, sync_session_class=sync_class, expire_on_commit=False
+        )
         _fresh(session).sessions = self
         self._async.append(session)
-        self._async_turn = self._async_turn or AnyLoopMutex()
+        if self._async_mutex is None:
+            self._async_mutex = AnyLoopMutex()
         self.is_used = True
         return session
 
@@ -246,12 +255,12 @@ class Sessions:
             self.starter = None
 
     async def acommit(self) -> None:
-        """Commit pending work, so that a request sees it; also under gathered requests."""
+        """Commit pending work, so that a request sees it. Works for gathered requests."""
         self.commit_sync_sessions()
-        async with self._async_turn or nullcontext():
+        async with self._async_mutex or nullcontext():
             for session in _to_be_committed(self._async):
                 self.has_committed = True
-                with _said_whose("await "):
+                with _explained("await "):
                     await session.commit()
 
     def commit(self) -> None:
@@ -261,81 +270,82 @@ class Sessions:
             PendingWorkError: the work is in an async session, which cannot be awaited here.
         """
         self.commit_sync_sessions()
-        sessions = [_fresh(session) for session in self._async]
-        committed = [
-            session for session in sessions if session.is_committed_before_requests
-        ]
-        if any(session.has_pending_work for session in committed):
-            raise PendingWorkError(
-                "a sync request inside an async test, while db_session has work not committed",
-                why="the request would not see it: a sync client cannot await the commit",
-                cause=str(user_line() or "the request"),
-                fix="await db_session.commit()   before the request, or use `client`",
-            )
+        for session in map(_fresh, self._async):
+            if session.is_committed_before_requests and session.has_pending_work:
+                raise PendingWorkError(
+                    "a sync request inside an async test, while db_session has work not committed",
+                    why="the request would not see it: a sync client cannot await the commit",
+                    cause=str(user_line() or "the request"),
+                    fix="await db_session.commit()   before the request, or use `client`",
+                )
 
     def commit_sync_sessions(self) -> None:
         """Commit the pending work of sync sessions."""
-        with self._turn:
+        with self._lock:
             for session in _to_be_committed(self._sync):
                 self.has_committed = True
-                with _said_whose(""):
+                with _explained(""):
                     session.commit()
 
     def remember(self) -> Memory:
-        """Return what the sessions hold; nothing is pending."""
-        kept = [(session, Kept(session)) for session in self._sync]
-        return kept, [(session, Kept(session.sync_session)) for session in self._async]
+        """Return the instances of the sessions. No work may be pending."""
+        of_sync = [(session, Kept(session)) for session in self._sync]
+        of_async = [(session, Kept(session.sync_session)) for session in self._async]
+        return of_sync, of_async
 
     async def arestore(self, memory: Memory) -> None:
-        """As ``restore``, for all sessions, in the loop of the test."""
+        """Restore the instances of all sessions, in the loop of the test."""
         await self.aclose()
         self.restore(memory)
-        for session, kept in memory[1]:
+        _, of_async = memory
+        for session, kept in of_async:
             await session.run_sync(kept.restore)
-        self._async = [session for session, _ in memory[1]]
+        self._async = [session for session, _ in of_async]
 
     def restore(self, memory: Memory) -> None:
-        """Have the sync sessions hold what they held; those that were opened since are closed."""
-        known = [session for session, _ in memory[0]]
+        """Restore the instances of the sync sessions. Close those that were opened since."""
+        of_sync, _ = memory
+        sessions = [session for session, _ in of_sync]
         for session in self._sync:
-            if session not in known:
+            if session not in sessions:
                 session.close()
-        for session, kept in memory[0]:
+        for session, kept in of_sync:
             kept.restore(session)
-        self._sync = known
+        self._sync = sessions
 
     def pending(self) -> int:
-        """Return how many instances wait to be written by sessions that are to be committed."""
-        sessions = [each for each in self._all() if each.is_committed_before_requests]
-        return sum(
-            len(each.new) + len(each.dirty) + len(each.deleted) for each in sessions
-        )
+        """Return how many instances the next commit before a request writes."""
+        number = 0
+        for session in self._all():
+            if session.is_committed_before_requests:
+                number += len(session.new) + len(session.dirty) + len(session.deleted)
+        return number
 
     def held(self) -> WeakSet[InstanceState[Any]]:
-        """Return the states of the instances that the sessions hold."""
+        """Return the states of the instances in the sessions."""
         return WeakSet(
             inspect(instance) for session in self._all() for instance in session
         )
 
     def reads(self) -> int:
-        """Return how often they may have read a row."""
-        return sum(each.reads for each in self._all())
+        """Return how often the sessions may have read a row."""
+        return sum(session.reads for session in self._all())
 
     def _all(self) -> list[FreshSession]:
         return [*self._sync, *map(_fresh, self._async)]
 
     def roll_back(self) -> None:
-        """Give up what is pending in sync sessions."""
+        """Roll back the sync sessions."""
         for session in self._sync:
             session.rollback()
 
     async def aclose(self) -> None:
-        """Close all, in the loop of the test. They open again when they are used again."""
+        """Close the async sessions in the loop of the test. Their next use opens them again."""
         for session in self._async:
             await session.close()
 
     def close(self) -> None:
-        """Close all, after the loops are gone. What was not committed is rolled back."""
+        """Close all sessions after the loops have ended. Uncommitted changes are rolled back."""
         for session in self._sync:
             session.close()
         if any(session.in_transaction() for session in self._async):
@@ -343,16 +353,17 @@ class Sessions:
 
 
 @contextmanager
-def _said_whose(awaited: str) -> Iterator[None]:
-    """An error of this commit is raised where the test requests, as if the app had failed."""
+def _explained(awaited: str) -> Iterator[None]:
+    """Add a note to an error of this commit: it is not an error of the app."""
     try:
         yield
-    except ArenaError:  # says itself what is wrong
+    except ArenaError:  # its message is complete
         raise
     except Exception as error:
         error.add_note(
-            "this is work of the test's own that was pending in db_session, and is committed "
-            f"before each request; the app was not asked yet\nnext: {_next_step(error, awaited)}"
+            "pytest-arena commits the pending changes of db_session before each request. These are "
+            "changes of the test. The app has not got the request yet.\n"
+            f"next: {_next_step(error, awaited)}"
         )
         raise
 
@@ -367,7 +378,7 @@ def _next_step(error: Exception, awaited: str) -> str:
 
 
 def _to_be_committed(sessions: list[_Session]) -> list[_Session]:
-    """Return the sessions to commit before a request, those first that hold locks."""
+    """Return the sessions to commit before a request. Those that hold locks come first."""
     chosen = [session for session in sessions if _is_to_be_committed(session)]
     return sorted(chosen, key=lambda session: not _fresh(session).wrote)
 
@@ -384,7 +395,7 @@ def _fresh(session: AsyncSession | FreshSession) -> FreshSession:
 
 
 class Engines:
-    """Made like the app's engine where there is one, so that PRAGMAs and types are the same."""
+    """Engines for sessions. Each is like the app's engine, with the same PRAGMAs and types."""
 
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
@@ -395,26 +406,24 @@ class Engines:
         self._past_async: dict[Database, AsyncEngine] = {}
 
     def given_url(self, database: Database) -> URL:
-        """Return the URL of a database, which is there on return.
+        """Return the URL of a database that has content.
 
-        From here on anybody may write to it, at any time, and no engine tells of it.
+        From now on any program may write to it at any time, without an engine of this process.
         """
         url = self._url(database)
         self._databases.given_out(database.key)
         return url
 
     def shown_url(self, database: Database) -> str:
-        """Return where a database is, for a command line: a file, or a URL."""
+        """Return the file or URL of a database, for a command line."""
         url = self._url(database).set(drivername=database.product.name, password=None)
         return database.file or url.render_as_string()
 
     def engine(self, database: Database) -> Engine | AsyncEngine:
-        """Return the engine on a database, of the kind of the app's."""
-        return (
-            self._async_on(database)
-            if database.dialect.is_async
-            else self._sync_on(database)
-        )
+        """Return an engine on a database, async if the app's is."""
+        if database.dialect.is_async:
+            return self._async_on(database)
+        return self._sync_on(database)
 
     def open_session(
         self,
@@ -438,15 +447,14 @@ class Engines:
             tables = database.product.policed_for_arena(database)
             if tables:
                 raise _policed(tables)
-        session: AsyncSession | Session
+        session: AsyncSession | FreshSession
         if wants_async and database.dialect.is_async:
             async_on = self._async_past_policies if past_policies else self._async_on
             session = sessions.open_async(async_on(database))
-            _fresh(session).is_committed_before_requests = commit_before_requests
         else:
             sync_on = self._sync_past_policies if past_policies else self._sync_on
             session = sessions.open_sync(sync_on(database))
-            session.is_committed_before_requests = commit_before_requests
+        _fresh(session).is_committed_before_requests = commit_before_requests
         return session
 
     # These engines do not have the app's listeners, which may set a role or a tenant.
@@ -469,58 +477,56 @@ class Engines:
 
     def _sync_on(self, database: Database) -> Engine:
         if database not in self._sync:
-            # The app's own kind first: a test may have a sync engine of its own on an async app.
-            kind = database.dialect.is_async
-            like = self._engine_of_app(database, kinds=(kind, not kind))
-            if like is not None and not like.dialect.is_async:
-                engine = engine_like(like, led_url(database, driver_of(database)))
-            else:
-                url = led_url(database, _sync_driver(database))
-                engine = create_engine(url) if like is None else sync_twin(like, url)
+            engine = self._new_sync(database)
             self._sync[database] = engine
             self._databases.known.add_own(engine, database)
         return self._sync[database]
 
+    def _new_sync(self, database: Database) -> Engine:
+        # A test may have a sync engine on an async app: the app's engine is an async one then.
+        like = self._engine_of_app(database, is_async=database.dialect.is_async)
+        if like is None:
+            like = self._engine_of_app(database, is_async=not database.dialect.is_async)
+        if like is not None and not like.dialect.is_async:
+            return engine_like(like, led_url(database, driver_of(database)))
+        url = led_url(database, _sync_driver(database))
+        if like is None:
+            return create_engine(url)
+        return sync_twin(like, url)
+
     def _async_on(self, database: Database) -> AsyncEngine:
         if database not in self._async:
-            like = self._engine_of_app(database, kinds=(True,))
             url = led_url(database, driver_of(database))
-            engine = (
-                AsyncEngine(engine_like(like, url))
-                if like
-                else create_async_engine(url)
-            )
+            like = self._engine_of_app(database, is_async=True)
+            if like is None:
+                engine = create_async_engine(url)
+            else:
+                engine = AsyncEngine(engine_like(like, url))
             self._async[database] = engine
             self._databases.known.add_own(engine.sync_engine, database)
         return self._async[database]
 
     def _url(self, database: Database) -> URL:
-        """The URL under which anybody reaches the database, by the app's own driver."""
+        """Return the URL of a database for any program that has the app's driver."""
         self._databases.ensure(database)
         return database.product.url(database, driver_of(database))
 
-    def _engine_of_app(
-        self, database: Database, kinds: tuple[bool, ...]
-    ) -> Engine | None:
-        """The oldest engine of the app's on this database, of the first of these kinds it has."""
-        engines = [
-            engine for engine in known_engines.find() if self._means(engine, database)
-        ]
-        fit = [engine for engine in engines if engine.dialect.is_async in kinds]
-        return min(
-            fit, key=lambda engine: kinds.index(engine.dialect.is_async), default=None
-        )
+    def _engine_of_app(self, database: Database, *, is_async: bool) -> Engine | None:
+        """Return the app's oldest engine on this database, sync or async."""
+        for engine in known_engines.find():
+            if engine.dialect.is_async == is_async and self._means(engine, database):
+                return engine
+        return None
 
     def _means(self, engine: Engine, database: Database) -> bool:
         known = self._databases.known
-        if (
-            asked := asked_by_engine(engine)
-        ) is None or asked.product not in known.products:
+        asked = asked_by_engine(engine)
+        if asked is None or asked.product not in known.products:
             return False
         return known.find(asked) is database
 
     def close(self, databases: list[Database]) -> None:
-        """Close the engines on databases that are no more."""
+        """Close the engines on dropped databases."""
         for database in databases:
             for engines in (self._sync, self._past_sync):
                 engine = engines.pop(database, None)
@@ -543,12 +549,12 @@ def _policed(tables: tuple[str, ...]) -> ConfigError:
 
 
 def _sync_driver(database: Database) -> str:
-    sync = next((one for one in dialects(database.product) if not one.is_async), None)
-    if sync is None:
-        raise ConfigError(
-            f"a sync session on {database.name} needs a sync driver, and none is installed",
-            why=f"the app's own driver, {database.dialect.driver}, works in event loops alone",
-            cause=str(user_line() or "db_session in a test that is no coroutine"),
-            fix="pip install 'psycopg[binary]'   (or make the test async)",
-        )
-    return "" if database.file else sync.driver
+    for dialect in dialects(database.product):
+        if not dialect.is_async:
+            return "" if database.file else dialect.driver
+    raise ConfigError(
+        f"a sync session on {database.name} needs a sync driver, and none is installed",
+        why=f"the app's driver, {database.dialect.driver}, works only in event loops",
+        cause=str(user_line() or "db_session in a test that is no coroutine"),
+        fix="pip install 'psycopg[binary]'   (or make the test async)",
+    )
