@@ -1,4 +1,4 @@
-"""Which database does an engine mean, or a URL; and what is an engine like the app's?"""
+"""The database that an engine or a URL means, and engines like the app's."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 
 def listen_to_sessions(
-    kind: type[Session], name: str, tell: Callable[..., None]
+    kind: type[Session], name: str, listener: Callable[..., None]
 ) -> None:
-    """Tell of an event of SQLAlchemy's in sessions of this class, for good."""
-    event.listen(kind, name, tell)
+    """Call a listener at an event of SQLAlchemy in sessions of a class."""
+    event.listen(kind, name, listener)
 
 
 def describe(dialect: Dialect, cargs: Any, cparams: Any) -> Asked:
-    """Say which database the arguments of a connect call mean."""
+    """Return the database that the arguments of a connect call mean."""
     product = dialect.name
     if product in ROOMS:
-        if (
-            asked := room(product).connections.describe(dialect, cargs, cparams)
-        ) is not None:
+        asked = room(product).connections.describe(dialect, cargs, cparams)
+        if asked is not None:
             return asked
-        product = f"{product}+{dialect.driver}"  # one of its own, which arena has not
-    # One positional argument is a string in the driver's own language (ODBC, libpq): with secrets.
+        # pytest-arena does not know the driver.
+        product = f"{product}+{dialect.driver}"
+    # A positional argument is a connection string of the driver (ODBC, libpq), with secrets.
     host = cparams.get("host", "(unknown)" if cargs else "localhost")
     database = cparams.get("database") or cparams.get("dbname") or cparams.get("db", "")
     name = _server_name(dialect.name, host, cparams.get("port", ""), database)
@@ -39,7 +39,7 @@ def describe(dialect: Dialect, cargs: Any, cparams: Any) -> Asked:
 
 
 def described_url(url: URL) -> str:
-    """Return the name of the database that a server's URL means, if its driver is not to be had."""
+    """Return the name of the database that a server's URL means, also without its driver."""
     host, port = url.host or "localhost", url.port or ""
     return _server_name(url.get_backend_name(), host, port, url.database)
 
@@ -49,12 +49,12 @@ def _server_name(product: str, host: str, port: int | str, database: str | None)
 
 
 def asked_by_engine(engine: Engine) -> Asked | None:
-    """Return which database an engine would ask for, None where only a connection can tell."""
+    """Return the database that an engine means. None if only a connection can show it."""
     return _asked(engine.url, engine.dialect)
 
 
 def asked_by_url(url: str | URL) -> Asked | None:
-    """Return which database a URL means, None where its driver is not installed."""
+    """Return the database that a URL means. None if its driver is not installed."""
     return _asked(make_url(url))
 
 
@@ -62,18 +62,17 @@ def _asked(url: URL, dialect: Dialect | None = None) -> Asked | None:
     try:
         dialect = dialect or url.get_dialect()()
         return describe(dialect, *dialect.create_connect_args(url))
-    # A third-party dialect, or an unknown one, a driver that cannot be imported, a URL that it
-    # refuses: the gate decides when it connects.
-    except Exception:  # noqa: BLE001 - as said
+    # A third-party or unknown dialect, a driver that cannot be imported, or a URL that it refuses.
+    # The gate decides when the engine connects.
+    except Exception:  # noqa: BLE001 - a dialect of any author may raise anything
         return None
 
 
 def engine_like(engine: Engine, url: URL) -> Engine:
-    """Return an engine of our own that is just like the app's: same dialect and pool class.
+    """Return an engine of pytest-arena with the dialect and the pool class of an app's engine.
 
-    It has a pool of its own with the same listeners, so that it never takes the app's
-    connections, and its connections are set up as theirs are. It shows the URL under which its
-    database can be reached, not the app's.
+    Its pool has the same listeners, so its connections are set up like the app's. It never takes
+    a connection of the app. It shows the URL of the test's database.
     """
     like = Engine(
         engine.pool.recreate(),
@@ -86,9 +85,9 @@ def engine_like(engine: Engine, url: URL) -> Engine:
 
 
 def sync_twin(engine: Engine, url: URL) -> Engine:
-    """Return a sync engine on a URL, whose connections are set up as the app's async ones are.
+    """Return a sync engine whose connections are set up like those of an app's async engine.
 
-    Listeners that need the async driver are left out.
+    Listeners that need the async driver do nothing.
     """
     twin = create_engine(url, execution_options=engine.get_execution_options())
     for listener in engine.pool.dispatch.connect:
@@ -99,14 +98,14 @@ def sync_twin(engine: Engine, url: URL) -> Engine:
     return twin
 
 
-# An app that has pysqlite begin nothing by itself begins here. What counts or logs statements
-# listens to other events, and is to see the app's own alone.
+# An app with pysqlite's recipe for transactions begins them in these events. Listeners that count
+# or log statements use other events, and see the app's statements only.
 _TRANSACTIONS = ("begin", "savepoint", "rollback_savepoint", "release_savepoint")
 
 
 def _begin_alike(engine: Engine, like: Engine) -> None:
     for name in _TRANSACTIONS:
-        # Those of the engine itself: its class has the others already.
+        # The listeners of the engine itself. Its class has the others already.
         for listener in tuple(getattr(engine.dispatch, name).listeners):
             event.listen(like, name, listener)
 
@@ -116,6 +115,6 @@ def _where_it_works(listener: Callable[..., Any]) -> Callable[[Any, Any], None]:
         try:
             listener(dbapi_connection, entry)
         except (AttributeError, TypeError):
-            return  # run_async, await_: things that a sync connection does not have
+            return  # a sync connection has no run_async and no await_
 
     return connect

@@ -199,7 +199,7 @@ class Gate:
     def _are_stale(self, aims: tuple[Aim, ...]) -> bool:
         return any(self.core.current(aim.key) != aim for aim in aims)
 
-    # What levels call.
+    # Called by levels.
 
     def let_go_of_stale(self) -> None:
         """Take away the connections to databases on servers that are replaced or gone.
@@ -255,9 +255,9 @@ _gates: list[Gate] = []
 
 
 def install(core: Core, registry: Registry) -> Gate:
-    """Set up the gate, for good: from here until the process ends no engine goes around it.
+    """Install the gate until the process ends.
 
-    A run inside this run (pytester in-process) sets up its own on top.
+    A run inside this run (pytester in-process) installs its own on top.
     """
     gate = Gate(core, registry)
     if _gates:
@@ -269,7 +269,7 @@ def install(core: Core, registry: Registry) -> Gate:
 
 @cache
 def _listen() -> None:
-    """Listeners cannot be taken back, so this happens once."""
+    """Listen to SQLAlchemy, once: the listeners stay until the process ends."""
     _any_loop.install()
     watch_engines(_remember)
     watch_sessions()
@@ -296,8 +296,8 @@ def _remember(engine: Engine) -> None:
 
 
 def _of_last_gate(method: str) -> Callable[..., None]:
-    def listener(*given: Any) -> None:
-        getattr(_gates[-1], method)(*given)
+    def listener(*arguments: Any) -> None:
+        getattr(_gates[-1], method)(*arguments)
 
     return listener
 
@@ -348,10 +348,10 @@ def _child(name: str, values: tuple[Any, ...]) -> Child:
 
 
 def close(gate: Gate) -> bool:
-    """The run of this gate is over. Returns whether it was inside another run, which goes on.
+    """End the run of a gate. Returns whether it was inside another run.
 
-    The outermost gate stays: its core refuses everything until the process ends, or lets all go
-    where a test of a run without arena had begun this one.
+    The outermost gate stays. Its core refuses every connection until the process ends. If a test of
+    a run without pytest-arena began this one, the core refuses none.
     """
     inside = len(_gates) > 1
     if inside:
@@ -362,7 +362,7 @@ def close(gate: Gate) -> bool:
 
 @cache
 def _listen_to_statements() -> None:
-    # Not before an engine on a server connects: each statement of every engine pays for it.
+    # Called when an engine connects to a server: each statement of every engine costs more then.
     event.listen(Engine, "before_cursor_execute", _on_statement, retval=True)
     event.listen(Engine, "engine_connect", _on_engine_connect)
 

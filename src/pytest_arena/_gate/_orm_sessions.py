@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
 # Sessions that have begun a transaction, until they are found empty. A framework's cache may keep
-# the sessions of each test; few of them are here.
+# the sessions of all tests. Few of them are here.
 _begun: weakref.WeakSet[Session] = weakref.WeakSet()
 
 

@@ -34,7 +34,7 @@ class PendingObjects:
     changed: list[InstanceState[Any]]
     deleted: list[InstanceState[Any]]
     line: CodeLine | None = None  # of the app
-    is_given_up: bool = False  # somebody has closed the session, or rolled it back
+    is_given_up: bool = False  # the app has closed the session, or rolled it back
 
     def __bool__(self) -> bool:
         return bool(self.added or self.changed or self.deleted)

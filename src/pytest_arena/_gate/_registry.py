@@ -368,5 +368,5 @@ def _let_reconnect(holder: Connection, *, has_begun: bool) -> bool:
 
 
 def _proxied(connection: Connection) -> Any:
-    # The public property would open another connection where there is none.
+    # The public property opens a connection if there is none.
     return connection._dbapi_connection  # noqa: SLF001 - the public property opens one

@@ -111,7 +111,7 @@ class LostWrites:
         current = self._core.serial()
         return [each for serial, each in lost if serial == current]
 
-    # What a dialect's methods call.
+    # Called by a dialect's methods.
 
     def refuse_late(self) -> None:
         """Raise a LateWorkError if the caller works for a test that is over. Costs 0.1 µs.
@@ -133,7 +133,7 @@ class LostWrites:
             _note_transaction_control(pooled, statement)
             self._note_unnamed(pooled, statement)
             return
-        # pytest-arena knows the drivers of its own databases only, and asks no other cursor.
+        # The cursor of an unknown driver is not asked.
         if pooled is None or pooled.aim is None:
             return
         returns_rows = cursor.description is not None
@@ -201,7 +201,7 @@ class LostWrites:
             self._look_for_open_writes(pooled, proxied)
         pooled.end_writes()
 
-    # What a session's methods call.
+    # Called by a session's methods.
 
     def closing(self, session: Session) -> None:
         """Look for objects that a session of a request has not flushed, before it is closed."""
@@ -434,8 +434,8 @@ def _who_ends(frame: FrameType | None) -> str:
     return ""
 
 
-# The error because of which an async session or connection is closed: it is closed in a greenlet,
-# or in a task of its own, where the error cannot be seen.
+# The error that closes an async session or connection. SQLAlchemy closes it in a greenlet or in
+# another task, where `sys.exc_info` does not have the error.
 _leaving: ContextVar[BaseException | None] = ContextVar(
     "arena: an error that closes a session", default=None
 )
@@ -447,7 +447,7 @@ def error_on_its_way() -> BaseException | None:
     return error if error is not None else _leaving.get()
 
 
-# Whose errors are answers of the app.
+# Packages whose errors are answers of the app.
 _FRAMEWORKS = {"starlette", "litestar", "werkzeug"}
 
 
