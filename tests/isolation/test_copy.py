@@ -15,9 +15,8 @@ import pytest
 from pytest_arena._product import Held
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena._sqlite._live_file import LiveFile, LiveLog
-from pytest_arena._sqlite._restore import Pages, Wal
+from pytest_arena._sqlite._restore import Pages, Wal, works
 from pytest_arena._sqlite._sql import OwnConnection
-from pytest_arena._sqlite._trial import works
 from tests.isolation import conformance
 from tests.isolation.conformance import CHECKS, ROLLING_BACK, new_world
 

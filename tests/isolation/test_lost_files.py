@@ -13,8 +13,7 @@ import pytest
 
 from pytest_arena._product import Held
 from pytest_arena._sqlite._copy import Copy
-from pytest_arena._sqlite._restore import Pages, Wal
-from pytest_arena._sqlite._trial import works
+from pytest_arena._sqlite._restore import Pages, Wal, works
 from pytest_arena.errors import IsolationError
 from pytest_arena.testing import fastapi_example
 from tests.isolation.conformance import World, dump, new_world
@@ -260,4 +259,4 @@ def test_the_next_test_is_whole_and_the_run_ends_as_it_should(tmp_path: Path) ->
     run.says("ERROR test_story.py::test_08_still_none - IsolationError")
     run.says("dev: locked by a connection that arena does not know or cannot end")
     run.says("its file was deleted or replaced; a new file was put in its place.")
-    run.says("those of sqlite3 itself and of other processes go on with the old file")
+    run.says("those of sqlite3 itself and of other processes keep using the old file")

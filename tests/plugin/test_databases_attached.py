@@ -229,3 +229,26 @@ def test_whoever_comes_first_makes_the_attached_database(tmp_path: Path) -> None
     with untouched(example, "shop.db", "analytics.db"):
         example.run("-k", "async").expect(passed=2)
         example.run("-k", "wide", "--arena-rebuild").expect(passed=2)
+
+
+UNREAD = """
+import pytest
+from app import engine
+
+@pytest.mark.parametrize("statement", ["ATTACH'third.db'AS third", "ATTACH third AS third"])
+def test_unread(arena, statement):
+    with engine.connect() as connection, arena.expect_refusal() as refused:
+        connection.exec_driver_sql(statement)  # here
+    assert "# here" in refused.error.cause
+    assert refused.error.fix == "write ATTACH 'file.db' AS name, or bind the file by ? or :file"
+"""
+
+
+def test_an_attach_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    """SQLite would make the file in the project."""
+    app = SHOP.format(execute=FORMS["literal"], mode="pass", options="")
+    example = small_example(tmp_path, app=app, test_unread=UNREAD)
+    example = example.with_paths({"pytest.ini": CONFIG})
+    with untouched(example, "shop.db", "analytics.db", "third.db"):
+        example.run().expect(passed=2)
+    assert not (tmp_path / "third").exists()

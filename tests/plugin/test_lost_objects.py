@@ -17,10 +17,12 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from threading import Thread
-from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException
+from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, WebSocket
 from fastapi.responses import JSONResponse, Response
 from sqlalchemy import Column, ForeignKey, Table, create_engine, select
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine,
+)
 from sqlalchemy.orm import (
     DeclarativeBase, Mapped, Session, column_property, joinedload, make_transient, mapped_column,
     relationship, scoped_session, sessionmaker,
@@ -278,10 +280,48 @@ def open_case(case: str, status: int):
     return JSONResponse({}, status)
 
 
+@app.post("/open_async/{case}/{status}")
+async def open_async_case(case: str, status: int):
+    await AsyncSession(engine).run_sync(globals()[case])
+    return JSONResponse({}, status)
+
+
+async_scoped = async_scoped_session(maker, asyncio.current_task)
+
+
+@app.post("/async_scoped/{case}/{status}")
+async def async_scoped_case(case: str, status: int):
+    await async_scoped().run_sync(globals()[case])
+    await async_scoped.remove()
+    return JSONResponse({}, status)
+
+
+@app.websocket("/socket")
+async def socket(websocket: WebSocket, session: AsyncSession = Depends(get_async)):
+    await websocket.accept()
+    await session.run_sync(add)
+    await websocket.send_text("added")
+
+
 @app.post("/raises/{status}")
 async def raises(status: int, session: AsyncSession = Depends(get_async)):
     await session.run_sync(add)
     raise HTTPException(status)
+
+
+class MovedError(Exception):
+    status_code = 303  # of another service
+
+
+@app.post("/moved")
+async def moved():
+    async with maker() as session:
+        try:
+            await session.run_sync(add)
+            await session.flush()
+            raise MovedError
+        except MovedError:
+            await session.rollback()
 
 
 @app.post("/caught")
@@ -405,14 +445,17 @@ def seed(session):
     session.add_all([Customer(name="Ada"), Order(item="cup"), Label(text="good")])
 """
 TESTS = """
+import asyncio
 import pytest
 from app import LOST, SILENT, Customer, Order, Session, app, get_sync, sync_engine
 
-WAYS = ["async", "scoped", "open"]
+WAYS = ["async", "scoped", "async_scoped", "open", "open_async"]
 
 
 @pytest.mark.parametrize("way, case", [
-    *[("sync", case) for case in LOST], *[(way, case) for way in WAYS for case in ("add", "change")]
+    *[("sync", case) for case in LOST],
+    *[(way, "add") for way in WAYS],
+    *[(way, "change") for way in WAYS[:-1]],
 ])
 def test_lost(test_client, way, case):
     assert test_client.post(f"/{way}/{case}/200").status_code == 200
@@ -433,6 +476,7 @@ def test_silent_if_refused(test_client, way):
 async def test_silent_by_an_error(client):
     assert (await client.post("/raises/409")).status_code == 409
     assert (await client.post("/caught")).status_code == 200
+    assert (await client.post("/moved")).status_code == 200
 
 
 def test_silent_if_the_test_overrides_the_session(test_client, db_session):
@@ -458,12 +502,25 @@ async def test_lost_of_async_client(client):
     assert (await client.post("/async/add/201")).status_code == 201
 
 
+async def test_lost_of_websocket(client):
+    async with client.websocket_connect("/socket") as socket:
+        assert await socket.receive_text() == "added"
+
+
+async def test_lost_beside_a_refused_request(client):
+    lost, refused = await asyncio.gather(
+        client.post("/async/delete/200"), client.post("/async/add/409")
+    )
+    assert (lost.status_code, refused.status_code) == (200, 409)
+
+
 async def test_fails_of_itself(client):
     await client.post("/async/add/201")
     assert 0, "as wanted"
 """
 
 
+WAYS = ("sync", "async", "scoped", "async_scoped", "open", "open_async")
 SLOW_HOWS = ("copy", pytest.param("undo", marks=pytest.mark.slow))
 
 
@@ -480,15 +537,25 @@ def test_objects_that_were_never_flushed(example: Example, how: str) -> None:
     namespace: dict[str, dict[str, str]] = {}
     exec(APP[APP.index("LOST = {") : APP.index("# What is not.")], namespace)  # noqa: S102 - the app's own table
     for case, words in namespace["LOST"].items():
-        for way in ("sync", "async", "scoped", "open") if case in ("add", "change") else ("sync",):
+        for way in _ways_of(case):
             run.says(f"LostWriteError: POST /{way}/{case}/200 200 {words} {lost}")
     for line in run.output.splitlines():
         assert not line.startswith("ERROR test_it.py::test_silent"), run.output
     run.says(f"POST /async/add/201 201 added Order (2) {lost}")
     run.says('session.add_all([Order(item="vase"), Order(item="bowl")])')
     run.says("    added Order (2), and never flushed or committed it: lost (")
-    assert run.outcomes["errors"] == len(namespace["LOST"]) + 7
+    run.says(f"WEBSOCKET /socket 101 added Order (2) {lost}")
+    run.says(f"POST /async/delete/200 200 deleted Customer {lost}")
+    # What the other ways lose, and the last three tests.
+    assert run.outcomes["errors"] == len(namespace["LOST"]) + 9 + 3
     assert run.outcomes["failed"] == 1
+
+
+def _ways_of(case: str) -> tuple[str, ...]:
+    """Return how the session of a case is opened. An async one that is never closed only adds."""
+    if case == "add":
+        return WAYS
+    return WAYS[:-1] if case == "change" else WAYS[:1]
 
 
 REDIRECTS = """

@@ -34,6 +34,10 @@ async def dancers(db=Depends(get_db)):
 async def rename(number: int, name: str, db=Depends(get_db)):
     (await db.get(Dancer, number)).name = name
     await db.commit()
+
+@app.post("/lost/{name}")
+async def lose(name: str, db=Depends(get_db)):
+    db.add(Dancer(name=name))
 """
 
 TESTS = """
@@ -47,6 +51,9 @@ async def test_async(db_session, client):
     await client.post(f"/dancers/{dune.id}/Dust")
     names = await db_session.exec(select(Dancer).where(Dancer.id == dune.id))
     assert names.one().name == "Dust"
+
+def test_lost(test_client):
+    test_client.post("/lost/Dune")
 
 def test_sync(db_session, test_client):
     dune = Dancer(name="Dune")
@@ -62,4 +69,6 @@ def test_sessions_have_exec_and_read_fresh(example: Example) -> None:
     """db_session is SQLModel's own kind of session where SQLModel is in use."""
     pytest.importorskip("sqlmodel", reason="SQLModel is not installed")
     tests = example.with_files(app=APP, test_model=TESTS)
-    tests.change("pytest.ini", "= app:Base", "= app:SQLModel").run().expect(passed=2)
+    tests.change("pytest.ini", "= app:Base", "= app:SQLModel").run().expect(passed=3).says(
+        "POST /lost/Dune 200 added Dancer, and never flushed or committed it",
+    )

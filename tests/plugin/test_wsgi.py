@@ -51,6 +51,12 @@ def add(name):
     return name, 201
 
 
+@app.post("/left/<name>")
+def leave(name):
+    Session.add(Dancer(name=name))
+    return name, 201
+
+
 @app.post("/lost/<name>")
 def lose(name):
     Session.add(Dancer(name=name))
@@ -153,6 +159,7 @@ import pytest
 
 def test_a_write_that_is_lost(test_client):
     assert test_client.post("/lost/Dune").status_code == 201
+    assert test_client.post("/left/Dune").status_code == 201
     assert test_client.get("/dancers").json() == ["Sand"]
 
 
@@ -179,6 +186,7 @@ def test_what_the_app_does_wrong_is_told(flask: Example) -> None:
     """The story, the server's traceback by Flask's log, a lost write, a connection kept."""
     run = flask.with_files(test_failing=FAILING).run()
     run.expect(status=1, passed=4, failed=1, errors=2)
+    run.says("POST /left/Dune 201 added Dancer, and never flushed or committed it")
     run.says("POST /lost/Dune 201 wrote dancers (1 row) and never committed it", "Session.flush()")
     run.says("POST /dancers/Dune 201 dancers +1", "raised ValueError: no dancer (app.py:")
     assert run.output.count("app.kept = engine.connect()") >= 2

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pytest_arena._product import Aim, Asked, Core, Live, Product
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._guard import EngineFactory, is_outside, watch_raw_connections
+from pytest_arena._sqlite._guard import EngineFactory, watch_raw_connections
+from pytest_arena._sqlite._guarded_connection import is_outside
 from pytest_arena._sqlite._spawned_files import SpawnedFiles
 
 if TYPE_CHECKING:

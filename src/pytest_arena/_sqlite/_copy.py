@@ -25,8 +25,8 @@ from pytest_arena._sqlite._restore import (
     Pages,
     RestoreMethod,
     Wal,
+    works,
 )
-from pytest_arena._sqlite._trial import works
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:

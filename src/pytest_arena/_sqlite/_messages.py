@@ -70,11 +70,11 @@ def attached_unseen(file: str) -> RefusedError:
 
 
 def attached_unread() -> RefusedError:
-    """An ATTACH whose file cannot be known before SQLite opens it."""
+    """Return the error for an ATTACH whose file pytest-arena cannot read in the statement."""
     return _refused(
-        "ATTACH of a name that only SQLite works out",
-        "this may be the app's own data, and arena reads the name before SQLite does",
-        "write the name as a literal in the statement, or bind it by ? or :name",
+        "ATTACH of a file that pytest-arena cannot read in the statement",
+        "the file may have the app's own data, and pytest-arena cannot attach the test's instead",
+        "write ATTACH 'file.db' AS name, or bind the file by ? or :file",
     )
 
 

@@ -34,88 +34,98 @@ if TYPE_CHECKING:
 class SQLite:
     """Each database is a live file; templates are files in the user's cache."""
 
-    name, shell = "sqlite", "sqlite3"
+    name = "sqlite"
+    shell = "sqlite3"
     forced = (
-        "a new file was put in its place. SQLAlchemy's connections are opened anew; those of "
-        "sqlite3 itself and of other processes go on with the old file"
+        "a new file was put in its place. SQLAlchemy's connections are opened again; "
+        "those of sqlite3 itself and of other processes keep using the old file"
     )
 
     def __init__(self, core: Core, config: Config) -> None:
-        self._core, self._config = core, config
+        self._core = core
+        self._config = config
         self._home = Home()
         self._shelves = FileShelves(config.cache / "templates", self._home)
-        self._count = count(1)
+        self._numbers = count(1)
 
     @property
     def shown(self) -> str:
-        """Its version."""
+        """The product and its version."""
         return f"SQLite {sqlite3.sqlite_version}"
 
     def drivers(self) -> tuple[str, ...]:
-        """Python's own is always there."""
-        return ("aiosqlite", "") if find_spec("aiosqlite") else ("",)
+        """Return the installed drivers. Python's own is always there."""
+        if find_spec("aiosqlite"):
+            return ("aiosqlite", "")
+        return ("",)
 
     def meant(self, asked: Asked) -> tuple[Key | None, tuple[str, ...]]:
-        """The file; a memory database without a name is its engine's alone.
+        """Return the key of a requested database, and the names that an option may give it.
 
-        Its names are the path without the ending, from the whole to the last part of it.
+        A file's names are its path without the ending, from the whole path to its last part. A
+        memory database without a name belongs to its engine alone, and has no key.
         """
+        if asked.memory:
+            return Key("shared memory", asked.memory), ()
         if not asked.name:
-            return Key("shared memory", asked.memory) if asked.memory else None, ()
+            return None, ()
         parts = Path(asked.name).with_suffix("").parts[1:]
-        tails = tuple("/".join(parts[at:]) for at in range(len(parts)))
-        return Key("file", str(Path(asked.name).resolve())), tails
+        names = tuple("/".join(parts[start:]) for start in range(len(parts)))
+        return Key("file", str(Path(asked.name).resolve())), names
 
     def live_at(self, asked: Asked) -> None:
-        """Return None: no file of the arena's is on a server."""
+        """Return None: SQLite has no server."""
         del asked
 
     def new_file(self, name: str, taken: Collection[str]) -> Path:
-        """A file of its own, with room in its name for SQLite's side files.
+        """Return an unused path for a database.
 
-        Simple letters: the path stands in URLs, too. Some file systems do not tell A from a.
+        Its name has simple letters, because URLs contain the path, and room for the endings of
+        side files. Some file systems do not tell A from a.
         """
         simple = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[-100:]
         while simple.lower() in taken:
-            simple = f"{next(self._count)}-{simple[-100:]}"
+            simple = f"{next(self._numbers)}-{simple[-100:]}"
         return self._home.path / simple
 
     def shelves(self, dialect: type[Dialect]) -> FileShelves:
-        """The same for all drivers."""
+        """Return the store of templates, which all drivers share."""
         del dialect
         return self._shelves
 
     def isolate(self, database: Database, content: Any) -> Isolation:
-        """``copy``, which is all that SQLite has."""
-        kind: type[Copy] = isolation_named(
-            self._config, {"auto": Copy, "copy": Copy}, self.shown
-        )
+        """Return the isolation of a database: ``copy``."""
+        kinds = {"auto": Copy, "copy": Copy}
+        kind: type[Copy] = isolation_named(self._config, kinds, self.shown)
         return kind(Path(database.file), content, tell=self._core.ledger.note)
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
-        """There is copy alone."""
-        return "" if name == isolation.name else f"{self.shown} is isolated by copy"
+        """Return why a database cannot have another isolation, "" if it has this one."""
+        if name == isolation.name:
+            return ""
+        return f"{self.shown} is isolated by copy"
 
     def aim(self, database: Database) -> Aim:
-        """The live file."""
-        generation = database.isolation.generation if database.isolation else 0
+        """Return the live file of a database."""
+        generation = 0
+        if database.isolation is not None:
+            generation = database.isolation.generation
         return Aim(database.key, str(database.live), (database.born, generation))
 
     def url(self, database: Database, driver: str) -> URL:
-        """The path of the live file."""
-        return URL.create(
-            f"sqlite+{driver}" if driver else "sqlite", database=database.file
-        )
+        """Return the URL of the live file."""
+        name = f"sqlite+{driver}" if driver else "sqlite"
+        return URL.create(name, database=database.file)
 
     def keep(self, database: Database, title: str) -> str:
-        """A copy in the user's cache."""
+        """Copy a database into the user's cache. Return the path."""
         file = kept_file(self._config.cache, title, Path(database.file).name)
         if database.isolation is not None:
             database.isolation.save(file)
         return str(file)
 
     def policed(self, database: Database, *, is_off: bool = False) -> tuple[str, ...]:
-        """SQLite has none."""
+        """Return no table: SQLite has no policies."""
         del database, is_off
         return ()
 
@@ -125,7 +135,7 @@ class SQLite:
         return ()
 
     def remove(self, database: Database) -> None:
-        """The live file, its side files and pictures."""
+        """Remove the live file, its side files and its snapshots."""
         if database.isolation is not None:
             database.isolation.close()
             sql.remove_file(Path(database.file))

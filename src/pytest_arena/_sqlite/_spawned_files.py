@@ -37,13 +37,13 @@ def install(files: Mapping[str, str]) -> SpawnedFiles:
 
 
 def _watch(files: Mapping[str, str], module: ModuleType) -> None:
-    # Imported here: most processes that are spawned use no database.
+    # Imported here, because most spawned processes use no database.
     from pytest_arena._sqlite import _sql as sql  # noqa: PLC0415 - as said
 
     connect: Any = vars(module)["connect"]
 
     @wraps(connect)
-    def led(database: Any, *args: Any, **kwargs: Any) -> Any:
+    def connect_to_test(database: Any, *args: Any, **kwargs: Any) -> Any:
         name = os.fsdecode(database)
         uri = bool(kwargs.get("uri"))
         file = sql.file_of(name, uri=uri)
@@ -52,5 +52,5 @@ def _watch(files: Mapping[str, str], module: ModuleType) -> None:
             database = sql.renamed(name, live, uri=uri)
         return connect(database, *args, **kwargs)
 
-    for each in (module, vars(module)["dbapi2"]):
-        vars(each)["connect"] = led
+    vars(module)["connect"] = connect_to_test
+    vars(vars(module)["dbapi2"])["connect"] = connect_to_test

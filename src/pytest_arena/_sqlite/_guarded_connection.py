@@ -1,0 +1,388 @@
+"""Connections whose statements pytest-arena reads: ATTACH, VACUUM, PRAGMA, CREATE TABLE."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import threading
+from contextlib import closing
+from functools import cache, lru_cache, wraps
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena import _process
+from pytest_arena._sqlite import _messages as messages
+from pytest_arena._sqlite import _sql as sql
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_arena._product import Aim, Core
+    from pytest_arena.errors import RefusedError
+
+    Parameters = (
+        Any  # what the app passes: a sequence, a mapping, or what its cursor takes
+    )
+    Run = Callable[..., Any]
+    Runner = Callable[["GuardedConnection", Run, tuple[Any, ...], dict[str, Any]], Any]
+
+__tracebackhide__ = True  # a traceback ends at a line of the app or of the test
+
+_MOST_ATTACHED = 125  # SQLite uses its own maximum if that is lower
+# An app sends a few statements often. A script with data in it is not cached.
+_CACHED_STATEMENTS = 500
+_LONG_STATEMENT = 5_000
+
+_ATTACH_OR_VACUUM = re.compile(r"\b(attach|vacuum)\b", re.IGNORECASE)
+_ATTACH_WORD = re.compile(r"\battach\b", re.IGNORECASE)
+_SETS_JOURNAL_MODE = re.compile(r"journal_mode\s*[=(]", re.IGNORECASE)
+_ATTACH = re.compile(
+    r"""
+      (?P<start> (?: \s | \ufeff | --[^\n]*\n | /\*.*?\*/ )* ATTACH \s+ (?: DATABASE \s+ )? )
+      (?P<file> .+ )
+      (?P<end> \s AS \s+ \S+ \s* )
+    """,
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
+
+
+def _in_turn(method: Callable[..., Any], turn: str = "arena_turn") -> Any:
+    """Lock the connection during a call. Costs 0.2 µs.
+
+    SQLite has a lock for statements. But if one thread closes a connection while another is about
+    to use it, the process crashes.
+    """
+    turn_of = attrgetter(turn)
+
+    @wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with turn_of(self):
+            return method(self, *args, **kwargs)
+
+    return call
+
+
+class GuardedConnection(sqlite3.Connection):
+    """What ``sqlite3.connect`` returns under pytest-arena. Its cursors read each statement.
+
+    On an engine's connection, ATTACH of a file attaches the test's file. On other connections,
+    ATTACH of a file of the app is refused. A statement that does not pass through these cursors
+    finds SQLite's limit of attached files at 0.
+    """
+
+    # The values of a connection that was made before the gate.
+    arena_core: Core | None = None
+    arena_turn = (
+        threading.RLock()
+    )  # held during each call; each connection gets its own
+    # The real path of a file that no engine meant when the connection was opened.
+    arena_outside: str | None = None
+    arena_made_table: Callable[[float, float], None] | None = None
+    # Returns the database of the test that replaces a file.
+    arena_find: Callable[[str], Aim | None] | None = None
+    arena_aims: tuple[Aim, ...] = ()  # the test's databases that it has attached
+    arena_authorizer: Callable[..., int] | None = None  # the app's own
+    # Rare settings as last read. None: the connection is new. (): a statement may have set one.
+    arena_settings: tuple[Any, ...] | None = None
+
+    commit = _in_turn(sqlite3.Connection.commit)
+    rollback = _in_turn(sqlite3.Connection.rollback)
+    close = _in_turn(sqlite3.Connection.close)
+
+    def arena_guard(self, core: Core) -> None:
+        """Guard the statements of this connection from now on."""
+        self.arena_core = core
+        self.arena_turn = threading.RLock()
+        self.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+
+    def arena_serve(
+        self,
+        find: Callable[[str], Aim | None],
+        made_table: Callable[[float, float], None] | None = None,
+    ) -> None:
+        """Attach the test's files, because the connection is open on one."""
+        self.arena_find = find
+        self.arena_made_table = made_table
+
+    def arena_watch(self, file: str) -> None:
+        """Refuse statements as soon as an engine means this file."""
+        self.arena_outside = file
+
+    def arena_check_file(self) -> None:
+        """Raise if an engine has meant the connection's file since it was opened.
+
+        Raises:
+            RefusedError: the file belongs to the app.
+        """
+        core = self.arena_core
+        outside = self.arena_outside
+        if core is not None and outside is not None and core.files.stands_for(outside):
+            raise core.ledger.refused(messages.production_file(outside))
+
+    def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
+        """As ``sqlite3.Connection.cursor``."""
+        if isinstance(factory, type):
+            factory = _guarded_cursor(factory)
+        return super().cursor(factory)
+
+    # sqlite3's versions of these three make a cursor without `cursor()`.
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``sqlite3.Connection.execute``."""
+        return self.cursor().execute(*args, **kwargs)
+
+    def executemany(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``sqlite3.Connection.executemany``."""
+        return self.cursor().executemany(*args, **kwargs)
+
+    def executescript(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``sqlite3.Connection.executescript``."""
+        return self.cursor().executescript(*args, **kwargs)
+
+    def set_authorizer(self, authorizer_callback: Any) -> None:
+        """As ``sqlite3.Connection.set_authorizer``."""
+        self.arena_authorizer = authorizer_callback
+        super().set_authorizer(authorizer_callback)
+
+
+@cache
+def guarded_class(factory: Any) -> Any:
+    """Return a guarded subclass of an app's connection class. The app's overrides stay in use."""
+    is_class = isinstance(factory, type) and issubclass(factory, sqlite3.Connection)
+    if not is_class or issubclass(factory, GuardedConnection):
+        return factory
+    if factory is sqlite3.Connection:
+        bases: tuple[type, ...] = (GuardedConnection,)
+    else:
+        bases = (factory, GuardedConnection)
+    return type(factory.__name__, bases, {"__module__": factory.__module__})
+
+
+class _GuardedCursor:
+    """A cursor of a guarded connection. Costs 1-2 µs a statement.
+
+    An app's own cursor class may take any parameters, so all are passed on unchanged.
+    """
+
+    connection: GuardedConnection
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        connection = self.connection
+        if connection.arena_outside is not None:
+            connection.arena_check_file()
+        statement = _statement(args, kwargs)
+        if len(statement) > _LONG_STATEMENT:
+            runner = _find_runner(statement)
+        else:
+            runner = _cached_runner(statement)
+        run = super().execute  # type: ignore[misc]  # of the cursor class beside this one
+        if runner is not None:
+            return runner(connection, run, args, kwargs)
+        with connection.arena_turn:
+            return run(*args, **kwargs)
+
+    def executemany(self, *args: Any, **kwargs: Any) -> Any:
+        # sqlite3 refuses an ATTACH here.
+        self.connection.arena_check_file()
+        with self.connection.arena_turn:
+            return super().executemany(*args, **kwargs)  # type: ignore[misc]  # as above
+
+    def executescript(self, *args: Any, **kwargs: Any) -> Any:
+        self.connection.arena_check_file()
+        run = super().executescript  # type: ignore[misc]  # as above
+        runner: Runner = _run_setting
+        if _ATTACH_OR_VACUUM.search(_statement(args, kwargs)):
+            runner = _run_attaching
+        return runner(self.connection, run, args, kwargs)
+
+
+@cache
+def _guarded_cursor(base: type[sqlite3.Cursor]) -> Any:
+    methods = {}
+    for name in ("fetchone", "fetchmany", "fetchall", "__next__"):
+        methods[name] = _in_turn(getattr(base, name), "connection.arena_turn")
+    return type(f"Guarded{base.__name__}", (_GuardedCursor, base), methods)
+
+
+def _statement(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    first = args[0] if args else next(iter(kwargs.values()), "")
+    return first if isinstance(first, str) else ""
+
+
+def _find_runner(statement: str) -> Runner | None:
+    """Return the function that runs a statement which needs more than the connection's lock."""
+    if _ATTACH_OR_VACUUM.search(statement):
+        return _run_attaching
+    if "PRAGMA" in statement or "pragma" in statement:
+        return _run_setting
+    if statement.lstrip()[:12].upper() == "CREATE TABLE":
+        return _run_making
+    return None
+
+
+_cached_runner = lru_cache(_CACHED_STATEMENTS)(_find_runner)
+
+
+def _run_making(connection: GuardedConnection, run: Run, args: Any, kwargs: Any) -> Any:
+    """Run a statement that makes a table, and report its time."""
+    started = _process.seconds()
+    try:
+        with connection.arena_turn:
+            return run(*args, **kwargs)
+    finally:
+        if connection.arena_made_table is not None:
+            connection.arena_made_table(started, _process.seconds())
+
+
+def _run_setting(
+    connection: GuardedConnection, run: Run, args: Any, kwargs: Any
+) -> Any:
+    """Run a statement that may change a setting. Those of a new connection are the app's."""
+    if connection.arena_settings is not None:
+        connection.arena_settings = ()
+        if _SETS_JOURNAL_MODE.search(_statement(args, kwargs)):
+            sql.note_switched(connection)
+    with connection.arena_turn:
+        return run(*args, **kwargs)
+
+
+def _run_attaching(
+    connection: GuardedConnection, run: Run, args: Any, kwargs: Any
+) -> Any:
+    """Run statements that may attach files, with the test's files in place of the app's."""
+    core = connection.arena_core
+    if core is None:
+        return run(*args, **kwargs)
+    attaching = _Attaching(core, connection)
+    args, kwargs = attaching.replace_files(args, kwargs)
+    own = connection.arena_authorizer
+    sqlite3.Connection.set_authorizer(connection, attaching.authorize)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, _MOST_ATTACHED)
+    try:
+        with connection.arena_turn:
+            return run(*args, **kwargs)
+    except sqlite3.Error:
+        if attaching.refusal is not None:
+            raise attaching.refusal from None  # instead of SQLite's "not authorized"
+        raise
+    finally:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+        sqlite3.Connection.set_authorizer(connection, own)
+
+
+class _Attaching:
+    """One execution of statements that may attach files.
+
+    It replaces the files of the ATTACH statements that it can read. SQLite's authorizer then names
+    each file that is about to be attached, also the one that VACUUM INTO writes.
+    """
+
+    def __init__(self, core: Core, connection: GuardedConnection) -> None:
+        self._core = core
+        self._connection = connection
+        self._replaced: set[str] = set()
+        self._is_vacuum = False
+        self.refusal: RefusedError | None = None
+
+    def replace_files(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of ``execute``, with the names of other files."""
+        values = [*args, *kwargs.values()]
+        parameters = values[1] if len(values) > 1 else ()
+        self._is_vacuum = not _ATTACH_WORD.search(values[0])
+        script = ""
+        for statement in split_script(values[0]):
+            script += replace_attached(statement, parameters, self._replace)
+        if script != values[0] and parameters:
+            values[1] = ()  # the name of the file is a literal now
+        values[0] = script
+        named = dict(zip(kwargs, values[len(args) :], strict=True))
+        return tuple(values[: len(args)]), named
+
+    def _replace(self, name: str) -> str:
+        """Return the name of the file to attach in place of another one.
+
+        Raises:
+            RefusedError: it is a file of the app, which no file of the test replaces.
+        """
+        file = sql.file_of(name)
+        find = self._connection.arena_find
+        aim = find(file) if file and find is not None else None
+        if aim is not None:
+            self._connection.arena_aims = (*self._connection.arena_aims, aim)
+            name = sql.renamed(name, aim.file, uri=sql.is_read_only(name, uri=True))
+        elif _belongs_to_app(self._core, file):
+            raise self._core.ledger.refused(messages.attached(file))
+        self._replaced.add(name)
+        return name
+
+    def authorize(self, action: int, name: str | None, *rest: Any) -> int:
+        """Deny SQLite to attach a file outside. Else ask the app's own authorizer."""
+        if action == sqlite3.SQLITE_ATTACH:
+            refusal = self._refusal_of(name)
+            if refusal is not None:
+                self.refusal = self._core.ledger.refused(refusal)
+                return sqlite3.SQLITE_DENY
+        own = self._connection.arena_authorizer
+        return own(action, name, *rest) if own else sqlite3.SQLITE_OK
+
+    def _refusal_of(self, name: str | None) -> RefusedError | None:
+        if name is None:  # an expression, which SQLite has not evaluated yet
+            return messages.attached_unread()
+        file = sql.file_of(name)
+        if _belongs_to_app(self._core, file):
+            if self._is_vacuum:
+                return messages.vacuumed_into(file)
+            return messages.attached(file)
+        is_engines = self._connection.arena_find is not None
+        if self._is_vacuum or not is_engines or name in self._replaced:
+            return None
+        return messages.attached_unread() if is_outside(self._core, file) else None
+
+
+def split_script(script: str) -> Iterator[str]:
+    """Split a script into its statements. SQLite's own function finds their ends."""
+    statement = ""
+    for part in re.findall(r"[^;]*;|[^;]+", script):
+        statement += part
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    yield statement
+
+
+def replace_attached(
+    statement: str, parameters: Parameters, replace: Callable[[str], str]
+) -> str:
+    """Return an ATTACH statement with another file as a literal. Other statements stay.
+
+    A statement also stays if its file cannot be evaluated. The authorizer then refuses it.
+    """
+    body = statement.rstrip().removesuffix(";")
+    match = _ATTACH.fullmatch(body)
+    if match is None:
+        return statement
+    try:
+        with closing(sql.open_memory()) as memory:
+            rows = memory.execute(
+                f"SELECT {match['file']}", parameters or ()
+            ).fetchall()
+    except (sql.FileFailure, sqlite3.Error, sqlite3.Warning):
+        return statement
+    if len(rows) != 1 or len(rows[0]) != 1:
+        return statement
+    value = rows[0][0]
+    name = os.fsdecode(value) if isinstance(value, bytes) else str(value or "")
+    literal = replace(name).replace("'", "''")
+    return f"{match['start']}'{literal}'{match['end']}{statement[len(body) :]}"
+
+
+def is_outside(core: Core, file: str) -> bool:
+    """Return whether a file is neither a test's database nor one that tests may open."""
+    return bool(file) and not core.is_inside(file) and not core.files.is_free(file)
+
+
+def _belongs_to_app(core: Core, file: str) -> bool:
+    return bool(file) and not core.is_inside(file) and core.files.belongs_to_app(file)
