@@ -84,7 +84,7 @@ def test_a_file_of_the_app_that_is_opened_by_its_path_is_refused(example: Exampl
     run = project.run().expect(status=1, passed=3, failed=3)
     run.says(REFUSED)
     assert run.output.count(f"ProductionDatabaseError: {REFUSED}") >= 2
-    run.says("the test's database is in another file; this one has the app's own data")
+    run.says("the test's database is in another file. This file has the app's data")
     run.says('shutil.copy(PATH, "backup.db")')
     run.says("VACUUM INTO 'copy.db'", "make_url(arena.url).database")
     run.says("dev.db is not there: the database of this test is in another file")

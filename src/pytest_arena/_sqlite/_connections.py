@@ -1,4 +1,4 @@
-"""Which file does a connect call mean, how is another put there, and what is open?"""
+"""Replaces the file of a connect call, and describes open connections."""
 
 from __future__ import annotations
 
@@ -26,51 +26,50 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
 
 _Answer = TypeVar("_Answer")
-_PATIENCE = 1.0  # seconds for a statement that is not ours
+_PATIENCE = 1.0  # seconds to wait for a statement of the app
 _total_changes = attrgetter("total_changes")
+_in_transaction = attrgetter("in_transaction")
 
 
 @dataclass(frozen=True, slots=True)
 class SQLiteHandle:
-    """Python's own connection to SQLite, sync or in a thread of aiosqlite's."""
+    """A connection of ``sqlite3``, sync or in a thread of aiosqlite."""
 
     reference: Callable[[], sqlite3.Connection | None]
     reads_statements: bool = False
 
     @classmethod
     def to(cls, raw: sqlite3.Connection) -> SQLiteHandle:
-        """Return a handle that does not keep the connection, where its class allows that."""
+        """Return a handle with a weak reference, if the connection's class allows that."""
         try:
             return cls(weakref.ref(raw))
-        except (
-            TypeError
-        ):  # sqlite3's own class has no weak references, only subclasses have
+        except TypeError:  # only subclasses of sqlite3's class have weak references
             return cls(lambda: raw)
 
     def is_of(self, dbapi_connection: Any) -> bool:
-        """Whether this is the very connection."""
+        """Return whether this is the same connection."""
         raw = self.reference()
-        return raw is not None and (
-            raw is dbapi_connection or raw is raw_of(dbapi_connection)
-        )
+        if raw is None:
+            return False
+        return raw is dbapi_connection or raw is raw_of(dbapi_connection)
 
     @property
     def in_transaction(self) -> bool:
-        """Whether it has begun to write, or a statement does not end; a SELECT begins nothing."""
-        return self._asked(lambda raw: raw.in_transaction, otherwise=False, inside=True)
+        """Whether it has begun to write, or a statement does not end. A SELECT begins nothing."""
+        return self._call(_in_transaction, otherwise=False, busy=True)
 
-    is_begun = in_transaction  # nobody has to be asked
+    is_begun = in_transaction
 
     def changes(self) -> int:
-        """What SQLite counts, what triggers have changed included."""
-        return self._asked(_total_changes, otherwise=0, inside=0)
+        """Return SQLite's count of changed rows, with those that triggers have changed."""
+        return self._call(_total_changes, otherwise=0, busy=0)
 
-    def has_written(self, dbapi_connection: Any, since: int) -> bool:  # noqa: ARG002 - its own count tells
-        """Whether it has counted changes since."""
+    def has_written(self, dbapi_connection: Any, since: int) -> bool:  # noqa: ARG002 - SQLite counts
+        """Return whether rows were changed since."""
         return self.changes() != since
 
     def interrupt(self) -> None:
-        """End its statement, from outside."""
+        """End its statement, from another thread."""
         raw = self.reference()
         with suppress(sqlite3.Error):  # closed meanwhile
             if raw is not None:
@@ -78,8 +77,8 @@ class SQLiteHandle:
 
     @contextmanager
     def alone(self, seconds: float = 0) -> Iterator[bool]:
-        """By the lock that is around each call of the app's, in whichever thread."""
-        turn = getattr(self.reference(), "arena_turn", None) or threading.RLock()
+        """Hold the lock that each call of the app holds, in any thread."""
+        turn = _turn_of(self.reference())
         is_alone = turn.acquire(timeout=seconds)
         try:
             yield is_alone
@@ -88,78 +87,89 @@ class SQLiteHandle:
                 turn.release()
 
     def roll_back(self) -> None:
-        """End its transaction. One that is bound to a thread keeps its lock, which is seen then."""
-        self._asked(sqlite3.Connection.rollback, otherwise=None, inside=None)
+        """End its transaction. A connection that is bound to another thread keeps its lock."""
+        self._call(sqlite3.Connection.rollback, otherwise=None, busy=None)
 
     def end(self) -> None:
-        """Close it. One that is bound to another thread ends with that."""
-        self._asked(sqlite3.Connection.close, otherwise=None, inside=None)
+        """Close it. A connection that is bound to another thread ends with that thread."""
+        self._call(sqlite3.Connection.close, otherwise=None, busy=None)
 
     def attached(self) -> tuple[Aim, ...]:
-        """The files that it has attached."""
+        """Return the test's databases that it has attached."""
         return getattr(self.reference(), "arena_aims", ())
 
     def taken(self, *, is_first: bool) -> None:
-        """Do nothing: the file itself says whether it was changed, by whichever connection."""
+        """Do nothing: the file shows the writes of all connections."""
 
     def executing(self, statement: str, connection: Connection) -> str:  # noqa: ARG002 - the seam's signature
-        """Return the statement as it is: the file's cursors look at statements."""
+        """Return the statement unchanged. Guarded cursors read it later."""
         return statement
 
     def returned(self) -> None:
-        """It belongs to a thread, or to nobody."""
+        """Do nothing: SQLite keeps no state for checkouts."""
 
     def session(self) -> object:
-        """Its settings and temporary tables."""
-        return self._asked(sql.describe_session, otherwise=None, inside=None)
+        """Return its settings, temporary tables and attached files."""
+        return self._call(sql.describe_session, otherwise=None, busy=None)
 
-    def _asked(
+    def _call(
         self,
-        question: Callable[[sqlite3.Connection], _Answer],
+        function: Callable[[sqlite3.Connection], _Answer],
         *,
         otherwise: _Answer,
-        inside: _Answer,
+        busy: _Answer,
     ) -> _Answer:
-        """Ask when nobody is inside. Newer SQLite waits then, and Python does, with the GIL held.
+        """Call a function with the connection, while no other thread uses it.
 
-        A function of the app's in the statement that is waited for needs the GIL to end.
+        Return ``busy`` if a statement does not end, and ``otherwise`` if the connection is closed.
+        Without the lock SQLite would wait for the statement while Python holds the GIL. A function
+        of the app in that statement needs the GIL to end.
         """
         raw = self.reference()
-        turn = getattr(raw, "arena_turn", None) or threading.RLock()
-        if not turn.acquire(timeout=_PATIENCE):  # as `alone`, at half its cost
-            return inside
+        if raw is None:
+            return otherwise
+        turn = _turn_of(raw)
+        if not turn.acquire(timeout=_PATIENCE):  # half the cost of `alone`
+            return busy
         try:
-            return question(raw) if raw is not None else otherwise
-        except sqlite3.Error:  # closed meanwhile, or bound to a thread of its own
+            return function(raw)
+        except sqlite3.Error:  # closed, or bound to another thread
             return otherwise
         finally:
             turn.release()
 
 
+def _turn_of(connection: sqlite3.Connection | None) -> threading.RLock:
+    """Return the lock of a guarded connection, a free one for any other."""
+    return getattr(connection, "arena_turn", None) or threading.RLock()
+
+
 def raw_of(dbapi_connection: Any) -> sqlite3.Connection | None:
-    """Return SQLite's own connection behind a driver's, None for another product's."""
+    """Return the ``sqlite3`` connection of a driver's connection, None for another product."""
     adapted = getattr(dbapi_connection, "driver_connection", None)
-    behind = getattr(
-        adapted, "_connection", None
-    )  # aiosqlite's, the only adapted SQLite driver
-    for connection in (dbapi_connection, behind):
+    of_aiosqlite = getattr(adapted, "_connection", None)
+    for connection in (dbapi_connection, of_aiosqlite):
         if isinstance(connection, sqlite3.Connection):
-            own: sqlite3.Connection | None = connection
-            # A tracer's proxy says that it is of its connection's class, which SQLite's own
-            # functions do not believe.
-            while own is not None and not issubclass(type(own), sqlite3.Connection):
-                own = getattr(own, "__wrapped__", None)
-            return own
+            return _unwrapped(connection)
     return None
 
 
+def _unwrapped(connection: sqlite3.Connection) -> sqlite3.Connection | None:
+    """Return the connection behind a tracer's proxy, which has the same ``__class__``."""
+    raw: sqlite3.Connection | None = connection
+    while raw is not None and not issubclass(type(raw), sqlite3.Connection):
+        raw = getattr(raw, "__wrapped__", None)
+    return raw
+
+
 class SQLiteConnections:
-    """Connections of ``sqlite3``, and those in aiosqlite's threads."""
+    """Connections of ``sqlite3`` and of aiosqlite."""
 
     def describe(self, dialect: Dialect, cargs: Any, cparams: Any) -> Asked:
-        """The file, or the memory database."""
+        """Return the file, or the memory database, of a connect call."""
         database, uri = _database(cargs, cparams)
-        file, memory = sql.file_of(database, uri=uri), sql.memory_of(database, uri=uri)
+        file = sql.file_of(database, uri=uri)
+        memory = sql.memory_of(database, uri=uri)
         return Asked(dialect, "sqlite", file, memory)
 
     def lead(
@@ -170,14 +180,12 @@ class SQLiteConnections:
         cargs: list[Any],
         cparams: dict[str, Any],
     ) -> Callable[[Any], Live | None]:
-        """By the file's name, and by a factory that looks at the statements."""
+        """Replace the file's name, and set a factory that guards the statements."""
         handles: list[SQLiteHandle] = []
         database, uri = _database(cargs, cparams)
-        prepare = (
-            sql.leave_wal_alone
-            if sql.file_of(database, uri=uri)
-            else sql.be_as_in_memory
-        )
+        prepare = sql.be_as_in_memory
+        if sql.file_of(database, uri=uri):
+            prepare = sql.leave_wal_alone
 
         def made(connection: sqlite3.Connection) -> None:
             raw = raw_of(connection)
@@ -187,10 +195,11 @@ class SQLiteConnections:
                     prepare(raw)
 
         def opened(dbapi_connection: Any) -> Live | None:
-            handle = handles[0] if handles else None
-            if aim is not None and (
-                handle is None or not handle.is_of(dbapi_connection)
-            ):
+            if not handles:
+                return Live() if aim is None else None
+            handle = handles[0]
+            # A do_connect listener of the app may have returned another connection.
+            if aim is not None and not handle.is_of(dbapi_connection):
                 return None
             return Live(aim, handle)
 
@@ -198,19 +207,18 @@ class SQLiteConnections:
         cparams["factory"] = EngineFactory(core, aim, base, made)
         if aim is not None:
             cparams.pop("database", None)
-            cparams.setdefault(
-                "timeout", core.config.lock_timeout or 5.0
-            )  # Python's own
-            # uri stays: the app may attach by URI
+            # Python's default is 5 seconds.
+            cparams.setdefault("timeout", core.config.lock_timeout or 5.0)
+            # `uri` stays, because the app may attach a URI.
             cargs[:1] = [sql.renamed(database, aim.file, uri=uri)]
         if dialect.is_async:
-            # aiosqlite has one thread for each connection, and nobody else works on it; so that
-            # the settling thread may ask what the connection looks like.
+            # aiosqlite has a thread for each connection. The test's thread reads the connection's
+            # settings after the test.
             cparams["check_same_thread"] = False
         return opened
 
     def recognize(self, core: Core, dbapi_connection: Any) -> Live | None:
-        """By the file that SQLite says is open."""
+        """Describe a connection by the file that SQLite has open."""
         __tracebackhide__ = True
         raw = raw_of(dbapi_connection)
         if raw is None:
@@ -223,26 +231,26 @@ class SQLiteConnections:
         return Live(core.aim_at(file) if file else None, SQLiteHandle.to(raw))
 
     def watch(self, core: Callable[[], Core | None]) -> None:
-        """Each ``sqlite3.connect``."""
+        """Watch each ``sqlite3.connect``."""
         watch_raw_connections(core)
 
     def end_raw(self, core: Core, serial: int) -> None:
-        """They hold nothing that the next test would meet: the file is put back under them."""
+        """Do nothing: the file is restored under raw connections."""
 
     def owns(self, database: str) -> bool:
-        """SQLite has no server."""
+        """Return False: SQLite has no server."""
         del database
         return False
 
     def named_by_client(
         self, program: str, words: Sequence[str], variables: Mapping[str, str]
     ) -> tuple[str, ...]:
-        """SQLite's programs have a path among their arguments, as any program may have."""
+        """Return nothing: a client program of SQLite has a path as argument, as any program may."""
         del program, words, variables
         return ()
 
     def in_spawned(self, core: Core, engines: Sequence[Asked]) -> SpawnedFiles | None:
-        """By the real paths of the app's files."""
+        """Return the test's files by the real paths of the app's."""
         del engines
         files: dict[str, str] = {}
         for database in core.provisioned():
@@ -252,7 +260,9 @@ class SQLiteConnections:
 
 
 def _database(cargs: Any, cparams: Any) -> tuple[str, bool]:
-    database = cargs[0] if cargs else cparams.get("database", "")
+    database = cparams.get("database", "")
+    if cargs:
+        database = cargs[0]
     return os.fsdecode(database), bool(cparams.get("uri"))
 
 
@@ -260,7 +270,7 @@ connections = SQLiteConnections()
 
 
 def open_product(core: Core, config: Config) -> Product:
-    """Return the product of a run. A connection that is only watched does not pay for it."""
+    """Return the product of a run. It is imported here, so that watching alone does not need it."""
     from pytest_arena._sqlite._product import SQLite  # noqa: PLC0415 - as said
 
     return SQLite(core, config)

@@ -1,6 +1,6 @@
-"""What stands in a database of SQLite's, and which rows are in one file and not in another?
+"""Digests of a database's content, and the rows that differ between two files.
 
-Both are read as SQL, and not from a file's bytes, by which it may be brought back.
+Both read a database by SQL. The restore methods read and write bytes, so these check them.
 """
 
 # ruff: noqa: S608 - names are written by _quoted() alone
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 
     Ask = Callable[[str], sqlite3.Cursor]
 
-_BEFORE, _AFTER = "before", "after"
-_ROWIDS = ("rowid", "_rowid_", "oid")  # a column of the name hides it
+_BEFORE = "before"
+_AFTER = "after"
+_ROWID_NAMES = ("rowid", "_rowid_", "oid")  # a column of the same name hides one
 _COLLATION = re.compile(r"\bCOLLATE\s+([\"'`\[]?)(\w+)", re.IGNORECASE)
-_SQLITES_OWN = frozenset({"binary", "nocase", "rtrim"})
-_HIDDEN, _GENERATED = 1, 2  # as table_xinfo says it: `*` leaves the first out
+_BUILT_IN_COLLATIONS = frozenset({"binary", "nocase", "rtrim"})
+# Values of table_xinfo's column `hidden`. `SELECT *` leaves the first kind out.
+_HIDDEN = 1
+_GENERATED = 2
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -50,14 +53,14 @@ def _quoted(name: str) -> str:
 
 
 def content(file: Path) -> dict[str, str]:
-    """Return a digest of each thing in a database, as a connection sees it that is new to it.
+    """Return a digest of each thing in a database, as a new connection reads it.
 
-    Equal digests mean equal content: of a table its rows as a multiset, with their ``rowid`` and
-    the types of their values; of AUTOINCREMENT its number; of everything else its definition. A
-    table that only the app's own functions or modules can read is told as its pages are not: its
-    definition counts, and for a virtual one the rows of its shadow tables.
+    Equal digests mean equal content. A table's digest covers its rows as a multiset, with their
+    ``rowid`` and the types of their values. The digest of AUTOINCREMENT is its number. All other
+    things have the digest of their definition. If only the app's functions or modules can read a
+    table, its definition counts, and for a virtual table the rows of its shadow tables.
 
-    Cost: all rows are read, 1 s for a million.
+    Cost: it reads all rows, 1 s for a million.
 
     Example::
 
@@ -66,12 +69,12 @@ def content(file: Path) -> dict[str, str]:
         #  "user_version": "0"}
 
     Raises:
-        Busy: somebody is in the middle of a commit.
-        FileFailure: it cannot be read.
+        Busy: a connection commits now.
+        FileFailure: SQLite cannot read the file.
     """
     try:
         with closing(sql.open_control(file)) as connection, connection.reading():
-            # Text as it is stored, whether or not it is UTF-8; and never equal to a blob.
+            # Text as it is stored, which need not be UTF-8. The tuple is never equal to a blob.
             connection.text_factory = lambda raw: ("text", raw)
             return dict(_digests(connection.cursor().execute))
     except sqlite3.DatabaseError as error:
@@ -85,26 +88,34 @@ def _digests(ask: Ask) -> Iterator[tuple[str, str]]:
         "SELECT CAST(type AS BLOB), CAST(name AS BLOB), sql FROM sqlite_master"
     ).fetchall()
     for raw_kind, raw_name, definition in schema:
-        kind, name = raw_kind.decode(), raw_name.decode("utf-8", "replace")
+        kind = raw_kind.decode()
+        name = _decoded(raw_name)
         yield f"definition of {kind} {name}", f"{_digest(definition):x}"
         if name == "sqlite_sequence":
-            for table, number in ask(
-                "SELECT CAST(name AS BLOB), seq FROM sqlite_sequence"
-            ):
-                yield f"sequence {table.decode('utf-8', 'replace')}", str(number)
+            yield from _sequences(ask)
         elif kind == "table":
             yield f"table {name}", _digest_of_rows(ask, _quoted(name))
 
 
+def _sequences(ask: Ask) -> Iterator[tuple[str, str]]:
+    for table, number in ask("SELECT CAST(name AS BLOB), seq FROM sqlite_sequence"):
+        yield f"sequence {_decoded(table)}", str(number)
+
+
+def _decoded(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
+
+
 def _digest_of_rows(ask: Ask, table: str) -> str:
-    count = total = 0
+    count = 0
+    total = 0
     try:
         try:
             rows = ask(f"SELECT rowid, * FROM {table}")
         except sqlite3.OperationalError:  # WITHOUT ROWID
             rows = ask(f"SELECT * FROM {table}")
         for row in rows:
-            # A sum does not ask for an order, and counts a row that is there twice as two.
+            # A sum needs no order, and counts two equal rows twice.
             total += _digest(row)
             count += 1
     except sqlite3.OperationalError as error:
@@ -119,43 +130,44 @@ def _digest(value: object) -> int:
 
 
 class _Table(NamedTuple):
-    """One table as one of two files has it."""
+    """A table in one of the two files."""
 
     columns: tuple[str, ...] = ()
     key: tuple[str, ...] = ()
     has_rowid: bool = True
     is_virtual: bool = False
-    collations: frozenset[str] = frozenset()  # the app's own, by which it is sorted
+    collations: frozenset[str] = frozenset()  # the app's own
 
 
 def changed_rows(
     before: Path, after: Path, *, limit: int | None = None
 ) -> list[TableRows]:
-    """Compare two files that nobody writes to: the rows of each table, net.
+    """Compare two files that no connection writes to. Return the net changes of each table.
 
-    A virtual table is compared by what it shows, and not by the tables that it keeps it in.
-    Tables whose extension is not loaded here are left out, and compared by those; so are columns
-    that a function of the app's generates.
-    Cost: SQLite reads both files; Python sees only rows that differ, and virtual tables whole.
+    A virtual table is compared by the rows that it shows. If its extension is not loaded here, its
+    shadow tables are compared instead. Columns that a function of the app generates are left out.
+    Cost: SQLite reads both files. Python reads the rows that differ, and whole virtual tables.
 
     Raises:
-        FileFailure: one of them is no database.
+        FileFailure: one of the files is no database.
     """
     with closing(sql.open_memory()) as both:
-        # Lossless: an app may store what is no UTF-8 as a text.
+        # An app may store text that is not UTF-8.
         both.text_factory = lambda raw: raw.decode(errors="backslashreplace")
-        for side, file in ((_BEFORE, before), (_AFTER, after)):
-            both.execute(f"ATTACH ? AS {side}", (sql.unchanging(file),))
-        old, new = (_tables(both, side) for side in (_BEFORE, _AFTER))
-        compared = [
-            _compared(both, name, old.get(name), new.get(name))
-            for name in sorted({*old, *new})
-        ]
-    return [limited(rows, limit) for rows in compared if rows.gone or rows.come]
+        both.execute(f"ATTACH ? AS {_BEFORE}", (sql.unchanging(before),))
+        both.execute(f"ATTACH ? AS {_AFTER}", (sql.unchanging(after),))
+        old = _tables(both, _BEFORE)
+        new = _tables(both, _AFTER)
+        changed = []
+        for name in sorted({*old, *new}):
+            rows = _compared(both, name, old.get(name), new.get(name))
+            if rows.gone or rows.come:
+                changed.append(limited(rows, limit))
+    return changed
 
 
 def _tables(both: sql.OwnConnection, side: str) -> dict[str, _Table]:
-    # Since SQLite 3.37; before, nothing is listed, and a virtual table's own ones count as well.
+    # SQLite 3.37 and later list the shadow tables. Before, they are compared as well.
     listed = both.execute(f"PRAGMA {side}.table_list").fetchall()
     shadows = {name for _, name, kind, *_ in listed if kind == "shadow"}
     without_rowid = {row[1] for row in listed if row[4]}
@@ -163,47 +175,51 @@ def _tables(both: sql.OwnConnection, side: str) -> dict[str, _Table]:
         f"SELECT name, sql FROM {side}.sqlite_master "
         "WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
     ).fetchall()
-    return {
-        name: _table(
-            both, f"{side}.{_quoted(name)}", text, has_rowid=name not in without_rowid
-        )
-        for name, text in definitions
-        if name not in shadows
-    }
+    tables = {}
+    for name, definition in definitions:
+        if name not in shadows:
+            has_rowid = name not in without_rowid
+            tables[name] = _table(both, side, name, definition, has_rowid=has_rowid)
+    return tables
 
 
 def _table(
-    both: sql.OwnConnection, place: str, definition: str, *, has_rowid: bool
+    both: sql.OwnConnection, side: str, name: str, definition: str, *, has_rowid: bool
 ) -> _Table:
-    collations = {
-        name.lower() for _, name in _COLLATION.findall(definition)
-    } - _SQLITES_OWN
+    used = {collation.lower() for _, collation in _COLLATION.findall(definition)}
+    collations = used - _BUILT_IN_COLLATIONS
     for collation in collations:
-        # Before it is needed: SQLite reads no row of a sorted table without it. Where all are
-        # equal, it reads them all to find one.
+        # SQLite reads no row of a sorted table without its collation. This one finds all texts
+        # equal, so that SQLite finds each row.
         both.create_collation(collation, lambda _a, _b: 0)
-    side, _, name = place.partition(".")
     try:
-        info = both.execute(f"PRAGMA {side}.table_xinfo({name})").fetchall()
-    except sql.FileFailure:  # of an extension that is not loaded here
+        info = both.execute(f"PRAGMA {side}.table_xinfo({_quoted(name)})").fetchall()
+    except sql.FileFailure:  # the table's extension is not loaded here
         info = []
-    columns = tuple(
-        row[1]
-        for row in info
-        if row[6] != _HIDDEN
-        and (row[6] != _GENERATED or _is_readable(both, place, row[1]))
+    columns = []
+    key = []
+    for _, column, _, _, _, place_in_key, hidden in info:
+        if place_in_key:
+            key.append((place_in_key, column))
+        is_generated = hidden == _GENERATED
+        if hidden == _HIDDEN or (
+            is_generated and not _is_readable(both, side, name, column)
+        ):
+            continue
+        columns.append(column)
+    return _Table(
+        tuple(columns),
+        tuple(column for _, column in sorted(key)),
+        has_rowid,
+        definition.upper().startswith("CREATE VIRTUAL"),
+        frozenset(collations),
     )
-    key = tuple(
-        column for _, column in sorted((row[5], row[1]) for row in info if row[5])
-    )
-    is_virtual = definition.upper().startswith("CREATE VIRTUAL")
-    return _Table(columns, key, has_rowid, is_virtual, frozenset(collations))
 
 
-def _is_readable(both: sql.OwnConnection, place: str, column: str) -> bool:
+def _is_readable(both: sql.OwnConnection, side: str, name: str, column: str) -> bool:
     try:
-        both.execute(f"SELECT {_quoted(column)} FROM {place} LIMIT 0")
-    except sql.FileFailure:  # made by a function of the app's
+        both.execute(f"SELECT {_quoted(column)} FROM {side}.{_quoted(name)} LIMIT 0")
+    except sql.FileFailure:  # a function of the app generates it
         return False
     return True
 
@@ -212,63 +228,81 @@ def _compared(
     both: sql.OwnConnection, name: str, before: _Table | None, after: _Table | None
 ) -> TableRows:
     newest = after or before or _Table()
-    columns, rows = newest.columns, None
-    if before == after and not newest.is_virtual and (match := _match(newest)):
-        with suppress(
-            sql.FileFailure, sqlite3.DatabaseError
-        ):  # a collation of the app's
-            rows = _by_match(both, _quoted(name), newest, match)
-    if rows is None:
-        older = before or newest
-        columns += tuple(column for column in older.columns if column not in columns)
-        rows = tuple(
-            _whole(both, f"{side}.{_quoted(name)}", table, columns)
-            for side, table in ((_BEFORE, before), (_AFTER, after))
-        )
-    gone, come = net(*([(_identity(row), row) for row in side] for side in rows))
+    columns = newest.columns
+    pair = None
+    if before == after and not newest.is_virtual:
+        with suppress(sql.FileFailure, sqlite3.DatabaseError):  # a collation of the app
+            pair = _differing_rows(both, name, newest)
+    if pair is None:
+        for column in (before or newest).columns:
+            if column not in columns:
+                columns = (*columns, column)
+        old_rows = _all_rows(both, _BEFORE, name, before, columns)
+        new_rows = _all_rows(both, _AFTER, name, after, columns)
+    else:
+        old_rows, new_rows = pair
+    gone, come = net(_identified(old_rows), _identified(new_rows))
     return TableRows(name, columns, newest.key, gone=tuple(gone), come=tuple(come))
 
 
-def _identity(row: Row) -> Hashable:
-    return (*row, *map(type, row))  # to Python, 1 and 1.0 are the same
+def _identified(rows: list[Row]) -> list[tuple[Hashable, Row]]:
+    # To Python, 1 and 1.0 are equal, so the types are part of a row's identity.
+    return [((*row, *map(type, row)), row) for row in rows]
+
+
+def _differing_rows(
+    both: sql.OwnConnection, name: str, table: _Table
+) -> tuple[list[Row], list[Row]] | None:
+    """Return the rows without an equal row at their place in the other file, of both files.
+
+    None if no index finds the place of a row.
+    """
+    match = _match(table)
+    if not match:
+        return None
+    columns = [_quoted(column) for column in table.columns]
+    shown = ", ".join(f"x.{column}" for column in columns)
+    # Bytes and types are compared: the app's collation may find other texts equal, and 1 is 1.0.
+    same = " AND ".join(
+        f"x.{column} IS y.{column} COLLATE BINARY AND typeof(x.{column}) = typeof(y.{column})"
+        for column in columns
+    )
+
+    def missing(here: str, there: str) -> list[Row]:
+        return both.execute(
+            f"SELECT {shown} FROM {here}.{_quoted(name)} x WHERE NOT EXISTS "
+            f"(SELECT 1 FROM {there}.{_quoted(name)} y WHERE {match} AND {same})"
+        ).fetchall()
+
+    return missing(_BEFORE, _AFTER), missing(_AFTER, _BEFORE)
 
 
 def _match(table: _Table) -> str:
-    """Return what finds a row in the other file, by an index that is there in any case."""
-    if not table.has_rowid:
-        pairs = (f"x.{_quoted(name)} = y.{_quoted(name)}" for name in table.key)
-        return "" if table.collations else " AND ".join(pairs)
-    taken = {column.lower() for column in table.columns}
-    return next((f"x.{name} = y.{name}" for name in _ROWIDS if name not in taken), "")
+    """Return the condition that finds a row's place in the other file by an index, "" if none."""
+    if table.has_rowid:
+        columns = {column.lower() for column in table.columns}
+        for name in _ROWID_NAMES:
+            if name not in columns:
+                return f"x.{name} = y.{name}"
+        return ""
+    if table.collations:
+        return ""
+    key = [_quoted(column) for column in table.key]
+    return " AND ".join(f"x.{column} = y.{column}" for column in key)
 
 
-def _by_match(
-    both: sql.OwnConnection, name: str, table: _Table, match: str
-) -> tuple[list[Row], ...]:
-    """Return the rows that have no equal at their place in the other file, of both sides."""
-    shown = ", ".join(f"x.{_quoted(column)}" for column in table.columns)
-    # By the bytes and the type: an app's collation may find other texts equal, and 1 is 1.0.
-    same = " AND ".join(
-        f"x.{column} IS y.{column} COLLATE BINARY AND typeof(x.{column}) = typeof(y.{column})"
-        for column in map(_quoted, table.columns)
-    )
-    return tuple(
-        both.execute(
-            f"SELECT {shown} FROM {here}.{name} x WHERE NOT EXISTS "
-            f"(SELECT 1 FROM {there}.{name} y WHERE {match} AND {same})"
-        ).fetchall()
-        for here, there in ((_BEFORE, _AFTER), (_AFTER, _BEFORE))
-    )
-
-
-def _whole(
-    both: sql.OwnConnection, place: str, table: _Table | None, columns: tuple[str, ...]
+def _all_rows(
+    both: sql.OwnConnection,
+    side: str,
+    name: str,
+    table: _Table | None,
+    columns: tuple[str, ...],
 ) -> list[Row]:
-    """Return all rows of a table, None for a column that it does not have on this side."""
+    """Return all rows of a table, with None for a column that this file has not."""
     if table is None or not table.columns:
         return []
-    # Not quoted where it is missing: SQLite takes an unknown name in quotes for a text.
-    shown = (
+    # SQLite takes an unknown name in quotes for a text, so NULL is in its place.
+    shown = ", ".join(
         _quoted(column) if column in table.columns else "NULL" for column in columns
     )
-    return both.execute(f"SELECT {', '.join(shown)} FROM {place}").fetchall()
+    return both.execute(f"SELECT {shown} FROM {side}.{_quoted(name)}").fetchall()

@@ -1,4 +1,4 @@
-"""A folder of this process for its SQLite files, gone at the end or at the next run."""
+"""A folder of this process for its SQLite files. This run or the next one removes it."""
 
 from __future__ import annotations
 
@@ -19,43 +19,42 @@ from pytest_arena.errors import ServerError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Files in memory save the syncs of the app's own commits (3 ms a test on ext4). Containers often
-# give 64 MB; below this it is not worth the risk of running full.
+# Files in memory save the syncs of the app's commits (3 ms a test on ext4). Containers often give
+# 64 MB. With less than this the memory could become full.
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, used with a folder that only this user enters
 _ROOM_NEEDED = 512 * 1024 * 1024
-# Kept files in a cache, the newest: enough for a bad day, and bounded.
-_STAY = 50
+_KEPT_FILES = 50
 _LONGEST_NAME = 100
 
 
 class Home:
-    """The folder where this process keeps its live files; nobody else can enter it.
+    """The folder of this process for live files. Other users cannot enter it.
 
-    A lock beside it says that the process lives. Whoever begins or ends next removes the folders
-    of those that do not, so that nothing is left after ``kill -9``.
+    The process holds a lock beside it. When a run begins or ends, it removes the folders without a
+    held lock, which ``kill -9`` has left.
     """
 
     def __init__(self) -> None:
         parent = _parent()
         _sweep(parent)
         name = f"run-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        # The lock comes first: a folder without one is never taken for a dead run's.
+        # The lock is made first, so that no other run takes the folder for a dead run's.
         self._lock = FileLock(parent / f"{name}.lock")
         self._lock.acquire()
         self.path = parent / name
         self.path.mkdir(mode=0o700)
 
     def close(self) -> None:
-        """Remove the folder. Idempotent; a forked child leaves its parent's alone."""
+        """Remove the folder. Idempotent. A forked child does not remove its parent's folder."""
         if self._lock.is_locked:
             shutil.rmtree(self.path, ignore_errors=True)
             self._lock.release()
             Path(self._lock.lock_file).unlink(missing_ok=True)
-            _sweep(self.path.parent)  # what workers of this run have left that died
+            _sweep(self.path.parent)  # folders of this run's workers that were killed
 
 
 def homes() -> list[Path]:
-    """Return the folders that are there, in which this user's runs have theirs."""
+    """Return the existing folders that contain this user's run folders."""
     return [parent for parent in _parents() if parent.is_dir() and _is_own(parent)]
 
 
@@ -81,12 +80,11 @@ def _parent() -> Path:
 
 
 def _parents() -> list[Path]:
-    """Return where the folders of this user's runs may be, the best place first."""
+    """Return where this user's run folders may be, the best place first."""
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    asked = os.environ.get("ARENA_FILES")  # another place for the folders of all runs
-    places = (
-        [Path(asked)] if asked else [_MEMORY, Path(tempfile.gettempdir()).resolve()]
-    )
+    places = [_MEMORY, Path(tempfile.gettempdir()).resolve()]
+    if configured := os.environ.get("ARENA_FILES"):
+        places = [Path(configured)]
     return [place / f"pytest-arena-{user}" for place in dict.fromkeys(places)]
 
 
@@ -95,7 +93,7 @@ def _has_room(folder: Path) -> bool:
 
 
 def _is_own(folder: Path) -> bool:
-    # Its parent is world-writable: somebody else could have made this folder before us.
+    # All users may write to the parent, so another user may have made this folder.
     return not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()
 
 
@@ -105,7 +103,7 @@ def _sweep(parent: Path) -> None:
 
 
 def remove_dead_run(folder: Path) -> bool:
-    """Remove a run's folder and the lock beside it. Returns whether it was dead: else it stays."""
+    """Remove the folder and the lock of a run that has ended. Return whether it had ended."""
     lock_file = lock_of(folder)
     had_lock = lock_file.exists()
     with try_lock(lock_file) as is_ours:
@@ -117,13 +115,13 @@ def remove_dead_run(folder: Path) -> bool:
 
 
 def lock_of(folder: Path) -> Path:
-    """Return the lock that a living run holds."""
+    """Return the path of the lock that a run holds."""
     return folder.with_name(f"{folder.name}.lock")
 
 
 @contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
-    """Try to hold a lock; says whether it is held. One that is not there is not made."""
+    """Try to take a lock, and yield whether it is taken. A missing lock file is not made."""
     lock = FileLock(path, timeout=0)
     if path.exists():
         with suppress(Timeout, OSError):
@@ -135,23 +133,24 @@ def try_lock(path: Path) -> Iterator[bool]:
 
 
 def kept_file(cache: Path, test: str, database: str) -> Path:
-    """The file for a test's database, in the place of its older one; at most fifty files stay."""
+    """Return the path for a copy of a test's database. Old copies are removed, fifty stay."""
     folder = cache / "kept"
     folder.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^\w.-]+", "_", test)
     if name != test or len(name) > _LONGEST_NAME:
-        name = (
-            f"{name[-_LONGEST_NAME:]}-{hashlib.sha256(test.encode()).hexdigest()[:8]}"
-        )
+        digest = hashlib.sha256(test.encode()).hexdigest()[:8]
+        name = f"{name[-_LONGEST_NAME:]}-{digest}"
     file = folder / f"{name}-{database}"
     file.unlink(missing_ok=True)
-    for old in sorted(folder.iterdir(), key=written_at, reverse=True)[_STAY - 1 :]:
+    for old in sorted(folder.iterdir(), key=written_at, reverse=True)[
+        _KEPT_FILES - 1 :
+    ]:
         old.unlink(missing_ok=True)
     return file
 
 
 def written_at(file: Path) -> float:
-    """Return when a file was written, in seconds since the epoch; 0 for one that is not there."""
+    """Return when a file was written, in seconds since the epoch, 0 for a missing file."""
     try:
         return file.stat().st_mtime
     except OSError:

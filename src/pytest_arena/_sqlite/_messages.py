@@ -1,4 +1,4 @@
-"""What is said of files: of those that are not the test's, and of one that is lost."""
+"""The messages about files that are not the test's, and about a lost file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def production_file(file: str) -> RefusedError:
-    """A connection of its own to a file that belongs to the app."""
+    """Return the error for a raw connection to a file of the app."""
     return _refused(
         f"a connection to {file}, a database file of the app",
-        "it goes around the app's engine, so that arena cannot lead it into the test's "
-        "database; what it did would stay in the app's own data",
-        "use the app's engine, db_session or arena.url; or, if tests may reach this file:\n"
+        "it does not use the app's engine, so pytest-arena cannot lead it into the test's "
+        "database. Its changes would stay in the app's data",
+        "use the app's engine, db_session or arena.url. If tests may reach this file:\n"
         f"arena_allow = {file}",
     )
 
@@ -31,9 +31,9 @@ def opened_file(file: str) -> RefusedError:
     """Return the error for a file of the app that a test opens by its path, as shutil.copy does."""
     return _refused(
         f"opening {file}, a database file of the app, by its path",
-        "the test's database is in another file; this one has the app's own data, or is not there",
-        "copy the database by a connection of the engine: VACUUM INTO 'copy.db'; or have a fixture "
-        "set the app's path to make_url(arena.url).database; or, if tests may open this file:\n"
+        "the test's database is in another file. This file has the app's data, or does not exist",
+        "copy the database by a connection of the engine: VACUUM INTO 'copy.db'. Or set the app's "
+        "path to make_url(arena.url).database in a fixture. If tests may open this file:\n"
         f"arena_allow = {file}",
     )
 
@@ -42,29 +42,29 @@ def changed_file(file: str, action: str) -> RefusedError:
     """Return the error for a file of the app that a test removes, renames or truncates."""
     return _refused(
         f"{action}: {file} is a database file of the app",
-        "the test's database is in another file. This one has the app's own data",
-        "delete the line: each test starts with a fresh database; or, if tests may change this "
+        "the test's database is in another file. This file has the app's data",
+        "delete the line: each test starts with a fresh database. If tests may change this "
         f"file:\narena_allow = {file}",
     )
 
 
 def attached(file: str) -> RefusedError:
-    """An ATTACH of a file outside, on a connection whose statements cannot be rewritten."""
+    """Return the error for an ATTACH of the app's file on a connection that is no engine's."""
     return _refused(
         f"ATTACH of {file}, which is not inside the arena",
-        "arena leads what the app's engine attaches into the test's database, and not what "
-        "this connection does; it would stay in the app's own data",
-        "attach it on the app's engine, or on a connection to arena.url; or, if tests may "
-        f"reach this file:\narena_allow = {file}",
+        "pytest-arena replaces the files that the app's engine attaches. This connection is not "
+        "the engine's, so its changes would stay in the app's data",
+        "attach it on the app's engine, or on a connection to arena.url. If tests may reach this "
+        f"file:\narena_allow = {file}",
     )
 
 
 def attached_unseen(file: str) -> RefusedError:
-    """An ATTACH on a connection whose statements cannot be read."""
+    """Return the error for an ATTACH on a connection whose statements cannot be read."""
     return _refused(
-        f"ATTACH of {file or 'a file'}, on a connection that a factory= of its own makes",
-        "arena leads what is attached into the test's database, and cannot read what is run on "
-        "this connection; it would stay in the app's own data",
+        f"ATTACH of {file or 'a file'}, on a connection that a function as factory= has made",
+        "pytest-arena cannot read the statements of this connection, so it cannot attach the "
+        "test's file instead. The changes would stay in the app's data",
         "give sqlite3.connect or the engine a class as factory=, not a function",
     )
 
@@ -73,50 +73,53 @@ def attached_unread() -> RefusedError:
     """Return the error for an ATTACH whose file pytest-arena cannot read in the statement."""
     return _refused(
         "ATTACH of a file that pytest-arena cannot read in the statement",
-        "the file may have the app's own data, and pytest-arena cannot attach the test's instead",
+        "the file may have the app's data, and pytest-arena cannot attach the test's file instead",
         "write ATTACH 'file.db' AS name, or bind the file by ? or :file",
     )
 
 
 def vacuumed_into(file: str) -> RefusedError:
-    """A VACUUM INTO that would make a file of the app's."""
+    """Return the error for a VACUUM INTO that would write a file of the app."""
     return _refused(
         f"VACUUM INTO {file}, a database file of the app",
-        "the file would be made, or SQLite say that it exists, outside of the arena",
-        "let it write a file in tmp_path",
+        "the file has the app's data, or will have them",
+        "write a file in tmp_path instead",
     )
 
 
 def unknown_file(file: str, *, of_app: bool = False) -> RefusedError:
-    """An engine whose own creator or listener led it outside the arena."""
+    """Return the error for an engine whose creator or listener opens a file outside."""
     return _refused(
         f"an engine's connection to {file}, which is not inside the arena",
-        "it was opened by the engine's own creator=, async_creator=, pool= or do_connect "
-        "listener, which arena cannot redirect; what the test did would stay there",
-        "give the engine a URL instead; or open arena.url in the creator; or, if tests may "
-        f"reach it:\narena_allow = {file}",
+        "the engine's creator=, async_creator=, pool= or do_connect listener opened it. "
+        "pytest-arena cannot redirect these, so the test's changes would stay in that file",
+        "give the engine a URL instead, or open arena.url in the creator. If tests may reach "
+        f"this file:\narena_allow = {file}",
         kind=ProductionDatabaseError if of_app else UnknownDatabaseError,
     )
 
 
 def kept_memory() -> str:
-    """A note: an engine's own creator opened a memory database."""
+    """Return the note about a memory database that an engine's creator opens."""
     return (
-        "a creator= opens a memory database, which arena cannot bring back after a test; "
-        f"give the engine a URL instead: {who_connects()}"
+        "a creator= opens a memory database, which pytest-arena cannot restore after a test. "
+        f"Give the engine a URL instead: {who_connects()}"
     )
 
 
 def lost(live: Path, error: Exception, *, is_full: bool) -> IsolationError:
-    """The test's own file is gone, or replaced, or there is no room for what is written to it."""
+    """Return the error for a live file that was removed or replaced, or for a full disk."""
     folder = live.parent
+    cause = f"what was done to {live}"
+    fix = "leave the file where it is: `metadata.drop_all(engine)` empties it in place"
+    if is_full:
+        cause = f"no more room in {folder}"
+        fix = f"df -h {folder}   # make room there, or have tests write less"
     return IsolationError(
         f"the database {live.stem!r} cannot be read or written: {error}",
-        why="each test starts on the database as it was before the test that ran last",
-        cause=f"no more room in {folder}" if is_full else f"what was done to {live}",
-        fix=f"df -h {folder}   # make room there, or have tests write less"
-        if is_full
-        else "leave the file where it is: `metadata.drop_all(engine)` empties it in place",
+        why="each test starts on the database as it was before the last test",
+        cause=cause,
+        fix=fix,
     )
 
 

@@ -1,4 +1,4 @@
-"""What SQLite is told and asked: names of files, connections of our own, the app's sessions."""
+"""Names of SQLite's files, pytest-arena's connections, and settings of the app's connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MEMORY = ":memory:"
-# SQLITE_PROTOCOL: connections that open a log at the same time have had no luck with its locks.
+# SQLITE_PROTOCOL: two connections have opened a log at the same time.
 _LOCKS = frozenset(
     {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 )
@@ -36,19 +36,19 @@ def file_of(database: str, *, uri: bool = True) -> str:
 
 @lru_cache
 def _absolute(path: str) -> str:
-    """Return a path as it is spelled everywhere; "" where the working folder is a part of it."""
+    """Return an absolute path in its normal form, "" for a relative path."""
     return str(Path(path)) if Path(path).is_absolute() else ""
 
 
 def memory_of(database: str, *, uri: bool) -> str:
-    """Return the name of a memory database that several connections share; "" for any other."""
+    """Return the name of a shared memory database, "" for any other database."""
     path, query = _split(database, uri=uri)
     shared = query.get("cache") == "shared" or query.get("vfs") == "memdb"
     return path if _is_memory(query) and shared else ""
 
 
 def is_read_only(database: str, *, uri: bool) -> bool:
-    """Whether a ``database`` argument asks for a connection that cannot write."""
+    """Return whether a ``database`` argument asks for a connection that cannot write."""
     _, query = _split(database, uri=uri)
     return query.get("mode") == "ro" or query.get("immutable") == "1"
 
@@ -72,13 +72,13 @@ def _split(database: str, *, uri: bool) -> tuple[str, Mapping[str, str]]:
         return database, {}
     path, _, query = database.removeprefix("file:").partition("#")[0].partition("?")
     path = re.sub(r"^//(localhost)?(?=/)", "", path)
-    # A zero byte ends the path for SQLite, and is no path at all for Python.
+    # SQLite ends the path at a zero byte. Python refuses such a path.
     return unquote(path).partition("\0")[0], dict(parse_qsl(query))
 
 
 @contextmanager
 def whole_or_none(file: Path) -> Iterator[Path]:
-    """Write a file; where that fails, what was written does not stay on a disk that is full."""
+    """Write a file in the block. If the block fails, the file is removed."""
     try:
         yield file
     except BaseException:
@@ -87,19 +87,19 @@ def whole_or_none(file: Path) -> Iterator[Path]:
 
 
 def identity(file: Path) -> tuple[int, int] | None:
-    """Which file is at a path now, None for no file. Costs a microsecond or two."""
+    """Return which file is at a path now, None for no file. Costs 1-2 µs."""
     try:
-        status = os.stat(file)  # noqa: PTH116 - asked at each boundary: a third of Path's time
+        status = os.stat(file)  # noqa: PTH116 - called for each level: a third of Path's time
     except OSError:
         return None
     return status.st_dev, status.st_ino
 
 
 def remove_file(live: Path) -> None:
-    """Remove a database file, and what SQLite keeps beside it."""
+    """Remove a database file and its side files."""
     for ending in ("", "-wal", "-shm", "-journal"):
         with suppress(FileNotFoundError):
-            os.unlink(f"{live}{ending}")  # noqa: PTH108 - a path of each would cost as much again
+            os.unlink(f"{live}{ending}")  # noqa: PTH108 - half of Path's time
 
 
 class Busy(Exception):
@@ -107,21 +107,21 @@ class Busy(Exception):
 
 
 class FileFailure(Exception):
-    """SQLite cannot read or write the file: a full disk, a file that was deleted or is none."""
+    """SQLite cannot read or write the file: the disk is full, the file deleted or no database."""
 
 
 class OwnConnection(sqlite3.Connection):
-    """A connection that arena opens for itself, so that the guard can tell it from anybody's.
+    """A connection of pytest-arena, which the guard lets pass.
 
-    It is made from this class: ``sqlite3.connect`` may be a test's mock, or a tracer's.
+    It is made from this class, because ``sqlite3.connect`` may be a mock of a test or a tracer.
     """
 
     def execute(self, statement: str, parameters: Any = (), /) -> sqlite3.Cursor:
         """As ``sqlite3.Connection.execute``.
 
         Raises:
-            Busy: somebody's lock is in the way, which is not waited for.
-            FileFailure: anything else.
+            Busy: another connection holds a lock. The call does not wait for it.
+            FileFailure: any other error.
         """
         try:
             return super().execute(statement, parameters)
@@ -129,14 +129,15 @@ class OwnConnection(sqlite3.Connection):
             raise lock_or_failure(error) from error
 
     def number(self, statement: str) -> int:
-        """Return the one number that a statement asks for. Raises as ``execute``."""
+        """Return the number that a statement selects. Raises as ``execute``."""
         number: int = self.execute(statement).fetchone()[0]
         return number
 
     def data_version(self) -> int:
-        """Return a number that moves whenever *another* connection, of any process, has committed.
+        """Return a number that changes when *another* connection, of any process, commits.
 
-        Costs 2-5 µs. Own writes do not move it. https://sqlite.org/pragma.html#pragma_data_version
+        Costs 2-5 µs. This connection's writes do not change it:
+        https://sqlite.org/pragma.html#pragma_data_version
 
         Raises:
             Busy: a writer is in the middle of a commit.
@@ -145,7 +146,7 @@ class OwnConnection(sqlite3.Connection):
         return version
 
     def schema_version(self) -> int:
-        """Return the number by which a connection knows that its picture of the schema still holds.
+        """Return the schema cookie, by which a connection knows whether its schema is stale.
 
         Raises:
             Busy: a writer is in the middle of a commit.
@@ -154,9 +155,9 @@ class OwnConnection(sqlite3.Connection):
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep the write lock: meanwhile no other connection has an open write transaction.
+        """Hold the write lock. No other connection has an open write transaction meanwhile.
 
-        It ends with COMMIT, since ROLLBACK forgets the page cache.
+        The block ends with COMMIT, because ROLLBACK drops the page cache.
 
         Raises:
             Busy: another connection has one.
@@ -168,18 +169,18 @@ class OwnConnection(sqlite3.Connection):
             try:
                 self.execute("COMMIT")
             except (Busy, FileFailure):
-                # With a rollback journal, even an empty one waits for readers. A full disk ends it.
+                # With a rollback journal, even an empty commit waits for readers.
                 if self.in_transaction:
                     self.execute("ROLLBACK")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep everybody else from reading and writing a file that has no log.
+        """Keep other connections from reading and writing a file without a log.
 
-        Rolled back at the end: what the connection has cached is not what stands in the file then.
+        The block ends with ROLLBACK, because the caller may have changed the file beside SQLite.
 
         Raises:
-            Busy: somebody reads or writes.
+            Busy: another connection reads or writes.
         """
         self.execute("BEGIN EXCLUSIVE")
         try:
@@ -189,7 +190,7 @@ class OwnConnection(sqlite3.Connection):
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Keep what can be read as it is: the file, or the log up to its present end.
+        """Keep a read transaction open, so that no commit changes the content.
 
         Raises:
             Busy: a writer is in the middle of a commit.
@@ -204,15 +205,15 @@ class OwnConnection(sqlite3.Connection):
     def copy_into(self, target: OwnConnection) -> None:
         """Make the target's file equal to this one, in place, for every open connection.
 
-        SQLite's online backup raises the change counter and the schema cookie beyond all that were
-        seen, so that other connections drop what they have cached.
+        SQLite's online backup raises the change counter and the schema cookie, so that other
+        connections drop their caches.
 
         Raises:
             Busy: a reader or a writer holds a lock on the target.
         """
 
         def give_up(status: int, _remaining: int, _total: int) -> None:
-            # Connection.backup() retries BUSY (5) and LOCKED (6) for ever.
+            # Connection.backup() would retry for ever.
             if status in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
                 raise Busy("database is locked")
 
@@ -222,11 +223,11 @@ class OwnConnection(sqlite3.Connection):
             raise lock_or_failure(error) from error
 
     def copy_to_file(self, file: Path) -> None:
-        """Copy a database into one single file without side files, whatever mode it is in.
+        """Copy a database into one file without side files, in any journal mode.
 
         Raises:
-            Busy: a writer is in the middle of a commit.
-            FileFailure: the disk is full, for one; there is no file then.
+            Busy: a writer commits now.
+            FileFailure: no copy was made, for example because the disk is full.
         """
         with whole_or_none(file), closing(open_control(file)) as single:
             self.copy_into(single)
@@ -234,34 +235,35 @@ class OwnConnection(sqlite3.Connection):
 
 
 def lock_or_failure(error: sqlite3.DatabaseError) -> Busy | FileFailure:
-    """Return what an error means: somebody's lock, for which one can wait, or anything else."""
+    """Return the error that means a lock of another connection, or any other failure."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     return Busy(str(error)) if code & 0xFF in _LOCKS else FileFailure(str(error))
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error, or what has led to it, is that there is no more room."""
-    return any(
-        getattr(one, "errno", None) in _NO_ROOM
-        or getattr(one, "sqlite_errorcode", None) in _FULL
-        for one in causes(error)
-    )
+    """Return whether an error, or one of its causes, is a full disk."""
+    for cause in causes(error):
+        if getattr(cause, "errno", None) in _NO_ROOM:
+            return True
+        if getattr(cause, "sqlite_errorcode", None) in _FULL:
+            return True
+    return False
 
 
 def is_refused(error: FileFailure) -> bool:
-    """Whether SQLite would not write to the file, though nobody has a lock on it."""
+    """Return whether SQLite refuses to write to the file, though no connection locks it."""
     return getattr(error.__cause__, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY
 
 
 def open_control(path: Path) -> OwnConnection:
-    """Open the connection by which a live file is restored.
+    """Open pytest-arena's connection to a live file.
 
-    It never waits for a lock, since whoever holds one after a test is a leak to be named. It
-    does not sync: no test database has to survive a power cut.
+    It does not wait for locks, because a lock after a test is a leak. It does not sync, because no
+    test database has to survive a power cut.
 
     Raises:
-        Busy: somebody has the file to itself.
-        FileFailure: it cannot be opened, or is no database.
+        Busy: another connection has locked the whole file.
+        FileFailure: SQLite cannot open the file, or it is no database.
     """
     try:
         control = OwnConnection(
@@ -278,17 +280,17 @@ def open_control(path: Path) -> OwnConnection:
 
 
 def unchanging(path: Path) -> str:
-    """Return the URI of a file that nobody changes any more."""
+    """Return the URI of a file that no connection writes to."""
     return f"file:{quote(str(path))}?mode=ro&immutable=1"
 
 
 def open_snapshot(path: Path) -> OwnConnection:
-    """Open a file that nobody changes any more: without locks, and without side files."""
+    """Open a file that no connection writes to, without locks and without side files."""
     return OwnConnection(unchanging(path), uri=True, check_same_thread=False)
 
 
 def open_memory() -> OwnConnection:
-    """Open a database that holds nothing, for any thread."""
+    """Open an empty database, for any thread."""
     return OwnConnection(
         MEMORY, uri=True, isolation_level=None, check_same_thread=False
     )
@@ -296,65 +298,67 @@ def open_memory() -> OwnConnection:
 
 @cache
 def write_nothing(folder: Path) -> Path:
-    """Return a database that holds nothing: each engine in memory begins with it."""
-    file = folder / "~nothing"  # no database is called so
+    """Return an empty database file, with which each engine in memory begins."""
+    file = folder / "~nothing"  # no other database has this name
     with closing(open_memory()) as memory:
         memory.copy_to_file(file)
     return file
 
 
 def leave_wal_alone(connection: sqlite3.Connection) -> None:
-    """Have a connection never copy the log into the file by itself, which could not be undone.
+    """Make a connection never copy the log into the file by itself: no method undoes that fast.
 
-    It does nothing where there is no log, and takes no lock. The app may set it as it likes.
+    Without a log this does nothing. It takes no lock. The app may set another value later.
     """
     sqlite3.Connection.execute(connection, "PRAGMA wal_autocheckpoint = 0").close()
 
 
 def be_as_in_memory(connection: sqlite3.Connection) -> None:
-    """Have it keep its journal where a database in memory has it: half the cost of a commit."""
+    """Keep a connection's journal in memory, as a memory database does. Halves a commit's cost."""
     sqlite3.Connection.execute(connection, "PRAGMA journal_mode = MEMORY").close()
 
 
 def finish_file(source: Path, target: Path) -> None:
-    """Copy a database file, with what its side files hold, into one single file."""
+    """Copy a database file and the content of its side files into one file."""
     with closing(open_control(source)) as control:
         control.copy_to_file(target)
 
 
 def main_file(dbapi_connection: Any) -> str:
-    """Return the file that a live connection (sync, or adapted async) is on; "" for memory."""
+    """Return the file of a live connection (sync, or adapted async), "" for memory."""
     with closing(dbapi_connection.cursor()) as cursor:
         cursor.execute("PRAGMA database_list")
         main = cursor.fetchall()[0]
-    # Whatever the app's row_factory makes of it.
+    # The app's row_factory may make a dictionary of a row.
     values = list(main.values()) if isinstance(main, dict) else list(main)
     return os.fsdecode(values[2] or "")
 
 
 _SETTINGS = (
-    *("foreign_keys", "query_only", "ignore_check_constraints", "recursive_triggers"),
-    "locking_mode",  # one that has the file to itself would keep the next test from it
+    "foreign_keys",
+    "query_only",
+    "ignore_check_constraints",
+    "recursive_triggers",
+    "locking_mode",  # an exclusive connection would lock out the next test
 )
-# Asked of a new connection, and of one on which a PRAGMA was sent since.
+# Read from a new connection, and again after a PRAGMA.
 _RARE_SETTINGS = (
-    *(
-        "busy_timeout",
-        "synchronous",
-        "cache_size",
-        "temp_store",
-        "max_page_count",
-        "mmap_size",
-    ),
-    *(
-        "reverse_unordered_selects",
-        "full_column_names",
-        "short_column_names",
-        "trusted_schema",
-    ),
-    *("legacy_alter_table", "automatic_index", "cell_size_check", "count_changes"),
+    "busy_timeout",
+    "synchronous",
+    "cache_size",
+    "temp_store",
+    "max_page_count",
+    "mmap_size",
+    "reverse_unordered_selects",
+    "full_column_names",
+    "short_column_names",
+    "trusted_schema",
+    "legacy_alter_table",
+    "automatic_index",
+    "cell_size_check",
+    "count_changes",
 )
-_TEMP = 1  # the number of the database of temporary tables
+_TEMP = 1  # the number of the database that has the temporary tables
 
 
 # Files whose journal mode a statement may have set, on a connection that was not new.
@@ -375,20 +379,20 @@ def take_switched(file: Path) -> bool:
 
 
 def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
-    """What a kept connection carries from one test to the next beside the file. Costs 20 µs.
+    """Return the state that a pooled connection keeps from one test to the next. Costs 20 µs.
 
-    Temporary tables hide real ones; attached files and settings change what a statement does.
+    Temporary tables hide real ones. Attached files and settings change what a statement does.
     """
     ask = sqlite3.Cursor(connection).execute  # a cursor without the app's row_factory
-    # Of sqlite3's very own class it is not noticed when they are set.
+    # pytest-arena does not see when a statement changes them on a connection of sqlite3's class.
     rare = getattr(connection, "arena_settings", _RARE_SETTINGS)
     try:
-        # Reads the schema again, if a restore has changed it: SQLite would first refuse a statement
-        # that has too few values for a table as it was ("table a has 4 columns but 3 values").
+        # This reads the schema again if a restore has changed it. Else SQLite would check the next
+        # statement against the old schema ("table a has 4 columns but 3 values").
         ask("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
         if not rare:
             rare = tuple(tuple(ask(f"PRAGMA {setting}")) for setting in _RARE_SETTINGS)
-            connection.arena_settings = rare  # type: ignore[attr-defined]  # of a guarded one
+            connection.arena_settings = rare  # type: ignore[attr-defined]  # on a guarded one
         return (
             rare,
             *(ask(f"PRAGMA {setting}").fetchone()[0] for setting in _SETTINGS),
@@ -401,7 +405,7 @@ def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
             ),
         )
     finally:
-        # With `autocommit=False` (Python 3.12) a connection is always in a transaction, and what
-        # was asked would keep a lock on the file. Nobody else has begun anything in it.
+        # With `autocommit=False` (Python 3.12) a connection is always in a transaction, and these
+        # statements would keep a lock on the file.
         if getattr(connection, "autocommit", None) is False:
             sqlite3.Connection.rollback(connection)

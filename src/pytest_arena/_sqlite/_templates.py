@@ -1,4 +1,4 @@
-"""Templates that are files, in the user's cache: SQLite's."""
+"""SQLite's templates: files in the user's cache."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-_LOCK_SECONDS = 600  # longer than a build takes; a dead builder's lock is free at once
+_LOCK_SECONDS = 600  # longer than a build takes
 _UNUSED_SECONDS = 14 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
 class FileTarget:
-    """A file, which is made by whoever connects first."""
+    """The file of a build. The first connection makes it."""
 
     path: Path
     product: str = "SQLite"
@@ -48,21 +48,25 @@ class FileTarget:
 
     @property
     def aim(self) -> Aim:
-        """Its path."""
+        """Where connections to it go."""
         return Aim(Key("building", str(self.path)), str(self.path), (0, 0))
 
     @property
     def sync_url(self) -> URL:
-        """By the driver of the standard library."""
+        """Its URL for the driver of the standard library."""
         return URL.create("sqlite", database=str(self.path))
 
     @property
     def async_url(self) -> URL:
-        """By aiosqlite."""
+        """Its URL for aiosqlite."""
         return URL.create("sqlite+aiosqlite", database=str(self.path))
 
     def run_script(self, script: str) -> None:
-        """On an engine's connection, so that what it attaches is looked at."""
+        """Run a script on an engine's connection, whose ATTACH statements are guarded.
+
+        Raises:
+            ScriptError: a statement fails.
+        """
         engine = create_engine(self.sync_url, poolclass=NullPool)
         with engine.begin() as connection:
             try:
@@ -73,18 +77,15 @@ class FileTarget:
                 raise ScriptError(text, line=_failing_line(script), fix="") from error
 
     def has_tables(self) -> bool:
-        """Asked of a connection of arena's own."""
+        """Return whether the build has made a table."""
         if not self.path.exists():
             return False
         with closing(sql.open_control(self.path)) as control:
-            return bool(
-                control.number(
-                    "SELECT count(*) FROM sqlite_master WHERE type = 'table'"
-                )
-            )
+            query = "SELECT count(*) FROM sqlite_master WHERE type = 'table'"
+            return control.number(query) > 0
 
     def is_being_written(self) -> bool:
-        """Whether somebody keeps the lock of whoever writes."""
+        """Return whether a connection holds the write lock."""
         with closing(sql.open_control(self.path)) as control:
             try:
                 with control.writing():
@@ -93,22 +94,25 @@ class FileTarget:
                 return True
 
     def remove(self) -> None:
-        """Side files too."""
+        """Remove the file and its side files."""
         for file in self.path.parent.glob(f"{self.path.name}*"):
             file.unlink(missing_ok=True)
 
 
 def _failing_line(script: str) -> int:
-    """Return the line where the first statement that fails begins; 0 if none fails alone.
+    """Return the line where the first failing statement begins, 0 if none fails alone.
 
-    SQLite itself does not tell. The script is run again, a statement at a time, in memory.
+    SQLite does not report the line. So the script runs again in memory, statement by statement.
     """
-    statement, first, lines = "", 0, script.splitlines(keepends=True)
+    statement = ""
+    first = 0
+    lines = script.splitlines(keepends=True)
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:
         for number, line in enumerate(lines, start=1):
             if not statement and (not line.strip() or line.lstrip().startswith("--")):
                 continue
-            first = first if statement else number
+            if not statement:
+                first = number
             statement += line
             if not sqlite3.complete_statement(statement) and number < len(lines):
                 continue
@@ -122,10 +126,9 @@ def _failing_line(script: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class FileShelves:
-    """A folder for each shelf: a template is a file and a manifest, which is written last.
+    """Templates in folders. A template is a file and a manifest.
 
-    It is written by a rename, so that a build that was broken off is never taken for a finished
-    one.
+    The manifest is written last, by a rename, so that an interrupted build is no template.
     """
 
     folder: Path
@@ -133,18 +136,18 @@ class FileShelves:
 
     @property
     def ddl(self) -> Dialect:
-        """Of the driver of the standard library."""
+        """The dialect in which tables are compiled."""
         return SQLiteDialect_pysqlite()
 
     def identity(self) -> str:
-        """The version of the library in this process."""
+        """Return the product and the version of its library."""
         return f"sqlite {sqlite3.sqlite_version}"
 
     def templates(self, shelf: str) -> list[Template[Path]]:
-        """Those whose manifest is there, and the file with it."""
+        """Return the templates that have a manifest and a file, the newest first."""
         complete = []
         for file in (self.folder / shelf).glob("*.json"):
-            with suppress(OSError):  # collected at this moment
+            with suppress(OSError):  # another process removes it now
                 content = file.with_suffix(".sqlite")
                 manifest = read_manifest(file.read_text(encoding="utf-8"))
                 if manifest is not None and content.is_file():
@@ -152,20 +155,24 @@ class FileShelves:
         return sorted(complete, key=lambda template: -template.manifest.built)
 
     def is_whole(self, template: Template[Path]) -> bool:
-        """Whether it has all its pages: a disk may have been full."""
+        """Return whether the file has all its pages. The disk may have been full."""
         return is_whole(template.content)
 
     def used(self, template: Template[Path]) -> None:
-        """By the time of its manifest."""
-        with suppress(OSError):  # a cache that others fill, read-only here
+        """Note that a template is in use, by its manifest's time."""
+        with suppress(OSError):  # a read-only cache
             template.content.with_suffix(".json").touch()
 
     @contextmanager
     def locked(self, shelf: str) -> Iterator[float]:
-        """By a file, whose time is the one that no test has changed."""
+        """Hold a folder's lock. Yield the time of the lock file, which no test can change.
+
+        Raises:
+            TemplateError: another process holds it for too long.
+        """
         file = self.folder / shelf / "lock"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()  # about to be used: not to be collected
+        file.touch()  # so that no other process removes the folder as unused
         lock = FileLock(file, timeout=_LOCK_SECONDS)
         try:
             lock.acquire()
@@ -182,28 +189,26 @@ class FileShelves:
             lock.release()
 
     def clear(self, shelf: str) -> None:
-        """By the time of the manifests."""
+        """Remove old templates and interrupted builds."""
         _collect_unused(self.folder, now=written_at(self.folder / shelf / "lock"))
         _remove_unfinished(self.folder / shelf)
 
     def begin(self, shelf: str, below: Template[Path] | None) -> FileTarget:
-        """A file of a name that nobody else has."""
+        """Return an unused file for a build, with the content of the template below it."""
         target = FileTarget(self.folder / shelf / f"building-{uuid.uuid4().hex}.sqlite")
         if below is not None:
             shutil.copyfile(below.content, target.path)
         return target
 
     def scratch(self) -> FileTarget:
-        """A file of this process that is not there yet."""
+        """Return a temporary file of this process."""
         return FileTarget(self.home.path / f"scratch-{uuid.uuid4().hex}")
 
     def finish(self, target: Target, shelf: str, manifest: Manifest) -> Path:
-        """Into one file, without side files."""
+        """Make a template of a finished build. Return its file, which has no side files."""
         folder = self.folder / shelf
-        finished, single = (
-            folder / f"{manifest.digest}.sqlite",
-            folder / f"single-{uuid.uuid4()}",
-        )
+        finished = folder / f"{manifest.digest}.sqlite"
+        single = folder / f"single-{uuid.uuid4()}"
         sql.finish_file(Path(target.aim.file), single)
         single.replace(finished)
         single.write_text(manifest.text(), encoding="utf-8")
@@ -212,17 +217,17 @@ class FileShelves:
         return finished
 
     def advice(self, error: BaseException) -> str:
-        """The driver for async functions is an extra."""
+        """Return the next step after a build's error, "" if there is none to name."""
         if isinstance(error, ModuleNotFoundError) and error.name == "aiosqlite":
             return "pip install 'pytest-arena[sqlite]'   (or make the function a plain def)"
         return ""
 
     def lacks_table(self, error: BaseException) -> bool:
-        """As SQLite says it."""
+        """Return whether an error means a missing table."""
         return "no such table" in str(error)
 
     def not_stored(self, error: Exception) -> TemplateError | None:
-        """A folder that cannot be written to, a full disk."""
+        """Return the error for a folder that is not writable, or a full disk."""
         if not isinstance(error, OSError):
             return None
         return TemplateError(
@@ -234,23 +239,23 @@ class FileShelves:
 
 
 def _collect_unused(folder: Path, *, now: float) -> None:
-    """Remove the templates that nobody has used for two weeks.
+    """Remove the templates that were not used for two weeks.
 
-    The time is a file's, as those that it is compared with: the test may have changed the clock.
+    ``now`` is a file's time, because a test may have changed the clock.
     """
     old = now - _UNUSED_SECONDS
     for shelf in folder.glob("*"):
-        for manifest in [
-            file for file in shelf.glob("*.json") if written_at(file) < old
-        ]:
-            manifest.unlink(missing_ok=True)  # first: without it nobody takes the file
-            manifest.with_suffix(".sqlite").unlink(missing_ok=True)
+        for manifest in list(shelf.glob("*.json")):
+            if written_at(manifest) < old:
+                # The manifest first: a file without one is no template.
+                manifest.unlink(missing_ok=True)
+                manifest.with_suffix(".sqlite").unlink(missing_ok=True)
         used = max(written_at(shelf), written_at(shelf / "lock"))
         if used < old and not any(shelf.glob("*.json")):
             shutil.rmtree(shelf, ignore_errors=True)
 
 
 def _remove_unfinished(shelf: Path) -> None:
-    """Remove broken builds. Called by the holder of the shelf's lock: nobody else builds there."""
+    """Remove interrupted builds. The caller holds the lock, so that no other build is open."""
     for file in (*shelf.glob("building-*"), *shelf.glob("single-*")):
         file.unlink(missing_ok=True)
