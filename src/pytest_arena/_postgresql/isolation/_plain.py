@@ -69,12 +69,11 @@ class _Facts:
 
 
 class PlainDatabase(LiveDatabase):
-    """``clone``: a level in which something was written is left by a copy of its snapshot.
+    """``clone``: a copy of the snapshot replaces the database if a level has written.
 
-    Whether anything was written is asked by transaction ids, which are the whole server's: those
-    that arena itself has used are taken off, and whatever is left counts as a change. So nothing
-    that was written is missed, and on a server with other writers most levels count as changed.
-    Sequences move without an id; a second question, in the database itself, compares them.
+    Writes are noticed by the server's transaction ids, without those that pytest-arena has used.
+    No write is missed. On a server with other writers most levels count as changed. Sequences move
+    without an id, so that a second query compares them.
     """
 
     isolation = "clone"
@@ -87,7 +86,7 @@ class PlainDatabase(LiveDatabase):
         self._latest: _Facts | None = None  # by which a change was found
 
     def template(self, content: str | None) -> str | None:
-        """Return the template itself."""
+        """Return the template unchanged."""
         return content
 
     def prepare(self, name: str) -> None:
@@ -95,15 +94,17 @@ class PlainDatabase(LiveDatabase):
         uninstall(self.own.address_of(name))
 
     def known(self) -> _Facts:
-        """Read ids before the copy: while others are made ahead, nobody knows whose they are."""
-        mark, self._latest = self._latest, None
+        """Read the ids before the copy, because copies that are made ahead use ids, too."""
+        mark = self._latest
+        self._latest = None
         return mark or self._read_facts()
 
     def go_to(self, name: str, snapshot: Snapshot, opened: None, known: _Facts) -> None:
-        """Nobody could write to it before now, and the ids were read before: they are its mark."""
+        """Make a copy the live database. The ids before the copy are its mark."""
         del opened
         self.release()
-        self.name, self.snapshot = name, snapshot
+        self.name = name
+        self.snapshot = snapshot
         self._mark_at(
             _Facts(known.horizon, writes=known.writes, connects=known.connects),
             self.uses(),
@@ -119,7 +120,7 @@ class PlainDatabase(LiveDatabase):
         return self._has_changed(with_locks=False)
 
     def leave(self, number: int) -> Restoration:
-        """Nothing is taken back: there is nothing to do, or a copy takes its place."""
+        """Return a mark if the level has written: a copy replaces the database then."""
         del number
         was_changed = self._has_changed(with_locks=True)
         return Restoration(was_changed, ("rows",) if was_changed else ())
@@ -146,11 +147,12 @@ class PlainDatabase(LiveDatabase):
         return Look(is_changed, is_changed, writers=facts.pids, locks=held)
 
     def _mark_at(self, facts: _Facts, seen: int) -> None:
-        # A transaction that is open may be committed without anybody taking a connection.
-        self._mark, self.seen = facts, NEVER if facts.open else seen
+        self._mark = facts
+        # An open transaction may commit without another checkout.
+        self.seen = NEVER if facts.open else seen
 
     def _facts(self) -> _Facts:
-        """Ask, and once more where it may be arena's own work that cannot be told yet."""
+        """Read the ids. Read again while a statement of pytest-arena may explain new ones."""
         found: list[_Facts] = []
 
         def is_told() -> bool:
@@ -163,7 +165,7 @@ class PlainDatabase(LiveDatabase):
         return found[0]
 
     def _unexplained(self, facts: _Facts) -> int:
-        """How many transaction ids were used since the mark that are neither open nor arena's."""
+        """Return how many ids since the mark are neither open nor pytest-arena's."""
         used = facts.horizon - self._mark.horizon
         still_open = sum(
             (xid - self._mark.horizon) % _XIDS < used for _, xid in facts.open
@@ -192,7 +194,7 @@ class PlainDatabase(LiveDatabase):
     def _is_as_marked(self, facts: _Facts) -> bool:
         """Whether nothing was committed since the mark.
 
-        What was open at the mark has an id below it: once it has ended, it may have committed.
+        A transaction that was open at the mark may have committed if it has ended.
         """
         mark, sequences = self._mark, self.snapshot.sequences
         if (

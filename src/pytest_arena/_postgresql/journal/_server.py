@@ -1,4 +1,4 @@
-"""The change journal of one database on a server, from outside: over a connection of its own."""
+"""The change journal of a database on a server, over a separate connection."""
 
 # ruff: noqa: S608 - the schema is one of our own two, texts are written by literal()
 
@@ -64,7 +64,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Restoration:
-    """What came of leaving a level. Where there are marks, nothing was undone."""
+    """The result of leaving a level. If there are marks, nothing was taken back."""
 
     was_changed: bool
     marks: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class Restoration:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What stands, without anything being done about it."""
+    """The changes of a level, and the transactions that may change more."""
 
     is_changed: bool = False
     has_rows: bool = (
@@ -143,8 +143,8 @@ class ServerJournal:
     over. Every method but ``install``, ``archive``, ``restore`` and ``rows_changed`` is one round
     trip; each may be said again after a connection was lost in it.
 
-    A mark is a line that says what was done that no journal can take back: the schema was changed,
-    a large object was made, the server has crashed.
+    A mark is a line that names a change which the journal cannot take back: of the schema, of a
+    large object, or a crash of the server.
 
     Example::
 
@@ -205,12 +205,12 @@ class ServerJournal:
     # Levels
 
     def enter(self, level: int) -> tuple[str, ...]:
-        """Open a level: what was written since the last one belongs to the level below.
+        """Open a level. Rows that were written since the last one belong to the level below.
 
-        A transaction that is open now, and is committed later, belongs to the new level.
+        An open transaction belongs to the level in which it commits.
 
         Returns:
-            Marks. Where there are any, nothing was done.
+            Marks. If there are any, nothing was done.
 
         Raises:
             Failed: the server is gone.
@@ -222,10 +222,9 @@ class ServerJournal:
         return self._tidied(found)
 
     def leave(self, level: int) -> Restoration:
-        """Take back all that was committed in the top level.
+        """Take back all committed changes of the top level, in one transaction.
 
-        Rows come back exactly, sequences go on where they did. It happens whole or not at all.
-        Physical order is not restored.
+        Rows and sequences are restored exactly, the physical order of rows is not.
 
         Raises:
             Failed: somebody has written and not committed, or holds locks on rows that have to be
@@ -239,7 +238,7 @@ class ServerJournal:
         return Restoration(was_changed=bool(found), marks=self._tidied(found))
 
     def _marks_of(self, error: ControlFailure) -> tuple[str, ...]:
-        """Say why nothing could be done, where that is the journal's affair and nobody else's."""
+        """Return marks for an error of the journal. Raise errors of locks and of the server."""
         if error.sqlstate in {_BUSY, _DEADLOCK}:
             raise ControlFailure(
                 f"{error.first_line}: {self._whose()}", _BUSY
@@ -262,7 +261,7 @@ class ServerJournal:
         )
 
     def _tidied(self, found: list[str]) -> tuple[str, ...]:
-        """Return marks; where a change was taken back instead, look after the journal's size."""
+        """Return the marks of an answer. Vacuum a journal that has grown."""
         size, *marks = found or ("0",)
         if int(size) > self._most_bytes:
             with suppress(ControlFailure):  # what was asked for is done
@@ -273,10 +272,10 @@ class ServerJournal:
         return tuple(marks)
 
     def rewind(self, level: int) -> None:
-        """Set sequences back to where the top level began, and touch nothing else.
+        """Restore the sequences of the top level's start, and nothing else.
 
-        No lock of a transaction is in the way. One with a ``CACHE`` that somebody uses in one goes
-        on with its numbers.
+        This waits for no transaction's lock. A session that has cached numbers of a sequence
+        continues with them.
 
         Raises:
             Failed: the server is gone.
@@ -284,7 +283,7 @@ class ServerJournal:
         self._control.ask(f"EXECUTE rewind({level})")
 
     def forget(self, level: int) -> None:
-        """Close the top level, and keep what was written in it: it belongs to the level below.
+        """Close the top level. Its changes belong to the level below.
 
         Raises:
             Failed: the server is gone.
@@ -316,7 +315,7 @@ class ServerJournal:
         )
 
     def at_work(self) -> frozenset[int]:
-        """Return the sessions that are at a statement which may write: it is not journaled yet.
+        """Return the sessions that run a statement now, whose writes are not journaled yet.
 
         Raises:
             Failed: the server is gone.
@@ -340,7 +339,7 @@ class ServerJournal:
         return moment
 
     def _know_new_tables(self, alterations: int) -> None:
-        """From here on, changes of the tables that were made in the level are journaled as well."""
+        """Journal changes of the tables that were made in the level."""
         before, self._missed = self._missed, capture_new(self._control, self._schema)
         # What comes late is told as if it had come now: in both moments there is a word of it.
         for table in {*before, *self._missed}:
