@@ -75,11 +75,15 @@ def test_connections_that_came_another_way_are_seen(example: Example) -> None:
     run.expect(passed=9).says("1] had shop; changed shop")
 
 
-SESSIONS = """
+SESSIONS = '''
 import sqlalchemy
 from sqlalchemy import text
 
 engine = sqlalchemy.create_engine("postgresql+psycopg://me:s3cret@db.example.org/shop")
+
+TEMPORARY = """DO $$ BEGIN FOR i IN 1..300 LOOP
+    EXECUTE format('CREATE TEMP TABLE t%s (a serial PRIMARY KEY)', i);
+END LOOP; END $$"""
 
 
 def test_several_wait_in_the_pool():
@@ -96,6 +100,13 @@ def test_one_is_altered():
 def test_another_one_is_taken():
     with engine.begin() as connection:
         assert connection.scalar(text("SELECT pg_try_advisory_lock(7)"))
+        # PostgreSQL drops these, and then releases the lock.
+        connection.execute(text(TEMPORARY))
+
+
+def test_the_server_has_ended_it():
+    with engine.begin() as connection:
+        assert connection.scalar(text("SELECT pg_try_advisory_lock(7)"))
 
 
 def test_the_last_of_several_statements():
@@ -107,12 +118,12 @@ def test_is_seen():
     for one in [engine.connect() for _ in range(3)]:
         assert one.scalar(text("SHOW statement_timeout")) == "0"
         one.close()
-"""
+'''
 
 
 def test_what_a_session_holds_ends_with_its_test_pitfall_131_132(example: Example) -> None:
     """Whichever connection of the pool the next test is given."""
-    on_postgresql(example, test_sessions=SESSIONS).run().expect(passed=5)
+    on_postgresql(example, test_sessions=SESSIONS).run().expect(passed=6)
 
 
 LATE_APP = """

@@ -1,7 +1,5 @@
 """The isolation of a database on a server, by levels: ``undo`` in place, ``clone`` by a copy."""
 
-# ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
-
 from __future__ import annotations
 
 from contextlib import closing, nullcontext, suppress
@@ -20,6 +18,7 @@ from pytest_arena._postgresql.isolation._plain import PlainDatabase
 from pytest_arena._postgresql.isolation._snapshots import RowsLost, Snapshot
 from pytest_arena._postgresql.journal._server import Look
 from pytest_arena._postgresql.registry import new_name
+from pytest_arena._process import until
 from pytest_arena._product import Held, held_by, nothing
 from pytest_arena.errors import ArenaError, impossible
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
 _Live = JournaledDatabase | PlainDatabase
 _Level = ServerLevel[_Live]
+_END_SECONDS = 5.0  # for a backend that drops its temporary tables before it exits
 _UNCHANGED = Look()
 _CHANGED = Look(is_changed=True, has_rows=True)
 KINDS: dict[str, type[_Live]] = {"undo": JournaledDatabase, "clone": PlainDatabase}
@@ -386,12 +386,19 @@ class ServerIsolation:
 
     def end(self, pid: int, *, cancel: bool = False) -> None:
         """End a connection to the live database, or cancel only its statement."""
-        how = "pg_cancel_backend" if cancel else "pg_terminate_backend"
+        function = "pg_cancel_backend" if cancel else "pg_terminate_backend"
+        backend = (
+            f"FROM pg_stat_activity WHERE pid = {pid} "
+            f"AND datname = {literal(self.live.name)} AND pid <> pg_backend_pid()"
+        )
+        control = self._own.control
         with self._own.saying("a connection cannot be ended"):
-            self._own.control.rows(
-                f"SELECT {how}(pid) FROM pg_stat_activity WHERE pid = {pid} "
-                f"AND datname = {literal(self.live.name)} AND pid <> pg_backend_pid()"
-            )
+            is_ended = bool(control.rows(f"SELECT {function}(pid) {backend}"))
+            if is_ended and not cancel:
+                # A backend keeps its advisory locks until it has exited.
+                until(
+                    lambda: not control.rows(f"SELECT {backend}"), within=_END_SECONDS
+                )
 
     def moment(self, *, exact: bool = False) -> object:
         """Return a point in time for ``rows_changed``.
