@@ -1,4 +1,4 @@
-"""From ``package.module:attribute`` to the object, with errors that name the cause."""
+"""Imports what an option names as ``package.module:attribute``, and finds the cause of errors."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import ModuleType
 
-# Where an option was given, for a message that cannot know it.
+# The place of an option, for a message that does not know it.
 SOMEWHERE = "the pytest configuration, the command line or the environment"
 
 
 def is_import_path(text: str) -> bool:
-    """Whether ``text`` has the form ``package.module:attribute``."""
+    """Return whether a text has the form ``package.module:attribute``."""
     module, colon, attribute = text.partition(":")
     names = [*module.split("."), *attribute.split(".")]
     return bool(colon) and all(name.isidentifier() for name in names)
@@ -38,9 +38,9 @@ def load_attribute(
     source: str = SOMEWHERE,
     likely: Callable[[Any], bool] = callable,
 ) -> object:
-    """Import the object that ``path`` names, for the option ``option``, given in ``source``.
+    """Import the object that ``path`` names, for an option that is set in ``source``.
 
-    ``likely`` says of what the module has beside it whether it may have been meant.
+    ``likely`` selects the other objects of the module that an error proposes.
 
     Raises:
         ConfigError: the path has another form, the module does not import (with the cause and
@@ -55,15 +55,12 @@ def load_attribute(
         )
     module, _, attribute = path.partition(":")
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except (Exception, SystemExit) as error:
-        name = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
-        is_absent = bool(name) and f"{module}.".startswith(f"{name}.")
-        cause, fix = (
-            _absent(path, option, source)
-            if is_absent
-            else _broken(error, module, source)
-        )
+        if _is_absent(module, error):
+            cause, fix = _absent(path, option, source)
+        else:
+            cause, fix = _broken(error, module, source)
         raise ConfigError(
             f"{option} = {path} does not import: {described(error)}",
             why="the plugin cannot use what the option names",
@@ -71,24 +68,25 @@ def load_attribute(
             fix=fix,
         ) from error
     try:
-        return reduce(getattr, attribute.split("."), found)
+        return reduce(getattr, attribute.split("."), imported)
     except AttributeError as error:
-        public = sorted(name for name in vars(found) if not name.startswith("_"))
-        own = [name for name in public if _is_defined_in(found, name)] or public
-        meant = [name for name in own if likely(getattr(found, name))]
+        public = sorted(name for name in vars(imported) if not name.startswith("_"))
+        own = [name for name in public if _is_defined_in(imported, name)] or public
+        proposed = [name for name in own if likely(getattr(imported, name))]
+        fix = f"name the module that has {attribute}; {module} has nothing of that kind"
+        if proposed:
+            fix = f"{option} = {module}:{nearest(attribute, proposed)}"
         raise ConfigError(
             f"{option} = {path}: {error}",
             why="the plugin cannot use what the option names",
-            cause=f"{found.__file__} defines {', '.join(own[:8]) or 'nothing public'}\n"
+            cause=f"{imported.__file__} defines {', '.join(own[:8]) or 'nothing public'}\n"
             f"the option is in {source}",
-            fix=f"{option} = {module}:{nearest(attribute, meant)}"
-            if meant
-            else f"name the module that has {attribute}; {module} has nothing of that kind",
+            fix=fix,
         ) from None
 
 
 def _with_colon(path: str) -> str:
-    """The likeliest meaning: ``app.main.app`` and ``app/main.py:app`` for ``app.main:app``."""
+    """Return the likely import path: ``app.main:app`` for ``app.main.app``, ``app/main.py:app``."""
     module, colon, attribute = path.replace("/", ".").replace(".py", "").partition(":")
     if not colon:
         module, _, attribute = module.rpartition(".")
@@ -96,29 +94,34 @@ def _with_colon(path: str) -> str:
     return likely if is_import_path(likely) else "app.main:app"
 
 
+def _is_absent(module: str, error: BaseException) -> bool:
+    """Return whether the module itself, or a package of it, was not found."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return False
+    return f"{module}.".startswith(f"{error.name}.")
+
+
 def _absent(path: str, option: str, source: str) -> tuple[str, str]:
-    """The cause and the next step where a module is not there."""
+    """Return the cause and the next step for a module that was not found."""
     module, _, attribute = path.partition(":")
     cause = f"no module {module!r} on sys.path; named in {source}"
     top = module.partition(".")[0]
     on_path = {Path(entry).resolve() for entry in sys.path}
     for folder in ("src", "."):
         if top in _modules_in(Path(folder)) and Path(folder).resolve() not in on_path:
-            return (
-                cause,
-                f"pythonpath = {folder}   (in the pytest configuration; in TOML a list)",
-            )
-    if likely := _close_module(module):
+            return cause, _add_to_path(folder)
+    likely = _close_module(module)
+    if likely:
         return cause, f"{option} = {likely}:{attribute}"
-    folder = f"<the folder of {top}>"
-    return (
-        cause,
-        f"pythonpath = {folder}   (in the pytest configuration; in TOML a list)",
-    )
+    return cause, _add_to_path(f"<the folder of {top}>")
+
+
+def _add_to_path(folder: str) -> str:
+    return f"pythonpath = {folder}   (in the pytest configuration; in TOML a list)"
 
 
 def _close_module(module: str) -> str:
-    """The module that is most like this one, which is not there; "" if none is."""
+    """Return the existing module with the most similar name, "" if there is none."""
     parent, _, child = module.rpartition(".")
     package = sys.modules.get(parent)
     if package is not None:
@@ -139,61 +142,55 @@ def _modules_in(folder: Path) -> set[str]:
 def _broken(error: BaseException, module: str, source: str) -> tuple[str, str]:
     cause = str(blame(error) or f"the import itself; named in {source}")
     lacking = error.name if isinstance(error, ModuleNotFoundError) else None
+    fix = f'mend that line; python -c "import {module}" shows the whole traceback'
     if lacking and "." not in lacking and not _close_module(lacking):
-        return (
-            cause,
-            f"pip install {lacking}   (or mend that line, if it should be another module)",
-        )
-    return (
-        cause,
-        f'mend that line; python -c "import {module}" shows the whole traceback',
-    )
+        fix = f"pip install {lacking}   (or mend that line, if it should be another module)"
+    return cause, fix
 
 
 def _is_defined_in(module: ModuleType, name: str) -> bool:
-    """Whether a public name is the module's own: no module, and no class or function of another."""
+    """Return whether a module defines a public name. Instances of imported classes count."""
     value = getattr(module, name)
-    home = (
-        getattr(value, "__module__", module.__name__)
-        if callable(value)
-        else module.__name__
-    )
-    is_foreign_instance = not inspect.isroutine(value) and not inspect.isclass(value)
-    return not inspect.ismodule(value) and (
-        is_foreign_instance or home == module.__name__
-    )
+    if inspect.ismodule(value):
+        return False
+    if not inspect.isroutine(value) and not inspect.isclass(value):
+        return True
+    return getattr(value, "__module__", module.__name__) == module.__name__
 
 
 def nearest(text: str, names: Iterable[str]) -> str:
-    """Return the name that is most like ``text``; the first one if none is."""
+    """Return the name that is most similar to a text, the first name if none is similar."""
     names = list(names)
-    return (difflib.get_close_matches(text, names, n=1, cutoff=0.3) or names)[0]
+    similar = difflib.get_close_matches(text, names, n=1, cutoff=0.3)
+    return similar[0] if similar else names[0]
 
 
 def load_function(
     path: str, *arguments: str, option: str, source: str = SOMEWHERE
 ) -> Callable[..., Any]:
-    """Import something that can be called with these arguments by position.
+    """Import an object that takes these arguments by position.
 
     Raises:
-        ConfigError: as ``load_attribute``, or it cannot be called like that.
+        ConfigError: as ``load_attribute``, or the object does not take these arguments.
     """
-    found = load_attribute(path, option=option, source=source, likely=inspect.isroutine)
-    if callable(found) and accepts(found, *arguments):
-        return found
-    what = f"is of type {type(found).__name__}"
-    if callable(found):
-        what = f"takes {inspect.signature(found)}"
+    function = load_attribute(
+        path, option=option, source=source, likely=inspect.isroutine
+    )
+    if callable(function) and accepts(function, *arguments):
+        return function
+    what = f"is of type {type(function).__name__}"
+    if callable(function):
+        what = f"takes {inspect.signature(function)}"
     raise ConfigError(
         f"{option} = {path} {what}, and is called with ({', '.join(arguments)})",
         why="the plugin calls it, and the tests rely on what it does",
-        cause=str(home_of(found) or source),
+        cause=str(home_of(function) or source),
         fix=f"def {path.rpartition(':')[2]}({', '.join(arguments)}): …   (async def as well)",
     )
 
 
 def accepts(function: Callable[..., Any], *arguments: str) -> bool:
-    """Whether it can be called with so many arguments by position."""
+    """Return whether a function takes so many arguments by position."""
     try:
         inspect.signature(function).bind(*arguments)
     except TypeError:
@@ -204,15 +201,17 @@ def accepts(function: Callable[..., Any], *arguments: str) -> bool:
 
 
 def home_of(thing: object) -> CodeLine | None:
-    """Return the line where a function or class is defined, None for anything else."""
+    """Return the line that defines a function or class, None for another object."""
     try:
-        thing = inspect.unwrap(thing)  # type: ignore[arg-type]  # anything without __wrapped__ is itself
+        thing = inspect.unwrap(thing)  # type: ignore[arg-type]  # returns an object without __wrapped__
         lines, number = inspect.getsourcelines(thing)  # type: ignore[arg-type]  # TypeError if not
         file = inspect.getsourcefile(thing)  # type: ignore[arg-type]  # as above
     except (OSError, TypeError):
         return None
-    heads = (i for i, line in enumerate(lines) if line.lstrip().startswith(_HEADS))
-    return CodeLine(file or "", number + next(heads, 0))
+    for offset, line in enumerate(lines):
+        if line.lstrip().startswith(_HEADS):  # below its decorators
+            return CodeLine(file or "", number + offset)
+    return CodeLine(file or "", number)
 
 
 _HEADS = ("def ", "async def ", "class ")
@@ -230,15 +229,13 @@ def described(error: BaseException) -> str:
 
 
 def blame(error: BaseException) -> CodeLine | None:
-    """Return the innermost line of the user's own code in the traceback of ``error``."""
+    """Return the innermost line of the user's code in the traceback of an error."""
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return CodeLine(error.filename, error.lineno)
-    frames = [
-        f
-        for f in traceback.extract_tb(error.__traceback__)
-        if not is_library(f.filename)
-    ]
-    return CodeLine(frames[-1].filename, frames[-1].lineno or 0) if frames else None
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not is_library(frame.filename):
+            return CodeLine(frame.filename, frame.lineno or 0)
+    return None
 
 
 _OURS = str(Path(__file__).parent.parent) + os.sep
@@ -255,17 +252,14 @@ _INSTALLED = tuple(
 
 
 def is_library(file: str) -> bool:
-    """Whether a file is the standard library's, an installed package's, or ours."""
-    is_compiled = file.endswith((".pyx", ".pxd", ".pxi"))  # Cython's, of no folder
-    return (
-        is_compiled
-        or file.startswith(_LIBRARIES)
-        or any(name in file for name in _INSTALLED)
-    )
+    """Return whether a file is of the standard library, an installed package, or pytest-arena."""
+    if file.endswith((".pyx", ".pxd", ".pxi")):  # Cython's files have no folder
+        return True
+    return file.startswith(_LIBRARIES) or any(name in file for name in _INSTALLED)
 
 
 def package_of(file: str) -> str:
-    """Return the package that a library's file belongs to, or "" for the standard library."""
+    """Return the package of a library's file, "" for the standard library."""
     for folder in _INSTALLED:
         _, is_installed, inside = file.rpartition(folder)
         if is_installed:

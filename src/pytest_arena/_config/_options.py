@@ -1,4 +1,4 @@
-"""Which options are there, what may they be, and what is said of each?"""
+"""All options: their names, values and help."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Option:
     example: str
     choices: tuple[str, ...] = ()
     form: str = "text"
-    """How its text is read: ``text``, ``databases`` (a line ``name = value`` for each), ``list``
-    (at commas and lines), ``words`` (at blanks as well), ``lines``, ``seconds``."""
+    """How its text is parsed: ``text``, ``databases`` (a line ``name = value`` for each), ``list``
+    (split at commas and lines), ``words`` (split at blanks too), ``lines``, ``seconds``."""
     metavar: str = "VALUE"
     short: str = ""
     """Another name on the command line."""
 
     @property
     def many(self) -> bool:
-        """Whether it is a list in pytest's configuration."""
+        """Whether pytest's configuration has a list for it."""
         return self.form in {"list", "words", "lines"}
 
     @property
@@ -44,15 +44,15 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """Something for one run alone: on the command line, never in the file."""
+    """An option of one run, on the command line only."""
 
     name: str
     help: str
     metavar: str = ""
-    """What it takes, any number of times; empty for a switch."""
+    """The name of its value, "" for a switch. It may be repeated."""
     prefix: str = "--"
     has_no: bool = False
-    """Of a switch: whether ``--no-…`` says that it is not wanted."""
+    """Whether the switch has a negative form, ``--no-…``."""
 
     @property
     def flag(self) -> str:
@@ -60,7 +60,7 @@ class Flag:
         return f"{self.prefix}{self.name.replace('_', '-')}"
 
 
-# What this version can do. Names that a later one will know are refused with another word.
+# The values of this version. Values of a later version are refused with another message.
 ISOLATIONS = ("auto", "copy", "undo", "clone")
 KEEPS = ("never", "failed", "always")
 DATABASES = ("auto", "sqlite", "postgresql", "own")
@@ -344,7 +344,7 @@ FLAGS = (
         "is set, else off.",
         has_no=True,
     ),
-    # Also ARENA_<NAME> where that is neither empty, 0, no, off nor false.
+    # ARENA_<NAME> sets these too, unless its value is empty, 0, no, off or false.
     Flag(
         "rebuild",
         "Build the databases that tests are copied from (arena_schema and arena_seed) anew, "

@@ -1,4 +1,4 @@
-"""What would a run in this folder read from its options?"""
+"""Reads the options of the project in this folder, as a run of pytest would read them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from pytest_arena._config._read import Config, load_config
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_DATABASE, _VARIABLES = "arena_database", ("ARENA_DATABASE", "ARENA_CACHE")
-# In pytest's order; the first that has a section of pytest's is the one.
+_DATABASE = "arena_database"
+_VARIABLES = ("ARENA_DATABASE", "ARENA_CACHE")
+# In pytest's order. pytest reads the first file that has a section for it.
 _TOML = {"pytest.toml": ("pytest",), ".pytest.toml": ("pytest",)}
 _SECTIONS = {
     "pytest.ini": "pytest",
@@ -28,27 +29,27 @@ _SECTIONS = {
 
 
 def read_options(database: str | None) -> Config:
-    """Read the options that say where databases are, as a run in this folder reads them.
+    """Read the options that name the place of the databases.
 
     Raises:
-        ConfigError: a value that cannot be right; it names where the value stands.
+        ConfigError: a value is wrong. The error names its place.
     """
     path, values = pytest_file()
     return load_config(
         flags={} if database is None else {"database": database},
         environ={name: os.environ[name] for name in _VARIABLES if name in os.environ},
         ini=lambda name: values.get(name, "") if name == _DATABASE else "",
-        # The command is no run of a project: it may be called inside the cache.
+        # The user may run this command inside the cache.
         root=Path(Path.cwd().anchor),
         inipath=path,
     )
 
 
 def read_project() -> Config:
-    """Read all options of the project that this folder is in, as a run here reads them.
+    """Read all options of the project.
 
     Raises:
-        ConfigError: a value that cannot be right; it names where the value stands.
+        ConfigError: a value is wrong. The error names its place.
     """
     path, values = pytest_file()
     return load_config(
@@ -61,29 +62,29 @@ def read_project() -> Config:
 
 
 def read_setting(name: str) -> tuple[str, ...]:
-    """Return a setting of pytest's own as words, as the project of this folder has it."""
-    value = pytest_file()[1].get(name, "")
-    return (
-        tuple(map(str, value))
-        if isinstance(value, list)
-        else tuple(shlex.split(str(value)))
-    )
+    """Return the words of a setting of pytest."""
+    _, values = pytest_file()
+    value = values.get(name, "")
+    if isinstance(value, list):
+        return tuple(map(str, value))
+    return tuple(shlex.split(str(value)))
 
 
 def pytest_file() -> tuple[Path | None, Mapping[str, object]]:
-    """Pytest's configuration file and its values: the first one, from this folder upwards."""
+    """Return pytest's configuration file and its values. It is searched from here upwards."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         for name in (*_TOML, *_SECTIONS):
             path = folder / name
-            if path.is_file() and (values := _read(path)) is not None:
+            values = _read(path) if path.is_file() else None
+            if values is not None:
                 return path, values
     return None, {}
 
 
 def _read(path: Path) -> Mapping[str, object] | None:
-    """Return the values in a file; None for a file that is not pytest's."""
-    # What pytest cannot read either, it says.
+    """Return the values in a file, None for a file without a section for pytest."""
+    # pytest reports a file that it cannot read.
     with suppress(OSError, ValueError, configparser.Error):
         if path.suffix == ".toml":
             return _from_toml(path)

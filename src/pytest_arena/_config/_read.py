@@ -1,4 +1,4 @@
-"""Options, pytest's configuration and the environment, read into one frozen value; markers."""
+"""Reads the options of a run into one frozen value, and the arguments of markers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Config:
     cache: Path
     places: Mapping[
         str, str
-    ]  # of values: a line of a file, the command line, a variable
+    ]  # for each option: a line of a file, or what else has set it
     specs: tuple[str, ...]
     scenarios: str
     scenario_evidence: tuple[str, ...]
@@ -74,25 +74,25 @@ class Config:
 
     @property
     def server_url(self) -> str:
-        """The URL of the server that ``arena_database`` names, "" where it names none."""
+        """The server's URL in ``arena_database``, "" if it has another value."""
         return self.database if "://" in self.database else ""
 
     @property
     def has_scenarios(self) -> bool:
-        """Whether specifications are to be read at all."""
+        """Whether specifications are read."""
         return bool(self.specs) and self.scenarios != "off"
 
 
 @dataclass(frozen=True, slots=True)
 class OptionValue:
-    """A value, how it is written where it was given (``arena_app = {}``), and where that is."""
+    """A value, its place, and how a value is written there (``arena_app = {}``)."""
 
     text: str
     form: str
     place: str
 
     def written(self, text: str) -> str:
-        """As the user would write another value in the same place."""
+        """Return another value as the user would write it in the same place."""
         return self.form.format(redact_url(text))
 
 
@@ -105,37 +105,34 @@ def load_config(
     inipath: Path | None = None,
     names: Iterable[str] = (),
 ) -> Config:
-    """Read every option: the command line wins over the environment, that over the file.
+    """Read all options: first the command line, then the environment, then the file.
 
-    ``names`` are those that the file gives a value to.
+    ``names`` are the options that the file has.
 
     Raises:
-        ConfigError: a value that cannot be right, or a name of no option; it says where that is.
+        ConfigError: a value is wrong, or an option does not exist. The error names the place.
     """
     _check_names(names, inipath)
-    given = {one.name: _read(one, flags, environ, ini, inipath) for one in OPTIONS}
+    written = {}
+    parsed = {}
     for option in OPTIONS:
-        value = given[option.name]
-        for word in _words(value.text) if option.form == "words" else (value.text,):
-            _check_choice(replace(value, text=word), option.choices)
-        if option.form == "seconds":
-            _check_seconds(value)
-    _check_database(given["database"])
+        value = _read(option, flags, environ, ini, inipath)
+        _check_option(option, value)
+        written[option.name] = value
+        parsed[option.name] = _FORMS[option.form](value.text)
+    _check_database(written["database"])
     config = Config(
-        **{
-            option.name: _FORMS[option.form](given[option.name].text)
-            for option in OPTIONS
-        },
+        **parsed,
         rebuild=_switched_on("rebuild", flags, environ),
         verify=_switched_on("verify", flags, environ),
         root=root,
         cache=_cache(environ, root),
-        places={name: redact(value.place) for name, value in given.items()},
-        scenario=_given(flags, "scenario"),
-        scenarios_out=",".join(_given(flags, "scenarios_out")),
-        scenarios_sabotage=_is_sabotaged(flags, environ, given["scenarios"].text),
+        places={name: redact(value.place) for name, value in written.items()},
+        scenario=_flag_values(flags, "scenario"),
+        scenarios_out=",".join(_flag_values(flags, "scenarios_out")),
+        scenarios_sabotage=_is_sabotaged(flags, environ, written["scenarios"].text),
     )
-    _check_values(config, given)
+    _check_values(config, written)
     _check_scenarios(config)
     return config
 
@@ -163,11 +160,12 @@ _NAMED = re.compile(r"^([\w./-]+)\s*=\s*(.+)$")
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
-    """Name and value, from lines of the form ``name = value`` or ``value``."""
-    return [
-        (m[1], m[2]) if (m := _NAMED.match(line)) else ("", line)
-        for line in _lines(text)
-    ]
+    """Return names and values of lines in the form ``name = value`` or ``value``."""
+    pairs = []
+    for line in _lines(text):
+        match = _NAMED.match(line)
+        pairs.append((match[1], match[2]) if match else ("", line))
+    return pairs
 
 
 _FORMS: dict[str, Callable[[str], Any]] = {
@@ -180,27 +178,29 @@ _FORMS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def _given(flags: Mapping[str, object], name: str) -> tuple[str, ...]:
+def _flag_values(flags: Mapping[str, object], name: str) -> tuple[str, ...]:
     values = flags.get(name) or ()
-    return (
-        tuple(map(str, values)) if isinstance(values, list | tuple) else (str(values),)
-    )
+    if isinstance(values, list | tuple):
+        return tuple(map(str, values))
+    return (str(values),)
 
 
 def _check_scenarios(config: Config) -> None:
-    """Raise a ConfigError where something is asked of scenarios that nobody has named."""
+    """Raise a ConfigError if an option needs scenarios, and ``arena_specs`` names none."""
     if config.specs or config.scenarios == "off":
         return
-    asked = {
+    values = {
         "--scenario": config.scenario,
         "--scenarios-out": config.scenarios_out,
         "arena_scenarios = strict": config.scenarios == "strict",
         "--scenarios-sabotage": config.scenarios_sabotage,
     }
-    if name := next((name for name, value in asked.items() if value), ""):
-        place = (
-            f"in {config.places['scenarios']}" if "=" in name else "on the command line"
-        )
+    for name, value in values.items():
+        if not value:
+            continue
+        place = "on the command line"
+        if "=" in name:
+            place = f"in {config.places['scenarios']}"
         raise ConfigError(
             f"{name}, and arena_specs names no specification",
             why="no scenario would be looked at, and the run would pass all the same",
@@ -222,14 +222,15 @@ def _says_yes(text: str) -> bool:
 def _is_sabotaged(
     flags: Mapping[str, object], environ: Mapping[str, str], scenarios: str
 ) -> bool:
-    """Where nobody has said, a gate that merges depend on has its tests tried as well."""
-    asked = flags.get("scenarios_sabotage")
-    is_gate = scenarios == "strict" and _says_yes(environ.get("CI", ""))
-    return is_gate if asked is None else bool(asked)
+    """Return whether sabotage runs. The default is on for a strict run in CI."""
+    flag = flags.get("scenarios_sabotage")
+    if flag is not None:
+        return bool(flag)
+    return scenarios == "strict" and _says_yes(environ.get("CI", ""))
 
 
 def _cache(environ: Mapping[str, str], root: Path) -> Path:
-    # Absolute at once: a test may change the working folder.
+    # Absolute, because a test may change the working folder.
     chosen = environ.get("ARENA_CACHE") or platformdirs.user_cache_path("pytest-arena")
     cache = Path(chosen).expanduser().absolute()
     if root.resolve().is_relative_to(cache.resolve()):
@@ -249,9 +250,10 @@ def _read(
     ini: Callable[[str], object],
     inipath: Path | None,
 ) -> OptionValue:
-    # An empty word on the command line switches an option off for one run. An empty variable
-    # does not: CI systems set those where nothing was meant.
-    if (flag := flags.get(option.name)) is not None:
+    # An empty value on the command line switches an option off for one run. An empty variable does
+    # not, because CI systems set variables without a value.
+    flag = flags.get(option.name)
+    if flag is not None:
         return OptionValue(str(flag).strip(), f"{option.flag}={{}}", "the command line")
     if variable := environ.get(option.variable, "").strip():
         return OptionValue(variable, f"{option.variable}={{}}", "the environment")
@@ -279,37 +281,44 @@ def _from_file(
 
 
 def _line_of(name: str, inipath: Path | None) -> str:
-    """The line of the configuration file where a name is given a value."""
+    """Return the line of the configuration file that sets an option."""
     if inipath is None:
         return "the pytest configuration"
     pattern = re.compile(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[=:]")
     lines = inipath.read_text(encoding="utf-8", errors="replace").splitlines()
-    numbers = (
-        number for number, line in enumerate(lines, start=1) if pattern.match(line)
-    )
-    number = next(numbers, 0)
-    return (
-        str(CodeLine(str(inipath), number)) if number else f"-o {name}=…, or {inipath}"
-    )
+    for number, line in enumerate(lines, start=1):
+        if pattern.match(line):
+            return str(CodeLine(str(inipath), number))
+    return f"-o {name}=…, or {inipath}"
 
 
-def _check_choice(given: OptionValue, choices: tuple[str, ...]) -> None:
-    if not choices or given.text in choices:
+def _check_option(option: Option, value: OptionValue) -> None:
+    if option.form == "seconds":
+        _check_seconds(value)
+    elif option.form == "words":
+        for word in _words(value.text):
+            _check_choice(replace(value, text=word), option.choices)
+    else:
+        _check_choice(value, option.choices)
+
+
+def _check_choice(value: OptionValue, choices: tuple[str, ...]) -> None:
+    if not choices or value.text in choices:
         return
-    if given.text in LATER:
+    if value.text in LATER:
         raise ConfigError(
-            f"{given.written(given.text)}: this version of pytest-arena isolates SQLite by copy, "
+            f"{value.written(value.text)}: this version of pytest-arena isolates SQLite by copy, "
             "and PostgreSQL by undo or clone",
             why="tests that ran on another database, or another way, than was asked for would "
             "prove nothing",
-            cause=given.place,
-            fix=given.written("auto"),
+            cause=value.place,
+            fix=value.written("auto"),
         )
     raise ConfigError(
-        f"{given.written(given.text)} is none of: {', '.join(choices)}",
+        f"{value.written(value.text)} is none of: {', '.join(choices)}",
         why="the run would not do what was asked for",
-        cause=f"a misspelt value in {given.place}",
-        fix=given.written(nearest(given.text, choices)),
+        cause=f"a misspelt value in {value.place}",
+        fix=value.written(nearest(value.text, choices)),
     )
 
 
@@ -323,15 +332,15 @@ def _check_seconds(value: OptionValue) -> None:
         )
 
 
-def _check_database(given: OptionValue) -> None:
-    if "://" not in given.text:
-        _check_choice(given, DATABASES)
-    elif not given.text.startswith(("postgresql://", "postgresql+", "postgres://")):
+def _check_database(value: OptionValue) -> None:
+    if "://" not in value.text:
+        _check_choice(value, DATABASES)
+    elif not value.text.startswith(("postgresql://", "postgresql+", "postgres://")):
         raise ConfigError(
-            f"{given.written(given.text)} is no URL of a server that arena can use",
+            f"{value.written(value.text)} is no URL of a server that arena can use",
             why="the test databases are made on it; an SQLite file needs no server",
-            cause=given.place,
-            fix=given.written("postgresql://postgres@localhost:5432/postgres"),
+            cause=value.place,
+            fix=value.written("postgresql://postgres@localhost:5432/postgres"),
         )
 
 
@@ -347,14 +356,14 @@ def _check_names(names: Iterable[str], inipath: Path | None) -> None:
             )
 
 
-def _check_values(config: Config, given: Mapping[str, OptionValue]) -> None:
-    for value_of in (given["schema"], given["seed"]):
-        pairs = _pairs(value_of.text)
+def _check_values(config: Config, written: Mapping[str, OptionValue]) -> None:
+    for several in (written["schema"], written["seed"]):
+        pairs = _pairs(several.text)
         if len(dict(pairs)) < len(pairs):
             raise ConfigError(
                 f"several values for one database: {', '.join(value for _, value in pairs)}",
                 why="a database has one schema and one seed",
-                cause=value_of.place,
+                cause=several.place,
                 fix="one value, or a line `name = value` for each database:\n"
                 "app = app.models:Base\n"
                 "analytics = app.analytics:Base",
@@ -364,7 +373,7 @@ def _check_values(config: Config, given: Mapping[str, OptionValue]) -> None:
             raise ConfigError(
                 f"arena_schema = {value!r} is none of the forms that it can have",
                 why="an empty database needs to know where its tables come from",
-                cause=given["schema"].place,
+                cause=written["schema"].place,
                 fix="one of: app.models:Base, app.models:metadata, alembic.ini, schema.sql, "
                 "app.db:create_tables",
             )
@@ -373,16 +382,16 @@ def _check_values(config: Config, given: Mapping[str, OptionValue]) -> None:
             raise ConfigError(
                 f"arena_seed = {value!r} is not of the form package.module:function",
                 why="the function adds the rows that every test starts with",
-                cause=given["seed"].place,
-                fix=given["seed"].written("tests.seed:seed"),
+                cause=written["seed"].place,
+                fix=written["seed"].written("tests.seed:seed"),
             )
     for name in config.env:
         if not name.isidentifier():
             raise ConfigError(
                 f"arena_env: {name!r} is not the name of an environment variable",
                 why="arena_env says which variables hold database URLs, not what they hold",
-                cause=given["env"].place,
-                fix=given["env"].written("DATABASE_URL"),
+                cause=written["env"].place,
+                fix=written["env"].written("DATABASE_URL"),
             )
 
 
@@ -409,10 +418,10 @@ _MARKER_ARGUMENTS = inspect.Signature(
 def marker_values(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], *, place: str
 ) -> dict[str, Any]:
-    """Return what ``@pytest.mark.arena(…)`` asks for.
+    """Return the arguments of ``@pytest.mark.arena(…)``.
 
     Raises:
-        ConfigError: an argument that it does not have, or a value that cannot be right.
+        ConfigError: an argument does not exist, or has a wrong value.
     """
     try:
         _MARKER_ARGUMENTS.bind_partial(*args, **kwargs)
@@ -430,15 +439,17 @@ def marker_values(
 
 
 def _right_marker(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-    """The arguments as they were given, each by a name that there is.
+    """Return the marker with the same values, each under a name that exists.
 
-    Nothing else: whoever pastes a word like ``schema=False`` would ask for an empty database.
+    It adds no other argument: a pasted ``schema=False`` would give an empty database.
     """
-    given = {("keep" if one in KEEPS else "isolation"): one for one in args}
-    given |= {nearest(name, _MARKER_NAMES): value for name, value in kwargs.items()}
-    return (
-        f"@pytest.mark.arena({', '.join(f'{name}={given[name]!r}' for name in given)})"
-    )
+    named = {}
+    for value in args:
+        named["keep" if value in KEEPS else "isolation"] = value
+    for name, value in kwargs.items():
+        named[nearest(name, _MARKER_NAMES)] = value
+    arguments = ", ".join(f"{name}={value!r}" for name, value in named.items())
+    return f"@pytest.mark.arena({arguments})"
 
 
 def _wrong_marker(problem: str, place: str, fix: str) -> ConfigError:
