@@ -577,7 +577,7 @@ def isolation(how: str) -> tuple[str, ...]:
 STACKS = """
 import gc
 import threading
-from pytest_arena._run._leaks import _threads_at_work, _threads_in_greenlets
+from pytest_arena._run._late_work import _threads_in_greenlets, threads_at_work
 
 class Kept:
     pass
@@ -597,10 +597,10 @@ for turn in range(300):
     free = [{} for _ in range(40)]  # so that it is not a dictionary that begins a collection
     del free
     gc.enable()
-    look((_threads_at_work, _threads_in_greenlets)[turn % 2], turn % 5)
+    look((threads_at_work, _threads_in_greenlets)[turn % 2], turn % 5)
     assert gc.isenabled()
     gc.disable()
-    look(_threads_at_work, 0)
+    look(threads_at_work, 0)
     assert not gc.isenabled()
 print("looked")
 """

@@ -145,7 +145,7 @@ class Apps:
         """Clients of the running test talk to this app."""
         test = self._current.running()
         if app is not self.named:
-            test.app_states.append(AppState(app))
+            test.remember_app(*test.app_states, AppState(app))
         test.app_runs.append(self._begin(app, hooks=test))
 
     def start(self) -> None:

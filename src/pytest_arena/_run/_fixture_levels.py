@@ -1,4 +1,4 @@
-"""How does what a fixture, a test or an example wrote live exactly as long as that?"""
+"""Enters and leaves the levels of tests, of wider fixtures and of examples."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_state import OVERRIDES, AppState
 from pytest_arena._databases._resolver import Level
-from pytest_arena._run._leaks import (
-    Tasks,
-    empty_sessions,
-    is_anything_there,
-    late_error,
-)
+from pytest_arena._run._late_work import late_error
+from pytest_arena._run._leaks import empty_sessions, may_have_leaks
 from pytest_arena._run._long_sessions import LongSessions
 from pytest_arena._run._test import Current, RunningTest, Watcher
 from pytest_arena._values import Stage
@@ -28,27 +24,29 @@ if TYPE_CHECKING:
     from pytest_arena._databases._sessions import Memory
     from pytest_arena._ledger import Ledger
     from pytest_arena._run._apps import Apps
+    from pytest_arena._run._loop_tasks import Tasks
     from pytest_arena._run._processes import Process
     from pytest_arena._run.levels._levels import Levels
 
 
 @dataclass(slots=True, eq=False)
 class WideFixture:
-    """A fixture that outlives the test, as the owner of a level.
+    """A fixture that outlives the test: of a class, a module, a package or the session.
 
-    ``finish`` has pytest finish it, and all that depends on it; it is set up again at its next use.
+    ``finish`` makes pytest tear it down, with the fixtures that use it. pytest sets it up again
+    at its next use.
     """
 
     name: str
     finish: Callable[[], object]
     askers: tuple[WideFixture, ...] = ()
-    """Those in whose set-up ``getfixturevalue`` asked for it, the innermost last."""
+    """The fixtures whose set-up asked for it by ``getfixturevalue``, the innermost last."""
     serial: int = field(default_factory=count(-1, -1).__next__)
-    """Of its levels: one that was clean was dropped, and there is another at its tear-down."""
+    """The number of its levels. Its tear-down gets a second level if the first was clean."""
 
 
 class FixtureLevels:
-    """The levels of fixtures that outlive the test, of the test above them, and of its examples."""
+    """The levels of wider fixtures, of the test above them, and of its examples."""
 
     def __init__(
         self,
@@ -60,40 +58,46 @@ class FixtureLevels:
         *,
         late: str,
     ) -> None:
-        self.levels, self._current, self._apps = levels, current, apps
-        self._tasks, self._ledger, self._late = tasks, ledger, late
-        self.processes: dict[object, list[Process]] = {}  # by who has begun them
+        self.levels = levels
+        self._current = current
+        self._apps = apps
+        self._tasks = tasks
+        self._ledger = ledger
+        self._late = late
+        self.processes: dict[object, list[Process]] = {}
+        """The programs that a test or a wider fixture has started."""
         self.long_sessions = LongSessions()
 
-    # The test's own.
+    # The test
 
     def enter_test(self) -> None:
-        """Open the test's own level, at its first function-scoped fixture or its call."""
+        """Enter the level of the test: at its first function fixture, or at its call."""
         test = self._current.test
-        if test is not None and not test.settled and self.levels.find(test) is None:
-            plan = test.plan
-            level = Level(
-                test, plan.name, test.serial, plan.stage, isolation=plan.isolation
-            )
-            self.levels.enter(level)
-            # Not earlier: what wider fixtures override holds as long as they do.
-            test.app_states = [AppState(self._apps.named)]
+        if test is None or test.settled or self.levels.find(test) is not None:
+            return
+        plan = test.plan
+        level = Level(
+            test, plan.name, test.serial, plan.stage, isolation=plan.isolation
+        )
+        self.levels.enter(level)
+        # After wider fixtures: what these override stays as long as they do.
+        test.remember_app(AppState(self._apps.named))
 
     def settle_test(self) -> None:
-        """Function-scoped fixtures are down: close, look for leaks, restore. Idempotent."""
+        """Close, look for leaks and restore, after the function fixtures. Idempotent."""
         test = self._current.test
         if test is None or test.settled:
             return
         test.settled = True
-        broken_off: BaseException | None = None
+        interruption: BaseException | None = None
         for step in self._steps(test):
             try:
                 step(test)
             except Exception as error:  # noqa: BLE001 - one failure never stops the next step
                 test.errors.append(error)
             except BaseException as error:  # noqa: BLE001 - Ctrl-C, a timeout: raised below
-                broken_off = error
-        test.take_lost()  # by its late work
+                interruption = error
+        test.take_lost()  # of its late work
         level = self.levels.find(test)
         try:
             if level is not None:
@@ -101,29 +105,28 @@ class FixtureLevels:
                     self.finish_above(level)
                     self._empty_sessions(test, level)
                     self._forget_rows(level)
-                if changed := self.levels.leave(level):
+                changed = self.levels.leave(level)
+                if changed:
                     test.has_changed(changed)
-        except Exception as error:  # noqa: BLE001 - as said
+        except Exception as error:  # noqa: BLE001 - the report of the test has it
             test.errors.append(error)
-        if broken_off is not None:
-            raise broken_off
+        if interruption is not None:
+            raise interruption
 
     def _steps(self, test: RunningTest) -> list[Callable[[RunningTest], None]]:
-        """What there is to end and to close: nothing, in a test that has asked for nothing.
-
-        Such a one is marked as unused, and its late work as over.
-        """
-        ours = (
-            test.sessions.is_used or test.app_runs or self._apps.live or self.processes
+        """Return the steps that end a test: few, if it used neither app nor database."""
+        test.is_used = bool(
+            test.sessions.is_used
+            or test.app_runs
+            or self._apps.live
+            or self.processes
+            or test.late_work.has_begun
+            or may_have_leaks(self.levels.gate, self._tasks.loops())
         )
-        work = test.late_work.has_begun or is_anything_there(
-            self.levels.gate, self._tasks
-        )
-        test.is_used = bool(ours or work)
         if not test.is_used:
             test.late_work.is_over = True
             return [self._name_children, self._restore_app_state]
-        # The app's state not before leaks: what only app.state holds would not be found.
+        # A leak that only app.state holds is found before that is restored.
         return [
             self.end_processes,
             self._await_late_work,
@@ -135,7 +138,7 @@ class FixtureLevels:
         ]
 
     def end_processes(self, owner: object) -> None:
-        """End the programs that a test or a wider fixture has begun, the last first."""
+        """Stop the programs that a test or a wider fixture has started, the last one first."""
         for process in reversed(self.processes.pop(owner, [])):
             process.stop()
             if process.complaint:
@@ -146,22 +149,21 @@ class FixtureLevels:
         by_socket = self._apps.drain(is_short=test.failed)
         if not (test.app_runs or by_socket or late_work.has_begun or late_work.cut_off):
             return
-        if (
-            not test.failed
-        ):  # a coroutine has waited in its loop, and not for its fixtures
+        if not test.failed:
             late_work.cut_off += [*by_socket, *test.left_open()]
+            # An exchange in the middle of a statement could not be ended later.
             for app_run in test.app_runs:
-                app_run.end_exchanges()  # in the middle of a statement it could not be ended
+                app_run.end_exchanges()
             late_work.settled()
         lines = late_work.cut_off
-        told = "has ended, and work that a request had begun was cut off"
+        what = "has ended, and work that a request had begun was cut off"
         if lines and self._late == "fail":
-            raise late_error(lines, f"{test.plan.name} {told}")
+            raise late_error(lines, f"{test.plan.name} {what}")
         for line in lines:
-            self._ledger.note(f"{{test}} {told}: {line}")
+            self._ledger.note(f"{{test}} {what}: {line}")
 
     def _name_children(self, test: RunningTest) -> None:
-        """Name child processes that know the test's database and go on."""
+        """Note child processes that know the test's database and still run."""
         for line in test.late_work.children_left():
             self._ledger.note(
                 f"{{test}} has ended, and a process that it has begun still runs: {line}. "
@@ -172,17 +174,18 @@ class FixtureLevels:
     def _close_clients(self, test: RunningTest) -> None:
         if not (test.sessions.is_used or test.app_runs):
             return
-        with ExitStack() as stack:  # last in, first out, and one failure stops no other
+        # The last one is closed first, and a failure stops no other.
+        with ExitStack() as stack:
             if test.sessions.is_used:
                 stack.callback(test.sessions.close)
             for app_run in test.app_runs:
                 stack.callback(app_run.close)
 
     def _end_tasks(self, test: RunningTest) -> None:
-        # Not earlier: a request that is closed may need its database.
+        # After the clients: a request that they close may need its database.
         test.late_work.end(test.gate.registry.late)
         for line in self._tasks.end():
-            if line not in test.late_work.cut_off:  # else it is told
+            if line not in test.late_work.cut_off:
                 self._ledger.note(
                     f"{{test}} left a task running, which was ended: {line}"
                 )
@@ -190,42 +193,47 @@ class FixtureLevels:
     def _find_leaks(self, test: RunningTest) -> None:
         level = self.levels.find(test)
         cancel_jobs = test.late_work.cancel_jobs
-        for upper in self.levels.above(level) if level is not None else ():
-            if isinstance(upper.owner, Examples):
-                self.levels.end_leaks(upper, upper.serial, cancel_jobs)
+        if level is not None:
+            for upper in self.levels.above(level):
+                if isinstance(upper.owner, Examples):
+                    self.levels.end_leaks(upper, upper.serial, cancel_jobs)
         self.levels.end_leaks(level, test.serial, cancel_jobs)
 
     def _empty_sessions(self, test: RunningTest, level: Level) -> None:
-        # The report of a failed one says it itself.
-        for kind in empty_sessions(self.levels.held_before(level)) * (not test.failed):
-            told = f"{{test}} left {kind} pending in a session that lives on, never written: "
+        kinds = empty_sessions(self.levels.held_before(level))
+        if test.failed:
+            return  # its report has the pending objects
+        for kind in kinds:
             self._ledger.note(
-                f"{told}commit it, or Session.remove() in an autouse fixture"
+                f"{{test}} left {kind} pending in a session that lives on, never written: "
+                "commit it, or Session.remove() in an autouse fixture"
             )
 
     def _forget_rows(self, level: Level) -> None:
-        """Make the sessions that are older than a level forget its rows."""
+        """Expunge the rows of a level from sessions that are older than it."""
         before = self.levels.held_before(level)
         if before.sessions:
             self.long_sessions.leave(before, level.name)
 
     def _restore_app_state(self, test: RunningTest) -> None:
-        for state in reversed(test.app_states):  # two may be of the same app
+        # Two may be of the same app: the older contents are restored last.
+        for state in reversed(test.app_states):
             if OVERRIDES in state.restore():
                 self._ledger.note(
                     f"{test.plan.name} left app.dependency_overrides; restored"
                 )
 
-    # Those below.
+    # Wider fixtures
 
     @contextmanager
     def fixture(self, owner: WideFixture) -> Iterator[None]:
-        """Around the set-up of a fixture that outlives the test: its own level.
+        """Enter a level around the set-up of a wider fixture.
 
-        A level in which nothing was written is dropped at once; one whose set-up failed is left
-        at once.
+        pytest-arena drops the level at once if the set-up wrote nothing. It leaves it at once if
+        the set-up failed.
         """
-        levels, level = self.levels, Level(owner, owner.name, owner.serial)
+        levels = self.levels
+        level = Level(owner, owner.name, owner.serial)
         with (
             self._below_the_test(),
             self._tasks.of_a_wide_fixture(),
@@ -242,7 +250,7 @@ class FixtureLevels:
 
     @contextmanager
     def _set_up(self, owner: WideFixture) -> Iterator[None]:
-        """Know who asks by ``getfixturevalue`` for a fixture."""
+        """Record which fixtures ask for this one by ``getfixturevalue``."""
         owner.askers = tuple(self._current.being_set_up)
         self._current.being_set_up.append(owner)
         try:
@@ -252,27 +260,28 @@ class FixtureLevels:
 
     @contextmanager
     def _below_the_test(self) -> Iterator[None]:
-        """Slip a wide fixture's level below the test's, where the test has not written yet.
+        """Put the level of a wider fixture below the test's, if the test has not written yet.
 
-        A fixture that is first asked for by ``getfixturevalue`` comes late. On top of a level in
-        which the test has written it can only live as long as the test.
+        A test may ask for a fixture by ``getfixturevalue``. If the test has written before, the
+        fixture's level is above the test's and ends with it.
         """
-        test, levels = self._current.test, self.levels
+        test = self._current.test
+        levels = self.levels
         if test is None or test.plan.stage is not Stage.SEEDED:
             yield
             return
-        untouched = not any(state.changed() for state in test.app_states)
-        slipped = levels.drop_clean_ones_of_the_test()
+        is_app_untouched = not any(state.changed() for state in test.app_states)
+        dropped = levels.drop_clean_ones_of_the_test()
         try:
             yield
         finally:
-            for level in reversed(slipped):
-                levels.enter(level, slipped[level])
-            if untouched and any(level.owner is test for level in slipped):
-                test.app_states = [state.anew() for state in test.app_states]
+            for level in reversed(dropped):
+                levels.enter(level, dropped[level])
+            if is_app_untouched and any(level.owner is test for level in dropped):
+                test.remember_app(*(state.anew() for state in test.app_states))
 
     def ending(self, owner: WideFixture) -> None:
-        """Before a wide fixture's own tear-down: what lies above its level goes first."""
+        """Leave the levels above a wider fixture's level, before its tear-down."""
         if self._current.in_teardown:
             self.settle_test()
         level = self.levels.find(owner)
@@ -281,13 +290,13 @@ class FixtureLevels:
                 # Its tear-down may write.
                 self.levels.enter(Level(owner, owner.name, owner.serial))
             except ArenaError as error:
-                # Raised here it would leave pytest's fixture half torn down, for all other tests.
+                # pytest would keep a fixture that is half torn down, for all other tests.
                 self._ledger.note(error.what)
         else:
             self.finish_above(level, asker=owner)
 
     def leave(self, owner: object) -> None:
-        """After a wide fixture's tear-down: its data goes. Harmless if it has no level."""
+        """Leave the level of a wider fixture after its tear-down, if it has one."""
         level = self.levels.find(owner)
         if level is None:
             return
@@ -297,33 +306,31 @@ class FixtureLevels:
             self._apps.close_of(owner)
             self._forget_rows(level)
         finally:
-            for broken_off in self.levels.above(
-                level
-            ):  # by Ctrl-C, while they were finished
-                self.levels.leave(broken_off)
+            # Ctrl-C may have interrupted `finish_above`.
+            for upper in self.levels.above(level):
+                self.levels.leave(upper)
             self.levels.leave(level)
 
     @contextmanager
     def another_process(self, name: str) -> Iterator[None]:
-        """Around a test that runs in a fork: what that leaves in our files when it dies, goes."""
-        levels, level = self.levels, Level(object(), name)
-        levels.enter(level)
+        """Enter a level around a test that runs in a fork, which may die with its writes."""
+        level = Level(object(), name)
+        self.levels.enter(level)
         try:
             yield
         finally:
-            if (
-                levels.find(level.owner) is not None
-            ):  # a fixture below it may have ended
+            # A wider fixture below it may have ended, and its level with it.
+            if self.levels.find(level.owner) is not None:
                 self.leave_unfinished(level)
 
     def finish_above(self, level: Level, *, asker: WideFixture | None = None) -> None:
-        """Finish the fixtures whose levels lie above; they are set up again at their next use.
+        """Tear down the fixtures whose levels are above. Their next use sets them up again.
 
-        Those that ``asker`` asked for stay: its tear-down may need them.
+        The fixtures that ``asker`` asked for stay: its tear-down may need them.
         """
         for upper in self.levels.above(level):
             if self.levels.find(upper.owner) is not upper:
-                continue  # gone with another one
+                continue  # it ended with another one
             match upper.owner:
                 case RunningTest() as test:
                     self._end_in_the_middle(test)
@@ -335,23 +342,22 @@ class FixtureLevels:
                     self.leave_unfinished(upper)
 
     def leave_unfinished(self, level: Level) -> None:
-        """Leave a level of which pytest knows nothing; the changes count as the test's."""
+        """Leave the level of an example or a fork. Its changes count as the test's."""
         self.finish_above(level)
         changed = self.levels.leave(level)
         if self._current.test is not None:
             self._current.test.has_changed(changed)
 
     def _end_in_the_middle(self, test: RunningTest) -> None:
-        """A fixture below a test ends before it: Ctrl-C, or somebody has finished it by hand."""
+        """End a test because a wider fixture below it ends: after Ctrl-C, or by hand."""
         self.settle_test()
-        if (
-            level := self.levels.find(test)
-        ) is not None:  # of one that was broken off at it
+        level = self.levels.find(test)
+        if level is not None:  # an interruption kept it
             self.levels.leave(level)
         test.errors.append(
             IsolationError(
-                f"{test.plan.name}: a wider fixture that stood below it ended while it ran",
-                why="what the test has written stands on the fixture's data, and went with it",
+                f"{test.plan.name}: a wider fixture that it uses ended while it ran",
+                why="what the test has written depends on the fixture's data, and is gone with it",
                 cause="Ctrl-C, or code that finishes fixtures by hand",
                 fix="ask for the fixture in the test's arguments",
             )
@@ -359,14 +365,14 @@ class FixtureLevels:
 
 
 class Examples:
-    """A level for each example, above the test's, which the fixtures have written in.
+    """A level for each example of Hypothesis, above the test's level.
 
-    What fixtures have handed out is as it was, too: sessions hold the same instances, clients
-    the same cookies. The level of the last example stands until the next one begins or the test
-    is settled: the database of the example that failed can be looked at.
+    pytest-arena also restores what fixtures have returned: sessions hold the same instances, and
+    clients the same cookies. The level of the last example stays until the test ends, so that the
+    database of a failed example can be examined.
 
-    Cost of an example: one enter and leave, and a query for each instance that a fixture has left
-    in ``db_session``.
+    An example costs one enter and leave, and a query for each instance that a fixture has left in
+    ``db_session``.
     """
 
     def __init__(
@@ -376,14 +382,17 @@ class Examples:
         serials: Iterator[int],
         watcher: Watcher | None,
     ) -> None:
-        self._test, self._fixtures, self._levels = test, fixtures, fixtures.levels
-        self._serials, self._watcher = serials, watcher
+        self._test = test
+        self._fixtures = fixtures
+        self._levels = fixtures.levels
+        self._serials = serials
+        self._watcher = watcher
         self._sessions: Memory | None = None
         self._level: Level | None = None
         self._restores: list[Callable[[], object]] = []
 
     def begin(self) -> None:
-        """Before an example of a sync test."""
+        """Begin an example of a sync test."""
         if self._sessions is None:
             self._test.sessions.commit()
             self._sessions = self._remember()
@@ -393,7 +402,7 @@ class Examples:
         self._enter()
 
     async def abegin(self) -> None:
-        """Before an example of an async test, in its loop."""
+        """Begin an example of an async test, in its loop."""
         if self._sessions is None:
             await self._test.sessions.acommit()
             self._sessions = self._remember()
@@ -405,7 +414,7 @@ class Examples:
         self._test.tasks.begin_example()
 
     def end(self) -> None:
-        """After an example that went well.
+        """End an example that passed.
 
         Raises:
             ConnectionLeak: it has left a transaction or a connection.
@@ -415,7 +424,7 @@ class Examples:
             self._levels.end_leaks(self._level, self._level.serial)
 
     async def aend(self) -> None:
-        """As ``end``, in the loop of an async test, when its own sessions are closed."""
+        """End an example of an async test, in its loop, after its sessions are closed."""
         await self._test.tasks.aend_of_example()
         self.end()
 
@@ -430,9 +439,8 @@ class Examples:
             partial(test.cut, len(test.turns)),
         ]
         if self._watcher is not None:
-            self._restores.append(
-                self._watcher.remember()
-            )  # the last one is called first
+            # The last one is called first.
+            self._restores.append(self._watcher.remember())
         return test.sessions.remember()
 
     def _enter(self) -> None:
@@ -447,9 +455,10 @@ class Examples:
         with ExitStack() as stack:
             for restore in self._restores:
                 stack.callback(restore)
-        level, self._level = self._levels.find(self), None
+        level = self._levels.find(self)
+        self._level = None
         if level is not None:
-            with suppress(ConnectionLeak):  # of an example that failed, which says more
+            with suppress(ConnectionLeak):  # the failure of the example says more
                 self._levels.end_leaks(level, level.serial)
             empty_sessions(self._levels.held_before(level))
             self._fixtures.leave_unfinished(level)

@@ -28,9 +28,11 @@ from pytest_arena._gate._registry import Registry
 from pytest_arena._gate.loops._any_loop import adopt
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._origin import OF_WIDE_FIXTURE, WORK, frames
-from pytest_arena._run import _leaks, _story
+from pytest_arena._run import _story
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
+from pytest_arena._run._late_work import LateWork
+from pytest_arena._run._loop_tasks import Tasks
 from pytest_arena._run._test import Current, Moments, RunningTest, Watcher
 from pytest_arena._run._written_files import WrittenFiles
 from pytest_arena._run.levels._levels import Levels
@@ -70,7 +72,7 @@ class ArenaRun:
         self._known = self.databases.known
         self.current = Current(self.databases)
         self.gate = gates.install(self.databases, self.connections)
-        self.tasks = _leaks.Tasks()
+        self.tasks = Tasks()
         self.levels = Levels(self.databases, self.gate, ledger, hooks, self.tasks)
         self.engines = Engines(self.databases)
         self.apps = Apps(config, self.current, self.watcher)
@@ -157,7 +159,7 @@ class ArenaRun:
             plan,
             next(self.serials),
             self.tasks,
-            _leaks.LateWork(self.config.settle, self._endless),
+            LateWork(self.config.settle, self._endless),
             self.moments,
             self.gate,
             self.ledger,

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._product import Database
-    from pytest_arena._run._leaks import LateWork, Tasks
+    from pytest_arena._run._late_work import LateWork
+    from pytest_arena._run._loop_tasks import Tasks
     from pytest_arena._values import Plan, TableRows
 
 
@@ -497,6 +498,10 @@ class RunningTest(Hooks):
             for one in self.gate.registry.taken()
             if one.pending_writes
         } - self._of_app
+
+    def remember_app(self, *states: AppState) -> None:
+        """Record the state of the app, which pytest-arena restores when the test ends."""
+        self.app_states[:] = states
 
     def begin_anew(self) -> None:
         """The content is another one: what is under way asks what has changed since now."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._ledger import Ledger
-    from pytest_arena._run._leaks import Tasks
+    from pytest_arena._run._loop_tasks import Tasks
 
 
 class Levels:

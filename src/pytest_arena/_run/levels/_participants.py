@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._pooled import Checkout
     from pytest_arena._ledger import Ledger
-    from pytest_arena._run._leaks import HeldByFixtures, Tasks
+    from pytest_arena._run._leaks import HeldByFixtures
+    from pytest_arena._run._loop_tasks import Tasks
 
 _Answer = TypeVar("_Answer")
 

@@ -1,0 +1,374 @@
+"""Work that requests begin and that runs after their answers: tasks, threads, jobs, children."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from pytest_arena._app._client import HOPS
+from pytest_arena._origin import (
+    CHILDREN,
+    IDLE_WORKERS,
+    OUR_TASK,
+    PIECES,
+    WORK,
+    Piece,
+    is_of,
+    line_of,
+    line_of_coroutine,
+    outermost,
+    users_frames,
+)
+from pytest_arena._process import (
+    alive,
+    context_of,
+    innermost_frames,
+    rest,
+    running_loop,
+    seconds,
+    until,
+)
+from pytest_arena.errors import LateWorkError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import FrameType
+
+    from pytest_arena._values import CodeLine
+
+__tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
+
+# Seconds.
+_KNOWN_CHILD_PATIENCE = 0.25  # for a child process whose line was waited for before
+_STEP = 0.0002
+
+_LINES_OF_AN_ERROR = 4
+
+
+class OwnWork:
+    """Threads, jobs of pools and tasks that the test itself begins, not a request.
+
+    The test does not wait for them. After its end they get no connection and send no statement.
+    """
+
+    def __init__(self, late_work: LateWork) -> None:
+        self._late_work = late_work
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the test is over."""
+        return self._late_work.is_over
+
+    @property
+    def owner(self) -> str:
+        """The words for this work in a message to a later test."""
+        return "a thread, a job or a task that an earlier test had begun"
+
+    @property
+    def ending(self) -> str:
+        """The next step in a message about this work."""
+        return "join the thread, or await the job or the task, before that test ends"
+
+    def is_given_to(self, _: asyncio.AbstractEventLoop) -> bool:
+        """Return False: the test does not wait for its calls into loops."""
+        return False
+
+
+class LateWork:
+    """Work that the requests of one test begin and that runs after their answers.
+
+    These are tasks in the loops in which the app answers, and whatever is given to threads: also a
+    job that still waits for a thread or for its time. pytest-arena knows a library's thread by
+    the user's code on its stack. Work that ran before the first request belongs to the app or to a
+    fixture.
+    """
+
+    def __init__(self, patience: float, endless: set[str]) -> None:
+        self.is_over = False
+        """Whether the test is over."""
+        self.own = OwnWork(self)
+        self.cut_off: list[str] = []
+        """The lines of the work that still ran when the test stopped waiting."""
+        self._patience = patience  # seconds
+        # Lines that a test of this run waited for in vain: no test waits for them again.
+        self._endless = endless
+        self._tasks_before: dict[
+            asyncio.AbstractEventLoop, WeakSet[asyncio.Task[Any]]
+        ] = {}
+        self._loops_elsewhere: dict[asyncio.AbstractEventLoop, None] = {}
+        self._threads_before: frozenset[int] = frozenset()
+        # The frames of the threads that worked when the test stopped waiting.
+        self._threads_cut_off: dict[int, FrameType] | None = None
+
+    def serving(self) -> None:
+        """Record the tasks and threads that exist. Called in the app's loop before it answers."""
+        loop = running_loop()
+        if loop is None or loop in self._tasks_before:
+            return
+        if not self._tasks_before:
+            self._threads_before = frozenset(
+                {*threads_at_work(), *_threads_in_greenlets()}
+            )
+        self._tasks_before[loop] = WeakSet(asyncio.all_tasks(loop))
+
+    def is_given_to(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Record a call into a loop. Return whether the app answers in another loop."""
+        is_elsewhere = loop not in self._tasks_before
+        if is_elsewhere:
+            self._loops_elsewhere[loop] = None
+        return is_elsewhere
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the app answered a request, or a thread got work."""
+        return bool(self._tasks_before or self._pieces())
+
+    def _pieces(self) -> list[Piece]:
+        return [
+            piece
+            for piece in alive(PIECES)
+            if piece.work is self and not piece.is_ended
+        ]
+
+    def lines(self) -> list[str]:
+        """Return the line of each piece of work that still runs."""
+        if not self.has_begun:
+            return []
+        # pytest-arena looks at jobs before and after it looks at tasks and threads: a task may
+        # begin a job and end meanwhile.
+        jobs = self._lines_of_pieces()
+        lines: list[object] = [
+            line_of_coroutine(task.get_coro()) or task.get_name()
+            for task in self._tasks_of_requests()
+        ]
+        lines += self._lines_elsewhere()
+        threads = {
+            thread: line_of(stack[0]) for thread, stack in self.threads().items()
+        }
+        lines += threads.values()
+        known_threads = threads.keys() | _threads_among(alive(IDLE_WORKERS))
+        jobs |= self._lines_of_pieces()
+        for piece, line in jobs.items():
+            if piece.thread not in known_threads:
+                lines.append(line)
+        return [str(line) for line in lines]
+
+    def _tasks_of_requests(self) -> list[asyncio.Task[Any]]:
+        this_task = asyncio.current_task() if running_loop() else None
+        tasks = []
+        # Another loop may begin to answer meanwhile.
+        for loop, before in [*self._tasks_before.items()]:
+            if loop.is_closed():
+                continue
+            for task in asyncio.all_tasks(loop):
+                if task is this_task or task in IDLE_WORKERS:
+                    continue
+                if not is_users_task(task):
+                    continue
+                hops = context_of(task).get(HOPS) or ()
+                # The task that serves the first request existed before that request.
+                is_of_a_request = hops or task not in before
+                if is_of_a_request and not any(hop.is_open for hop in hops):
+                    tasks.append(task)
+        return tasks
+
+    def _lines_of_pieces(self) -> dict[Piece, object]:
+        lines = {}
+        for piece in self._pieces():
+            line = PIECES.get(piece)
+            if line is not None:
+                lines[piece] = line
+        return lines
+
+    def unfinished(self) -> list[str]:
+        """Return the lines of unfinished work that a test may wait for, each once."""
+        return [
+            line for line in dict.fromkeys(self.lines()) if line not in self._endless
+        ]
+
+    def _lines_elsewhere(self) -> Iterator[CodeLine]:
+        """Yield the lines of its tasks in loops in which the app does not answer.
+
+        Such a loop has other tasks too. The context of a task shows whether it is of this work.
+        """
+        for loop in [*self._loops_elsewhere]:
+            if loop.is_closed() or loop in self._tasks_before:
+                continue
+            for task in asyncio.all_tasks(loop):
+                if task in IDLE_WORKERS:
+                    continue
+                line = line_of_coroutine(task.get_coro())
+                if line is not None and context_of(task).get(WORK) is self:
+                    yield line
+
+    def end(self, late: dict[int, FrameType]) -> None:
+        """End this work with its test: it begins nothing more and gets no connection.
+
+        ``late`` receives the frames of threads that a library began and that still work.
+        """
+        self.is_over = True
+        working = self._work_of_threads()
+        cut_off = working
+        if self._threads_cut_off is not None:
+            cut_off = self._threads_cut_off
+        for thread, frame in working.items():
+            # A thread with another frame works for another test by now.
+            if cut_off.get(thread) is frame:
+                late[thread] = frame
+        self._threads_cut_off = None
+        for piece in self._pieces():
+            if not piece.is_job:
+                piece.cancel()
+
+    def children_left(self) -> list[str]:
+        """Return the lines that began child processes which still run."""
+        children = [child for child in CHILDREN if child.work in (self, self.own)]
+        if not children:
+            return []
+        CHILDREN[:] = [child for child in CHILDREN if child not in children]
+        patience = self._patience
+        if self._endless.issuperset(str(child.line) for child in children):
+            patience = min(patience, _KNOWN_CHILD_PATIENCE)
+        until(
+            lambda: not any(child.is_running() for child in children), within=patience
+        )
+        lines = [str(child.line) for child in children if child.is_running()]
+        self._endless.update(lines)
+        return lines
+
+    def cancel_jobs(self) -> None:
+        """Cancel the jobs that wait for a thread of their pool.
+
+        A coroutine in another thread's loop may await such a job. It then ends and returns its
+        connection. So pytest-arena first looks for connections that the test has left.
+        """
+        for piece in self._pieces():
+            piece.cancel()
+
+    def threads(self) -> dict[int, list[FrameType]]:
+        """Return the threads that still work, with the frames of the user's code.
+
+        A worker that waits for its next job does not work.
+        """
+        if not self._tasks_before:
+            return {}
+        others = self._threads_before | _threads_among(alive(IDLE_WORKERS))
+        return {
+            thread: stack
+            for thread, stack in threads_at_work().items()
+            if not is_of(thread, others)
+        }
+
+    def _work_of_threads(self) -> dict[int, FrameType]:
+        """Return the threads that still work, with the outermost frame of the user's code."""
+        return {thread: stack[-1] for thread, stack in self.threads().items()}
+
+    def settled(self, patience: float | None = None) -> None:
+        """Wait until the work is done, as `waiting` says."""
+        deque(self.waiting(patience), maxlen=0)
+
+    async def asettled(self, patience: float | None = None) -> None:
+        """Wait in a loop until the work is done, as `waiting` says."""
+        for _ in self.waiting(patience):
+            await asyncio.sleep(0)
+
+    def pausing(self) -> Iterator[None]:
+        """Pause shortly while work runs that may end, at most ``arena_settle`` seconds.
+
+        The test continues after it. ``unfinished`` returns the lines that still run.
+        """
+        end = seconds() + self._patience
+        while self.unfinished() and seconds() < end:
+            rest(_STEP)
+            yield
+
+    def take_endless(self) -> list[str]:
+        """Return the lines that still run. No test waits for them again."""
+        lines = self.unfinished()
+        self._endless.update(lines)
+        return lines
+
+    def waiting(self, patience: float | None = None) -> Iterator[None]:
+        """Pause shortly while work runs and the time is not up.
+
+        Without ``patience`` the test ends, and pytest-arena cuts off the work that still runs.
+
+        Raises:
+            LateWorkError: work still ran after ``patience`` seconds.
+        """
+        is_end_of_test = patience is None
+        endless = self._endless if is_end_of_test else set()
+        end = seconds() + (self._patience if patience is None else patience)
+        lines = self.lines()
+        while not endless.issuperset(lines) and seconds() < end:
+            rest(_STEP)  # a test may have stopped the clock of the loop
+            yield
+            lines = self.lines()
+        if patience is None:
+            self.cut_off += lines
+            self._threads_cut_off = self._work_of_threads() if lines else {}
+            self._endless.update(lines)
+        elif lines:
+            raise late_error(
+                lines, f"work that a request had begun still runs after {patience:g} s"
+            )
+
+
+def threads_at_work() -> dict[int, list[FrameType]]:
+    """Return the other threads that run user's code, with its frames, the innermost first."""
+    stacks = innermost_frames()
+    # The frame of this function would keep its callers in a reference cycle.
+    del stacks[threading.get_ident()]
+    # The main thread serves no request, and its stack is deep.
+    stacks.pop(threading.main_thread().ident or 0, None)
+    at_work = {}
+    for thread, frame in stacks.items():
+        frames = users_frames(frame)
+        if frames:
+            at_work[thread] = frames
+    return at_work
+
+
+def _threads_among(workers: Iterable[object]) -> set[int]:
+    return {
+        worker.ident or 0 for worker in workers if isinstance(worker, threading.Thread)
+    }
+
+
+def _threads_in_greenlets() -> set[int]:
+    """Return the threads whose stack shows only the part of SQLAlchemy's greenlet."""
+    main_thread = threading.main_thread().ident or 0
+    # A variable with the frame of this function would keep its callers in a reference cycle.
+    outermost_names = {
+        thread: outermost(frame).f_code.co_name
+        for thread, frame in innermost_frames().items()
+        if thread != main_thread
+    }
+    return {
+        main_thread,
+        *(thread for thread, name in outermost_names.items() if name != "_bootstrap"),
+    }
+
+
+def is_users_task(task: asyncio.Task[Any]) -> bool:
+    """Whether a task is neither pytest-arena's nor the rest of a cancelled aiosqlite connection.
+
+    SQLAlchemy stops the thread of such a connection, and its task waits for it in vain.
+    """
+    if task.get_name() == OUR_TASK:
+        return False
+    name = getattr(task.get_coro(), "__name__", "")
+    return bool(name != "_terminate_graceful_close")
+
+
+def late_error(lines: Iterable[str], what: str) -> LateWorkError:
+    """Return the error that names the work which a request has begun."""
+    return LateWorkError(
+        what,
+        why="what it had still to write is missing, and no test has seen whether it works",
+        cause="\n".join(sorted(set(lines))[:_LINES_OF_AN_ERROR]),
+        fix="await arena.settled()   before you look at what it does (or a longer arena_settle)",
+    )

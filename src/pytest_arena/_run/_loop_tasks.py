@@ -1,0 +1,118 @@
+"""The tasks that a test starts in event loops, and how they end with the test."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakSet
+
+from pytest_arena._origin import line_of_coroutine
+from pytest_arena._process import alive, running_loop
+from pytest_arena._run._late_work import is_users_task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Seconds until a cancelled task ends.
+_PATIENCE = 1.0
+
+
+class Tasks:
+    """The tasks that tests, and what they call, start in their event loops.
+
+    If a loop ends with the test, asyncio ends its tasks. If it lives on, its tasks could write
+    into the next test: pytest-arena cancels what the test has started. Tasks that exist when
+    pytest-arena first sees a loop stay, and so do those that a wider fixture starts.
+    """
+
+    def __init__(self) -> None:
+        self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = (
+            WeakKeyDictionary()
+        )
+        self._known: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._of_fixtures: WeakSet[asyncio.Task[Any]] = WeakSet()
+
+    def loops(self) -> list[asyncio.AbstractEventLoop]:
+        """Return the loops that pytest-arena has seen."""
+        return alive(self._threads)
+
+    def see(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Record this loop, or the running one. Does nothing if none runs, as under trio."""
+        loop = loop or running_loop()
+        if loop is not None and loop not in self._threads:
+            self._threads[loop] = threading.get_ident()
+            self._known.update(asyncio.all_tasks(loop))
+
+    @contextmanager
+    def of_a_wide_fixture(self) -> Iterator[None]:
+        """Keep the tasks that the set-up of a wider fixture starts in this block."""
+        before = set(self._present())
+        try:
+            yield
+        finally:
+            self._known.update(task for task in self._present() if task not in before)
+
+    def begin_example(self) -> None:
+        """Record the tasks of the fixtures. Called in the test's loop, before its coroutine."""
+        self.see()
+        self._of_fixtures = WeakSet(self._present())
+
+    async def aend_of_example(self) -> None:
+        """Cancel the tasks that the last example of a test began. Called in its loop."""
+        loop = running_loop()
+        if loop is None:
+            return
+        kept = {asyncio.current_task(), *self._of_fixtures}
+        left = [task for task in self._left(loop) if task not in kept]
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=_PATIENCE)
+
+    def go_on(self) -> bool:
+        """Run the idle loops of this thread once. Return whether there are any."""
+        idle = [
+            loop
+            for loop, thread in list(self._threads.items())
+            if thread == _thread_without_loop() and not loop.is_closed()
+        ]
+        for loop in idle:
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        return bool(idle)
+
+    def end(self) -> list[str]:
+        """Cancel the tasks that still run in idle loops. Return a line for each."""
+        lines: list[str] = []
+        for loop in self.loops():
+            if loop.is_closed():
+                self._threads.pop(loop, None)
+                continue
+            # This thread cannot run the loop of another thread, nor one inside another loop.
+            if self._threads.get(loop) != _thread_without_loop():
+                continue
+            left = self._left(loop)
+            for task in left:
+                lines.append(str(line_of_coroutine(task.get_coro()) or task.get_name()))
+                task.cancel()
+            if left:
+                loop.run_until_complete(asyncio.wait(left, timeout=_PATIENCE))
+        return lines
+
+    def _left(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
+        return [
+            task
+            for task in asyncio.all_tasks(loop)
+            if task not in self._known and is_users_task(task)
+        ]
+
+    def _present(self) -> Iterator[asyncio.Task[Any]]:
+        for loop in list(self._threads):
+            yield from asyncio.all_tasks(loop)
+
+
+def _thread_without_loop() -> int | None:
+    """Return this thread, None if a loop runs in it."""
+    return None if running_loop() else threading.get_ident()
