@@ -179,7 +179,7 @@ async def test_nothing_to_wait_for(arena, client):
 
 async def test_it_goes_on(arena, client):
     await client.post("/endless")
-    with pytest.raises(LateWorkError, match="a request had begun goes on after 0.1 s") as told:
+    with pytest.raises(LateWorkError, match="a request had begun still runs after 0.1 s") as told:
         await arena.settled(0.1)
     assert "late.py" in told.value.cause
 """
@@ -577,7 +577,7 @@ def isolation(how: str) -> tuple[str, ...]:
 STACKS = """
 import gc
 import threading
-from pytest_arena._run._late_work import _threads_in_greenlets, threads_at_work
+from pytest_arena._run.leaks._late_work import _threads_in_greenlets, threads_at_work
 
 class Kept:
     pass

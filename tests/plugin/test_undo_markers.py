@@ -262,7 +262,7 @@ def test_what_goes_wrong_in_such_a_test(
     found.says(
         "as it was told to",
         "the test ended with an open transaction",
-        "an open transaction of a wider fixture stands in the way",
+        "an open transaction of a wider fixture is in the way",
     )
     [kept] = [name for name in server.names() if name.startswith("arena_kept_")]
     assert server.rows("SELECT name FROM dancers ORDER BY id", kept) == [("Sand",), ("Kept",)]

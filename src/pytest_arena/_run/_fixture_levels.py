@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_state import OVERRIDES, AppState
 from pytest_arena._databases._resolver import Level
-from pytest_arena._run._late_work import late_error
-from pytest_arena._run._leaks import empty_sessions, may_have_leaks
 from pytest_arena._run._long_sessions import LongSessions
 from pytest_arena._run._test import Current, RunningTest, Watcher
+from pytest_arena._run.leaks._late_work import late_error
+from pytest_arena._run.leaks._leaks import empty_sessions, may_have_leaks
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConnectionLeak, IsolationError
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pytest_arena._databases._sessions import Memory
     from pytest_arena._ledger import Ledger
     from pytest_arena._run._apps import Apps
-    from pytest_arena._run._loop_tasks import Tasks
     from pytest_arena._run._processes import Process
+    from pytest_arena._run.leaks._loop_tasks import Tasks
     from pytest_arena._run.levels._levels import Levels
 
 

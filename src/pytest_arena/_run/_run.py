@@ -31,10 +31,10 @@ from pytest_arena._origin import OF_WIDE_FIXTURE, WORK, frames
 from pytest_arena._run import _story
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
-from pytest_arena._run._late_work import LateWork
-from pytest_arena._run._loop_tasks import Tasks
 from pytest_arena._run._test import Current, Moments, RunningTest, Watcher
 from pytest_arena._run._written_files import WrittenFiles
+from pytest_arena._run.leaks._late_work import LateWork
+from pytest_arena._run.leaks._loop_tasks import Tasks
 from pytest_arena._run.levels._levels import Levels
 from pytest_arena.errors import ArenaError, ConfigError, ConnectionLeak, LifespanError
 

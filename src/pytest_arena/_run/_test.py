@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._product import Database
-    from pytest_arena._run._late_work import LateWork
-    from pytest_arena._run._loop_tasks import Tasks
+    from pytest_arena._run.leaks._late_work import LateWork
+    from pytest_arena._run.leaks._loop_tasks import Tasks
     from pytest_arena._values import Plan, TableRows
 
 

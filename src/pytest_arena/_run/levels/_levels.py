@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena import _process
 from pytest_arena._product import Held, nothing
-from pytest_arena._run import _leaks
+from pytest_arena._run.leaks import _leaks
 from pytest_arena._run.levels._participants import (
     DatabaseParticipant,
     HookParticipant,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._ledger import Ledger
-    from pytest_arena._run._loop_tasks import Tasks
+    from pytest_arena._run.leaks._loop_tasks import Tasks
 
 
 class Levels:

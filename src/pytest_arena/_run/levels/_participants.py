@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pytest_arena import _process
 from pytest_arena._product import Database, Held, Isolation
-from pytest_arena._run import _leaks
+from pytest_arena._run.leaks import _leaks
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._pooled import Checkout
     from pytest_arena._ledger import Ledger
-    from pytest_arena._run._leaks import HeldByFixtures
-    from pytest_arena._run._loop_tasks import Tasks
+    from pytest_arena._run.leaks._leaks import HeldByFixtures
+    from pytest_arena._run.leaks._loop_tasks import Tasks
 
 _Answer = TypeVar("_Answer")
 

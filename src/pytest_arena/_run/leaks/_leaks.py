@@ -24,8 +24,8 @@ from pytest_arena._gate._orm_sessions import (
 )
 from pytest_arena._gate._registry import entry_of
 from pytest_arena._origin import NOBODYS, is_of
-from pytest_arena._run._late_work import LateWork, threads_at_work
 from pytest_arena._run._long_sessions import loaded_values
+from pytest_arena._run.leaks._late_work import LateWork, threads_at_work
 from pytest_arena.errors import ConnectionLeak, IsolationError
 
 if TYPE_CHECKING:

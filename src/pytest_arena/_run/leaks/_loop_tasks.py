@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from pytest_arena._origin import line_of_coroutine
 from pytest_arena._process import alive, running_loop
-from pytest_arena._run._late_work import is_users_task
+from pytest_arena._run.leaks._late_work import is_users_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
