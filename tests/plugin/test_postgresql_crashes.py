@@ -450,10 +450,47 @@ def test_the_server_is_gone_pitfall_071(example: Example, own_server: PrivateSer
     run = killing(project, server_pid(own_server.folder), IMPATIENT="1")
     run.expect(1, passed=1, failed=1, errors=4)
     assert run.output.count("no server answers") <= SAID_AT_MOST, run.output
-    run.says("2 of 5 tests had a database of their own (3 used none)", "why:", "next:")
+    run.says("2 of 5 tests had a database of their own (3 used none)")
+    run.says("the server has stopped, or it restarts", "starts it again; if it stops again, read")
     run.never_says("Exception ignored", "most recent call last")
     run = project.built().run("test_next.py", env=project.env({})).expect(passed=3)
     own_server.check_clean(run.output)
+
+
+WIDE = """
+import os
+
+import pytest
+from app import Dancer
+
+
+@pytest.fixture(scope="module")
+def wide(arena):
+    with arena.session() as session:
+        session.add(Dancer(name="Wide"))
+        session.commit()
+
+
+def test_it(wide, test_client):
+    assert test_client.get("/dancers").json() == ["Sand", "Wide"]
+    os.kill(int(os.environ["VICTIM"]), 9)
+"""
+
+
+@pytest.mark.slow
+def test_rows_of_wider_fixtures_are_lost_in_a_crash(
+    example: Example, own_server: PrivateServer
+) -> None:
+    """PostgreSQL empties the journal, and loses the last commits. The error says so."""
+    project = Project(example, own_server)
+    project.isolation = "undo"
+    project.built().run("test_next.py", env=project.env({})).expect(passed=3)
+    with closing(open_control(own_server.address())) as control:
+        env = project.env({"VICTIM": str(control.pid), "ARENA_VERIFY": "0"})
+        run = project.built().with_files(test_it=WIDE).run("test_it.py", env=env)
+    run.expect(1, passed=1, errors=1)
+    run.says("what wider fixtures have written is lost: the database server has crashed")
+    run.says("the server's log says why it has crashed", "[A501]")
 
 
 UNLOGGED = """

@@ -31,6 +31,9 @@ TOO_MANY_CLIENTS = re.compile(
 
 # SQLSTATEs of a server that shuts down, has crashed, or starts.
 _SHUTDOWN = ("57P01", "57P02", "57P03")
+_STARTS_OR_STOPS = re.compile(
+    "is (shutting down|starting up|not yet accepting|in recovery)"
+)
 TOO_MANY_CONNECTIONS = "53300"
 _OUT_OF_MEMORY = "53200"  # for one more lock
 _CROWDED = (TOO_MANY_CONNECTIONS, _OUT_OF_MEMORY)
@@ -63,6 +66,16 @@ class ControlFailure(Exception):
     def is_lost(self) -> bool:
         """Whether the connection is lost. False if the server refused a statement."""
         return self.sqlstate in ("", *_SHUTDOWN) or self.sqlstate.startswith("08")
+
+    @property
+    def is_down(self) -> bool:
+        """Whether no server answers, or it shuts down or starts."""
+        if self.sqlstate:
+            return self.is_lost
+        # A server that refuses a login answers. libpq reports no code for that.
+        return (
+            "FATAL:" not in str(self) or _STARTS_OR_STOPS.search(str(self)) is not None
+        )
 
     @property
     def is_crowded(self) -> bool:

@@ -6,6 +6,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._postgresql.journal._functions import CRASHED
 from pytest_arena.errors import ArenaError, IsolationError
 
 if TYPE_CHECKING:
@@ -77,10 +78,19 @@ class RowsLost(IsolationError):
     def __init__(self, error: Exception) -> None:
         lines = str(error).splitlines()
         reason = lines[0] if lines else "no reason was given"
+        why = "the test's database had to be replaced, and only its journal had these rows"
+        if reason == CRASHED:
+            super().__init__(
+                "what wider fixtures have written is lost: the database server has crashed",
+                why=why,
+                cause="PostgreSQL empties the change journal if it restarts after a crash",
+                fix="pytest …   # once more; the server's log says why it has crashed",
+            )
+            return
         super().__init__(
             "what wider fixtures have written is lost: the change journal cannot be read",
-            why="the test's database had to be replaced, and only its journal had these rows",
-            cause=f"{reason}\n(a test that dropped the journal's schema, a server that crashed)",
+            why=why,
+            cause=f"{reason}\n(a test that dropped the journal's schema)",
             fix='@pytest.mark.arena(isolation="clone")   # for a test that drops schemas',
         )
 

@@ -57,6 +57,8 @@ CREATE OR REPLACE FUNCTION {schema}.settle() RETURNS void LANGUAGE plpgsql AS $a
 BEGIN
     UPDATE {schema}.home SET oid = {_HOME} WHERE oid <> {_HOME};
     IF FOUND THEN
+        -- Must survive a crash: else the next connection takes the emptied journal for a new copy.
+        PERFORM pg_catalog.set_config('synchronous_commit', 'on', true);
         DELETE FROM {schema}.state;
         INSERT INTO {schema}.state SELECT 0, q.* FROM ({now(schema, sequences)}) q;
     END IF;

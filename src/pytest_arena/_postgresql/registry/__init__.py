@@ -527,6 +527,8 @@ class ServerRegistry:
 
     def failed(self, what: str, error: ControlFailure) -> ArenaError:
         """Return the ``ArenaError`` for a refusal of the server. It begins with ``what``."""
+        if error.is_down:
+            return messages.server_is_down(what, error, self._address)
         return messages.failed(what, error, self._address)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena.errors import ArenaError, IsolationError, ServerError
@@ -70,6 +71,26 @@ def failed(what: str, error: ControlFailure, address: Address) -> ArenaError:
         why=_WHY,
         cause=cause,
         fix=fix.format(role=address.user),
+    )
+
+
+def server_is_down(what: str, error: ControlFailure, address: Address) -> ServerError:
+    """Return the error for a server that has answered this command, and does not answer now."""
+    log = Path(f"{address.host}.log")
+    is_private = address.is_socket and log.is_file()
+    why = _WHY
+    if is_private:
+        why = "the private server of pytest-arena was killed, or has crashed"
+        fix = f"pytest …   # starts it again; if it stops again, read {log}"
+    else:
+        fix = (
+            f"start the server again; its log says why it has stopped. Or:\n{_ANOTHER}"
+        )
+    return ServerError(
+        f"{address.server}: {what}: the server has stopped, or it restarts",
+        why=why,
+        cause=f"no server answers: {error.first_line}",
+        fix=fix,
     )
 
 
