@@ -169,6 +169,16 @@ def test_drop_bears_whatever_is_in_its_way_pitfall_087(registry: str, template: 
         run(f"DROP DATABASE {foreign}")
 
 
+@pytest.mark.slow
+def test_few_databases_wait_to_be_dropped_in_the_background(registry: str, template: str) -> None:
+    """A server that syncs drops them slower than tests end."""
+    with own_databases(registry) as own:
+        names = [own.create("live", template=template) for _ in range(32)]
+        for name in names:
+            own.drop_later(name)
+        assert len({row.name for row in own.listed()} & {*names}) <= 16
+
+
 def test_a_database_of_another_role_is_left_alone_pitfall_138(registry: str) -> None:
     """Its row says that it is ours; its owner says no."""
     role = f"arena_test_{secrets.token_hex(4)}"

@@ -60,6 +60,9 @@ _END_SECONDS = 10.0
 # So many databases are dropped at the same time, on a connection each. Each drop waits for a
 # checkpoint of the server. Concurrent drops wait for the same checkpoint.
 _CONCURRENT_DROPS = 8
+_MOST_WAITING = (
+    8  # databases and batches that wait for their drop, before a caller waits, too
+)
 _LEAVE_SECONDS = 5.0
 _HURRIED_SECONDS = 3.0
 
@@ -341,9 +344,12 @@ class ServerRegistry:
     def drop_later(self, name: str) -> None:
         """End a database's connections in the background, and drop it there together with others.
 
+        If many databases wait already, wait until there are fewer, so that the disk does not fill.
         ``close`` drops those that are left.
         """
         self._dropping_thread.do(partial(self._collect, name))
+        if not self._is_closed and self._process == os.getpid():
+            self._dropping_thread.rest(_LEAVE_SECONDS, most=_MOST_WAITING)
 
     def rest(self, seconds: float = _END_SECONDS) -> bool:
         """Wait until both threads have done their jobs. Return whether they did in time."""

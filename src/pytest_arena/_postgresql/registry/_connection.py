@@ -126,9 +126,9 @@ class Background:
                 self._thread.start()
         return future
 
-    def rest(self, seconds: float) -> bool:
-        """Wait until all jobs are done. Return whether they are done in time."""
-        return until(lambda: not self._jobs.unfinished_tasks, within=seconds)
+    def rest(self, seconds: float, *, most: int = 0) -> bool:
+        """Wait until at most ``most`` jobs are not done. Return whether that is so in time."""
+        return until(lambda: self._jobs.unfinished_tasks <= most, within=seconds)
 
     def close(self, seconds: float) -> bool:
         """Cancel jobs that have not begun. Wait for the running one; return whether it ended."""
