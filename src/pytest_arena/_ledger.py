@@ -1,4 +1,4 @@
-"""Append-only facts: what happened in one test, and what happened outside of any."""
+"""The ledger: append-only facts of each test, and of the time outside of tests."""
 
 from __future__ import annotations
 
@@ -14,55 +14,50 @@ if TYPE_CHECKING:
 _Error = TypeVar("_Error", bound="ArenaError")
 
 _TEST = "{test}"
-FAILURE = 500  # statuses from here on say that the app could not answer
-_ONE_BREATH = (
-    0.02  # between two tables of one create_all lie a compilation and a look-up
-)
+FAILURE = 500  # the lowest status of an app that failed
+# Seconds. Between two tables, one `create_all` compiles a statement and looks for a table.
+_PAUSE_OF_CREATE_ALL = 0.02
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Request:
-    """One request: made where it is sent, filled by those who learn more of it.
+    """One request. The client creates it, and others add what they know of it.
 
-    Each hop of a followed redirect is a request of its own.
+    Each hop of a followed redirect is a separate request.
     """
 
     method: str
-    """As sent; ``WEBSOCKET`` for the opening of one."""
+    """As sent; ``WEBSOCKET`` for the opening of a websocket."""
     path: str
-    """The path alone: a query may hold secrets."""
+    """The path without the query, which may hold secrets."""
     role: str | None = None
-    """As whom the client is logged in."""
+    """The role with which the client is logged in."""
     status: int | None = None
-    """The answer's status, 101 of a websocket that was accepted; None where there was an error."""
+    """The status of the answer, 101 of an accepted websocket, None after an error."""
     error: str | None = None
-    """What came instead of an answer, as ``Type: text`` without passwords."""
+    """The error in place of an answer, as ``Type: text`` without passwords."""
     seconds: float = 0.0
-    """From the call to the answer, the app's background tasks included; of a stream and a websocket
-    until it is closed."""
+    """The time from the call to the answer, with the app's background tasks. A stream or a
+    websocket ends when it is closed."""
     statements: list[str] = field(default_factory=list, repr=False)
-    """The statements that the app's engines have sent in this request, in order."""
+    """The statements that the app's engines sent in this request, in order."""
     began: float = field(default=0.0, repr=False)
     turn: Any = field(default=None, repr=False)  # of the test's story
-    answer: Any = field(
-        default=None, repr=False
-    )  # when it was sent, and its late commits
-    raised: str = field(
-        default="", repr=False
-    )  # what the app raised, and the app's line
-    logged: str = field(
-        default="", repr=False
-    )  # the exception that the app logged last
-    unsent: str = field(
-        default="", repr=False
-    )  # cookies that the client has, and did not send
+    # The `RequestAnswer`: when the answer was sent, and its late commits.
+    answer: Any = field(default=None, repr=False)
+    # An exception that the app raised, with the app's line.
+    raised: str = field(default="", repr=False)
+    # The last exception that the app logged.
+    logged: str = field(default="", repr=False)
+    # Cookies that the client has and did not send.
+    unsent: str = field(default="", repr=False)
     is_open: bool = field(default=False, repr=False)  # its answer is still read
     is_login: bool = field(default=False, repr=False)
     """Whether a client sent it while it logged in."""
 
 
 class TestFacts(NamedTuple):
-    """What one test did, when all is settled. Times are seconds."""
+    """The facts of one test, after it is settled. Times are seconds."""
 
     name: str
     databases: tuple[str, ...]
@@ -73,68 +68,67 @@ class TestFacts(NamedTuple):
 
 @dataclass(slots=True)
 class Ledger:
-    """Facts are added by any thread at any time and are never changed."""
+    """The facts of a run. Any thread adds facts. No fact is changed."""
 
     test: str = ""
     tests: list[TestFacts] = field(default_factory=list)
-    requests: list[Request] = field(
-        default_factory=list
-    )  # of the test, to the app under test
-    # Errors that the gate or a template raised into somebody's code, each with its test.
+    # The requests of the test to the app under test.
+    requests: list[Request] = field(default_factory=list)
+    # Errors that the gate or a template raised in the user's code, each with its test.
     refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
-    filled: dict[tuple[str, str], None] = field(
-        default_factory=dict
-    )  # products, with isolations
-    table_seconds: dict[str, float] = field(
-        default_factory=dict
-    )  # by test, "" outside of any
+    # Products with their isolations.
+    filled: dict[tuple[str, str], None] = field(default_factory=dict)
+    # By test, "" outside of any test.
+    table_seconds: dict[str, float] = field(default_factory=dict)
     isolation_seconds: float = 0.0  # of the test
     verified: int = 0
     verified_seconds: float = 0.0
-    _table_at: float = 0.0
+    _last_table_at: float = 0.0
     _noted_in: dict[str, list[str]] = field(default_factory=dict)  # tests, by line
-    _reported: set[int] = field(
-        default_factory=set
-    )  # ids of errors that `refusals` keeps alive
+    # The ids of reported errors, which `refusals` keeps alive.
+    _reported: set[int] = field(default_factory=set)
 
     def begin(self, test: str) -> None:
-        """From here on facts belong to this test."""
-        self.test, self.requests, self.isolation_seconds = test, [], 0.0
+        """Begin a test: from now on facts belong to it."""
+        self.test = test
+        self.requests = []
+        self.isolation_seconds = 0.0
 
     def end(self, facts: TestFacts | None = None) -> None:
-        """The test is settled; what follows belongs to no test."""
-        self.test, self.requests = "", []
+        """End the test. Later facts belong to no test."""
+        self.test = ""
+        self.requests = []
         if facts is not None:
             self.tests.append(facts)
 
     def refused(self, error: _Error) -> _Error:
-        """Keep an error that an ``except Exception`` of the app may swallow, and return it."""
+        """Record an error that an ``except Exception`` of the app may swallow, and return it."""
         self.refusals.append((error, self.test))
         return error
 
     def refused_outside(self, error: _Error) -> _Error:
-        """As ``refused``, for work that does not belong to the running test. Only the run fails."""
+        """Record an error of work that does not belong to the running test. Only the run fails."""
         self.refusals.append((error, ""))
         return error
 
     def mark(self) -> int:
-        """Return where the refusals stand now, for ``since``."""
+        """Return a mark for ``since``: the number of refusals."""
         return len(self.refusals)
 
     def since(self, mark: int) -> list[ArenaError]:
-        """Return what was refused after a mark."""
+        """Return the refusals after a mark."""
         return [error for error, _ in self.refusals[mark:]]
 
     def mark_reported(self, *errors: BaseException) -> None:
-        """Somebody was told of these: they failed a test, or were expected."""
-        # Only of those that are kept: what dies leaves its number to the next one.
+        """Record that the user sees these errors: they failed a test, or were expected."""
+        # Only errors that are kept. The id of another error may be used again.
         kept = {id(error) for error, _ in self.refusals}
         self._reported |= kept.intersection(map(id, errors))
 
     def unreported(self, test: str) -> list[ArenaError]:
-        """Return what was refused in this test ("" for outside of any) and nobody was told of."""
+        """Return the refusals of a test that were not reported, "" for outside of any test."""
         return [
             error
             for error, where in self.refusals
@@ -143,8 +137,8 @@ class Ledger:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Begin as if nothing had happened; what happens in the block is forgotten at its end."""
-        kept = {one.name: getattr(self, one.name) for one in fields(self)}
+        """Empty the ledger for a block. The facts of the block are forgotten at its end."""
+        kept = {each.name: getattr(self, each.name) for each in fields(self)}
         empty = Ledger()
         for name in kept:
             setattr(self, name, getattr(empty, name))
@@ -155,35 +149,38 @@ class Ledger:
                 setattr(self, name, value)
 
     def made_table(self, started: float, ended: float) -> None:
-        """The app made a table. A short pause since the last one belongs to the work."""
-        begun = self._table_at if started - self._table_at < _ONE_BREATH else started
-        self.table_seconds[self.test] = (
-            self.table_seconds.get(self.test, 0.0) + ended - begun
-        )
-        self._table_at = ended
+        """Record that the app made a table. A short pause since the last one counts too."""
+        if started - self._last_table_at < _PAUSE_OF_CREATE_ALL:
+            started = self._last_table_at
+        seconds = self.table_seconds.get(self.test, 0.0)
+        self.table_seconds[self.test] = seconds + ended - started
+        self._last_table_at = ended
 
     def has_verified(self, seconds: float) -> None:
-        """A database was read whole, to be compared."""
+        """Record that pytest-arena read a whole database to compare it."""
         self.verified += 1
         self.verified_seconds += seconds
 
     def note(self, line: str) -> None:
-        """Keep a line for the summary, once.
+        """Record a line for the summary, once.
 
-        ``{test}`` in it stands for the test that runs: one line tells of all that it is true of.
+        The summary replaces ``{test}`` in it by the first test, and counts the other tests.
         """
         if line not in self.notes:
             self.notes.append(line)
         if _TEST in line:
             tests = self._noted_in.setdefault(line, [])
-            tests += [self.test] * (self.test not in tests)
+            if self.test not in tests:
+                tests.append(self.test)
 
-    def told(self) -> list[str]:
+    def noted_lines(self) -> list[str]:
         """Return the lines for the summary."""
-        return [_told_of(line, self._noted_in.get(line, [])) for line in self.notes]
+        return [_with_tests(line, self._noted_in.get(line, [])) for line in self.notes]
 
 
-def _told_of(line: str, tests: list[str]) -> str:
-    first, *others = tests or [""]
-    more = f"; so in {len(others):,} more" if others else ""
-    return line.replace(_TEST, first or "outside of any test") + more
+def _with_tests(line: str, tests: list[str]) -> str:
+    first = tests[0] if tests else ""
+    line = line.replace(_TEST, first or "outside of any test")
+    if len(tests) > 1:
+        line += f"; so in {len(tests) - 1:,} more"
+    return line

@@ -1,4 +1,4 @@
-"""What does this process do: what time is it, which loop runs, where is each thread?"""
+"""The time, event loops, threads, audit events and imports of this process."""
 
 from __future__ import annotations
 
@@ -26,28 +26,27 @@ _Key = TypeVar("_Key")
 
 _LONGEST_STEP = 0.05
 
-# `time.perf_counter` and `time.sleep`, which a test may have frozen or replaced. As partials:
-# freezegun looks through all modules for clocks, and puts its own in their places.
+# `time.perf_counter` and `time.sleep`, also if a test freezes or replaces them. They are partials,
+# because freezegun replaces the clocks that it finds in modules.
 seconds = partial(time.perf_counter)
 rest = partial(time.sleep)
 
 
-# The event loop that runs in this thread, None where none does. asyncio exports it under this name.
-running_loop = asyncio._get_running_loop  # noqa: SLF001 - as said
+# Returns the event loop that runs in this thread, or None. asyncio exports it under this name.
+running_loop = asyncio._get_running_loop  # noqa: SLF001 - see above
 
 
-_one_by_one = threading.RLock()
+_collector_lock = threading.RLock()
 
 
 def innermost_frames() -> dict[int, FrameType]:
-    """Return where each thread is, by its number. Costs a microsecond for each.
+    """Return the innermost frame of each thread, by its number. Costs a microsecond for each.
 
-    Python 3.11 waits for itself, for good, where the collector runs in the middle of that, and a
-    ``threading.local`` is garbage: https://github.com/python/cpython/issues/106883.
+    Python 3.11 deadlocks if the collector runs during the call, and collects a
+    ``threading.local``: https://github.com/python/cpython/issues/106883.
     """
-    with (
-        _one_by_one
-    ):  # else one of two might find the collector switched off, and leave it so
+    # Without the lock, the second of two threads would find the collector switched off.
+    with _collector_lock:
         was_on = gc.isenabled()
         gc.disable()
         try:
@@ -58,77 +57,79 @@ def innermost_frames() -> dict[int, FrameType]:
 
 
 def until(ask: Callable[[], _Answer], *, within: float, step: float = 0.001) -> _Answer:
-    """Ask until the answer is true or the time is up. Returns the last answer.
+    """Ask until the answer is true or the time is up. Return the last answer.
 
-    Asks at least once. The first pause takes ``step`` seconds, each later one twice as long as the
-    one before, up to 50 ms.
+    Asks at least once. The first pause takes ``step`` seconds. Each later one takes twice as long,
+    up to 50 ms.
     """
     end = seconds() + within
-    while not (answer := ask()) and seconds() < end:
+    while True:
+        answer = ask()
+        if answer or seconds() >= end:
+            return answer
         rest(step)
         step = min(step * 2, _LONGEST_STEP)
-    return answer
 
 
 def alive(known: WeakKeyDictionary[_Key, Any] | WeakSet[_Key]) -> list[_Key]:
-    """Return the keys, while other threads add some and take some away.
+    """Return the keys, while other threads add and remove some.
 
-    ``data``, what it has inside, is read in one step. Whatever else walks such a dictionary runs
-    Python between two of them, and raises where it has changed by then.
+    The inner dictionary is read in one step. An iteration over the outer one runs Python code
+    between two keys, and raises if the dictionary has changed.
     """
     data = known.data  # type: ignore[union-attr] # typeshed has it not
-    return (
-        [key for reference in [*data] if (key := reference()) is not None]
-        if data
-        else []
-    )
+    if not data:
+        return []
+    keys = [reference() for reference in [*data]]
+    return [key for key in keys if key is not None]
 
 
 def context_of(task: asyncio.Task[Any]) -> Context:
     """Return the context in which a task runs."""
     # From Python 3.12 on: task.get_context().
-    return next(
-        (one for one in gc.get_referents(task) if isinstance(one, Context)), Context()
-    )
+    for referent in gc.get_referents(task):
+        if isinstance(referent, Context):
+            return referent
+    return Context()
 
 
-_heard: dict[str, tuple[Callable[..., object], ...]] = {}
+_listeners: dict[str, tuple[Callable[..., object], ...]] = {}
 
 
 def hear(calls: Mapping[str, Callable[..., object]]) -> Callable[[], None]:
-    """Call these with what Python's audit events of these names tell. Returns what ends that.
+    """Call these functions with Python's audit events of their names. Return what ends that.
 
     https://docs.python.org/3/library/audit_events.html
     """
-    _listen()
+    _install_hook()
     for event, call in calls.items():
-        _heard[event] = (*_heard.get(event, ()), call)
+        _listeners[event] = (*_listeners.get(event, ()), call)
     return partial(_end_hearing, calls)
 
 
 def _end_hearing(calls: Mapping[str, Callable[..., object]]) -> None:
     for event, call in calls.items():
-        _heard[event] = tuple(one for one in _heard[event] if one is not call)
+        _listeners[event] = tuple(
+            listener for listener in _listeners[event] if listener is not call
+        )
 
 
 @cache
-def _listen() -> None:
-    # One hook for all: it can never be taken back, and each event of the process calls it, six in
-    # a test that does nothing. Names of a module may be gone when the interpreter ends.
-    heard = _heard.get
+def _install_hook() -> None:
+    # One hook for all: Python cannot remove it, and calls it for each event of the process, six
+    # times in an empty test. Names of a module may be missing when the interpreter ends.
+    listeners_of = _listeners.get
 
     def hook(event: str, args: tuple[object, ...]) -> None:
-        __tracebackhide__ = (
-            True  # what is refused is refused at the line that asks for it
-        )
-        for call in heard(event, ()):
+        __tracebackhide__ = True  # a refusal shows the line that caused it
+        for call in listeners_of(event, ()):
             call(*args)
 
     sys.addaudithook(hook)
 
 
 def run_in_new_loop(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine where no loop runs.
+    """Run a coroutine in a thread without a running loop.
 
     Unlike asyncio.run, it leaves the main thread's event loop to the user.
     """
@@ -137,22 +138,24 @@ def run_in_new_loop(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 def when_imported(name: str, change: Change) -> None:
-    """Call ``change`` with this module: now if it is loaded, and whenever it is loaded later on.
+    """Call ``change`` with this module: now if it is loaded, and at each later load.
 
-    Several changes of one module are called in the order in which they were asked for. A reload,
-    and an import after somebody took it out of ``sys.modules``, are new loads.
+    The changes of a module are called in the order of these calls. A reload is a new load. So is
+    an import after the module was removed from ``sys.modules``.
     """
     _finder.changes.setdefault(name, []).append(change)
-    # In front, so that no other finder (pytest's, a tracer's) comes first.
-    sys.meta_path[:] = [_finder, *(one for one in sys.meta_path if one is not _finder)]
-    if (module := sys.modules.get(name)) is not None:
+    # In front of all other finders, such as pytest's or a tracer's.
+    others = [finder for finder in sys.meta_path if finder is not _finder]
+    sys.meta_path[:] = [_finder, *others]
+    module = sys.modules.get(name)
+    if module is not None:
         change(module)
 
 
 def send_to_spawned(make: Callable[[], list[object]]) -> None:
     """Send what ``make`` returns to each process that multiprocessing starts, unless by a fork.
 
-    The new process unpickles it before it imports a module of the user's.
+    The new process unpickles it before it imports the user's modules.
     """
 
     def change(module: Any) -> None:
@@ -171,7 +174,7 @@ def send_to_spawned(make: Callable[[], list[object]]) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds nothing by itself: it asks the finders after it, and adds to what they find."""
+    """Finds modules by the finders after it, and adds changes to their loaders."""
 
     def __init__(self) -> None:
         self.changes: dict[str, list[Change]] = {}
@@ -179,33 +182,33 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None, /
     ) -> ModuleSpec | None:
-        """Return what the others find, with a loader that calls the changes afterwards."""
+        """Return the spec of the other finders, with a loader that calls the changes."""
         changes = self.changes.get(name)
         if changes is None:
             return None
-        others = (one for one in list(sys.meta_path) if one is not self)
-        found = (
-            one.find_spec(name, path, target)
-            for one in others
-            if hasattr(one, "find_spec")
-        )
-        spec = next((spec for spec in found if spec is not None), None)
-        if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader = _Loader(spec.loader, changes)
-        return spec
+        for finder in list(sys.meta_path):
+            if finder is self or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                if hasattr(spec.loader, "exec_module"):
+                    spec.loader = _Loader(spec.loader, changes)
+                return spec
+        return None
 
 
 class _Loader(Loader):
-    """Loads as another loader does, which stands in the module as if nothing had happened."""
+    """Loads as another loader does. The module gets the other loader as its ``__loader__``."""
 
     def __init__(self, loader: Any, changes: list[Change]) -> None:
-        self._loader, self._changes = loader, changes
+        self._loader = loader
+        self._changes = changes
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """As the other one does."""
+        """Let the other loader create the module."""
         spec.loader = self._loader
         try:
             module: ModuleType | None = self._loader.create_module(spec)
@@ -214,7 +217,7 @@ class _Loader(Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """As the other one does, and then the changes."""
+        """Let the other loader run the module, then call the changes."""
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader

@@ -1,4 +1,4 @@
-"""From facts to the lines that a person reads. Decides nothing."""
+"""Writes the summary, and what pytest-arena adds to the report of a failed test."""
 
 from __future__ import annotations
 
@@ -22,38 +22,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What one process has to say at the end. Times are seconds."""
+    """The facts of one process for the summary. Times are seconds."""
 
     tests: tuple[TestFacts, ...]
     databases: tuple[str, ...]
     notes: tuple[str, ...]
     refusals: tuple[str, ...]
-    spoiled: tuple[str, ...]  # files of the app's own that were changed
+    spoiled: tuple[str, ...]  # changed files of the app
     built_seconds: float
     products: tuple[str, ...]
     isolations: tuple[str, ...]
     has_template: bool = True
     built_because: tuple[str, ...] = ()
-    table_seconds: tuple[
-        float, ...
-    ] = ()  # one for each test in which the app made its tables
-    known: tuple[str, ...] = ()  # databases that engines have meant
-    unasked: tuple[
-        str, ...
-    ] = ()  # databases that options name, and no engine of its has meant
-    unused: tuple[str, ...] = ()  # that what `arena_database` names was not used
-    suggestion: str = (
-        ""  # the arena_schema that would make the tables once; "" if not known
-    )
-    failures: tuple[
-        str, ...
-    ] = ()  # lines that make the run fail, though no test failed
-    in_memory: int = 0  # databases, which may be gone
-    verified: int = 0  # how often a database was read whole, to be compared
+    # One for each test in which the app made its tables.
+    table_seconds: tuple[float, ...] = ()
+    known: tuple[str, ...] = ()  # databases that engines named
+    unasked: tuple[str, ...] = ()  # databases that options name, and no engine
+    unused: tuple[str, ...] = ()  # messages: no engine used `arena_database`
+    suggestion: str = ""  # a value of arena_schema that makes the tables; "" if unknown
+    failures: tuple[str, ...] = ()  # lines that fail the run, though no test failed
+    in_memory: int = 0  # databases in memory, which may have ended
+    verified: int = 0  # how often a whole database was read and compared
     verified_seconds: float = 0.0
 
     def __add__(self, other: Summary) -> Summary:
-        """Return what two processes have to say together."""
+        """Return the summary of two processes together."""
         both = {
             name: _added(getattr(self, name), getattr(other, name))
             for name in self.__slots__
@@ -67,37 +60,45 @@ class Summary:
         )
 
 
-def _added(one: Any, other: Any) -> Any:
-    """What was told once, whichever process said it; numbers in all."""
-    if isinstance(one, tuple):
-        return tuple(dict.fromkeys(one + other))
-    return one or other if isinstance(one, bool | str) else one + other
+def _added(value: Any, other: Any) -> Any:
+    """Return each item of two tuples once, the sum of numbers, or the first true value."""
+    if isinstance(value, tuple):
+        return tuple(dict.fromkeys(value + other))
+    if isinstance(value, bool | str):
+        return value or other
+    return value + other
 
 
-def _unused_by_both(one: Summary, other: Summary) -> tuple[str, ...]:
-    """What one process has used that connected to something was used."""
-    if any(both.products and not both.unused for both in (one, other)):
-        return ()
-    return tuple(dict.fromkeys(one.unused + other.unused))
+def _unused_by_both(summary: Summary, other: Summary) -> tuple[str, ...]:
+    """Return the messages, unless one of the processes used what the other did not."""
+    for process in (summary, other):
+        if process.products and not process.unused:
+            return ()
+    return tuple(dict.fromkeys(summary.unused + other.unused))
 
 
 def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
-    """Return what is told at the end: with ``-v`` a line for each test as well."""
+    """Return the lines of the summary. With ``-v`` there is a line for each test too."""
     if summary is None:
         return []
-    if (
-        verbosity < 0
-    ):  # all but the figures: what was lost or cut off is no less so there
-        spoiled = map(_spoiled_line, summary.spoiled)
-        outside = (f"outside of any test {refusal}" for refusal in summary.refusals)
-        shown = [*summary.unused, *summary.notes, *summary.failures, *spoiled, *outside]
-        return [f"arena: {line}" for line in shown]
-    told = list(_summary_lines(summary))
-    return [*told, *_test_lines(summary)] if told and verbosity > 0 else told
+    if verbosity < 0:
+        return _quiet_lines(summary)
+    shown = list(_summary_lines(summary))
+    if shown and verbosity > 0:
+        shown += _test_lines(summary)
+    return shown
+
+
+def _quiet_lines(summary: Summary) -> list[str]:
+    """Return the lines without figures: losses count under ``-q`` too."""
+    shown = [*summary.unused, *summary.notes, *summary.failures]
+    shown += map(_spoiled_line, summary.spoiled)
+    shown += [f"outside of any test {refusal}" for refusal in summary.refusals]
+    return [f"arena: {line}" for line in shown]
 
 
 def _summary_lines(summary: Summary) -> Iterator[str]:
-    """The few lines at the end of every run that connected to something."""
+    """Yield the lines of each run that connected to a database."""
     used = [test for test in summary.tests if test.databases]
     if used:
         yield _databases_line(summary)
@@ -112,10 +113,11 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
         yield "to have each test start with the tables:"
         yield f"    arena_schema = {summary.suggestion}"
     yield from (*summary.unused, *summary.notes)
+    known = ", ".join(sorted(summary.known)) or "none"
     for name in summary.unasked:
         yield (
             f"no engine asked for a database {name!r}, which the options name (there are: "
-            f"{', '.join(sorted(summary.known)) or 'none'})"
+            f"{known})"
         )
     yield from summary.failures
     yield from map(_spoiled_line, summary.spoiled)
@@ -136,41 +138,47 @@ _IN_MEMORY = re.compile(r"(?:\d+-)?memory")  # a suite may have one for each tes
 
 
 def _databases_line(summary: Summary) -> str:
-    are_many = summary.in_memory > 1
-    names = [
-        name
-        for name in summary.databases
-        if not (are_many and _IN_MEMORY.fullmatch(name))
-    ]
-    more = f" and {len(names) - _MOST_NAMES} more" * (len(names) > _MOST_NAMES)
-    named = [f"database {', '.join(names[:_MOST_NAMES])}{more}"] * bool(names)
-    named += [f"{summary.in_memory:,} databases in memory"] * are_many
-    named = named or ["a database in memory"]  # it ended with its test
-    products, isolations = (
-        " and ".join(summary.products),
-        " and ".join(summary.isolations),
-    )
+    databases = " and ".join(_named_databases(summary))
+    products = " and ".join(summary.products)
+    isolations = " and ".join(summary.isolations)
     how = f"on {products}, isolation {isolations}; {_template_words(summary)}"
-    return f"{' and '.join(named)} {how}"
+    return f"{databases} {how}"
+
+
+def _named_databases(summary: Summary) -> list[str]:
+    are_many = summary.in_memory > 1
+    names = [*summary.databases]
+    if are_many:
+        names = [name for name in names if not _IN_MEMORY.fullmatch(name)]
+    named = []
+    if names:
+        shown = ", ".join(names[:_MOST_NAMES])
+        if len(names) > _MOST_NAMES:
+            shown += f" and {len(names) - _MOST_NAMES} more"
+        named.append(f"database {shown}")
+    if are_many:
+        named.append(f"{summary.in_memory:,} databases in memory")
+    return named or ["a database in memory"]  # it ended with its test
 
 
 def _template_words(summary: Summary) -> str:
     if not summary.has_template:
-        maker = (
-            "the app makes its tables" if summary.table_seconds else "it starts empty"
-        )
-        return f"no template: {maker}"
+        if summary.table_seconds:
+            return "no template: the app makes its tables"
+        return "no template: it starts empty"
     if not summary.built_seconds:
         return "template from the cache: nothing that it was made of has changed"
-    reasons = f" ({'; '.join(summary.built_because)})" if summary.built_because else ""
+    reasons = ""
+    if summary.built_because:
+        reasons = f" ({'; '.join(summary.built_because)})"
     return f"template built in {_ms(summary.built_seconds)}{reasons}, and kept for the next run"
 
 
 def _cost_line(summary: Summary, used: list[TestFacts]) -> str:
     total = sum(test.isolation_seconds for test in used)
-    changed = sum(1 for test in used if test.changed)
+    changed = len([test for test in used if test.changed])
     others = len(summary.tests) - len(used)
-    unused = f" ({others} used none)" * (others > 0)
+    unused = f" ({others} used none)" if others else ""
     return (
         f"{len(used)} of {len(summary.tests)} tests had a database of their own{unused}, {changed} "
         f"changed it; giving and taking back cost {_ms(total)} in all, {_ms(total / len(used))} a "
@@ -189,13 +197,11 @@ def _table_lines(summary: Summary) -> Iterator[str]:
     yield f"    arena_schema = {summary.suggestion}"
 
 
-_LONGEST_NAME = (
-    70  # of a test, in the table of `-v`: the rest of the line fits beside it
-)
+_LONGEST_NAME = 70  # of a test under `-v`: the rest of the line fits beside it
 
 
 def _test_lines(summary: Summary) -> Iterator[str]:
-    """One line a test, for ``-v``: its database, its requests, what taking it back cost."""
+    """Yield a line for each test: its database, its requests, the cost to restore it."""
     width = max((len(_short(test.name)) for test in summary.tests), default=0)
     for test in summary.tests:
         yield f"{_short(test.name):<{width}}  {_story(test)}"
@@ -204,16 +210,20 @@ def _test_lines(summary: Summary) -> Iterator[str]:
 def _story(test: TestFacts) -> str:
     if not test.databases:
         return "no database"
-    changed = f"changed {', '.join(test.changed) or 'nothing'}"
-    requests = f"{test.requests} request{'s' * (test.requests != 1)}; " * (
-        test.requests > 0
-    )
-    had = f"had {', '.join(test.databases)}"
-    return f"{had}; {requests}{changed}; {_ms(test.isolation_seconds)}"
+    parts = [f"had {', '.join(test.databases)}"]
+    if test.requests == 1:
+        parts.append("1 request")
+    elif test.requests:
+        parts.append(f"{test.requests} requests")
+    parts.append(f"changed {', '.join(test.changed) or 'nothing'}")
+    parts.append(_ms(test.isolation_seconds))
+    return "; ".join(parts)
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return "…" + name[1 - _LONGEST_NAME :]
 
 
 def _ms(seconds: float) -> str:
@@ -221,39 +231,40 @@ def _ms(seconds: float) -> str:
 
 
 def kept_notes(texts: list[str]) -> list[str]:
-    """Where the databases of tests that passed are; a failed test's report says it itself."""
-    more = f" (and of {len(texts) - 1} more tests, beside it)" * (len(texts) > 1)
-    return [texts[-1] + more] if texts else []
+    """Return where the databases of passed tests are. The report of a failed test says it too."""
+    if not texts:
+        return []
+    last = texts[-1]
+    if len(texts) > 1:
+        last += f" (and of {len(texts) - 1} more tests, beside it)"
+    return [last]
 
 
 def users_trace(error: BaseException) -> str:
-    """The traceback of an error, with the user's own lines alone, and its text in full."""
+    """Return the traceback of an error with only the user's lines, and its text in full."""
     return _users_lines(traceback.TracebackException.from_exception(error))
 
 
 def _users_lines(trace: traceback.TracebackException) -> str:
-    lines = [frame for frame in trace.stack if not is_library(frame.filename)]
+    frames = [frame for frame in trace.stack if not is_library(frame.filename)]
     notes = []
     cause = trace.__cause__
     while cause is not None:
         notes += [f"{note}\n" for note in cause.__notes__ or ()]
         cause = cause.__cause__ or cause.__context__
     text = "".join(
-        [*traceback.format_list(lines), *trace.format_exception_only(), *notes]
+        [*traceback.format_list(frames), *trace.format_exception_only(), *notes]
     )
     return redact(text.rstrip())
 
 
-# What a test that failed has changed.
-
-
 @dataclass(frozen=True, slots=True)
 class StoryPart:
-    """One part of the story: who wrote, and what. ``changes`` is None where nobody knows.
+    """One part of the story: a title, and its changes. ``changes`` is None if they are unknown.
 
-    ``rows`` says how many of each table are shown; 0 for their number alone. ``request`` is the
-    method and the path, if a request made the changes, and ``statements`` are what it sent.
-    ``is_whole`` says that it is not known which request made them.
+    ``rows`` is the most rows of each table to show; 0 shows only their number. ``request`` is the
+    method and the path, if a request made the changes, and ``statements`` are its statements.
+    ``is_whole`` is true if it is unknown which request made them.
     """
 
     title: str
@@ -265,64 +276,67 @@ class StoryPart:
     is_whole: bool = False
 
 
-_WIDEST_TITLE = 48  # of those that stand below each other
+_WIDEST_TITLE = 48  # of titles in a column
 _MOST_LINES = 40
 
 
 def story_lines(parts: list[StoryPart]) -> list[str]:
     """Return a line for each part, with its rows below it; about forty in all.
 
-    Where there are too many rows those of the last parts are shown: a test fails at its end.
+    If there are too many rows, those of the last parts are shown: a test fails at its end.
     """
     parts = list(_joined(parts))
-    room = _MOST_LINES - len(parts) - sum(len(part.notes) for part in parts)
+    space = _MOST_LINES - len(parts) - sum(len(part.notes) for part in parts)
     bodies: list[list[str]] = []
     for part in reversed(parts):
-        rows = _rows_within(part, max(room, 0))
-        room -= len(rows)
+        rows = _rows_within(part, max(space, 0))
+        space -= len(rows)
         bodies.append([*rows, *part.notes])
-    titles = [_cut_title(part.title) for part in parts]
-    # Of those that have something beside them, without the widest ones.
-    beside = [
-        title
-        for title, part in zip(titles, parts, strict=True)
-        if part.changes is not None
-    ]
-    width = max(
-        (len(title) for title in beside if len(title) <= _WIDEST_TITLE), default=0
-    )
-    told: list[str] = []
-    for part, title, body in zip(parts, titles, reversed(bodies), strict=True):
+    bodies.reverse()
+    width = _width_of_titles(parts)
+    shown: list[str] = []
+    for part, body in zip(parts, bodies, strict=True):
         counted = "" if part.changes is None else part.changes.counted()
-        told += [
-            f"{title:<{width}}  {counted}".rstrip(),
-            *(f"    {line}" for line in body),
-        ]
-    return told
+        shown.append(f"{_cut_title(part.title):<{width}}  {counted}".rstrip())
+        shown += [f"    {line}" for line in body]
+    return shown
+
+
+def _width_of_titles(parts: list[StoryPart]) -> int:
+    """Return the width of the titles with a number beside them, without the widest ones."""
+    width = 0
+    for part in parts:
+        length = len(_cut_title(part.title))
+        if part.changes is not None and width < length <= _WIDEST_TITLE:
+            width = length
+    return width
 
 
 def _joined(parts: list[StoryPart]) -> Iterator[StoryPart]:
-    """What is the same and changed nothing, as a request that asks until something is there."""
-    for (title, changed, *_), same in groupby(parts, key=_sameness):
-        alike = list(same)
-        if len(alike) == 1 or changed:
-            yield from alike
+    """Join equal parts without changes: a request that polls until something exists."""
+    for (title, changed, _), group in groupby(parts, key=_sameness):
+        same = list(group)
+        if len(same) == 1 or changed:
+            yield from same
         else:
-            yield replace(alike[0], title=f"{title}, {len(alike):,} times")
+            yield replace(same[0], title=f"{title}, {len(same):,} times")
 
 
 def _sameness(part: StoryPart) -> tuple[str, bool, bool]:
     return part.title, bool(part.changes or part.notes), part.changes is None
 
 
-def _rows_within(part: StoryPart, room: int) -> list[str]:
+def _rows_within(part: StoryPart, space: int) -> list[str]:
+    """Return as many lines of a part's rows as there is space for."""
     if part.changes is None or not part.rows:
         return []
-    lines = part.changes.lines(part.rows)
-    if len(lines) <= room:
-        return lines
-    shown = lines[: max(room - 1, 0)]
-    return [*shown, f"… {len(lines) - len(shown):,} lines more"] if shown else []
+    rows = part.changes.lines(part.rows)
+    if len(rows) <= space:
+        return rows
+    shown = rows[: max(space - 1, 0)]
+    if shown:
+        shown.append(f"… {len(rows) - len(shown):,} lines more")
+    return shown
 
 
 _LONGEST_TITLE = 150
@@ -330,29 +344,36 @@ _LONGEST_TITLE = 150
 
 def _cut_title(title: str) -> str:
     title = " ".join(title.split())
-    return title if len(title) <= _LONGEST_TITLE else title[: _LONGEST_TITLE - 1] + "…"
+    if len(title) <= _LONGEST_TITLE:
+        return title
+    return title[: _LONGEST_TITLE - 1] + "…"
 
 
 def show_users_lines(report: Any, excinfo: Any, option: Any) -> None:
-    """Our messages say what is wrong: of the way there only the user's own lines matter."""
-    wants_few_lines = (
-        option.tbstyle in {"auto", "long", "short"} and not option.fulltrace
-    )
-    if not isinstance(excinfo.value, ArenaError) or not wants_few_lines:
+    """Show only the user's lines on the way to an error of pytest-arena: its message is enough."""
+    error = excinfo.value
+    if not isinstance(error, ArenaError) or not _wants_few_lines(option):
         return
-    users = excinfo.traceback.filter(lambda one: not is_library(str(one.path)))
+    users = excinfo.traceback.filter(lambda entry: not is_library(str(entry.path)))
     report.longrepr = excinfo.getrepr(
         style="short", chain=False, tbfilter=lambda _: users
     )
     shown = getattr(report.longrepr, "reprtraceback", None)
-    if shown is not None and not users:
-        shown.extraline = None  # that all lines are hidden: there is none of the user's
     if shown is not None:
-        _show_short_name(report.longrepr, excinfo.value)
-        if users and (crash := getattr(report.longrepr, "reprcrash", None)) is not None:
-            crash.path, crash.lineno = str(users[-1].path), users[-1].lineno + 1
-    if isinstance(excinfo.value, TemplateError) and (cause := excinfo.value.__cause__):
-        report.sections.append(("arena: where the build failed", users_trace(cause)))
+        if not users:
+            shown.extraline = None  # "All traceback entries are hidden"
+        _show_short_name(report.longrepr, error)
+        crash = getattr(report.longrepr, "reprcrash", None)
+        if users and crash is not None:
+            crash.path = str(users[-1].path)
+            crash.lineno = users[-1].lineno + 1
+    if isinstance(error, TemplateError) and error.__cause__:
+        trace = users_trace(error.__cause__)
+        report.sections.append(("arena: where the build failed", trace))
+
+
+def _wants_few_lines(option: Any) -> bool:
+    return option.tbstyle in {"auto", "long", "short"} and not option.fulltrace
 
 
 def fold_library_frames(report: Any, raised: BaseException, option: Any) -> None:
@@ -360,8 +381,7 @@ def fold_library_frames(report: Any, raised: BaseException, option: Any) -> None
 
     Called if a request of the test ended in an error that the app raised.
     """
-    is_readable = option.tbstyle in {"auto", "long", "short"} and not option.fulltrace
-    if not is_readable or isinstance(raised, ArenaError):
+    if not _wants_few_lines(option) or isinstance(raised, ArenaError):
         return
     for traceback_shown, *_ in getattr(report.longrepr, "chain", ()):
         if traceback_shown.style != "native":
@@ -376,14 +396,15 @@ def _folded(entries: Iterable[Any]) -> Iterator[Any]:
             continue
         hidden = replace(run[-1], reprfuncargs=None, reprlocals=None, reprfileloc=None)
         yield replace(hidden, lines=[_folded_line(run)], style="value")
-        error_lines = [line for line in run[-1].lines if line.startswith(_ERROR_MARK)]
+        error_lines = [
+            line.removeprefix("E")
+            for line in run[-1].lines
+            if line.startswith(_ERROR_MARK)
+        ]
         if error_lines:
-            texts = dedent(
-                "\n".join(line.removeprefix("E") for line in error_lines)
-            ).splitlines()
-            yield replace(
-                hidden, lines=[_ERROR_MARK + text for text in texts], style="short"
-            )
+            texts = dedent("\n".join(error_lines)).splitlines()
+            marked = [_ERROR_MARK + text for text in texts]
+            yield replace(hidden, lines=marked, style="short")
 
 
 _ERROR_MARK = "E   "  # pytest's, before each line of an error's text
@@ -395,35 +416,34 @@ def _is_of_library(entry: Any) -> bool:
 
 
 def _file_of(entry: Any) -> str:
-    """Return the file of a frame, which pytest may show from the current folder."""
+    """Return the file of a frame. pytest may show it relative to the current folder."""
     if entry.reprfileloc is None:
         return ""
     shown = str(entry.reprfileloc.path)
-    is_generated = shown.startswith("<")
-    return shown if is_generated else os.path.abspath(shown)  # noqa: PTH100 - links stay as they are
+    if shown.startswith("<"):  # generated code
+        return shown
+    return os.path.abspath(shown)  # noqa: PTH100 - links stay as they are
 
 
 def _folded_line(entries: list[Any]) -> str:
-    packages = (package_of(_file_of(entry)) for entry in entries)
-    names = list(dict.fromkeys(name for name in packages if name)) or [
-        "Python's own modules"
-    ]
+    packages = [package_of(_file_of(entry)) for entry in entries]
+    names = ", ".join(dict.fromkeys(filter(None, packages))) or "Python's own modules"
     count = len(entries)
     if count == 1:
-        return f"    1 frame of {', '.join(names)}: `--full-trace` shows it"
-    return f"    {count} frames of {', '.join(names)}: `--full-trace` shows them"
+        return f"    1 frame of {names}: `--full-trace` shows it"
+    return f"    {count} frames of {names}: `--full-trace` shows them"
 
 
 def _show_short_name(longrepr: Any, error: ArenaError) -> None:
-    """A name with a module would leave no room for the text, in pytest's one line for each test."""
+    """Remove the module from an error's name: pytest has one line for each test."""
     short = f"{type(error).__name__}: "
     long = f"{type(error).__module__}.{short}"
-    if (crash := getattr(longrepr, "reprcrash", None)) is not None:
+    crash = getattr(longrepr, "reprcrash", None)
+    if crash is not None:
         crash.message = crash.message.replace(long, short, 1)
-    for entry in (
-        longrepr.reprtraceback.reprentries if isinstance(error, NotWritten) else ()
-    ):
-        entry.lines = [line.replace(long, short, 1) for line in entry.lines]
+    if isinstance(error, NotWritten):
+        for entry in longrepr.reprtraceback.reprentries:
+            entry.lines = [line.replace(long, short, 1) for line in entry.lines]
 
 
 def show_server(
@@ -432,12 +452,12 @@ def show_server(
     handled: list[tuple[str, traceback.TracebackException]],
     raised: Any,
 ) -> None:
-    """Show what the app has raised where the test only saw a 500."""
-    shown = list(causes(raised))
+    """Show the errors of the app where the test only got a 500."""
+    shown = {id(error) for error in causes(raised)}
     traces = [
         (request, users_trace(error))
         for request, error in broken
-        if not any(error is one for one in shown)
+        if id(error) not in shown
     ]
     traces += [(request, _users_lines(trace)) for request, trace in handled]
     for request, text in traces:
@@ -450,14 +470,16 @@ def show_missing_file(
     look: Callable[[list[BaseException]], str],
 ) -> None:
     """Show where the test's database is, if the app did not find its file."""
-    raised = [error for error in errors if error is not None]
-    words = look([cause for error in raised for cause in causes(error)])
+    raised: list[BaseException] = []
+    for error in errors:
+        raised += causes(error)
+    words = look(raised)
     if words:
         report.sections.append(("arena", words))
 
 
 def show_processes(report: Any, outputs: list[tuple[str, str]]) -> None:
-    """Show the end of what other programs on the test's database have written."""
+    """Show the last lines of other programs on the test's database."""
     report.sections += [
         (f"arena: the output of {command}", text) for command, text in outputs
     ]
@@ -472,7 +494,7 @@ def show_children(report: Any, warnings: list[str]) -> None:
 
 
 def show_story(report: Any, parts: list[StoryPart]) -> None:
-    """Show what the test has changed, and which of its requests did it."""
+    """Show the changes of the test and of each of its requests."""
     if parts:
         report.sections.append((_STORY, "\n".join(story_lines(parts))))
 
@@ -492,41 +514,48 @@ def explain(
     missing_schema: Callable[[], str],
     explained: Callable[[BaseException], str],
 ) -> None:
-    """Say what a driver's own error means: tests in several processes, a database without tables.
+    """Explain an error of a driver: too many connections, or a database without tables.
 
-    ``missing_schema`` returns what would have made a table. ``explained`` returns what is known
-    about an error. Both return "" if nothing is known.
+    ``missing_schema`` returns an option that would have made a table. ``explained`` returns what is
+    known about an error. Both return "" if nothing is known.
     """
-    every = [*causes(raised)]
-    for words in dict.fromkeys(filter(None, map(explained, every))):
+    errors = [*causes(raised)]
+    for words in dict.fromkeys(filter(None, map(explained, errors))):
         report.sections.append(("arena", words))
-    # psycopg2 has another name for it.
-    states = [
-        getattr(it, "sqlstate", None) or getattr(it, "pgcode", None) for it in every
-    ]
-    if _TOO_MANY_CLIENTS in states:
+    if any(_state_of(error) == _TOO_MANY_CLIENTS for error in errors):
         report.sections.append(("arena", _CROWDED))
-    # By its name: an error of the user's own may not even have words.
-    of_sqlite = [str(one) for one in every if type(one).__name__ == "OperationalError"]
-    has_no_table = _NO_TABLE in states or any(
-        "no such table" in words for words in of_sqlite
-    )
-    if has_no_table and (words := missing_schema()):
-        report.sections.append(("arena", words))
+    if any(_says_no_table(error) for error in errors):
+        words = missing_schema()
+        if words:
+            report.sections.append(("arena", words))
 
 
-_TOO_MANY_CLIENTS, _NO_TABLE = "53300", "42P01"
+def _state_of(error: BaseException) -> object:
+    """Return PostgreSQL's code of an error. psycopg2 has another name for it."""
+    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+
+
+def _says_no_table(error: BaseException) -> bool:
+    if _state_of(error) == _NO_TABLE:
+        return True
+    # By the name of its class: `str` of an error of the user may fail.
+    return type(error).__name__ == "OperationalError" and "no such table" in str(error)
+
+
+_TOO_MANY_CLIENTS = "53300"
+_NO_TABLE = "42P01"
 _CROWDED = """\
 all connections of the server are taken: each process of the tests has those of the app's pools, and
 two of arena's own with one more for each database of the app
 next: pytest -n 2, a smaller pool_size in tests, or a larger max_connections on the server"""
 
 
-def tell_of(report: Any, errors: list[ArenaError]) -> None:
-    """Fail a test that has passed while its app swallowed these; tell of them if it has failed."""
+def report_swallowed(report: Any, errors: list[ArenaError]) -> None:
+    """Fail a passed test whose app swallowed these errors, or add them to a failed one."""
     text = "\n\n".join(f"{type(error).__name__}: {error}" for error in errors)
     if report.passed:
         head = "the app caught this error of pytest-arena and went on:\n\n"
-        report.outcome, report.longrepr = "failed", head + text
+        report.outcome = "failed"
+        report.longrepr = head + text
     else:
         report.sections.append(("arena: refused", text))

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# A pattern of the blanks and comments before a statement's first word. There is one way only to
-# read them: if a comment could go on after its end, many would be tried in any combination.
+# A pattern of the blanks and comments before a statement's first word. It matches in one way only:
+# if a comment could extend past its end, the regex would try many combinations.
 # PostgreSQL reads a comment inside of a comment. SQLite ends a comment at the first `*/`.
 _IN_COMMENT = r"[^*/]++|\*(?!/)|/(?!\*)"
 _COMMENT = rf"/\*(?>{_IN_COMMENT})*+\*/"
@@ -25,7 +25,7 @@ STATEMENT_START = rf"\s*(?>--[^\n]*\n\s*|(?>{_DEEPER}|{_UNNESTED})\s*)*"
 
 
 class Stage(Enum):
-    """How full a fresh database is."""
+    """The content of a fresh database."""
 
     EMPTY = "empty"
     SCHEMA = "schema"
@@ -34,14 +34,14 @@ class Stage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CodeLine:
-    """A line of somebody's code, as a message shows it."""
+    """A line of code, as a message shows it."""
 
     file: str
     number: int
 
     def __str__(self) -> str:
         source = linecache.getline(self.file, self.number).strip()
-        return f"{self.file}:{self.number}" + (f"  {source}" if source else "")
+        return f"{self.file}:{self.number}  {source}".rstrip()
 
     @property
     def short(self) -> str:
@@ -54,7 +54,7 @@ class CodeLine:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one test asked for, by its marker and the configuration."""
+    """The settings of one test, by its marker and the configuration."""
 
     name: str
     isolation: str
@@ -62,7 +62,7 @@ class Plan:
     stage: Stage
     is_async: bool
     has_examples: bool = False  # Hypothesis'
-    starts_app: bool = False  # whether a fixture of ours starts the app before the test
+    starts_app: bool = False  # whether a fixture of pytest-arena starts the app first
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ PAST_POLICIES = "arena_past_policies"
 
 @dataclass(frozen=True, slots=True)
 class ServerLogin:
-    """As whom one logs in to a server. The password is shown to nobody."""
+    """A user and a password for a server. No message shows the password."""
 
     user: str
     password: str = field(default="", repr=False)
@@ -92,7 +92,7 @@ class ServerLogin:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A database on a server, and how one logs in there. Its password is shown to nobody.
+    """A database on a server, and the login for it. No message shows the password.
 
     ``host`` is a name, a number, or the absolute path of the folder in which the socket is.
     """
@@ -103,38 +103,37 @@ class Address:
     user: str
     database: str
     password: str = field(default="", repr=False)
-    patience: float = field(
-        default=0.0, compare=False
-    )  # seconds, where others have all there is
+    # Seconds to wait if other runs use all connections.
+    patience: float = field(default=0.0, compare=False)
 
     @property
     def is_socket(self) -> bool:
-        """Whether it is reached by a socket of this machine's file system."""
+        """Whether ``host`` is the folder of a socket on this machine."""
         return self.host.startswith("/")
 
     @property
     def server(self) -> str:
-        """Where the server is, as a message shows it: ``host:port``."""
+        """The server, as a message shows it: ``host:port``."""
         return f"{self.host}:{self.port}"
 
     def as_(self, login: ServerLogin) -> Address:
-        """The same database for somebody else."""
+        """Return the same database with another login."""
         return replace(self, user=login.user, password=login.password)
 
 
 @dataclass(frozen=True, slots=True)
 class TableRows:
-    """Rows of one table that have gone and come between two moments: whole rows, net.
+    """Rows of one table that were removed and added between two moments: whole rows, net.
 
-    They are in no order. A row that was updated has gone as it was and come as it is.
+    They have no order. An updated row is removed with its old values and added with the new ones.
     """
 
-    table: str  # as the app names it; with its schema where that is not the default one
+    table: str  # as the app names it, with its schema if that is not the default one
     columns: tuple[str, ...]
-    key: tuple[str, ...]  # names of the primary key's columns, () where there is none
+    key: tuple[str, ...]  # columns of the primary key, () if there is none
     gone: tuple[tuple[object, ...], ...]  # values as the database's driver gives them
     come: tuple[tuple[object, ...], ...]
-    more: int = 0  # rows that a limit has cut off, gone and come together
+    more: int = 0  # rows above a limit, removed and added ones together
 
 
 # Copies of containers

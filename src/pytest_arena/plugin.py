@@ -393,7 +393,7 @@ def pytest_runtest_makereport(
         _report.show_children(report, run.children_elsewhere())
     if run.ledger.refusals and (refused := run.ledger.unreported(item.nodeid)):
         run.ledger.mark_reported(*refused)
-        _report.tell_of(report, refused)
+        _report.report_swallowed(report, refused)
     if (
         report.outcome == "failed" and report.when != "teardown"
     ):  # then the level is gone

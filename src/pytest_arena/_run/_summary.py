@@ -45,7 +45,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         tests=tuple(ledger.tests),
         databases=tuple(database.name for database in used),
         notes=(
-            *ledger.told(),
+            *ledger.noted_lines(),
             *kept_notes(ledger.kept),
             *_unread(databases),
             *migration_notes,
