@@ -1,4 +1,4 @@
-"""What a user asks for by name: plain fixtures, for every runner."""
+"""The fixtures of pytest-arena: plain fixtures, for every runner."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ __all__ = [
     "test_client_as",
 ]
 
-# No stash: each look into one is two more calls of Python, and a test makes six. What is here stays
-# to the end of the process, as each run does in any case, which `atexit` has to find.
+# A stash needs two more calls of Python for each access, and a test has six. `atexit` finds the
+# runs here at the end of the process.
 RUNS: dict[pytest.Config, ArenaRun] = {}
 
 
 def _app_scope(fixture_name: str, config: pytest.Config) -> Any:  # noqa: ARG001 - pytest's names
-    """One app for the session where its lifespan runs once, else one for each test."""
+    """Return `session` if the lifespan runs once for all tests, else `function`."""
     return "session" if RUNS[config].config.lifespan == "session" else "function"
 
 
 @pytest.fixture(scope="session")
 def arena(pytestconfig: pytest.Config) -> Arena:
-    """The test's database and app by hand, from fixtures of any scope: see `pytest_arena.Arena`."""
+    """The test's database and app, for fixtures of any scope: see `pytest_arena.Arena`."""
     return Arena(RUNS[pytestconfig])
 
 
@@ -57,19 +57,19 @@ def arena(pytestconfig: pytest.Config) -> Arena:
 def arena_app(request: pytest.FixtureRequest) -> Any:
     """The app that `arena_app` names (a factory is called). Override it to configure the app."""
     try:
-        return RUNS[
-            request.config
-        ].apps.build()  # `pytestconfig` would cost a test 20 µs
+        # `pytestconfig` would cost a test 20 µs.
+        return RUNS[request.config].apps.build()
     except ArenaError as error:
         message = str(error)
-    pytest.fail(message, pytrace=False)  # here: else the error would be shown twice
+    # Outside of the `except` block: otherwise pytest shows the error twice.
+    pytest.fail(message, pytrace=False)
 
 
 @pytest.fixture(scope=_app_scope)
 def arena_lifespan(
     pytestconfig: pytest.Config, arena_app: Any, request: pytest.FixtureRequest
 ) -> Iterator[None]:
-    """Has the app's lifespan run, where no client asks for it; once under `session`."""
+    """Runs the app's lifespan for tests without a client. Runs it once under `session`."""
     run = RUNS[pytestconfig]
     if run.config.lifespan == "session":
         with run.apps.session_lifespan(arena_app):
@@ -81,9 +81,10 @@ def arena_lifespan(
 
 
 def _app_run(request: pytest.FixtureRequest, arena_app: Any) -> AppRun:
-    """Return what clients talk to. No fixture: that costs a test 330 calls in pytest."""
+    """Return the app's run in this test. A fixture would cost a test 330 calls in pytest."""
     run = RUNS[request.config]
-    if not (test := run.current.running()).has_app:
+    test = run.current.running()
+    if not test.has_app:
         if run.config.lifespan == "session":
             request.getfixturevalue("arena_lifespan")
         run.apps.use(arena_app)
@@ -92,9 +93,9 @@ def _app_run(request: pytest.FixtureRequest, arena_app: Any) -> AppRun:
 
 
 def use_app_early(request: pytest.FixtureRequest) -> None:
-    """Make the app of the test's client, so that it can start before the test's first row.
+    """Create the app of the test's client, so that it starts before the test's first row.
 
-    If `arena_app` needs the fixture that is being set up, the app is made after that fixture.
+    If `arena_app` needs the fixture that is set up now, the app is created after that fixture.
     """
     run = RUNS[request.config]
     test = run.current.running()
@@ -121,17 +122,18 @@ def db_session(
 ) -> AsyncSession | Session:
     """A session on the test's database: an `AsyncSession` in async tests of async apps.
 
-    Pending work is committed before each request of `client` and `test_client`; every query
-    reads what stands in the database. It has an engine of its own.
+    pytest-arena commits pending work before each request of `client` and `test_client`. Each query
+    reads from the database. The session has a separate engine.
     """
     run = RUNS[pytestconfig]
     use_app_early(request)
-    if not run.databases.known.know_engines():  # whoever gives the app, it makes them
+    # The app creates the engines.
+    if not run.databases.known.know_engines():
         with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
             _app_run(request, request.getfixturevalue("arena_app"))
-    test, meant = run.current.running(), run.database()
+    test = run.current.running()
     return run.engines.open_session(
-        test.sessions, meant, wants_async=test.plan.is_async
+        test.sessions, run.database(), wants_async=test.plan.is_async
     )
 
 
@@ -139,7 +141,7 @@ def db_session(
 def client(
     arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
 ) -> AsyncClient:
-    """An async HTTP client bound to the app in this process; lifespan run, cookies kept."""
+    """An async HTTP client of the app in this process. It runs the lifespan and keeps cookies."""
     _check_awaited(request)
     app_run = _app_run(request, arena_app)
     _start_before_the_test(request)
@@ -150,7 +152,7 @@ def client(
 def client_as(
     arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
 ) -> ClientAs:
-    """`client_as("role")`: such a client, logged in through `arena_login`; several at once."""
+    """`client_as("role")`: clients like `client`, logged in through `arena_login`."""
     _check_awaited(request)
     app_run = _app_run(request, arena_app)
     _start_before_the_test(request)
@@ -161,7 +163,7 @@ def client_as(
 def test_client(
     arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
 ) -> TestClient:
-    """The sync test client of Starlette, FastAPI or Litestar; lifespan run, cookies kept."""
+    """The sync test client of the framework. It runs the lifespan and keeps cookies."""
     client = _app_run(request, arena_app).new_test_client(options=client_options)
     _start_before_the_test(request, client)
     return client
@@ -171,7 +173,7 @@ def test_client(
 def test_client_as(
     arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
 ) -> ClientAs[TestClient]:
-    """`test_client_as("role")`: such a client, logged in through `arena_login`."""
+    """`test_client_as("role")`: clients like `test_client`, logged in through `arena_login`."""
     app_run = _app_run(request, arena_app)
     _start_before_the_test(request)
     return _for_roles(app_run.new_test_client, client_options)
@@ -184,11 +186,9 @@ def live_server(arena_app: Any, request: pytest.FixtureRequest) -> LiveServer:
 
 
 def started_server(request: pytest.FixtureRequest, arena_app: Any) -> LiveServer:
-    """Return the server with the app up: also where another plugin has taken the fixture's name."""
-    app_run, server = (
-        _app_run(request, arena_app),
-        RUNS[request.config].apps.live_server(),
-    )
+    """Return the server with the app, also if another plugin has a fixture `live_server`."""
+    app_run = _app_run(request, arena_app)
+    server = RUNS[request.config].apps.live_server()
     server.start(app_run)
     return server
 
@@ -196,7 +196,7 @@ def started_server(request: pytest.FixtureRequest, arena_app: Any) -> LiveServer
 def _start_before_the_test(
     request: pytest.FixtureRequest, client: TestClient | None = None
 ) -> None:
-    """Start the app now, or in an async test when it begins or first uses a session.
+    """Start the app now. In an async test it starts with the test or its first session.
 
     Under Hypothesis the app starts in each example, at its first request.
     """
@@ -212,13 +212,19 @@ def _start_before_the_test(
 
 
 def _check_awaited(request: pytest.FixtureRequest) -> None:
-    """A plain function cannot await; a fixture of its, which asks for the client, may."""
-    is_async = RUNS[request.config].current.running().plan.is_async
-    name, test = request.fixturename, getattr(request, "function", None)
-    if test is not None and not is_async and name in inspect.signature(test).parameters:
+    """Refuse an async client in a plain function. Its async fixtures may use one.
+
+    Raises:
+        ConfigError: the test function asks for the client and is not async.
+    """
+    name = request.fixturename
+    test = getattr(request, "function", None)
+    if test is None or RUNS[request.config].current.running().plan.is_async:
+        return
+    if name in inspect.signature(test).parameters:
         raise ConfigError(
             f"the fixture `{name}` in a plain `def` test: its requests have to be awaited",
-            why="a request that nobody awaits is never made",
+            why="a request that is not awaited is never made",
             cause=f"{request.node.nodeid} is no `async def`",
             fix=f"test_{name} in place of {name}   (or make the test `async def`)",
         )

@@ -1,4 +1,4 @@
-"""What do other plugins do to a test that arena has to know?"""
+"""The effects of other plugins on a test: Hypothesis, pytest-timeout, pytest-forked, fixtures."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _OURS = "pytest_arena."
 
 
 def own_function(item: Any) -> tuple[Any, str, Any]:
-    """Return where the test's own function stands: object, attribute and value.
+    """Return the place of the test's function: object, attribute and value.
 
-    Under Hypothesis' ``@given`` it is not the item's: to replace ``inner_test`` is the documented
-    way for plugins.
+    Under Hypothesis' ``@given`` it is ``inner_test``, which plugins may replace.
     """
     function = getattr(item, "obj", None)
-    given = getattr(function, "hypothesis", None)
-    return (given, "inner_test", given.inner_test) if given else (item, "obj", function)
+    hypothesis = getattr(function, "hypothesis", None)
+    if hypothesis:
+        return hypothesis, "inner_test", hypothesis.inner_test
+    return item, "obj", function
 
 
-_SETTINGS = (
-    "_hypothesis_internal_use_settings"  # there is no public name for a test's settings
-)
+# There is no public name for a test's settings.
+_SETTINGS = "_hypothesis_internal_use_settings"
 
 
 @contextmanager
 def suppressed_health_check(item: Any) -> Iterator[None]:
-    """Around the call: no complaint that our fixtures are not reset between examples.
+    """Suppress the complaint that pytest-arena's fixtures are not reset between examples.
 
-    They are. Of a function-scoped fixture of the user's own Hypothesis complains as ever.
+    They are. Hypothesis still complains of a function-scoped fixture of the user.
     """
     function = getattr(item, "obj", None)
     function = getattr(function, "__func__", function)
@@ -59,34 +59,35 @@ def suppressed_health_check(item: Any) -> Iterator[None]:
 
 
 def _asks_for_ours_alone(item: Any) -> bool:
-    known, names = _fixtures_of(item), inspect.signature(item.function).parameters
-    asked = [known[name][-1] for name in names if name in known]
-    found = [fixture for fixture in asked if fixture.scope == "function"]
-    return bool(found) and all(map(_is_ours, found))
+    fixtures_by_name = _fixtures_of(item)
+    of_function = []
+    for name in inspect.signature(item.function).parameters:
+        if name in fixtures_by_name and fixtures_by_name[name][-1].scope == "function":
+            of_function.append(fixtures_by_name[name][-1])
+    return bool(of_function) and all(map(_is_ours, of_function))
 
 
 def _fixtures_of(item: Any) -> dict[str, Any]:
-    """Return the fixtures that a test uses: by name all that there are, of which the last wins."""
-    known: dict[str, Any] = getattr(
-        getattr(item, "_fixtureinfo", None), "name2fixturedefs", {}
-    )
-    return {name: fixtures for name, fixtures in known.items() if fixtures}
+    """Return the fixtures of a test by their names. The last of a name is in force."""
+    info = getattr(item, "_fixtureinfo", None)
+    by_name: dict[str, Any] = getattr(info, "name2fixturedefs", {})
+    return {name: fixtures for name, fixtures in by_name.items() if fixtures}
 
 
 def asks_for_ours(item: Any) -> bool:
-    """Whether the test uses a fixture of ours, so that it will want a database."""
+    """Whether the test uses a fixture of pytest-arena, so that it will need a database."""
     return any(_is_ours(fixtures[-1]) for fixtures in _fixtures_of(item).values())
 
 
 def starts_app(item: Any, *, is_async: bool) -> bool:
-    """Return whether the test uses a fixture of ours that starts the app before the test.
+    """Return whether a fixture of pytest-arena starts the app before the test.
 
-    A suite's fixture of the same name replaces ours, unless it asks for ours.
+    A suite's fixture of the same name replaces it, unless that fixture asks for it.
     """
-    known = _fixtures_of(item)
+    fixtures_by_name = _fixtures_of(item)
     names = _STARTING_ASYNC if is_async else _STARTING_SYNC
     for name in names:
-        for fixture in reversed(known.get(name, ())):
+        for fixture in reversed(fixtures_by_name.get(name, ())):
             if _is_ours(fixture):
                 return True
             if name not in fixture.argnames:
@@ -101,50 +102,61 @@ def has_our_app(item: Any) -> bool:
 
 
 def overrides_app(item: Any) -> bool:
-    """Return whether a suite's fixture `arena_app` is in force for a test that asks for none."""
+    """Return whether a suite's fixture `arena_app` is in force for a test that does not use it."""
     manager = getattr(item.session, "_fixturemanager", None)
-    fixtures: Any = manager.getfixturedefs("arena_app", item) if manager else None
+    if manager is None:
+        return False
+    fixtures: Any = manager.getfixturedefs("arena_app", item)
     return bool(fixtures) and not _is_ours(fixtures[-1])
 
 
 _STARTING_ASYNC = ("client", "client_as", "arena_lifespan")
 _STARTING_SYNC = ("test_client", "test_client_as", "arena_lifespan")
 
-# What the facade calls that which these fixtures give.
+# The facade's methods by the names of the fixtures.
 _BY_HAND = {
-    name: name for name in ("client", "client_as", "test_client", "test_client_as")
+    "client": "client",
+    "client_as": "client_as",
+    "test_client": "test_client",
+    "test_client_as": "test_client_as",
+    "db_session": "session",
+    "live_server": "live_server",
 }
-_BY_HAND |= {"db_session": "session", "live_server": "live_server"}
 
 
 def shadowed_fixtures(items: Iterable[Any]) -> list[str]:
-    """Return a line for each fixture of ours whose name another plugin has taken from a test."""
-    taken = {
-        (name, fixtures[-1].func.__module__)
-        for item in items
-        for name, fixtures in _fixtures_of(item).items()
-        if name in _BY_HAND
-        and any(map(_is_ours, fixtures))
-        and not _is_ours(fixtures[-1])
-        if is_library(inspect.getfile(fixtures[-1].func))
-    }
+    """Return a line for each fixture of pytest-arena that another plugin replaces."""
+    replaced = set()
+    for item in items:
+        for name, fixtures in _fixtures_of(item).items():
+            if name in _BY_HAND and _is_shadowed(fixtures):
+                replaced.add((name, fixtures[-1].func.__module__))
     return [
         f"the fixture {name!r} is {module}'s in this run, whose plugin came later: "
         f"arena.{_BY_HAND[name]}() gives arena's"
-        for name, module in sorted(taken)
+        for name, module in sorted(replaced)
     ]
 
 
+def _is_shadowed(fixtures: Any) -> bool:
+    last = fixtures[-1]
+    if _is_ours(last) or not any(map(_is_ours, fixtures)):
+        return False
+    return is_library(inspect.getfile(last.func))
+
+
 def is_outdated(item: Any, fixture: Any) -> bool:
-    """Whether a test gives another parameter to a fixture, which is set up by now."""
-    is_asked_for = fixture in _fixtures_of(item).get(fixture.argname, ())
-    known, param = fixture.cached_result, item.callspec.params[fixture.argname]
-    return is_asked_for and known is not None and _differ(known[1], param)
+    """Whether a test gives a fixture another parameter than the one with which it is set up."""
+    if fixture not in _fixtures_of(item).get(fixture.argname, ()):
+        return False
+    result = fixture.cached_result
+    param = item.callspec.params[fixture.argname]
+    return result is not None and _differ(result[1], param)
 
 
-def _differ(one: object, other: object) -> bool:
-    with suppress(Exception):  # arrays: pytest finds it out in its own way
-        return one is not other and not one == other  # noqa: SIM201 - as pytest asks
+def _differ(value: object, other: object) -> bool:
+    with suppress(Exception):  # arrays, which pytest compares in its way
+        return value is not other and not value == other  # noqa: SIM201 - as pytest asks
     return False
 
 
@@ -153,7 +165,7 @@ def _is_ours(fixture: Any) -> bool:
 
 
 def is_broken_off(error: BaseException) -> bool:
-    """Whether Ctrl-C or pytest-timeout has ended a test, which has not ended by itself."""
+    """Whether Ctrl-C or pytest-timeout interrupted a test."""
     pytest: Any = sys.modules["pytest"]
     if isinstance(error, pytest.fail.Exception):
         frames = traceback.walk_tb(error.__traceback__)
@@ -162,6 +174,6 @@ def is_broken_off(error: BaseException) -> bool:
 
 
 def is_forked(item: Any) -> bool:
-    """Whether pytest-forked, where it is there, runs this test in a child of this process."""
+    """Whether pytest-forked runs this test in a child of this process."""
     is_marked = item.get_closest_marker("forked") is not None
     return is_marked or bool(item.config.getoption("forked", default=False))

@@ -78,10 +78,12 @@ def alive(known: WeakKeyDictionary[_Key, Any] | WeakSet[_Key]) -> list[_Key]:
     between two keys, and raises if the dictionary has changed.
     """
     data = known.data  # type: ignore[union-attr] # typeshed has it not
-    if not data:
-        return []
-    keys = [reference() for reference in [*data]]
-    return [key for key in keys if key is not None]
+    keys = []
+    for reference in [*data]:
+        key = reference()
+        if key is not None:
+            keys.append(key)
+    return keys
 
 
 def context_of(task: asyncio.Task[Any]) -> Context:

@@ -1,4 +1,4 @@
-"""pytest's hooks and options: each hook is a few lines that call the arena."""
+"""pytest's hooks and options. Each hook calls the run in a few lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import os
 import sys
 import unittest
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def scenario(pytestconfig: pytest.Config) -> Scenario:
     """The scenario that the test proves: blocks for its steps. See `pytest_arena.Scenario`."""
-    from pytest_arena.scenarios._blocks import Scenario  # noqa: PLC0415 - for whom asks for it
+    from pytest_arena.scenarios._blocks import Scenario  # noqa: PLC0415 - only tests that use it
 
     scenarios = pytestconfig.stash[SCENARIOS]
     return Scenario(scenarios.instruments if scenarios is not None else None)
@@ -55,11 +55,11 @@ TEMPORARY = pytest.StashKey[pytest.TempPathFactory]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Every option as ``--arena-<name>`` and as ``arena_<name>`` in the configuration."""
+    """Add each option as ``--arena-<name>`` and as ``arena_<name>`` in the configuration."""
     group = parser.getgroup(
         "arena",
-        "pytest-arena: every test of a web app gets a database of its own. Each option may also "
-        "stand in pytest's configuration file (arena_app = ...) or in the environment (ARENA_APP)",
+        "pytest-arena: every test of a web app gets its own database. Each option may also be "
+        "set in pytest's configuration file (arena_app = ...) or in the environment (ARENA_APP)",
     )
     for option in OPTIONS:
         names = filter(None, (option.flag, option.short))
@@ -78,30 +78,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             default=[] if option.many else "",
         )
     for flag in FLAGS:
-        kinds: dict[str, Any] = {"action": "append", "metavar": flag.metavar}
-        switch = {
-            "action": argparse.BooleanOptionalAction if flag.has_no else "store_true"
-        }
-        form = kinds if flag.metavar else switch
+        form: dict[str, Any] = {"action": "store_true"}
+        if flag.metavar:
+            form = {"action": "append", "metavar": flag.metavar}
+        elif flag.has_no:
+            form = {"action": argparse.BooleanOptionalAction}
         group.addoption(flag.flag, dest=f"arena_{flag.name}", help=flag.help, **form)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """The hooks of our own, and our fixtures."""
+    """Add pytest-arena's hooks and fixtures."""
     pluginmanager.add_hookspecs(LevelHooks)
     pluginmanager.register(_fixtures, "arena_fixtures")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Before any of the user's code is imported: options, environment, gate.
+    """Read the options and install the gate, before any of the user's code is imported.
 
     Raises:
         pytest.UsageError: a mistake of configuration, which ends the run without a traceback.
     """
+    scenarios = None
     try:
         config = _config_of(early_config)
-        scenarios = _scenarios(early_config, config) if config.has_scenarios else None
+        if config.has_scenarios:
+            scenarios = _scenarios(early_config, config)
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
     early_config.stash[SCENARIOS] = scenarios
@@ -110,17 +112,17 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     run = ArenaRun(config, Ledger(), early_config.hook, temporary=folder, watch=watch)
     RUNS[early_config] = run
     early_config.stash[WIDE] = {}
-    atexit.register(_last_words, run)
-    atexit.register(
-        run.finish
-    )  # whatever happens between here and the session's finish
-    run.databases.environment.redirect()  # the gate stands already
+    atexit.register(_report_late_refusals, run)
+    atexit.register(run.finish)  # if the session never finishes
+    run.databases.environment.redirect()  # after the gate
 
 
 def _temporary_folder(config: pytest.Config) -> Path | None:
-    """Return the folder of this run that pytest gives to tests, once one has asked for it."""
+    """Return the folder in which pytest creates `tmp_path`, if a test has used it."""
     factory = config.stash.get(TEMPORARY, None)
-    return factory.getbasetemp().resolve() if factory is not None else None
+    if factory is None:
+        return None
+    return factory.getbasetemp().resolve()
 
 
 def _scenarios(config: pytest.Config, wanted: Config) -> Scenarios:
@@ -144,22 +146,22 @@ def _config_of(config: pytest.Config) -> Config:
         ini=config.getini,
         root=config.rootpath,
         inipath=config.inipath,
-        # Private since pytest 9; without it pytest's own warning about unknown names has to do.
+        # Private since pytest 9. Without it pytest itself warns of unknown names.
         names=vars(config).get("_inicfg") or vars(config).get("inicfg") or (),
     )
 
 
-def _last_words(run: ArenaRun) -> None:
-    """Tell of what was refused when there was no summary any more, which the app may swallow."""
+def _report_late_refusals(run: ArenaRun) -> None:
+    """Write refusals after the summary to stderr: the app may swallow them."""
     for text in dict.fromkeys(str(error) for error in run.ledger.unreported("")):
         sys.stderr.write(f"arena: {text}\n")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known.
+    """Add the markers, and register the plugins of this run.
 
     Raises:
-        pytest.UsageError: the plugin came after the user's code, which has gone around the gate.
+        pytest.UsageError: the plugin was loaded after the user's code, which bypassed the gate.
     """
     if config not in RUNS:
         raise pytest.UsageError(
@@ -173,7 +175,8 @@ def pytest_configure(config: pytest.Config) -> None:
     facts = config.stash[FACTS] = FactsOfProcesses(config, RUNS[config].ledger)
     if facts.travel:
         config.pluginmanager.register(facts, "arena_facts")
-    if (scenarios := config.stash[SCENARIOS]) is not None:
+    scenarios = config.stash[SCENARIOS]
+    if scenarios is not None:
         config.pluginmanager.register(scenarios, "arena_scenarios")
         for name, more in scenarios.more_plugins():
             config.pluginmanager.register(more, name)
@@ -181,12 +184,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Read the specifications, before anything is collected or any worker started.
+    """Read the specifications before the collection and before xdist's workers start.
 
     Raises:
-        pytest.UsageError: there are none, or what is said of them cannot be right.
+        pytest.UsageError: there are no specifications, or one of them is wrong.
     """
-    if (scenarios := session.config.stash[SCENARIOS]) is None:
+    scenarios = session.config.stash[SCENARIOS]
+    if scenarios is None:
         return
     try:
         scenarios.read()
@@ -198,7 +202,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(
     items: list[pytest.Item], config: pytest.Config
 ) -> None:
-    """Before any test: import and check what the options name, plan each test by its markers."""
+    """Import and check the objects that options name. Plan each test by its markers."""
     run = RUNS[config]
     try:
         run.check()
@@ -207,18 +211,21 @@ def pytest_collection_modifyitems(
         for line in _others.shadowed_fixtures(items):
             run.ledger.note(line)
         if not run.config.specs:
-            _tell_of_unread(items, run)
+            _note_unused_markers(items, run)
     except ConfigError as error:
         if not config.stash[FACTS].hands_on(str(error)):
             raise pytest.UsageError(str(error)) from None
         items.clear()
 
 
-def _tell_of_unread(items: list[pytest.Item], run: ArenaRun) -> None:
+def _note_unused_markers(items: list[pytest.Item], run: ArenaRun) -> None:
     count = sum(item.get_closest_marker("scenario") is not None for item in items)
+    if count == 1:
+        subject = "1 test with pytest.mark.scenario proves"
+    else:
+        subject = f"{count} tests with pytest.mark.scenario prove"
     if count:
-        tests = f"{count} test{'s' * (count > 1)} with pytest.mark.scenario prove"
-        run.ledger.note(f"{tests}{'s' * (count == 1)} nothing: arena_specs is not set")
+        run.ledger.note(f"{subject} nothing: arena_specs is not set")
 
 
 def _planned(item: pytest.Item, run: ArenaRun) -> Plan:
@@ -228,12 +235,16 @@ def _planned(item: pytest.Item, run: ArenaRun) -> Plan:
         values.update(marker_values(marker.args, marker.kwargs, place=place))
     owner, _, function = _others.own_function(item)
     is_async = inspect.iscoroutinefunction(function)
-    stage = Stage.SEEDED if values.get("seed", True) else Stage.SCHEMA
+    stage = Stage.SEEDED
+    if not values.get("schema", True):
+        stage = Stage.EMPTY
+    elif not values.get("seed", True):
+        stage = Stage.SCHEMA
     return Plan(
         name=item.nodeid,
         isolation=values.get("isolation", run.config.isolation),
         keep=values.get("keep", run.config.keep),
-        stage=stage if values.get("schema", True) else Stage.EMPTY,
+        stage=stage,
         is_async=is_async,
         has_examples=owner is not item,
         starts_app=_others.starts_app(item, is_async=is_async),
@@ -244,13 +255,13 @@ def _planned(item: pytest.Item, run: ArenaRun) -> Plan:
 
 
 class Forks:
-    """A test that runs in a fork shares our files, and may die in the middle of it."""
+    """Gives each test in a fork a level in this process: the fork shares files, and may crash."""
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(
         self, item: pytest.Item
     ) -> Generator[None, object, object]:
-        """The fork has a level of its own, which is left whatever comes of it."""
+        """Enter a level for the fork, and leave it however the fork ends."""
         if not _others.is_forked(item):
             return (yield)
         with RUNS[item.config].fixtures.another_process(item.nodeid):
@@ -259,7 +270,7 @@ class Forks:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Name the test; nothing is connected yet."""
+    """Begin the test. No connection is opened yet."""
     run = RUNS[item.config]
     plan = item.stash.get(PLAN, None)
     run.open(
@@ -267,35 +278,36 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         functools.partial(_client_options, item),
         functools.partial(_use_app, item),
     )
-    if (wide := item.config.stash[WIDE]) and hasattr(item, "callspec"):
+    wide = item.config.stash[WIDE]
+    if wide and hasattr(item, "callspec"):
         _finish_outdated(item, wide)
-    if (
-        run.watcher is not None
-        and (scenarios := item.config.stash[SCENARIOS]) is not None
-    ):
-        scenarios.begin(item)
+    if run.watcher is not None:
+        scenarios = item.config.stash[SCENARIOS]
+        if scenarios is not None:
+            scenarios.begin(item)
 
 
 def _finish_outdated(item: Any, wide: dict[Any, WideFixture]) -> None:
     """Finish the wide fixtures to which a test gives another parameter.
 
-    pytest would do it later: in the middle of what is set up above them, which would go as well.
+    pytest would finish them later, after the set-up of fixtures above them.
     """
-    for fixture in [one for one in wide if one.argname in item.callspec.params]:
+    parametrized = [each for each in wide if each.argname in item.callspec.params]
+    for fixture in parametrized:
+        # Finishing a fixture finishes those that depend on it.
         if fixture in wide and _others.is_outdated(item, fixture):
             wide[fixture].finish()
 
 
 def _client_options(item: pytest.Item) -> Any:
-    """Return the value of that fixture for a test that need not ask for it."""
-    request = getattr(
-        item, "_request", None
-    )  # `arena` is of the session's scope: it has no other
+    """Return the value of the fixture `client_options`, also if the test does not use it."""
+    # `arena` has the scope of the session: it has no request of the test.
+    request = getattr(item, "_request", None)
     return request.getfixturevalue("client_options") if request else {}
 
 
 def _use_app(item: pytest.Item) -> None:
-    """Make the test's app before the test opens a session itself, so that the app starts first."""
+    """Create the test's app before the test opens a session, so that the app starts first."""
     request = getattr(item, "_request", None)
     # A suite's `arena_app` may be a coroutine, which cannot be called inside a running loop.
     if request is not None and (running_loop() is None or _others.has_our_app(item)):
@@ -313,7 +325,7 @@ def _use_suites_app(item: Any, request: Any) -> None:
 
 
 def pytest_enter_pdb(config: pytest.Config) -> None:
-    """Say where the database is, which stands as it is while the debugger does."""
+    """Show where the test's database is. It stays as it is while the debugger runs."""
     for command in RUNS[config].ways_to_look():
         line = f"arena: the test's database, as it is now: {command}"
         config.get_terminal_writer().line(line)
@@ -321,7 +333,7 @@ def pytest_enter_pdb(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """The test's level is open, and its own function is called by the arena."""
+    """Enter the test's level, and call its function."""
     run = RUNS[item.config]
     run.fixtures.enter_test()
     test = run.current.test
@@ -335,34 +347,35 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
             with _conducted(item, run):
                 return (yield)
     except BaseException as error:
-        if _others.is_broken_off(
-            error
-        ):  # the loop would wait for a statement without an end
+        # Without this, the loop would wait for a statement that never ends.
+        if _others.is_broken_off(error):
             run.interrupt()
         raise
 
 
 @contextmanager
 def _conducted(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
-    """Call the test's own function as the arena wants it to be called."""
-    owner, name, function = item, "obj", cast("Any", getattr(item, "obj", None))
-    around: AbstractContextManager[None] = nullcontext()
+    """Replace the test's function by one that settles it, or each of its examples."""
+    owner: Any = item
+    name = "obj"
+    function: Any = getattr(item, "obj", None)
+    health_check: AbstractContextManager[None] = nullcontext()
     examples = None
     if hasattr(function, "hypothesis"):
         owner, name, function = _others.own_function(item)
-        around, examples = _others.suppressed_health_check(item), run.new_examples()
-        if _others.asks_for_ours(
-            item
-        ):  # a build would count as the first example's time
-            with suppress(ConfigError):  # an app without a database
+        health_check = _others.suppressed_health_check(item)
+        examples = run.new_examples()
+        if _others.asks_for_ours(item):
+            # A build would count as time of the first example. An app may have no database.
+            with suppress(ConfigError):
                 run.databases.ensure(run.database())
     is_unittest = issubclass(getattr(item, "cls", None) or object, unittest.TestCase)
     if is_unittest and inspect.iscoroutinefunction(function):
-        yield  # it has a loop of its own, which nobody else can get into
+        yield  # unittest runs it in an event loop that pytest-arena cannot enter
         return
     setattr(owner, name, conducted(function, run.current.running(), examples))
     try:
-        with around:
+        with health_check:
             yield
     finally:
         setattr(owner, name, function)
@@ -372,43 +385,60 @@ def _conducted(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep the database of a failed test; fail a test whose refusals the app has swallowed."""
+    """Keep the database of a failed test. Fail a test if the app swallowed a refusal."""
     report = yield
     run = RUNS[item.config]
     if run.watcher is not None and run.watcher.is_rehearsing:
-        return report  # nobody reads of it
-    if report.when == "teardown" and (facts := item.config.stash[FACTS]).travel:
+        return report  # no report of a rehearsal is shown
+    facts = item.config.stash[FACTS]
+    if report.when == "teardown" and facts.travel:
         facts.attach(report)
     if call.excinfo is not None:
         _explain_error(item, report, call.excinfo)
     if report.outcome == "failed" and report.when == "call":
-        raised = call.excinfo.value if call.excinfo else None
-        broken = run.test.broken if run.test else []
-        handled = run.test.handled_traces if run.test else []
-        _report.show_server(report, broken, handled, raised)
-        _report.show_missing_file(
-            report, [raised, *(error for _, error in broken)], run.missing_file
-        )
-        _report.show_processes(report, run.outputs())
-        _report.show_children(report, run.children_elsewhere())
-    if run.ledger.refusals and (refused := run.ledger.unreported(item.nodeid)):
+        _show_causes(report, call, run)
+    refused = run.ledger.unreported(item.nodeid) if run.ledger.refusals else []
+    if refused:
         run.ledger.mark_reported(*refused)
         _report.report_swallowed(report, refused)
-    if (
-        report.outcome == "failed" and report.when != "teardown"
-    ):  # then the level is gone
-        parts = run.story()
-        if call.excinfo is not None and isinstance(call.excinfo.value, AssertionError):
-            _report.show_stale(
-                report, run.stale(_users_statements(call.excinfo), parts)
-            )
-        _report.show_story(report, parts)
-    if (test := run.current.test) and (
-        report.outcome == "failed" or test.plan.keep == "always"
-    ):
+    # In the tear-down the test's level does not exist any more.
+    if report.outcome == "failed" and report.when != "teardown":
+        _show_story(report, call, run)
+    _add_reported(report, run)
+    return report
+
+
+def _add_reported(report: pytest.TestReport, run: ArenaRun) -> None:
+    """Say where the database of a failed or kept test is."""
+    test = run.current.test
+    if test and (report.outcome == "failed" or test.plan.keep == "always"):
         for text in run.reported(report.when, report.outcome):
             report.sections.append(("arena", text))
-    return report
+
+
+def _show_causes(
+    report: pytest.TestReport, call: pytest.CallInfo[None], run: ArenaRun
+) -> None:
+    """Show the app's errors, and other programs that took part in a failed test."""
+    raised = call.excinfo.value if call.excinfo else None
+    broken = run.test.broken if run.test else []
+    handled = run.test.handled_traces if run.test else []
+    _report.show_server(report, broken, handled, raised)
+    errors = [raised, *(error for _, error in broken)]
+    _report.show_missing_file(report, errors, run.missing_file)
+    _report.show_processes(report, run.outputs())
+    _report.show_children(report, run.children_elsewhere())
+
+
+def _show_story(
+    report: pytest.TestReport, call: pytest.CallInfo[None], run: ArenaRun
+) -> None:
+    """Show the changes of a failed test, and instances that have old values."""
+    parts = run.story()
+    if call.excinfo is not None and isinstance(call.excinfo.value, AssertionError):
+        statements = _users_statements(call.excinfo)
+        _report.show_stale(report, run.stale(statements, parts))
+    _report.show_story(report, parts)
 
 
 def _explain_error(
@@ -416,7 +446,7 @@ def _explain_error(
     report: pytest.TestReport,
     excinfo: pytest.ExceptionInfo[BaseException],
 ) -> None:
-    """Shorten the traceback of a failed phase, and say what pytest-arena knows about its error."""
+    """Shorten the traceback of a failed phase, and explain its error."""
     run = RUNS[item.config]
     error = excinfo.value
     option = item.config.option
@@ -428,21 +458,22 @@ def _explain_error(
 
 
 def _users_statements(excinfo: pytest.ExceptionInfo[BaseException]) -> list[Statement]:
-    """Return the user's statements on the way to an error, each with the variables around it."""
+    """Return the user's statements in a traceback, each with its local variables."""
     entries = [entry for entry in excinfo.traceback if not is_library(str(entry.path))]
     return [(str(entry.statement), entry.frame.f_locals) for entry in entries]
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
-    """Settle when all fixtures of the test are down, whatever happened before."""
+    """Settle the test after the tear-down of its fixtures, also after a failure."""
     run = RUNS[item.config]
-    run.current.in_teardown, test = True, run.current.test
+    run.current.in_teardown = True
+    test = run.current.test
     try:
         result = yield
     except BaseException as error:
-        for told in run.settle():
-            error.add_note(f"{type(told).__name__}: {told}")
+        for leak in run.settle():
+            error.add_note(f"{type(leak).__name__}: {leak}")
         raise
     if errors := run.settle():
         _raise(errors)
@@ -474,7 +505,7 @@ def _raise(errors: list[Exception]) -> None:
 def pytest_fixture_setup(
     fixturedef: Any, request: Any
 ) -> Generator[None, object, object]:
-    """A level of its own for each fixture that outlives the test."""
+    """Enter a level for each fixture that outlives the test."""
     run = RUNS[request.config]
     try:
         if fixturedef.scope == "function":
@@ -487,15 +518,12 @@ def pytest_fixture_setup(
         else:
             with begun_by(None), _as_wide_fixture(fixturedef, request, run):
                 result = yield
-    except (
-        BaseException
-    ) as error:  # a refusal, a timeout: as pytest does where a set-up fails
-        if (
-            fixturedef.cached_result is None
-        ):  # else no later test could set this fixture up
+    except BaseException as error:  # a refusal, a timeout
+        # As pytest does after a failed set-up: otherwise no later test could set it up.
+        if fixturedef.cached_result is None:
             fixturedef.cached_result = (None, None, (error, None))
         raise
-    # pytest-asyncio's, for a scope: no task is in it yet.
+    # A loop of pytest-asyncio for a scope: it has no tasks yet.
     if isinstance(result, asyncio.Runner) and fixturedef.scope != "function":
         run.tasks.see(result.get_loop())
     if fixturedef.argname == "tmp_path_factory":
@@ -507,28 +535,29 @@ def pytest_fixture_setup(
 
 @contextmanager
 def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[None]:
-    """Around the set-up of a fixture that outlives the test; it says when the tear-down begins."""
-    owner = request.config.stash[WIDE][fixturedef] = WideFixture(
+    """Enter a level for the set-up of a wide fixture. Note when its tear-down begins."""
+    owner = WideFixture(
         f"{fixturedef.scope} fixture {fixturedef.argname}",
         functools.partial(fixturedef.finish, request),
     )
+    request.config.stash[WIDE][fixturedef] = owner
     try:
         with run.fixtures.fixture(owner):
             yield
     finally:
-        # Finalizers run last in, first out: dependents come before this, its own tear-down after.
-        # A fixture that another plugin has kept from being set up is never finished.
+        # Finalizers run last in, first out: first those of dependents, then this one, then the
+        # tear-down of the fixture. A fixture that another plugin did not set up never finishes.
         if fixturedef.cached_result is not None:
             fixturedef.addfinalizer(functools.partial(run.fixtures.ending, owner))
-            for asker in owner.askers[
-                -1:
-            ]:  # by `getfixturevalue`, of which pytest does not know
-                fixturedef.addfinalizer(asker.finish)
+            if owner.askers:
+                # It used `getfixturevalue`: pytest does not know that it depends on this one.
+                fixturedef.addfinalizer(owner.askers[-1].finish)
 
 
 def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
-    """What the fixture wrote, in its tear-down too, goes."""
-    if (owner := request.config.stash[WIDE].pop(fixturedef, None)) is not None:
+    """Leave the fixture's level, with the changes of its tear-down."""
+    owner = request.config.stash[WIDE].pop(fixturedef, None)
+    if owner is not None:
         RUNS[request.config].fixtures.leave(owner)
 
 
@@ -537,7 +566,7 @@ def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
-    """What is refused after the summary fails the run as well; it is told at the very end."""
+    """Fail the run if pytest-arena refused something after the summary."""
     status = yield
     run = RUNS.get(config)
     if status == pytest.ExitCode.OK and run is not None and run.ledger.unreported(""):
@@ -547,8 +576,9 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Leave the levels, close the gate for good, send a worker's facts to the controller."""
-    run, facts = RUNS[session.config], session.config.stash[FACTS]
+    """Leave the levels, close the gate, send a worker's facts to the controller."""
+    run = RUNS[session.config]
+    facts = session.config.stash[FACTS]
     summary = summarized(run.config, run.databases, run.ledger)
     is_interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
@@ -563,29 +593,29 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _exit_status(facts: FactsOfProcesses, status: int) -> int:
-    """What arena alone knows to be wrong makes a run fail that pytest finds right."""
+    """Return pytest's exit status, or a failure that only pytest-arena knows."""
     if facts.mistake:
         return pytest.ExitCode.USAGE_ERROR
-    told = facts.summary
-    is_wrong = told is not None and bool(told.refusals or told.spoiled or told.failures)
-    return (
-        pytest.ExitCode.TESTS_FAILED
-        if is_wrong and status == pytest.ExitCode.OK
-        else status
-    )
+    summary = facts.summary
+    if summary is None or status != pytest.ExitCode.OK:
+        return status
+    if summary.refusals or summary.spoiled or summary.failures:
+        return pytest.ExitCode.TESTS_FAILED
+    return status
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """A worker of pytest-xdist has ended: take over its facts; one that died has left files."""
+    """Take over the facts of a worker of pytest-xdist. A crashed one has left files."""
     node.config.stash[FACTS].take_over(getattr(node, "workeroutput", {}))
     if error:
         RUNS[node.config].sweep_at_the_end()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The few lines at the end, and with ``-v`` a line for each test."""
-    facts, verbosity = config.stash[FACTS], config.get_verbosity()
+    """Write the summary. With ``-v`` it has a line for each test."""
+    facts = config.stash[FACTS]
+    verbosity = config.get_verbosity()
     if facts.mistake:
         terminalreporter.write_line(f"ERROR: {facts.mistake}", red=True)
     lines = _report.lines(facts.summary, verbosity=verbosity)

@@ -181,15 +181,18 @@ class AppRun:
 
     async def ajoin(self) -> None:
         """Wait until the app is up; called by async clients before each request."""
-        self._check_it_is_open()
-        if self._lifespan:
+        if self._is_closed:
+            raise _app_errors.run_is_over()
+        # Each request asks twice: most find the app running.
+        if self._lifespan is not None and not self._lifespan.is_up:
             await self._lifespan.ajoin()
 
     def join(
         self, backend: Mapping[str, Any]
     ) -> tuple[BlockingPortal, Lifespan | None]:
         """Wait until the app is up, and tell where it runs for sync clients, which call this."""
-        self._check_it_is_open()
+        if self._is_closed:
+            raise _app_errors.run_is_over()
         portal = self._portal.open(backend)
         return portal, self._lifespan.join(portal) if self._lifespan else None
 
@@ -197,10 +200,6 @@ class AppRun:
         """Shut the app down in this loop. The next request starts it in another loop."""
         if self._lifespan:
             self._lifespan.close_in(loop)
-
-    def _check_it_is_open(self) -> None:
-        if self._is_closed:
-            raise _app_errors.run_is_over()
 
     async def aclose_exchanges(self) -> None:
         """Close the requests that are open in this loop. Raises what the app raises by that."""

@@ -96,6 +96,11 @@ class Lifespan:
         return self._task.done() or not self.loop.is_closed()
 
     @property
+    def is_up(self) -> bool:
+        """Whether requests may be sent without waiting. False for an app without a lifespan."""
+        return self._is_up and self.is_usable
+
+    @property
     def is_settled(self) -> bool:
         """Whether nothing is left to do or to say."""
         return (self._is_left or self._task.done()) and self._failure is None
@@ -107,7 +112,7 @@ class Lifespan:
             LifespanError: from the app's exception; or its loop does not run, so that waiting
                 would last for ever.
         """
-        if not (self._is_up or self._started.done()):  # each request asks twice
+        if not (self._is_up or self._started.done()):
             self._check_it_moves(blocked=None)
             if self.loop is running_loop():
                 await self._started_here.wait()
@@ -317,6 +322,11 @@ class SharedLifespan:
     def state(self) -> Mapping[str, Any]:
         """What the lifespan hands on to requests."""
         return self._lifespans[-1].state if self._lifespans else {}
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the app is up, so that a request need not join."""
+        return bool(self._lifespans) and self._lifespans[-1].is_up
 
     async def ajoin(self) -> None:
         """Wait until the app is up; start it in the running loop if it is not."""

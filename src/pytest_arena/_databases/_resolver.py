@@ -258,7 +258,9 @@ class Databases:
 
         It is 0 in a build. A connection that a builder keeps is no leak of the test.
         """
-        if not self.levels or self.build() is not None:
+        if not self.levels:
+            return 0
+        if self._builds.running and self._builds.now() is not None:
             return 0
         return self.levels[-1].serial
 
@@ -408,11 +410,11 @@ class Databases:
 
     def provisioned(self) -> list[Database]:
         """Return the databases that have content: something has connected to them."""
-        return [
-            database
-            for database in [*self.known.by_key.values()]
-            if database.isolation is not None
-        ]
+        provisioned = []
+        for database in [*self.known.by_key.values()]:
+            if database.isolation is not None:
+                provisioned.append(database)
+        return provisioned
 
     def ensure(self, database: Database) -> Isolation:
         """Give a database its content, once.
