@@ -1,4 +1,4 @@
-"""Which line of the user's code is behind what happens, which test's request, or arena itself?"""
+"""Attributes what happens to a line of the user's code, to a test's request, or to pytest-arena."""
 
 from __future__ import annotations
 
@@ -46,50 +46,56 @@ def line_of_function(function: object) -> CodeLine | None:
 
 
 def who_connects() -> str:
-    """Return that line, as the cause in a message; in words where there is none."""
-    unseen = "no line of yours is on the stack: a pool's own task, a thread or an extension module"
-    return str(user_line() or f"{unseen} connects")
+    """Return the user's line for the cause of a message, or words if there is none."""
+    line = user_line()
+    if line is not None:
+        return str(line)
+    return (
+        "no line of yours is on the stack: a pool's own task, a thread or an extension module "
+        "connects"
+    )
 
 
 def line_of_coroutine(coroutine: object) -> CodeLine | None:
-    """Return the innermost line of the user's code at which a coroutine stands."""
-    found = [
-        one for one in _awaited(coroutine) if not _is_library(one.f_code.co_filename)
-    ]
-    return line_of(found[-1] if found else None)
+    """Return the innermost line of the user's code at which a coroutine waits."""
+    innermost = None
+    for frame in _awaited(coroutine):
+        if not _is_library(frame.f_code.co_filename):
+            innermost = frame
+    return line_of(innermost)
 
 
 def users_frames(frame: FrameType | None) -> list[FrameType]:
     """Return the frames of the user's code on a thread's stack, innermost first."""
-    found = []
+    users = []
     while frame is not None:
-        # As in `frames`. A stack's lines are worked out one by one: nobody asks for them here.
+        # As in `frames`. The line numbers of a stack are computed one by one, which is not needed.
         file = frame.f_globals.get("__file__") or "<"
         if not _is_library(file) and not _is_library(frame.f_code.co_filename):
-            found.append(frame)
+            users.append(frame)
         frame = frame.f_back
-    return found
+    return users
 
 
 def outermost(frame: FrameType) -> FrameType:
     """Return the first frame of a thread's stack."""
-    while (caller := frame.f_back) is not None:
-        frame = caller
+    while frame.f_back is not None:
+        frame = frame.f_back
     return frame
 
 
 def line_of(frame: FrameType | None) -> CodeLine | None:
-    """Return the line at which a frame stands."""
-    return (
-        CodeLine(frame.f_code.co_filename, frame.f_lineno)
-        if frame is not None
-        else None
-    )
+    """Return the present line of a frame."""
+    if frame is None:
+        return None
+    return CodeLine(frame.f_code.co_filename, frame.f_lineno)
 
 
 def line_in_users_code(frame: FrameType) -> CodeLine | None:
-    """Return the line at which a frame stands, None if its code is a library's."""
-    return None if _is_library(frame.f_code.co_filename) else line_of(frame)
+    """Return the present line of a frame, None if its code belongs to a library."""
+    if _is_library(frame.f_code.co_filename):
+        return None
+    return line_of(frame)
 
 
 _is_library = cache(is_library)
@@ -98,96 +104,99 @@ _is_library = cache(is_library)
 def frames(*, of_users: bool = False) -> Iterator[FrameType]:
     """Yield the frames that led to the caller, innermost first, across greenlets and tasks.
 
-    Of the user's code alone, where they are asked for: each checkout walks some twenty.
+    With ``of_users`` only the user's frames: each checkout walks some twenty frames.
     """
     current: Any = greenlet.getcurrent()
     waiting: list[Any] = [sys._getframe(1)]  # noqa: SLF001 - the documented way to a caller's frame
-    while (current := current.parent) is not None:
+    while current.parent is not None:
+        current = current.parent
         waiting.insert(0, current.gr_frame)
     while waiting:
         frame = waiting.pop()
         while frame is not None:
-            # To read a frame's code is an event for the audit hooks of the whole process.
-            is_passed, has_doors = _module_in(frame.f_globals.get("__file__") or "<")
+            # Reading a frame's code is an audit event, which all hooks of the process get.
+            is_passed, has_handovers = _module_in(
+                frame.f_globals.get("__file__") or "<"
+            )
             if not of_users or not (is_passed or _is_library(frame.f_code.co_filename)):
                 yield frame
-            if has_doors and frame.f_code.co_name in _DOORS:
+            if has_handovers and frame.f_code.co_name in _HANDOVERS:
                 waiting += [frame.f_back, *_behind(frame)]
                 break
             frame = frame.f_back
 
 
-# Functions behind which others wait: SQLAlchemy's way into sync code, a step of asyncio's loop, and
-# aiosqlite's worker by its names since 0.20.
-_DOORS = {"greenlet_spawn", "_run", "run", "_connection_worker_thread"}
-_WITH_DOORS = (
-    *("/sqlalchemy/util/concurrency.py", "/sqlalchemy/util/_concurrency_py3k.py"),
-    *("/asyncio/events.py", "/aiosqlite/core.py"),
+# Functions that run work for a frame that is not on their stack: SQLAlchemy's way into sync code,
+# a step of asyncio's loop, and aiosqlite's worker by its names since 0.20.
+_HANDOVERS = {"greenlet_spawn", "_run", "run", "_connection_worker_thread"}
+_WITH_HANDOVERS = (
+    "/sqlalchemy/util/concurrency.py",
+    "/sqlalchemy/util/_concurrency_py3k.py",
+    "/asyncio/events.py",
+    "/aiosqlite/core.py",
 )
 
 
 @cache
 def _module_in(file: str) -> tuple[bool, bool]:
-    """Whether a file is a library's, and whether others wait behind functions in it."""
-    return is_library(file), file.replace("\\", "/").endswith(_WITH_DOORS)
+    """Whether a file belongs to a library, and whether it has functions of ``_HANDOVERS``."""
+    return is_library(file), file.replace("\\", "/").endswith(_WITH_HANDOVERS)
 
 
 def _behind(frame: FrameType) -> list[Any]:
-    """Return the frames, the innermost last, that wait for what is done here.
+    """Return the frames, the innermost last, that wait for the work of this frame.
 
-    That is SQLAlchemy's sync code, which waits for what ``greenlet_spawn`` awaits; whoever leaves
-    a block of its sessions, which ends in a task of its own; or the task that awaits the answer of
-    aiosqlite's worker.
+    It may be SQLAlchemy's sync code, which waits for the awaitable of ``greenlet_spawn``. It may
+    leave a block of a session, which ends in a separate task. Or it is the task that awaits the
+    answer of aiosqlite's worker.
     """
     name = frame.f_code.co_name
     if name == "greenlet_spawn":
         return [getattr(frame.f_locals.get("context"), "gr_frame", None)]
     if name == "_run":
         loop = running_loop()
-        return (
-            _shielding(asyncio.current_task(loop), asyncio.all_tasks(loop))
-            if loop
-            else []
-        )
-    is_worker = frame.f_globals.get("__name__") == "aiosqlite.core"
-    future = frame.f_locals.get("future") if is_worker else None
-    tasks = (
-        asyncio.all_tasks(future.get_loop())
-        if isinstance(future, asyncio.Future)
-        else ()
-    )
-    # Private, and the only thing that tells which of the tasks it is; without it the message just
-    # has no line.
+        if loop is None:
+            return []
+        return _shielding(asyncio.current_task(loop), asyncio.all_tasks(loop))
+    if frame.f_globals.get("__name__") != "aiosqlite.core":
+        return []
+    future = frame.f_locals.get("future")
+    if not isinstance(future, asyncio.Future):
+        return []
+    tasks = asyncio.all_tasks(future.get_loop())
+    # Only this private attribute shows which task waits. Without it the message has no line.
     waiting = [task for task in tasks if getattr(task, "_fut_waiter", None) is future]
-    shielding = [one for task in waiting for one in _shielding(task, tasks)]
-    return [*shielding, *(one for task in waiting for one in _awaited(task.get_coro()))]
+    behind: list[Any] = []
+    for task in waiting:
+        behind += _shielding(task, tasks)
+    for task in waiting:
+        behind += _awaited(task.get_coro())
+    return behind
 
 
 def _shielding(inner: object, tasks: Iterable[Any]) -> list[FrameType]:
-    """Return the frames that wait for a task behind ``asyncio.shield``, the innermost last.
+    """Return the frames that wait for a task through ``asyncio.shield``, the innermost last.
 
-    Which those are, a callback of the future between the two knows alone.
+    Only a callback of the future between the two tasks shows the connection.
     """
-    found: list[FrameType] = []
+    frames_of_waiters: list[FrameType] = []
     for task in tasks:
-        callbacks = (
-            getattr(getattr(task, "_fut_waiter", None), "_callbacks", None) or ()
-        )
-        cells = (
-            cell
-            for one, *_ in callbacks
-            for cell in getattr(one, "__closure__", None) or ()
-        )
-        if any(cell.cell_contents is inner for cell in cells):
-            found += _awaited(task.get_coro())
-    return found
+        waiter = getattr(task, "_fut_waiter", None)
+        for callback, *_ in getattr(waiter, "_callbacks", None) or ():
+            cells = getattr(callback, "__closure__", None) or ()
+            if any(cell.cell_contents is inner for cell in cells):
+                frames_of_waiters += _awaited(task.get_coro())
+                break
+    return frames_of_waiters
 
 
 def _awaited(awaitable: Any) -> Iterator[FrameType]:
+    """Yield the frames of a coroutine and of what it awaits, the outermost first."""
     while awaitable is not None:
-        if frame := getattr(awaitable, "cr_frame", None) or getattr(
-            awaitable, "ag_frame", None
-        ):
+        frame = getattr(awaitable, "cr_frame", None)
+        if frame is None:
+            frame = getattr(awaitable, "ag_frame", None)
+        if frame is not None:
             yield frame
         awaitable = _next(awaitable)
 
@@ -196,27 +205,26 @@ def _next(awaitable: Any) -> Any:
     for name in ("cr_await", "ag_await"):
         if hasattr(awaitable, name):
             return getattr(awaitable, name)
-    # What `__await__` and `async with` put in between shows what it stands for only to the
-    # garbage collector.
-    inner = (CoroutineType, AsyncGeneratorType)
-    return next(
-        (one for one in gc.get_referents(awaitable) if isinstance(one, inner)), None
-    )
+    # Only the garbage collector knows what an object of `__await__` or `async with` refers to.
+    for referent in gc.get_referents(awaitable):
+        if isinstance(referent, CoroutineType | AsyncGeneratorType):
+            return referent
+    return None
 
 
-# The guards look at connections that no engine opens, and at child processes. They know by this
-# which are arena's own.
+# The guards watch connections that no engine opens, and child processes. This marks those of
+# pytest-arena.
 _opening: ContextVar[bool] = ContextVar("arena_opens_its_own", default=False)
 
 
 def is_own() -> bool:
-    """Whether the connection that is being opened here is arena's own."""
+    """Whether pytest-arena opens the present connection for itself."""
     return _opening.get()
 
 
 @contextmanager
 def as_own() -> Iterator[None]:
-    """In this block, what is opened is arena's own, and the guard lets it be."""
+    """Let the guard pass what pytest-arena opens in this block."""
     token = _opening.set(True)
     try:
         yield
@@ -224,8 +232,7 @@ def as_own() -> Iterator[None]:
         _opening.reset(token)
 
 
-# For which test's requests is something done, whichever thread does it, and whenever?
-
+# The `LateWork` of the test for whose requests this is done, in any thread and at any time.
 WORK: ContextVar[Any] = ContextVar(
     "arena: the `LateWork` that this is a part of", default=None
 )
@@ -236,34 +243,40 @@ WORK: ContextVar[Any] = ContextVar(
 LOGINS: ContextVar[tuple[Any, ...]] = ContextVar("arena: logins under way", default=())
 
 
-# The `RequestAnswer` of the request that has begun this, also where it goes on after the answer.
+# The `RequestAnswer` of the request that began this, also after the answer.
 REQUEST: ContextVar[Any] = ContextVar(
     "arena: the request that this is a part of", default=None
 )
 
 
 class Piece:
-    """What is to be done: all that a thread does, one job of a pool's, a call at some time."""
+    """A piece of work: all that a thread does, one job of a pool, a delayed call."""
 
-    def __init__(self, work: Any, function: Any, cancel: Any = bool) -> None:
-        self.work, self._function, self.cancel, self.thread = work, function, cancel, 0
+    def __init__(
+        self, work: Any, function: Any, cancel: Callable[[], object] = bool
+    ) -> None:
+        self.work = work
+        self._function = function
+        self.cancel = cancel
+        self.thread = 0
         self.request = REQUEST.get()
-        self.is_job = False  # of a pool: cancelling it wakes the coroutine or thread that awaits it
-        # A loop may call `call_later` by itself, as `call_soon(loop.call_later, …)` asks it to.
+        self.is_job = False  # a cancelled job of a pool wakes whoever awaits it
+        # `call_soon(loop.call_later, …)` lets the loop itself call `call_later`.
         PIECES[self] = user_line() or line_of_function(function)
 
     @property
     def is_ended(self) -> bool:
-        """Whether nothing does it any more, though it is still known."""
+        """Whether the work has ended though the piece is still registered."""
         return False
 
     def is_done_in(self, thread: int) -> bool:
-        """Return whether a thread does it now."""
+        """Return whether a thread does this work now."""
         return bool(self.thread == thread)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Do it. What it begins is a part of the same work."""
-        self.thread, token = get_ident(), WORK.set(self.work)
+        """Do the work. What it begins belongs to the same test."""
+        self.thread = get_ident()
+        token = WORK.set(self.work)
         request_token = REQUEST.set(self.request)
         try:
             return self._function(*args, **kwargs)
@@ -277,7 +290,7 @@ class Piece:
 
 
 def _end_at_user_line(error: BaseException) -> None:
-    """Take the frames of libraries from the end of a traceback."""
+    """Remove the frames of libraries from the end of a traceback."""
     last = None
     step = error.__traceback__
     while step is not None:
@@ -288,7 +301,7 @@ def _end_at_user_line(error: BaseException) -> None:
         last.tb_next = None
 
 
-# All that has begun, or waits for its turn, and in which line.
+# All pieces that have begun or wait, with the user's line that began each.
 PIECES: WeakKeyDictionary[Piece, object] = WeakKeyDictionary()
 
 # The threads and tasks that wait for the next job of an app's queue.
@@ -297,7 +310,7 @@ IDLE_WORKERS: WeakKeyDictionary[Any, None] = WeakKeyDictionary()
 
 @dataclass(frozen=True, slots=True)
 class ChildProcess:
-    """A child process that knows the test's database, and the work that has begun it."""
+    """A child process that knows the test's database, and the work that started it."""
 
     work: Any
     line: CodeLine
@@ -309,122 +322,128 @@ CHILDREN: list[ChildProcess] = []
 
 
 def piece_here() -> Piece | None:
-    """Return what this thread does for a test, the innermost; None for nothing, or for a task."""
+    """Return the innermost piece that this thread does now, None for no work or for a task."""
     here = get_ident()
-    return next(
-        (piece for piece in reversed(alive(PIECES)) if piece.is_done_in(here)), None
-    )
+    for piece in reversed(alive(PIECES)):
+        if piece.is_done_in(here):
+            return piece
+    return None
 
 
-# Whether a wider fixture has begun this.
+# Whether a wider fixture began this.
 OF_WIDE_FIXTURE: ContextVar[bool] = ContextVar(
     "arena: of a wider fixture", default=False
 )
 
-# Whether this is the app's start-up that runs once for all tests, in a loop that is no test's.
+# Whether this is the app's start-up that runs once for all tests, in a separate loop.
 IN_SESSION_LIFESPAN: ContextVar[bool] = ContextVar(
     "arena_session_lifespan", default=False
 )
 OUR_TASK = "pytest-arena: a task of its own"
 SERVER_THREAD = "pytest-arena-live-server"
-# Threads that go on over the tests, and are no fixture's: the server's, and its endpoints'.
-# a2wsgi calls WSGI apps in threads of these names: pytest-arena's, and those of a mounted app.
+# Threads that outlive tests and belong to no fixture: those of the server and of its endpoints.
+# a2wsgi calls WSGI apps in threads of these names.
 A2WSGI_PREFIX = "WSGI"
 A2WSGI_THREADS = tuple(f"{A2WSGI_PREFIX}_{number}" for number in range(10))
 NOBODYS = (SERVER_THREAD, "AnyIO worker thread", *A2WSGI_THREADS)
 
 
 def is_of(thread: int, others: Container[int]) -> bool:
-    """Whether a thread is one of these, or one of them has started it, as a pool that grows does.
+    """Whether a thread is one of these, or one of them started it, as a growing pool does.
 
-    What the main thread has started, or any in a test's request, is nobody's else.
+    Threads that the main thread or a test's request started belong to no other thread.
     """
-    starters = {one.ident: getattr(one, "arena_starter", 0) for one in all_threads()}
+    starters = {}
+    for each in all_threads():
+        starters[each.ident] = getattr(each, "arena_starter", 0)
     while thread and thread not in others:
-        thread = starters.pop(thread, 0)  # numbers are given anew
+        thread = starters.pop(thread, 0)  # Python may use a number again
     return bool(thread)
 
 
 def watch_what_is_begun() -> Callable[[], None]:
-    """Know what is given, as a part of some work, to threads, to pools of them, to a loop's clock.
+    """Watch the work that the user's code gives to threads, to pools and to a loop's clock.
 
-    A library's own threads and callbacks are none. Costs 0.1 µs where no request is under way.
+    Threads and callbacks of libraries do not count. Costs 0.1 µs outside of requests.
 
     Returns:
-        What leaves the classes as they were.
+        A function that restores the classes.
     """
     loops: Any = asyncio.BaseEventLoop
-    kept: Any = (
-        Thread.start,
-        ThreadPoolExecutor.submit,
-        loops.call_at,
-        loops.call_soon_threadsafe,
-        Future.add_done_callback,
-    )
+    start = Thread.start
+    submit = ThreadPoolExecutor.submit
+    call_at = loops.call_at
+    call_soon_threadsafe = loops.call_soon_threadsafe
+    add_done_callback = Future.add_done_callback
 
-    def start(thread: Any) -> None:
-        task = getattr(thread, "function", None) or thread._target or thread.run  # noqa: SLF001 - no other name
-        work, here = WORK.get(), get_ident()
-        thread.arena_starter = 0 if work or here == main_thread().ident else here
+    def watched_start(thread: Any) -> None:
+        function = getattr(thread, "function", None) or thread._target or thread.run  # noqa: SLF001 - no other name
+        work = WORK.get()
+        here = get_ident()
         thread.arena_work = work
-        if work and _is_the_users(task):
+        thread.arena_starter = here
+        if work or here == main_thread().ident:
+            thread.arena_starter = 0
+        if work and _is_the_users(function):
             thread.run = Piece(work, thread.run, getattr(thread, "cancel", bool))
-        kept[0](thread)
+        start(thread)
 
-    def call_soon_threadsafe(
-        loop: Any, callback: Any, *args: Any, **kwargs: Any
-    ) -> Any:
+    def watched_call_soon(loop: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
         work = WORK.get()
         if work is not None and work.is_given_to(loop):
             # Never cancelled: it may wake a task there.
             callback = Piece(work, callback)
-        return kept[3](loop, callback, *args, **kwargs)
+        return call_soon_threadsafe(loop, callback, *args, **kwargs)
 
-    def add_done_callback(future: Any, fn: Any) -> None:
+    def watched_callback(future: Any, fn: Any) -> None:
         work = WORK.get()
         # The thread that ends the future calls it, in a context of no test.
         if work is not None and line_of_function(fn) is not None:
             fn = Piece(work, fn)
-        kept[4](future, fn)
+        add_done_callback(future, fn)
 
-    def put(
+    def install(
         start: Any,
         submit: Any,
         call_at: Any,
         call_soon_threadsafe: Any,
         add_done_callback: Any,
     ) -> None:
-        Thread.start = start  # type: ignore[method-assign] # put back at the end
-        ThreadPoolExecutor.submit = submit  # type: ignore[method-assign] # as above
+        Thread.start = start  # type: ignore[method-assign] # restored at the end
+        ThreadPoolExecutor.submit = submit  # type: ignore[method-assign] # restored at the end
         loops.call_at = call_at
         loops.call_soon_threadsafe = call_soon_threadsafe
-        Future.add_done_callback = add_done_callback  # type: ignore[method-assign] # as above
+        Future.add_done_callback = add_done_callback  # type: ignore[method-assign] # restored at the end
 
-    put(
-        start,
-        _giving(kept[1], 1),
-        _giving(kept[2], 2, is_clock=True),
-        call_soon_threadsafe,
-        add_done_callback,
+    install(
+        watched_start,
+        _watched(submit, 1),
+        _watched(call_at, 2, is_clock=True),
+        watched_call_soon,
+        watched_callback,
     )
-    return partial(put, *kept)
+    return partial(
+        install, start, submit, call_at, call_soon_threadsafe, add_done_callback
+    )
 
 
-def _giving(give: Any, place: int, *, is_clock: bool = False) -> Any:
-    """As ``give``, whose argument at this place somebody is to call."""
+def _watched(schedule: Any, position: int, *, is_clock: bool = False) -> Any:
+    """Return ``schedule`` that makes a piece of its argument at this position."""
 
-    def given(*args: Any, **kwargs: Any) -> Any:
-        work = args[place:] and WORK.get()
-        # What a library has a pool do may be what the user has asked for; a loop's clock wakes all.
-        if not work or (is_clock and not _is_the_users(args[place])):
-            return give(*args, **kwargs)
-        piece = Piece(work, args[place])
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        work = None
+        if len(args) > position:
+            work = WORK.get()
+        # A library gives jobs to a pool for the user. A loop's clock wakes libraries too.
+        if not work or (is_clock and not _is_the_users(args[position])):
+            return schedule(*args, **kwargs)
+        piece = Piece(work, args[position])
         piece.is_job = not is_clock
-        begun = give(*args[:place], piece, *args[place + 1 :], **kwargs)
-        piece.cancel = begun.cancel
-        return begun
+        scheduled = schedule(*args[:position], piece, *args[position + 1 :], **kwargs)
+        piece.cancel = scheduled.cancel
+        return scheduled
 
-    return given
+    return watched
 
 
 def _is_the_users(function: Any) -> bool:

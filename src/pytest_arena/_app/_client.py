@@ -1,4 +1,4 @@
-"""What is recorded of clients' requests, also of the reader's; and the library's async client."""
+"""The async client, and hooks around the requests of all clients, the user's clients too."""
 
 from __future__ import annotations
 
@@ -38,22 +38,20 @@ else:
     from typing import TypeVar
 
     C_co = TypeVar("C_co", covariant=True)
-    # To import the library takes some 60 ms: its own class is added when a client is made.
+    # The import of the library takes some 60 ms. Its class is added when a client is created.
     _Base = _BaseTransport = object
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 
 class Hops(list[Request]):
-    """What one call of a client has sent: one request, or redirects as well."""
+    """The requests of one call of a client: one request, and the redirects that it follows."""
 
-    is_stream = False  # its answer is read as it comes
-    outside: BaseException | None = (
-        None  # what the test handles while it makes the call
-    )
+    is_stream = False  # the client reads the answer as it comes
+    outside: BaseException | None = None  # the test handles it while it makes the call
 
 
-HOPS: ContextVar[Hops] = ContextVar("arena: what a client of ours has sent")
+HOPS: ContextVar[Hops] = ContextVar("arena: the requests of a client's call")
 
 
 class AppWatcher(Protocol):
@@ -65,7 +63,7 @@ class AppWatcher(Protocol):
         """Call an app, which is known by its first argument."""
 
     def answered(self, response: Any) -> None:
-        """A client of ours has its answer; ``response.extensions["arena"]`` is the request."""
+        """Note an answer. ``response.extensions["arena"]`` is its request."""
 
 
 class AnswerNotes(Protocol):
@@ -75,13 +73,13 @@ class AnswerNotes(Protocol):
         """Note a message that the app has sent."""
 
     def end(self, error: Exception | None) -> None:
-        """Note that the app has returned, or what it has raised."""
+        """Note that the app has returned or raised."""
 
 
 class Hooks:
-    """What the arena wants around each request of our clients.
+    """Calls around each request of a client.
 
-    As they stand here they do nothing: so for a client of a wide fixture, which no test has made.
+    These do nothing: a client of a wide fixture has them.
     """
 
     def __init__(self, app_watcher: AppWatcher | None = None) -> None:
@@ -93,7 +91,7 @@ class Hooks:
     def before(self, *, refuses: bool = True) -> None:
         """Called before a request of a sync client, in its thread.
 
-        It refuses none of a client that the reader has made: arena is to break no suite.
+        It refuses no request of a client that the user has created: suites keep working.
         """
 
     async def aserves(self) -> None:
@@ -106,7 +104,7 @@ class Hooks:
         """Called when the app is up."""
 
     def begins(self) -> None:
-        """Called before each request, when what is pending is committed."""
+        """Called before each request, after pending work is committed."""
 
     def serving(self) -> None:
         """Called in the app's loop before it answers."""
@@ -115,26 +113,26 @@ class Hooks:
         """Called after each request, also after one that raised."""
 
     def ended(self) -> None:
-        """Called once when the client has its answer, after ``requested`` for each hop."""
+        """Called when the client has its answer, after ``requested`` for each hop."""
 
     def answering(self, request: Request) -> AnswerNotes | None:  # noqa: ARG002 - a test's hooks use it
         """Called in the app's task before it answers. Return an object that notes what it sends."""
         return None
 
     def broke(self, request: str, error: Exception) -> None:
-        """Called where an app raises instead of answering, whatever the client makes of it."""
+        """Called if the app raises instead of answering, also if the client hides that."""
 
     def handled(self, request: str, trace: TracebackException) -> None:
-        """Called where an app answers an exception that it did not expect."""
+        """Called if the app answers an unexpected exception."""
 
 
 class Host(Protocol):
-    """What a client needs of the run that it belongs to."""
+    """The part of a run that a client needs."""
 
     app: ASGIApp
     """The app that answers."""
     hooks: Hooks
-    """What happens around each request."""
+    """The calls around each request."""
     exchanges: list[exchanges.Exchange]
     """The requests that are open."""
 
@@ -144,7 +142,7 @@ class Host(Protocol):
 
     @property
     def state(self) -> Mapping[str, Any]:
-        """What the lifespan hands on to requests."""
+        """The state that the lifespan gives to requests."""
 
     async def ajoin(self) -> None:
         """Wait until the app is up."""
@@ -157,51 +155,54 @@ class Host(Protocol):
 
 @contextmanager
 def sending(hooks: Hooks, *, is_stream: bool = False) -> Iterator[Hops]:
-    """Around a client's ``send``: tell the hooks of each hop when all of them are over.
+    """Record the requests of a client's ``send``, and call the hooks for each of them at the end.
 
-    Where that raises, the request has ended as well.
+    The hooks are also called if ``send`` raises.
     """
-    hops, has_ended = Hops(), True
+    hops = Hops()
     hops.is_stream = is_stream
     hops.outside = sys.exception()
-    token, work = (
-        HOPS.set(hops),
-        WORK.set(getattr(hooks, "late_work", None)),
-    )  # a test's
+    has_failed = True
+    token = HOPS.set(hops)
+    work = WORK.set(getattr(hooks, "late_work", None))  # None outside of tests
     try:
         yield hops
-        has_ended = False
+        has_failed = False
     except BaseException as error:
         if hops and not exchanges.is_disconnect(error):
-            hops[-1].error = exchanges.told(error)
-            hops[-1].status = None  # an app may raise behind its answer
+            hops[-1].error = exchanges.in_words(error)
+            hops[-1].status = None  # an app may raise after its answer
         raise
     finally:
         hops.outside = None  # a task of the app may keep its context, and so the hops
         HOPS.reset(token)
         WORK.reset(work)
-        ends = [*(request.began for request in hops[1:]), now()]
-        for request, end in zip(hops, ends, strict=True) if hops else ():
-            request.seconds, request.is_open = end - request.began, False
+        # Each request ends when the next one begins.
+        end = now()
+        for request in reversed(hops):
+            request.seconds = end - request.began
+            request.is_open = False
+            end = request.began
+        for request in hops:
             hooks.requested(request)
-        if has_ended:
+        if has_failed:
             hooks.ended()
 
 
 def note_unsent(
     client: httpx.Client | httpx.AsyncClient, response: httpx.Response
 ) -> None:
-    """Note the cookies that a login has set for https alone, where a request was not let in."""
+    """Note the client's cookies for https, if a request by http was refused."""
     request: Request | None = response.extensions.get("arena")
-    is_let_in = response.is_success or response.request.url.scheme == "https"
-    if request is not None and not is_let_in:
-        request.unsent = ", ".join(
-            cookie.name for cookie in client.cookies.jar if cookie.secure
-        )
+    if request is None or response.is_success:
+        return
+    if response.request.url.scheme != "https":
+        names = [cookie.name for cookie in client.cookies.jar if cookie.secure]
+        request.unsent = ", ".join(names)
 
 
 def hop(method: str, path: str, login: Login | None) -> Request:
-    """Make the record of a request that is about to be sent."""
+    """Create and return the record of a request that is about to be sent."""
     role = login.role if login is not None else None
     request = Request(method=method, path=path, role=role, began=now())
     HOPS.get(Hops()).append(request)
@@ -209,14 +210,15 @@ def hop(method: str, path: str, login: Login | None) -> Request:
 
 
 def hop_of(request: httpx.Request, login: Login | None) -> Request:
-    """As ``hop``, of a request as the library has it. Test clients open websockets by a GET."""
+    """Create the record of a library's request. Test clients open websockets by a GET."""
     is_websocket = request.url.scheme in {"ws", "wss"}
     return hop("WEBSOCKET" if is_websocket else request.method, request.url.path, login)
 
 
 def answered(sent: Request, response: httpx.Response) -> httpx.Response:
-    """Note an answer in its request, which is then known by the answer."""
-    sent.status, response.extensions["arena"] = response.status_code, sent
+    """Note the status of an answer in its request, and the request in the answer."""
+    sent.status = response.status_code
+    response.extensions["arena"] = sent
     return response
 
 
@@ -224,16 +226,16 @@ def reporting(
     app: Any,
     hooks: Hooks,
     *,
-    asked: object,
+    known_app: object,
     begin: Callable[[Scope, Any], Any] | None = None,
 ) -> Any:
-    """Return an app that tells of what it raises. A server's answer to that says little: 500.
+    """Return an app that reports its exceptions: a server answers them by a bare 500.
 
     Args:
-        app: what is called.
-        hooks: who is told.
-        asked: the app itself, where this one is but put around it by a client of ours.
-        begin: is given the scope of a request and its ``send`` first, and returns another ``send``.
+        app: the app to call.
+        hooks: the hooks to call.
+        known_app: the user's app, if ``app`` is a wrapper around it.
+        begin: gets the scope of a request and its ``send``, and returns another ``send``.
     """
 
     async def reporting_app(scope: Any, receive: Any, send: Any) -> None:
@@ -248,7 +250,7 @@ def reporting(
                     await app(scope, receive, send_and_note)
                 else:
                     await hooks.app_watcher.enter(
-                        asked, app, scope, receive, send_and_note
+                        known_app, app, scope, receive, send_and_note
                     )
         except Exception as error:
             if not exchanges.is_disconnect(error):
@@ -264,7 +266,7 @@ def reporting(
 def _noting_answer(
     hooks: Hooks, send: Any, traces: list[TracebackException]
 ) -> Iterator[Any]:
-    """Note each message of the app's answer. Yield the ``send`` that the app is to call."""
+    """Note each message of the app's answer. Yield the ``send`` for the app."""
     hops = HOPS.get(None)
     answer = hooks.answering(hops[-1]) if hops else None
     if hops is None or answer is None:
@@ -299,26 +301,25 @@ def _broke(hooks: Hooks, request: str, error: Exception) -> None:
 
 
 def _answered_here() -> tuple[Request, BaseException | None] | None:
-    """Return the request that is answered here, and what the test handled when it made it."""
+    """Return the present request, and the exception that the test handled when it sent it."""
     hops = HOPS.get(None)
     return (hops[-1], hops.outside) if hops else None
 
 
 class AsyncClient(_Base):
-    """What arena adds to the library's ``AsyncClient``, which calls the app in the running loop.
+    """The HTTP library's ``AsyncClient`` that calls the app in the running loop.
 
-    It has that library's defaults: the app's exceptions are raised, redirects are
-    not followed, cookies are kept. Its first request starts the app's lifespan, unless somebody
-    else has, and logs in, if it has a role. Making one needs no loop.
+    It has the library's defaults: it raises the app's exceptions, follows no redirects and keeps
+    cookies. Its first request starts the app's lifespan, if no other client did, and logs in, if
+    it has a role. Creating a client needs no loop.
 
-    When a request returns, the app has finished with it: background tasks and what stands after
-    the ``yield`` of dependencies included. A response is therefore never partial. What has no end
-    is read by ``stream``, and websockets by ``websocket_connect``: the app goes on in a task of its
-    own until the block ends, and is told then that nobody listens any more. The request is under
-    way as long.
+    When a request returns, the app has finished with it, with background tasks and the code after
+    the ``yield`` of dependencies. Read an endless answer by ``stream``, and a websocket by
+    ``websocket_connect``. The app then runs in a separate task until the block ends. Then it gets a
+    disconnect. The request is open until then.
 
     It may be used directly, awaited (it is then logged in), or opened with ``async with``, which
-    closes the client at its end but leaves the app up.
+    closes the client at its end but does not stop the app.
 
     Raises:
         LifespanError: at a request: the app's start-up failed, or the test is over.
@@ -341,16 +342,18 @@ class AsyncClient(_Base):
     async def request(
         self, method: str, url: httpx.URL | str, **options: Any
     ) -> httpx.Response:
-        """Make a request; logs in first, so that the request holds what the login has set."""
-        await self._arena_ready()
+        """Make a request after the login, so that it has the cookies and headers of the login."""
+        if self._arena_login is not None:
+            await self._arena_ready()
         return await super().request(method, url, **options)
 
     @asynccontextmanager
     async def stream(
         self, method: str, url: httpx.URL | str, **options: Any
     ) -> AsyncGenerator[httpx.Response]:
-        """Make a request and read the response as the app sends it; logs in first."""
-        await self._arena_ready()
+        """Make a request after the login, and read the response as the app sends it."""
+        if self._arena_login is not None:
+            await self._arena_ready()
         async with super().stream(method, url, **options) as response:
             yield response
 
@@ -361,10 +364,10 @@ class AsyncClient(_Base):
         subprotocols: tuple[str, ...] | list[str] = (),
         **options: Any,
     ) -> AsyncGenerator[exchanges.WebSocket]:
-        """Open a websocket; logs in first. Options are those of ``stream``.
+        """Open a websocket after the login. The options are those of ``stream``.
 
         Raises:
-            WebSocketDisconnect: the app's framework's: the app refuses it, or has closed it.
+            WebSocketDisconnect: of the app's framework. The app refuses it, or has closed it.
         """
         headers = {"connection": "upgrade", "upgrade": "websocket"}
         if subprotocols:
@@ -376,20 +379,18 @@ class AsyncClient(_Base):
     async def send(
         self, request: httpx.Request, *, stream: bool = False, **options: Any
     ) -> httpx.Response:
-        """Send a request, after the app has started, the client logged in, work committed.
+        """Send a request after the app's start, the login, and the commit of pending work.
 
-        One that was built before the login does not hold what the login has set.
+        A request that was built before the login lacks the cookies and headers of the login.
         """
         await self._arena_ready()
         hooks = self._arena_host.hooks
         await hooks.abefore()
         with sending(hooks, is_stream=stream) as hops:
             response = await super().send(request, stream=stream, **options)
-            if hops:  # none, where a transport of the user's asks another app
-                hops[-1].status, response.extensions["arena"] = (
-                    response.status_code,
-                    hops[-1],
-                )
+            # A transport of the user may call another app: then there are no hops.
+            if hops:
+                answered(hops[-1], response)
         call = response.extensions.get(exchanges.CALL)
         if call is None:
             hooks.ended()
@@ -404,8 +405,8 @@ class AsyncClient(_Base):
         return self._arena_ready().__await__()
 
     async def __aenter__(self) -> Self:
-        # The library's own refuses a client that has made a request, and to log in is to make
-        # one. What it opens are transports, and the one to an app has nothing to open.
+        # The library's method refuses a client that has made a request, as a login does. It only
+        # opens transports, and a transport to an app has nothing to open.
         return await self._arena_ready()
 
     async def __aexit__(self, *_: object) -> None:
@@ -421,7 +422,7 @@ class AsyncClient(_Base):
 
 
 class ClientAs(Protocol[C_co]):
-    """What the fixture ``client_as`` is: ``ClientAs[TestClient]`` is ``test_client_as``.
+    """The type of the fixture ``client_as``. ``test_client_as`` is a ``ClientAs[TestClient]``.
 
     Example::
 
@@ -434,73 +435,79 @@ class ClientAs(Protocol[C_co]):
 
 
 class Transport(_BaseTransport):
-    """What arena adds to the library's ``ASGITransport``: answers that are read as they come."""
+    """The HTTP library's ``ASGITransport`` with answers that are read as they come."""
 
     library: Any
     body: type[Any]
 
     def handle_async_request(self, request: httpx.Request) -> Any:
-        """Ask the app: to its end, or until it begins to answer, if somebody reads what comes."""
-        is_stream = getattr(HOPS.get(None), "is_stream", False)
-        return (
-            self.begin(request) if is_stream else super().handle_async_request(request)
-        )
+        """Call the app: to its end, or until it begins to answer a stream."""
+        hops = HOPS.get(None)
+        if hops is not None and hops.is_stream:
+            return self.begin(request)
+        return super().handle_async_request(request)
 
     async def begin(self, request: httpx.Request) -> Any:
-        """Return the answer that has begun."""
+        """Return the answer when it begins."""
         is_websocket = (
             request.url.scheme.startswith("ws") or "upgrade" in request.headers
         )
-        library, call = (
-            copy.copy(self),
-            exchanges.Call(self.app, is_websocket=is_websocket),
-        )
+        call = exchanges.Call(self.app, is_websocket=is_websocket)
+        library = copy.copy(self)
         library.app = call.answer
         if not await call.begin(
             super(Transport, library).handle_async_request(request)
         ):
             return call.task.result()
-        headers, names = call.opening.get("headers", ()), {exchanges.CALL: call}
-        body = self.body(call)
         return self.library.Response(
-            call.status, headers=headers, stream=body, extensions=names
+            call.status,
+            headers=call.opening.get("headers", ()),
+            stream=self.body(call),
+            extensions={exchanges.CALL: call},
         )
 
 
-_SERVER = {"base_url": "http://testserver"}
+_BASE_URL = "http://testserver"
 _OF_THE_TRANSPORT = {"raise_app_exceptions", "root_path", "client"}
 
 
 def open_async_client(
     host: Host, login: Login | None, *, options: Mapping[str, Any]
 ) -> AsyncClient:
-    """Return a new client; its options are the library's, those of ``ASGITransport`` included.
+    """Return a new client. Its options are those of the library and of ``ASGITransport``.
 
     Raises:
         ConfigError: there is no HTTP library, or it knows no such option.
     """
-    transport_kind, kind = _import_library()
-    own = {name: options[name] for name in _OF_THE_TRANSPORT & options.keys()}
-    others = {name: options[name] for name in options.keys() - own.keys()}
+    transport_class, client_class = _import_library()
+    of_transport = {}
+    of_client = {}
+    for name, value in options.items():
+        if name in _OF_THE_TRANSPORT:
+            of_transport[name] = value
+        else:
+            of_client[name] = value
     try:
-        transport = transport_kind(host.app, **own)
-        client: AsyncClient = kind(**{"transport": transport} | _SERVER | others)
+        transport = transport_class(host.app, **of_transport)
+        client: AsyncClient = client_class(
+            **{"transport": transport, "base_url": _BASE_URL, **of_client}
+        )
     except TypeError as error:
         raise _app_errors.wrong_options(error, "the async client") from error
-    client._arena_host, client._arena_login = host, login  # noqa: SLF001 - a class of this file
+    client._arena_host = host  # noqa: SLF001 - a class of this file
+    client._arena_login = login  # noqa: SLF001 - a class of this file
     transport = client._transport  # noqa: SLF001 - the library has no other way
     if hasattr(transport, "app"):
-        begin = functools.partial(
-            _begin, host, login
-        )  # not the client's: a cycle would keep it
+        # A method of the client would make a reference cycle.
+        begin = functools.partial(_begin, host, login)
         transport.app = reporting(
-            transport.app, host.hooks, asked=host.app, begin=begin
+            transport.app, host.hooks, known_app=host.app, begin=begin
         )
     return client
 
 
 def _begin(host: Host, login: Login | None, scope: Scope, send: Any) -> Any:
-    """The app is called: record that, and hand on the state, of which the library has none."""
+    """Record a call of the app, and add the lifespan's state, which the library does not."""
     scope["state"] = dict(host.state)
     request = hop(scope.get("method", "WEBSOCKET"), scope["path"], login)
 
@@ -514,7 +521,7 @@ def _begin(host: Host, login: Login | None, scope: Scope, send: Any) -> Any:
 
 @functools.cache
 def _import_library() -> tuple[type[Any], type[Any]]:
-    """Return what is ours, on top of the library's. Raises as ``http_library`` does."""
+    """Return the classes of the transport and of the client. Raises as ``http_library`` does."""
     library = http_library()
     body = type("Body", (exchanges.Body, library.AsyncByteStream), {})
     names = {"library": library, "body": body}
@@ -523,7 +530,7 @@ def _import_library() -> tuple[type[Any], type[Any]]:
 
 
 def http_library() -> Any:
-    """Return the one that Starlette prefers, else the one that it still accepts.
+    """Return the HTTP library that Starlette prefers, else the older one that it accepts.
 
     Raises:
         ConfigError: neither is installed.
@@ -534,32 +541,27 @@ def http_library() -> Any:
     raise _app_errors.no_http_library()
 
 
-# What do clients ask that the reader has made, `httpx2.AsyncClient(ASGITransport(app))`?
+def watch_own_clients(hooks_of: Callable[[object], Hooks | None]) -> Callable[[], None]:
+    """Call hooks around requests of the user's clients, and watch the work that they begin.
 
-
-def watch_own_clients(asked: Callable[[object], Hooks | None]) -> Callable[[], None]:
-    """Call hooks around requests of clients that are not ours, as around those of ours.
-
-    And know what is begun in any of them.
-
-    They go by a transport of the HTTP library, or by the one of a framework's test client, whose
-    classes are changed when they are imported. None of them is imported here. Cost: a microsecond
-    a request of ours.
+    These clients use a transport of the HTTP library or of a framework's test client. Their
+    classes are changed when they are imported. None is imported here. Cost: a microsecond for a
+    request of pytest-arena's clients.
 
     Args:
-        asked: is given the app; returns the hooks, None where nobody wants to know of it.
+        hooks_of: gets the app, and returns the hooks, or None for an unknown app.
 
     Returns:
-        What leaves the classes as they were.
+        A function that restores the classes.
     """
     undo = ExitStack()
     undo.callback(watch_what_is_begun())
     undo.callback(watch_queues())
     undo.callback(watch_logged_errors(_answered_here))
     for module, name in _TRANSPORTS.items():
-        when_imported(module, functools.partial(_watch, name, asked, undo))
+        when_imported(module, functools.partial(_watch, name, hooks_of, undo))
     when_imported(
-        "werkzeug.test", functools.partial(_watch_werkzeug_client, asked, undo)
+        "werkzeug.test", functools.partial(_watch_werkzeug_client, hooks_of, undo)
     )
     return undo.close
 
@@ -572,21 +574,20 @@ _TRANSPORTS = {
 }
 
 
-def _watch(name: str, asked: Any, undo: ExitStack, module: object) -> None:
-    kind: Any = getattr(module, name, None)
-    # Litestar's has both: its async client asks by it as well.
-    for call, ask in (("handle_async_request", _aask), ("handle_request", _ask)):
-        if (
-            original := getattr(kind, call, None)
-        ) is not None:  # else another version's
-            setattr(kind, call, _watched(original, ask, asked))
-            undo.callback(setattr, kind, call, original)
+def _watch(name: str, hooks_of: Any, undo: ExitStack, module: object) -> None:
+    transport_class: Any = getattr(module, name, None)
+    # Litestar's async client uses its transport too: it has both methods.
+    for method, ask in (("handle_async_request", _aask), ("handle_request", _ask)):
+        original = getattr(transport_class, method, None)
+        if original is not None:  # another version may lack it
+            setattr(transport_class, method, _watched(original, ask, hooks_of))
+            undo.callback(setattr, transport_class, method, original)
 
 
 def _watch_werkzeug_client(hooks_of: Any, undo: ExitStack, module: Any) -> None:
     """Call hooks around requests of ``app.test_client()``, which calls a WSGI app in the test."""
-    kind = module.Client
-    original = kind.run_wsgi_app
+    client_class = module.Client
+    original = client_class.run_wsgi_app
 
     @functools.wraps(original)
     def watched(
@@ -612,40 +613,45 @@ def _watch_werkzeug_client(hooks_of: Any, undo: ExitStack, module: Any) -> None:
         hooks.ended()
         return body, status, headers
 
-    kind.run_wsgi_app = watched
-    undo.callback(setattr, kind, "run_wsgi_app", original)
+    client_class.run_wsgi_app = watched
+    undo.callback(setattr, client_class, "run_wsgi_app", original)
 
 
-def _watched(original: Any, ask: Any, asked: Any) -> Any:
+def _watched(original: Any, ask: Any, hooks_of: Any) -> Any:
     @functools.wraps(original)
     def watched(transport: Any, request: httpx.Request) -> Any:
-        if HOPS.get(None) is None:  # no client of ours asks, nor an app that answers
-            app = transport.app if hasattr(transport, "app") else transport.client.app
-            if (hooks := asked(app)) is not None:
-                told = copy.copy(transport)  # this one may be asked in several tests
-                have_called(told, reporting(app, hooks, asked=app))
-                return ask(hooks, request, functools.partial(original, told))
-        return original(transport, request)
+        # Inside a call of pytest-arena's clients, or inside an answer, the request is known.
+        if HOPS.get(None) is not None:
+            return original(transport, request)
+        app = transport.app if hasattr(transport, "app") else transport.client.app
+        hooks = hooks_of(app)
+        if hooks is None:
+            return original(transport, request)
+        # The client may be used in several tests, each with other hooks.
+        with_hooks = copy.copy(transport)
+        set_transport_app(with_hooks, reporting(app, hooks, known_app=app))
+        return ask(hooks, request, functools.partial(original, with_hooks))
 
     return watched
 
 
-class _Calling:
-    """A client of Litestar's, whose transport is to call another app than a test asks it for."""
+class _ClientOfApp:
+    """A client of Litestar whose transport calls another app."""
 
     def __init__(self, client: Any, app: Any) -> None:
-        self._client, self.app = client, app
+        self._client = client
+        self.app = app
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
 
-def have_called(transport: Any, app: Any) -> None:
-    """Have a transport call this app: one that has none asks its client."""
+def set_transport_app(transport: Any, app: Any) -> None:
+    """Set the app that a transport calls. Litestar's transport asks its client for the app."""
     if hasattr(transport, "app"):
         transport.app = app
     else:
-        transport.client = _Calling(transport.client, app)
+        transport.client = _ClientOfApp(transport.client, app)
 
 
 async def _aask(
@@ -662,12 +668,12 @@ def _ask(hooks: Hooks, request: httpx.Request, handle: Callable[..., Any]) -> An
     hooks.before(refuses=False)
     with sending(hooks):
         response: Any = answered(hop_of(request, None), handle(request))
-    when_closed(response, hooks.ended)  # the app may go on until its answer is read
+    when_closed(response, hooks.ended)  # the app may run until its answer is read
     return response
 
 
 def when_closed(response: Any, end: Callable[[], None]) -> None:
-    """Do this when a response is closed."""
+    """Call a function when a response is closed."""
     ending = ExitStack()
     ending.callback(end)
     ending.callback(response.stream.close)

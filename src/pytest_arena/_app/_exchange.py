@@ -1,4 +1,4 @@
-"""Requests whose answers are read while the app still gives them: streams and websockets."""
+"""Streams and websockets: requests whose answers are read while the app sends them."""
 
 from __future__ import annotations
 
@@ -23,27 +23,34 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 CALL = "arena_call"  # in a response's extensions
-ACCEPTED, REFUSED = 101, 403  # what a server answers to who asks for a websocket
-_PATIENCE = 1.0  # seconds for an app that is told, or made, to end
+# A server's answers to a request for a websocket.
+ACCEPTED = 101
+REFUSED = 403
+_PATIENCE = 1.0  # seconds for an app to end after a disconnect or a cancellation
 _STEP = 0.0002  # seconds
-_STATEMENT = 0.02  # seconds, until an app that is left comes to a place where it can be cancelled
-_SELDOM = 100  # messages that nobody hears, until an app that makes no pause has to
-_ENDED, _LOST = 1000, 1006  # codes of a websocket's end
+_STATEMENT = 0.02  # seconds for an app without a reader to reach its next message
+_SELDOM = 100  # after so many unread messages an app without pauses gets one
+# Codes of a websocket's end.
+_ENDED = 1000
+_LOST = 1006
 
 
 async def read_in_parts(app: ASGIApp, scope: Scope, receive: Any, send: Any) -> None:
-    """Call an app whose reader may leave it, by a scope of anyio's: it is cancelled as it sends.
+    """Call an app whose reader may leave it by a scope of anyio. Cancel the app while it sends.
 
-    Such a scope cancels whatever a clean-up waits for, again and again: where it meets a statement,
-    the driver's thread may be left in it, and who waits for that waits for ever.
+    A scope of anyio cancels each await of a clean-up. If that is a statement, the driver's thread
+    may stay in it, and its waiter waits for ever.
     """
     from anyio import CancelScope
 
-    is_left, is_sending = False, asyncio.Event()
+    is_left = False
+    is_sending = asyncio.Event()
 
     async def sending(message: Message) -> None:
         is_sending.set()
-        await (asyncio.Event().wait() if is_left else send(message))
+        if is_left:
+            await asyncio.Event().wait()  # until the task is cancelled
+        await send(message)
         is_sending.clear()
 
     task = asyncio.ensure_future(app(scope, receive, sending))
@@ -57,26 +64,26 @@ async def read_in_parts(app: ASGIApp, scope: Scope, receive: Any, send: Any) -> 
             task.cancel()
             await asyncio.wait([task], timeout=_PATIENCE)
         if task.done():
-            task.result()  # what its clean-up has raised is the test's to hear
+            task.result()  # raises an error of the app's clean-up
         raise
 
 
 class Exchange:
-    """A request that is under way until its answer is closed, or the app has finished with it."""
+    """A request that is open until its answer is closed, or the app has finished."""
 
-    request: Any = None  # its record, once it is open
-    _host: Any = None  # as the client has it
-    shown = ""  # how it is told that it was left open
-    error: BaseException | None = (
-        None  # what the app has raised, and nobody has been told of
-    )
+    request: Any = None  # its record, when it is open
+    _host: Any = None  # of the client
+    shown = ""  # the words for a request that was left open
+    error: BaseException | None = None  # an error of the app that was not raised yet
     is_over = False  # the app has finished
     way = "with"
-    hang_up: Any = staticmethod(bool)  # what tells the app of a sync client's websocket
+    hang_up: Any = staticmethod(bool)  # sends a disconnect to a sync client's websocket
 
     def open(self, request: Request, host: Any) -> None:
-        """The answer is there, to be read."""
-        self.request, self._host, request.is_open = request, host, True
+        """Register the request: its answer can be read."""
+        self.request = request
+        self._host = host
+        request.is_open = True
         how = "websocket_connect" if request.method == "WEBSOCKET" else "stream"
         what = f"{request.method} {request.path} was open: {self.way} client.{how}(…)"
         self.shown = f"{user_line() or 'a line that cannot be seen'}   {what}"
@@ -85,27 +92,28 @@ class Exchange:
             self.end()
 
     def end(self) -> None:
-        """It is over. Idempotent."""
+        """End the request. Idempotent."""
         if self.request and self.request.is_open:
             self.request.is_open = False
             self.request.seconds = now() - self.request.began
             if self.error is not None:
-                self.request.status, self.request.error = None, told(self.error)
+                self.request.status = None
+                self.request.error = in_words(self.error)
             self._host.exchanges.remove(self)
             self._host.hooks.ended()
 
 
-def told(error: BaseException) -> str:
-    """An error as a request's record has it."""
+def in_words(error: BaseException) -> str:
+    """Return an error as the record of a request shows it."""
     name = type(error).__name__
     try:
         return redact(f"{name}: {error}".removesuffix(": "))
-    except Exception:  # noqa: BLE001 - a class of the user's: the app is to answer as it would
+    except Exception:  # noqa: BLE001 - `str` of a user's class may fail, and the app must answer
         return name
 
 
 def is_disconnect(error: BaseException | None) -> bool:
-    """Whether it is a framework's way to say that a websocket was closed, refused, or is opened."""
+    """Whether a framework raises this error when a websocket is closed, refused or opened."""
     return any(kind.__name__ in _OF_WEBSOCKETS for kind in type(error).__mro__)
 
 
@@ -113,25 +121,27 @@ _OF_WEBSOCKETS = {"WebSocketDisconnect", "_Upgrade", "ConnectionUpgradeException
 
 
 class Call(Exchange):
-    """The app, called in a task of its own; what it sends is read message by message.
+    """A call of the app in a separate task. Its messages are read one by one.
 
     An app that streams is at most two messages ahead of its reader.
     """
 
     task: asyncio.Task[Any]
-    opening: Message  # the first that it has sent
+    opening: Message  # the first message of the app
     way = "async with"
 
     def __init__(self, app: ASGIApp, *, is_websocket: bool) -> None:
-        self._app, self._is_websocket = app, is_websocket
-        self.inbox: asyncio.Queue[Message] = asyncio.Queue()  # a websocket's
+        self._app = app
+        self._is_websocket = is_websocket
+        self.inbox: asyncio.Queue[Message] = asyncio.Queue()  # of a websocket
         self._outbox: asyncio.Queue[Message | None] = asyncio.Queue()
-        self._room = asyncio.Semaphore()
+        self._space = asyncio.Semaphore()
         self._finish: Any = None
-        self._is_closing, self._unheard = False, 0
+        self._is_closing = False
+        self._unread = 0
 
     async def begin(self, answering: Coroutine[Any, Any, Any]) -> bool:
-        """Call the app, by what the library does for it. Returns whether it has sent something."""
+        """Call the app through the library. Return whether it has sent something."""
         self.task = asyncio.create_task(answering)
         self.task.add_done_callback(self._over)
         try:
@@ -144,48 +154,45 @@ class Call(Exchange):
 
     @property
     def status(self) -> int:
-        """What a server would answer."""
-        of_a_websocket = (
-            REFUSED if self.opening["type"] == "websocket.close" else ACCEPTED
-        )
-        return int(self.opening.get("status", of_a_websocket))
+        """The status that a server would answer."""
+        default = ACCEPTED
+        if self.opening["type"] == "websocket.close":
+            default = REFUSED
+        return int(self.opening.get("status", default))
 
     async def answer(self, scope: Scope, receive: Any, send: Any) -> None:
-        """Stand where the library calls the app: it is told all but the body."""
+        """Call the app in place of the library. The library gets no parts of the body."""
         if self._is_websocket:
-            await send(
-                {"type": "http.response.start", "status": 500}
-            )  # where nothing is accepted
+            # The library needs an answer, also if the app accepts nothing.
+            await send({"type": "http.response.start", "status": 500})
             await send(_LAST)
             self.inbox.put_nowait({"type": "websocket.connect"})
             await self._app(_as_websocket(scope), self.inbox.get, self._put)
             return
         self._finish = send
+        is_head = scope["method"] == "HEAD"
 
         async def sending(message: Message) -> None:
-            await self._room.acquire()
+            await self._space.acquire()
             if self._is_closing:
-                self._room.release()
-                self._unheard += 1
-                if self._unheard % _SELDOM == 0:
-                    await asyncio.sleep(
-                        0
-                    )  # cancelled here, its generator would stay at a `yield`
+                self._space.release()
+                self._unread += 1
+                if self._unread % _SELDOM == 0:
+                    # A cancellation here would leave the app's generator at a `yield`.
+                    await asyncio.sleep(0)
                 return
-            await send({**message, "body": b""})
+            without_body = {**message, "body": b""}
+            await send(without_body)
             if message["type"] == _LAST["type"] and not message.get("more_body"):
                 self._finish = None
-            is_head = scope["method"] == "HEAD"
-            self._outbox.put_nowait({**message, "body": b""} if is_head else message)
+            self._outbox.put_nowait(without_body if is_head else message)
 
         await self._app(scope, receive, sending)
 
     async def _put(self, message: Message) -> None:
         if not self._is_closing:
             self._outbox.put_nowait(message)
-        await asyncio.sleep(
-            0
-        )  # an app that makes no pause would leave nobody else a turn
+        await asyncio.sleep(0)  # an app without pauses would block the loop
 
     def _over(self, task: asyncio.Task[Any]) -> None:
         self.is_over = True
@@ -194,30 +201,31 @@ class Call(Exchange):
         elif not self._is_closing:
             self.error = ConnectionError("the app was cancelled while it answered")
         if self._is_closing and is_disconnect(self.error):
-            self.error = None  # what it was told
+            self.error = None  # the app's reaction to the disconnect
         self._outbox.put_nowait(None)
         self.end()
 
     async def next(self) -> Message | None:
-        """Return the app's next message, None once it has ended. Raises what the app has raised."""
+        """Return the app's next message, None after its end. Raises the app's error."""
         message = await self._outbox.get()
-        self._room.release()
+        self._space.release()
         if message is None:
-            self._outbox.put_nowait(None)  # for who asks again
+            self._outbox.put_nowait(None)  # for the next call
             self._raise()
         return message
 
     def _raise(self) -> None:
-        error, self.error = self.error, None  # once
+        error = self.error
+        self.error = None  # raised once
         if error is not None:
             raise error
 
     async def aclose(self) -> None:
-        """Tell the app that nobody listens; end it, if it goes on. Raises what it has raised."""
+        """Send a disconnect to the app, and cancel it if it does not end. Raises its error."""
         if self._is_closing:
             return
         self._is_closing = True
-        self._room.release()
+        self._space.release()
         self.inbox.put_nowait(
             {"type": "websocket.disconnect", "code": _ENDED, "reason": ""}
         )
@@ -228,9 +236,7 @@ class Call(Exchange):
                 end = now() + _PATIENCE
                 while not self.is_over and now() < end:
                     await asyncio.sleep(0)
-                    rest(
-                        _STEP
-                    )  # the loop's own clock may be one that a test has stopped
+                    rest(_STEP)  # a test may have frozen the loop's clock
                 self.task.cancel()
         finally:
             self.task.cancel()
@@ -255,28 +261,33 @@ def _as_websocket(scope: Scope) -> Scope:
 
 
 class Body:
-    """The body of an answer, as the app sends it; a class of the library's is added."""
+    """The body of an answer, as the app sends it. A class of the library is its second base."""
 
     def __init__(self, call: Call) -> None:
         self.aclose = call.aclose
         self._next = call.next
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while (message := await self._next()) is not None:
-            if body := message.get("body"):
+        while True:
+            message = await self._next()
+            if message is None:
+                return
+            body = message.get("body")
+            if body:
                 yield bytes(body)
 
 
 class WebSocket:
     """An open websocket of the async client.
 
-    What the app has raised is raised where its next message is read. Once it has closed, that
-    raises the ``WebSocketDisconnect`` of its framework, with code and reason; a
-    ``ConnectionAbortedError`` where neither Starlette nor Litestar is there.
+    The app's error is raised where the test reads the next message. After the app has closed the
+    websocket, reading raises the ``WebSocketDisconnect`` of its framework, with code and reason.
+    Without Starlette and Litestar it is a ``ConnectionAbortedError``.
     """
 
     def __init__(self, call: Call, app: object) -> None:
-        self._call, self._app = call, app
+        self._call = call
+        self._app = app
         self.accepted_subprotocol: str | None = call.opening.get("subprotocol")
 
     async def send_text(self, data: str) -> None:
@@ -290,12 +301,13 @@ class WebSocket:
     async def send_json(self, data: Any, mode: str = "text") -> None:
         """Send a value as JSON, by a message that is ``text`` or ``binary``."""
         text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
-        await (
-            self.send_text(text) if mode == "text" else self.send_bytes(text.encode())
-        )
+        if mode == "text":
+            await self.send_text(text)
+        else:
+            await self.send_bytes(text.encode())
 
     async def receive(self) -> Message:
-        """Wait for the app's next message; return it as ASGI has it."""
+        """Wait for the app's next message, and return it in ASGI's form."""
         return _checked(await self._call.next() or _GONE, self._app)
 
     async def receive_text(self) -> Any:
@@ -311,7 +323,7 @@ class WebSocket:
         return json.loads((await self.receive())["text" if mode == "text" else "bytes"])
 
     async def close(self, code: int = _ENDED, reason: str = "") -> None:
-        """Tell the app that it is closed."""
+        """Send a disconnect to the app."""
         message = {"type": "websocket.disconnect", "code": code, "reason": reason}
         self._call.inbox.put_nowait(message)
 
@@ -327,17 +339,18 @@ async def opened(response: Any, app: object) -> WebSocket:
 
 
 def _checked(message: Message, app: object) -> Message:
-    """Return what the app has sent, if that is no end of a websocket."""
+    """Return a message of the app, unless it ends the websocket."""
     if message.get("type", "websocket.close") != "websocket.close":
         return message
-    code, reason = message.get("code", _ENDED), message.get("reason") or ""
-    is_litestars = is_litestar(app)
+    code = message.get("code", _ENDED)
+    reason = message.get("reason") or ""
+    name = "starlette.websockets"
+    reason_argument = "reason"
+    if is_litestar(app):
+        name = "litestar.exceptions"
+        reason_argument = "detail"
     try:
-        module = import_module(
-            "litestar.exceptions" if is_litestars else "starlette.websockets"
-        )
+        module = import_module(name)
     except ImportError:
         raise ConnectionAbortedError(code, reason) from None
-    raise module.WebSocketDisconnect(
-        code=code, **{"detail" if is_litestars else "reason": reason}
-    )
+    raise module.WebSocketDisconnect(code=code, **{reason_argument: reason})

@@ -261,7 +261,7 @@ async def _ask(app_run: AppRun, scope: Scope, receive: Any, send: Any) -> None:
     try:
         with sending(hooks):
             begin = partial(_begin, app_run)
-            app = reporting(app_run.app, hooks, asked=app_run.app, begin=begin)
+            app = reporting(app_run.app, hooks, known_app=app_run.app, begin=begin)
             await app(scope, receive, held.send)
         hooks.ended()
     finally:

@@ -7,7 +7,7 @@ import sys
 from traceback import TracebackException
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._app._exchange import is_disconnect, told
+from pytest_arena._app._exchange import in_words, is_disconnect
 from pytest_arena._config._load import blame
 from pytest_arena._ledger import FAILURE
 from pytest_arena.errors import causes
@@ -68,15 +68,14 @@ def watch_logged_errors(
             test handled when it made the request. None if no request is answered.
 
     Returns:
-        What ends it.
+        A function that ends it.
     """
     make = logging.getLogRecordFactory()
 
     def make_and_note(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make(*args, **kwargs)
-        if (
-            record.levelno or 0
-        ) >= logging.ERROR:  # a record that is made to be filled has none
+        # A record that is filled later has no level yet.
+        if (record.levelno or 0) >= logging.ERROR:
             _note_logged(record, current())
         return record
 
@@ -109,7 +108,7 @@ def _words(error: BaseException) -> str:
 
 
 def _in_one_line(error: BaseException) -> str:
-    text = told(error).partition("\n")[0]
+    text = in_words(error).partition("\n")[0]
     line = blame(error)
     return text if line is None else f"{text} ({line.short})"
 

@@ -168,7 +168,9 @@ def open_test_client(
     # Below the client, whose own `app` a test may ask for something.
     transport: Any = client._transport  # noqa: SLF001 - neither library has another way
     app = _read_in_parts(_as_coroutine_function(host.app))
-    clients.have_called(transport, clients.reporting(app, host.hooks, asked=host.app))
+    clients.set_transport_app(
+        transport, clients.reporting(app, host.hooks, known_app=host.app)
+    )
     transport.handle_request = _recording(transport.handle_request, login)
     return cast("TestClient", client)
 
