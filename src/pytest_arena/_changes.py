@@ -167,13 +167,15 @@ class Changes:
     def __init__(
         self, changes: Iterable[Change], mask: Mask, more: Mapping[str, int]
     ) -> None:
-        self._all, self._more = tuple(changes), dict(more)
+        self._all = tuple(changes)
+        self._more = dict(more)
         self.mask: Mask = mask
 
     @classmethod
     def of(cls, tables: Iterable[TableRows], mask: Mask | None = None) -> Changes:
         """Return the changes that rows which have gone and come amount to."""
-        tables, mask = sorted(tables, key=lambda one: one.table), mask or Mask()
+        tables = sorted(tables, key=lambda one: one.table)
+        mask = mask or Mask()
         # Of a pair one row may have been cut off: what is left would tell of another change.
         more = {
             one.table: len(one.gone) + len(one.come) + one.more
@@ -298,7 +300,8 @@ _Pairs = list[tuple[Row | None, Row | None]]
 def _by_key(rows: TableRows) -> _Pairs:
     """Beside each other what has one key."""
     places = [rows.columns.index(name) for name in rows.key]
-    old, new = _keyed(rows.gone, places), _keyed(rows.come, places)
+    old = _keyed(rows.gone, places)
+    new = _keyed(rows.come, places)
     pairs: _Pairs = []
     for key in {**old, **new}:
         pairs += zip_longest(old.get(key, []), new.get(key, []))
@@ -335,7 +338,8 @@ def _hashable(value: object) -> object:
 
 def _change(rows: TableRows, old: Row | None, new: Row | None, mask: Mask) -> Change:
     kind: Kind = "inserted" if old is None else "deleted" if new is None else "updated"
-    before, after = _named(rows.columns, old), _named(rows.columns, new)
+    before = _named(rows.columns, old)
+    after = _named(rows.columns, new)
     return Change(rows.table, kind, before, after, rows.key, mask)
 
 
@@ -380,7 +384,8 @@ def limited(rows: TableRows, limit: int | None) -> TableRows:
     if limit is None or len(rows.gone) + len(rows.come) <= limit:
         return rows
     places = [rows.columns.index(name) for name in rows.key]
-    gone_keys, come_keys = _keys(rows.gone, places, "-"), _keys(rows.come, places, "+")
+    gone_keys = _keys(rows.gone, places, "-")
+    come_keys = _keys(rows.come, places, "+")
     numbers = Counter([*gone_keys, *come_keys])
     totals = accumulate(numbers.values())
     kept = {key for key, total in zip(numbers, totals, strict=True) if total <= limit}
@@ -465,12 +470,15 @@ def shown(value: object) -> str:
     if value is None:
         return "NULL"
     if isinstance(value, str):
-        text, size = repr(redact(value[:_ENOUGH])), f"{len(value):,} characters"
+        text = repr(redact(value[:_ENOUGH]))
+        size = f"{len(value):,} characters"
     elif isinstance(value, bytes | bytearray | memoryview):
-        text, size = repr(bytes(value[:_ENOUGH])), f"{len(value):,} bytes"
+        text = repr(bytes(value[:_ENOUGH]))
+        size = f"{len(value):,} bytes"
     else:
         text = str(value)
-        text, size = redact(text[:_ENOUGH]), f"{len(text):,} characters"
+        size = f"{len(text):,} characters"
+        text = redact(text[:_ENOUGH])
     return (
         text
         if len(text) <= _LONGEST_VALUE

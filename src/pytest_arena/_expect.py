@@ -139,7 +139,8 @@ class _ExpectedTable:
     """
 
     def __init__(self, name: str, changes: Changes, expected: Expected) -> None:
-        self._name, self._changes = name, changes
+        self._name = name
+        self._changes = changes
         self._wanted = sorted(expected.parts, key=lambda one: -len(one.columns))
         self._rows = list(changes)
         self._takers: dict[int, int] = {}  # by the row's place, the expectation's

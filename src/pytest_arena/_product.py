@@ -429,7 +429,8 @@ class ScriptError(Exception):
 
     def __init__(self, message: str, *, line: int, fix: str) -> None:
         super().__init__(message)
-        self.line, self.fix = line, fix
+        self.line = line
+        self.fix = fix
 
 
 class Target(Protocol):

@@ -155,7 +155,10 @@ def _server(config: Config, registry: str) -> list[lines.PlaceKind]:
     except (Unavailable, ConfigError) as reason:
         # No driver: that is no wrong option.
         if config.server_url and isinstance(reason, ConfigError):
-            what, why, cause, fix = reason.what, reason.why, reason.cause, reason.fix
+            what = reason.what
+            why = reason.why
+            cause = reason.cause
+            fix = reason.fix
             raise ServerError(what, why=why, cause=cause, fix=fix) from reason
         note = " ".join(str(getattr(reason, "what", reason)).split())
         return [
@@ -168,12 +171,15 @@ class ServerDatabases:
     """What a server's registry names. What it does not name is nobody's business here."""
 
     def __init__(self, address: Address, shown: str, *, registry: str) -> None:
-        self._address, self._shown, self._registry = address, shown, registry
+        self._address = address
+        self._shown = shown
+        self._registry = registry
 
     def look(self) -> Iterator[lines.Place]:
         """Say what is there."""
         seen = look(self._address, registry=self._registry)
-        things, others = tuple(map(_thing, seen.databases)), ", ".join(seen.others)
+        things = tuple(map(_thing, seen.databases))
+        others = ", ".join(seen.others)
         note = (
             f"another version of arena has databases there: see {others}"
             if others

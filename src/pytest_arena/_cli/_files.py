@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 _RUNS = "SQLite files of test runs"
 _RUN = re.compile(r"run-(\d+)-[0-9a-f]{8}")
-_TEMPLATES, _KEPT = "templates", "kept"
+_TEMPLATES = "templates"
+_KEPT = "kept"
 # The cache may hold other things: ARENA_CACHE names any folder.
-_SHELF, _MANIFEST = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{16}\.json")
+_SHELF = re.compile(r"[0-9a-f]{32}")
+_MANIFEST = re.compile(r"[0-9a-f]{16}\.json")
 _HEADER = b"SQLite format 3\0"
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 
@@ -87,7 +89,8 @@ def _run(folder: Path) -> Thing:
 
 
 def _removed_run(folder: Path, *, everything: bool) -> Iterator[Swept]:
-    was_there, size = folder.is_dir(), size_of(folder)
+    was_there = folder.is_dir()
+    size = size_of(folder)
     if not remove_dead_run(folder):
         if everything:
             yield Swept("live", folder.name, why="a living run works in it")
@@ -163,7 +166,8 @@ def _finished(shelf: Path) -> Iterator[Files]:
             manifest.with_suffix(".sqlite"),
         ]  # without the first, no template
         thing = _thing(f"{shelf.name[:8]}/{manifest.stem}", "template", manifest)
-        created, size = datetime.fromtimestamp(built, UTC), sum(map(size_of, files))
+        created = datetime.fromtimestamp(built, UTC)
+        size = sum(map(size_of, files))
         yield replace(thing, created=created, bytes=size), files
 
 

@@ -157,11 +157,13 @@ def size_shown(count: int) -> str:
     """A number of bytes, in units of a thousand."""
     if count < 1000:  # noqa: PLR2004 - what kilo means
         return f"{count} B"
-    size, unit = count / 1000, "kB"
+    size = count / 1000
+    unit = "kB"
     for bigger in ("MB", "GB", "TB"):
         if size < 999.5:  # noqa: PLR2004 - 1000, when it is rounded
             break
-        size, unit = size / 1000, bigger
+        size = size / 1000
+        unit = bigger
     return f"{size:.1f} {unit}" if size < 9.95 else f"{size:.0f} {unit}"  # noqa: PLR2004 - two digits are enough
 
 

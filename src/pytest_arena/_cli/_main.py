@@ -15,7 +15,9 @@ from pytest_arena.scenarios import verbs as scenarios
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_FAILED, _USAGE, _STOPPED = 1, 2, 130
+_FAILED = 1
+_USAGE = 2
+_STOPPED = 130
 _SHAPE: dict[str, Any] = {
     "formatter_class": argparse.RawDescriptionHelpFormatter,
     "allow_abbrev": False,
@@ -272,10 +274,8 @@ def _add_init(commands: Any) -> None:
     parser = commands.add_parser(
         "init", help=about, description=_INIT, epilog=status, **_SHAPE
     )
-    app, seconds = (
-        {"default": "", "metavar": "MODULE:NAME"},
-        {"default": 60, "metavar": "SECONDS"},
-    )
+    app = {"default": "", "metavar": "MODULE:NAME"}
+    seconds = {"default": 60, "metavar": "SECONDS"}
     parser.add_argument(
         "--app", help="the app, where several are found, or none", **app
     )

@@ -31,7 +31,8 @@ class PrivateServers:
     def __init__(
         self, cache: Path, *, databases: Callable[[Address], PlaceKind]
     ) -> None:
-        self._cache, self._databases_on = cache, databases
+        self._cache = cache
+        self._databases_on = databases
 
     def look(self) -> Iterator[Place]:
         """Say of each whether it runs and is used, and what databases are on it."""

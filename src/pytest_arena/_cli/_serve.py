@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from pytest_arena._run._run import ArenaRun
 
 _COMMAND = "arena serve"
-_ENTER, _LEAVE, _RESET, _SEED = "/level/enter", "/level/leave", "/level/reset", "/seed/"
+_ENTER = "/level/enter"
+_LEAVE = "/level/leave"
+_RESET = "/level/reset"
+_SEED = "/seed/"
 _METHODS = {
     _ENTER: "POST",
     _LEAVE: "POST",
@@ -78,7 +81,9 @@ class Serving:
     """
 
     def __init__(self, control: ControlServer, *, port: int, seeds: str) -> None:
-        self._control, self._port, self._seeds = control, port, seeds
+        self._control = control
+        self._port = port
+        self._seeds = seeds
         self._stdout = sys.stdout
         self._problems: list[str] = []
         self._again: Command | None = (
@@ -100,7 +105,8 @@ class Serving:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> bool:
         """No module of tests is imported."""
-        session.items, config = [], session.config
+        session.items = []
+        config = session.config
         config.hook.pytest_collection_modifyitems(
             session=session, config=config, items=[]
         )
@@ -109,7 +115,8 @@ class Serving:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Have a level for whoever asks, until told to end."""
-        run, self._module = RUNS[session.config], module_in(session, _COMMAND)
+        run = RUNS[session.config]
+        self._module = module_in(session, _COMMAND)
         run.apps.port = self._port
         try:
             server = run.apps.live_server()
@@ -139,7 +146,8 @@ class Serving:
     def _through(self, asked: Command, session: pytest.Session) -> None:
         """Enter a level, do what is asked in it, leave it."""
         commands = _Commands(RUNS[session.config], self._seeds)
-        before, self._problems = self._problems, []
+        before = self._problems
+        self._problems = []
         ended: list[Command | None] = []
 
         def level(request: pytest.FixtureRequest, arena_app: object) -> None:
@@ -183,7 +191,9 @@ class _Commands:
     """What can be asked for while a level stands."""
 
     def __init__(self, run: ArenaRun, seeds: str) -> None:
-        self.arena, self._run, self._seeds = Arena(run), run, seeds
+        self.arena = Arena(run)
+        self._run = run
+        self._seeds = seeds
 
     def until_ended(self, control: ControlServer) -> Command | None:
         """Do what is asked for. Returns who ends the level; None where all is to end."""

@@ -40,7 +40,8 @@ def describe(dialect: Dialect, cargs: Any, cparams: Any) -> Asked:
 
 def described_url(url: URL) -> str:
     """Return the name of the database that a server's URL means, also without its driver."""
-    host, port = url.host or "localhost", url.port or ""
+    host = url.host or "localhost"
+    port = url.port or ""
     return _server_name(url.get_backend_name(), host, port, url.database)
 
 

@@ -8,8 +8,11 @@ from functools import lru_cache
 from pytest_arena._values import STATEMENT_START as START
 
 # How a statement writes. PostgreSQL gives a transaction an id for locks and temporary tables too.
-LOCKS, TEMPORARY = "locks", "temporary"
-MAY_WRITE, WRITES, NOTIFIES = "may write", "writes", "notifies"
+LOCKS = "locks"
+TEMPORARY = "temporary"
+MAY_WRITE = "may write"
+WRITES = "writes"
+NOTIFIES = "notifies"
 
 
 def _at_start(pattern: str) -> re.Pattern[str]:

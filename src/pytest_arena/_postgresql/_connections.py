@@ -225,7 +225,8 @@ class ServerHandle:
 
     def __init__(self, core: Core, aim: Aim, dbapi_connection: Any) -> None:
         driver = driver_connection(dbapi_connection)
-        self._core, self._key = core, aim.key
+        self._core = core
+        self._key = aim.key
         self._reference = weakref.ref(driver)
         self._pid = drivers.pid_of(driver)
         self._states = 0  # how many statements have changed what the session is

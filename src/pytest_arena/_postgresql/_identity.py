@@ -85,7 +85,8 @@ def _host_of_libpq(info: Any) -> str:
 
     libpq takes a name for certificates beside a number that it connects to.
     """
-    name, number = str(info.host or ""), _number(info)
+    name = str(info.host or "")
+    number = _number(info)
     return (
         name
         if not number or name.startswith("/") or number in _numbers(name)

@@ -47,11 +47,13 @@ ISOLATIONS = {
 class PostgreSQL:
     """Found or started at the first connection; nothing is asked of a server before."""
 
-    name, shell = "postgresql", "psql"
+    name = "postgresql"
+    shell = "psql"
     forced = "another database was put in its place, and all connections to the old one were ended"
 
     def __init__(self, core: Core, config: Config) -> None:
-        self._core, self._config = core, config
+        self._core = core
+        self._config = config
         self._server: Server | None = None
         self._own: ServerRegistry | None = None
         self._starting = threading.RLock()
@@ -134,7 +136,8 @@ class PostgreSQL:
 
     def isolate(self, database: Database, content: Any) -> Isolation:
         """``undo``, or ``clone``; what a test asks for comes above it."""
-        own, tell = self._databases(), self._core.ledger.note
+        own = self._databases()
+        tell = self._core.ledger.note
         isolation_named(self._config, ISOLATIONS, self.shown)
         isolation = isolate(
             own,

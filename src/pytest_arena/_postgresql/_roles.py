@@ -40,8 +40,11 @@ class Roles:
     """
 
     def __init__(self, core: Core, own: ServerRegistry, *, is_private: bool) -> None:
-        self._core, self._own, self._is_private = core, own, is_private
-        self._ours, self._names = own.address_of(), core.config.roles
+        self._core = core
+        self._own = own
+        self._is_private = is_private
+        self._ours = own.address_of()
+        self._names = core.config.roles
         self._is_off = self._names == ("off",)
         self._found: dict[
             str, tuple[_Login, str]

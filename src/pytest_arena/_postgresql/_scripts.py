@@ -157,14 +157,13 @@ _HAS_BODY = re.compile(r"(?i)CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)
 
 
 def _statements(script: str) -> Iterator[_Statement]:
-    text, at, line, counted = (
-        script.replace("\r\n", "\n").removeprefix("\ufeff"),
-        0,
-        1,
-        0,
-    )
+    text = script.replace("\r\n", "\n").removeprefix("\ufeff")
+    at = 0
+    line = 1
+    counted = 0
     while (start := _start(text, at)) < len(text):
-        line, counted = line + text.count("\n", counted, start), start
+        line = line + text.count("\n", counted, start)
+        counted = start
         at = _end(text, start)
         sql = text[start:at].strip()
         if _QUIT.match(sql):
@@ -192,9 +191,11 @@ def _start(text: str, at: int) -> int:
 
 def _end(text: str, start: int) -> int:
     """Where the statement ends that begins here: behind its semicolon, or the command's line."""
-    at, depth = start, 0
+    at = start
+    depth = 0
     while (found := _TOKEN.search(text, at)) is not None:
-        kind, at = found.lastgroup, found.end()
+        kind = found.lastgroup
+        at = found.end()
         if kind == "command":
             return at if found.start() == start else found.start()
         if kind == "dollar":

@@ -233,7 +233,8 @@ class DatabaseShelves:
         if has_unlogged_rows:
             manifest = replace(manifest, server_start=self._server_start)
         self.own.freeze(name)
-        text, title = manifest.text(), manifest.title
+        text = manifest.text()
+        title = manifest.title
         return self.own.finish_template(name, shelf=shelf, manifest=text, title=title)
 
     def advice(self, error: BaseException) -> str:

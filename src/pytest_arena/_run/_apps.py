@@ -43,7 +43,9 @@ class Apps:
     def __init__(
         self, config: Config, current: Current, watcher: Watcher | None
     ) -> None:
-        self._config, self._current, self._watcher = config, current, watcher
+        self._config = config
+        self._current = current
+        self._watcher = watcher
         self.named: object = None  # what `arena_app` names
         self.factory: object = (
             None  # the same, where it makes apps: to look costs 50 µs
@@ -97,7 +99,8 @@ class Apps:
         Raises:
             ConfigError: an option names something that is not there or not right.
         """
-        path, place = self._config.app, self._config.places["app"]
+        path = self._config.app
+        place = self._config.places["app"]
         if path:
             self.named = load_attribute(
                 path, option="arena_app", source=place, likely=may_be_app
@@ -150,7 +153,8 @@ class Apps:
 
     def start(self) -> None:
         """Start the app of the running test: a coroutine's in its loop, just before it."""
-        test, app_run = self._current.running(), self.running()
+        test = self._current.running()
+        app_run = self.running()
         if test.plan.is_async:
             test.is_to_be_started = True
             test.sessions.starter = test
@@ -226,7 +230,8 @@ class Apps:
         Raises:
             ConfigError: it names something that is not there or not right.
         """
-        path, place = self._config.login, self._config.places["login"]
+        path = self._config.login
+        place = self._config.places["login"]
         if not path:
             return None
         return load_function(path, "client", "role", option="arena_login", source=place)

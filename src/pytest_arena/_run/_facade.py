@@ -391,7 +391,8 @@ class Arena(Generic[S]):
         Raises:
             AssertionError: nothing was refused.
         """
-        refused, before = Refused(), self._run.ledger.mark()
+        refused = Refused()
+        before = self._run.ledger.mark()
         try:
             yield refused
         except Exception:
@@ -416,7 +417,8 @@ class Observer:
     """Commits what the test's sessions have pending, and says what has changed."""
 
     def __init__(self, run: ArenaRun) -> None:
-        self._databases, self._moments = run.databases, run.moments
+        self._databases = run.databases
+        self._moments = run.moments
         self._database = run.database
         self.current = run.current
         self.watcher = run.watcher
@@ -446,7 +448,8 @@ class Observer:
             asked = getattr(record, "request", record)
             shown = getattr(asked, "path", None) or asked.url
             raise ValueError(f"{asked.method} {shown} is no request of this test")
-        before, after = turn.before, turn.after
+        before = turn.before
+        after = turn.after
         if before is None:
             why = "of so many requests only the last hundred are known"
             raise _not_known(record, database, why)

@@ -65,7 +65,8 @@ class ArenaRun:
         temporary: Callable[[], Path | None],
         watch: Callable[[ArenaRun], Watcher] | None = None,
     ) -> None:
-        self.config, self.ledger = config, ledger
+        self.config = config
+        self.ledger = ledger
         self.watcher = watch(self) if watch is not None else None
         self.connections = Registry()
         self.databases = Databases(config, ledger, self.connections, temporary)
@@ -268,7 +269,8 @@ class ArenaRun:
             if keys
             else []
         )
-        changed, seconds = tuple(test.changed), self.ledger.isolation_seconds
+        changed = tuple(test.changed)
+        seconds = self.ledger.isolation_seconds
         databases = (
             tuple(dict.fromkeys([*used, *changed])) if used or changed else changed
         )
@@ -393,7 +395,8 @@ class ArenaRun:
 
     def missing_schema(self) -> str:
         """Say which arena_schema would make the tables of this test; "" where nobody knows."""
-        schema, first = self.config.schema, self._known.primary
+        schema = self.config.schema
+        first = self._known.primary
         if not schema:
             suggested = suggested_schema(self.config.root)
             return _EMPTY.format(suggested) if suggested else ""
@@ -479,16 +482,15 @@ class ArenaRun:
                 self.levels.leave(self.databases.levels[-1])
         for database in self.databases.provisioned():
             self.databases.ensure(database).close()
-        self.databases.finished, is_inside = True, gates.close(self.gate)
+        self.databases.finished = True
+        is_inside = gates.close(self.gate)
         # A test of a run without arena may have begun this one, in its process.
         if any(
             frame.f_globals.get("__name__") == "_pytest.runner" for frame in frames()
         ):
-            self.databases.is_guest, self.databases.files.allowed, is_inside = (
-                True,
-                ("*",),
-                True,
-            )
+            self.databases.is_guest = True
+            self.databases.files.allowed = ("*",)
+            is_inside = True
         if is_inside:
             self.databases.environment.restore()
         products = self.databases.products.opened.values()

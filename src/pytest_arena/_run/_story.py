@@ -31,7 +31,8 @@ def story_parts(test: RunningTest, files: Sequence[str] = ()) -> list[StoryPart]
     one nor has to do with a database.
     """
     telling = _Telling(test)
-    below, own = list(telling.below()), list(telling.own())
+    below = list(telling.below())
+    own = list(telling.own())
     if kept := test.uncommitted or uncommitted(test):
         own.append(StoryPart("not committed", None, notes=tuple(kept)))
     late_work = _late_work(test)
@@ -65,7 +66,8 @@ class _Telling:
     """One reading of what a test did, as a report tells it."""
 
     def __init__(self, test: RunningTest) -> None:
-        self._moments, self._askers = test.moments, test.askers
+        self._moments = test.moments
+        self._askers = test.askers
         self._levels = test.moments.levels()
         # Those made on the level that stands; what is below is told as a whole.
         self._turns = [
@@ -132,10 +134,12 @@ class _Telling:
             yield StoryPart("before the app started", seen_by_start, notes=(hint,))
             since = self._start
         for turns in _gathered(self._turns):
-            before, after = turns[0].before or since, turns[-1].after
+            before = turns[0].before or since
+            after = turns[-1].after
             yield from self._outside(title, since, before)
             yield self._part_of(turns, self._changes(before, after))
-            since, title = after, "then, outside of requests"
+            since = after
+            title = "then, outside of requests"
         if not self._turns or since is not None:
             yield from self._outside(title, since, None)
 
@@ -301,18 +305,18 @@ def _raised_words(record: Request) -> str:
 
 def uncommitted(test: RunningTest) -> list[str]:
     """Return what the test's own sessions keep from everybody else, and what would change that."""
-    pending, awaited = test.sessions.pending(), "await " * test.plan.is_async
+    pending = test.sessions.pending()
+    awaited = "await " * test.plan.is_async
     where = f"db_session: {awaited}db_session.commit()"
     if not pending and (others := unflushed(sessions_in_use())):
         kinds = ", ".join(sorted({type(one).__name__ for one in others}))
-        pending, where = (
-            len(others),
-            f"a session that lives on: {kinds} (commit it first)",
-        )
+        pending = len(others)
+        where = f"a session that lives on: {kinds} (commit it first)"
     lines = [f"{pending} object{'s' * (pending != 1)} pending in {where}"] * bool(
         pending
     )
-    now, turns = test.own_writes(), test.turns
+    now = test.own_writes()
+    turns = test.turns
     if not turns or any(
         turn.checkouts for turn in turns
     ):  # else the app's sessions are the test's

@@ -106,7 +106,8 @@ def _difference_line(schema: str, comparison: Comparison) -> str:
 
 def _unread(databases: Databases) -> Iterator[str]:
     """That a variable has named the app's first database, and no engine of the app's is on it."""
-    known, first = databases.known, databases.known.primary
+    known = databases.known
+    first = databases.known.primary
     others = [one.name for one in databases.provisioned() if not one.is_only_named]
     if first is None or not first.is_only_named or not others:
         return
@@ -137,14 +138,17 @@ def _unused(
         if engine.url.database not in live
     ]
     names = dict.fromkeys(shown or [one.name for one in found[:1]] or ["in memory"])
-    asked, there = config.database, ", ".join(names)
+    asked = config.database
+    there = ", ".join(names)
     told = (
         f"arena_database = {asked} was not used: the app's engine is SQLite ({there})"
     )
     return (redact(told),)
 
 
-_MISTAKE, _SUMMARY = "arena_mistake", "arena"  # in what a worker hands to pytest-xdist
+# Keys in the report that a worker sends to pytest-xdist.
+_MISTAKE = "arena_mistake"
+_SUMMARY = "arena"
 
 
 class FactsOfProcesses:
@@ -155,7 +159,8 @@ class FactsOfProcesses:
     """
 
     def __init__(self, config: Any, ledger: Ledger) -> None:
-        self._config, self._ledger = config, ledger
+        self._config = config
+        self._ledger = ledger
         self._next = (
             0  # the first one that no report was given: a skipped test has no facts
         )

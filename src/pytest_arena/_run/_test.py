@@ -86,7 +86,8 @@ class Moments:
     """The time as each database has it, and what has changed in between."""
 
     def __init__(self, databases: Databases, mask: Mask) -> None:
-        self._databases, self.mask = databases, mask
+        self._databases = databases
+        self.mask = mask
 
     def now(self) -> StoryMoment:
         """Ask each database that somebody has connected to. Never raises."""
@@ -148,10 +149,9 @@ class Turn:
 
 REFUSAL = 400
 _PATIENCE = 1.0  # seconds
-FIRST, LAST = (
-    6,
-    24,
-)  # turns that a report tells one by one; what lies between it tells together
+# The first and the last turns that a report lists one by one. It sums up the others.
+FIRST = 6
+LAST = 24
 _KEPT = 100  # the last ones, of which it can be asked what they changed
 
 
@@ -371,10 +371,8 @@ class RunningTest(Hooks):
             if not self.under_way:
                 self.take_lost()  # by the test itself, or after the last request
                 registry = self.gate.registry
-                is_quiet, last = (
-                    registry.is_quiet,
-                    self.turns[-1].after if self.turns else None,
-                )
+                is_quiet = registry.is_quiet
+                last = self.turns[-1].after if self.turns else None
                 # If nothing can have happened since the last request ended, that is the time.
                 is_same = (
                     last is not None and is_quiet and registry.checkouts == self._seen
@@ -382,7 +380,8 @@ class RunningTest(Hooks):
                 if last is None or not is_same or last.levels != self.moments.levels():
                     last = self.moments.now()
                 turn = Turn(last, held=self.own_writes())
-                turn.checkouts, turn.is_quiet = registry.checkouts, is_quiet
+                turn.checkouts = registry.checkouts
+                turn.is_quiet = is_quiet
                 self.turns.append(turn)
                 if (place := len(self.turns) - _KEPT) > FIRST:
                     old = self.turns[place]

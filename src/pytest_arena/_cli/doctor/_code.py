@@ -68,7 +68,9 @@ class Code:
     """
 
     def __init__(self, path: Path, text: str, tree: ast.Module) -> None:
-        self.path, self.text, self.tree = path, text, tree
+        self.path = path
+        self.text = text
+        self.tree = tree
         self.around = surroundings(path.absolute().parent)
         self.is_collected = path.name.startswith("test_") or path.name.endswith(
             "_test.py"

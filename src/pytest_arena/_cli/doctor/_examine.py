@@ -197,11 +197,13 @@ def _of_file(
 
 
 def _found(code: Code, rules: list[Rule]) -> set[Fault]:
-    lines, arena = code.text.splitlines(), code.around.uses_arena
+    lines = code.text.splitlines()
+    arena = code.around.uses_arena
     faults = set()
     for each in rules:
         for found in each.check(code) if not (each.ended and arena) else ():
-            node, quoted = found.node, " ".join(found.quoted.split())
+            node = found.node
+            quoted = " ".join(found.quoted.split())
             short = quoted if len(quoted) <= _QUOTED else f"{quoted[: _QUOTED - 1]}…"
             message = f"{each.title}: `{short}`" if short else each.title
             before = "".join(lines[node.lineno - 1 : node.lineno]).encode()[
@@ -218,7 +220,8 @@ def _waived(
     file: Path, text: str, faults: set[Fault], rules: list[Rule]
 ) -> Iterator[Fault]:
     """Leave out what a comment waives; a comment without a reason, or for nothing, is a fault."""
-    kept, codes = set(faults), {each.code for each in rules}
+    kept = set(faults)
+    codes = {each.code for each in rules}
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         waiver = _WAIVER.match(token.string) if token.type == tokenize.COMMENT else None
         if waiver is None:

@@ -24,7 +24,8 @@ _PROPERTY = _DATA | str.maketrans({":": "%3A", ",": "%2C"})
 
 def as_text(faults: list[Fault]) -> str:
     """A line for each fault, and the next step below the first one of each rule."""
-    lines, explained = [], set()
+    lines = []
+    explained = set()
     for fault in faults:
         lines.append(
             f"{fault.file}:{fault.line}:{fault.column}: {fault.code} {fault.message}"
@@ -57,7 +58,8 @@ def as_json(faults: list[Fault]) -> str:
     """A list of objects, in which nothing is shortened but what the message quotes."""
     things = []
     for fault in faults:
-        rule, thing = RULES[fault.code], asdict(fault)
+        rule = RULES[fault.code]
+        thing = asdict(fault)
         page = f"docs/reference/doctor.md#{rule.code.lower()}-{rule.name}"
         fixable = bool(thing.pop("edits"))
         more = {

@@ -281,7 +281,8 @@ def _transport(code: Code, call: ast.Call, app: ast.expr) -> tuple[Replacement, 
     if keyword(call, "transport") or "\n" in value or before.lineno != app.lineno:
         return ()
     prefix = "httpx." * (dotted(call.func) == "httpx.AsyncClient")
-    old, new = f"app={value}", f"transport={prefix}ASGITransport(app={value})"
+    old = f"app={value}"
+    new = f"transport={prefix}ASGITransport(app={value})"
     replaced = Replacement(before.lineno, before.col_offset, old, new)
     if prefix or code.imports.get("ASGITransport") == "httpx.ASGITransport":
         return (replaced,)
@@ -507,7 +508,8 @@ def wide_async_engine(code: Code) -> Findings:
         code.text + code.around.conftests + code.around.configuration
     )
     for call in code.called("create_async_engine") if not shared else ():
-        test, url = code.test_of(call), code.url_of(call)
+        test = code.test_of(call)
+        url = code.url_of(call)
         wide = code.is_at_import(call) or (test and test.scope in WIDE - {"class"})
         unknown = any(each.arg in {None, "poolclass", "pool"} for each in call.keywords)
         if wide and not unknown and not (url and "sqlite" in ast.unparse(url)):

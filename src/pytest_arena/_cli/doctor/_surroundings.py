@@ -36,7 +36,8 @@ class Surroundings:
         self.configuration = configuration(self.root)
         self.uses_arena = bool(re.search(r"(?m)^\s*arena_\w+\s*=", self.configuration))
         self.conftests = "\n".join(read(each / "conftest.py") for each in self.folders)
-        self.defining, self.module = cache(self._defining), cache(self._module)
+        self.defining = cache(self._defining)
+        self.module = cache(self._module)
 
     def made_by(self, origin: str) -> str:
         """What makes an object of the app's: ``create_engine``, ``sessionmaker`` …, else ""."""

@@ -50,7 +50,8 @@ def check(*, is_agreed: bool) -> int:
         "The second goes wherever the tests lead by themselves, and may change its databases:",
         *(f"  {one}" for one in [*meant, *([] if meant else _written())]),
     )
-    command, question = "arena init --check --yes", "Run it without the plugin?"
+    command = "arena init --check --yes"
+    question = "Run it without the plugin?"
     if not agreed(
         question, otherwise="it is not run", command=command, already=is_agreed
     ):
@@ -94,7 +95,8 @@ def _pytest(folder: Path, *words: str) -> tuple[Outcomes, list[str], int, str]:
 
 
 def _told(after: Outcomes, before: Outcomes) -> int:
-    bad, was_bad = _bad(after), _bad(before)
+    bad = _bad(after)
+    was_bad = _bad(before)
     ours = {name for name in was_bad if _OURS.search(before[name][1])}
     if ours:
         say(

@@ -124,7 +124,8 @@ class Looking:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Import the app, or ask it."""
-        self._session, self._run = session, RUNS[session.config]
+        self._session = session
+        self._run = RUNS[session.config]
         try:
             self._run.check()
             if not self._asked["app"]:
@@ -211,7 +212,8 @@ class Looking:
         """Ask twice: what differs is not sure, and the start of the app is not the second's."""
 
         def level(arena: Any) -> None:
-            client, used = arena.test_client(), self._run.connections.used
+            client = arena.test_client()
+            used = self._run.connections.used
             first = client.get(path, follow_redirects=False).status_code
             used.clear()
             status = client.get(path, follow_redirects=False).status_code

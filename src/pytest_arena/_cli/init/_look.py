@@ -103,7 +103,8 @@ def look_at(folder: Path) -> Project:
 
         [app.name for app in look_at(Path.cwd()).all("app")]
     """
-    project, readers = Project(folder), []
+    project = Project(folder)
+    readers = []
     for file in _files(folder):
         if file.suffix == ".sql":
             if _makes_tables(folder, file):
@@ -192,8 +193,10 @@ class _Reader:
 
     def __init__(self, folder: Path, file: Path) -> None:
         self._text = file.read_bytes()
-        self._nodes = list(ast.walk(tree := ast.parse(self._text)))
-        self._body, self._path = tree.body, file.relative_to(folder).as_posix()
+        tree = ast.parse(self._text)
+        self._nodes = list(ast.walk(tree))
+        self._body = tree.body
+        self._path = file.relative_to(folder).as_posix()
         self.root = _root(folder, file, self._nodes)
         parts = file.relative_to(self.root).with_suffix("").parts
         is_package = parts[-1] == "__init__" and len(parts) > 1
@@ -280,10 +283,8 @@ class _Reader:
             yield from self._of_class(node)
         elif isinstance(node, _Assigned) and isinstance(node.value, ast.Call):
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            path, called = (
-                f"{self.module}:{ast.unparse(target)}",
-                self._means(node.value),
-            )
+            path = f"{self.module}:{ast.unparse(target)}"
+            called = self._means(node.value)
             if framework := self._framework(node.value):
                 yield self._at(node, "app", path, framework)
             elif base := _BASE.fullmatch(called):

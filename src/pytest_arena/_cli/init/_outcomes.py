@@ -55,7 +55,8 @@ def pytest_collectreport(report: Any) -> None:
 
 def pytest_runtest_logreport(report: Any) -> None:
     """The worst of a test's three phases counts."""
-    told, before = str(report.longrepr or ""), _outcomes.get(report.nodeid)
+    told = str(report.longrepr or "")
+    before = _outcomes.get(report.nodeid)
     if report.failed:
         _outcomes[report.nodeid] = (
             "failed" if report.when == "call" else "error",

@@ -138,7 +138,8 @@ def _scripts(plan: Proposal, *, is_alone: bool) -> Iterator[str]:
 
 def _pairs(databases: list[str], bases: list[str]) -> Iterator[tuple[str, str]]:
     """Pair databases and bases by their names; what is left of both, if it is one of each."""
-    left, alone = list(bases), []
+    left = list(bases)
+    alone = []
     for name in databases:
         word = re.split(r"\W|_", name)[-1].lower()
         if len(fit := [base for base in left if word in base.lower()]) == 1:

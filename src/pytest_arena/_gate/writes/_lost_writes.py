@@ -413,7 +413,8 @@ def _commit_for_request(
 _BELOW = tuple(f"{name}." for name in ("pytest_arena._gate", *ROOMS.values()))
 
 
-_APP, _ARENA = "the app", "pytest-arena"
+_APP = "the app"
+_ARENA = "pytest-arena"
 
 
 def _who_ends(frame: FrameType | None) -> str:
@@ -497,7 +498,8 @@ def watch_closed_sessions(lost: Callable[[], LostWrites]) -> None:
 
     SQLAlchemy has no event before that. Costs some microseconds.
     """
-    close, reset = Session.close, Session.reset
+    close = Session.close
+    reset = Session.reset
     roll_back = SessionTransaction.rollback
 
     @wraps(close)

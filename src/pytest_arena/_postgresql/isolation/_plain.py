@@ -35,7 +35,8 @@ _XIDS = 2**32
 _AT_ONCE = 10
 # A copy is made, or a database dropped, in the background: to wait for that costs less than to take
 # a level for changed that is not.
-_PATIENCE, _STEP = 0.03, 0.0003
+_PATIENCE = 0.03
+_STEP = 0.0003
 # Where all sequences stand: "" for none, NULL if that is hidden. ``nextval`` takes numbers without
 # a transaction id and without a record in the log, 31 times of 32.
 _SEQUENCES = """
@@ -110,7 +111,8 @@ class PlainDatabase(LiveDatabase):
             self.uses(),
         )
         if not snapshot.knows_sequences:
-            snapshot.sequences, snapshot.knows_sequences = self._read_sequences(), True
+            snapshot.sequences = self._read_sequences()
+            snapshot.knows_sequences = True
 
     # Levels
 
@@ -126,7 +128,8 @@ class PlainDatabase(LiveDatabase):
         return Restoration(was_changed, ("rows",) if was_changed else ())
 
     def _has_changed(self, *, with_locks: bool) -> bool:
-        seen, facts = self.uses(), self._facts()
+        seen = self.uses()
+        facts = self._facts()
         has_changed = not self._is_as_marked(facts)
         if with_locks:
             has_changed |= facts.held != self._mark.held
@@ -173,7 +176,8 @@ class PlainDatabase(LiveDatabase):
         return used - still_open - facts.own
 
     def _read_facts(self) -> _Facts:
-        writes, control = self.own.writes, self.own.control
+        writes = self.own.writes
+        control = self.own.control
         # What of arena's has ended by now has an id below the horizon, what it begins afterwards
         # has none below. What is under way is counted neither here nor from here.
         own = writes.since(self._mark.writes)
@@ -196,7 +200,8 @@ class PlainDatabase(LiveDatabase):
 
         A transaction that was open at the mark may have committed if it has ended.
         """
-        mark, sequences = self._mark, self.snapshot.sequences
+        mark = self._mark
+        sequences = self.snapshot.sequences
         if (
             facts.connects != mark.connects
             or not mark.open <= facts.open

@@ -74,7 +74,8 @@ def _tree(schema: str, tables: Sequence[JournalTable]) -> str:
     if len(tables) == 1:
         return "\n".join(_back(schema, tables[0]))
     middle = len(tables) // 2
-    lower, upper = _tree(schema, tables[:middle]), _tree(schema, tables[middle:])
+    lower = _tree(schema, tables[:middle])
+    upper = _tree(schema, tables[middle:])
     return f"IF t.rel < {tables[middle].oid} THEN\n{lower}\nELSE\n{upper}\nEND IF;"
 
 

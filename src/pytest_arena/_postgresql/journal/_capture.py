@@ -74,7 +74,8 @@ def _installed(control: Control, schema: str) -> list[JournalGap]:
     found: list[JournalGap] = []
     try:
         with _transaction(control):
-            tables, sequences = read_tables(control), read_sequences(control)
+            tables = read_tables(control)
+            sequences = read_sequences(control)
             found += _unfit(control, tables, sequences)
             if not any(one.is_fatal for one in found):
                 canon = read_canon(control)
@@ -271,7 +272,8 @@ class _Found(NamedTuple):
 
         Those of a new table; of a new partition, where its root sees no row itself.
         """
-        there, wanted = self._triggers_of(table), list(captures(table, schema, canon))
+        there = self._triggers_of(table)
+        wanted = list(captures(table, schema, canon))
         lacking = [one for one in wanted if _fact(one) not in there]
         seen = {fact[:2] for fact in there}
         unseen = [
@@ -459,7 +461,8 @@ SELECT 'there are large objects, and this role may not ask whether a test writes
 WHERE EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)
 AND NOT has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')
 """
-_FATAL, _OTHERS = (_TRIGGERS, _RULES, _HIDDEN, _OBJECTS), (_FOREIGN,)
+_FATAL = (_TRIGGERS, _RULES, _HIDDEN, _OBJECTS)
+_OTHERS = (_FOREIGN,)
 _GAPS = " UNION ALL ".join(
     f"(SELECT gap.reason, {ask in _FATAL} FROM ({ask}) gap(reason))"
     for ask in (*_FATAL, *_OTHERS)

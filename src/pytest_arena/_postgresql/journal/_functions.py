@@ -43,7 +43,8 @@ _WAS_AND_NOW = """was.number AS was_number, was.called AS was_called, was.object
     INTO k FROM ({latest}) was, ({now}) now"""
 # From so much on, the journal is taken back in parts that fit into memory.
 _LARGE = 2 * 1024 * 1024
-_PART_ROWS, _PART_BYTES = 20_000, 32 * 1024 * 1024
+_PART_ROWS = 20_000
+_PART_BYTES = 32 * 1024 * 1024
 # To delete more than this costs more than all the plans that a TRUNCATE makes invalid.
 _MANY = 200_000
 

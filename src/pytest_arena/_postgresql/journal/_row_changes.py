@@ -25,7 +25,8 @@ _DEFAULT = "public"
 _RAW = ("row",)
 _LOST = ("08", "57")  # classes of codes: the connection, the operator
 # Marks are shown as rows: whoever expects no change must not miss one that has no rows to show.
-_SCHEMA, _MARK = "the schema", ("changed",)
+_SCHEMA = "the schema"
+_MARK = ("changed",)
 
 
 class Entries(NamedTuple):

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address, TableRows
 
 
-_BUSY, _DEADLOCK = "55P03", "40P01"
+_BUSY = "55P03"
+_DEADLOCK = "40P01"
 _UNDEFINED_TABLE = "42P01"
 # So many bytes of dead entries are looked through in no time; more are given back, seldom: that
 # makes every session plan anew what its triggers do.
@@ -107,7 +108,8 @@ class ServerMoment:
     def settle(self) -> None:
         """Ask the server for the name, at the first call. Never raises."""
         with self._lock:
-            ask, self._ask = self._ask, None
+            ask = self._ask
+            self._ask = None
             if ask is None:
                 return
             try:
@@ -340,7 +342,8 @@ class ServerJournal:
 
     def _know_new_tables(self, alterations: int) -> None:
         """Journal changes of the tables that were made in the level."""
-        before, self._missed = self._missed, capture_new(self._control, self._schema)
+        before = self._missed
+        self._missed = capture_new(self._control, self._schema)
         # What comes late is told as if it had come now: in both moments there is a word of it.
         for table in {*before, *self._missed}:
             self._note(f"not all rows of {table} are told: it could not be locked")
@@ -362,7 +365,8 @@ class ServerJournal:
             f"FROM ({latest(self._schema, str(level))}) was"
         )
         for now, at_start in self._control.rows(shapes):
-            before, self._shape = self._shape, now
+            before = self._shape
+            self._shape = now
             if now != (at_start if before is None else before):
                 self._note(ALTERED)
 
@@ -451,7 +455,9 @@ class ServerJournal:
         found = install(self._address)
         if not any(one.is_fatal for one in found):
             self._schema = find_schema(self._control)
-            self._missed, self._alterations, self._shape = [], 0, None
+            self._missed = []
+            self._alterations = 0
+            self._shape = None
             self._use()
         return found
 

@@ -296,7 +296,8 @@ def event_triggers(schema: str) -> str:
 
 
 def _event_trigger(schema: str, name: str, event: str, question: str) -> Iterator[str]:
-    function, trigger = f"{schema}.{name.removeprefix('!arena_')}", f'"{name}"'
+    function = f"{schema}.{name.removeprefix('!arena_')}"
+    trigger = f'"{name}"'
     yield (
         f"CREATE OR REPLACE FUNCTION {function}() RETURNS event_trigger LANGUAGE plpgsql "
         f"SECURITY DEFINER SET search_path TO 'pg_catalog' AS $arena_body$ BEGIN "

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
 _WHY = "pytest-arena makes a database for each test, on a server where it may create databases"
 _FORM = "ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …"
-_PORT, _USUAL_USER = 5432, "postgres"
+_PORT = 5432
+_USUAL_USER = "postgres"
 _SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108 - the servers' default folders
 _KNOCK_SECONDS = 1.0  # a local server answers within a millisecond
 
