@@ -125,3 +125,40 @@ def test_a_pool_in_the_sessions_loop_is_refused(pooled: Example) -> None:
         "the start-up, which runs once for all tests, opens an AsyncConnectionPool: set "
         "arena_lifespan = on"
     )
+
+
+CHECKED = """
+from fastapi import FastAPI
+from psycopg_pool import AsyncConnectionPool
+
+URL = "postgresql://me:s3cret@db.example.org/shop"
+app = FastAPI()
+pools = []
+
+@app.get("/dancers")
+async def dancers():
+    if not pools:
+        check = AsyncConnectionPool.check_connection
+        pool = AsyncConnectionPool(URL, min_size=1, timeout=1, open=False, check=check)
+        await pool.open()
+        pools.append(pool)
+    async with pools[0].connection() as connection:
+        rows = await connection.execute("SELECT name FROM dancers")
+        return await rows.fetchall()
+"""
+ASKS = """
+import pytest
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_rows(client, turn):
+    assert (await client.get("/dancers")).json() == []
+"""
+
+
+@pytest.mark.slow
+def test_a_timeout_of_a_pool_that_an_earlier_test_opened_is_explained(pooled: Example) -> None:
+    """The check discards its connection, and its workers run no more."""
+    run = pooled.with_paths({"app.py": CHECKED, "test_it.py": ASKS}).run("-p", "no:randomly")
+    run.expect(1, passed=1, failed=1)
+    run.says("PoolTimeout", "the workers of this AsyncConnectionPool are tasks of the event loop")
+    run.says("next: open the pool in the app's lifespan")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import re
 import traceback
 from contextlib import suppress
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         Mapping,
         Sequence,
     )
+    from types import FrameType
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Dialect
@@ -354,6 +356,8 @@ def pool_of_earlier_test(error: BaseException) -> str:
     if is_of_psycopg and getattr(error, "sqlstate", "") == _ENDED_BY_ADMINISTRATOR:
         return _POOL_OF_PSYCOPG
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if type(error).__name__ == "PoolTimeout" and _has_workers_of_closed_loop(frames):
+        return _POOL_WITHOUT_WORKERS
     is_of_pool = any(
         frame.f_globals.get("__name__") == "asyncpg.pool" for frame in frames
     )
@@ -365,6 +369,22 @@ def pool_of_earlier_test(error: BaseException) -> str:
     return ""
 
 
+def _has_workers_of_closed_loop(frames: list[FrameType]) -> bool:
+    """Whether a pool of psycopg has workers in a closed event loop, where they never run."""
+    for frame in frames:
+        if frame.f_globals.get("__name__") != "psycopg_pool.pool_async":
+            continue
+        workers = getattr(frame.f_locals.get("self"), "_workers", ())
+        for worker in workers:
+            if isinstance(worker, asyncio.Task) and worker.get_loop().is_closed():
+                return True
+    return False
+
+
+_POOL_WITHOUT_WORKERS = """\
+the workers of this AsyncConnectionPool are tasks of the event loop in which an earlier test has
+opened it. That loop is closed, so no worker opens a connection
+next: open the pool in the app's lifespan, and close it there"""
 _ENDED_BY_ADMINISTRATOR = "57P01"
 _POOL_OF_PSYCOPG = """\
 the server has ended this connection. pytest-arena ends each connection that a driver opens without
