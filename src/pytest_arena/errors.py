@@ -1,25 +1,25 @@
-"""What can go wrong, and what the message says about it.
+"""The errors of pytest-arena.
 
 ::
 
     ArenaError
-    ├─ ConfigError                     A101  an option, a marker or a path cannot be right
-    ├─ RefusedError                          the guard said no; nothing was touched
+    ├─ ConfigError                     A101  an option, a marker or a path is wrong
+    ├─ RefusedError                          the guard refused; nothing was touched
     │   ├─ ProductionDatabaseError     A201  the app's own database
     │   ├─ UnknownDatabaseError        A202  a connection that is not inside the arena
     │   └─ AfterSessionError           A203  a connection after the test session
-    ├─ ServerError                     A301  no home for the databases could be had
+    ├─ ServerError                     A301  there is no place for the databases
     ├─ TemplateError                   A401  the schema or the seed could not be built
-    ├─ IsolationError                  A501  this database cannot be given or taken back
+    ├─ IsolationError                  A501  a database cannot be given or restored
     ├─ LeakError                             something was left behind
     │   ├─ ConnectionLeak              A602  a connection was not given back
     │   ├─ LostWriteError              A603  the app has written and never committed
     │   ├─ LateWorkError               A604  work of a request has outlived its test
     │   └─ LateCommitError             A605  an answer was sent before its commit
-    ├─ ClientError                           a client of ours cannot do what it is asked for
+    ├─ ClientError                           a client cannot do what the test asks for
     │   ├─ PendingWorkError            A701  a sync request would miss uncommitted work
     │   ├─ LifespanError               A702  the app's start-up or shutdown failed
-    │   └─ LoginError                  A703  nobody can be logged in
+    │   └─ LoginError                  A703  a client cannot log in
     ├─ ScenarioError                   A801  a specification, a marker or a step is wrong
     └─ ArenaInternalError              A901  this should never happen
 
@@ -60,7 +60,7 @@ __all__ = [
     "redact",
 ]
 
-# SQLAlchemy hides the password of a URL in repr(url), but not one that stands in its query.
+# SQLAlchemy hides the password of a URL in repr(url), but not a password in its query.
 _SECRETS = (
     # user:password@host in any URL, up to the last @: a password may hold one itself.
     (re.compile(r"(://[^\s:/@]*):[^\s'\"]*@"), r"\1:***@"),
@@ -86,12 +86,12 @@ def redact(text: str) -> str:
     return text
 
 
-# All before the last @ of what ought to be a URL, and may be none: a slash or a quote too many.
+# The text before the last @ of a text that should be a URL, with a slash or a quote too many.
 _LOGIN = re.compile(r"(?s)^((?:\w[\w+.-]*:/+)?[^:@]*):(?!/).*@")
 
 
 def redact_url(text: str) -> str:
-    """Return a text that is meant to be a URL, and no other, without its password.
+    """Return a text that is meant to be a URL without its password.
 
     >>> redact_url("postgresql:/me:my secret@db/shop")
     'postgresql:/me:***@db/shop'
@@ -99,7 +99,7 @@ def redact_url(text: str) -> str:
     return redact(_LOGIN.sub(r"\1:***@", text))
 
 
-# A message is read in a terminal, among others: twelve lines with its code, none without end.
+# A message is read in a terminal: it has at most twelve lines with its code.
 _LINES = {"what": 3, "why": 1, "cause": 4, "fix": 3}
 _LETTERS = 400
 
@@ -134,7 +134,7 @@ class ArenaError(Exception):
         return "\n".join([self.what, *lines, f"  [{self.code}]"])
 
     def __reduce__(self) -> tuple[object, ...]:
-        """An error can cross to another process, keyword arguments and all."""
+        """Pickle the error with its keyword arguments."""
         return partial(
             type(self), self.what, why=self.why, cause=self.cause, fix=self.fix
         ), ()
@@ -156,13 +156,13 @@ def _cut(line: str) -> str:
 
 
 class ConfigError(ArenaError):
-    """An option, a marker or a path cannot be right. Raised at collection, exit status 4."""
+    """An option, a marker or a path is wrong. Raised at collection, exit status 4."""
 
     code = "A101"
 
 
 class RefusedError(ArenaError):
-    """The guard said no. Nothing was opened and nothing was touched."""
+    """The guard refused. Nothing was opened or touched."""
 
 
 class ProductionDatabaseError(RefusedError):
@@ -184,7 +184,7 @@ class AfterSessionError(RefusedError):
 
 
 class ServerError(ArenaError):
-    """No home for the test databases could be had. Names every place that was tried."""
+    """There is no place for the test databases. Names each place that was tried."""
 
     code = "A301"
 
@@ -196,13 +196,13 @@ class TemplateError(ArenaError):
 
 
 class IsolationError(ArenaError):
-    """This database cannot be given to a test, or cannot be taken back. Names what holds it."""
+    """A database cannot be given to a test, or cannot be restored. Names what holds it."""
 
     code = "A501"
 
 
 class LeakError(ArenaError):
-    """A test left something behind that the next one would have met."""
+    """A test left something that would affect the next one."""
 
 
 class ConnectionLeak(LeakError):
@@ -212,13 +212,13 @@ class ConnectionLeak(LeakError):
 
 
 class LostWriteError(LeakError):
-    """The app has answered as if all were well, and never committed what it had written."""
+    """The app answered with success and never committed its writes."""
 
     code = "A603"
 
 
 class LateWorkError(LeakError):
-    """Work that a request had begun still went on, or was cut off, when its test had ended."""
+    """Work of a request still ran, or was cancelled, when its test had ended."""
 
     code = "A604"
 
@@ -230,7 +230,7 @@ class LateCommitError(LeakError):
 
 
 class ClientError(ArenaError):
-    """A client of ours cannot do what it is asked for."""
+    """A client cannot do what the test asks for."""
 
 
 class PendingWorkError(ClientError):
@@ -252,7 +252,7 @@ class LoginError(ClientError):
 
 
 class ScenarioError(ArenaError):
-    """A specification cannot be read, or a test means a scenario or a step that is not there."""
+    """A specification cannot be read, or a test names an unknown scenario or step."""
 
     code = "A801"
 
@@ -263,7 +263,7 @@ class NotWritten(ScenarioError):
     __module__ = "pytest_arena"
 
     def __str__(self) -> str:
-        """Nothing is wrong: two lines are enough, of each of many tests."""
+        """Return two lines: many tests may have this error."""
         return f"{self.what}\n  next: {self.fix}"
 
 
@@ -274,14 +274,14 @@ class ArenaInternalError(ArenaError):
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, and what it was raised from or in the course of."""
+    """Yield an error, its cause, the cause of that, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def impossible(what: str) -> ArenaInternalError:
-    """Return the error for a state that only a mistake of ours can lead to."""
+    """Return the error for a state that only a bug in pytest-arena can cause."""
     return ArenaInternalError(
         what,
         why="this should never happen",

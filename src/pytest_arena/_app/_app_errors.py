@@ -1,4 +1,4 @@
-"""The words of this room: one function for each thing that it refuses or reports."""
+"""The errors of this package: one function for each."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _ASGI = "arena's clients speak ASGI: they run the app in this process, in the te
 
 
 def describe(thing: object) -> str:
-    """Name a thing as its author would: ``create_app()`` or ``a Flask instance``."""
+    """Name an object as its author would: ``create_app()`` or ``a Flask instance``."""
     if inspect.isclass(thing):
         return f"class {thing.__name__}"
-    if name := getattr(thing, "__qualname__", ""):
+    name = getattr(thing, "__qualname__", "")
+    if name:
         return f"{name}{_signature(thing)}"
     return f"a {type(thing).__name__} instance"
 
@@ -33,7 +34,7 @@ def _signature(thing: object) -> str:
 
 
 def _home(thing: object) -> str:
-    """Where a function or class stands; an instance only knows what made it."""
+    """Return the place of a function or class; for an instance, its description."""
     return str(home_of(thing) or describe(thing))
 
 
@@ -48,7 +49,7 @@ def no_a2wsgi(app: object, what: str) -> ConfigError:
 
 
 def async_factory(factory: object, what: str) -> ConfigError:
-    """An ``async def create_app()``."""
+    """Return the error for an ``async def create_app()``."""
     return ConfigError(
         f"{what}: an async factory ({describe(factory)})",
         why="the app is made before there is an event loop; what needs one belongs in its lifespan",
@@ -58,7 +59,7 @@ def async_factory(factory: object, what: str) -> ConfigError:
 
 
 def no_app(thing: object, what: str) -> ConfigError:
-    """Anything else."""
+    """Return the error for an object that is no app."""
     return ConfigError(
         f"{what}: neither an app (ASGI, WSGI) nor a factory without arguments ({describe(thing)})",
         why=_ASGI,
@@ -70,7 +71,7 @@ def no_app(thing: object, what: str) -> ConfigError:
 
 
 def startup_failed(error: BaseException | None, message: str | None) -> LifespanError:
-    """The app raised before it was up, or said that it failed."""
+    """Return the error for an app that raised, or reported a failure, before it was up."""
     return LifespanError(
         f"the app's start-up failed: {_reason(error, message)}",
         why="no request is made of an app that has not started; what it had begun is undone",
@@ -83,7 +84,7 @@ def startup_failed(error: BaseException | None, message: str | None) -> Lifespan
 def shutdown_failed(
     error: BaseException | None, message: str | None, *, asked: bool
 ) -> LifespanError:
-    """The app raised on its way down, or before anybody asked it to go down."""
+    """Return the error for an app that raised in its shutdown, or ended before it."""
     when = "shutdown failed" if asked else "lifespan broke off during the test"
     return LifespanError(
         f"the app's {when}: {_reason(error, message)}",
@@ -95,7 +96,7 @@ def shutdown_failed(
 
 
 def shutdown_hangs(seconds: float) -> LifespanError:
-    """The app did not come down in time."""
+    """Return the error for a shutdown that did not end in time."""
     return LifespanError(
         f"the app's shutdown did not end within {seconds:g} s, and was cancelled",
         why="the test run would have waited for ever",
@@ -105,7 +106,7 @@ def shutdown_hangs(seconds: float) -> LifespanError:
 
 
 def startup_stuck() -> LifespanError:
-    """Waiting for the app's start-up would last for ever."""
+    """Return the error for a start-up that cannot end while a request waits for it."""
     return LifespanError(
         "the app's start-up has begun in an event loop that does not run now",
         why="it cannot finish while this request waits for it",
@@ -116,7 +117,7 @@ def startup_stuck() -> LifespanError:
 
 
 def run_is_over() -> LifespanError:
-    """A client is used after its test."""
+    """Return the error for a client that is used after its test."""
     return LifespanError(
         "a request by a client whose test is over",
         why="the app has been shut down, and its database belongs to another test by now",
@@ -126,7 +127,7 @@ def run_is_over() -> LifespanError:
 
 
 def no_login(role: str) -> LoginError:
-    """A role, and no ``arena_login``."""
+    """Return the error for a role without ``arena_login``."""
     return LoginError(
         f"nobody can be logged in as {role!r}: arena_login is not set",
         why="arena does not know how clients log in to this app",
@@ -138,7 +139,7 @@ def no_login(role: str) -> LoginError:
 
 
 def sync_login(error: BaseException, *, role: str, path: str) -> LoginError:
-    """A login function that does not await was given the async client."""
+    """Return the error for a sync login function that got the async client."""
     return LoginError(
         f"the login as {role!r} failed: {_reason(error, None)}",
         why="the requests of the async client have to be awaited, and a plain def cannot",
@@ -149,7 +150,7 @@ def sync_login(error: BaseException, *, role: str, path: str) -> LoginError:
 
 
 def login_failed(error: BaseException, *, role: str, path: str) -> LoginError:
-    """The user's login function raised."""
+    """Return the error for a login function that raised."""
     return LoginError(
         f"the login as {role!r} failed: {_reason(error, None)}",
         why="the client's requests would not be those of that role",
@@ -160,7 +161,7 @@ def login_failed(error: BaseException, *, role: str, path: str) -> LoginError:
 
 
 def async_login(*, role: str, path: str) -> LoginError:
-    """An async login function was met by a sync client."""
+    """Return the error for an async login function that a sync client would call."""
     return LoginError(
         f"the sync test client cannot log in as {role!r}: {path or 'the login function'} is async",
         why="a sync client's requests cannot be awaited",
@@ -172,7 +173,7 @@ def async_login(*, role: str, path: str) -> LoginError:
 
 
 def wrong_options(error: TypeError, client: str) -> ConfigError:
-    """An option that the client of this library does not know."""
+    """Return the error for an option that the client does not have."""
     return ConfigError(
         f"{client} cannot be made with these options: {error}",
         why="the client would not behave as the test expects",
@@ -182,7 +183,7 @@ def wrong_options(error: TypeError, client: str) -> ConfigError:
 
 
 def no_asyncio() -> ConfigError:
-    """A test of trio uses what belongs to asyncio."""
+    """Return the error for a client in a test of trio."""
     return ConfigError(
         "a test, or a fixture, that runs under trio uses a fixture of pytest-arena",
         why="its clients and sessions need an asyncio loop, and none runs here",
@@ -192,7 +193,7 @@ def no_asyncio() -> ConfigError:
 
 
 def no_http_library() -> ConfigError:
-    """Neither httpx2 nor httpx is installed."""
+    """Return the error if neither httpx2 nor httpx is installed."""
     return ConfigError(
         "the async client needs httpx2 (or httpx), and neither is installed",
         why="arena's client is that library's client, bound to the app",
@@ -202,7 +203,7 @@ def no_http_library() -> ConfigError:
 
 
 def no_server() -> ConfigError:
-    """The server is an extra."""
+    """Return the error if uvicorn is not installed."""
     return ConfigError(
         "the live server needs uvicorn, which is not installed",
         why="it is the server that the app runs under; in-process clients need none",
@@ -212,7 +213,7 @@ def no_server() -> ConfigError:
 
 
 def no_port(port: int, error: OSError) -> ConfigError:
-    """Somebody else has it."""
+    """Return the error for a port that another program has."""
     return ConfigError(
         f"port {port} of this machine cannot be listened on: {error.strerror}",
         why="tests would talk to somebody else, or to nobody",
@@ -222,19 +223,17 @@ def no_port(port: int, error: OSError) -> ConfigError:
 
 
 def server_failed(error: BaseException | None) -> ConfigError:
-    """It has not begun to listen."""
+    """Return the error for a server that does not listen in time."""
     return ConfigError(
         "the live server has not begun",
         why="its requests would wait for ever",
-        cause=f"uvicorn: {error!r}"
-        if error is not None
-        else "uvicorn does not say why",
+        cause=f"uvicorn: {error!r}" if error is not None else "uvicorn gives no reason",
         fix="python -m uvicorn YOUR_APP   to see whether it runs alone",
     )
 
 
 def no_test_client(error: ImportError | RuntimeError) -> ConfigError:
-    """The framework, or the HTTP library that its test client needs, is not installed."""
+    """Return the error if the framework or its HTTP library is not installed."""
     return ConfigError(
         f"the sync test client does not import: {str(error).splitlines()[0]}",
         why="arena's test client is that of Starlette, or of Litestar for a Litestar app",
@@ -248,11 +247,10 @@ def _reason(error: BaseException | None, message: str | None) -> str:
     if inner is not None:
         return f"{type(inner).__name__}: {inner.what}"
     if error is not None:
-        first, *rest = f"{type(error).__name__}: {error}".removesuffix(
-            ": "
-        ).splitlines()
-        return first + (" …" if rest else "")
-    # A server is told a whole traceback here: its last line is the exception.
+        text = f"{type(error).__name__}: {error}".removesuffix(": ")
+        first, *rest = text.splitlines()
+        return f"{first} …" if rest else first
+    # An app sends a whole traceback: its last line is the exception.
     lines = (message or "").strip().splitlines()
     return lines[-1] if lines else "it did not say why"
 

@@ -1,4 +1,4 @@
-"""One app in one test: how is everything that belongs to it begun and ended together?"""
+"""One app in one test: its lifespan, clients and open requests, which end together."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-# One wish that has two names: the same options serve both kinds of clients.
+# One option with two names: the same options serve both kinds of clients.
 _SYNC_NAMES = {"raise_app_exceptions": "raise_server_exceptions"}
-_ASYNC_NAMES = {sync: async_ for async_, sync in _SYNC_NAMES.items()}
+_ASYNC_NAMES = {"raise_server_exceptions": "raise_app_exceptions"}
 
 
 class AppRun:
     """One app in one test, or in the whole session: its lifespan and its clients.
 
-    Making one and making clients costs next to nothing and needs no event loop: the lifespan and,
-    for sync clients, a thread begin at the first request. There is one lifespan for all clients.
+    A run and its clients need no event loop before the first request, which starts the lifespan
+    and, for sync clients, a thread. All clients share one lifespan.
 
-    It always ends: await `aclose` in the test's loop, or let the loop's owner close the loop, and
-    call `close` at last.
+    To end a run, await `aclose` in the test's loop, or let the loop's owner close the loop. Then
+    call `close`.
 
     Args:
         app: the ASGI app that `build_app` returns. `as_asgi` has wrapped a WSGI app.
-        hooks: what the arena wants around each request.
+        hooks: the calls around each request.
         lifespan: whether clients run the app's lifespan.
         login: the user's ``login(client, role)``, sync or async.
         login_path: the name of that function, for messages.
@@ -92,16 +92,16 @@ class AppRun:
 
     @property
     def state(self) -> Mapping[str, Any]:
-        """What the lifespan hands on to requests, which get a shallow copy each."""
+        """The state that the lifespan gives to requests. Each gets a shallow copy."""
         return self._lifespan.state if self._lifespan else self._given_state
 
     def new_client(
         self, *, role: str | None = None, options: Mapping[str, Any] = _NOTHING
     ) -> AsyncClient:
-        """Return an async client; with a role, one that logs in before its first request.
+        """Return an async client. With a role it logs in before its first request.
 
         Args:
-            role: as whom; handed to the login function.
+            role: the role for the login function.
             options: of ``httpx2.AsyncClient``, and of ``ASGITransport``
                 (``raise_app_exceptions``, ``root_path``, ``client``).
 
@@ -119,19 +119,21 @@ class AppRun:
     def new_test_client(
         self, *, role: str | None = None, options: Mapping[str, Any] = _NOTHING
     ) -> TestClient:
-        """Return a sync test client of the app's framework: Litestar's, for all others Starlette's.
+        """Return a sync test client: Litestar's for a Litestar app, otherwise Starlette's.
 
-        The backend options of the client that comes first hold for all.
+        The backend options of the first client are those of all.
 
         Args:
-            role: as whom; handed to the login function.
+            role: the role for the login function.
             options: of the framework's test client.
 
         Raises:
             ConfigError: the framework's client does not import, or knows no such option.
             LoginError: there is no login function.
         """
-        from pytest_arena._app._sync_client import open_test_client  # for whom has one
+        from pytest_arena._app._sync_client import (
+            open_test_client,
+        )  # it imports the framework
 
         options = {
             _SYNC_NAMES.get(name, name): value for name, value in options.items()
@@ -149,21 +151,21 @@ class AppRun:
 
     @property
     def logged_in(self) -> int:
-        """How many clients there are that log in, or have."""
+        """How many clients log in or are logged in."""
         clients = (*self._clients, *self._test_clients)
         return sum(client._arena_login is not None for client in clients)  # noqa: SLF001 - ours, of another file
 
     def remember(self) -> Callable[[], None]:
-        """Return what takes the app and its clients back to where they are now.
+        """Return a function that restores the present state of the app and its clients.
 
-        That is to be called where no request is under way. Clients that were made since are let
-        go of, a lifespan that was begun since is shut down, cookies, headers and logins of the
-        others are what they were.
+        Call it while no request runs. It forgets clients and shuts down lifespans that were created
+        since, and restores cookies, headers and logins of the other clients.
         """
         clients = [
             _state_of(client) for client in (*self._clients, *self._test_clients)
         ]
-        number, sync_number = len(self._clients), len(self._test_clients)
+        number = len(self._clients)
+        sync_number = len(self._test_clients)
         lifespans = self._lifespan.known() if self._lifespan else []
 
         def restore() -> None:
@@ -180,7 +182,7 @@ class AppRun:
         return restore
 
     async def ajoin(self) -> None:
-        """Wait until the app is up; called by async clients before each request."""
+        """Wait until the app is up. Async clients call this before each request."""
         if self._is_closed:
             raise _app_errors.run_is_over()
         # Each request asks twice: most find the app running.
@@ -190,11 +192,13 @@ class AppRun:
     def join(
         self, backend: Mapping[str, Any]
     ) -> tuple[BlockingPortal, Lifespan | None]:
-        """Wait until the app is up, and tell where it runs for sync clients, which call this."""
+        """Wait until the app is up. Return its portal, and its lifespan if this call started it."""
         if self._is_closed:
             raise _app_errors.run_is_over()
         portal = self._portal.open(backend)
-        return portal, self._lifespan.join(portal) if self._lifespan else None
+        if self._lifespan is None:
+            return portal, None
+        return portal, self._lifespan.join(portal)
 
     def close_lifespans_in(self, loop: AbstractEventLoop) -> None:
         """Shut the app down in this loop. The next request starts it in another loop."""
@@ -202,22 +206,22 @@ class AppRun:
             self._lifespan.close_in(loop)
 
     async def aclose_exchanges(self) -> None:
-        """Close the requests that are open in this loop. Raises what the app raises by that."""
+        """Close the requests that are open in this loop. Raises the app's errors."""
         for call in [*self.exchanges]:
             if isinstance(call, Call) and call.task.get_loop() is running_loop():
                 await call.aclose()
 
     def end_exchanges(self) -> None:
-        """What is still open is nobody's any more."""
+        """End the requests that are still open."""
         for exchange in [*self.exchanges]:
             exchange.hang_up()
             exchange.end()
 
     async def aclose(self) -> None:
-        """Shut the app down, if its lifespan runs in this loop; a later request starts it again.
+        """Shut the app down, if its lifespan runs in this loop. A later request starts it again.
 
-        To be awaited around the test's own coroutine, however that ended. A lifespan of another
-        loop or of a sync client is left to `close`.
+        Await it around the test's coroutine, however that ended. `close` ends a lifespan of another
+        loop or of a sync client.
 
         Raises:
             LifespanError: from the app's exception.
@@ -230,14 +234,13 @@ class AppRun:
             await self._lifespan.aclose()
 
     def close(self) -> None:
-        """End whatever is still open, whichever loop or thread it belongs to. Idempotent.
+        """End everything that is still open, in any loop or thread. Idempotent.
 
-        A lifespan whose loop is closed has been shut down by that; if the loop's owner did it
-        without cancelling its tasks, nothing can be done, and nothing is said. Clients refuse
-        further requests.
+        A closed loop has shut its lifespan down. If the loop's owner did not cancel its tasks, no
+        shutdown is possible, and no error is raised. Clients refuse further requests.
 
         Raises:
-            LifespanError: a shutdown failed, now or when its loop was closed. Once.
+            LifespanError: a shutdown failed, now or when its loop was closed. Raised once.
         """
         self._is_closed = True
         with ExitStack() as stack:
@@ -249,17 +252,19 @@ class AppRun:
             stack.callback(self.end_exchanges)
             for client in self.by_socket:
                 stack.callback(getattr(client, "close", bool))
-        self._clients.clear()  # they know us, and the collector would have to find that out
+        self._clients.clear()  # ends a reference cycle without the collector
 
 
 def _state_of(client: Any) -> Callable[[], None]:
-    """Return what takes back what a client is told from here on: cookies, headers, its login."""
+    """Return a function that restores the cookies, headers and login of a client."""
     login = client._arena_login  # noqa: SLF001 - ours, of another file
-    cookies, headers = type(client.cookies)(client.cookies), client.headers.copy()
+    cookies = type(client.cookies)(client.cookies)
+    headers = client.headers.copy()
     has_logged_in = login is not None and login.is_done
 
     def restore() -> None:
-        client.cookies, client.headers = cookies, headers  # the library copies both
+        client.cookies = cookies  # the library copies both
+        client.headers = headers
         if login is not None and not has_logged_in:
             login.forget()
 
@@ -269,7 +274,7 @@ def _state_of(client: Any) -> Callable[[], None]:
 class Portal:
     """One event loop in a thread, for all sync clients of an app.
 
-    One, because what the app's lifespan opens in a loop can often be used in that loop only.
+    All share one loop: what a lifespan opens in a loop often works only in that loop.
     """
 
     def __init__(self) -> None:
@@ -278,7 +283,7 @@ class Portal:
         self._portal: BlockingPortal | None = None
 
     def open(self, backend: Mapping[str, Any]) -> BlockingPortal:
-        """Return it, started if need be; ``backend`` is as `anyio.run` has it."""
+        """Return the portal, started if necessary. ``backend`` is of `anyio.run`."""
         from anyio.from_thread import start_blocking_portal
 
         with self._lock:
@@ -289,7 +294,7 @@ class Portal:
             return self._portal
 
     def close(self) -> None:
-        """Stop it and wait for its thread. Idempotent."""
+        """Stop the loop and wait for its thread. Idempotent."""
         with self._lock:
             self._portal = None
             self._end.close()

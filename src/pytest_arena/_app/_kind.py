@@ -1,4 +1,4 @@
-"""What did the user give us as the app?"""
+"""Recognizes an app: ASGI, WSGI, or a factory of one."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ ASGIApp = Callable[
     Awaitable[None],
 ]
 
-# How many arguments each kind of app is called with.
-_ASGI, _WSGI = 3, 2
+# The numbers of arguments of the two kinds of apps.
+_ASGI = 3
+_WSGI = 2
 
 
 class _Kind(Enum):
@@ -62,24 +63,25 @@ def check_app(app: object, path: str) -> bool:
         check_app(main.app, "main:app")
     """
     kind = _kind_of(app)
-    if refuse := _REFUSALS.get(kind):
-        raise refuse(app, f"arena_app = {path}")
+    refusal = _REFUSALS.get(kind)
+    if refusal is not None:
+        raise refusal(app, f"arena_app = {path}")
     if kind is _Kind.WSGI:
         _require_wsgi(app, f"arena_app = {path}")
     return kind is _Kind.FACTORY
 
 
 def may_be_app(thing: object) -> bool:
-    """Whether it could be what somebody meant by ``arena_app``: an app, or a function."""
+    """Whether this may be a value of ``arena_app``: an app, or a function."""
     is_instance = callable(thing) and not inspect.isclass(thing)
     is_session_maker = type(thing).__module__.startswith("sqlalchemy.")
     return is_instance and not is_session_maker and _kind_of(thing) not in _REFUSALS
 
 
 def build_app(app: object) -> ASGIApp:
-    """Return the app: the one that a factory makes, or the app itself.
+    """Return the app itself, or the app that a factory creates.
 
-    A factory is a callable without required parameters that is no ASGI app itself. Each call of
+    A factory is a callable without required parameters that is no ASGI app. Each call of
     ``build_app`` calls it once, and raises its errors unchanged. The function does not wrap an app:
     the caller wraps a WSGI app by ``as_asgi``.
 
@@ -92,10 +94,9 @@ def build_app(app: object) -> ASGIApp:
     """
     kind = _kind_of(app)
     if kind is _Kind.FACTORY:
-        made = cast("Callable[[], object]", app)()
-        return _checked(
-            made, _kind_of(made), f"what {_app_errors.describe(app)} returns"
-        )
+        created = cast("Callable[[], object]", app)()
+        description = f"what {_app_errors.describe(app)} returns"
+        return _checked(created, _kind_of(created), description)
     return _checked(app, kind, "the app")
 
 
@@ -105,7 +106,7 @@ def _checked(app: object, kind: _Kind, what: str) -> ASGIApp:
     if kind in {_Kind.ASGI, _Kind.WSGI}:
         return cast("ASGIApp", app)
     if inspect.iscoroutine(app):
-        app.close()  # else Python warns that nobody awaited it
+        app.close()  # otherwise Python warns that it was never awaited
     raise _REFUSALS.get(kind, _app_errors.no_app)(app, what)
 
 
@@ -115,11 +116,11 @@ def _kind_of(app: object) -> _Kind:
     required, most = _arity(app)
     if required <= _ASGI <= most and (is_async(app) or required == _ASGI):
         return _Kind.ASGI
-    if is_async(app):
-        return _Kind.OTHER if required else _Kind.ASYNC_FACTORY
     if required == 0:
-        return _Kind.FACTORY
-    return _Kind.WSGI if is_wsgi(app) else _Kind.OTHER
+        return _Kind.ASYNC_FACTORY if is_async(app) else _Kind.FACTORY
+    if not is_async(app) and is_wsgi(app):
+        return _Kind.WSGI
+    return _Kind.OTHER
 
 
 def is_wsgi(app: object) -> bool:
@@ -163,29 +164,33 @@ def _require_wsgi(app: object, what: str) -> None:
 
 
 def _arity(app: Callable[..., object]) -> tuple[int, float]:
-    """How many arguments a callable needs, and how many it takes by position."""
+    """Return how many arguments a callable needs, and how many it takes by position."""
     try:
         parameters = inspect.signature(app).parameters.values()
     except ValueError:
-        # Something written in C, without a signature: only its being async tells anything.
+        # A callable in C, without a signature: `is_async` decides.
         return 0, math.inf
-    required = [
-        one for one in parameters if one.default is one.empty and one.kind not in _REST
-    ]
-    by_position = {
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    }
-    if any(each.kind is each.VAR_POSITIONAL for each in parameters):
-        return len(required), math.inf
-    return len(required), sum(each.kind in by_position for each in parameters)
+    required = 0
+    most: float = 0
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            most = math.inf
+        elif parameter.kind in _BY_POSITION:
+            most += 1
+        if parameter.default is parameter.empty and parameter.kind not in _REST:
+            required += 1
+    return required, most
 
 
+_BY_POSITION = {
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+}
 _REST = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 
 
 def is_async(app: object) -> bool:
-    """Whether calling it gives a coroutine: an async function, or an object with one to call."""
+    """Whether a call returns a coroutine: of an async function, or of an object's `__call__`."""
     while isinstance(app, functools.partial):
         app = app.func
     if inspect.iscoroutinefunction(app):
@@ -194,22 +199,25 @@ def is_async(app: object) -> bool:
 
 
 def is_litestar(app: object) -> bool:
-    """Whether it is a Litestar app. Imports nothing: such an app has imported Litestar."""
+    """Whether this is a Litestar app. Imports nothing: such an app has imported Litestar."""
     litestar = sys.modules.get("litestar")
     return litestar is not None and isinstance(app, litestar.Litestar)
 
 
 def unwrapped(app: object) -> Iterator[object]:
-    """The app, and what it wraps as middleware does, by an attribute ``app``."""
+    """Yield an app, and the apps that it wraps as middleware does, by an attribute ``app``."""
     for _ in range(10):  # a mock has any attribute
         yield app
-        if (app := getattr(app, "app", None)) is None:
+        app = getattr(app, "app", None)
+        if app is None:
             return
 
 
 def enclosed(app: object, deepest: int = 3) -> Iterator[object]:
-    """What a function encloses, as middleware that is one does."""
-    for cell in (getattr(app, "__closure__", None) or ()) if deepest else ():
-        with suppress(ValueError):  # nothing is in it yet
+    """Yield the objects in the closure of a function, as a middleware function has its app."""
+    if not deepest:
+        return
+    for cell in getattr(app, "__closure__", None) or ():
+        with suppress(ValueError):  # the cell is empty
             yield from unwrapped(cell.cell_contents)
             yield from enclosed(cell.cell_contents, deepest - 1)

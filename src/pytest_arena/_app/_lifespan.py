@@ -1,9 +1,9 @@
-"""How is an app's lifespan begun, and how does it always come to its end?
+"""Runs an app's lifespan, and ends it in each case.
 
 ::
 
     starting ──→ up ──→ stopping ──→ over
-       │          └ asked by `stop`, `close`, or by whoever cancels its task
+       │          └ asked by `stop`, `close`, or a cancellation of its task
        └──→ refused (start-up failed)
 """
 
@@ -33,41 +33,39 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
-# Seconds for a shutdown, which closes a few pools: whoever exceeds them waits for something that
-# does not come, and is cancelled, with an error.
+# Seconds for a shutdown, which closes a few pools. A longer one is cancelled, with an error.
 PATIENCE = 10.0
 
-# How often an app is cancelled whose loop was closed under it. Each `await` in its clean-up costs
-# one; an app that needs more is left to Python's own devices.
+# How often an app is cancelled after its loop was closed. Each `await` in its clean-up needs one.
+# Python ends an app that needs more.
 _GOODBYES = 100
 
 
 class Lifespan:
     """One run of an app's lifespan, in one task of one event loop.
 
-    The app enters and leaves its lifespan in that one task, so that cancel scopes and task groups
-    in it work. It is shut down whatever happens: by `stop` or `close`, and if the owner of the
-    loop closes it before, by the owner's cancelling of all tasks: the app then takes this as the
-    server's request to shut down, which the owner waits for.
+    The app enters and leaves its lifespan in that task, so that its cancel scopes and task groups
+    work. `stop` or `close` shuts it down. The owner of the loop may close the loop before: it
+    cancels all tasks and waits for them, and the app shuts down then.
 
-    Nothing about it is ever logged or warned of by asyncio: a failure is kept, and raised once.
+    asyncio never logs a failure of it. The failure is kept, and raised once.
 
-    To make one is to start the app in the running loop, without waiting for it.
+    The constructor starts the app in the running loop, and does not wait for it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.state: dict[str, Any] = {}
-        """What the app hands on to its requests, by ``scope["state"]``."""
+        """The state that the app gives to its requests, as ``scope["state"]``."""
         self._app = app
         self.loop = asyncio.get_running_loop()
-        # Waited for in other threads and loops as well; "running" means: cannot be cancelled, as
-        # a cancelled waiter would otherwise cancel it for the others.
+        # Other threads and loops wait for it. A "running" future cannot be cancelled: a cancelled
+        # waiter would cancel it for the others.
         self._started: Future[None] = Future()
         self._started.set_running_or_notify_cancel()
-        # In its own loop an event does, which wakes the waiter without a byte through a socket.
+        # For waiters in the same loop: an event wakes them without a byte through a socket.
         self._started_here = asyncio.Event()
         self._shutdown_asked = asyncio.Event()
-        # Facts about the conversation with the app. None is ever taken back.
+        # The state of the protocol. No flag is ever reset.
         self._took_startup = False
         self._is_up = False
         self._is_stopping = False
@@ -76,20 +74,20 @@ class Lifespan:
         self._start_error: LifespanError | None = None
         self._failure: LifespanError | None = None
         self._coroutine = self._live()
-        # Threads and tasks that it begins belong to no request, though a request may start the app.
+        # Its threads and tasks belong to no request, even if a request starts the app.
         context = copy_context()
         context.run(WORK.set, None)
         self._task = context.run(self.loop.create_task, self._coroutine, name=OUR_TASK)
-        # A loop may be closed without a word to its tasks. There is no other name for this wish;
-        # asyncio.gather and run_until_complete express it in the same way.
+        # A loop may be closed without cancelling its tasks. asyncio.gather and run_until_complete
+        # suppress the warning in the same way.
         self._task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - see above
         self._task.add_done_callback(self._over)
 
     @property
     def is_usable(self) -> bool:
-        """Whether a request may rely on it: starting or up, in a loop that is not closed.
+        """Whether requests may use it: it is starting or up, in a loop that is not closed.
 
-        An app that ended its lifespan by itself, or knows none, stays usable.
+        An app that ended its lifespan by itself, or has none, stays usable.
         """
         if self._is_stopping or self._is_left or self._start_error:
             return False
@@ -102,15 +100,15 @@ class Lifespan:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is left to do or to say."""
+        """Whether it has ended, without a failure to raise."""
         return (self._is_left or self._task.done()) and self._failure is None
 
     async def astarted(self) -> None:
         """Wait until the app is up, in any loop.
 
         Raises:
-            LifespanError: from the app's exception; or its loop does not run, so that waiting
-                would last for ever.
+            LifespanError: from the app's exception. Or its loop does not run, so that the wait
+                would never end.
         """
         if not (self._is_up or self._started.done()):
             self._check_it_moves(blocked=None)
@@ -128,10 +126,10 @@ class Lifespan:
         self._raise_start_error()
 
     async def stop(self) -> None:
-        """Shut the app down; awaited in its own loop. A start-up under way is cancelled.
+        """Shut the app down, in its loop. A start-up that is still running is cancelled.
 
         Raises:
-            LifespanError: the shutdown failed, or did not end in time. Once: not again later.
+            LifespanError: the shutdown failed, or did not end in time. Raised once.
         """
         self._ask()
         if await self._outlasts(PATIENCE):
@@ -141,7 +139,7 @@ class Lifespan:
         self._raise_failure()
 
     def close(self) -> None:
-        """Shut the app down from outside of its loop, whatever that loop is doing. Idempotent.
+        """Shut the app down from outside of its loop, in any state of the loop. Idempotent.
 
         Raises:
             LifespanError: as `stop` does.
@@ -160,7 +158,7 @@ class Lifespan:
             await self._app(scope, self._receive, self._send)
         except (GeneratorExit, KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - cancellation, pytest's outcomes: all are told
+        except BaseException as error:  # noqa: BLE001 - cancellation, pytest's outcomes: all are kept
             self._conclude(error)
         else:
             self._conclude(None)
@@ -178,9 +176,10 @@ class Lifespan:
         except asyncio.CancelledError:
             if self._is_left:
                 raise
-            # Whoever owns the loop is about to close it: cancels every task, then waits for all.
-            # That is the moment to shut down, here, in the task that has started the app.
-            if (task := asyncio.current_task()) is not None:
+            # The owner of the loop is about to close it: it cancels all tasks and waits for them.
+            # The app shuts down now, in the task that started it.
+            task = asyncio.current_task()
+            if task is not None:
                 task.uncancel()
         self._is_stopping = True
 
@@ -195,7 +194,7 @@ class Lifespan:
 
     def _conclude(self, error: BaseException | None) -> None:
         if self._is_left:
-            return  # what comes of that, nobody asked for
+            return  # an effect of `_leave`
         error = _innermost(error)
         if self._is_up:
             if error is not None or self._message is not None:
@@ -204,14 +203,13 @@ class Lifespan:
                 )
                 self._failure = _because(text, error)
         elif self._message is not None or (self._took_startup and error is not None):
-            self._start_error = _because(
-                _app_errors.startup_failed(error, self._message), error
-            )
-        # Else the app knows no lifespan: ASGI wants a server to go on without.
+            text = _app_errors.startup_failed(error, self._message)
+            self._start_error = _because(text, error)
+        # Otherwise the app has no lifespan. ASGI wants a server to continue without one.
 
     def _over(self, task: asyncio.Task[None]) -> None:
-        # What `_live` lets pass: a cancellation before its first step, Ctrl-C, SystemExit. To look
-        # at the exception keeps asyncio from complaining that nobody did.
+        # `_live` raises a cancellation before its first step, Ctrl-C and SystemExit. asyncio warns
+        # of an exception that is never retrieved.
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
             self._start_error = _because(_app_errors.startup_failed(error, None), error)
@@ -233,7 +231,7 @@ class Lifespan:
             self._task.cancel()
 
     async def _outlasts(self, seconds: float) -> bool:
-        """Whether the app is still there after so many seconds."""
+        """Whether the app still runs after so many seconds."""
         _, pending = await asyncio.wait({self._task}, timeout=seconds)
         return bool(pending)
 
@@ -244,7 +242,7 @@ class Lifespan:
         elif self.loop.is_running() and self.loop is not here:
             self._end_in_its_thread()
         elif here is not None:
-            self._ask()  # nothing can be awaited here; it ends when its loop goes on
+            self._ask()  # it ends when its loop continues
         else:
             self.loop.run_until_complete(self.stop())
 
@@ -253,7 +251,7 @@ class Lifespan:
         try:
             stopped = asyncio.run_coroutine_threadsafe(stop, self.loop)
         except RuntimeError:
-            stop.close()  # the loop was closed at this very moment, which has cancelled the task
+            stop.close()  # the loop was closed meanwhile, which cancelled the task
             return
         try:
             stopped.result(2 * PATIENCE)
@@ -261,11 +259,10 @@ class Lifespan:
             raise _app_errors.shutdown_hangs(2 * PATIENCE) from None
 
     def _leave(self) -> None:
-        """Let go of the app: its loop was closed without a word to it.
+        """End the app after its loop was closed without cancelling its task.
 
-        It is cancelled, at every `await` anew, by hand, as there is no loop to do it. Python would
-        end it at some later moment, and complain about each `await` that it meets. Whatever the
-        app raises now is no failure of its own.
+        pytest-arena cancels it at each `await`, because there is no loop to do it. Otherwise Python
+        would end it later, and warn of each `await`. Errors that the app raises now are ignored.
         """
         self._is_left = True
         with warnings.catch_warnings():
@@ -283,7 +280,8 @@ class Lifespan:
             raise self._start_error
 
     def _raise_failure(self) -> None:
-        failure, self._failure = self._failure, None
+        failure = self._failure
+        self._failure = None
         if failure is not None:
             raise failure
 
@@ -294,18 +292,18 @@ def _because(error: LifespanError, cause: BaseException | None) -> LifespanError
 
 
 def _innermost(error: BaseException | None) -> BaseException | None:
-    """The app's own exception: a task group around it makes a group of one of it."""
+    """Return the app's exception. A task group wraps it into a group of one."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
 
 
 class SharedLifespan:
-    """One lifespan for all clients of an app, async and sync, in whatever loop they are used.
+    """One lifespan for all clients of an app, async and sync, in any loop.
 
-    The first to come starts it, in the loop where it runs its own requests. The others use it,
-    also from other loops and threads. It is started anew only when it has been shut down, when
-    its loop was closed, or when its start-up failed.
+    The first client starts it, in the loop of its requests. Other clients use it, also from other
+    loops and threads. It is started again after it was shut down, its loop was closed, or its
+    start-up failed.
     """
 
     def __init__(
@@ -315,13 +313,15 @@ class SharedLifespan:
         self._starting = starting
         self._started = started
         self._lock = threading.Lock()
-        # The last one is current; the others still have something to say.
+        # The last one is current. The others have a failure to raise.
         self._lifespans: list[Lifespan] = []
 
     @property
     def state(self) -> Mapping[str, Any]:
-        """What the lifespan hands on to requests."""
-        return self._lifespans[-1].state if self._lifespans else {}
+        """The state that the lifespan gives to requests."""
+        if not self._lifespans:
+            return {}
+        return self._lifespans[-1].state
 
     @property
     def is_up(self) -> bool:
@@ -329,14 +329,14 @@ class SharedLifespan:
         return bool(self._lifespans) and self._lifespans[-1].is_up
 
     async def ajoin(self) -> None:
-        """Wait until the app is up; start it in the running loop if it is not."""
+        """Wait until the app is up. Start it in the running loop if it is not."""
         lifespan, is_new = self._current(lambda: Lifespan(self._app))
         await lifespan.astarted()
         if is_new:
             self._started()
 
     def join(self, portal: BlockingPortal) -> Lifespan | None:
-        """Wait until the app is up; start it in the portal's loop if it is not.
+        """Wait until the app is up. Start it in the portal's loop if it is not.
 
         Returns the lifespan if this call started it.
         """
@@ -356,11 +356,11 @@ class SharedLifespan:
             return self._lifespans[-1], True
 
     def known(self) -> list[Lifespan]:
-        """Return the lifespans that have been begun, and have something to do or to say."""
+        """Return the lifespans that were started and are not settled."""
         return list(self._lifespans)
 
     async def aclose(self) -> None:
-        """Shut down what runs in this loop."""
+        """Shut down the lifespans in this loop."""
         loop = asyncio.get_running_loop()
         for lifespan in self._lifespans:
             if lifespan.loop is loop:
@@ -373,9 +373,9 @@ class SharedLifespan:
                 lifespan.close()
 
     def close(self, but: Collection[Lifespan] = ()) -> None:
-        """Shut down what still runs anywhere, ``but`` these; a later request starts the app again.
+        """Shut down all lifespans ``but`` these. A later request starts the app again.
 
-        One failure does not keep the others open.
+        After a failure the others are shut down too.
         """
         with contextlib.ExitStack() as stack:
             for lifespan in self._lifespans:
@@ -387,26 +387,23 @@ class SharedLifespan:
 def session_lifespan(
     app: ASGIApp, *, serves_tests: bool = False
 ) -> Iterator[Mapping[str, Any]]:
-    """Run an app's lifespan on a loop in a thread of ours; give the state of its requests.
+    """Run an app's lifespan in a loop of a separate thread. Yield the state of its requests.
 
-    What it opens belongs to that loop: an app that hands connections or clients of one loop on to
-    its requests needs a lifespan for each test instead.
+    Connections and clients that it opens belong to that loop. An app that gives such objects to its
+    requests needs a lifespan for each test instead.
 
     Args:
         app: the app.
-        serves_tests: whether tests make requests meanwhile, each in the test's loop.
+        serves_tests: whether tests make requests during the block, each in the test's loop.
 
     Raises:
         LifespanError: from the app's exception. The thread has ended then.
     """
-    from anyio.from_thread import (
-        start_blocking_portal,
-    )  # which every client of the app needs
+    from anyio.from_thread import start_blocking_portal
 
     def begin() -> Lifespan:
-        IN_SESSION_LIFESPAN.set(
-            serves_tests
-        )  # only in the context of the lifespan's task
+        # Only in the context of the lifespan's task.
+        IN_SESSION_LIFESPAN.set(serves_tests)
         return Lifespan(as_asgi(app))
 
     with start_blocking_portal() as portal:

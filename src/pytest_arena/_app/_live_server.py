@@ -1,4 +1,4 @@
-"""The app under a real server, in this process: for browsers, and whatever else needs a socket."""
+"""Serves the app by uvicorn, in this process: for browsers and other users of a socket."""
 
 from __future__ import annotations
 
@@ -34,41 +34,42 @@ else:
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 _HOST = "127.0.0.1"
-_START_SECONDS, _END_SECONDS = 10.0, 5.0
-_PATIENCE = 1.0  # seconds for a request that is ended
-_BEHIND = 0.05  # seconds that an answer waits for what the app does behind it
-_IDLE_SECONDS = 3600  # that a browser's connection may wait for its next request
+_START_SECONDS = 10.0
+_END_SECONDS = 5.0
+_PATIENCE = 1.0  # seconds for a cancelled request
+_BEHIND = 0.05  # seconds that an answer waits until the app has finished
+_IDLE_SECONDS = 3600  # a browser's connection may be idle as long
 _STARTS = {"http.response.start", "websocket.accept", "websocket.close"}
 
 
 class Turnstile(Protocol):
-    """Which app answers a request that comes by a socket? That of the test which runs."""
+    """Returns the app that answers requests by a socket: the running test's."""
 
     def open(self) -> AppRun | None:
-        """Return it, None where no test runs."""
+        """Return the app's run, None if no test runs."""
 
     def commit(self) -> None:
-        """Commit what the sync sessions of the test have pending; called in its thread."""
+        """Commit pending work of the test's sync sessions. Called in the test's thread."""
 
 
 class LiveServer(Generic[C]):
     """The app, served by uvicorn on a free port of this machine, in a thread of this process.
 
-    Each request is answered by the app of the test that runs, on that test's database: recorded,
-    told in its report and counted as evidence, as those of the in-process clients are. What is
-    pending in an async ``db_session`` is committed before each; in a sync one where ``url`` is
-    read and before requests of ``client()``. An app that raises answers 500, and a failed test's
-    report has its traceback.
+    The app of the running test answers each request, on that test's database. The requests are
+    recorded, shown in its report and counted as evidence, like those of the in-process clients.
+    pytest-arena commits pending work of an async ``db_session`` before each request. It commits
+    that of a sync one when the test reads ``url``, and before requests of ``client()``. If the app
+    raises, the answer is 500, and the report of a failed test has the app's traceback.
 
-    It begins when it is first asked for, and goes on until the run ends: connections that a browser
-    keeps open go from test to test. When a test has ended, and its function-scoped fixtures with
-    it, its requests are waited for as other late work is (``arena_settle``); what goes on then is
-    ended and named, before the database is taken back. Who asks between two tests is answered 503.
+    The server starts at its first use and runs until the run ends: browsers keep their connections
+    from test to test. After a test and its function-scoped fixtures, pytest-arena waits for the
+    test's requests as for other late work (``arena_settle``). It cancels and reports the requests
+    that remain, before it restores the database. A request between two tests gets 503.
 
     Cost: some 100 ms once, then nothing for a test that does not use it.
 
-    To a type checker ``client()`` returns a ``Client``; that of ``LiveServer[httpx2.AsyncClient]``
-    the other.
+    To a type checker ``client()`` returns a ``Client``. With ``LiveServer[httpx2.AsyncClient]`` it
+    returns an ``AsyncClient``.
 
     Example::
 
@@ -85,7 +86,7 @@ class LiveServer(Generic[C]):
     def __init__(self, turnstile: Any, *, port: int = 0) -> None:
         self._turnstile: Turnstile = turnstile
         self._under_way: dict[asyncio.Task[Any], str] = {}
-        self._ended: WeakSet[asyncio.Task[Any]] = WeakSet()  # by us
+        self._ended: WeakSet[asyncio.Task[Any]] = WeakSet()  # cancelled ones
         self.process: int = os.getpid()
         try:
             self._socket = socket.create_server((_HOST, port))
@@ -104,17 +105,17 @@ class LiveServer(Generic[C]):
 
     @property
     def url(self) -> str:
-        """Where it is: ``http://127.0.0.1:…``. What a sync session has pending is committed."""
+        """The URL: ``http://127.0.0.1:…``. Reading it commits pending work of sync sessions."""
         self._turnstile.commit()
         return f"http://{_HOST}:{self.port}"
 
     @property
     def ws_url(self) -> str:
-        """The same for websockets: ``ws://127.0.0.1:…``."""
+        """The URL for websockets: ``ws://127.0.0.1:…``."""
         return self.url.replace("http", "ws", 1)
 
     def start(self, app_run: AppRun) -> None:
-        """Wait until an app is up, in the server's loop unless it runs already.
+        """Start an app in the server's loop, unless it runs already, and wait until it is up.
 
         Raises:
             LifespanError: from the app's exception.
@@ -122,24 +123,27 @@ class LiveServer(Generic[C]):
         asyncio.run_coroutine_threadsafe(app_run.ajoin(), self.loop).result()
 
     def client(self, **options: Any) -> C:
-        """Return a client of the HTTP library, closed at the test's end.
+        """Return a client of the HTTP library. It is closed at the test's end.
 
-        An ``AsyncClient`` where an event loop runs, else a ``Client``, with that class's options.
+        It is an ``AsyncClient`` if an event loop runs, otherwise a ``Client``, with the options of
+        that class.
 
         Raises:
             ConfigError: there is no HTTP library.
         """
-        app_run, library = self._turnstile.open(), http_library()
-        kind: Any = library.Client
+        app_run = self._turnstile.open()
+        library = http_library()
+        client_class: Any = library.Client
         commit: Callable[[object], object] = self._commit
         if running_loop() is not None:
-            kind, commit = library.AsyncClient, self._acommit
+            client_class = library.AsyncClient
+            commit = self._acommit
         usual = {
             "base_url": self.url,
-            "trust_env": False,
+            "trust_env": False,  # no proxy
             "verify": _trusted(library),
-        }  # no proxy
-        client = kind(**usual | options)
+        }
+        client = client_class(**usual | options)
         hooks = client.event_hooks
         client.event_hooks = {**hooks, "request": [commit, *hooks["request"]]}
         if app_run is not None:
@@ -150,20 +154,20 @@ class LiveServer(Generic[C]):
         self._turnstile.commit()
 
     async def _acommit(self, _: object) -> None:
-        self._turnstile.commit()  # the server asks this loop for what is in async sessions
+        self._turnstile.commit()  # the server commits async sessions in this loop
 
     # The server.
 
     def _uvicorn(self) -> Any:
         try:
-            import uvicorn  # for whom has it
+            import uvicorn  # an extra
         except ImportError as error:
             self._socket.close()
             raise _app_errors.no_server() from error
         config = uvicorn.Config(
             self._answer,
             interface="asgi3",
-            lifespan="off",  # the test's
+            lifespan="off",  # the test starts the app
             log_config=None,
             access_log=False,
             timeout_keep_alive=_IDLE_SECONDS,
@@ -173,21 +177,20 @@ class LiveServer(Generic[C]):
 
     def _begin(self) -> None:
         self._failure: BaseException | None = None
-        # A daemon: whatever a request does, the process ends.
+        # A daemon: no request keeps the process from ending.
         self._thread = threading.Thread(
             target=self._run, name=SERVER_THREAD, daemon=True
         )
         self._thread.start()
-        if not until(
-            lambda: self._server.started or self._failure, within=_START_SECONDS
-        ) or (self._failure is not None):
+        until(lambda: self._server.started or self._failure, within=_START_SECONDS)
+        if not self._server.started or self._failure is not None:
             self.close()
             raise _app_errors.server_failed(self._failure)
 
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:  # noqa: BLE001 - SystemExit is uvicorn's way to say it
+        except BaseException as error:  # noqa: BLE001 - uvicorn raises SystemExit
             self._failure = error
 
     async def _serve(self) -> None:
@@ -205,14 +208,14 @@ class LiveServer(Generic[C]):
                 begun.append(message)
             await send(message)
 
-        self._under_way[task] = _shown(
-            scope
-        )  # first: who ends the test waits for it from here on
+        # First: from now on the end of the test waits for this request.
+        self._under_way[task] = _shown(scope)
         try:
-            if (app_run := self._turnstile.open()) is not None:
-                await _ask(app_run, scope, receive, sending_on)
-            else:
+            app_run = self._turnstile.open()
+            if app_run is None:
                 await _refuse(scope, send)
+            else:
+                await _ask(app_run, scope, receive, sending_on)
         except asyncio.CancelledError:
             if task not in self._ended:
                 raise
@@ -222,21 +225,20 @@ class LiveServer(Generic[C]):
             self._under_way.pop(task, None)
 
     def drain(self, patience: float) -> list[str]:
-        """Wait for the requests that are under way, then end them. Returns what they asked for."""
+        """Wait for the open requests, then cancel them. Return the cancelled requests."""
         until(lambda: not self._under_way, within=patience)
         left = dict(self._under_way)
         for task in left:
             self._ended.add(task)
             self.loop.call_soon_threadsafe(task.cancel)
         until(lambda: not self._under_way.keys() & left, within=_PATIENCE)
-        # What goes on all the same is no request of the next test's.
-        return [
-            f"{self._under_way.pop(task, asked)}, by a socket"
-            for task, asked in left.items()
-        ]
+        # Requests that ignored the cancellation are forgotten: the next test must not wait.
+        for task in left:
+            self._under_way.pop(task, None)
+        return [f"{request}, by a socket" for request in left.values()]
 
     def close(self) -> None:
-        """Have it end. Idempotent."""
+        """Stop the server. Idempotent."""
         self._server.should_exit = True
         self._thread.join(_END_SECONDS)
         self._socket.close()
@@ -244,7 +246,7 @@ class LiveServer(Generic[C]):
 
 @cache
 def _trusted(library: Any) -> Any:
-    """Whom clients trust, should a redirect lead to https: read once, it takes some 20 ms."""
+    """Return the certificates for redirects to https. Reading them takes some 20 ms."""
     return library.create_ssl_context()
 
 
@@ -269,20 +271,20 @@ async def _ask(app_run: AppRun, scope: Scope, receive: Any, send: Any) -> None:
 
 
 class _Held:
-    """An answer that comes at once: it waits for what the app does behind it, but not for long.
+    """Delays a short answer until the app has finished its request, but not for long.
 
-    So whoever has the answer asks next when this request is over, and has its changes for itself.
+    A client that gets the answer can then send its next request, and its test sees all changes.
     """
 
     def __init__(self, send: Any) -> None:
-        self._send, self._turn = send, asyncio.Lock()
+        self._send = send
+        self._lock = asyncio.Lock()
         self._waiting: list[Message] = []
-        self._missing = (
-            -1
-        )  # announced bytes of the body that are not sent; -1 if not announced
+        # Announced bytes of the body that are not sent yet; -1 if not announced.
+        self._missing = -1
 
     async def send(self, message: Message) -> None:
-        """Send a message, or hold it: how an answer starts, and what is the last of it."""
+        """Send a message, or hold it if it is the first or the last of an answer."""
         self._waiting.append(message)
         if self._is_held(message):
             asyncio.get_running_loop().call_later(_BEHIND, self._begin)
@@ -295,12 +297,8 @@ class _Held:
         A WSGI app sends that byte, and after it an empty message that ends the answer.
         """
         if message["type"] == "http.response.start":
-            lengths = [
-                value
-                for name, value in message.get("headers", ())
-                if name == b"content-length"
-            ]
-            self._missing = int(lengths[0]) if lengths else -1
+            headers = dict(message.get("headers", ()))
+            self._missing = int(headers.get(b"content-length", -1))
         elif message["type"] == "http.response.body":
             self._missing -= len(message.get("body", b""))
         if not message["type"].startswith("http.response"):
@@ -309,13 +307,12 @@ class _Held:
 
     def _begin(self) -> None:
         if self._waiting:
-            self._late = asyncio.create_task(
-                self.let_go(), name=OUR_TASK
-            )  # else it is collected
+            # A reference keeps the task from being collected.
+            self._task = asyncio.create_task(self.let_go(), name=OUR_TASK)
 
     async def let_go(self) -> None:
-        """The app has finished, or takes its time."""
-        async with self._turn:
+        """Send the held messages: the app has finished, or takes too long."""
+        async with self._lock:
             while self._waiting:
                 await self._send(self._waiting.pop(0))
 
@@ -331,7 +328,7 @@ def _begin(app_run: AppRun, scope: Scope, send: Any) -> Any:
     async def noting(message: Message) -> None:
         if message["type"] in _STARTS:
             request.status = message.get("status", _OF_WEBSOCKETS.get(message["type"]))
-        # What its reader may leave at any time is no work that goes on late.
+        # A reader may leave an open answer at any time: it is no late work.
         if message["type"] in {"websocket.accept", "http.response.body"}:
             request.is_open = message.get(
                 "more_body", message["type"] == "websocket.accept"

@@ -1,4 +1,4 @@
-"""How is a client logged in, exactly once?"""
+"""Logs a client in, exactly once."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def is_logging_in() -> bool:
 class Login:
     """The login of one client, made before its first request and never again, unless forgotten.
 
-    Requests that come while it is under way wait for it, and share its failure. After a failure
-    the next request tries again.
+    Concurrent requests wait for it, and share its failure. After a failure the next request tries
+    again.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Login:
         self._loop_lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     def forget(self) -> None:
-        """The next request logs in again."""
+        """Let the next request log in again."""
         self.is_done = False
         self._failure = None
 
@@ -65,7 +65,7 @@ class Login:
                     await answer
 
     def once(self, client: object) -> None:
-        """Log this client in, if it is not. Raises as `aonce` does, and for an async function."""
+        """Log this client in, if it is not. Raises as `aonce`, and for an async function."""
         if self.is_done or self in LOGINS.get():
             return
         known = self._failure
@@ -75,19 +75,19 @@ class Login:
             with self._attempt():
                 answer = self._function(client, self.role)
                 if inspect.iscoroutine(answer):
-                    answer.close()  # else Python warns that nobody awaited it
+                    answer.close()  # otherwise Python warns that it was never awaited
                 if inspect.isawaitable(answer):
                     raise _app_errors.async_login(role=self.role, path=self._path)
 
     def _lock_of_this_loop(self) -> asyncio.Lock:
-        """An asyncio.Lock belongs to a loop, a client may be used in several, one by one."""
+        """Return a lock of the running loop. A client may be used in several loops in turn."""
         loop = asyncio.get_running_loop()
         if self._loop_lock is None or self._loop_lock[0] is not loop:
             self._loop_lock = loop, asyncio.Lock()
         return self._loop_lock[1]
 
     def _is_open_since(self, known: ArenaError | None) -> bool:
-        """Whether it is our turn; if somebody failed while we waited, that is our failure, too."""
+        """Whether to log in now. Raises the failure of a concurrent login."""
         if self._failure is not None and self._failure is not known:
             raise self._failure
         return not self.is_done
@@ -97,20 +97,21 @@ class Login:
         token = LOGINS.set((*LOGINS.get(), self))
         try:
             yield
-        except ArenaError as error:  # says itself what is wrong
+        except ArenaError as error:  # its message is complete
             self._failure = error
             raise
         except Exception as error:
-            # It took an attribute, or an item, of what it should have awaited.
-            is_sync = isinstance(
-                error, AttributeError | TypeError
-            ) and _COROUTINE in str(error)
-            words = _app_errors.sync_login if is_sync else _app_errors.login_failed
-            self._failure = words(error, role=self.role, path=self._path)
+            new_error = _app_errors.login_failed
+            if _lacks_await(error):
+                new_error = _app_errors.sync_login
+            self._failure = new_error(error, role=self.role, path=self._path)
             raise self._failure from error
         finally:
             LOGINS.reset(token)
         self.is_done = True
 
 
-_COROUTINE = "'coroutine' object"
+def _lacks_await(error: Exception) -> bool:
+    """Whether the function used an attribute or an item of a coroutine."""
+    is_of_object = isinstance(error, AttributeError | TypeError)
+    return is_of_object and "'coroutine' object" in str(error)

@@ -1,4 +1,4 @@
-"""The sync test client: the framework's own, in the loop of a thread."""
+"""The sync test client: the framework's client, in the loop of a thread."""
 
 from __future__ import annotations
 
@@ -32,12 +32,11 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 
 
 class TestClient(_Base):
-    """What arena adds to a framework's test client.
+    """A framework's test client with the framework's defaults.
 
-    It is the framework's client with its defaults. Its first request starts the app's lifespan in
-    a thread's loop, unless it was started before, and logs in, if it has a role.
-    All sync clients of a test run the app in that one loop. ``with`` does the same at once, and
-    shuts down at its end what it has started itself.
+    Its first request starts the app's lifespan in a thread's loop, unless the app is up, and logs
+    in, if it has a role. All sync clients of a test run the app in that one loop. ``with`` does the
+    same at once. At its end it shuts down the app if it has started it.
 
     Raises:
         LifespanError: at a request: the app's start-up failed, or the test is over.
@@ -59,7 +58,7 @@ class TestClient(_Base):
     def request(
         self, method: str, url: httpx.URL | str, **options: Any
     ) -> httpx.Response:
-        """Make a request; logs in first, so that the request holds what the login has set."""
+        """Make a request after the login, so that it has the cookies and headers of the login."""
         self._arena_ready()
         return super().request(method, url, **options)
 
@@ -67,7 +66,7 @@ class TestClient(_Base):
     def stream(
         self, method: str, url: httpx.URL | str, **options: Any
     ) -> Generator[httpx.Response]:
-        """Make a request and read the response in parts; logs in first."""
+        """Make a request after the login, and read the response in parts."""
         self._arena_ready()
         with super().stream(method, url, **options) as response:
             yield response
@@ -75,7 +74,7 @@ class TestClient(_Base):
     def websocket_connect(
         self, url: str, *args: Any, **options: Any
     ) -> WebSocketTestSession:
-        """Return a websocket, which ``with`` opens; logs in first."""
+        """Return a websocket after the login. ``with`` opens it."""
         self._arena_ready()
         session: Any = super().websocket_connect(url, *args, **options)  # type: ignore[misc] # a mixin's
         session.__class__ = type(
@@ -85,15 +84,14 @@ class TestClient(_Base):
         return cast("WebSocketTestSession", session)
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        """Send a request, after the app has started, the client logged in, work committed.
+        """Send a request after the app's start, the login, and the commit of pending work.
 
-        One that was built before the login does not hold what the login has set.
+        A request that was built before the login lacks the cookies and headers of the login.
         """
         self._arena_ready()
         if request.url.scheme in {"ws", "wss"}:
-            with clients.sending(
-                clients.Hooks()
-            ):  # it raises: a websocket is opened later
+            # It raises: the session opens the websocket later.
+            with clients.sending(clients.Hooks()):
                 return super().send(request, **options)
         hooks = self._arena_host.hooks
         hooks.before()
@@ -124,7 +122,8 @@ class TestClient(_Base):
         return self
 
     def __exit__(self, *_: object) -> None:
-        if lifespan := self._arena_begun.pop():
+        lifespan = self._arena_begun.pop()
+        if lifespan is not None:
             lifespan.close()
 
     def _arena_ready(self) -> None:
@@ -138,34 +137,36 @@ class TestClient(_Base):
         return begun
 
     def _arena_backend(self) -> Mapping[str, Any]:
-        """Return what anyio starts the client's loop with: each framework's client knows."""
+        """Return the arguments with which anyio starts the client's loop."""
         raise NotImplementedError
 
     def _arena_enter(self, portal: BlockingPortal, state: Mapping[str, Any]) -> None:
-        """Have a framework's client work in a portal, with the state of the app's lifespan."""
+        """Let a framework's client use a portal, with the state of the app's lifespan."""
         raise NotImplementedError
 
     def _arena_leave(self) -> None:
-        """Let go of what the client still holds open in the portal."""
+        """Close the client's open streams in the portal."""
 
 
 def open_test_client(
     host: clients.Host, login: Login | None, *, options: Mapping[str, Any]
 ) -> TestClient:
-    """Return a new test client of the app's framework; its options are the framework's.
+    """Return a new test client of the app's framework, with the framework's options.
 
     Raises:
         ConfigError: the framework's client does not import, or knows no such option.
     """
-    kind = _import_litestars() if is_litestar(host.app) else _import_starlettes()
+    is_of_litestar = is_litestar(host.app)
+    client_class = _import_litestars() if is_of_litestar else _import_starlettes()
     try:
-        client = kind(_as_coroutine_function(host.app), **options)
+        client = client_class(_as_coroutine_function(host.app), **options)
     except TypeError as error:
         raise _app_errors.wrong_options(error, "the test client") from error
-    client._arena_host, client._arena_login = host, login  # noqa: SLF001 - a class of this file
-    client._arena_begun = []  # noqa: SLF001 - as above
-    client._arena_early = None  # noqa: SLF001 - as above
-    # Below the client, whose own `app` a test may ask for something.
+    client._arena_host = host  # noqa: SLF001 - a class of this file
+    client._arena_login = login  # noqa: SLF001 - a class of this file
+    client._arena_begun = []  # noqa: SLF001 - a class of this file
+    client._arena_early = None  # noqa: SLF001 - a class of this file
+    # In the transport: a test may use the client's attribute `app`.
     transport: Any = client._transport  # noqa: SLF001 - neither library has another way
     app = _read_in_parts(_as_coroutine_function(host.app))
     clients.set_transport_app(
@@ -176,18 +177,20 @@ def open_test_client(
 
 
 class _Session(_SessionBase):
-    """What arena adds to a websocket of a framework's test client: its request is under way."""
+    """A websocket of a framework's test client. Its request is open as long."""
 
     arena_client: TestClient
 
     def __enter__(self) -> Any:
-        host, login = self.arena_client._arena_host, self.arena_client._arena_login  # noqa: SLF001 - of this file
+        host = self.arena_client._arena_host  # noqa: SLF001 - a class of this file
+        login = self.arena_client._arena_login  # noqa: SLF001 - a class of this file
         host.hooks.before()
         with clients.sending(host.hooks):
             request = clients.hop("WEBSOCKET", self.scope["path"], login)
             request.status = exchanges.REFUSED
             entered = super().__enter__()
-        request.status, self._arena_exchange = exchanges.ACCEPTED, exchanges.Exchange()
+        request.status = exchanges.ACCEPTED
+        self._arena_exchange = exchanges.Exchange()
         self._arena_exchange.open(request, host)
         self._arena_exchange.hang_up = self.close
         return entered
@@ -209,9 +212,9 @@ def _recording(handle: Callable[..., Any], login: Login | None) -> Any:
 
 def _read_in_parts(app: ASGIApp) -> ASGIApp:
     async def answering(scope: Scope, receive: Any, send: Any) -> None:
-        if scope["type"] == "websocket" or getattr(
-            clients.HOPS.get(None), "is_stream", False
-        ):
+        hops = clients.HOPS.get(None)
+        is_stream = hops is not None and hops.is_stream
+        if is_stream or scope["type"] == "websocket":
             await exchanges.read_in_parts(app, scope, receive, send)
         else:
             await app(scope, receive, send)
@@ -220,7 +223,7 @@ def _read_in_parts(app: ASGIApp) -> ASGIApp:
 
 
 def _as_coroutine_function(app: ASGIApp) -> ASGIApp:
-    """The app itself; a plain function that returns an awaitable is one of ASGI 2 to Starlette."""
+    """Return an async function. Starlette takes a plain function for an app of ASGI 2."""
     if is_async(app):
         return app
 
@@ -234,14 +237,11 @@ def _as_coroutine_function(app: ASGIApp) -> ASGIApp:
 def _import_starlettes() -> type[Any]:
     try:
         with warnings.catch_warnings():
-            # That `httpx` should be `httpx2` is for the user to hear who imports it: here it
-            # would be an error of a test that has no line to mend.
+            # It warns that `httpx` should be `httpx2`. A test has no line to change for that.
             warnings.simplefilter("ignore")
             from starlette.testclient import TestClient as StarletteClient
-    except (
-        ImportError,
-        RuntimeError,
-    ) as error:  # the latter for want of an HTTP library
+    # A RuntimeError: there is no HTTP library.
+    except (ImportError, RuntimeError) as error:
         raise _app_errors.no_test_client(error) from None
 
     class ArenaStarletteClient(TestClient, StarletteClient):
@@ -274,7 +274,7 @@ def _import_litestars() -> type[Any]:
             return {"backend": self.backend, "backend_options": options}
 
         def _arena_enter(self, portal: BlockingPortal, _: Mapping[str, Any]) -> None:
-            # Litestar hands its lifespan's state on by the app itself.
+            # A Litestar app has the state of its lifespan itself.
             self.blocking_portal = portal
 
     return ArenaLitestarClient
