@@ -51,7 +51,7 @@ def who_connects() -> str:
     if line is not None:
         return str(line)
     return (
-        "no line of yours is on the stack: a pool's own task, a thread or an extension module "
+        "no line of yours is on the stack: a pool's task, a thread or an extension module "
         "connects"
     )
 
@@ -260,7 +260,7 @@ class Piece:
         self.cancel = cancel
         self.thread = 0
         self.request = REQUEST.get()
-        self.is_job = False  # a cancelled job of a pool wakes whoever awaits it
+        self.is_job = False  # a cancelled job of a pool wakes its waiter
         # `call_soon(loop.call_later, …)` lets the loop itself call `call_later`.
         PIECES[self] = user_line() or line_of_function(function)
 

@@ -1,4 +1,4 @@
-"""A small project under the plugin, run in a process of its own: what a user types and sees.
+"""Runs a small project with the plugin in a separate process, as a user does.
 
 The gate listens to every engine of a process and is never taken back, so that each run is a
 subprocess. An example is a frozen value: a test changes one file or one line of it.
@@ -31,7 +31,7 @@ filterwarnings = error
 pythonpath = .
 """
 
-# An app as people write it: a global engine on the developer's own file, real commits.
+# A usual app: a global engine on the developer's file, real commits.
 APP = """
 import os
 from fastapi import Depends, FastAPI, HTTPException
@@ -85,7 +85,7 @@ async def seed(session):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run of pytest printed, and how it ended."""
+    """The output and the outcomes of a run of pytest."""
 
     status: int
     output: str
@@ -173,7 +173,7 @@ class Example:
     def execute(
         command: Sequence[str], folder: Path, env: Mapping[str, str], seconds: float
     ) -> tuple[int, str]:
-        """Run a command as a process of its own: its exit status, and what it printed.
+        """Run a command in a process. Return its exit status and its output.
 
         A suite of many examples may put something quicker in its place, on the class.
 
@@ -214,7 +214,7 @@ class Example:
         )
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
-        # CI and BUILD_NUMBER: where they are set, pytest tells each failure a second time in full.
+        # CI and BUILD_NUMBER: if they are set, pytest shows each failure a second time in full.
         dropped = ("PYTEST_", "ARENA_", "DATABASE_URL", "COV_", "PG")
         alone = {"CI", "BUILD_NUMBER"}
         kept = {

@@ -81,7 +81,7 @@ def test_a_login_that_is_missing_is_said_where_it_is_needed(example: Example) ->
     """At the line that asks for a role: a suite without roles needs none."""
     text = "def test_one(test_client_as):\n    test_client_as('admin')\n"
     run = example.with_files(test_one=text).run().expect(status=1, failed=1)
-    run.says("test_one.py:2", "nobody can be logged in as 'admin'", "[A703]")
+    run.says("test_one.py:2", "no client can log in as 'admin'", "[A703]")
     expect_one_message(example.run("--arena-login=app:engine"), "called with (client, role)")
 
 

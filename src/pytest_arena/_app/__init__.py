@@ -1,1 +1,1 @@
-"""How does a test talk to the app?"""
+"""Clients, the lifespan, logins and a live server: how a test uses the app."""

@@ -129,7 +129,7 @@ def run_is_over() -> LifespanError:
 def no_login(role: str) -> LoginError:
     """Return the error for a role without ``arena_login``."""
     return LoginError(
-        f"nobody can be logged in as {role!r}: arena_login is not set",
+        f"no client can log in as {role!r}: arena_login is not set",
         why="arena does not know how clients log in to this app",
         cause="the option is missing in pytest's configuration",
         fix='arena_login = "tests.login:login", with a function like\n'
@@ -178,7 +178,7 @@ def wrong_options(error: TypeError, client: str) -> ConfigError:
         f"{client} cannot be made with these options: {error}",
         why="the client would not behave as the test expects",
         cause="the options that were given for this client, such as the fixture client_options",
-        fix="take the names from the library's own documentation of the client",
+        fix="take the names from the library's documentation of the client",
     )
 
 
@@ -216,7 +216,7 @@ def no_port(port: int, error: OSError) -> ConfigError:
     """Return the error for a port that another program has."""
     return ConfigError(
         f"port {port} of this machine cannot be listened on: {error.strerror}",
-        why="tests would talk to somebody else, or to nobody",
+        why="tests would talk to another program",
         cause="another program has it, perhaps an `arena serve` that still runs",
         fix="--port 0 --control-port 0   any two that are free; the first line says which",
     )
@@ -272,5 +272,5 @@ def _line(error: BaseException | None) -> str:
     if inner is not None:
         return inner.cause
     if error is None:
-        return "the app told the server so, without an error"
+        return "the app reported a failure without an error"
     return str(blame(error) or "no line of yours: see the error above")

@@ -1,4 +1,4 @@
-"""What does an app keep outside of its databases, and what was that before a test?"""
+"""Restores what an app keeps outside of its databases after a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which test has put the job into a queue that a worker takes from it?
+"""Attributes the job that a worker takes from a queue to the test that put it there.
 
 The worker may be older than that test: a thread or a task that starts at import, in the lifespan,
 in a wider fixture or in an earlier test. What it does belongs to the test that has put the job
@@ -99,7 +99,7 @@ class JobsOfQueue:
     def __init__(self) -> None:
         self._waiting: list[QueuedJob] = []
         self._taken: WeakKeyDictionary[_Worker, QueuedJob] = WeakKeyDictionary()
-        # Whose work each worker was a part of when it last asked for a job.
+        # The work to which each worker belonged when it last asked for a job.
         self._workers: WeakKeyDictionary[_Worker, Any] = WeakKeyDictionary()
         self._line: CodeLine | None = None  # where a worker has last asked for a job
         self.is_of_a_library = False  # a library's code asks for its items
@@ -150,7 +150,7 @@ class JobsOfQueue:
                 IDLE_WORKERS.pop(each, None)
 
     def take(self, worker: _Worker, item: object) -> None:
-        """Note that a worker, or a caller that is none, has taken an item."""
+        """Note that a worker, or another caller, has taken an item."""
         job = self._pop(item)
         if job is None:
             return
@@ -211,7 +211,7 @@ def watch_queues() -> Callable[[], None]:
     """Know the jobs that tests put into queues, and the workers that take them.
 
     Returns:
-        What leaves the classes as they were.
+        A function that restores the classes.
     """
     undo = ExitStack()
     for kind, name, wrap in (
@@ -280,7 +280,7 @@ def _awaiting(original: Any) -> Any:
         jobs.take(worker, item)
         return item
 
-    # Not async: `asyncio.wait_for` may await it in a task of its own. The worker calls it.
+    # Not async: `asyncio.wait_for` may await it in a separate task. The worker calls it.
     @wraps(original)
     def get(given: Any) -> Any:
         jobs = _jobs_of(given)

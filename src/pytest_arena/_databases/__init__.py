@@ -1,1 +1,1 @@
-"""Which database is meant, what is it built from, and what stands in it?"""
+"""The databases of the app: which one a connection means, and how it gets its content."""

@@ -110,7 +110,7 @@ class AllowedFiles:
         return ""
 
     def changed(self) -> list[str]:
-        """Return the app's own files that changed in this run: something else wrote to them."""
+        """Return the app's files that changed in this run: another program wrote to them."""
         return [
             file
             for file in sorted(self.of_app)
@@ -418,7 +418,7 @@ class KnownDatabases:
         return not asked.name or not self.is_foreign_file(asked.name)
 
     def is_foreign_file(self, file: str) -> bool:
-        """Whether a file is none of the app's: pytest-arena's, a test's, or an allowed one."""
+        """Whether a file belongs to pytest-arena or to a test, or is allowed."""
         if not file or self.at_file(file) is not None:
             return False
         return self.files.is_ours(file) or self.files.is_free(file)
@@ -492,7 +492,7 @@ class KnownDatabases:
             return None
         if expected.product.name != asked.product:
             raise another_product(expected, asked.product)
-        # It must not keep a name of another database. So it is removed before it gets one.
+        # It is removed first, so that it does not get a name of another database.
         del self.by_key[expected.key]
         if name:
             expected.name = name
@@ -541,7 +541,7 @@ def dialects(product: Product) -> list[type[Dialect]]:
 
 
 def driver_of(database: Database) -> str:
-    """Return the name of the app's driver; "" for SQLite's own, which its URLs do not name."""
+    """Return the name of the app's driver; "" for sqlite3, which URLs do not name."""
     if database.file and not database.dialect.is_async:
         return ""
     return database.dialect.driver

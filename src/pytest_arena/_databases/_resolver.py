@@ -100,7 +100,7 @@ class Databases:
         # This run is inside a run without pytest-arena, which continues after it.
         self.is_guest = False
 
-    # What the gate asks.
+    # For the gate and the products.
 
     def spare(self) -> None:
         """End idle connections to servers. Their pools open others."""
@@ -341,7 +341,7 @@ class Databases:
         """Note that a test has the address of a database: any program may use it at any time."""
         self._connections.may_be_used(key)
 
-    # What the run asks.
+    # For the run.
 
     def drop_orphans(self) -> list[Database]:
         """Drop the databases that no engine of the app uses any more. Called between tests.

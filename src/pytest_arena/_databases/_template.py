@@ -153,7 +153,7 @@ class StageBuild(Generic[ContentT]):
             run_apart(lambda: builder.build(target))
         except (ArenaError, KeyboardInterrupt):
             raise
-        except BaseException as error:  # SystemExit, pytest's own outcomes
+        except BaseException as error:  # SystemExit, pytest's outcomes
             raise self.failed(error) from error
         if target.is_being_written():
             raise TemplateError(
@@ -186,7 +186,7 @@ class StageBuild(Generic[ContentT]):
         )
 
     def _home(self) -> str:
-        """Return the place of the builder's function, for an error without a line of its own."""
+        """Return the place of the builder's function, for an error without a line."""
         function = getattr(self.builder(), "function", None)
         return str(home_of(function) or self.option)
 
@@ -233,7 +233,7 @@ class Store(Generic[ContentT]):
     def ensure(
         self, recipe: Recipe, stage: Stage, build_around: BuildAround
     ) -> ContentT | None:
-        """Return the content of a template, and build it first if there is none.
+        """Return the content of a template, and build it first if it does not exist.
 
         Returns None for an empty template. ``build_around`` leads each engine that connects
         during the build to the target.
@@ -343,7 +343,7 @@ class Store(Generic[ContentT]):
         return Template(content, fingerprint, manifest)
 
     def _reason(self, fingerprint: str, build: StageBuild[ContentT]) -> str:
-        """Return why an existing template cannot be used; "" if there is none."""
+        """Return why an existing template cannot be used; "" if no template exists."""
         newest = next(iter(self.shelves.templates(fingerprint)), None)
         if newest is None:
             return ""
