@@ -161,6 +161,12 @@ class Files(Protocol):
     def stands_for(self, real: str) -> bool:
         """Whether a database of the arena stands in this file's place. Costs a look-up."""
 
+    def is_link_into_app(self, file: str) -> bool:
+        """Whether a link leads to a file in whose place the arena has a database."""
+
+    def give_up_empty(self, real: str) -> bool:
+        """Whether a test may remove this file: it is empty, and a temporary file."""
+
     def see(self, file: str) -> str:
         """Somebody has opened this file, which no engine means so far. Returns its real path."""
 

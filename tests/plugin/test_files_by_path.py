@@ -91,6 +91,59 @@ def test_a_file_of_the_app_that_is_opened_by_its_path_is_refused(example: Exampl
     assert not (project.folder / "dev.db").exists()
 
 
+LINKS = """
+import os
+import shutil
+
+import pytest
+
+os.makedirs("release", exist_ok=True)
+LINKS = ["link.db", "hard.sqlite", "release/current.db"]
+
+
+def setup_module():
+    os.symlink("dev.db", "link.db")
+    os.link("dev.db", "hard.sqlite")
+    os.symlink("../dev.db", "release/current.db")
+    os.symlink(".", "here")
+
+
+@pytest.mark.parametrize("name", [*LINKS, "here/dev.db"])
+def test_opened(test_client, name):
+    open(name, "rb").close()
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_copied(test_client, name, tmp_path):
+    shutil.copy(name, tmp_path / "copy")
+
+
+def test_written(test_client):
+    open("hard.sqlite", "wb").close()
+
+
+def test_linked_in_the_temporary_folder(test_client, tmp_path):
+    os.symlink(os.path.abspath("dev.db"), tmp_path / "dev.db")
+    open(tmp_path / "dev.db", "rb").close()
+
+
+def test_others(test_client, tmp_path):
+    open("other.db", "wb").close()
+    os.symlink("other.db", "other-link.db")
+    open("other-link.db", "rb").close()
+    open(tmp_path / "dev.db", "wb").close()
+"""
+
+
+def test_a_file_of_the_app_that_is_opened_by_a_link_is_refused(example: Example) -> None:
+    """A symbolic link, a hard link, or a link to its folder."""
+    project = example.with_files(test_it=LINKS).with_paths({"dev.db": "the developer's"})
+    run = project.run().expect(status=1, passed=1, failed=9)
+    run.says("refused: opening link.db, a database file of the app, by its path")
+    run.says("refused: opening hard.sqlite, a database file of the app, by its path")
+    assert (project.folder / "dev.db").read_text() == "the developer's"
+
+
 def test_one_that_tests_may_reach_is_opened(example: Example) -> None:
     """``arena_allow`` lets it through, as it lets a connection through."""
     test = 'def test_it(test_client): open("dev.db", "rb").close()'
@@ -145,6 +198,40 @@ def test_a_file_of_the_app_that_a_test_removes_renames_or_truncates_is_refused(
     assert (project.folder / "dev.db-wal").exists()
     project.run("-k", "folder").expect(status=1, failed=1).says("refused: removing")
     assert (project.folder / "dev.db").exists()
+
+
+TEMPORARY = """
+import os
+import tempfile
+
+import pytest
+from sqlalchemy import create_engine, text
+
+
+@pytest.fixture
+def made():
+    number, path = tempfile.mkstemp(suffix=".db")
+    os.close(number)
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE more (id INTEGER)"))
+    yield engine
+    engine.dispose()
+    os.unlink(path)
+    assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_it(test_client, made, turn):
+    with made.begin() as connection:
+        connection.execute(text("INSERT INTO more VALUES (1)"))
+        assert connection.scalar(text("SELECT count(*) FROM more")) == 1
+"""
+
+
+def test_a_temporary_file_that_a_fixture_has_made_may_be_removed(example: Example) -> None:
+    """The rows are in the test's database: the file is as empty as ``tempfile`` has made it."""
+    example.with_files(test_it=TEMPORARY).run().expect(passed=2)
 
 
 def test_a_file_of_the_app_that_is_not_there_may_be_removed(example: Example) -> None:

@@ -334,6 +334,38 @@ async def caught():
         pass
 
 
+# Sessions and connections that the app drops unclosed.
+
+
+@app.post("/dropped/{end}/{status}")
+def dropped(end: str, status: int):
+    session = Session(sync_engine)
+    add(session)
+    session.flush()
+    if end != "open":
+        getattr(session, end)()
+    return JSONResponse({}, status)
+
+
+@app.post("/dropped_async/{end}/{status}")
+async def dropped_async(end: str, status: int):
+    session = maker()
+    await session.run_sync(add)
+    await session.flush()
+    if end != "open":
+        await getattr(session, end)()
+    return JSONResponse({}, status)
+
+
+@app.post("/dropped_connection/{end}/{status}")
+def dropped_connection(end: str, status: int):
+    connection = sync_engine.connect()
+    connection.execute(Order.__table__.insert().values(item="vase"))
+    if end != "open":
+        getattr(connection, end)()
+    return JSONResponse({}, status)
+
+
 # Dependencies that roll back because of the exception, though it is a redirect.
 
 
@@ -589,6 +621,44 @@ def test_a_redirect_that_is_raised_rolls_back(example: Example, how: str) -> Non
             f"LostWriteError: POST /{way}/flushed/303 303 wrote orders (2 rows), and the app never "
             "committed it",
         )
+
+
+DROPPED = """
+import gc
+import pytest
+
+WAYS = ["dropped", "dropped_async", "dropped_connection"]
+pytestmark = pytest.mark.filterwarnings("ignore:The garbage collector")
+
+
+@pytest.mark.parametrize("has_collected", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+async def test_lost(client, way, has_collected):
+    assert (await client.post(f"/{way}/open/201")).status_code == 201
+    if has_collected:
+        gc.collect()
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_silent(client, way, end):
+    assert (await client.post(f"/{way}/{end}/201")).status_code == 201
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_silent_if_refused(client, way):
+    assert (await client.post(f"/{way}/open/409")).status_code == 409
+"""
+
+
+@pytest.mark.parametrize("how", SLOW_HOWS)
+def test_what_a_session_loses_that_is_dropped_unclosed(example: Example, how: str) -> None:
+    """The pool rolls it back when the garbage collector finds it: later, and in any code."""
+    run = run_of(example, DROPPED, "--arena-lost-writes=fail", how=how)
+    run.expect(1, passed=15, errors=6)
+    for way in ("dropped", "dropped_async"):
+        run.says(f"LostWriteError: POST /{way}/open/201 201 wrote orders (2 rows), and the app")
+    run.says("LostWriteError: POST /dropped_connection/open/201 201 wrote orders (1 row), and")
 
 
 LATE = """

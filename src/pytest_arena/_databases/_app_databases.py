@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import tempfile
 import threading
 from contextlib import suppress
 from fnmatch import fnmatch
@@ -75,6 +76,7 @@ class AllowedFiles:
         self.live: tuple[Path, ...] = ()  # the folders of live databases
         self.of_app: set[str] = set()  # real paths of files that engines name
         self.names: tuple[str, ...] = ()  # of those files, without folders
+        self._by_number: dict[tuple[int, int], str] = {}  # by device and inode
         self._first_seen: dict[str, list[tuple[int, int]]] = {}
         self._temporary = temporary  # returns pytest's folder for tests, if it exists
 
@@ -82,6 +84,8 @@ class AllowedFiles:
         """Note that an engine of the app names this file: pytest-arena has a database for it."""
         known = self.see(file)
         self.of_app.add(known)
+        with suppress(OSError):  # a file that does not exist has no hard link
+            self._by_number[_number(known)] = known
         self.names = tuple({*self.names, Path(known).name, Path(file).name})
 
     def see(self, file: str) -> str:
@@ -162,6 +166,36 @@ class AllowedFiles:
         """Whether pytest-arena has a database in place of this file, given by its real path."""
         return real in self.of_app and not self.is_free(real)
 
+    def is_link_into_app(self, file: str) -> bool:
+        """Whether a link leads to a file in whose place pytest-arena has a database.
+
+        A hard link has the inode of the file. So has a symbolic link, if the file exists.
+        """
+        if not self.of_app:
+            return False
+        try:
+            number = _number(file)
+        except (OSError, ValueError):
+            return Path(file).is_symlink() and self.stands_for(real(file))
+        known = self._by_number.get(number)
+        if known is None:
+            return False
+        return not self.is_free(known) and not self.is_free(file)
+
+    def give_up_empty(self, real: str) -> bool:
+        """Whether a test may remove this file: it is empty, and a temporary file.
+
+        It has no data of the app. Its absence is no change of the app's files.
+        """
+        if real not in self.of_app or _signature(real) != self._first_seen[real]:
+            return False
+        is_temporary = Path(real).is_relative_to(_temporary_folder())
+        sizes = [size for _, size in self._first_seen[real]]
+        if not is_temporary or sizes != [0]:
+            return False
+        self._first_seen[real] = []
+        return True
+
     def _is_link_to_app(self, file: str) -> bool:
         """Whether the file is another name (a hard link) of one that belongs to the app."""
         path = real(file)
@@ -169,6 +203,16 @@ class AllowedFiles:
 
 
 _HOSTS = re.compile(r"(\w+://)([^/]+)(/.*)")
+
+
+def _number(file: str) -> tuple[int, int]:
+    """Return the numbers that all names of a file share."""
+    status = os.stat(file)  # noqa: PTH116 - called for each file that a test opens
+    return status.st_dev, status.st_ino
+
+
+def _temporary_folder() -> str:
+    return real(tempfile.gettempdir())
 
 
 def real(file: str) -> str:

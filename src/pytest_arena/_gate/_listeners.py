@@ -161,9 +161,13 @@ class Gate:
         self.registry.check_in(entry)
 
     def detached(self, _dbapi_connection: Any, entry: Any) -> None:
-        """Note that the app keeps a connection for good. No pool tells when it is used."""
+        """Note that the app keeps a connection for good. No pool tells when it is used.
+
+        SQLAlchemy also detaches an async connection that the garbage collector has found.
+        """
         checkout = self.registry.find(entry)
         if checkout is not None:
+            self.lost.dropping(checkout.connection)
             self.registry.detach(checkout)
 
     def _add_unknown(self, dbapi_connection: Any, entry: Any) -> PooledConnection:

@@ -15,7 +15,7 @@ from pytest_arena._gate._unnamed import (
     TEMPORARY,
     WRITES,
 )
-from pytest_arena._origin import WORK
+from pytest_arena._origin import REQUEST, WORK
 from pytest_arena._values import Contents
 
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ class PendingWrites:
         False  # a statement failed, and no savepoint was rolled back since
     )
     is_over: bool = False  # committed, or rolled back
+    request: object = (
+        None  # the `RequestAnswer` of the request that began the transaction
+    )
     _savepoints: dict[str, int] = field(default_factory=dict)  # writes before each
 
     def __str__(self) -> str:
@@ -310,7 +313,7 @@ class PooledConnection:
 
     def begin_writes(self, line: CodeLine | None, serial: int) -> PendingWrites:
         """Note the first write of a transaction."""
-        self.pending_writes = PendingWrites(line, serial)
+        self.pending_writes = PendingWrites(line, serial, request=REQUEST.get())
         return self.pending_writes
 
     def begin_unnamed(self, serial: int) -> UnnamedWrite:

@@ -357,6 +357,11 @@ _RARE_SETTINGS = (
     "automatic_index",
     "cell_size_check",
     "count_changes",
+    "read_uncommitted",
+    "fullfsync",
+    "checkpoint_fullfsync",
+    "cache_spill",
+    "empty_result_callbacks",
 )
 _TEMP = 1  # the number of the database that has the temporary tables
 

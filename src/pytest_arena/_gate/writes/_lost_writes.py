@@ -191,6 +191,9 @@ class LostWrites:
         log = current_log()
         if log is not None and pooled.pending_writes is not None:
             log.doubt()
+        if self.dropping(pooled):
+            pooled.end_writes()
+            return
         error = error_on_its_way()
         who = _who_ends(sys._getframe())  # noqa: SLF001 - the documented way to a frame
         is_lost = not who
@@ -200,6 +203,22 @@ class LostWrites:
         if is_lost:
             self._look_for_open_writes(pooled, proxied)
         pooled.end_writes()
+
+    def dropping(self, pooled: PooledConnection) -> bool:
+        """Note the open writes of a request whose connection the garbage collector has found.
+
+        The collector runs in any code, so neither the caller nor an error there means anything.
+        Returns whether the collector has found the connection.
+        """
+        writes = pooled.pending_writes
+        if not _is_collected(sys._getframe()):  # noqa: SLF001 - the documented way to a frame
+            return False
+        is_open = pooled.handle is not None and pooled.handle.is_begun
+        if writes is None or writes.request is None or writes.has_failed:
+            return True
+        if is_open and self._may_lose(pooled):
+            self._keep(pooled, is_collected=True)
+        return True
 
     # Called by a session's methods.
 
@@ -301,7 +320,13 @@ class LostWrites:
         # A wider fixture may hold a transaction open over its tests, which they do not commit.
         return 0 < writes.serial == self._core.serial()
 
-    def _keep(self, pooled: PooledConnection, *, is_failed: bool = False) -> None:
+    def _keep(
+        self,
+        pooled: PooledConnection,
+        *,
+        is_failed: bool = False,
+        is_collected: bool = False,
+    ) -> None:
         writes = pooled.pending_writes
         if writes is None or pooled.aim is None:
             return
@@ -311,7 +336,7 @@ class LostWrites:
             pooled.rows_written(),
             str(writes.line or _NO_LINE),
             is_failed=is_failed,
-            request=REQUEST.get(),
+            request=writes.request if is_collected else REQUEST.get(),
         )
         self._lost.append((writes.serial, lost))
 
@@ -433,6 +458,18 @@ def _who_ends(frame: FrameType | None) -> str:
             return _ARENA
         frame = frame.f_back
     return ""
+
+
+def _is_collected(frame: FrameType | None) -> bool:
+    """Return whether SQLAlchemy's pool gives up a connection that the app has dropped unclosed."""
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if not module.startswith(("pytest_arena.", "sqlalchemy.")):
+            return False
+        if frame.f_code.co_name == "_finalize_fairy":
+            return bool(frame.f_locals.get("is_gc_cleanup"))
+        frame = frame.f_back
+    return False
 
 
 # The error that closes an async session or connection. SQLAlchemy closes it in a greenlet or in
