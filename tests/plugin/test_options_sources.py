@@ -141,7 +141,7 @@ def test_rebuild_builds_once_for_all_workers(seeds: Example) -> None:
 def test_help_markers_and_fixtures_stand_alone(example: Example) -> None:
     """Somebody who has read nothing learns what each option, marker and fixture is for."""
     example.run("--help").says(
-        "pytest-arena: every test of a web app gets a database of its own.",
+        "pytest-arena: every test of a web app gets its own database.",
         "--arena-app=MODULE:NAME The web app under test, as package.module:attribute",
         "--arena-seed=MODULE:NAME",
         "The rows that every test starts with",
