@@ -659,6 +659,7 @@ def test_what_a_session_loses_that_is_dropped_unclosed(example: Example, how: st
     for way in ("dropped", "dropped_async"):
         run.says(f"LostWriteError: POST /{way}/open/201 201 wrote orders (2 rows), and the app")
     run.says("LostWriteError: POST /dropped_connection/open/201 201 wrote orders (1 row), and")
+    run.says("next:  commit before the answer, with await if it is async: session.commit(), conn")
 
 
 LATE = """

@@ -7,7 +7,7 @@ import sys
 import threading
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from weakref import WeakSet
 
@@ -34,7 +34,7 @@ from pytest_arena._values import PAST_POLICIES
 from pytest_arena.errors import ArenaError, ConfigError, PendingWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy.engine import URL, Engine
     from sqlalchemy.orm import InstanceState, ORMExecuteState, SessionTransaction
@@ -61,10 +61,15 @@ class FreshSession(Session):
     sessions: Sessions | None = None  # all sessions of the test
     is_committed_before_requests = True
     is_flushing = False
+    names_beside: Callable[[], list[str]] = list  # names of the app's other databases
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["expire_on_commit"] = False
         super().__init__(*args, **kwargs)
+
+    def note_databases(self, names_beside: Callable[[], list[str]]) -> None:
+        """Note a function that returns the names of the app's other databases."""
+        self.names_beside = names_beside
 
     @property
     def has_pending_work(self) -> bool:
@@ -260,7 +265,7 @@ class Sessions:
         async with self._async_mutex or nullcontext():
             for session in _to_be_committed(self._async):
                 self.has_committed = True
-                with _explained("await "):
+                with _explained("await ", _fresh(session)):
                     await session.commit()
 
     def commit(self) -> None:
@@ -284,7 +289,7 @@ class Sessions:
         with self._lock:
             for session in _to_be_committed(self._sync):
                 self.has_committed = True
-                with _explained(""):
+                with _explained("", session):
                     session.commit()
 
     def remember(self) -> Memory:
@@ -353,7 +358,7 @@ class Sessions:
 
 
 @contextmanager
-def _explained(awaited: str) -> Iterator[None]:
+def _explained(awaited: str, session: FreshSession) -> Iterator[None]:
     """Add a note to an error of this commit: it is not an error of the app."""
     try:
         yield
@@ -363,17 +368,22 @@ def _explained(awaited: str) -> Iterator[None]:
         error.add_note(
             "pytest-arena commits the pending changes of db_session before each request. These are "
             "changes of the test. The app has not got the request yet.\n"
-            f"next: {_next_step(error, awaited)}"
+            f"next: {_next_step(error, awaited, session)}"
         )
         raise
 
 
-def _next_step(error: Exception, awaited: str) -> str:
+def _next_step(error: Exception, awaited: str, session: FreshSession) -> str:
     if isinstance(error, PendingRollbackError):
         return f"{awaited}db_session.rollback()   after the flush that failed"
     if isinstance(error, StaleDataError):
         read = f"{awaited}db_session.get(…)"
         return f"{read}   before you change the row: a request may have deleted it"
+    others = session.names_beside()
+    text = str(error)
+    if others and ("no such table" in text or "UndefinedTable" in text):
+        calls = " or ".join(f'arena.session(database="{name}")' for name in others)
+        return f"{calls}   if that database has the table: db_session uses another one"
     return f"{awaited}db_session.flush()   after each add(), which fails at the line that is wrong"
 
 
@@ -419,6 +429,11 @@ class Engines:
         url = self._url(database).set(drivername=database.product.name, password=None)
         return database.file or url.render_as_string()
 
+    def _names_beside(self, database: Database) -> list[str]:
+        """Return the names of the app's other databases."""
+        databases = [*self._databases.known.by_key.values()]
+        return [other.name for other in databases if other is not database]
+
     def engine(self, database: Database) -> Engine | AsyncEngine:
         """Return an engine on a database, async if the app's is."""
         if database.dialect.is_async:
@@ -454,7 +469,9 @@ class Engines:
         else:
             sync_on = self._sync_past_policies if past_policies else self._sync_on
             session = sessions.open_sync(sync_on(database))
-        _fresh(session).is_committed_before_requests = commit_before_requests
+        fresh = _fresh(session)
+        fresh.is_committed_before_requests = commit_before_requests
+        fresh.note_databases(partial(self._names_beside, database))
         return session
 
     # These engines do not have the app's listeners, which may set a role or a tenant.

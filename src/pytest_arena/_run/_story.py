@@ -381,8 +381,8 @@ def lost_write(request: Request, lost: LostWrite | LostObjects) -> LostWriteErro
             "flushed or committed it",
             why="the client got a success; in production nothing would be written either",
             cause=lost.line,
-            fix="await session.commit() before the answer; where it is not to be written: "
-            "session.rollback(), or session.expunge(…)",
+            fix="session.commit() before the answer, with await if the session is async; where it "
+            "is not to be written: session.rollback(), or session.expunge(…)",
         )
     rows = f"{lost.rows:,} row{'s' * (lost.rows != 1)}"
     if lost.is_failed:
@@ -398,8 +398,9 @@ def lost_write(request: Request, lost: LostWrite | LostObjects) -> LostWriteErro
         f"{asked_and_answered(request)} {what}, and the app never committed it",
         why="who asked was told that it was done; in production it would be lost as well",
         cause=str(lost.line),
-        fix="await session.commit() before the answer; where it is meant to be lost, roll back: "
-        "session.rollback()",
+        fix="commit before the answer, with await if it is async: session.commit(), "
+        "connection.commit(), or `with engine.begin() as connection:`; where it is meant to be "
+        "lost, roll back: session.rollback()",
     )
 
 
