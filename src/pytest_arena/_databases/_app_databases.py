@@ -178,7 +178,7 @@ class AllowedFiles:
         except (OSError, ValueError):
             return Path(file).is_symlink() and self.stands_for(real(file))
         known = self._by_number.get(number)
-        if known is None:
+        if known is None or not _is_same(known, file):  # an inode may be used again
             return False
         return not self.is_free(known) and not self.is_free(file)
 
