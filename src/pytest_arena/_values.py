@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import linecache
+import re
 from collections import Counter, OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import lru_cache
 from operator import is_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,58 @@ _NESTED = rf"/\*(?>{_IN_COMMENT}|{_COMMENT})*+\*/"
 _DEEPER = rf"/\*(?>{_IN_COMMENT}|{_NESTED})*+\*/"
 _UNNESTED = r"/\*(?:[^*]++|\*(?!/))*\*/"
 STATEMENT_START = rf"\s*(?>--[^\n]*\n\s*|(?>{_DEEPER}|{_UNNESTED})\s*)*"
+
+# A text, a quoted name or a dollar quote: what looks like a comment in it is none.
+QUOTED = r"""(?<![\w$])[eE]'(?:[^'\\]|\\.|'')*+'|'(?:[^']|'')*+'|"(?:[^"]|"")*+"
+|(?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$""".replace("\n", "")
+_QUOTED_OR_COMMENT = re.compile(rf"(?s){QUOTED}|--[^\n\r]*|/\*")
+_COMMENT_EDGE = re.compile(r"/\*|\*/")
+_SHORT = 4096  # longer statements have data, and are not kept
+
+
+def without_comments(statement: str) -> str:
+    """Return a statement with a blank for each comment. Costs 0.1 µs if it has none.
+
+    >>> without_comments("UPDATE/* the /* whole */ stock */item SET note = '-- none' -- all")
+    "UPDATE item SET note = '-- none'  "
+    """
+    if "--" not in statement and "/*" not in statement:
+        return statement
+    if len(statement) < _SHORT:
+        return _without_comments_kept(statement)
+    return _without_comments(statement)
+
+
+def _without_comments(statement: str) -> str:
+    parts = []
+    kept = 0
+    position = 0
+    while match := _QUOTED_OR_COMMENT.search(statement, position):
+        position = match.end()
+        if match[0] == "/*":
+            position = _comment_end(statement, position)
+        elif not match[0].startswith("--"):
+            continue
+        if position == -1:
+            break
+        parts.append(statement[kept : match.start()])
+        kept = position
+    return " ".join([*parts, statement[kept:]])
+
+
+_without_comments_kept = lru_cache(maxsize=1024)(_without_comments)
+
+
+def _comment_end(statement: str, start: int) -> int:
+    """Return where a comment ends that has begun before ``start``, -1 if it has no end."""
+    depth = 1
+    for edge in _COMMENT_EDGE.finditer(statement, start):
+        depth += 1 if edge[0] == "/*" else -1
+        if depth == 0:
+            return edge.end()
+    # SQLite reads no comment inside of a comment.
+    first_end = statement.find("*/", start)
+    return first_end + 2 if first_end != -1 else -1
 
 
 class Stage(Enum):

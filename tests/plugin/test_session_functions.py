@@ -26,6 +26,10 @@ CREATE FUNCTION slowly() RETURNS void LANGUAGE plpgsql AS $$
     BEGIN IF true THEN SET statement_timeout = '7s'; END IF; END $$;
 CREATE FUNCTION in_parts() RETURNS void LANGUAGE plpgsql AS $$
     BEGIN EXECUTE 'SET statement_timeout = 7000'; END $$;
+CREATE FUNCTION local_table() RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN CREATE /* x */ LOCAL TEMPORARY TABLE locks (a int); END $$;
+CREATE FUNCTION temporary_table() RETURNS void LANGUAGE sql AS
+    $$ CREATE TEMPORARY TABLE locks AS SELECT 1 $$;
 CREATE PROCEDURE lock_it(number int) LANGUAGE sql AS $$ SELECT pg_advisory_lock(number) $$;
 CREATE FUNCTION locks() RETURNS int8 LANGUAGE sql AS $$ SELECT count(*) FROM pg_locks l
     JOIN pg_database d ON d.oid = l.database
@@ -103,6 +107,11 @@ SPELLINGS = """
     "/* a /* b */ c */ SET statement_timeout = '7s'",
     "UPDATE pg_settings SET setting = '7000' WHERE name = 'statement_timeout'",
     "EXPLAIN ANALYZE CREATE TEMP TABLE locks AS SELECT 1",
+    "CREATE /* x */ TEMP TABLE locks (a int)",
+    "SET -- x\\n SESSION statement_timeout = '7s'",
+    "SELECT slowly /* x */ ()",
+    "SELECT local_table()",
+    "SELECT temporary_table()",
 """
 
 
@@ -110,7 +119,7 @@ SPELLINGS = """
 def test_what_a_statement_sets_ends_with_the_test_however_it_is_spelled(
     example: Example, isolation: str
 ) -> None:
-    """As a quoted name, behind a nested comment, by a view, in EXPLAIN ANALYZE."""
+    """As a quoted name, around comments, by a view, in EXPLAIN ANALYZE, by a function."""
     start, end = TESTS.index("STATES = [") + len("STATES = ["), TESTS.index("]\nLOOK")
     tests = (TESTS[:start] + SPELLINGS + TESTS[end:]).replace(
         "locks()", "(SELECT count(*) FROM pg_class WHERE relname = 'locks')"
@@ -118,7 +127,7 @@ def test_what_a_statement_sets_ends_with_the_test_however_it_is_spelled(
     app = on_postgresql(example, test_it=tests, seed=SEED)
     app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
     run = app.run(f"--arena-isolation={isolation}", "--arena-roles=off", "-p", "no:randomly")
-    run.expect(passed=12)
+    run.expect(passed=22)
 
 
 BY_A_TRIGGER = """

@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 
 from pytest_arena._values import STATEMENT_START as START
+from pytest_arena._values import without_comments
 
 # How a statement writes. PostgreSQL gives a transaction an id for locks and temporary tables too.
 LOCKS = "locks"
@@ -92,6 +93,7 @@ _READING_PREFIXES = (
 @lru_cache(1024)
 def unnamed_write(statement: str) -> tuple[str, str]:
     """Return how a statement writes that names no table, and words for it. "" for a plain one."""
+    statement = without_comments(statement)
     words = _FIRST_WORDS.match(statement)
     if words is None:
         return "", ""

@@ -29,6 +29,7 @@ from pytest_arena._postgresql.moving._transport import at_checkin
 from pytest_arena._process import rest, seconds
 from pytest_arena._product import Aim, Asked, Core, Key, Live, Product
 from pytest_arena._values import STATEMENT_START as START
+from pytest_arena._values import without_comments
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -290,10 +291,9 @@ class ServerHandle:
     def executing(self, statement: str, connection: Connection) -> str:
         """Refuse what reaches beyond; count what the session carries to its next transaction."""
         __tracebackhide__ = True
-        self._states += alters_session(statement) or self._calls_session_function(
-            statement
-        )
-        if not _KNOWS_NO_NUMBER.match(statement):
+        bare = without_comments(statement)
+        self._states += alters_session(bare) or self._calls_session_function(bare)
+        if not _KNOWS_NO_NUMBER.match(bare):
             if self._has_old_numbers:
                 self._forget_numbers(connection)
             self._has_numbers = True

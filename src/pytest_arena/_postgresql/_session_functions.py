@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql.journal._tables import PLAIN_SCHEMA
 from pytest_arena._values import STATEMENT_START as START
+from pytest_arena._values import without_comments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +29,7 @@ ALTERING_CALLS = (
 )
 _ALTERING_STATEMENT = (
     r"(?:SET(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)|RESET|DISCARD|LISTEN|UNLISTEN|LOAD|"
-    r"CREATE\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP)\b"
+    r"CREATE\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?)\b"
 )
 # A statement begins a body, follows another one or a word of PL/pgSQL, or is a text to execute.
 _ALTERS = re.compile(
@@ -52,7 +53,10 @@ def session_functions(control: Control) -> re.Pattern[str] | None:
 
     Also of those that call one by another function, or by a trigger: any statement that writes.
     """
-    functions = control.rows(_FUNCTIONS)
+    functions = [
+        (name, without_comments(source), is_trigger)
+        for name, source, is_trigger in control.rows(_FUNCTIONS)
+    ]
     names = {name for name, source, _ in functions if _ALTERS.search(source)}
     while True:
         calls = _calls(names)

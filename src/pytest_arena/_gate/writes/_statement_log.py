@@ -12,6 +12,7 @@ from pytest_arena._gate._pooled import PooledConnection, TableWrite
 from pytest_arena._gate._unnamed import unnamed_write
 from pytest_arena._origin import REQUEST
 from pytest_arena._values import STATEMENT_START as START
+from pytest_arena._values import without_comments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,12 +36,15 @@ def _at_start(pattern: str) -> re.Pattern[str]:
     return re.compile(START + pattern, re.IGNORECASE | re.DOTALL)
 
 
-_WRITE = _at_start(_WRITES)
+# EXPLAIN runs the statement that it explains, if it measures it.
+_EXPLAINS = r"""EXPLAIN\s*(?:\sANALY[SZ]E\b(?:\s*VERBOSE\b)?
+|\([^()]*\bANALY[SZ]E\b(?!\s+(?:FALSE|OFF|0))[^()]*\))\s*""".replace("\n", "")
+_WRITE = _at_start(rf"(?:{_EXPLAINS})?{_WRITES}")
 _ANY = _at_start(
-    r"(?:INSERT|REPLACE|UPDATE|DELETE|MERGE|WITH|SAVEPOINT|ROLLBACK|COMMIT|END|ABORT)\b"
+    r"(?:INSERT|REPLACE|UPDATE|DELETE|MERGE|WITH|SAVEPOINT|ROLLBACK|COMMIT|END|ABORT|EXPLAIN)\b"
 )
 _INSIDE = re.compile(rf"\b{_WRITES}", re.IGNORECASE)
-_WITH = _at_start(r"WITH\b")
+_WITH = _at_start(rf"(?:{_EXPLAINS})?WITH\b")
 _END = _at_start(r"(?:COMMIT|END|ROLLBACK|ABORT)\b")
 _SAVEPOINT = _at_start(
     r"(?:SAVEPOINT|(?P<back>ROLLBACK(?:\s+(?:WORK|TRANSACTION))?\s+TO(?:\s+SAVEPOINT)?))"
@@ -61,6 +65,7 @@ def is_plain(statement: str) -> bool:
 
 def written_table(statement: str) -> str:
     """Return the table that a statement writes to, as an app names it; "" for none. Costs 1 µs."""
+    statement = without_comments(statement)
     write = _WRITE.match(statement)
     if write is None and _WITH.match(statement) is not None:
         write = _INSIDE.search(_NO_WRITES.sub("''", statement))
@@ -76,7 +81,7 @@ def ends_transaction(statement: str) -> bool:
 
 def savepoint_in(statement: str) -> tuple[str, bool] | None:
     """Return the savepoint that a statement sets, or rolls back to (True). None for neither."""
-    savepoint = _SAVEPOINT.match(statement)
+    savepoint = _SAVEPOINT.match(without_comments(statement))
     if savepoint is None:
         return None
     return savepoint["name"], savepoint["back"] is not None

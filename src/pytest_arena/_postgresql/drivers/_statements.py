@@ -14,6 +14,7 @@ from pytest_arena._postgresql.drivers._test_databases import (
     made_or_dropped,
     replacement,
 )
+from pytest_arena._values import QUOTED, without_comments
 from pytest_arena.errors import ProductionDatabaseError
 
 if TYPE_CHECKING:
@@ -143,10 +144,12 @@ _WORDS = [
     "mapping",
     "subscription",
     "pg_terminate",
+    "pg_cancel",
     "pg_reload",
     "pg_rotate",
     "pg_promote",
     "replication_slot",
+    "replication_origin",
     "pg_auth",
     "pg_db_role",
     "reassign",
@@ -166,16 +169,21 @@ _BEYOND = re.compile(
         pg_(?:database|authid|auth_members|db_role_setting|tablespace) \b
     | dblink\w* \s* \(
     | pg_(?:reload_conf|rotate_logfile|promote|\w*replication_slot\w*) \s* \(
+    | pg_replication_origin_(?:create|drop|advance) \s* \(
     )"""
 )
-_ENDS_OTHERS = re.compile(r"(?is)\bpg_terminate_backend\b.*\bpg_stat_activity\b")
-_OWN_ONLY = re.compile(r"(?i)\bcurrent_database\s*\(")
-_DO = re.compile(r"(?i)\s*DO\b")
-# Comments and quoted text: data, and names that may be any words.
-_QUOTED = re.compile(
-    r"""(?sx) --[^\n]* | /\*.*?\*/ | [eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*" """
+_ENDS_OTHERS = re.compile(
+    r"(?is)\b(?P<function>pg_(?:terminate|cancel)_backend)\b.*\bpg_stat_activity\b"
 )
-_BODIES = re.compile(r"(?s)\$(\w*)\$.*?\$\1\$")
+_OWN_ONLY = re.compile(r"(?i)\bcurrent_database\s*\(")
+_QUOTED = re.compile(QUOTED, re.DOTALL)
+# The words between the semicolon before a DO and the text of its block.
+_DO = re.compile(r"(?i)\s*DO(?:\s+LANGUAGE\s+\S+)?\s*(?:U&)?")
+_DO_TEXT = re.compile(
+    r"(?s)[eE]?'(?P<text>.*)'|\$(?P<tag>\w*)\$(?P<body>.*)\$(?P=tag)\$"
+)
+# Quoted names of functions and tables that _BEYOND knows.
+_SERVER_NAME = re.compile(r'"(?:pg_|dblink)\w*"')
 
 
 # Results are kept for short statements, of which an app has a few hundred. Longer ones have data.
@@ -195,17 +203,35 @@ def reaches_beyond(statement: str) -> str:
     return (_remembered if len(statement) < _SHORT else _beyond)(statement)
 
 
+def _bare(statement: str) -> str:
+    """Return a statement without comments and quoted text. The text of a DO block is kept."""
+    return _QUOTED.sub(_without_quoted, without_comments(statement))
+
+
+def _without_quoted(quoted: re.Match[str]) -> str:
+    text = quoted[0]
+    if _SERVER_NAME.fullmatch(text):
+        return text[1:-1]
+    start = quoted.string.rfind(";", 0, quoted.start()) + 1
+    block = _DO_TEXT.fullmatch(text)
+    if block is None or not _DO.fullmatch(quoted.string, start, quoted.start()):
+        return " ''"
+    body = block["body"]
+    if body is None:
+        body = block["text"].replace("''", "'")
+    return f" {_bare(body)} "
+
+
 def _beyond(statement: str) -> str:
     lowered = statement.lower()
     if not any(word in lowered for word in _WORDS):
         return ""
-    bare = _QUOTED.sub(" ''", statement)
-    if _DO.match(bare) is None:
-        bare = _BODIES.sub("''", bare)
+    bare = _bare(statement)
     if found := _BEYOND.search(bare):
         return " ".join(found[0].upper().rstrip("(").split())
-    if _ENDS_OTHERS.search(bare) and not _OWN_ONLY.search(bare):
-        return "PG_TERMINATE_BACKEND of other databases' sessions"
+    ends = _ENDS_OTHERS.search(bare)
+    if ends is not None and not _OWN_ONLY.search(bare):
+        return f"{ends['function'].upper()} of other databases' sessions"
     return ""
 
 
@@ -234,10 +260,7 @@ def _staying(statement: str) -> str:
     lowered = statement.lower()
     if not any(word in lowered for word in ("create", "grant", "revoke")):
         return ""
-    bare = _QUOTED.sub(" ''", statement)
-    if _DO.match(bare) is None:
-        bare = _BODIES.sub("''", bare)
-    found = _STAYS.search(bare)
+    found = _STAYS.search(_bare(statement))
     if found is None:
         return ""
     if found["made"]:
@@ -337,7 +360,7 @@ _NEXT_STEPS = {
     "(CREATE|DROP) DATABASE": _FILL,
     ".* DATABASE": _IN_SCHEMA,
     ".* OWNED": _EACH_OBJECT,
-    "PG_TERMINATE_BACKEND .*": _OWN_SESSIONS,
+    "PG_(TERMINATE|CANCEL)_BACKEND .*": _OWN_SESSIONS,
     "DBLINK.*": _ANOTHER_ENGINE,
 }
 

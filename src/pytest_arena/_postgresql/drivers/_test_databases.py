@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 
-from pytest_arena._values import STATEMENT_START
+from pytest_arena._values import without_comments
 
 _NO_SESSION = "SELECT true AS pg_terminate_backend WHERE false"
 # PostgreSQL refuses it inside a transaction block, as it refuses each statement that it replaces.
 _NO_DATABASE = 'DROP DATABASE IF EXISTS "pytest-arena: no database"'
 _OF_THE_SERVER = {"postgres", "template0", "template1"}
 _MAKES = re.compile(
-    rf"""(?isx) {STATEMENT_START} (?P<verb> CREATE|DROP) \s+ DATABASE \s+ (?:IF \s+ EXISTS \s+)?
+    r"""(?isx) \s* (?P<verb> CREATE|DROP) \s+ DATABASE \s+ (?:IF \s+ EXISTS \s+)?
     (?P<name> "(?:[^"]|"")+" | \w[\w$]* ) (?P<options> [^;]*) ;? \s* $"""
 )
 _SENT_IN_PLACE = f"{_NO_DATABASE} -- sent by pytest-arena in place of "
@@ -32,6 +32,7 @@ def made_or_dropped(statement: str) -> str:
     >>> made_or_dropped("CREATE DATABASE mine TEMPLATE real")
     ''
     """
+    statement = without_comments(statement)
     makes = _MAKES.match(statement)
     if makes is not None and not _COPIES.search(makes["options"]):
         name = makes["name"]
@@ -49,7 +50,7 @@ def replacement(statement: str) -> str:
 
     It does nothing. It fails where the other one would fail because a transaction is open.
     """
-    makes = _MAKES.match(statement)
+    makes = _MAKES.match(without_comments(statement))
     if makes is None:
         return _NO_SESSION
     return f"{_SENT_IN_PLACE}{makes['verb'].upper()} DATABASE"
