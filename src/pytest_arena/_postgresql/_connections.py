@@ -292,17 +292,15 @@ class ServerHandle:
         """Refuse what reaches beyond; count what the session carries to its next transaction."""
         __tracebackhide__ = True
         bare = without_comments(statement)
-        self._states += alters_session(bare) or self._calls_session_function(bare)
+        isolation = _isolation_at(self._core, self._key)
+        calls = isolation.session_functions if isolation is not None else None
+        is_changed = calls is not None and calls.search(bare) is not None
+        self._states += is_changed or alters_session(bare)
         if not _KNOWS_NO_NUMBER.match(bare):
             if self._has_old_numbers:
                 self._forget_numbers(connection)
             self._has_numbers = True
         return drivers.statement_to_send(self._core, self._key, statement)
-
-    def _calls_session_function(self, statement: str) -> bool:
-        isolation = _isolation_at(self._core, self._key)
-        calls = isolation.session_functions if isolation is not None else None
-        return calls is not None and calls.search(statement) is not None
 
     def _forget_numbers(self, connection: Connection) -> None:
         """Make the session forget the numbers that it has drawn from sequences."""

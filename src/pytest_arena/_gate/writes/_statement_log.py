@@ -71,7 +71,14 @@ def written_table(statement: str) -> str:
         write = _INSIDE.search(_NO_WRITES.sub("''", statement))
     if write is None:
         return ""
-    return _unquoted(write["table"])
+    # The name without quotes, and without a default schema.
+    parts = [
+        part[1:-1].replace(part[-1] * 2, part[-1]) if part[0] in '"`[' else part
+        for part in _PART.findall(write["table"])
+    ]
+    if len(parts) > 1 and parts[0] in _DEFAULT_SCHEMAS:
+        parts = parts[1:]
+    return ".".join(parts)
 
 
 def ends_transaction(statement: str) -> bool:
@@ -85,17 +92,6 @@ def savepoint_in(statement: str) -> tuple[str, bool] | None:
     if savepoint is None:
         return None
     return savepoint["name"], savepoint["back"] is not None
-
-
-def _unquoted(name: str) -> str:
-    """Return the name of a table without quotes, and without a default schema."""
-    parts = [
-        part[1:-1].replace(part[-1] * 2, part[-1]) if part[0] in '"`[' else part
-        for part in _PART.findall(name)
-    ]
-    if len(parts) > 1 and parts[0] in _DEFAULT_SCHEMAS:
-        parts = parts[1:]
-    return ".".join(parts)
 
 
 def may_write(context: Any, statement: str) -> bool:
