@@ -122,6 +122,10 @@ def test_written(test_client):
     open("hard.sqlite", "wb").close()
 
 
+def test_truncated(test_client):
+    os.truncate("hard.sqlite", 0)
+
+
 def test_linked_in_the_temporary_folder(test_client, tmp_path):
     os.symlink(os.path.abspath("dev.db"), tmp_path / "dev.db")
     open(tmp_path / "dev.db", "rb").close()
@@ -138,7 +142,7 @@ def test_others(test_client, tmp_path):
 def test_a_file_of_the_app_that_is_opened_by_a_link_is_refused(example: Example) -> None:
     """A symbolic link, a hard link, or a link to its folder."""
     project = example.with_files(test_it=LINKS).with_paths({"dev.db": "the developer's"})
-    run = project.run().expect(status=1, passed=1, failed=9)
+    run = project.run().expect(status=1, passed=1, failed=10)
     run.says("refused: opening link.db, a database file of the app, by its path")
     run.says("refused: opening hard.sqlite, a database file of the app, by its path")
     assert (project.folder / "dev.db").read_text() == "the developer's"

@@ -224,17 +224,27 @@ def _admit_renaming(
 def _admit_truncation(core: Callable[[], Core | None], name: Any, *_: object) -> None:
     """Refuse to let a test truncate a database file of the app."""
     file = "" if isinstance(name, int) else os.path.realpath(os.fsdecode(name))
-    _admit_change(core, file, f"truncating {file}", is_there=Path(file).is_file())
+    is_there = Path(file).is_file()
+    _admit_change(
+        core, file, f"truncating {file}", is_there=is_there, follows_links=True
+    )
 
 
 def _admit_change(
-    core: Callable[[], Core | None], file: str, action: str, *, is_there: bool = True
+    core: Callable[[], Core | None],
+    file: str,
+    action: str,
+    *,
+    is_there: bool = True,
+    follows_links: bool = False,
 ) -> None:
     now = core()
     if now is None or not now.ledger.test or not is_there:
         return
     database = _without_log(file)
-    if database.endswith(now.files.names) and now.files.stands_for(database):
+    has_name = database.endswith(now.files.names)
+    is_of_app = has_name and now.files.stands_for(database)
+    if is_of_app or (follows_links and now.files.is_link_into_app(file)):
         raise now.ledger.refused(messages.changed_file(database, action))
 
 
