@@ -161,3 +161,34 @@ def test_what_a_trigger_sets_ends_with_the_test(example: Example) -> None:
     app = on_postgresql(example, test_it=WRITES, seed=BY_A_TRIGGER)
     app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
     app.run("--arena-isolation=undo", "--arena-roles=off").expect(passed=2)
+
+
+BY_AN_EXPRESSION = """
+from sqlalchemy import text
+
+def seed(session):
+    session.execute(text("CREATE FUNCTION keep(name text) RETURNS bool LANGUAGE sql AS "
+        "$$ SELECT set_config('app.tenant', name, false) IS NOT NULL $$"))
+    session.execute(text("MAKES"))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "makes, uses",
+    [
+        ("CREATE OPERATOR !!! (FUNCTION = keep, RIGHTARG = text)", "SELECT !!! 'New'"),
+        ("CREATE DOMAIN kept AS text CHECK (keep(VALUE))", "SELECT 'New'::kept"),
+        ("CREATE VIEW kept AS SELECT keep('New')", "SELECT * FROM kept"),
+    ],
+    ids=["operator", "domain", "view"],
+)
+def test_what_an_expression_sets_ends_with_the_test(
+    example: Example, makes: str, uses: str
+) -> None:
+    """A statement shows no name of the function."""
+    tests = WRITES.replace("INSERT INTO dancers (name) VALUES ('New')", uses)
+    seed = BY_AN_EXPRESSION.replace("MAKES", makes)
+    app = on_postgresql(example, test_it=tests, seed=seed)
+    app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
+    app.run("--arena-isolation=undo", "--arena-roles=off").expect(passed=2)

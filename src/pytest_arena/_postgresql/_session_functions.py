@@ -39,12 +39,16 @@ _ALTERS = re.compile(
 _FUNCTIONS = f"""
 SELECT p.proname::text,
     CASE p.prosrc WHEN '' THEN pg_catalog.pg_get_functiondef(p.oid) ELSE p.prosrc END,
-    EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgfoid = p.oid)
+    EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgfoid = p.oid),
+    EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.refobjid = p.oid
+        AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+        AND d.classid <> 'pg_catalog.pg_trigger'::pg_catalog.regclass)
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 JOIN pg_catalog.pg_language l ON l.oid = p.prolang
 WHERE p.prokind IN ('f', 'p') AND l.lanname NOT IN ('c', 'internal') AND n.nspname !~ '^pg_'
 AND n.nspname NOT IN ('information_schema', '{PLAIN_SCHEMA}')
 """
+_ANY_STATEMENT = re.compile("")
 _WRITES = r"\b(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY)\b"
 
 
@@ -52,22 +56,25 @@ def session_functions(control: Control) -> re.Pattern[str] | None:
     """Return a pattern of the statements that call such a function, None if there is none.
 
     Also of those that call one by another function, or by a trigger: any statement that writes.
+    An operator, aggregate, cast, check, default, view or policy may call one in any statement.
     """
     functions = [
-        (name, without_comments(source), is_trigger)
-        for name, source, is_trigger in control.rows(_FUNCTIONS)
+        (name, without_comments(source), is_trigger, is_used)
+        for name, source, is_trigger, is_used in control.rows(_FUNCTIONS)
     ]
-    names = {name for name, source, _ in functions if _ALTERS.search(source)}
+    names = {name for name, source, *_ in functions if _ALTERS.search(source)}
     while True:
         calls = _calls(names)
         if calls is None:
             return None
-        callers = {name for name, source, _ in functions if calls.search(source)}
+        callers = {name for name, source, *_ in functions if calls.search(source)}
         if callers <= names:
             break
         names |= callers
+    if any(is_used and name in names for name, _, _, is_used in functions):
+        return _ANY_STATEMENT
     has_triggers = any(
-        is_trigger and name in names for name, _, is_trigger in functions
+        is_trigger and name in names for name, _, is_trigger, _ in functions
     )
     pattern = f"{calls.pattern}|{_WRITES}" if has_triggers else calls.pattern
     return re.compile(pattern, re.IGNORECASE)
