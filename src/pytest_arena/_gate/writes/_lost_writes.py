@@ -208,15 +208,15 @@ class LostWrites:
         """Note the open writes of a request whose connection the garbage collector has found.
 
         The collector runs in any code, so neither the caller nor an error there means anything.
-        Returns whether the collector has found the connection.
+        Returns whether the collector has found the connection of a request.
         """
         writes = pooled.pending_writes
+        if writes is None or writes.request is None:
+            return False
         if not _is_collected(sys._getframe()):  # noqa: SLF001 - the documented way to a frame
             return False
         is_open = pooled.handle is not None and pooled.handle.is_begun
-        if writes is None or writes.request is None or writes.has_failed:
-            return True
-        if is_open and self._may_lose(pooled):
+        if is_open and not writes.has_failed and self._may_lose(pooled):
             self._keep(pooled, is_collected=True)
         return True
 
