@@ -541,14 +541,14 @@ def test_a_forked_child_leaves_all_to_its_parent() -> None:
 # Counts what is said to the server, and dies before or after the n-th statement was done.
 KILLED = """
 import os, signal, sys
-from pytest_arena._postgresql._control import _LibpqControl
+from pytest_arena._postgresql._control import Control
 from pytest_arena._postgresql import registry
 from pytest_arena._postgresql.registry import ServerRegistry
 from tests.servers.postgresql import address
 
 limit, count = int(sys.argv[2]), 0
 before = limit % 2
-execute = _LibpqControl._execute
+execute = Control._execute
 
 def counted(self, sql, *, fetch):
     global count
@@ -569,7 +569,7 @@ def said(kind):
     return name
 
 registry.new_name = said
-_LibpqControl._execute = counted
+Control._execute = counted
 own = ServerRegistry(address(), registry=sys.argv[1])
 name = own.create("building")
 own.freeze(name)
