@@ -402,20 +402,7 @@ def watch_what_is_begun() -> Callable[[], None]:
             fn = Piece(work, fn)
         add_done_callback(future, fn)
 
-    def install(
-        start: Any,
-        submit: Any,
-        call_at: Any,
-        call_soon_threadsafe: Any,
-        add_done_callback: Any,
-    ) -> None:
-        Thread.start = start  # type: ignore[method-assign] # restored at the end
-        ThreadPoolExecutor.submit = submit  # type: ignore[method-assign] # restored at the end
-        loops.call_at = call_at
-        loops.call_soon_threadsafe = call_soon_threadsafe
-        Future.add_done_callback = add_done_callback  # type: ignore[method-assign] # restored at the end
-
-    install(
+    _install(
         watched_start,
         _watched(submit, 1),
         _watched(call_at, 2, is_clock=True),
@@ -423,8 +410,24 @@ def watch_what_is_begun() -> Callable[[], None]:
         watched_callback,
     )
     return partial(
-        install, start, submit, call_at, call_soon_threadsafe, add_done_callback
+        _install, start, submit, call_at, call_soon_threadsafe, add_done_callback
     )
+
+
+def _install(
+    start: Any,
+    submit: Any,
+    call_at: Any,
+    call_soon_threadsafe: Any,
+    add_done_callback: Any,
+) -> None:
+    """Set the methods that begin work: the watched ones, or at the end the original ones."""
+    loops: Any = asyncio.BaseEventLoop
+    Thread.start = start  # type: ignore[method-assign] # restored at the end
+    ThreadPoolExecutor.submit = submit  # type: ignore[method-assign] # restored at the end
+    loops.call_at = call_at
+    loops.call_soon_threadsafe = call_soon_threadsafe
+    Future.add_done_callback = add_done_callback  # type: ignore[method-assign] # restored at the end
 
 
 def _watched(schedule: Any, position: int, *, is_clock: bool = False) -> Any:

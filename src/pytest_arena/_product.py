@@ -135,8 +135,8 @@ class Aim:
 class Live:
     """What a product knows of an open connection.
 
-    ``aim`` is None where it goes its own way, ``handle`` where nobody can ask it anything;
-    ``outside`` names the database that it is in, where that is not inside the arena.
+    ``aim`` is None if the app leads the connection itself. ``handle`` is None if pytest-arena
+    cannot question it. ``outside`` names its database if that is not inside the arena.
     """
 
     aim: Aim | None = None
@@ -405,9 +405,7 @@ class Database:
         False  # by a variable: no engine of the app's has meant it yet
     )
     level: object = None  # that it was made in, if no wider fixture's has begun since
-    is_the_runs: bool = (
-        False  # made before any level: nobody makes anew what stands in it
-    )
+    is_the_runs: bool = False  # created before any level: no level restores its content
     born: int = 0  # one that is dropped and made again lands elsewhere than before
     lock: threading.RLock = field(default_factory=threading.RLock)
 

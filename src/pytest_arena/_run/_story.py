@@ -69,7 +69,7 @@ class _Telling:
         self._moments = test.moments
         self._askers = test.askers
         self._levels = test.moments.levels()
-        # Those made on the level that stands; what is below is told as a whole.
+        # Requests of the present levels. The report sums up what lower levels wrote.
         self._turns = [
             turn
             for turn in test.turns

@@ -116,7 +116,7 @@ class Moments:
         depth: int = 0,
         limit: int | None = None,
     ) -> list[TableRows]:
-        """What has gone and come in one database; nothing where nobody has connected to it."""
+        """Return the changed rows of one database, none if no connection has used it."""
         if database.isolation is None:
             return []
         return database.isolation.rows_changed(since, until, depth=depth, limit=limit)
@@ -124,10 +124,10 @@ class Moments:
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """Requests that were under way together: nobody can tell which of them changed what."""
+    """Requests that ran at the same time. Their changes cannot be told apart."""
 
-    before: StoryMoment | None  # None where it is so long ago that nobody keeps it
-    after: StoryMoment | None = None  # None as long as it goes on, too
+    before: StoryMoment | None  # None if pytest-arena has forgotten it
+    after: StoryMoment | None = None  # None while the requests run
     records: list[Request] = field(default_factory=list)
     is_at_once: bool = False
     checkouts: int = 0  # of connections: before it, and once it is over, in it

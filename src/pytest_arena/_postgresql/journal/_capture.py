@@ -111,10 +111,10 @@ def _check_that_refreshes_are_noticed(control: Control) -> None:
 
 
 def capture_new(control: Control, schema: str) -> list[str]:
-    """Have the tables write down what changes that were made since the journal was installed.
+    """Journal the tables that were created since the journal was installed.
 
-    What stands in one by then is written down as come: it was made in this level, so that is what
-    has come. Nothing else is touched: the level has marks, and nothing is to be undone by it.
+    Existing rows are journaled as inserts, because the table was created in this level. The level
+    has marks, so that the database is replaced and nothing else needs to be undone.
 
     ``control`` has the settings that images are written under. Cost: some round trips and 1 to 2 ms
     for each new table, and a copy of its rows.

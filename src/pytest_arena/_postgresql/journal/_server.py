@@ -327,9 +327,9 @@ class ServerJournal:
     def moment(self) -> str:
         """Return a point in time for ``rows_changed``.
 
-        Where the schema was changed since the last one, tables that were made are journaled from
-        here on, and what stands in them has come: that is some round trips, and 1 to 2 ms a table.
-        One that somebody is writing to is tried again the next time, and told as a mark.
+        If the schema was changed since the last moment, pytest-arena journals new tables from here
+        on, and their rows as inserts. That costs some round trips, and 1 to 2 ms for each table. A
+        table that a session writes to is tried again at the next moment, and gets a mark.
 
         Raises:
             Failed: the server is gone.
@@ -505,8 +505,8 @@ SELECT 'jold', json_agg(p.entry)::text FROM (
     FROM {s}.jold o WHERE o.level < {below}) p
 GROUP BY p.part
 """
-# A level began with its state, and had no rows then. What else stands in a state is the copy's own,
-# and was the same there.
+# A level began with its state, and had no rows then. The copy has the other parts of a state
+# already.
 _RESTORED = {
     "state": """
 INSERT INTO {s}.state

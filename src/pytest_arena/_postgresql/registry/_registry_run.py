@@ -68,8 +68,8 @@ _SESSION = (
     "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; "
     "SET tcp_keepalives_count = 3"
 )
-# "new" is an empty one of our own, which is about to be made, by us or by another run; "" is an
-# empty one that another role's run has just created.
+# "new" is an empty database of this role, which a run is about to fill. "" is an empty database
+# that a run of another role has just created.
 _STATE = f"""
 SELECT CASE WHEN pg_catalog.shobj_description(d.oid, 'pg_database') = {literal(_MARK)} THEN 'made'
     WHEN EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n
