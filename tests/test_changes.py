@@ -24,14 +24,14 @@ from pytest_arena._values import TableRows
 def rows(
     table: str = "orders",
     *,
-    gone: tuple[Any, ...] = (),
-    come: tuple[Any, ...] = (),
+    removed: tuple[Any, ...] = (),
+    added: tuple[Any, ...] = (),
     columns: tuple[str, ...] = ("id", "total"),
     key: tuple[str, ...] = ("id",),
     more: int = 0,
 ) -> TableRows:
     """Rows of a table that have gone and come."""
-    return TableRows(table, columns, key, gone, come, more)
+    return TableRows(table, columns, key, removed, added, more)
 
 
 def kinds(changes: Changes) -> list[str]:
@@ -41,7 +41,7 @@ def kinds(changes: Changes) -> list[str]:
 
 def test_rows_are_paired_by_their_primary_key() -> None:
     """One that went and one that came with the same key are an update; others are none."""
-    changes = Changes.of([rows(gone=((1, 5), (2, 7)), come=((3, 1), (1, 6)))])
+    changes = Changes.of([rows(removed=((1, 5), (2, 7)), added=((3, 1), (1, 6)))])
     assert kinds(changes) == ["inserted", "updated", "deleted"]
     [update] = changes.updated
     assert (update.before, update.after) == ({"id": 1, "total": 5}, {"id": 1, "total": 6})
@@ -52,26 +52,28 @@ def test_rows_are_paired_by_their_primary_key() -> None:
 
 def test_a_changed_key_is_a_deletion_and_an_insertion() -> None:
     """Also where keys move along: then the rows of the keys in the middle are updates."""
-    assert kinds(Changes.of([rows(gone=((1, 5),), come=((9, 5),))])) == ["inserted", "deleted"]
-    moved = Changes.of([rows(gone=((1, "a"), (2, "b")), come=((2, "a"), (3, "b")))])
+    assert kinds(Changes.of([rows(removed=((1, 5),), added=((9, 5),))])) == ["inserted", "deleted"]
+    moved = Changes.of([rows(removed=((1, "a"), (2, "b")), added=((2, "a"), (3, "b")))])
     assert kinds(moved) == ["inserted", "updated", "deleted"]
 
 
 def test_without_a_key_nothing_is_an_update() -> None:
     """As many rows as are the same in both cancel each other; copies are counted."""
     same, other = (1, None), (1, 2)
-    changes = Changes.of([rows(gone=(same, same, other), come=(same, (1, 3)), key=())])
+    changes = Changes.of([rows(removed=(same, same, other), added=(same, (1, 3)), key=())])
     assert kinds(changes) == ["inserted", "deleted", "deleted"]
     assert [one.before["total"] for one in changes.deleted] == [2, None]
-    assert not Changes.of([rows(gone=(same, same), come=(same, same), key=())])
+    assert not Changes.of([rows(removed=(same, same), added=(same, same), key=())])
 
 
 def test_keys_of_several_columns_and_such_that_python_cannot_hash() -> None:
     """An array may be a key."""
     columns = ("a", "b", "n")
-    keyed = rows(gone=((1, [1, 2], 0),), come=((1, [1, 2], 1),), columns=columns, key=("a", "b"))
+    keyed = rows(
+        removed=((1, [1, 2], 0),), added=((1, [1, 2], 1),), columns=columns, key=("a", "b")
+    )
     assert kinds(Changes.of([keyed])) == ["updated"]
-    binary = rows(gone=((memoryview(b"k"), 0),), come=((memoryview(b"k"), 1),))
+    binary = rows(removed=((memoryview(b"k"), 0),), added=((memoryview(b"k"), 1),))
     assert kinds(Changes.of([binary])) == ["updated"]
 
 
@@ -83,13 +85,16 @@ def test_values_that_python_finds_equal_are_different_ones_to_a_database(
     old: object, new: object
 ) -> None:
     """1.0 and 1.00 are two values of a numeric column."""
-    [change] = Changes.of([rows(gone=((1, old),), come=((1, new),))])
+    [change] = Changes.of([rows(removed=((1, old),), added=((1, new),))])
     assert change.columns == ("total",)
 
 
 def test_changes_are_asked_by_table_kind_and_place() -> None:
     """Tables are sorted, rows are by their keys, numbers as numbers."""
-    some = [rows("stock", gone=((1, 5),), come=((1, 4),)), rows(come=((10, 1), (9, 1), (2, 1)))]
+    some = [
+        rows("stock", removed=((1, 5),), added=((1, 4),)),
+        rows(added=((10, 1), (9, 1), (2, 1))),
+    ]
     changes = Changes.of(some)
     assert changes.tables == ("orders", "stock")
     assert [one.after["id"] for one in changes["orders"]] == [2, 9, 10]
@@ -103,7 +108,7 @@ def test_changes_are_asked_by_table_kind_and_place() -> None:
 
 def test_what_is_read_only_stays_as_it_is() -> None:
     """Values are facts."""
-    [change] = Changes.of([rows(come=((1, 1),))])
+    [change] = Changes.of([rows(added=((1, 1),))])
     with pytest.raises(TypeError):
         change.after["total"] = 2  # type: ignore[index]  # that is the test
 
@@ -114,8 +119,8 @@ def test_changes_read_as_a_list() -> None:
     new, old, now = (7, Decimal("12.50"), "new", None), (1, 5, "a", None), (1, 5, "b", "x")
     changes = Changes.of(
         [
-            rows(gone=(old,), come=(new, now), columns=columns),
-            rows("stock", gone=((3, 4),), key=()),
+            rows(removed=(old,), added=(new, now), columns=columns),
+            rows("stock", removed=((3, 4),), key=()),
         ]
     )
     assert str(changes).splitlines() == [
@@ -166,8 +171,8 @@ def test_columns_that_are_named_like_a_secret_are_masked(column: str) -> None:
     masked = [
         rows(
             "users",
-            gone=((1, "s3cret"),),
-            come=((1, "s3crets"), (2, "s3cret"), (3, None)),
+            removed=((1, "s3cret"),),
+            added=((1, "s3crets"), (2, "s3cret"), (3, None)),
             columns=columns,
         )
     ]
@@ -185,7 +190,7 @@ def test_columns_that_only_look_like_a_secret_are_shown(column: str) -> None:
 
 def test_the_text_of_a_whole_row_is_masked() -> None:
     """Of a table that was altered since, nobody can tell which part of it is a secret."""
-    raw = rows("users", come=(("(1,s3cret)",),), columns=("row",), key=())
+    raw = rows("users", added=(("(1,s3cret)",),), columns=("row",), key=())
     assert str(Changes.of([raw])).splitlines() == ["users +1", "  + users  row=***"]
 
 
@@ -195,13 +200,13 @@ def test_patterns_mask_more() -> None:
     hidden = {("patients", "name"), ("staff", "SSN"), ("audit.log", "actor"), ("b/patients", "x")}
     assert all(mask.hides(*one) for one in hidden)
     assert not any(mask.hides(*one) for one in [("staff", "name"), ("log", "actor")])
-    changes = Changes.of([rows("patients", come=((1, "Ada"),))], mask)
+    changes = Changes.of([rows("patients", added=((1, "Ada"),))], mask)
     assert "Ada" not in str(changes) + str(changes.inserted) + str(changes["patients"])
 
 
 def test_what_is_masked_is_so_in_an_assertion_too() -> None:
     """Pytest writes a row's ``repr`` into a report; an expectation has values, too."""
-    user = rows("users", come=((1, "s3cret", "555"),), columns=("id", "password", "phone"))
+    user = rows("users", added=((1, "s3cret", "555"),), columns=("id", "password", "phone"))
     changes = Changes.of([user], Mask(("phone",)))
     [change] = changes
     assert repr(change) == "<Change: + users id=1  password=*** phone=***>"
@@ -215,7 +220,7 @@ def test_what_is_masked_is_so_in_an_assertion_too() -> None:
 
 def test_what_a_limit_has_cut_off_is_counted_and_not_guessed_at() -> None:
     """Of a pair one row may be missing: none is shown."""
-    changes = Changes.of([rows(come=((1, 1), (2, 2)), more=1998), rows("stock", come=((1, 1),))])
+    changes = Changes.of([rows(added=((1, 1), (2, 2)), more=1998), rows("stock", added=((1, 1),))])
     assert str(changes).splitlines() == [
         "orders some 2,000 rows, stock +1",
         "  + stock id=1  total=1",
@@ -226,18 +231,18 @@ def test_what_a_limit_has_cut_off_is_counted_and_not_guessed_at() -> None:
 
 def test_of_many_rows_some_are_shown() -> None:
     """A line that would count a single row shows it instead."""
-    changes = Changes.of([rows(come=tuple((number, 1) for number in range(10)))])
+    changes = Changes.of([rows(added=tuple((number, 1) for number in range(10)))])
     assert len(changes.lines(most=9)) == 10
     assert changes.lines(most=8)[-1] == "… 2 rows of orders more"
     wide = tuple(f"column_{number}" for number in range(60))
-    [line] = Changes.of([rows(come=(tuple(range(60)),), columns=wide, key=wide[:1])]).lines()
+    [line] = Changes.of([rows(added=(tuple(range(60)),), columns=wide, key=wide[:1])]).lines()
     assert line.endswith(" more")
     assert len(line) < 250
 
 
 # Expectations.
 
-ORDERS = Changes.of([rows(come=((1, "a"), (2, "b")), gone=((9, "z"),))])
+ORDERS = Changes.of([rows(added=((1, "a"), (2, "b")), removed=((9, "z"),))])
 
 
 @pytest.mark.parametrize(
@@ -257,9 +262,9 @@ def test_what_is_expected(expected: Expected) -> None:
 
 def test_each_row_answers_one_expectation_and_gives_way_where_it_has_a_substitute() -> None:
     """Two rows answer the first one, of which only the one that it would take answers the next."""
-    changes = Changes.of([rows(come=(("x", 1), ("x", 2)), key=())])
+    changes = Changes.of([rows(added=(("x", 1), ("x", 2)), key=())])
     assert difference(changes, {"orders": inserted(1, id="x") & inserted(1, total=1)}) == ""
-    chain = Changes.of([rows(come=(("x", 1), ("x", 2), ("y", 2)), key=())])
+    chain = Changes.of([rows(added=(("x", 1), ("x", 2), ("y", 2)), key=())])
     joined = inserted(1, total=2) & inserted(1, id="x") & inserted(1, total=1)
     assert difference(chain, {"orders": joined}) == ""
     assert difference(chain, {"orders": inserted(2, id="x") & inserted(1, total=1)})
@@ -299,7 +304,7 @@ def test_what_is_not_as_expected_is_named_row_by_row(expected: Expected, lines: 
 
 def test_nothing_is_expected_of_other_tables_but_of_those_to_ignore() -> None:
     """By name or by pattern."""
-    changes = Changes.of([rows("audit.log", come=((1, 1),)), rows("jobs", come=((1, 1),))])
+    changes = Changes.of([rows("audit.log", added=((1, 1),)), rows("jobs", added=((1, 1),))])
     assert "unexpected: + audit.log id=1" in difference(changes, {})
     assert difference(changes, {}, ignore=("audit.*", "jobs")) == ""
     assert "jobs" in difference(changes, {}, ignore="audit.*")
@@ -309,7 +314,7 @@ def test_nothing_is_expected_of_other_tables_but_of_those_to_ignore() -> None:
 
 def test_a_thousand_unexpected_rows_are_no_wall_of_text() -> None:
     """And to expect a thousand takes no time."""
-    many = Changes.of([rows(come=tuple((number, number % 2) for number in range(5000)))])
+    many = Changes.of([rows(added=tuple((number, number % 2) for number in range(5000)))])
     text = difference(many, {})
     assert len(text.splitlines()) == 23
     assert "… 4,980 rows of orders more" in text
@@ -331,7 +336,7 @@ def test_a_number_that_cannot_be_right() -> None:
 
 def test_a_story_is_about_forty_lines_and_its_end_is_told_in_full() -> None:
     """A test fails at its end; what came before is counted."""
-    changes = Changes.of([rows(come=tuple((number, 1) for number in range(6)))])
+    changes = Changes.of([rows(added=tuple((number, 1) for number in range(6)))])
     lines = story_lines([StoryPart(f"POST /orders/{number} 201", changes) for number in range(12)])
     assert len(lines) <= 40
     assert lines[0] == "POST /orders/0 201   orders +6"
@@ -341,7 +346,7 @@ def test_a_story_is_about_forty_lines_and_its_end_is_told_in_full() -> None:
 
 def test_a_request_that_is_made_again_and_again_is_one_line() -> None:
     """As long as it changes nothing."""
-    changes, nothing = Changes.of([rows(come=((1, 1),))]), Changes.of([])
+    changes, nothing = Changes.of([rows(added=((1, 1),))]), Changes.of([])
     same = [StoryPart("GET /jobs/1 200", nothing)] * 50
     lines = story_lines(
         [*same, StoryPart("GET /jobs/1 200", changes), StoryPart("GET /jobs/1 200", nothing)]

@@ -518,7 +518,7 @@ def test_templates_and_kept_databases_go_with_all_alone(
     with own_databases(registry) as own:
         template = own.create("building")
         own.freeze(template)
-        template = own.finish_template(template, shelf="s", manifest="{}")
+        template = own.finish_template(template, fingerprint="s", manifest="{}")
         kept = own.keep(own.create("live"), "tests/test_shop.py::test_red")
         used = arena("sweep", "--all", "--database", URL)
         assert f"left     {template}: a living run uses it" in used

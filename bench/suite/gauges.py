@@ -80,7 +80,7 @@ def _on_server(database: Database) -> tuple[float, float]:
     from pytest_arena._postgresql._control import open_control  # noqa: PLC0415 - SQLite has none
     from pytest_arena._postgresql.journal._tables import HIDDEN_SCHEMA  # noqa: PLC0415 - SQLite has none
 
-    address = database.aim.address
+    address = database.target.address
     assert address is not None, "a database on a server has one"
     sizes = (
         "SELECT pg_database_size(current_database()), coalesce(sum(pg_total_relation_size(oid)), 0)"

@@ -178,7 +178,7 @@ class Changes:
         mask = mask or Mask()
         # Of a pair one row may have been cut off: what is left would tell of another change.
         more = {
-            one.table: len(one.gone) + len(one.come) + one.more
+            one.table: len(one.removed) + len(one.added) + one.more
             for one in tables
             if one.more
         }
@@ -300,8 +300,8 @@ _Pairs = list[tuple[Row | None, Row | None]]
 def _by_key(rows: TableRows) -> _Pairs:
     """Beside each other what has one key."""
     places = [rows.columns.index(name) for name in rows.key]
-    old = _keyed(rows.gone, places)
-    new = _keyed(rows.come, places)
+    old = _keyed(rows.removed, places)
+    new = _keyed(rows.added, places)
     pairs: _Pairs = []
     for key in {**old, **new}:
         pairs += zip_longest(old.get(key, []), new.get(key, []))
@@ -317,10 +317,10 @@ def _keyed(rows: Iterable[Row], places: list[int]) -> dict[object, list[Row]]:
 
 def _by_content(rows: TableRows) -> _Pairs:
     """What has gone and what has come; as many rows as are the same in both are neither."""
-    gone, come = net(
-        *([(_content(row), row) for row in some] for some in (rows.gone, rows.come))
+    removed, added = net(
+        *([(_content(row), row) for row in some] for some in (rows.removed, rows.added))
     )
-    return [(row, None) for row in gone] + [(None, row) for row in come]
+    return [(row, None) for row in removed] + [(None, row) for row in added]
 
 
 def _content(row: Row) -> Hashable:
@@ -362,11 +362,13 @@ def _order(change: Change) -> tuple[int, list[tuple[int, int, str]]]:
 # Which rows have gone and come, when those that did both are left out?
 
 
-def net(gone: Sequence[_Known], come: Sequence[_Known]) -> tuple[list[Row], list[Row]]:
+def net(
+    removed: Sequence[_Known], added: Sequence[_Known]
+) -> tuple[list[Row], list[Row]]:
     """Take those off that have gone and come, as multisets: a row twice there once here is one."""
-    before, after = (Counter(known for known, _ in rows) for rows in (gone, come))
+    before, after = (Counter(known for known, _ in rows) for rows in (removed, added))
     both = before & after
-    return _without(gone, both.copy()), _without(come, both)
+    return _without(removed, both.copy()), _without(added, both)
 
 
 def _without(rows: Sequence[_Known], both: Counter[Hashable]) -> list[Row]:
@@ -381,18 +383,18 @@ def _without(rows: Sequence[_Known], both: Counter[Hashable]) -> list[Row]:
 
 def limited(rows: TableRows, limit: int | None) -> TableRows:
     """Keep the first rows; of one that was updated both what it was and what it is."""
-    if limit is None or len(rows.gone) + len(rows.come) <= limit:
+    if limit is None or len(rows.removed) + len(rows.added) <= limit:
         return rows
     places = [rows.columns.index(name) for name in rows.key]
-    gone_keys = _keys(rows.gone, places, "-")
-    come_keys = _keys(rows.come, places, "+")
-    numbers = Counter([*gone_keys, *come_keys])
+    removed_keys = _keys(rows.removed, places, "-")
+    added_keys = _keys(rows.added, places, "+")
+    numbers = Counter([*removed_keys, *added_keys])
     totals = accumulate(numbers.values())
     kept = {key for key, total in zip(numbers, totals, strict=True) if total <= limit}
-    gone = _kept(rows.gone, gone_keys, kept)
-    come = _kept(rows.come, come_keys, kept)
-    more = len(rows.gone) + len(rows.come) - len(gone) - len(come)
-    return replace(rows, gone=gone, come=come, more=rows.more + more)
+    removed = _kept(rows.removed, removed_keys, kept)
+    added = _kept(rows.added, added_keys, kept)
+    more = len(rows.removed) + len(rows.added) - len(removed) - len(added)
+    return replace(rows, removed=removed, added=added, more=rows.more + more)
 
 
 def _keys(rows: Sequence[Row], places: list[int], side: str) -> list[Hashable]:

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 NOWHERE = "arena.invalid"
 UNNAMED = "(unknown)"  # in the place of a server that a live connection does not tell
 
-ROOMS = {"sqlite": "pytest_arena._sqlite", "postgresql": "pytest_arena._postgresql"}
+PRODUCT_PACKAGES = {
+    "sqlite": "pytest_arena._sqlite",
+    "postgresql": "pytest_arena._postgresql",
+}
 # Packages that open connections by themselves, and the product that they connect to.
 DRIVERS = {
     "sqlite3": "sqlite",
@@ -65,7 +68,7 @@ CLIENTS = dict.fromkeys(
 ContentT = TypeVar("ContentT")
 
 
-class Room(Protocol):
+class ProductPackage(Protocol):
     """The module by which a product's package is entered."""
 
     connections: Connections
@@ -74,18 +77,19 @@ class Room(Protocol):
         """Return the product of a run. Nothing is looked for or started yet."""
 
 
-loaded: dict[str, Room] = {}  # the rooms that somebody has asked for
+loaded: dict[str, ProductPackage] = {}  # the rooms that somebody has asked for
 
 
-def room(product: str) -> Room:
-    """Return the room of a product of ``ROOMS``, which is imported at its first use."""
+def product_package(product: str) -> ProductPackage:
+    """Return the room of a product of ``PRODUCT_PACKAGES``, which is imported at its first use."""
     if product not in loaded:
         # Who waits for a driver's import would find the room half made, if the room was the first.
         drivers = [package for package, name in DRIVERS.items() if name == product]
         for package in sys.stdlib_module_names.intersection(drivers):
             importlib.import_module(package)
         loaded[product] = cast(
-            "Room", importlib.import_module(f"{ROOMS[product]}._connections")
+            "ProductPackage",
+            importlib.import_module(f"{PRODUCT_PACKAGES[product]}._connections"),
         )
     return loaded[product]
 
@@ -100,7 +104,7 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestedDatabase:
     """The database that an engine asks for.
 
     ``name`` is an absolute file for SQLite (``""`` for memory) and
@@ -117,7 +121,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Aim:
+class ConnectTarget:
     """Where a connection lands: in a file, or in a database on a server.
 
     One with an older ``generation`` is stale, and is dropped.
@@ -132,14 +136,14 @@ class Aim:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class OpenConnection:
     """What a product knows of an open connection.
 
-    ``aim`` is None if the app leads the connection itself. ``handle`` is None if pytest-arena
+    ``target`` is None if the app leads the connection itself. ``handle`` is None if pytest-arena
     cannot question it. ``outside`` names its database if that is not inside the arena.
     """
 
-    aim: Aim | None = None
+    target: ConnectTarget | None = None
     handle: Handle | None = None
     outside: str = ""
 
@@ -181,7 +185,7 @@ class Core(Protocol):
     def files(self) -> Files:
         """Whoever knows whose a file is."""
 
-    def aim(self, asked: Asked) -> Aim | None:
+    def ensure_target(self, requested: RequestedDatabase) -> ConnectTarget | None:
         """Return where an engine lands, None where it may go its own way.
 
         Builds what has to be there for the first connection.
@@ -190,16 +194,18 @@ class Core(Protocol):
             ArenaError: it may not connect at all.
         """
 
-    def aim_attached(self, file: str, beside: Aim | None) -> Aim | None:
+    def ensure_attached_target(
+        self, file: str, beside: ConnectTarget | None
+    ) -> ConnectTarget | None:
         """Return where a file lands that is attached to a connection which aims at ``beside``.
 
-        None where it may be itself. Raises as ``aim`` does.
+        None where it may be itself. Raises as ``target`` does.
         """
 
-    def current(self, key: Key) -> Aim | None:
+    def current(self, key: Key) -> ConnectTarget | None:
         """Return where a connection to this database would land now, None if it is gone."""
 
-    def aim_at(self, file: str) -> Aim | None:
+    def target_at(self, file: str) -> ConnectTarget | None:
         """Return what a connection that is open on this file aims at, None if nothing of ours."""
 
     def is_inside(self, file: str) -> bool:
@@ -218,7 +224,7 @@ class Core(Protocol):
     def serial(self) -> int:
         """The serial of the level that stands now, in which connections are taken."""
 
-    def means(self, asked: Asked) -> bool:
+    def means(self, requested: RequestedDatabase) -> bool:
         """Whether an engine of the app's means this database of a server, connected or not."""
 
     def sets_up(self, key: Key | None, name: str) -> bool:
@@ -236,7 +242,7 @@ class Core(Protocol):
     def opened_raw(self, key: Key) -> None:
         """Somebody has opened a connection to a database without an engine."""
 
-    def asked(self) -> tuple[list[str], set[str]]:
+    def requested(self) -> tuple[list[str], set[str]]:
         """Return the databases on servers, as engines and variables of the app have asked for them.
 
         And the users that they name, also those of engines that have not connected yet.
@@ -304,7 +310,7 @@ class Handle(Protocol):
     def end(self) -> None:
         """Close it: its database is gone, and nobody is given it any more."""
 
-    def attached(self) -> tuple[Aim, ...]:
+    def attached(self) -> tuple[ConnectTarget, ...]:
         """Other databases that it has been led to, beside its own."""
 
     def session(self) -> object:
@@ -330,7 +336,9 @@ class Handle(Protocol):
 class Connections(Protocol):
     """What the gate asks of a product about its connections."""
 
-    def describe(self, dialect: Dialect, cargs: Any, cparams: Any) -> Asked | None:
+    def describe(
+        self, dialect: Dialect, cargs: Any, cparams: Any
+    ) -> RequestedDatabase | None:
         """Say which database the arguments of a connect call mean.
 
         None: its driver's arguments are not understood.
@@ -340,17 +348,17 @@ class Connections(Protocol):
         self,
         core: Core,
         dialect: Dialect,
-        aim: Aim | None,
+        target: ConnectTarget | None,
         cargs: list[Any],
         cparams: dict[str, Any],
-    ) -> Callable[[Any], Live | None]:
+    ) -> Callable[[Any], OpenConnection | None]:
         """Put the arena's database in the place of the app's; all else stays as the app wants it.
 
         Without an aim the connection goes its own way, looked after. Returns what says of the
         connection that was opened what it is: None where it need not be the one that was led.
         """
 
-    def recognize(self, core: Core, dbapi_connection: Any) -> Live | None:
+    def recognize(self, core: Core, dbapi_connection: Any) -> OpenConnection | None:
         """Say of a connection that nobody has led where it is; None for another product's.
 
         Raises:
@@ -378,7 +386,9 @@ class Connections(Protocol):
         arena is not among them.
         """
 
-    def in_spawned(self, core: Core, engines: Sequence[Asked]) -> object | None:
+    def in_spawned(
+        self, core: Core, engines: Sequence[RequestedDatabase]
+    ) -> object | None:
         """Return an object that leads connections in a process that multiprocessing spawns.
 
         ``engines`` are the databases that engines of this process mean. The object is pickled. It
@@ -415,9 +425,9 @@ class Database:
         return str(self.live) if self.live else ""
 
     @property
-    def aim(self) -> Aim:
+    def target(self) -> ConnectTarget:
         """Where a connection lands now."""
-        return self.product.aim(self)
+        return self.product.target(self)
 
     def forget_level(self) -> None:
         """Forget the level in which it was created: the database outlives that level."""
@@ -437,7 +447,7 @@ class ScriptError(Exception):
         self.fix = fix
 
 
-class Target(Protocol):
+class BuildTarget(Protocol):
     """A database in the making, or an empty one beside it."""
 
     @property
@@ -449,7 +459,7 @@ class Target(Protocol):
         """Whether tables may be in schemas that have to be made first."""
 
     @property
-    def aim(self) -> Aim:
+    def connect_target(self) -> ConnectTarget:
         """Where engines land that connect during the build."""
 
     @property
@@ -522,16 +532,16 @@ class Template(Generic[ContentT]):
     """A finished one."""
 
     content: ContentT
-    shelf: str
+    fingerprint: str
     manifest: Manifest
 
     @property
     def digest(self) -> str:
         """What it is, to the stage above."""
-        return f"{self.shelf}/{self.manifest.digest}"
+        return f"{self.fingerprint}/{self.manifest.digest}"
 
 
-class Shelves(Protocol[ContentT]):
+class TemplateStore(Protocol[ContentT]):
     """Where the finished templates of one product stand. A shelf is named by a fingerprint.
 
     Guarantee: a template is either found whole or not at all, whenever its builder was killed.
@@ -548,7 +558,7 @@ class Shelves(Protocol[ContentT]):
     def identity(self) -> str:
         """Return what a template depends on beside its recipe: the product, and its version."""
 
-    def templates(self, shelf: str) -> Iterable[Template[ContentT]]:
+    def templates(self, fingerprint: str) -> Iterable[Template[ContentT]]:
         """Return the finished templates of a shelf, the newest first."""
 
     def is_whole(self, template: Template[ContentT]) -> bool:
@@ -557,23 +567,25 @@ class Shelves(Protocol[ContentT]):
     def used(self, template: Template[ContentT]) -> None:
         """Note that somebody uses it."""
 
-    def locked(self, shelf: str) -> AbstractContextManager[float]:
+    def locked(self, fingerprint: str) -> AbstractContextManager[float]:
         """Let nobody else build on a shelf. Gives the time, which no test has changed.
 
         Raises:
             TemplateError: somebody else's build takes too long.
         """
 
-    def clear(self, shelf: str) -> None:
+    def clear(self, fingerprint: str) -> None:
         """Remove what nobody has used for a long time, and broken builds. Called when locked."""
 
-    def begin(self, shelf: str, below: Template[ContentT] | None) -> Target:
+    def begin(self, fingerprint: str, below: Template[ContentT] | None) -> BuildTarget:
         """Return a new target with the content of the template below."""
 
-    def scratch(self) -> Target:
+    def scratch(self) -> BuildTarget:
         """Return an empty one, for another database that a builder works on as well."""
 
-    def finish(self, target: Target, shelf: str, manifest: Manifest) -> ContentT:
+    def finish(
+        self, target: BuildTarget, fingerprint: str, manifest: Manifest
+    ) -> ContentT:
         """Make a template of what was built. Marked as finished last."""
 
     def advice(self, error: BaseException) -> str:
@@ -606,19 +618,21 @@ class Product(Protocol):
         The name ``""`` is that of SQLAlchemy's default.
         """
 
-    def meant(self, asked: Asked) -> tuple[Key | None, tuple[str, ...]]:
+    def identify(
+        self, requested: RequestedDatabase
+    ) -> tuple[Key | None, tuple[str, ...]]:
         """Return what tells the database that is meant from others; None: its engine alone.
 
         And all names that an option may give it, the longest first.
         """
 
-    def live_at(self, asked: Asked) -> Database | None:
+    def live_at(self, requested: RequestedDatabase) -> Database | None:
         """Return the arena's database that has or had this name on its server."""
 
     def new_file(self, name: str, taken: Collection[str]) -> Path | None:
         """Return where a new database's file is to stand; None for one on a server."""
 
-    def shelves(self, dialect: type[Dialect]) -> Shelves[Any]:
+    def template_store(self, dialect: type[Dialect]) -> TemplateStore[Any]:
         """Return where the templates stand that an app's driver has built.
 
         Raises:
@@ -638,7 +652,7 @@ class Product(Protocol):
         Returns why it is not to be had; "" where it is.
         """
 
-    def aim(self, database: Database) -> Aim:
+    def target(self, database: Database) -> ConnectTarget:
         """Return where a connection lands now."""
 
     def url(self, database: Database, driver: str) -> URL:

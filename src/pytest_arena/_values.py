@@ -185,8 +185,10 @@ class TableRows:
     table: str  # as the app names it, with its schema if that is not the default one
     columns: tuple[str, ...]
     key: tuple[str, ...]  # columns of the primary key, () if there is none
-    gone: tuple[tuple[object, ...], ...]  # values as the database's driver gives them
-    come: tuple[tuple[object, ...], ...]
+    removed: tuple[
+        tuple[object, ...], ...
+    ]  # values as the database's driver gives them
+    added: tuple[tuple[object, ...], ...]
     more: int = 0  # rows above a limit, removed and added ones together
 
 

@@ -21,7 +21,7 @@ import asyncio, inspect, importlib, socket, sys, threading
 from types import SimpleNamespace
 from pytest_arena._postgresql.drivers import _statements as _drivers
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
-from pytest_arena._product import Aim, Key
+from pytest_arena._product import ConnectTarget, Key
 from pytest_arena._gate._engines import asked_by_engine
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._ledger import Ledger
@@ -30,7 +30,7 @@ from pytest_arena.errors import ProductionDatabaseError, RefusedError, UnknownDa
 
 PLACE = ({SERVER.host!r}, {SERVER.port}, {SERVER.user!r}, {SERVER.database!r})
 ADDRESS = Address("postgresql", *PLACE)
-AIM = Aim(Key("server", "postgresql/shop"), "", (1, 1), ADDRESS)
+TARGET = ConnectTarget(Key("server", "postgresql/shop"), "", (1, 1), ADDRESS)
 ALLOWED = "postgresql://127.0.0.1:{SERVER.port}/template1"
 OUTSIDE = "host=192.0.2.1 dbname=shop user=u password=secret"
 DSN = "postgresql://u:secret@192.0.2.1/shop"
@@ -39,14 +39,14 @@ class Resolver:
     def __init__(self):
         self.ledger, self.opened, self.asked, self.level = Ledger(), [], [], 7
         self.files = SimpleNamespace(is_allowed=lambda name: name == ALLOWED)
-    def aim(self, asked):
+    def ensure_target(self, asked):
         self.asked.append((asked.name, asked.dialect.driver, asked.dialect.is_async))
-        return AIM
+        return TARGET
     config = property(lambda self: SimpleNamespace(drivers=mode))
     def find_product(self, name):
-        database = SimpleNamespace(aim=AIM)
+        database = SimpleNamespace(target=TARGET)
         ours = lambda asked: database if asked.database == ADDRESS.database else None
-        return SimpleNamespace(live_at=ours, entrance=lambda aim, _login: aim.address)
+        return SimpleNamespace(live_at=ours, entrance=lambda target, _login: target.address)
     def means(self, asked):
         engines = map(asked_by_engine, known_engines.find())
         return asked.database in [engine.database for engine in engines]
@@ -200,7 +200,7 @@ third = psycopg2.connect(DSN)
 known = dict(_drivers.raw_connections())
 assert set(known) == {one.info.backend_pid for one in (first, second, third)}
 assert [known[one.info.backend_pid].serial for one in (first, second, third)] == [7, 7, 8]
-assert {one.aim for one in known.values()} == {AIM}
+assert {one.target for one in known.values()} == {TARGET}
 second.close()
 assert len(_drivers.raw_connections()) == 2
 first.close(), third.close()
@@ -414,7 +414,7 @@ def test_what_is_inside_or_allowed_is_let_be(tmp_path: Path) -> None:
 place = f"host={ADDRESS.host} port={ADDRESS.port} user={ADDRESS.user}"
 inside = psycopg.connect(f"{place} dbname={ADDRESS.database} application_name=mine")
 assert inside.info.parameter_status("application_name") == "mine"
-assert arena.opened == [AIM.key] and not arena.asked
+assert arena.opened == [TARGET.key] and not arena.asked
 inside.close()
 # A name of the arena's on another server leads to the arena's own.
 psycopg2.connect(f"host=192.0.2.1 user={ADDRESS.user} dbname={ADDRESS.database}").close()

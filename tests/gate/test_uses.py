@@ -17,7 +17,7 @@ from pytest_arena._gate._registry import DatabaseUsage, Registry
 from pytest_arena._postgresql._connections import ServerHandle
 from pytest_arena._postgresql.drivers import _statements as _drivers
 from pytest_arena._process import alive
-from pytest_arena._product import Aim, Key, Live
+from pytest_arena._product import ConnectTarget, Key, OpenConnection
 from tests.servers.postgresql import address, connect
 from tests.servers.waiting import until
 
@@ -66,9 +66,9 @@ def _gate(entry: Any) -> Iterator[Any]:
     gate.registry._checkouts = AskedMeanwhile()
     gate.registry._checkouts.ask = DatabaseUsage(gate.registry, KEY)
     with closing(connect("postgres")) as connection:
-        handle = ServerHandle(resolver, Aim(KEY, "", (0, 0), address()), connection)
+        handle = ServerHandle(resolver, ConnectTarget(KEY, "", (0, 0), address()), connection)
         record = pooled(entry)
-        record.become(Live(Aim(KEY, "", (0, 0), address()), handle))
+        record.become(OpenConnection(ConnectTarget(KEY, "", (0, 0), address()), handle))
         gate.registry._checkouts[entry] = Checkout(record, entry, None, 0)
         yield gate
 
@@ -154,7 +154,7 @@ def test_a_database_that_gets_another_key_is_counted_on() -> None:
     """By whoever asks for it with the old one, or has a connection from before."""
     registry = Registry()
     entry: Any = Entry()
-    old, called, aim = Key("expected", ""), [], Aim(KEY, "", (0, 0), address())
+    old, called, aim = Key("expected", ""), [], ConnectTarget(KEY, "", (0, 0), address())
     asked = DatabaseUsage(registry, old)
     assert asked.before_next(lambda: called.append("now"))
     numbers = [asked()]
@@ -163,7 +163,7 @@ def test_a_database_that_gets_another_key_is_counted_on() -> None:
     numbers.append(asked())
     connection = pooled(entry)
     handle: Any = SimpleNamespace(attached=tuple)
-    connection.become(Live(Aim(old, "", (0, 0), address()), handle))
+    connection.become(OpenConnection(ConnectTarget(old, "", (0, 0), address()), handle))
     registry.check_out(Checkout(connection, entry, None, 0), [aim])
     numbers.append(asked())
     assert not DatabaseUsage(registry, KEY).before_next(called.clear)

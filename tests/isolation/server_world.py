@@ -179,4 +179,4 @@ def made_template(own: ServerRegistry) -> str:
     name = own.create("building")
     run(*[part for part in SCHEMA.split(";") if part.strip()], database=name)
     own.freeze(name)
-    return own.finish_template(name, shelf="dancers", manifest="")
+    return own.finish_template(name, fingerprint="dancers", manifest="")

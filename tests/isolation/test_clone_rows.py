@@ -203,8 +203,8 @@ def test_a_limit_keeps_what_belongs_together(world: World) -> None:
     world.isolation.enter()
     hand.execute("UPDATE dancers SET style = 'new'")
     [dancers] = world.isolation.rows_changed(limit=5)
-    assert {row[0] for row in dancers.gone} == {row[0] for row in dancers.come}
-    assert (len(dancers.gone), dancers.more) == (2, 2 * 3002 - 4)
+    assert {row[0] for row in dancers.removed} == {row[0] for row in dancers.added}
+    assert (len(dancers.removed), dancers.more) == (2, 2 * 3002 - 4)
 
 
 def test_a_lock_is_not_waited_for(world: World) -> None:

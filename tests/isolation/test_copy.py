@@ -112,7 +112,7 @@ def test_moments_of_a_file_that_is_opened_late(unopened: tuple[Copy, sqlite3.Con
     after = isolation.moment()
     assert after is not before
     [rows] = isolation.rows_changed(before, after)
-    assert (rows.table, rows.gone, rows.come) == ("plain", (), ((7,),))
+    assert (rows.table, rows.removed, rows.added) == ("plain", (), ((7,),))
     assert isolation.rows_changed(after) == []
     isolation.close()
     assert [file.name for file in isolation.live.parent.glob("live.db.level-*")] == []
@@ -157,7 +157,7 @@ def test_a_moment_after_the_log_was_turned_on(unopened: tuple[Copy, sqlite3.Conn
     app.execute("INSERT INTO plain VALUES (7)")
     app.commit()
     [rows] = isolation.rows_changed(before, isolation.moment())
-    assert rows.come == ((7,),)
+    assert rows.added == ((7,),)
 
 
 def test_a_lock_that_is_there_before_it_is_opened(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ class RestoresInsertsOnly(Copy):
         with closing(sqlite3.connect(self.live, isolation_level=None)) as connection:
             for rows in self.rows_changed():
                 match = " AND ".join(f'"{column}" IS ?' for column in rows.columns)
-                connection.executemany(f'DELETE FROM "{rows.table}" WHERE {match}', rows.come)
+                connection.executemany(f'DELETE FROM "{rows.table}" WHERE {match}', rows.added)
         self.forget()
         return True
 

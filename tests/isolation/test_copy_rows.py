@@ -40,7 +40,7 @@ def _world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
 def net(found: list[TableRows]) -> Net:
     """What has gone and come by table, in order."""
     return {
-        rows.table: (sorted(rows.gone, key=repr), sorted(rows.come, key=repr)) for rows in found
+        rows.table: (sorted(rows.removed, key=repr), sorted(rows.added, key=repr)) for rows in found
     }
 
 
@@ -282,9 +282,9 @@ def test_a_limit_keeps_what_belongs_together(world: World) -> None:
     kept.execute("UPDATE dancers SET style = 'new'")
     kept.execute("DELETE FROM plain")
     dancers, plain = world.isolation.rows_changed(limit=5)
-    assert [row[0] for row in dancers.gone] == [row[0] for row in dancers.come]
-    assert (len(dancers.gone), dancers.more) == (2, 2 * 3002 - 4)
-    assert (len(plain.gone), plain.come, plain.more) == (3, (), 0)
+    assert [row[0] for row in dancers.removed] == [row[0] for row in dancers.added]
+    assert (len(dancers.removed), dancers.more) == (2, 2 * 3002 - 4)
+    assert (len(plain.removed), plain.added, plain.more) == (3, (), 0)
     assert [rows.more for rows in world.isolation.rows_changed(limit=1)] == [2 * 3002, 2]
 
 
@@ -429,7 +429,7 @@ def difference(found: list[TableRows]) -> Any:
     cut = {
         rows.table: tuple(
             Counter(tuple(map(repr, row[:1] if rows.table == "plain" else row)) for row in side)
-            for side in (rows.gone, rows.come)
+            for side in (rows.removed, rows.added)
         )
         for rows in found
     }

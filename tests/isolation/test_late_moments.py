@@ -54,7 +54,7 @@ class Database:
     def changed(self, *moments: object) -> set[object]:
         """What has come, between two moments."""
         tables = self.isolation.rows_changed(*moments)
-        return {value for table in tables for (value, *_) in table.come}
+        return {value for table in tables for (value, *_) in table.added}
 
 
 @pytest.fixture

@@ -294,7 +294,7 @@ def test_what_changed_is_told_of_all_levels(switching: Switching) -> None:
     switching.enter(OTHER[switching.isolation.name])
     switching.write("test")
     told = [switching.isolation.rows_changed(depth=depth) for depth in range(2)]
-    assert [[row[1] for table in tables for row in table.come] for tables in told] == [
+    assert [[row[1] for table in tables for row in table.added] for tables in told] == [
         ["test"],
         ["wide"],
     ]
@@ -332,7 +332,7 @@ def test_undo_of_a_schema_that_no_journal_can_bring_back(own: ServerRegistry) ->
     name = own.create("building")
     run("CREATE TABLE docs (parts xml[])", database=name)
     own.freeze(name)
-    template = own.finish_template(name, shelf="documents", manifest="")
+    template = own.finish_template(name, fingerprint="documents", manifest="")
     with pytest.raises(ConfigError, match=r"arena_isolation = undo: \S*docs") as caught:
         Switching(own, template, "undo")
     assert "clone" in caught.value.fix

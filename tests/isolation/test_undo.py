@@ -250,8 +250,8 @@ def changed(world: ServerWorld, *moments: object, depth: int = 0) -> tuple[set[A
     """What has gone from ``plain``, and what has come."""
     found = world.isolation.rows_changed(*moments, depth=depth)
     assert {one.table for one in found} <= {"plain"}
-    gone = {value for one in found for (value, *_) in one.gone}
-    return gone, {value for one in found for (value, *_) in one.come}
+    removed = {value for one in found for (value, *_) in one.removed}
+    return removed, {value for one in found for (value, *_) in one.added}
 
 
 def test_content_tells_databases_apart(world: ServerWorld) -> None:

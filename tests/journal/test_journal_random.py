@@ -115,7 +115,7 @@ class History:
         except ControlFailure as error:  # a date before year 1 is none of Python's
             assert "too small" in str(error) or "too large" in str(error)  # noqa: PT017 - of many
             return
-        more = sum(len(one.come) - len(one.gone) for one in changes)
+        more = sum(len(one.added) - len(one.removed) for one in changes)
         stood, now = number_of_rows(self.stood[-1]), number_of_rows(self.world.state())
         assert more == now - stood
 

@@ -15,7 +15,7 @@ def test_levels_and_changes() -> None:
         assert world.journal.enter(1) == ()
         world.run("INSERT INTO notes (a) VALUES ('''\\ %')", "DELETE FROM notes WHERE id = 1")
         [notes] = world.journal.rows_changed(level=1, is_top=True)
-        assert (notes.gone, notes.come) == (((1, "%s"),), ((2, "'\\ %"),))
+        assert (notes.removed, notes.added) == (((1, "%s"),), ((2, "'\\ %"),))
         assert world.journal.look(1).is_changed
         world.journal.enter(2)
         archived = world.journal.archive(2)
@@ -42,5 +42,5 @@ def test_values_that_python_does_not_have_are_texts() -> None:
         world.run("INSERT INTO days VALUES (1, '0044-03-15 BC', '20000-01-01 00:00+00')")
         [days] = world.journal.rows_changed(level=1, is_top=True)
         assert (days.key, days.columns) == (("id",), ("id", "d", "at"))
-        assert str(days.come[0][1]) == "0044-03-15 BC"
+        assert str(days.added[0][1]) == "0044-03-15 BC"
         assert world.journal.leave(1) == DONE

@@ -175,5 +175,5 @@ def test_names_of_an_apps_own_do_not_get_into_the_journal_pitfall_056() -> None:
             world.witness.execute("DELETE FROM bare WHERE name = 'b'")
             world.witness.execute("INSERT INTO bare VALUES ('z')")
             [told] = compared(rows, read_rows(control, unlike=rows))
-            assert (told.gone, told.come) == ((("b",),), (("z",),))
+            assert (told.removed, told.added) == ((("b",),), (("z",),))
             assert content(control)["table bare"] != digests["table bare"]

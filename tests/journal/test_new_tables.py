@@ -44,7 +44,7 @@ def _told(world: World, since: str = "", until: str = "") -> dict[str, tuple[Row
     """Without the schema's marks: what has gone and come."""
     found = _changed(world, since, until)
     return {
-        table: (set(one.gone), set(one.come))
+        table: (set(one.removed), set(one.added))
         for table, one in found.items()
         if table != "the schema"
     }
@@ -75,9 +75,9 @@ def test_a_table_that_is_made_and_filled_after_a_moment_pitfall_029(world: World
     world.run("CREATE TABLE item (a int)", "INSERT INTO item VALUES (1), (1)")
     world.run("CREATE TABLE copied AS SELECT * FROM steps")
     found = _changed(world, before)
-    assert found["item"].come == ((1,), (1,))
-    assert set(found["copied"].come) == {("one", 1), ("two", 2)}
-    assert ("CREATE TABLE public.item",) in found["the schema"].come
+    assert found["item"].added == ((1,), (1,))
+    assert set(found["copied"].added) == {("one", 1), ("two", 2)}
+    assert ("CREATE TABLE public.item",) in found["the schema"].added
 
 
 def test_a_level_with_new_tables_is_replaced_as_ever(world: World) -> None:
@@ -117,7 +117,7 @@ def test_new_partitions_pitfall_050(world: World) -> None:
     world.run("INSERT INTO days_1 VALUES (1)", "INSERT INTO days VALUES (2)")
     assert _told(world, made) == {"log": (set(), {(2, "direct")}), "days": (set(), {(1,), (2,)})}
     days = _changed(world)["days"]
-    assert sorted(days.come) == [(1,), (1,), (2,)]
+    assert sorted(days.added) == [(1,), (1,), (2,)]
     assert _told(world)["log"] == (set(), {(2, "through"), (2, "direct")})
 
 
@@ -145,12 +145,12 @@ def test_a_new_table_that_somebody_writes_to_pitfall_044(world: World) -> None:
     world.run("DROP TABLE item", "CREATE TABLE item (a int)")
     missing = ("not all rows of public.item are told: it could not be locked",)
     with world.another("BEGIN", "INSERT INTO item VALUES (1)") as other:
-        assert missing in _changed(world, before)["the schema"].come
+        assert missing in _changed(world, before)["the schema"].added
         during = world.journal.moment()
         other.execute("COMMIT")
     found = _changed(world, during)
-    assert found["item"].come == ((1,),)
-    assert found["the schema"].come == (missing,)
+    assert found["item"].added == ((1,),)
+    assert found["the schema"].added == (missing,)
     known = world.journal.moment()
     world.run("INSERT INTO item VALUES (2)")
     assert list(_changed(world, known)) == ["item"]

@@ -282,7 +282,7 @@ def test_a_changed_schema_is_a_mark_and_nothing_is_done(world: World, ddl: str) 
     assert world.journal.look(1).is_changed
     assert world.journal.leave(1) == Restoration(was_changed=True, marks=marks)
     assert world.state() == after
-    assert [table.come for table in _changes_of(world, "empty")] == [((1, None),)]
+    assert [table.added for table in _changes_of(world, "empty")] == [((1, None),)]
     assert world.journal.archive(1) == []
 
 
@@ -480,7 +480,7 @@ def test_changes_are_net_and_have_the_types_of_their_columns(world: World) -> No
     [log] = world.rows("SELECT * FROM audit.log")
     names = ("id", "name", "born")
     found = world.journal.rows_changed(level=1, is_top=True)
-    assert [(one.table, one.columns, one.key, one.gone, one.come) for one in found] == [
+    assert [(one.table, one.columns, one.key, one.removed, one.added) for one in found] == [
         ("dancers", names, ("id",), ((2, "Dune", None),), (dancers,)),
         ("steps", ("name", "beats"), (), (("six", 6),), (("new", 1), ("new", 1))),
         ("audit.log", ("a", "b", "at"), ("b", "a"), (), (log,)),
@@ -500,7 +500,7 @@ def test_changes_between_two_moments(world: World) -> None:
 
     def seen(since: str = "", until: str = "") -> list[tuple[set[object], set[object]]]:
         found = journal.rows_changed(level=1, since=since, until=until, is_top=True)
-        return [({row[0] for row in one.gone}, {row[0] for row in one.come}) for one in found]
+        return [({row[0] for row in one.removed}, {row[0] for row in one.added}) for one in found]
 
     assert seen(until=first) == [(set(), {2})]
     assert seen(first, second) == [({2}, {1, 3})]
@@ -518,13 +518,13 @@ def test_changes_of_a_level_below_are_its_own(world: World) -> None:
     journal.enter(2)
     moment = journal.moment()
     world.run("INSERT INTO empty VALUES (2)")
-    seen = [journal.rows_changed(level=level)[0].come for level in (0, 1)]
+    seen = [journal.rows_changed(level=level)[0].added for level in (0, 1)]
     assert seen == [((0, None),), ((1, None),)]
-    assert journal.rows_changed(level=2, is_top=True)[0].come == ((2, None),)
+    assert journal.rows_changed(level=2, is_top=True)[0].added == ((2, None),)
     journal.leave(2)
     world.run("INSERT INTO empty VALUES (3)")
-    assert len(journal.rows_changed(level=1, is_top=True)[0].come) == 2
-    assert journal.rows_changed(level=1, is_top=True, since=moment)[0].come == ((3, None),)
+    assert len(journal.rows_changed(level=1, is_top=True)[0].added) == 2
+    assert journal.rows_changed(level=1, is_top=True, since=moment)[0].added == ((3, None),)
     assert journal.rows_changed(level=3) == []
 
 
@@ -532,9 +532,12 @@ def test_a_limit_says_how_many_rows_it_has_cut_off(world: World) -> None:
     """Of each table by itself."""
     world.run("INSERT INTO empty SELECT g FROM generate_series(1, 50) g", "DELETE FROM steps")
     found = world.journal.rows_changed(level=1, is_top=True, limit=2)
-    assert [(len(one.gone), len(one.come), one.more) for one in found] == [(0, 2, 48), (2, 0, 1)]
+    assert [(len(one.removed), len(one.added), one.more) for one in found] == [
+        (0, 2, 48),
+        (2, 0, 1),
+    ]
     [none, _] = world.journal.rows_changed(level=1, is_top=True, limit=0)
-    assert (none.gone, none.come, none.more) == ((), (), 50)
+    assert (none.removed, none.added, none.more) == ((), (), 50)
 
 
 @pytest.mark.parametrize(
@@ -553,7 +556,7 @@ def test_rows_of_another_shape_are_given_as_text_pitfall_031(
     world.run("INSERT INTO steps VALUES ('a, b', 1)", ddl)
     [found, _] = world.journal.rows_changed(level=1, is_top=True)
     assert found.table.startswith(table)
-    assert (found.columns, found.come) == (("row",), (('("a, b",1)',),))
+    assert (found.columns, found.added) == (("row",), (('("a, b",1)',),))
 
 
 GONE = """
@@ -580,7 +583,7 @@ def test_rows_of_a_table_of_another_name_have_its_new_one_pitfall_031(world: Wor
     """Their shape is the same."""
     world.run("INSERT INTO steps VALUES ('a', 1)", "ALTER TABLE steps RENAME TO moves")
     [found, _] = world.journal.rows_changed(level=1, is_top=True)
-    assert (found.table, found.come) == ("moves", (("a", 1),))
+    assert (found.table, found.added) == ("moves", (("a", 1),))
 
 
 def test_rows_of_before_have_no_value_of_a_new_column_pitfall_030(world: World) -> None:
@@ -589,9 +592,9 @@ def test_rows_of_before_have_no_value_of_a_new_column_pitfall_030(world: World) 
     world.run("ALTER TABLE steps ADD more int, ADD most text", "DELETE FROM steps WHERE beats = 6")
     [steps, schema] = world.journal.rows_changed(level=1, is_top=True)
     assert steps.columns == ("name", "beats", "more", "most")
-    assert steps.gone == (("six", 6, None, None),)
-    assert set(steps.come) == {('"a", (b\\)', 1, None, None), (None, None, None, None)}
-    assert (schema.table, schema.come) == ("the schema", (("ALTER TABLE public.steps",),))
+    assert steps.removed == (("six", 6, None, None),)
+    assert set(steps.added) == {('"a", (b\\)', 1, None, None), (None, None, None, None)}
+    assert (schema.table, schema.added) == ("the schema", (("ALTER TABLE public.steps",),))
 
 
 def test_a_table_that_has_lost_a_column_before_is_told_as_any_other() -> None:
@@ -599,10 +602,10 @@ def test_a_table_that_has_lost_a_column_before_is_told_as_any_other() -> None:
     with journaled(f"{SCHEMA}; ALTER TABLE steps DROP name;") as world:
         world.run("INSERT INTO steps VALUES (7)", "ALTER TABLE steps ADD more int")
         [steps, schema] = world.journal.rows_changed(level=1, is_top=True)
-        assert (steps.columns, steps.come) == (("beats", "more"), ((7, None),))
-        assert schema.come == (("ALTER TABLE public.steps",),)
+        assert (steps.columns, steps.added) == (("beats", "more"), ((7, None),))
+        assert schema.added == (("ALTER TABLE public.steps",),)
         world.run("ALTER TABLE steps DROP beats")
-        assert world.journal.rows_changed(level=1, is_top=True)[1].come == schema.come
+        assert world.journal.rows_changed(level=1, is_top=True)[1].added == schema.added
 
 
 def test_marks_are_changes_too_pitfall_029(world: World) -> None:
@@ -614,11 +617,11 @@ def test_marks_are_changes_too_pitfall_029(world: World) -> None:
     dropped, made = ("DROP TABLE public.more",), ("CREATE SCHEMA tenant",)
     [since] = world.journal.rows_changed(level=1, is_top=True, since=moment)
     assert (since.table, since.columns, since.key) == ("the schema", ("changed",), ())
-    assert (since.gone, since.come) == ((), (dropped, made))
+    assert (since.removed, since.added) == ((), (dropped, made))
     [until] = world.journal.rows_changed(level=1, is_top=True, until=moment)
-    assert (until.table, until.come) == ("the schema", (("CREATE TABLE public.more",),))
+    assert (until.table, until.added) == ("the schema", (("CREATE TABLE public.more",),))
     cut = world.journal.rows_changed(level=1, is_top=True, limit=1)
-    assert [(len(one.come), one.more) for one in cut] == [(1, 2)]
+    assert [(len(one.added), one.more) for one in cut] == [(1, 2)]
     assert world.journal.rows_changed(level=1) == []
 
 

@@ -258,7 +258,7 @@ def test_changes_are_told_without_event_triggers_pitfall_029(worlds: Worlds) -> 
 
     def told(since: str = "") -> dict[str, tuple[object, ...]]:
         found = journal.rows_changed(level=1, is_top=True, since=since)
-        return {one.table: one.come for one in found}
+        return {one.table: one.added for one in found}
 
     assert told() == {}
     app.execute("CREATE TABLE app.more (a int); INSERT INTO app.more VALUES (1)")

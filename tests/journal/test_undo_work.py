@@ -169,7 +169,7 @@ def test_a_virtual_column_pitfall_039() -> None:
         before = world.state()
         world.run("UPDATE bare SET a = 5", "INSERT INTO keyed VALUES (1, DEFAULT, 'x')")
         changes = world.journal.rows_changed(level=1, is_top=True)
-        assert [(table.columns, table.come) for table in changes] == [
+        assert [(table.columns, table.added) for table in changes] == [
             (("a", "c"), ((5, "c"),)),
             (("a", "c"), ((1, "x"),)),
         ]

@@ -61,7 +61,7 @@ def build(own: ServerRegistry, *, shelf: str = "shop") -> str:
         f"GRANT CREATE ON DATABASE {name} TO pg_monitor WITH GRANT OPTION",
     )
     own.freeze(name)
-    return own.finish_template(name, shelf=shelf, manifest=f"the manifest of {shelf}")
+    return own.finish_template(name, fingerprint=shelf, manifest=f"the manifest of {shelf}")
 
 
 def exists(name: str) -> bool:
@@ -99,7 +99,7 @@ def test_no_commit_in_a_copy_waits_for_the_disk(crowded: Crowded, own_setting: s
             if own_setting:
                 control.run(f"ALTER DATABASE {name} SET synchronous_commit = {own_setting}")
         own.freeze(name)
-        template = own.finish_template(name, shelf="s", manifest=own_setting)
+        template = own.finish_template(name, fingerprint="s", manifest=own_setting)
         with closing(open_control(own.address_of(own.create("live", template=template)))) as app:
             assert app.ask("SHOW synchronous_commit") == (own_setting or "off")
 
@@ -315,7 +315,7 @@ def finished(own: ServerRegistry, title: str) -> str:
     """Build a version of what has this title."""
     name = own.create("building")
     own.freeze(name)
-    return own.finish_template(name, shelf="shop", manifest="", title=title)
+    return own.finish_template(name, fingerprint="shop", manifest="", title=title)
 
 
 def test_the_last_two_templates_of_a_project_stay() -> None:
@@ -573,7 +573,7 @@ Control._execute = counted
 own = ServerRegistry(address(), registry=sys.argv[1])
 name = own.create("building")
 own.freeze(name)
-template = own.finish_template(name, shelf="s", manifest="m")
+template = own.finish_template(name, fingerprint="s", manifest="m")
 live = own.create("live", template=template)
 own.keep(live, "title")
 later = own.create_later("live", template=template).result()

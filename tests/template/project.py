@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._databases._template import Recipe, Store
 from pytest_arena._sqlite._home import Home
-from pytest_arena._sqlite._templates import FileShelves
+from pytest_arena._sqlite._templates import FileTemplates
 from pytest_arena._values import Stage
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Project:
 
     def ensure(self, *, newer_than: float = 0.0, stage: Stage = Stage.SEEDED) -> Path:
         """Return the template's file, found or built."""
-        store = Store(FileShelves(self.cache, Home()), self.root, newer_than)
+        store = Store(FileTemplates(self.cache, Home()), self.root, newer_than)
         template = store.ensure(Recipe(self.schema, self.seed), stage, lambda _: nullcontext())
         assert template is not None
         return template

@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from pytest_arena._databases._template import Recipe, StageBuild, Store
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql._templates import DatabaseShelves
+from pytest_arena._postgresql._templates import DatabaseTemplates
 from pytest_arena._values import Stage
 from tests.template.project import REPOSITORY, Project
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._postgresql.registry import ServerRegistry
-    from pytest_arena._product import Target
+    from pytest_arena._product import BuildTarget
     from pytest_arena._values import Address
 
 __all__ = ["REGISTRY", "ServerProject"]
@@ -53,7 +53,7 @@ own.close()
 
 
 @dataclass(frozen=True)
-class ShelvesOfOneTest(DatabaseShelves):
+class ShelvesOfOneTest(DatabaseTemplates):
     """Tests that run beside each other have the same files, and would share their templates."""
 
     project: str = ""
@@ -71,23 +71,23 @@ class ServerProject(Project):
     driver: str = ""
 
     @property
-    def shelves(self) -> ShelvesOfOneTest:
+    def template_store(self) -> ShelvesOfOneTest:
         """Those that an app with this driver has."""
         dialect = _dialect(self.driver) if self.driver else None
         return ShelvesOfOneTest(self.own, dialect, project=self.name)
 
     def ensure(self, *, newer_than: float = 0.0, stage: Stage = Stage.SEEDED) -> Any:
         """Return the template's name, found or built."""
-        store = Store(self.shelves, self.root, newer_than)
+        store = Store(self.template_store, self.root, newer_than)
         template = store.ensure(Recipe(self.schema, self.seed), stage, self._aimed)
         assert template is not None
         return template
 
     @contextlib.contextmanager
-    def _aimed(self, target: Target) -> Iterator[None]:
+    def _aimed(self, target: BuildTarget) -> Iterator[None]:
         """What the gate does for engines of the builder's own."""
-        assert target.aim.address is not None
-        url = _url(target.aim.address, "psycopg")
+        assert target.connect_target.address is not None
+        url = _url(target.connect_target.address, "psycopg")
         as_text = url.set(host="", query={"host": url.host or ""})  # a folder, for a socket
         named = {"SHOP_URL": as_text.render_as_string(hide_password=False)}
         with patch.dict(os.environ, named):
@@ -96,7 +96,7 @@ class ServerProject(Project):
     def shelf(self) -> str:
         """Where the template of the schema stands."""
         recipe = Recipe(self.schema, self.seed)
-        return StageBuild(recipe, Stage.SCHEMA, None, self.root, self.shelves).fingerprint()
+        return StageBuild(recipe, Stage.SCHEMA, None, self.root, self.template_store).fingerprint()
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """What a copy of the template answers: nobody connects to a template itself."""

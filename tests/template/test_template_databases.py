@@ -146,7 +146,7 @@ def test_a_server_that_is_gone_is_named(
     def gone(_: object) -> str:
         raise ControlFailure("server closed the connection unexpectedly")
 
-    monkeypatch.setattr(_databases.DatabaseShelves, "identity", gone)
+    monkeypatch.setattr(_databases.DatabaseTemplates, "identity", gone)
     with pytest.raises(TemplateError, match="cannot be stored: server closed") as caught:
         on_server.ensure()
     assert on_server.own.address_of("").server in caught.value.cause

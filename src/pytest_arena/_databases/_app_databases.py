@@ -18,19 +18,23 @@ from sqlalchemy.engine import URL, Dialect, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._config._load import nearest
-from pytest_arena._gate._engines import asked_by_engine, asked_by_url, described_url
+from pytest_arena._gate._engines import (
+    described_url,
+    requested_by_engine,
+    requested_by_url,
+)
 from pytest_arena._gate._gate_notes import another_product, unknown_product
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._origin import user_line
 from pytest_arena._product import (
     NOWHERE,
-    ROOMS,
-    Asked,
+    PRODUCT_PACKAGES,
     Core,
     Database,
     Key,
     Product,
-    room,
+    RequestedDatabase,
+    product_package,
 )
 from pytest_arena.errors import ConfigError
 
@@ -51,7 +55,9 @@ class Products:
         self._opening = threading.RLock()
 
     def __contains__(self, name: object) -> bool:
-        return name in ROOMS and (name == "sqlite" or self._config.database != "sqlite")
+        return name in PRODUCT_PACKAGES and (
+            name == "sqlite" or self._config.database != "sqlite"
+        )
 
     def __getitem__(self, name: str) -> Product:
         product = self.opened.get(name)
@@ -59,7 +65,9 @@ class Products:
             return product
         with self._opening:
             if name not in self.opened:
-                self.opened[name] = room(name).open_product(self._core, self._config)
+                self.opened[name] = product_package(name).open_product(
+                    self._core, self._config
+                )
             return self.opened[name]
 
 
@@ -223,7 +231,7 @@ def real(file: str) -> str:
 def _is_named_by_engine(file: str) -> bool:
     path = real(file)
     for engine in known_engines.find():
-        database = asked_by_engine(engine)
+        database = requested_by_engine(engine)
         if database is None or database.product != "sqlite" or not database.name:
             continue
         if real(database.name) == path or _is_same(database.name, file):
@@ -270,7 +278,7 @@ class KnownDatabases:
         self._connections = connections
         self.by_key: dict[Key, Database] = {}  # connected to or not
         self._registering = threading.RLock()
-        self.asked: dict[str, None] = {}  # names of requested databases on servers
+        self.requested: dict[str, None] = {}  # names of requested databases on servers
         self.in_memory = 0  # how many memory databases there were
         self._count = itertools.count(1)
         self.primary: Database | None = None
@@ -292,59 +300,61 @@ class KnownDatabases:
             return by_file[file]
         return by_file.get(real(file))
 
-    def find(self, asked: Asked) -> Database | None:
+    def find(self, requested: RequestedDatabase) -> Database | None:
         """Return the requested database, if it is known."""
-        known = known_engines.database_of(asked.dialect)
+        known = known_engines.database_of(requested.dialect)
         if known is not None:
             return known
-        if asked.product == "sqlite" and asked.name:
-            at_file = self.at_file(asked.name)
+        if requested.product == "sqlite" and requested.name:
+            at_file = self.at_file(requested.name)
             if at_file is not None:
                 return at_file
-        key, _ = self.products[asked.product].meant(asked)
+        key, _ = self.products[requested.product].identify(requested)
         if key is None:
             return None
         return self.by_key.get(key)
 
-    def register(self, asked: Asked) -> Database:
+    def register(self, requested: RequestedDatabase) -> Database:
         """Return the requested database. It has no content before its first connection.
 
         Raises:
             ConfigError: a test got a database of another product in its place.
         """
         with self._registering:
-            database = self.find(asked) or self._add(asked)
-            if database.product.name != asked.product:
-                raise another_product(database, asked.product)
+            database = self.find(requested) or self._add(requested)
+            if database.product.name != requested.product:
+                raise another_product(database, requested.product)
             # An engine of pytest-arena has its database already, and another login.
-            if known_engines.database_of(asked.dialect) is None:
+            if known_engines.database_of(requested.dialect) is None:
                 database.is_only_named = False
-                database.login = database.login or asked.login
-                known_engines.of(asked.dialect).lead_to(database)
+                database.login = database.login or requested.login
+                known_engines.of(requested.dialect).lead_to(database)
             # An app with engines of both kinds is an async one.
-            if asked.dialect.is_async:
-                database.dialect = type(asked.dialect)
+            if requested.dialect.is_async:
+                database.dialect = type(requested.dialect)
             return database
 
-    def name(self, asked: Asked) -> Database:
+    def name(self, requested: RequestedDatabase) -> Database:
         """Register the database of a variable's value. No engine has connected to it."""
-        is_new = self.find(asked) is None
-        database = self.register(asked)
+        is_new = self.find(requested) is None
+        database = self.register(requested)
         database.is_only_named |= is_new
         return database
 
-    def _add(self, asked: Asked) -> Database:
-        product = self.products[asked.product]
-        key, tails = product.meant(asked)
+    def _add(self, requested: RequestedDatabase) -> Database:
+        product = self.products[requested.product]
+        key, tails = product.identify(requested)
         if key is None:
             self.in_memory += 1
             key = Key("memory", str(next(self._count)))
-        database = self._adopted(key, tails, asked) or self._new(key, tails, asked)
+        database = self._adopted(key, tails, requested) or self._new(
+            key, tails, requested
+        )
         self.by_key[key] = database
-        if asked.product != "sqlite":
-            self.asked[asked.name] = None
-        elif asked.name:
-            self.files.add(asked.name)
+        if requested.product != "sqlite":
+            self.requested[requested.name] = None
+        elif requested.name:
+            self.files.add(requested.name)
         if self.primary is None and self._may_be_first(tails):
             self.primary = database
         return database
@@ -359,16 +369,18 @@ class KnownDatabases:
             return True
         return any(name in ("", *tails) for name in names)
 
-    def _new(self, key: Key, tails: tuple[str, ...], asked: Asked) -> Database:
-        product = self.products[asked.product]
+    def _new(
+        self, key: Key, tails: tuple[str, ...], requested: RequestedDatabase
+    ) -> Database:
+        product = self.products[requested.product]
         name = self._free_name(tails or ("memory",))
         return Database(
             key,
             name,
             tails or (name,),
             product,
-            type(asked.dialect),
-            live=self._new_file(product, Path(asked.name).name or "memory.db"),
+            type(requested.dialect),
+            live=self._new_file(product, Path(requested.name).name or "memory.db"),
             born=next(self._count),
         )
 
@@ -432,34 +444,38 @@ class KnownDatabases:
         if self.primary is None:
             engines = known_engines.find_in_use()
             if any(engine.dialect is not asking for engine in engines):
-                requested = map(asked_by_engine, engines)
+                requested = map(requested_by_engine, engines)
                 self.choose_primary(
                     [database for database in requested if database is not None]
                 )
         return self.primary is not None or self._former is not None
 
-    def choose_primary(self, asked: list[Asked]) -> None:
+    def choose_primary(self, requested: list[RequestedDatabase]) -> None:
         """Register the databases of existing engines, those in memory last."""
         of_app = [
             database
-            for database in asked
+            for database in requested
             if database.product in self.products and self.is_the_apps(database)
         ]
         for database in sorted(of_app, key=lambda database: not database.name):
             self.register(database)
 
-    def prefer(self, asked: Asked) -> None:
+    def prefer(self, requested: RequestedDatabase) -> None:
         """Make this the app's first database, unless tests already use another one."""
         if self.primary is not None and self.primary.isolation is not None:
             return
-        if asked.product in self.products and asked.name and self.is_the_apps(asked):
-            self.primary = self.name(asked)
+        if (
+            requested.product in self.products
+            and requested.name
+            and self.is_the_apps(requested)
+        ):
+            self.primary = self.name(requested)
 
-    def is_the_apps(self, asked: Asked) -> bool:
+    def is_the_apps(self, requested: RequestedDatabase) -> bool:
         """Whether pytest-arena has, or may have, a database in place of this one."""
-        if asked.product != "sqlite":
-            return not self.files.is_allowed(asked.name)
-        return not asked.name or not self.is_foreign_file(asked.name)
+        if requested.product != "sqlite":
+            return not self.files.is_allowed(requested.name)
+        return not requested.name or not self.is_foreign_file(requested.name)
 
     def is_foreign_file(self, file: str) -> bool:
         """Whether a file belongs to pytest-arena or to a test, or is allowed."""
@@ -525,7 +541,7 @@ class KnownDatabases:
         return product, dialects(product)[0]
 
     def _adopted(
-        self, key: Key, tails: tuple[str, ...], asked: Asked
+        self, key: Key, tails: tuple[str, ...], requested: RequestedDatabase
     ) -> Database | None:
         """Return the expected database that this engine means, with its key and names."""
         for name in (*tails, ""):
@@ -534,8 +550,8 @@ class KnownDatabases:
                 break
         else:
             return None
-        if expected.product.name != asked.product:
-            raise another_product(expected, asked.product)
+        if expected.product.name != requested.product:
+            raise another_product(expected, requested.product)
         # It is removed first, so that it does not get a name of another database.
         del self.by_key[expected.key]
         if name:
@@ -668,7 +684,7 @@ class Environment:
             originals[url] = self._originals.get(name, "")
         os.environ[_ORIGINALS] = json.dumps(originals)
 
-    def written_since(self) -> Asked | None:
+    def written_since(self) -> RequestedDatabase | None:
         """Return the database that a conftest names by a new value of a variable."""
         exported = self._known.exported.splitlines()
         for name in self._names:
@@ -678,7 +694,7 @@ class Environment:
             url = _url(text)
             if url is None:
                 continue
-            database = asked_by_url(url)
+            database = requested_by_url(url)
             if database is not None:
                 return database
         return None
@@ -696,27 +712,31 @@ class Environment:
         )
 
     def _new_url(self, url: URL) -> URL:
-        asked = asked_by_url(url)
+        requested = requested_by_url(url)
         if url.get_backend_name() != "sqlite":
-            return self._on_server(url, asked)
+            return self._on_server(url, requested)
         # A memory URL keeps its pool class. Tests may open a free file themselves.
-        if asked is None or not asked.name or self._known.files.is_free(asked.name):
+        if (
+            requested is None
+            or not requested.name
+            or self._known.files.is_free(requested.name)
+        ):
             return url
-        file = self._known.name(asked).file
+        file = self._known.name(requested).file
         if str(url.query.get("uri", "")).lower() in {"true", "1", "yes"}:
             file = f"file:{quote(file)}"
         return url.set(database=file)
 
-    def _on_server(self, url: URL, asked: Asked | None) -> URL:
+    def _on_server(self, url: URL, requested: RequestedDatabase | None) -> URL:
         """Return the same database on a host that does not exist. The gate knows the real one.
 
         A raw driver or another process does not ask the gate, and fails there.
         """
-        name = asked.name if asked else described_url(url)
+        name = requested.name if requested else described_url(url)
         if self._known.files.is_allowed(name):
             return url
-        if asked is not None and asked.product in self._known.products:
-            self._known.name(asked)
+        if requested is not None and requested.product in self._known.products:
+            self._known.name(requested)
         query = url.difference_update_query(_ELSEWHERE | _SECRET).query
         return URL.create(
             url.drivername, url.username, None, NOWHERE, None, url.database, query

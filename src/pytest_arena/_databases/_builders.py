@@ -19,7 +19,7 @@ from sqlalchemy.types import SchemaType
 
 from pytest_arena._config import _load
 from pytest_arena._databases._migrations import Comparison, compare
-from pytest_arena._product import ScriptError, Target
+from pytest_arena._product import BuildTarget, ScriptError
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, TemplateError
 
@@ -106,7 +106,7 @@ def _types(
 
 
 def _fill(
-    target: Target,
+    target: BuildTarget,
     function: Callable[[Any], Any],
     *,
     is_async: bool = False,
@@ -158,7 +158,7 @@ class Builder(Protocol):
     def sources(self) -> Iterable[Path]:
         """Return the files of code from which the build starts. Their imports count too."""
 
-    def build(self, target: Target) -> None:
+    def build(self, target: BuildTarget) -> None:
         """Fill the target. Called in a thread without a running event loop."""
 
 
@@ -302,7 +302,7 @@ class MetadataBuilder:
         for target in (self.metadata, *self.metadata.tables.values()):
             yield from _listeners(target, "before_create", "after_create")
 
-    def build(self, target: Target) -> None:
+    def build(self, target: BuildTarget) -> None:
         """Create the schemas and all tables."""
         # A listener may create the schemas in its own way.
         creates_schemas = target.has_schemas and not any(
@@ -345,7 +345,7 @@ class AlembicBuilder:
             return Path(module.__file__ or ".").parent.joinpath(*folders)
         return self.ini.parent.absolute() / location
 
-    def build(self, target: Target) -> None:  # noqa: ARG002 - the gate leads env.py's engine there
+    def build(self, target: BuildTarget) -> None:  # noqa: ARG002 - the gate leads env.py's engine there
         """Run all migrations."""
         from alembic import command  # noqa: PLC0415 - an extra, needed by this form alone
         from alembic.config import Config  # noqa: PLC0415 - the same
@@ -417,7 +417,7 @@ class ScriptBuilder:
         """Return no files: a script has no code."""
         return ()
 
-    def build(self, target: Target) -> None:
+    def build(self, target: BuildTarget) -> None:
         """Run the script."""
         try:
             target.run_script(self.file.read_text(encoding="utf-8"))
@@ -451,7 +451,7 @@ class CodeBuilder:
         """Return the file of the function."""
         return [Path(inspect.getsourcefile(inspect.unwrap(self.function)) or ".")]
 
-    def build(self, target: Target) -> None:
+    def build(self, target: BuildTarget) -> None:
         """Call the function, and commit."""
         is_async = inspect.iscoroutinefunction(self.function)
 

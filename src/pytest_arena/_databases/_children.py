@@ -20,10 +20,16 @@ from pytest_arena._databases._app_databases import real
 from pytest_arena._databases._child_programs import child_programs
 from pytest_arena._databases._variables_read import is_read
 from pytest_arena._gate import _gate_notes
-from pytest_arena._gate._engines import asked_by_engine, asked_by_url
+from pytest_arena._gate._engines import requested_by_engine, requested_by_url
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._origin import user_line
-from pytest_arena._product import CLIENTS, NOWHERE, ROOMS, UNNAMED, room
+from pytest_arena._product import (
+    CLIENTS,
+    NOWHERE,
+    PRODUCT_PACKAGES,
+    UNNAMED,
+    product_package,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,7 +38,7 @@ if TYPE_CHECKING:
     from pytest_arena._databases._app_databases import KnownDatabases
     from pytest_arena._databases._child_programs import ChildProgram
     from pytest_arena._ledger import Ledger
-    from pytest_arena._product import Asked
+    from pytest_arena._product import RequestedDatabase
     from pytest_arena._values import Child, CodeLine
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
@@ -80,7 +86,7 @@ class Children:
         """Refuse a client program that leads neither to the arena nor to an allowed database."""
         if self._config.drivers == "off":
             return
-        connections = room(CLIENTS[program.name]).connections
+        connections = product_package(CLIENTS[program.name]).connections
         names = connections.named_by_client(
             program.name, program.words, program.variables
         )
@@ -150,11 +156,11 @@ class _NamedDatabases:
         self._config = config
         self._known = known
         self._folder = folder
-        self._servers = [*known.asked]
+        self._servers = [*known.requested]
         files = [*known.files.of_app]
-        self._of_engines: list[Asked] = []  # on servers
+        self._of_engines: list[RequestedDatabase] = []  # on servers
         for engine in known_engines.find():
-            database = asked_by_engine(engine)
+            database = requested_by_engine(engine)
             if database is None:
                 continue
             if database.product == "sqlite":
@@ -217,24 +223,24 @@ class _NamedDatabases:
             for each in [*self._known.by_key.values()]
             if each.isolation is not None
         ]
-        addresses = [each.aim.address for each in known]
+        addresses = [each.target.address for each in known]
         names = [address.database for address in addresses if address is not None]
         return any(name in text for text in texts for name in names)
 
     def _server_at(self, url: URL) -> str:
-        database = asked_by_url(_with_known_driver(url))
+        database = requested_by_url(_with_known_driver(url))
         if database is None or not self._is_outside(database):
             return ""
         return database.name if self.is_of_app(database.name) else ""
 
-    def _is_outside(self, database: Asked) -> bool:
+    def _is_outside(self, database: RequestedDatabase) -> bool:
         if NOWHERE in database.name or UNNAMED in database.name:
             return False
         if self._config.drivers == "off" or self._known.files.is_allowed(database.name):
             return False
         return not (
-            database.product in ROOMS
-            and room(database.product).connections.owns(database.database)
+            database.product in PRODUCT_PACKAGES
+            and product_package(database.product).connections.owns(database.database)
         )
 
 

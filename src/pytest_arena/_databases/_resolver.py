@@ -20,14 +20,22 @@ from pytest_arena._databases._app_databases import (
     Products,
 )
 from pytest_arena._databases._children import Children
-from pytest_arena._databases._template import BuildAim, Builds, Recipe, Store
+from pytest_arena._databases._template import Builds, Recipe, RunningBuild, Store
 from pytest_arena._databases._verified import Verified
 from pytest_arena._gate import _gate_notes
-from pytest_arena._gate._engines import asked_by_engine
+from pytest_arena._gate._engines import requested_by_engine
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._gate._registry import DatabaseUsage, Registry
 from pytest_arena._origin import WORK, frames, user_line
-from pytest_arena._product import Aim, Asked, Database, Isolation, Key, Product, loaded
+from pytest_arena._product import (
+    ConnectTarget,
+    Database,
+    Isolation,
+    Key,
+    Product,
+    RequestedDatabase,
+    loaded,
+)
 from pytest_arena._values import Child, Stage
 from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateError
 
@@ -39,7 +47,7 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._databases._migrations import Comparison
     from pytest_arena._ledger import Ledger
-    from pytest_arena._product import Target
+    from pytest_arena._product import BuildTarget
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -109,23 +117,23 @@ class Databases:
                 pooled.mark_stale()
                 pooled.handle.roll_back()
 
-    def aim(self, asked: Asked) -> Aim | None:
+    def ensure_target(self, requested: RequestedDatabase) -> ConnectTarget | None:
         """Return where the connections of an engine land, None if they are not led."""
-        if self._is_over(asked.name):
+        if self._is_over(requested.name):
             return None
-        is_known = known_engines.database_of(asked.dialect) is not None
-        if asked.product not in self.products or not (
-            is_known or self.known.is_the_apps(asked)
+        is_known = known_engines.database_of(requested.dialect) is not None
+        if requested.product not in self.products or not (
+            is_known or self.known.is_the_apps(requested)
         ):
-            self._check_foreign(asked)
+            self._check_foreign(requested)
             return None
         build = self.build()
         if build is not None:
-            return build.aim(self.known.find(asked))
+            return build.target_of(self.known.find(requested))
         try:
             # The oldest engine is the app's first one, whichever connects first.
-            self.known.know_engines(asking=asked.dialect)
-            database = self.known.register(asked)
+            self.known.know_engines(asking=requested.dialect)
+            database = self.known.register(requested)
         except ArenaError as error:
             raise self.ledger.refused(error) from None
         self.ensure(database)
@@ -133,10 +141,12 @@ class Databases:
             database.level
         ]
         if ends_with_level:
-            return replace(database.aim, is_passing=True)
-        return database.aim
+            return replace(database.target, is_passing=True)
+        return database.target
 
-    def aim_attached(self, file: str, beside: Aim | None) -> Aim | None:
+    def ensure_attached_target(
+        self, file: str, beside: ConnectTarget | None
+    ) -> ConnectTarget | None:
         """Return the place of a file that is attached to a connection which aims at ``beside``."""
         if self._is_over(file) or self.known.is_foreign_file(file):
             return None
@@ -145,13 +155,13 @@ class Databases:
             main = self.known.by_key.get(beside.key)
         # The driver of the main database opens the file.
         driver = main.dialect if main else make_url("sqlite://").get_dialect()
-        database = self.known.register(Asked(driver(), "sqlite", file))
+        database = self.known.register(RequestedDatabase(driver(), "sqlite", file))
         database.attached = True
         build = self.build()
         if build is not None:
-            return build.aim(database)
+            return build.target_of(database)
         self.ensure(database)
-        return database.aim
+        return database.target
 
     def _is_over(self, name: str) -> bool:
         """Whether the run has ended inside a run without pytest-arena.
@@ -163,36 +173,36 @@ class Databases:
             raise self.ledger.refused(_gate_notes.after_session(name))
         return self.finished
 
-    def _check_foreign(self, asked: Asked) -> None:
-        if asked.product == "sqlite" or self.files.is_allowed(asked.name):
+    def _check_foreign(self, requested: RequestedDatabase) -> None:
+        if requested.product == "sqlite" or self.files.is_allowed(requested.name):
             return
         left_out_by = ""
-        if self.config.database == "sqlite" and asked.product == "postgresql":
+        if self.config.database == "sqlite" and requested.product == "postgresql":
             left_out_by = f"arena_database = {self.config.database}"
         raise self.ledger.refused(
-            _gate_notes.unknown_connection(asked.name, left_out_by=left_out_by)
+            _gate_notes.unknown_connection(requested.name, left_out_by=left_out_by)
         )
 
-    def current(self, key: Key) -> Aim | None:
+    def current(self, key: Key) -> ConnectTarget | None:
         """Return where a connection to this database would land now."""
         database = self.known.by_key.get(key)
         if self.finished and self._is_over(database.name if database else ""):
             return None
         build = self.build()
         if build is not None:
-            aim = build.current(key)
-            if aim is not None:
-                return aim
+            target = build.current(key)
+            if target is not None:
+                return target
         if database is None:
             return None
-        return database.product.aim(database)
+        return database.product.target(database)
 
-    def aim_at(self, file: str) -> Aim | None:
+    def target_at(self, file: str) -> ConnectTarget | None:
         """Return the aim of a connection that is open on this file, None if it is not led."""
         database = self.known.at_file(file)
         if database is None:
             return None
-        return database.aim
+        return database.target
 
     def is_inside(self, file: str) -> bool:
         """Whether this file belongs to pytest-arena. If it does, fill it first."""
@@ -230,7 +240,7 @@ class Databases:
         """Return whether a text names a database that the tests use."""
         names = []
         for database in self.provisioned():
-            address = database.aim.address
+            address = database.target.address
             names.append(address.database if address is not None else database.file)
         return any(name and name in text for text in texts for name in names)
 
@@ -264,18 +274,18 @@ class Databases:
             return 0
         return self.levels[-1].serial
 
-    def build(self) -> BuildAim | None:
+    def build(self) -> RunningBuild | None:
         """Return the build of a template to which the caller belongs."""
         if not self._builds.running:
             return None
         return self._builds.now()
 
-    def asked(self) -> tuple[list[str], set[str]]:
+    def requested(self) -> tuple[list[str], set[str]]:
         """Return the requested databases on servers, and the users that engines name."""
         logins = [database.login for database in _databases_of_engines()]
         logins += [database.login for database in self.known.by_key.values()]
         users = {login.user for login in logins if login is not None}
-        return list(self.known.asked), users
+        return list(self.known.requested), users
 
     def uses(self, key: Key) -> Callable[[], int]:
         """Return a function whose number changes if the database may have been used."""
@@ -289,10 +299,11 @@ class Databases:
         """Return the database of a key, None if it was dropped."""
         return self.known.by_key.get(key)
 
-    def means(self, asked: Asked) -> bool:
+    def means(self, requested: RequestedDatabase) -> bool:
         """Whether an engine of the app names this database of a server."""
         return any(
-            database.product == asked.product and database.database == asked.database
+            database.product == requested.product
+            and database.database == requested.database
             for database in _databases_of_engines()
         )
 
@@ -433,8 +444,8 @@ class Databases:
         return self.provision.ensure(database, self.levels)
 
 
-def _databases_of_engines() -> list[Asked]:
-    requested = map(asked_by_engine, known_engines.find())
+def _databases_of_engines() -> list[RequestedDatabase]:
+    requested = map(requested_by_engine, known_engines.find())
     return [database for database in requested if database is not None]
 
 
@@ -516,8 +527,8 @@ class Provision:
     def _template(self, database: Database, stage: Stage) -> Any:
         recipe = self.recipe(database)
 
-        def build_around(target: Target) -> AbstractContextManager[None]:
-            return self._builds.around(BuildAim(database, str(recipe), target))
+        def build_around(target: BuildTarget) -> AbstractContextManager[None]:
+            return self._builds.around(RunningBuild(database, str(recipe), target))
 
         return self._store(database).ensure(recipe, stage, build_around)
 
@@ -526,7 +537,7 @@ class Provision:
         store = self.stores.get(key)
         if store is None:
             store = Store(
-                database.product.shelves(database.dialect),
+                database.product.template_store(database.dialect),
                 self._config.root,
                 self._newer_than,
                 compares=self._config.migrations != "off",

@@ -21,9 +21,9 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._databases._app_databases import dialects, driver_of, led_url
 from pytest_arena._gate._engines import (
-    asked_by_engine,
     engine_like,
     listen_to_sessions,
+    requested_by_engine,
     sync_twin,
 )
 from pytest_arena._gate._known_engines import known_engines
@@ -537,10 +537,10 @@ class Engines:
 
     def _means(self, engine: Engine, database: Database) -> bool:
         known = self._databases.known
-        asked = asked_by_engine(engine)
-        if asked is None or asked.product not in known.products:
+        requested = requested_by_engine(engine)
+        if requested is None or requested.product not in known.products:
             return False
-        return known.find(asked) is database
+        return known.find(requested) is database
 
     def close(self, databases: list[Database]) -> None:
         """Close the engines on dropped databases."""

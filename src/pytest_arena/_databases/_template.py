@@ -30,14 +30,14 @@ from pytest_arena._databases._builders import (
 )
 from pytest_arena._databases._migrations import Comparison
 from pytest_arena._product import (
-    Aim,
+    BuildTarget,
+    ConnectTarget,
     ContentT,
     Database,
     Key,
     Manifest,
-    Shelves,
-    Target,
     Template,
+    TemplateStore,
 )
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, TemplateError, causes
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._databases._builders import Builder
 
-    BuildAround = Callable[[Target], AbstractContextManager[None]]
+    BuildAround = Callable[[BuildTarget], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class StageBuild(Generic[ContentT]):
     stage: Stage
     below: Template[ContentT] | None
     root: Path
-    shelves: Shelves[ContentT]
+    template_store: TemplateStore[ContentT]
     compares: bool = False
     """Whether to compare a database that migrations build with the models."""
 
@@ -109,9 +109,9 @@ class StageBuild(Generic[ContentT]):
         """Return a digest of everything known before the build, without paths of this machine."""
         parts = (
             f"pytest-arena {version('pytest-arena')}",
-            f"{self.shelves.identity()} sqlalchemy {version('sqlalchemy')}",
+            f"{self.template_store.identity()} sqlalchemy {version('sqlalchemy')}",
             self.title,
-            self.builder().identity(self.shelves.ddl),
+            self.builder().identity(self.template_store.ddl),
             self.below.digest if self.below else "",
             "compared" if self._compared_migrations() else "",
         )
@@ -141,7 +141,7 @@ class StageBuild(Generic[ContentT]):
         run_apart(lambda: comparisons.append(migrations.compare()))
         return comparisons[0]
 
-    def run(self, target: Target) -> None:
+    def run(self, target: BuildTarget) -> None:
         """Fill a database that has the content of the template below.
 
         Raises:
@@ -191,8 +191,8 @@ class StageBuild(Generic[ContentT]):
         return str(home_of(function) or self.option)
 
     def _next_step(self, error: BaseException) -> str:
-        if self._is_schema or not self.shelves.lacks_table(error):
-            known = self.shelves.advice(error)
+        if self._is_schema or not self.template_store.lacks_table(error):
+            known = self.template_store.advice(error)
             if known:
                 return known
             again = "mend that line; the next run builds the template again by itself"
@@ -220,7 +220,7 @@ class Store(Generic[ContentT]):
     To find a template, pytest-arena reads the files on which its build depended.
     """
 
-    shelves: Shelves[ContentT]
+    template_store: TemplateStore[ContentT]
     root: Path
     newer_than: float = 0.0
     compares: bool = False
@@ -254,7 +254,9 @@ class Store(Generic[ContentT]):
             below = self._ensure(recipe, Stage.SCHEMA, build_around)
         if stage is Stage.EMPTY or not recipe.value(stage):
             return below
-        build = StageBuild(recipe, stage, below, self.root, self.shelves, self.compares)
+        build = StageBuild(
+            recipe, stage, below, self.root, self.template_store, self.compares
+        )
         template = self._find_or_build(build, build_around)
         manifest = template.manifest
         if manifest.differences or manifest.not_compared:
@@ -273,7 +275,7 @@ class Store(Generic[ContentT]):
             template = self._find(fingerprint)
             if template is not None:
                 return template
-            with self.shelves.locked(fingerprint) as now:
+            with self.template_store.locked(fingerprint) as now:
                 # Another process may have built it meanwhile.
                 template = self._find(fingerprint)
                 if template is not None:
@@ -289,18 +291,20 @@ class Store(Generic[ContentT]):
                 fix=error.fix,
             ) from error
         except Exception as error:
-            raise (self.shelves.not_stored(error) or build.failed(error)) from error
+            raise (
+                self.template_store.not_stored(error) or build.failed(error)
+            ) from error
 
     def _find(self, fingerprint: str) -> Template[ContentT] | None:
-        for template in self.shelves.templates(fingerprint):
+        for template in self.template_store.templates(fingerprint):
             manifest = template.manifest
             if manifest.built < self.newer_than:
                 continue
             if _sources.first_change(manifest, self.root):
                 continue
             # First, so that another process does not remove the template.
-            self.shelves.used(template)
-            if self.shelves.is_whole(template):
+            self.template_store.used(template)
+            if self.template_store.is_whole(template):
                 return template
         return None
 
@@ -314,11 +318,11 @@ class Store(Generic[ContentT]):
     ) -> Template[ContentT]:
         started = _process.seconds()
         self.reasons.append(self._reason(fingerprint, build))
-        self.shelves.clear(fingerprint)
-        target = self.shelves.begin(fingerprint, build.below)
+        self.template_store.clear(fingerprint)
+        target = self.template_store.begin(fingerprint, build.below)
         try:
             with (
-                _sources.watching(self.shelves.folder) as watch,
+                _sources.watching(self.template_store.folder) as watch,
                 build_around(target),
             ):
                 build.run(target)
@@ -334,7 +338,7 @@ class Store(Generic[ContentT]):
                 comparison.failure,
                 comparison.heads,
             )
-            content = self.shelves.finish(target, fingerprint, manifest)
+            content = self.template_store.finish(target, fingerprint, manifest)
         except BaseException:  # Ctrl-C as well
             target.remove()
             raise
@@ -344,7 +348,7 @@ class Store(Generic[ContentT]):
 
     def _reason(self, fingerprint: str, build: StageBuild[ContentT]) -> str:
         """Return why an existing template cannot be used; "" if no template exists."""
-        newest = next(iter(self.shelves.templates(fingerprint)), None)
+        newest = next(iter(self.template_store.templates(fingerprint)), None)
         if newest is None:
             return ""
         changed = _sources.first_change(newest.manifest, self.root)
@@ -451,7 +455,7 @@ def _restore(logger: logging.Logger, state: _LoggerState) -> None:
 
 
 @dataclass(slots=True, eq=False)
-class BuildAim:
+class RunningBuild:
     """The build of one database's template.
 
     ``others`` are empty databases in place of the app's other databases.
@@ -459,27 +463,27 @@ class BuildAim:
 
     database: Database
     options: str  # as the user wrote them
-    target: Target
-    others: dict[Database, Target] = field(default_factory=dict)
+    target: BuildTarget
+    others: dict[Database, BuildTarget] = field(default_factory=dict)
 
-    def aim(self, other: Database | None) -> Aim:
+    def target_of(self, other: Database | None) -> ConnectTarget:
         """Return where an engine lands that the builder uses.
 
         A template is of one database. An engine on another database of the app lands in an empty
         one, which is removed after the build.
         """
         if other is None or other is self.database:
-            return self.target.aim
+            return self.target.connect_target
         if other not in self.others:
-            self.others[other] = other.product.shelves(other.dialect).scratch()
-        return self.others[other].aim
+            self.others[other] = other.product.template_store(other.dialect).scratch()
+        return self.others[other].connect_target
 
-    def current(self, key: Key) -> Aim | None:
+    def current(self, key: Key) -> ConnectTarget | None:
         """Return where a connection that was opened with this key lands now."""
         for target in (self.target, *self.others.values()):
-            aim = target.aim
-            if aim.key == key:
-                return aim
+            connect_target = target.connect_target
+            if connect_target.key == key:
+                return connect_target
         return None
 
     def check(self) -> None:
@@ -521,17 +525,17 @@ class Builds:
     """
 
     def __init__(self) -> None:
-        self._context: ContextVar[BuildAim | None] = ContextVar(
+        self._context: ContextVar[RunningBuild | None] = ContextVar(
             "arena_build", default=None
         )
-        self.running: list[BuildAim] = []
-        self._threads: weakref.WeakKeyDictionary[threading.Thread, BuildAim] = (
+        self.running: list[RunningBuild] = []
+        self._threads: weakref.WeakKeyDictionary[threading.Thread, RunningBuild] = (
             weakref.WeakKeyDictionary()
         )
         self._changing = threading.Lock()
         self._patch = patch.object(threading.Thread, "start", self._registering_start())
 
-    def now(self) -> BuildAim | None:
+    def now(self) -> RunningBuild | None:
         """Return the build to which the caller belongs."""
         build = self._context.get() or self._threads.get(threading.current_thread())
         if build in self.running:
@@ -539,7 +543,7 @@ class Builds:
         return None
 
     @contextmanager
-    def around(self, build: BuildAim) -> Iterator[None]:
+    def around(self, build: RunningBuild) -> Iterator[None]:
         """Run the block as a part of a build."""
         token = self._context.set(build)
         with self._changing:

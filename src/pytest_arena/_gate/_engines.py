@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, Dialect, Engine, make_url
 
-from pytest_arena._product import ROOMS, Asked, room
+from pytest_arena._product import PRODUCT_PACKAGES, RequestedDatabase, product_package
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,20 +22,22 @@ def listen_to_sessions(
     event.listen(kind, name, listener)
 
 
-def describe(dialect: Dialect, cargs: Any, cparams: Any) -> Asked:
+def describe(dialect: Dialect, cargs: Any, cparams: Any) -> RequestedDatabase:
     """Return the database that the arguments of a connect call mean."""
     product = dialect.name
-    if product in ROOMS:
-        asked = room(product).connections.describe(dialect, cargs, cparams)
-        if asked is not None:
-            return asked
+    if product in PRODUCT_PACKAGES:
+        requested = product_package(product).connections.describe(
+            dialect, cargs, cparams
+        )
+        if requested is not None:
+            return requested
         # pytest-arena does not know the driver.
         product = f"{product}+{dialect.driver}"
     # A positional argument is a connection string of the driver (ODBC, libpq), with secrets.
     host = cparams.get("host", "(unknown)" if cargs else "localhost")
     database = cparams.get("database") or cparams.get("dbname") or cparams.get("db", "")
     name = _server_name(dialect.name, host, cparams.get("port", ""), database)
-    return Asked(dialect, product, name, database=str(database or ""))
+    return RequestedDatabase(dialect, product, name, database=str(database or ""))
 
 
 def described_url(url: URL) -> str:
@@ -49,17 +51,17 @@ def _server_name(product: str, host: str, port: int | str, database: str | None)
     return f"{product}://{host}:{port}/{database}"
 
 
-def asked_by_engine(engine: Engine) -> Asked | None:
+def requested_by_engine(engine: Engine) -> RequestedDatabase | None:
     """Return the database that an engine means. None if only a connection can show it."""
-    return _asked(engine.url, engine.dialect)
+    return _requested(engine.url, engine.dialect)
 
 
-def asked_by_url(url: str | URL) -> Asked | None:
+def requested_by_url(url: str | URL) -> RequestedDatabase | None:
     """Return the database that a URL means. None if its driver is not installed."""
-    return _asked(make_url(url))
+    return _requested(make_url(url))
 
 
-def _asked(url: URL, dialect: Dialect | None = None) -> Asked | None:
+def _requested(url: URL, dialect: Dialect | None = None) -> RequestedDatabase | None:
     try:
         dialect = dialect or url.get_dialect()()
         return describe(dialect, *dialect.create_connect_args(url))

@@ -34,13 +34,13 @@ from pytest_arena._origin import is_own, user_line
 from pytest_arena._process import hear, send_to_spawned, when_imported
 from pytest_arena._product import (
     DRIVERS,
-    ROOMS,
+    PRODUCT_PACKAGES,
     UNNAMED,
     Core,
-    Live,
+    OpenConnection,
     loaded,
     nothing,
-    room,
+    product_package,
 )
 from pytest_arena._values import Child
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._gate._registry import Registry
-    from pytest_arena._product import Aim
+    from pytest_arena._product import ConnectTarget
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -91,14 +91,14 @@ class Gate:
             pooled = PooledConnection.create(entry)
             self.registry.reserve(pooled)
         self.core.refuse_late()
-        asked = describe(dialect, cargs, cparams)
+        requested = describe(dialect, cargs, cparams)
         with apart_from_requests():  # the first connection may build a template
-            aim = self.core.aim(asked)
+            target = self.core.ensure_target(requested)
             if pooled is not None:
-                pooled.lead(aim)
-            if asked.product in ROOMS:
-                lead = room(asked.product).connections.lead
-                identify = lead(self.core, dialect, aim, cargs, cparams)
+                pooled.lead(target)
+            if requested.product in PRODUCT_PACKAGES:
+                lead = product_package(requested.product).connections.lead
+                identify = lead(self.core, dialect, target, cargs, cparams)
                 if pooled is not None:
                     pooled.identify_by(identify)
 
@@ -109,7 +109,7 @@ class Gate:
         pooled = PooledConnection.find(entry)
         if pooled is None:  # a creator of the app has opened it
             pooled = self._add_unknown(dbapi_connection, entry)
-        elif pooled.identify is not None or pooled.aim is not None:
+        elif pooled.identify is not None or pooled.target is not None:
             live = pooled.identify(dbapi_connection) if pooled.identify else None
             pooled.become(live or self._recognize(dbapi_connection))
         if pooled.handle is not None and pooled.handle.reads_statements:
@@ -138,8 +138,8 @@ class Gate:
         if pooled.handle is not None and not pooled.handle.is_of(dbapi_connection):
             # A listener of the app's has replaced the connection.
             pooled = self._add_unknown(dbapi_connection, entry)
-        aims = pooled.aims()
-        if pooled.is_stale or self._are_stale(aims):
+        targets = pooled.targets()
+        if pooled.is_stale or self._are_stale(targets):
             if pooled.kept_by:
                 self.core.ledger.note(_gate_notes.lost_setting())
             raise DisconnectionError(
@@ -147,7 +147,7 @@ class Gate:
             )
         pooled.begin_use()
         checkout = Checkout(pooled, entry, user_line(), self.core.serial())
-        self.registry.check_out(checkout, aims)
+        self.registry.check_out(checkout, targets)
         # Again: the test may have ended meanwhile, and not have seen this checkout.
         self.core.refuse_late()
 
@@ -182,7 +182,7 @@ class Gate:
         self.registry.add(pooled)
         return pooled
 
-    def _recognize(self, dbapi_connection: Any) -> Live:
+    def _recognize(self, dbapi_connection: Any) -> OpenConnection:
         """Return where a connection is that pytest-arena has not led. Raises as above."""
         live = None
         for product in [*loaded.values()]:
@@ -192,7 +192,7 @@ class Gate:
                 dbapi_connection, "driver_connection", dbapi_connection
             )
             driver = type(driver_connection).__module__.partition(".")[0]
-            live = Live(outside=f"{driver}://{UNNAMED}")
+            live = OpenConnection(outside=f"{driver}://{UNNAMED}")
         if live.outside and not self.core.files.is_allowed(live.outside):
             # The pool does not have it yet. An async connection is closed without awaiting.
             close = getattr(dbapi_connection, "terminate", dbapi_connection.close)
@@ -200,8 +200,8 @@ class Gate:
             raise self.core.ledger.refused(_gate_notes.unknown_connection(live.outside))
         return live
 
-    def _are_stale(self, aims: tuple[Aim, ...]) -> bool:
-        return any(self.core.current(aim.key) != aim for aim in aims)
+    def _are_stale(self, targets: tuple[ConnectTarget, ...]) -> bool:
+        return any(self.core.current(target.key) != target for target in targets)
 
     # Called by levels.
 
@@ -219,7 +219,7 @@ class Gate:
             if (
                 checkout.key is None
                 or not is_ours
-                or not self._are_stale(pooled.aims())
+                or not self._are_stale(pooled.targets())
             ):
                 continue
             if self.registry.take_away(checkout):
@@ -245,7 +245,7 @@ class Gate:
         A test's temporary table would hide a real one from the next test. Its lock would block it.
         """
         for pooled in self.registry.idle():
-            if pooled.aim and self.core.current(pooled.aim.key) is None:
+            if pooled.target and self.core.current(pooled.target.key) is None:
                 continue  # its database is gone, so it is never checked out again
             is_dropped = pooled.end_level(serial)
             # The pool drops it at its next checkout, which may never come. Until then it would
@@ -307,7 +307,7 @@ def _of_last_gate(method: str) -> Callable[..., None]:
 
 
 def _watch_driver(product: str, _module: object) -> None:
-    room(product).connections.watch(lambda: _gates[-1].core)
+    product_package(product).connections.watch(lambda: _gates[-1].core)
 
 
 _CHILDREN = {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system", "os.spawn"}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.pool import ConnectionPoolEntry
 
-    from pytest_arena._product import Aim, Handle, Key, Live
+    from pytest_arena._product import ConnectTarget, Handle, Key, OpenConnection
     from pytest_arena._values import CodeLine
 
 INFO = "pytest_arena"  # the key of a `PooledConnection` in its entry's ``info``
@@ -157,10 +157,10 @@ class PooledConnection:
 
     entry: weakref.ref[ConnectionPoolEntry]
     # Where it lands. None: in a database outside of the arena.
-    aim: Aim | None = None
+    target: ConnectTarget | None = None
     # How pytest-arena reaches it. None for a driver that is not known.
     handle: Handle | None = None
-    identify: Callable[[Any], Live | None] | None = None  # until it is open
+    identify: Callable[[Any], OpenConnection | None] | None = None  # until it is open
     process: int = field(default_factory=os.getpid)
     thread: int | None = None  # that opens it, or has it checked out
     is_stale: bool = False  # its pool drops it at the next checkout
@@ -203,30 +203,30 @@ class PooledConnection:
     @property
     def key(self) -> Key | None:
         """The key of its database on a server. None if it is on none."""
-        if self.handle is None or self.aim is None or self.aim.address is None:
+        if self.handle is None or self.target is None or self.target.address is None:
             return None
-        return self.aim.key
+        return self.target.key
 
-    def aims(self) -> tuple[Aim, ...]:
+    def targets(self) -> tuple[ConnectTarget, ...]:
         """Return where it lands, and the databases that it has attached."""
         attached = self.handle.attached() if self.handle is not None else ()
-        if self.aim is None:
+        if self.target is None:
             return attached
-        return (self.aim, *attached)
+        return (self.target, *attached)
 
     # Opening it.
 
-    def lead(self, aim: Aim | None) -> None:
+    def lead(self, target: ConnectTarget | None) -> None:
         """Note where it is about to be led."""
-        self.aim = aim
+        self.target = target
 
-    def identify_by(self, identify: Callable[[Any], Live | None]) -> None:
+    def identify_by(self, identify: Callable[[Any], OpenConnection | None]) -> None:
         """Note the function of the product that recognizes the connection when it is open."""
         self.identify = identify
 
-    def become(self, live: Live) -> None:
+    def become(self, live: OpenConnection) -> None:
         """Note what its product knows of the open connection."""
-        self.aim = live.aim
+        self.target = live.target
         self.handle = live.handle
         self.identify = None
 
@@ -252,7 +252,7 @@ class PooledConnection:
             return
         self.handle.taken(is_first=is_first)
         self.changes = self.handle.changes()
-        if self.settings is None and self.aim and not self.aim.is_passing:
+        if self.settings is None and self.target and not self.target.is_passing:
             self.settings = self.handle.session()
 
     def mark_stale(self) -> None:
@@ -264,7 +264,7 @@ class PooledConnection:
         if not self.is_used:
             return
         self._keep_info(serial)
-        if self.handle is None or self.aim is None:
+        if self.handle is None or self.target is None:
             return
         now = self.handle.session()
         if now is None:
@@ -281,7 +281,7 @@ class PooledConnection:
         """
         self._restore_info(serial)
         is_over = serial in self.kept_by
-        if self.handle is None or self.aim is None or not (self.is_used or is_over):
+        if self.handle is None or self.target is None or not (self.is_used or is_over):
             return False
         was_stale = self.is_stale
         # One that cannot be asked, because it belongs to another thread, is dropped as well.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._gate._orm_sessions import held_by_sessions
 from pytest_arena._gate._pooled import Checkout, PooledConnection
 from pytest_arena._process import alive
-from pytest_arena._product import Aim, Key, nothing
+from pytest_arena._product import ConnectTarget, Key, nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -128,16 +128,16 @@ class Registry:
 
     # Checkouts.
 
-    def check_out(self, checkout: Checkout, aims: Iterable[Aim]) -> None:
+    def check_out(self, checkout: Checkout, targets: Iterable[ConnectTarget]) -> None:
         """Note that a pool is about to hand out a connection."""
-        self.used.update([aim.key for aim in aims])
+        self.used.update([target.key for target in targets])
         self.checkouts += 1
         self._checkouts[checkout.entry] = checkout
         with self.lock:
-            for aim in aims:
+            for target in targets:
                 # Also a connection that a listener or a creator of the app has made.
-                if aim.address is not None:
-                    key = self.current_key(aim.key)
+                if target.address is not None:
+                    key = self.current_key(target.key)
                     self._uses[key] += 1
                     self._call_before_use(key)
 
@@ -235,7 +235,7 @@ class Registry:
         An engine that the app keeps would keep a file open with each of them.
         """
         for pooled in self.idle():
-            if pooled.aim and pooled.aim.key == key and pooled.handle:
+            if pooled.target and pooled.target.key == key and pooled.handle:
                 self._connections.discard(pooled)
                 pooled.handle.end()
 

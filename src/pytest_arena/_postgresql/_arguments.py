@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlparse
 
-from pytest_arena._product import Asked
+from pytest_arena._product import RequestedDatabase
 from pytest_arena._values import Address, ServerLogin
 
 if TYPE_CHECKING:
@@ -128,9 +128,9 @@ def _section(file: Path, service: str) -> dict[str, str]:
     return dict(parser[service]) if service in parser else {}
 
 
-def asked(dialect: Dialect, meant: ServerTarget) -> Asked:
+def requested(dialect: Dialect, meant: ServerTarget) -> RequestedDatabase:
     """Return the database that arguments mean, as the core knows it."""
-    return Asked(
+    return RequestedDatabase(
         dialect, "postgresql", meant.name, database=meant.database, login=meant.login
     )
 

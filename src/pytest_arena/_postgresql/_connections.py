@@ -27,7 +27,14 @@ from pytest_arena._postgresql.drivers._spawned_connections import SpawnedConnect
 from pytest_arena._postgresql.moving._moving_trial import prepare
 from pytest_arena._postgresql.moving._transport import at_checkin
 from pytest_arena._process import rest, seconds
-from pytest_arena._product import Aim, Asked, Core, Key, Live, Product
+from pytest_arena._product import (
+    ConnectTarget,
+    Core,
+    Key,
+    OpenConnection,
+    Product,
+    RequestedDatabase,
+)
 from pytest_arena._values import STATEMENT_START as START
 from pytest_arena._values import without_comments
 from pytest_arena.errors import ArenaError
@@ -50,30 +57,32 @@ _OWN_WAYS = ("connection_factory", "connection_class")
 class PostgreSQLConnections:
     """Connections of asyncpg, psycopg and psycopg2."""
 
-    def describe(self, dialect: Dialect, cargs: Any, cparams: Any) -> Asked | None:
+    def describe(
+        self, dialect: Dialect, cargs: Any, cparams: Any
+    ) -> RequestedDatabase | None:
         """The servers and the database, as libpq and asyncpg read them."""
         if dialect.driver not in arguments.DRIVERS:
             return None
         meant = arguments.target(dialect.driver, cargs, cparams)
-        return arguments.asked(dialect, meant)
+        return arguments.requested(dialect, meant)
 
     def lead(
         self,
         core: Core,
         dialect: Dialect,
-        aim: Aim | None,
+        target: ConnectTarget | None,
         cargs: list[Any],
         cparams: dict[str, Any],
-    ) -> Callable[[Any], Live | None]:
+    ) -> Callable[[Any], OpenConnection | None]:
         """By the address; asyncpg's move between loops from here on."""
-        if aim is not None and aim.address is not None:
+        if target is not None and target.address is not None:
             login = arguments.target(dialect.driver, cargs, cparams).login
             address = cast("PostgreSQL", core.find_product("postgresql")).entrance(
-                aim, login
+                target, login
             )
             arguments.lead(dialect.driver, address, cargs, cparams)
             # Whoever builds a template has as much time as it takes.
-            if core.config.lock_timeout and core.database_at(aim.key) is not None:
+            if core.config.lock_timeout and core.database_at(target.key) is not None:
                 arguments.bound_locks(dialect.driver, core.config.lock_timeout, cparams)
             prepare(dialect, cparams, tell=core.ledger.note)
             _connect_in_turn(dialect, core)
@@ -81,29 +90,31 @@ class PostgreSQLConnections:
         has_own_way = any(map(cparams.get, _OWN_WAYS))
         is_last = len(dialect.dispatch.do_connect) == 1 and not has_own_way
 
-        def opened(dbapi_connection: Any) -> Live | None:
+        def opened(dbapi_connection: Any) -> OpenConnection | None:
             if not is_last:
                 return None
             return (
-                Live(aim, ServerHandle(core, aim, dbapi_connection)) if aim else Live()
+                OpenConnection(target, ServerHandle(core, target, dbapi_connection))
+                if target
+                else OpenConnection()
             )
 
         return opened
 
-    def recognize(self, core: Core, dbapi_connection: Any) -> Live | None:
+    def recognize(self, core: Core, dbapi_connection: Any) -> OpenConnection | None:
         """Whatever name it was opened by: the server says which one it is, and which database."""
         connection = driver_connection(dbapi_connection)
         admission = drivers.admission_of(connection)
         if admission is not None and admission.address is None:
-            return Live()  # as arena_allow has it
+            return OpenConnection()  # as arena_allow has it
         found = identity(dbapi_connection)
         if found is None:
             return None
-        aim = _aim_of(core, found)
-        if aim is None:
-            return Live(outside=name_of(dbapi_connection, found))
+        target = _target_of(core, found)
+        if target is None:
+            return OpenConnection(outside=name_of(dbapi_connection, found))
         drivers.note_pooled(connection)
-        return Live(aim, ServerHandle(core, aim, dbapi_connection))
+        return OpenConnection(target, ServerHandle(core, target, dbapi_connection))
 
     def watch(self, core: Callable[[], Core | None]) -> None:
         """Each connection of a driver, by the functions that all of them go through."""
@@ -112,8 +123,8 @@ class PostgreSQLConnections:
     def end_raw(self, core: Core, serial: int) -> None:
         """Their backends."""
         for pid, raw in drivers.raw_connections():
-            if raw.aim is not None and raw.serial == serial and pid:
-                _end(core, raw.aim.key, pid, cancel=False)
+            if raw.target is not None and raw.serial == serial and pid:
+                _end(core, raw.target.key, pid, cancel=False)
 
     def owns(self, database: str) -> bool:
         """By the form of the name, also while it is being built."""
@@ -129,7 +140,7 @@ class PostgreSQLConnections:
         return target.names
 
     def in_spawned(
-        self, core: Core, engines: Sequence[Asked]
+        self, core: Core, engines: Sequence[RequestedDatabase]
     ) -> SpawnedConnections | None:
         """By the names of the database and of the user: an engine there has the app's URL."""
         if core.config.drivers == "off":
@@ -142,10 +153,12 @@ class PostgreSQLConnections:
             # An engine whose URL names no user has the database's first login.
             logins = {None, database.login}
             logins |= {
-                each.login for each in engines if product.meant(each)[0] == database.key
+                each.login
+                for each in engines
+                if product.identify(each)[0] == database.key
             }
             for login in logins:
-                entrance = product.entrance(database.aim, login)
+                entrance = product.entrance(database.target, login)
                 user = login.user if login else ""
                 addresses.update({(name, user): entrance for name in database.tails})
         return SpawnedConnections(addresses, core.config.allow)
@@ -185,10 +198,12 @@ def _wait(core: Core) -> None:
         rest(_STEP)
 
 
-def _aim_of(core: Core, found: Identity) -> Aim | None:
+def _target_of(core: Core, found: Identity) -> ConnectTarget | None:
     own = [known for known in core.provisioned() if known.product.name == "postgresql"]
-    aims = (cast("PostgreSQL", known.product).aim_of(known, found) for known in own)
-    return next((aim for aim in aims if aim is not None), None)
+    targets = (
+        cast("PostgreSQL", known.product).target_of(known, found) for known in own
+    )
+    return next((target for target in targets if target is not None), None)
 
 
 connections = PostgreSQLConnections()
@@ -224,10 +239,12 @@ class ServerHandle:
     )
     reads_statements = True
 
-    def __init__(self, core: Core, aim: Aim, dbapi_connection: Any) -> None:
+    def __init__(
+        self, core: Core, target: ConnectTarget, dbapi_connection: Any
+    ) -> None:
         driver = driver_connection(dbapi_connection)
         self._core = core
-        self._key = aim.key
+        self._key = target.key
         self._reference = weakref.ref(driver)
         self._pid = drivers.pid_of(driver)
         self._states = 0  # how many statements have changed what the session is
@@ -274,7 +291,7 @@ class ServerHandle:
 
     end = roll_back
 
-    def attached(self) -> tuple[Aim, ...]:
+    def attached(self) -> tuple[ConnectTarget, ...]:
         """A connection to a server has one database."""
         return ()
 

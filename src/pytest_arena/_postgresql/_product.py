@@ -14,18 +14,18 @@ from pytest_arena._origin import as_own
 from pytest_arena._postgresql._arguments import DRIVERS
 from pytest_arena._postgresql._identity import Identity, identity_of_control
 from pytest_arena._postgresql._roles import Roles
-from pytest_arena._postgresql._templates import DatabaseShelves, url_of
+from pytest_arena._postgresql._templates import DatabaseTemplates, url_of
 from pytest_arena._postgresql.isolation import ServerIsolation, isolate
 from pytest_arena._postgresql.journal._journal_templates import lacking
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers._find import find_server
 from pytest_arena._product import (
-    Aim,
-    Asked,
+    ConnectTarget,
     Core,
     Database,
     Isolation,
     Key,
+    RequestedDatabase,
     isolation_named,
 )
 from pytest_arena.errors import ConfigError, impossible
@@ -57,11 +57,11 @@ class PostgreSQL:
         self._server: Server | None = None
         self._own: ServerRegistry | None = None
         self._starting = threading.RLock()
-        self._shelves: dict[str, DatabaseShelves] = {}  # by the driver that builds
+        self._shelves: dict[str, DatabaseTemplates] = {}  # by the driver that builds
         self._lives: dict[
             str, Database
         ] = {}  # by the names that their databases have had
-        self._aims: dict[Database, Aim] = {}
+        self._targets: dict[Database, ConnectTarget] = {}
         self._roles: Roles  # with the server
 
     @property
@@ -97,7 +97,7 @@ class PostgreSQL:
         )
         other = "template1" if url.database == "postgres" else "postgres"
         if url.database and meant in {
-            _with_port(name) for name in self._core.asked()[0]
+            _with_port(name) for name in self._core.requested()[0]
         }:
             raise ConfigError(
                 f"arena_database names the app's own database: {meant}",
@@ -111,24 +111,26 @@ class PostgreSQL:
         """Those that SQLAlchemy knows and arena, too."""
         return tuple(driver for driver in DRIVERS if find_spec(driver) is not None)
 
-    def meant(self, asked: Asked) -> tuple[Key | None, tuple[str, ...]]:
+    def identify(
+        self, requested: RequestedDatabase
+    ) -> tuple[Key | None, tuple[str, ...]]:
         """The database's name: two hosts with one name are a primary and its replica."""
-        known = self.live_at(asked)
-        key = known.key if known else Key("server", f"{self.name}/{asked.database}")
-        return key, (asked.database or "postgres",)
+        known = self.live_at(requested)
+        key = known.key if known else Key("server", f"{self.name}/{requested.database}")
+        return key, (requested.database or "postgres",)
 
     def new_file(self, name: str, taken: Collection[str]) -> None:
         """A server has its own files."""
         del name, taken
 
-    def live_at(self, asked: Asked) -> Database | None:
+    def live_at(self, requested: RequestedDatabase) -> Database | None:
         """Return the database that ``arena.url`` has named so, at any time in this run."""
-        return self._lives.get(asked.database)
+        return self._lives.get(requested.database)
 
-    def shelves(self, dialect: type[Dialect]) -> DatabaseShelves:
+    def template_store(self, dialect: type[Dialect]) -> DatabaseTemplates:
         """On the server; what is built there is built by the app's own driver."""
         if dialect.driver not in self._shelves:
-            self._shelves[dialect.driver] = DatabaseShelves(
+            self._shelves[dialect.driver] = DatabaseTemplates(
                 self._databases(), dialect()
             )
             self._roles.prepare()
@@ -176,12 +178,12 @@ class PostgreSQL:
             "quick with fsync = off, or on a private server: arena_database = own"
         )
 
-    def aim(self, database: Database) -> Aim:
+    def target(self, database: Database) -> ConnectTarget:
         """The live database, whose name is another one after each test that has written."""
         isolation = cast("ServerIsolation | None", database.isolation)
         if isolation is None:
-            return Aim(database.key, "", (database.born, 0))
-        known = self._aims.get(database)  # asked for at each checkout
+            return ConnectTarget(database.key, "", (database.born, 0))
+        known = self._targets.get(database)  # asked for at each checkout
         generation = (
             database.born,
             isolation.generation,
@@ -189,13 +191,17 @@ class PostgreSQL:
         if known is None or known.generation != generation or known.key != database.key:
             address = isolation.live.address
             self._lives.setdefault(address.database, database)
-            known = self._aims[database] = Aim(database.key, "", generation, address)
+            known = self._targets[database] = ConnectTarget(
+                database.key, "", generation, address
+            )
         return known
 
-    def entrance(self, aim: Aim, login: ServerLogin | None = None) -> Address:
+    def entrance(
+        self, target: ConnectTarget, login: ServerLogin | None = None
+    ) -> Address:
         """Return how a connection that was to log in gets there; whoever builds is arena's own."""
-        address = cast("Address", aim.address)
-        database = self._core.database_at(aim.key)
+        address = cast("Address", target.address)
+        database = self._core.database_at(target.key)
         found = (
             self._roles.login_of(database, login, address.database)
             if database
@@ -203,20 +209,20 @@ class PostgreSQL:
         )
         return address.as_(found) if found else address
 
-    def aim_of(self, database: Database, identity: Identity) -> Aim | None:
+    def target_of(self, database: Database, identity: Identity) -> ConnectTarget | None:
         """By what server it is, and what the live database is called there."""
-        aim = self.aim(database)
-        if aim.address is None or aim.address.database != identity.database:
+        target = self.target(database)
+        if target.address is None or target.address.database != identity.database:
             return None
         own = self._databases().control.call(identity_of_control)
-        return aim if identity.server == own.server else None
+        return target if identity.server == own.server else None
 
     def url(self, database: Database, driver: str) -> URL:
         """With the app's first login, so that whoever comes by it sees what the app does."""
-        aim = self.aim(database)
-        if aim.address is None:
+        target = self.target(database)
+        if target.address is None:
             raise impossible(f"{database.name}: no address before its first connection")
-        return url_of(self.entrance(aim), driver)
+        return url_of(self.entrance(target), driver)
 
     def keep(self, database: Database, title: str) -> str:
         """A clone that stays on the server; its URL."""
@@ -239,7 +245,7 @@ class PostgreSQL:
         """Drop what is live and its pictures."""
         if database.isolation is not None:
             database.isolation.close()
-        self._aims.pop(database, None)
+        self._targets.pop(database, None)
         self._lives = {
             name: known for name, known in self._lives.items() if known is not database
         }

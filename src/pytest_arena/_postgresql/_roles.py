@@ -70,7 +70,7 @@ class Roles:
                     cause=self._core.config.places["roles"],
                     fix=f"CREATE ROLE {identifier(name)};   or arena_database = own",
                 ) from error
-        for user in sorted(self._core.asked()[1]) if self._is_private else ():
+        for user in sorted(self._core.requested()[1]) if self._is_private else ():
             self._usable(ServerLogin(user))
 
     def _make(self, name: str, attribute: str = "LOGIN") -> None:

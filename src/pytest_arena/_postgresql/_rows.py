@@ -105,7 +105,7 @@ def compared(before: Rows, after: Rows, *, limit: int | None = None) -> list[Tab
         )
         for name in different
     )
-    return [limited(rows, limit) for rows in found if rows.gone or rows.come]
+    return [limited(rows, limit) for rows in found if rows.removed or rows.added]
 
 
 def _changed(name: str, before: _Read, after: _Read) -> TableRows:
@@ -113,10 +113,12 @@ def _changed(name: str, before: _Read, after: _Read) -> TableRows:
     dropped = [column for column in before.columns if column not in newest.columns]
     columns = (*newest.columns, *dropped)
     if before.columns == after.columns:
-        gone, come = net(before.rows, after.rows)
+        removed, added = net(before.rows, after.rows)
     else:
-        gone, come = net(_as(columns, before), _as(columns, after))
-    return TableRows(name, columns, newest.key, gone=tuple(gone), come=tuple(come))
+        removed, added = net(_as(columns, before), _as(columns, after))
+    return TableRows(
+        name, columns, newest.key, removed=tuple(removed), added=tuple(added)
+    )
 
 
 def _as(columns: tuple[str, ...], table: _Read) -> list[tuple[str, Row]]:

@@ -16,11 +16,11 @@ from sqlalchemy.engine import URL, Dialect
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql._scripts import run_script
 from pytest_arena._product import (
-    Aim,
+    BuildTarget,
+    ConnectTarget,
     Key,
     Manifest,
     ScriptError,
-    Target,
     Template,
     read_manifest,
 )
@@ -94,10 +94,10 @@ class DatabaseTarget:
     has_schemas: bool = True
 
     @property
-    def aim(self) -> Aim:
+    def connect_target(self) -> ConnectTarget:
         """Its name, which the server has only once."""
         name = f"{self.address.server}/{self.address.database}"
-        return Aim(Key("building", name), "", (0, 0), self.address)
+        return ConnectTarget(Key("building", name), "", (0, 0), self.address)
 
     @property
     def sync_url(self) -> URL | None:
@@ -134,7 +134,7 @@ class DatabaseTarget:
 
 
 @dataclass(frozen=True)
-class DatabaseShelves:
+class DatabaseTemplates:
     """A template is a database; its manifest stands in the registry of those that are arena's.
 
     Many machines share them. ``dialect`` is that of the app's engine, None where it has none yet.
@@ -159,12 +159,12 @@ class DatabaseShelves:
         [values] = self.own.control.rows(_DESCRIBED)
         return " ".join(map(str, ("postgresql", *values)))
 
-    def templates(self, shelf: str) -> Iterator[Template[str]]:
+    def templates(self, fingerprint: str) -> Iterator[Template[str]]:
         """As the registry has them."""
-        for name, text in self.own.templates(shelf):
+        for name, text in self.own.templates(fingerprint):
             manifest = read_manifest(text)
             if manifest is not None and self._has_its_rows(manifest):
-                yield Template(name, shelf, manifest)
+                yield Template(name, fingerprint, manifest)
 
     def _has_its_rows(self, manifest: Manifest) -> bool:
         """Whether no crash can have emptied the template's unlogged tables."""
@@ -178,7 +178,8 @@ class DatabaseShelves:
     def is_whole(self, template: Template[str]) -> bool:
         """Whether nobody has dropped it meanwhile; a template itself is never connected to."""
         return any(
-            name == template.content for name, _ in self.own.templates(template.shelf)
+            name == template.content
+            for name, _ in self.own.templates(template.fingerprint)
         )
 
     def used(self, template: Template[str]) -> None:
@@ -186,11 +187,11 @@ class DatabaseShelves:
         self.own.used(template.content)
 
     @contextlib.contextmanager
-    def locked(self, shelf: str) -> Iterator[float]:
+    def locked(self, fingerprint: str) -> Iterator[float]:
         """By the server, for all its machines."""
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(self.own.lock(shelf, seconds=_LOCK_SECONDS))
+                stack.enter_context(self.own.lock(fingerprint, seconds=_LOCK_SECONDS))
             except TimeoutError:
                 raise self._waited() from None
             yield _now()
@@ -209,11 +210,11 @@ class DatabaseShelves:
             fix="end that process; its lock is free at once",
         )
 
-    def clear(self, shelf: str) -> None:  # noqa: ARG002 - the registry knows all shelves
+    def clear(self, fingerprint: str) -> None:  # noqa: ARG002 - the registry knows all shelves
         """What dead runs have left, and old templates."""
         self.own.sweep()
 
-    def begin(self, shelf: str, below: Template[str] | None) -> DatabaseTarget:  # noqa: ARG002 - on no shelf before it is finished
+    def begin(self, fingerprint: str, below: Template[str] | None) -> DatabaseTarget:  # noqa: ARG002 - on no shelf before it is finished
         """A copy of the template below, settings of its own included."""
         name = self.own.create("building", template=below.content if below else None)
         return DatabaseTarget(
@@ -224,7 +225,7 @@ class DatabaseShelves:
         """With no template's content."""
         return self.begin("", None)
 
-    def finish(self, target: Target, shelf: str, manifest: Manifest) -> str:
+    def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> str:
         """Nobody connects to it from here on, so that it can be copied at any time."""
         address = cast("DatabaseTarget", target).address
         name = address.database
@@ -235,7 +236,9 @@ class DatabaseShelves:
         self.own.freeze(name)
         text = manifest.text()
         title = manifest.title
-        return self.own.finish_template(name, shelf=shelf, manifest=text, title=title)
+        return self.own.finish_template(
+            name, fingerprint=fingerprint, manifest=text, title=title
+        )
 
     def advice(self, error: BaseException) -> str:
         """By the server's code for it."""
@@ -260,7 +263,7 @@ class DatabaseShelves:
 def derived(
     own: ServerRegistry,
     template: str | None,
-    shelf: str,
+    fingerprint: str,
     change: Callable[[Address], str],
 ) -> str:
     """Return the template that is a copy of another one, or of none, with a change made to it.
@@ -272,14 +275,14 @@ def derived(
         TemplateError: another process has been building it all the time.
         IsolationError, ServerError: no copy can be made. Whatever ``change`` raises.
     """
-    if found := _found(own, shelf):
+    if found := _found(own, fingerprint):
         return found
-    with DatabaseShelves(own, None).locked(shelf):
-        return _found(own, shelf) or _changed(own, template, shelf, change)
+    with DatabaseTemplates(own, None).locked(fingerprint):
+        return _found(own, fingerprint) or _changed(own, template, fingerprint, change)
 
 
-def _found(own: ServerRegistry, shelf: str) -> str:
-    names = [name for name, _ in own.templates(shelf)]
+def _found(own: ServerRegistry, fingerprint: str) -> str:
+    names = [name for name, _ in own.templates(fingerprint)]
     if names:
         own.used(names[0])
     return names[0] if names else ""
@@ -288,15 +291,17 @@ def _found(own: ServerRegistry, shelf: str) -> str:
 def _changed(
     own: ServerRegistry,
     template: str | None,
-    shelf: str,
+    fingerprint: str,
     change: Callable[[Address], str],
 ) -> str:
     name = own.create("building", template=template)
     try:
-        with own.saying(f"no template {shelf}"):
+        with own.saying(f"no template {fingerprint}"):
             manifest = change(own.address_of(name))
         own.freeze(name)
-        return own.finish_template(name, shelf=shelf, manifest=manifest, title=shelf)
+        return own.finish_template(
+            name, fingerprint=fingerprint, manifest=manifest, title=fingerprint
+        )
     except BaseException:
         own.drop_later(name)
         raise

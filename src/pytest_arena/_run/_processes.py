@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from pytest_arena._gate._engines import asked_by_url
+from pytest_arena._gate._engines import requested_by_url
 from pytest_arena._process import until
 from pytest_arena.errors import ConfigError, redact
 
@@ -174,7 +174,7 @@ def variables(
     """
     found: dict[str, URL] = {}
     for name, url in environment.originals().items():
-        asked = asked_by_url(url) if url is not None else None
+        asked = requested_by_url(url) if url is not None else None
         if asked is not None and url is not None:
             found[name] = given(known.register(asked)).set(drivername=url.drivername)
         elif not found and known.primary is not None:

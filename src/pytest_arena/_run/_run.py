@@ -22,7 +22,7 @@ from pytest_arena._databases._resolver import Databases, Level
 from pytest_arena._databases._sessions import Engines
 from pytest_arena._databases._sources import watch_imports
 from pytest_arena._gate import _listeners as gates
-from pytest_arena._gate._engines import asked_by_engine
+from pytest_arena._gate._engines import requested_by_engine
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._gate._registry import Registry
 from pytest_arena._gate.loops._any_loop import adopt
@@ -131,7 +131,7 @@ class ArenaRun:
         engines = known_engines.find()
         for engine in engines:
             adopt(engine.pool)  # those that were made before the gate
-        asked = [asked_by_engine(engine) for engine in engines]
+        asked = [requested_by_engine(engine) for engine in engines]
         self._known.choose_primary([one for one in asked if one is not None])
         self._known.is_late = self._known.primary is None
         if (named := self.databases.environment.written_since()) is not None:

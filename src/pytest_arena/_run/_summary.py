@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._builders import candidates, suggested_schema
-from pytest_arena._gate._engines import asked_by_engine, asked_by_url
+from pytest_arena._gate._engines import requested_by_engine, requested_by_url
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._report import Summary, kept_notes
@@ -114,7 +114,7 @@ def _unread(databases: Databases) -> Iterator[str]:
     if not (databases.config.schema or first.isolation):  # nothing was for it
         return
     for variable, url in databases.environment.originals().items():
-        asked = asked_by_url(url) if url is not None else None
+        asked = requested_by_url(url) if url is not None else None
         if asked is not None and known.find(asked) is first:
             yield (
                 f"{variable} names the database {first.name!r}, on which the app has no engine "
@@ -134,7 +134,7 @@ def _unused(
     shown = [
         str(engine.url)
         for engine in known_engines.find()
-        if (one := asked_by_engine(engine)) and known.is_the_apps(one)
+        if (one := requested_by_engine(engine)) and known.is_the_apps(one)
         if engine.url.database not in live
     ]
     names = dict.fromkeys(shown or [one.name for one in found[:1]] or ["in memory"])

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_arena._product import Aim, Asked, Core, Live, Product
+from pytest_arena._product import (
+    ConnectTarget,
+    Core,
+    OpenConnection,
+    Product,
+    RequestedDatabase,
+)
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guard import EngineFactory, watch_raw_connections
@@ -94,7 +100,7 @@ class SQLiteHandle:
         """Close it. A connection that is bound to another thread ends with that thread."""
         self._call(sqlite3.Connection.close, otherwise=None, busy=None)
 
-    def attached(self) -> tuple[Aim, ...]:
+    def attached(self) -> tuple[ConnectTarget, ...]:
         """Return the test's databases that it has attached."""
         return getattr(self.reference(), "arena_aims", ())
 
@@ -165,21 +171,21 @@ def _unwrapped(connection: sqlite3.Connection) -> sqlite3.Connection | None:
 class SQLiteConnections:
     """Connections of ``sqlite3`` and of aiosqlite."""
 
-    def describe(self, dialect: Dialect, cargs: Any, cparams: Any) -> Asked:
+    def describe(self, dialect: Dialect, cargs: Any, cparams: Any) -> RequestedDatabase:
         """Return the file, or the memory database, of a connect call."""
         database, uri = _database(cargs, cparams)
         file = sql.file_of(database, uri=uri)
         memory = sql.memory_of(database, uri=uri)
-        return Asked(dialect, "sqlite", file, memory)
+        return RequestedDatabase(dialect, "sqlite", file, memory)
 
     def lead(
         self,
         core: Core,
         dialect: Dialect,
-        aim: Aim | None,
+        target: ConnectTarget | None,
         cargs: list[Any],
         cparams: dict[str, Any],
-    ) -> Callable[[Any], Live | None]:
+    ) -> Callable[[Any], OpenConnection | None]:
         """Replace the file's name, and set a factory that guards the statements."""
         handles: list[SQLiteHandle] = []
         database, uri = _database(cargs, cparams)
@@ -191,33 +197,33 @@ class SQLiteConnections:
             raw = raw_of(connection)
             if raw is not None:
                 handles[:] = [SQLiteHandle.to(raw)]
-                if aim is not None:
+                if target is not None:
                     prepare(raw)
 
-        def opened(dbapi_connection: Any) -> Live | None:
+        def opened(dbapi_connection: Any) -> OpenConnection | None:
             if not handles:
-                return Live() if aim is None else None
+                return OpenConnection() if target is None else None
             handle = handles[0]
             # A do_connect listener of the app may have returned another connection.
-            if aim is not None and not handle.is_of(dbapi_connection):
+            if target is not None and not handle.is_of(dbapi_connection):
                 return None
-            return Live(aim, handle)
+            return OpenConnection(target, handle)
 
         base = cparams.get("factory", sqlite3.Connection)
-        cparams["factory"] = EngineFactory(core, aim, base, made)
-        if aim is not None:
+        cparams["factory"] = EngineFactory(core, target, base, made)
+        if target is not None:
             cparams.pop("database", None)
             # Python's default is 5 seconds.
             cparams.setdefault("timeout", core.config.lock_timeout or 5.0)
             # `uri` stays, because the app may attach a URI.
-            cargs[:1] = [sql.renamed(database, aim.file, uri=uri)]
+            cargs[:1] = [sql.renamed(database, target.file, uri=uri)]
         if dialect.is_async:
             # aiosqlite has a thread for each connection. The test's thread reads the connection's
             # settings after the test.
             cparams["check_same_thread"] = False
         return opened
 
-    def recognize(self, core: Core, dbapi_connection: Any) -> Live | None:
+    def recognize(self, core: Core, dbapi_connection: Any) -> OpenConnection | None:
         """Describe a connection by the file that SQLite has open."""
         __tracebackhide__ = True
         raw = raw_of(dbapi_connection)
@@ -228,7 +234,9 @@ class SQLiteConnections:
             raise core.ledger.refused(messages.unknown_file(file))
         if not file:
             core.ledger.note(messages.kept_memory())
-        return Live(core.aim_at(file) if file else None, SQLiteHandle.to(raw))
+        return OpenConnection(
+            core.target_at(file) if file else None, SQLiteHandle.to(raw)
+        )
 
     def watch(self, core: Callable[[], Core | None]) -> None:
         """Watch each ``sqlite3.connect``."""
@@ -249,7 +257,9 @@ class SQLiteConnections:
         del program, words, variables
         return ()
 
-    def in_spawned(self, core: Core, engines: Sequence[Asked]) -> SpawnedFiles | None:
+    def in_spawned(
+        self, core: Core, engines: Sequence[RequestedDatabase]
+    ) -> SpawnedFiles | None:
         """Return the test's files by the real paths of the app's."""
         del engines
         files: dict[str, str] = {}

@@ -161,7 +161,7 @@ def changed_rows(
         changed = []
         for name in sorted({*old, *new}):
             rows = _compared(both, name, old.get(name), new.get(name))
-            if rows.gone or rows.come:
+            if rows.removed or rows.added:
                 changed.append(limited(rows, limit))
     return changed
 
@@ -241,8 +241,10 @@ def _compared(
         new_rows = _all_rows(both, _AFTER, name, after, columns)
     else:
         old_rows, new_rows = pair
-    gone, come = net(_identified(old_rows), _identified(new_rows))
-    return TableRows(name, columns, newest.key, gone=tuple(gone), come=tuple(come))
+    removed, added = net(_identified(old_rows), _identified(new_rows))
+    return TableRows(
+        name, columns, newest.key, removed=tuple(removed), added=tuple(added)
+    )
 
 
 def _identified(rows: list[Row]) -> list[tuple[Hashable, Row]]:

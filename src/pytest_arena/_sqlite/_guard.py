@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from pytest_arena._product import Aim, Core
+    from pytest_arena._product import ConnectTarget, Core
 
 __tracebackhide__ = True  # a traceback ends at a line of the app or of the test
 
@@ -37,12 +37,12 @@ _BEFORE_FACTORY = 5  # the number of sqlite3.connect's parameters before `factor
 class EngineFactory:
     """The ``factory`` of an engine's connections. It checks the file, then opens it.
 
-    ``base`` is the app's own ``factory``. ``aim`` is the engine's database, None if it keeps its
+    ``base`` is the app's own ``factory``. ``target`` is the engine's database, None if it keeps its
     own. ``made`` receives each new connection.
     """
 
     core: Core
-    aim: Aim | None
+    target: ConnectTarget | None
     base: Any
     made: Callable[[sqlite3.Connection], None]
 
@@ -54,8 +54,8 @@ class EngineFactory:
         """
         core = self.core
         file = sql.file_of(os.fsdecode(database), uri=bool(kwargs.get("uri")))
-        is_aim = self.aim is not None and file == self.aim.file
-        if not is_aim and is_outside(core, file):
+        is_target = self.target is not None and file == self.target.file
+        if not is_target and is_outside(core, file):
             of_app = core.files.belongs_to_app(file)
             raise core.ledger.refused(messages.unknown_file(file, of_app=of_app))
         kwargs.pop("factory", None)
@@ -64,8 +64,8 @@ class EngineFactory:
         _guard(core, connection)
         if isinstance(connection, GuardedConnection):
             connection.arena_serve(
-                partial(core.aim_attached, beside=self.aim),
-                core.ledger.made_table if self.aim else None,
+                partial(core.ensure_attached_target, beside=self.target),
+                core.ledger.made_table if self.target else None,
             )
         self.made(connection)
         return connection
@@ -143,8 +143,8 @@ def _place(core: Core, connection: GuardedConnection, database: Any) -> None:
     if not file:
         return
     if core.is_inside(file):
-        aim = core.aim_at(file)
-        connection.arena_serve(partial(core.aim_attached, beside=aim))
+        target = core.target_at(file)
+        connection.arena_serve(partial(core.ensure_attached_target, beside=target))
     else:
         connection.arena_watch(core.files.see(file))
 

@@ -18,7 +18,7 @@ from pytest_arena._sqlite import _sql as sql
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._product import Aim, Core
+    from pytest_arena._product import ConnectTarget, Core
     from pytest_arena.errors import RefusedError
 
     Parameters = (
@@ -80,8 +80,10 @@ class GuardedConnection(sqlite3.Connection):
     arena_outside: str | None = None
     arena_made_table: Callable[[float, float], None] | None = None
     # Returns the database of the test that replaces a file.
-    arena_find: Callable[[str], Aim | None] | None = None
-    arena_aims: tuple[Aim, ...] = ()  # the test's databases that it has attached
+    arena_find: Callable[[str], ConnectTarget | None] | None = None
+    arena_targets: tuple[
+        ConnectTarget, ...
+    ] = ()  # the test's databases that it has attached
     arena_authorizer: Callable[..., int] | None = None  # the app's own
     # Rare settings as last read. None: the connection is new. (): a statement may have set one.
     arena_settings: tuple[Any, ...] | None = None
@@ -98,7 +100,7 @@ class GuardedConnection(sqlite3.Connection):
 
     def arena_serve(
         self,
-        find: Callable[[str], Aim | None],
+        find: Callable[[str], ConnectTarget | None],
         made_table: Callable[[float, float], None] | None = None,
     ) -> None:
         """Attach the test's files, because the connection is open on one."""
@@ -309,10 +311,10 @@ class _Attaching:
         """
         file = sql.file_of(name)
         find = self._connection.arena_find
-        aim = find(file) if file and find is not None else None
-        if aim is not None:
-            self._connection.arena_aims = (*self._connection.arena_aims, aim)
-            name = sql.renamed(name, aim.file, uri=sql.is_read_only(name, uri=True))
+        target = find(file) if file and find is not None else None
+        if target is not None:
+            self._connection.arena_targets = (*self._connection.arena_targets, target)
+            name = sql.renamed(name, target.file, uri=sql.is_read_only(name, uri=True))
         elif _belongs_to_app(self._core, file):
             raise self._core.ledger.refused(messages.attached(file))
         self._replaced.add(name)

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine import URL, Dialect
 
 from pytest_arena._product import (
-    Aim,
-    Asked,
+    ConnectTarget,
     Core,
     Database,
     Isolation,
     Key,
+    RequestedDatabase,
     isolation_named,
 )
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena._sqlite._home import Home, kept_file
-from pytest_arena._sqlite._templates import FileShelves
+from pytest_arena._sqlite._templates import FileTemplates
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -45,7 +45,7 @@ class SQLite:
         self._core = core
         self._config = config
         self._home = Home()
-        self._shelves = FileShelves(config.cache / "templates", self._home)
+        self._shelves = FileTemplates(config.cache / "templates", self._home)
         self._numbers = count(1)
 
     @property
@@ -59,23 +59,25 @@ class SQLite:
             return ("aiosqlite", "")
         return ("",)
 
-    def meant(self, asked: Asked) -> tuple[Key | None, tuple[str, ...]]:
+    def identify(
+        self, requested: RequestedDatabase
+    ) -> tuple[Key | None, tuple[str, ...]]:
         """Return the key of a requested database, and the names that an option may give it.
 
         A file's names are its path without the ending, from the whole path to its last part. A
         memory database without a name belongs to its engine alone, and has no key.
         """
-        if asked.memory:
-            return Key("shared memory", asked.memory), ()
-        if not asked.name:
+        if requested.memory:
+            return Key("shared memory", requested.memory), ()
+        if not requested.name:
             return None, ()
-        parts = Path(asked.name).with_suffix("").parts[1:]
+        parts = Path(requested.name).with_suffix("").parts[1:]
         names = tuple("/".join(parts[start:]) for start in range(len(parts)))
-        return Key("file", str(Path(asked.name).resolve())), names
+        return Key("file", str(Path(requested.name).resolve())), names
 
-    def live_at(self, asked: Asked) -> None:
+    def live_at(self, requested: RequestedDatabase) -> None:
         """Return None: SQLite has no server."""
-        del asked
+        del requested
 
     def new_file(self, name: str, taken: Collection[str]) -> Path:
         """Return an unused path for a database.
@@ -88,7 +90,7 @@ class SQLite:
             simple = f"{next(self._numbers)}-{simple[-100:]}"
         return self._home.path / simple
 
-    def shelves(self, dialect: type[Dialect]) -> FileShelves:
+    def template_store(self, dialect: type[Dialect]) -> FileTemplates:
         """Return the store of templates, which all drivers share."""
         del dialect
         return self._shelves
@@ -105,12 +107,14 @@ class SQLite:
             return ""
         return f"{self.shown} is isolated by copy"
 
-    def aim(self, database: Database) -> Aim:
+    def target(self, database: Database) -> ConnectTarget:
         """Return the live file of a database."""
         generation = 0
         if database.isolation is not None:
             generation = database.isolation.generation
-        return Aim(database.key, str(database.live), (database.born, generation))
+        return ConnectTarget(
+            database.key, str(database.live), (database.born, generation)
+        )
 
     def url(self, database: Database, driver: str) -> URL:
         """Return the URL of the live file."""

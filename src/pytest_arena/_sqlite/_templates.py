@@ -17,11 +17,11 @@ from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.pool import NullPool
 
 from pytest_arena._product import (
-    Aim,
+    BuildTarget,
+    ConnectTarget,
     Key,
     Manifest,
     ScriptError,
-    Target,
     Template,
     read_manifest,
 )
@@ -47,9 +47,9 @@ class FileTarget:
     has_schemas: bool = False
 
     @property
-    def aim(self) -> Aim:
+    def connect_target(self) -> ConnectTarget:
         """Where connections to it go."""
-        return Aim(Key("building", str(self.path)), str(self.path), (0, 0))
+        return ConnectTarget(Key("building", str(self.path)), str(self.path), (0, 0))
 
     @property
     def sync_url(self) -> URL:
@@ -125,7 +125,7 @@ def _failing_line(script: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class FileShelves:
+class FileTemplates:
     """Templates in folders. A template is a file and a manifest.
 
     The manifest is written last, by a rename, so that an interrupted build is no template.
@@ -143,15 +143,15 @@ class FileShelves:
         """Return the product and the version of its library."""
         return f"sqlite {sqlite3.sqlite_version}"
 
-    def templates(self, shelf: str) -> list[Template[Path]]:
+    def templates(self, fingerprint: str) -> list[Template[Path]]:
         """Return the templates that have a manifest and a file, the newest first."""
         complete = []
-        for file in (self.folder / shelf).glob("*.json"):
+        for file in (self.folder / fingerprint).glob("*.json"):
             with suppress(OSError):  # another process removes it now
                 content = file.with_suffix(".sqlite")
                 manifest = read_manifest(file.read_text(encoding="utf-8"))
                 if manifest is not None and content.is_file():
-                    complete.append(Template(content, shelf, manifest))
+                    complete.append(Template(content, fingerprint, manifest))
         return sorted(complete, key=lambda template: -template.manifest.built)
 
     def is_whole(self, template: Template[Path]) -> bool:
@@ -164,13 +164,13 @@ class FileShelves:
             template.content.with_suffix(".json").touch()
 
     @contextmanager
-    def locked(self, shelf: str) -> Iterator[float]:
+    def locked(self, fingerprint: str) -> Iterator[float]:
         """Hold a folder's lock. Yield the time of the lock file, which no test can change.
 
         Raises:
             TemplateError: another process holds it for too long.
         """
-        file = self.folder / shelf / "lock"
+        file = self.folder / fingerprint / "lock"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()  # so that no other process removes the folder as unused
         lock = FileLock(file, timeout=_LOCK_SECONDS)
@@ -188,14 +188,16 @@ class FileShelves:
         finally:
             lock.release()
 
-    def clear(self, shelf: str) -> None:
+    def clear(self, fingerprint: str) -> None:
         """Remove old templates and interrupted builds."""
-        _collect_unused(self.folder, now=written_at(self.folder / shelf / "lock"))
-        _remove_unfinished(self.folder / shelf)
+        _collect_unused(self.folder, now=written_at(self.folder / fingerprint / "lock"))
+        _remove_unfinished(self.folder / fingerprint)
 
-    def begin(self, shelf: str, below: Template[Path] | None) -> FileTarget:
+    def begin(self, fingerprint: str, below: Template[Path] | None) -> FileTarget:
         """Return an unused file for a build, with the content of the template below it."""
-        target = FileTarget(self.folder / shelf / f"building-{uuid.uuid4().hex}.sqlite")
+        target = FileTarget(
+            self.folder / fingerprint / f"building-{uuid.uuid4().hex}.sqlite"
+        )
         if below is not None:
             shutil.copyfile(below.content, target.path)
         return target
@@ -204,12 +206,12 @@ class FileShelves:
         """Return a temporary file of this process."""
         return FileTarget(self.home.path / f"scratch-{uuid.uuid4().hex}")
 
-    def finish(self, target: Target, shelf: str, manifest: Manifest) -> Path:
+    def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> Path:
         """Make a template of a finished build. Return its file, which has no side files."""
-        folder = self.folder / shelf
+        folder = self.folder / fingerprint
         finished = folder / f"{manifest.digest}.sqlite"
         single = folder / f"single-{uuid.uuid4()}"
-        sql.finish_file(Path(target.aim.file), single)
+        sql.finish_file(Path(target.connect_target.file), single)
         single.replace(finished)
         single.write_text(manifest.text(), encoding="utf-8")
         single.replace(finished.with_suffix(".json"))
@@ -244,18 +246,18 @@ def _collect_unused(folder: Path, *, now: float) -> None:
     ``now`` is a file's time, because a test may have changed the clock.
     """
     old = now - _UNUSED_SECONDS
-    for shelf in folder.glob("*"):
-        for manifest in list(shelf.glob("*.json")):
+    for fingerprint in folder.glob("*"):
+        for manifest in list(fingerprint.glob("*.json")):
             if written_at(manifest) < old:
                 # The manifest first: a file without one is no template.
                 manifest.unlink(missing_ok=True)
                 manifest.with_suffix(".sqlite").unlink(missing_ok=True)
-        used = max(written_at(shelf), written_at(shelf / "lock"))
-        if used < old and not any(shelf.glob("*.json")):
-            shutil.rmtree(shelf, ignore_errors=True)
+        used = max(written_at(fingerprint), written_at(fingerprint / "lock"))
+        if used < old and not any(fingerprint.glob("*.json")):
+            shutil.rmtree(fingerprint, ignore_errors=True)
 
 
-def _remove_unfinished(shelf: Path) -> None:
+def _remove_unfinished(fingerprint: Path) -> None:
     """Remove interrupted builds. The caller holds the lock, so that no other build is open."""
-    for file in (*shelf.glob("building-*"), *shelf.glob("single-*")):
+    for file in (*fingerprint.glob("building-*"), *fingerprint.glob("single-*")):
         file.unlink(missing_ok=True)

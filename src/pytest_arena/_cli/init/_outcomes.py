@@ -75,7 +75,7 @@ def pytest_sessionfinish(session: Any) -> None:
         from pytest_arena._fixtures import RUNS  # noqa: PLC0415 - as above
 
         databases = RUNS[session.config].databases
-        meant = [*databases.asked()[0], *databases.files.of_app]
+        meant = [*databases.requested()[0], *databases.files.of_app]
         file.with_name(f"{MEANT}{os.getpid()}").write_text(
             "\n".join(meant), encoding="utf-8"
         )

@@ -39,7 +39,7 @@ from pytest_arena._gate.writes._statement_log import (
     written_table,
 )
 from pytest_arena._origin import OF_WIDE_FIXTURE, REQUEST, WORK, user_line
-from pytest_arena._product import ROOMS, Core, Key
+from pytest_arena._product import PRODUCT_PACKAGES, Core, Key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,7 +134,7 @@ class LostWrites:
             self._note_unnamed(pooled, statement)
             return
         # The cursor of an unknown driver is not asked.
-        if pooled is None or pooled.aim is None:
+        if pooled is None or pooled.target is None:
             return
         returns_rows = cursor.description is not None
         rows = cursor.rowcount
@@ -252,7 +252,7 @@ class LostWrites:
 
     def _look_for_unnamed(self, pooled: PooledConnection, proxied: Any) -> None:
         unnamed = pooled.unnamed
-        if unnamed is None or pooled.aim is None:
+        if unnamed is None or pooled.target is None:
             return
         is_open = pooled.handle is not None and pooled.handle.is_begun
         is_of_a_test = 0 < unnamed.serial == self._core.serial()
@@ -262,7 +262,7 @@ class LostWrites:
             is_lost = True  # the server sends it at the commit, and gives no id before
         elif unnamed.kind == MAY_WRITE and unnamed.has_locks:
             is_lost = False  # the transaction has an id by its locks
-        elif unnamed.kind == WRITES and not pooled.aim.address:
+        elif unnamed.kind == WRITES and not pooled.target.address:
             is_lost = True  # SQLite counts no change of a schema
         else:
             is_lost = pooled.has_open_writes(proxied.dbapi_connection)
@@ -270,13 +270,15 @@ class LostWrites:
             return
         line = str(unnamed.line or _NO_LINE)
         words = unnamed.words
-        lost = LostWrite(pooled.aim.key, (), 0, line, by=words, request=REQUEST.get())
+        lost = LostWrite(
+            pooled.target.key, (), 0, line, by=words, request=REQUEST.get()
+        )
         self._lost.append((unnamed.serial, lost))
 
     def _note_unnamed(self, pooled: PooledConnection | None, statement: str) -> None:
         """Note a statement of a request that may have written, and names no table."""
         kind, words = unnamed_write(statement)
-        if not kind or REQUEST.get() is None or pooled is None or pooled.aim is None:
+        if not kind or REQUEST.get() is None or pooled is None or pooled.target is None:
             return
         unnamed = pooled.begin_unnamed(self._core.serial())
         if unnamed.note(kind, words):
@@ -305,7 +307,7 @@ class LostWrites:
         is_known = WORK.get() is not None or OF_WIDE_FIXTURE.get()
         if not began or is_known or self._core.serial() <= 0:
             return
-        if pooled is None or pooled.aim is None or pooled.pending_writes is None:
+        if pooled is None or pooled.target is None or pooled.pending_writes is None:
             return
         writes = pooled.pending_writes
         tables = ", ".join(tables_of(writes.writes))
@@ -315,7 +317,7 @@ class LostWrites:
     def _may_lose(self, pooled: PooledConnection) -> bool:
         """Return whether the open writes of a connection are a test's."""
         writes = pooled.pending_writes
-        if writes is None or pooled.aim is None or not writes.writes:
+        if writes is None or pooled.target is None or not writes.writes:
             return False
         # A wider fixture may hold a transaction open over its tests, which they do not commit.
         return 0 < writes.serial == self._core.serial()
@@ -328,10 +330,10 @@ class LostWrites:
         is_collected: bool = False,
     ) -> None:
         writes = pooled.pending_writes
-        if writes is None or pooled.aim is None:
+        if writes is None or pooled.target is None:
             return
         lost = LostWrite(
-            pooled.aim.key,
+            pooled.target.key,
             tables_of(writes.writes),
             pooled.rows_written(),
             str(writes.line or _NO_LINE),
@@ -435,7 +437,9 @@ def _commit_for_request(
 
 
 # Packages between an engine and its database. A call through them is the app's.
-_BELOW = tuple(f"{name}." for name in ("pytest_arena._gate", *ROOMS.values()))
+_BELOW = tuple(
+    f"{name}." for name in ("pytest_arena._gate", *PRODUCT_PACKAGES.values())
+)
 
 
 _APP = "the app"

@@ -25,7 +25,13 @@ from pytest_arena._postgresql.drivers._statements import (
     replace_function,
 )
 from pytest_arena._process import when_imported
-from pytest_arena._product import NOWHERE, Aim, Asked, Core, Database
+from pytest_arena._product import (
+    NOWHERE,
+    ConnectTarget,
+    Core,
+    Database,
+    RequestedDatabase,
+)
 from pytest_arena.errors import (
     ConfigError,
     ProductionDatabaseError,
@@ -71,33 +77,33 @@ class _Guard:
         if now.config.drivers == "off":
             return None
         now.refuse_late()
-        asked = _asked(dialect, meant)
-        inside = _aim_at(now, asked)
+        requested = _requested(dialect, meant)
+        inside = _target_at(now, requested)
         if inside is not None and inside.address is not None:
             arguments.name_outright(driver, inside.address, kwargs)
             return Admission(inside.address, inside)
-        return self._admit_outside(now, asked, meant, args, kwargs)
+        return self._admit_outside(now, requested, meant, args, kwargs)
 
     def _admit_outside(
         self,
         now: Core,
-        asked: Asked,
+        requested: RequestedDatabase,
         meant: ServerTarget,
         args: list[Any],
         kwargs: dict[str, Any],
     ) -> Admission:
         if all(now.files.is_allowed(name) for name in meant.names):
             return Admission()
-        driver = asked.dialect.driver
+        driver = requested.dialect.driver
         if now.config.drivers == "refuse":
-            refusal = _raw_connection(meant, driver, of_app=now.means(asked))
+            refusal = _raw_connection(meant, driver, of_app=now.means(requested))
             raise now.ledger.refused(refusal)
-        aim = now.aim(asked)
-        if aim is None or aim.address is None:
+        target = now.ensure_target(requested)
+        if target is None or target.address is None:
             return Admission()
         product: Any = now.find_product("postgresql")
-        arguments.lead(driver, product.entrance(aim, meant.login), args, kwargs)
-        return Admission(aim.address, aim)
+        arguments.lead(driver, product.entrance(target, meant.login), args, kwargs)
+        return Admission(target.address, target)
 
     def admit_inner(self, dialect: str, text: Any) -> tuple[Admission | None, Any]:
         """Do the same for an inner function of psycopg or psycopg2, which has one text."""
@@ -203,18 +209,18 @@ def _other_target(address: Address, connection: Any) -> ServerTarget | None:
     return ServerTarget(((str(info.host), str(info.port)),), str(info.dbname))
 
 
-def _asked(dialect: str, meant: ServerTarget) -> Asked:
+def _requested(dialect: str, meant: ServerTarget) -> RequestedDatabase:
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does without it
 
     kind = make_url(f"postgresql+{dialect}://").get_dialect()
-    return arguments.asked(kind(), meant)
+    return arguments.requested(kind(), meant)
 
 
-def _aim_at(core: Core, asked: Asked) -> Aim | None:
+def _target_at(core: Core, requested: RequestedDatabase) -> ConnectTarget | None:
     """Return the aim of a test's database by its name, None for another database."""
     product: Any = core.find_product("postgresql")  # importing its type is a cycle
-    database: Database | None = product.live_at(asked) if product else None
-    return database.aim if database else None
+    database: Database | None = product.live_at(requested) if product else None
+    return database.target if database else None
 
 
 # The replaced functions

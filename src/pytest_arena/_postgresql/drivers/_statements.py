@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-    from pytest_arena._product import Aim, Core, Key
+    from pytest_arena._product import ConnectTarget, Core, Key
     from pytest_arena._values import Address
 
     FindCore: TypeAlias = Callable[[], Core | None]
@@ -33,12 +33,12 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 class Admission:
     """Why a connection was admitted: to a test's ``address``, or to one of ``arena_allow`` (None).
 
-    ``aim`` is set for a connection that no engine has opened and no engine's pool has. It belongs
-    to the level in which it was opened. At the end of the level pytest-arena ends its backend.
+    ``target`` is set for a connection that no engine has opened and no engine's pool has. It
+    belongs to the level in which it was opened. At the end of the level pytest-arena ends its backend.
     """
 
     address: Address | None = None
-    aim: Aim | None = None
+    target: ConnectTarget | None = None
     serial: int = 0  # of the level in which the connection was opened
 
 
@@ -48,8 +48,8 @@ _opened: weakref.WeakKeyDictionary[Any, Admission] = weakref.WeakKeyDictionary()
 def record_opened(core: Core, admission: Admission, connection: Any) -> None:
     """Record an admitted connection. Count a test's database as used."""
     _opened[connection] = replace(admission, serial=core.serial())
-    if admission.aim is not None:
-        core.opened_raw(admission.aim.key)
+    if admission.target is not None:
+        core.opened_raw(admission.target.key)
 
 
 def admission_of(driver_connection: Any) -> Admission | None:
@@ -64,7 +64,7 @@ def note_pooled(driver_connection: Any) -> None:
     """Record that an engine's pool has a connection: it does not end with a level."""
     opened = _opened.get(driver_connection)
     if opened is not None:
-        _opened[driver_connection] = replace(opened, aim=None)
+        _opened[driver_connection] = replace(opened, target=None)
 
 
 # The idle connections in pools of engines, with the key of their database.
@@ -104,7 +104,7 @@ def raw_connections() -> list[tuple[int, Admission]]:
     for reference in _opened.keyrefs():  # a copy: other threads change the dictionary
         connection = reference()
         admission = _opened.get(connection) if connection is not None else None
-        if admission is None or admission.aim is None or _is_closed(connection):
+        if admission is None or admission.target is None or _is_closed(connection):
             continue
         connections.append((pid_of(connection), admission))
     return connections
@@ -328,7 +328,7 @@ def _to_send(core: FindCore, connection: Any, statement: str | bytes) -> str | b
     now = core()
     if admission is None or admission.address is None or now is None:
         return statement
-    key = admission.aim.key if admission.aim else None
+    key = admission.target.key if admission.target else None
     return statement_to_send(now, key, text)
 
 

@@ -593,8 +593,8 @@ def _joined(first: Iterable[TableRows], second: Iterable[TableRows]) -> list[Tab
             continue
         joined[key] = replace(
             rows,
-            gone=earlier.gone + rows.gone,
-            come=earlier.come + rows.come,
+            removed=earlier.removed + rows.removed,
+            added=earlier.added + rows.added,
             more=earlier.more + rows.more,
         )
     return list(joined.values())

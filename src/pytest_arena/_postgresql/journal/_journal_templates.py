@@ -91,12 +91,12 @@ def journaled(own: ServerRegistry, template: str | None) -> str:
         check_fit(gaps)
         return json.dumps([gap.reason for gap in gaps])
 
-    return derived(own, template, _shelf(template), change)
+    return derived(own, template, _fingerprint(template), change)
 
 
 def remarks(own: ServerRegistry, template: str | None) -> list[str]:
     """Return what the journal of such a template does not see, or is slow to bring back."""
-    texts = [text for _, text in own.templates(_shelf(template))]
+    texts = [text for _, text in own.templates(_fingerprint(template))]
     return [str(one) for one in json.loads(texts[0])] if texts else []
 
 
@@ -128,7 +128,7 @@ def _too_many_tables(own: ServerRegistry) -> Unjournaled:
     )
 
 
-def _shelf(template: str | None) -> str:
+def _fingerprint(template: str | None) -> str:
     # A template's name is never given twice; an empty database is the same for all.
     return f"journal {_layout()} {template or 'empty'}"
 

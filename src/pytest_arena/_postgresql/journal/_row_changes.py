@@ -75,12 +75,12 @@ class _ChangedTable(NamedTuple):
         bool  # since it is journaled: an image does not say whose its values are
     )
     number: int
-    gone: list[str]
-    come: list[str]
+    removed: list[str]
+    added: list[str]
 
     def images(self) -> list[str]:
         """Return all of them, the gone ones first."""
-        return [*self.gone, *self.come]
+        return [*self.removed, *self.added]
 
     def write_cast(self, *, to: str = "") -> str:
         """Write a query of the rows that its images are of, with the types of their columns."""
@@ -156,8 +156,8 @@ def _rows_of(control: Control, table: _ChangedTable) -> TableRows:
         table=name,
         columns=columns,
         key=tuple(table.key) if columns != _RAW else (),
-        gone=tuple(rows[: len(table.gone)]),
-        come=tuple(rows[len(table.gone) :]),
+        removed=tuple(rows[: len(table.removed)]),
+        added=tuple(rows[len(table.removed) :]),
         more=table.number - len(rows),
     )
 

@@ -232,7 +232,7 @@ class ServerRegistry:
             self.control.run(clone_sql.allow_connections(name, allowed=True))
 
     def finish_template(
-        self, name: str, *, shelf: str, manifest: str, title: str = ""
+        self, name: str, *, fingerprint: str, manifest: str, title: str = ""
     ) -> str:
         """Make a frozen database a template, in one transaction. Return its new name.
 
@@ -240,7 +240,7 @@ class ServerRegistry:
         """
         final = new_name("template")
         columns = (
-            f"kind = 'template', shelf = {literal(shelf)}, "
+            f"kind = 'template', shelf = {literal(fingerprint)}, "
             f"manifest = {literal(manifest)}, title = {literal(title)}"
         )
         with self.saying(f"{name} cannot be made a template"):
@@ -281,13 +281,13 @@ class ServerRegistry:
             )
         self._run.mine.pop(name, None)
 
-    def templates(self, shelf: str) -> list[tuple[str, str]]:
+    def templates(self, fingerprint: str) -> list[tuple[str, str]]:
         """Return the names and manifests of finished templates, the newest first."""
         question = (
             "SELECT d.name::text, d.manifest FROM arena.database d "
             "JOIN pg_database b ON b.datname = d.name "
             "WHERE d.kind = 'template' AND d.owner = current_user "
-            f"AND d.shelf = {literal(shelf)} AND b.datistemplate AND NOT b.datallowconn "
+            f"AND d.shelf = {literal(fingerprint)} AND b.datistemplate AND NOT b.datallowconn "
             "ORDER BY d.created DESC, d.name"
         )
         with self.saying("the templates cannot be listed"):
@@ -307,16 +307,14 @@ class ServerRegistry:
             )
 
     @contextmanager
-    def lock(self, shelf: str, *, seconds: float) -> Iterator[None]:
+    def lock(self, fingerprint: str, *, seconds: float) -> Iterator[None]:
         """Hold a shelf's lock, which excludes all threads, processes and machines.
 
         Raises:
             TimeoutError: another process has not released the lock in time.
         """
         patience = max(1, round(seconds * 1000))
-        shelf_lock = (
-            f"SELECT pg_advisory_lock(hashtextextended({literal(shelf)}, {TURNS}))"
-        )
+        shelf_lock = f"SELECT pg_advisory_lock(hashtextextended({literal(fingerprint)}, {TURNS}))"
         # On a separate connection, so that waiting blocks no other statement.
         with self.saying("no connection for a lock"):
             control = self._run.connect(patience=self._address.patience)
@@ -327,7 +325,9 @@ class ServerRegistry:
             except ControlFailure as error:
                 if error.sqlstate != "55P03":
                     raise self.failed("a lock cannot be had", error) from error
-                raise TimeoutError(f"{shelf}: locked for {seconds:g} s") from error
+                raise TimeoutError(
+                    f"{fingerprint}: locked for {seconds:g} s"
+                ) from error
             yield
 
     def listed(self) -> list[RegistryRow]:
