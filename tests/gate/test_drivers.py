@@ -22,7 +22,7 @@ from types import SimpleNamespace
 from pytest_arena._postgresql.drivers import _statements as _drivers
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
 from pytest_arena._product import ConnectTarget, Key
-from pytest_arena._gate._engines import asked_by_engine
+from pytest_arena._gate._engines import requested_by_engine
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._ledger import Ledger
 from pytest_arena._values import Address
@@ -48,7 +48,7 @@ class Resolver:
         ours = lambda asked: database if asked.database == ADDRESS.database else None
         return SimpleNamespace(live_at=ours, entrance=lambda target, _login: target.address)
     def means(self, asked):
-        engines = map(asked_by_engine, known_engines.find())
+        engines = map(requested_by_engine, known_engines.find())
         return asked.database in [engine.database for engine in engines]
     def refuse_late(self): ...
     def opened_raw(self, key):

@@ -34,7 +34,8 @@ class Admission:
     """Why a connection was admitted: to a test's ``address``, or to one of ``arena_allow`` (None).
 
     ``target`` is set for a connection that no engine has opened and no engine's pool has. It
-    belongs to the level in which it was opened. At the end of the level pytest-arena ends its backend.
+    belongs to the level in which it was opened. At the end of the level pytest-arena ends
+    its backend.
     """
 
     address: Address | None = None
