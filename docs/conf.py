@@ -22,6 +22,7 @@ NAVIGATION = {
         "How-to": [
             "how-to/set-a-project-up",
             "how-to/existing-suite",
+            "how-to/compared-with",
             "how-to/for-agents",
             "how-to/settings-and-apps",
             "how-to/logins",
