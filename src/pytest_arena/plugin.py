@@ -21,9 +21,10 @@ from pytest_arena._config._options import FLAGS, OPTIONS
 from pytest_arena._config._read import MARKERS, Config, load_config, marker_values
 from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
+from pytest_arena._origin import OF_WIDE_FIXTURE, WORK
 from pytest_arena._process import running_loop
 from pytest_arena._run._fixture_levels import WideFixture
-from pytest_arena._run._run import ArenaRun, begun_by, conducted
+from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import FactsOfProcesses, summarized
 from pytest_arena._run.levels._participants import LevelHooks
 from pytest_arena._values import CodeLine, Plan, Stage
@@ -335,22 +336,27 @@ def pytest_enter_pdb(config: pytest.Config) -> None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Enter the test's level, and call its function."""
     run = RUNS[item.config]
-    run.fixtures.enter_test()
     test = run.current.test
+    if test is None:
+        return (yield)
+    if not test.has_level:
+        run.fixtures.enter_test()
+    work = WORK.set(test.late_work.own)
     try:
         request = getattr(item, "_request", None)
         if request is not None and "arena" in item._fixtureinfo.argnames:  # type: ignore[attr-defined] # noqa: SLF001 - no public name
             _use_suites_app(item, request)
-        with begun_by(test):
-            if test is None or not (test.plan.is_async or test.plan.has_examples):
-                return (yield)  # pytest calls it as it is
-            with _conducted(item, run):
-                return (yield)
+        if not (test.plan.is_async or test.plan.has_examples):
+            return (yield)  # pytest calls it as it is
+        with _conducted(item, run):
+            return (yield)
     except BaseException as error:
         # Without this, the loop would wait for a statement that never ends.
         if _others.is_broken_off(error):
             run.interrupt()
         raise
+    finally:
+        WORK.reset(work)
 
 
 @contextmanager
@@ -404,16 +410,11 @@ def pytest_runtest_makereport(
     # In the tear-down the test's level does not exist any more.
     if report.outcome == "failed" and report.when != "teardown":
         _show_story(report, call, run)
-    _add_reported(report, run)
-    return report
-
-
-def _add_reported(report: pytest.TestReport, run: ArenaRun) -> None:
-    """Say where the database of a failed or kept test is."""
     test = run.current.test
     if test and (report.outcome == "failed" or test.plan.keep == "always"):
         for text in run.reported(report.when, report.outcome):
             report.sections.append(("arena", text))
+    return report
 
 
 def _show_causes(
@@ -507,22 +508,28 @@ def pytest_fixture_setup(
 ) -> Generator[None, object, object]:
     """Enter a level for each fixture that outlives the test."""
     run = RUNS[request.config]
+    work = WORK.set(None)
     try:
         if fixturedef.scope == "function":
-            run.fixtures.enter_test()
+            test = run.current.test
+            if test is not None and not test.has_level:
+                run.fixtures.enter_test()
             if "arena" in fixturedef.argnames and fixturedef.argname != "arena_app":
                 item = request._pyfuncitem  # noqa: SLF001 - no public name
                 _use_suites_app(item, request)
-            with begun_by(run.current.test):
-                result = yield
+            if test is not None:
+                WORK.set(test.late_work.own)
+            result = yield
         else:
-            with begun_by(None), _as_wide_fixture(fixturedef, request, run):
+            with _as_wide_fixture(fixturedef, request, run):
                 result = yield
     except BaseException as error:  # a refusal, a timeout
         # As pytest does after a failed set-up: otherwise no later test could set it up.
         if fixturedef.cached_result is None:
             fixturedef.cached_result = (None, None, (error, None))
         raise
+    finally:
+        WORK.reset(work)
     # A loop of pytest-asyncio for a scope: it has no tasks yet.
     if isinstance(result, asyncio.Runner) and fixturedef.scope != "function":
         run.tasks.see(result.get_loop())
@@ -541,10 +548,12 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         functools.partial(fixturedef.finish, request),
     )
     request.config.stash[WIDE][fixturedef] = owner
+    is_wide = OF_WIDE_FIXTURE.set(True)
     try:
         with run.fixtures.fixture(owner):
             yield
     finally:
+        OF_WIDE_FIXTURE.reset(is_wide)
         # Finalizers run last in, first out: first those of dependents, then this one, then the
         # tear-down of the fixture. A fixture that another plugin did not set up never finishes.
         if fixturedef.cached_result is not None:

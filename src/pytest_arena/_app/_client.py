@@ -20,7 +20,14 @@ from pytest_arena._process import running_loop, when_imported
 from pytest_arena._process import seconds as now
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
+    from collections.abc import (
+        AsyncGenerator,
+        Callable,
+        Coroutine,
+        Generator,
+        Iterator,
+        Mapping,
+    )
     from traceback import TracebackException
 
     import httpx2 as httpx
@@ -244,52 +251,48 @@ def reporting(
         if begin is not None:
             send = begin(scope, send)
         traces: list[TracebackException] = []  # of exceptions that the app answers
+        hops = HOPS.get(None)
+        answer = None
+        if hops:
+            answer = hooks.answering(hops[-1])
+            if answer is not None:
+                send = _noting(hops, answer, send, traces)
+        raised: Exception | None = None
         try:
-            with _noting_answer(hooks, send, traces) as send_and_note:
-                if hooks.app_watcher is None:
-                    await app(scope, receive, send_and_note)
-                else:
-                    await hooks.app_watcher.enter(
-                        known_app, app, scope, receive, send_and_note
-                    )
+            if hooks.app_watcher is None:
+                await app(scope, receive, send)
+            else:
+                await hooks.app_watcher.enter(known_app, app, scope, receive, send)
         except Exception as error:
             if not exchanges.is_disconnect(error):
+                raised = error
                 _broke(hooks, shown, error)
             raise
+        finally:
+            if answer is not None:
+                answer.end(raised)
         for trace in traces:
             hooks.handled(shown, trace)
 
     return reporting_app
 
 
-@contextmanager
-def _noting_answer(
-    hooks: Hooks, send: Any, traces: list[TracebackException]
-) -> Iterator[Any]:
-    """Note each message of the app's answer. Yield the ``send`` for the app."""
-    hops = HOPS.get(None)
-    answer = hooks.answering(hops[-1]) if hops else None
-    if hops is None or answer is None:
-        yield send
-        return
+def _noting(
+    hops: Hops, answer: AnswerNotes, send: Any, traces: list[TracebackException]
+) -> Any:
+    """Return a ``send`` that notes each message of the app's answer."""
     request = hops[-1]
 
     async def send_and_note(message: Any) -> None:
         error = sys.exception()
         if error is not None and error is not hops.outside:
             traces.extend(note_handled(request, message, error))
+        if message["type"] == "http.response.start":
+            request.status = message["status"]
         await send(message)
         answer.note_sent(message)
 
-    raised: Exception | None = None
-    try:
-        yield send_and_note
-    except Exception as error:
-        if not exchanges.is_disconnect(error):
-            raised = error
-        raise
-    finally:
-        answer.end(raised)
+    return send_and_note
 
 
 def _broke(hooks: Hooks, request: str, error: Exception) -> None:
@@ -339,12 +342,18 @@ class AsyncClient(_Base):
     _arena_host: Host
     _arena_login: Login | None
 
-    async def request(
+    def request(
         self, method: str, url: httpx.URL | str, **options: Any
-    ) -> httpx.Response:
+    ) -> Coroutine[Any, Any, httpx.Response]:
         """Make a request after the login, so that it has the cookies and headers of the login."""
-        if self._arena_login is not None:
-            await self._arena_ready()
+        if self._arena_login is None:
+            return super().request(method, url, **options)
+        return self._request_after_login(method, url, options)
+
+    async def _request_after_login(
+        self, method: str, url: httpx.URL | str, options: dict[str, Any]
+    ) -> httpx.Response:
+        await self._arena_ready()
         return await super().request(method, url, **options)
 
     @asynccontextmanager
@@ -509,14 +518,8 @@ def open_async_client(
 def _begin(host: Host, login: Login | None, scope: Scope, send: Any) -> Any:
     """Record a call of the app, and add the lifespan's state, which the library does not."""
     scope["state"] = dict(host.state)
-    request = hop(scope.get("method", "WEBSOCKET"), scope["path"], login)
-
-    async def noting(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            request.status = message["status"]
-        await send(message)
-
-    return noting
+    hop(scope.get("method", "WEBSOCKET"), scope["path"], login)
+    return send
 
 
 @functools.cache

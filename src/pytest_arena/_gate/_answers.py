@@ -96,12 +96,9 @@ class RequestAnswer:
         """
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            sizes = [
-                value
-                for name, value in message.get("headers", ())
-                if name == _BODY_SIZE
-            ]
-            self._body_size = int(sizes[0]) if sizes else None
+            size = dict(message.get("headers", ())).get(_BODY_SIZE)
+            if size is not None:
+                self._body_size = int(size)
         elif message["type"] == "http.response.body" and not self.is_sent:
             self._bytes_sent += len(message.get("body", b""))
             is_whole = (
@@ -112,15 +109,17 @@ class RequestAnswer:
 
     def _note_end(self) -> None:
         self.is_sent = True
-        self._late_writes = [written for written in self._writes if not written.is_over]
+        for written in self._writes:
+            if not written.is_over:
+                self._late_writes.append(written)
         self._late_sessions = self._pending_sessions()
 
     def _pending_sessions(self) -> list[Session]:
-        return [
-            session
-            for session in list(self._sessions)
-            if session.new or session.dirty or session.deleted
-        ]
+        pending = []
+        for session in list(self._sessions):
+            if session.new or session.dirty or session.deleted:
+                pending.append(session)
+        return pending
 
     def end(self, error: Exception | None) -> None:
         """Note that the app has returned, or what it has raised."""

@@ -20,28 +20,27 @@ from pytest_arena._gate.loops._loop_bound import (
     is_foreign,
     transport_of,
 )
-from pytest_arena._gate.writes._statement_log import current_log, may_write
+from pytest_arena._gate.writes._statement_log import WATCHERS, current_log, may_write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._gate.writes._lost_writes import LostWrites
+    from pytest_arena._gate._listeners import Gate
 
-    FindLostWrites = Callable[[], LostWrites]
     OneConnection = Callable[[Any], Any]
 
 
-def instrument(dialect: Dialect, find: FindLostWrites) -> None:
-    """Watch what the engines of a dialect do, for the ``LostWrites`` of that moment."""
+def instrument(dialect: Dialect, gates: Sequence[Gate]) -> None:
+    """Watch what the engines of a dialect do, for the last gate at that moment."""
     instance: Any = dialect
     instance.initialize = _initialize(dialect.initialize)
     instrument_loops(dialect)
     for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-        setattr(instance, name, _execute(getattr(dialect, name), find))
-    instance.do_commit = _commit(dialect.do_commit, find)
-    instance.do_rollback = _roll_back(dialect.do_rollback, find)
+        setattr(instance, name, _execute(getattr(dialect, name), gates))
+    instance.do_commit = _commit(dialect.do_commit, gates)
+    instance.do_rollback = _roll_back(dialect.do_rollback, gates)
 
 
 def instrument_loops(dialect: Dialect) -> None:
@@ -77,10 +76,10 @@ def _ping(ping: OneConnection) -> OneConnection:
     return pinged
 
 
-def _execute(execute: Callable[..., Any], find: FindLostWrites) -> Callable[..., Any]:
+def _execute(execute: Callable[..., Any], gates: Sequence[Gate]) -> Callable[..., Any]:
     def executed(cursor: Any, statement: str, *rest: Any, **named: Any) -> None:
         context: Any = named.get("context", rest[-1] if rest else None)
-        lost = find()
+        lost = gates[-1].lost
         lost.refuse_late()
         answer = ANSWER.get()
         if answer is not None:
@@ -92,25 +91,26 @@ def _execute(execute: Callable[..., Any], find: FindLostWrites) -> Callable[...,
             if answer is not None:
                 answer.note_error(error)
             raise
-        log = current_log()
-        if log is not None:
-            log.note_statement(statement, context)
+        if WATCHERS:
+            log = current_log()
+            if log is not None:
+                log.note_statement(statement, context)
         if may_write(context, statement):
             lost.executed(context, cursor, statement, rest[0])
 
     return executed
 
 
-def _commit(commit: OneConnection, find: FindLostWrites) -> OneConnection:
+def _commit(commit: OneConnection, gates: Sequence[Gate]) -> OneConnection:
     def committed(proxied: Any) -> None:
-        find().commit(commit, proxied)
+        gates[-1].lost.commit(commit, proxied)
 
     return committed
 
 
-def _roll_back(roll_back: OneConnection, find: FindLostWrites) -> OneConnection:
+def _roll_back(roll_back: OneConnection, gates: Sequence[Gate]) -> OneConnection:
     def rolled_back(proxied: Any) -> None:
-        find().rolling_back(proxied)
+        gates[-1].lost.rolling_back(proxied)
         roll_back(proxied)
 
     return rolled_back

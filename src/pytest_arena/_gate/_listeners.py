@@ -154,10 +154,13 @@ class Gate:
     def checked_in(self, _dbapi_connection: Any, entry: Any) -> None:
         """Note that a connection is back in its pool, or is gone."""
         checkout = self.registry.find(entry)
-        if checkout is not None and checkout.handle is not None:
-            if checkout.key and checkout.handle.is_begun:  # its pool does not roll back
-                self.registry.may_be_used(checkout.key)
-            checkout.handle.returned()
+        if checkout is not None:
+            key = checkout.connection.key
+            handle = checkout.connection.handle
+            if handle is not None:
+                if key and handle.is_begun:  # its pool does not roll back
+                    self.registry.may_be_used(key)
+                handle.returned()
         self.registry.check_in(entry)
 
     def detached(self, _dbapi_connection: Any, entry: Any) -> None:
@@ -201,7 +204,10 @@ class Gate:
         return live
 
     def _are_stale(self, targets: tuple[ConnectTarget, ...]) -> bool:
-        return any(self.core.current(target.key) != target for target in targets)
+        are_stale = False
+        for target in targets:
+            are_stale = are_stale or self.core.current(target.key) != target
+        return are_stale
 
     # Called by levels.
 
@@ -217,7 +223,7 @@ class Gate:
             # Another thread may use its connection now. The server ends it with its database.
             is_ours = pooled.process == process and checkout.thread == get_ident()
             if (
-                checkout.key is None
+                pooled.key is None
                 or not is_ours
                 or not self._are_stale(pooled.targets())
             ):
@@ -278,7 +284,7 @@ def _listen() -> None:
     watch_engines(_remember)
     watch_sessions()
     note_errors_on_leaving()
-    watch_closed_sessions(lambda: _gates[-1].lost)
+    watch_closed_sessions(_gates)
     for owner, name, method in (
         (Engine, "do_connect", "connecting"),
         (Pool, "connect", "connected"),
@@ -296,7 +302,7 @@ def _listen() -> None:
 def _remember(engine: Engine) -> None:
     level = _gates[-1].core.serial() if _gates else 0
     if known_engines.remember(engine, level):
-        instrument(engine.dialect, lambda: _gates[-1].lost)
+        instrument(engine.dialect, _gates)
 
 
 def _of_last_gate(method: str) -> Callable[..., None]:

@@ -160,6 +160,7 @@ class PooledConnection:
     target: ConnectTarget | None = None
     # How pytest-arena reaches it. None for a driver that is not known.
     handle: Handle | None = None
+    key: Key | None = None  # of its database on a server, once it is open
     identify: Callable[[Any], OpenConnection | None] | None = None  # until it is open
     process: int = field(default_factory=os.getpid)
     thread: int | None = None  # that opens it, or has it checked out
@@ -200,13 +201,6 @@ class PooledConnection:
         entry = self.entry()
         return entry is not None and entry.info.get(INFO) is self
 
-    @property
-    def key(self) -> Key | None:
-        """The key of its database on a server. None if it is on none."""
-        if self.handle is None or self.target is None or self.target.address is None:
-            return None
-        return self.target.key
-
     def targets(self) -> tuple[ConnectTarget, ...]:
         """Return where it lands, and the databases that it has attached."""
         attached = self.handle.attached() if self.handle is not None else ()
@@ -228,6 +222,9 @@ class PooledConnection:
         """Note what its product knows of the open connection."""
         self.target = live.target
         self.handle = live.handle
+        self.key = None
+        if live.handle is not None and live.target is not None and live.target.address:
+            self.key = live.target.key
         self.identify = None
 
     # Using it.
@@ -381,11 +378,6 @@ class Checkout:
     def handle(self) -> Handle | None:
         """How pytest-arena reaches it."""
         return self.connection.handle
-
-    @property
-    def key(self) -> Key | None:
-        """The key of its database on a server."""
-        return self.connection.key
 
     @property
     def in_transaction(self) -> bool:

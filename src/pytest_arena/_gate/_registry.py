@@ -130,14 +130,14 @@ class Registry:
 
     def check_out(self, checkout: Checkout, targets: Iterable[ConnectTarget]) -> None:
         """Note that a pool is about to hand out a connection."""
-        self.used.update([target.key for target in targets])
         self.checkouts += 1
         self._checkouts[checkout.entry] = checkout
         with self.lock:
             for target in targets:
+                self.used.add(target.key)
                 # Also a connection that a listener or a creator of the app has made.
                 if target.address is not None:
-                    key = self.current_key(target.key)
+                    key = self._renamed.get(target.key, target.key)
                     self._uses[key] += 1
                     self._call_before_use(key)
 
@@ -149,11 +149,14 @@ class Registry:
         """Note that a connection is in its pool again, or gone. It may have been used until now."""
         # Another thread may ask now. The connection must be checked out or counted then.
         with self.lock:
-            checkout = self.find(entry)
-            if checkout is not None and checkout.key is not None:
-                self._uses[self.current_key(checkout.key)] += 1
+            checkout = self._checkouts.get(entry)
+            if checkout is None:
+                pooled = PooledConnection.find(entry)
+            else:
+                pooled = checkout.connection
+                if pooled.key is not None:
+                    self._uses[self._renamed.get(pooled.key, pooled.key)] += 1
             self._checkouts.pop(entry, None)
-            pooled = PooledConnection.find(entry)
             if pooled is not None:
                 pooled.release()
             if self._replacing is not None:
@@ -161,8 +164,9 @@ class Registry:
 
     def detach(self, checkout: Checkout) -> None:
         """Note that the app keeps a connection for good. No pool tells when it is used."""
-        if checkout.key is not None:
-            self._unwatch(checkout.key)  # first: see `check_in`
+        key = checkout.connection.key
+        if key is not None:
+            self._unwatch(key)  # first: see `check_in`
         self._checkouts.pop(checkout.entry, None)
 
     def taken(self) -> list[Checkout]:
@@ -272,14 +276,10 @@ class Registry:
                 self._unwatched.add(new)
             self._call_before_use(old)
 
-    def current_key(self, key: Key) -> Key:
-        """Return the key that a database has now."""
-        return self._renamed.get(key, key)
-
     def count_uses(self, key: Key) -> int:
         """Return a number that changes if the database may have been used since the last call."""
         with self.lock:
-            key = self.current_key(key)
+            key = self._renamed.get(key, key)
             if self._may_be_in_use(key):
                 self._uses[key] += 1
             return self._uses[key]
@@ -291,7 +291,7 @@ class Registry:
         in use now: the function is not called then.
         """
         with self.lock:
-            key = self.current_key(key)
+            key = self._renamed.get(key, key)
             if self._may_be_in_use(key):
                 return False
             self._before_next[key] = call
@@ -300,14 +300,15 @@ class Registry:
     def _may_be_in_use(self, key: Key) -> bool:
         if self._has_others or key in self._unwatched:
             return True
-        for checkout in self.taken():
-            if checkout.key is not None and self.current_key(checkout.key) == key:
+        for checkout in [*self._checkouts.values()]:
+            used = checkout.connection.key
+            if used is not None and self._renamed.get(used, used) == key:
                 return True
         return False
 
     def _unwatch(self, key: Key) -> None:
         with self.lock:
-            key = self.current_key(key)
+            key = self._renamed.get(key, key)
             self._unwatched.add(key)
             self._call_before_use(key)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
     from pytest_arena._run._apps import Apps
     from pytest_arena._run._processes import Process
+    from pytest_arena._run.leaks._leaks import HeldByFixtures
     from pytest_arena._run.leaks._loop_tasks import Tasks
     from pytest_arena._run.levels._levels import Levels
 
@@ -81,7 +82,7 @@ class FixtureLevels:
         )
         self.levels.enter(level)
         # After wider fixtures: what these override stays as long as they do.
-        test.remember_app(AppState(self._apps.named))
+        test.enter(AppState(self._apps.named))
 
     def settle_test(self) -> None:
         """Close, look for leaks and restore, after the function fixtures. Idempotent."""
@@ -103,8 +104,9 @@ class FixtureLevels:
             if level is not None:
                 if test.is_used or self.levels.above(level):
                     self.finish_above(level)
-                    self._empty_sessions(test, level)
-                    self._forget_rows(level)
+                    before = self.levels.held_before(level)
+                    self._empty_sessions(test, before)
+                    self._forget_rows(level, before)
                 changed = self.levels.leave(level)
                 if changed:
                     test.has_changed(changed)
@@ -199,8 +201,8 @@ class FixtureLevels:
                     self.levels.end_leaks(upper, upper.serial, cancel_jobs)
         self.levels.end_leaks(level, test.serial, cancel_jobs)
 
-    def _empty_sessions(self, test: RunningTest, level: Level) -> None:
-        kinds = empty_sessions(self.levels.held_before(level))
+    def _empty_sessions(self, test: RunningTest, before: HeldByFixtures) -> None:
+        kinds = empty_sessions(before)
         if test.failed:
             return  # its report has the pending objects
         for kind in kinds:
@@ -209,9 +211,8 @@ class FixtureLevels:
                 "commit it, or Session.remove() in an autouse fixture"
             )
 
-    def _forget_rows(self, level: Level) -> None:
+    def _forget_rows(self, level: Level, before: HeldByFixtures) -> None:
         """Expunge the rows of a level from sessions that are older than it."""
-        before = self.levels.held_before(level)
         if before.sessions:
             self.long_sessions.leave(before, level.name)
 
@@ -304,7 +305,7 @@ class FixtureLevels:
             self.finish_above(level)
             self.end_processes(owner)
             self._apps.close_of(owner)
-            self._forget_rows(level)
+            self._forget_rows(level, self.levels.held_before(level))
         finally:
             # Ctrl-C may have interrupted `finish_above`.
             for upper in self.levels.above(level):

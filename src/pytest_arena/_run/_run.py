@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -510,18 +510,6 @@ the database {0!r} begins empty: arena_schema makes the tables of the app's firs
 next: arena_schema = {0} = {2}   in pytest's configuration, if the app is meant to be on both"""
 
 
-@contextmanager
-def begun_by(test: RunningTest | None) -> Iterator[None]:
-    """Run a block whose threads, jobs and tasks belong to this test. None: to no test."""
-    token = WORK.set(test.late_work.own if test is not None else None)
-    is_wide = OF_WIDE_FIXTURE.set(test is None)
-    try:
-        yield
-    finally:
-        OF_WIDE_FIXTURE.reset(is_wide)
-        WORK.reset(token)
-
-
 # How is the test's own function called, so that it begins and ends as a test should?
 
 
@@ -544,10 +532,14 @@ def conducted(
         test.begin_call()
         try:
             await test.astart()
-            with begun_by(
-                test
-            ):  # here, too: the runner's task may be older than the test
+            # The task of the runner may be older than the test, and have another context.
+            work = WORK.set(test.late_work.own)
+            is_wide = OF_WIDE_FIXTURE.set(False)
+            try:
                 await function(*args, **kwargs)
+            finally:
+                OF_WIDE_FIXTURE.reset(is_wide)
+                WORK.reset(work)
             await test.asettle()
         except BaseException:
             test.uncommitted = _story.uncommitted(test)

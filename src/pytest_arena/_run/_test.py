@@ -97,10 +97,10 @@ class Moments:
                 times[database] = self._databases.ensure(database).moment()
             except Exception:  # noqa: BLE001 - a request must not fail since nobody could look at it
                 times[database] = None
-        return StoryMoment(self.levels(), times)
+        return StoryMoment(tuple(self._databases.levels), times)
 
     def levels(self) -> tuple[Level, ...]:
-        """The levels that stand."""
+        """Return the present levels, the lowest first."""
         return tuple(self._databases.levels)
 
     def used(self) -> list[Database]:
@@ -209,6 +209,7 @@ class RunningTest(Hooks):
     )  # requests that these have open
     errors: list[Exception] = field(default_factory=list)
     failed: bool = False
+    has_level: bool = False  # it was entered once
     settled: bool = False
     is_used: bool = (
         True  # once it is settled: whether there was anything to end or to close
@@ -273,8 +274,12 @@ class RunningTest(Hooks):
 
     def left_open(self) -> list[str]:
         """Return what of its own requests is open, a line for each."""
-        found = [one for app_run in self.app_runs for one in app_run.exchanges]
-        return [one.shown for one in found if one not in self.of_fixtures]
+        open_requests = []
+        for app_run in self.app_runs:
+            for exchange in app_run.exchanges:
+                if exchange not in self.of_fixtures:
+                    open_requests.append(exchange.shown)
+        return open_requests
 
     async def asettle(self) -> None:
         """At the end of its coroutine: end its requests, wait for the work that they have begun."""
@@ -492,11 +497,17 @@ class RunningTest(Hooks):
 
     def own_writes(self) -> set[PendingWrites]:
         """What it has written itself that stands uncommitted now."""
-        return {
-            one.pending_writes
-            for one in self.gate.registry.taken()
-            if one.pending_writes
-        } - self._of_app
+        writes = set()
+        for checkout in self.gate.registry.taken():
+            pending = checkout.connection.pending_writes
+            if pending and pending not in self._of_app:
+                writes.add(pending)
+        return writes
+
+    def enter(self, state: AppState) -> None:
+        """Note that the test's level is entered, with the state of the app then."""
+        self.has_level = True
+        self.remember_app(state)
 
     def remember_app(self, *states: AppState) -> None:
         """Record the state of the app, which pytest-arena restores when the test ends."""
@@ -525,7 +536,9 @@ class RunningTest(Hooks):
 
     def has_changed(self, databases: list[str]) -> None:
         """These had changed when one of its levels was left."""
-        self.changed += [one for one in databases if one not in self.changed]
+        for name in databases:
+            if name not in self.changed:
+                self.changed.append(name)
 
 
 class Current:

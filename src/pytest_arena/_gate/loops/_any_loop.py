@@ -148,10 +148,11 @@ class AnyLoopQueue(QueueCommon[_T]):
     def put_nowait(self, item: _T) -> None:
         """Add an item, or raise `Full`. Needs no loop."""
         with self._guard:
-            if self.full():
+            if 0 < self.maxsize <= len(self._items):
                 raise Full
             self._items.append(item)
-        self._wake_waiters()
+        if self._waiters:
+            self._wake_waiters()
 
     def put(self, item: _T, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002, FBT001, FBT002 - SQLAlchemy's signature
         """Add an item, or raise `Full` at once, whether to block or not."""
@@ -161,14 +162,15 @@ class AnyLoopQueue(QueueCommon[_T]):
         """Take an item. Wait for it in SQLAlchemy's greenlet."""
         if not block:
             return self.get_nowait()
-        if self._has_no_waiters():
+        if not self._waiters or running_loop() not in self._waiters:
             with suppress(Empty):
                 return self.get_nowait()
         return await_only(self.aget(timeout))
 
     async def aget(self, seconds: float | None = None) -> _T:
         """Wait for an item and take it, or raise `Empty` when the time is up."""
-        if self._has_no_waiters():
+        # A newcomer lets the waiters of its loop go first.
+        if not self._waiters or running_loop() not in self._waiters:
             with suppress(Empty):
                 return self.get_nowait()
         waiter = _Waiter(asyncio.get_running_loop(), seconds)
@@ -185,14 +187,8 @@ class AnyLoopQueue(QueueCommon[_T]):
         finally:
             waiter.close()
 
-    def _has_no_waiters(self) -> bool:
-        """Return whether no task of the running loop waits."""
-        return not self._waiters or running_loop() not in self._waiters
-
     def _wake_waiters(self) -> None:
         """Wake one waiter of each loop."""
-        if not self._waiters:
-            return
         with self._guard:
             closed = [loop for loop in tuple(self._waiters) if loop.is_closed()]
             abandoned = [self._waiters.pop(loop, None) for loop in closed]
@@ -265,7 +261,7 @@ class AnyLoopMutex:
             raise RuntimeError("Lock is not acquired.") from None
 
     async def __aenter__(self) -> None:
-        await self.acquire()
+        await self._token.aget()
 
     async def __aexit__(self, *_: object) -> None:
         self.release()

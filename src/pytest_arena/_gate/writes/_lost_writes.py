@@ -42,10 +42,11 @@ from pytest_arena._origin import OF_WIDE_FIXTURE, REQUEST, WORK, user_line
 from pytest_arena._product import PRODUCT_PACKAGES, Core, Key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
     from pytest_arena._gate._answers import RequestAnswer
+    from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._gate._registry import Registry
 
@@ -485,8 +486,7 @@ _leaving: ContextVar[BaseException | None] = ContextVar(
 
 def error_on_its_way() -> BaseException | None:
     """Return the error that the app is raising here, None for none."""
-    error = sys.exc_info()[1]
-    return error if error is not None else _leaving.get()
+    return sys.exception() or _leaving.get()
 
 
 # Packages whose errors are answers of the app.
@@ -523,8 +523,10 @@ def note_errors_on_leaving() -> None:
 def _noting(end: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(end)
     async def noted(self: Any, *error: Any) -> Any:
-        raised = error[1] if len(error) > 1 else None
-        token = _leaving.set(error_on_its_way() if raised is None else raised)
+        raised = sys.exception()
+        if len(error) > 1 and error[1] is not None:
+            raised = error[1]
+        token = _leaving.set(raised or _leaving.get())
         try:
             return await end(self, *error)
         finally:
@@ -533,11 +535,11 @@ def _noting(end: Callable[..., Any]) -> Callable[..., Any]:
     return noted
 
 
-@cache
-def watch_closed_sessions(lost: Callable[[], LostWrites]) -> None:
+def watch_closed_sessions(gates: Sequence[Gate]) -> None:
     """From here on look at each session of a request before it is closed, or rolled back.
 
-    SQLAlchemy has no event before that. Costs some microseconds.
+    The last gate at that moment looks. SQLAlchemy has no event before that. Costs some
+    microseconds.
     """
     close = Session.close
     reset = Session.reset
@@ -546,12 +548,12 @@ def watch_closed_sessions(lost: Callable[[], LostWrites]) -> None:
     @wraps(close)
     def closing(self: Session) -> None:
         _give_up(self)
-        lost().closing(self)
+        gates[-1].lost.closing(self)
         close(self)
 
     @wraps(reset)
     def resetting(self: Session) -> None:
-        lost().closing(self)
+        gates[-1].lost.closing(self)
         reset(self)
 
     @wraps(roll_back)
@@ -559,7 +561,7 @@ def watch_closed_sessions(lost: Callable[[], LostWrites]) -> None:
         error = error_on_its_way()
         _give_up(self.session)
         if error is not None and answers_well(error):
-            lost().closing(self.session)
+            gates[-1].lost.closing(self.session)
         roll_back(self, *args, **kwargs)
 
     Session.close = closing  # type: ignore[method-assign] # as said

@@ -197,7 +197,8 @@ class StatementLog:
         self.is_unsure = True
 
 
-_finders: list[Callable[[], StatementLog | None]] = []
+# Each function returns a log for the statement that has run.
+WATCHERS: list[Callable[[], StatementLog | None]] = []
 
 
 def watch_statements(find: Callable[[], StatementLog | None]) -> Callable[[], None]:
@@ -205,13 +206,13 @@ def watch_statements(find: Callable[[], StatementLog | None]) -> Callable[[], No
 
     Costs 0.2 µs a statement and what ``find`` takes, and 0.05 µs without a watcher.
     """
-    _finders.append(find)
-    return lambda: _finders.remove(find)
+    WATCHERS.append(find)
+    return lambda: WATCHERS.remove(find)
 
 
 def current_log() -> StatementLog | None:
     """Return the log of the innermost watcher. None without one."""
-    return _finders[-1]() if _finders else None
+    return WATCHERS[-1]() if WATCHERS else None
 
 
 _COUNTED = "_arena_counted"

@@ -100,7 +100,8 @@ class LateWork:
         ] = {}
         self._loops_elsewhere: dict[asyncio.AbstractEventLoop, None] = {}
         self._threads_before: frozenset[int] = frozenset()
-        # The frames of the threads that worked when the test stopped waiting.
+        # The outermost frames of the threads that worked when the test stopped waiting. None if
+        # it has not waited.
         self._threads_cut_off: dict[int, FrameType] | None = None
 
     def serving(self) -> None:
@@ -126,35 +127,38 @@ class LateWork:
         """Whether the app answered a request, or a thread got work."""
         return bool(self._tasks_before or self._pieces())
 
-    def _pieces(self) -> list[Piece]:
-        return [
-            piece
-            for piece in alive(PIECES)
-            if piece.work is self and not piece.is_ended
-        ]
+    def _pieces(self) -> dict[Piece, object]:
+        """Return the jobs that have not ended, with the user's lines that began them."""
+        pieces: dict[Piece, object] = {}
+        if not PIECES:
+            return pieces
+        for piece in alive(PIECES):
+            if piece.work is self and not piece.is_ended:
+                pieces[piece] = PIECES.get(piece)
+        return pieces
 
     def lines(self) -> list[str]:
         """Return the line of each piece of work that still runs."""
-        if not self.has_begun:
-            return []
         # pytest-arena looks at jobs before and after it looks at tasks and threads: a task may
         # begin a job and end meanwhile.
-        jobs = self._lines_of_pieces()
-        lines: list[object] = [
-            line_of_coroutine(task.get_coro()) or task.get_name()
-            for task in self._tasks_of_requests()
-        ]
-        lines += self._lines_elsewhere()
-        threads = {
-            thread: line_of(stack[0]) for thread, stack in self.threads().items()
-        }
-        lines += threads.values()
-        known_threads = threads.keys() | _threads_among(alive(IDLE_WORKERS))
-        jobs |= self._lines_of_pieces()
-        for piece, line in jobs.items():
-            if piece.thread not in known_threads:
-                lines.append(line)
-        return [str(line) for line in lines]
+        jobs = self._pieces()
+        if not (jobs or self._tasks_before):
+            return []
+        lines: list[object] = []
+        for task in self._tasks_of_requests():
+            lines.append(line_of_coroutine(task.get_coro()) or task.get_name())
+        if self._loops_elsewhere:
+            lines += self._lines_elsewhere()
+        threads = self.threads()
+        for stack in threads.values():
+            lines.append(line_of(stack[0]))
+        jobs = {**self._pieces(), **jobs}
+        if jobs:
+            known_threads = threads.keys() | _idle_threads()
+            for piece, line in jobs.items():
+                if line is not None and piece.thread not in known_threads:
+                    lines.append(line)
+        return list(map(str, lines))
 
     def _tasks_of_requests(self) -> list[asyncio.Task[Any]]:
         this_task = asyncio.current_task() if running_loop() else None
@@ -174,14 +178,6 @@ class LateWork:
                 if is_of_a_request and not any(hop.is_open for hop in hops):
                     tasks.append(task)
         return tasks
-
-    def _lines_of_pieces(self) -> dict[Piece, object]:
-        lines = {}
-        for piece in self._pieces():
-            line = PIECES.get(piece)
-            if line is not None:
-                lines[piece] = line
-        return lines
 
     def unfinished(self) -> list[str]:
         """Return the lines of unfinished work that a test may wait for, each once."""
@@ -210,15 +206,14 @@ class LateWork:
         ``late`` receives the frames of threads that a library began and that still work.
         """
         self.is_over = True
-        working = self._work_of_threads()
-        cut_off = working
-        if self._threads_cut_off is not None:
-            cut_off = self._threads_cut_off
-        for thread, frame in working.items():
-            # A thread with another frame works for another test by now.
-            if cut_off.get(thread) is frame:
-                late[thread] = frame
+        cut_off = self._threads_cut_off
         self._threads_cut_off = None
+        if cut_off is None or cut_off:
+            for thread, stack in self.threads().items():
+                frame = stack[-1]
+                # A thread with another frame works for another test by now.
+                if cut_off is None or cut_off.get(thread) is frame:
+                    late[thread] = frame
         for piece in self._pieces():
             if not piece.is_job:
                 piece.cancel()
@@ -255,16 +250,12 @@ class LateWork:
         """
         if not self._tasks_before:
             return {}
-        others = self._threads_before | _threads_among(alive(IDLE_WORKERS))
-        return {
-            thread: stack
-            for thread, stack in threads_at_work().items()
-            if not is_of(thread, others)
-        }
-
-    def _work_of_threads(self) -> dict[int, FrameType]:
-        """Return the threads that still work, with the outermost frame of the user's code."""
-        return {thread: stack[-1] for thread, stack in self.threads().items()}
+        threads = {}
+        others = self._threads_before | _idle_threads()
+        for thread, stack in threads_at_work().items():
+            if not is_of(thread, others):
+                threads[thread] = stack
+        return threads
 
     def settled(self, patience: float | None = None) -> None:
         """Wait until the work is done, as `waiting` says."""
@@ -309,7 +300,10 @@ class LateWork:
             lines = self.lines()
         if patience is None:
             self.cut_off += lines
-            self._threads_cut_off = self._work_of_threads() if lines else {}
+            self._threads_cut_off = {}
+            if lines:
+                for thread, stack in self.threads().items():
+                    self._threads_cut_off[thread] = stack[-1]
             self._endless.update(lines)
         elif lines:
             raise late_error(
@@ -332,24 +326,25 @@ def threads_at_work() -> dict[int, list[FrameType]]:
     return at_work
 
 
-def _threads_among(workers: Iterable[object]) -> set[int]:
-    return {
-        worker.ident or 0 for worker in workers if isinstance(worker, threading.Thread)
-    }
+def _idle_threads() -> set[int]:
+    """Return the threads that wait for the next job of an app's queue."""
+    threads: set[int] = set()
+    if not IDLE_WORKERS:
+        return threads
+    for worker in alive(IDLE_WORKERS):
+        if isinstance(worker, threading.Thread):
+            threads.add(worker.ident or 0)
+    return threads
 
 
 def _threads_in_greenlets() -> set[int]:
     """Return the threads whose stack shows only the part of SQLAlchemy's greenlet."""
     main_thread = threading.main_thread().ident or 0
     # A variable with the frame of this function would keep its callers in a reference cycle.
-    outermost_names = {
-        thread: outermost(frame).f_code.co_name
-        for thread, frame in innermost_frames().items()
-        if thread != main_thread
-    }
     return {
-        main_thread,
-        *(thread for thread, name in outermost_names.items() if name != "_bootstrap"),
+        thread
+        for thread, frame in innermost_frames().items()
+        if thread == main_thread or outermost(frame).f_code.co_name != "_bootstrap"
     }
 
 

@@ -99,7 +99,7 @@ class Levels:
                 database.enter(level)
         except (Held, ArenaError) as error:
             for database in self._participating_databases():
-                if database.depth > depth:
+                if database.isolation.depth > depth:
                     database.isolation.forget()
             if isinstance(error, Held):
                 transactions = _leaks.open_transactions(self.gate)
@@ -268,16 +268,19 @@ class Levels:
         return nullcontext()
 
     def _participating_databases(self) -> list[DatabaseParticipant]:
-        return [
-            DatabaseParticipant(database, database.isolation, self._context)
-            for database in [*self._databases.known.by_key.values()]
-            if database.isolation is not None
-        ]
+        participants = []
+        for database in [*self._databases.known.by_key.values()]:
+            isolation = database.isolation
+            if isolation is not None:
+                participants.append(
+                    DatabaseParticipant(database, isolation, self._context)
+                )
+        return participants
 
     def _cut_to(self, depth: int, databases: list[DatabaseParticipant]) -> None:
         """Leave by force the levels in which Ctrl-C or a timeout interrupted pytest-arena."""
         for database in databases:
-            while database.depth > depth:
+            while database.isolation.depth > depth:
                 reason = (
                     f"{database.name}: arena was broken off at it (a timeout, Ctrl-C)"
                 )

@@ -36,10 +36,6 @@ _STEP = 0.002
 class Participant(Protocol):
     """State that is restored when a level ends."""
 
-    @property
-    def depth(self) -> int:
-        """How many levels it has entered and not left."""
-
     def enter(self, level: Level) -> None:
         """Remember the present state."""
 
@@ -180,18 +176,9 @@ class DatabaseParticipant:
         self, database: Database, isolation: Isolation, context: LevelContext
     ) -> None:
         self.database = database
+        self.name = database.name
         self.isolation = isolation
         self._context = context
-
-    @property
-    def depth(self) -> int:
-        """How many levels the database has entered and not left."""
-        return self.isolation.depth
-
-    @property
-    def name(self) -> str:
-        """The name of the database."""
-        return self.database.name
 
     def enter(self, level: Level) -> None:
         """Remember the content of the database.
@@ -216,7 +203,7 @@ class DatabaseParticipant:
             ArenaError: there is no space for the content, or the server is gone.
         """
         databases = self._context.databases
-        if self.depth < len(databases.levels):
+        if self.isolation.depth < len(databases.levels):
             return False  # it was left before an interruption
         was_created_here = self.database.level is level
         may_end = was_created_here or not level.is_test
