@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._gate._listeners import Gate
+    from pytest_arena._gate.writes._lost_writes import WatchingGate
 
     OneConnection = Callable[[Any], Any]
 
 
-def instrument(dialect: Dialect, gates: Sequence[Gate]) -> None:
+def instrument(dialect: Dialect, gates: Sequence[WatchingGate]) -> None:
     """Watch what the engines of a dialect do, for the last gate at that moment."""
     instance: Any = dialect
     instance.initialize = _initialize(dialect.initialize)
@@ -76,7 +76,9 @@ def _ping(ping: OneConnection) -> OneConnection:
     return pinged
 
 
-def _execute(execute: Callable[..., Any], gates: Sequence[Gate]) -> Callable[..., Any]:
+def _execute(
+    execute: Callable[..., Any], gates: Sequence[WatchingGate]
+) -> Callable[..., Any]:
     def executed(cursor: Any, statement: str, *rest: Any, **named: Any) -> None:
         context: Any = named.get("context", rest[-1] if rest else None)
         lost = gates[-1].lost
@@ -101,14 +103,16 @@ def _execute(execute: Callable[..., Any], gates: Sequence[Gate]) -> Callable[...
     return executed
 
 
-def _commit(commit: OneConnection, gates: Sequence[Gate]) -> OneConnection:
+def _commit(commit: OneConnection, gates: Sequence[WatchingGate]) -> OneConnection:
     def committed(proxied: Any) -> None:
         gates[-1].lost.commit(commit, proxied)
 
     return committed
 
 
-def _roll_back(roll_back: OneConnection, gates: Sequence[Gate]) -> OneConnection:
+def _roll_back(
+    roll_back: OneConnection, gates: Sequence[WatchingGate]
+) -> OneConnection:
     def rolled_back(proxied: Any) -> None:
         gates[-1].lost.rolling_back(proxied)
         roll_back(proxied)

@@ -10,7 +10,7 @@ import threading
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import event
 from sqlalchemy.engine.default import DefaultExecutionContext
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from pytest_arena._gate._answers import RequestAnswer
-    from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._gate._registry import Registry
 
@@ -367,6 +366,12 @@ class LostWrites:
         error.add_note(f"it waited in vain for a lock at {user_line()}{words}")
 
 
+class WatchingGate(Protocol):
+    """The gate of a run. The last gate of the process watches for lost writes."""
+
+    lost: LostWrites
+
+
 def _note_begin(pooled: PooledConnection, writes: PendingWrites) -> None:
     answer = ANSWER.get()
     if answer is not None:
@@ -535,7 +540,7 @@ def _noting(end: Callable[..., Any]) -> Callable[..., Any]:
     return noted
 
 
-def watch_closed_sessions(gates: Sequence[Gate]) -> None:
+def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
     """From here on look at each session of a request before it is closed, or rolled back.
 
     The last gate at that moment looks. SQLAlchemy has no event before that. Costs some
