@@ -255,8 +255,7 @@ def reporting(
         answer = None
         if hops:
             answer = hooks.answering(hops[-1])
-            if answer is not None:
-                send = _noting(hops, answer, send, traces)
+            send = _noting(hops, answer, send, traces)
         raised: Exception | None = None
         try:
             if hooks.app_watcher is None:
@@ -278,7 +277,7 @@ def reporting(
 
 
 def _noting(
-    hops: Hops, answer: AnswerNotes, send: Any, traces: list[TracebackException]
+    hops: Hops, answer: AnswerNotes | None, send: Any, traces: list[TracebackException]
 ) -> Any:
     """Return a ``send`` that notes each message of the app's answer."""
     request = hops[-1]
@@ -290,7 +289,8 @@ def _noting(
         if message["type"] == "http.response.start":
             request.status = message["status"]
         await send(message)
-        answer.note_sent(message)
+        if answer is not None:
+            answer.note_sent(message)
 
     return send_and_note
 
