@@ -126,6 +126,21 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
             frame = frame.f_back
 
 
+def is_driven_here() -> bool:
+    """Whether a caller on this thread's stack runs a loop until the current task ends.
+
+    An ``asyncio.Runner`` that outlives a test runs later coroutines in a copy of that test's
+    context. The caller is the running test. uvloop shows no such frame.
+    """
+    task = asyncio.current_task()
+    return any(
+        frame.f_code is _RUN_UNTIL_COMPLETE and frame.f_locals.get("future") is task
+        for frame in frames()
+    )
+
+
+_RUN_UNTIL_COMPLETE = asyncio.BaseEventLoop.run_until_complete.__code__
+
 # Functions that run work for a frame that is not on their stack: SQLAlchemy's way into sync code,
 # a step of asyncio's loop, and aiosqlite's worker by its names since 0.20.
 _HANDOVERS = {"greenlet_spawn", "_run", "run", "_connection_worker_thread"}

@@ -364,6 +364,49 @@ def test_the_next_one(own):
     assert own.get("/dancers").json() == ["Sand"]
 """
 
+KEPT_RUNNER = """
+import asyncio
+import pytest
+from app import Dancer, maker
+from pytest_arena.errors import LateWorkError
+
+RUNNER = asyncio.Runner()
+
+
+async def add(name, go=None):
+    if go is not None:
+        await go.wait()
+    async with maker() as session:
+        session.add(Dancer(name=name))
+        await session.commit()
+
+
+@pytest.mark.parametrize("name", ["Ghost", "Second", "Third"])
+def test_uses_the_runner(name):
+    RUNNER.run(add(name))
+
+
+LEFT = []
+
+
+def test_leaves_a_task():
+    async def begin():
+        go = asyncio.Event()
+        LEFT.extend([go, asyncio.create_task(add("Late", go))])
+
+    RUNNER.run(begin())
+
+
+def test_the_task_of_the_test_before():
+    async def release():
+        LEFT[0].set()
+        await LEFT[1]
+
+    with pytest.raises(LateWorkError, match="an earlier test had begun"):
+        RUNNER.run(release())
+    RUNNER.close()
+"""
+
 FAILED = """
 import threading
 import pytest
@@ -527,6 +570,12 @@ def test_a_task_in_a_loop_that_goes_on_is_refused(example: Example) -> None:
     """Of a client that the reader has made, and keeps."""
     run = late_app(example, "copy", test_late=WIDE).run("--arena-settle=0.1").expect(passed=2)
     run.says("test_leaves_a_task has ended, and work", "refused: a connection for work")
+
+
+def test_a_runner_of_the_suite_serves_each_test(example: Example) -> None:
+    """It keeps a copy of the first test's context; a task that a test left in it is late."""
+    run = example.with_files(test_runner=KEPT_RUNNER).run().expect(passed=5)
+    run.says("refused: a connection for a thread, a job or a task that an earlier test had begun")
 
 
 @pytest.mark.slow

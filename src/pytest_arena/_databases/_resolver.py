@@ -26,7 +26,7 @@ from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import requested_by_engine
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._gate._registry import DatabaseUsage, Registry
-from pytest_arena._origin import WORK, frames, user_line
+from pytest_arena._origin import WORK, frames, is_driven_here, user_line
 from pytest_arena._product import (
     ConnectTarget,
     Database,
@@ -330,6 +330,8 @@ class Databases:
         is_late = work is not None and work.is_over
         if is_late and _process.running_loop() and not user_line():
             # A library's task that a request started may serve later requests.
+            is_late = False
+        if is_late and _process.running_loop() and is_driven_here():
             is_late = False
         thread = get_ident()
         late_threads = self._connections.late
