@@ -464,6 +464,7 @@ def test_each_verb_says_its_exit_statuses(arena: Arena, verb: str) -> None:
     assert "exit status: 0; 1 if" in output
 
 
+@pytest.mark.slow
 def test_without_the_extra_one_line_says_what_to_install(
     arena: Arena, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

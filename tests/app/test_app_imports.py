@@ -90,6 +90,7 @@ print(sorted({{"fastapi", "litestar", "starlette"}} & sys.modules.keys()))
     assert python(code).splitlines() == ["GET 204", "[]"]
 
 
+@pytest.mark.slow
 def test_httpx_serves_where_httpx2_is_missing() -> None:
     """Async and sync, without a word about it, though Starlette has one."""
     code = f"""{MAKE}
@@ -112,6 +113,7 @@ print(type(run.new_client()).__mro__[2].__module__)
         (("starlette", "starlette.testclient"), "new_test_client", "does not import"),
     ],
 )
+@pytest.mark.slow
 def test_what_is_missing_is_named(missing: tuple[str, ...], make: str, word: str) -> None:
     """A ConfigError with the line to install it."""
     code = f"""{MAKE}

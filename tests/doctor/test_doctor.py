@@ -520,6 +520,7 @@ def tables(engine):
 # Many files
 
 
+@pytest.mark.slow
 def test_a_thousand_files_are_examined_by_several_processes(tmp_path: Path) -> None:
     """With the same faults, in the same order, as by one."""
     texts = {

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -153,6 +154,7 @@ def judged(run: dict[str, Any]) -> Document:
 
 @SOME
 @given(runs, st.randoms(use_true_random=False))
+@pytest.mark.slow
 def test_the_order_of_tests_and_tries_changes_nothing(run: dict[str, Any], chance: Any) -> None:
     """Letter for letter."""
     before = as_json(judged(run))
@@ -205,6 +207,7 @@ def test_nothing_is_proven_without_a_test_that_did_it_all(run: dict[str, Any]) -
 
 @SOME
 @given(runs, st.lists(st.integers(0, 1), min_size=6, max_size=6))
+@pytest.mark.slow
 def test_shards_say_what_one_run_says(run: dict[str, Any], sides: list[int]) -> None:
     """However the tests are dealt out, whole tests to one shard each."""
     side = dict(zip(TESTS, sides, strict=False))

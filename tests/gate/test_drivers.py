@@ -528,6 +528,7 @@ line_of(lambda: asyncio.run(anew.connect(DSN)))
 
 
 @pytest.mark.usefixtures("whole_process")
+@pytest.mark.slow
 def test_a_driver_of_another_version_is_told_of(tmp_path: Path) -> None:
     """A guard that is not there must not look as if it were; the import goes on."""
     stranger = {"asyncpg/__init__.py": "", "asyncpg/connect_utils.py": "x = 1\n"}

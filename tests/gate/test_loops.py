@@ -1137,6 +1137,7 @@ class TestQueue:
         with pytest.raises(Exception, match="greenlet_spawn has not been called"):
             queue.get()
 
+    @pytest.mark.slow
     def test_nothing_is_lost_in_a_storm(self, loops: Loops) -> None:
         """Four threads, sixty tasks, two items; a third of the waits are cancelled at random."""
         queue: AnyLoopQueue[int] = AnyLoopQueue(2)

@@ -277,6 +277,7 @@ class TestCancelled:
 class TestTraffic:
     """What goes over the wire, in a loop that the connection was not made in."""
 
+    @pytest.mark.slow
     def test_streamed_rows(self, setting: Setting) -> None:
         """A cursor on the server's side."""
         engine = setting.engine()
@@ -289,6 +290,7 @@ class TestTraffic:
         for _ in range(2):
             setting.cell.run(test())
 
+    @pytest.mark.slow
     def test_sixteen_megabytes_each_way(self, setting: Setting) -> None:
         """More than any socket takes at once."""
         engine = setting.engine()

@@ -224,6 +224,7 @@ def test_two_apps_are_listed_and_one_is_named(tmp_path: Path) -> None:
     assert "arena_app = main:app" in init(folder, "--app", "main:app").output
 
 
+@pytest.mark.slow
 def test_an_app_that_cannot_be_imported(tmp_path: Path) -> None:
     """Its line is told; what is known without it is written, and no test."""
     folder = project(tmp_path, {"app.py": BROKEN, "models.py": "metadata = 1"})
@@ -235,6 +236,7 @@ def test_an_app_that_cannot_be_imported(tmp_path: Path) -> None:
     assert not (folder / "tests").exists()
 
 
+@pytest.mark.slow
 def test_a_factory_that_raises(tmp_path: Path) -> None:
     """Its module imports; its line is told all the same, and the tables are those of the files."""
     old = "    settings = settings or Settings()\n"
@@ -383,6 +385,7 @@ LIBRARY = {
 }
 
 
+@pytest.mark.slow
 def test_a_library_without_an_app_gets_its_schema(tmp_path: Path) -> None:
     """There is nothing to ask, so that no test is written; a second call writes nothing."""
     folder = project(tmp_path, LIBRARY)
@@ -469,6 +472,7 @@ def check(folder: Path, *words: str) -> Called:
     return init(folder, "--check", *words)
 
 
+@pytest.mark.slow
 def test_what_differs_is_told_with_its_cause(tmp_path: Path) -> None:
     """A test that needs what another one leaves fails with the plugin, and alone."""
     files = {**SQLMODEL, "pytest.ini": CONFIG, "test_heroes.py": LEFTOVERS}

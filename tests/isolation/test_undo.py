@@ -293,7 +293,10 @@ DDL = {
 }
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize(
+    "depth",
+    [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("mark", DDL)
 def test_ddl_in_a_test_pitfall_029_030_031(world: ServerWorld, depth: int, mark: str) -> None:
     """Another database takes its place, and has what the levels below had written."""

@@ -178,6 +178,7 @@ def test_every_change_of_a_schema_is_noticed_without_event_triggers(template: st
     assert _not_noticed(template, ROLE, BY_A_SUPERUSER, as_role=address().user) == []
 
 
+@pytest.mark.slow
 def test_every_change_of_a_schema_is_noticed_by_event_triggers(role: str) -> None:
     """They fire for all commands but CLUSTER."""
     clusters = "CLUSTER app.notes USING by_number"

@@ -220,6 +220,7 @@ def test_a_link_to_what_is_filtered_out_shows_it(opens: Opener) -> None:
     assert opened.counts() == (ALL, f"{ALL} scenarios")
 
 
+@pytest.mark.slow
 def test_the_first_stop_skips_to_the_scenarios(opens: Opener) -> None:
     """A link that appears when it has the focus."""
     opened = opens()

@@ -485,6 +485,7 @@ FILES = ["a.feature", "b.md", "c.feature.md", 'd "<x>&.txt']
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.dictionaries(st.sampled_from(FILES), st.lists(st.sampled_from(LINES), max_size=25)))
+@pytest.mark.slow
 def test_no_text_breaks_the_page(files: dict[str, list[str]]) -> None:
     """Lines in any order: each scenario stands there once, tags are in balance, ids unique."""
     sources = {path: "\n".join(lines) for path, lines in files.items()}

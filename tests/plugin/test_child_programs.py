@@ -147,6 +147,7 @@ def test_a_process_of_multiprocessing_works_on_the_tests_database(
     run.never_says("s3cret", "a Python program was started")
 
 
+@pytest.mark.slow
 def test_a_process_of_multiprocessing_works_on_the_tests_file(example: Example) -> None:
     """Also where the path is in the app's code, and where the file is opened without an engine."""
     test = (
@@ -251,6 +252,7 @@ class Plain:
 
 
 @pytest.mark.parametrize("url", [f'"{PRODUCTION}"', "Prefixed.database_url"])
+@pytest.mark.slow
 def test_a_python_program_that_may_have_the_apps_url_is_named(example: Example, url: str) -> None:
     """It imports the app with the developer's URL, which pytest-arena cannot see."""
     project = python_example(example, url, test_it=PYTHON)

@@ -205,7 +205,13 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in {"named", "uri"} else [])
+        for name in FORMS
+    ],
+)
 def test_attached_files_are_led_into_the_arena_pitfall_102(tmp_path: Path, name: str) -> None:
     """In each form, with either journal: isolated, seeded, and one with the engine on the file."""
     mode, options = SETTINGS[name]

@@ -271,6 +271,7 @@ def test_the_tests_own_database(arena, test_client):
 """
 
 
+@pytest.mark.slow
 def test_a_child_with_the_apps_database_in_its_environment_is_named(example: Example) -> None:
     """Its rows are in the developer's database: the failed test says which variable leads there."""
     env = {"SHOP_URL": "sqlite+aiosqlite:///dev.db"}

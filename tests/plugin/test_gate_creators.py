@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.plugin.developer import small_example, untouched
 
 if TYPE_CHECKING:
@@ -169,6 +171,7 @@ def test_pools_of_every_kind(name, turn):
 """
 
 
+@pytest.mark.slow
 def test_what_opens_its_connections_itself_pitfall_014_015(tmp_path: Path) -> None:
     """Refused by the user's line before the file is opened; allowed where it leads inside."""
     example = small_example(tmp_path, test_creators=CREATORS)

@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from textwrap import dedent, indent
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.plugin.developer import change_of, small_example
 
 if TYPE_CHECKING:
@@ -793,6 +795,7 @@ def test_no_attack_reaches_the_developers_files_pitfall_135(tmp_path: Path) -> N
     assert reached(attacks, example_of(tmp_path, attacks), plugin=True) == []
 
 
+@pytest.mark.slow
 def test_without_the_plugin_each_attack_reaches_its_file(tmp_path: Path) -> None:
     """The twin."""
     attacks = available(GENERAL)

@@ -681,6 +681,7 @@ def test_no_attack_reaches_the_developers_server_pitfall_135(
     run.expect(passed=1 + sum(one.expected == REFUSED for one in attacks))
 
 
+@pytest.mark.slow
 def test_without_the_plugin_each_attack_reaches_the_server(
     tmp_path: Path, developer: Developer
 ) -> None:

@@ -220,6 +220,7 @@ builtins.late = Late()
 
 
 @pytest.mark.usefixtures("whole_process")
+@pytest.mark.slow
 def test_nothing_is_reached_while_the_interpreter_is_taken_down_pitfall_081(tmp_path: Path) -> None:
     """By a ``__del__`` after everything else; without the plugin it reaches all three."""
     files = dict.fromkeys(("late_engine.db", "late_raw.db", "late_attach.db"), False)

@@ -58,7 +58,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+@pytest.mark.parametrize("driver", ["psycopg", pytest.param("psycopg2", marks=pytest.mark.slow)])
 def test_what_it_writes_is_taken_back(example: Example, driver: str, way: str) -> None:
     """No pool tells of its use, so the statement itself counts as a use of the database."""
     url = f"postgresql+{driver}://me:s3cret@db.example.org/shop"
@@ -102,6 +102,7 @@ async def test_sees_no_row_of_it(turn):
 
 
 @pytest.mark.parametrize("driver, commit", [("asyncpg", ""), ("psycopg", "await kept[0].commit()")])
+@pytest.mark.slow
 def test_what_an_async_connection_writes_is_taken_back(
     example: Example, driver: str, commit: str
 ) -> None:

@@ -258,7 +258,9 @@ def place(words: str) -> str:
 
 
 @pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("more", ["", MIDDLEWARE], ids=["alone", "middleware"])
+@pytest.mark.parametrize(
+    "more", ["", pytest.param(MIDDLEWARE, marks=pytest.mark.slow)], ids=["alone", "middleware"]
+)
 def test_an_answer_before_its_commit_is_named(example: Example, more: str, how: str) -> None:
     """In the summary once for each line of the app, and in the story of a test that failed."""
     run = run_of(example, LATE, more=more, how=how).expect(1, passed=8, failed=1)

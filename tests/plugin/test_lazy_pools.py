@@ -113,6 +113,7 @@ def example_of(folder: Path, app: str) -> Example:
 
 
 @pytest.mark.parametrize("app", [PSYCOPG, SYNC_PSYCOPG], ids=["async", "sync"])
+@pytest.mark.slow
 def test_a_global_pool_of_psycopg_names_its_cause_and_cure(tmp_path: Path, app: str) -> None:
     """A request of the first test has made the pool."""
     run = example_of(tmp_path, app).run("-p", "no:randomly", "-q").expect(1, passed=1, failed=3)

@@ -261,12 +261,14 @@ def test_keeps_its_connection(browser, turn):
 
 
 @pytest.mark.parametrize("how", HOWS)
+@pytest.mark.slow
 def test_a_browser_for_the_whole_session_pitfall_126(example: Example, how: str) -> None:
     """P1, P2: its connection goes from test to test, and between two it is refused."""
     run = shop(example, test_live=WIDE).run(env=env_of(how))
     run.expect(passed=3)
 
 
+@pytest.mark.slow
 def test_workers_have_a_server_each(example: Example) -> None:
     """P4: on a port of its own."""
     shop(example, test_live=WIDE).run("-p", "xdist", "-n", "2").expect(passed=3)

@@ -751,6 +751,7 @@ def test_silent(test_client, path):
 """
 
 
+@pytest.mark.slow
 def test_an_example_before_the_last_one(example: Example) -> None:
     """Each example of Hypothesis is looked at, though the report tells the last one alone."""
     options = ("-p", "_hypothesis_pytestplugin", "--arena-lost-writes=fail")

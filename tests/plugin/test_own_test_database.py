@@ -122,6 +122,7 @@ def test_it(tables, turn):
     ],
     ids=["in which nothing was sent", "in which something was written"],
 )
+@pytest.mark.slow
 def test_a_block_of_a_fixture_ends_well_where_nothing_is_lost(
     example: Example, first: str, outcomes: dict[str, int]
 ) -> None:
@@ -237,6 +238,7 @@ async def test_it(database, client):
 """
 
 
+@pytest.mark.slow
 def test_a_statement_inside_a_transaction_fails_as_postgresql_has_it(example: Example) -> None:
     """Each of these fixtures fails without pytest-arena, and must not pass with it."""
     project = on_postgresql(example, test_it=IN_A_TRANSACTION)

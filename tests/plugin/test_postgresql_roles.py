@@ -459,6 +459,7 @@ async def test_grants_a_table_to_it():
 
 
 @pytest.mark.parametrize("isolation", ["undo", "clone"])
+@pytest.mark.slow
 def test_a_role_that_a_test_leaves_on_the_server_is_named(example: Example, isolation: str) -> None:
     """No copy of a database brings it back, and a later test may pass by it alone."""
     with private_server() as server:

@@ -133,6 +133,7 @@ def test_frames_between_the_test_and_the_app_are_folded(example: Example) -> Non
     run.says("ValueError: no request")
 
 
+@pytest.mark.slow
 def test_all_frames_are_shown_where_that_is_wanted(example: Example) -> None:
     """Frames are shown as pytest shows them."""
     files = example.with_files(test_it=TWICE)

@@ -116,6 +116,7 @@ SPELLINGS = """
 
 
 @pytest.mark.parametrize("isolation", ["undo", "clone"])
+@pytest.mark.slow
 def test_what_a_statement_sets_ends_with_the_test_however_it_is_spelled(
     example: Example, isolation: str
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -398,6 +400,7 @@ from sqlalchemy.orm import selectinload
 """
 
 
+@pytest.mark.slow
 def test_an_error_after_the_commit_before_a_request_explains_itself(example: Example) -> None:
     """A block, a savepoint, a result that it ended. The sessions that hold locks are first."""
     app = example.files["app.py"] + MORE + DELETES

@@ -216,6 +216,7 @@ def migrate():
 """
 
 
+@pytest.mark.slow
 def test_an_env_py_that_works_only_inside_of_the_app_is_run_by_a_function(example: Example) -> None:
     """As Prefect's: its env.py wants a worker thread of AnyIO, which the app has."""
     env = "import app\nif not app.started: raise RuntimeError('not started')\n" + SYNC_ENV

@@ -215,6 +215,7 @@ def test_dancers(test_client):
 
 
 @pytest.mark.parametrize("conftest", ["", "import seed"])
+@pytest.mark.slow
 def test_what_a_seed_reads_when_it_is_imported_counts_pitfall_089(
     example: Example, conftest: str
 ) -> None:

@@ -131,7 +131,7 @@ STORIES = {
 }
 
 
-@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@pytest.mark.parametrize("driver", ["asyncpg", pytest.param("psycopg", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tests, passed", STORIES.values(), ids=STORIES)
 def test_currval_and_lastval_know_the_test_alone(
     example: Example, tests: str, passed: int, driver: str

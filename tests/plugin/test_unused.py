@@ -127,7 +127,9 @@ WAYS = (
 )
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [WAYS[0], *(pytest.param(way, marks=pytest.mark.slow) for way in WAYS[1:])]
+)
 def test_who_may_write_without_a_pool_is_looked_for(example: Example, way: str) -> None:
     """What he has begun is in no file yet, and no step may be taken over it."""
     example.with_files(test_it=KEPT.replace("{way}", way)).run().expect(passed=4)
@@ -202,6 +204,7 @@ def test_starts_as_ever(test_client):
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.slow
 def test_a_child_that_nobody_saw_begin_is_looked_for(example: Example, method: str) -> None:
     """Python starts those without an audit event."""
     tests = example.with_files(child=CHILD, test_it=SPAWNS.replace("{method}", method))

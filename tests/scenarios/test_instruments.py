@@ -238,6 +238,7 @@ def asked(run: Told, name: str) -> list[str]:
         ("sync", 1),
     ],
 )
+@pytest.mark.slow
 def test_rows_are_seen_however_they_were_seeded(run: Told, name: str, rows: int) -> None:
     """By sessions, the app's engine, past SQLAlchemy, by preparing requests, in wide fixtures."""
     assert seeded(run, name) == {"dancers": rows}

@@ -100,6 +100,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Told:
 
 
 @pytest.mark.skipif(pytest.version_tuple < (9,), reason="subtests are pytest 9's own")
+@pytest.mark.slow
 def test_what_cannot_be_broken_or_run_again_is_said_and_never_counts_as_noticed(odd: Told) -> None:
     """Answers without a body, refusals, websockets, requests at once, logins, skips, Hypothesis."""
     assert results(odd) == ODD_RESULTS

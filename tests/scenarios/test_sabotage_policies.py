@@ -244,6 +244,7 @@ def test_a_transaction_in_the_way_is_told_and_accuses_nobody(
 
 
 @pytest.mark.parametrize("user", ["postgres", "shop_app"])
+@pytest.mark.slow
 def test_policies_that_do_not_act_anyway_are_not_switched_off(
     tmp_path: Path, server: PrivateServer, user: str
 ) -> None:

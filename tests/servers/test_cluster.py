@@ -283,6 +283,7 @@ def test_a_server_whose_folder_was_removed_ends(
         assert asked(found, "SELECT 1") == [(1,)]
 
 
+@pytest.mark.slow
 def test_a_fork_does_not_give_the_parents_hold_away(alone: Cluster) -> None:
     """A child that closes it closes its own share."""
     child = os.fork()
@@ -315,6 +316,7 @@ def test_clusters_that_nobody_has_used_for_weeks_are_removed(
         left.unlink()
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_start_says_its_last_words(
     clusters_alone: Path, installed: Programs, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -530,6 +530,7 @@ print("fine")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+@pytest.mark.slow
 def test_a_forked_child_leaves_all_to_its_parent() -> None:
     """It asks by a connection of its own, and its end ends nothing."""
     with own_registry() as name:
@@ -647,6 +648,7 @@ own.rest()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+@pytest.mark.slow
 def test_killed_while_a_kept_database_makes_room(registry: str) -> None:
     """It is not listed as kept any more, and the next run deletes its row."""
     command = [sys.executable, "-c", KILLED_MAKING_ROOM, registry]

