@@ -20,12 +20,9 @@ from pytest_arena._databases._resolver import Level
 from pytest_arena._ledger import Ledger
 from pytest_arena._run._run import ArenaRun
 from pytest_arena._run.levels._participants import LevelHooks
-from pytest_arena._sqlite._copy import Copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from pytest_arena._product import Isolation
 
 _serials = count(1)
 
@@ -46,18 +43,14 @@ def main() -> None:
 
     run.check()
     LOOP.run_until_complete(test_on(shop.engine))
-    isolation = run.databases.ensure(run.databases.known.named(""))
-    assert isinstance(isolation, Copy), "as this is SQLite"
     try:
         serve(
             {
                 "levels": _levels(run, shop.engine),
-                "isolation": _isolation(isolation, shop.engine),
                 "statement": _statement(),
                 "checkout": checkout(shop.engine),
                 **_requests(shop),
-            },
-            facts={"way": lambda: " + ".join(isolation.restored) or "nothing to do"},
+            }
         )
     finally:
         LOOP.run_until_complete(shop.engine.dispose())
@@ -75,15 +68,6 @@ def _levels(run: ArenaRun, engine: Any) -> Callable[[int], list[float]]:
         levels.leave(run.databases.levels[-1])
 
     return around(enter, lambda: LOOP.run_until_complete(test_on(engine)), leave)
-
-
-def _isolation(isolation: Isolation, engine: Any) -> Callable[[int], list[float]]:
-    """The isolation alone."""
-
-    def leave() -> None:
-        isolation.leave()
-
-    return around(isolation.enter, lambda: LOOP.run_until_complete(test_on(engine)), leave)
 
 
 def _statement() -> Callable[[int], list[float]]:

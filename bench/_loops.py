@@ -17,14 +17,12 @@ from bench.worker import serve
 from pytest_arena._gate import _instrument
 from pytest_arena._gate.loops import _any_loop, _loop_bound
 from pytest_arena._postgresql.moving import _moving_trial, _transport
-from pytest_arena._postgresql.moving._transport import RunningLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
 _HELD = find()  # until the process ends: a private server stops when nobody uses it
 SERVER = _HELD.address
-_CALLS = 50
 
 
 def main() -> None:
@@ -39,7 +37,6 @@ def main() -> None:
         "moves": _in_loops(_engine()),
         "stays": _in_loops(_engine(async_creator=_connect)),
         "null": _in_loops(_engine(poolclass=NullPool)),
-        **_statements(),
     }
     serve(takers, {"server": _server})
 
@@ -119,32 +116,7 @@ def _in_loops(engine: AsyncEngine) -> Callable[[int], list[float]]:
     return _times(test)
 
 
-def _statements() -> dict[str, Callable[[int], list[float]]]:
-    one, other = asyncio.new_event_loop(), asyncio.new_event_loop()
-    connections: dict[str, Any] = {}
-
-    async def several(name: str) -> None:
-        if name not in connections:
-            moving = {"loop": RunningLoop()} if name != "plain" else {}
-            connections[name] = await _connect(**moving)
-        for _ in range(_CALLS):
-            await connections[name].fetchval("SELECT 1")
-
-    def in_one(name: str) -> Callable[[], Awaitable[None] | None]:
-        return lambda: one.run_until_complete(several(name))
-
-    def in_both() -> None:
-        one.run_until_complete(several("between"))
-        other.run_until_complete(several("between"))
-
-    return {
-        "plain": _times(in_one("plain"), calls=_CALLS),
-        "moving": _times(in_one("moving"), calls=_CALLS),
-        "between": _times(in_both, calls=_CALLS * 2),
-    }
-
-
-def _times(function: Callable[[], object], *, calls: int = 1) -> Callable[[int], list[float]]:
+def _times(function: Callable[[], object]) -> Callable[[int], list[float]]:
     """Times of one call; the first of each turn, on caches that are cold, is dropped."""
 
     def take(number: int) -> list[float]:
@@ -152,7 +124,7 @@ def _times(function: Callable[[], object], *, calls: int = 1) -> Callable[[int],
         for _ in range(number + 1):
             started = perf_counter()
             function()
-            times.append((perf_counter() - started) / calls)
+            times.append(perf_counter() - started)
         return times[1:]
 
     return take

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
-from bench.server import add_journal, connect, databases, url_of
+from bench.server import connect, databases, url_of
 from bench.suite import shop
 from bench.work import around
 from bench.worker import serve
-from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.isolation import ServerIsolation
-from pytest_arena._postgresql.journal._server import ServerJournal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,9 +40,7 @@ def main() -> None:
         template = own.create("live")
         _fill(own.address_of(template))
         ways = {
-            "question": _question(own, template),
             "undo": _isolation(own, template),
-            "journal": _journal(own, template),
             "rollback": _rollback(own, template),
             "delete": _delete(own, template),
             "truncate": _truncate(own, template),
@@ -107,23 +103,6 @@ def _isolation(own: ServerRegistry, template: str) -> Callable[[int], Any]:
         assert isolation.generation == generation, "the database was replaced"
 
     return _warmed(app, isolation.enter, test, leave)
-
-
-def _journal(own: ServerRegistry, template: str) -> Callable[[int], Any]:
-    """Its journal, asked twice for each test."""
-    address = own.address_of(own.create("live", template=template))
-    add_journal(address)
-    journal, app = ServerJournal(address), connect(address)
-
-    def enter() -> None:
-        marks = journal.enter(1)
-        assert not marks, marks
-
-    def leave() -> None:
-        left = journal.leave(1)
-        assert not left.marks, left.marks
-
-    return _warmed(app, enter, partial(write, app), leave)
 
 
 def _warmed(
@@ -266,17 +245,6 @@ def _recipe(own: ServerRegistry, template: str) -> Callable[[int], Any]:
         )
 
     return by
-
-
-def _question(own: ServerRegistry, template: str) -> Callable[[int], Any]:
-    """A round trip by the driver that the journal has, at the end of a test."""
-    address = own.address_of(own.create("live", template=template))
-    app, control = connect(address), open_control(address)
-
-    def ask() -> None:
-        control.ask("SELECT '1'")
-
-    return lambda dirty: around(_nothing, partial(write, app, dirty), ask)
 
 
 def _run(connection: Connection, sql: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.page import Table, milliseconds
 from bench.place import scratch
-from bench.samples import in_turns, ratio
+from bench.samples import in_turns
 from bench.worker import Worker
 
 if TYPE_CHECKING:
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["measure"]
 
 # How many of each to a turn: what takes long is taken less often.
-OURS = {"levels": 20, "isolation": 20}
+OURS = {"levels": 20}
 OTHERS = {"bare": 20, "rollback": 10, "file_copy": 5, "recipe": 2, "recipe_on_disk": 2}
 NAMES = {
     "levels": "**arena**",
-    "isolation": "its isolation alone",
     "bare": "bare limit",
     "rollback": "rollback",
     "file_copy": "file copy",
@@ -61,14 +60,6 @@ class Field:
         return f"{self.tables} tables, {self.rows:,} rows, {self.dirty} dirty, {journal}"
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The times in one field, and the way that the isolation took there."""
-
-    samples: dict[str, Samples]
-    way: str
-
-
 SIZES = (
     Field(),
     Field(dirty=0),
@@ -89,10 +80,10 @@ def measure(effort: Effort) -> list[Table]:
     else:
         fields = (*SIZES, *WAL)
     results = {field: _measured(field, effort) for field in fields}
-    return [_times(results), _ratios(results)]
+    return [_table(results)]
 
 
-def _measured(field: Field, effort: Effort) -> Result:
+def _measured(field: Field, effort: Effort) -> dict[str, Samples]:
     rounds = min(effort.boundary_rounds, _SLOW_ROUNDS) if field.is_large else effort.boundary_rounds
     with (
         scratch() as folder,
@@ -107,39 +98,22 @@ def _measured(field: Field, effort: Effort) -> Result:
                 if not (field.is_large and name == ON_DISK)
             },
         }
-        return Result(in_turns(takers, rounds=rounds), inside.tell("way"))
+        return in_turns(takers, rounds=rounds)
 
 
-def _times(results: dict[Field, Result]) -> Table:
+def _table(results: dict[Field, dict[str, Samples]]) -> Table:
     return Table(
-        title="Entering and leaving a level",
-        about="Milliseconds, least / median; the test between the two is not counted. The bare "
-        "limit is the fewest calls of SQLite's public interface that can do it: one look at "
-        "`data_version` before and after, and its online backup where it moved. The file copy "
-        "includes the first connection to it.",
-        header=("database", "way", *NAMES.values()),
+        title="Entering and leaving a level on SQLite",
+        about="Milliseconds, without the test in between. The bare limit is `data_version` and "
+        "SQLite's online backup. Aims: `create_all`, `drop_all` 200 times arena's, a file copy 15 "
+        "times at 200,000 rows (37 MB).",
+        header=("database", *NAMES.values()),
         rows=tuple(
-            (field.name, result.way, *(_told(result.samples.get(name)) for name in NAMES))
-            for field, result in results.items()
+            (field.name, *(_median(samples.get(name)) for name in NAMES))
+            for field, samples in results.items()
         ),
     )
 
 
-def _ratios(results: dict[Field, Result]) -> Table:
-    return Table(
-        title="How many times arena's",
-        about="Of the medians above. Aims: `create_all`, `drop_all` 200×; a file copy 15× at "
-        "200,000 rows (37 MB); at small sizes at least half of arena's time is the bare limit's.",
-        header=("database", *list(NAMES.values())[2:]),
-        rows=tuple((field.name, *_times_ours(result)) for field, result in results.items()),
-    )
-
-
-def _told(samples: Samples | None) -> str:
-    return milliseconds(samples.least, samples.median) if samples else ""
-
-
-def _times_ours(result: Result) -> list[str]:
-    ours = result.samples["levels"].median
-    others = [result.samples.get(name) for name in list(NAMES)[2:]]
-    return [ratio(one.median, ours) if one else "" for one in others]
+def _median(samples: Samples | None) -> str:
+    return milliseconds(samples.median) if samples else ""

@@ -48,14 +48,10 @@ def measure(effort: Effort) -> list[Table]:
     return [
         Table(
             title=f"{effort.endurance_tests:,} tests in one process",
-            about="Three requests each, a loop for each test: the median of the first tenth of the "
-            "tests, and of the last one; what the process holds after a tenth, and at the end. "
-            "The tests with an engine each make one request; FastAPI itself keeps each override, "
-            "and with it the test's session and engine. "
-            "*Beside it*: pictures of a file, the change journal of a database.",
+            about="A loop for each test: the first tenth of the tests, and the last.",
             header=(
                 *("", "ms a test", "memory, MB", "descriptors", "threads", "database, MB"),
-                "beside it, MB",
+                "journal, MB",
             ),
             rows=rows,
         )

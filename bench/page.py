@@ -30,9 +30,9 @@ class Table:
         return f"### {self.title}\n\n{self.about}\n\n{body}\n"
 
 
-def milliseconds(*seconds: float) -> str:
-    """Times of one thing, by their size: 0.012 / 1.23 / 12.3 ms, without the unit."""
-    return " / ".join(f"{each * 1e3:.{_digits(each)}f}" for each in seconds)
+def milliseconds(seconds: float) -> str:
+    """Return a time with three digits, in milliseconds: 0.012, 1.23 or 12.3."""
+    return f"{seconds * 1e3:.{_digits(seconds)}f}"
 
 
 def _digits(seconds: float) -> int:

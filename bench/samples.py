@@ -1,10 +1,10 @@
-"""What is told of many times of one thing: the least, the median; and of two things, by pairs."""
+"""Times of one thing, their median, and the difference of two things by pairs."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from statistics import fmean, median
+from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,24 +24,9 @@ class Samples:
         self.rounds.append(list(times))
 
     @property
-    def least(self) -> float:
-        """The least time: what it takes where nothing disturbs."""
-        return min(time for times in self.rounds for time in times)
-
-    @property
     def median(self) -> float:
         """The median of all times."""
         return median(time for times in self.rounds for time in times)
-
-    @property
-    def mean(self) -> float:
-        """The mean of all times: of a whole run, what all together cost counts."""
-        return fmean(time for times in self.rounds for time in times)
-
-    @property
-    def quietest(self) -> float:
-        """The least of the rounds' medians."""
-        return min(median(times) for times in self.rounds)
 
     def above(self, floor: Samples) -> float:
         """How much more a round's median is than the floor's of the same round, in the median."""

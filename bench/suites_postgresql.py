@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.page import Table, milliseconds
 from bench.place import scratch
-from bench.samples import in_turns, ratio
+from bench.samples import in_turns
 from bench.server import databases, has_server, url_of
 from bench.suites import LOOPS, REQUESTS, WARM, Suite, Variant, on_postgresql
 
@@ -100,40 +100,26 @@ class Scene:
     title: str
     arguments: tuple[str, ...]
     names: tuple[str, ...]
-    about: str
     workers: int = 1
     others: tuple[tuple[str, str], ...] = ()
     """What the app needs to run there at all, without arena."""
 
 
-ONE_LOOP = Scene(
-    "one loop for all",
-    LOOPS["one loop for all"],
-    tuple(WAYS),
-    "Django's tests are the same in Django, above a floor of their own.",
-)
+ONE_LOOP = Scene("one loop for all", LOOPS["one loop for all"], tuple(WAYS))
 SCENES = (
     ONE_LOOP,
     Scene(
         "a loop for each test",
         LOOPS["a loop for each test"],
         (FLOOR, OURS, KEPT, TRUNCATE, TEMPLATE, RECIPE),
-        "Without arena no connection of asyncpg's lives longer than its loop: there the app has "
-        "`NullPool`. What is added is above no isolation and one loop for all.",
         others=(("BENCH_POOL", "none"),),
     ),
     Scene(
-        "one loop for all, two workers",
+        "one loop, two workers",
         (*LOOPS["one loop for all"], "-p", "xdist.plugin", "-n", "2"),
         (FLOOR, OURS, TRUNCATE, TEMPLATE),
-        "Each worker's tests, while the other one has its own.",
         workers=2,
     ),
-)
-_AIMS = (
-    "Aims: undo's suite takes 1.25 times as long as without isolation; what TRUNCATE adds is 5 "
-    "times what undo does, Django's fixture 10, pytest-postgresql's 20, `create_all`, `drop_all` "
-    "30."
 )
 
 
@@ -149,7 +135,7 @@ def measure(effort: Effort) -> list[Table]:
         }
         takers[_key(ONE_LOOP, OURS)]()  # builds the template
         samples = in_turns(takers, rounds=effort.server_rounds)
-    return [_table(scene, samples) for scene in SCENES]
+    return [_table(samples)]
 
 
 def _all(effort: Effort) -> list[tuple[Scene, str]]:
@@ -184,24 +170,31 @@ def _run(own: ServerRegistry, suite: Suite, scene: Scene, way: Way) -> list[floa
         own.drop(*names)
 
 
-def _table(scene: Scene, samples: dict[str, Samples]) -> Table:
-    names = [name for name in scene.names if _key(scene, name) in samples]
+def _table(samples: dict[str, Samples]) -> Table:
+    columns = [name for scene in SCENES for name in (scene.title, "added")]
+    names = [name for name in WAYS if _key(ONE_LOOP, name) in samples]
     return Table(
-        title=f"A test with three requests on PostgreSQL, {scene.title}",
-        about="Milliseconds a test, from pytest's first hook to its last; FastAPI, asyncpg, 20 "
-        f"tables, one server for all. {scene.about} {_AIMS}",
-        header=("", "least median", "median", "mean", "times floor's", "added", "times undo's"),
-        rows=tuple(_row(scene, name, samples) for name in names),
+        title="A test with three requests on PostgreSQL",
+        about="Milliseconds with FastAPI, asyncpg and 20 tables. `added` is above no isolation and "
+        "one loop, with as many workers. With a loop for each test, other ways need `NullPool`. "
+        "Aims: undo takes 1.25 times no isolation. In times of what undo adds: TRUNCATE 5, Django "
+        "10, pytest-postgresql 20, `create_all` 30.",
+        header=("", *columns),
+        rows=tuple(_row(name, samples) for name in names),
     )
 
 
-def _row(scene: Scene, name: str, samples: dict[str, Samples]) -> tuple[str, ...]:
-    one, floor = samples[_key(scene, name)], _floor(scene, name, samples)
-    times = (name, *(milliseconds(time) for time in (one.quietest, one.median, one.mean)))
-    if one is floor:
-        return (*times, "", "", "")
-    added, ours = (_added(scene, each, samples) for each in (name, OURS))
-    return (*times, ratio(one.mean, floor.mean, digits=3), milliseconds(added), ratio(added, ours))
+def _row(name: str, samples: dict[str, Samples]) -> tuple[str, ...]:
+    cells = [name]
+    for scene in SCENES:
+        one = samples.get(_key(scene, name))
+        if one is None:
+            cells += ["", ""]
+            continue
+        is_floor = one is _floor(scene, name, samples)
+        added = "" if is_floor else milliseconds(_added(scene, name, samples))
+        cells += [milliseconds(one.median), added]
+    return tuple(cells)
 
 
 def _added(scene: Scene, name: str, samples: dict[str, Samples]) -> float:

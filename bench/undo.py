@@ -21,15 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["measure"]
 
 # How many of each to a turn: what takes long is taken less often.
-OURS = {"question": 10, "undo": 20, "journal": 20, "rollback": 10}
+OURS = {"undo": 20, "rollback": 10}
 OTHERS = {"delete": 5, "truncate": 3, "clone": 3, "recipe": 2}
 NAMES = {
-    "question": "`SELECT 1` once",
     "undo": "**undo**",
-    "journal": "its journal alone",
     "rollback": "rollback",
-    "delete": "DELETE, rows anew",
-    "truncate": "TRUNCATE, rows anew",
+    "delete": "DELETE",
+    "truncate": "TRUNCATE",
     "clone": "clone",
     "recipe": "create_all, drop_all",
 }
@@ -75,15 +73,14 @@ class Field:
         return f"{self.tables} tables, {self.rows:,} rows, {dirty} dirty"
 
 
-BASE, UNSEEDED = Field(), Field(rows=0)
-MANY, LARGE = Field(tables=400, rows=20_000, dirties=(0, 5)), Field(rows=200_000, dirties=(5, 20))
+BASE = Field()
 FIELDS = (
     BASE,
-    UNSEEDED,
+    Field(rows=0),
     Field(rows=10_000, dirties=(5,)),
-    LARGE,
+    Field(rows=200_000, dirties=(5, 20)),
     Field(tables=100, rows=5000, dirties=(5,)),
-    MANY,
+    Field(tables=400, rows=20_000, dirties=(0, 5)),
 )
 
 Results = dict[Field, "dict[str, Samples]"]
@@ -94,7 +91,7 @@ def measure(effort: Effort) -> list[Table]:
     if not has_server():
         return []
     results = {field: _measured(field, effort) for field in (FIELDS if effort.wide else [BASE])}
-    return [_times(results), _ratios(results), _aims(results), _statements(_writes(effort))]
+    return [_times(results), _statements(_writes(effort))]
 
 
 def _measured(field: Field, effort: Effort) -> dict[str, Samples]:
@@ -130,42 +127,18 @@ def _turn(name: str) -> int:
 
 
 def _times(results: Results) -> Table:
+    wanted = ", ".join(f"{NAMES[way]} {times}" for way, times in AIMS.items())
     return Table(
         title="Entering and leaving a level on PostgreSQL",
-        about="Milliseconds, least / median, on a private server in memory. The test between the "
-        "two is not counted: in each dirty table, others each time, two rows are new, one is "
-        "updated and one deleted, and it commits; of the rollback's nothing is committed. Undo is "
-        "the isolation as arena has it, which asks its journal only where the database was used "
-        "since; its journal alone is asked at both ends. DELETE and TRUNCATE: the rows come back "
-        "from copies in the same database, together with the sequences, in one round trip. The "
-        "clone includes the first connection to it.",
+        about="Milliseconds on a private server in memory, without the test in between. It "
+        "inserts two rows into each dirty table, updates one and deletes one. DELETE and TRUNCATE "
+        "restore rows from copies in the same database. Aims, in times of undo's with 5 dirty "
+        f"tables of 20: {wanted}.",
         header=("database", *NAMES.values()),
-        rows=tuple(
-            (field.name(dirty), *(_told(samples[f"{way}-{dirty}"]) for way in NAMES))
-            for field, samples in results.items()
-            for dirty in field.dirties
-        ),
-    )
-
-
-def _told(samples: Samples) -> str:
-    return milliseconds(samples.least, samples.median)
-
-
-def _ratios(results: Results) -> Table:
-    others = ["rollback", *AIMS]
-    wanted = ", ".join(f"{NAMES[way]} {times}×" for way, times in AIMS.items())
-    return Table(
-        title="How many times undo's",
-        about=f"Of the medians above. Aims, with five dirty tables of twenty: {wanted}.",
-        header=("database", *(NAMES[way] for way in others)),
         rows=tuple(
             (
                 field.name(dirty),
-                *(
-                    ratio(samples[f"{way}-{dirty}"].median, samples[f"undo-{dirty}"].median)
-                    for way in others
-                ),
+                *(milliseconds(samples[f"{way}-{dirty}"].median) for way in NAMES),
             )
             for field, samples in results.items()
             for dirty in field.dirties
@@ -173,42 +146,16 @@ def _ratios(results: Results) -> Table:
     )
 
 
-def _aims(results: Results) -> Table:
-    base = results[BASE]
-    clean, five, twenty = (base[f"undo-{dirty}"] for dirty in BASE.dirties)
-    rows = [
-        ("5 dirty tables of 20, least", milliseconds(five.least), "0.6 ms"),
-        ("20 dirty tables of 20, least", milliseconds(twenty.least), "1.5 ms"),
-        ("clean, in times of `SELECT 1`", ratio(clean.median, base["question-0"].median), "3×"),
-    ]
-    for name, less, more, aim in (
-        ("from 0 to 200,000 rows", UNSEEDED, LARGE, "1.3×"),
-        ("from 1,000 to 200,000 rows", BASE, LARGE, "1.3×"),
-        ("from 20 to 400 tables", BASE, MANY, "2×"),
-    ):
-        if less in results and more in results:
-            many, few = (results[field]["undo-5"].median for field in (more, less))
-            rows.append((name, ratio(many, few, digits=3), aim))
-    return Table(
-        title="How undo grows",
-        about="Least times; medians with more rows or tables, of which 5 are dirty, in times of "
-        "those with fewer. Without seeded rows a table is emptied, which is less work than to "
-        "bring rows back.",
-        header=("", "time", "aim: at most"),
-        rows=tuple(rows),
-    )
-
-
 def _statements(samples: dict[str, Samples]) -> Table:
     rows = []
     for name, (text, aim) in STATEMENTS.items():
         plain, ours = samples[f"plain-{name}"], samples[f"journal-{name}"]
+        times = [milliseconds(each.median) for each in (plain, ours)]
         added = ratio(ours.median, plain.median, digits=3)
-        rows.append((text, _told(plain), _told(ours), added, f"{aim}×" if aim else ""))
+        rows.append((text, *times, added, f"{aim}×" if aim else ""))
     return Table(
         title="What the journal adds to writes",
-        about="Milliseconds, least / median, round trip included. A row: prepared, and committed "
-        "at once; 1,000 rows: in a transaction that is rolled back.",
-        header=("", "without triggers", "with undo's", "ratio", "aim: at most"),
+        about="Milliseconds with the round trip.",
+        header=("", "without", "with undo", "ratio", "aim"),
         rows=tuple(rows),
     )
