@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
-    from pytest_arena._values import Address, Child, ServerLogin, TableRows
+    from pytest_arena._values import Address, ServerLogin, TableRows
 
 # A name that no resolver answers (RFC 2606): in the place of a server that may not be reached.
 NOWHERE = "arena.invalid"
@@ -133,6 +133,8 @@ class ConnectTarget:
     address: Address | None = None
     # Whether the database ends with the level on top.
     is_passing: bool = field(default=False, compare=False)
+    # None while a template is built.
+    database: Database | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,24 +204,11 @@ class Core(Protocol):
         None where it may be itself. Raises as ``target`` does.
         """
 
-    def current(self, key: Key) -> ConnectTarget | None:
-        """Return where a connection to this database would land now, None if it is gone."""
-
     def target_at(self, file: str) -> ConnectTarget | None:
         """Return what a connection that is open on this file aims at, None if nothing of ours."""
 
     def is_inside(self, file: str) -> bool:
         """Whether this file is one of the arena's own; its content is there on return."""
-
-    def before_child(self, child: Child) -> None:
-        """Another process is about to start: it inherits the environment, a fork all engines.
-
-        Raises:
-            RefusedError: its arguments name a database of the app.
-        """
-
-    def before_spawn(self) -> list[object]:
-        """Return the objects of ``Connections.in_spawned`` for a process that is about to start."""
 
     def serial(self) -> int:
         """The serial of the level that stands now, in which connections are taken."""
@@ -250,18 +239,6 @@ class Core(Protocol):
 
     def spare(self) -> None:
         """End the connections to servers that nobody uses now: others, or we, wait for one."""
-
-    def uses(self, key: Key) -> Callable[[], int]:
-        """Return what gives a number that has moved where the database may have been used.
-
-        It may have a method ``before_next``: to be called before it is used again.
-        """
-
-    def find_product(self, name: str) -> Product | None:
-        """Return the product of this name, None where it is not in use."""
-
-    def database_at(self, key: Key) -> Database | None:
-        """Return the database of a key, None if it is gone."""
 
     def provisioned(self) -> list[Database]:
         """Return the databases that somebody has connected to."""
@@ -371,7 +348,7 @@ class Connections(Protocol):
         ``core`` returns who decides at the time; None lets everything be.
         """
 
-    def end_raw(self, core: Core, serial: int) -> None:
+    def end_raw(self, serial: int) -> None:
         """End those that were opened by themselves in this level, where they can be ended."""
 
     def owns(self, database: str) -> bool:
@@ -639,8 +616,13 @@ class Product(Protocol):
             ServerError: there is no server.
         """
 
-    def isolate(self, database: Database, content: Any) -> Isolation:
+    def isolate(
+        self, database: Database, content: Any, uses: Callable[[], int]
+    ) -> Isolation:
         """Return the isolation of a database, which begins with a template's content.
+
+        ``uses`` returns a number, which changes when the database may have been used. It may have
+        a method ``before_next``, which calls a function before the next use.
 
         Raises:
             ConfigError: the isolation that is asked for is not this product's.

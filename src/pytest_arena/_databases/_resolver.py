@@ -32,7 +32,6 @@ from pytest_arena._product import (
     Database,
     Isolation,
     Key,
-    Product,
     RequestedDatabase,
     loaded,
 )
@@ -100,7 +99,9 @@ class Databases:
         self.environment = Environment(config.env, self.known)
         self.children = Children(config, ledger, self.known)
         self._builds = Builds()
-        self.provision = Provision(config, ledger, self._builds, self.known)
+        self.provision = Provision(
+            config, ledger, self._builds, self.known, connections
+        )
         self._many = _MANY
         self.levels: list[Level] = []
         self.process = os.getpid()  # the process that runs tests
@@ -287,18 +288,6 @@ class Databases:
         users = {login.user for login in logins if login is not None}
         return list(self.known.requested), users
 
-    def uses(self, key: Key) -> Callable[[], int]:
-        """Return a function whose number changes if the database may have been used."""
-        return DatabaseUsage(self._connections, key)
-
-    def find_product(self, name: str) -> Product | None:
-        """Return the product of this name, None if the app does not use it."""
-        return self.products.opened.get(name)
-
-    def database_at(self, key: Key) -> Database | None:
-        """Return the database of a key, None if it was dropped."""
-        return self.known.by_key.get(key)
-
     def means(self, requested: RequestedDatabase) -> bool:
         """Whether an engine of the app names this database of a server."""
         return any(
@@ -455,12 +444,18 @@ class Provision:
     """Fills databases from their templates, and enters the present levels on them."""
 
     def __init__(
-        self, config: Config, ledger: Ledger, builds: Builds, known: KnownDatabases
+        self,
+        config: Config,
+        ledger: Ledger,
+        builds: Builds,
+        known: KnownDatabases,
+        connections: Registry,
     ) -> None:
         self._config = config
         self._ledger = ledger
         self._builds = builds
         self._known = known
+        self._connections = connections
         # `--arena-rebuild` ignores templates that are older than the start of the run. The workers
         # inherit the time from the first process, so that they build once together.
         since = "0"
@@ -489,7 +484,8 @@ class Provision:
         try:
             template = self._template(database, Stage.SEEDED)
             started = _process.seconds()
-            isolation = database.product.isolate(database, template)
+            uses = DatabaseUsage(self._connections, database.key)
+            isolation = database.product.isolate(database, template, uses)
             if self._config.verify:
                 verified = Verified(isolation, database.name, self._ledger)
                 isolation = cast("Isolation", verified)

@@ -9,7 +9,7 @@ import os
 from contextlib import contextmanager
 from functools import cache, partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._gate._registry import Registry
-    from pytest_arena._product import ConnectTarget
+    from pytest_arena._product import ConnectTarget, Key
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -59,13 +59,30 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 _abandoned: list[Any] = []
 
 
+class Resolver(Core, Protocol):
+    """Resolves databases for the gate, and prepares them for other processes."""
+
+    def current(self, key: Key) -> ConnectTarget | None:
+        """Return where a connection to this database would land now, None if it was dropped."""
+
+    def before_child(self, child: Child) -> None:
+        """Prepare the databases that a child process may use.
+
+        Raises:
+            RefusedError: its arguments name a database of the app.
+        """
+
+    def before_spawn(self) -> list[object]:
+        """Return the objects of ``Connections.in_spawned`` for a new process."""
+
+
 class Gate:
     """Stands between the engines of the process and the databases that they ask for.
 
     To redirect a connection costs some microseconds, and a checkout about five.
     """
 
-    def __init__(self, core: Core, registry: Registry) -> None:
+    def __init__(self, core: Resolver, registry: Registry) -> None:
         self.core = core
         self.registry = registry
         self.lost = LostWrites(core, registry)
@@ -234,7 +251,7 @@ class Gate:
     def end_raw(self, serial: int) -> None:
         """End the connections that drivers have opened without an engine in a level."""
         for product in [*loaded.values()]:
-            product.connections.end_raw(self.core, serial)
+            product.connections.end_raw(serial)
 
     @contextmanager
     def keeping_altered(self, serial: int) -> Iterator[None]:

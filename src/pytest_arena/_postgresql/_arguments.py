@@ -17,7 +17,7 @@ from functools import cache
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, unquote, urlparse
 
 from pytest_arena._product import RequestedDatabase
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlalchemy.engine import Dialect
+
+    from pytest_arena._postgresql._product import PostgreSQL
+    from pytest_arena._product import ConnectTarget
 
 
 _PORT = "5432"
@@ -167,6 +170,19 @@ def lead(
         _asyncpg_lead(address, args, kwargs)
     else:
         _libpq_lead(driver, address, args, kwargs)
+
+
+def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
+    """Return the address of a target with the role for a login of the app.
+
+    A build connects with pytest-arena's login.
+    """
+    address = cast("Address", target.address)
+    if target.database is None:
+        return address
+    product = cast("PostgreSQL", target.database.product)
+    role = product.roles.login_of(target.database, login, address.database)
+    return address.as_(role) if role else address
 
 
 def bound_locks(driver: str, seconds: float, kwargs: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from pytest_arena._process import rest, seconds
 from pytest_arena._product import (
     ConnectTarget,
     Core,
-    Key,
+    Database,
     OpenConnection,
     Product,
     RequestedDatabase,
@@ -77,12 +77,10 @@ class PostgreSQLConnections:
         """By the address; asyncpg's move between loops from here on."""
         if target is not None and target.address is not None:
             login = arguments.target(dialect.driver, cargs, cparams).login
-            address = cast("PostgreSQL", core.find_product("postgresql")).entrance(
-                target, login
-            )
+            address = arguments.address_for(target, login)
             arguments.lead(dialect.driver, address, cargs, cparams)
-            # Whoever builds a template has as much time as it takes.
-            if core.config.lock_timeout and core.database_at(target.key) is not None:
+            # The build of a template waits for locks as long as it needs to.
+            if core.config.lock_timeout and target.database is not None:
                 arguments.bound_locks(dialect.driver, core.config.lock_timeout, cparams)
             prepare(dialect, cparams, tell=core.ledger.note)
             _connect_in_turn(dialect, core)
@@ -93,11 +91,9 @@ class PostgreSQLConnections:
         def opened(dbapi_connection: Any) -> OpenConnection | None:
             if not is_last:
                 return None
-            return (
-                OpenConnection(target, ServerHandle(core, target, dbapi_connection))
-                if target
-                else OpenConnection()
-            )
+            if target is None:
+                return OpenConnection()
+            return OpenConnection(target, ServerHandle(core, target, dbapi_connection))
 
         return opened
 
@@ -120,11 +116,11 @@ class PostgreSQLConnections:
         """Each connection of a driver, by the functions that all of them go through."""
         watch_drivers(core)
 
-    def end_raw(self, core: Core, serial: int) -> None:
+    def end_raw(self, serial: int) -> None:
         """Their backends."""
         for pid, raw in drivers.raw_connections():
             if raw.target is not None and raw.serial == serial and pid:
-                _end(core, raw.target.key, pid, cancel=False)
+                _end(raw.target, pid, cancel=False)
 
     def owns(self, database: str) -> bool:
         """By the form of the name, also while it is being built."""
@@ -146,21 +142,18 @@ class PostgreSQLConnections:
         if core.config.drivers == "off":
             return None
         addresses: dict[tuple[str, str], Address] = {}
-        product = cast("PostgreSQL | None", core.find_product("postgresql"))
-        for database in core.provisioned():
-            if product is None or database.product is not product:
-                continue
+        for database in _databases(core):
             # An engine whose URL names no user has the database's first login.
             logins = {None, database.login}
             logins |= {
                 each.login
                 for each in engines
-                if product.identify(each)[0] == database.key
+                if database.product.identify(each)[0] == database.key
             }
             for login in logins:
-                entrance = product.entrance(database.target, login)
+                address = arguments.address_for(database.target, login)
                 user = login.user if login else ""
-                addresses.update({(name, user): entrance for name in database.tails})
+                addresses.update({(name, user): address for name in database.tails})
         return SpawnedConnections(addresses, core.config.allow)
 
 
@@ -198,12 +191,20 @@ def _wait(core: Core) -> None:
         rest(_STEP)
 
 
-def _target_of(core: Core, found: Identity) -> ConnectTarget | None:
-    own = [known for known in core.provisioned() if known.product.name == "postgresql"]
-    targets = (
-        cast("PostgreSQL", known.product).target_of(known, found) for known in own
-    )
-    return next((target for target in targets if target is not None), None)
+def _databases(core: Core) -> list[Database]:
+    return [
+        database
+        for database in core.provisioned()
+        if database.product.name == "postgresql"
+    ]
+
+
+def _target_of(core: Core, identity: Identity) -> ConnectTarget | None:
+    for database in _databases(core):
+        target = cast("PostgreSQL", database.product).target_of(database, identity)
+        if target is not None:
+            return target
+    return None
 
 
 connections = PostgreSQLConnections()
@@ -232,10 +233,10 @@ class ServerHandle:
         "_core",
         "_has_numbers",
         "_has_old_numbers",
-        "_key",
         "_pid",
         "_reference",
         "_states",
+        "_target",
     )
     reads_statements = True
 
@@ -244,7 +245,7 @@ class ServerHandle:
     ) -> None:
         driver = driver_connection(dbapi_connection)
         self._core = core
-        self._key = target.key
+        self._target = target
         self._reference = weakref.ref(driver)
         self._pid = drivers.pid_of(driver)
         self._states = 0  # how many statements have changed what the session is
@@ -262,7 +263,7 @@ class ServerHandle:
         Drivers begin one at the first SELECT. Only the server knows whether anything was written,
         which is asked where the driver says that one is open.
         """
-        isolation = _isolation_at(self._core, self._key) if self.is_begun else None
+        isolation = _isolation_at(self._target) if self.is_begun else None
         return isolation is not None and self._pid in isolation.writers()
 
     @property
@@ -278,7 +279,7 @@ class ServerHandle:
     def interrupt(self) -> None:
         """Cancel its statement."""
         if self._reference() is not None:
-            _end(self._core, self._key, self._pid, cancel=True)
+            _end(self._target, self._pid, cancel=True)
 
     def alone(self, seconds: float = 0) -> AbstractContextManager[bool]:  # noqa: ARG002 - it is never busy
         """It is never entered from here."""
@@ -287,7 +288,7 @@ class ServerHandle:
     def roll_back(self) -> None:
         """End its backend, and with it its transaction and its locks."""
         if self._reference() is not None:
-            _end(self._core, self._key, self._pid, cancel=False)
+            _end(self._target, self._pid, cancel=False)
 
     end = roll_back
 
@@ -311,7 +312,7 @@ class ServerHandle:
         bare = statement
         if "--" in statement or "/*" in statement:
             bare = without_comments(statement)
-        isolation = _isolation_at(self._core, self._key)
+        isolation = _isolation_at(self._target)
         calls = isolation.session_functions if isolation is not None else None
         is_changed = calls is not None and calls.search(bare) is not None
         self._states += is_changed or alters_session(bare)
@@ -319,7 +320,7 @@ class ServerHandle:
             if self._has_old_numbers:
                 self._forget_numbers(connection)
             self._has_numbers = True
-        return drivers.statement_to_send(self._core, self._key, statement)
+        return drivers.statement_to_send(self._core, self._target, statement)
 
     def _forget_numbers(self, connection: Connection) -> None:
         """Make the session forget the numbers that it has drawn from sequences."""
@@ -330,7 +331,7 @@ class ServerHandle:
 
     def returned(self) -> None:
         """Note that it is in its pool. Its socket leaves the loop, if it can move."""
-        drivers.note_returned(self._reference(), self._key)
+        drivers.note_returned(self._reference(), self._target.key)
         at_checkin(self._reference())
 
     def session(self) -> object:
@@ -338,14 +339,16 @@ class ServerHandle:
         return self._states
 
 
-def _isolation_at(core: Core, key: Key) -> ServerIsolation | None:
-    database = core.database_at(key)
-    return cast("ServerIsolation | None", database.isolation) if database else None
+def _isolation_at(target: ConnectTarget) -> ServerIsolation | None:
+    if target.database is None:
+        return None
+    return cast("ServerIsolation | None", target.database.isolation)
 
 
-def _end(core: Core, key: Key, pid: int, *, cancel: bool) -> None:
-    if (isolation := _isolation_at(core, key)) is not None:
-        with suppress(ArenaError):  # a server that is gone has ended it
+def _end(target: ConnectTarget, pid: int, *, cancel: bool) -> None:
+    isolation = _isolation_at(target)
+    if isolation is not None:
+        with suppress(ArenaError):  # a server that does not answer has ended it
             isolation.end(pid, cancel=cancel)
 
 

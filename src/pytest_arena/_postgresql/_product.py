@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL, Dialect, make_url
 from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._origin import as_own
-from pytest_arena._postgresql._arguments import DRIVERS
+from pytest_arena._postgresql._arguments import DRIVERS, address_for
 from pytest_arena._postgresql._identity import Identity, identity_of_control
 from pytest_arena._postgresql._roles import Roles
 from pytest_arena._postgresql._templates import DatabaseTemplates, url_of
@@ -31,11 +31,10 @@ from pytest_arena._product import (
 from pytest_arena.errors import ConfigError, impossible
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from pytest_arena._config._read import Config
     from pytest_arena._postgresql.servers import Server
-    from pytest_arena._values import Address, ServerLogin
 
 ISOLATIONS = {
     "auto": None,
@@ -62,7 +61,7 @@ class PostgreSQL:
             str, Database
         ] = {}  # by the names that their databases have had
         self._targets: dict[Database, ConnectTarget] = {}
-        self._roles: Roles  # with the server
+        self.roles: Roles  # created with the registry of the server
 
     @property
     def shown(self) -> str:
@@ -84,7 +83,7 @@ class PostgreSQL:
                         self._server.address, project=project, tell=tell
                     )
                     is_private = self._server.is_private
-                    self._roles = Roles(self._core, self._own, is_private=is_private)
+                    self.roles = Roles(self._core, self._own, is_private=is_private)
             return self._own
 
     def _check_is_not_the_apps(self) -> None:
@@ -133,10 +132,12 @@ class PostgreSQL:
             self._shelves[dialect.driver] = DatabaseTemplates(
                 self._databases(), dialect()
             )
-            self._roles.prepare()
+            self.roles.prepare()
         return self._shelves[dialect.driver]
 
-    def isolate(self, database: Database, content: Any) -> Isolation:
+    def isolate(
+        self, database: Database, content: Any, uses: Callable[[], int]
+    ) -> Isolation:
         """``undo``, or ``clone``; what a test asks for comes above it."""
         own = self._databases()
         tell = self._core.ledger.note
@@ -145,15 +146,15 @@ class PostgreSQL:
             own,
             self._config.isolation,
             content,
-            given=self._roles.begin(database),
+            given=self.roles.begin(database),
             shown=self.shown,
             place=self._config.places["isolation"],
-            uses=self._core.uses(database.key),
+            uses=uses,
             tell=tell,
         )
         if isolation.name == "clone":
             self._say_that_it_is_slow(own)
-        self._roles.tell_of_policies(database.login, isolation.live.name)
+        self.roles.tell_of_policies(database.login, isolation.live.name)
         return cast("Isolation", isolation)
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
@@ -182,7 +183,9 @@ class PostgreSQL:
         """The live database, whose name is another one after each test that has written."""
         isolation = cast("ServerIsolation | None", database.isolation)
         if isolation is None:
-            return ConnectTarget(database.key, "", (database.born, 0))
+            return ConnectTarget(
+                database.key, "", (database.born, 0), database=database
+            )
         known = self._targets.get(database)  # asked for at each checkout
         generation = (
             database.born,
@@ -192,22 +195,9 @@ class PostgreSQL:
             address = isolation.live.address
             self._lives.setdefault(address.database, database)
             known = self._targets[database] = ConnectTarget(
-                database.key, "", generation, address
+                database.key, "", generation, address, database=database
             )
         return known
-
-    def entrance(
-        self, target: ConnectTarget, login: ServerLogin | None = None
-    ) -> Address:
-        """Return how a connection that was to log in gets there; whoever builds is arena's own."""
-        address = cast("Address", target.address)
-        database = self._core.database_at(target.key)
-        found = (
-            self._roles.login_of(database, login, address.database)
-            if database
-            else None
-        )
-        return address.as_(found) if found else address
 
     def target_of(self, database: Database, identity: Identity) -> ConnectTarget | None:
         """By what server it is, and what the live database is called there."""
@@ -222,7 +212,7 @@ class PostgreSQL:
         target = self.target(database)
         if target.address is None:
             raise impossible(f"{database.name}: no address before its first connection")
-        return url_of(self.entrance(target), driver)
+        return url_of(address_for(target, None), driver)
 
     def keep(self, database: Database, title: str) -> str:
         """A clone that stays on the server; its URL."""
@@ -234,17 +224,18 @@ class PostgreSQL:
     def policed(self, database: Database, *, is_off: bool = False) -> tuple[str, ...]:
         """By the users of the app's engines."""
         live = cast("ServerIsolation", database.isolation).live
-        return live.policed(self._roles.policed(database), is_off=is_off)
+        return live.policed(self.roles.policed(database), is_off=is_off)
 
     def policed_for_arena(self, database: Database) -> tuple[str, ...]:
         """Return the tables that force policies on their owner, if the login is no superuser."""
         live = cast("ServerIsolation", database.isolation).live
-        return live.policed(self._roles.policed_for_arena(), is_off=False)
+        return live.policed(self.roles.policed_for_arena(), is_off=False)
 
     def remove(self, database: Database) -> None:
         """Drop what is live and its pictures."""
         if database.isolation is not None:
             database.isolation.close()
+            database.isolation = None
         self._targets.pop(database, None)
         self._lives = {
             name: known for name, known in self._lives.items() if known is not database

@@ -242,7 +242,7 @@ class SQLiteConnections:
         """Watch each ``sqlite3.connect``."""
         watch_raw_connections(core)
 
-    def end_raw(self, core: Core, serial: int) -> None:
+    def end_raw(self, serial: int) -> None:
         """Do nothing: the file is restored under raw connections."""
 
     def owns(self, database: str) -> bool:

@@ -26,7 +26,7 @@ from pytest_arena._sqlite._home import Home, kept_file
 from pytest_arena._sqlite._templates import FileTemplates
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from pytest_arena._config._read import Config
 
@@ -95,8 +95,11 @@ class SQLite:
         del dialect
         return self._shelves
 
-    def isolate(self, database: Database, content: Any) -> Isolation:
+    def isolate(
+        self, database: Database, content: Any, uses: Callable[[], int]
+    ) -> Isolation:
         """Return the isolation of a database: ``copy``."""
+        del uses
         kinds = {"auto": Copy, "copy": Copy}
         kind: type[Copy] = isolation_named(self._config, kinds, self.shown)
         return kind(Path(database.file), content, tell=self._core.ledger.note)

@@ -29,7 +29,6 @@ from pytest_arena._product import (
     NOWHERE,
     ConnectTarget,
     Core,
-    Database,
     RequestedDatabase,
 )
 from pytest_arena.errors import (
@@ -101,8 +100,8 @@ class _Guard:
         target = now.ensure_target(requested)
         if target is None or target.address is None:
             return Admission()
-        product: Any = now.find_product("postgresql")
-        arguments.lead(driver, product.entrance(target, meant.login), args, kwargs)
+        address = arguments.address_for(target, meant.login)
+        arguments.lead(driver, address, args, kwargs)
         return Admission(target.address, target)
 
     def admit_inner(self, dialect: str, text: Any) -> tuple[Admission | None, Any]:
@@ -217,10 +216,12 @@ def _requested(dialect: str, meant: ServerTarget) -> RequestedDatabase:
 
 
 def _target_at(core: Core, requested: RequestedDatabase) -> ConnectTarget | None:
-    """Return the aim of a test's database by its name, None for another database."""
-    product: Any = core.find_product("postgresql")  # importing its type is a cycle
-    database: Database | None = product.live_at(requested) if product else None
-    return database.target if database else None
+    """Return where a test's database is by its name, None for another database."""
+    for database in core.provisioned():
+        live = database.product.live_at(requested)
+        if live is not None:
+            return live.target
+    return None
 
 
 # The replaced functions

@@ -272,17 +272,18 @@ def _staying(statement: str) -> str:
 _remembered_roles = lru_cache(maxsize=1024)(_staying)
 
 
-def _note_staying(core: Core, key: Key | None, statement: str) -> None:
+def _note_staying(core: Core, target: ConnectTarget | None, statement: str) -> None:
     """Note a role that a test or a fixture creates or grants. A template's builder may do so."""
     does = stays_on_server(statement)
-    if not does or key is None or core.serial() == 0:
+    if not does or core.serial() == 0:
         return
-    if core.database_at(key) is not None:
-        core.ledger.note(
-            f"{{test}} sends {does}, which stays on the server for later tests and runs: "
-            f"{who_connects()}. "
-            "Next: arena_roles = <the role>   (and GRANT it in the schema)"
-        )
+    if target is None or target.database is None:
+        return
+    core.ledger.note(
+        f"{{test}} sends {does}, which stays on the server for later tests and runs: "
+        f"{who_connects()}. "
+        "Next: arena_roles = <the role>   (and GRANT it in the schema)"
+    )
 
 
 _ANSWERED = (
@@ -291,7 +292,7 @@ _ANSWERED = (
 )
 
 
-def statement_to_send(core: Core, key: Key | None, statement: str) -> str:
+def statement_to_send(core: Core, target: ConnectTarget | None, statement: str) -> str:
     """Return the statement to send. A fixture's statement that sets up a test database is replaced.
 
     Raises:
@@ -299,9 +300,10 @@ def statement_to_send(core: Core, key: Key | None, statement: str) -> str:
     """
     beyond = reaches_beyond(statement)
     if not beyond or is_replacement(statement):
-        _note_staying(core, key, statement)
+        _note_staying(core, target, statement)
         return statement
     name = made_or_dropped(statement)
+    key = target.key if target else None
     if not name or not core.sets_up(key, name):
         raise core.ledger.refused(refused_beyond(beyond))
     if not any(note.endswith(_ANSWERED) for note in core.ledger.notes):
@@ -329,8 +331,7 @@ def _to_send(core: FindCore, connection: Any, statement: str | bytes) -> str | b
     now = core()
     if admission is None or admission.address is None or now is None:
         return statement
-    key = admission.target.key if admission.target else None
-    return statement_to_send(now, key, text)
+    return statement_to_send(now, admission.target, text)
 
 
 _DEFAULT = (
