@@ -1,7 +1,7 @@
-"""The seam: what the core asks of a database product, and what a product may ask of the core.
+"""The interface between the core and the packages of the database products.
 
-A product is a room of its own. The core names none: it finds the room by the name of SQLAlchemy's
-dialect, and loads it when an engine or a driver of the product's turns up.
+The core names no product. It finds a product's package by the name of SQLAlchemy's dialect, and
+imports it at the first engine or driver of the product.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
     from pytest_arena._values import Address, ServerLogin, TableRows
 
-# A name that no resolver answers (RFC 2606): in the place of a server that may not be reached.
+# A host that no resolver answers (RFC 2606). It replaces a server that tests may not reach.
 NOWHERE = "arena.invalid"
-UNNAMED = "(unknown)"  # in the place of a server that a live connection does not tell
+UNNAMED = "(unknown)"  # the server of an open connection that does not name it
 
 PRODUCT_PACKAGES = {
     "sqlite": "pytest_arena._sqlite",
     "postgresql": "pytest_arena._postgresql",
 }
-# Packages that open connections by themselves, and the product that they connect to.
+# Driver packages, and the product that each connects to.
 DRIVERS = {
     "sqlite3": "sqlite",
     "asyncpg": "postgresql",
@@ -45,45 +45,48 @@ DRIVERS = {
     "psycopg_pool": "postgresql",
 }
 
-# Programs that connect to a database of a product by themselves.
+# Programs that connect to a database, and its product.
 CLIENTS = dict.fromkeys(
     (
-        *(
-            "psql",
-            "pgcli",
-            "pgbench",
-            "pg_dump",
-            "pg_dumpall",
-            "pg_restore",
-            "createdb",
-            "dropdb",
-        ),
-        *("createuser", "dropuser", "vacuumdb", "reindexdb", "clusterdb"),
+        "psql",
+        "pgcli",
+        "pgbench",
+        "pg_dump",
+        "pg_dumpall",
+        "pg_restore",
+        "createdb",
+        "dropdb",
+        "createuser",
+        "dropuser",
+        "vacuumdb",
+        "reindexdb",
+        "clusterdb",
     ),
     "postgresql",
 )
 
 
-# What a template is to an isolation: a file's path, or a database's name.
+# The content of a template: a file's path, or a database's name.
 ContentT = TypeVar("ContentT")
 
 
 class ProductPackage(Protocol):
-    """The module by which a product's package is entered."""
+    """The module ``_connections`` of a product's package."""
 
     connections: Connections
 
     def open_product(self, core: Core, config: Config) -> Product:
-        """Return the product of a run. Nothing is looked for or started yet."""
+        """Return the product of a run. It finds and starts no server yet."""
 
 
-loaded: dict[str, ProductPackage] = {}  # the rooms that somebody has asked for
+loaded: dict[str, ProductPackage] = {}  # by the names of products
 
 
 def product_package(product: str) -> ProductPackage:
-    """Return the room of a product of ``PRODUCT_PACKAGES``, which is imported at its first use."""
+    """Return the package of a product. Import it at its first use."""
     if product not in loaded:
-        # Who waits for a driver's import would find the room half made, if the room was the first.
+        # A driver's import may call this function. The driver is imported first, or the call would
+        # find a package whose import is not complete.
         drivers = [package for package, name in DRIVERS.items() if name == product]
         for package in sys.stdlib_module_names.intersection(drivers):
             importlib.import_module(package)
@@ -95,21 +98,21 @@ def product_package(product: str) -> ProductPackage:
 
 
 class Key(NamedTuple):
-    """What tells two databases apart. A tuple, since each checkout looks some up."""
+    """The identity of a database. A tuple, because each checkout looks up several."""
 
-    # file, memory, shared memory, server; building a template; expected: only an option or a test
-    # has named it, and no engine has meant it yet
+    # file, memory, shared memory, server; building: a template that is built; expected: named by an
+    # option or a test, and by no engine yet
     kind: str
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedDatabase:
-    """The database that an engine asks for.
+    """The database that an engine requests.
 
-    ``name`` is an absolute file for SQLite (``""`` for memory) and
-    ``dialect://host:port/database`` for servers. ``memory`` names a memory database that several
-    engines share; ``database`` is the name of one on a server.
+    ``name`` is an absolute path for SQLite (``""`` in memory), and
+    ``dialect://host:port/database`` on a server. ``memory`` is the name of a memory database that
+    several engines share. ``database`` is the name of a database on a server.
     """
 
     dialect: Dialect
@@ -117,14 +120,14 @@ class RequestedDatabase:
     name: str
     memory: str = ""
     database: str = ""
-    login: ServerLogin | None = field(default=None, compare=False)  # where one is named
+    login: ServerLogin | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectTarget:
-    """Where a connection lands: in a file, or in a database on a server.
+    """Where a connection leads: to a file, or to a database on a server.
 
-    One with an older ``generation`` is stale, and is dropped.
+    A connection with an older ``generation`` is stale. Its pool drops it.
     """
 
     key: Key
@@ -142,7 +145,7 @@ class OpenConnection:
     """What a product knows of an open connection.
 
     ``target`` is None if the app leads the connection itself. ``handle`` is None if pytest-arena
-    cannot question it. ``outside`` names its database if that is not inside the arena.
+    cannot ask the connection anything. ``outside`` is the name of a database outside the arena.
     """
 
     target: ConnectTarget | None = None
@@ -151,70 +154,70 @@ class OpenConnection:
 
 
 class Files(Protocol):
-    """Knows whose a file is that does not belong to the arena."""
+    """Answers to whom a file outside the arena belongs."""
 
     names: tuple[str, ...]  # of the app's database files, without folders
 
     def is_free(self, file: str) -> bool:
-        """Whether tests may open this file themselves: pytest's folders, ``arena_allow``."""
+        """Return whether tests may open this file: pytest's folders, ``arena_allow``."""
 
     def is_allowed(self, name: str) -> bool:
-        """Whether ``arena_allow`` lets tests reach this database."""
+        """Return whether ``arena_allow`` lets tests reach this database."""
 
     def belongs_to_app(self, file: str) -> bool:
-        """Whether this is a database file of the app."""
+        """Return whether this is a database file of the app."""
 
-    def stands_for(self, real: str) -> bool:
-        """Whether a database of the arena stands in this file's place. Costs a look-up."""
+    def is_replaced(self, real: str) -> bool:
+        """Return whether a test's database replaces this file. Costs a look-up."""
 
     def is_link_into_app(self, file: str) -> bool:
-        """Whether a link leads to a file in whose place the arena has a database."""
+        """Return whether a link leads to a file that a test's database replaces."""
 
     def give_up_empty(self, real: str) -> bool:
-        """Whether a test may remove this file: it is empty, and a temporary file."""
+        """Return whether a test may remove this file: it is empty, and a temporary file."""
 
-    def see(self, file: str) -> str:
-        """Somebody has opened this file, which no engine means so far. Returns its real path."""
+    def register_opened(self, file: str) -> str:
+        """Register an opened file that no engine names yet. Return its real path."""
 
 
 class Core(Protocol):
     """What a product may ask: which databases are inside the arena, and what is allowed."""
 
-    ledger: Ledger  # for what is refused, and what arena cannot do for this app
+    ledger: Ledger  # records refusals, and what pytest-arena cannot do for this app
     config: Config
 
     @property
     def files(self) -> Files:
-        """Whoever knows whose a file is."""
+        """Answers to whom a file belongs."""
 
     def ensure_target(self, requested: RequestedDatabase) -> ConnectTarget | None:
-        """Return where an engine lands, None where it may go its own way.
+        """Return where an engine's connection leads. Build the database for the first one.
 
-        Builds what has to be there for the first connection.
+        None: pytest-arena does not lead the connection.
 
         Raises:
-            ArenaError: it may not connect at all.
+            ArenaError: the connection may not be opened.
         """
 
     def ensure_attached_target(
         self, file: str, beside: ConnectTarget | None
     ) -> ConnectTarget | None:
-        """Return where a file lands that is attached to a connection which aims at ``beside``.
+        """Return where a file leads that a connection to ``beside`` attaches.
 
-        None where it may be itself. Raises as ``target`` does.
+        None: pytest-arena does not lead it. Raises as ``ensure_target`` does.
         """
 
     def target_at(self, file: str) -> ConnectTarget | None:
-        """Return what a connection that is open on this file aims at, None if nothing of ours."""
+        """Return the target of a connection that is open on this file, None if it is not led."""
 
     def is_inside(self, file: str) -> bool:
-        """Whether this file is one of the arena's own; its content is there on return."""
+        """Return whether this file belongs to pytest-arena. If it does, fill it first."""
 
     def serial(self) -> int:
-        """The serial of the level that stands now, in which connections are taken."""
+        """Return the serial of the top level, 0 if there is no level."""
 
     def means(self, requested: RequestedDatabase) -> bool:
-        """Whether an engine of the app's means this database of a server, connected or not."""
+        """Return whether an engine of the app names this database of a server."""
 
     def sets_up(self, key: Key | None, name: str) -> bool:
         """Return whether a fixture, not a test, sets up a test database of this name.
@@ -223,81 +226,78 @@ class Core(Protocol):
         """
 
     def refuse_late(self, *, is_statement: bool = False) -> None:
-        """Raise a LateWorkError if the caller works for a test that is over.
+        """Raise a LateWorkError if the caller works for a test that has ended.
 
-        The caller asks for a connection, or with ``is_statement`` is about to use one.
+        The caller requests a connection, or with ``is_statement`` is about to use one.
         """
 
     def opened_raw(self, key: Key) -> None:
-        """Somebody has opened a connection to a database without an engine."""
+        """Note a connection that no engine has opened."""
 
     def requested(self) -> tuple[list[str], set[str]]:
-        """Return the databases on servers, as engines and variables of the app have asked for them.
+        """Return the databases on servers that engines and variables of the app name.
 
-        And the users that they name, also those of engines that have not connected yet.
+        The second value has the users that they name, also of engines that have not connected.
         """
 
     def spare(self) -> None:
-        """End the connections to servers that nobody uses now: others, or we, wait for one."""
+        """End idle connections to servers: another connection waits for a free slot."""
 
     def provisioned(self) -> list[Database]:
-        """Return the databases that somebody has connected to."""
+        """Return the databases that have content: something has connected to them."""
 
 
 class Handle(Protocol):
-    """One live connection, by a weak reference: it ends when its pool lets go of it."""
+    """One open connection, by a weak reference: it ends when its pool drops it."""
 
     @property
     def reads_statements(self) -> bool:
-        """Whether ``executing`` wants to be told of statements."""
+        """Whether ``executing`` is to be called with each statement."""
 
     def is_of(self, dbapi_connection: Any) -> bool:
-        """Whether this is the very connection that the product has looked at.
+        """Return whether this is the connection that the product has recorded.
 
-        An app's own do_connect listener runs after the gate's, and may return another one.
+        An app's do_connect listener runs after the gate's, and may return another connection.
         """
 
     @property
     def in_transaction(self) -> bool:
-        """Whether it has begun to write and has neither committed nor rolled back."""
+        """Whether an open transaction has written."""
 
     @property
     def is_begun(self) -> bool:
-        """Whether a transaction is open as far as its driver knows, which is all that is asked."""
+        """Whether a transaction is open, by what the driver knows without a round trip."""
 
     def changes(self) -> int:
-        """How many rows it has changed since it was opened; 0 where the driver does not count."""
+        """Return the number of rows that it has changed, 0 if the driver does not count them."""
 
     def has_written(self, dbapi_connection: Any, since: int) -> bool:
-        """Whether its transaction, which is open, has written: there were ``since`` changes.
+        """Return whether the open transaction has written, after ``since`` changes.
 
         Raises:
-            Exception: the driver's own, where the connection is closed or busy.
+            Exception: the driver's, if the connection is closed or busy.
         """
 
     def interrupt(self) -> None:
-        """End the statement that runs on it. Harmless where none does."""
+        """Cancel the running statement, if there is one."""
 
     def alone(self, seconds: float = 0) -> AbstractContextManager[bool]:
-        """Keep everybody else out of it; wait so long for who is inside. Gives whether it is so."""
+        """Exclude other threads from the connection. Yield False if it is busy for so long."""
 
     def roll_back(self) -> None:
-        """End its transaction, alone; the connection may be unusable afterwards."""
+        """End the transaction. The connection may be unusable afterwards."""
 
     def end(self) -> None:
-        """Close it: its database is gone, and nobody is given it any more."""
+        """Close the connection: its database was dropped."""
 
     def attached(self) -> tuple[ConnectTarget, ...]:
-        """Other databases that it has been led to, beside its own."""
+        """Return the other databases that it was led to by ATTACH."""
 
     def session(self) -> object:
-        """What it carries from one test to the next beside the database; None: cannot be asked."""
+        """Return a value that changes with the settings of the session, None if unknown."""
 
     def taken(self, *, is_first: bool) -> None:
-        """Note that the connection is checked out of its pool.
-
-        ``is_first`` says whether that is so for the first time in this level.
-        """
+        """Note a checkout from the pool. ``is_first``: the first one in this level."""
 
     def executing(self, statement: str, connection: Connection) -> str:
         """Prepare for a statement that SQLAlchemy is about to execute. Return the one to execute.
@@ -307,18 +307,18 @@ class Handle(Protocol):
         """
 
     def returned(self) -> None:
-        """It is back in its pool, where it belongs to nobody."""
+        """Note that the connection was returned to its pool."""
 
 
 class Connections(Protocol):
-    """What the gate asks of a product about its connections."""
+    """The connections of one product, for the gate."""
 
     def describe(
         self, dialect: Dialect, cargs: Any, cparams: Any
     ) -> RequestedDatabase | None:
-        """Say which database the arguments of a connect call mean.
+        """Return the database that the arguments of a connect call request.
 
-        None: its driver's arguments are not understood.
+        None: pytest-arena does not know the driver's arguments.
         """
 
     def lead(
@@ -329,27 +329,27 @@ class Connections(Protocol):
         cargs: list[Any],
         cparams: dict[str, Any],
     ) -> Callable[[Any], OpenConnection | None]:
-        """Put the arena's database in the place of the app's; all else stays as the app wants it.
+        """Replace the app's database by the target in the arguments, and keep all others.
 
-        Without an aim the connection goes its own way, looked after. Returns what says of the
-        connection that was opened what it is: None where it need not be the one that was led.
+        Without a target the connection is only watched. Returns a function that describes the
+        opened connection, None if a listener of the app may have opened another one.
         """
 
     def recognize(self, core: Core, dbapi_connection: Any) -> OpenConnection | None:
-        """Say of a connection that nobody has led where it is; None for another product's.
+        """Describe a connection that was not led. None: it is another product's.
 
         Raises:
-            RefusedError: it is open on something outside of the arena.
+            RefusedError: it is open on a file outside the arena.
         """
 
     def watch(self, core: Callable[[], Core | None]) -> None:
         """Watch the connections that no engine opens, until the process ends. May be repeated.
 
-        ``core`` returns who decides at the time; None lets everything be.
+        ``core`` returns the core of the running run. None: every connection is admitted.
         """
 
     def end_raw(self, serial: int) -> None:
-        """End those that were opened by themselves in this level, where they can be ended."""
+        """End the connections that no engine has opened in this level, if that is possible."""
 
     def owns(self, database: str) -> bool:
         """Return whether a database of this name on a server belongs to pytest-arena."""
@@ -368,42 +368,40 @@ class Connections(Protocol):
     ) -> object | None:
         """Return an object that leads connections in a process that multiprocessing spawns.
 
-        ``engines`` are the databases that engines of this process mean. The object is pickled. It
-        acts when the new process unpickles it. None: the product leads none there.
+        ``engines`` are the databases that engines of this process request. The object is pickled.
+        It acts when the new process unpickles it. None: the product leads none there.
         """
 
 
 @dataclass(slots=True, eq=False)
 class Database:
-    """One database of the app, and the arena's in its place."""
+    """One database of the app, and the test's database in its place."""
 
     key: Key
     name: str
-    tails: tuple[str, ...]  # all names that an option may give it, the longest first
+    tails: tuple[str, ...]  # the names that an option may give it, the longest first
     product: Product
     dialect: type[Dialect]  # the class: an instance would keep the app's engine alive
-    live: Path | None = None  # its file, if it has one
+    live: Path | None = None  # its file; None on a server
     isolation: Isolation | None = None
     failure: ArenaError | None = None
     busy: bool = False
-    attached: bool = False  # also to connections that no engine of its own has opened
-    login: ServerLogin | None = None  # that of the first engine which has named one
-    is_only_named: bool = (
-        False  # by a variable: no engine of the app's has meant it yet
-    )
-    level: object = None  # that it was made in, if no wider fixture's has begun since
+    attached: bool = False  # a connection to another database has attached it
+    login: ServerLogin | None = None  # of the first engine that names one
+    is_only_named: bool = False  # by a variable, and by no engine of the app yet
+    level: object = None  # in which it was created; None after a wider level began
     is_the_runs: bool = False  # created before any level: no level restores its content
-    born: int = 0  # one that is dropped and made again lands elsewhere than before
+    born: int = 0  # distinguishes a database from a dropped one of the same key
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
     def file(self) -> str:
-        """The path of its file; "" for one on a server."""
+        """The path of its file; "" on a server."""
         return str(self.live) if self.live else ""
 
     @property
     def target(self) -> ConnectTarget:
-        """Where a connection lands now."""
+        """Where a connection leads now."""
         return self.product.target(self)
 
     def forget_level(self) -> None:
@@ -416,7 +414,7 @@ class Database:
 
 
 class ScriptError(Exception):
-    """A script failed. ``line`` is 0 where it is not known; ``fix`` is the next step."""
+    """A script failed. ``line`` is 0 if it is not known, ``fix`` is the next step."""
 
     def __init__(self, message: str, *, line: int, fix: str) -> None:
         super().__init__(message)
@@ -425,30 +423,30 @@ class ScriptError(Exception):
 
 
 class BuildTarget(Protocol):
-    """A database in the making, or an empty one beside it."""
+    """The database that a build fills, or an empty one beside it."""
 
     @property
     def product(self) -> str:
-        """How the product is named in a message."""
+        """The product's name in a message."""
 
     @property
     def has_schemas(self) -> bool:
-        """Whether tables may be in schemas that have to be made first."""
+        """Whether tables may be in schemas that must be created first."""
 
     @property
     def connect_target(self) -> ConnectTarget:
-        """Where engines land that connect during the build."""
+        """Where the connections of engines lead during the build."""
 
     @property
     def sync_url(self) -> URL | None:
-        """By which sync functions reach it; None: over the app's async driver alone."""
+        """The URL for sync functions. None: only the app's async driver is installed."""
 
     @property
     def async_url(self) -> URL:
-        """By which async functions reach it.
+        """The URL for async functions.
 
         Raises:
-            TemplateError: no driver is installed that can do it.
+            TemplateError: no async driver is installed.
         """
 
     def run_script(self, script: str) -> None:
@@ -459,45 +457,43 @@ class BuildTarget(Protocol):
         """
 
     def has_tables(self) -> bool:
-        """Whether a table was made in it. False as well where nothing is there yet."""
+        """Return whether it has a table. False if the database does not exist yet."""
 
     def is_being_written(self) -> bool:
-        """Whether somebody has a transaction open in which something was written."""
+        """Return whether an open transaction has written."""
 
     def remove(self) -> None:
-        """Remove it. Idempotent."""
+        """Remove the database. Idempotent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a finished template was made of, and when. No path of this machine is in it."""
+    """From what a finished template was built, and when. It has no path of this machine."""
 
     built: float
     files: dict[str, list[str]]  # digests, by paths from the project's root
     folders: dict[str, list[str]]
-    title: str = ""  # what it is for a person, and of what it is another version
-    differences: tuple[
-        str, ...
-    ] = ()  # between the migrations that built it and the models
+    title: str = ""  # for a person
+    # Between the migrations that built it and the models.
+    differences: tuple[str, ...] = ()
     not_compared: str = ""  # why the migrations were not compared with the models
     heads: tuple[str, ...] = ()  # of the migrations
-    server_start: str = (
-        ""  # a crash after it empties unlogged tables; "" if none has rows
-    )
+    # The start of the server, if unlogged tables have rows: a crash empties them. Else "".
+    server_start: str = ""
 
     @property
     def digest(self) -> str:
-        """A digest of what it was made of."""
+        """A digest of the files and folders from which it was built."""
         content = {"files": self.files, "folders": self.folders}
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def text(self) -> str:
-        """Return it as it is stored."""
+        """Return the manifest as JSON."""
         return json.dumps(asdict(self), indent=1)
 
 
 def read_manifest(text: str) -> Manifest | None:
-    """Return a manifest that was stored, None for another version's, or a broken one."""
+    """Return a stored manifest, None if it is broken or of another version."""
     try:
         return Manifest(**json.loads(text))
     except (ValueError, TypeError):
@@ -506,7 +502,7 @@ def read_manifest(text: str) -> Manifest | None:
 
 @dataclass(frozen=True, slots=True)
 class Template(Generic[ContentT]):
-    """A finished one."""
+    """A finished template."""
 
     content: ContentT
     fingerprint: str
@@ -514,103 +510,103 @@ class Template(Generic[ContentT]):
 
     @property
     def digest(self) -> str:
-        """What it is, to the stage above."""
+        """Identifies the template, for the stage above."""
         return f"{self.fingerprint}/{self.manifest.digest}"
 
 
 class TemplateStore(Protocol[ContentT]):
-    """Where the finished templates of one product stand. A shelf is named by a fingerprint.
+    """The finished templates of one product, by the fingerprints of their recipes.
 
-    Guarantee: a template is either found whole or not at all, whenever its builder was killed.
+    Guarantee: a template is found complete or not at all, even if its build was killed.
     """
 
     @property
     def folder(self) -> Path | None:
-        """The folder that they take up; None where they are not files of this machine."""
+        """The folder of the templates, None if they are not files of this machine."""
 
     @property
     def ddl(self) -> Dialect:
-        """Compiles DDL; the same for every driver."""
+        """Compiles DDL. It is the same for every driver."""
 
     def identity(self) -> str:
         """Return what a template depends on beside its recipe: the product, and its version."""
 
     def templates(self, fingerprint: str) -> Iterable[Template[ContentT]]:
-        """Return the finished templates of a shelf, the newest first."""
+        """Return the finished templates of a fingerprint, the newest first."""
 
     def is_whole(self, template: Template[ContentT]) -> bool:
-        """Whether it can be used. Called after ``used``: what is whole by then stays."""
+        """Return whether a template can be used. Called after ``used``, which protects it."""
 
     def used(self, template: Template[ContentT]) -> None:
-        """Note that somebody uses it."""
+        """Note that a run uses a template."""
 
     def locked(self, fingerprint: str) -> AbstractContextManager[float]:
-        """Let nobody else build on a shelf. Gives the time, which no test has changed.
+        """Exclude other builds of a fingerprint. Yield the time, which no test has changed.
 
         Raises:
-            TemplateError: somebody else's build takes too long.
+            TemplateError: another process builds for too long.
         """
 
     def clear(self, fingerprint: str) -> None:
-        """Remove what nobody has used for a long time, and broken builds. Called when locked."""
+        """Remove templates that no run has used for long, and broken builds. Called when locked."""
 
     def begin(self, fingerprint: str, below: Template[ContentT] | None) -> BuildTarget:
         """Return a new target with the content of the template below."""
 
     def scratch(self) -> BuildTarget:
-        """Return an empty one, for another database that a builder works on as well."""
+        """Return an empty target, for another database that a builder uses as well."""
 
     def finish(
         self, target: BuildTarget, fingerprint: str, manifest: Manifest
     ) -> ContentT:
-        """Make a template of what was built. Marked as finished last."""
+        """Make a template of the built database. It is marked as finished last."""
 
     def advice(self, error: BaseException) -> str:
-        """Return the next step after an error that a build has raised; "" where none is known."""
+        """Return the next step after an error of a build, "" if none is known."""
 
     def lacks_table(self, error: BaseException) -> bool:
-        """Whether the error says that a table is missing."""
+        """Return whether the error says that a table is missing."""
 
     def not_stored(self, error: Exception) -> TemplateError | None:
-        """Return what is said of an error of the shelves' own; None for any other."""
+        """Return the error for a failure of the store, None for any other."""
 
 
 class Product(Protocol):
-    """Where the databases of one product stand, and what is done with them.
+    """The databases of one product in a run.
 
-    ``name`` is that of SQLAlchemy's dialect.
+    ``name`` is the name of SQLAlchemy's dialect.
     """
 
     name: str
-    forced: str  # what follows where a level was left by force, for the summary
-    shell: str  # the command that opens what `keep` or `url` has named
+    forced: str  # for the summary: what follows if a level was left by force
+    shell: str  # the command that opens a database
 
     @property
     def shown(self) -> str:
-        """The product, its version and where it runs, in a few words for the summary."""
+        """The product, its version and its place, in a few words for the summary."""
 
     def drivers(self) -> tuple[str, ...]:
-        """Return the drivers that are installed, the one that most apps have first.
+        """Return the installed drivers, the most frequent first.
 
-        The name ``""`` is that of SQLAlchemy's default.
+        The name ``""`` is SQLAlchemy's default driver.
         """
 
     def identify(
         self, requested: RequestedDatabase
     ) -> tuple[Key | None, tuple[str, ...]]:
-        """Return what tells the database that is meant from others; None: its engine alone.
+        """Return the key of a requested database, and the names that options may give it.
 
-        And all names that an option may give it, the longest first.
+        The longest name is first. A key of None: each engine has a separate database.
         """
 
     def live_at(self, requested: RequestedDatabase) -> Database | None:
-        """Return the arena's database that has or had this name on its server."""
+        """Return the database whose test's database has or had this name on its server."""
 
     def new_file(self, name: str, taken: Collection[str]) -> Path | None:
-        """Return where a new database's file is to stand; None for one on a server."""
+        """Return the path for a new database's file, None on a server."""
 
     def template_store(self, dialect: type[Dialect]) -> TemplateStore[Any]:
-        """Return where the templates stand that an app's driver has built.
+        """Return the templates that are built by an app's driver.
 
         Raises:
             ServerError: there is no server.
@@ -619,44 +615,44 @@ class Product(Protocol):
     def isolate(
         self, database: Database, content: Any, uses: Callable[[], int]
     ) -> Isolation:
-        """Return the isolation of a database, which begins with a template's content.
+        """Return the isolation of a database that begins with a template's content.
 
-        ``uses`` returns a number, which changes when the database may have been used. It may have
-        a method ``before_next``, which calls a function before the next use.
+        ``uses`` returns a number that changes when the database may have been used. It may have
+        a method ``before_next`` that calls a function before the next use.
 
         Raises:
-            ConfigError: the isolation that is asked for is not this product's.
+            ConfigError: the product does not have the requested isolation.
         """
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
-        """Have a database's next level isolated another way, which a test's marker asks for.
+        """Isolate the database's next level as a test's marker requests.
 
-        Returns why it is not to be had; "" where it is.
+        Returns why that is impossible, "" if it is possible.
         """
 
     def target(self, database: Database) -> ConnectTarget:
-        """Return where a connection lands now."""
+        """Return where a connection leads now."""
 
     def url(self, database: Database, driver: str) -> URL:
-        """Return the URL under which anybody reaches the database now, by a driver's name."""
+        """Return the URL of the database now, for a driver."""
 
     def keep(self, database: Database, title: str) -> str:
-        """Keep what stands now; return where: a file, or a URL."""
+        """Keep a copy of the current content. Return its file or URL."""
 
     def policed(self, database: Database, *, is_off: bool = False) -> tuple[str, ...]:
-        """Return the tables on which policies act for the app's roles, by their names.
+        """Return the tables on which policies act for the app's roles.
 
-        With ``is_off`` they act no more, until the level that stands now is left.
+        ``is_off`` switches the policies off until the top level is left.
 
         Raises:
-            ArenaError: somebody holds a lock on one of them; or the server is gone.
+            ArenaError: another session holds a lock on a table, or the server does not answer.
         """
 
     def policed_for_arena(self, database: Database) -> tuple[str, ...]:
-        """Return the names of the tables whose policies limit even arena's login."""
+        """Return the tables whose policies limit even pytest-arena's login."""
 
     def remove(self, database: Database) -> None:
-        """A database is asked for no more: its isolation is closed, and nothing of it stays."""
+        """Close the isolation of a database, and drop all that belongs to it."""
 
     def close(self, *, is_hurried: bool = False) -> str:
         """Release everything at the end of a run. Return a message about what it leaves behind.
@@ -666,98 +662,97 @@ class Product(Protocol):
 
 
 class Held(Exception):
-    """The database cannot be taken back: a connection holds a lock on it."""
+    """A connection holds a lock, so that the database cannot be restored."""
 
 
 def held_by(pids: Iterable[int], database: str) -> Held:
-    """Return the error that names the backends of a server which are in the way."""
+    """Return the error that names the backends which hold locks."""
     shown = ", ".join(map(str, sorted(pids))) or "unknown"
     return Held(f"{database}: inside a transaction with changes: backend {shown}")
 
 
 def nothing() -> None:
-    """Do nothing: nobody has asked for it."""
+    """Do nothing. The default of a callback."""
 
 
-def to_nobody(_line: str) -> None:
-    """Tell nobody: there is no summary."""
+def discard(_line: str) -> None:
+    """Discard a line for the summary: there is no summary."""
 
 
 class Isolation(Protocol):
     """One database of this process, with its stack of levels.
 
-    Each variant is made in its own way: from a file and a template, from a server's databases.
     Guarantee: after ``leave`` the database equals what it was at the matching ``enter``: rows,
-    sequences, schema. Cost is named by each variant.
+    sequences, schema. Each class documents its cost.
     """
 
     name: str
-    # Called by `leave` at its end; where it raises, the level is there.
+    # `leave` calls it at its end. If it raises, the level still exists.
     check: Callable[[], None] | None
 
     @property
     def generation(self) -> int:
-        """A number that moves whenever connections must go elsewhere."""
+        """A number that changes when connections must lead to another place."""
 
     @property
     def depth(self) -> int:
-        """How many levels are open: whoever was broken off in one asks whether it is."""
+        """The number of open levels."""
 
     def enter(self) -> None:
-        """Open a level above the state that stands now.
+        """Open a level above the current state.
 
-        Where the database was replaced meanwhile, that is the one which stands in its place.
+        If the database was replaced, the level begins with the replacement.
 
         Raises:
-            Held: somebody's open transaction is in the way; nothing was done.
-            IsolationError: there is no room for it; nothing was done.
+            Held: an open transaction prevents it. Nothing was done.
+            IsolationError: there is no space for it. Nothing was done.
         """
 
     def leave(self) -> bool:
-        """Go back to the state at the matching ``enter``. Returns whether there was a change.
+        """Restore the state of the matching ``enter``. Return whether there was a change.
 
         Raises:
-            Held: somebody holds a lock; nothing was done, so that it can be tried again.
-            IsolationError: the database was deleted or replaced, or cannot be written to; the
-                level is still there, to be left by force.
+            Held: a connection holds a lock. Nothing was done, so that the caller can try again.
+            IsolationError: the database was dropped, replaced or cannot be written. The level
+                still exists, and can be left by force.
         """
 
     def leave_by_force(self) -> None:
-        """As ``leave``, whoever holds a lock; connections become stale (a new generation).
+        """Do the same despite locks. Connections become stale (a new generation).
 
         Raises:
-            IsolationError: there is no room for it. The level is gone all the same; what it
-                was above is brought back before the next level is entered.
+            IsolationError: there is no space for it. The level is left anyway. The state below is
+                restored before the next level is entered.
         """
 
     def is_free(self) -> bool:
-        """Whether nobody holds a lock that would keep the next test from writing."""
+        """Return whether no connection holds a lock that would block the next test's writes."""
 
     def is_untouched(self) -> bool:
-        """Whether no row was *committed* in the top level; somebody may be about to.
+        """Return whether no row was *committed* in the top level.
 
-        Numbers of sequences are taken for good, whether or not a transaction is: where they alone
-        have moved, either answer will do.
+        A sequence moves even if its transaction is rolled back. If only sequences have moved,
+        either answer is correct.
         """
 
     def is_clean(self) -> bool:
-        """Whether nothing was changed in the top level, nor is about to be."""
+        """Return whether the top level has no change, and no open transaction has written."""
 
     def forget(self, *, is_undone: bool = False) -> None:
-        """Drop the top level, and keep what stands.
+        """Drop the top level, and keep the current content.
 
-        Where a transaction is open that has undone by savepoints what was done in the level
-        (``is_undone``), sequences go back all the same, if the isolation can do that.
+        ``is_undone``: savepoints have undone what an open transaction wrote in the level. The
+        sequences are restored then, if the isolation can do that.
         """
 
     def moment(self, *, exact: bool = False) -> object:
         """Return a point in time, for ``rows_changed``.
 
-        Cost: a round trip at most, and none where nobody has used the database since the last one.
-        Where that is not enough to tell one: None; with ``exact`` the database is read instead.
+        Cost: at most one round trip, none if the database was not used since the last moment.
+        None: no moment was recorded. With ``exact`` the database is read instead.
 
         Raises:
-            ArenaError: the server is gone.
+            ArenaError: the server does not answer.
         """
 
     def rows_changed(
@@ -768,40 +763,36 @@ class Isolation(Protocol):
         depth: int = 0,
         limit: int | None = None,
     ) -> list[TableRows]:
-        """Return the rows that were committed, net, table by table; ``limit`` rows of each.
+        """Return the net committed changes by table, at most ``limit`` rows of each.
 
-        With a depth of 0 those of the top level, since its start or a moment, until a moment or
-        now. With 1 or more those that the level so far below has written itself; moments say
-        nothing there.
+        With a depth of 0: of the top level, from its start or a moment to a moment or now. With
+        1 or more: what the level so far below has written. Moments have no effect there.
 
         Raises:
-            ArenaError: the server is gone, or the record of the changes is.
+            ArenaError: the server does not answer, or the record of the changes is lost.
         """
 
     def content(self) -> Mapping[str, str]:
-        """Return digests of all that stands now, by the names of tables and the like.
+        """Return digests of the whole content, by the names of tables and the like.
 
-        Equal digests mean equal content. It is read from the database itself: for checks.
+        Equal digests mean equal content. The database itself is read: for checks.
 
         Raises:
-            ArenaError: the server is gone, or somebody holds a lock.
+            ArenaError: the server does not answer, or another session holds a lock.
         """
 
     def replace(self, content: Any, /) -> None:
-        """Give the level that stands now another content: a template's, or none (None).
-
-        A template is whatever its store gives: a file, or the name of a database.
-        """
+        """Replace the content of the top level by a template's, or by none (None)."""
 
     def save(self, place: Any, /) -> object:
-        """Keep a copy of what stands now: in a file, or under a title. Returns where, if asked."""
+        """Keep a copy of the current content, in a file or under a title. Return its place."""
 
     def close(self) -> None:
-        """Let go of the database, which is removed by whoever made it."""
+        """Release the database. Its creator drops it."""
 
 
 def isolation_named(config: Config, kinds: Mapping[str, Any], shown: str) -> Any:
-    """Return the class of the isolation that the configuration asks for on a product.
+    """Return the class of the configured isolation on a product.
 
     Raises:
         ConfigError: the product does not have it.
@@ -809,8 +800,8 @@ def isolation_named(config: Config, kinds: Mapping[str, Any], shown: str) -> Any
     if config.isolation not in kinds:
         names = ", ".join(name for name in kinds if name != "auto")
         raise ConfigError(
-            f"arena_isolation = {config.isolation} is not to be had on {shown}",
-            why="tests that were isolated another way than was asked for would prove nothing",
+            f"arena_isolation = {config.isolation} does not exist on {shown}",
+            why="tests with another isolation than the option names would prove nothing",
             cause=config.places["isolation"],
             fix=f"arena_isolation = auto   (here: {names})",
         )

@@ -191,7 +191,7 @@ def test_transactions_that_tests_leave_open_are_named_and_ended(example: Example
 @pytest.mark.parametrize(
     "option,says",
     [
-        ("--arena-isolation=copy", "arena_isolation = copy is not to be had on PostgreSQL"),
+        ("--arena-isolation=copy", "arena_isolation = copy does not exist on PostgreSQL"),
         pytest.param(
             "--arena-database=sqlite",
             "arena_database = sqlite gives tests no database in its place",

@@ -90,13 +90,13 @@ class AllowedFiles:
 
     def add(self, file: str) -> None:
         """Note that an engine of the app names this file: pytest-arena has a database for it."""
-        known = self.see(file)
+        known = self.register_opened(file)
         self.of_app.add(known)
         with suppress(OSError):  # a file that does not exist has no hard link
             self._by_number[_number(known)] = known
         self.names = tuple({*self.names, Path(known).name, Path(file).name})
 
-    def see(self, file: str) -> str:
+    def register_opened(self, file: str) -> str:
         """Record the state of a file that an engine may name later. Return its real path."""
         path = real(file)
         if path not in self._first_seen:
@@ -170,7 +170,7 @@ class AllowedFiles:
         is_known = real(file) in self.of_app or self._is_link_to_app(file)
         return (is_known or _is_named_by_engine(file)) and not self.is_free(file)
 
-    def stands_for(self, real: str) -> bool:
+    def is_replaced(self, real: str) -> bool:
         """Whether pytest-arena has a database in place of this file, given by its real path."""
         return real in self.of_app and not self.is_free(real)
 
@@ -184,7 +184,7 @@ class AllowedFiles:
         try:
             number = _number(file)
         except (OSError, ValueError):
-            return Path(file).is_symlink() and self.stands_for(real(file))
+            return Path(file).is_symlink() and self.is_replaced(real(file))
         known = self._by_number.get(number)
         if known is None or not _is_same(known, file):  # an inode may be used again
             return False

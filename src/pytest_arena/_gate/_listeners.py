@@ -281,7 +281,7 @@ class Gate:
 _gates: list[Gate] = []
 
 
-def install(core: Core, registry: Registry) -> Gate:
+def install(core: Resolver, registry: Registry) -> Gate:
     """Install the gate until the process ends.
 
     A run inside this run (pytester in-process) installs its own on top.

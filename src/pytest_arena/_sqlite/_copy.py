@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_arena import _process
-from pytest_arena._product import Held, to_nobody
+from pytest_arena._product import Held, discard
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._content import Moment, changed_rows, content
@@ -55,7 +55,7 @@ class Copy:
     fast: tuple[type[RestoreMethod], ...] = (Pages, Wal)
 
     def __init__(
-        self, live: Path, base: Path | None, *, tell: Callable[[str], None] = to_nobody
+        self, live: Path, base: Path | None, *, tell: Callable[[str], None] = discard
     ) -> None:
         self.live = live
         self.check: Callable[[], None] | None = None

@@ -146,7 +146,7 @@ def _place(core: Core, connection: GuardedConnection, database: Any) -> None:
         target = core.target_at(file)
         connection.arena_serve(partial(core.ensure_attached_target, beside=target))
     else:
-        connection.arena_watch(core.files.see(file))
+        connection.arena_watch(core.files.register_opened(file))
 
 
 def _raw_file(database: Any) -> str:
@@ -188,7 +188,7 @@ def _admit_open(core: Callable[[], Core | None], name: Any, *_: object) -> None:
         return
     file = os.fsdecode(name)
     has_name = file.endswith(now.files.names)
-    is_of_app = has_name and now.files.stands_for(os.path.realpath(file))
+    is_of_app = has_name and now.files.is_replaced(os.path.realpath(file))
     if is_of_app or now.files.is_link_into_app(file):
         raise now.ledger.refused(messages.opened_file(file))
 
@@ -243,7 +243,7 @@ def _admit_change(
         return
     database = _without_log(file)
     has_name = database.endswith(now.files.names)
-    is_of_app = has_name and now.files.stands_for(database)
+    is_of_app = has_name and now.files.is_replaced(database)
     if is_of_app or (follows_links and now.files.is_link_into_app(file)):
         raise now.ledger.refused(messages.changed_file(database, action))
 

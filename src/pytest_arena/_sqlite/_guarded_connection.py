@@ -119,7 +119,7 @@ class GuardedConnection(sqlite3.Connection):
         """
         core = self.arena_core
         outside = self.arena_outside
-        if core is not None and outside is not None and core.files.stands_for(outside):
+        if core is not None and outside is not None and core.files.is_replaced(outside):
             raise core.ledger.refused(messages.production_file(outside))
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
