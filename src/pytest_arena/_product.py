@@ -142,7 +142,7 @@ class ConnectTarget:
 
 @dataclass(frozen=True, slots=True)
 class OpenConnection:
-    """What a product knows of an open connection.
+    """An open connection, as a product describes it.
 
     ``target`` is None if the app leads the connection itself. ``handle`` is None if pytest-arena
     cannot ask the connection anything. ``outside`` is the name of a database outside the arena.
@@ -181,7 +181,7 @@ class Files(Protocol):
 
 
 class Core(Protocol):
-    """What a product may ask: which databases are inside the arena, and what is allowed."""
+    """Answers a product's questions: which databases are inside the arena, and what is allowed."""
 
     ledger: Ledger  # records refusals, and what pytest-arena cannot do for this app
     config: Config
@@ -401,7 +401,7 @@ class Database:
 
     @property
     def target(self) -> ConnectTarget:
-        """Where a connection leads now."""
+        """The target of a connection now."""
         return self.product.target(self)
 
     def forget_level(self) -> None:
@@ -435,7 +435,7 @@ class BuildTarget(Protocol):
 
     @property
     def connect_target(self) -> ConnectTarget:
-        """Where the connections of engines lead during the build."""
+        """The target of engines' connections during the build."""
 
     @property
     def sync_url(self) -> URL | None:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._postgresql._product import PostgreSQL
     from pytest_arena._product import ConnectTarget
 
 
@@ -180,8 +179,10 @@ def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
     address = cast("Address", target.address)
     if target.database is None:
         return address
-    product = cast("PostgreSQL", target.database.product)
-    role = product.roles.login_of(target.database, login, address.database)
+    product: Any = target.database.product  # importing its type is a cycle
+    role: ServerLogin | None = product.roles.login_of(
+        target.database, login, address.database
+    )
     return address.as_(role) if role else address
 
 
