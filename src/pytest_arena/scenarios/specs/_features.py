@@ -1,8 +1,8 @@
 """Turns the nodes of the parser into features, scenarios and steps, with their business rules."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from pytest_arena.scenarios.specs._gherkin import Language, Node, Tree, line_of
 from pytest_arena.scenarios.specs._specification import (
@@ -48,7 +48,9 @@ class ScenarioNode:
 class _Context:
     """The parts that a scenario inherits from its feature and its rule."""
 
-    names: tuple[str, ...]
+    block: GherkinText
+    language: Language
+    feature: str
     rule: str = ""
     tags: tuple[str, ...] = ()
     texts: str = ""
@@ -58,108 +60,106 @@ class _Context:
 
 def feature_of(
     node: Node, tree: Tree, block: GherkinText
-) -> tuple[Feature, Sequence[ScenarioNode]]:
+) -> tuple[Feature, list[ScenarioNode]]:
     """Return the feature of a block, and its scenarios in the order of their lines."""
-    builder = _Builder(block=block, language=tree.language)
-    feature = builder.add_feature(node, tree.document)
-    return feature, sorted(builder.parts, key=lambda part: part.scenario.line)
+    name = _name(node)
+    texts = _text(node)
+    # An untitled block has the Markdown heading as its name: the text below is nearer.
+    if not block.is_untitled:
+        texts = f"{name}\n{texts}"
+    context = _Context(
+        block=block,
+        language=tree.language,
+        feature=name,
+        tags=_tags(node),
+        texts=texts,
+    )
+    feature = Feature(name=name, line=line_of(node), document=tree.document)
+    return feature, list(_scenarios(node, context))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Builder:
-    block: GherkinText
-    language: Language
-    parts: list[ScenarioNode] = field(default_factory=list)
-
-    def add_feature(self, node: Node, document: Node) -> Feature:
-        name = canonical(_name(node))
-        texts = _text(node)
-        # An untitled block has the Markdown heading as its name: the text below is nearer.
-        if not self.block.is_untitled:
-            texts = f"{name}\n{texts}"
-        self._add_children(node, _Context(names=(name,), tags=_tags(node), texts=texts))
-        return Feature(name=name, line=line_of(node), document=document)
-
-    def _add_children(self, node: Node, context: _Context) -> None:
-        for child in node["children"]:
-            if "background" in child:
-                own = self._steps(
-                    child["background"], context.steps, is_background=True
-                )
-                context = replace(context, steps=(*context.steps, *own))
-            elif "scenario" in child:
-                scenario = self._scenario(child["scenario"], context)
-                self.parts.append(ScenarioNode(child["scenario"], scenario))
-            elif "rule" in child:
-                self._add_rule(child["rule"], context)
-
-    def _add_rule(self, node: Node, context: _Context) -> None:
-        name = canonical(_name(node))
-        inner = replace(
-            context,
-            names=(*context.names, name),
-            rule=name,
-            tags=_merged(context.tags, _tags(node)),
-            texts=f"{name}\n{_text(node)}\n{context.texts}",
-        )
-        self._add_children(node, inner)
-
-    def _scenario(self, node: Node, context: _Context) -> ScenarioSpec:
-        name = canonical(_name(node))
-        own_tags = _tags(node)
-        tags = _merged(context.tags, own_tags)
-        steps = (*context.steps, *self._steps(node, context.steps))
-        outline_words = self.language.words["scenarioOutline"]
-        is_outline = bool(node["examples"]) or node["keyword"] in outline_words
-        names = (*context.names, name or f"(line {line_of(node)})")
-        key = _own_id(own_tags) or " :: ".join(filter(None, names))
-        return ScenarioSpec(
-            name=name,
-            feature=context.names[0],
-            rule=context.rule,
-            requirement=self._requirement(own_tags, context),
-            spec=self.block.spec,
-            line=line_of(node),
-            key=key,
-            rev=rev_of(steps),
-            steps=steps,
-            tags=tags,
-            rows=tuple(_rows(node, name, steps, tags)) if is_outline else (),
-            is_outline=is_outline,
-            description=_text(node),
-        )
-
-    def _requirement(self, own_tags: tuple[str, ...], context: _Context) -> str:
-        """Return the business rule: of a tag, the rule, the feature, or the heading above."""
-        for tag in (*own_tags, *context.tags):
-            if _RULE_TAG.match(tag):
-                return tag[1:]
-        # On a scenario any other id is the scenario's. On a feature or a rule it is a business
-        # rule's.
-        for tag in context.tags:
-            if _TAG.match(tag):
-                return tag[1:]
-        return requirement_in(context.texts) or self.block.requirement
-
-    def _steps(
-        self, node: Node, before: tuple[Step, ...], *, is_background: bool = False
-    ) -> Iterator[Step]:
-        kind = before[-1].kind if before else "given"
-        for step in node["steps"]:
-            keyword = step["keyword"]
-            kind = self.language.kinds.get(keyword) or kind
-            doc_string = step.get("docString") or {}
-            table = step.get("dataTable") or {"rows": ()}
-            yield Step(
-                keyword=keyword.strip(),
-                kind=kind,
-                text=step["text"],
-                line=line_of(step),
-                doc_string=doc_string.get("content"),
-                media_type=doc_string.get("mediaType") or "",
-                table=tuple(map(_cells, table["rows"])),
-                is_background=is_background,
+def _scenarios(node: Node, context: _Context) -> Iterator[ScenarioNode]:
+    """Yield the scenarios of a feature or a rule."""
+    for child in node["children"]:
+        if "background" in child:
+            steps = _steps(child["background"], context, is_background=True)
+            context = replace(context, steps=(*context.steps, *steps))
+        elif "scenario" in child:
+            scenario = _scenario(child["scenario"], context)
+            yield ScenarioNode(child["scenario"], scenario)
+        elif "rule" in child:
+            rule = child["rule"]
+            name = _name(rule)
+            inner = replace(
+                context,
+                rule=name,
+                tags=_with_tags(context.tags, rule),
+                texts=f"{name}\n{_text(rule)}\n{context.texts}",
             )
+            yield from _scenarios(rule, inner)
+
+
+def _scenario(node: Node, context: _Context) -> ScenarioSpec:
+    name = _name(node)
+    line = line_of(node)
+    own_tags = _tags(node)
+    tags = _with_tags(context.tags, node)
+    steps = (*context.steps, *_steps(node, context))
+    outline_words = context.language.words["scenarioOutline"]
+    is_outline = bool(node["examples"]) or node["keyword"] in outline_words
+    names = [context.feature, context.rule, name or f"(line {line})"]
+    rows: list[Row] = []
+    if is_outline:
+        rows += _rows(node, name, steps, tags)
+    return ScenarioSpec(
+        name=name,
+        feature=context.feature,
+        rule=context.rule,
+        requirement=_requirement(own_tags, context),
+        spec=context.block.spec,
+        line=line,
+        key=_own_id(own_tags) or " :: ".join(filter(None, names)),
+        rev=rev_of(steps),
+        steps=steps,
+        tags=tags,
+        rows=tuple(rows),
+        is_outline=is_outline,
+        description=_text(node),
+    )
+
+
+def _requirement(own_tags: tuple[str, ...], context: _Context) -> str:
+    """Return the business rule: of a tag, the rule, the feature, or the heading above."""
+    for tag in (*own_tags, *context.tags):
+        if _RULE_TAG.match(tag):
+            return tag[1:]
+    # On a scenario any other id is the scenario's. On a feature or a rule it is a business
+    # rule's.
+    for tag in context.tags:
+        if _TAG.match(tag):
+            return tag[1:]
+    return requirement_in(context.texts) or context.block.requirement
+
+
+def _steps(
+    node: Node, context: _Context, *, is_background: bool = False
+) -> Iterator[Step]:
+    kind = context.steps[-1].kind if context.steps else "given"
+    for step in node["steps"]:
+        keyword = step["keyword"]
+        kind = context.language.kinds.get(keyword) or kind
+        doc_string = step.get("docString") or {}
+        table = step.get("dataTable") or {"rows": ()}
+        yield Step(
+            keyword=keyword.strip(),
+            kind=kind,
+            text=step["text"],
+            line=line_of(step),
+            doc_string=doc_string.get("content"),
+            media_type=doc_string.get("mediaType") or "",
+            table=tuple(map(_cells, table["rows"])),
+            is_background=is_background,
+        )
 
 
 def _own_id(tags: tuple[str, ...]) -> str:
@@ -175,7 +175,7 @@ def _rows(
 ) -> Iterator[Row]:
     for examples in node["examples"]:
         columns = _cells(examples.get("tableHeader") or {"cells": []})
-        row_tags = _merged(tags, _tags(examples))
+        row_tags = _with_tags(tags, examples)
         for row in examples.get("tableBody") or ():
             values = dict(zip(columns, _cells(row), strict=False))
             filled = tuple(_filled_step(step, values) for step in steps)
@@ -211,7 +211,7 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 
 
 def _name(node: Node) -> str:
-    name = node.get("name") or ""
+    name = canonical(node.get("name") or "")
     # In Markdown the parser takes the first line for the feature's name, with its marks.
     return name.lstrip("# ") if name.startswith("#") else name
 
@@ -225,8 +225,8 @@ def _tags(node: Node) -> tuple[str, ...]:
     return tuple(tag["name"] for tag in node.get("tags") or ())
 
 
-def _merged(inherited: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*inherited, *own)))
+def _with_tags(inherited: tuple[str, ...], node: Node) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(inherited + _tags(node)))
 
 
 def _cells(row: Node) -> tuple[str, ...]:

@@ -14,10 +14,9 @@ from markdown_it.token import Token
 from pytest_arena.scenarios.specs._features import requirement_in
 from pytest_arena.scenarios.specs._gherkin import (
     ENGLISH,
+    LANGUAGES,
     Language,
     Node,
-    language,
-    languages,
     nearest,
 )
 from pytest_arena.scenarios.specs._specification import GherkinText, Problem
@@ -237,7 +236,7 @@ class _Page:
     def _unknown_language(self, token: Token) -> Iterator[Problem]:
         """Yield a problem of an untitled block: the parser does not see its comment."""
         named = _LANGUAGE.search(token.content)
-        if named is None or language(named[1]) is not None:
+        if named is None or named[1] in LANGUAGES:
             return
         spoken = language_of(token.content)
         if not _is_titled(token.content, spoken):
@@ -282,9 +281,8 @@ def language_of(text: str) -> Language:
     named = _LANGUAGE.search(comments)
     codes = [named[1], nearest(named[1])] if named else []
     for code in codes:
-        known = language(code)
-        if known:
-            return known
+        if code in LANGUAGES:
+            return LANGUAGES[code]
     return ENGLISH
 
 
@@ -315,7 +313,7 @@ def _suspects(text: str) -> list[int]:
 def _headings() -> dict[str, tuple[Language, ...]]:
     """Return the languages of each word that begins a scenario, in small letters."""
     headings: dict[str, tuple[Language, ...]] = {}
-    for known in languages():
+    for known in LANGUAGES.values():
         for word in (*known.words["scenario"], *known.words["scenarioOutline"]):
             folded = word.casefold()
             headings[folded] = (*headings.get(folded, ()), known)

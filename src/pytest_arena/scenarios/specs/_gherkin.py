@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, Literal, cast
 
 from gherkin.dialect import DIALECTS
@@ -64,15 +64,14 @@ class Language:
 
     @cached_property
     def kinds(self) -> dict[str, Kind | None]:
-        """The kind of step of each step keyword; None for And and But."""
-        kinds = {}
-        for name in ("and", "but"):
-            kinds.update(dict.fromkeys(self.words[name]))
+        """The kind of step of each step keyword without ``*``; None for And and But."""
+        kinds: dict[str, Kind | None] = {}
+        kinds |= dict.fromkeys(self.words["and"])
+        kinds |= dict.fromkeys(self.words["but"])
         # If a language had one word for two kinds, the first kind would count.
         for kind in reversed(_KINDS):
-            for word in self.words[kind]:
-                if word != "* ":
-                    kinds[word] = kind
+            kinds |= dict.fromkeys(self.words[kind], kind)
+        del kinds["* "]
         return kinds
 
     @cached_property
@@ -84,11 +83,9 @@ class Language:
 
     @cached_property
     def steps(self) -> dict[str, Kind | None]:
-        """As ``kinds``, without blanks and without ``*``; the longest keyword first."""
-        steps = {
-            word.strip(): kind for word, kind in self.kinds.items() if word != "* "
-        }
-        return dict(sorted(steps.items(), key=lambda step: -len(step[0])))
+        """As ``kinds``, without blanks; the longest keyword first."""
+        steps = {word.strip(): kind for word, kind in self.kinds.items()}
+        return {word: steps[word] for word in sorted(steps, key=len, reverse=True)}
 
     def title(self, title: str) -> str:
         """Return the usual word for a title, with its colon: ``Scenario:``."""
@@ -103,9 +100,9 @@ class Language:
         for keyword in self.steps:
             if not folded.startswith(keyword.casefold()):
                 continue
-            follower = body[len(keyword) : len(keyword) + 1]
+            follower = body[len(keyword) :][:1]
             needs_blank = f"{keyword} " in self.kinds
-            if needs_blank and follower and not _ends_word(follower):
+            if needs_blank and follower.strip().strip(_ENDS):
                 continue
             if not body.startswith(keyword):
                 return Slip(keyword=keyword, kind="case")
@@ -115,16 +112,20 @@ class Language:
         return self._misspelt_step(folded)
 
     def _misspelt_step(self, line: str) -> Slip | None:
-        words = line.split(maxsplit=1)
-        first = words[0].rstrip(_ENDS) if words else ""
+        words = line.split()
+        if not words:
+            return None
+        first = words[0].rstrip(_ENDS)
         if not first.isalpha():
             return None
         # The end of a keyword is only known where a blank must follow.
-        keywords = {
-            word.casefold(): word for word in self.steps if f"{word} " in self.kinds
-        }
-        near = get_close_matches(first, keywords, n=1, cutoff=_LIKE)
-        return Slip(keyword=keywords[near[0]], kind="letters") if near else None
+        keywords = {}
+        for word in self.steps:
+            if f"{word} " in self.kinds:
+                keywords[word.casefold()] = word
+        for near in get_close_matches(first, keywords, n=1, cutoff=_LIKE):
+            return Slip(keyword=keywords[near], kind="letters")
+        return None
 
     def title_slip(self, line: str) -> Slip | None:
         """Return the title that a line probably begins with, ``Scenario:``, or None."""
@@ -143,52 +144,42 @@ class Language:
         if not near or folded == f"{near[0]}s":  # a plural is prose: "Backgrounds: …"
             return None
         word = words[near[0]]
-        is_short = min(len(word), len(folded)) < _LONG
+        is_short = len(word) < _LONG or len(folded) < _LONG
         if is_short or self.titles[word] in {"feature", "rule"}:
             return None
         return self._title(word, "letters", head)
 
     def _title_without_colon(self, body: str) -> Slip | None:
+        folded = body.casefold()
         for word in self.titles:
-            is_whole = not body[len(word) : len(word) + 1].strip(_BLANKS)
-            if is_whole and body.casefold().startswith(word.casefold()):
-                kind: SlipKind = "blank" if body.startswith(word) else "case"
-                return self._title(word, kind, word)
+            follower = body[len(word) :][:1]
+            if follower.strip(_BLANKS) or not folded.startswith(word.casefold()):
+                continue
+            if body.startswith(word):
+                return self._title(word, "blank", word)
+            return self._title(word, "case", word)
         return None
 
     def _title(self, word: str, kind: SlipKind, text: str) -> Slip:
         return Slip(keyword=f"{word}:", kind=kind, title=self.titles[word], text=text)
 
 
-def _ends_word(letter: str) -> bool:
-    return letter.isspace() or letter in _ENDS
+LANGUAGES = {
+    code: Language(code, words)
+    for code, words in sorted(cast("dict[str, Any]", DIALECTS).items())
+}
+"""All languages by their codes, ``fr`` or ``zh-CN``."""
 
-
-_DIALECTS = cast("dict[str, Mapping[str, list[str]]]", DIALECTS)
-
-
-@cache
-def language(code: str) -> Language | None:
-    """Return the language of this code, ``fr`` or ``zh-CN``; None for any other code."""
-    words = _DIALECTS.get(code)
-    return None if words is None else Language(code, words)
-
-
-ENGLISH = Language("en", _DIALECTS["en"])
-
-
-@cache
-def languages() -> tuple[Language, ...]:
-    """Return all languages, in the order of their codes."""
-    return tuple(Language(code, _DIALECTS[code]) for code in sorted(_DIALECTS))
+ENGLISH = LANGUAGES["en"]
 
 
 def nearest(code: str) -> str:
     """Return the code of the language that was probably meant; "" without one."""
-    codes = {known.casefold(): known for known in DIALECTS}
+    codes = {known.casefold(): known for known in LANGUAGES}
     wanted = code.casefold().replace("_", "-")
-    near = get_close_matches(wanted, codes, n=1)
-    return codes.get(near[0] if near else wanted.split("-")[0], "")
+    for near in get_close_matches(wanted, codes, n=1):
+        return codes[near]
+    return codes.get(wanted.split("-")[0], "")
 
 
 def cells(text: str) -> list[str]:
@@ -224,8 +215,9 @@ class Tree:
 def tree(block: GherkinText) -> Tree:
     """Parse a text. The tree has each scenario without an error."""
     parser = _Parser()
-    kind = _MarkdownMatcher if block.is_markdown else _Matcher
-    matcher = kind(block.language)
+    matcher = _Matcher(block.language)
+    if block.is_markdown:
+        matcher = _MarkdownMatcher(block.language)
     errors = _parse(parser, matcher, block, block.text)
     open_doc_string = matcher.open_doc_string
     document = parser.get_result()
@@ -236,7 +228,8 @@ def tree(block: GherkinText) -> Tree:
     if not isinstance(document, dict):
         document = {}
     feature = document.get("feature") or {}
-    spoken = language(feature.get("language") or matcher.dialect_name) or ENGLISH
+    code = feature.get("language") or matcher.dialect_name
+    spoken = LANGUAGES.get(code, ENGLISH)
     faults = [_fault(error, block, spoken, open_doc_string) for error in errors]
     return Tree(document=document, language=spoken, faults=tuple(faults))
 
@@ -315,7 +308,13 @@ def _fault(
     line = min(location.get("line") or block.last_line, block.last_line)
     unknown = _LANGUAGE.search(message)
     if unknown:
-        return _unknown_language(unknown.group(1), line, block)
+        code = unknown[1]
+        meant = nearest(code)
+        return block.problem(
+            line,
+            f"{code!r} is no language that Gherkin knows; expected a code such as en, fr, zh-CN",
+            f"did you mean `# language: {meant}`?" if meant else "",
+        )
     is_ended = "unexpected end of file" in message
     if open_doc_string and is_ended:
         what = "the doc string that begins here is never closed, and takes in all that follows"
@@ -327,26 +326,15 @@ def _fault(
         if message.startswith("inconsistent cell count"):
             message = "a row has another number of cells than the first of its table"
         what = f"{message[:1].lower()}{message[1:]}, in {shown(text)}"
-        return block.problem(line, what)
-    if is_ended and (text.startswith("@") or "`@" in text):
+    elif is_ended and (text.startswith("@") or "`@" in text):
         scenario = spoken.title("scenario")
-        what = f"{shown(text)} is read as tags that belong to nothing"
-        return block.problem(line, f"{what}; expected {scenario} after them")
-    awaited = _in_words(expected.group(1).split(", "), spoken)
-    if is_ended:
-        what = f"the text ends after {shown(text)}; expected {awaited}"
+        what = f"{shown(text)} is read as tags that belong to nothing; expected {scenario} after them"
     else:
+        awaited = _in_words(expected[1].split(", "), spoken)
         what = f"expected {awaited}; found {shown(text)}"
+        if is_ended:
+            what = f"the text ends after {shown(text)}; expected {awaited}"
     return block.problem(line, what)
-
-
-def _unknown_language(code: str, line: int, block: GherkinText) -> Problem:
-    meant = nearest(code)
-    return block.problem(
-        line,
-        f"{code!r} is no language that Gherkin knows; expected a code such as en, fr, zh-CN",
-        f"did you mean `# language: {meant}`?" if meant else "",
-    )
 
 
 _LINES = ("feature", "background", "scenario", "examples", "rule")
