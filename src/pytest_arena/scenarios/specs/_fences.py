@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
-from itertools import takewhile
+from itertools import takewhile, zip_longest
 from pathlib import PurePosixPath
 
 from markdown_it import MarkdownIt
@@ -47,18 +47,19 @@ def fences(text: str, spec: str) -> tuple[list[GherkinText], list[Problem]]:
     suspects = _suspects(text)
     if not suspects and not _MARKED.search(text):
         return [], []
-    page = _Page(spec=spec, lines=without_front_matter(text).split("\n"))
+    lines = without_front_matter(text).split("\n")
+    page = _Page(spec=spec, lines=lines)
     # Nothing inside of paragraphs is needed, and parsing it would take most of the time.
-    tokens = MarkdownIt("commonmark").disable("inline").parse("\n".join(page.lines))
+    tokens = MarkdownIt("commonmark").disable("inline").parse("\n".join(lines))
     problems: list[Problem] = []
-    foreign_lines: set[int] = set()
     for token in tokens:
         problems += page.misread(token)
         if _is_foreign(token):
-            foreign_lines.update(_span(token))
-    problems += page.unread([line for line in suspects if line not in foreign_lines])
-    blocks = [page.block(fence) for fence in _fences(tokens)]
-    return blocks, sorted(problems, key=lambda problem: problem.line)
+            span = _span(token)
+            suspects = [line for line in suspects if line not in span]
+    problems += page.unread(suspects)
+    problems.sort(key=lambda problem: problem.line)
+    return list(page.blocks(tokens)), problems
 
 
 def without_front_matter(text: str) -> str:
@@ -91,15 +92,6 @@ def _is_foreign(token: Token) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Fence:
-    """A fence of Gherkin, with the heading above it and its business rule."""
-
-    token: Token
-    heading: str
-    rule: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Section:
     """A section of the page, with the last business rule in it."""
 
@@ -108,115 +100,105 @@ class _Section:
     rule: str
 
 
-def _fences(tokens: Sequence[Token]) -> Iterator[_Fence]:
-    """Yield each fence of Gherkin.
-
-    Its business rule is the last above it in a quote, a bold line or the heading of its section;
-    else in the sections around it.
-    """
-    sections = [_Section(0, "", "")]
-    quotes = 0
-    for place, token in enumerate(tokens):
-        if token.type == "blockquote_open":
-            quotes += 1
-        elif token.type == "blockquote_close":
-            quotes -= 1
-        elif token.type == "heading_open":
-            level = int(token.tag.removeprefix("h"))
-            text = tokens[place + 1].content
-            heading = _LINKS_AND_MARKS.sub(r"\1", text).strip()
-            sections = [section for section in sections if section.level < level]
-            sections.append(_Section(level, heading, requirement_in(heading)))
-        elif token.type == "paragraph_open":
-            text = tokens[place + 1].content
-            is_bold = token.level == 0 and text.startswith(("**", "__"))
-            rule = requirement_in(text) if quotes or is_bold else ""
-            if rule:
-                last = sections[-1]
-                sections[-1] = _Section(last.level, last.heading, rule)
-        elif is_gherkin(token):
-            rules = [section.rule for section in sections if section.rule]
-            yield _Fence(token, sections[-1].heading, rules[-1] if rules else "")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Page:
     spec: str
     lines: list[str]
 
-    def block(self, fence: _Fence) -> GherkinText:
+    def blocks(self, tokens: Sequence[Token]) -> Iterator[GherkinText]:
+        """Yield the text of each fence of Gherkin.
+
+        Its business rule is the last above it in a quote, a bold line or the heading of its
+        section; else in the sections around it.
+        """
+        sections = [_Section(0, "", "")]
+        quotes = 0
+        for token, following in zip_longest(tokens, tokens[1:]):
+            if token.type == "blockquote_open":
+                quotes += 1
+            elif token.type == "blockquote_close":
+                quotes -= 1
+            elif token.type == "heading_open":
+                level = int(token.tag.removeprefix("h"))
+                heading = _LINKS_AND_MARKS.sub(r"\1", following.content).strip()
+                sections = [section for section in sections if section.level < level]
+                sections.append(_Section(level, heading, requirement_in(heading)))
+            elif token.type == "paragraph_open":
+                text = following.content
+                is_bold = token.level == 0 and text.startswith(("**", "__"))
+                rule = requirement_in(text)
+                if rule and (quotes or is_bold):
+                    sections[-1] = replace(sections[-1], rule=rule)
+            elif is_gherkin(token):
+                yield self._block(token, sections)
+
+    def _block(self, token: Token, sections: list[_Section]) -> GherkinText:
         """Return the text of a fence. Without ``Feature:``, that replaces the line of its mark."""
-        content = fence.token.content
-        first_line = _span(fence.token).start + 2
+        rules = [section.rule for section in sections if section.rule]
+        content = token.content
+        block = GherkinText(
+            spec=self.spec,
+            text=content,
+            first_line=_span(token).start + 2,
+            requirement=rules[-1] if rules else "",
+        )
         spoken = language_of(content)
         if _is_titled(content, spoken):
-            return GherkinText(
-                spec=self.spec,
-                text=content,
-                first_line=first_line,
-                requirement=fence.rule,
-            )
+            return block
         # An underlined heading may have several lines.
-        title = " ".join((fence.heading or PurePosixPath(self.spec).stem).split())
-        return GherkinText(
-            spec=self.spec,
+        title = " ".join(sections[-1].heading.split()) or PurePosixPath(self.spec).stem
+        return replace(
+            block,
             text=f"{spoken.title('feature')} {title}\n{content}",
-            first_line=first_line - 1,
+            first_line=block.first_line - 1,
             language=spoken.code,
-            requirement=fence.rule,
             is_untitled=True,
         )
 
     def misread(self, token: Token) -> Iterator[Problem]:
         """Yield the problems of the marks of a fence."""
-        if token.type == "html_block":
-            yield from self._fences_in_html(token)
-        if token.type != "fence":
+        if token.type not in {"fence", "html_block"}:
             return
         span = _span(token)
-        inner = self._inner_fence(token)
-        if not self._is_closed(token) and (is_gherkin(token) or inner):
-            yield self._problem(
-                span.start,
-                "the fence that begins here is never closed: all that follows is in it",
-                f"end it with a line {token.markup}",
-            )
-        elif inner:
-            yield self._problem(
-                inner,
-                f"the fence opened in line {span.start + 1} is still open here: "
-                "this Gherkin is read as a part of it",
-                f"close that one with a line {token.markup}",
-            )
-        elif is_gherkin(token):
-            yield from self._closed_early(token)
-            yield from self._unknown_language(token)
-
-    def _fences_in_html(self, token: Token) -> Iterator[Problem]:
-        if token.content.lstrip().startswith("<!--"):
-            return
-        for place in _span(token):
-            if _OPENING.match(self.lines[place]):
+        marks = [place for place in span if _OPENING.match(self.lines[place])]
+        if token.type == "html_block":
+            if token.content.lstrip().startswith("<!--"):
+                return
+            for place in marks:
                 yield self._problem(
                     place,
                     "this fence is read as HTML, as is all from the tag above to a blank line",
                     "put a blank line before it",
                 )
+            return
+        markup = token.markup
+        inner = [
+            place
+            for place in marks
+            if place > span.start and self._bare(place).startswith(markup)
+        ]
+        last = self._bare(span.stop - 1).rstrip()
+        is_closed = len(span) > 1 and last.startswith(markup) and set(last) == {last[0]}
+        if not is_closed and (is_gherkin(token) or inner):
+            yield self._problem(
+                span.start,
+                "the fence that begins here is never closed: all that follows is in it",
+                f"end it with a line {markup}",
+            )
+        elif inner:
+            yield self._problem(
+                inner[0],
+                f"the fence opened in line {span.start + 1} is still open here: "
+                "this Gherkin is read as a part of it",
+                f"close that one with a line {markup}",
+            )
+        elif is_gherkin(token):
+            yield from self._closed_early(token)
+            yield from self._unknown_language(token)
 
-    def _is_closed(self, token: Token) -> bool:
-        span = _span(token)
-        last = self.lines[span.stop - 1].lstrip(" >\t").rstrip()
-        if len(span) == 1 or not last.startswith(token.markup):
-            return False
-        return set(last) == {last[0]}
-
-    def _inner_fence(self, token: Token) -> int:
-        """Return the line of a Gherkin fence inside of a fence with the same marks; 0 without."""
-        for place in _span(token)[1:]:
-            mark = _OPENING.match(self.lines[place])
-            if mark and mark[1].startswith(token.markup):
-                return place
-        return 0
+    def _bare(self, place: int) -> str:
+        """Return a line without the marks of quotes."""
+        return self.lines[place].lstrip(" >\t")
 
     def _closed_early(self, token: Token) -> Iterator[Problem]:
         """Yield a problem if a doc string's ``` closed the fence before the scenario's end."""
@@ -226,7 +208,7 @@ class _Page:
         opening = self.lines[span.start].find(token.markup)
         closing = self.lines[span.stop - 1].find(token.markup)
         has_step = any(_is_step(line, (spoken,)) for line in below)
-        if below and (closing > opening or has_step):
+        if has_step or (below and closing > opening):
             yield self._problem(
                 span.stop - 1,
                 f"this {token.markup} closes the fence: what follows is no Gherkin any more",
@@ -235,12 +217,11 @@ class _Page:
 
     def _unknown_language(self, token: Token) -> Iterator[Problem]:
         """Yield a problem of an untitled block: the parser does not see its comment."""
-        named = _LANGUAGE.search(token.content)
-        if named is None or named[1] in LANGUAGES:
-            return
-        spoken = language_of(token.content)
-        if not _is_titled(token.content, spoken):
-            lines_above = token.content.count("\n", 0, named.start(1))
+        content = token.content
+        named = _LANGUAGE.search(content)
+        spoken = language_of(content)
+        if named and named[1] not in LANGUAGES and not _is_titled(content, spoken):
+            lines_above = content.count("\n", 0, named.start(1))
             yield self._problem(
                 _span(token).start + 1 + lines_above,
                 f"{named[1]!r} is no language that Gherkin knows",
@@ -249,12 +230,11 @@ class _Page:
 
     def unread(self, suspects: Sequence[int]) -> Iterator[Problem]:
         """Yield problems for lines that look like a scenario outside of any Gherkin."""
-        shown = suspects
         more = ""
         if len(suspects) > _MOST_SUSPECTS:
-            shown = suspects[:1]
             more = f"; so do {len(suspects) - 1} more in this file"
-        for place in shown:
+            suspects = suspects[:1]
+        for place in suspects:
             yield self._problem(
                 place,
                 f"{self.lines[place].strip()!r} looks like a scenario, but is in no fence "
@@ -279,11 +259,12 @@ def language_of(text: str) -> Language:
     first_line = _first_line(text)
     comments = text.partition(first_line)[0] if first_line else text
     named = _LANGUAGE.search(comments)
-    codes = [named[1], nearest(named[1])] if named else []
-    for code in codes:
-        if code in LANGUAGES:
-            return LANGUAGES[code]
-    return ENGLISH
+    if named is None:
+        return ENGLISH
+    code = named[1]
+    if code not in LANGUAGES:
+        code = nearest(code)
+    return LANGUAGES.get(code, ENGLISH)
 
 
 def _is_titled(text: str, spoken: Language) -> bool:
@@ -310,13 +291,12 @@ def _suspects(text: str) -> list[int]:
 
 
 @cache
-def _headings() -> dict[str, tuple[Language, ...]]:
+def _headings() -> dict[str, list[Language]]:
     """Return the languages of each word that begins a scenario, in small letters."""
-    headings: dict[str, tuple[Language, ...]] = {}
+    headings: dict[str, list[Language]] = {}
     for known in LANGUAGES.values():
         for word in (*known.words["scenario"], *known.words["scenarioOutline"]):
-            folded = word.casefold()
-            headings[folded] = (*headings.get(folded, ()), known)
+            headings.setdefault(word.casefold(), []).append(known)
     return headings
 
 
@@ -326,11 +306,12 @@ def _has_steps(below: list[str], word: str) -> bool:
     lines = [line for line in below if line.strip()]
     if not lines or not _is_step(lines[0], spoken):
         return False
-    # The parser's words for a scenario are Example and Scenario, in that order in any language.
-    names = [known.words["scenario"] for known in spoken]
-    is_example = all(len(words) > 1 and word == words[0].casefold() for words in names)
-    if not is_example:
-        return True
+    for known in spoken:
+        # The parser's words for a scenario are Example and Scenario, in that order in any
+        # language.
+        words = known.words["scenario"]
+        if len(words) == 1 or word != words[0].casefold():
+            return True
     return len(lines) > 1 and _is_step(lines[1], spoken, is_and=True)
 
 
@@ -362,12 +343,13 @@ def headings_and_bullets(text: str, spec: str) -> GherkinText:
     out, except for tags.
     """
     lines = text.split("\n")
-    begin = 0
+    first_heading = 0
     for place, line in enumerate(lines):
         if _HEADING.match(line):
-            begin = place
+            first_heading = place
             break
-    for place, line in enumerate(lines[:begin]):
+    begin = first_heading
+    for place, line in enumerate(lines[:first_heading]):
         if line.strip().startswith("`@"):
             begin = place
             break

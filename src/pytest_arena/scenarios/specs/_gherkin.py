@@ -71,7 +71,7 @@ class Language:
         # If a language had one word for two kinds, the first kind would count.
         for kind in reversed(_KINDS):
             kinds |= dict.fromkeys(self.words[kind], kind)
-        del kinds["* "]
+        kinds.pop("* ", None)
         return kinds
 
     @cached_property
@@ -328,7 +328,8 @@ def _fault(
         what = f"{message[:1].lower()}{message[1:]}, in {shown(text)}"
     elif is_ended and (text.startswith("@") or "`@" in text):
         scenario = spoken.title("scenario")
-        what = f"{shown(text)} is read as tags that belong to nothing; expected {scenario} after them"
+        what = f"{shown(text)} is read as tags that belong to nothing"
+        what += f"; expected {scenario} after them"
     else:
         awaited = _in_words(expected[1].split(", "), spoken)
         what = f"expected {awaited}; found {shown(text)}"
