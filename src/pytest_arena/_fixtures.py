@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_arena._app._live_server import LiveServer
     from pytest_arena._app._sync_client import TestClient
     from pytest_arena._run._run import ArenaRun
+    from pytest_arena._run._test import RunningTest
 
 __all__ = [
     "RUNS",
@@ -75,21 +76,21 @@ def arena_lifespan(
         with run.apps.session_lifespan(arena_app):
             yield
         return
-    _app_run(request, arena_app)
+    _app_run(run, request, arena_app)
     run.apps.start()
     yield
 
 
-def _app_run(request: pytest.FixtureRequest, arena_app: Any) -> AppRun:
+def _app_run(run: ArenaRun, request: pytest.FixtureRequest, arena_app: Any) -> AppRun:
     """Return the app's run in this test. A fixture would cost a test 330 calls in pytest."""
-    run = RUNS[request.config]
     test = run.current.running()
-    if not test.has_app:
-        if run.config.lifespan == "session":
-            request.getfixturevalue("arena_lifespan")
-        run.apps.use(arena_app)
-        test.has_app = True
-    return run.apps.running()
+    if test.has_app:
+        return run.apps.running()
+    if run.config.lifespan == "session":
+        request.getfixturevalue("arena_lifespan")
+    run.apps.use(arena_app, test)
+    test.has_app = True
+    return test.app_runs[-1]
 
 
 def use_app_early(request: pytest.FixtureRequest) -> None:
@@ -101,13 +102,14 @@ def use_app_early(request: pytest.FixtureRequest) -> None:
     test = run.current.running()
     if test.plan.starts_app and not test.has_app:
         with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
-            _app_run(request, request.getfixturevalue("arena_app"))
+            _app_run(run, request, request.getfixturevalue("arena_app"))
             test.start_early()
 
 
 def use_app_of(request: pytest.FixtureRequest) -> None:
     """Make the app that `arena_app` gives the test, and have clients talk to it."""
-    _app_run(request, request.getfixturevalue("arena_app"))
+    run = RUNS[request.config]
+    _app_run(run, request, request.getfixturevalue("arena_app"))
 
 
 @pytest.fixture
@@ -130,7 +132,7 @@ def db_session(
     # The app creates the engines.
     if not run.databases.known.know_engines():
         with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
-            _app_run(request, request.getfixturevalue("arena_app"))
+            _app_run(run, request, request.getfixturevalue("arena_app"))
     test = run.current.running()
     return run.engines.open_session(
         test.sessions, run.database(), wants_async=test.plan.is_async
@@ -142,9 +144,7 @@ def client(
     arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
 ) -> AsyncClient:
     """An async HTTP client of the app in this process. It runs the lifespan and keeps cookies."""
-    _check_awaited(request)
-    app_run = _app_run(request, arena_app)
-    _start_before_the_test(request)
+    app_run = _app_of_async_clients(request, arena_app)
     return app_run.new_client(options=client_options)
 
 
@@ -153,9 +153,7 @@ def client_as(
     arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
 ) -> ClientAs:
     """`client_as("role")`: clients like `client`, logged in through `arena_login`."""
-    _check_awaited(request)
-    app_run = _app_run(request, arena_app)
-    _start_before_the_test(request)
+    app_run = _app_of_async_clients(request, arena_app)
     return _for_roles(app_run.new_client, client_options)
 
 
@@ -164,8 +162,10 @@ def test_client(
     arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
 ) -> TestClient:
     """The sync test client of the framework. It runs the lifespan and keeps cookies."""
-    client = _app_run(request, arena_app).new_test_client(options=client_options)
-    _start_before_the_test(request, client)
+    run = RUNS[request.config]
+    app_run = _app_run(run, request, arena_app)
+    client = app_run.new_test_client(options=client_options)
+    _start_before_the_test(run.current.running(), client)
     return client
 
 
@@ -174,8 +174,9 @@ def test_client_as(
     arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
 ) -> ClientAs[TestClient]:
     """`test_client_as("role")`: clients like `test_client`, logged in through `arena_login`."""
-    app_run = _app_run(request, arena_app)
-    _start_before_the_test(request)
+    run = RUNS[request.config]
+    app_run = _app_run(run, request, arena_app)
+    _start_before_the_test(run.current.running())
     return _for_roles(app_run.new_test_client, client_options)
 
 
@@ -187,20 +188,29 @@ def live_server(arena_app: Any, request: pytest.FixtureRequest) -> LiveServer:
 
 def started_server(request: pytest.FixtureRequest, arena_app: Any) -> LiveServer:
     """Return the server with the app, also if another plugin has a fixture `live_server`."""
-    app_run = _app_run(request, arena_app)
-    server = RUNS[request.config].apps.live_server()
+    run = RUNS[request.config]
+    app_run = _app_run(run, request, arena_app)
+    server = run.apps.live_server()
     server.start(app_run)
     return server
 
 
-def _start_before_the_test(
-    request: pytest.FixtureRequest, client: TestClient | None = None
-) -> None:
+def _app_of_async_clients(request: pytest.FixtureRequest, arena_app: Any) -> AppRun:
+    """Return the app's run in a test that may await its clients, and start the app."""
+    run = RUNS[request.config]
+    test = run.current.running()
+    if not test.plan.is_async:
+        _check_awaited(request)
+    app_run = _app_run(run, request, arena_app)
+    _start_before_the_test(test)
+    return app_run
+
+
+def _start_before_the_test(test: RunningTest, client: TestClient | None = None) -> None:
     """Start the app now. In an async test it starts with the test or its first session.
 
     Under Hypothesis the app starts in each example, at its first request.
     """
-    test = RUNS[request.config].current.running()
     if test.plan.has_examples or not test.plan.starts_app:
         return
     if test.plan.is_async:
@@ -212,16 +222,14 @@ def _start_before_the_test(
 
 
 def _check_awaited(request: pytest.FixtureRequest) -> None:
-    """Refuse an async client in a plain function. Its async fixtures may use one.
+    """Refuse an async client that a plain function asks for. Its async fixtures may use one.
 
     Raises:
-        ConfigError: the test function asks for the client and is not async.
+        ConfigError: the test function asks for the client.
     """
     name = request.fixturename
     test = getattr(request, "function", None)
-    if test is None or RUNS[request.config].current.running().plan.is_async:
-        return
-    if name in inspect.signature(test).parameters:
+    if test is not None and name in inspect.signature(test).parameters:
         raise ConfigError(
             f"the fixture `{name}` in a plain `def` test: its requests have to be awaited",
             why="a request that is not awaited is never made",

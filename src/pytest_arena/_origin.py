@@ -34,7 +34,9 @@ def user_line() -> CodeLine | None:
     Follows greenlets (SQLAlchemy's async engines) to the coroutine that awaits them, and a
     worker thread of aiosqlite to the task that waits for it. Costs some microseconds.
     """
-    return line_of(next(frames(of_users=True), None))
+    for frame in frames(of_users=True):
+        return CodeLine(frame.f_code.co_filename, frame.f_lineno)
+    return None
 
 
 def line_of_function(function: object) -> CodeLine | None:
@@ -70,8 +72,9 @@ def users_frames(frame: FrameType | None) -> list[FrameType]:
     users = []
     while frame is not None:
         # As in `frames`. The line numbers of a stack are computed one by one, which is not needed.
-        file = frame.f_globals.get("__file__") or "<"
-        if not _is_library(file) and not _is_library(frame.f_code.co_filename):
+        module = frame.f_globals
+        file = module["__file__"] if "__file__" in module else None  # noqa: SIM401 - as there
+        if not _is_library(file or "<") and not _is_library(frame.f_code.co_filename):
             users.append(frame)
         frame = frame.f_back
     return users
@@ -114,10 +117,11 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
     while waiting:
         frame = waiting.pop()
         while frame is not None:
-            # Reading a frame's code is an audit event, which all hooks of the process get.
-            is_passed, has_handovers = _module_in(
-                frame.f_globals.get("__file__") or "<"
-            )
+            # Reading a frame's code is an audit event, which all hooks of the process get. `get`
+            # would be a call for each frame.
+            module = frame.f_globals
+            file = module["__file__"] if "__file__" in module else None  # noqa: SIM401 - see above
+            is_passed, has_handovers = _module_in(file or "<")
             if not of_users or not (is_passed or _is_library(frame.f_code.co_filename)):
                 yield frame
             if has_handovers and frame.f_code.co_name in _HANDOVERS:

@@ -230,7 +230,9 @@ class Contents:
             copy = _copied(container)
             self._copies.append((container, copy))
             values = copy.values() if isinstance(copy, dict) else copy
-            waiting += [value for value in values if type(value) in PLAIN]
+            for value in values:
+                if type(value) in PLAIN:
+                    waiting.append(value)
 
     def is_changed(self) -> bool:
         """Whether a container has other objects now."""

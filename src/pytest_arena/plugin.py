@@ -293,10 +293,10 @@ def _finish_outdated(item: Any, wide: dict[Any, WideFixture]) -> None:
 
     pytest would finish them later, after the set-up of fixtures above them.
     """
-    parametrized = [each for each in wide if each.argname in item.callspec.params]
-    for fixture in parametrized:
+    for fixture in [*wide]:
+        is_parametrized = fixture.argname in item.callspec.params
         # Finishing a fixture finishes those that depend on it.
-        if fixture in wide and _others.is_outdated(item, fixture):
+        if is_parametrized and fixture in wide and _others.is_outdated(item, fixture):
             wide[fixture].finish()
 
 
@@ -508,17 +508,17 @@ def pytest_fixture_setup(
 ) -> Generator[None, object, object]:
     """Enter a level for each fixture that outlives the test."""
     run = RUNS[request.config]
-    work = WORK.set(None)
+    test = run.current.test
+    is_wide = fixturedef.scope != "function"
+    own_work = None if is_wide or test is None else test.late_work.own
+    work = WORK.set(own_work)
     try:
-        if fixturedef.scope == "function":
-            test = run.current.test
+        if not is_wide:
             if test is not None and not test.has_level:
                 run.fixtures.enter_test()
             if "arena" in fixturedef.argnames and fixturedef.argname != "arena_app":
                 item = request._pyfuncitem  # noqa: SLF001 - no public name
                 _use_suites_app(item, request)
-            if test is not None:
-                WORK.set(test.late_work.own)
             result = yield
         else:
             with _as_wide_fixture(fixturedef, request, run):
@@ -531,7 +531,7 @@ def pytest_fixture_setup(
     finally:
         WORK.reset(work)
     # A loop of pytest-asyncio for a scope: it has no tasks yet.
-    if isinstance(result, asyncio.Runner) and fixturedef.scope != "function":
+    if is_wide and isinstance(result, asyncio.Runner):
         run.tasks.see(result.get_loop())
     if fixturedef.argname == "tmp_path_factory":
         request.config.stash[TEMPORARY] = result

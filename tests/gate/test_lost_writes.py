@@ -202,7 +202,7 @@ def test_what_nobody_has_taken(driver):
 
 
 def test_is_not_told_of_the_next_test():
-    assert _listeners._gates[-1].lost._lost == []
+    assert _listeners._gates[-1].lost.losses == []
     assert take() == []
 
 

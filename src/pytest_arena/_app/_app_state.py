@@ -61,9 +61,10 @@ def _mounted_in(app: object) -> list[object]:
         mounted.extend(mounts.values())
     routes = getattr(app, "routes", None)
     if isinstance(routes, list):
-        # Of Starlette's routes a Mount and a Host have routes themselves.
-        parts = [route for route in routes if hasattr(route, "routes")]
-        mounted.extend(getattr(part, "app", None) for part in parts)
+        for route in routes:
+            # Of Starlette's routes a Mount and a Host have routes themselves.
+            if hasattr(route, "routes"):
+                mounted.append(getattr(route, "app", None))
     return mounted
 
 

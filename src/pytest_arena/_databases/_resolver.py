@@ -189,9 +189,9 @@ class Databases:
         database = self.known.by_key.get(key)
         if self.finished and self._is_over(database.name if database else ""):
             return None
-        build = self.build()
-        if build is not None:
-            target = build.current(key)
+        if self._builds.running:
+            build = self._builds.now()
+            target = build.current(key) if build is not None else None
             if target is not None:
                 return target
         if database is None:
@@ -317,6 +317,8 @@ class Databases:
         """
         work = WORK.get()
         is_late = work is not None and work.is_over
+        if not (is_late or self._connections.late):
+            return
         if is_late and _process.running_loop() and not user_line():
             # A library's task that a request started may serve later requests.
             is_late = False
@@ -357,11 +359,10 @@ class Databases:
         ):
             gc.collect()  # ends engines that were never disposed of
             self._many = len(self.provisioned()) + _MANY
-        candidates = [
-            database
-            for database in [*self.known.by_key.values()]
-            if self._may_drop(database)
-        ]
+        candidates = []
+        for database in [*self.known.by_key.values()]:
+            if self._may_drop(database):
+                candidates.append(database)
         if not candidates:
             return []
         used = {

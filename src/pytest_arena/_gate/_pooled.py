@@ -190,10 +190,10 @@ class PooledConnection:
     def find(owner: HasInfo) -> PooledConnection | None:
         """Return the record of a pool's entry, or of the connection that it hands out."""
         try:
-            pooled = owner.info.get(INFO)
+            pooled: PooledConnection | None = owner.info.get(INFO)
         except (AttributeError, NotImplementedError):
             return None  # SQLAlchemy inspects a server by a connection without a pool
-        return pooled if isinstance(pooled, PooledConnection) else None
+        return pooled
 
     @property
     def is_current(self) -> bool:

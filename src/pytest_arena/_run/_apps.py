@@ -117,7 +117,7 @@ class Apps:
             self._wide.setdefault(self._current.owner(), []).append(app_run)
             return app_run
         if not test.app_runs:
-            self.use(self.build())
+            self.use(self.build(), test)
         return test.app_runs[-1]
 
     def build(self) -> ASGIApp:
@@ -144,9 +144,8 @@ class Apps:
             return test.app_runs[-1].app
         return self.build() if self._config.app else None
 
-    def use(self, app: ASGIApp) -> None:
-        """Clients of the running test talk to this app."""
-        test = self._current.running()
+    def use(self, app: ASGIApp, test: RunningTest) -> None:
+        """Let the clients of a test talk to this app."""
         if app is not self.named:
             test.remember_app(*test.app_states, AppState(app))
         test.app_runs.append(self._begin(app, hooks=test))

@@ -126,7 +126,7 @@ class FixtureLevels:
             or may_have_leaks(self.levels.gate, self._tasks.loops())
         )
         if not test.is_used:
-            test.late_work.is_over = True
+            test.late_work.finish()
             return [self._name_children, self._restore_app_state]
         # A leak that only app.state holds is found before that is restored.
         return [

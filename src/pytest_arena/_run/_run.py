@@ -225,10 +225,11 @@ class ArenaRun:
     def _know_requests(self, test: RunningTest) -> None:
         self._tell_lost_writes(test)
         self._tell_late_commits(test)
-        for one in [
-            one for turn in test.turns if not turn.is_quiet for one in turn.records
-        ]:
-            self._askers.setdefault((one.method, one.path), test.plan.name)
+        for turn in test.turns:
+            if turn.is_quiet:
+                continue
+            for request in turn.records:
+                self._askers.setdefault((request.method, request.path), test.plan.name)
 
     def _tell_lost_writes(self, test: RunningTest) -> None:
         """Of a test that passed: a failed one's report says it itself."""
@@ -245,11 +246,12 @@ class ArenaRun:
 
     def _tell_late_commits(self, test: RunningTest) -> None:
         """Note early answers, or fail the test. The report of a failed test names them itself."""
-        early_answers = [
-            (request, answer) for request, answer in test.answers if answer.is_early
-        ]
         if test.failed or self.config.late_commits == "off":
             return
+        early_answers = []
+        for request, answer in test.answers:
+            if answer.is_early:
+                early_answers.append((request, answer))
         for request, answer in early_answers:
             if answer.error is not None or self.config.late_commits == "fail":
                 test.errors.append(_story.late_commit(request, answer))
@@ -263,19 +265,17 @@ class ArenaRun:
             self.ledger.note(f"{{test}}: {words}")
 
     def _facts(self, test: RunningTest) -> TestFacts:
-        keys = self.connections.used
-        used = (
-            [one.name for one in self.databases.provisioned() if one.key in keys]
-            if keys
-            else []
-        )
-        changed = tuple(test.changed)
-        seconds = self.ledger.isolation_seconds
-        databases = (
-            tuple(dict.fromkeys([*used, *changed])) if used or changed else changed
-        )
+        names = []
+        if self.connections.used:
+            for database in self.databases.provisioned():
+                if database.key in self.connections.used:
+                    names.append(database.name)
         return TestFacts(
-            test.plan.name, databases, changed, len(self.ledger.requests), seconds
+            test.plan.name,
+            tuple(dict.fromkeys([*names, *test.changed])),
+            tuple(test.changed),
+            len(self.ledger.requests),
+            self.ledger.isolation_seconds,
         )
 
     # What the plugin and fixtures ask.

@@ -93,8 +93,9 @@ class Moments:
         """Ask each database that somebody has connected to. Never raises."""
         times: dict[Database, object] = {}
         for database in self._databases.provisioned():
+            isolation = database.isolation
             try:
-                times[database] = self._databases.ensure(database).moment()
+                times[database] = isolation.moment() if isolation is not None else None
             except Exception:  # noqa: BLE001 - a request must not fail since nobody could look at it
                 times[database] = None
         return StoryMoment(tuple(self._databases.levels), times)
@@ -384,9 +385,11 @@ class RunningTest(Hooks):
                 )
                 if last is None or not is_same or last.levels != self.moments.levels():
                     last = self.moments.now()
-                turn = Turn(last, held=self.own_writes())
+                turn = Turn(last)
                 turn.checkouts = registry.checkouts
                 turn.is_quiet = is_quiet
+                if not is_quiet:
+                    turn.held = self.own_writes()
                 self.turns.append(turn)
                 if (place := len(self.turns) - _KEPT) > FIRST:
                     old = self.turns[place]
@@ -421,19 +424,24 @@ class RunningTest(Hooks):
                 turn = self.turns[-1]
                 self.take_lost(turn)
                 registry = self.gate.registry
-                # In this order: what is taken from here on is counted, and what is out is seen.
+                # In this order: later checkouts are counted, and present ones are seen.
                 self._seen = registry.checkouts
-                self._seen = self._seen if registry.is_quiet else -1
+                is_quiet = registry.is_quiet
+                if not is_quiet:
+                    self._seen = -1
                 turn.after = self.moments.now()
                 turn.checkouts = registry.checkouts - turn.checkouts
                 turn.is_quiet &= not turn.checkouts
-                self._of_app |= self.own_writes() - turn.held
+                if not is_quiet:
+                    self._of_app |= self.own_writes() - turn.held
 
     def take_lost(self, turn: Turn | None = None) -> None:
         """Note what requests have lost, each with its own turn. ``turn`` is the one that ends.
 
         What the test itself has lost is forgotten.
         """
+        if not self.gate.lost.losses:
+            return
         for lost in self.gate.lost.take():
             request = self.request_of(lost)
             if request is not None:

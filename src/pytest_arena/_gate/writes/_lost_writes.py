@@ -96,7 +96,7 @@ class LostWrites:
     def __init__(self, core: Core, registry: Registry) -> None:
         self._core = core
         self._registry = registry
-        self._lost: list[tuple[int, LostWrite | LostObjects]] = []  # with serials
+        self.losses: list[tuple[int, LostWrite | LostObjects]] = []  # with serials
 
     def take(self) -> list[LostWrite | LostObjects]:
         """Return what was lost in the current level since the last call.
@@ -104,10 +104,10 @@ class LostWrites:
         A transaction counts once it is over: its session or connection was closed, or returned to
         the pool, without a commit, a rollback or an error.
         """
-        if not self._lost:
+        if not self.losses:
             return []
-        lost = self._lost
-        self._lost = []
+        lost = self.losses
+        self.losses = []
         current = self._core.serial()
         return [each for serial, each in lost if serial == current]
 
@@ -237,7 +237,7 @@ class LostWrites:
         if pending:
             line = answer.lines_of_adds.get(session.hash_key) or user_line()
             lost = LostObjects(str(pending), str(line or _NO_LINE), answer)
-            self._lost.append((self._core.serial(), lost))
+            self.losses.append((self._core.serial(), lost))
 
     def _look_for_open_writes(self, pooled: PooledConnection, proxied: Any) -> None:
         """Look for lost writes before SQLAlchemy rolls a transaction back to close it."""
@@ -273,7 +273,7 @@ class LostWrites:
         lost = LostWrite(
             pooled.target.key, (), 0, line, by=words, request=REQUEST.get()
         )
-        self._lost.append((unnamed.serial, lost))
+        self.losses.append((unnamed.serial, lost))
 
     def _note_unnamed(self, pooled: PooledConnection | None, statement: str) -> None:
         """Note a statement of a request that may have written, and names no table."""
@@ -340,7 +340,7 @@ class LostWrites:
             is_failed=is_failed,
             request=writes.request if is_collected else REQUEST.get(),
         )
-        self._lost.append((writes.serial, lost))
+        self.losses.append((writes.serial, lost))
 
     def _explain_lock(self, error: BaseException, own: PooledConnection | None) -> None:
         """Add to an error who holds the lock for which a statement has waited."""

@@ -54,23 +54,18 @@ class OwnWork:
     The test does not wait for them. After its end they get no connection and send no statement.
     """
 
-    def __init__(self, late_work: LateWork) -> None:
-        self._late_work = late_work
+    owner = "a thread, a job or a task that an earlier test had begun"
+    """The words for this work in a message to a later test."""
+    ending = "join the thread, or await the job or the task, before that test ends"
+    """The next step in a message about this work."""
 
-    @property
-    def is_over(self) -> bool:
+    def __init__(self) -> None:
+        self.is_over = False
         """Whether the test is over."""
-        return self._late_work.is_over
 
-    @property
-    def owner(self) -> str:
-        """The words for this work in a message to a later test."""
-        return "a thread, a job or a task that an earlier test had begun"
-
-    @property
-    def ending(self) -> str:
-        """The next step in a message about this work."""
-        return "join the thread, or await the job or the task, before that test ends"
+    def finish(self) -> None:
+        """Note that the test is over."""
+        self.is_over = True
 
     def is_given_to(self, _: asyncio.AbstractEventLoop) -> bool:
         """Return False: the test does not wait for its calls into loops."""
@@ -89,7 +84,7 @@ class LateWork:
     def __init__(self, patience: float, endless: set[str]) -> None:
         self.is_over = False
         """Whether the test is over."""
-        self.own = OwnWork(self)
+        self.own = OwnWork()
         self.cut_off: list[str] = []
         """The lines of the work that still ran when the test stopped waiting."""
         self._patience = patience  # seconds
@@ -200,12 +195,17 @@ class LateWork:
                 if line is not None and context_of(task).get(WORK) is self:
                     yield line
 
+    def finish(self) -> None:
+        """Note that the test is over: its work gets no connection and sends no statement."""
+        self.is_over = True
+        self.own.finish()
+
     def end(self, late: dict[int, FrameType]) -> None:
         """End this work with its test: it begins nothing more and gets no connection.
 
         ``late`` receives the frames of threads that a library began and that still work.
         """
-        self.is_over = True
+        self.finish()
         cut_off = self._threads_cut_off
         self._threads_cut_off = None
         if cut_off is None or cut_off:
