@@ -12,6 +12,7 @@ from pytest_arena._config._load import load_attribute, load_function
 from pytest_arena._config._options import FLAGS, OPTIONS, Option
 from pytest_arena._config._read import Config, load_config, marker_values
 from pytest_arena.errors import ConfigError
+from tests.options_page import PAGE, written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -342,30 +343,11 @@ def test_a_login_takes_a_client_and_a_role(modules: None) -> None:
 # The documentation.
 
 
-def described(option: Option) -> str:
-    """The section of an option in docs/reference/options.md."""
-    default = f"`{option.default}`" if option.default else "not set"
-    values = ", ".join(f"`{one}`" for one in option.choices) or f"{option.metavar}"
-    example = f'["{option.example}"]' if option.many else f'"{option.example}"'
-    flags = ", ".join(f"`{one}`" for one in (option.flag, option.short) if one)
-    return (
-        f"## `{option.ini}`\n\n"
-        f"{option.help}\n\n"
-        f"| file | command line | environment | values | default |\n"
-        f"|---|---|---|---|---|\n"
-        f"| `{option.ini}` | {flags} | `{option.variable}` | {values} | {default} |\n\n"
-        f"```toml\n[tool.pytest.ini_options]\n{option.ini} = {example}\n```\n"
-    )
-
-
 def test_the_page_of_options_is_what_the_code_says() -> None:
-    """Each section is written by this test's `described`; nothing else has a heading like it."""
-    page = (REFERENCE / "options.md").read_text(encoding="utf-8")
-    for option in OPTIONS:
-        assert described(option) in page, f"put this into options.md:\n\n{described(option)}"
+    """`python -m tests.options_page` writes it; nothing else has a heading like its."""
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == written(page), "python -m tests.options_page"
     headings = [line[4:-1] for line in page.splitlines() if line.startswith("## `")]
-    for flag in FLAGS:
-        assert f"## `{flag.flag}`\n\n{flag.help}\n" in page
     names = [*(option.ini for option in OPTIONS), *(flag.flag for flag in FLAGS)]
     assert headings == [*names, "ARENA_CACHE"]
 

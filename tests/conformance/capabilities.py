@@ -92,7 +92,7 @@ def tried(row: Row, folder: Path) -> Verdict:
 
 def page(found: Sequence[tuple[Row, Verdict]], about: str) -> str:
     """Return the page; ``about`` says when it was tried, and on which versions."""
-    names = ("database", "isolation", "driver", *PROMISES, *CAPABILITIES)
+    names = ("database", "isolation", "driver", "promises", *CAPABILITIES)
     lines = [_INTRODUCTION.format(about=about), _line(names), _line(["---"] * len(names))]
     lines += [_line(_cells(row, verdict)) for row, verdict in found]
     reasons = dict.fromkeys(reason for row, _ in found for reason in _reasons(row))
@@ -101,9 +101,10 @@ def page(found: Sequence[tuple[Row, Verdict]], about: str) -> str:
 
 def _cells(row: Row, verdict: Verdict) -> list[str]:
     lacks = lacks_of(row.settings[0])
-    promises = ["broken" if one in verdict.promises else "kept" for one in PROMISES]
+    broken = [promise for promise in PROMISES if promise in verdict.promises]
+    promises = f"broken: {', '.join(broken)}" if broken else "kept"
     capabilities = ["no" if name in lacks else "yes" for name in CAPABILITIES]
-    return [row.database, row.isolation, row.driver, *promises, *capabilities]
+    return [row.database, row.isolation, row.driver, promises, *capabilities]
 
 
 def _reasons(row: Row) -> Iterator[str]:
@@ -118,15 +119,15 @@ def _line(cells: Sequence[str]) -> str:
 _INTRODUCTION = """\
 # Capabilities: what is kept where
 
-Written by `make capabilities`, which runs the [stories](../how-to/test-a-variant.md) for each row:
-real suites in processes of their own, in a shuffled order, with two kinds of tests (coroutines
-under pytest-asyncio and anyio; or sync tests, and coroutines that test a sync app).
+`make capabilities` writes this page. It runs the [stories](../how-to/test-a-variant.md) for each
+row, in processes of their own and in a shuffled order, under pytest-asyncio and anyio, or with sync
+tests.
 
 {about}
 
-*kept*: no story has found the promise broken. *no*: not promised, for the reason below the table.
-*few rights* is a login that may create databases and set `session_replication_role`, and nothing
-else: see [Rights](rights.md).
+*kept*: no story has found one of the [promises](#the-promises) broken. *no*: not promised, for the
+reason below the table. *few rights*: a login that may only create databases and set
+`session_replication_role` ([Rights](rights.md)).
 """
 
 _PROMISES = """

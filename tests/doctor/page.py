@@ -31,20 +31,13 @@ ROOMS = _examine.ROOMS  # imported, so that all rules are known
 
 
 def rules_of_the_page() -> str:
-    """The table of all rules, and a section for each."""
+    """Return a section for each rule, by groups."""
     return "".join(_group(number, title) for number, title in GROUPS.items())
 
 
 def _group(number: str, title: str) -> str:
     rules = [rule for code, rule in sorted(RULES.items()) if code[3] == number]
-    rows = "".join(
-        f"| [{rule.code}](#{rule.code.lower()}-{rule.name}) | {rule.title} | "
-        f"{'ends it' if rule.ended else ''} |\n"
-        for rule in rules
-    )
-    sections = "".join(map(_section, rules))
-    table = f"| code | what is wrong | pytest-arena |\n| --- | --- | --- |\n{rows}"
-    return f"\n## {title}\n\n{table}{sections}"
+    return f"\n## {title}\n{''.join(map(_section, rules))}"
 
 
 def twin(rule: Rule, heading: str) -> dict[str, str]:
@@ -59,7 +52,8 @@ def twin(rule: Rule, heading: str) -> dict[str, str]:
 def _section(rule: Rule) -> str:
     about = rule.page.partition("\n\nFails:")[0]
     fails, passes = ("".join(_blocks(twin(rule, each))) for each in ("Fails", "Passes"))
-    return f"\n### {rule.code} {rule.name}\n\n{about}\n{fails}\nIt passes like this:\n{passes}"
+    ended = "\npytest-arena ends it.\n" if rule.ended else ""
+    return f"\n### {rule.code} {rule.name}\n\n{about}\n{ended}{fails}\nPasses:\n{passes}"
 
 
 def _blocks(files: dict[str, str]) -> Iterator[str]:
