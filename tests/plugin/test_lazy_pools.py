@@ -64,6 +64,38 @@ def dancers():
         return [name for [name] in rows.fetchall()]
 """
 
+PSYCOPG2 = f"""
+from contextlib import closing
+from fastapi import FastAPI
+from functools import cache
+from psycopg2.pool import ThreadedConnectionPool
+
+app = FastAPI()
+
+@cache
+def get_pool():
+    return ThreadedConnectionPool(1, 4, "{URL}")
+
+@app.post("/dancers/{{name}}")
+def add(name: str):
+    connection = get_pool().getconn()
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute("INSERT INTO dancers (name) VALUES (%s)", [name])
+    finally:
+        get_pool().putconn(connection)
+
+@app.get("/dancers")
+def dancers():
+    connection = get_pool().getconn()
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT name FROM dancers ORDER BY name")
+            return [name for [name] in cursor.fetchall()]
+    finally:
+        get_pool().putconn(connection)
+"""
+
 ASYNCPG = f"""
 from fastapi import FastAPI
 import asyncpg
@@ -105,6 +137,15 @@ def test_rows_of_a_sync_test(test_client):
     assert test_client.get("/dancers").json() == ["Sand"]
 """
 
+TESTS_IN_TURN = """
+import pytest
+
+@pytest.mark.parametrize("turn", range(2))
+def test_rows(test_client, turn):
+    test_client.post("/dancers/Sand")
+    assert test_client.get("/dancers").json() == ["Sand"]
+"""
+
 
 def example_of(folder: Path, app: str) -> Example:
     """Return a project without SQLAlchemy."""
@@ -122,6 +163,13 @@ def test_a_global_pool_of_psycopg_names_its_cause_and_cure(tmp_path: Path, app: 
         "pytest-arena ends each connection that a driver opens without\n"
         "an engine with the test in which it was opened. A pool that the app keeps in a global"
     )
+
+
+def test_a_global_pool_of_psycopg2_names_its_cause_and_cure(tmp_path: Path) -> None:
+    """psycopg2 reports no SQLSTATE for a connection that the server has ended."""
+    project = example_of(tmp_path, PSYCOPG2).with_paths({"test_it.py": TESTS_IN_TURN})
+    run = project.run("-p", "no:randomly", "-q").expect(1, passed=1, failed=1)
+    assert run.output.count("next: open the pool in the app's lifespan, and close it there") == 1
 
 
 def test_a_global_pool_of_asyncpg_names_its_cause_and_cure(tmp_path: Path) -> None:

@@ -353,7 +353,8 @@ def pool_of_earlier_test(error: BaseException) -> str:
     if isinstance(error, SQLAlchemyError):
         return ""
     is_of_psycopg = type(error).__module__ == "psycopg.errors"
-    if is_of_psycopg and getattr(error, "sqlstate", "") == _ENDED_BY_ADMINISTRATOR:
+    is_ended = getattr(error, "sqlstate", "") == _ENDED_BY_ADMINISTRATOR
+    if (is_of_psycopg and is_ended) or _has_lost_psycopg2(error):
         return _POOL_OF_PSYCOPG
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if type(error).__name__ == "PoolTimeout" and _has_workers_of_closed_loop(frames):
@@ -364,9 +365,24 @@ def pool_of_earlier_test(error: BaseException) -> str:
     if not is_of_pool:
         return ""
     message = str(error)
-    if any(words in message for words in _OF_ANOTHER_LOOP):
-        return _POOL_OF_ASYNCPG
-    return ""
+    is_of_another_loop = any(words in message for words in _OF_ANOTHER_LOOP)
+    return _POOL_OF_ASYNCPG if is_of_another_loop else ""
+
+
+def _has_lost_psycopg2(error: BaseException) -> bool:
+    """Whether a statement of psycopg2 lost its connection. It reports no SQLSTATE for that.
+
+    A block of the connection that cannot roll back raises another error in its place.
+    """
+    for cause in (error, error.__context__):
+        kind = type(cause)
+        if cause is None or kind.__module__ != "psycopg2":
+            continue
+        raised_in = [frame for frame, _ in traceback.walk_tb(cause.__traceback__)][-1]
+        is_connecting = raised_in.f_globals.get("__name__") == "psycopg2"
+        if kind.__name__ == "OperationalError" and not is_connecting:
+            return True
+    return False
 
 
 def _has_workers_of_closed_loop(frames: list[FrameType]) -> bool:
