@@ -231,9 +231,9 @@ def classes_named_twice(files: list[Source]) -> list[str]:
 
 
 def draw_map(files: list[Source], text: str) -> str:
-    """Return the page with a table for each package and a row for each module.
+    """Return the page with a list for each package and an item for each module.
 
-    A row has the first line of the module's docstring, so that the text exists once.
+    An item has the first line of the module's docstring, so that the text exists once.
     """
     before, _, rest = text.partition(MAP_HEADING)
     after = rest[rest.index("\n## ") :]
@@ -242,19 +242,18 @@ def draw_map(files: list[Source], text: str) -> str:
     for source in files:
         folder = str(PurePosixPath(source.path).parent)
         docstring = ast.get_docstring(parsed(source)) or ""
-        summary = docstring.partition("\n")[0].replace("|", "\\|")
+        summary = docstring.partition("\n")[0]
         if source.path.endswith("__init__.py"):
             summaries[folder] = summary
         else:
             name = PurePosixPath(source.path).stem
-            packages[folder].append(f"| `{name}` | {summary} |")
-    tables = []
+            packages[folder].append(f"- `{name}`: {summary}")
+    lists = []
     for folder in sorted(packages):
         name = "pytest_arena" if folder == "." else folder
         heading = f"### `{name}`\n\n{summaries.get(folder, '')}\n"
-        header = "| module | what it does |\n| --- | --- |\n"
-        tables.append(heading + "\n" + header + "\n".join(packages[folder]))
-    return before + MAP_HEADING + "\n" + "\n\n".join(tables) + "\n" + after
+        lists.append(heading + "\n" + "\n".join(packages[folder]))
+    return before + MAP_HEADING + "\n" + "\n\n".join(lists) + "\n" + after
 
 
 MEASURES = (

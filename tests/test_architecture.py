@@ -506,13 +506,13 @@ def test_the_map_is_drawn_from_the_docstrings() -> None:
     assert draw_map(package(), page) == page, "run `make map`"
 
 
-def test_a_drawn_map_has_a_row_for_each_module() -> None:
-    """A new module gets a row, and the row of a removed module is removed."""
+def test_a_drawn_map_has_an_item_for_each_module() -> None:
+    """A new module gets an item, and the item of a removed module is removed."""
     files = [at("_a/__init__.py", '"""Package a."""'), at("_a/_b.py", '"""Do b."""')]
-    page = "# Map\n\n## Packages and modules\n\n| `_c` | Removed |\n\n## Interfaces\n"
+    page = "# Map\n\n## Packages and modules\n\n- `_c`: Removed\n\n## Interfaces\n"
     drawn = draw_map(files, page)
     assert "### `_a`\n\nPackage a.\n" in drawn
-    assert "| `_b` | Do b. |\n" in drawn
+    assert "- `_b`: Do b.\n" in drawn
     assert "_c" not in drawn
     assert drawn.endswith("\n## Interfaces\n")
     assert draw_map(files, drawn) == drawn
