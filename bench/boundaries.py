@@ -55,9 +55,10 @@ class Field:
 
     @property
     def name(self) -> str:
-        """It as the cells of a table."""
-        journal = "WAL" if self.journal == "wal" else "rollback"
-        return f"{self.tables} tables, {self.rows:,} rows, {self.dirty} dirty, {journal}"
+        """It as a cell of a table."""
+        rows = f", {self.rows:,} rows" if self.rows else ""
+        journal = ", WAL" if self.journal == "wal" else ""
+        return f"{self.tables} tables{rows}, {self.dirty} dirty{journal}"
 
 
 SIZES = (
@@ -104,7 +105,8 @@ def _measured(field: Field, effort: Effort) -> dict[str, Samples]:
 def _table(results: dict[Field, dict[str, Samples]]) -> Table:
     return Table(
         title="Entering and leaving a level on SQLite",
-        about="Milliseconds, without the test in between. The bare limit is `data_version` and "
+        about="Milliseconds, without the test in between, with a rollback journal or WAL. "
+        "The bare limit is `data_version` and "
         "SQLite's online backup. Aims: `create_all`, `drop_all` 200 times arena's, a file copy 15 "
         "times at 200,000 rows (37 MB).",
         header=("database", *NAMES.values()),

@@ -51,7 +51,7 @@ def measure(effort: Effort) -> list[Table]:
             about="A loop for each test: the first tenth of the tests, and the last.",
             header=(
                 *("", "ms a test", "memory, MB", "descriptors", "threads", "database, MB"),
-                "journal, MB",
+                "journal or snapshots, MB",
             ),
             rows=rows,
         )

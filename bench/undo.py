@@ -70,7 +70,8 @@ class Field:
 
     def name(self, dirty: int) -> str:
         """It as a cell of a table."""
-        return f"{self.tables} tables, {self.rows:,} rows, {dirty} dirty"
+        rows = f", {self.rows:,} rows" if self.rows else ""
+        return f"{self.tables} tables{rows}, {dirty} dirty"
 
 
 BASE = Field()
