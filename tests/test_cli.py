@@ -290,7 +290,9 @@ def test_where_nothing_is_it_says_where_it_looked(
     before = sorted(tmp_path.rglob("*"))
     cache = os.environ["ARENA_CACHE"]
     told = arena("list", "--database", "own")
-    assert told.startswith("Nothing of arena's is there.\nLooked, and found nothing:\n")
+    assert told.startswith(
+        "pytest-arena has no databases here.\nNothing was found in these places:\n"
+    )
     assert f"({cache}/templates)" in told
     assert f"({cache}/kept)" in told
     assert arena("sweep", "--database", "own") == "Nothing to remove.\n"
@@ -569,7 +571,7 @@ def test_a_private_server_is_shown_left_while_used_then_stopped_and_removed(
                 assert there[name]["state"] == "in use"
                 assert there[kept]["what"] == "kept"
             told = arena("sweep", "--all", "--database", "own")
-            assert f"left     {name}: a private server that somebody uses" in told
+            assert f"left     {name}: a private server that is in use" in told
             assert f"removed  kept {kept}" in told
         pid = server_pid(folder)
         # The server hears of the end of a connection by itself.

@@ -27,7 +27,7 @@ GROUPS = {
     "5": "Green whatever the app does",
     "6": "Order and time",
 }
-ROOMS = _examine.ROOMS  # imported, so that all rules are known
+RULE_MODULES = _examine.RULE_MODULES  # imported, so that all rules are known
 
 
 def rules_of_the_page() -> str:

@@ -110,7 +110,7 @@ def test_what_it_writes_runs_green(tmp_path: Path, kind: str) -> None:
     status, output = suite(folder)
     assert status == 0, output
     again = init(folder, "--yes")
-    assert (again.status, again.output.startswith("all is there")) == (0, True), again.output
+    assert (again.status, again.output.startswith("nothing to do")) == (0, True), again.output
     assert contents(folder) == after
 
 
@@ -230,7 +230,7 @@ def test_an_app_that_cannot_be_imported(tmp_path: Path) -> None:
     folder = project(tmp_path, {"app.py": BROKEN, "models.py": "metadata = 1"})
     called = init(folder, "--yes")
     assert called.status == 0, called.output + called.errors
-    assert "the app was not imported, so that no test is written" in called.output
+    assert "the app could not be imported, so no test is written" in called.output
     assert 'app.py:5  raise RuntimeError("no sand left")' in called.output
     assert contents(folder)["pytest.ini"] == b"[pytest]\npythonpath = .\narena_app = app:app\n"
     assert not (folder / "tests").exists()
@@ -262,7 +262,7 @@ def test_a_conftest_that_fails_is_told_and_the_app_is_asked_all_the_same(tmp_pat
     """It is another's fault."""
     folder = project(tmp_path, {**FACTORY, "tests/conftest.py": "1 / 0\n"})
     called = init(folder)
-    assert "pytest could not begin with your conftest.py" in called.output
+    assert "pytest could not start with your conftest.py" in called.output
     assert "ZeroDivisionError" in called.output
     assert "GET /items → 200, from the database" in called.output
 
@@ -296,7 +296,7 @@ def test_a_fixture_that_makes_a_database_is_not_the_migrations_fault(tmp_path: P
     assert '+arena_schema = "alembic.ini"' in called.output, called.output + called.errors
     assert "arena_schema = alembic.ini:" not in called.output
     doubts = called.output.partition("Not sure:")[2]
-    assert "a fixture of your suite fails, around each test:" in doubts
+    assert "a fixture of your suite fails in each test:" in doubts
     assert "conftest.py:8  with psycopg.connect(" in doubts
     assert "arena_drivers" not in called.output.partition("+++ b/")[2]
     assert "from the database" in called.output
@@ -397,7 +397,7 @@ def test_a_library_without_an_app_gets_its_schema(tmp_path: Path) -> None:
     assert "arena_app" not in text
     status, output = suite(folder)
     assert status == 0, output
-    assert init(folder).output.startswith("all is there: arena_schema = shelf.tables:Base")
+    assert init(folder).output.startswith("nothing to do: arena_schema = shelf.tables:Base")
 
 
 def test_a_library_whose_tests_have_the_tables(tmp_path: Path) -> None:
@@ -480,11 +480,11 @@ def test_what_differs_is_told_with_its_cause(tmp_path: Path) -> None:
     assert called.status == 1
     assert "with the plugin: 2 passed, 1 failed in" in called.output
     assert "without it:      3 passed in" in called.output
-    told = called.output.partition("passes without the plugin alone: ")[2].splitlines()
+    told = called.output.partition("passes only without the plugin: ")[2].splitlines()
     assert told[0] == "test_heroes.py::test_the_hero_is_there"
     assert "assert [] == ['Deadpond']" in told[1]
-    assert "it relied on rows that another test or run had left" in told[2]
-    assert "make its rows in a fixture or in arena_seed" in told[3]
+    assert "it relied on rows of another test or run" in told[2]
+    assert "create its rows in a fixture or in arena_seed" in told[3]
 
 
 def test_tests_of_the_plugin_are_no_difference(tmp_path: Path) -> None:
@@ -494,7 +494,7 @@ def test_tests_of_the_plugin_are_no_difference(tmp_path: Path) -> None:
     called = check(project(tmp_path, files), "--yes")
     assert called.status == 0, called.output
     assert "tests with fixtures of the plugin, which cannot run without it: 1" in called.output
-    assert called.output.endswith("same passes: no test passes without the plugin alone\n")
+    assert called.output.endswith("No test passes only without the plugin.\n")
 
 
 def test_a_test_of_the_plugin_fails_with_the_plugin(tmp_path: Path) -> None:
@@ -543,5 +543,5 @@ def test_the_same_suite_as_an_example(example: Example) -> None:
     raw = "import sqlite3\n\n\ndef test_raw():\n    sqlite3.connect('dev.db').close()\n"
     called = check(example.with_files(test_raw=raw).write(), "--yes")
     assert called.status == 1, called.output
-    assert "passes without the plugin alone: test_raw.py::test_raw" in called.output
+    assert "passes only without the plugin: test_raw.py::test_raw" in called.output
     assert "next: " in called.output

@@ -94,7 +94,7 @@ def test_all_is_found_with_its_place(tmp_path: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     project = look_at(tmp_path)
-    assert {(one.kind, one.name, one.place) for one in project.found} == {
+    assert {(found.kind, found.name, found.place) for found in project.definitions} == {
         ("app", "web.main:app", "web/main.py:6"),
         ("tables", "web.db:Base", "web/db.py:10"),
         ("tables", "web.db:Other", "web/db.py:13"),

@@ -1,11 +1,10 @@
-"""What do ``arena databases list`` and ``sweep`` do, and where do they look?"""
+"""``arena databases list`` and ``arena databases sweep``, and the places where they look."""
 
 from __future__ import annotations
 
 import os
 import sys
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -33,42 +32,37 @@ if TYPE_CHECKING:
 _FAILED = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Nothing:
-    """A place that nobody can look at, and why."""
+class Unreachable:
+    """A place that cannot be read. Its note says why."""
 
-    place: lines.Place
+    def __init__(self, place: lines.Place) -> None:
+        self._place = place
 
     def look(self) -> Iterator[lines.Place]:
-        """Say why."""
-        yield self.place
+        """Yield the place without things."""
+        yield self._place
 
     def sweep(self, *, everything: bool) -> Iterator[lines.Swept]:
-        """Nothing is there."""
+        """Remove nothing."""
         del everything
         yield from ()
 
 
-def list_or_sweep(given: argparse.Namespace) -> int:
-    """Print what there is, or remove what may go and print it. Returns the exit status.
+def list_or_sweep(options: argparse.Namespace) -> int:
+    """List the databases, or remove what may be removed. Returns the exit status.
 
-    The failure of one place is printed after the other places.
+    If one place fails, its error is printed after the other places.
 
     Raises:
-        ConfigError: a value that cannot be right.
-        ServerError: the server that is named cannot be used.
+        ConfigError: an option has a wrong value.
+        ServerError: the named server cannot be used.
     """
-    kinds = _place_kinds(read_options(given.database), removes_all=given.everything)
-    if not given.sweeps:
-        return _list(kinds, as_json=given.json)
-    if given.everything and not _may_remove_all(kinds, is_agreed=given.yes):
-        return _FAILED
-    return _sweep(kinds, everything=given.everything)
-
-
-def _list(kinds: list[lines.PlaceKind], *, as_json: bool) -> int:
+    config = read_options(options.database)
+    kinds = _place_kinds(config, removes_all=options.everything)
+    if options.sweeps:
+        return _sweep(kinds, everything=options.everything, is_agreed=options.yes)
     places, failures = _look(kinds)
-    text = lines.as_json(places) if as_json else _table(places)
+    text = lines.as_json(places) if options.json else _table(places)
     print(text)  # noqa: T201 - a command prints
     return _status(failures)
 
@@ -88,25 +82,20 @@ def _table(places: list[lines.Place]) -> str:
     return "\n".join(lines.as_lines(places, now=datetime.now(UTC)))
 
 
-def _may_remove_all(kinds: list[lines.PlaceKind], *, is_agreed: bool) -> bool:
-    """Print what there is, and ask. Empty folders and an empty registry may always go."""
-    if is_agreed:
-        return True
-    places, _ = _look(
-        kinds
-    )  # a place that fails now is not swept, and is reported then
-    if not any(place.things for place in places):
-        return True
-    lines.say(_table(places), "")
-    return lines.agreed(
-        "Remove all of this, except what living runs use?",
-        already=False,
-        otherwise="nothing is removed",
-        command="arena databases sweep --all --yes",
-    )
-
-
-def _sweep(kinds: list[lines.PlaceKind], *, everything: bool) -> int:
+def _sweep(kinds: list[lines.PlaceKind], *, everything: bool, is_agreed: bool) -> int:
+    if everything and not is_agreed:
+        # A place that fails here fails again below, and is reported there.
+        places, _ = _look(kinds)
+        if any(place.things for place in places):
+            lines.say(_table(places), "")
+            is_agreed = lines.agreed(
+                "Remove all of this, except what living runs use?",
+                already=False,
+                otherwise="nothing is removed",
+                command="arena databases sweep --all --yes",
+            )
+            if not is_agreed:
+                return _FAILED
     removed: list[lines.Swept] = []
     failures: list[ArenaError] = []
     for kind in kinds:
@@ -128,19 +117,18 @@ def _status(failures: list[ArenaError]) -> int:
 def _place_kinds(config: Config, *, removes_all: bool) -> list[lines.PlaceKind]:
     """Return the places to look at, in the order in which they are shown.
 
-    A named server, or ``sqlite``, is all that ``--all`` may empty.
+    If a server or ``sqlite`` is named, ``--all`` empties nothing else.
     """
-    registry = (
-        os.environ.get("ARENA_REGISTRY") or REGISTRY
-    )  # for tests: the others' is left alone
-    # The server first: where it was named and is not there, nothing is said and nothing swept.
+    # The tests of pytest-arena use other registries.
+    registry = os.environ.get("ARENA_REGISTRY") or REGISTRY
+    # The server is first, because an unusable server that was named ends the command.
     server = _server(config, registry)
     if removes_all and config.server_url:
         return server
     kinds: list[lines.PlaceKind] = [LiveFiles(), *server]
     is_for_files = removes_all and config.database == "sqlite"
     if sys.platform != "win32" and not is_for_files:
-        from pytest_arena._cli._private_servers import PrivateServers  # noqa: PLC0415 - as above
+        from pytest_arena._cli._private_servers import PrivateServers  # noqa: PLC0415 - not for Windows
 
         on = partial(ServerDatabases, shown="", registry=registry)
         kinds.append(PrivateServers(config.cache, databases=on))
@@ -151,24 +139,21 @@ def _server(config: Config, registry: str) -> list[lines.PlaceKind]:
     if config.database in {"own", "sqlite"}:
         return []
     try:
-        found = find_server(config) if config.server_url else local_service(config)
-    except (Unavailable, ConfigError) as reason:
-        # No driver: that is no wrong option.
-        if config.server_url and isinstance(reason, ConfigError):
-            what = reason.what
-            why = reason.why
-            cause = reason.cause
-            fix = reason.fix
-            raise ServerError(what, why=why, cause=cause, fix=fix) from reason
-        note = " ".join(str(getattr(reason, "what", reason)).split())
-        return [
-            Nothing(lines.Place(shown="PostgreSQL", where="a local service", note=note))
-        ]
-    return [ServerDatabases(found.address, found.shown, registry=registry)]
+        server = find_server(config) if config.server_url else local_service(config)
+    except (Unavailable, ConfigError) as error:
+        # A missing driver is a ConfigError in a run of the tests. Here the server cannot be used.
+        if config.server_url and isinstance(error, ConfigError):
+            raise ServerError(
+                error.what, why=error.why, cause=error.cause, fix=error.fix
+            ) from error
+        note = " ".join(str(getattr(error, "what", error)).split())
+        place = lines.Place(shown="PostgreSQL", where="a local service", note=note)
+        return [Unreachable(place)]
+    return [ServerDatabases(server.address, server.shown, registry=registry)]
 
 
 class ServerDatabases:
-    """What a server's registry names. What it does not name is nobody's business here."""
+    """The databases in the registry of a server. Other databases are never touched."""
 
     def __init__(self, address: Address, shown: str, *, registry: str) -> None:
         self._address = address
@@ -176,47 +161,45 @@ class ServerDatabases:
         self._registry = registry
 
     def look(self) -> Iterator[lines.Place]:
-        """Say what is there."""
-        seen = look(self._address, registry=self._registry)
-        things = tuple(map(_thing, seen.databases))
-        others = ", ".join(seen.others)
-        note = (
-            f"another version of arena has databases there: see {others}"
-            if others
-            else ""
-        )
+        """Yield the server with its databases."""
+        content = look(self._address, registry=self._registry)
+        note = ""
+        if content.others:
+            others = ", ".join(content.others)
+            note = f"another version of arena has databases there: see {others}"
         yield lines.Place(
-            shown=self._shown, where=self._address.server, things=things, note=note
+            shown=self._shown,
+            where=self._address.server,
+            things=tuple(map(_thing, content.databases)),
+            note=note,
         )
 
     def sweep(self, *, everything: bool) -> Iterator[lines.Swept]:
-        """Have it swept by a run of our own, and say what is not there any more."""
+        """Remove databases as a run does, and yield those that no longer exist."""
         before = look(self._address, registry=self._registry)
         if before.bytes is None:
             return
-        project = "arena databases"
-        with closing(
-            ServerRegistry(self._address, project=project, registry=self._registry)
-        ) as run:
-            run.rest()  # what it sweeps by itself as it begins
+        run = ServerRegistry(
+            self._address, project="arena databases", registry=self._registry
+        )
+        with closing(run):
+            run.rest()  # finishes the sweep of each run's start
             run.sweep(everything=everything)
-            left = {
-                name: why
-                for name, _, why in (line.partition(": ") for line in run.left)
-            }
+        reasons = dict(line.split(": ", 1) for line in run.left)
         after = look(self._address, registry=self._registry)
-        there = {row.name for row in after.databases}
+        existing = {row.name for row in after.databases}
         for row in before.databases:
-            if row.name not in there and not row.alive:
+            if row.name in existing:
+                if everything or row.name in reasons:
+                    reason = reasons.get(row.name) or self._reason(row)
+                    yield lines.Swept(row.kind, row.name, why=reason)
+            elif not row.alive:
                 yield lines.Swept(row.kind, row.name, row.bytes)
-            elif row.name in there and (everything or row.name in left):
-                yield lines.Swept(
-                    row.kind, row.name, why=left.get(row.name) or self._why_left(row)
-                )
         if after.bytes is None:
             yield lines.Swept("registry", self._registry, before.bytes)
 
-    def _why_left(self, row: RegistryRow) -> str:
+    def _reason(self, row: RegistryRow) -> str:
+        """Return why a database was left."""
         if row.alive:
             return f"a living run's: {row.project}, {row.host} {row.pid}"
         if row.owner != self._address.user:
@@ -224,12 +207,19 @@ class ServerDatabases:
         return "a living run uses it"
 
 
-# What a row of the registry and a thing have in common.
-_SAME = ("name", "project", "host", "pid", "created", "used", "bytes", "title")
-
-
 def _thing(row: RegistryRow) -> lines.Thing:
-    state = ("alive" if row.alive else "dead") if row.pid else ""
+    state = ""
+    if row.pid:
+        state = "alive" if row.alive else "dead"
     return lines.Thing(
-        what=row.kind, state=state, **{name: getattr(row, name) for name in _SAME}
+        name=row.name,
+        what=row.kind,
+        state=state,
+        project=row.project,
+        host=row.host,
+        pid=row.pid,
+        created=row.created,
+        used=row.used,
+        bytes=row.bytes,
+        title=row.title,
     )

@@ -1,4 +1,4 @@
-"""Changes of files: shown as a diff, and written all or none."""
+"""Changes of files: shows them as a diff, and writes all or none."""
 
 from __future__ import annotations
 
@@ -18,68 +18,70 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """A file before and after. ``before`` is None where there is none yet."""
+    """The content of a file before and after. ``before`` is None for a new file."""
 
     path: Path
     before: bytes | None
     after: bytes
 
     def diff(self, folder: Path) -> Iterator[str]:
-        """Yield the lines of a unified diff, each with its end."""
+        """Yield the lines of a unified diff, with their line ends."""
         name = Path(os.path.relpath(self.path, folder)).as_posix()
         source = "/dev/null" if self.before is None else f"a/{name}"
-        old, new = (
-            [line.decode(errors="replace") for line in io.BytesIO(content or b"")]
-            for content in (self.before, self.after)
-        )
+        old = _lines(self.before or b"")
+        new = _lines(self.after)
         for line in difflib.unified_diff(old, new, source, f"b/{name}"):
-            yield (
-                line
-                if line.endswith("\n")
-                else f"{line}\n\\ No newline at end of file\n"
-            )
+            yield line
+            if not line.endswith("\n"):
+                yield "\n\\ No newline at end of file\n"
+
+
+def _lines(content: bytes) -> list[str]:
+    return [line.decode(errors="replace") for line in io.BytesIO(content)]
 
 
 def write_all(changes: list[FileChange]) -> None:
-    """Write all files, or none: each is written beside its place first, and moved there.
+    """Write all files or none. Each new content is written beside its file, then moved there.
 
     Raises:
         ConfigError: a file cannot be written, or has changed since it was read.
     """
-    new: list[Path] = []
+    written: list[Path] = []
     moved: list[FileChange] = []
     try:
         for change in changes:
-            path = change.path.resolve()  # a link stays one
+            path = change.path.resolve()  # a symbolic link is kept
             if _content(path) != change.before:
-                raise OSError("it has changed meanwhile")  # noqa: TRY301 - as any other reason
+                raise OSError("it has changed meanwhile")  # noqa: TRY301 - handled as the others
             path.parent.mkdir(parents=True, exist_ok=True)
-            new.append(path.with_name(f".{path.name}.{os.getpid()}"))
-            new[-1].write_bytes(change.after)
+            new = path.with_name(f".{path.name}.{os.getpid()}")
+            written.append(new)
+            new.write_bytes(change.after)
             if change.before is not None:
-                shutil.copymode(path, new[-1])
-        for change, file in zip(changes, new, strict=True):
-            file.replace(change.path.resolve())
+                shutil.copymode(path, new)
+        for change, new in zip(changes, written, strict=True):
+            new.replace(change.path.resolve())
             moved.append(change)
     except OSError as error:
         for done in moved:
-            done.path.unlink() if done.before is None else done.path.write_bytes(
-                done.before
-            )
+            if done.before is None:
+                done.path.unlink()
+            else:
+                done.path.write_bytes(done.before)
         raise ConfigError(
             f"{change.path} cannot be written: {error.strerror or error}",
             why="nothing was written: all files are changed, or none",
-            cause="the folder is read-only, belongs to somebody else, or was changed meanwhile",
-            fix="call it again where files can be written; or paste the lines of the diff",
+            cause="the folder is read-only, belongs to another user, or was changed meanwhile",
+            fix="call it again when the file can be written; or paste the lines of the diff",
         ) from error
     finally:
-        for file in new:
-            file.unlink(missing_ok=True)
+        for new in written:
+            new.unlink(missing_ok=True)
 
 
 def _content(path: Path) -> bytes | None:
     if not path.exists():
         return None
-    # To write: one that is read-only is refused, though it could be moved away.
+    # Opened for writing, because a read-only file could be replaced but must not be.
     with path.open("r+b") as file:
         return file.read()

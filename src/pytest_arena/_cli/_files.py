@@ -1,4 +1,4 @@
-"""Arena's files: the folders of runs for SQLite, and what stays in the user's cache."""
+"""pytest-arena's files: the SQLite folders of runs, and the user's cache."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    Files = tuple[Thing, list[Path]]  # what they are together
+    Files = tuple[Thing, list[Path]]
+    """a thing, and the files that it consists of"""
 
 _RUNS = "SQLite files of test runs"
 _RUN = re.compile(r"run-(\d+)-[0-9a-f]{8}")
 _TEMPLATES = "templates"
 _KEPT = "kept"
-# The cache may hold other things: ARENA_CACHE names any folder.
+# ARENA_CACHE may name a folder that also has other files.
 _SHELF = re.compile(r"[0-9a-f]{32}")
 _MANIFEST = re.compile(r"[0-9a-f]{16}\.json")
 _HEADER = b"SQLite format 3\0"
@@ -31,32 +32,28 @@ _SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
 class LiveFiles:
-    """A folder for each process, below one that only this user can enter.
-
-    A run is alive while it holds the lock beside its folder.
-    """
+    """The folders of runs. A run is alive while it holds the lock beside its folder."""
 
     def look(self) -> Iterator[Place]:
-        """Say what is there."""
+        """Yield the folder of the user's runs."""
         if not homes():
-            yield Place(shown=_RUNS, where="no folder of this user's")
+            yield Place(shown=_RUNS, where="no folder of this user")
         for home in homes():
-            yield Place(
-                shown=_RUNS, where=str(home), things=tuple(map(_run, _folders(home)))
-            )
+            runs = tuple(map(_run, _folders(home)))
+            yield Place(shown=_RUNS, where=str(home), things=runs)
 
     def sweep(self, *, everything: bool) -> Iterator[Swept]:
-        """Remove the folders of dead runs, and with ``everything`` those above, once empty."""
+        """Remove the folders of dead runs. ``everything`` also removes an empty parent folder."""
         for home in homes():
             for folder in _folders(home):
                 yield from _removed_run(folder, everything=everything)
             if everything:
-                with suppress(OSError):  # a living run has its folder there
+                with suppress(OSError):  # it is not empty
                     home.rmdir()
 
 
 def _folders(home: Path) -> list[Path]:
-    """All that have been made there by name, with a folder or only its lock."""
+    """Return the folders of all runs. Some have only a lock."""
     names = {path.name.removesuffix(".lock") for path in home.glob("run-*")}
     return [home / name for name in sorted(names) if _RUN.fullmatch(name)]
 
@@ -67,66 +64,72 @@ def _is_alive(folder: Path) -> bool:
 
 
 def _oldest_run() -> datetime | None:
-    """Return since when there has been a living run."""
-    alive = [
-        folder for home in homes() for folder in _folders(home) if _is_alive(folder)
-    ]
-    return min(
-        filter(None, (time_of(lock_of(folder)) for folder in alive)), default=None
-    )
+    """Return the start of the oldest living run."""
+    starts = []
+    for home in homes():
+        for folder in _folders(home):
+            start = time_of(lock_of(folder))
+            if start and _is_alive(folder):
+                starts.append(start)
+    return min(starts, default=None)
 
 
 def _run(folder: Path) -> Thing:
-    times = [time for file in folder.glob("*") if (time := time_of(file))]
+    thing = _thing(folder.name, "live", folder)
+    times = [time_of(file) for file in folder.glob("*")]
     return replace(
-        _thing(folder.name, "live", folder),
+        thing,
         state="alive" if _is_alive(folder) else "dead",
         host=platform.node(),
         pid=int(folder.name.split("-")[1]),
-        created=time_of(lock_of(folder)) or time_of(folder),
-        used=max(times, default=time_of(folder)),
+        created=time_of(lock_of(folder)) or thing.created,
+        used=max(filter(None, times), default=thing.used),
     )
 
 
 def _removed_run(folder: Path, *, everything: bool) -> Iterator[Swept]:
-    was_there = folder.is_dir()
+    existed = folder.is_dir()
     size = size_of(folder)
-    if not remove_dead_run(folder):
-        if everything:
-            yield Swept("live", folder.name, why="a living run works in it")
-    elif was_there:
+    is_removed = remove_dead_run(folder)
+    if is_removed and existed:
         yield Swept("live", folder.name, size)
+    elif everything and not is_removed:
+        yield Swept("live", folder.name, why="a living run works in it")
 
 
 class CachedFiles:
-    """What stays from run to run. Whatever is not of arena's form is left alone."""
+    """The templates and kept databases in the cache. Other files are never touched."""
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
 
     def look(self) -> Iterator[Place]:
-        """Say what is there."""
-        templates = [
-            files
-            for shelf in self._shelves()
-            for files in (*_finished(shelf), *_unfinished(shelf))
-        ]
-        for name, shown, found in (
-            (_TEMPLATES, "Templates of SQLite databases", templates),
-            (_KEPT, "SQLite databases kept for a look", self._kept()),
-        ):
-            things = tuple(thing for thing, _ in found)
-            yield Place(shown=shown, where=str(self._cache / name), things=things)
+        """Yield the folders of templates and of kept databases."""
+        templates = []
+        for shelf in self._shelves():
+            templates += [
+                thing for thing, _ in (*_finished(shelf), *_unfinished(shelf))
+            ]
+        yield Place(
+            shown="Templates of SQLite databases",
+            where=str(self._cache / _TEMPLATES),
+            things=tuple(templates),
+        )
+        yield Place(
+            shown="SQLite databases kept for a look",
+            where=str(self._cache / _KEPT),
+            things=tuple(thing for thing, _ in self._kept()),
+        )
 
     def sweep(self, *, everything: bool) -> Iterator[Swept]:
-        """Remove broken builds; with ``everything``, all that no living run may be using."""
+        """Remove broken builds. ``everything`` also removes what no living run may use."""
         for shelf in self._shelves():
             yield from _cleared(shelf, everything=everything)
         if everything:
-            for files in self._kept():
-                yield _removed(*files)
+            for thing, files in self._kept():
+                yield _removed(thing, files)
             for folder in (_TEMPLATES, _KEPT, ""):
-                with suppress(OSError):  # it is not there, or not empty
+                with suppress(OSError):  # it does not exist, or is not empty
                     (self._cache / folder).rmdir()
 
     def _shelves(self) -> list[Path]:
@@ -154,17 +157,15 @@ def _is_database(file: Path) -> bool:
 
 
 def _finished(shelf: Path) -> Iterator[Files]:
-    for manifest in sorted(
-        filter(lambda file: _MANIFEST.fullmatch(file.name), shelf.iterdir())
-    ):
+    for manifest in sorted(shelf.iterdir()):
+        if not _MANIFEST.fullmatch(manifest.name):
+            continue
         try:
             built = json.loads(manifest.read_text(encoding="utf-8"))["built"]
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # it is no manifest of arena's
-        files = [
-            manifest,
-            manifest.with_suffix(".sqlite"),
-        ]  # without the first, no template
+            continue  # another program's file
+        # The manifest is removed first: without it there is no template.
+        files = [manifest, manifest.with_suffix(".sqlite")]
         thing = _thing(f"{shelf.name[:8]}/{manifest.stem}", "template", manifest)
         created = datetime.fromtimestamp(built, UTC)
         size = sum(map(size_of, files))
@@ -183,19 +184,19 @@ def _cleared(shelf: Path, *, everything: bool) -> Iterator[Swept]:
             if everything:
                 yield Swept("template", shelf.name[:8], why="a living run builds there")
             return
-        for files in _unfinished(shelf):
-            yield _removed(*files)
+        for thing, files in _unfinished(shelf):
+            yield _removed(thing, files)
         if not everything:
             return
-        # Nobody says so of a file: whoever is alive may use what was used since its begin.
-        since = _oldest_run()
-        for thing, paths in _finished(shelf):
-            if since and thing.used and thing.used >= since:
+        # A living run does not lock a template, so it may use each that was used since its start.
+        start = _oldest_run() or datetime.max.replace(tzinfo=UTC)
+        for thing, files in _finished(shelf):
+            if thing.used and thing.used >= start:
                 yield Swept(thing.what, thing.name, why="a living run may use it")
             else:
-                yield _removed(thing, paths)
+                yield _removed(thing, files)
         used = time_of(lock)
-        if not (since and used and used >= since) and list(shelf.iterdir()) == [lock]:
+        if used and used < start and list(shelf.iterdir()) == [lock]:
             lock.unlink()
             shelf.rmdir()
 

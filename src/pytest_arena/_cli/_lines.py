@@ -1,4 +1,4 @@
-"""What there is of arena's, and how it becomes lines to read, or JSON."""
+"""What `arena databases` finds and removes, as lines of text or as JSON."""
 
 from __future__ import annotations
 
@@ -15,41 +15,63 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _ORDER = ("server", "live", "building", "condemned", "template", "kept")
-_HEADS = ("name", "what", "project", "whose", "age", "used", "size")
-# A line has 120 columns at most; a name alone may be longer.
-_WIDTHS = (80, 9, 16, 28, 6, 6, 8)
-_STEPS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+# A line has 120 columns at most. Only a long name may exceed them.
+_WIDTHS = {
+    "name": 80,
+    "what": 9,
+    "project": 16,
+    "whose": 28,
+    "age": 6,
+    "used": 6,
+    "size": 8,
+}
+_NUMBERS = {"age", "used", "size"}
+_TITLE_WIDTH = 110
+_HOST_WIDTH = 12
+_AGES = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thing:
-    """Something of arena's: a database, the folder of a run, a private server."""
+    """A database, the folder of a run, or a private server."""
 
     name: str
-    what: str  # live, building, template, kept, condemned, server
-    state: str = ""  # alive or dead: a run; in use, idle or stopped: a server
+    what: str
+    """live, building, template, kept, condemned or server"""
+    state: str = ""
+    """of a run: alive or dead; of a server: in use, idle or stopped"""
     project: str = ""
     host: str = ""
     pid: int = 0
     created: datetime | None = None
     used: datetime | None = None
-    bytes: int | None = None  # None: nobody knows
-    title: str = ""  # what was kept: the test
+    bytes: int | None = None
+    """None if unknown"""
+    title: str = ""
+    """the test whose database was kept"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where somebody has looked, and what was there."""
+    """A folder or a server, and the things in it."""
 
     shown: str
     where: str
     things: tuple[Thing, ...] = ()
-    note: str = ""  # why there is nothing, or not all
+    note: str = ""
+    """why things are missing"""
+
+    @property
+    def headline(self) -> str:
+        """The name of the place, and where it is."""
+        if self.where in self.shown:
+            return self.shown
+        return f"{self.shown} ({self.where})"
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """Something that is gone, or was left alone; then it says why."""
+    """A thing that was removed, or that was left for a reason."""
 
     what: str
     name: str
@@ -61,182 +83,192 @@ class PlaceKind(Protocol):
     """A kind of place."""
 
     def look(self) -> Iterator[Place]:
-        """Say what is there. Nothing is made, started or changed.
+        """Yield the places. Nothing is created, started or changed.
 
         Raises:
-            ArenaError: it cannot be seen.
+            ArenaError: a place cannot be read.
         """
 
     def sweep(self, *, everything: bool) -> Iterator[Swept]:
-        """Remove what dead runs have left; with ``everything``, all that no living run uses.
+        """Remove what dead runs left. ``everything`` also removes what no living run uses.
 
         Raises:
-            ArenaError: it cannot be removed.
+            ArenaError: a thing cannot be removed.
         """
 
 
 def say(*lines: str) -> None:
-    """Print lines at once: what follows may take a while."""
+    """Print lines, and flush them because the next step may take long."""
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
 
 
 def agreed(question: str, *, already: bool, otherwise: str, command: str) -> bool:
-    """Ask for a yes, unless ``--yes`` was given. Without one, print what was not done."""
+    """Ask for a yes, unless ``--yes`` was given. Without a yes, print what was not done."""
     if already:
         return True
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         say(f"{otherwise}: there is no terminal to ask in", f"next: {command}")
-    elif input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}:
-        return True
-    else:
+        return False
+    answer = input(f"{question} [y/N] ").strip().lower()
+    if answer not in {"y", "yes"}:
         say(otherwise)
-    return False
+        return False
+    return True
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 file``, ``2 files``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def size_of(path: Path) -> int:
-    """Return how many bytes a file or a folder has. What vanishes meanwhile has none."""
+    """Return the bytes of a file, or of all files in a folder. A file may vanish meanwhile."""
+    files = [path]
+    if path.is_dir():
+        files += path.rglob("*")
     total = 0
-    for file in (path, *path.rglob("*")) if path.is_dir() else (path,):
+    for file in files:
         with suppress(OSError):
-            total += 0 if file.is_dir() else file.lstat().st_size
+            if not file.is_dir():
+                total += file.lstat().st_size
     return total
 
 
 def time_of(path: Path) -> datetime | None:
-    """Return when a file was written."""
+    """Return the time at which a file was written."""
     with suppress(OSError):
         return datetime.fromtimestamp(path.stat().st_mtime, UTC)
     return None
 
 
 def as_lines(places: Sequence[Place], *, now: datetime) -> Iterator[str]:
-    """A table for each place that has something, then the places that have nothing."""
+    """Yield a table for each place with things, then the places without."""
+    empty = []
     for place in places:
+        line = place.headline
         if place.things:
-            yield _headline(place)
+            yield line
             yield from _table(_sorted(place.things), now=now)
-            yield from [f"  {place.note}"] * bool(place.note)
+            if place.note:
+                yield f"  {place.note}"
             yield ""
-    empty = [place for place in places if not place.things]
+        else:
+            empty.append(f"  {line}: {place.note}" if place.note else f"  {line}")
     if len(empty) == len(places):
-        yield "Nothing of arena's is there."
+        yield "pytest-arena has no databases here."
     if empty:
-        yield "Looked, and found nothing:"
-        yield from (f"  {_why(place)}" for place in empty)
+        yield "Nothing was found in these places:"
+        yield from empty
 
 
 def as_json(places: Sequence[Place]) -> str:
-    """All that is known, times in ISO 8601."""
-    told = [
-        {**asdict(place), "things": [asdict(thing) for thing in _sorted(place.things)]}
-        for place in places
-    ]
-    return json.dumps({"places": told}, indent=2, default=datetime.isoformat)
+    """Return all places as JSON, with times in ISO 8601."""
+    rows = []
+    for place in places:
+        row = asdict(place)
+        row["things"] = [asdict(thing) for thing in _sorted(place.things)]
+        rows.append(row)
+    return json.dumps({"places": rows}, indent=2, default=datetime.isoformat)
 
 
-def sweep_line(one: Swept) -> str:
-    """What was removed, or left alone and why."""
-    if one.why:
-        return f"left     {one.name}: {one.why}"
-    size = f", {size_shown(one.bytes)}" if one.bytes is not None else ""
-    return f"removed  {one.what} {one.name}{size}"
+def sweep_line(thing: Swept) -> str:
+    """Return the line that says what was removed, or why it was left."""
+    if thing.why:
+        return f"left     {thing.name}: {thing.why}"
+    line = f"removed  {thing.what} {thing.name}"
+    if thing.bytes is not None:
+        line += f", {size_shown(thing.bytes)}"
+    return line
 
 
-def closing_line(done: Iterable[Swept]) -> str:
-    """How much has gone."""
-    sizes = [one.bytes or 0 for one in done if not one.why]
-    return (
-        f"{len(sizes)} removed, {size_shown(sum(sizes))}."
-        if sizes
-        else "Nothing to remove."
-    )
+def closing_line(things: Iterable[Swept]) -> str:
+    """Return the line with the number and the size of what was removed."""
+    sizes = [thing.bytes or 0 for thing in things if not thing.why]
+    if not sizes:
+        return "Nothing to remove."
+    return f"{len(sizes)} removed, {size_shown(sum(sizes))}."
 
 
 def size_shown(count: int) -> str:
-    """A number of bytes, in units of a thousand."""
-    if count < 1000:  # noqa: PLR2004 - what kilo means
+    """Return a number of bytes with a decimal unit, in two or three digits."""
+    if count < 1000:  # noqa: PLR2004 - a kilobyte
         return f"{count} B"
     size = count / 1000
     unit = "kB"
-    for bigger in ("MB", "GB", "TB"):
-        if size < 999.5:  # noqa: PLR2004 - 1000, when it is rounded
+    for larger in ("MB", "GB", "TB"):
+        if size < 999.5:  # noqa: PLR2004 - rounds to 1000
             break
-        size = size / 1000
-        unit = bigger
-    return f"{size:.1f} {unit}" if size < 9.95 else f"{size:.0f} {unit}"  # noqa: PLR2004 - two digits are enough
+        size /= 1000
+        unit = larger
+    digits = 1 if size < 9.95 else 0  # noqa: PLR2004 - rounds to 10
+    return f"{size:.{digits}f} {unit}"
 
 
 def _sorted(things: Iterable[Thing]) -> list[Thing]:
+    never = datetime.min.replace(tzinfo=UTC)
+
     def order(thing: Thing) -> tuple[str, int, datetime, str]:
-        place = _ORDER.index(thing.what) if thing.what in _ORDER else len(_ORDER)
-        return (
-            thing.project,
-            place,
-            thing.created or datetime.min.replace(tzinfo=UTC),
-            thing.name,
-        )
+        kind = _ORDER.index(thing.what)
+        return thing.project, kind, thing.created or never, thing.name
 
     return sorted(things, key=order)
 
 
 def _table(things: list[Thing], *, now: datetime) -> Iterator[str]:
-    rows = [_HEADS, *(_row(thing, now=now) for thing in things)]
-    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
-    widths = [max(map(len, column)) for column in columns]
-    titles = ["", *(thing.title for thing in things)]
-    for title, *cells in zip(titles, *columns, strict=True):
-        padded = (
-            cell.rjust(width)
-            if column[0] in {"age", "used", "size"}
-            else cell.ljust(width)
-            for cell, width, column in zip(cells, widths, columns, strict=True)
-        )
-        yield f"  {'  '.join(padded)}".rstrip()
-        if title:
-            yield f"      {_cut(title, 110)}"
+    """Yield a line of titles, and for each thing its cells and title. Empty columns are left out."""
+    rows = [_row(thing, now=now) for thing in things]
+    widths = {}
+    for title in _WIDTHS:
+        width = max(len(row[title]) for row in rows)
+        if width:
+            widths[title] = max(width, len(title))
+    yield _line({title: title for title in widths}, widths)
+    for thing, row in zip(things, rows, strict=True):
+        yield _line(row, widths)
+        if thing.title:
+            yield f"      {_cut(thing.title, _TITLE_WIDTH)}"
 
 
-def _row(thing: Thing, *, now: datetime) -> tuple[str, ...]:
-    cells = (
-        thing.name,
-        thing.what,
-        thing.project,
-        _whose(thing),
-        _ago(thing.created, now),
-        _ago(thing.used, now),
-        "" if thing.bytes is None else size_shown(thing.bytes),
-    )
-    return tuple(_cut(cell, width) for cell, width in zip(cells, _WIDTHS, strict=True))
+def _line(cells: dict[str, str], widths: dict[str, int]) -> str:
+    line = ""
+    for title, width in widths.items():
+        align = ">" if title in _NUMBERS else "<"
+        line += f"  {cells[title]:{align}{width}}"
+    return line.rstrip()
 
 
-def _whose(thing: Thing) -> str:
-    if not thing.pid:
-        return thing.state
-    host = "" if thing.host == platform.node() else f"{_cut(thing.host, 12)} "
-    return f"{host}{thing.pid}, {thing.state}"
+def _row(thing: Thing, *, now: datetime) -> dict[str, str]:
+    """Return the cells of a thing by their titles."""
+    whose = thing.state
+    if thing.pid:
+        whose = f"{thing.pid}, {thing.state}"
+        if thing.host != platform.node():
+            whose = f"{_cut(thing.host, _HOST_WIDTH)} {whose}"
+    cells = {
+        "name": thing.name,
+        "what": thing.what,
+        "project": thing.project,
+        "whose": whose,
+        "age": _age(thing.created, now),
+        "used": _age(thing.used, now),
+        "size": "" if thing.bytes is None else size_shown(thing.bytes),
+    }
+    return {title: _cut(text, _WIDTHS[title]) for title, text in cells.items()}
 
 
-def _ago(when: datetime | None, now: datetime) -> str:
+def _age(when: datetime | None, now: datetime) -> str:
     if when is None:
         return ""
-    # Another machine's clock may be ahead.
+    # The clock of another machine may be ahead.
     seconds = max(0, int((now - when).total_seconds()))
-    size, unit = next((one for one in _STEPS if seconds >= one[0]), _STEPS[-1])
-    return f"{seconds // size} {unit}"
+    for size, unit in _AGES:
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return "0 s"
 
 
 def _cut(text: str, width: int) -> str:
     if len(text) <= width:
         return text
     return f"{text[: width // 2 - 1]}…{text[-(width - width // 2) :]}"
-
-
-def _headline(place: Place) -> str:
-    return (
-        place.shown if place.where in place.shown else f"{place.shown} ({place.where})"
-    )
-
-
-def _why(place: Place) -> str:
-    return f"{_headline(place)}: {place.note}" if place.note else _headline(place)

@@ -1,4 +1,4 @@
-"""The private servers that arena has started for this user."""
+"""The private PostgreSQL servers that pytest-arena started for this user."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SHOWN = "Private servers"
 
 
 class PrivateServers:
-    """None is ever started here. One that runs and that nobody uses can be stopped."""
+    """All private servers. No server is started here, and a used server is never stopped."""
 
     def __init__(
         self, cache: Path, *, databases: Callable[[Address], PlaceKind]
@@ -35,43 +35,41 @@ class PrivateServers:
         self._databases_on = databases
 
     def look(self) -> Iterator[Place]:
-        """Say of each whether it runs and is used, and what databases are on it."""
+        """Yield each server with its state and its databases."""
         parents = self._parents()
         if not parents:
             yield Place(shown=_SHOWN, where="none was ever started")
         for parent in parents:
-            found = [self._place(folder) for folder in _clusters(parent)]
-            yield from found or [Place(shown=_SHOWN, where=str(parent))]
+            clusters = [self._place(folder) for folder in _clusters(parent)]
+            yield from clusters or [Place(shown=_SHOWN, where=str(parent))]
 
     def sweep(self, *, everything: bool) -> Iterator[Swept]:
-        """Sweep those that run; with ``everything``, stop and remove those that nobody uses."""
+        """Sweep running servers. ``everything`` also stops and removes unused servers."""
         for parent in self._parents():
             clusters = _clusters(parent)
             for folder in clusters:
                 yield from self._swept(folder, everything=everything)
-            above = [*chain.from_iterable(map(cluster.top_folders, clusters)), parent]
-            for empty in dict.fromkeys(above if everything else []):
-                with suppress(OSError):  # it is not there, or not empty
-                    empty.rmdir()
+            if not everything:
+                continue
+            folders = [*chain.from_iterable(map(cluster.top_folders, clusters)), parent]
+            for path in dict.fromkeys(folders):
+                with suppress(OSError):  # it does not exist, or is not empty
+                    path.rmdir()
 
     def _swept(self, folder: ClusterFolder, *, everything: bool) -> Iterator[Swept]:
         if everything and not _is_in_use(folder):
             yield _removed(folder)
         elif cluster.is_running(folder):
-            yield from self._databases_on(cluster.address_of(folder)).sweep(
-                everything=everything
-            )
+            databases = self._databases_on(cluster.address_of(folder))
+            yield from databases.sweep(everything=everything)
             if everything:
-                yield Swept(
-                    "server",
-                    folder.path.name,
-                    why="a private server that somebody uses",
-                )
+                reason = "a private server that is in use"
+                yield Swept("server", folder.path.name, why=reason)
 
     def _parents(self) -> list[Path]:
         try:
             return places.cluster_parents(cache=self._cache, account=account())
-        except Unavailable:  # root, and nobody whom a server could run as
+        except Unavailable:  # no account can run a server
             return []
 
     def _place(self, folder: ClusterFolder) -> Place:
@@ -92,7 +90,7 @@ class PrivateServers:
             if state != "stopped":
                 [databases] = self._databases_on(cluster.address_of(folder)).look()
                 inside = databases.things
-        except ArenaError as error:  # full, starting or ending
+        except ArenaError as error:  # it has no free connection, starts or stops
             note = error.what
         shown = f"PostgreSQL {folder.path.name.split('-')[0]}, a private server"
         return Place(
@@ -106,7 +104,7 @@ def _clusters(parent: Path) -> list[ClusterFolder]:
 
 
 def _is_in_use(folder: ClusterFolder) -> bool:
-    """Whether a run has it, or is about to start it, or a client is connected."""
+    """Return whether a run uses or starts the server, or a client is connected."""
     locks = map(folder.beside, ("used", "lock"))
     if any(lock.exists() and is_held(lock) for lock in locks):
         return True
@@ -116,7 +114,7 @@ def _is_in_use(folder: ClusterFolder) -> bool:
         with closing(open_control(cluster.address_of(folder))) as control:
             return control.rows(cluster.OTHER_CLIENTS) != [(0,)]
     except ControlFailure:
-        return True  # full, starting or ending
+        return True  # it has no free connection, starts or stops
 
 
 def _removed(folder: ClusterFolder) -> Swept:
@@ -124,11 +122,11 @@ def _removed(folder: ClusterFolder) -> Swept:
     try:
         with attempt(lock) as is_ours:
             if not is_ours or not cluster.stop(folder):
-                why = "a private server that starts, or does not stop"
-                return Swept("server", folder.path.name, why=why)
+                reason = "a private server that starts, or does not stop"
+                return Swept("server", folder.path.name, why=reason)
             size = size_of(folder.path)
             cluster.remove(folder)
-            lock.unlink()  # whoever waits for it sees that it is gone
+            lock.unlink()  # a waiting process notices that its lock was removed
     except OSError as error:
         return Swept("server", folder.path.name, why=str(error))
     return Swept("server", folder.path.name, size)

@@ -28,10 +28,8 @@ _OPTIONS = (
     *("-p", "no:timeout", "-p", "no:cacheprovider", "--override-ini=addopts="),
     *("--override-ini=required_plugins=", "--arena-scenarios=off"),
     *("--arena-seed=", "--arena-migrations=warn"),
-    *(
-        "-W",
-        "ignore::pytest.PytestAssertRewriteWarning",
-    ),  # pytest-arena itself is no test
+    # pytest warns that it cannot rewrite the assertions of pytest-arena.
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
 )
 
 

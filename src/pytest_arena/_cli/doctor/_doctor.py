@@ -1,15 +1,17 @@
-"""`arena doctor`: its options, what it writes, its exit status."""
+"""`arena doctor`: its options, its output and its exit status."""
 
 from __future__ import annotations
 
 import ast
 import os
 import sys
+from codecs import BOM_UTF8
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._cli._file_changes import FileChange, write_all
+from pytest_arena._cli._lines import counted
 from pytest_arena._cli.doctor._examine import examine, suite_files
 from pytest_arena._cli.doctor._fault_formats import FORMATS
 from pytest_arena._cli.doctor._rule import RULES, chosen
@@ -18,113 +20,116 @@ from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from pytest_arena._cli.doctor._rule import Fault, Replacement, Rule
 
 _FAULTS = 1
 
 
-def doctor(given: argparse.Namespace) -> int:
-    """Examine the suite as the command line says; exit status 1 where there are faults."""
-    explained = [given.explain] if given.explain else []
-    for each in (*given.select, *given.ignore, *explained):
-        _check_code(each)
-    rules = chosen(explained or given.select, given.ignore)
+def doctor(options: argparse.Namespace) -> int:
+    """Check the suite as the command line says. Return 1 if there are faults."""
+    explained = [options.explain] if options.explain else []
+    for code in (*options.select, *options.ignore, *explained):
+        _check_code(code)
+    rules = chosen(explained or options.select, options.ignore)
     if explained:
         sys.stdout.write("\n".join(map(_page, rules)))
         return 0
-    files = _files([Path(each) for each in given.paths])
+    files = _files([Path(path) for path in options.paths])
     faults = examine(files, rules, processes=min(os.cpu_count() or 1, 8))
-    changes = repairs(faults) if given.diff or given.fix else []
-    if given.diff:
-        sys.stdout.writelines(
-            line for change in changes for line in change.diff(Path.cwd())
-        )
+    changes = []
+    if options.diff or options.fix:
+        changes = repairs(faults)
+    if options.diff:
+        for change in changes:
+            sys.stdout.writelines(change.diff(Path.cwd()))
         return _FAULTS if changes else 0
     if changes:
         write_all(changes)
         faults = examine(files, rules, processes=1)
-    sys.stdout.write(FORMATS[given.output_format](faults))
-    if given.output_format == "text":
-        sys.stdout.flush()  # the faults come first, also where both go to one file
-        sys.stderr.write(_summary(files, faults, fixed=len(changes)))
+    sys.stdout.write(FORMATS[options.output_format](faults))
+    if options.output_format == "text":
+        sys.stdout.flush()  # the faults are first if both outputs go to one file
+        sys.stderr.writelines(_summary(files, faults, fixed=len(changes)))
     return _FAULTS if faults else 0
 
 
 def _page(rule: Rule) -> str:
-    ended = (
-        "\n\nOff where pytest-arena is configured: it ends this." if rule.ended else ""
-    )
-    return f"{rule.code} {rule.name}\n\n{rule.page}{ended}\n"
+    page = f"{rule.code} {rule.name}\n\n{rule.page}\n"
+    if rule.ended:
+        page += "\nThis rule is off if pytest-arena is configured, because it ends the problem.\n"
+    return page
 
 
-def _check_code(code: str) -> None:
-    if not any(each.startswith(code) for each in RULES):
+def _check_code(prefix: str) -> None:
+    if not any(code.startswith(prefix) for code in RULES):
         raise ConfigError(
-            f"no rule has a code that begins with {code!r}",
-            why="a rule that is not there finds nothing, and nobody would notice",
+            f"no rule has a code that begins with {prefix!r}",
+            why="a rule that does not exist finds no faults",
             cause="the command line",
-            fix=f"one of {', '.join(sorted(RULES))}, or what several of them begin with: ARD3",
+            fix=f"one of {', '.join(sorted(RULES))}, or the beginning of several codes: ARD3",
         )
 
 
 def _files(paths: list[Path]) -> list[Path]:
-    missing = [f"there is no {path}" for path in paths if not path.exists()]
+    missing = [path for path in paths if not path.exists()]
     files = list(dict.fromkeys(suite_files(paths)))
-    if missing or not files:
-        raise ConfigError(
-            next(iter(missing), f"there is no test below {', '.join(map(str, paths))}"),
-            why="a check of nothing finds no faults, and would look like a good suite",
-            cause="the command line, or the folder that it is called in",
-            fix="arena doctor tests   a folder with test_*.py, *_test.py, conftest.py; or a file",
-        )
-    return files
+    if files and not missing:
+        return files
+    problem = f"there is no test below {', '.join(map(str, paths))}"
+    if missing:
+        problem = f"there is no {missing[0]}"
+    raise ConfigError(
+        problem,
+        why="a check without files finds no faults and looks like a good suite",
+        cause="the command line, or the folder in which you call it",
+        fix="arena doctor tests   a folder with test_*.py, *_test.py or conftest.py; or a file",
+    )
 
 
 def repairs(faults: Iterable[Fault]) -> list[FileChange]:
-    """What is to be written into each file that has faults with a safe repair."""
+    """Return the change of each file that has a fault with a safe repair."""
     edits: dict[Path, set[Replacement]] = defaultdict(set)
     for fault in faults:
         if fault.edits:
             edits[Path(fault.file).resolve()].update(fault.edits)
     changes = []
-    for file, each in edits.items():
+    for file, replacements in edits.items():
         before = file.read_bytes()
-        if (after := repaired(before, each)) != before:
+        after = repaired(before, replacements)
+        if after != before:
             changes.append(FileChange(file, before, after))
     return changes
 
 
 def repaired(content: bytes, edits: set[Replacement]) -> bytes:
-    """Content with all edits, or unchanged where one does not find what it expects."""
-    lines = content.split(b"\n")
-    mark = len(b"\xef\xbb\xbf") if content.startswith(b"\xef\xbb\xbf") else 0
-    for edit in sorted(edits, key=lambda each: (each.line, each.column), reverse=True):
-        row = lines[edit.line - 1] if edit.line <= len(lines) else b""
-        at = edit.column + (mark if edit.line == 1 else 0)
+    """Apply all edits. Return the content unchanged if an edit does not find its old text."""
+    lines = content.removeprefix(BOM_UTF8).split(b"\n")
+    for edit in sorted(edits, key=lambda edit: (edit.line, edit.column), reverse=True):
+        line = b"".join(lines[edit.line - 1 : edit.line])
+        before = line[: edit.column]
+        rest = line[edit.column :]
         old = edit.old.encode()
-        if row[at : at + len(old)] != old:
+        if not rest.startswith(old):
             return content
-        lines[edit.line - 1] = row[:at] + edit.new.encode() + row[at + len(old) :]
+        lines[edit.line - 1] = before + edit.new.encode() + rest.removeprefix(old)
     new = b"\n".join(lines)
     ast.parse(new)
+    if content.startswith(BOM_UTF8):
+        return BOM_UTF8 + new
     return new
 
 
-def _summary(files: list[Path], faults: list[Fault], *, fixed: int) -> str:
-    off = sum(each.ended for each in RULES.values())
-    fixable = sum(bool(each.edits) for each in faults)
-    repaired_too = f", {fixed} repaired" if fixed else ""
-    lines = [
-        f"{_counted(len(faults), 'fault')} in {_counted(len(files), 'file')}{repaired_too}\n",
-        f"{fixable} can be repaired: arena doctor --fix\n" * bool(fixable),
-        "arena doctor --explain CODE   says why, with an example\n" * bool(faults),
-        f"{off} rules are off: pytest-arena is configured, and ends what they are about\n"
-        * surroundings(files[0].absolute().parent).uses_arena,
-    ]
-    return "".join(lines)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
+def _summary(files: list[Path], faults: list[Fault], *, fixed: int) -> Iterator[str]:
+    """Yield the lines below the faults."""
+    repaired_files = f", {fixed} repaired" if fixed else ""
+    yield f"{counted(len(faults), 'fault')} in {counted(len(files), 'file')}{repaired_files}\n"
+    fixable = [fault for fault in faults if fault.edits]
+    if fixable:
+        yield f"arena doctor --fix   repairs {counted(len(fixable), 'fault')}\n"
+    if faults:
+        yield "arena doctor --explain CODE   explains a fault with an example\n"
+    if surroundings(files[0].absolute().parent).uses_arena:
+        off = [rule for rule in RULES.values() if rule.ended]
+        yield f"{len(off)} rules are off: pytest-arena is configured, and ends their problems\n"

@@ -1,4 +1,4 @@
-"""Finds the files of a suite, and examines each; in several processes where that pays."""
+"""Finds the files of a suite and checks each with the rules, in several processes if it pays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import sys
 import tokenize
 import warnings
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._cli.doctor._rule import Rule
 
-ROOMS = (_rules_app, _rules_database, _rules_proof)
+RULE_MODULES = (_rules_app, _rules_database, _rules_proof)
 _SKIPPED = {
     "node_modules",
     "build",
@@ -37,22 +36,22 @@ _SKIPPED = {
     "env",
     "__pycache__",
 }
-_OF_SUITE = re.compile(r"(?:test_.*|.*_test|conftest)\.py")
+_TEST_FILE = re.compile(r"(?:test_.*|.*_test|conftest)\.py")
+_PYTHON_FILE = re.compile(r".*\.py")
 _WAIVER = re.compile(
     r"#\s*arena:\s*ignore(?P<file>-file)?\[(?P<codes>[\w\s,]*)\](?P<reason>.*)"
 )
-_QUOTED = 60  # letters
-_ONE_PROCESS = 150  # files: a second process is worth its start above that
+_QUOTED = 60  # characters of code in a message
+_ONE_PROCESS = 150  # files that one process checks as fast as several
 
 
 @rule("ARD001", "syntax-error")
 def syntax_error(_: Code) -> Findings:
-    """A file is no Python that this Python can read.
+    """This Python cannot parse a file.
 
-    Nothing in it was examined, and a pytest of the same Python will not import it.
+    No rule checked the file. pytest cannot import it with the same Python.
 
-    Instead: what Python says of the line; `arena` in the Python that the tests run in, where that
-    is a newer one.
+    Instead: correct the line. If the tests need a newer Python, run `arena` with that Python.
 
     Fails:
 
@@ -70,9 +69,9 @@ def syntax_error(_: Code) -> Findings:
 def unreadable_file(_: Code) -> Findings:
     """A file cannot be read.
 
-    Nothing in it was examined: its rights, its encoding, or a link without an end.
+    No rule checked the file. The cause is its permissions, its encoding or a broken link.
 
-    Instead: `chmod u+r`, or `# -*- coding: … -*-` with the encoding that it has.
+    Instead: `chmod u+r`, or `# -*- coding: … -*-` with the encoding of the file.
 
     Fails:
 
@@ -89,10 +88,10 @@ def unreadable_file(_: Code) -> Findings:
 def waiver_without_reason(_: Code) -> Findings:
     """A waiver gives no reason, or waives nothing.
 
-    Whoever reads it later cannot know whether it still holds.
+    A later reader cannot know whether the waiver is still right.
 
-    Instead: `# arena: ignore[ARD602] the device needs its second`; delete it where there is no
-    such fault.
+    Instead: `# arena: ignore[ARD602] the device needs one second`. Delete a waiver without a
+    fault.
 
     Fails:
 
@@ -108,30 +107,28 @@ def waiver_without_reason(_: Code) -> Findings:
 
         def test_device():
             start()
-            time.sleep(1)  # arena: ignore[ARD602] the device needs its second
+            time.sleep(1)  # arena: ignore[ARD602] the device needs one second
     """
     yield from ()
 
 
 def suite_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """The files of the suite below these paths; a file that is named is one, whatever its name.
+    """Yield the test files below these paths, and each path that is a file.
 
-    Folders whose names begin with a dot are skipped, and so are environments, `build`, `dist` and
-    `node_modules`.
+    Hidden folders, virtual environments, `build`, `dist` and `node_modules` are skipped.
     """
     for path in paths:
         if not path.is_dir():
             yield path
-        for folder, folders, files in os.walk(path):
-            place = Path(folder)
-            folders[:] = sorted(
-                each for each in folders if not _is_skipped(place / each)
-            )
-            in_tests = TEST_FOLDERS.intersection(place.absolute().parts)
-            pattern = re.compile(r".*\.py") if in_tests else _OF_SUITE
-            yield from (
-                place / name for name in sorted(filter(pattern.fullmatch, files))
-            )
+        for parent, folders, names in os.walk(path):
+            folder = Path(parent)
+            folders[:] = [
+                name for name in sorted(folders) if not _is_skipped(folder / name)
+            ]
+            in_tests = TEST_FOLDERS.intersection(folder.absolute().parts)
+            pattern = _PYTHON_FILE if in_tests else _TEST_FILE
+            for name in filter(pattern.fullmatch, sorted(names)):
+                yield folder / name
 
 
 def _is_skipped(folder: Path) -> bool:
@@ -139,32 +136,27 @@ def _is_skipped(folder: Path) -> bool:
     return name.startswith(".") or name in _SKIPPED or (folder / "pyvenv.cfg").exists()
 
 
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Without the garbage collector: it would walk each syntax tree several times."""
-    was = gc.isenabled()
+def examine(files: list[Path], rules: list[Rule], *, processes: int) -> list[Fault]:
+    """Check files with rules. Return the faults in the order of the files and their lines."""
+    check = partial(examine_file, rules=rules)
+    if processes > 1 and len(files) >= _ONE_PROCESS:
+        size = 1 + len(files) // (4 * processes)
+        with ProcessPoolExecutor(processes, initializer=gc.disable) as pool:
+            return [*chain.from_iterable(pool.map(check, files, chunksize=size))]
+    # The garbage collector would walk each syntax tree several times.
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
-        yield
+        return [*chain.from_iterable(map(check, files))]
     finally:
-        (gc.enable if was else gc.disable)()
-
-
-def examine(files: list[Path], rules: list[Rule], *, processes: int) -> list[Fault]:
-    """Examine files with rules; the faults in the order of the files and their lines."""
-    one = partial(examine_file, rules=rules)
-    if len(files) < _ONE_PROCESS or processes == 1:
-        with _without_collector():
-            return list(chain.from_iterable(map(one, files)))
-    size = 1 + len(files) // (4 * processes)
-    with ProcessPoolExecutor(processes, initializer=gc.disable) as pool:
-        return list(chain.from_iterable(pool.map(one, files, chunksize=size)))
+        if was_enabled:
+            gc.enable()
 
 
 def examine_file(file: Path, rules: list[Rule]) -> list[Fault]:
-    """Examine one file. One that cannot be read or parsed is a fault itself."""
-    codes = {each.code for each in rules}
-    return sorted(each for each in _faults(file, rules) if each.code in codes)
+    """Check one file. A file that cannot be read or parsed is a fault."""
+    codes = {rule.code for rule in rules}
+    return sorted(fault for fault in _faults(file, rules) if fault.code in codes)
 
 
 def _faults(file: Path, rules: list[Rule]) -> Iterable[Fault]:
@@ -172,72 +164,85 @@ def _faults(file: Path, rules: list[Rule]) -> Iterable[Fault]:
         content = file.read_bytes()
         encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
         text = content.decode(encoding)
-    except (
-        OSError,
-        UnicodeDecodeError,
-        SyntaxError,
-    ) as error:  # the last: an unknown encoding
-        return [_of_file(file, "ARD002", str(error))]
+    # detect_encoding raises a SyntaxError if the file names an unknown encoding.
+    except (OSError, UnicodeDecodeError, SyntaxError) as error:
+        return [_file_fault(file, "ARD002", str(error))]
     try:
         with warnings.catch_warnings(action="ignore"):
             tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        version = ".".join(map(str, sys.version_info[:2]))
-        why = f"Python {version}: {getattr(error, 'msg', error)}"
-        return [_of_file(file, "ARD001", why, line=getattr(error, "lineno", None) or 1)]
-    concerned = [each for each in rules if any(word in text for word in each.words)]
-    faults = _found(Code(file, text, tree), concerned) if concerned else set[Fault]()
-    return _waived(file, text, faults, rules) if "arena: ignore" in text else faults
-
-
-def _of_file(
-    file: Path, code: str, why: str, *, line: int = 1, column: int = 1
-) -> Fault:
-    return Fault(str(file), line, column, code, f"{RULES[code].title}: {why}", line)
-
-
-def _found(code: Code, rules: list[Rule]) -> set[Fault]:
-    lines = code.text.splitlines()
-    arena = code.around.uses_arena
+        major, minor, *_ = sys.version_info
+        problem = f"Python {major}.{minor}: {getattr(error, 'msg', error)}"
+        line = getattr(error, "lineno", None) or 1
+        return [_file_fault(file, "ARD001", problem, line=line)]
     faults = set()
-    for each in rules:
-        for found in each.check(code) if not (each.ended and arena) else ():
-            node = found.node
-            quoted = " ".join(found.quoted.split())
-            short = quoted if len(quoted) <= _QUOTED else f"{quoted[: _QUOTED - 1]}…"
-            message = f"{each.title}: `{short}`" if short else each.title
-            before = "".join(lines[node.lineno - 1 : node.lineno]).encode()[
-                : node.col_offset
-            ]
-            column = len(before.decode(errors="replace")) + 1
-            place = (str(code.path), node.lineno, column)
-            end = node.end_lineno or node.lineno
-            faults.add(Fault(*place, each.code, message, end, found.edits))
+    concerned = [rule for rule in rules if any(word in text for word in rule.words)]
+    if concerned:
+        code = Code(file, text, tree)
+        lines = text.splitlines()
+        for rule in concerned:
+            if not (rule.ended and code.around.uses_arena):
+                faults |= _rule_faults(rule, code, lines)
+    if "arena: ignore" in text:
+        return _not_waived(file, text, faults, rules)
     return faults
 
 
-def _waived(
+def _file_fault(
+    file: Path, code: str, problem: str, *, line: int = 1, column: int = 1
+) -> Fault:
+    message = f"{RULES[code].title}: {problem}"
+    return Fault(str(file), line, column, code, message, line)
+
+
+def _rule_faults(rule: Rule, code: Code, lines: list[str]) -> set[Fault]:
+    faults = set()
+    for finding in rule.check(code):
+        node = finding.node
+        message = rule.title
+        quoted = " ".join(finding.quoted.split())
+        if len(quoted) > _QUOTED:
+            quoted = f"{quoted[: _QUOTED - 1]}…"
+        if quoted:
+            message += f": `{quoted}`"
+        # A node's column counts bytes, a fault's column counts characters from 1.
+        line = lines[node.lineno - 1].encode()
+        column = len(line[: node.col_offset].decode(errors="replace")) + 1
+        fault = Fault(
+            str(code.path),
+            node.lineno,
+            column,
+            rule.code,
+            message,
+            node.end_lineno or node.lineno,
+            finding.edits,
+        )
+        faults.add(fault)
+    return faults
+
+
+def _not_waived(
     file: Path, text: str, faults: set[Fault], rules: list[Rule]
 ) -> Iterator[Fault]:
-    """Leave out what a comment waives; a comment without a reason, or for nothing, is a fault."""
+    """Yield the faults that no comment waives, and each comment that is itself a fault."""
     kept = set(faults)
-    codes = {each.code for each in rules}
+    checked = {rule.code for rule in rules}
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        waiver = _WAIVER.match(token.string) if token.type == tokenize.COMMENT else None
-        if waiver is None:
+        waiver = _WAIVER.match(token.string)
+        if token.type != tokenize.COMMENT or waiver is None:
             continue
         line, column = token.start
-        named = set(re.findall(r"\w+", waiver["codes"]))
-        near = (
-            faults
-            if waiver["file"]
-            else {e for e in faults if line in {e.line, e.end_line}}
-        )
-        meant = {each for each in near if each.code in named}
-        kept -= meant
-        unused = named - {each.code for each in meant}
-        is_unused = unused and (named <= codes or unused - RULES.keys())
+        codes = set(re.findall(r"\w+", waiver["codes"]))
+        waived = set()
+        for fault in faults:
+            is_near = waiver["file"] or line in {fault.line, fault.end_line}
+            if is_near and fault.code in codes:
+                waived.add(fault)
+        kept -= waived
+        unused = codes - {fault.code for fault in waived}
+        # A code may be unused because its rule was not selected.
+        is_unused = unused and (codes <= checked or unused - RULES.keys())
         if is_unused or not waiver["reason"].strip(" :-"):
-            why = f"`{token.string.strip()}`"
-            yield _of_file(file, "ARD003", why, line=line, column=column + 1)
+            comment = f"`{token.string.strip()}`"
+            yield _file_fault(file, "ARD003", comment, line=line, column=column + 1)
     yield from kept

@@ -1,4 +1,4 @@
-"""Writes faults as text, as JSON, as SARIF 2.1.0, and as workflow commands of GitHub's."""
+"""Writes faults as text, JSON, SARIF 2.1.0 or workflow commands of GitHub."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PROPERTY = _DATA | str.maketrans({":": "%3A", ",": "%2C"})
 
 
 def as_text(faults: list[Fault]) -> str:
-    """A line for each fault, and the next step below the first one of each rule."""
+    """Return a line for each fault, and the next step below the first fault of each rule."""
     lines = []
     explained = set()
     for fault in faults:
@@ -48,83 +48,77 @@ def _step(fault: Fault) -> str:
 
 @cache
 def _schema(root: Path) -> str:
-    # The command is quick: most calls need no SQLAlchemy, which this module imports.
-    from pytest_arena._cli.init._look import likely_schema, look_at  # noqa: PLC0415 - as said
+    from pytest_arena._cli.init._look import likely_schema, look_at  # noqa: PLC0415 - imports SQLAlchemy
 
     return likely_schema(look_at(root)) or _EXAMPLE
 
 
 def as_json(faults: list[Fault]) -> str:
-    """A list of objects, in which nothing is shortened but what the message quotes."""
-    things = []
-    for fault in faults:
-        rule = RULES[fault.code]
-        thing = asdict(fault)
-        page = f"docs/reference/doctor.md#{rule.code.lower()}-{rule.name}"
-        fixable = bool(thing.pop("edits"))
-        more = {
-            "name": rule.name,
-            "next": _step(fault),
-            "fixable": fixable,
-            "page": page,
-        }
-        things.append(thing | more)
-    return _dumped(things)
+    """Return a list of objects."""
+    return _dumped([_json_fault(fault) for fault in faults])
+
+
+def _json_fault(fault: Fault) -> dict[str, Any]:
+    rule = RULES[fault.code]
+    values = asdict(fault)
+    edits = values.pop("edits")
+    return {
+        **values,
+        "name": rule.name,
+        "next": _step(fault),
+        "fixable": bool(edits),
+        "page": f"docs/reference/doctor.md#{rule.code.lower()}-{rule.name}",
+    }
 
 
 def as_sarif(faults: list[Fault]) -> str:
-    """SARIF 2.1.0, as code scanning takes it."""
-    rules = [_sarif_rule(each) for _, each in sorted(RULES.items())]
+    """Return SARIF 2.1.0, which code scanning reads."""
     driver = {
         "name": "arena doctor",
         "version": version("pytest-arena"),
-        "rules": rules,
+        "rules": [_sarif_rule(RULES[code]) for code in sorted(RULES)],
     }
-    results = [_sarif_result(each) for each in faults]
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
-        "results": results,
+        "results": [_sarif_result(fault) for fault in faults],
     }
     return _dumped({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
-def _dumped(thing: Any) -> str:
-    return json.dumps(thing, indent=1, ensure_ascii=False) + "\n"
+def _dumped(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
 def _sarif_rule(rule: Rule) -> dict[str, Any]:
-    texts = (
-        ("shortDescription", rule.title),
-        ("fullDescription", rule.why),
-        ("help", rule.step),
-    )
     return {
         "id": rule.code,
         "name": rule.name,
-        **{name: {"text": text} for name, text in texts},
+        "shortDescription": {"text": rule.title},
+        "fullDescription": {"text": rule.why},
+        "help": {"text": rule.step},
     }
 
 
 def _sarif_result(fault: Fault) -> dict[str, Any]:
+    file = Path(fault.file)
+    uri = file.as_uri() if file.is_absolute() else quote(file.as_posix())
     region = {
         "startLine": fault.line,
         "startColumn": fault.column,
         "endLine": fault.end_line,
     }
-    file = Path(fault.file)
-    uri = file.as_uri() if file.is_absolute() else quote(file.as_posix())
-    place = {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": region}}
-    result = {
+    place = {"artifactLocation": {"uri": uri}, "region": region}
+    return {
         "ruleId": fault.code,
         "level": "warning",
         "message": {"text": fault.message},
+        "locations": [{"physicalLocation": place}],
     }
-    return {**result, "locations": [place]}
 
 
 def as_github(faults: list[Fault]) -> str:
-    """Workflow commands: GitHub shows each at its line of a pull request."""
+    """Return workflow commands. GitHub shows each at its line of a pull request."""
     return "".join(
         f"::error file={fault.file.translate(_PROPERTY)},line={fault.line},"
         f"endLine={fault.end_line},col={fault.column},title={fault.code}"

@@ -1,8 +1,9 @@
-"""What a rule is, what it finds, and all rules by their codes.
+"""The rules of `arena doctor`, what a rule finds, and the registry of all rules.
 
-A rule is a function: it is given a parsed file, and yields the nodes that are wrong, each with what
-is quoted in its message. Its docstring is its page: the title; why it matters; `Instead:`, the next
-step; `Fails:` and `Passes:`, its twins, in which `# file: PATH` begins a further file.
+A rule is a function. It takes a parsed file and yields a `Finding` for each wrong node. The rule's
+docstring is its documentation. It has a title, the reason, and three headings: `Instead:` has the
+next step, `Fails:` and `Passes:` have an example each. In an example, `# file: PATH` begins another
+file.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ RULES: dict[str, Rule] = {}
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """A replacement: where it begins, as (line, column in bytes), what stands there, what shall."""
+    """A text to replace in one line. The column counts bytes."""
 
     line: int
     column: int
@@ -32,7 +33,7 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a rule has found: the node, the words to quote, and the repair where it is safe."""
+    """A wrong node, the text that the message quotes, and the repair if it is safe."""
 
     node: ast.expr | ast.stmt
     quoted: str = ""
@@ -45,7 +46,7 @@ Check = Callable[["Code"], Findings]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Fault:
-    """A finding with its place. Lines and columns count from 1, columns in letters."""
+    """A finding with its place. Lines and columns count from 1, columns count characters."""
 
     file: str
     line: int
@@ -58,7 +59,14 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule, and the parts of its page: the title, why it matters, what to write instead."""
+    """A rule, and the parts of its documentation.
+
+    Attributes:
+        words: a file with none of these words is not checked.
+        ended: whether pytest-arena ends the problem. The rule is off in a project that uses it.
+        page: the whole docstring.
+        step: what to write instead.
+    """
 
     code: str
     name: str
@@ -74,28 +82,34 @@ class Rule:
 def rule(
     code: str, name: str, *words: str, ended: bool = False
 ) -> Callable[[Check], Check]:
-    """Make a function a rule.
+    """Register a function as a rule."""
 
-    A file with none of `words` is not looked at. One that is `ended` is off in a project that uses
-    pytest-arena: what it is about is harmless there.
-    """
-
-    def enter(check: Check) -> Check:
+    def register(check: Check) -> Check:
         page = inspect.cleandoc(check.__doc__ or "")
-        about, _, step = page.partition("\n\nFails:")[0].partition("\n\nInstead:")
+        about = page.partition("\n\nFails:")[0]
+        about, _, step = about.partition("\n\nInstead:")
         title, _, why = about.partition("\n\n")
-        parts = (title.rstrip("."), why.strip(), " ".join(step.split()))
-        RULES[code] = Rule(code, name, words, ended, check, page, *parts)
+        RULES[code] = Rule(
+            code,
+            name,
+            words,
+            ended,
+            check,
+            page,
+            title=title.rstrip("."),
+            why=why.strip(),
+            step=" ".join(step.split()),
+        )
         return check
 
-    return enter
+    return register
 
 
 def chosen(select: list[str], ignore: list[str]) -> list[Rule]:
-    """The rules whose codes begin with a selected word and with no ignored one."""
-    return [
-        rule
-        for code, rule in sorted(RULES.items())
-        if code.startswith(tuple(select or ["ARD"]))
-        and not code.startswith(tuple(ignore))
-    ]
+    """Return the rules whose codes begin with a selected prefix and with no ignored one."""
+    rules = []
+    for code, rule in sorted(RULES.items()):
+        is_selected = not select or code.startswith(tuple(select))
+        if is_selected and not code.startswith(tuple(ignore)):
+            rules.append(rule)
+    return rules

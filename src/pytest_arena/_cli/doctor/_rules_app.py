@@ -1,4 +1,4 @@
-"""Tests that talk to another app than they mean, or on another event loop."""
+"""Tests that use the wrong app or the wrong event loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._cli.doctor._code import (
     WIDE,
-    AnyFunction,
     AnyWith,
     Code,
     all_below,
@@ -16,6 +15,7 @@ from pytest_arena._cli.doctor._code import (
     dotted,
     keyword,
     last_name,
+    names_in,
     of_kind,
     stored_in,
     target_of,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _OVERRIDES = "dependency_overrides"
+_WRAPPERS = {"Depends", "Security", "partial"}
 _CLEARS = re.compile(
     r"dependency_overrides\s*(?:\.(?:clear|pop)\(|=)|del \w[\w.]*dependency_overrides"
 )
@@ -40,27 +41,23 @@ _DATABASE = re.compile(
 
 
 def _overrides(code: Code) -> Iterator[tuple[ast.Assign, ast.Subscript]]:
-    """The statements that set an override."""
-    for node in code.every(ast.Assign):
-        match node.targets:
-            case [
-                ast.Subscript(
-                    value=ast.Attribute(attr="dependency_overrides")
-                ) as target
-            ]:
-                yield node, target
+    """Yield the statements that set an override, with their targets."""
+    for node in code.all(ast.Assign):
+        target = node.targets[0]
+        if isinstance(target, ast.Subscript) and last_name(target.value) == _OVERRIDES:
+            yield node, target
 
 
 @rule("ARD201", "override-not-cleared", _OVERRIDES, ended=True)
 def override_not_cleared(code: Code) -> Findings:
-    """A dependency override is set on a shared app, and never taken back.
+    """A test sets a dependency override on a shared app and does not remove it.
 
-    The app is one object for all tests. Every later test goes through this override, also when
-    this one fails half-way, and whether it passes depends on the order.
+    All tests use the same app object, so all later tests use the override. Whether they pass
+    depends on the order of the tests.
 
-    Instead: with pytest-arena no override of the session is needed, and others are taken back
-    after the test. Without it: set it in a fixture, and after its `yield`:
-    `app.dependency_overrides.clear()`.
+    Instead: delete an override of the session, because pytest-arena needs none. pytest-arena
+    removes other overrides after the test. Without pytest-arena, set the override in a fixture,
+    and call `app.dependency_overrides.clear()` after its `yield`.
 
     Fails:
 
@@ -90,8 +87,9 @@ def override_not_cleared(code: Code) -> Findings:
         # file: app/main.py
         app = FastAPI()
     """
-    cleared = _CLEARS.search(code.text + code.around.conftests)
-    for statement, target in _overrides(code) if not cleared else ():
+    if _CLEARS.search(code.text + code.around.conftests):
+        return
+    for statement, target in _overrides(code):
         test = code.test_of(statement)
         is_shared = dotted(target).partition(".")[0] in code.imports
         if test and is_shared and test.scope in {"function", "class", "module"}:
@@ -100,14 +98,13 @@ def override_not_cleared(code: Code) -> Findings:
 
 @rule("ARD203", "override-of-nothing", _OVERRIDES)
 def override_of_nothing(code: Code) -> Findings:
-    """An override has a key that no route depends on.
+    """The key of an override is not a function that a route depends on.
 
-    FastAPI looks the key up by the very function that stands in `Depends(…)`. A new lambda, a
-    `Depends(…)` around it, a `partial` or a text is never found: the app's own function is called,
-    with the app's own database.
+    FastAPI looks up the function object of `Depends(…)`. It never finds a new lambda, a
+    `Depends(…)`, a `partial` or a text. The app calls its original function and uses its original
+    database.
 
-    Instead: the function itself, by the name that the route imports:
-    `app.dependency_overrides[get_db] = …`.
+    Instead: use the function that the route imports: `app.dependency_overrides[get_db] = …`.
 
     Fails:
 
@@ -119,25 +116,21 @@ def override_of_nothing(code: Code) -> Findings:
     """
     for statement, target in _overrides(code):
         key = target.slice
-        made = isinstance(key, ast.Call) and last_name(key) in {
-            "Depends",
-            "Security",
-            "partial",
-        }
-        if made or isinstance(key, ast.Lambda | ast.Constant):
+        is_new = isinstance(key, ast.Call) and last_name(key) in _WRAPPERS
+        if is_new or isinstance(key, ast.Lambda | ast.Constant):
             yield Finding(statement, ast.unparse(key))
 
 
 @rule("ARD205", "session-given-to-the-app", _OVERRIDES, ended=True)
 def session_given_to_the_app(code: Code) -> Findings:
-    """The app is given the very session that the test works with.
+    """An override gives the test's session to the app.
 
-    The app's own engine, pool and `COMMIT` are not tested. What the app forgot to commit is seen
-    all the same, what it rolls back takes the test's own rows along, and two requests at once
-    share one connection.
+    The test does not use the app's engine, pool and `COMMIT`. It sees rows that the app forgot to
+    commit. A rollback of the app removes the rows of the test. Two parallel requests share one
+    connection.
 
-    Instead: with pytest-arena, delete the override: `client` and `db_session` work on one
-    database, each by connections of its own.
+    Instead: with pytest-arena, delete the override. `client` and `db_session` use the same
+    database over separate connections.
 
     Fails:
 
@@ -165,33 +158,29 @@ def session_given_to_the_app(code: Code) -> Findings:
     """
     for statement, _ in _overrides(code):
         test = code.test_of(statement)
-        name = _given(statement.value, test.node) if test else ""
-        if (
-            test
-            and name in test.parameters
-            and re.search(r"(?i)(?:session|db|database)$", name)
-        ):
+        if test is None:
+            continue
+        name = _result(code, statement.value)
+        is_session = re.search(r"(?i)(?:session|db|database)$", name)
+        if is_session and name in test.parameters:
             yield Finding(statement, name)
 
 
-def _given(value: ast.expr, around: ast.AST) -> str:
-    """The name of the object that an override returns or yields, where it only does that."""
-    results: list[ast.expr | None] = (
-        [value.body] if isinstance(value, ast.Lambda) else []
-    )
-    for function in all_below(around):
-        if isinstance(function, AnyFunction) and function.name == dotted(value):
-            results = [
-                e.value
-                for e in ast.walk(function)
-                if isinstance(e, ast.Yield | ast.Return)
-            ]
-            break
-    return dotted(results[0]) if results and isinstance(results[0], ast.Name) else ""
+def _result(code: Code, override: ast.expr) -> str:
+    """Return the name of the object that an override returns or yields, or ""."""
+    result: ast.expr | None = None
+    if isinstance(override, ast.Lambda):
+        result = override.body
+    elif dotted(override) in code.defined:
+        for node in all_below(code.defined[dotted(override)]):
+            if isinstance(node, ast.Yield | ast.Return):
+                result = node.value
+                break
+    return result.id if isinstance(result, ast.Name) else ""
 
 
 def _with_lifespan(code: Code, *names: str) -> Iterator[ast.Call]:
-    """The calls of these names that are given an app with a lifespan."""
+    """Yield the calls of these names whose app has a lifespan."""
     for call in code.called(*names):
         if code.around.has_lifespan(code.origin(argument(call, "app"))):
             yield call
@@ -199,13 +188,13 @@ def _with_lifespan(code: Code, *names: str) -> Iterator[ast.Call]:
 
 @rule("ARD206", "client-without-lifespan", "TestClient", ended=True)
 def client_without_lifespan(code: Code) -> Findings:
-    """A test client is used without `with`, though the app has a lifespan.
+    """A test client is used without `with`, although the app has a lifespan.
 
-    The start-up of the app does not run: no pool, no tables, "not initialized". And each request
-    has an event loop of its own.
+    The app's start-up does not run, so it creates no pool and no tables. Each request runs in a
+    new event loop.
 
-    Instead: with pytest-arena the fixture `test_client`, which runs it. Without it: `with
-    TestClient(app) as client:`.
+    Instead: use the fixture `test_client` of pytest-arena, which runs the lifespan. Without
+    pytest-arena, write `with TestClient(app) as client:`.
 
     Fails:
 
@@ -231,26 +220,24 @@ def client_without_lifespan(code: Code) -> Findings:
     """
     for call in _with_lifespan(code, "TestClient", "AsyncTestClient"):
         statement = code.statement_of(call)
+        if isinstance(statement, AnyWith) or "enter" in ast.unparse(statement):
+            continue
         name = target_of(statement)
-        entered = name and re.search(rf"with {name}\b|enter\w*\({name}\)", code.text)
-        if not (
-            isinstance(statement, AnyWith)
-            or entered
-            or "enter" in ast.unparse(statement)
-        ):
-            yield Finding(call, ast.unparse(call))
-            return  # once for a file: the remedy is one fixture
+        if name and re.search(rf"with {name}\b|enter\w*\({name}\)", code.text):
+            continue
+        yield Finding(call, ast.unparse(call))
+        return  # once in a file, because one fixture repairs all places
 
 
 @rule("ARD207", "client-app-argument", "AsyncClient(", "httpx.Client(")
 def client_app_argument(code: Code) -> Findings:
-    """`AsyncClient(app=…)` is gone from httpx.
+    """`AsyncClient(app=…)` no longer exists in httpx.
 
-    httpx 0.28 has taken the argument away: `TypeError: … unexpected keyword argument 'app'`. It
-    never ran the lifespan either.
+    httpx 0.28 removed the argument. It raises `TypeError: … unexpected keyword argument 'app'`.
+    The argument never ran the lifespan.
 
-    Instead: with pytest-arena the fixture `client`. Without it:
-    `AsyncClient(transport=ASGITransport(app=app), …)`, which `--fix` writes.
+    Instead: use the fixture `client` of pytest-arena. Without pytest-arena, write
+    `AsyncClient(transport=ASGITransport(app=app), …)`, as `--fix` does.
 
     Fails:
 
@@ -275,39 +262,40 @@ def client_app_argument(code: Code) -> Findings:
 
 
 def _transport(code: Code, call: ast.Call, app: ast.expr) -> tuple[Replacement, ...]:
-    """Replace `app=x` by a transport, where the name for it is at hand or easily imported."""
+    """Return the edits that replace `app=x` by a transport, or none if they are not safe."""
     value = ast.get_source_segment(code.text, app) or ""
-    before = next(each for each in call.keywords if each.value is app)
-    if keyword(call, "transport") or "\n" in value or before.lineno != app.lineno:
+    word = next(word for word in call.keywords if word.value is app)
+    is_one_line = "\n" not in value and word.lineno == app.lineno
+    if keyword(call, "transport") or not is_one_line:
         return ()
-    prefix = "httpx." * (dotted(call.func) == "httpx.AsyncClient")
-    old = f"app={value}"
-    new = f"transport={prefix}ASGITransport(app={value})"
-    replaced = Replacement(before.lineno, before.col_offset, old, new)
-    if prefix or code.imports.get("ASGITransport") == "httpx.ASGITransport":
-        return (replaced,)
-    match code.import_lines.get("AsyncClient"):
-        case ast.ImportFrom(module="httpx", names=names) as line if code.is_at_import(
-            line
-        ):
-            name = next(each for each in names if each.name == "AsyncClient")
-            place = (name.lineno, name.col_offset)
-            return (
-                Replacement(*place, "AsyncClient", "ASGITransport, AsyncClient"),
-                replaced,
-            )
-    return ()
+    transport = "ASGITransport"
+    imported: ast.AST | None = None
+    if dotted(call) == "httpx.AsyncClient":
+        transport = "httpx.ASGITransport"
+    elif code.imports.get(transport) != "httpx.ASGITransport":
+        imported = code.import_lines.get("AsyncClient")
+        if imported is None or not code.is_at_import(imported):
+            return ()
+    new = f"transport={transport}(app={value})"
+    edits = [Replacement(word.lineno, word.col_offset, f"app={value}", new)]
+    if isinstance(imported, ast.ImportFrom):
+        for alias in imported.names:
+            if alias.name == "AsyncClient":
+                new = f"{transport}, {alias.name}"
+                place = (alias.lineno, alias.col_offset)
+                edits.append(Replacement(*place, alias.name, new))
+    return tuple(edits)
 
 
 @rule("ARD208", "transport-without-lifespan", "ASGITransport", ended=True)
 def transport_without_lifespan(code: Code) -> Findings:
-    """An async client talks to an app with a lifespan, and nobody runs it.
+    """An async client sends requests to an app whose lifespan does not run.
 
-    `ASGITransport` sends requests and nothing else. What the app makes at its start is not there.
+    `ASGITransport` does not run the lifespan. The app lacks everything that its start-up creates.
 
-    Instead: with pytest-arena the fixture `client`, which runs the lifespan in the test's own
-    loop. Without it: `async with LifespanManager(app) as manager:` of asgi-lifespan around the
-    client.
+    Instead: use the fixture `client` of pytest-arena, which runs the lifespan in the test's event
+    loop. Without pytest-arena, write `async with LifespanManager(app) as manager:` of
+    asgi-lifespan around the client.
 
     Fails:
 
@@ -335,20 +323,21 @@ def transport_without_lifespan(code: Code) -> Findings:
         # file: app/main.py
         app = FastAPI(lifespan=lifespan)
     """
-    if not re.search(r"(?i)lifespan|startup", code.text + code.around.conftests):
-        for call in _with_lifespan(code, "ASGITransport"):
-            yield Finding(call, ast.unparse(call))
-            return  # once for a file: the remedy is one fixture
+    if re.search(r"(?i)lifespan|startup", code.text + code.around.conftests):
+        return
+    for call in _with_lifespan(code, "ASGITransport"):
+        yield Finding(call, ast.unparse(call))
+        return  # once in a file, because one fixture repairs all places
 
 
 @rule("ARD209", "sync-client-in-async-test", "TestClient(", ended=True)
 def sync_client_in_async_test(code: Code) -> Findings:
     """An async test uses the sync test client.
 
-    The client runs the app in a thread with an event loop of its own, and blocks the test's loop
-    until the answer is there. An engine that both use ends in "attached to a different loop".
+    The client runs the app in a thread with another event loop, and blocks the test's loop until
+    the app answers. An engine that both loops use raises "attached to a different loop".
 
-    Instead: the async fixture `client` of pytest-arena, or
+    Instead: use the async fixture `client` of pytest-arena, or
     `AsyncClient(transport=ASGITransport(app=app))`.
 
     Fails:
@@ -368,37 +357,32 @@ def sync_client_in_async_test(code: Code) -> Findings:
             with TestClient(app) as client:
                 assert client.get("/").status_code == 200
     """
+    frameworks = ("fastapi.", "starlette.", "litestar.")
     for call in code.called("TestClient"):
         test = code.own_test_of(call)
-        sync = code.origin(call.func).startswith(
-            ("fastapi.", "starlette.", "litestar.")
-        )
-        if (
-            sync
-            and test
-            and isinstance(test.node, ast.AsyncFunctionDef)
-            and _awaits(test.nodes)
-        ):
+        if test is None or not isinstance(test.node, ast.AsyncFunctionDef):
+            continue
+        if code.origin(call).startswith(frameworks) and _awaits_database(test.nodes):
             yield Finding(call, ast.unparse(call))
 
 
-def _awaits(nodes: list[ast.AST]) -> bool:
-    """Whether something of a session or an engine is awaited."""
-    blocks = of_kind(ast.AsyncWith, nodes)
-    awaited = [each.value for each in of_kind(ast.Await, nodes)]
-    awaited += [item.context_expr for each in blocks for item in each.items]
-    return any(re.search(r"(?i)session|engine|\bdb", dotted(each)) for each in awaited)
+def _awaits_database(nodes: list[ast.AST]) -> bool:
+    """Return whether these nodes await a session or an engine."""
+    awaited = [node.value for node in of_kind(ast.Await, nodes)]
+    for block in of_kind(ast.AsyncWith, nodes):
+        awaited += [item.context_expr for item in block.items]
+    names = " ".join(map(dotted, awaited))
+    return bool(re.search(r"(?i)session|engine|\bdb", names))
 
 
 @rule("ARD301", "event-loop-overridden", "def event_loop", ended=True)
 def event_loop_overridden(code: Code) -> Findings:
     """The fixture `event_loop` is overridden.
 
-    pytest-asyncio 1.0 has taken it away: the override does nothing any more, and tests and wide
-    fixtures run on different loops again. With older versions it was deprecated, and hid the same
-    fault.
+    pytest-asyncio 1.0 removed this fixture, so the override has no effect. Tests and wide fixtures
+    run on different event loops again.
 
-    Instead: delete it; with pytest-arena no loop scope is needed. Without it:
+    Instead: delete the fixture. pytest-arena needs no loop scope. Without pytest-arena, set
     `asyncio_default_fixture_loop_scope` and `asyncio_default_test_loop_scope` in the
     configuration.
 
@@ -429,13 +413,13 @@ def event_loop_overridden(code: Code) -> Findings:
 
 @rule("ARD302", "loop-inside-test", "asyncio.run(", "run_until_complete(", ended=True)
 def loop_inside_test(code: Code) -> Findings:
-    """A test or a fixture runs database work on an event loop of its own.
+    """A test or a fixture runs database work in a new event loop.
 
-    The connections that are made there stay in the engine's pool when the loop is closed. The next
-    one to use the engine gets "attached to a different loop", or "Event loop is closed".
+    The engine's pool keeps the connections after the loop is closed. The next use of the engine
+    raises "attached to a different loop" or "Event loop is closed".
 
-    Instead: an async test or fixture: `async def`, and `await`. With pytest-arena a sync test may
-    also use the sync `db_session` and `test_client`.
+    Instead: write an async test or fixture with `async def` and `await`. With pytest-arena, a sync
+    test may also use the sync `db_session` and `test_client`.
 
     Fails:
 
@@ -453,36 +437,35 @@ def loop_inside_test(code: Code) -> Findings:
         async def database():
             await init_db()
     """
-    for call in code.called("run", "run_until_complete"):
-        runs = (
-            last_name(call) == "run_until_complete"
-            or code.origin(call.func) == "asyncio.run"
-        )
-        if runs and call.args and code.test_of(call):
-            name = dotted(call.args[0])
-            if _works_on_database(code.defined.get(name, call.args[0])):
+    loops = [*code.called("run_until_complete")]
+    loops += [call for call in code.called("run") if code.origin(call) == "asyncio.run"]
+    for call in loops:
+        if call.args and code.test_of(call):
+            work = call.args[0]
+            if _uses_database(code.defined.get(dotted(work), work)):
                 yield Finding(call, ast.unparse(call))
 
 
-def _works_on_database(*nodes: ast.AST) -> bool:
-    """Whether a name of a session, an engine or a database stands there, and none of a mock."""
-    every = all_below(*nodes)
-    names = [
-        each.id if isinstance(each, ast.Name) else last_name(each) for each in every
-    ]
-    http = any("ClientSession" in each or "mock" in each.lower() for each in names)
-    return not http and any(map(_DATABASE.match, names))
+def _uses_database(*nodes: ast.AST) -> bool:
+    """Return whether a session, an engine or a database is named here, and no mock."""
+    below = all_below(*nodes)
+    names = names_in(*nodes).union(map(last_name, below))
+    for name in names:
+        if "ClientSession" in name or "mock" in name.lower():
+            return False
+    return any(map(_DATABASE.match, names))
 
 
 @rule("ARD303", "wide-async-engine", "create_async_engine", ended=True)
 def wide_async_engine(code: Code) -> Findings:
-    """An async engine outlives a test, and each test has a loop of its own.
+    """An async engine is used by several tests, and each test runs in a new event loop.
 
-    A pooled connection belongs to the loop that it was made on. pytest-asyncio gives each test a
-    new one: the second test gets "attached to a different loop".
+    A pooled connection belongs to the loop that created it. pytest-asyncio gives each test a new
+    loop, so the second test raises "attached to a different loop".
 
-    Instead: with pytest-arena, delete the fixture: the app's engine and `db_session` work on any
-    loop. Without it: `poolclass=NullPool`, or `asyncio_default_test_loop_scope = session`.
+    Instead: with pytest-arena, delete the fixture. The app's engine and `db_session` work in any
+    loop. Without pytest-arena, use `poolclass=NullPool` or
+    `asyncio_default_test_loop_scope = session`.
 
     Fails:
 
@@ -504,27 +487,32 @@ def wide_async_engine(code: Code) -> Findings:
             yield engine
             await engine.dispose()
     """
-    shared = _SHARED_LOOP.search(
-        code.text + code.around.conftests + code.around.configuration
-    )
-    for call in code.called("create_async_engine") if not shared else ():
+    texts = (code.text, code.around.conftests, code.around.configuration)
+    if any(map(_SHARED_LOOP.search, texts)):
+        return
+    for call in code.called("create_async_engine"):
         test = code.test_of(call)
+        is_wide = test and test.scope in WIDE - {"class"}
+        words = {word.arg for word in call.keywords}
+        if words & {None, "poolclass", "pool"}:
+            continue
         url = code.url_of(call)
-        wide = code.is_at_import(call) or (test and test.scope in WIDE - {"class"})
-        unknown = any(each.arg in {None, "poolclass", "pool"} for each in call.keywords)
-        if wide and not unknown and not (url and "sqlite" in ast.unparse(url)):
-            yield Finding(call, ast.unparse(code.statement_of(call)).partition(" =")[0])
+        is_sqlite = url and "sqlite" in ast.unparse(url)
+        if (is_wide or code.is_at_import(call)) and not is_sqlite:
+            statement = ast.unparse(code.statement_of(call))
+            yield Finding(call, statement.partition(" =")[0])
 
 
 @rule("ARD307", "flag-guards-set-up", "global ", ended=True)
 def flag_guards_set_up(code: Code) -> Findings:
-    """A flag of the module sees to it that the database is set up once.
+    """A global flag makes a fixture set up the database only once.
 
-    The engine is made on the first test's loop, and the flag keeps later tests from making it
-    anew: "attached to a different loop". With pytest-xdist each worker has a flag of its own.
+    The first test creates the engine in its event loop, and the flag keeps later tests from
+    creating another. They raise "attached to a different loop". With pytest-xdist, each worker
+    has a separate flag.
 
-    Instead: delete it: with pytest-arena the schema is built once (`arena_schema`), and each test
-    has its own copy. Without it: a fixture with `scope="session"`.
+    Instead: delete the flag. With pytest-arena the schema is built once (`arena_schema`), and each
+    test has a copy. Without pytest-arena, use a fixture with `scope="session"`.
 
     Fails:
 
@@ -548,16 +536,13 @@ def flag_guards_set_up(code: Code) -> Findings:
             await init_db()
     """
     for fixture in code.fixtures:
-        flags = {
-            name
-            for each in of_kind(ast.Global, fixture.own_nodes)
-            for name in each.names
-        }
-        for node in of_kind(ast.If, fixture.own_nodes):
-            below = all_below(node)
-            flag = ast.unparse(node.test).removeprefix("not ")
-            guards = isinstance(node.test, ast.UnaryOp) and flag in flags & stored_in(
-                below
-            )
-            if guards and _works_on_database(*of_kind(ast.Call, below)):
-                yield Finding(node, flag)
+        flags: set[str] = set()
+        for statement in of_kind(ast.Global, fixture.own_nodes):
+            flags.update(statement.names)
+        for block in of_kind(ast.If, fixture.own_nodes):
+            below = all_below(block)
+            _, is_negated, flag = ast.unparse(block.test).partition("not ")
+            if not is_negated or flag not in flags & stored_in(below):
+                continue
+            if _uses_database(*of_kind(ast.Call, below)):
+                yield Finding(block, flag)

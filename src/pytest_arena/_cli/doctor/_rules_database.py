@@ -1,4 +1,4 @@
-"""Tests that reach a database which is not theirs, or whose own outlives them or costs too much."""
+"""Tests that use the wrong database, leave data in it, or spend too much time on it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pytest_arena._cli.doctor._code import (
     AnyWith,
     Code,
     all_below,
+    arguments,
     dotted,
     functions_in,
-    given,
     last_name,
     of_kind,
     target_of,
@@ -31,7 +31,7 @@ URL_NAME = re.compile(
 _SERVER = re.compile(
     r"(?:postgres(?:ql)?|mysql|mariadb|mssql|oracle)(?:\+\w+)?://(?:[^@/\s]*@)?([\w.-]+)"
 )
-_OURS = re.compile(
+_LOCAL_HOST = re.compile(
     r"(?i)^(?:[^.]+|[\d.]+|.*\.(?:local|localhost|test|internal|invalid|example)|(?:.*\.)?example\.\w+)$"
 )
 _WIPE = re.compile(
@@ -54,28 +54,42 @@ _WIPING = (
 )
 _PURGES = ("drop_", "reset_", "purge_", "clear_", "truncate_", "delete_", "wipe_")
 _ENGINES = ("create_engine", "create_async_engine")
+_SESSIONS = ("Session", "AsyncSession")
 _DRIVERS = {
-    *("psycopg", "psycopg2", "psycopg_pool", "asyncpg", "sqlite3", "aiosqlite"),
-    *("pymysql", "MySQLdb", "aiomysql", "asyncmy", "mysql"),
+    "MySQLdb",
+    "aiomysql",
+    "aiosqlite",
+    "asyncmy",
+    "asyncpg",
+    "mysql",
+    "psycopg",
+    "psycopg2",
+    "psycopg_pool",
+    "pymysql",
+    "sqlite3",
 }
 _DRIVERS_OPENINGS = ("connect", "create_pool", "ConnectionPool", "AsyncConnectionPool")
+_SENDS = {"text", "execute", "exec_driver_sql", "exec"}
+_FILE_HERE = re.compile(r"sqlite(?:\+\w+)?:///(?:\./)?[\w.-]+$")
 _MEMORY = re.compile(r"sqlite(?:\+\w+)?://(?:/?:memory:.*|/?)$")
 _UNDONE = re.compile(
     r"drop_all|rollback|begin_nested|delete|DELETE|TRUNCATE|create_savepoint"
 )
 _SESSION = re.compile(r"(?:^|\.)(?:\w*[Ss]ession_?(?:[Mm]aker|[Ll]ocal|[Ff]actory)?)$")
+_SETTING = re.compile(r"(?i)\bsettings\b|\bconfig\b|environ\b|getenv")
 
 
 @rule("ARD101", "app-session-in-test", *_OPENINGS, ended=True)
 def app_session_in_test(code: Code) -> Findings:
-    """A test opens a session or a connection by the app's own maker or engine.
+    """A test opens a session or a connection with the app's session maker or engine.
 
-    It is bound to the database that the app's settings name: on a developer's machine the
-    developer's own. What the test commits stays there, and what it deletes is gone.
+    The engine connects to the database that the app's settings name. On a developer's machine this
+    is the development database. Rows that the test commits stay there, and rows that it deletes
+    are lost.
 
-    Instead: install pytest-arena and set `arena_app`: every engine of the process is led to the
-    test's own database, and this line may stay. Without it: a session maker on an engine that the
-    tests make.
+    Instead: install pytest-arena and set `arena_app`. It leads every engine to the test's
+    database, so this line may stay. Without pytest-arena, use a session maker whose engine the
+    tests create.
 
     Fails:
 
@@ -99,24 +113,23 @@ def app_session_in_test(code: Code) -> Findings:
         # file: tests/database.py
         session_maker = async_sessionmaker(create_async_engine(settings.test_url))
     """
-    wiped = {found.node for found in app_database_wiped(code)}
+    wiped = {finding.node for finding in app_database_wiped(code)}
     for opening in _openings(code):
-        if code.function_of(opening) and not wiped.intersection(
-            code.around_of(opening)
-        ):
+        around = set(code.around_of(opening))
+        if not code.is_at_import(opening) and not around & wiped:
             yield Finding(opening, dotted(opening))
 
 
 @rule("ARD102", "app-database-wiped", *_WIPING, ended=True)
 def app_database_wiped(code: Code) -> Findings:
-    """A test or a fixture empties the database of the app's own engine.
+    """A test or a fixture empties the database of the app's engine.
 
-    The engine's URL comes from the app's settings. Whoever runs the tests without the right
-    variable loses the rows of the development database, or of a worse one.
+    The engine's URL is in the app's settings. If the settings name the development database, a run
+    of the tests deletes its rows.
 
-    Instead: delete the clean-up. With pytest-arena each test has a database of its own, which is
-    back where it was when the test ends; until then, wipe by an engine that the tests make
-    themselves.
+    Instead: delete the clean-up. With pytest-arena each test has its own database, which is
+    restored when the test ends. Without pytest-arena, empty only databases of engines that the
+    tests create.
 
     Fails:
 
@@ -145,45 +158,46 @@ def app_database_wiped(code: Code) -> Findings:
             engine.dispose()
     """
     for call in code.called("drop_all"):
-        if any(_is_of_the_app(code, each) for each in given(call)):
+        if any(_is_of_the_app(code, value) for value in arguments(call)):
             yield Finding(code.statement_of(call), dotted(call))
     for opening in _openings(code):
         block = code.statement_of(opening)
-        if isinstance(block, AnyWith) and any(map(_wipes, ast.walk(block))):
+        if isinstance(block, AnyWith) and any(map(_wipes, all_below(block))):
             yield Finding(block, dotted(opening))
 
 
 def _openings(code: Code) -> Iterator[ast.Call]:
-    """The calls that open a session or a connection of the app's."""
-    for call in code.called(
-        *code.imports, "begin", "connect", "Session", "AsyncSession"
-    ):
-        receiver = (
-            call.func.value if isinstance(call.func, ast.Attribute) else call.func
-        )
-        makes = last_name(call) in {"Session", "AsyncSession"}
-        places = given(call) if makes else [receiver]
-        named = [each for each in places if isinstance(each, ast.Name | ast.Call)]
-        if any(_is_of_the_app(code, each) for each in named):
-            yield call
+    """Yield the calls that open a session or a connection of the app."""
+    for call in code.called(*code.imports, "begin", "connect", *_SESSIONS):
+        values = [call.func]
+        if last_name(call) in _SESSIONS:
+            values = arguments(call)
+        elif isinstance(call.func, ast.Attribute):
+            values = [call.func.value]
+        for value in values:
+            if isinstance(value, ast.Name | ast.Call) and _is_of_the_app(code, value):
+                yield call
+                break
 
 
 def _is_of_the_app(code: Code, node: ast.expr) -> bool:
     """Return whether this is an engine or session maker of the app, or returned by its function."""
-    calls = of_kind(ast.Call, [node])
+    values = [node]
     if isinstance(node, ast.Name):
-        if code.around.made_by(code.origin(node)):
+        if code.around.is_engine_or_maker(code.origin(node)):
             return True
         function = code.function_of(node)
-        calls = (
-            each.value
-            for each in of_kind(ast.Assign, ast.walk(function) if function else ())
-            if target_of(each) == node.id and isinstance(each.value, ast.Call)
-        )
-    # An argument may select another database.
-    return any(
-        code.around.gives_engine(code.origin(each)) for each in calls if not given(each)
-    )
+        nodes = all_below(function) if function else []
+        values = [
+            statement.value
+            for statement in of_kind(ast.Assign, nodes)
+            if target_of(statement) == node.id
+        ]
+    for call in of_kind(ast.Call, values):
+        # A call with an argument may ask for another database.
+        if not arguments(call) and code.around.gives_engine(code.origin(call)):
+            return True
+    return False
 
 
 def _wipes(node: ast.AST) -> bool:
@@ -197,13 +211,13 @@ def _wipes(node: ast.AST) -> bool:
 
 @rule("ARD103", "app-purge-called", *_PURGES, ended=True)
 def app_purge_called(code: Code) -> Findings:
-    """A test or a fixture calls a function of the app's that drops or empties tables.
+    """A test or a fixture calls a function of the app that drops or empties tables.
 
-    Such a function works on the app's own engine. As an autouse fixture it purges the development
-    database at every run of the tests.
+    The function uses the app's engine. In an autouse fixture, it empties the development database
+    in every run.
 
-    Instead: delete the call: with pytest-arena each test begins with the schema and the seed, and
-    nothing has to be purged. Without it, give the function an engine of the tests.
+    Instead: delete the call. With pytest-arena each test starts with the schema and the seed.
+    Without pytest-arena, pass an engine of the tests to the function.
 
     Fails:
 
@@ -238,26 +252,26 @@ def app_purge_called(code: Code) -> Findings:
             async with engine.begin() as connection:
                 await connection.run_sync(Base.metadata.create_all)
     """
-    for name in filter(_PURGE.match, code.imports):
-        for call in code.called(name) if code.around.wipes(code.imports[name]) else ():
-            # With an argument it may be told which database is meant.
-            if (
-                isinstance(call.func, ast.Name)
-                and not given(call)
-                and code.test_of(call)
-            ):
+    for name, origin in code.imports.items():
+        if not _PURGE.match(name) or not code.around.wipes(origin):
+            continue
+        for call in code.called(name):
+            # A call with an argument may mean another database.
+            is_plain = isinstance(call.func, ast.Name) and not arguments(call)
+            if is_plain and code.test_of(call):
                 yield Finding(call, name)
 
 
 @rule("ARD104", "url-set-after-import", "environ", "putenv", ended=True)
 def url_set_after_import(code: Code) -> Findings:
-    """The variable with the database's URL is set after the app was imported.
+    """The tests set the variable with the database's URL after they import the app.
 
-    The app has read its settings by then, and its engine has the URL of before. The tests run on
-    that database, and nothing says so.
+    The app has read its settings at the import. Its engine keeps the old URL, so the tests use
+    the old database without any error.
 
-    Instead: with pytest-arena, delete the line: `arena_env` (by default `DATABASE_URL`) is set
-    before anything is imported. Without it, move the line above the first import of the app.
+    Instead: delete the line. pytest-arena sets the variables of `arena_env` (by default
+    `DATABASE_URL`) before any import. Without pytest-arena, move the line above the first import
+    of the app.
 
     Fails:
 
@@ -282,42 +296,41 @@ def url_set_after_import(code: Code) -> Findings:
         # file: app/main.py
         app = FastAPI()
     """
-    own = [
+    imported_at = [
         statement.lineno
         for name, statement in code.import_lines.items()
         if code.is_at_import(statement) and code.around.defining(code.imports[name])[0]
     ]
     for node, name in _changed_variables(code):
-        late = own and min(own) < node.lineno
-        if late and URL_NAME.search(name) and code.is_at_import(node):
+        is_url = URL_NAME.search(name) and code.is_at_import(node)
+        if is_url and imported_at and min(imported_at) < node.lineno:
             yield Finding(node, name)
 
 
 def _changed_variables(code: Code) -> Iterator[tuple[ast.expr, str]]:
-    """Where the environment is changed, and the variable, where it is written down."""
-    for node in code.every(ast.expr):
+    """Yield each change of the environment with the variable's name, "" if it is not a literal."""
+    for node in code.all(ast.expr):
         match node:
             case ast.Subscript(value=value, slice=name, ctx=ast.Store()):
-                pass
+                variable = text_of(name)
             case ast.Call(
                 func=ast.Attribute(value=value, attr="setdefault" | "update")
             ):
-                name = next(iter(node.args), ast.Constant(""))
+                variable = "".join(map(text_of, node.args[:1]))
             case _:
                 continue
         if dotted(value) in {"os.environ", "environ"}:
-            yield node, text_of(name)
+            yield node, variable
 
 
 @rule("ARD105", "environment-not-restored", "environ")
 def environment_not_restored(code: Code) -> Findings:
-    """A test or a fixture changes `os.environ`, and does not change it back.
+    """A test or a fixture changes `os.environ` and does not restore it.
 
-    Every later test has the variable, also when this one fails half-way. Whether they pass then
-    depends on the order.
+    All later tests have the changed variable. Whether they pass depends on the order of the tests.
 
-    Instead: `monkeypatch.setenv("NAME", "value")`, or `monkeypatch.delenv`: both are taken back
-    after the test.
+    Instead: `monkeypatch.setenv("NAME", "value")` or `monkeypatch.delenv("NAME")`. pytest
+    restores the variable after the test.
 
     Fails:
 
@@ -335,22 +348,23 @@ def environment_not_restored(code: Code) -> Findings:
     """
     for node, name in _changed_variables(code):
         test = code.own_test_of(node)
-        if test and test.scope != "session":
-            whole = ast.unparse(test.node)
-            # It is changed a second time, or saved and restored as a whole.
-            if len(_CHANGE.findall(whole)) <= 1 and not _RESTORED.search(whole):
-                yield Finding(node, name or "os.environ")
+        if test is None or test.scope == "session":
+            continue
+        text = ast.unparse(test.node)
+        # A second change, or a copy of all variables, restores them.
+        if len(_CHANGE.findall(text)) <= 1 and not _RESTORED.search(text):
+            yield Finding(node, name or "os.environ")
 
 
 @rule("ARD106", "production-url", "postgres", "mysql", "mariadb", "mssql", "oracle")
 def production_url(code: Code) -> Findings:
-    """The URL of a database on a real host stands in the tests.
+    """The tests contain the URL of a database on a real host.
 
-    Whoever can reach that host and runs the tests writes to it. A password in the URL is in the
-    history of the repository, too.
+    A run of the tests on a machine that can reach the host writes to that database. A password in
+    the URL is also in the history of the repository.
 
-    Instead: with pytest-arena no URL is needed: delete it. Without it, name a server of this
-    machine, or of the CI service, by a variable that has no default.
+    Instead: delete the URL, because pytest-arena needs none. Without pytest-arena, read the URL of
+    a server on this machine, or of a CI service, from a variable without a default.
 
     Fails:
 
@@ -360,29 +374,27 @@ def production_url(code: Code) -> Findings:
 
         engine = create_engine("postgresql://app:secret@localhost/shop_test")
     """
-    calls = code.called(*_ENGINES, "setenv", "setdefault")
-    texts: list[tuple[ast.expr | ast.stmt, ast.expr]]
-    texts = [(call, each) for call in calls for each in call.args[:2]]
+    texts: list[tuple[ast.expr | ast.stmt, ast.expr]] = []
+    for call in code.called(*_ENGINES, "setenv", "setdefault"):
+        texts += [(call, value) for value in call.args[:2]]
     for statement in of_kind(ast.Assign, code.tree.body):
         if URL_NAME.search(target_of(statement)):
             texts.append((statement, statement.value))
     for node, text in texts:
-        found = _SERVER.match(text_of(text))
-        if found and not _OURS.match(
-            found[1]
-        ):  # neither this machine nor a name for examples
-            yield Finding(node, found[1])
+        server = _SERVER.match(text_of(text))
+        if server and not _LOCAL_HOST.match(server[1]):
+            yield Finding(node, server[1])
 
 
 @rule("ARD108", "file-in-working-folder", "sqlite", ended=True)
 def file_in_working_folder(code: Code) -> Findings:
-    """The tests' database is an SQLite file in the folder that they are started in.
+    """The tests' database is an SQLite file in the working folder.
 
-    All tests and all workers of pytest-xdist share the file, it stays when the run is over, and
-    the next run begins with what is in it.
+    All tests and all pytest-xdist workers share the file. It remains after the run, and the next
+    run starts with its rows.
 
-    Instead: with pytest-arena, no engine of the tests at all: `db_session` and `client` have a
-    database of their own. Without it: a file below `tmp_path`, made by a fixture.
+    Instead: with pytest-arena, delete the engine. `db_session` and `client` use the test's
+    database. Without pytest-arena, create the file below `tmp_path` in a fixture.
 
     Fails:
 
@@ -399,23 +411,20 @@ def file_in_working_folder(code: Code) -> Findings:
             engine.dispose()
     """
     for call in code.called(*_ENGINES):
-        text = text_of(code.url_of(call))
-        if (
-            re.match(r"sqlite(?:\+\w+)?:///(?:\./)?[\w.-]+$", text)
-            and "memory" not in text
-        ):
-            yield Finding(call, text)
+        url = text_of(code.url_of(call))
+        if _FILE_HERE.match(url) and "memory" not in url:
+            yield Finding(call, url)
 
 
 @rule("ARD402", "memory-engine-at-import", "sqlite", ended=True)
 def memory_engine_at_import(code: Code) -> Findings:
-    """One database in memory, made at import, serves all tests, and nothing empties it.
+    """All tests share one in-memory database that is created at import and never emptied.
 
-    What a test has committed is there in all later ones. They pass alone and fail together, or the
-    other way round.
+    Later tests see the rows that earlier tests committed. A test may pass alone and fail with the
+    others, or the reverse.
 
-    Instead: with pytest-arena each test has a database of its own; delete the engine. Without it:
-    an engine for each test, in a fixture, on a file below `tmp_path`.
+    Instead: delete the engine. With pytest-arena each test has its own database. Without
+    pytest-arena, create an engine for each test in a fixture, with a file below `tmp_path`.
 
     Fails:
 
@@ -436,32 +445,32 @@ def memory_engine_at_import(code: Code) -> Findings:
             yield engine
             await engine.dispose()
     """
-    is_kept = re.search(
-        r"commit\(|Client|create_all", code.text
-    ) and not _UNDONE.search(code.text)
-    for call in code.called(*_ENGINES) if is_kept else ():
-        text = text_of(code.url_of(call))
-        wrong_driver = last_name(call) == "create_engine" and "aiosqlite" in text
-        if code.is_at_import(call) and _MEMORY.match(text) and not wrong_driver:
+    is_written = re.search(r"commit\(|Client|create_all", code.text)
+    if not is_written or _UNDONE.search(code.text):
+        return
+    for call in code.called(*_ENGINES):
+        url = text_of(code.url_of(call))
+        is_wrong_driver = last_name(call) == "create_engine" and "aiosqlite" in url
+        if code.is_at_import(call) and _MEMORY.match(url) and not is_wrong_driver:
             yield Finding(call, ast.unparse(call))
 
 
-def _for_each_test(code: Code, is_meant: Callable[[ast.AST], bool]) -> Findings:
-    """The fixtures for one test each in which something of a kind stands, at its first place."""
+def _in_test_fixtures(code: Code, matches: Callable[[ast.AST], bool]) -> Findings:
+    """Yield the first matching node of each function-scoped fixture."""
     for fixture in code.fixtures:
-        first = next(filter(is_meant, fixture.nodes), None)
+        first = next(filter(matches, fixture.nodes), None)
         if fixture.scope == "function" and isinstance(first, ast.expr | ast.stmt):
             yield Finding(first, fixture.node.name)
 
 
 @rule("ARD403", "tables-for-each-test", "create_all", ended=True)
 def tables_for_each_test(code: Code) -> Findings:
-    """A fixture makes all tables for each test.
+    """A fixture creates all tables for each test.
 
-    It costs as much as the schema is large, again for each test: most of a suite's time, often.
+    The time grows with the size of the schema. It is often most of the time of the suite.
 
-    Instead: with pytest-arena `arena_schema = "shop.models:Base"`: they are made once, and each
-    test has a copy. Without it: a fixture with `scope="session"`.
+    Instead: with pytest-arena, set `arena_schema = "shop.models:Base"`. The tables are created
+    once, and each test has a copy. Without pytest-arena, use a fixture with `scope="session"`.
 
     Fails:
 
@@ -481,25 +490,24 @@ def tables_for_each_test(code: Code) -> Findings:
         def tables(engine):
             Base.metadata.create_all(engine)
     """
-    yield from _for_each_test(code, _creates)
 
+    def creates(node: ast.AST) -> bool:
+        name = dotted(node) if isinstance(node, ast.Attribute) else ""
+        return name.endswith("metadata.create_all")
 
-def _creates(node: ast.AST) -> bool:
-    return isinstance(node, ast.Attribute) and dotted(node).endswith(
-        "metadata.create_all"
-    )
+    yield from _in_test_fixtures(code, creates)
 
 
 @rule("ARD404", "drops-what-settings-name", *_WIPING, "drop_database", ended=True)
 def drops_what_settings_name(code: Code) -> Findings:
-    """The tests drop or empty the database that a setting names, or tables of it.
+    """The tests drop or empty the database that a setting of the app names.
 
-    The setting is the app's, or a variable of the environment with the app's name. Where it is not
-    set for the tests, it names the development database.
+    The setting comes from the app or from an environment variable. If it is not set for the tests,
+    it names the development database.
 
-    Instead: with pytest-arena no URL and no clean-up: delete both. Without it: a setting of the
-    tests' own, with `test` in its name, and a check of the database's name before the first
-    statement.
+    Instead: delete the URL and the clean-up, because pytest-arena needs neither. Without
+    pytest-arena, use a setting with `test` in its name, and check the database's name before the
+    first statement.
 
     Fails:
 
@@ -531,35 +539,36 @@ def drops_what_settings_name(code: Code) -> Findings:
             yield engine
             engine.dispose()
     """
-    drops = any(each.attr == "drop_all" for each in code.every(ast.Attribute))
-    for call in code.called(*(_ENGINES if drops else ()), "drop_database"):
+    names = ["drop_database"]
+    if any(node.attr == "drop_all" for node in code.all(ast.Attribute)):
+        names.extend(_ENGINES)
+    for call in code.called(*names):
         url = ast.unparse(code.url_of(call) or ast.Constant(""))
         if _names_setting(url):
             yield Finding(call, url)
     for call in code.called(*_DRIVERS_OPENINGS):
+        if code.origin(call).partition(".")[0] not in _DRIVERS:
+            continue
         function = code.function_of(call)
-        is_driver = code.origin(call.func).partition(".")[0] in _DRIVERS
-        if is_driver and function and any(map(_wipes, ast.walk(function))):
-            settings = [ast.unparse(each) for each in given(call)]
-            yield from (
-                Finding(call, each) for each in filter(_names_setting, settings)
-            )
+        if function and any(map(_wipes, all_below(function))):
+            for setting in map(ast.unparse, arguments(call)):
+                if _names_setting(setting):
+                    yield Finding(call, setting)
 
 
 def _names_setting(url: str) -> bool:
-    setting = re.search(r"(?i)\bsettings\b|\bconfig\b|environ\b|getenv", url)
-    return bool(setting) and "test" not in url.lower()
+    return bool(_SETTING.search(url)) and "test" not in url.lower()
 
 
 @rule("ARD405", "emptied-by-hand", "sorted_tables", "TRUNCATE", "truncate", ended=True)
 def emptied_by_hand(code: Code) -> Findings:
     """A fixture empties all tables for each test.
 
-    It costs a statement for each table, also for those that nobody has written to. Rows of the
-    seed are gone, too, and sequences go on where they were.
+    It sends a statement for each table, even if the test wrote nothing to it. It also deletes the
+    rows of the seed, and it does not reset sequences.
 
-    Instead: delete it: with pytest-arena the database is back where it was when the test ends,
-    with seed and sequences, at the price of what the test has changed.
+    Instead: delete the fixture. pytest-arena restores the rows, the seed and the sequences after
+    each test. The time depends only on what the test changed.
 
     Fails:
 
@@ -581,23 +590,18 @@ def emptied_by_hand(code: Code) -> Findings:
             session.add(Dancer(name="ada"))
             session.commit()
     """
-    yield from _for_each_test(code, _empties)
+    yield from _in_test_fixtures(code, _empties)
 
 
 def _empties(node: ast.AST) -> bool:
-    """Whether a statement goes through all tables and deletes, or a `TRUNCATE` is sent."""
+    """Return whether a loop deletes from all tables, or a statement is a `TRUNCATE`."""
     match node:
-        case ast.For(iter=over):
-            deletes = re.search(r"(?i)delete|truncate", ast.unparse(node))
-            return "sorted_tables" in ast.unparse(over) and bool(deletes)
-        case ast.Call(args=[sent, *_], func=function):
-            sends = last_name(function) in {
-                "text",
-                "execute",
-                "exec_driver_sql",
-                "exec",
-            }
-            return sends and bool(re.match(r"(?i)\s*TRUNCATE\s", text_of(sent)))
+        case ast.For(iter=tables):
+            is_delete = re.search(r"(?i)delete|truncate", ast.unparse(node))
+            return bool(is_delete) and "sorted_tables" in ast.unparse(tables)
+        case ast.Call(args=[statement, *_]):
+            is_truncate = re.match(r"(?i)\s*TRUNCATE\s", text_of(statement))
+            return bool(is_truncate) and last_name(node) in _SENDS
     return False
 
 
@@ -605,11 +609,11 @@ def _empties(node: ast.AST) -> bool:
 def session_for_many_tests(code: Code) -> Findings:
     """One database session serves many tests.
 
-    Objects that one test has loaded are what the next one is given, however the rows are by then.
-    An error in one leaves a transaction that all later ones fail in.
+    The session keeps objects that earlier tests loaded. A later test gets these objects, even if
+    their rows have changed. After an error in one test, the open transaction fails all later tests.
 
-    Instead: a session for each test: `db_session` of pytest-arena; data that is shared stays in a
-    wide fixture, with a session of its own.
+    Instead: use a session for each test, such as `db_session` of pytest-arena. A wide fixture may
+    create shared rows in a separate session.
 
     Fails:
 
@@ -629,11 +633,16 @@ def session_for_many_tests(code: Code) -> Findings:
             with Session(engine) as session:
                 yield session
     """
-    http = re.search(r"aiohttp|requests|ClientSession", code.text)
-    for fixture in [each for each in code.fixtures if each.scope in WIDE and not http]:
-        items = of_kind(ast.withitem, fixture.own_nodes)
-        opened = [item for item in items if _SESSION.search(dotted(item.context_expr))]
-        sessions = {dotted(item.optional_vars) for item in opened}
+    if re.search(r"aiohttp|requests|ClientSession", code.text):
+        return
+    for fixture in code.fixtures:
+        if fixture.scope not in WIDE:
+            continue
+        sessions = {
+            dotted(item.optional_vars)
+            for item in of_kind(ast.withitem, fixture.own_nodes)
+            if _SESSION.search(dotted(item.context_expr))
+        }
         for node in of_kind(ast.Yield, fixture.own_nodes):
             name = dotted(node.value)
             if name in sessions and re.search(r"(?i)session|db", name):
@@ -642,14 +651,15 @@ def session_for_many_tests(code: Code) -> Findings:
 
 @rule("ARD409", "commit-behind-yield", "import", "yield")
 def commit_behind_yield(code: Code) -> Findings:
-    """A dependency commits behind its `yield`.
+    """A dependency commits after its `yield`.
 
-    FastAPI runs that code after the answer, except in versions 0.106 to 0.117. The client gets its
-    201 before the row is committed. Its next request may not find the row. If the commit fails, the
-    client does not learn of it. In-process clients wait for the commit, so tests do not see this.
+    FastAPI runs that code after it has sent the answer, except in versions 0.106 to 0.117. The
+    client receives its 201 before the row is committed, so its next request may not find the row.
+    If the commit fails, the client does not learn of it. In-process clients wait for the commit,
+    so tests do not see this.
 
-    Instead: `await session.commit()` in the endpoint, or
-    `Depends(get_db, scope="function")`, which FastAPI has since 0.121.
+    Instead: `await session.commit()` in the endpoint, or `Depends(get_db, scope="function")`,
+    which FastAPI has since 0.121.
 
     Fails:
 
@@ -670,30 +680,26 @@ def commit_behind_yield(code: Code) -> Findings:
             async with session_maker() as session:
                 yield session
     """
-    for node in code.defined.values():
-        if _commits_behind_yield(node) and not _ends_early(node.name, code.text):
-            yield Finding(node, node.name)
-    reported: set[tuple[str, str]] = set()
-    for name, statement in code.import_lines.items():
-        text, defined_name = code.around.defining(code.imports[name])
+    for function in code.defined.values():
+        name = function.name
+        if _commits_behind_yield(function) and not _ends_early(name, code.text):
+            yield Finding(function, name)
+    reported = set()
+    for imported_name, statement in code.import_lines.items():
+        text, defined_name = code.around.defining(code.imports[imported_name])
         if "yield" not in text:
             continue
         for function in functions_in(text):
-            own_name = name if function.name == defined_name else function.name
-            is_used = function.name == defined_name or _is_dependency(
-                function.name, text
-            )
-            if not is_used or (text, function.name) in reported:
+            name = function.name
+            if name == defined_name:
+                name = imported_name
+            elif not re.search(rf"\b(?:Depends|Security)\(\s*{name}\b", text):
                 continue
-            if _commits_behind_yield(function) and not _ends_early(
-                own_name, code.text + text
-            ):
-                reported.add((text, function.name))
-                yield Finding(statement, own_name)
-
-
-def _is_dependency(name: str, text: str) -> bool:
-    return bool(re.search(rf"\b(?:Depends|Security)\(\s*{name}\b", text))
+            if function in reported or _ends_early(name, code.text + text):
+                continue
+            if _commits_behind_yield(function):
+                reported.add(function)
+                yield Finding(statement, name)
 
 
 def _ends_early(name: str, text: str) -> bool:
@@ -705,15 +711,13 @@ def _commits_behind_yield(function: AnyFunction) -> bool:
     if function.decorator_list:
         return False
     nodes = all_below(*function.body)
-    yields = [(dotted(each.value), each.lineno) for each in of_kind(ast.Yield, nodes)]
+    yielded_at = {dotted(part.value): part.lineno for part in of_kind(ast.Yield, nodes)}
     for call in of_kind(ast.Call, nodes):
-        owner, _, method = dotted(call.func).rpartition(".")
-        if method == "commit" and any(
-            owner == name and call.lineno > n for name, n in yields
-        ):
+        owner, _, method = dotted(call).rpartition(".")
+        if method == "commit" and call.lineno > yielded_at.get(owner, call.lineno):
             return True
-    names = {name for name, _ in yields if name}
-    return any(
-        last_name(item.context_expr) == "begin" and dotted(item.optional_vars) in names
-        for item in of_kind(ast.withitem, nodes)
-    )
+    for item in of_kind(ast.withitem, nodes):
+        name = dotted(item.optional_vars)
+        if name and name in yielded_at and last_name(item.context_expr) == "begin":
+            return True
+    return False

@@ -1,4 +1,4 @@
-"""Tests that are green whatever the app does, or by chance."""
+"""Tests that pass whatever the app does, or pass by chance."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pytest_arena._cli.doctor._code import (
     Code,
     Function,
     all_below,
+    arguments,
     call_names,
     dotted,
-    given,
     keyword,
     names_in,
     of_kind,
@@ -50,19 +50,20 @@ _ASSERTS = re.compile(
     r"(?i)assert|expect|check|verif|valid|should|must|raises|warns|ensure|compare|match|fail|snapshot|approve|raise_for_status|benchmark"
 )
 _COMPARED = ("status_code in", "status_code <", "status_code !=", ".status in")
-_BOTH = re.compile(
-    r".*\.status(?:_code)? (?:(?:<=?|!=) (?P<limit>[5-9]\d\d)|in [\[({](?P<any>.*)[\])}])"
-)
+_BELOW_500 = re.compile(r".*\.status(?:_code)? (?:<=?|!=) [5-9]\d\d")
+_ONE_OF = re.compile(r".*\.status(?:_code)? in [\[({](.*)[\])}]")
+_ENDS = ast.Raise | ast.Assert | ast.Return | ast.Continue
 
 
 @rule("ARD501", "session-mocked", *_MOCKS, ended=True)
 def session_mocked(code: Code) -> Findings:
-    """A mock stands for the database session.
+    """A mock replaces the database session.
 
-    It takes every statement, and enforces nothing: no constraint, no type, no missing table, no
-    forgotten commit. The test shows that the code calls what it calls.
+    It accepts every statement and enforces no constraint, type, table or commit. The test only
+    proves that the code calls some methods.
 
-    Instead: `db_session` of pytest-arena: a real session for about the time of one query.
+    Instead: use `db_session` of pytest-arena. It is a real session, and costs about as much time
+    as one query.
 
     Fails:
 
@@ -79,30 +80,28 @@ def session_mocked(code: Code) -> Findings:
             await create_dancer(db_session, name="ada")
             assert await db_session.scalar(select(func.count(Dancer.id))) == 1
     """
+    uses_sqlalchemy = "sqlalchemy" in code.text + code.around.conftests
     for call in code.called(*_MOCKS):
-        spec = (
-            keyword(call, "spec")
-            or keyword(call, "spec_set")
-            or next(iter(call.args), None)
-        )
-        target = target_of(code.parents[call])
-        named = (
-            _SESSION.search(target)
-            and "sqlalchemy" in code.text + code.around.conftests
-        )
-        if _SESSION_TYPE.fullmatch(code.origin(spec)) or (named and spec is None):
-            yield Finding(call, target or ast.unparse(call))
+        spec = keyword(call, "spec") or keyword(call, "spec_set")
+        if spec is None and call.args:
+            spec = call.args[0]
+        name = target_of(code.parents[call])
+        is_session = _SESSION_TYPE.fullmatch(code.origin(spec))
+        if spec is None and uses_sqlalchemy:
+            is_session = _SESSION.search(name)
+        if is_session:
+            yield Finding(call, name or ast.unparse(call))
 
 
 @rule("ARD503", "session-calls-asserted", *_ASSERTED, ended=True)
 def session_calls_asserted(code: Code) -> Findings:
     """A test asserts which methods of the session were called.
 
-    It says nothing of the rows. It stays green when the statement is wrong, and fails when the
-    code is written in another way that does the same.
+    It asserts nothing about the rows. It passes if the statement is wrong, and it fails if the
+    code reaches the same result in another way.
 
-    Instead: assert the rows: `arena.expect_changes(inserted={…})` of pytest-arena, or a `select`
-    by `db_session`.
+    Instead: assert the rows, with `arena.expect_changes(inserted={…})` of pytest-arena or with a
+    `select` through `db_session`.
 
     Fails:
 
@@ -116,44 +115,41 @@ def session_calls_asserted(code: Code) -> Findings:
             create_dancer(db_session, name="ada")
             assert db_session.scalar(select(Dancer.name)) == "ada"
     """
-    for call in code.called(
-        *(name for name in list(code.calls) if name.startswith(_ASSERTED))
-    ):
-        if _SESSION_CALL.fullmatch(dotted(call.func)):
-            yield Finding(call, dotted(call.func))
+    for call in code.all(ast.Call):
+        name = dotted(call)
+        if _SESSION_CALL.fullmatch(name):
+            yield Finding(call, name)
 
 
 def _requests(test: Function) -> list[ast.Call]:
-    """The requests that a test makes."""
+    """Return the requests that a test sends."""
     calls = of_kind(ast.Call, test.own_nodes)
-    return [
-        each for each in calls if each.args and _REQUEST.fullmatch(dotted(each.func))
-    ]
+    return [call for call in calls if call.args and _REQUEST.fullmatch(dotted(call))]
 
 
 def _answers(code: Code, test: Function) -> set[str]:
-    """The names that hold the answers of a test's requests."""
+    """Return the variables that hold the answers to a test's requests."""
     answers = set()
-    for call in _requests(test):
-        parent = code.parents[call]
-        answers.add(
-            target_of(code.parents[parent] if isinstance(parent, ast.Await) else parent)
-        )
+    for request in _requests(test):
+        parent = code.parents[request]
+        if isinstance(parent, ast.Await):
+            parent = code.parents[parent]
+        answers.add(target_of(parent))
     return answers
 
 
-def _is_told(nodes: Iterable[ast.AST]) -> bool:
-    """Whether one of the calls among these nodes may assert something."""
+def _calls_assertion(nodes: Iterable[ast.AST]) -> bool:
+    """Return whether these nodes call a function that may assert something."""
     return any(map(_ASSERTS.search, call_names(nodes)))
 
 
 @rule("ARD504", "nothing-asserted", "client")
 def nothing_asserted(code: Code) -> Findings:
-    """A test makes requests and looks at no answer.
+    """A test sends requests and checks no answer.
 
-    A 404 and a 500 are answers, too: the test is green with each of them.
+    A 404 and a 500 are answers, too. The test passes with each of them.
 
-    Instead: `assert response.status_code == 201`, and an assertion on what has changed.
+    Instead: `assert response.status_code == 201`, and assert what the request changed.
 
     Fails:
 
@@ -167,29 +163,28 @@ def nothing_asserted(code: Code) -> Findings:
             assert response.status_code == 201
     """
     for test in code.tests:
-        asserted = any(isinstance(each, ast.Assert | ast.Raise) for each in test.nodes)
-        if asserted or _is_told(test.nodes) or not _requests(test):
+        asserts = any(isinstance(node, ast.Assert | ast.Raise) for node in test.nodes)
+        if asserts or _calls_assertion(test.nodes) or not _requests(test):
             continue
+        # A helper that takes an answer may assert, and so may a mark or a decorator.
         answers = _answers(code, test)
-        calls = of_kind(ast.Call, test.nodes)
-        handed = any(answers & names_in(*given(each)) for each in calls)
-        marks = test.node.decorator_list
-        marked = any(
-            re.search(r"(?:^|\.)mark\w*(?:\(|$)|raises", ast.unparse(each))
-            for each in marks
-        )
-        if not handed and not marked:
+        passed = set()
+        for call in of_kind(ast.Call, test.nodes):
+            passed |= names_in(*arguments(call))
+        decorators = " ".join(map(ast.unparse, test.node.decorator_list))
+        is_marked = re.search(r"\bmark\w*(?:\(| |$)|raises", decorators)
+        if not answers & passed and not is_marked:
             yield Finding(test.node, test.node.name)
 
 
 @rule("ARD505", "asserted-only-if", "if response", "if resp", ".status_code == ")
 def asserted_only_if(code: Code) -> Findings:
-    """All assertions of a test stand below an `if` that hangs on the app's answer.
+    """All assertions of a test are below an `if` that depends on the app's answer.
 
-    With another answer nothing is asserted, and the test is green: also when the app is broken.
+    With another answer, the test asserts nothing and passes, even if the app is broken.
 
-    Instead: assert the condition: `assert response.status_code == 200`, and then the rest, without
-    `if`.
+    Instead: assert the condition first, as in `assert response.status_code == 200`. Then assert
+    the rest without `if`.
 
     Fails:
 
@@ -208,26 +203,28 @@ def asserted_only_if(code: Code) -> Findings:
     for test in code.tests:
         answers = _answers(code, test)
         asserts = of_kind(ast.Assert, test.nodes)
-        guards = [_guard(code, each, answers) for each in asserts]
-        if guards and all(guards) and guards[0] and not _is_told(test.nodes):
+        guards = [_guard(code, node, answers) for node in asserts]
+        if not guards or None in guards or _calls_assertion(test.nodes):
+            continue
+        if guards[0] is not None:
             yield Finding(guards[0], ast.unparse(guards[0].test))
 
 
 def _guard(code: Code, node: ast.AST, answers: set[str]) -> ast.If | None:
-    """The `if` on an answer that an assertion stands below, where there is no other branch."""
-    for around in of_kind(ast.If, code.around_of(node)):
-        if not around.orelse and names_in(around.test) & answers:
-            return around
+    """Return the `if` without `else` around an assertion whose condition uses an answer."""
+    for block in of_kind(ast.If, code.around_of(node)):
+        if not block.orelse and names_in(block.test) & answers:
+            return block
     return None
 
 
 @rule("ARD506", "failed-assertion-swallowed", "except")
 def failed_assertion_swallowed(code: Code) -> Findings:
-    """An assertion stands in a `try` whose `except` swallows its failure.
+    """An assertion is in a `try` whose `except` swallows its failure.
 
-    `AssertionError` is an `Exception`: the assertion fails, and the test is green.
+    `AssertionError` is an `Exception`. The test passes although the assertion fails.
 
-    Instead: without `try`; for an error that is meant: `with pytest.raises(TheError):`.
+    Instead: remove the `try`. If the test expects an error, write `with pytest.raises(TheError):`.
 
     Fails:
 
@@ -243,38 +240,30 @@ def failed_assertion_swallowed(code: Code) -> Findings:
             assert client.get("/dancers").status_code == 200
     """
     for node in code.in_tests(ast.Try):
-        asserts = any(of_kind(ast.Assert, node.body))
-        for handler in filter(_swallows, node.handlers if asserts else ()):
-            yield Finding(node, ast.unparse(handler).partition("\n")[0])
+        if any(of_kind(ast.Assert, node.body)):
+            for handler in filter(_swallows, node.handlers):
+                yield Finding(node, ast.unparse(handler).partition("\n")[0])
 
 
 def _swallows(handler: ast.ExceptHandler) -> bool:
+    """Return whether a handler catches `AssertionError` and lets the test pass."""
+    caught = ast.unparse(handler.type) if handler.type else "Exception"
+    if not re.search(r"\b(?:Base)?Exception\b|\bAssertionError\b", caught):
+        return False
     nodes = all_below(*handler.body)
-    caught = (
-        handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-    )
-    broad = {dotted(each) for each in caught} & {
-        "",
-        "Exception",
-        "BaseException",
-        "AssertionError",
-    }
-    ends = any(
-        isinstance(e, ast.Raise | ast.Assert | ast.Return | ast.Continue) for e in nodes
-    )
-    skips = any(
-        re.search(r"(?:^|\.)(?:skip|xfail|exit|append)$", e) for e in call_names(nodes)
-    )
-    return bool(broad) and not ends and not skips and not _is_told(nodes)
+    ends = any(isinstance(node, _ENDS) for node in nodes)
+    calls = " ".join(call_names(nodes))
+    skips = re.search(r"\b(?:skip|xfail|exit|append)\b", calls)
+    return not ends and not skips and not _calls_assertion(nodes)
 
 
 @rule("ARD507", "success-or-failure", *_COMPARED)
 def success_or_failure(code: Code) -> Findings:
-    """An assertion takes a success and a failure alike.
+    """An assertion accepts both a success and a failure.
 
-    Whether the app did what was asked is not tested: with either answer the test is green.
+    The test passes with either answer, so it does not prove that the app did its work.
 
-    Instead: the one status that is right: `assert response.status_code == 201`.
+    Instead: assert the one right status, as in `assert response.status_code == 201`.
 
     Fails:
 
@@ -295,22 +284,25 @@ def success_or_failure(code: Code) -> Findings:
 
 
 def _takes_both(comparison: str) -> bool:
-    """Whether a comparison of a status is true of a success and of a failure."""
-    if not (found := _BOTH.fullmatch(comparison)):
+    """Return whether a comparison of a status accepts a success and a failure."""
+    if _BELOW_500.fullmatch(comparison):
+        return True
+    listed = _ONE_OF.fullmatch(comparison)
+    if listed is None:
         return False
-    kinds = set(re.findall(r"\b(?:HTTP_)?([245])\d\d(?:_|\b)", found["any"] or ""))
-    return bool(found["limit"]) or ("2" in kinds and len(kinds) > 1)
+    kinds = set(re.findall(r"\b(?:HTTP_)?([245])\d\d(?:_|\b)", listed[1]))
+    return "2" in kinds and len(kinds) > 1
 
 
 @rule("ARD601", "id-guessed", '["id"] ==', "['id'] ==")
 def id_guessed(code: Code) -> Findings:
-    """A test asserts an id that the database has chosen.
+    """A test asserts an id that the database chose.
 
-    A sequence gives another number as soon as a test before it, or a row of the seed, has taken
-    one.
+    The sequence gives another number if an earlier test or the seed has taken one.
 
-    Instead: the id that the answer or the object has: `dancer.id`, `response.json()["id"]`. With
-    pytest-arena sequences are taken back as well, and begin at one number in every test.
+    Instead: compare with the id of the answer or of the object, such as `dancer.id` or
+    `response.json()["id"]`. pytest-arena also restores sequences, so each test gets the same
+    numbers.
 
     Fails:
 
@@ -325,28 +317,25 @@ def id_guessed(code: Code) -> Findings:
             assert response.json()["id"] == dancer.id
     """
     for test in code.tests:
-        created = any(
-            re.search(r"\bpost$", each) for each in call_names(test.own_nodes)
-        )
-        known = re.search(
-            r"""["']id["']\s*:|\bid=|_id=|/\d+\b""", ast.unparse(test.node)
-        )
-        for node in (
-            of_kind(ast.Assert, test.own_nodes) if created and not known else ()
-        ):
-            guess = re.search(r"\['id'\] == \d+$", ast.unparse(node.test))
-            if guess and isinstance(node.test, ast.Compare):
-                yield Finding(node, ast.unparse(node.test))
+        text = ast.unparse(test.node)
+        is_known = re.search(r"""["']id["']\s*:|\bid=|_id=|/\d+\b""", text)
+        if is_known or ".post(" not in text:
+            continue
+        for node in of_kind(ast.Assert, test.own_nodes):
+            comparison = ast.unparse(node.test)
+            if re.search(r"\['id'\] == \d+$", comparison):
+                yield Finding(node, comparison)
 
 
 @rule("ARD602", "sleep", "sleep(")
 def sleep(code: Code) -> Findings:
     """A test sleeps.
 
-    On a slow machine it is too short, and on all others too long.
+    The time is too short on a slow machine, and too long on all others.
 
-    Instead: wait for what is meant: with pytest-arena `await arena.settled()` for work that a
-    request has begun. Without it: an event, or a loop with a limit that asks for the result.
+    Instead: wait for the result. With pytest-arena, `await arena.settled()` waits for the work
+    that requests started. Without pytest-arena, use an event, or a loop with a limit that checks
+    for the result.
 
     Fails:
 
@@ -366,16 +355,18 @@ def sleep(code: Code) -> Findings:
     """
     for call in code.called("sleep"):
         test = code.own_test_of(call)
-        slept = code.origin(call.func) in {"time.sleep", "asyncio.sleep", "anyio.sleep"}
-        long = re.search(r"\((?=[^,)]*[1-9])[\d.e-]+[,)]", ast.unparse(call))
-        meant = any(map(_is_loop_or_limit, code.around_of(call)))
-        if test and len(test.node.body) > 1 and slept and long and not meant:
+        if test is None or len(test.node.body) == 1:
+            continue
+        is_sleep = code.origin(call) in {"time.sleep", "asyncio.sleep", "anyio.sleep"}
+        is_long = re.search(r"\((?=[^,)]*[1-9])[\d.e-]+[,)]", ast.unparse(call))
+        is_meant = any(map(_is_loop_or_limit, code.around_of(call)))
+        if is_sleep and is_long and not is_meant:
             yield Finding(call, ast.unparse(call))
 
 
 def _is_loop_or_limit(node: ast.AST) -> bool:
-    """Whether a sleep in it asks again and again, or is what is to be cut short."""
+    """Return whether a sleep in this block is repeated, or is expected to be cancelled."""
     if isinstance(node, AnyWith):
-        entered = " ".join(ast.unparse(each.context_expr) for each in node.items)
+        entered = " ".join(ast.unparse(item.context_expr) for item in node.items)
         return bool(re.search(r"raises|cancel|shield|timeout|_after|deadline", entered))
     return isinstance(node, ast.While | ast.For | ast.AsyncFor)

@@ -1,6 +1,6 @@
-"""What a file of the suite stands in: the project's configuration, and the app's modules.
+"""The project around a test file: its configuration, and the modules of the app.
 
-Modules are found as files and read as text; nothing is imported.
+Modules are found as files and read as text. None is imported.
 """
 
 from __future__ import annotations
@@ -22,122 +22,133 @@ _WIPES = re.compile(
 _LIFESPAN = re.compile(
     r"\blifespan\s*=|\.on_event\(|\bon_startup\s*=|add_event_handler\("
 )
-_REEXPORTS = 3  # of a name, from module to module
+_REEXPORTS = 3  # modules through which a name is followed
 
 
 class Surroundings:
-    """The project around one folder of tests: its configuration, and its conftest files' text."""
+    """The project around one folder of tests: its configuration, its conftest files, its app."""
 
     def __init__(self, folder: Path) -> None:
         self.root = find_root(folder)
         self.folders = [
-            e for e in (folder, *folder.parents) if e.is_relative_to(self.root)
+            above
+            for above in (folder, *folder.parents)
+            if above.is_relative_to(self.root)
         ]
         self.configuration = configuration(self.root)
         self.uses_arena = bool(re.search(r"(?m)^\s*arena_\w+\s*=", self.configuration))
-        self.conftests = "\n".join(read(each / "conftest.py") for each in self.folders)
+        conftests = [read(above / "conftest.py") for above in self.folders]
+        self.conftests = "\n".join(conftests)
         self.defining = cache(self._defining)
         self.module = cache(self._module)
 
-    def made_by(self, origin: str) -> str:
-        """What makes an object of the app's: ``create_engine``, ``sessionmaker`` …, else ""."""
+    def is_engine_or_maker(self, origin: str) -> bool:
+        """Return whether this is an engine or a session maker of the app."""
         text, name = self.defining(origin)
-        found = (
-            re.search(rf"(?m)^{name}\b[^=\n]*=\s*({_MAKERS})\b", text) if text else None
-        )
-        return found[1] if found else ""
+        made = rf"(?m)^{name}\b[^=\n]*=\s*{_MAKERS}\b"
+        return bool(text and re.search(made, text))
 
     def gives_engine(self, origin: str) -> bool:
         """Return whether this is a function or method of the app with `engine` in its name."""
-        *owners, name = origin.split(".")
+        owner, _, name = origin.rpartition(".")
         if "engine" not in name.lower() or "test" in origin.lower():
             return False
-        prefixes = (".".join(owners[:end]) for end in range(len(owners), 0, -1))
-        return any(self.module(prefix)[0] for prefix in prefixes)
+        while owner:
+            if self.module(owner)[0]:
+                return True
+            owner = owner.rpartition(".")[0]
+        return False
 
     def wipes(self, origin: str) -> bool:
-        """Whether a function of the app's drops or empties tables."""
+        """Return whether this is a function of the app that drops or empties tables."""
         text, name = self.defining(origin)
         body = re.search(rf"(?ms)^(?:async )?def {name}\(.*?(?=^\S(?!\))|\Z)", text)
         return bool(body and _WIPES.search(body[0]))
 
     def has_lifespan(self, origin: str) -> bool:
-        """Whether an app's module gives it work to do at its start."""
+        """Return whether this is an app whose module gives it a lifespan."""
         text, name = self.defining(origin)
-        return bool(
-            re.search(rf"(?m)^{name}\b[^=\n]*=", text) and _LIFESPAN.search(text)
-        )
+        is_assigned = re.search(rf"(?m)^{name}\b[^=\n]*=", text)
+        return bool(is_assigned and _LIFESPAN.search(text))
 
     def _defining(self, origin: str) -> tuple[str, str]:
-        """The text of the app's module that defines a name, and the name there, for a pattern."""
+        """Return the text of the app's module that defines a name, and a pattern of the name."""
         for _ in range(_REEXPORTS):
             module, _, name = origin.rpartition(".")
             text, package = self.module(module)
-            again = None
-            if name in text:
-                named = rf"\b(?:(\w+) as )?{re.escape(name)}\b"
-                again = re.search(
-                    rf"(?m)^from (\S+) import (?:[^(\n]*|\([^)]*){named}", text
-                )
-            if not again:
-                return text, re.escape(name)
-            origin = f"{absolute(again[1], package)}.{again[2] or name}"
+            pattern = re.escape(name)
+            imported = re.search(
+                rf"(?m)^from (\S+) import (?:[^(\n]*|\([^)]*)\b(?:(\w+) as )?{pattern}\b",
+                text,
+            )
+            if not name or not imported:
+                return text, pattern
+            origin = f"{absolute(imported[1], package)}.{imported[2] or name}"
         return "", ""
 
     def _module(self, module: str) -> tuple[str, str]:
-        """The text of a module of the app's, and its package; "" where it is none."""
+        """Return the text of a module of the app, and its package. Test modules have no text."""
         parts = module.split(".")
-        of_tests = parts[-1].startswith(("test_", "conftest"))
-        if not parts[0] or of_tests or TEST_FOLDERS.intersection(parts):
+        is_test = parts[-1].startswith(("test_", "conftest"))
+        if not parts[0] or is_test or TEST_FOLDERS.intersection(parts):
             return "", ""
-        for base in (
-            place for e in self.folders for place in (e, e / "src", e / "backend")
-        ):
-            if TEST_FOLDERS.intersection(base.relative_to(self.root).parts):
-                continue  # a helper of the tests
-            if text := read(base.joinpath(*parts, "__init__.py")):
-                return text, module
-            if text := read(base.joinpath(*parts).with_suffix(".py")):
-                return text, module.rpartition(".")[0]
+        for folder in self.folders:
+            if TEST_FOLDERS.intersection(folder.relative_to(self.root).parts):
+                continue
+            for base in (folder, folder / "src", folder / "backend"):
+                path = base.joinpath(*parts)
+                text = read(path / "__init__.py")
+                if text:
+                    return text, module
+                text = read(path.with_suffix(".py"))
+                if text:
+                    return text, module.rpartition(".")[0]
         return "", ""
 
 
 @cache
 def surroundings(folder: Path) -> Surroundings:
-    """What the files of a folder stand in."""
+    """Return the project around the files of a folder."""
     return Surroundings(folder)
 
 
 def absolute(module: str, package: str) -> str:
-    """The full name of a module that may be named from within a package."""
-    dots = len(module) - len(module.lstrip("."))
-    if not dots:
+    """Return the full name of a module. ``package`` resolves the dots of a relative import."""
+    name = module.lstrip(".")
+    level = len(module) - len(name)
+    if not level:
         return module
-    return ".".join(
-        [*package.split(".")[: len(package.split(".")) - dots + 1], module[dots:]]
-    )
+    parts = package.split(".")
+    return ".".join([*parts[: len(parts) - level + 1], name])
 
 
 @cache
 def find_root(folder: Path) -> Path:
-    """The next folder above with pytest's configuration, else of git, else what tests are in."""
+    """Return the project's root.
+
+    It is the next folder above with pytest's configuration or with git, else the folder that has
+    the outermost folder of tests.
+    """
     above = (folder, *folder.parents)
-    for each in above:
-        if "pytest" in configuration(each) or (each / ".git").exists():
-            return each
-    tests = [place for place, each in enumerate(above) if each.name in TEST_FOLDERS]
-    return above[max(tests, default=-1) + 1]
+    for root in above:
+        if "pytest" in configuration(root) or (root / ".git").exists():
+            return root
+    root = folder
+    for path in above:
+        if path.name in TEST_FOLDERS:
+            root = path.parent
+    return root
 
 
 @cache
 def configuration(root: Path) -> str:
-    """The text of the files that configure pytest."""
+    """Return the text of the files that may configure pytest."""
     return "\n".join(read(root / name) for name in CONFIGURATIONS)
 
 
 @cache
 def read(path: Path) -> str:
-    """The text of a file; "" where it cannot be read."""
+    """Return the text of a file, or "" if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""`arena init --check`: the suite with the plugin and without it, and what differs."""
+"""`arena init --check`: runs the suite with and without the plugin, and explains differences."""
 
 from __future__ import annotations
 
@@ -7,145 +7,171 @@ import re
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_arena._cli._lines import agreed, say
 from pytest_arena._cli.init._guarded import run_python
 from pytest_arena._cli.init._look import FIXTURES, likely_schema, look_at
-from pytest_arena._cli.init._outcomes import FILE, MEANT
+from pytest_arena._cli.init._outcomes import DATABASES, FILE
 from pytest_arena.errors import redact
 
-Outcomes = dict[str, tuple[str, str]]
-
 _FAILED = 1
-_FEW = 5  # differences that are told in full: those of one suite have few causes
-_GONE = ("gone", "it was not collected, or its file does not import")
-_ENDED = (0, 1)  # pytest's own exit statuses: the suite has run
-_OURS = re.compile(
+_FEW = 5  # differences of one suite have few causes
+_HAS_RUN = (0, 1)  # pytest's exit statuses
+_MISSING_FIXTURE = re.compile(
     rf"fixture '({'|'.join((*FIXTURES, 'make', 'scenario'))})' not found"
 )
-# What a failure with the plugin says; why that is, and what to do.
 _SCHEMA = "alembic.ini   or module:Base: what makes them"
-_CAUSES = {
-    r"no such table|relation .* does not exist": "its tables were made before the run, elsewhere\n"
-    f"arena_schema = {_SCHEMA}",
-    r"(table|relation) .* already exists": "a fixture makes tables that arena_schema has made\n"
-    "delete that fixture, or leave arena_schema out",
-    r"UNIQUE constraint|UniqueViolation|duplicate key": "arena_seed, or a wider fixture, has made "
-    "the row\nfind it in place of adding it",
-    r"lock timeout|database is locked": "it waits for a row that the test has not committed\n"
-    "commit before the request, or a longer arena_lock_timeout",
-    "": "it relied on rows that another test or run had left, or on a session shared with the app\n"
-    "make its rows in a fixture or in arena_seed; read anew what the app has changed",
-}
+# The text of a failure with the plugin, the reason, and the next step.
+_CAUSES = (
+    (
+        r"no such table|relation .* does not exist",
+        "its tables were created before the run, in another database",
+        f"arena_schema = {_SCHEMA}",
+    ),
+    (
+        r"(table|relation) .* already exists",
+        "a fixture creates tables that arena_schema has created",
+        "delete that fixture, or do not set arena_schema",
+    ),
+    (
+        r"UNIQUE constraint|UniqueViolation|duplicate key",
+        "arena_seed or a wider fixture has created the row",
+        "read the row instead of adding it",
+    ),
+    (
+        r"lock timeout|database is locked",
+        "it waits for a row that the test has not committed",
+        "commit before the request, or set a longer arena_lock_timeout",
+    ),
+    (
+        "",
+        "it relied on rows of another test or run, or on a session shared with the app",
+        "create its rows in a fixture or in arena_seed; read rows again after a request",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """The outcome and the report of each test in one run."""
+
+    outcomes: dict[str, tuple[str, str]]
+
+    @property
+    def bad(self) -> set[str]:
+        """The tests that failed."""
+        return {
+            name
+            for name, (outcome, _) in self.outcomes.items()
+            if outcome in {"failed", "error"}
+        }
+
+    def report(self, name: str) -> str:
+        """Return the report of a test, "" if it passed."""
+        if name not in self.outcomes:
+            return "it was not collected, or its file does not import"
+        return self.outcomes[name][1]
 
 
 def check(*, is_agreed: bool) -> int:
-    """Run the suite twice, and tell. Returns 1 where a test passes without the plugin alone."""
+    """Run the suite twice and compare. Return 1 if a test passes only without the plugin."""
     say("The suite runs twice: with the plugin, and without it (-p no:arena).")
-    if (ran := _run("with the plugin:")) is None:
-        return _FAILED
-    after, meant = ran
-    say(
-        "The second goes wherever the tests lead by themselves, and may change its databases:",
-        *(f"  {one}" for one in [*meant, *([] if meant else _written())]),
+    with tempfile.TemporaryDirectory(prefix="arena-init-") as temporary:
+        folder = Path(temporary)
+        after = _run("with the plugin:", folder)
+        databases = set()
+        for file in folder.glob(f"{DATABASES}*"):
+            databases.update(file.read_text(encoding="utf-8").splitlines())
+        if after is None:
+            return _FAILED
+        places = sorted(databases - {""})
+        if not places:
+            # No test has opened a connection, so the code has to say where engines lead.
+            engines = look_at(Path.cwd()).all("engine")
+            places = [f"{engine.name}   {engine.place}" for engine in engines[:_FEW]]
+        say("The second run connects without the plugin, and may change its databases:")
+        say(*(f"  {place}" for place in places))
+        if not agreed(
+            "Run it without the plugin?",
+            already=is_agreed,
+            otherwise="it is not run",
+            command="arena init --check --yes",
+        ):
+            return _FAILED
+        before = _run("without it:     ", folder, "-p", "no:arena")
+    return _FAILED if before is None else _compared(after, before)
+
+
+def _run(title: str, folder: Path, *words: str) -> Suite | None:
+    """Run the suite and print its result. Return None if pytest could not run it."""
+    file = folder / "outcomes"
+    file.unlink(missing_ok=True)
+    start = time.monotonic()
+    status, output = run_python(
+        Path.cwd(),
+        *("-m", "pytest", "-q", "--override-ini=required_plugins=", *words),
+        *("-p", "pytest_arena._cli.init._outcomes"),
+        env={FILE: str(file)},
     )
-    command = "arena init --check --yes"
-    question = "Run it without the plugin?"
-    if not agreed(
-        question, otherwise="it is not run", command=command, already=is_agreed
-    ):
-        return _FAILED
-    ran = _run("without it:     ", "-p", "no:arena")
-    return _FAILED if ran is None else _told(after, ran[0])
-
-
-def _written() -> list[str]:
-    """What the code says, where no test has asked for a database."""
-    return [
-        f"{one.name}   {one.place}" for one in look_at(Path.cwd()).all("engine")[:_FEW]
-    ]
-
-
-def _run(shown: str, *words: str) -> tuple[Outcomes, list[str]] | None:
-    """Run the suite and say how it went; return that, and what its engines meant."""
-    began = time.monotonic()
-    outcomes, meant, status, output = _pytest(Path.cwd(), *words)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start
+    outcomes = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     counts = Counter(outcome for outcome, _ in outcomes.values())
-    told = ", ".join(f"{counts[name]} {name}" for name in sorted(counts, reverse=True))
-    say(f"{shown} {told or 'no tests'} in {seconds:.1f} s")
-    if status in _ENDED:
-        return outcomes, meant
+    numbers = [f"{counts[name]} {name}" for name in sorted(counts, reverse=True)]
+    say(f"{title} {', '.join(numbers) or 'no tests'} in {seconds:.1f} s")
+    if status in _HAS_RUN:
+        return Suite(outcomes)
     say(*output.splitlines()[-20:], f"pytest ended with {status}: nothing to compare")
     return None
 
 
-def _pytest(folder: Path, *words: str) -> tuple[Outcomes, list[str], int, str]:
-    with tempfile.TemporaryDirectory(prefix="arena-init-") as temporary:
-        file = Path(temporary, "outcomes")
-        words = ("-m", "pytest", "-q", "--override-ini=required_plugins=", *words)
-        plugin = ("-p", "pytest_arena._cli.init._outcomes")
-        status, output = run_python(folder, *words, *plugin, env={FILE: str(file)})
-        outcomes = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        told = [
-            one.read_text(encoding="utf-8") for one in file.parent.glob(f"{MEANT}*")
-        ]
-    return outcomes, sorted({*"\n".join(told).splitlines()} - {""}), status, output
-
-
-def _told(after: Outcomes, before: Outcomes) -> int:
-    bad = _bad(after)
-    was_bad = _bad(before)
-    ours = {name for name in was_bad if _OURS.search(before[name][1])}
-    if ours:
-        say(
-            f"tests with fixtures of the plugin, which cannot run without it: {len(ours)}"
-        )
-    for name in sorted(was_bad - bad - ours):
-        say(
-            f"passes with the plugin alone: {name}",
-            f"  without: {_last(before[name][1])}",
-        )
-    for name in sorted(was_bad & bad):
-        how = "fails with the plugin" if name in ours else "fails either way"
-        say(f"{how}: {name}", f"  {_last(after[name][1])}")
-    worse = sorted((bad - was_bad) | (before.keys() - after.keys()))
+def _compared(after: Suite, before: Suite) -> int:
+    """Print the differences, and return the exit status."""
+    bad_after = after.bad
+    bad_before = before.bad
+    plugin_tests = {
+        name for name in bad_before if _MISSING_FIXTURE.search(before.report(name))
+    }
+    if plugin_tests:
+        number = len(plugin_tests)
+        say(f"tests with fixtures of the plugin, which cannot run without it: {number}")
+    for name in sorted(bad_before - bad_after - plugin_tests):
+        say(f"passes only with the plugin: {name}")
+        say(f"  without: {_error(before.report(name))}")
+    for name in sorted(bad_before & bad_after):
+        title = "fails with the plugin" if name in plugin_tests else "fails either way"
+        say(f"{title}: {name}", f"  {_error(after.report(name))}")
+    worse = sorted((bad_after - bad_before) | before.outcomes.keys() - after.outcomes)
     for name in worse[:_FEW]:
-        told = after.get(name, _GONE)[1]
-        why, _, fix = _why(told).partition("\n")
-        say(f"passes without the plugin alone: {name}", f"  with: {_last(told)}")
-        say(f"  why:  {why}", f"  next: {fix}")
-    more = len(worse) - _FEW
-    say(
-        *[f"and {more} more pass without the plugin alone; mend these first"]
-        * (more > 0)
-    )
-    say(*["same passes: no test passes without the plugin alone"] * (not worse))
+        report = after.report(name)
+        reason, step = _cause(report)
+        say(f"passes only without the plugin: {name}", f"  with: {_error(report)}")
+        say(f"  why:  {reason}", f"  next: {step}")
+    if len(worse) > _FEW:
+        more = len(worse) - _FEW
+        say(f"{more} more tests pass only without the plugin. Repair these first.")
+    if not worse:
+        say("No test passes only without the plugin.")
     return _FAILED if worse else 0
 
 
-def _bad(outcomes: Outcomes) -> set[str]:
-    return {
-        name
-        for name, (outcome, _) in outcomes.items()
-        if outcome in {"failed", "error"}
-    }
+def _error(report: str) -> str:
+    """Return the line of a report that names the error."""
+    lines = report.splitlines()
+    errors = [line for line in lines if line.startswith("E  ")] or lines
+    return redact("".join(errors[:1]).removeprefix("E").strip())
 
 
-def _last(told: str) -> str:
-    """The line of a failure that says what is wrong."""
-    lines = [
-        line for line in told.splitlines() if line.startswith("E  ")
-    ] or told.splitlines()
-    return redact(" ".join(lines[:1]).removeprefix("E").strip())
-
-
-def _why(told: str) -> str:
-    """Say why a test fails with the plugin, and what to do, by what it says."""
-    parts = dict(re.findall(r"^(?:E\s+)?\s*(why|next):\s+(.*)$", told, re.MULTILINE))
-    if re.search(r"\[A\d{3}\]", told) and len(parts) > 1:
-        return f"{parts['why']}\n{parts['next']}"
-    cause = next(_CAUSES[words] for words in _CAUSES if re.search(words, told))
-    schema = likely_schema(look_at(Path.cwd())) if _SCHEMA in cause else ""
-    return cause.replace(_SCHEMA, schema or _SCHEMA)
+def _cause(report: str) -> tuple[str, str]:
+    """Return the likely reason of a failure, and the next step."""
+    parts = dict(re.findall(r"^(?:E\s+)?\s*(why|next):\s+(.*)$", report, re.MULTILINE))
+    if re.search(r"\[A\d{3}\]", report) and len(parts) > 1:
+        return parts["why"], parts["next"]
+    reason, step = next(
+        (reason, step) for text, reason, step in _CAUSES if re.search(text, report)
+    )
+    if _SCHEMA in step:
+        schema = likely_schema(look_at(Path.cwd()))
+        step = step.replace(_SCHEMA, schema or _SCHEMA)
+    return reason, step

@@ -1,17 +1,19 @@
-"""A run of pytest in which the app is imported, started and asked: under the gate, with no test.
+"""A run of pytest that collects no test, imports the app under the gate and sends it requests.
 
-It is a process of its own, which tells what it learns line by line: if it is ended, nothing of
-that is lost.
+The run is a separate process. It writes each fact to a file at once, so no fact is lost if the
+process is ended.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,39 +30,34 @@ from pytest_arena.errors import ArenaError, ConfigError, ServerError, causes, re
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-Facts = dict[str, Any]
+    from pytest_arena._databases._builders import Candidate
 
-_ME = "pytest_arena._cli.init._guarded"
-# What a suite has for its own runs (coverage, workers, a limit of time) is not meant for this one.
+Facts = dict[str, Any]
+"""The facts that a guarded run learned. It always has the first three keys.
+
+- bases: the name and the tables of each base
+- engines: the name, the dialect, the driver of each engine, and whether it is async
+- routes: a path, its status (0 if unknown), whether it used the database, and a problem
+- installed: whether the app's package is installed
+- problem, error, unbuilt, fixture: lines that say why pytest, the app, the build of the tables or
+  a fixture of the suite failed
+- server: whether the build failed because no server was found
+- redirect: whether pytest-arena refused a driver's connection
+"""
+
+_MODULE = "pytest_arena._cli.init._guarded"
+# Options that a suite has for its test runs (coverage, workers, a time limit) do not apply here.
 _OPTIONS = (
     *("-q", "-p", "no:timeout", "-p", "no:cacheprovider", "--override-ini=addopts="),
     *("--override-ini=arena_scenarios=off", "--override-ini=required_plugins="),
 )
-_HEALTH = (
-    "health",
-    "healthz",
-    "health-check",
-    "healthcheck",
-    "ping",
-    "status",
-    "ready",
-    "live",
-)
-# Pages of the framework, and what ends a login.
-_PASSED_BY = (
-    "/schema",
-    "openapi.json",
-    "/docs",
-    "redoc",
-    "oauth2",
-    "logout",
-    "callback",
-)
-REDIRECT = (
-    "arena_drivers = redirect"  # the fix of an error that refuses a driver's connection
-)
-_ROUTES = 6  # that are asked: each may do more than answer
-_SHOWN = 8  # lines of what pytest says where it could not begin
+_HEALTH = re.compile(r".*/(health|healthz|health-?check|ping|status|ready|live)/?")
+# Pages of the framework, routes that end a login, and paths with parameters.
+_SKIPPED = re.compile(r"/schema|openapi\.json|/docs|redoc|oauth2|logout|callback|{")
+REDIRECT = "arena_drivers = redirect"
+"""the next step of an error that refuses a driver's connection"""
+_ROUTES = 6  # a request may have side effects
+_SHOWN = 8  # lines of pytest's output
 
 
 def run_python(
@@ -69,9 +66,9 @@ def run_python(
     seconds: float | None = None,
     env: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
-    """Run Python; return its exit status, -1 where it took too long, and its output."""
+    """Run Python. Return its exit status, -1 after a timeout, and its output."""
     try:
-        ran = subprocess.run(  # noqa: S603 - the project's own
+        process = subprocess.run(  # noqa: S603 - the user's suite
             [sys.executable, *words],
             cwd=folder,
             env={**os.environ, **(env or {})},
@@ -85,211 +82,206 @@ def run_python(
         )
     except subprocess.TimeoutExpired:
         return -1, f"it did not end within {seconds:g} s: --timeout gives it more"
-    return ran.returncode, redact(ran.stdout)
+    return process.returncode, redact(process.stdout)
 
 
 def guarded(
-    folder: Path, asked: Facts, arguments: list[str], *, seconds: float
+    folder: Path, question: Facts, arguments: list[str], *, seconds: float
 ) -> Facts:
-    """Look at an app in a folder; return what was told, and as ``problem`` what was wrong."""
+    """Run pytest with an ``AppProbe`` in a folder. Return the facts that it learned.
+
+    ``question`` has the ``app`` ("" for a library), the ``module`` that defines the app or the
+    tables, and the likely ``bases``. With a ``schema``, the probe builds the tables and sends
+    requests.
+    """
     with tempfile.TemporaryDirectory(prefix="arena-init-") as temporary:
         report = Path(temporary, "facts")
         report.touch()
-        told = json.dumps(asked | {"report": str(report)})
-        _, output = run_python(folder, "-m", _ME, told, *arguments, seconds=seconds)
-        facts: Facts = {"routes": [], "bases": [], "engines": []}
-        for line in report.read_text(encoding="utf-8").splitlines():
-            for name, value in json.loads(line).items():
-                facts[name] = [*facts[name], value] if name == "routes" else value
-    lines = [line for line in output.splitlines() if line.strip()]
-    return facts if "ended" in facts else facts | {"problem": lines[-_SHOWN:]}
+        words = [json.dumps({**question, "report": str(report)}), *arguments]
+        _, output = run_python(folder, "-m", _MODULE, *words, seconds=seconds)
+        lines = report.read_text(encoding="utf-8").splitlines()
+    facts: Facts = {"bases": [], "engines": [], "routes": []}
+    for name, value in map(json.loads, lines):
+        if name == "route":
+            facts["routes"].append(value)
+        else:
+            facts[name] = value
+    if "ended" not in facts:
+        lines = [line for line in output.splitlines() if line.strip()]
+        facts["problem"] = lines[-_SHOWN:]
+    return facts
 
 
-class Looking:
-    """A plugin for one run of pytest, which collects nothing and looks at one app."""
+class AppProbe:
+    """A plugin of pytest that collects no test and looks at one app."""
 
-    def __init__(self, asked: Facts) -> None:
-        self._asked = asked
-        self._answer: list[object] = []  # of the route that was asked last
+    def __init__(self, question: Facts) -> None:
+        self._question = question
+        self._answer: list[object] = []  # of the last route
+        self._uses_fixtures = False  # whether autouse fixtures of the suite run
         self._error: BaseException | None = None  # of the last level
-        self._is_set_up_error = False  # whether a fixture raised it
-        self._suite_fixtures = True  # whether the suite's fixtures act around a level
+        self._is_set_up_error = False
+        self._is_driver_refused = False
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> bool:
-        """No module of tests is imported."""
+        """Collect no test, so that pytest imports no test module."""
         session.items = []
         return True
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Import the app, or ask it."""
+        """Import the app, or build its tables and send requests."""
         self._session = session
         self._run = RUNS[session.config]
         try:
             self._run.check()
-            if not self._asked["app"]:
-                self._tell(installed=self._asked["installed"])
-            elif "schema" in self._asked:
-                self._ask()
+            if "schema" in self._question and self._question["app"]:
+                self._try_schema()
             else:
-                self._look()
-        except Exception as error:  # noqa: BLE001 - a factory's, say
-            self._tell(error=_told(error))
-        self._tell(ended=True)
+                self._report("installed", self._question["installed"])
+                self._report_imported()
+        except Exception as error:  # noqa: BLE001 - the app may raise anything
+            self._report("error", _lines_of(error))
+        self._report("ended", "")
         return True
 
     def pytest_exception_interact(self, call: pytest.CallInfo[Any]) -> None:
-        """What a level has raised, or a fixture around it that acts by itself."""
+        """Keep the first exception of a level."""
         if self._error is None and call.excinfo is not None:
             self._error = call.excinfo.value
             self._is_set_up_error = call.when == "setup"
 
-    def _tell(self, **facts: object) -> None:
-        with Path(self._asked["report"]).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(facts) + "\n")
+    def _report(self, name: str, value: object) -> None:
+        with Path(self._question["report"]).open("a", encoding="utf-8") as file:
+            file.write(json.dumps([name, value]) + "\n")
 
-    def _look(self) -> None:
-        """Say what the app's modules have made."""
-        self._tell(installed=self._asked["installed"])
-        likely = self._asked["bases"]
-        near = [one for one in candidates() if Path.cwd() in one.file.resolve().parents]
-        near.sort(
-            key=lambda base: (
-                is_private(base.name),
-                base.name not in likely,
-                not base.is_at_home,
-                base.name,
-            )
-        )
-        bases = {id(one.metadata): one for one in reversed(near)}
-        self._tell(
-            bases=[[one.name, sorted(one.metadata.tables)] for one in bases.values()]
-        )
-        with suppress(ArenaError):  # no engine, or it needs its tables to start
-            self._run.database()
-        engines = self._run.databases.known.by_key.values()
-        of = [(one.name, one.dialect) for one in engines]
-        self._tell(engines=[[name, it.name, it.driver, it.is_async] for name, it in of])
-
-    def _ask(self) -> None:
-        """Build the tables, then ask the app's routes, each in a separate level.
-
-        The suite's fixtures do not run while the tables are built: they may fail for other reasons.
-        """
-        self._suite_fixtures = False
-        error = self._level(lambda _: self._run.databases.ensure(self._run.database()))
-        self._suite_fixtures = True
-        ours = next((one for one in causes(error) if isinstance(one, ArenaError)), None)
-        if error and not isinstance(
-            ours, ConfigError
-        ):  # that is an app without a database
-            self._tell(
-                unbuilt=_told(ours or error), server=isinstance(ours, ServerError)
-            )
+    def _report_imported(self) -> None:
+        """Report the bases and the engines of the imported modules."""
+        if not self._question["app"]:
             return
-        refusals = self._run.ledger.refusals
-        suite_refusals: set[int] = set()  # places in the ledger
-        for path in _ordered(_paths(self._run.apps.build()))[:_ROUTES] or ["/"]:
-            before = len(refusals)
-            error = self._level(self._get(path))
-            if error is not None and self._is_set_up_error and self._suite_fixtures:
-                self._tell(fixture=_told(error))
-                self._suite_fixtures = False
-                suite_refusals.update(range(before, len(refusals)))
-                error = self._level(self._get(path))
-            self._tell(
-                routes=[path, 0, False, _told(error)[0]] if error else self._answer
-            )
-        app_refusals = [
-            refusal
-            for at, (refusal, _) in enumerate(refusals)
-            if at not in suite_refusals
-        ]
-        self._tell(redirect=any(REDIRECT in refusal.fix for refusal in app_refusals))
+        likely = self._question["bases"]
 
-    def _get(self, path: str) -> Callable[[Any], None]:
-        """Ask twice: what differs is not sure, and the start of the app is not the second's."""
+        def rank(base: Candidate) -> tuple[object, ...]:
+            is_unlikely = base.name not in likely
+            return is_private(base.name), is_unlikely, not base.is_at_home, base.name
 
-        def level(arena: Any) -> None:
-            client = arena.test_client()
-            used = self._run.connections.used
-            first = client.get(path, follow_redirects=False).status_code
-            used.clear()
-            status = client.get(path, follow_redirects=False).status_code
-            told = "" if status == first else f"{first}, then {status}"
-            self._answer = [path, 0 if told else status, bool(used), told]
+        bases: dict[int, Candidate] = {}
+        for base in sorted(candidates(), key=rank):
+            if Path.cwd() in base.file.resolve().parents:
+                bases.setdefault(id(base.metadata), base)
+        names = [[base.name, sorted(base.metadata.tables)] for base in bases.values()]
+        self._report("bases", names)
+        # The app may have no engine, or may need its tables to start.
+        with suppress(ArenaError):
+            self._run.database()
+        engines = []
+        for engine in self._run.databases.known.by_key.values():
+            dialect = engine.dialect
+            row = [engine.name, dialect.name, dialect.driver, dialect.is_async]
+            engines.append(row)
+        self._report("engines", engines)
 
-        return level
+    def _try_schema(self) -> None:
+        """Build the tables, then send GET requests.
+
+        The suite's fixtures do not run while the tables are built. They may fail for other reasons.
+        """
+        error = self._level(lambda _: self._run.databases.ensure(self._run.database()))
+        refused = [self._is_driver_refused]
+        if error:
+            ours = [cause for cause in causes(error) if isinstance(cause, ArenaError)]
+            error = next(iter(ours), error)
+            # A ConfigError says that the app has no database.
+            if not isinstance(error, ConfigError):
+                self._report("unbuilt", _lines_of(error))
+                self._report("server", isinstance(error, ServerError))
+                return
+        self._uses_fixtures = True
+        paths = sorted(set(_paths(self._run.apps.build())), key=_rank)
+        for path in paths[:_ROUTES] or ["/"]:
+            get = partial(self._get, path)
+            error = self._level(get)
+            if error and self._is_set_up_error and self._uses_fixtures:
+                self._report("fixture", _lines_of(error))
+                self._uses_fixtures = False
+                error = self._level(get)
+            refused.append(self._is_driver_refused)
+            if error:
+                self._answer = [path, 0, False, _lines_of(error)[0]]
+            self._report("route", self._answer)
+        self._report("redirect", any(refused))
+
+    def _get(self, path: str, arena: Any) -> None:
+        """Send a request twice. The first may include the app's start, so the second counts."""
+        client = arena.test_client()
+        first = client.get(path, follow_redirects=False).status_code
+        used = self._run.connections.used
+        used.clear()
+        status = client.get(path, follow_redirects=False).status_code
+        self._answer = [path, status, bool(used), ""]
+        if status != first:
+            self._answer = [path, 0, bool(used), f"{first}, then {status}"]
 
     def _level(self, function: Callable[[Any], object]) -> BaseException | None:
-        """Call a function as a test's; return what was raised."""
+        """Call a function as the body of a test. Return the exception."""
 
         def level(arena: Any) -> None:
             function(arena)
 
         self._error = None
-        self._is_set_up_error = False
         module = module_in(self._session, "arena init")
         item: pytest.Function = pytest.Function.from_parent(
             module, name="level", callobj=level
         )
-        if not self._suite_fixtures:
-            item.fixturenames[:] = ["arena"]  # without autouse fixtures
+        if not self._uses_fixtures:
+            item.fixturenames[:] = ["arena"]
         self._session.testscollected += 1
+        before = self._run.ledger.mark()
         self._session.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        refusals = self._run.ledger.since(before)
+        self._is_driver_refused = any(REDIRECT in refusal.fix for refusal in refusals)
         return self._error
 
 
-def _told(error: BaseException) -> list[str]:
+def _lines_of(error: BaseException) -> list[str]:
     if isinstance(error, ArenaError):
         return [error.what, error.cause, error.fix]
     return [redact(f"{described(error)}   {blame(error) or ''}".strip())]
 
 
 def _paths(app: Any) -> Iterator[str]:
-    """Yield the paths that a GET may ask without knowing anything."""
-    yield from _walked(getattr(app, "routes", ()), "")
-    if hasattr(app, "url_map"):  # Flask's
-        rules = app.url_map.iter_rules()
-        yield from (
-            rule.rule for rule in rules if "GET" in rule.methods and not rule.arguments
-        )
-    with suppress(Exception):  # a model that has no schema
-        for path, operations in app.openapi()["paths"].items():
-            given = operations.get("get", {"parameters": [{"required": True}]})
-            if not any(one.get("required") for one in given.get("parameters", ())):
-                yield path
+    """Yield the paths of GET routes without parameters."""
+    paths = [*_routes(getattr(app, "routes", ()), "")]
+    if hasattr(app, "url_map"):  # of Flask
+        for rule in app.url_map.iter_rules():
+            if "GET" in rule.methods and not rule.arguments:
+                paths.append(rule.rule)
+    return (path for path in paths if not _SKIPPED.search(path))
 
 
-def _walked(routes: Iterable[Any], prefix: str) -> Iterator[str]:
+def _routes(routes: Iterable[Any], prefix: str) -> Iterator[str]:
     for route in routes:
         path = prefix + str(getattr(route, "path", ""))
         if "GET" in (getattr(route, "methods", None) or ()):
             yield path
-        yield from _walked(getattr(route, "routes", None) or (), path)
+        yield from _routes(getattr(route, "routes", None) or (), path)
 
 
-def _ordered(paths: Iterable[str]) -> list[str]:
-    """Those that need nothing, the likeliest to answer first."""
-    fit = {
-        one
-        for one in paths
-        if "{" not in one and not any(word in one for word in _PASSED_BY)
-    }
-    is_health = {path: path.rstrip("/").split("/")[-1] in _HEALTH for path in fit}
-    return sorted(fit, key=lambda path: (not is_health[path], path.count("/"), path))
+def _rank(path: str) -> tuple[bool, int, str]:
+    """Return a key that is lowest for the path that most likely answers."""
+    return not _HEALTH.fullmatch(path), path.count("/"), path
 
 
-def main(told: str, *arguments: str) -> int:
-    """Be the process that looks."""
-    asked = json.loads(told)
+def main(text: str, *arguments: str) -> int:
+    """Run pytest in the process that ``guarded`` starts."""
     os.environ.pop("PYTEST_ADDOPTS", None)
-    # The command `pytest` has no such entry, and what the app needs is to be found without it.
+    # The command `pytest` does not import from the working folder, so this run does not either.
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path.cwd()]
-    top = (asked["app"] or asked["module"]).partition(":")[0].partition(".")[0]
-    asked["installed"] = bool(top) and find_spec(top) is not None
-    return int(pytest.main([*_OPTIONS, *arguments], plugins=[Looking(asked)]))
+    question = json.loads(text)
+    package = question["module"].partition(".")[0]
+    question["installed"] = bool(package) and find_spec(package) is not None
+    return int(pytest.main([*_OPTIONS, *arguments], plugins=[AppProbe(question)]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""Writes down how each test of a run has ended; makes our options known where our plugin is off."""
+"""A plugin of pytest that writes the outcome of each test to a file.
+
+If pytest-arena is off, the plugin also registers its options, hooks and markers, so that they are
+no errors.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ from typing import Any
 from pytest_arena._config._options import FLAGS, OPTIONS
 
 FILE = "PYTEST_OUTCOMES_FILE"
-MEANT = "meant-"  # begins the names of the files beside it
+DATABASES = "databases-"
+"""the prefix of a file beside it, in which a process writes the databases of the app's engines"""
 _outcomes: dict[str, tuple[str, str]] = {}
 
 
@@ -19,63 +24,57 @@ def _is_off(pluginmanager: Any) -> bool:
 
 
 def pytest_addoption(parser: Any, pluginmanager: Any) -> None:
-    """Without the plugin, what is configured for it is no mistake."""
-    if _is_off(pluginmanager):
-        for option in OPTIONS:
-            parser.addini(option.ini, "", type="linelist" if option.many else "string")
-            parser.addoption(
-                *filter(None, (option.flag, option.short)), dest=option.ini
-            )
-        for flag in FLAGS:
-            parser.addoption(
-                flag.flag, dest=flag.name, nargs=1 if flag.metavar else "?"
-            )
+    """Register the options if pytest-arena is off."""
+    if not _is_off(pluginmanager):
+        return
+    for option in OPTIONS:
+        names = [name for name in (option.flag, option.short) if name]
+        parser.addini(option.ini, "", type="linelist" if option.many else "string")
+        parser.addoption(*names, dest=option.ini)
+    for flag in FLAGS:
+        parser.addoption(flag.flag, dest=flag.name, nargs=1 if flag.metavar else "?")
 
 
 def pytest_addhooks(pluginmanager: Any) -> None:
-    """Nor are hooks of ours in a conftest.py."""
+    """Register the hooks if pytest-arena is off."""
     if _is_off(pluginmanager):
-        from pytest_arena._run.levels._participants import LevelHooks  # noqa: PLC0415 - for this run alone
+        from pytest_arena._run.levels._participants import LevelHooks  # noqa: PLC0415 - seldom needed
 
         pluginmanager.add_hookspecs(LevelHooks)
 
 
 def pytest_configure(config: Any) -> None:
-    """Nor are our markers."""
+    """Register the markers if pytest-arena is off."""
     if _is_off(config.pluginmanager):
         for marker in ("arena", "scenario"):
             config.addinivalue_line("markers", f"{marker}: of pytest-arena")
 
 
 def pytest_collectreport(report: Any) -> None:
-    """A file that does not import has no tests to compare."""
+    """Record a file that cannot be imported."""
     if report.failed:
         _outcomes[report.nodeid] = ("error", str(report.longrepr))
 
 
 def pytest_runtest_logreport(report: Any) -> None:
-    """The worst of a test's three phases counts."""
-    told = str(report.longrepr or "")
+    """Record a test. The worst of its three phases counts."""
     before = _outcomes.get(report.nodeid)
     if report.failed:
-        _outcomes[report.nodeid] = (
-            "failed" if report.when == "call" else "error",
-            told,
-        )
+        outcome = "failed" if report.when == "call" else "error"
+        _outcomes[report.nodeid] = (outcome, str(report.longrepr or ""))
     elif before is None or (report.when == "call" and before[0] == "passed"):
         _outcomes[report.nodeid] = (report.outcome, "")
 
 
 def pytest_sessionfinish(session: Any) -> None:
-    """Write all down, once for all workers; and each process which databases its engines meant."""
+    """Write the outcomes of all workers once. Each process writes the databases of its engines."""
     file = Path(os.environ[FILE])
     if not hasattr(session.config, "workerinput"):
         file.write_text(json.dumps(_outcomes), encoding="utf-8")
     if not _is_off(session.config.pluginmanager):
-        from pytest_arena._fixtures import RUNS  # noqa: PLC0415 - as above
+        from pytest_arena._fixtures import RUNS  # noqa: PLC0415 - imports SQLAlchemy
 
         databases = RUNS[session.config].databases
-        meant = [*databases.requested()[0], *databases.files.of_app]
-        file.with_name(f"{MEANT}{os.getpid()}").write_text(
-            "\n".join(meant), encoding="utf-8"
-        )
+        names = "\n".join([*databases.requested()[0], *databases.files.of_app])
+        process_file = file.with_name(f"{DATABASES}{os.getpid()}")
+        process_file.write_text(names, encoding="utf-8")
