@@ -1,4 +1,4 @@
-"""How do tests in another language say when a level begins and ends? By HTTP, with a token."""
+"""The HTTP interface by which tests in another language begin and end a level."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 TOKEN = "ARENA_SERVE_TOKEN"  # noqa: S105 - the name of the variable
-_LARGEST = 1 << 20  # bytes of a body
-_STEP = 0.5  # seconds
+_MAX_BODY = 1 << 20  # bytes
+_PAUSE = 0.5  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What is said to who has asked: a status of HTTP, and JSON."""
+    """An answer: an HTTP status and JSON."""
 
     status: int
     text: str
@@ -35,33 +35,30 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What is asked for: it waits until it is answered."""
+    """A request to the control interface. Its HTTP thread waits for the reply."""
 
     method: str
     path: str
     arguments: Mapping[str, Any]
-    answered: Future[Reply] = field(default_factory=Future)
+    reply: Future[Reply] = field(default_factory=Future)
 
     def answer(self, status: int, content: object) -> None:
-        """Answer it, unless that is done.
-
-        What JSON does not know, a date or a Decimal, is its text.
+        """Send the reply, if none was sent. Values that JSON lacks become text.
 
         Raises:
-            TypeError: it cannot be told even so.
+            TypeError: JSON cannot represent the content.
         """
-        if not self.answered.done():
-            self.answered.set_result(Reply(status, json.dumps(content, default=str)))
+        if not self.reply.done():
+            self.reply.set_result(Reply(status, json.dumps(content, default=str)))
 
 
 class ControlServer(socketserver.ThreadingTCPServer):
-    """Takes what is asked for on a port of this machine, one after the other, until it is stopped.
+    """Receives commands on a port of this machine.
 
-    Who does not know the token learns nothing. It stops by itself when the process that began this
-    one is gone, however that has ended.
+    A client without the token gets no information. The server stops when the parent process ends.
 
     Raises:
-        ConfigError: the port is taken.
+        ConfigError: another program uses the port.
     """
 
     allow_reuse_address = True
@@ -69,7 +66,7 @@ class ControlServer(socketserver.ThreadingTCPServer):
 
     def __init__(self, token: str, *, port: int = 0) -> None:
         self.token = token
-        self._asked: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._parent = os.getppid()
         try:
             super().__init__((HOST, port), _Handler)
@@ -81,71 +78,69 @@ class ControlServer(socketserver.ThreadingTCPServer):
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the control interface."""
         return f"http://{HOST}:{self.server_address[1]}"
 
     def take(self) -> Command | None:
-        """Wait for what is asked for next; None when all is to end."""
-        while (
-            True
-        ):  # a signal that comes just before a wait without an end is not handled in it
+        """Wait for the next command. Return None if the server stops."""
+        # A wait without a timeout would not handle a signal that arrives just before it.
+        while True:
             with suppress(queue.Empty):
-                return self._asked.get(timeout=_STEP)
+                return self._commands.get(timeout=_PAUSE)
 
-    def ask(self, asked: Command) -> Reply:
-        """Have it done in the thread that takes; wait until it is."""
-        self._asked.put(asked)
-        return asked.answered.result()
+    def run(self, command: Command) -> Reply:
+        """Run a command in the thread that calls ``take``, and wait for the reply."""
+        self._commands.put(command)
+        return command.reply.result()
 
     def stop(self, *_: object) -> None:
-        """Have all end; also as the handler of a signal."""
-        self._asked.put(None)
+        """Stop the server. This is also a signal handler."""
+        self._commands.put(None)
 
     def service_actions(self) -> None:
-        """Twice a second: is there still somebody who could ask?"""
+        """Stop if the parent process has ended. ``serve_forever`` calls this twice a second."""
         if os.getppid() != self._parent:
             self._parent = os.getppid()
             self.stop()
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: ControlServer  # type: ignore[mutable-override]  # one of that kind alone makes handlers
+    server: ControlServer  # type: ignore[mutable-override]  # only a ControlServer uses the handler
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        self._say(self._answer())
-
-    def do_GET(self) -> None:
-        self.do_POST()
-
-    def _answer(self) -> Reply:
-        size = int(self.headers.get("Content-Length") or 0)
-        if size > _LARGEST:
-            self.close_connection = True
-            return _refusal(413, f"a body has at most {_LARGEST:,} bytes")
-        body = self.rfile.read(size)
-        given = self.headers.get("Authorization", "").encode()
-        if not hmac.compare_digest(given, f"Bearer {self.server.token}".encode()):
-            return _refusal(401, f"Authorization: Bearer …, with the value of {TOKEN}")
-        try:
-            arguments = json.loads(body or "{}")
-        except ValueError as error:
-            return _refusal(400, f"the body is no JSON: {error}")
-        if not isinstance(arguments, dict):
-            return _refusal(400, "the body is no JSON object")
-        return self.server.ask(Command(self.command, self.path, arguments))
-
-    def _say(self, answer: Reply) -> None:
-        body = f"{answer.text}\n".encode()
-        self.send_response(answer.status)
+        reply = self._reply()
+        body = f"{reply.text}\n".encode()
+        self.send_response(reply.status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
+    def do_GET(self) -> None:
+        self.do_POST()
+
+    def _reply(self) -> Reply:
+        size = int(self.headers.get("Content-Length") or 0)
+        if size > _MAX_BODY:
+            self.close_connection = True
+            return _refusal(413, f"a body has at most {_MAX_BODY:,} bytes")
+        body = self.rfile.read(size)
+        authorization = self.headers.get("Authorization", "").encode()
+        expected = f"Bearer {self.server.token}".encode()
+        if not hmac.compare_digest(authorization, expected):
+            return _refusal(401, f"Authorization: Bearer …, with the value of {TOKEN}")
+        try:
+            arguments = json.loads(body or "{}")
+        except ValueError as error:
+            return _refusal(400, f"the body is not JSON: {error}")
+        if not isinstance(arguments, dict):
+            return _refusal(400, "the body is not a JSON object")
+        return self.server.run(Command(self.command, self.path, arguments))
+
     def log_message(self, *_: object) -> None:
-        """Whoever asks knows what."""
+        """Log nothing."""
 
 
-def _refusal(status: int, why: str) -> Reply:
-    return Reply(status, json.dumps({"error": why}))
+def _refusal(status: int, reason: str) -> Reply:
+    return Reply(status, json.dumps({"error": reason}))

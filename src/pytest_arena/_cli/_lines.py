@@ -216,7 +216,7 @@ def _sorted(things: Iterable[Thing]) -> list[Thing]:
 
 
 def _table(things: list[Thing], *, now: datetime) -> Iterator[str]:
-    """Yield a line of titles, and for each thing its cells and title. Empty columns are left out."""
+    """Yield a line of titles and a line for each thing. Empty columns are left out."""
     rows = [_row(thing, now=now) for thing in things]
     widths = {}
     for title in _WIDTHS:

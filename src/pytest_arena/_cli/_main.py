@@ -13,7 +13,11 @@ from pytest_arena.errors import ArenaError, ConfigError
 from pytest_arena.scenarios import verbs as scenarios
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    # argparse has no public name for what add_subparsers() returns.
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - see above
+    Options = argparse.Namespace
 
 _FAILED = 1
 _USAGE = 2
@@ -24,86 +28,86 @@ _SHAPE: dict[str, Any] = {
 }
 
 _ABOUT = """\
-What pytest-arena has on this machine and on its database server, and what your
-specifications say. The tests themselves are run by pytest."""
+The databases of pytest-arena, the set-up of a project, checks of a test suite, and
+scenarios. pytest runs the tests."""
 _DATABASES = """\
-The databases that pytest-arena has made: those of test runs, the templates that
-they are copied from, those kept for a look, and its private servers."""
+The databases that pytest-arena created: databases of test runs, the templates from
+which they are copied, databases that you keep for a look, and private servers."""
 _WHERE = """\
-Looked at are the SQLite files of this user's runs, the cache (ARENA_CACHE), the
-private servers, and one PostgreSQL server: that of --database, else of
-ARENA_DATABASE, else of arena_database in pytest's configuration file, else the
-local service. No server is started for it."""
+The command looks at the SQLite files of your runs, the cache (ARENA_CACHE), the private
+servers, and one PostgreSQL server. The server is the value of --database, or of
+ARENA_DATABASE, or of arena_database in pytest's configuration file, or the local
+service. The command starts no server."""
 _LIST = f"""\
-List what there is: its name, what it is, whose (the process of the run, alive or
-dead), how old it is, when it was last used, and its size.
+List the databases: name, kind, the process of the run and whether it is alive, age,
+last use, and size.
 
 {_WHERE}"""
 _SWEEP = f"""\
-Remove what runs have left that are dead, after a crash or a kill -9. The next run
-does the same by itself. What a living run uses is left alone, and so is whatever
-arena has not made.
+Remove the databases of dead runs, which a crash or a kill -9 leaves. The next run does
+the same. Databases of living runs, and databases that pytest-arena did not create, stay.
 
-With --all, sweep lists what it would remove, and removes it after a yes. With the URL of a
-server, it removes only what is on that server. With sqlite, it removes the files of runs and
-the cache.
+With --all, the command lists all databases that no living run uses, and removes them
+after a yes. With the URL of a server, it removes only databases on that server. With
+sqlite, it removes the files of runs and the cache.
 
 {_WHERE}"""
 _SERVE = """\
-Serve the app of arena_app, and its database, to tests in another language: to those
-of Playwright's own runner, say. They say by HTTP when a test begins and when it ends;
-in between the app has a database of its own, which is taken back then.
+Serve the app of arena_app, and its database, to tests in another language, such as
+tests of Playwright. The tests send HTTP requests when a test begins and when it ends.
+Between these requests the app has a test database. pytest-arena restores it after each
+test.
 
-Printed is one line of JSON: where the app is, and where the control interface. What
-pytest says goes to stderr. ARENA_SERVE_TOKEN is the secret that each request to the
-control interface names: Authorization: Bearer ...
+The command prints one line of JSON with the URLs of the app and of the control
+interface. The output of pytest goes to stderr. Each request to the control interface
+needs the secret of ARENA_SERVE_TOKEN, as the header Authorization: Bearer ...
 
-Other arguments go to pytest: a folder, whose conftest.py acts, and options; addopts of
-the configuration file do not count. It ends on SIGTERM and Ctrl-C, and when the process
-is gone that began it."""
+pytest gets all other arguments: a folder, whose conftest.py is used, and options. addopts
+of the configuration file is ignored. The command ends on SIGTERM and Ctrl-C, and when
+its parent process ends."""
 _EXPLAIN = """\
-Print the page for coding agents: how tests are written in a project that uses
-pytest-arena, what not to write, and how a failure is read. With the code that stands at
-the end of an error, print that error's page. Neither needs a network."""
+Print the page for coding agents: how to write tests in a project that uses
+pytest-arena, and how to read a failure. With the code at the end of an error, print
+the page of that error. The command needs no network."""
 _INIT = """\
-Look at the project of this folder without importing it, then import its app once, under
-the guard; show the options that it lacks and a first test, and write them after a yes.
-With --check, run the suite with the plugin and without it, and tell what differs, why,
-and what to do. The run without it (-p no:arena) may reach your own databases."""
+Read the files of the project in this folder. Import its app once, under the gate, so
+that it reaches no database of yours. Show the missing options and a first test, and
+write them after a yes.
+
+With --check, run the suite with the plugin and without it, and explain the differences.
+The run without the plugin (-p no:arena) may reach your databases."""
 _DOCTOR = """\
-Find what is wrong in a test suite, without importing it: tests that reach a database which
-is not theirs, that mix event loops, that hang on each other, or that are green whatever
-the app does. Read are test_*.py, *_test.py, conftest.py, and all in folders named tests or test.
+Find faults in a test suite without importing it: tests that use the wrong database, mix
+event loops, wait for each other, or pass whatever the app does. The command reads
+test_*.py, *_test.py, conftest.py, and all Python files in folders named tests or test.
 
 A comment on the line waives a fault, with a reason: # arena: ignore[ARD602] why it is right
 For a whole file: # arena: ignore-file[ARD602] why it is right
 
-With --migrations, doctor checks no rule and runs no test. It imports the tests under the guard, and
-compares the database that Alembic's migrations build with the app's models."""
-_STATUS = (
-    "exit status: 0; 1 where a server cannot be used, or without a yes to --all;\n"
-    "2 for wrong options"
-)
+With --migrations, the command checks no rule and runs no test. It imports the tests under
+the gate, and compares the database that Alembic's migrations build with the app's models."""
+_DATABASES_STATUS = "1 if a server cannot be used, or without a yes to --all"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says. Returns the exit status."""
+    """Run the command line. Return the exit status."""
     parser = _parser()
-    given, others = parser.parse_known_args(arguments)
-    if others and not hasattr(given, "takes_others"):
+    options, others = parser.parse_known_args(arguments)
+    if others and not hasattr(options, "takes_others"):
         parser.error(f"unrecognized arguments: {' '.join(others)}")
-    given.others = others  # pytest's, for the verb that runs it
+    options.others = others  # the arguments of pytest
     try:
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="replace")
-        status: int = given.do(given)
+        status: int = options.do(options)
         sys.stdout.flush()
     except ArenaError as error:
         sys.stderr.write(f"{error}\n")
         return _USAGE if isinstance(error, ConfigError) else _FAILED
     except KeyboardInterrupt:
         return _STOPPED
-    except BrokenPipeError:  # `| head`: Python's own flush at the end would complain
+    except BrokenPipeError:
+        # A reader such as `head` has ended. Python flushes stdout again at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILED
     return status
@@ -115,37 +119,11 @@ def _parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"arena {version('pytest-arena')}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    about = "list or remove the databases of pytest-arena"
     databases = commands.add_parser(
-        "databases",
-        help="list what is there, or remove it",
-        description=_DATABASES,
-        **_SHAPE,
+        "databases", help=about, description=_DATABASES, **_SHAPE
     )
-    verbs = databases.add_subparsers(metavar="COMMAND", required=True)
-    listing = verbs.add_parser(
-        "list", help="list what is there", description=_LIST, epilog=_STATUS, **_SHAPE
-    )
-    listing.add_argument("--json", action="store_true", help="JSON in place of tables")
-    about = "remove what dead runs have left"
-    sweep = verbs.add_parser(
-        "sweep", help=about, description=_SWEEP, epilog=_STATUS, **_SHAPE
-    )
-    sweep.add_argument(
-        "--all",
-        action="store_true",
-        dest="everything",
-        help="also templates, kept databases, the registry and private servers: all that no "
-        "living run uses; asks first",
-    )
-    sweep.add_argument("--yes", action="store_true", help="with --all: ask nothing")
-    listing.set_defaults(everything=False)
-    for command in (listing, sweep):
-        command.set_defaults(do=_do_databases, sweeps=command is sweep)
-        command.add_argument(
-            "--database",
-            metavar="URL",
-            help="the server, as in arena_database: a URL, own, sqlite, postgresql or auto",
-        )
+    _add_databases(databases.add_subparsers(metavar="COMMAND", required=True))
     _add_serve(commands)
     _add_explain(commands)
     _add_init(commands)
@@ -154,151 +132,193 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_serve(commands: Any) -> None:
-    status = "exit status: 0; 1 where a level had a problem; 2 for wrong options"
+def _add(
+    commands: Commands,
+    name: str,
+    do: Callable[[Options], int],
+    about: str,
+    text: str,
+    *,
+    fails: str,
+) -> argparse.ArgumentParser:
+    """Add a command. Its help says when it ``fails``."""
+    status = f"exit status: 0; {fails}; 2 for wrong options"
     parser = commands.add_parser(
+        name, help=about, description=text, epilog=status, **_SHAPE
+    )
+    parser.set_defaults(do=do)
+    return parser
+
+
+def _add_databases(verbs: Commands) -> None:
+    about = "list all databases"
+    listing = _add(verbs, "list", _do_databases, about, _LIST, fails=_DATABASES_STATUS)
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.set_defaults(sweeps=False, everything=False)
+    about = "remove the databases of dead runs"
+    sweep = _add(verbs, "sweep", _do_databases, about, _SWEEP, fails=_DATABASES_STATUS)
+    sweep.set_defaults(sweeps=True)
+    sweep.add_argument(
+        "--all",
+        action="store_true",
+        dest="everything",
+        help="also remove templates, kept databases, the registry and private servers that "
+        "no living run uses; asks first",
+    )
+    sweep.add_argument("--yes", action="store_true", help="with --all: do not ask")
+    for command in (listing, sweep):
+        command.add_argument(
+            "--database",
+            metavar="URL",
+            help="the server, as in arena_database: a URL, own, sqlite, postgresql or auto",
+        )
+
+
+def _do_databases(options: Options) -> int:
+    from pytest_arena._cli._databases import list_or_sweep  # noqa: PLC0415 - imports SQLAlchemy
+
+    return list_or_sweep(options)
+
+
+def _add_serve(commands: Commands) -> None:
+    parser = _add(
+        commands,
         "serve",
-        help="the app and its database, for tests in another language",
-        usage="arena serve [-h] [--port N] [--control-port N] [--seeds MODULE] [PYTEST ARGUMENTS]",
-        description=_SERVE,
-        epilog=status,
+        _do_serve,
+        "serve the app and its database to tests in another language",
+        _SERVE,
+        fails="1 if a level had a problem",
+    )
+    parser.usage = (
+        "arena serve [-h] [--port N] [--control-port N] [--seeds MODULE] "
+        "[PYTEST ARGUMENTS]"
+    )
+    parser.set_defaults(takes_others=True)
+    about = "the port of the app (default: a free one)"
+    parser.add_argument("--port", type=int, default=0, metavar="N", help=about)
+    about = "the port of the control interface (default: a free one)"
+    parser.add_argument("--control-port", type=int, default=0, metavar="N", help=about)
+    about = "the module with the functions that POST /seed/NAME calls with a session"
+    parser.add_argument("--seeds", default="", metavar="MODULE", help=about)
+
+
+def _do_serve(options: Options) -> int:
+    from pytest_arena._cli._serve import serve  # noqa: PLC0415 - imports pytest
+
+    return serve(options)
+
+
+def _add_explain(commands: Commands) -> None:
+    about = "print the page for coding agents, or the page of an error"
+    parser = commands.add_parser(
+        "explain",
+        help=about,
+        description=_EXPLAIN,
+        epilog="exit status: 0; 2 if no error has the code",
         **_SHAPE,
     )
-    parser.add_argument(
-        "--port", type=int, default=0, metavar="N", help="the app's; else a free one"
-    )
-    about = "that of the control interface; else a free one"
-    parser.add_argument("--control-port", type=int, default=0, metavar="N", help=about)
-    about = "the module whose functions POST /seed/NAME calls, with a session"
-    parser.add_argument("--seeds", default="", metavar="MODULE", help=about)
-    parser.set_defaults(do=_do_serve, takes_others=True)
-
-
-def _add_explain(commands: Any) -> None:
-    status = "exit status: 0; 2 for a code that no error has"
-    about = "the page for coding agents, or that of an error"
-    parser = commands.add_parser(
-        "explain", help=about, description=_EXPLAIN, epilog=status, **_SHAPE
-    )
+    parser.set_defaults(do=_do_explain)
     parser.add_argument(
         "code",
         nargs="?",
         type=str.upper,
-        default="for-agents",
+        default="FOR-AGENTS",
         metavar="CODE",
-        help="such as A203, or ARD206 of arena doctor; else the page for agents",
+        help="such as A203, or ARD206 of arena doctor (default: the page for agents)",
     )
-    parser.set_defaults(do=_do_explain)
 
 
-def _do_explain(given: argparse.Namespace) -> int:
-    if given.code.startswith("ARD"):
-        return main(["doctor", "--explain", given.code])
-    names = ("how-to/for-agents.md", "reference/errors/A*.md")
-    pages = {
-        page.stem.upper(): page for name in names for page in sorted(_docs().glob(name))
-    }
-    if given.code not in pages:
+def _do_explain(options: Options) -> int:
+    code = options.code
+    if code.startswith("ARD"):
+        return main(["doctor", "--explain", code])
+    # The wheel has a part of the pages, and an editable install has all.
+    docs = Path(__file__).parents[1] / "docs"
+    if not docs.is_dir():
+        docs = Path(__file__).parents[3] / "docs"
+    files = [docs / "how-to" / "for-agents.md"]
+    files += sorted(docs.glob("reference/errors/A*.md"))
+    pages = {file.stem.upper(): file for file in files}
+    if code not in pages:
         raise ConfigError(
-            f"arena explain {given.code}: no error has this code",
-            why="each error of arena ends with its code, in brackets",
+            f"arena explain {code}: no error has this code",
+            why="each error of pytest-arena ends with its code, in brackets",
             cause="the command line",
             fix=f"one of {', '.join(pages)}",
         )
-    print(pages[given.code].read_text(encoding="utf-8"), end="")  # noqa: T201 - a command prints
+    print(pages[code].read_text(encoding="utf-8"), end="")  # noqa: T201 - a command prints
     return 0
 
 
-def _docs() -> Path:
-    """Return the folder of the pages: the wheel has a part of them, an editable install all."""
-    package, checkout = (Path(__file__).parents[up] / "docs" for up in (1, 3))
-    return package if package.is_dir() else checkout
+def _add_init(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "init",
+        _do_init,
+        "write the options of a project and a first test",
+        _INIT,
+        fails="1 if nothing was written, or tests differ",
+    )
+    about = "the app, if none or several are found"
+    parser.add_argument("--app", default="", metavar="MODULE:NAME", help=about)
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    about = "compare the suite with and without the plugin"
+    parser.add_argument("--check", action="store_true", help=about)
+    about = "the time limit of the import of the app, and of its requests (default: 60)"
+    parser.add_argument(
+        "--timeout", type=float, default=60, metavar="SECONDS", help=about
+    )
 
 
-def _add_doctor(commands: Any) -> None:
-    about = "what is wrong in a test suite, without importing it"
-    status = "exit status: 0; 1 where there are faults; 2 for wrong options, or no test found"
-    parser = commands.add_parser(
-        "doctor", help=about, description=_DOCTOR, epilog=status, **_SHAPE
+def _do_init(options: Options) -> int:
+    if options.check:
+        from pytest_arena._cli.init._compare import check  # noqa: PLC0415 - imports pytest
+
+        return check(is_agreed=options.yes)
+    from pytest_arena._cli.init._init import init  # noqa: PLC0415 - imports pytest
+
+    return init(options.app, is_agreed=options.yes, seconds=options.timeout)
+
+
+def _add_doctor(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "doctor",
+        _do_doctor,
+        "find faults in a test suite without importing it",
+        _DOCTOR,
+        fails="1 if there are faults",
     )
-    parser.add_argument(
-        "paths", nargs="*", default=["."], metavar="PATH", help="a folder or file"
-    )
-    several = {"default": [], "metavar": "CODES", "type": _codes}
-    parser.add_argument(
-        "--select", help="only rules whose codes begin so: ARD1,ARD602", **several
-    )
-    parser.add_argument(
-        "--ignore", help="no rules whose codes begin so: ARD1,ARD602", **several
-    )
-    about = "what a rule is about, with its example; a beginning of codes: all of these"
+    about = "a folder or a file (default: this folder)"
+    parser.add_argument("paths", nargs="*", default=["."], metavar="PATH", help=about)
+    for name, about in (
+        ("--select", "check only rules whose codes begin with these: ARD1,ARD602"),
+        ("--ignore", "check no rules whose codes begin with these: ARD1,ARD602"),
+    ):
+        parser.add_argument(name, type=_codes, default=[], metavar="CODES", help=about)
+    about = "explain a rule with an example, or all rules whose codes begin with CODE"
     parser.add_argument("--explain", metavar="CODE", help=about)
     forms = ("text", "json", "sarif", "github")
     parser.add_argument(
-        "--output-format", choices=forms, default="text", help="text, if not said"
+        "--output-format", choices=forms, default="text", help="default: text"
     )
-    parser.add_argument(
-        "--fix", action="store_true", help="repair what can be repaired safely"
-    )
-    parser.add_argument(
-        "--diff", action="store_true", help="what --fix would do; write nothing"
-    )
-    about = "compare the database that Alembic's migrations build with the models, and nothing else"
+    about = "repair the faults that can be repaired safely"
+    parser.add_argument("--fix", action="store_true", help=about)
+    about = "show what --fix would write"
+    parser.add_argument("--diff", action="store_true", help=about)
+    about = "only compare the database that Alembic's migrations build with the models"
     parser.add_argument("--migrations", action="store_true", help=about)
-    parser.set_defaults(do=_do_doctor)
 
 
 def _codes(text: str) -> list[str]:
-    return [each.strip() for each in text.split(",") if each.strip()]
+    return text.replace(",", " ").split()
 
 
-def _do_doctor(given: argparse.Namespace) -> int:
-    if given.migrations:
-        from pytest_arena._cli.doctor import _compare_migrations  # noqa: PLC0415 - it imports pytest
+def _do_doctor(options: Options) -> int:
+    if options.migrations:
+        from pytest_arena._cli.doctor import _compare_migrations  # noqa: PLC0415 - imports pytest
 
         return _compare_migrations.compare_migrations()
-    from pytest_arena._cli.doctor._doctor import doctor  # noqa: PLC0415 - as said below
+    from pytest_arena._cli.doctor._doctor import doctor  # noqa: PLC0415 - not for --help
 
-    return doctor(given)
-
-
-def _do_serve(given: argparse.Namespace) -> int:
-    from pytest_arena._cli._serve import serve  # noqa: PLC0415 - it imports pytest
-
-    return serve(given)
-
-
-def _add_init(commands: Any) -> None:
-    about = "set a project up: its options, and a first test"
-    status = "exit status: 0; 1 where nothing was written, or tests differ; 2 for wrong options"
-    parser = commands.add_parser(
-        "init", help=about, description=_INIT, epilog=status, **_SHAPE
-    )
-    app = {"default": "", "metavar": "MODULE:NAME"}
-    seconds = {"default": 60, "metavar": "SECONDS"}
-    parser.add_argument(
-        "--app", help="the app, where several are found, or none", **app
-    )
-    parser.add_argument("--yes", action="store_true", help="ask nothing: write, or run")
-    parser.add_argument(
-        "--check", action="store_true", help="compare the suite with and without"
-    )
-    about = "how long the app may take to be imported, and to be asked: 60 each"
-    parser.add_argument("--timeout", type=float, help=about, **seconds)
-    parser.set_defaults(do=_do_init)
-
-
-def _do_init(given: argparse.Namespace) -> int:
-    from pytest_arena._cli.init._compare import check  # noqa: PLC0415 - it imports pytest
-    from pytest_arena._cli.init._init import init  # noqa: PLC0415 - as above
-
-    if given.check:
-        return check(is_agreed=given.yes)
-    return init(given.app, is_agreed=given.yes, seconds=given.timeout)
-
-
-def _do_databases(given: argparse.Namespace) -> int:
-    # Imported when it is asked for, and not for --help.
-    from pytest_arena._cli._databases import list_or_sweep  # noqa: PLC0415 - as said
-
-    return list_or_sweep(given)
+    return doctor(options)

@@ -1,4 +1,4 @@
-"""What does ``arena serve`` do? It is the tests' part of a run, for tests in another language."""
+"""``arena serve``: runs levels for tests in another language, which send commands by HTTP."""
 
 from __future__ import annotations
 
@@ -40,44 +40,43 @@ _METHODS = {
     "/changes": "GET",
     "/story": "GET",
 }
-# What a suite has for its own runs (workers, coverage, a limit of time) is not meant for this one.
+# Options that a suite has for its test runs (coverage, workers, a time limit) do not apply here.
 _OPTIONS = (
     *("--override-ini=addopts=", "--override-ini=console_output_style=classic"),
     *("--capture=no", "-v", "-p", "no:timeout", "--override-ini=arena_scenarios=off"),
-    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # arena itself is no test
+    # pytest warns that it cannot rewrite the assertions of pytest-arena.
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
 )
-
-# pytest's statuses, where those of our commands are other ones.
+# The exit statuses that differ from those of pytest.
 _STATUS: dict[int, int] = {
     pytest.ExitCode.USAGE_ERROR: 2,
     pytest.ExitCode.NO_TESTS_COLLECTED: 0,
 }
 
 
-def serve(given: argparse.Namespace) -> int:
-    """Serve until told to end. Returns the exit status: 1 where a level had a problem.
+def serve(options: argparse.Namespace) -> int:
+    """Serve until a signal. Returns the exit status: 1 if a level had a problem.
 
     Raises:
-        ConfigError: there is no token, or a port is taken.
+        ConfigError: there is no token, or another program uses a port.
     """
-    if not (token := os.environ.get(TOKEN, "")):
+    token = os.environ.get(TOKEN, "")
+    if not token:
         raise _no_token()
     sys.path.insert(0, "")  # as `python -m pytest` has it
-    with ControlServer(token, port=given.control_port) as control:
-        serving = Serving(control, port=given.port, seeds=given.seeds)
-        with redirect_stdout(
-            sys.stderr
-        ):  # who begins this reads one line: where everything is
-            status = pytest.main([*_OPTIONS, *given.others], plugins=[serving])
+    with ControlServer(token, port=options.control_port) as control:
+        levels = LevelServer(control, port=options.port, seeds=options.seeds)
+        # stdout has only the line with the URLs.
+        with redirect_stdout(sys.stderr):
+            status = pytest.main([*_OPTIONS, *options.others], plugins=[levels])
         control.shutdown()
     return _STATUS.get(status, int(status))
 
 
-class Serving:
-    """A plugin for one run of pytest, in which each level is a test, and no other is collected.
+class LevelServer:
+    """A plugin of pytest that runs each level as a test, and collects no other test.
 
-    So settings, hooks, fixtures of conftest files that act by themselves, and all that arena looks
-    after, are for tests in another language what they are for those in Python.
+    So options, hooks, autouse fixtures and checks work as in tests in Python.
     """
 
     def __init__(self, control: ControlServer, *, port: int, seeds: str) -> None:
@@ -86,12 +85,10 @@ class Serving:
         self._seeds = seeds
         self._stdout = sys.stdout
         self._problems: list[str] = []
-        self._again: Command | None = (
-            None  # it has ended a level, to begin the next one
-        )
+        self._reset: Command | None = None  # has left a level, and enters the next
 
     def pytest_configure(self, config: pytest.Config) -> None:
-        """What it is a part of has to be there.
+        """Check that pytest-arena is active.
 
         Raises:
             pytest.UsageError: it is not.
@@ -99,12 +96,12 @@ class Serving:
         if config not in RUNS:
             raise pytest.UsageError(
                 "pytest-arena is switched off for this run: by -p no:arena, or by "
-                "PYTEST_DISABLE_PLUGIN_AUTOLOAD, with which it takes -p pytest_arena.plugin"
+                "PYTEST_DISABLE_PLUGIN_AUTOLOAD, which needs -p pytest_arena.plugin"
             )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> bool:
-        """No module of tests is imported."""
+        """Collect no test, so that pytest imports no test module."""
         session.items = []
         config = session.config
         config.hook.pytest_collection_modifyitems(
@@ -114,9 +111,9 @@ class Serving:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Have a level for whoever asks, until told to end."""
-        run = RUNS[session.config]
+        """Run a level for each command that enters one, until the control server stops."""
         self._module = module_in(session, _COMMAND)
+        run = RUNS[session.config]
         run.apps.port = self._port
         try:
             server = run.apps.live_server()
@@ -124,104 +121,113 @@ class Serving:
             raise pytest.UsageError(str(error)) from None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._control.stop)
-        self._stdout.write(
-            f"{json.dumps({'app': server.url, 'control': self._control.url})}\n"
-        )
+        urls = json.dumps({"app": server.url, "control": self._control.url})
+        self._stdout.write(f"{urls}\n")
         self._stdout.flush()
-        while (asked := self._again or self._control.take()) is not None:
-            self._again = None
-            if asked.path in {_ENTER, _RESET} and asked.method == "POST":
-                self._through(asked, session)
+        while True:
+            command = self._reset or self._control.take()
+            self._reset = None
+            if command is None:
+                return True
+            if command.path in {_ENTER, _RESET} and command.method == "POST":
+                self._run_level(command, session)
             else:
-                asked.answer(
-                    *_refused(asked, "no level stands: POST /level/enter begins one")
-                )
-        return True
+                _refuse(command, "there is no level: POST /level/enter begins one")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """What is wrong with a level is for whoever leaves it; a skipped one has not begun."""
+        """Keep the problems of a level. The command that leaves it returns them."""
         if report.failed or report.skipped:
             self._problems.append(redact(report.longreprtext))
 
-    def _through(self, asked: Command, session: pytest.Session) -> None:
-        """Enter a level, do what is asked in it, leave it."""
-        commands = _Commands(RUNS[session.config], self._seeds)
-        before = self._problems
+    def _run_level(self, enter: Command, session: pytest.Session) -> None:
+        """Enter a level, run commands in it, and leave it."""
+        commands = _LevelCommands(RUNS[session.config], self._seeds)
+        earlier_problems = self._problems
         self._problems = []
-        ended: list[Command | None] = []
+        ends: list[Command | None] = []
 
         def level(request: pytest.FixtureRequest, arena_app: object) -> None:
             server = started_server(request, arena_app)
-            where = {"app": server.url, "database": commands.arena.url}
-            asked.answer(500 if before else 200, where | {"problems": before})
-            ended.append(commands.until_ended(self._control))
+            content = {
+                "app": server.url,
+                "database": commands.arena.url,
+                "problems": earlier_problems,
+            }
+            enter.answer(500 if earlier_problems else 200, content)
+            ends.append(commands.run_until_end(self._control))
 
-        name = f"level[{asked.arguments.get('name', '')}]"  # else pytest shows :: for each dot
-        session.testscollected += 1
-        item, following = (
-            pytest.Function.from_parent(self._module, name=each, callobj=level)
-            for each in (name, "the next one")  # for it wide fixtures stay
+        # Without brackets, pytest shows :: for each dot of the name.
+        name = f"level[{enter.arguments.get('name', '')}]"
+        item = pytest.Function.from_parent(self._module, name=name, callobj=level)
+        # Wide fixtures stay set up for the next item.
+        next_item = pytest.Function.from_parent(
+            self._module, name="the next level", callobj=level
         )
-        session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-        problems = {"problems": self._problems}
-        if not ended:  # it has not begun
-            asked.answer(500, problems)
-            self._problems = []
-        for end in ended:
-            if end is None:
-                self._control.stop()  # that was for the level: now all is to end
-            elif end.path == _RESET:
-                self._again = end
-            else:
-                end.answer(500 if self._problems else 200, problems)
-                self._problems = []
+        session.testscollected += 1
+        session.config.hook.pytest_runtest_protocol(item=item, nextitem=next_item)
+        command = enter  # if the set-up failed, the level has not begun
+        if ends:
+            if ends[0] is None:
+                self._control.stop()  # the level took the first request to stop
+                return
+            command = ends[0]
+            if command.path == _RESET:
+                self._reset = command
+                return
+        status = 500 if self._problems or not ends else 200
+        command.answer(status, {"problems": self._problems})
+        self._problems = []
 
 
 def module_in(session: pytest.Session, name: str) -> pytest.Module:
-    """Return a module in the folder that the run is about, whose fixtures its tests have."""
+    """Return a module without a file, in the folder that pytest's arguments name."""
     config = session.config
     folder = config.invocation_params.dir / config.args[0].partition("::")[0]
-    inside = pytest.Dir.from_parent(session, path=folder)
-    module: pytest.Module = pytest.Module.from_parent(inside, path=folder / name)
-    module.obj = ModuleType("served")  # there is no file to import
+    parent = pytest.Dir.from_parent(session, path=folder)
+    module: pytest.Module = pytest.Module.from_parent(parent, path=folder / name)
+    module.obj = ModuleType("served")
     return module
 
 
-class _Commands:
-    """What can be asked for while a level stands."""
+class _LevelCommands:
+    """The commands inside a level."""
 
     def __init__(self, run: ArenaRun, seeds: str) -> None:
         self.arena = Arena(run)
         self._run = run
         self._seeds = seeds
 
-    def until_ended(self, control: ControlServer) -> Command | None:
-        """Do what is asked for. Returns who ends the level; None where all is to end."""
-        while (asked := control.take()) is not None:
-            if asked.path in {_LEAVE, _RESET} and asked.method == "POST":
-                break
+    def run_until_end(self, control: ControlServer) -> Command | None:
+        """Run commands. Return the one that ends the level, or None if the server stops."""
+        while True:
+            command = control.take()
+            if command is None:
+                return None
+            if command.path in {_LEAVE, _RESET} and command.method == "POST":
+                return command
             try:
-                asked.answer(*self._done(asked))
-            except Exception as error:  # noqa: BLE001 - a seed's: the level goes on
-                told = (
-                    str(error) if isinstance(error, ArenaError) else users_trace(error)
-                )
-                asked.answer(500, {"error": redact(told)})
-        return asked
+                self._run_command(command)
+            except Exception as error:  # noqa: BLE001 - a seed may raise anything
+                is_ours = isinstance(error, ArenaError)
+                text = str(error) if is_ours else users_trace(error)
+                command.answer(500, {"error": redact(text)})
 
-    def _done(self, asked: Command) -> tuple[int, object]:
-        if asked.path.startswith(_SEED) and asked.method == "POST":
-            return 200, self._seed(asked.path.removeprefix(_SEED), asked.arguments)
-        if asked.method == "GET" and asked.path == "/changes":
-            return 200, {"changes": [self._shown(one) for one in self.arena.changes()]}
-        if asked.method == "GET" and asked.path == "/story":
-            return 200, {"story": self._story()}
-        return _refused(
-            asked, "a level stands: POST /level/leave ends it, /level/reset anew"
-        )
+    def _run_command(self, command: Command) -> None:
+        match command.method, command.path:
+            case "POST", path if path.startswith(_SEED):
+                name = path.removeprefix(_SEED)
+                command.answer(200, self._seed(name, command.arguments))
+            case "GET", "/changes":
+                changes = [self._shown(change) for change in self.arena.changes()]
+                command.answer(200, {"changes": changes})
+            case "GET", "/story":
+                command.answer(200, {"story": self._story()})
+            case _:
+                steps = "POST /level/leave ends it, POST /level/reset begins the next"
+                _refuse(command, f"there is a level: {steps}")
 
     def _story(self) -> str:
-        """Return what the report of a failed test says."""
+        """Return the sections that the report of a failed test has."""
         report = SimpleNamespace(sections=[])
         test = self._run.current.running()
         show_server(report, test.broken, test.handled_traces, None)
@@ -230,50 +236,56 @@ class _Commands:
         return "\n\n".join(f"{title}\n{text}" for title, text in report.sections)
 
     def _shown(self, change: Change) -> dict[str, object]:
-        rows = {"before": change.before, "after": change.after}
-        hides = self._run.moments.mask.hides
-        return {"table": change.table, "kind": change.kind} | {
-            name: {key: "***" if hides(change.table, key) else row[key] for key in row}
-            for name, row in rows.items()
-        }
+        """Return a change. The values of masked columns are hidden."""
+        shown: dict[str, object] = {"table": change.table, "kind": change.kind}
+        for name, row in (("before", change.before), ("after", change.after)):
+            values = dict(row)
+            for column in values:
+                if self._run.moments.mask.hides(change.table, column):
+                    values[column] = "***"
+            shown[name] = values
+        return shown
 
     def _seed(self, name: str, arguments: Mapping[str, Any]) -> object:
-        """Call the function of this name with a session, and what was given by name."""
-        function: Any = load_attribute(
-            f"{self._seeds}:{name}", option="--seeds", source=_COMMAND
-        )
-        if name.startswith("_") or getattr(function, "__module__", None) != self._seeds:
+        """Call the seed function of this name with a session and the arguments."""
+        path = f"{self._seeds}:{name}"
+        function: Any = load_attribute(path, option="--seeds", source=_COMMAND)
+        is_imported = getattr(function, "__module__", None) != self._seeds
+        if name.startswith("_") or is_imported:
             raise _no_seed(name, self._seeds)
         if inspect.iscoroutinefunction(function):
-            return asyncio.run(self._awaited(function, arguments))
+            return asyncio.run(self._async_seed(function, arguments))
         session: Any = self.arena.session()
         with session:
             result: object = function(session, **arguments)
             session.commit()
-            return result
+        return result
 
-    async def _awaited(self, function: Any, arguments: Mapping[str, Any]) -> object:
+    async def _async_seed(self, function: Any, arguments: Mapping[str, Any]) -> object:
         session: Any = self.arena.session()
         async with session:
             result: object = await function(session, **arguments)
             await session.commit()
-            return result
+        return result
 
 
-def _refused(asked: Command, why: str) -> tuple[int, object]:
-    """What is said to a request that cannot be done now, or never."""
-    method = "POST" if asked.path.startswith(_SEED) else _METHODS.get(asked.path)
+def _refuse(command: Command, reason: str) -> None:
+    """Answer a command that does not exist, or that is not possible now."""
+    path = command.path
+    method = "POST" if path.startswith(_SEED) else _METHODS.get(path)
     if method is None:
-        return 404, {"error": f"there are {', '.join(_METHODS)} and {_SEED}NAME"}
-    if method != asked.method:
-        return 405, {"error": f"{method} {asked.path}"}
-    return 409, {"error": why}
+        paths = ", ".join(_METHODS)
+        command.answer(404, {"error": f"the paths are {paths} and {_SEED}NAME"})
+    elif method != command.method:
+        command.answer(405, {"error": f"{method} {path}"})
+    else:
+        command.answer(409, {"error": reason})
 
 
 def _no_seed(name: str, module: str) -> ConfigError:
     return ConfigError(
-        f"{module}:{name} is no seed",
-        why="a seed is a public function that this module itself defines",
+        f"{module}:{name} is not a seed",
+        why="a seed is a public function that this module defines",
         cause=f"--seeds {module}",
         fix=f"def {name.lstrip('_')}(session, ...): ...   in {module}",
     )
@@ -282,7 +294,7 @@ def _no_seed(name: str, module: str) -> ConfigError:
 def _no_token() -> ConfigError:
     return ConfigError(
         f"{TOKEN} is not set",
-        why="what asks for a level changes data: nobody else on this machine may",
-        cause="whoever starts `arena serve` gives it a secret, and sends the same",
-        fix=f"export {TOKEN}   with a word that nobody guesses: openssl rand -hex 16",
+        why="a request to the control interface changes data, so it needs a secret",
+        cause="the program that starts `arena serve` sets the secret, and its tests send it",
+        fix=f"export {TOKEN}=...   with a random word, as of openssl rand -hex 16",
     )

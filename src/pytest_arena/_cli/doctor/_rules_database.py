@@ -550,10 +550,11 @@ def drops_what_settings_name(code: Code) -> Findings:
         if code.origin(call).partition(".")[0] not in _DRIVERS:
             continue
         function = code.function_of(call)
-        if function and any(map(_wipes, all_below(function))):
-            for setting in map(ast.unparse, arguments(call)):
-                if _names_setting(setting):
-                    yield Finding(call, setting)
+        if not function or not any(map(_wipes, all_below(function))):
+            continue
+        for setting in map(ast.unparse, arguments(call)):
+            if _names_setting(setting):
+                yield Finding(call, setting)
 
 
 def _names_setting(url: str) -> bool:
