@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, TypeVar
 
+from pytest_arena._cli._imports import imported_names
 from pytest_arena._cli.doctor._surroundings import surroundings
 
 if TYPE_CHECKING:
@@ -191,20 +192,6 @@ class Code:
                 if is_value and isinstance(statement, ast.Assign | ast.AnnAssign):
                     return statement.value
         return url
-
-
-def imported_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
-    """Yield each imported name with its origin: ``module.name``, or ``.module.name``."""
-    for node in nodes:
-        if isinstance(node, ast.ImportFrom):
-            module = f"{node.module}." if node.module else ""
-            for alias in node.names:
-                origin = f"{'.' * node.level}{module}{alias.name}"
-                yield alias.asname or alias.name, origin
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                package = alias.name.partition(".")[0]
-                yield alias.asname or package, alias.name if alias.asname else package
 
 
 def dotted(node: ast.AST | None) -> str:

@@ -9,6 +9,8 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING
 
+from pytest_arena._cli._imports import absolute
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -110,16 +112,6 @@ class Surroundings:
 def surroundings(folder: Path) -> Surroundings:
     """Return the project around the files of a folder."""
     return Surroundings(folder)
-
-
-def absolute(module: str, package: str) -> str:
-    """Return the full name of a module. ``package`` resolves the dots of a relative import."""
-    name = module.lstrip(".")
-    level = len(module) - len(name)
-    if not level:
-        return module
-    parts = package.split(".")
-    return ".".join([*parts[: len(parts) - level + 1], name])
 
 
 @cache

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli.doctor._code import arguments, imported_names
-from pytest_arena._cli.doctor._surroundings import absolute
+from pytest_arena._cli._imports import absolute, imported_names
 from pytest_arena._databases._builders import is_alembic
 from pytest_arena.errors import redact
 
@@ -228,7 +227,8 @@ class _Module:
             elif isinstance(node, ast.Call) and re.search(
                 r"\.mount$", self._origin(node), re.IGNORECASE
             ):
-                self.mounted.update(map(self._origin, arguments(node)))
+                apps = [*node.args, *(word.value for word in node.keywords)]
+                self.mounted.update(map(self._origin, apps))
 
     def definitions(self, assigned: dict[str, ast.expr]) -> Iterator[Definition]:
         """Yield the definitions. ``assigned`` has the values of names in all files."""

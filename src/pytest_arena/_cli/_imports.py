@@ -1,0 +1,33 @@
+"""The imports of a parsed file."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+def imported_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
+    """Yield each imported name with its origin: ``module.name``, or ``.module.name``."""
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            module = f"{node.module}." if node.module else ""
+            for alias in node.names:
+                origin = f"{'.' * node.level}{module}{alias.name}"
+                yield alias.asname or alias.name, origin
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                package = alias.name.partition(".")[0]
+                yield alias.asname or package, alias.name if alias.asname else package
+
+
+def absolute(module: str, package: str) -> str:
+    """Return the full name of a module. ``package`` resolves the dots of a relative import."""
+    name = module.lstrip(".")
+    level = len(module) - len(name)
+    if not level:
+        return module
+    parts = package.split(".")
+    return ".".join([*parts[: len(parts) - level + 1], name])
