@@ -17,9 +17,9 @@ from pytest_arena._postgresql._control import (
 from pytest_arena._postgresql.journal._functions import undo_script
 from pytest_arena._postgresql.journal._state import (
     EXACT_SEQUENCES,
-    content,
     event_triggers,
     layout,
+    recorded_facts,
 )
 from pytest_arena._postgresql.journal._stored_values import unsteady_values
 from pytest_arena._postgresql.journal._tables import (
@@ -85,7 +85,7 @@ def _installed(control: Control, schema: str) -> list[JournalGap]:
                 )
                 control.run(event_triggers(schema))
                 _check_that_refreshes_are_noticed(control)
-                _run_all(control, content(schema, tables, canon), at_once=400)
+                _run_all(control, recorded_facts(schema, tables, canon), at_once=400)
                 control.run(undo_script(schema, tables, sequences))
     except ControlFailure as error:
         # An extension may have tables of its own that take no triggers such as ours.

@@ -1,14 +1,16 @@
-"""What does a database do by itself when a level is entered, left or forgotten?
+"""Writes the functions by which a database enters, leaves and forgets a level.
 
-Functions of the journal's own schema, so that each of it is one round trip. What they are told is
-the level alone: no state is kept but what was written.
+They are in the journal's schema, so that each call is one round trip. Their argument is the number
+of the level. These tables hold all state:
 
-- ``j`` holds what the top level has changed, ``jold`` what the levels below have, and the top one
-  before a level above it was entered.
-- ``ddl`` holds marks: what no journal can take back. Where there is one, nothing is done.
-- ``state`` holds what triggers do not see, as it was when a level began; what is there of a level
-  outlives it, so that leaving it can be said twice, until one below is entered or left.
-- ``filled`` names the tables that were empty at first, and the level that has filled them.
+- ``j``: the changes of the top level.
+- ``jold``: the changes of the levels below, and those of the top level before a level above it was
+  entered.
+- ``ddl``: marks, which name changes that the journal cannot take back. If there is a mark, the
+  functions do nothing.
+- ``state``: what triggers do not see, as it was when a level began. The row of a level stays until
+  a level below is entered or left, so that a level can be left twice.
+- ``filled``: the tables that were empty in level 0, and the level that has filled them.
 """
 
 # ruff: noqa: S608 - names are written by identifier() alone
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.journal._tables import JournalTable
 
 
-CRASHED = "the server was restarted, and its journal is gone"
+CRASHED = "the server was restarted, and has lost its journal"
 ALTERED = "the schema was changed"
 
 _UNSEEN = {
@@ -35,38 +37,44 @@ _UNSEEN = {
     "settings": "settings of the database were changed",
     "shape": ALTERED,
 }
-# The mark of a DROP that no event trigger has noted: a relation is missing.
+# The mark of a DROP that no event trigger has noted.
 DROPPED = "a table or a sequence was dropped"
-# What stood when a level began, beside what stands now.
-_WAS_AND_NOW = """was.number AS was_number, was.called AS was_called, was.objects AS was_objects,
-    was.settings AS was_settings, was.shape AS was_shape, now.*
-    INTO k FROM ({latest}) was, ({now}) now"""
-# From so much on, the journal is taken back in parts that fit into memory.
+# The state at the start of the level, and the current state.
+_WAS_AND_NOW = """
+        was.number AS was_number,
+        was.called AS was_called,
+        was.objects AS was_objects,
+        was.settings AS was_settings,
+        was.shape AS was_shape,
+        now.*
+    INTO k FROM ({was}) was, ({now}) now"""
+# A larger journal is taken back in parts that fit into memory.
 _LARGE = 2 * 1024 * 1024
 _PART_ROWS = 20_000
 _PART_BYTES = 32 * 1024 * 1024
-# To delete more than this costs more than all the plans that a TRUNCATE makes invalid.
+# To delete more rows costs more than a TRUNCATE, which invalidates all plans.
 _MANY = 200_000
 
 
 def undo_script(
     schema: str, tables: Sequence[JournalTable], sequences: Sequence[tuple[int, str]]
 ) -> str:
-    """Write the functions that take levels back, for the tables and sequences that there are now.
+    """Write the functions that take levels back, for the existing tables and sequences.
 
-    Run last, in the transaction that makes the journal's tables and triggers: what stands then is
-    the start of level 0, and what was journaled before is forgotten.
+    The script runs last in the transaction that creates the journal's tables and triggers. The
+    current content is the start of level 0, and earlier entries of the journal are deleted.
     """
     text = {
         "s": schema,
         "k": _WAS_AND_NOW.format(
-            latest=state.latest(schema, "top"), now=state.now(schema, sequences)
+            was=state.state_at_start(schema, "top"),
+            now=state.current_state(schema, sequences),
         ),
         "unseen": _unseen(),
         "dropped": DROPPED,
         "crashed": CRASHED,
-        "set_back": state.set_back(schema, sequences),
-        "forestall": state.forestall(schema, sequences),
+        "restore_sequences": state.restore_sequences(schema, sequences),
+        "discard_cached": state.discard_cached_numbers(schema, sequences),
         "size_j": f"pg_relation_size('{schema}.j') + pg_relation_size({schema}.toast())",
         "large": str(_LARGE),
         "rows": str(_PART_ROWS),
@@ -80,7 +88,7 @@ def undo_script(
             f"DELETE FROM {schema}.ddl;",
             _TOAST.format(s=schema),
             state.shape_function(schema),
-            state.state_table(schema, sequences),
+            state.state_script(schema, sequences),
             state.restart_function(schema),
             *(taking_function(schema, table) for table in tables if not table.key),
             apply_function(schema, tables),
@@ -91,15 +99,15 @@ def undo_script(
 
 
 def _unseen() -> str:
-    """Write an array of what has changed that can be noticed and not taken back; of ``k``."""
-    found = (
+    """Write an array of the marks for changes that no trigger sees, by the record ``k``."""
+    marks = (
         f"CASE WHEN k.{name} <> k.was_{name} THEN {literal(mark)} END"
         for name, mark in _UNSEEN.items()
     )
-    return f"pg_catalog.array_remove(ARRAY[{', '.join(found)}], NULL)"
+    return f"pg_catalog.array_remove(ARRAY[{', '.join(marks)}], NULL)"
 
 
-# Where large images are; as a constant, since to look for it costs as much as all else of a size.
+# The table of large images. A constant, because to look for it doubles the cost of a size.
 _TOAST = """
 DO $arena_do$ BEGIN
 EXECUTE format('CREATE OR REPLACE FUNCTION {s}.toast() RETURNS pg_catalog.regclass LANGUAGE sql '
@@ -107,7 +115,7 @@ EXECUTE format('CREATE OR REPLACE FUNCTION {s}.toast() RETURNS pg_catalog.regcla
     WHERE c.oid = '{s}.j'::pg_catalog.regclass) || '::pg_catalog.oid::pg_catalog.regclass');
 END $arena_do$;
 """
-# Parts of the sum of all changes, as levels below 0: all deletes before the first insert.
+# The net changes are stored in parts, as levels below 0: all deletes before the first insert.
 _APPLY_LARGE = """
 CREATE OR REPLACE FUNCTION {s}.apply_large(
     with_j bool, lowest int, highest int, begun int, direction int)
@@ -139,7 +147,8 @@ BEGIN
 END
 $arena$;
 """
-# One statement moves it: what others commit meanwhile stays, and belongs to the new level.
+# One statement moves the entries. A change that another session commits meanwhile belongs to the
+# new level.
 _ENTER = """
 CREATE OR REPLACE FUNCTION {s}.enter(top int) RETURNS text[] LANGUAGE plpgsql AS $arena$
 DECLARE
@@ -151,16 +160,16 @@ BEGIN
     IF NOT FOUND THEN
         RETURN ARRAY['0', '{crashed}'];
     END IF;
-    -- Other things that cannot be taken back are no reason to do anything anew.
+    -- Objects and settings that have changed are no reason to replace the database here.
     IF k.is_marked OR k.shape <> k.was_shape THEN
         RETURN ARRAY['0'] || ARRAY(SELECT DISTINCT d.what FROM {s}.ddl d) || {unseen};
     END IF;
     IF k.is_changed THEN
-        WITH gone AS (DELETE FROM {s}.j RETURNING rel, op, r),
+        WITH deleted AS (DELETE FROM {s}.j RETURNING rel, op, r),
         kept AS (
             INSERT INTO {s}.jold (level, rel, op, r)
-            SELECT top - 1, g.rel, sum(g.op), g.r FROM gone g
-            GROUP BY g.rel, g.r HAVING sum(g.op) <> 0 RETURNING rel)
+            SELECT top - 1, d.rel, sum(d.op), d.r FROM deleted d
+            GROUP BY d.rel, d.r HAVING sum(d.op) <> 0 RETURNING rel)
         INSERT INTO {s}.filled (level, rel)
         SELECT DISTINCT top - 1, c.rel FROM kept c JOIN {s}.tables e ON e.oid = c.rel
         WHERE e.was_empty;
@@ -169,9 +178,9 @@ BEGIN
         OR k.objects <> k.was_objects OR k.settings <> k.was_settings
     THEN
         BEGIN
-            {forestall};
+            {discard_cached};
         EXCEPTION WHEN lock_not_available THEN
-            NULL; -- a transaction is open that has used one: it goes on with its numbers
+            NULL; -- an open transaction has used a sequence: it keeps its cached numbers
         END;
         INSERT INTO {s}.state VALUES (top, k.number, k.called, k.objects, k.settings, k.shape)
         ON CONFLICT (level) DO UPDATE SET number = excluded.number, called = excluded.called,
@@ -197,9 +206,9 @@ DECLARE
     is_changed bool := false;
     size int8 := 0;
 BEGIN
-    -- Whoever has changed something and not yet committed holds a lock on one of them.
+    -- An open transaction that has written holds a lock on one of them.
     LOCK TABLE {s}.j, {s}.ddl IN EXCLUSIVE MODE NOWAIT;
-    -- A transaction that is prepared may hold other locks, and has no session.
+    -- A prepared transaction may hold other locks, and has no session.
     IF EXISTS (SELECT FROM pg_catalog.pg_prepared_xact() p
         WHERE p.dbid = (SELECT h.oid FROM {s}.home h))
     THEN
@@ -238,7 +247,7 @@ BEGIN
     END IF;
     IF k.number <> k.was_number OR k.called <> k.was_called THEN
         is_changed := true;
-        {set_back};
+        {restore_sequences};
     END IF;
     IF k.has_upper THEN
         DELETE FROM {s}.state WHERE level > top;
@@ -266,10 +275,10 @@ DECLARE
 BEGIN
     SELECT {k};
     IF k.number <> k.was_number OR k.called <> k.was_called THEN
-        {set_back};
+        {restore_sequences};
     END IF;
 EXCEPTION WHEN lock_not_available THEN
-    NULL; -- a transaction is open that has numbers in store
+    NULL; -- an open transaction has cached numbers
 END
 $arena$;
 """
@@ -282,8 +291,8 @@ BEGIN
 END
 $arena$;
 """
-# No lock is taken, so that it can be asked whoever writes. A statement under way has its lock on a
-# table from the start, on the journal and in a transaction with a number not before it has a row.
+# The functions take no lock, so that they can run beside writers. A running statement locks its
+# table at its start. It locks the journal, and gets a transaction number, at its first row.
 _LOOK = """
 CREATE OR REPLACE FUNCTION {s}.at_work() RETURNS int[] LANGUAGE sql STABLE AS $arena$
     SELECT ARRAY(
@@ -338,7 +347,7 @@ BEGIN
 END
 $arena$;
 """
-# Into a copy of the template that has been told what was archived of the levels below.
+# For a copy of the template that has the archived entries of the levels below.
 _REDO = """
 CREATE OR REPLACE FUNCTION {s}.redo(top int) RETURNS void LANGUAGE plpgsql AS $arena$
 DECLARE
@@ -346,7 +355,7 @@ DECLARE
 BEGIN
     PERFORM {s}.apply_large(false, 0, top - 1, NULL, -1);
     SELECT {k};
-    {set_back};
+    {restore_sequences};
 END
 $arena$;
 """

@@ -1,4 +1,4 @@
-"""Which rows have gone and come, by what the change journal holds?"""
+"""Reads the changed rows from the change journal."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 _DEFAULT = "public"
 _RAW = ("row",)
 _LOST = ("08", "57")  # classes of codes: the connection, the operator
-# Marks are shown as rows: whoever expects no change must not miss one that has no rows to show.
+# Marks are shown as rows: a test that expects no change must see a change of the schema.
 _SCHEMA = "the schema"
 _MARK = ("changed",)
 
 
 class Entries(NamedTuple):
-    """What of the journal is asked for."""
+    """The requested entries of the journal."""
 
     schema: str  # of the journal
     level: int
@@ -39,16 +39,18 @@ class Entries(NamedTuple):
     until: str = ""  # a moment, "" for now
 
     def write(self) -> str:
-        """Write a query of them: rel, op, r."""
+        """Write the query of the entries: rel, op, r."""
         old = f"SELECT rel, op, r FROM {self.schema}.jold WHERE level = {self.level}"
         if not self.is_top:
             return old
         new = f"SELECT rel, op, r FROM {self.schema}.j WHERE {self.when()}"
-        # What was archived had been committed when a level above was entered.
-        return new if self.since else f"{new} UNION ALL {old}"
+        if self.since:
+            # Entries of `jold` were committed before a level above was entered.
+            return new
+        return f"{new} UNION ALL {old}"
 
     def when(self) -> str:
-        """Write the condition that it was committed in that time."""
+        """Write the condition that an entry was committed between the moments."""
         terms = ["true"]
         if self.since:
             terms.append(f"NOT {is_before(self.since)}")
@@ -63,61 +65,62 @@ def is_before(moment: str) -> str:
 
 
 class _ChangedTable(NamedTuple):
-    """A table with changes, as the catalog has it now; without a name where it is gone."""
+    """A table with changes, as the catalog has it now. A dropped table has no name."""
 
     oid: int
     schema: str | None
     name: str | None
     columns: list[str]
-    width: int  # with the columns that are computed when they are read
+    width: int  # the number of columns, with virtual ones
     key: list[str]
-    has_lost_columns: (
-        bool  # since it is journaled: an image does not say whose its values are
-    )
+    # A column was dropped since the journal was installed: an image does not name its columns.
+    has_lost_columns: bool
     number: int
     removed: list[str]
     added: list[str]
 
     def images(self) -> list[str]:
-        """Return all of them, the gone ones first."""
+        """Return the images of all changed rows, the removed ones first."""
         return [*self.removed, *self.added]
 
     def write_cast(self, *, to: str = "") -> str:
-        """Write a query of the rows that its images are of, with the types of their columns."""
+        """Write the query that converts the images to rows, with the types of their columns."""
         images = ", ".join(
             literal(_padded(image, self.width)) for image in self.images()
         )
-        of = f"{identifier(self.schema or '')}.{identifier(self.name or '')}"
+        row_type = f"{identifier(self.schema or '')}.{identifier(self.name or '')}"
         values = ", ".join(f"u.{identifier(column)}{to}" for column in self.columns)
         return (
-            f"SELECT {values} FROM unnest(ARRAY[{images}]::pg_catalog.text[]::{of}[]) u"
+            f"SELECT {values} "
+            f"FROM unnest(ARRAY[{images}]::pg_catalog.text[]::{row_type}[]) u"
         )
 
 
 def _padded(image: str, width: int) -> str:
-    """Give an image of before the NULLs that a column has got that was added since."""
-    # A quote inside of a value is doubled, so between quotes there is nothing but values.
-    fields = 1 + sum(part.count(",") for part in image.split('"')[::2])
-    return f"{image[:-1]}{',' * (width - fields)})" if fields < width else image
+    """Add NULLs to an image for columns that were added later."""
+    # A quote in a value is doubled: each second part is inside quotes, and has no separator.
+    outside_quotes = image.split('"')[::2]
+    fields = 1 + sum(part.count(",") for part in outside_quotes)
+    nulls = "," * max(0, width - fields)
+    return f"{image[:-1]}{nulls})"
 
 
 def rows_changed(
     control: Control, entries: Entries, limit: int | None
 ) -> list[TableRows]:
-    """Return what has changed, net, each table by itself and in the order of their names.
+    """Return the net changes of each table, in the order of the tables' names.
 
-    ``control`` has the settings that images are written under. Values are those of the types that
-    the columns have now, and where the driver has none for one of them, the table's are texts.
-    Where a table has another shape by now, or none, its rows are given as one column, "row", with
-    their text; one that was made after the journal and is gone is left out. A column that is
-    computed when it is read is left out, too.
+    ``control`` has the settings of the images. Values have the current types of the columns. If
+    the driver has no type for a column, all values of the table are texts. If the table was dropped
+    or has lost a column, its rows have one column, "row", with their text. A dropped table that was
+    created after the journal is left out, and so is each virtual column.
 
-    Of the top level, the marks come last: as rows of "the schema" with one column, "changed".
+    The marks of the top level are last: rows of "the schema" with one column, "changed".
 
-    Cost: two round trips, and another for each table that has changed.
+    Cost: two round trips, and another for each changed table.
 
     Raises:
-        Failed: the journal or the server is gone.
+        ControlFailure: the journal was dropped, or the server does not answer.
     """
     cut = "" if limit is None else f"WHERE p.place <= {int(limit)}"
     question = _CHANGED.format(
@@ -127,8 +130,9 @@ def rows_changed(
         columns=COLUMNS,
         key=KEY,
     )
-    found = [_rows_of(control, _ChangedTable(*row)) for row in control.rows(question)]
-    return [*found, *_marks(control, entries, limit)]
+    changed = [_ChangedTable(*row) for row in control.rows(question)]
+    tables = [_rows_of(control, table) for table in changed]
+    return [*tables, *_marks(control, entries, limit)]
 
 
 def _marks(
@@ -146,16 +150,20 @@ def _marks(
 
 
 def _rows_of(control: Control, table: _ChangedTable) -> TableRows:
-    name = table.name or f"a table that is gone ({table.oid})"
+    name = table.name or f"a table that was dropped ({table.oid})"
     if table.schema not in {_DEFAULT, None}:
         name = f"{table.schema}.{name}"
-    columns, rows = (
-        _cast(control, table) if table.images() else (tuple(table.columns), [])
-    )
+    columns = tuple(table.columns)
+    rows: list[tuple[object, ...]] = []
+    if table.images():
+        columns, rows = _cast(control, table)
+    key: tuple[str, ...] = ()
+    if columns != _RAW:
+        key = tuple(table.key)
     return TableRows(
         table=name,
         columns=columns,
-        key=tuple(table.key) if columns != _RAW else (),
+        key=key,
         removed=tuple(rows[: len(table.removed)]),
         added=tuple(rows[len(table.removed) :]),
         more=table.number - len(rows),
@@ -165,33 +173,37 @@ def _rows_of(control: Control, table: _ChangedTable) -> TableRows:
 def _cast(
     control: Control, table: _ChangedTable
 ) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    is_whole = table.name is not None and not table.has_lost_columns
-    # A domain's check may need the app's path. Asked without it first, which costs no transaction.
-    begins = ("", f"BEGIN; {LIKE_THE_APP}") if is_whole else ()
-    for begin, to in product(begins, ("", "::pg_catalog.text")):
+    """Return the columns of a table's changed rows, and the rows."""
+    images: list[tuple[object, ...]] = [(image,) for image in table.images()]
+    if table.name is None or table.has_lost_columns:
+        return _RAW, images
+    # A domain's check may need the app's search_path, which costs a transaction. The first attempt
+    # does without.
+    for begin, to in product(("", f"BEGIN; {LIKE_THE_APP}"), ("", "::pg_catalog.text")):
         try:
             with one_snapshot(control, begin) if begin else nullcontext():
                 return tuple(table.columns), control.rows(table.write_cast(to=to))
         except ControlFailure as error:
-            # Without a code it is the driver that knows no value of Python's for one of them, or
-            # the server is gone: the second question tells.
+            # An error without a code: the driver has no Python type for a value, or the connection
+            # is lost. The query for texts shows which.
             if error.sqlstate[:2] in _LOST or (to and not error.sqlstate):
                 raise
-    return _RAW, [(image,) for image in table.images()]
+    return _RAW, images
 
 
 _CHANGED = """
 WITH net AS (
     SELECT m.rel, m.r, sum(m.op) AS c FROM ({entries}) m
     GROUP BY m.rel, m.r HAVING sum(m.op) <> 0),
-every AS (
-    SELECT n.rel, n.r, n.c < 0 AS is_gone,
+images AS (
+    SELECT n.rel, n.r, n.c < 0 AS is_removed,
         row_number() OVER (PARTITION BY n.rel ORDER BY n.c > 0) AS place
     FROM net n, LATERAL generate_series(1, abs(n.c))),
-given AS (
-    SELECT p.rel, array_agg(p.r) FILTER (WHERE p.is_gone) AS gone,
-        array_agg(p.r) FILTER (WHERE NOT p.is_gone) AS come
-    FROM every p {cut} GROUP BY p.rel),
+limited AS (
+    SELECT p.rel,
+        array_agg(p.r) FILTER (WHERE p.is_removed) AS removed,
+        array_agg(p.r) FILTER (WHERE NOT p.is_removed) AS added
+    FROM images p {cut} GROUP BY p.rel),
 sums AS (SELECT n.rel, sum(abs(n.c))::int8 AS number FROM net n GROUP BY n.rel)
 SELECT s.rel::int8, m.nspname::text, c.relname::text,
     {columns},
@@ -199,9 +211,9 @@ SELECT s.rel::int8, m.nspname::text, c.relname::text,
         WHERE a.attrelid = s.rel AND a.attnum > 0 AND NOT a.attisdropped),
     {key},
     (SELECT count(*) FROM pg_catalog.pg_attribute a WHERE a.attrelid = s.rel AND a.attisdropped)
-        <> coalesce(e.gone, 0),
-    s.number, coalesce(w.gone, '{{}}'), coalesce(w.come, '{{}}')
-FROM sums s LEFT JOIN given w ON w.rel = s.rel
+        <> coalesce(e.dropped_columns, 0),
+    s.number, coalesce(w.removed, '{{}}'), coalesce(w.added, '{{}}')
+FROM sums s LEFT JOIN limited w ON w.rel = s.rel
 LEFT JOIN pg_catalog.pg_class c ON c.oid = s.rel
 LEFT JOIN pg_catalog.pg_namespace m ON m.oid = c.relnamespace
 LEFT JOIN {schema}.tables e ON e.oid = s.rel

@@ -14,7 +14,7 @@ from pytest_arena._postgresql._control import ControlFailure, literal, open_cont
 from pytest_arena._postgresql.journal._capture import capture_new, install
 from pytest_arena._postgresql.journal._functions import ALTERED, CRASHED, DROPPED
 from pytest_arena._postgresql.journal._row_changes import Entries, rows_changed
-from pytest_arena._postgresql.journal._state import latest
+from pytest_arena._postgresql.journal._state import state_at_start
 from pytest_arena._postgresql.journal._tables import (
     JournalGap,
     find_schema,
@@ -362,7 +362,7 @@ class ServerJournal:
         self.moment()  # has triggers made, which change it as well
         shapes = (
             f"SELECT {self._schema}.shape(), was.shape "
-            f"FROM ({latest(self._schema, str(level))}) was"
+            f"FROM ({state_at_start(self._schema, str(level))}) was"
         )
         for now, at_start in self._control.rows(shapes):
             before = self._shape

@@ -1,4 +1,7 @@
-"""Which tables and sequences does the change journal know, and how is a row written down?"""
+"""Reads the tables and sequences of a database, and writes the expressions for images of rows.
+
+An image is the text of a row in the change journal.
+"""
 
 # ruff: noqa: S608 - conditions are the constants of this file, names are written by identifier()
 
@@ -10,76 +13,74 @@ from typing import NamedTuple
 
 from pytest_arena._postgresql._control import Control, identifier, literal
 
-# A schema that reflection and alembic pass over; only a superuser may make one of such a name.
+# Reflection and alembic skip a schema of such a name. Only a superuser may create it.
 HIDDEN_SCHEMA = "pg_arena"
 PLAIN_SCHEMA = "arena_journal"
-# Set where it is we who write: triggers do nothing, and no schema was "changed".
+# True while pytest-arena writes: triggers record nothing, and event triggers note no change.
 OURS = "pg_catalog.current_setting('arena.undo', true) OPERATOR(pg_catalog.=) '1'"
 
 
 @dataclass(frozen=True, slots=True)
 class JournalGap:
-    """What the journal cannot see or bring back, and whether it can be had in spite of it."""
+    """A change that the journal cannot see or take back."""
 
     reason: str
-    is_fatal: bool = False
+    is_fatal: bool = False  # no journal can be installed
 
 
 @dataclass(frozen=True, slots=True)
 class JournalColumn:
-    """A column that has not been dropped, as the table's root has it."""
+    """A column that was not dropped, as the root of the partitions has it."""
 
     name: str
     not_null: bool
     generated: bool
-    is_plain: bool  # equal values are the same text
-    is_virtual: bool = (
-        False  # computed when it is read: there is none in what a trigger gets
-    )
+    is_plain: bool  # equal values have the same text
+    is_virtual: bool = False  # computed at each read: a trigger's rows do not have it
     is_xml: bool = False
     has_inner_xml: bool = False  # in an array or composite value
-    varies: bool = False  # its text depends on settings of the session that asks
-    has_names: bool = False  # or even on its search_path
+    varies: bool = False  # its text depends on settings of the session
+    has_names: bool = False  # its text depends on the search_path
 
     def value(self, alias: str) -> str:
-        """Write what stands in an image for this column."""
+        """Write the expression for the value of this column in an image."""
         if self.is_virtual:
             return "NULL"
-        # xml written out as part of a row loses the encoding that it declares.
-        as_text = "::pg_catalog.text" if self.is_xml else ""
-        return f"{alias}.{identifier(self.name)}{as_text}"
+        value = f"{alias}.{identifier(self.name)}"
+        if self.is_xml:
+            # As a part of a row, xml would lose its declaration of an encoding.
+            return f"{value}::pg_catalog.text"
+        return value
 
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A table or partition that statements may name."""
+    """A table or partition."""
 
     oid: int
     schema: str
     name: str
-    is_leaf: bool  # it holds rows, others only pass them on
+    is_leaf: bool  # it has rows itself
 
     @property
     def quoted(self) -> str:
-        """Its name, as SQL has to write it."""
+        """The quoted name with its schema."""
         return f"{identifier(self.schema)}.{identifier(self.name)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalTable(Relation):
-    """A table with rows of its own, or the root of partitions that have them."""
+    """A table with rows, or the root of partitions."""
 
     columns: tuple[JournalColumn, ...]
-    key: tuple[str, ...]  # by which one row is found, () where there is nothing
-    partitions: tuple[Relation, ...]  # a root among them; () where there are none
+    key: tuple[str, ...]  # the columns of a unique key, () if there is none
+    partitions: tuple[Relation, ...]  # with the root; () if there are none
     is_inherited: bool
-    by_row: (
-        bool  # what a statement's trigger is shown would not be all, or not be right
-    )
+    by_row: bool  # a statement's trigger would get wrong rows, or not all
 
     @property
     def relations(self) -> tuple[Relation, ...]:
-        """All that statements may name."""
+        """The table and its partitions."""
         return self.partitions or (self,)
 
     @property
@@ -88,31 +89,31 @@ class JournalTable(Relation):
         return any(column.has_names for column in self.columns)
 
     def image(self, alias: str) -> str:
-        """Write the text that stands for a row, given an alias of the table in a FROM.
+        """Write the expression for the image of a row, by an alias of the table.
 
-        Cast to the type of the table's name it is the row again, if ``xmloption`` is ``content``.
+        A cast to the table's type restores the row, if ``xmloption`` is ``content``.
         """
         if any(column.is_xml or column.is_virtual for column in self.columns):
             return self.image_by_name(alias)
-        # Not alias::text: where a column has the alias' name, that is the column.
+        # alias::text would be a column, if one has the alias as its name.
         return f"({alias}.*)::pg_catalog.text"
 
     def image_by_name(self, alias: str) -> str:
-        """Write the same where columns come in another order: in a partition, or as NEW and OLD."""
+        """Write the same if the columns may have another order: in a partition, NEW or OLD."""
         values = ", ".join(column.value(alias) for column in self.columns)
         return f"ROW({values})::pg_catalog.text"
 
 
 class Setting(NamedTuple):
-    """A setting, the value that we give it, and those that lead to the same text."""
+    """A setting on which images depend, and its value."""
 
     name: str
     value: str
-    same: tuple[str, ...] = ()
-    is_of_names: bool = False  # only what is shown by a name depends on it
+    same: tuple[str, ...] = ()  # other values that give the same texts
+    is_of_names: bool = False  # only the texts of names depend on it
 
 
-# An app's own order of day and month is for what it reads, not for what ISO writes.
+# The order of day and month has no effect on the texts of ISO.
 _FIXED = (
     Setting("DateStyle", "ISO, MDY", ("ISO, DMY", "ISO, YMD")),
     Setting("IntervalStyle", "postgres"),
@@ -141,37 +142,37 @@ _OF_NAMES = (
 def read_canon(control: Control, of_database: str = _NOW) -> tuple[Setting, ...]:
     """Return all settings that an image depends on.
 
-    The time zone is the database's own: that is what the sessions of most apps have. In a journal's
-    table of them, ``of_database``, it is that of the day when the journal was installed: what an
-    image's text was made by then, it has to be compared by later.
+    The time zone is the database's, which the sessions of most apps have. ``of_database`` may be
+    the journal's table of settings: later images must have the settings of the first ones.
     """
     names = ", ".join(map(literal, _OF_DATABASE))
-    found = control.rows(
+    rows = control.rows(
         f"SELECT name, value FROM {of_database} s WHERE name IN ({names}) ORDER BY name DESC"
     )
-    of_its_own = (
-        Setting(name, text, _UTC if text in _UTC else ()) for name, text in found
-    )
-    return (*_FIXED, *of_its_own, *_OF_NAMES)
+    settings = [*_FIXED]
+    for name, value in rows:
+        same = _UTC if value in _UTC else ()
+        settings.append(Setting(name, value, same))
+    return (*settings, *_OF_NAMES)
 
 
 def find_schema(control: Control) -> str:
-    """Return the schema that a journal was installed in, "" for none."""
-    found = control.rows(
+    """Return the schema of the installed journal, "" if there is none."""
+    rows = control.rows(
         "SELECT n.nspname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n "
         f"ON n.oid = c.relnamespace WHERE n.nspname IN ('{HIDDEN_SCHEMA}', '{PLAIN_SCHEMA}') "
         "AND c.relname = 'canon'"
     )
-    return found[0][0] if found else ""
+    return rows[0][0] if rows else ""
 
 
 def read_tables(control: Control) -> list[JournalTable]:
-    """Read all tables of the database whose rows can be journaled, by oid. Four round trips.
+    """Read all tables whose rows can be journaled, in the order of their oids. Four round trips.
 
-    Temporary and foreign tables are not among them, nor are the journal's own.
+    Temporary tables, foreign tables and those of the journal are left out.
 
     Raises:
-        Failed: the server is gone, or hides its catalog.
+        ControlFailure: the server does not answer, or hides its catalog.
     """
     columns: dict[int, list[JournalColumn]] = defaultdict(list)
     for oid, *facts in control.rows(_COLUMNS):
@@ -196,10 +197,10 @@ def read_tables(control: Control) -> list[JournalTable]:
 
 
 def read_sequences(control: Control) -> list[tuple[int, str]]:
-    """Read the oids of all sequences of the database, and their names as SQL writes them."""
-    found = control.rows(_SEQUENCES)
+    """Read the oids of all sequences of the database, and their quoted names."""
     return [
-        (oid, f"{identifier(schema)}.{identifier(name)}") for oid, schema, name in found
+        (oid, f"{identifier(schema)}.{identifier(name)}")
+        for oid, schema, name in control.rows(_SEQUENCES)
     ]
 
 
@@ -235,8 +236,8 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 WHERE c.relkind = 'S' AND {APPS_OWN}
 ORDER BY c.oid
 """
-# Types whose equal values are one text, and those whose text no setting changes. What is not named
-# here may be anything: an extension's type is taken for one that varies.
+# Types whose equal values have one text, and types whose text no setting changes. The text of any
+# other type, such as an extension's, is taken to vary.
 _PLAIN = (
     "{bool,int2,int4,int8,oid,text,varchar,name,char,uuid,bytea,"
     "date,time,timestamp,timestamptz}"
@@ -302,7 +303,7 @@ LEFT JOIN pg_catalog.pg_type e
 JOIN kind ON kind.type = col.atttypid
 ORDER BY col.attrelid, col.attnum
 """
-# A key must find its row by an operator that needs no search_path.
+# The operators of a key must not need a search_path.
 _KEYS = f"""
 SELECT c.oid::int8, array_agg(col.attname::text ORDER BY part.place)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
