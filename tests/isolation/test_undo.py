@@ -444,7 +444,7 @@ def test_a_schema_that_no_journal_can_bring_back(own: ServerRegistry) -> None:
     run(*UNFIT, database=name)
     own.freeze(name)
     try:
-        with pytest.raises(IsolationError, match="undo cannot be had") as caught:
+        with pytest.raises(IsolationError, match="undo is not possible") as caught:
             ServerIsolation(own, name, "undo", uses=lambda: 0, tell=print)
         assert "clone" in caught.value.fix
         assert own.rest()

@@ -1,6 +1,6 @@
-"""How is a database told to write down each change of its rows?"""
+"""Installs the change journal in a database, and removes it."""
 
-# ruff: noqa: S608 - the schema is one of our own two, conditions are constants
+# ruff: noqa: S608 - the schema is one of the journal's two, conditions are constants
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ from pytest_arena._postgresql.journal._tables import (
     read_sequences,
     read_tables,
 )
-from pytest_arena._postgresql.journal._triggers import Capture, captures, standing
+from pytest_arena._postgresql.journal._triggers import (
+    Capture,
+    captures,
+    existing_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,59 +47,54 @@ if TYPE_CHECKING:
 
 
 def install(address: Address) -> list[JournalGap]:
-    """Make a journal in a database, or bring it up to date with a schema that has changed.
+    """Install a journal in a database, or adapt it to a changed schema.
 
-    From then on each change of a row is in it, and each change of the schema leaves a mark. It is
-    empty then: what stands now is its level 0. In proportion to the number of tables, 1 to 2 ms
-    each for the first time; one transaction up to some hundreds of them.
+    From then on the journal records each change of a row, and each change of the schema leaves a
+    mark. It is empty: the current content is level 0. Cost: 1 to 2 ms for each table at the first
+    installation. Up to some hundreds of tables this is one transaction.
 
     Returns:
-        What the journal cannot see or undo. Where one of them is fatal, nothing was installed, but
-            maybe triggers on some of many hundreds of tables: the database is of no use then.
+        The gaps: what the journal cannot see or undo. If a gap is fatal, the journal was not
+            installed. If there are many hundreds of tables, some may have triggers. The database
+            cannot be used then.
 
     Raises:
-        Failed: the role lacks rights, or somebody holds a table locked for a second. Of some
-            hundreds of tables, some may have their triggers then.
+        ControlFailure: the role lacks rights, or another session locks a table for a second. If
+            there are some hundreds of tables, some may have triggers.
     """
     with closing(open_control(address)) as control:
-        return _installed(control, find_schema(control) or _fitting_schema(control))
+        schema = find_schema(control)
+        if not schema:
+            is_superuser = control.rows("SHOW is_superuser") == [("on",)]
+            schema = HIDDEN_SCHEMA if is_superuser else PLAIN_SCHEMA
+        gaps: list[JournalGap] = []
+        try:
+            with _transaction(control):
+                _install_in(control, schema, gaps)
+        except ControlFailure as error:
+            # An extension may have tables that accept no such triggers.
+            if error.sqlstate not in _UNSUPPORTED:
+                raise
+            gaps.append(JournalGap(str(error), is_fatal=True))
+        return gaps
 
 
-def _fitting_schema(control: Control) -> str:
-    """Return where the role that is connected may install one."""
-    return (
-        HIDDEN_SCHEMA
-        if control.rows("SHOW is_superuser") == [("on",)]
-        else PLAIN_SCHEMA
-    )
+def _install_in(control: Control, schema: str, gaps: list[JournalGap]) -> None:
+    tables = read_tables(control)
+    sequences = read_sequences(control)
+    gaps += _find_gaps(control, tables, sequences)
+    if any(gap.is_fatal for gap in gaps):
+        return
+    settings = read_canon(control)
+    control.run(layout(schema))
+    _run_all(control, _triggers(control, schema, tables, settings), at_once=2000)
+    control.run(event_triggers(schema))
+    _refuse_unnoticed_refreshes(control)
+    _run_all(control, recorded_facts(schema, tables, settings), at_once=400)
+    control.run(undo_script(schema, tables, sequences))
 
 
-def _installed(control: Control, schema: str) -> list[JournalGap]:
-    found: list[JournalGap] = []
-    try:
-        with _transaction(control):
-            tables = read_tables(control)
-            sequences = read_sequences(control)
-            found += _unfit(control, tables, sequences)
-            if not any(one.is_fatal for one in found):
-                canon = read_canon(control)
-                control.run(layout(schema))
-                _run_all(
-                    control, _triggers(control, schema, tables, canon), at_once=2000
-                )
-                control.run(event_triggers(schema))
-                _check_that_refreshes_are_noticed(control)
-                _run_all(control, recorded_facts(schema, tables, canon), at_once=400)
-                control.run(undo_script(schema, tables, sequences))
-    except ControlFailure as error:
-        # An extension may have tables of its own that take no triggers such as ours.
-        if error.sqlstate not in _UNSUPPORTED:
-            raise
-        found.append(JournalGap(str(error), is_fatal=True))
-    return found
-
-
-def _check_that_refreshes_are_noticed(control: Control) -> None:
+def _refuse_unnoticed_refreshes(control: Control) -> None:
     """Refuse a view that can be refreshed CONCURRENTLY if there are no event triggers.
 
     Raises:
@@ -116,35 +115,35 @@ def capture_new(control: Control, schema: str) -> list[str]:
     Existing rows are journaled as inserts, because the table was created in this level. The level
     has marks, so that the database is replaced and nothing else needs to be undone.
 
-    ``control`` has the settings that images are written under. Cost: some round trips and 1 to 2 ms
-    for each new table, and a copy of its rows.
+    ``control`` has the settings of the images. Cost: some round trips and 1 to 2 ms for each new
+    table, and a copy of its rows.
 
     Returns:
-        The names of those that could not be had: somebody is writing to them, or they are not ours.
+        The names of the tables that could not get triggers: another session writes to them, or the
+            role does not own them.
 
     Raises:
-        Failed: the server is gone.
+        ControlFailure: the server does not answer.
     """
     if not control.rows(
         f"{_BARE} AND p.pronamespace = {literal(schema)}::regnamespace)"
     ):
         return []
-    with _transaction(
-        control, _WIDELY
-    ):  # each of its questions looks through the whole catalog
-        found = _Found(
-            read_tables(control),
-            set(control.rows(_THERE.format(schema=literal(schema)))),
-            {oid for (oid,) in control.rows(f"SELECT oid::int8 FROM {schema}.tables")},
+    # Each query reads the whole catalog.
+    with _transaction(control, _BEGIN_READING):
+        tables = read_tables(control)
+        installed = control.rows(f"SELECT oid::int8 FROM {schema}.tables")
+        existing = _ExistingTriggers(
+            set(control.rows(_EXISTING.format(schema=literal(schema)))),
+            {oid for (oid,) in installed},
         )
-        canon = read_canon(control, f"{schema}.canon")
+        settings = read_canon(control, f"{schema}.canon")
     missed: list[str] = []
-    for table in filter(found.is_incomplete, found.tables):
+    for table in filter(existing.are_missing_on, tables):
         path = "" if table.has_names else f"{LIKE_THE_APP};"
+        script = existing.completing_script(table, schema, settings)
         try:
-            control.run(
-                f"{_AS_OURS}; {_BRIEFLY}; {path}{found.completed(table, schema, canon)}"
-            )
+            control.run(f"{_UNNOTICED}; {_BRIEFLY}; {path}{script}")
         except ControlFailure as error:
             if error.is_lost:
                 raise
@@ -153,26 +152,29 @@ def capture_new(control: Control, schema: str) -> list[str]:
 
 
 def uninstall(address: Address) -> None:
-    """Take all of it out of a database, if it is there: no trace is left, and the rows stay.
+    """Remove the journal from a database, if it has one. The rows stay.
 
     Raises:
-        Failed: somebody is inside a transaction, or the server is gone.
+        ControlFailure: another session is inside a transaction, or the server does not answer.
     """
     with closing(open_control(address, {"lock_timeout": "1s"})) as control:
-        if schema := find_schema(control):
-            # All triggers and event triggers go with the functions that they call.
-            control.run(f"{_AS_OURS}; DROP SCHEMA {schema} CASCADE")
+        schema = find_schema(control)
+        if schema:
+            # CASCADE drops the triggers and event triggers that call the functions.
+            control.run(f"{_UNNOTICED}; DROP SCHEMA {schema} CASCADE")
 
 
 _FEATURE_NOT_SUPPORTED = "0A000"
 _UNSUPPORTED = (_FEATURE_NOT_SUPPORTED, "42809")
-# An app's own event triggers might forbid what we do, or note it.
-_AS_OURS = "SET LOCAL session_replication_role = replica; SET LOCAL arena.undo = 1"
-_CALMLY = "SET LOCAL lock_timeout = '1s'; SET LOCAL jit = off"
-_BEGIN = f"BEGIN; {_AS_OURS}; {_CALMLY}; {LIKE_THE_APP}"
-# A request may be waiting for it: what cannot be had now is tried again after the next one.
+# The app's event triggers might forbid the statements, or note them.
+_UNNOTICED = "SET LOCAL session_replication_role = replica; SET LOCAL arena.undo = 1"
+_BEGIN = (
+    f"BEGIN; {_UNNOTICED}; SET LOCAL lock_timeout = '1s'; SET LOCAL jit = off; "
+    f"{LIKE_THE_APP}"
+)
+# A request may wait for the result. A locked table is tried again after the next request.
 _BRIEFLY = "SET LOCAL lock_timeout = '50ms'"
-_WIDELY = "BEGIN; SET LOCAL enable_hashjoin = on; SET LOCAL enable_seqscan = on"
+_BEGIN_READING = "BEGIN; SET LOCAL enable_hashjoin = on; SET LOCAL enable_seqscan = on"
 
 
 @contextmanager
@@ -187,48 +189,54 @@ def _transaction(control: Control, begin: str = _BEGIN) -> Iterator[None]:
 
 
 def _run_all(control: Control, statements: Sequence[str], *, at_once: int) -> None:
-    """A transaction holds a lock on each table and index that it has named: not on thousands."""
+    """Run statements in several transactions: each holds a lock on every table that it names."""
     for start in range(0, len(statements), at_once):
         if start:
             control.run(f"COMMIT; {_BEGIN}")
         control.run("".join(statements[start : start + at_once]))
 
 
-_Fact: TypeAlias = tuple[str, str, str, str, bool]
+# Schema and name of the table, names of the trigger and its function, whether it is for each row.
+_TriggerKey: TypeAlias = tuple[str, str, str, str, bool]
 
 
 def _triggers(
     control: Control,
     schema: str,
     tables: Sequence[JournalTable],
-    canon: Sequence[Setting],
+    settings: Sequence[Setting],
 ) -> list[str]:
-    """Write the difference between the triggers that there are and those that there should be."""
-    wanted = [capture for table in tables for capture in captures(table, schema, canon)]
+    """Write the statements that replace the existing triggers by those for the current tables."""
+    wanted = [
+        capture for table in tables for capture in captures(table, schema, settings)
+    ]
     bodies = dict(control.rows(_BODIES.format(schema=literal(schema))))
-    there = set(control.rows(_THERE.format(schema=literal(schema))))
+    existing = set(control.rows(_EXISTING.format(schema=literal(schema))))
     stale = [
-        one for one in wanted if one.options or bodies.get(one.function) != one.body
+        capture
+        for capture in wanted
+        if capture.options or bodies.get(capture.function) != capture.body
     ]
-    unwanted = bodies.keys() - {one.function for one in wanted}
-    return [
-        *_changed(schema, there, wanted, stale),
-        *(f"DROP FUNCTION {schema}.{name}();" for name in unwanted),
-    ]
+    statements = list(_replacing(schema, existing, wanted, stale))
+    for name in bodies.keys() - {capture.function for capture in wanted}:
+        statements.append(f"DROP FUNCTION {schema}.{name}();")
+    return statements
 
 
-def _changed(
-    schema: str, there: set[_Fact], wanted: list[Capture], stale: list[Capture]
+def _replacing(
+    schema: str, existing: set[_TriggerKey], wanted: list[Capture], stale: list[Capture]
 ) -> Iterator[str]:
-    """Write the functions that are ``stale``, and the difference between the triggers."""
-    yield from (one.create_function(schema) for one in stale)
-    for space, name, trigger, *_ in there - {_fact(one) for one in wanted}:
+    """Write the functions of ``stale``, and the difference between the triggers."""
+    for capture in stale:
+        yield capture.create_function(schema)
+    for space, name, trigger, *_ in existing - set(map(_key, wanted)):
         yield f"DROP TRIGGER {identifier(trigger)} ON {identifier(space)}.{identifier(name)};"
-    yield from (one.create_trigger(schema) for one in wanted if _fact(one) not in there)
+    for capture in wanted:
+        if _key(capture) not in existing:
+            yield capture.create_trigger(schema)
 
 
-def _fact(capture: Capture) -> _Fact:
-    """By this a trigger is known to be the one that is wanted."""
+def _key(capture: Capture) -> _TriggerKey:
     relation = capture.relation
     return (
         relation.schema,
@@ -239,52 +247,51 @@ def _fact(capture: Capture) -> _Fact:
     )
 
 
-class _Found(NamedTuple):
-    """What there is in a schema that has changed, and what of it writes down changes by now."""
+class _ExistingTriggers(NamedTuple):
+    """The journal's triggers in a schema that has changed."""
 
-    tables: list[JournalTable]
-    triggers: set[_Fact]
-    installed: set[int]  # the tables that there were when the journal was installed
+    keys: set[_TriggerKey]
+    installed: set[int]  # the tables at the installation of the journal
 
-    def is_incomplete(self, table: JournalTable) -> bool:
-        """Whether a table is new, has a new partition or is inherited since."""
-        there = self._triggers_of(table)
-        if table.by_row and any(
-            not fact[-1] and fact[2] != _ON_TRUNCATE for fact in there
-        ):
-            return True  # its children's rows would be told twice
-        named = {fact[:2] for fact in there}
-        # One that had its triggers when the journal was installed has been robbed of them by a
-        # test: it is not new, and what stands in it has not come.
+    def are_missing_on(self, table: JournalTable) -> bool:
+        """Return whether a table is new, has a new partition, or is inherited since."""
+        keys = self._keys_of(table)
+        if table.by_row:
+            for *_, trigger, _, is_row in keys:
+                if not is_row and trigger != _ON_TRUNCATE:
+                    return True  # it would journal the rows of children twice
+        watched = {key[:2] for key in keys}
+        # If a test has dropped the triggers of an installed table, its rows are not new.
         return any(
-            (one.schema, one.name) not in named and one.oid not in self.installed
-            for one in table.relations
+            (relation.schema, relation.name) not in watched
+            and relation.oid not in self.installed
+            for relation in table.relations
         )
 
-    def _triggers_of(self, table: JournalTable) -> set[_Fact]:
-        names = {(one.schema, one.name) for one in table.relations}
-        return {fact for fact in self.triggers if fact[:2] in names}
+    def _keys_of(self, table: JournalTable) -> set[_TriggerKey]:
+        names = {(relation.schema, relation.name) for relation in table.relations}
+        return {key for key in self.keys if key[:2] in names}
 
-    def completed(
-        self, table: JournalTable, schema: str, canon: Sequence[Setting]
+    def completing_script(
+        self, table: JournalTable, schema: str, settings: Sequence[Setting]
     ) -> str:
-        """Write what gives a table the triggers that it lacks, and notes rows that none has seen.
+        """Write the script that creates a table's missing triggers and journals its new rows.
 
-        Those of a new table; of a new partition, where its root sees no row itself.
+        New rows are those of a new table, and those of a new partition if the triggers are for
+        each row.
         """
-        there = self._triggers_of(table)
-        wanted = list(captures(table, schema, canon))
-        lacking = [one for one in wanted if _fact(one) not in there]
-        seen = {fact[:2] for fact in there}
-        unseen = [
-            one
-            for one in table.relations
-            if one.is_leaf
-            and one.oid not in self.installed
-            and (not there or (table.by_row and (one.schema, one.name) not in seen))
-        ]
-        noted = [f"{standing(table, one, schema)};" for one in unseen]
-        return "".join([*_changed(schema, there, wanted, lacking), *noted])
+        keys = self._keys_of(table)
+        wanted = list(captures(table, schema, settings))
+        missing = [capture for capture in wanted if _key(capture) not in keys]
+        statements = list(_replacing(schema, keys, wanted, missing))
+        watched = {key[:2] for key in keys}
+        for relation in table.relations:
+            if not relation.is_leaf or relation.oid in self.installed:
+                continue
+            is_watched = (relation.schema, relation.name) in watched
+            if not keys or (table.by_row and not is_watched):
+                statements.append(f"{existing_rows(table, relation, schema)};")
+        return "".join(statements)
 
 
 _ON_TRUNCATE = "!arena_t"
@@ -298,8 +305,8 @@ _BODIES = """
 SELECT proname::text, prosrc FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n
 ON n.oid = p.pronamespace WHERE n.nspname = {schema} AND proname ~ '^[iudt][0-9]+$'
 """
-# One that was disabled is none: it is dropped, and made again.
-_THERE = """
+# A disabled trigger has no function's name here: it is dropped, and created again.
+_EXISTING = """
 SELECT m.nspname::text, c.relname::text, t.tgname::text,
     CASE WHEN t.tgenabled = 'A' THEN p.proname::text ELSE '' END, t.tgtype::int4 & 1 = 1
 FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
@@ -310,49 +317,48 @@ WHERE n.nspname = {schema}
 """
 
 
-# What in a database can the journal not see, or not bring back? What is fatal would be wrong in
-# silence. All else is either not the database's own, or is noticed at the latest when it is to be
-# undone, and the database is replaced then.
+# Gaps. A fatal gap would give wrong results without a sign. Any other gap concerns data outside the
+# database, or pytest-arena notices it at the latest when it undoes the change: it replaces the
+# database then.
 
 _BIG = 16 * 1024 * 1024
 
 
-def _unfit(
+def _find_gaps(
     control: Control,
     tables: Sequence[JournalTable],
-    sequences: Sequence[tuple[int, str]] = (),
+    sequences: Sequence[tuple[int, str]],
 ) -> list[JournalGap]:
-    """Look at a schema and its rows, in a few round trips.
-
-    Returns:
-        A line for each thing; an undo beside those that are not fatal keeps all that it promises.
+    """Look for gaps in a schema and its rows, in a few round trips.
 
     Raises:
-        Failed: the server is gone, or hides its catalog.
+        ControlFailure: the server does not answer, or hides its catalog.
     """
-    many = (
-        f"{len(sequences)} sequences, more than are read one by one: setval(…, false) on one that "
-        "was never used is not seen"
-    )
-    uncallable = [*_uncallable(control, tables)]  # by whoever reads such a table, too
-    return [
-        *_inner_xml(tables),
-        *(JournalGap(*row) for row in control.rows(_GAPS)),
-        *unsteady_values(control),
-        *(uncallable or _violated(control)),
-        *_without_key(control, tables),
-        *([JournalGap(many)] if len(sequences) > EXACT_SEQUENCES else []),
-    ]
+    gaps = list(_inner_xml(tables))
+    gaps += [JournalGap(*row) for row in control.rows(_GAPS)]
+    gaps += unsteady_values(control)
+    uncallable = list(_uncallable(control, tables))
+    # To read the rows of a table may call such a function, too.
+    gaps += uncallable or _violated(control)
+    gaps += _without_key(control, tables)
+    if len(sequences) > EXACT_SEQUENCES:
+        gaps.append(
+            JournalGap(
+                f"{len(sequences)} sequences are too many to be read one by one: "
+                "setval(…, false) on one that was never used is not seen"
+            )
+        )
+    return gaps
 
 
 def _inner_xml(tables: Sequence[JournalTable]) -> Iterator[JournalGap]:
-    """Written out inside of another value, xml loses the encoding that it declares."""
+    """Yield a gap for each column with inner xml, whose text loses its declared encoding."""
     for table in tables:
         for column in table.columns:
             if column.has_inner_xml:
                 yield JournalGap(
-                    f"{table.schema}.{table.name}.{column.name} holds xml inside of an array or "
-                    "composite value, which cannot be brought back to the letter",
+                    f"{table.schema}.{table.name}.{column.name} has xml inside an array or a "
+                    "composite value, which cannot be restored to the letter",
                     is_fatal=True,
                 )
 
@@ -360,15 +366,14 @@ def _inner_xml(tables: Sequence[JournalTable]) -> Iterator[JournalGap]:
 def _uncallable(
     control: Control, tables: Sequence[JournalTable]
 ) -> Iterator[JournalGap]:
-    """Try what is called when a row is put back: another path than ours may lead to what it names.
+    """Try the functions that PostgreSQL calls when a row is restored.
 
-    Images of names are written and read without a path, and so are the tables that have them.
+    They may name objects without a schema. Images of names are written and read without a
+    search_path, and so are the tables that have them.
     """
-    path = (
-        "SET LOCAL search_path = ''"
-        if any(one.has_names for one in tables)
-        else LIKE_THE_APP
-    )
+    path = LIKE_THE_APP
+    if any(table.has_names for table in tables):
+        path = "SET LOCAL search_path = ''"
     for name, values in control.rows(_CALLED):
         try:
             control.run(f"SAVEPOINT arena_trial; {path}; SELECT {name}({values})")
@@ -376,15 +381,15 @@ def _uncallable(
             if error.sqlstate in _UNKNOWN_NAMES:
                 reason = (
                     f"{name}, called by an index, a check or a generated column, "
-                    f"names without a schema what is not found: {error.first_line} "
-                    f"(ALTER FUNCTION {name} SET search_path = … mends that)"
+                    f"names an object without its schema: {error.first_line} "
+                    f"(ALTER FUNCTION {name} SET search_path = … helps)"
                 )
                 yield JournalGap(reason, is_fatal=True)
         control.run("ROLLBACK TO SAVEPOINT arena_trial")
 
 
 def _violated(control: Control) -> Iterator[JournalGap]:
-    """A row that breaks such a check stands all the same, and could not be put back."""
+    """Yield a gap for each NOT VALID constraint that rows violate: they cannot be restored."""
     for schema, table, constraint, condition in control.rows(_NOT_VALID):
         name = f"{identifier(schema)}.{identifier(table)}"
         if control.rows(f"SELECT FROM ONLY {name} WHERE NOT ({condition}) LIMIT 1"):
@@ -402,12 +407,13 @@ def _without_key(
         if not table.key and not has_plain and _size(control, table) > _BIG:
             yield JournalGap(
                 f"{table.schema}.{table.name} has neither a key nor a column that is NOT NULL: "
-                "whatever is changed there, all its rows are read to undo it"
+                "to undo any change of it, all its rows are read"
             )
 
 
 def _size(control: Control, table: JournalTable) -> int:
-    oids = ",".join(str(one.oid) for one in table.relations if one.is_leaf)
+    leaves = [relation for relation in table.relations if relation.is_leaf]
+    oids = ",".join(str(leaf.oid) for leaf in leaves)
     sizes = control.rows(
         "SELECT coalesce(sum(pg_catalog.pg_relation_size(o)), 0)::int8 "
         f"FROM unnest('{{{oids}}}'::regclass[]) o"
@@ -423,7 +429,7 @@ _RELATIONS = (
 _TRIGGERS = f"""
 SELECT {_NAMED} || ' has the trigger ' || t.tgname || ', which is ENABLE ' ||
     CASE t.tgenabled WHEN 'A' THEN 'ALWAYS' ELSE 'REPLICA' END ||
-    ': it would fire when rows are put back'
+    ': it would fire when rows are restored'
 FROM {_RELATIONS} JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid
 JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
 JOIN pg_catalog.pg_namespace f ON f.oid = p.pronamespace
@@ -441,7 +447,7 @@ ORDER BY 1 LIMIT 1
 _RULES = f"""
 SELECT {_NAMED} || ' has the rule ' || r.rulename || ', which is ENABLE ' ||
     CASE r.ev_enabled WHEN 'A' THEN 'ALWAYS' ELSE 'REPLICA' END ||
-    ': it would change what is done to put rows back'
+    ': it would change the statements that restore rows'
 FROM {_RELATIONS} JOIN pg_catalog.pg_rewrite r ON r.ev_class = c.oid
 WHERE r.ev_enabled IN ('A', 'R') AND c.relkind IN ('r', 'p') ORDER BY 1
 """
@@ -452,12 +458,11 @@ FROM {_RELATIONS} WHERE c.relkind IN ('r', 'p') AND pg_catalog.row_security_acti
 ORDER BY 1
 """
 _FOREIGN = f"""
-SELECT {_NAMED} || ' is a foreign table: what is written to it lies elsewhere, and stays'
+SELECT {_NAMED} || ' is a foreign table: what a test writes to it stays in another database'
 FROM {_RELATIONS} WHERE c.relkind = 'f' ORDER BY 1
 """
 _OBJECTS = """
-SELECT 'there are large objects, and this role may not ask whether a test writes to one: only a '
-    'superuser may'
+SELECT 'there are large objects, and only a superuser may see whether a test writes to one'
 WHERE EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)
 AND NOT has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')
 """
@@ -467,9 +472,10 @@ _GAPS = " UNION ALL ".join(
     f"(SELECT gap.reason, {ask in _FATAL} FROM ({ask}) gap(reason))"
     for ask in (*_FATAL, *_OTHERS)
 )
-# Of a function, a table, a type or setting, a schema.
+# The codes for an unknown function, table, type or setting, and schema.
 _UNKNOWN_NAMES = ("42883", "42P01", "42704", "3F000")
-# What is called when a row is put back, in a language that names things; with values of its types.
+# The functions that PostgreSQL calls when a row is restored, in a language that names objects. With
+# values for their arguments.
 _CALLED = """
 SELECT p.pronamespace::regnamespace || '.' || quote_ident(p.proname), array_to_string(ARRAY(
     SELECT CASE t.typcategory WHEN 'S' THEN '''''' WHEN 'N' THEN '0' WHEN 'A' THEN '''{}'''

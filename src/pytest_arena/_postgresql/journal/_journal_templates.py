@@ -1,6 +1,6 @@
-"""Templates whose copies have a change journal; and whether a server lets us keep one.
+"""Builds templates with a change journal, and checks whether the server allows one.
 
-Such a template is another one's copy, with the journal in it.
+Such a template is a copy of another template, with the journal installed.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 _GRANT_SINCE = 15  # a version of PostgreSQL
 _NO_LOCK = "53200"  # no memory for another lock
 _WHOSE = "SELECT current_user::text, current_setting('server_version_num')::int / 10000"
-# Whether a trigger catches what a replica writes, on a table that nobody else sees.
+# Tries whether a trigger records a replica's write, on a temporary table.
 _TRIAL = """
 CREATE TEMP TABLE arena_trial (n int) ON COMMIT DROP;
 CREATE FUNCTION pg_temp.arena_catch() RETURNS trigger LANGUAGE plpgsql AS $catch$
 BEGIN
-    PERFORM set_config('arena.caught', came.n::text, true) FROM came;
+    PERFORM set_config('arena.caught', added.n::text, true) FROM added;
     RETURN NULL;
 END $catch$;
-CREATE TRIGGER arena_trial AFTER INSERT ON pg_temp.arena_trial REFERENCING NEW TABLE AS came
+CREATE TRIGGER arena_trial AFTER INSERT ON pg_temp.arena_trial REFERENCING NEW TABLE AS added
     FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.arena_catch();
 ALTER TABLE pg_temp.arena_trial ENABLE ALWAYS TRIGGER arena_trial;
 INSERT INTO pg_temp.arena_trial VALUES (1);
@@ -48,14 +48,12 @@ END $check$
 
 
 class Unjournaled(IsolationError):
-    """A change journal cannot bring this database back; a clone can.
+    """A change journal cannot restore this database, but a clone can.
 
-    Outside of ``errors.py``, since ``auto`` catches it: users see it as what it is made from.
+    It is not in ``errors.py``, because ``auto`` catches it. Users see it as an IsolationError.
     """
 
-    is_of_the_server = (
-        False  # whether a setting of the server prevents undo, and not the schema
-    )
+    is_of_the_server = False  # a setting of the server prevents undo, not the schema
 
     @property
     def reason(self) -> str:
@@ -70,14 +68,14 @@ class _TooManyTables(Unjournaled):
 
 
 def journaled(own: ServerRegistry, template: str | None) -> str:
-    """Return the template that is a copy of another one, or of none, with the journal in it.
+    """Return the copy of a template, or of an empty database, that has a journal.
 
-    Cost: as of any template that is derived, and the journal's installation, 3 ms a table.
+    Cost: a derived template, and the installation of the journal, 3 ms a table.
 
     Raises:
-        Unjournaled: the database has something that no journal brings back.
-        TemplateError: another process has been building it all the time.
-        IsolationError, ServerError: no copy can be made.
+        Unjournaled: the database has content that no journal can restore.
+        TemplateError: another process builds it for too long.
+        IsolationError, ServerError: the template cannot be copied.
     """
 
     def change(address: Address) -> str:
@@ -95,23 +93,23 @@ def journaled(own: ServerRegistry, template: str | None) -> str:
 
 
 def remarks(own: ServerRegistry, template: str | None) -> list[str]:
-    """Return what the journal of such a template does not see, or is slow to bring back."""
-    texts = [text for _, text in own.templates(_fingerprint(template))]
-    return [str(one) for one in json.loads(texts[0])] if texts else []
+    """Return what the journal of such a template does not see, or is slow to restore."""
+    for _, text in own.templates(_fingerprint(template)):
+        return [str(reason) for reason in json.loads(text)]
+    return []
 
 
-def check_fit(found: list[JournalGap]) -> None:
-    """Raise where something was found that makes a journal useless.
+def check_fit(gaps: list[JournalGap]) -> None:
+    """Raise an error if a gap makes the journal useless.
 
     Raises:
         Unjournaled: with each reason.
     """
-    fatal = [one.reason for one in found if one.is_fatal]
+    fatal = [gap.reason for gap in gaps if gap.is_fatal]
     if fatal:
         raise Unjournaled(
-            f"undo cannot be had for this database: {fatal[0]}",
-            why="what a test changed there would be missing in the change journal, or could not be "
-            "brought back by it",
+            f"undo is not possible for this database: {fatal[0]}",
+            why="the change journal would miss changes of a test, or could not take them back",
             cause="\n".join(fatal[:5]),
             fix='ARENA_ISOLATION=clone pytest …   or: @pytest.mark.arena(isolation="clone")',
         )
@@ -121,25 +119,24 @@ def _too_many_tables(own: ServerRegistry) -> Unjournaled:
     """Return the error that says which setting of the server is too small."""
     [(limit,)] = own.control.rows("SHOW max_locks_per_transaction")
     return _TooManyTables(
-        "undo cannot be had for this database: the server has no room for the locks",
-        why="undo makes triggers on all tables in one transaction, which locks each table",
+        "undo is not possible for this database: the server has no space for the locks",
+        why="undo creates triggers on all tables in one transaction, which locks each table",
         cause=f"max_locks_per_transaction = {limit} is too small for so many tables",
         fix="a larger max_locks_per_transaction on the server",
     )
 
 
 def _fingerprint(template: str | None) -> str:
-    # A template's name is never given twice; an empty database is the same for all.
+    # The names of templates are unique.
     return f"journal {_layout()} {template or 'empty'}"
 
 
 @cache
 def _layout() -> str:
-    """The code that writes the journal's functions: those of other code are not to be called."""
+    """Return a digest of the code that writes the journal's functions."""
     files = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[
-        :16
-    ]
+    code = b"".join(file.read_bytes() for file in files)
+    return hashlib.sha256(code).hexdigest()[:16]
 
 
 # Rights
@@ -147,13 +144,13 @@ def _layout() -> str:
 
 @cache
 def lacking(own: ServerRegistry) -> str:
-    """Return what keeps the role of a run from undoing tests; "" where nothing does.
+    """Return what prevents the role of a run from undoing tests, "" if nothing does.
 
-    It is tried out: a connection as the journal's, with a trigger on a table that nobody sees.
+    pytest-arena tries a connection with the journal's settings and a trigger on a temporary table.
     Cost: one connection and one round trip (some 5 ms), once a run.
 
     Raises:
-        ArenaError: it cannot be tried: the server is gone, or full of connections.
+        ArenaError: the server does not answer, or has no free connection.
     """
     with own.saying("whether tests can be undone cannot be tried"):
         [(role, _)] = own.control.rows(_WHOSE)
@@ -162,14 +159,14 @@ def lacking(own: ServerRegistry) -> str:
                 control.run(BE_REPLICA)
                 control.run(f"BEGIN; {_TRIAL}; ROLLBACK")
         except ControlFailure as error:
-            if error.is_elsewhere:  # of which nothing follows for the rest of the run
+            if error.is_elsewhere:  # the next call tries again
                 raise
             return f"the role {role} may not: {error.first_line}"
         return ""
 
 
 def what_would_do(own: ServerRegistry) -> str:
-    """Return what gives the role of a run the rights, to be pasted."""
+    """Return the statement or option that gives the role of a run the rights."""
     [(role, version)] = own.control.rows(_WHOSE)
     if version >= _GRANT_SINCE and "session_replication_role" in lacking(own):
         parameter = "GRANT SET ON PARAMETER session_replication_role"

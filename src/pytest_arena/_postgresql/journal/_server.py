@@ -1,6 +1,6 @@
 """The change journal of a database on a server, over a separate connection."""
 
-# ruff: noqa: S608 - the schema is one of our own two, texts are written by literal()
+# ruff: noqa: S608 - the schema is one of the journal's two, texts are written by literal()
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 _BUSY = "55P03"
 _DEADLOCK = "40P01"
 _UNDEFINED_TABLE = "42P01"
-# So many bytes of dead entries are looked through in no time; more are given back, seldom: that
-# makes every session plan anew what its triggers do.
+# PostgreSQL scans so many bytes of dead entries in no time. A larger journal is vacuumed. That is
+# rare, because afterwards every session plans the statements of its triggers again.
 _BYTES = 48 * 8192
 _ANY_LEVEL = 2**31 - 1
 _CARRIED_BYTES = 1_000_000
-# With this a connection restores rows, while neither foreign keys nor the app's triggers act. Said
-# by a statement: hosters that let their roles do so refuse it among the options of a login.
+# For a connection that restores rows: neither foreign keys nor the app's triggers act. This is a
+# statement, because some hosters refuse the setting as an option of a login.
 BE_REPLICA = "SET session_replication_role = replica"
-# Plans are made once and for few rows: nothing is read whole but what has to be. With these goes
-# the role `replica`, for the connection's whole life: to switch it has all statements planned anew.
+# Each statement is planned once, for few rows, so that no table is read whole without need. The
+# connection keeps these settings: a change of the role `replica` invalidates all plans.
 _SETTINGS = {
     "arena.undo": "1",
     "plan_cache_mode": "force_generic_plan",
@@ -52,7 +52,7 @@ _SETTINGS = {
     "row_security": "off",
     "xmloption": "content",
     "work_mem": "64MB",
-    # Shorter than deadlock_timeout: if one has to give way, it is not the app.
+    # Shorter than deadlock_timeout, so that pytest-arena fails and not the app.
     "lock_timeout": "500ms",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
@@ -76,28 +76,27 @@ class Look:
     """The changes of a level, and the transactions that may change more."""
 
     is_changed: bool = False
-    has_rows: bool = (
-        False  # committed, or marks; sequences move whatever a transaction becomes
-    )
+    # Committed rows, or marks. Without them only a sequence has moved.
+    has_rows: bool = False
     marks: tuple[str, ...] = ()
-    # Pids of sessions inside a transaction that has written, or is at it.
+    # Pids of sessions inside a transaction that has written, or is writing.
     writers: frozenset[int] = frozenset()
     prepared: tuple[str, ...] = ()  # transactions prepared for a second phase
-    locks: bool = False  # somebody holds an advisory lock
+    locks: bool = False  # a session holds an advisory lock
 
 
 class ServerMoment:
-    """A point in time. The server is asked for its name by the first who needs it.
+    """A point in time. Its name is read from the server at the first use.
 
     The name of a level's start is "".
     """
 
     __hash__ = None  # type: ignore[assignment]  # the name is read later
 
-    def __init__(self, ask: Callable[[], str] | None) -> None:
-        self._ask = ask
+    def __init__(self, read_name: Callable[[], str] | None) -> None:
+        self._read_name = read_name
         self._lock = threading.Lock()
-        self._name = None if ask else ""
+        self._name = None if read_name else ""
         self.failure: ArenaError | None = None
 
     def __eq__(self, other: object) -> bool:
@@ -106,44 +105,44 @@ class ServerMoment:
         return self._name is not None and self._name == other._name
 
     def settle(self) -> None:
-        """Ask the server for the name, at the first call. Never raises."""
+        """Read the name from the server, at the first call. Never raises."""
         with self._lock:
-            ask = self._ask
-            self._ask = None
-            if ask is None:
+            read_name = self._read_name
+            self._read_name = None
+            if read_name is None:
                 return
             try:
-                self._name = ask()
+                self._name = read_name()
             except ArenaError as error:
                 self.failure = error
 
     def end(self) -> None:
-        """Never ask for the name, because its level is about to be left."""
+        """Do not read the name any more, because its level is about to be left."""
         with self._lock:
-            self._ask = None
+            self._read_name = None
 
     @property
     def name(self) -> str:
-        """The server's name of it: a snapshot of transactions.
+        """The server's name of the moment: a snapshot of transactions.
 
         Raises:
-            ArenaError: the server could not be asked.
+            ArenaError: the server did not answer.
         """
         self.settle()
         if self.failure is not None:
             raise self.failure
         if self._name is None:
-            raise impossible("a moment is wanted whose level is gone")
+            raise impossible("a moment is read after its level was left")
         return self._name
 
 
 class ServerJournal:
-    """The change journal of one live database, over a connection of its own.
+    """The change journal of one live database, over a separate connection.
 
-    Levels are numbered from 0, the database as it was copied. It keeps no count of them: each
-    method is told which level it is about, and levels in which nothing was written may be passed
-    over. Every method but ``install``, ``archive``, ``restore`` and ``rows_changed`` is one round
-    trip; each may be said again after a connection was lost in it.
+    Level 0 is the database as it was copied. The journal does not count levels: each method gets
+    the number of a level, and levels without changes may be left out. Every method but
+    ``install``, ``archive``, ``restore`` and ``rows_changed`` is one round trip. Each method may be
+    repeated after a lost connection.
 
     A mark is a line that names a change which the journal cannot take back: of the schema, of a
     large object, or a crash of the server.
@@ -153,20 +152,20 @@ class ServerJournal:
         journal = ServerJournal(address)
         journal.enter(1)
         ...  # an app writes and commits
-        assert journal.leave(1) == Left(was_changed=True)
+        assert journal.leave(1) == Restoration(was_changed=True)
 
-    In a database without a journal there is only ``install`` to be called.
+    In a database without a journal only ``install`` may be called.
 
     Raises:
-        Failed: the server is gone, or refuses the login or what it needs to undo.
+        ControlFailure: the server does not answer, or refuses the login or its settings.
     """
 
     def __init__(self, address: Address) -> None:
         self._address = address
         self._most_bytes = _BYTES
-        self._alterations = 0  # of the schema, of which the journal's triggers know
-        self._missed: list[str] = []  # tables that they could not be given
-        self._shape: str | None = None  # of the schema, when it was looked at last
+        self._alterations = 0  # at the last moment
+        self._missed: list[str] = []  # tables that could not get triggers
+        self._shape: str | None = None  # of the schema, at the last call of note_schema
         self._control = open_control(address, _SETTINGS)
         try:
             self._begin()
@@ -175,7 +174,7 @@ class ServerJournal:
             raise
 
     def _begin(self) -> None:
-        # The path is no option of the login: what that had without it is asked for by DEFAULT.
+        # Not an option of the login, because LIKE_THE_APP needs the login's DEFAULT.
         self._control.run(f"{BE_REPLICA}; SET search_path = ''")
         self._schema = find_schema(self._control)
         if self._schema:
@@ -183,9 +182,9 @@ class ServerJournal:
 
     def _use(self) -> None:
         schema = self._schema
-        # What is needed to read images as they were written: libpq lets variables of the shell
-        # decide on some of it, whatever is asked for when it connects. And what a database may have
-        # for all its sessions, in versions that know it.
+        # The settings of images: libpq takes some of them from variables of the environment, and
+        # ignores the options of a login. Then the timeouts that a database may have for all its
+        # sessions, if this version of PostgreSQL has them.
         self._control.rows(
             f"SELECT pg_catalog.set_config(c.name, c.value, false) FROM {schema}.canon c "
             "UNION ALL SELECT pg_catalog.set_config(n, '0', false) "
@@ -207,21 +206,21 @@ class ServerJournal:
     # Levels
 
     def enter(self, level: int) -> tuple[str, ...]:
-        """Open a level. Rows that were written since the last one belong to the level below.
+        """Open a level. Earlier changes belong to the level below.
 
         An open transaction belongs to the level in which it commits.
 
         Returns:
-            Marks. If there are any, nothing was done.
+            The marks. If there are any, nothing was done.
 
         Raises:
-            Failed: the server is gone.
+            ControlFailure: the server does not answer.
         """
         try:
-            found = _read(self._control.ask(f"EXECUTE enter({level})"))
+            answer = _parse(self._control.ask(f"EXECUTE enter({level})"))
         except ControlFailure as error:
             return self._marks_of(error)
-        return self._tidied(found)
+        return self._vacuumed(answer)
 
     def leave(self, level: int) -> Restoration:
         """Take back all committed changes of the top level, in one transaction.
@@ -229,46 +228,46 @@ class ServerJournal:
         Rows and sequences are restored exactly, the physical order of rows is not.
 
         Raises:
-            Failed: somebody has written and not committed, or holds locks on rows that have to be
-                changed (``55P03``; nobody is waited for but holders of row locks, half a second);
-                or the server is gone.
+            ControlFailure: an open transaction has written, or holds locks on rows that must be
+                changed (``55P03``). The journal waits half a second for row locks and for no other
+                lock. Or the server does not answer.
         """
         try:
-            found = _read(self._control.ask(f"EXECUTE leave({level})"))
+            answer = _parse(self._control.ask(f"EXECUTE leave({level})"))
         except ControlFailure as error:
             return Restoration(was_changed=True, marks=self._marks_of(error))
-        return Restoration(was_changed=bool(found), marks=self._tidied(found))
+        return Restoration(was_changed=bool(answer), marks=self._vacuumed(answer))
 
     def _marks_of(self, error: ControlFailure) -> tuple[str, ...]:
         """Return marks for an error of the journal. Raise errors of locks and of the server."""
         if error.sqlstate in {_BUSY, _DEADLOCK}:
             raise ControlFailure(
-                f"{error.first_line}: {self._whose()}", _BUSY
+                f"{error.first_line}: {self._holders()}", _BUSY
             ) from error
         if error.is_elsewhere:
             raise error
         with suppress(ControlFailure):
-            if marks := self._control.rows(
-                f"SELECT DISTINCT what FROM {self._schema}.ddl"
-            ):
+            marks = self._control.rows(f"SELECT DISTINCT what FROM {self._schema}.ddl")
+            if marks:
                 return tuple(mark for (mark,) in marks)
         if error.sqlstate == _UNDEFINED_TABLE:
             return (f"{DROPPED} ({error.first_line})",)
         return (error.first_line,)
 
-    def _whose(self) -> str:
-        found = self._control.rows(_holders(self._schema))
-        return (
-            ", ".join(line for (line,) in found) or "somebody holds locks on its rows"
-        )
+    def _holders(self) -> str:
+        rows = self._control.rows(_HOLDERS.format(schema=self._schema))
+        if not rows:
+            return "a session holds locks on its rows"
+        return ", ".join(line for (line,) in rows)
 
-    def _tidied(self, found: list[str]) -> tuple[str, ...]:
+    def _vacuumed(self, answer: list[str]) -> tuple[str, ...]:
         """Return the marks of an answer. Vacuum a journal that has grown."""
-        size, *marks = found or ("0",)
+        size, *marks = answer or ("0",)
         if int(size) > self._most_bytes:
-            with suppress(ControlFailure):  # what was asked for is done
+            with suppress(ControlFailure):  # the level was entered or left
                 self._control.run(f"VACUUM {self._schema}.j, {self._schema}.jold")
-                # Somebody's old snapshot may keep the dead entries: not to be tried each time then.
+                # An old snapshot of a session may keep dead entries. Then the limit is raised, so
+                # that not each level vacuums.
                 [(left,)] = self._control.rows(f"SELECT {self._schema}.size()")
                 self._most_bytes = max(_BYTES, 2 * left)
         return tuple(marks)
@@ -280,7 +279,7 @@ class ServerJournal:
         continues with them.
 
         Raises:
-            Failed: the server is gone.
+            ControlFailure: the server does not answer.
         """
         self._control.ask(f"EXECUTE rewind({level})")
 
@@ -288,24 +287,26 @@ class ServerJournal:
         """Close the top level. Its changes belong to the level below.
 
         Raises:
-            Failed: the server is gone.
+            ControlFailure: the server does not answer.
         """
         self._control.ask(f"EXECUTE forget({level})")
 
     # Questions
 
     def look(self, level: int | None = None) -> Look:
-        """Tell whether anything was committed in the top level, and who is about to.
+        """Return the committed changes of the top level, and the open transactions.
 
-        Without its ``level``, that is since a level was last entered or left. No lock is taken, and
-        nothing is waited for.
+        Without ``level``: the changes since a level was last entered or left. This takes no lock
+        and waits for none.
 
         Raises:
-            Failed: the server is gone.
+            ControlFailure: the server does not answer.
         """
-        of = f"{_ANY_LEVEL}, NULL" if level is None else f"{level}, {level}"
+        arguments = f"{_ANY_LEVEL}, NULL"
+        if level is not None:
+            arguments = f"{level}, {level}"
         [(is_changed, has_rows, marks, writers, prepared, locks)] = self._control.rows(
-            f"SELECT * FROM {self._schema}.look({of})"
+            f"SELECT * FROM {self._schema}.look({arguments})"
         )
         return Look(
             is_changed,
@@ -320,9 +321,9 @@ class ServerJournal:
         """Return the sessions that run a statement now, whose writes are not journaled yet.
 
         Raises:
-            Failed: the server is gone.
+            ControlFailure: the server does not answer.
         """
-        return frozenset(map(int, _read(self._control.ask("EXECUTE at_work"))))
+        return frozenset(map(int, _parse(self._control.ask("EXECUTE at_work"))))
 
     def moment(self) -> str:
         """Return a point in time for ``rows_changed``.
@@ -332,34 +333,35 @@ class ServerJournal:
         table that a session writes to is tried again at the next moment, and gets a mark.
 
         Raises:
-            Failed: the server is gone.
+            ControlFailure: the server does not answer.
         """
         moment, _, alterations = str(self._control.ask("EXECUTE moment")).partition(" ")
         if int(alterations) != self._alterations:
-            self._know_new_tables(int(alterations))
+            self._journal_new_tables(int(alterations))
             moment = str(self._control.ask("EXECUTE moment")).partition(" ")[0]
         return moment
 
-    def _know_new_tables(self, alterations: int) -> None:
-        """Journal changes of the tables that were made in the level."""
+    def _journal_new_tables(self, alterations: int) -> None:
+        """Journal changes of the tables that were created in the level."""
         before = self._missed
         self._missed = capture_new(self._control, self._schema)
-        # What comes late is told as if it had come now: in both moments there is a word of it.
+        # The rows of a table that was missed are journaled later than written. Both moments get a
+        # mark.
         for table in {*before, *self._missed}:
-            self._note(f"not all rows of {table} are told: it could not be locked")
+            self._note(f"not all rows of {table} are listed: it could not be locked")
         if not self._missed:
             self._alterations = alterations
 
     def note_schema(self, level: int) -> None:
-        """Write a mark where the schema was changed, since this was asked for or the level's start.
+        """Write a mark if the schema has changed since the last call or the level's start.
 
-        Where there are event triggers, these have done so. Cost: two round trips, and some ms
-        without event triggers.
+        Event triggers write such marks themselves. Cost: two round trips, and some ms without event
+        triggers.
 
         Raises:
-            Failed: the server is gone.
+            ControlFailure: the server does not answer.
         """
-        self.moment()  # has triggers made, which change it as well
+        self.moment()  # it may create triggers, which change the schema
         shapes = (
             f"SELECT {self._schema}.shape(), was.shape "
             f"FROM ({state_at_start(self._schema, str(level))}) was"
@@ -382,20 +384,18 @@ class ServerJournal:
         limit: int | None = None,
         is_top: bool = False,
     ) -> list[TableRows]:
-        """Return the rows that have gone and come, committed and net.
+        """Return the net committed changes.
 
-        Of the top level (``is_top``) between two moments, by default from its start to now; of one
-        below, what was written in it itself before the next was entered. ``limit`` is how many rows
-        of a table are given at most. Works where there are marks, too.
+        Of the top level (``is_top``) between two moments, by default from its start to now. Of a
+        level below, the changes before the next level was entered. ``limit`` is the greatest number
+        of rows of a table. Marks do not prevent it. They are rows of "the schema".
 
-        Marks are told as rows of "the schema".
-
-        Cost: four round trips, and another for each table that has changed.
+        Cost: four round trips, and another for each changed table.
 
         Raises:
-            ControlFailure: the journal or the server is gone.
+            ControlFailure: the journal was dropped, or the server does not answer.
         """
-        if is_top and not until:  # else a moment has done it
+        if is_top and not until:  # the moment has noted changes of the schema
             self.note_schema(level)
         entries = Entries(self._schema, level, is_top, since, until)
         return rows_changed(self._control, entries, limit)
@@ -403,14 +403,14 @@ class ServerJournal:
     # From one database to another
 
     def archive(self, below: int) -> list[tuple[Any, ...]]:
-        """Return all that was written in the levels below one, to be carried into another database.
+        """Return the changes of the levels below one, for another copy of the template.
 
-        Cost: what it returns stands in memory.
+        Cost: the changes are in memory.
 
         Raises:
-            Failed: the server has crashed and has emptied the journal; or a level below has made
-                large objects, or changed the database's settings or schema (``0A000``), which
-                cannot be carried.
+            ControlFailure: the server has crashed and has lost the journal. Or a level below has
+                created large objects, or changed the database's settings or schema (``0A000``),
+                which cannot be copied.
         """
         states, kinds = self._control.rows(
             "SELECT count(*), count(DISTINCT (a.objects, a.settings, a.shape)) "
@@ -420,46 +420,45 @@ class ServerJournal:
             raise ControlFailure(CRASHED, "0A000")
         if kinds > 1:
             raise ControlFailure(
-                "a wide level has made large objects, or changed settings or schema",
+                "a wide level has created large objects, or changed settings or schema",
                 "0A000",
             )
         archived = _ARCHIVED.format(s=self._schema, below=below, bytes=_CARRIED_BYTES)
         return self._control.rows(archived)
 
     def restore(self, archived: list[tuple[Any, ...]], level: int) -> None:
-        """Bring a fresh copy of the template to where a level began.
+        """Give a fresh copy of the template the content at the start of a level.
 
         Raises:
-            Failed: what was archived does not fit the copy, or the server is gone. The copy is not
-                to be used then.
+            ControlFailure: the archived changes do not fit the copy, or the server does not answer.
+                The copy must not be used then.
         """
         for table, rows in archived:
-            insert = _RESTORED[table]
-            text = insert.format(
+            insert = _RESTORED[table].format(
                 s=self._schema, table=table, rows=literal(rows), level=level
             )
-            self._control.run(text)
+            self._control.run(insert)
         self._control.run(f"SELECT {self._schema}.redo({level})")
 
     # The journal itself
 
     def install(self) -> list[JournalGap]:
-        """Install it, also after the schema was changed: what stands now is the start of level 0.
+        """Install the journal, also after a change of the schema. The content now is level 0.
 
         Returns:
-            What it cannot see or undo. Where one of them is fatal, nothing was done.
+            The gaps: what the journal cannot see or undo. If one is fatal, nothing was done.
 
         Raises:
-            Failed: somebody holds a table, or the server is gone.
+            ControlFailure: another session locks a table, or the server does not answer.
         """
-        found = install(self._address)
-        if not any(one.is_fatal for one in found):
+        gaps = install(self._address)
+        if not any(gap.is_fatal for gap in gaps):
             self._schema = find_schema(self._control)
             self._missed = []
             self._alterations = 0
             self._shape = None
             self._use()
-        return found
+        return gaps
 
     def close(self) -> None:
         """Close the connection. Idempotent; never raises."""
@@ -470,30 +469,30 @@ def _as_text(answer: str) -> str:
     return f"pg_catalog.array_to_json({answer})::pg_catalog.text"
 
 
-def _read(answer: str | None) -> list[str]:
-    """Read what came of entering or leaving: nothing, or the journal's size and then marks."""
-    found: list[str] = json.loads(answer) if answer is not None else []
-    return found
+def _parse(answer: str | None) -> list[str]:
+    """Return the elements of an array. ``enter`` and ``leave`` return a size, then marks."""
+    if answer is None:
+        return []
+    elements: list[str] = json.loads(answer)
+    return elements
 
 
-def _holders(schema: str) -> str:
-    """Ask who is in the way, in words: first who has written, then who may have locked rows."""
-    here = "(SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())"
-    return f"""
-        SELECT 'inside a transaction with changes: backend ' || h.pid FROM (
-            SELECT DISTINCT l.pid FROM pg_catalog.pg_locks l
-            WHERE l.relation IN ('{schema}.j'::regclass, '{schema}.ddl'::regclass)
-            AND l.database = {here} AND l.pid <> pg_catalog.pg_backend_pid() AND l.granted) h
-        UNION ALL
-        SELECT 'a prepared transaction: ' || p.gid FROM pg_catalog.pg_prepared_xacts p
-        WHERE p.database = current_database()
-        UNION ALL
-        SELECT 'inside a transaction: backend ' || a.pid FROM pg_catalog.pg_stat_activity a
-        WHERE a.datname = current_database() AND a.state ~ '^idle in transaction'
-    """
-
-
-# The large one comes in parts, which fit into memory here and there.
+# The sessions that may hold locks, in words: first those that have written.
+_HOLDERS = """
+SELECT 'inside a transaction with changes: backend ' || h.pid FROM (
+    SELECT DISTINCT l.pid FROM pg_catalog.pg_locks l
+    WHERE l.relation IN ('{schema}.j'::regclass, '{schema}.ddl'::regclass)
+    AND l.database = (
+        SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+    AND l.pid <> pg_catalog.pg_backend_pid() AND l.granted) h
+UNION ALL
+SELECT 'a prepared transaction: ' || p.gid FROM pg_catalog.pg_prepared_xacts p
+WHERE p.database = current_database()
+UNION ALL
+SELECT 'inside a transaction: backend ' || a.pid FROM pg_catalog.pg_stat_activity a
+WHERE a.datname = current_database() AND a.state ~ '^idle in transaction'
+"""
+# The entries of `jold` are in parts that fit into memory.
 _ARCHIVED = """
 SELECT 'state', json_agg(a)::text FROM {s}.state a WHERE a.level BETWEEN 1 AND {below}
 HAVING count(*) > 0
@@ -505,8 +504,7 @@ SELECT 'jold', json_agg(p.entry)::text FROM (
     FROM {s}.jold o WHERE o.level < {below}) p
 GROUP BY p.part
 """
-# A level began with its state, and had no rows then. The copy has the other parts of a state
-# already.
+# The level began with its state, and without entries. The copy has the other parts of a state.
 _RESTORED = {
     "state": """
 INSERT INTO {s}.state

@@ -1,7 +1,7 @@
-"""Which stored values may another session compute differently from the app's?
+"""Finds stored values that another session may compute differently from the app's.
 
 PostgreSQL stores what a function returns in indexes, in generated columns and in the choice of a
-partition. It trusts the word IMMUTABLE. When the journal puts a row back, PostgreSQL calls the
+partition. It trusts the word IMMUTABLE. When the journal restores a row, PostgreSQL calls the
 function again: in another session, and at another time. A function that reads the time zone or a
 table may return another value then, and no trigger sees that.
 """
@@ -34,7 +34,7 @@ def unsteady_values(control: Control) -> Iterator[JournalGap]:
         if reason:
             yield JournalGap(
                 f"{holder} stores values of the function {name}, which may depend on more than its "
-                f"arguments ({reason}): a row that is put back could get another value",
+                f"arguments ({reason}): a restored row could get another value",
                 is_fatal=True,
             )
 
@@ -65,17 +65,16 @@ class _FunctionReader:
         if not names:
             return ""
         question = _CALLED.format(names=", ".join(map(literal, names)))
-        for name, is_server, volatility, language, definition in self._control.rows(
-            question
-        ):
+        rows = self._control.rows(question)
+        for name, is_server, volatility, language, definition in rows:
             is_compiled = language in {"c", "internal"}
             if is_server and volatility != "i":
                 return f"{name}()"
             if is_compiled and volatility == "v":
                 return f"{name}()"
-            reason = (
-                "" if is_server or is_compiled else self.doubt(language, definition)
-            )
+            if is_server or is_compiled:
+                continue
+            reason = self.doubt(language, definition)
             if reason:
                 return f"{name}(): {reason}"
         return ""
@@ -98,8 +97,17 @@ _DEPENDENT = re.compile(
 _CALL = re.compile(r"([a-z_][\w$]*)\"?\s*\(")
 # Not all of these are IMMUTABLE: an argument might be a time, or the database's encoding counts.
 _OF_ARGUMENTS = {
-    *("array_to_string", "concat", "concat_ws", "convert_from", "convert_to", "format"),
-    *("generate_series", "length", "numeric", "to_json", "to_jsonb"),
+    "array_to_string",
+    "concat",
+    "concat_ws",
+    "convert_from",
+    "convert_to",
+    "format",
+    "generate_series",
+    "length",
+    "numeric",
+    "to_json",
+    "to_jsonb",
 }
 _DEFINITION = (
     "CASE WHEN l.lanname IN ('sql', 'plpgsql') AND p.prokind = 'f' "
