@@ -122,7 +122,7 @@ def test_moments_of_a_level_go_with_it(database: Database) -> None:
     lost = database.isolation.moment()
     database.isolation.leave()
     database.isolation.enter()
-    with pytest.raises(ArenaError, match="level is gone"):
+    with pytest.raises(ArenaError, match="level was left"):
         database.changed(lost)
 
 

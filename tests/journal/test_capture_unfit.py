@@ -25,9 +25,9 @@ FATAL = {
     ),
 }
 XML = {
-    "CREATE TABLE d (a xml[])": "public.d.a holds xml inside",
+    "CREATE TABLE d (a xml[])": "public.d.a has xml inside",
     "CREATE TYPE one AS (x xml); CREATE DOMAIN two AS one; CREATE TABLE e (a int, b two[])": (
-        "public.e.b holds xml inside"
+        "public.e.b has xml inside"
     ),
 }
 NOT_FATAL = {
@@ -40,7 +40,7 @@ NOT_FATAL = {
         "public.g has neither a key nor a column"
     ),
     "DO $$ BEGIN FOR n IN 1..101 LOOP EXECUTE 'CREATE SEQUENCE s' || n; END LOOP; END $$": (
-        "101 sequences, more than"
+        "101 sequences are too many"
     ),
 }
 FIT = (
