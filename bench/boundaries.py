@@ -64,14 +64,13 @@ class Field:
 SIZES = (
     Field(),
     Field(dirty=0),
-    Field(dirty=20),
     Field(tables=100),
     Field(tables=400),
     Field(rows=10_000),
     Field(rows=200_000),
 )
 # The journal mode makes a difference to what is written, not to how much there is.
-WAL = (Field(journal="wal"), Field(dirty=20, journal="wal"), Field(rows=200_000, journal="wal"))
+WAL = (Field(journal="wal"), Field(rows=200_000, journal="wal"))
 
 
 def measure(effort: Effort) -> list[Table]:

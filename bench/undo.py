@@ -77,9 +77,9 @@ class Field:
 BASE = Field()
 FIELDS = (
     BASE,
-    Field(rows=0),
+    Field(rows=0, dirties=(5,)),
     Field(rows=10_000, dirties=(5,)),
-    Field(rows=200_000, dirties=(5, 20)),
+    Field(rows=200_000, dirties=(5,)),
     Field(tables=100, rows=5000, dirties=(5,)),
     Field(tables=400, rows=20_000, dirties=(0, 5)),
 )
