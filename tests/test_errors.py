@@ -106,7 +106,7 @@ def test_each_code_has_a_page(kind: type[ArenaError]) -> None:
     assert f"`{kind.__name__}`" in text
     assert f"[{kind.code}]" in text
     headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
-    assert headings == ["What happened", "Why it matters", "Likely causes", "What to do"]
+    assert headings == ["What happened", "Why it matters", "Likely causes", "Next step"]
 
 
 def test_no_page_is_left_of_an_error_that_is_gone() -> None:
