@@ -92,19 +92,29 @@ def tried(row: Row, folder: Path) -> Verdict:
 
 def page(found: Sequence[tuple[Row, Verdict]], about: str) -> str:
     """Return the page; ``about`` says when it was tried, and on which versions."""
-    names = ("database", "isolation", "driver", "promises", *CAPABILITIES)
+    names = ("database", "isolation", "drivers", "promises", *CAPABILITIES)
     lines = [_INTRODUCTION.format(about=about), _line(names), _line(["---"] * len(names))]
-    lines += [_line(_cells(row, verdict)) for row, verdict in found]
+    lines += [_line(cells) for cells in _table(found)]
     reasons = dict.fromkeys(reason for row, _ in found for reason in _reasons(row))
-    return "\n".join([*lines, "", "## What is not promised, and why", "", *reasons, _PROMISES])
+    return "\n".join([*lines, "", "## Not promised, and why", "", *reasons, _PROMISES])
+
+
+def _table(found: Sequence[tuple[Row, Verdict]]) -> Iterator[list[str]]:
+    """Yield a line for all drivers of a database and isolation that have the same cells."""
+    drivers: dict[tuple[str, ...], list[str]] = {}
+    for row, verdict in found:
+        drivers.setdefault((row.database, row.isolation, *_cells(row, verdict)), []).append(
+            row.driver
+        )
+    for (database, isolation, *cells), names in drivers.items():
+        yield [database, isolation, " / ".join(names), *cells]
 
 
 def _cells(row: Row, verdict: Verdict) -> list[str]:
     lacks = lacks_of(row.settings[0])
     broken = [promise for promise in PROMISES if promise in verdict.promises]
     promises = f"broken: {', '.join(broken)}" if broken else "kept"
-    capabilities = ["no" if name in lacks else "yes" for name in CAPABILITIES]
-    return [row.database, row.isolation, row.driver, promises, *capabilities]
+    return [promises, *("no" if name in lacks else "yes" for name in CAPABILITIES)]
 
 
 def _reasons(row: Row) -> Iterator[str]:
@@ -120,7 +130,7 @@ _INTRODUCTION = """\
 # Capabilities: what is kept where
 
 `make capabilities` writes this page. It runs the [stories](../how-to/test-a-variant.md) for each
-row, in processes of their own and in a shuffled order, under pytest-asyncio and anyio, or with sync
+row, in other processes and in a shuffled order, under pytest-asyncio and anyio, or with sync
 tests.
 
 {about}
@@ -138,7 +148,7 @@ _PROMISES = """
 | P1 | visible | what a fixture, the test or a request has committed is seen by the whole test |
 | P2 | isolated | before each test the database is the same: rows, sequences, schema |
 | P3 | real | the app is not patched: real connections, commits, rollbacks and constraints |
-| P4 | guarded | no connection reaches the developer's own database |
+| P4 | guarded | no connection reaches the developer's database |
 | P5 | loop-proof | any event loop, thread and client |
 | P6 | as long as its fixture | what a wider fixture writes lives exactly as long as it does |
 | P7 | nothing left | no open transaction, no database, after a test, a run or `kill -9` |

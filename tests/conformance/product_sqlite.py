@@ -109,7 +109,7 @@ class SQLite:
         """Return the one lack of ``copy`` where the journal is none in WAL mode."""
         if setting.journal == "wal" or setting.isolation not in _COPIES:
             return {}
-        return {"reading by changes": "a rollback journal does not tell which pages changed"}
+        return {"reading by changes": "a rollback journal does not name the changed pages"}
 
     def version(self, setting: Setting) -> str:
         """That of the library."""

@@ -23,9 +23,9 @@ def test_what_is_broken_is_said_and_what_is_lacking_has_its_reason() -> None:
     found[0] = first, Verdict(first.settings[0], broken=(Broken("P2", "a test", "a row"),))
     lines = page(found, "Last run on a day.").splitlines()
     [header] = [line for line in lines if line.startswith("| database")]
-    table = lines[lines.index(header) + 2 :][: len(found)]
+    table = [line for line in lines[lines.index(header) + 2 :] if line.startswith(("| S", "| Pos"))]
     names = cells(header)
-    assert names == ["database", "isolation", "driver", "promises", *CAPABILITIES]
+    assert names == ["database", "isolation", "drivers", "promises", *CAPABILITIES]
     broken = dict(zip(names, cells(table[0]), strict=True))
     assert (broken["promises"], broken["ddl"]) == ("broken: P2", "yes")
     clones = dict(zip(names, cells(table[-1]), strict=True))
@@ -39,6 +39,7 @@ def test_what_is_broken_is_said_and_what_is_lacking_has_its_reason() -> None:
 def test_the_page_has_every_row_and_nothing_broken() -> None:
     """Else `make capabilities` is to be run again."""
     found = [cells(line) for line in PAGE.read_text(encoding="utf-8").splitlines()]
-    known = [[row.database, row.isolation, row.driver] for row in rows()]
-    assert [line[:3] for line in found if line[:3] in known] == known
+    table = [line for line in found if line[0].startswith(("SQLite", "PostgreSQL"))]
+    shown = [[*line[:2], driver] for line in table for driver in line[2].split(" / ")]
+    assert shown == [[row.database, row.isolation, row.driver] for row in rows()]
     assert not [line for line in found if "broken" in line]
