@@ -109,24 +109,27 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
 
     With ``of_users`` only the user's frames: each checkout walks some twenty frames.
     """
+    frame: Any = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller's frame
     current: Any = greenlet.getcurrent()
-    waiting: list[Any] = [sys._getframe(1)]  # noqa: SLF001 - the documented way to a caller's frame
+    waiting: list[Any] = []
     while current.parent is not None:
         current = current.parent
         waiting.insert(0, current.gr_frame)
-    while waiting:
-        frame = waiting.pop()
-        while frame is not None:
-            # Reading a frame's code is an audit event, which all hooks of the process get. `get`
-            # would be a call for each frame.
-            module = frame.f_globals
-            file = module["__file__"] if "__file__" in module else None  # noqa: SIM401 - see above
-            is_passed, has_handovers = _module_in(file or "<")
-            if not of_users or not (is_passed or _is_library(frame.f_code.co_filename)):
-                yield frame
-            if has_handovers and frame.f_code.co_name in _HANDOVERS:
-                waiting += [frame.f_back, *_behind(frame)]
-                break
+    while frame is not None or waiting:
+        if frame is None:
+            frame = waiting.pop()
+            continue
+        # Reading a frame's code is an audit event, which all hooks of the process get. `get`
+        # would be a call for each frame.
+        module = frame.f_globals
+        file = module["__file__"] if "__file__" in module else None  # noqa: SIM401 - see above
+        is_passed, has_handovers = _module_in(file or "<")
+        if not of_users or not (is_passed or _is_library(frame.f_code.co_filename)):
+            yield frame
+        if has_handovers and frame.f_code.co_name in _HANDOVERS:
+            waiting += [frame.f_back, *_behind(frame)]
+            frame = None
+        else:
             frame = frame.f_back
 
 

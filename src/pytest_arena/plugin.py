@@ -565,6 +565,8 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
 
 def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
     """Leave the fixture's level, with the changes of its tear-down."""
+    if fixturedef.scope == "function":
+        return
     owner = request.config.stash[WIDE].pop(fixturedef, None)
     if owner is not None:
         RUNS[request.config].fixtures.leave(owner)

@@ -16,6 +16,7 @@ import threading
 import warnings
 from concurrent.futures import Future
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
@@ -167,10 +168,6 @@ class Lifespan:
         if not self._took_startup:
             self._took_startup = True
             return {"type": "lifespan.startup"}
-        await self._until_shutdown_is_asked()
-        return {"type": "lifespan.shutdown"}
-
-    async def _until_shutdown_is_asked(self) -> None:
         try:
             await self._shutdown_asked.wait()
         except asyncio.CancelledError:
@@ -182,6 +179,7 @@ class Lifespan:
             if task is not None:
                 task.uncancel()
         self._is_stopping = True
+        return {"type": "lifespan.shutdown"}
 
     async def _send(self, message: Message) -> None:
         match message["type"]:
@@ -330,7 +328,7 @@ class SharedLifespan:
 
     async def ajoin(self) -> None:
         """Wait until the app is up. Start it in the running loop if it is not."""
-        lifespan, is_new = self._current(lambda: Lifespan(self._app))
+        lifespan, is_new = self._current(partial(Lifespan, self._app))
         await lifespan.astarted()
         if is_new:
             self._started()
@@ -340,7 +338,7 @@ class SharedLifespan:
 
         Returns the lifespan if this call started it.
         """
-        lifespan, is_new = self._current(lambda: portal.call(Lifespan, self._app))
+        lifespan, is_new = self._current(partial(portal.call, Lifespan, self._app))
         lifespan.started()
         if is_new:
             self._started()

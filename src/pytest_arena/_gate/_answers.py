@@ -105,14 +105,11 @@ class RequestAnswer:
                 self._body_size is not None and self._bytes_sent >= self._body_size
             )
             if is_whole or not message.get("more_body", False):
-                self._note_end()
-
-    def _note_end(self) -> None:
-        self.is_sent = True
-        for written in self._writes:
-            if not written.is_over:
-                self._late_writes.append(written)
-        self._late_sessions = self._pending_sessions()
+                self.is_sent = True
+                for written in self._writes:
+                    if not written.is_over:
+                        self._late_writes.append(written)
+                self._late_sessions = self._pending_sessions()
 
     def _pending_sessions(self) -> list[Session]:
         pending = []
@@ -127,7 +124,13 @@ class RequestAnswer:
             self.error = error
             self.error_line = blame(error) or self.error_line
         self._is_over = True
-        self._note_unflushed()
+        # Objects in sessions that the request has not closed.
+        for session in self._pending_sessions():
+            pending = None if is_of_arena(session) else pending_objects(session)
+            if pending:
+                pending.line = self.lines_of_adds.get(session.hash_key)
+                UNCLOSED[session.hash_key] = pending
+                self.unflushed.append(pending)
         self.statements = []  # later statements of the app's tasks do not belong to the request
         self._sessions.clear()
         self._late_sessions.clear()
@@ -139,17 +142,6 @@ class RequestAnswer:
         self._token = None
         self._request_token = None
         self._task = None
-
-    def _note_unflushed(self) -> None:
-        """Note the objects in sessions that the request has not closed."""
-        for session in self._pending_sessions():
-            if is_of_arena(session):
-                continue
-            pending = pending_objects(session)
-            if pending:
-                pending.line = self.lines_of_adds.get(session.hash_key)
-                UNCLOSED[session.hash_key] = pending
-                self.unflushed.append(pending)
 
     # The gate calls these methods.
 

@@ -229,9 +229,9 @@ class PooledConnection:
 
     # Using it.
 
-    def occupy(self) -> None:
-        """Note that the current thread opens it, or checks it out."""
-        self.thread = threading.get_ident()
+    def occupy(self, thread: int) -> None:
+        """Note that a thread opens it, or checks it out."""
+        self.thread = thread
 
     def release(self) -> None:
         """Note that no thread has it."""

@@ -96,7 +96,7 @@ class Registry:
             if self._replacing is not None:
                 self._condition.wait_for(lambda: self._may_connect(here), _LONG)
             self._connections.add(pooled)
-            pooled.occupy()
+            pooled.occupy(here)
 
     def _may_connect(self, thread: int) -> bool:
         return self._replacing in {None, thread} or thread in self.active_threads()

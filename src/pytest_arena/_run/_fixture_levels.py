@@ -195,7 +195,7 @@ class FixtureLevels:
     def _find_leaks(self, test: RunningTest) -> None:
         level = self.levels.find(test)
         cancel_jobs = test.late_work.cancel_jobs
-        if level is not None:
+        if level is not None and test.plan.has_examples:
             for upper in self.levels.above(level):
                 if isinstance(upper.owner, Examples):
                     self.levels.end_leaks(upper, upper.serial, cancel_jobs)

@@ -203,7 +203,8 @@ class ArenaRun:
             self.fixtures.settle_test()
         finally:
             if test is not None:
-                self.gate.lost.take()  # by the test itself, or an app that others have asked
+                if self.gate.lost.losses:
+                    self.gate.lost.take()  # by the test itself, or by another app
                 test.take_unclosed()
                 if test.turns or test.lost:
                     self._know_requests(test)

@@ -307,7 +307,8 @@ class RunningTest(Hooks):
 
     async def abefore(self) -> None:
         """Before a request of an async client."""
-        self.tasks.see()
+        if running_loop() is not self.loop:
+            self.tasks.see()
         if self.sessions.is_used:
             is_alone = self._forget_lost()
             await self.sessions.acommit()
@@ -515,7 +516,7 @@ class RunningTest(Hooks):
     def enter(self, state: AppState) -> None:
         """Note that the test's level is entered, with the state of the app then."""
         self.has_level = True
-        self.remember_app(state)
+        self.app_states = [state]
 
     def remember_app(self, *states: AppState) -> None:
         """Record the state of the app, which pytest-arena restores when the test ends."""

@@ -70,6 +70,8 @@ def free_locks(dbapi_connection: object) -> None:
     is older than the gate gets its lock at a later checkout, when the lock is free.
     """
     driver_connection = getattr(dbapi_connection, "driver_connection", None)
+    if driver_connection is None:
+        return  # the connection of a sync driver has no such locks
     for owner, name in (
         (dbapi_connection, "_execute_mutex"),
         (driver_connection, "lock"),

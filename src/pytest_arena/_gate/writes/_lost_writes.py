@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from pytest_arena._gate._answers import RequestAnswer
-    from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._gate._registry import Registry
 
 
@@ -140,15 +139,19 @@ class LostWrites:
         rows = cursor.rowcount
         if not (rows or returns_rows):
             return
+        log = current_log()
         writes = pooled.pending_writes
         if writes is None:
             writes = pooled.begin_writes(user_line(), self._core.serial())
-            _note_begin(pooled, writes)
+            answer = ANSWER.get()
+            if answer is not None:
+                answer.note_write(writes)
+            if log is not None:
+                log.begin_writes(pooled, writes)
         if rows < 0:
             rows = len(parameters) if context.executemany else 1
             if returns_rows:
                 rows = 0  # asyncpg never counts the rows of RETURNING
-        log = current_log()
         if log is not None:
             rows = log.note_write(table, rows, context, parameters)
         is_insert = context.isinsert or statement.lstrip()[:6].upper() == "INSERT"
@@ -370,15 +373,6 @@ class WatchingGate(Protocol):
     """The gate of a run. The last gate of the process watches for lost writes."""
 
     lost: LostWrites
-
-
-def _note_begin(pooled: PooledConnection, writes: PendingWrites) -> None:
-    answer = ANSWER.get()
-    if answer is not None:
-        answer.note_write(writes)
-    log = current_log()
-    if log is not None:
-        log.begin_writes(pooled, writes)
 
 
 def _note_transaction_control(pooled: PooledConnection | None, statement: str) -> None:

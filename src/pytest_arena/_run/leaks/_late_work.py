@@ -220,9 +220,9 @@ class LateWork:
 
     def children_left(self) -> list[str]:
         """Return the lines that began child processes which still run."""
-        children = [child for child in CHILDREN if child.work in (self, self.own)]
-        if not children:
+        if not CHILDREN:
             return []
+        children = [child for child in CHILDREN if child.work in (self, self.own)]
         CHILDREN[:] = [child for child in CHILDREN if child not in children]
         patience = self._patience
         if self._endless.issuperset(str(child.line) for child in children):

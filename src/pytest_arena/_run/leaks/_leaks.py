@@ -79,14 +79,15 @@ class HeldByFixtures:
             return threads
         transactions = open_transactions(gate)
         in_use = sessions_in_use()
+        instances = {}
+        for session in in_use:
+            instances[session.hash_key] = WeakSet(map(inspect, session))
         return cls(
             transactions=transactions,
-            writes=sum(transaction.writes for transaction in transactions),
+            writes=sum(map(_number_of_writes, transactions)),
             sessions=sessions.difference(sessions_of_tests),
             threads=threads.threads,
-            instances={
-                session.hash_key: WeakSet(map(inspect, session)) for session in in_use
-            },
+            instances=instances,
             values=loaded_values(in_use),
         )
 
@@ -104,7 +105,7 @@ class HeldByFixtures:
                 instances[key] = left
         return HeldByFixtures(
             transactions=transactions,
-            writes=sum(transaction.writes for transaction in transactions),
+            writes=sum(map(_number_of_writes, transactions)),
             sessions=self.sessions - others.sessions,
             threads=self.threads - others.threads,
             instances=instances,
@@ -118,6 +119,7 @@ class HeldByFixtures:
 
 NOTHING_HELD = HeldByFixtures()
 _identity_of_thread = attrgetter("ident", "name")
+_number_of_writes = attrgetter("writes")
 
 
 @lru_cache(1)  # most often the threads are those of the last call
@@ -183,7 +185,11 @@ def _sessions_on(leaks: list[Checkout]) -> list[Session]:
 
 def open_transactions(gate: Gate) -> list[Checkout]:
     """Return the checked-out connections that have begun to write."""
-    return [checkout for checkout in gate.registry.taken() if checkout.in_transaction]
+    transactions = []
+    for checkout in gate.registry.taken():
+        if checkout.in_transaction:
+            transactions.append(checkout)
+    return transactions
 
 
 def end_transactions(leaks: Iterable[Checkout], *, is_closed: bool = False) -> bool:
@@ -233,12 +239,11 @@ def empty_sessions(before: HeldByFixtures) -> list[str]:
 
     The next test would write it. Returns the class of each object.
     """
-    emptied = [
-        (number, kind)
-        for session in sessions_in_use()
-        for number, kind in _emptied(session, before)
-    ]
-    # A session that only its transaction kept alive is gone now: no variable here may keep it.
+    emptied = []
+    for session in sessions_in_use():
+        emptied += _emptied(session, before)
+        # Below, no variable may keep a session alive that only its transaction kept alive.
+        del session
     return [kind for number, kind in emptied if number in _sessions]
 
 

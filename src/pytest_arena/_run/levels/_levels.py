@@ -75,7 +75,8 @@ class Levels:
         """
         started = _process.seconds()
         databases = self._participating_databases()
-        with self._uninterrupted(databases):
+        has_hooks = self._hooks.is_used
+        with _uninterrupted(databases or has_hooks):
             if databases:
                 self._enter_databases(level, databases)
                 self.gate.let_go_of_stale()
@@ -83,9 +84,9 @@ class Levels:
             held = _leaks.HeldByFixtures.now(self.gate, self._surviving_sessions)
             if of_the_test is not None:
                 held = held.without(of_the_test)
-            self._context.level_entered(level, held)
+            self._context.held[level] = held
             self._ledger.isolation_seconds += _process.seconds() - started
-            if self._hooks.is_used:
+            if has_hooks:
                 self._hooks.enter(level)
 
     def _enter_databases(
@@ -138,7 +139,7 @@ class Levels:
 
     def held_before(self, level: Level | None) -> _leaks.HeldByFixtures:
         """Return what wider fixtures held when a level was entered."""
-        return self._context.held_before(level)
+        return self._context.held.get(level, _leaks.NOTHING_HELD)
 
     def drop_clean_ones_of_the_test(self) -> dict[Level, _leaks.HeldByFixtures]:
         """Drop the levels of the test and its example from the top, as far as they are clean.
@@ -166,7 +167,7 @@ class Levels:
         if self._hooks.is_used:
             self._leave_hooks(level, failures)
         self._stack.pop()
-        self._context.level_left(level)
+        self._context.held.pop(level, None)
         for database in databases:
             database.isolation.forget()
         if failures:
@@ -211,10 +212,11 @@ class Levels:
         databases = self._participating_databases()
         changed: list[str] = []
         failures: list[Exception] = []
-        with self._uninterrupted(databases):
+        has_hooks = self._hooks.is_used
+        with _uninterrupted(databases or has_hooks):
             try:
                 self._cut_to(depth + 1, databases)
-                if self._hooks.is_used:
+                if has_hooks:
                     self._leave_hooks(level, failures)
                     # A hook may have connected to another database.
                     databases = self._participating_databases()
@@ -259,14 +261,6 @@ class Levels:
                 changed.append(database.name)
         return changed
 
-    def _uninterrupted(
-        self, databases: list[DatabaseParticipant]
-    ) -> AbstractContextManager[None]:
-        """Delay signals if there is something to enter or to leave."""
-        if databases or self._hooks.is_used:
-            return delayed_signals()
-        return nullcontext()
-
     def _participating_databases(self) -> list[DatabaseParticipant]:
         participants = []
         for database in [*self._databases.known.by_key.values()]:
@@ -291,5 +285,12 @@ class Levels:
         while self._hooks.depth > depth:
             self._hooks.leave_by_force("pytest-arena was interrupted")
         for level in self._stack[depth:]:
-            self._context.level_left(level)
+            self._context.held.pop(level, None)
         del self._stack[depth:]
+
+
+def _uninterrupted(has_participants: object) -> AbstractContextManager[None]:
+    """Delay signals if there is something to enter or to leave."""
+    if has_participants:
+        return delayed_signals()
+    return nullcontext()

@@ -118,21 +118,10 @@ class LevelContext:
         self.gate = gate
         self.ledger = ledger
         self.tasks = tasks
-        self._held: dict[Level | None, HeldByFixtures] = {}
+        self.held: dict[Level | None, HeldByFixtures] = {}
+        """What wider fixtures held when each of the present levels was entered."""
         self._lost: list[Checkout] = []
         self.has_ended_leaks = False
-
-    def level_entered(self, level: Level, held: HeldByFixtures) -> None:
-        """Record what wider fixtures held when a level was entered."""
-        self._held[level] = held
-
-    def level_left(self, level: Level) -> None:
-        """Forget what wider fixtures held when a level was entered."""
-        self._held.pop(level, None)
-
-    def held_before(self, level: Level | None) -> HeldByFixtures:
-        """Return what wider fixtures held when a level was entered."""
-        return self._held.get(level, _leaks.NOTHING_HELD)
 
     def leaks_ended(self) -> None:
         """Record that pytest-arena ended a leak of this level: it may still hold a lock."""
@@ -253,7 +242,7 @@ class DatabaseParticipant:
         """
         context = self._context
         gate = context.gate
-        before = context.held_before(level)
+        before = context.held.get(level, _leaks.NOTHING_HELD)
         transactions = _leaks.open_transactions(gate)
         are_of_fixtures = all(
             transaction in before.transactions for transaction in transactions
