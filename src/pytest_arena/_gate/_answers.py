@@ -105,11 +105,14 @@ class RequestAnswer:
                 self._body_size is not None and self._bytes_sent >= self._body_size
             )
             if is_whole or not message.get("more_body", False):
-                self.is_sent = True
-                for written in self._writes:
-                    if not written.is_over:
-                        self._late_writes.append(written)
-                self._late_sessions = self._pending_sessions()
+                self._note_end()
+
+    def _note_end(self) -> None:
+        self.is_sent = True
+        for written in self._writes:
+            if not written.is_over:
+                self._late_writes.append(written)
+        self._late_sessions = self._pending_sessions()
 
     def _pending_sessions(self) -> list[Session]:
         pending = []
