@@ -169,9 +169,9 @@ class _Steps:
     def _next(self, key: str, places: list[int]) -> int | None:
         """Return the first place after the last step; else the last step again, as in a loop."""
         last = max(self._done(key), default=-1)
-        later = [place for place in places if place > last]
-        if later:
-            return later[0]
+        for place in places:
+            if place > last:
+                return place
         return last if last in places else None
 
     def _done(self, key: str) -> list[int]:

@@ -90,12 +90,13 @@ class Instruments:
         log = self.log
         if log is None:
             return list
-        mark = log.mark()
+        requests = len(log.requests)
+        go_back = log.restore_point()
 
         def restore() -> None:
             self._facts = self._read_facts(log)
-            self.app_watcher.forget(log.requests[mark.requests :])
-            log.go_back(mark)
+            self.app_watcher.forget(log.requests[requests:])
+            go_back()
 
         return restore
 

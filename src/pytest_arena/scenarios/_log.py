@@ -1,11 +1,10 @@
 """The records of one try of one test, while it runs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
 from enum import Enum
-from typing import NamedTuple
 from uuid import UUID
 
 from pytest_arena.scenarios._idle import is_constant
@@ -36,15 +35,6 @@ class Block:
     def close(self) -> None:
         """Note that the block has ended."""
         self.is_open = False
-
-
-class LogMark(NamedTuple):
-    """How much a log held at one time."""
-
-    requests: int
-    answered: int
-    blocks: int
-    steps: int
 
 
 @dataclass(slots=True, eq=False)
@@ -90,11 +80,10 @@ class Log:
     @property
     def has_asserted(self) -> bool:
         """Whether an assertion that could fail has passed since the last request."""
-        last = len(self.requests)
-        return any(
-            asserted.after >= last and not asserted.is_constant
-            for asserted in self.heard.values()
-        )
+        for asserted in self.heard.values():
+            if asserted.after >= len(self.requests) and not asserted.is_constant:
+                return True
+        return False
 
     def begin_call(self) -> None:
         """Note that the test's function begins."""
@@ -114,11 +103,10 @@ class Log:
         """
         if all(earlier.is_preparation for earlier in self.requests):
             self.reads = reads
-        under_way = [earlier for earlier in self.requests if not earlier.is_over]
-        for earlier in under_way:
-            earlier.note_concurrent()
-        if under_way:
-            request.note_concurrent()
+        for earlier in self.requests:
+            if not earlier.is_over:
+                earlier.note_concurrent()
+                request.note_concurrent()
         request.count_as(len(self.requests), is_preparation=self.is_preparing)
         self.requests.append(request)
 
@@ -162,21 +150,23 @@ class Log:
         """Drop the values of assertions: the log must not prolong their lives."""
         self.values = {}
 
-    def mark(self) -> LogMark:
-        """Return how much the log holds now, for ``go_back``."""
-        return LogMark(
-            len(self.requests), self.answered, len(self.blocks), len(self.steps)
-        )
+    def restore_point(self) -> Callable[[], None]:
+        """Return a function that forgets what is added after this call, and all assertions."""
+        requests = len(self.requests)
+        blocks = len(self.blocks)
+        steps = len(self.steps)
+        answered = self.answered
 
-    def go_back(self, mark: LogMark) -> None:
-        """Forget what was added after a mark, and all assertions."""
-        del self.requests[mark.requests :]
-        del self.blocks[mark.blocks :]
-        del self.steps[mark.steps :]
-        self.answered = mark.answered
-        self.heard = {}
-        self.values = {}
-        self.assertions = 0
+        def go_back() -> None:
+            del self.requests[requests:]
+            del self.blocks[blocks:]
+            del self.steps[steps:]
+            self.answered = answered
+            self.heard = {}
+            self.values = {}
+            self.assertions = 0
+
+        return go_back
 
 
 def _shortened(text: str) -> str:

@@ -63,7 +63,6 @@ class Reading:
         self.seeded_rows = {
             table: self._rows_inserted(table, count) for table, count in seeded or ()
         }
-        requests = [self._requested(request) for request in self.log.requests]
         # The most telling ones first.
         asserted = sorted(
             self.log.heard.values(), key=lambda check: (check.is_constant, -check.after)
@@ -76,7 +75,7 @@ class Reading:
         return Facts(
             seeded=seeded,
             has_base=bool(self.run.config.seed) and is_seeded,
-            requests=tuple(requests),
+            requests=tuple(map(self._requested, self.log.requests)),
             first=self.log.first,
             asserted=tuple(shown),
             steps=tuple(self.log.steps),
@@ -85,13 +84,13 @@ class Reading:
         )
 
     def _requested(self, request: RequestRecord) -> Requested:
+        sent = request.request
         changed = self._known("changed", lambda: self._count_changed(request))
         read = [
             table
             for table in sorted(self.seeded_rows)
             if self._may_have_read(request, table)
         ]
-        sent = request.request
         return Requested(
             method=sent.method,
             path=self.mask(sent.path),
@@ -152,34 +151,36 @@ class Reading:
             statement_log = self.statement_logs.get(level) or StatementLog()
             if level.is_test:
                 rows.update(self._count_in_test(statement_log, depth))
-            elif self._is_of_used_fixture(level):
+                continue
+            name = level.name.rpartition(" ")[2]
+            if name in self.log.fixture_names and isinstance(level.owner, WideFixture):
                 rows.update(self._count_in_wide(level, statement_log, depth))
         return rows
-
-    def _is_of_used_fixture(self, level: Level) -> bool:
-        name = level.name.rpartition(" ")[2]
-        return isinstance(level.owner, WideFixture) and name in self.log.fixture_names
 
     def _count_in_wide(
         self, level: Level, statement_log: StatementLog, depth: int
     ) -> Counter[str]:
         if level not in self.wide_rows:
-            rows = (
-                None
-                if self._is_unsure(statement_log)
-                else _net_rows(statement_log.written)
-            )
+            rows = self._net_rows(statement_log)
             if not rows:
                 rows = self._compare(depth=depth) - _rows_of_app(statement_log)
             self.wide_rows[level] = rows
         return self.wide_rows[level]
 
+    def _net_rows(self, statement_log: StatementLog) -> Counter[str] | None:
+        """Return how many rows statements wrote; None if the statements do not show it."""
+        if statement_log.is_unsure or self.run.connections.has_raw:
+            return None
+        return _net_rows(statement_log.written)
+
     def _count_in_test(self, statement_log: StatementLog, depth: int) -> Counter[str]:
-        request = self.log.requests[self.log.first] if self.log.requests else None
         sources = [statement_log]
         written = statement_log.written
+        until = None
         uncommitted: Counter[str] = Counter()
-        if request:
+        if self.log.requests:
+            request = self.log.requests[self.log.first]
+            until = request.before
             written = written[: request.written_before.get(statement_log)]
             # Uncommitted rows of the test, in a transaction that the request took part in.
             uncommitted = _all_rows(request.statement_log.joined())
@@ -187,36 +188,34 @@ class Reading:
             for earlier in self.log.requests[: self.log.first]:
                 sources.append(earlier.statement_log)
                 written = [*written, *earlier.statement_log.written]
+        has_raw = self.run.connections.has_raw
         rows = _net_rows(written)
-        if any(self._is_unsure(source) for source in sources):
+        if has_raw or any(source.is_unsure for source in sources):
             rows = None
-        if rows is None or (not rows and self._may_have_other_writes()):
-            rows = self._compare_in_test(statement_log, request, depth)
+        # A driver may have written to a file without an engine.
+        if rows is None or (not rows and self._live_files()):
+            rows = self._compare_in_test(statement_log, until, depth)
         return uncommitted + rows
 
-    def _may_have_other_writes(self) -> bool:
-        """Return whether rows may be written without an engine: by a driver, for one."""
-        if self.run.connections.has_raw:
-            return True
-        return any(database.live is not None for database in self.run.moments.used())
+    def _live_files(self) -> list[Database]:
+        """Return the databases that a driver may write to without an engine."""
+        return [
+            database
+            for database in self.run.moments.used()
+            if database.live is not None
+        ]
 
     def _compare_in_test(
-        self, statement_log: StatementLog, request: RequestRecord | None, depth: int
+        self, statement_log: StatementLog, until: StoryMoment | None, depth: int
     ) -> Counter[str]:
         # Moments are of the topmost level. An example's level is above this one.
         if depth:
             return self._compare(depth=depth) - _rows_of_app(statement_log)
         # The comparison includes what the app wrote at its start, and while clients logged in.
-        logins = []
+        by_app = _rows_of_app(statement_log)
         for login in self.log.logins:
-            logins += login.statement_log.written
-        until = request.before if request else None
-        return self._compare(None, until) - (
-            _all_rows(logins) + _rows_of_app(statement_log)
-        )
-
-    def _is_unsure(self, statement_log: StatementLog) -> bool:
-        return statement_log.is_unsure or self.run.connections.has_raw
+            by_app += _all_rows(login.statement_log.written)
+        return self._compare(None, until) - by_app
 
     # Rows that a request changed.
 
@@ -224,25 +223,19 @@ class Reading:
         statement_log = request.statement_log
         before = request.before
         after = request.after
-        is_unsure = self._is_unsure(statement_log)
         if request.is_concurrent:
             before = None
-        if not statement_log.written and not is_unsure:
-            if before is None or after is None:
-                return Counter()
-            # A driver may have written to a file without an engine.
-            files = [
-                database
-                for database in self.run.moments.used()
-                if database.live is not None
-            ]
-            if all(before.time_of(file) is after.time_of(file) for file in files):
-                return Counter()
-        rows = None if is_unsure else _net_rows(statement_log.written)
+        rows = self._net_rows(statement_log)
         if rows:
             return rows
         if before is None or after is None:
-            raise NotKnown("it was sent at the same time as others")
+            if rows is None:
+                raise NotKnown("it was sent at the same time as others")
+            return rows
+        if rows is not None:  # no engine has written
+            files = self._live_files()
+            if all(before.time_of(file) is after.time_of(file) for file in files):
+                return rows
         return self._compare(before, after)
 
     def _compare(
@@ -300,15 +293,13 @@ class Reading:
         The most likely places are searched first. The search ends when all literals were seen.
         """
         missing = {literal.lower() for literal in self.literals}
-        texts = self._texts()
-        while missing:
-            text = next(texts, None)
-            if text is None:
-                break
+        for text in self._texts():
             lower = text.lower()
-            missing -= {
-                literal for literal in missing if _has_word(lower, word=literal)
-            }
+            for literal in [*missing]:
+                if _has_word(lower, word=literal):
+                    missing.remove(literal)
+            if not missing:
+                break
         return tuple(
             literal for literal in self.literals if literal.lower() not in missing
         )
@@ -373,9 +364,8 @@ def _all_rows(parts: Iterable[TableWrite]) -> Counter[str]:
 
 def _rows_of_app(statement_log: StatementLog) -> Counter[str]:
     """Return the rows that the app wrote in its lifespan."""
-    return _all_rows(
-        statement_log.apart.written if statement_log.apart is not None else ()
-    )
+    apart = statement_log.apart
+    return _all_rows(apart.written) if apart else Counter()
 
 
 def _has_word(text: str, *, word: str) -> bool:

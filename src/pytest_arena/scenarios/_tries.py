@@ -38,8 +38,8 @@ _WORST_FIRST: tuple[Outcome, ...] = (
     "passed",
 )
 _PHASES = ("setup", "call", "teardown")
-_OF_THE_WORST = frozenset({"reason", "place", "is_stub"})
-"""The values that only the worst phase of a try decides."""
+_DETAILS = ("reason", "place", "is_stub")
+"""The values of a report that only the worst phase of a try decides."""
 
 TestKey = tuple[str, str]
 """The process of a test, and its node id."""
@@ -53,39 +53,22 @@ class _TryInProgress:
     is_set_up: bool = False
     is_called: bool = False
     outcome: Outcome = "passed"
-    sent: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    """The reason, the place and the stub of the worst phase."""
+    facts: object = None
+    """The facts as JSON; or the number by which this process keeps them."""
     is_to_be_rerun: bool = False
 
     def add(self, report: Any, sent: Mapping[str, Any]) -> None:
         """Add the report of a phase, or of a subtest."""
         outcome = _outcome(report)
-        is_worse = _WORST_FIRST.index(outcome) < _WORST_FIRST.index(self.outcome)
-        for name, value in sent.items():
-            if is_worse or name not in _OF_THE_WORST:
-                self.sent[name] = value
-        if is_worse:
+        if _WORST_FIRST.index(outcome) < _WORST_FIRST.index(self.outcome):
             self.outcome = outcome
+            self.details = {name: sent[name] for name in _DETAILS if name in sent}
+        self.facts = sent.get("facts", self.facts)
         self.is_to_be_rerun |= report.outcome == "rerun"
         self.is_set_up |= report.when == "setup"
         self.is_called |= report.when == "call"
-
-    def break_off(self, reason: str) -> None:
-        """Note that the process died."""
-        self.outcome = "unfinished"
-        self.sent = {"reason": reason}
-
-    def ended(self, test: str, facts: Facts | None) -> Try:
-        """Return the whole try."""
-        details = {
-            name: value for name, value in self.sent.items() if name in _OF_THE_WORST
-        }
-        return Try(
-            test=test,
-            outcome=self.outcome,
-            facts=facts,
-            is_rerun=self.is_rerun,
-            **details,
-        )
 
 
 class Tries:
@@ -109,11 +92,13 @@ class Tries:
 
     def see(self, report: Any) -> None:
         """Add the report of a phase, or of a subtest."""
-        key = _key_of(report)
-        sent = getattr(report, SENT, None)
+        node = getattr(report, "node", None)  # set by pytest-xdist, on the controller
+        gateway = getattr(node, "gateway", None)
+        key = (str(getattr(gateway, "id", "")), report.nodeid)
         if report.when not in _PHASES:
             self._break_off(key, report)
             return
+        sent = getattr(report, SENT, None)
         if sent is None:
             return
         attempt = self._in_progress.get(key)
@@ -138,22 +123,35 @@ class Tries:
         self._last[key] = attempt
         if attempt.outcome == "passed" and not attempt.is_called:
             return  # --setup-only: the test itself has not run
-        sent = attempt.sent.get("facts")
         facts: Facts | None
-        if isinstance(sent, str):
-            facts = from_shape(Facts, json.loads(sent))
+        if isinstance(attempt.facts, str):
+            facts = from_shape(Facts, json.loads(attempt.facts))
         else:
-            facts = self._kept.pop(sent, None)
-        self._add(attempt.ended(key[1], facts))
+            facts = self._kept.pop(attempt.facts, None)
+        self._add(
+            Try(
+                test=key[1],
+                outcome=attempt.outcome,
+                facts=facts,
+                is_rerun=attempt.is_rerun,
+                **attempt.details,
+            )
+        )
 
     def _break_off(self, key: TestKey, report: Any) -> None:
         """Add a try whose process died."""
         attempt = self._in_progress.get(key) or self._begin(key, {})
         del self._in_progress[key]
-        attempt.break_off(_one_line(str(report.longrepr)))
+        self._add(
+            Try(
+                test=key[1],
+                outcome="unfinished",
+                reason=_one_line(str(report.longrepr)),
+                is_rerun=attempt.is_rerun,
+            )
+        )
         if report.outcome == "rerun":
             self._to_be_rerun.add(key[1])
-        self._add(attempt.ended(key[1], None))
 
     def _add(self, attempt: Try) -> None:
         self._ended.setdefault(attempt.test, []).append(attempt)
@@ -166,10 +164,10 @@ class Tries:
     def add_sabotages(self, test: str, sabotages: tuple[Sabotage, ...]) -> None:
         """Add the sabotages of a test to its last try."""
         self.sabotaged[test] = self.sabotaged.get(test, ()) + sabotages
-        tries = self._ended.get(test)
-        if tries:
-            last = tries[-1]
-            tries[-1] = replace(last, sabotages=last.sabotages + sabotages)
+        last = self.last(test)
+        if last:
+            all_sabotages = last.sabotages + sabotages
+            self._ended[test][-1] = replace(last, sabotages=all_sabotages)
 
     def all(self, names: Mapping[str, str]) -> Iterator[Try]:
         """Yield all tries of the tests that prove a scenario.
@@ -182,26 +180,12 @@ class Tries:
                     yield replace(attempt, test=names[test])
 
 
-def _key_of(report: Any) -> TestKey:
-    node = getattr(report, "node", None)  # set by pytest-xdist, on the controller
-    gateway = getattr(node, "gateway", None)
-    return str(getattr(gateway, "id", "")), report.nodeid
-
-
 def _outcome(report: Any) -> Outcome:
     """Return the outcome. pytest reports an xfail as skipped, and an xpass as passed."""
+    outcomes: dict[str, Outcome] = {"passed": "passed", "skipped": "skipped"}
     if hasattr(report, "wasxfail"):
-        match report.outcome:
-            case "skipped":
-                return "xfailed"
-            case "passed":
-                return "xpassed"
-        return "failed"
-    match report.outcome:
-        case "passed" | "skipped":
-            outcome: Outcome = report.outcome
-            return outcome
-    return "failed"
+        outcomes = {"passed": "xpassed", "skipped": "xfailed"}
+    return outcomes.get(report.outcome, "failed")
 
 
 # Why a phase did not pass.
@@ -232,20 +216,19 @@ def failure_of(
         return {}
     if report.skipped:
         return {"reason": _one_line(skip_reason(report.longrepr))}
-    prefix = _PREFIXES.get(report.when, "")
     root = item.config.rootpath
-    if excinfo is None:
-        reason = _readable(mask()(str(report.longrepr)), root)
-        return {"reason": prefix + reason, "place": "", "is_stub": False}
-    if isinstance(excinfo.value, NotWritten):
-        reason = excinfo.value.what  # the status already says that it is a stub
-    else:
+    reason = str(report.longrepr)
+    place = ""
+    is_stub = False
+    if excinfo is not None:
         reason = str(excinfo.exconly(tryshort=True))
-    return {
-        "reason": prefix + _readable(mask()(reason), root),
-        "place": _place(excinfo, item.path, root),
-        "is_stub": _is_stub(excinfo, item.path),
-    }
+        place = _place(excinfo, item.path, root)
+        is_stub = _is_stub(excinfo, item.path)
+        if isinstance(excinfo.value, NotWritten):
+            reason = excinfo.value.what  # the status already says that it is a stub
+    prefix = _PREFIXES.get(report.when, "")
+    reason = prefix + _readable(mask()(reason), root)
+    return {"reason": reason, "place": place, "is_stub": is_stub}
 
 
 def _readable(reason: str, root: Path) -> str:
@@ -270,14 +253,16 @@ def skip_reason(longrepr: Any) -> str:
 
 def _place(excinfo: pytest.ExceptionInfo[BaseException], file: Path, root: Path) -> str:
     """Return the last line in the test's file; else the last one outside of libraries."""
-    lines = [(Path(str(entry.path)), entry.lineno + 1) for entry in excinfo.traceback]
-    in_test = [line for line in lines if line[0] == file]
-    in_project = [line for line in lines if not is_library(str(line[0]))]
-    candidates = in_test or in_project
-    if not candidates:
-        return ""
-    path, number = candidates[-1]
-    return f"{relative(path, root)}:{number}"
+    in_test = ""
+    in_project = ""
+    for entry in excinfo.traceback:
+        path = Path(str(entry.path))
+        place = f"{relative(path, root)}:{entry.lineno + 1}"
+        if path == file:
+            in_test = place
+        if not is_library(str(path)):
+            in_project = place
+    return in_test or in_project
 
 
 def _is_stub(excinfo: pytest.ExceptionInfo[BaseException], file: Path) -> bool:
@@ -296,10 +281,10 @@ def _is_stub(excinfo: pytest.ExceptionInfo[BaseException], file: Path) -> bool:
 def evidence_line(facts: Facts) -> str:
     """Return the facts in one line, for JUnit's XML."""
     seeded = [f"{table} {rows}" for table, rows in facts.seeded or ()]
-    requests = [
-        f"{request.method} {request.route or request.path} {request.status}"
-        for request in facts.requests
-    ]
+    requests = []
+    for request in facts.requests:
+        route = request.route or request.path
+        requests.append(f"{request.method} {route} {request.status}")
     assertions = sum(check.times for check in facts.checks)
     parts = {
         "seeded": ", ".join(seeded) or "-",
@@ -308,9 +293,8 @@ def evidence_line(facts: Facts) -> str:
     }
     if facts.seeded is None:
         parts["seeded"] = "?"
-    for kind, _ in facts.off:
-        if kind in parts:
-            parts[kind] = "?"
+    for kind in parts.keys() & dict(facts.off):
+        parts[kind] = "?"
     return "; ".join(f"{kind}: {text}" for kind, text in parts.items())
 
 

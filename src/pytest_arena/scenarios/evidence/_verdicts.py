@@ -1,6 +1,7 @@
 """Judges a test by its tries and a scenario by its tests; finds the gaps of a run."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from pytest_arena.errors import redact
 from pytest_arena.scenarios.evidence._claim import (
@@ -48,68 +49,54 @@ def judged_test(claim: Claim, tries: Sequence[Try]) -> JudgedTest:
     A test that failed and passed in a rerun is FLAKY. If several processes ran it, the worst
     result counts.
     """
-    tries = sorted(tries, key=repr)
-    failed = [attempt for attempt in tries if attempt.has_failed]
-    ended = [attempt for attempt in tries if not attempt.has_failed]
+    failed = []
+    ended = []
+    for attempt in sorted(tries, key=repr):
+        judged_try = (attempt, _try_flags(claim, attempt))
+        if attempt.has_failed:
+            failed.append(judged_try)
+        else:
+            ended.append(judged_try)
     # Each process that began the test made one first try, and reruns end with the first success:
     # fewer successes than processes means that the test failed for good in one of them.
     processes = sum(not attempt.is_rerun for attempt in tries)
     is_failed = len(ended) < max(1, processes)
-    flags = _flags(claim, ended, failed, is_failed=is_failed)
+    flags = [flag for _, of_try in ended for flag in of_try]
+    failures = [flag for _, of_try in failed for flag in of_try]
+    if not tries:
+        why = "deselected" if claim.mapping.is_deselected else "not run"
+        flags.append(claim.flag(Status.NOT_RUN, why))
+    elif is_failed:
+        flags += failures
+    elif failures:
+        reasons = "; ".join(dict.fromkeys(flag.reason for flag in failures))
+        flaky = f"passed only when run again, after: {reasons}"
+        flags.append(claim.flag(Status.FLAKY, flaky))
+    elif any(attempt.is_rerun for attempt in tries):
+        flags.append(claim.flag(Status.FLAKY, "passed on a rerun"))
     verdict = worst(flags)
-    shown = _worst_try(claim, failed if is_failed else ended)
-    facts = shown.facts if shown else None
-    warnings: tuple[str, ...] = ()
-    if shown and shown.outcome == "passed" and facts:
-        warnings = claim.warnings(facts)
-    return JudgedTest(
+    judged = JudgedTest(
         test=claim.mapping.test,
         place=verdict.place or claim.mapping.place,
         status=verdict.status,
         reason=verdict.reason,
         row=claim.mapping.row,
-        facts=facts,
-        sabotages=shown.sabotages if shown else (),
         also=other_statuses((flag.status for flag in flags), verdict.status),
-        warnings=warnings,
         rev=claim.mapping.rev,
         source=claim.mapping.source,
     )
-
-
-def _worst_try(claim: Claim, tries: Sequence[Try]) -> Try | None:
-    """Return the try that is shown, the same one in each run."""
-    return min(
-        tries,
-        key=lambda attempt: (
-            worst(_try_flags(claim, attempt)).status.rank,
-            repr(attempt),
-        ),
-        default=None,
+    if not tries:
+        return judged
+    shown, _ = min(
+        failed if is_failed else ended,
+        key=lambda judged_try: worst(judged_try[1]).status.rank,
     )
-
-
-def _flags(
-    claim: Claim, ended: Sequence[Try], failed: Sequence[Try], *, is_failed: bool
-) -> list[StatusReason]:
-    if not ended and not failed:
-        why = "deselected" if claim.mapping.is_deselected else "not run"
-        return [claim.flag(Status.NOT_RUN, why)]
-    flags = []
-    for attempt in ended:
-        flags += _try_flags(claim, attempt)
-    failures = []
-    for attempt in failed:
-        failures += _try_flags(claim, attempt)
-    if is_failed:
-        return [*flags, *failures]
-    if failures:
-        reasons = "; ".join(dict.fromkeys(flag.reason for flag in failures))
-        flaky = f"passed only when run again, after: {reasons}"
-        flags.append(claim.flag(Status.FLAKY, flaky))
-    elif any(attempt.is_rerun for attempt in ended):
-        flags.append(claim.flag(Status.FLAKY, "passed on a rerun"))
-    return flags
+    warnings: tuple[str, ...] = ()
+    if shown.outcome == "passed" and shown.facts:
+        warnings = claim.warnings(shown.facts)
+    return replace(
+        judged, facts=shown.facts, sabotages=shown.sabotages, warnings=warnings
+    )
 
 
 def _try_flags(claim: Claim, attempt: Try) -> list[StatusReason]:
@@ -150,11 +137,20 @@ def judged_scenario(
     if standing.drifted:
         drifted = StatusReason(Status.DRIFTED, standing.drifted, standing.drifted_place)
         flags.append(drifted)
-    untested_rows = _rows_without_test(scenario.rows, tests) if is_list else ""
+    untested_rows = ""
+    if is_list:
+        untested_rows = _rows_without_test(scenario.rows, tests)
     if untested_rows:
         flags.append(StatusReason(Status.PARTIAL, untested_rows))
+    elif not tests:
+        reason = "no test names it"
+        if standing.expired:
+            reason += f", and its waiver has run out ({standing.expired})"
+        flags.append(StatusReason(Status.UNMAPPED, reason))
+    elif len(scenario.rows) > 1:
+        flags += _row_flags(scenario.rows, tests)
     else:
-        flags += _test_flags(scenario, tests, standing)
+        flags += _alternatives(tests)
     verdict = worst(flags)
     if standing.waived and verdict.status is not Status.PROVEN:
         verdict = StatusReason(Status.WAIVED, standing.waived)
@@ -214,26 +210,15 @@ def row_verdict(judged: JudgedScenario, row: Row) -> tuple[Status, str]:
     return flag.status, flag.reason
 
 
-def _test_flags(
-    scenario: ScenarioSpec, tests: Sequence[JudgedTest], standing: Standing
-) -> list[StatusReason]:
-    if not tests:
-        reason = "no test names it"
-        if standing.expired:
-            reason += f", and its waiver has run out ({standing.expired})"
-        return [StatusReason(Status.UNMAPPED, reason)]
-    if len(scenario.rows) > 1:
-        return _row_flags(scenario.rows, tests)
-    return _alternatives(tests)
-
-
 def _failed(tests: Sequence[JudgedTest]) -> list[JudgedTest]:
     return [test for test in tests if test.status is Status.FAILED]
 
 
 def _alternatives(tests: Sequence[JudgedTest]) -> list[StatusReason]:
-    """Return the flag of tests that prove the same; none if it is proven."""
+    """Return the flag of tests that prove the same; none without tests, or if it is proven."""
     failed = _failed(tests)
+    if not tests:
+        return []
     if not failed and any(test.status is Status.PROVEN for test in tests):
         return []
     return [_worst_test(failed or tests)]
@@ -248,21 +233,19 @@ def _worst_test(tests: Sequence[JudgedTest]) -> StatusReason:
 
 
 def _row_flags(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> list[StatusReason]:
-    tests_by_row = grouped_by(tests, lambda test: test.row)
-    own = {row.values: tests_by_row.pop(row.values, []) for row in rows}
-    whole = [test for of_row in tests_by_row.values() for test in of_row]
     failed = _failed(tests)
     if failed:
         return [_worst_test(failed)]
-    unproven = [
-        values for values, of_row in own.items() if not of_row or _alternatives(of_row)
-    ]
+    tests_by_row = grouped_by(tests, lambda test: test.row)
+    own = {row.values: tests_by_row.pop(row.values, []) for row in rows}
+    flags_by_row = {values: _alternatives(of_row) for values, of_row in own.items()}
+    unproven = [values for values in own if not own[values] or flags_by_row[values]]
     if not unproven:
         return []
-    flags = []
-    for group in (whole, *own.values()):
-        if group:
-            flags += _alternatives(group)
+    whole = [test for of_row in tests_by_row.values() for test in of_row]
+    flags = _alternatives(whole)
+    for of_row in flags_by_row.values():
+        flags += of_row
     if not all(own.values()):
         proven = len(own) - len(unproven)
         reason = f"{proven} of {len(own)} rows proven, not: {_some_rows(unproven)}"
@@ -278,7 +261,7 @@ def _rows_without_test(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> str:
     """Return which rows have no test; "" if no test names a row, or if there is one row."""
     named = {test.row for test in tests}
     untested = [row.values for row in rows if row.values not in named]
-    if len(rows) <= 1 or not named or not untested:
+    if not named or len(rows) <= 1 or not untested:
         return ""
     tested = len(rows) - len(untested)
     return f"{tested} of {len(rows)} rows have a test, not: {_some_rows(untested)}"
@@ -302,10 +285,9 @@ def _warnings(
     if standing.known and status not in FINE and status.rank > standing.known.rank:
         yield f"better than the baseline says: {standing.known.value}"
     # A warning holds for the scenario if it holds for each of its passed tests.
-    passed = [test.warnings for test in tests if test.status in PASSED]
-    texts = [text for warnings in passed for text in warnings]
-    for text in dict.fromkeys(texts):
-        if all(text in warnings for warnings in passed):
+    passed = [test for test in tests if test.status in PASSED]
+    for text in dict.fromkeys(text for test in passed for text in test.warnings):
+        if all(text in test.warnings for test in passed):
             yield text
 
 
@@ -323,17 +305,15 @@ def gaps(document: Document) -> tuple[str, ...]:
 def _problem_gaps(document: Document) -> Iterator[str]:
     if not document.scenarios:
         yield "no scenario was found"
-    malformed = {
-        judged.scenario.key
-        for judged in document.scenarios
-        if judged.standing.malformed
-    }
+    malformed = set()
+    for judged in document.scenarios:
+        if judged.standing.malformed:
+            malformed.add(judged.scenario.key)
     for problem in document.problems:
         is_in_spec = problem.spec in document.specs
         if not problem.is_error or (document.partial and not is_in_spec):
             continue
-        is_gap_of_scenario = is_in_spec and problem.scenario in malformed
-        if not is_gap_of_scenario:
+        if not is_in_spec or problem.scenario not in malformed:
             yield str(problem)
 
 
