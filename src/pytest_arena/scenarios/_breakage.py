@@ -240,15 +240,11 @@ def to_break(facts: Facts, *, has_policies: bool) -> dict[SabotageKind, int | st
 
 def _last_change(facts: Facts) -> int | str:
     for number in range(len(facts.requests) - 1, facts.first - 1, -1):
-        if _may_have_changed(facts.requests[number]):
+        request = facts.requests[number]
+        is_unknown = request.changed is None and request.method not in _SAFE_METHODS
+        if request.changed or is_unknown:
             return number
     return "none of its requests changes a row"
-
-
-def _may_have_changed(request: Requested) -> bool:
-    if request.changed is None:  # unknown
-        return request.method not in _SAFE_METHODS
-    return bool(request.changed)
 
 
 def _why_not_emptied(last: Requested) -> str:

@@ -62,7 +62,12 @@ def do_list(options: argparse.Namespace) -> int:
         if nothing:  # for readers of the JSON alone
             problem = Problem(spec="", line=0, what=nothing.what, hint=nothing.fix)
             problems = (*problems, problem)
-        _print_json(listed(replace(specification, problems=problems)))
+        # JSON is UTF-8, whatever the terminal is:
+        # https://www.rfc-editor.org/rfc/rfc8259#section-8.1
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(encoding="utf-8")
+        document = listed(replace(specification, problems=problems))
+        _print([as_json(document).rstrip()])
     elif problems or nothing is None:
         _print(terminal.listing(replace(specification, problems=problems)))
     if nothing is None:
@@ -70,13 +75,6 @@ def do_list(options: argparse.Namespace) -> int:
     if problems and not options.json:
         nothing.cause = "the problems above"
     raise nothing
-
-
-def _print_json(document: Document) -> None:
-    # JSON is UTF-8, whatever the terminal is: https://www.rfc-editor.org/rfc/rfc8259#section-8.1
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8")
-    _print([as_json(document).rstrip()])
 
 
 # check
@@ -122,17 +120,26 @@ def do_stubs(options: argparse.Namespace) -> int:
     existing = [
         path for test_folder in test_folders for path in reader.files_in(test_folder)
     ]
+    # Python identifies a module outside of packages by its name alone.
+    elsewhere = set()
+    for path in existing:
+        is_in_package = (path.parent / "__init__.py").exists()
+        if path.parent != folder and not is_in_package:
+            elsewhere.add(path.name)
     files = stubs(
         wanted.scenarios,
         index=index,
         mapped=without_stub,
         folder=Path(options.write) if options.write else None,
         runner=None if _are_sync(existing) else _runner(),
-        elsewhere=_modules_elsewhere(existing, folder),
+        elsewhere=elsewhere,
     )
     wrong = [f"left out: {problem}" for problem in malformed]
-    if project.specs:
-        wrong += _problems_of_tests(document)
+    for problem in document.problems:
+        is_in_test = problem.spec not in document.specs
+        if is_in_test and project.specs:
+            wrong.append(f"{problem.spec}:{problem.line}: {problem.what}")
+            wrong.append(f"  next: {problem.hint}")
     _warn(wrong)
     _warn_of_uncollected(files)
     for file in files:
@@ -151,26 +158,11 @@ def _mapped(document: Document, wanted: Specification, index: Index) -> set[str]
     """Return the keys of the scenarios that a test names, rightly or by a former name."""
     keys = {judged.scenario.key for judged in document.scenarios if judged.tests}
     # The hint of a wrong marker shows the marker that it must mean.
-    hints = [
-        problem.hint
-        for problem in document.problems
-        if "pytest.mark.scenario(" in problem.hint
-    ]
-    all_hints = "\n".join(hints)
+    hints = "\n".join(problem.hint for problem in document.problems)
     for scenario in wanted.scenarios:
-        if index.marker(scenario)[:-1] in all_hints:
+        if index.marker(scenario)[:-1] in hints:
             keys.add(scenario.key)
     return keys
-
-
-def _problems_of_tests(document: Document) -> list[str]:
-    """Return the problems that are in tests, not in specifications."""
-    lines = []
-    for problem in document.problems:
-        if problem.spec not in document.specs:
-            lines.append(f"{problem.spec}:{problem.line}: {problem.what}")
-            lines.append(f"  next: {problem.hint}")
-    return lines
 
 
 def _warn_of_uncollected(files: Iterable[StubFile]) -> None:
@@ -181,18 +173,6 @@ def _warn_of_uncollected(files: Iterable[StubFile]) -> None:
         if patterns and not any(fnmatch(name, pattern) for pattern in patterns):
             setting = f"python_files = {' '.join(patterns)}"
             _warn([f"pytest does not collect {name}: {setting}"])
-
-
-def _modules_elsewhere(files: Iterable[Path], folder: Path | None) -> set[str]:
-    """Return the names of modules in other folders outside of packages.
-
-    Python identifies such a module by its name alone.
-    """
-    return {
-        path.name
-        for path in files
-        if path.parent != folder and not (path.parent / "__init__.py").exists()
-    }
 
 
 def _test_folders(root: Path, folder: Path | None) -> list[Path]:

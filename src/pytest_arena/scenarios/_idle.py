@@ -79,8 +79,8 @@ def _compared(method: str, value: ast.expr, more: list[ast.expr]) -> ast.expr:
 
 def _is_constant(node: ast.expr) -> bool:
     match node:
-        case ast.BoolOp(op=ast.Or(), values=values):
-            return any(map(_is_true, values)) or all(map(_is_constant, values))
+        case ast.BoolOp(op=ast.Or(), values=values) if any(map(_is_true, values)):
+            return True
         case ast.BoolOp(values=values):
             return all(map(_is_constant, values))
         case ast.Tuple(elts=elements) if elements:  # `assert (x, "message")`
@@ -89,7 +89,9 @@ def _is_constant(node: ast.expr) -> bool:
             if all(map(_is_always, [left, *others], kinds, others)):
                 return True
         case ast.Call(func=ast.Name(id="isinstance"), args=[_, kind]):
-            return _is_any_class(kind)
+            kinds_asked = kind.elts if isinstance(kind, ast.Tuple) else [kind]
+            names = [each.id for each in kinds_asked if isinstance(each, ast.Name)]
+            return "object" in names
     return not any(isinstance(part, _READING) for part in ast.walk(node))
 
 
@@ -99,64 +101,39 @@ def _is_true(node: ast.expr) -> bool:
 
 def _is_always(left: ast.expr, kind: ast.cmpop, right: ast.expr) -> bool:
     """Return whether a comparison is true for all values."""
-    if _is_same(left, right):
+    has_call = any(isinstance(part, _CALLING) for part in ast.walk(left))
+    # Two calls may return two values.
+    if not has_call and ast.dump(left) == ast.dump(right):
         return not isinstance(kind, _FALSE_OF_EQUALS)
     low, high = _bounds(left)
     right_low, right_high = _bounds(right)
     is_true = False
-    match kind:
-        case ast.In():
-            is_true = _is_in_range(low, high, right) or _is_empty_text(left)
-        case ast.IsNot() | ast.NotEq():
-            is_length = isinstance(left, ast.Call) and math.isfinite(low)
-            is_true = is_length and _is_none(right)
-        case ast.Lt():
+    match kind, left, right:
+        case ast.In(), ast.Constant(value="" | b""), _:
+            is_true = True
+        case ast.In(), _, ast.Call(func=ast.Name(id="range"), args=arguments):
+            is_true = _is_in_range(low, high, arguments)
+        case ast.IsNot() | ast.NotEq(), ast.Call(), ast.Constant(value=None):
+            is_true = math.isfinite(low)  # a length
+        case ast.Lt(), _, _:
             is_true = high < right_low
-        case ast.LtE():
+        case ast.LtE(), _, _:
             is_true = high <= right_low
-        case ast.Gt():
+        case ast.Gt(), _, _:
             is_true = low > right_high
-        case ast.GtE():
+        case ast.GtE(), _, _:
             is_true = low >= right_high
     return is_true
 
 
-def _is_in_range(low: float, high: float, right: ast.expr) -> bool:
+def _is_in_range(low: float, high: float, arguments: list[ast.expr]) -> bool:
     """Return whether the numbers between two bounds are all in ``range(…)`` of constants."""
-    match right:
-        case ast.Call(
-            func=ast.Name(id="range"),
-            args=[
-                ast.Constant(value=int() as start),
-                ast.Constant(value=int() as stop),
-            ],
-        ):
+    match arguments:
+        case [ast.Constant(value=int() as start), ast.Constant(value=int() as stop)]:
             return start <= low and high < stop
-        case ast.Call(
-            func=ast.Name(id="range"), args=[ast.Constant(value=int() as stop)]
-        ):
+        case [ast.Constant(value=int() as stop)]:
             return low >= 0 and high < stop
     return False
-
-
-def _is_empty_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value in {"", b""}
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
-
-
-def _is_any_class(kind: ast.expr) -> bool:
-    """Return whether each value is an instance of this class, or of a class in this tuple."""
-    kinds = kind.elts if isinstance(kind, ast.Tuple) else [kind]
-    return any(isinstance(each, ast.Name) and each.id == "object" for each in kinds)
-
-
-def _is_same(left: ast.expr, right: ast.expr) -> bool:
-    """Return whether both sides are alike and call nothing: two calls may return two values."""
-    has_call = any(isinstance(part, _CALLING) for part in ast.walk(left))
-    return not has_call and ast.dump(left) == ast.dump(right)
 
 
 def _bounds(node: ast.expr) -> tuple[float, float]:
@@ -348,12 +325,12 @@ def _own_names(function: Function) -> frozenset[str]:
     nodes = list(ast.walk(function))
     bindings = _bindings(nodes)
     shared = _shared_names(function, nodes)
-    return frozenset(
-        name
-        for name, value in _literals_assigned(function)
-        if bindings[name] == 1
-        and (isinstance(value, ast.Constant) or name not in shared)
-    )
+    names = set()
+    for name, value in _literals_assigned(function):
+        is_unshared = isinstance(value, ast.Constant) or name not in shared
+        if is_unshared and bindings[name] == 1:
+            names.add(name)
+    return frozenset(names)
 
 
 def _bindings(nodes: list[ast.AST]) -> Counter[str]:
@@ -372,18 +349,17 @@ def _bindings(nodes: list[ast.AST]) -> Counter[str]:
 def _shared_names(function: Function, nodes: list[ast.AST]) -> set[str]:
     """Return the names that are passed to other code, which may change their values."""
     expressions = [node.test for node in nodes if isinstance(node, ast.Assert)]
-    statements = [node.value for node in function.body if isinstance(node, ast.Expr)]
-    expressions += [
-        value for value in statements if _is_literal(value, calls=_ANY_CALL)
-    ]
+    for statement in function.body:
+        match statement:
+            case ast.Expr(value=value) if _is_literal(value, calls=_ANY_CALL):
+                expressions.append(value)
     unshared = {id(name) for node in expressions for name in _read_names(node)}
-    return {
-        node.id
-        for node in nodes
-        if isinstance(node, ast.Name)
-        and isinstance(node.ctx, ast.Load)
-        and id(node) not in unshared
-    }
+    shared = set()
+    for node in nodes:
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()) if id(node) not in unshared:
+                shared.add(name)
+    return shared
 
 
 def _read_names(node: ast.AST) -> Iterator[ast.Name]:
