@@ -60,7 +60,9 @@ def enable(early_config: Any) -> str:
     except Exception:  # noqa: BLE001 - the names are private to pytest, and may change
         is_reported = False
     early_config.add_cleanup(functools.partial(setattr, rewriting, "PYC_TAIL", tail))
-    return "" if is_reported else "this pytest does not report assertions that pass"
+    if is_reported:
+        return ""
+    return "this pytest does not report assertions that pass"
 
 
 def _is_reported(config: pytest.Config) -> bool:
@@ -159,7 +161,10 @@ class _Listener:
     """
 
     def __init__(
-        self, instruments: Instruments, root: str, former: _PassHook | None
+        self,
+        instruments: Instruments,
+        root: str,
+        former: _PassHook | None,
     ) -> None:
         self._instruments = instruments
         self._root = root
@@ -170,7 +175,12 @@ class _Listener:
         self._record(sys._getframe(2))  # noqa: SLF001 - as said
         return self._former is not None
 
-    def __call__(self, line: int, text: str, explanation: str) -> None:
+    def __call__(
+        self,
+        line: int,
+        text: str,
+        explanation: str,
+    ) -> None:
         if self._former is not None:
             self._former(line, text, explanation)
 
@@ -278,7 +288,9 @@ def _wrap_others() -> Callable[[], None]:
 
 
 def _wrap_methods(
-    patches: ExitStack, kind: type, prefixes: str | tuple[str, ...]
+    patches: ExitStack,
+    kind: type,
+    prefixes: str | tuple[str, ...],
 ) -> None:
     """Wrap all methods whose names begin so."""
     names = [
@@ -507,7 +519,10 @@ def _is_unreported(code: CodeType) -> bool:
 
 
 def _used(
-    function: FunctionType, arguments: Iterable[object], *, depth: int
+    function: FunctionType,
+    arguments: Iterable[object],
+    *,
+    depth: int,
 ) -> Iterator[FunctionType]:
     """Yield the functions of the project that a function names, and those that they name."""
     names = _names(function)

@@ -144,7 +144,11 @@ class _Steps:
     problems: Sequence[Problem]
     """Of the specification."""
 
-    def places_of(self, kind: Kind, text: str) -> tuple[tuple[str, int], ...]:
+    def places_of(
+        self,
+        kind: Kind,
+        text: str,
+    ) -> tuple[tuple[str, int], ...]:
         """Return the place of the step to do next, in each scenario that has its text.
 
         Raises:
@@ -172,7 +176,9 @@ class _Steps:
         for place in places:
             if place > last:
                 return place
-        return last if last in places else None
+        if last in places:
+            return last
+        return None
 
     def _done(self, key: str) -> list[int]:
         """Return the places of the steps that have a block."""
@@ -219,7 +225,11 @@ class _Steps:
         return None
 
     @staticmethod
-    def _in_misread(kind: Kind, text: str, wrong: Problem) -> ScenarioError:
+    def _in_misread(
+        kind: Kind,
+        text: str,
+        wrong: Problem,
+    ) -> ScenarioError:
         fix = f"mend {wrong.place}"
         if wrong.hint:
             fix = f"{wrong.place}: {wrong.hint}"
@@ -227,7 +237,10 @@ class _Steps:
         return _no_step(kind, text, why, fix, f"\n{wrong.place}  {wrong.what}")
 
     def _out_of_order(
-        self, text: str, scenario: ScenarioSpec, places: list[int]
+        self,
+        text: str,
+        scenario: ScenarioSpec,
+        places: list[int],
     ) -> ScenarioError:
         step = scenario.steps[places[-1]]
         last = scenario.steps[max(self._done(scenario.key))]
@@ -244,7 +257,11 @@ class _Steps:
         )
 
 
-def _places(scenario: ScenarioSpec, kind: Kind, text: str) -> list[int]:
+def _places(
+    scenario: ScenarioSpec,
+    kind: Kind,
+    text: str,
+) -> list[int]:
     """Return the places of a text among the steps. Steps of an Outline also have rows' texts."""
     variants = [scenario.steps, *(row.steps for row in scenario.rows)]
     places = set()
@@ -259,7 +276,11 @@ def _places_of(scenarios: Sequence[ScenarioSpec]) -> str:
     return ", ".join(scenario.place for scenario in scenarios)
 
 
-def _unnamed(kind: Kind, text: str, specification: Specification) -> ScenarioError:
+def _unnamed(
+    kind: Kind,
+    text: str,
+    specification: Specification,
+) -> ScenarioError:
     """Return the error of a test without a scenario; it proposes those with this step."""
     likely = [
         scenario
@@ -281,7 +302,11 @@ def _unnamed(kind: Kind, text: str, specification: Specification) -> ScenarioErr
 
 
 def _no_step(
-    kind: Kind, text: str, why: str, fix: str, cause: str = ""
+    kind: Kind,
+    text: str,
+    why: str,
+    fix: str,
+    cause: str = "",
 ) -> ScenarioError:
     return ScenarioError(
         f"no {kind.title()} step of the scenario reads {text!r}",

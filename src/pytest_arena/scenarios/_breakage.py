@@ -148,7 +148,13 @@ class Breaking:
         self.policed = policed(self._run, is_off=True)
         self.is_applied = bool(self.policed)
 
-    def _enter(self, test: RunningTest, *, serial: int, is_anew: bool = False) -> None:
+    def _enter(
+        self,
+        test: RunningTest,
+        *,
+        serial: int,
+        is_anew: bool = False,
+    ) -> None:
         """Enter a level above the test's."""
         name = f"{test.plan.name}, sabotaged"
         level = Level(self, name, serial, test.plan.stage, is_anew=is_anew)
@@ -209,7 +215,11 @@ def policed(run: ArenaRun, *, is_off: bool = False) -> tuple[str, ...]:
     return tuple(tables)
 
 
-def to_break(facts: Facts, *, has_policies: bool) -> dict[SabotageKind, int | str]:
+def to_break(
+    facts: Facts,
+    *,
+    has_policies: bool,
+) -> dict[SabotageKind, int | str]:
     """Return for each kind the number of the request to break, or the reason for its absence.
 
     - ``seed``: the first request that is no preparation, if rows were written before it.
@@ -317,7 +327,11 @@ def failed(send: Send, done: Callable[[], object]) -> Send:
     return send_500
 
 
-async def _send_whole(send: Send, start: Message, body: bytes) -> None:
+async def _send_whole(
+    send: Send,
+    start: Message,
+    body: bytes,
+) -> None:
     headers = [
         (name, value)
         for name, value in start.get("headers", ())

@@ -60,7 +60,12 @@ def do_list(options: argparse.Namespace) -> int:
         problems = tuple(problem for problem in problems if problem.what != error.what)
     if options.json:
         if nothing:  # for readers of the JSON alone
-            problem = Problem(spec="", line=0, what=nothing.what, hint=nothing.fix)
+            problem = Problem(
+                spec="",
+                line=0,
+                what=nothing.what,
+                hint=nothing.fix,
+            )
             problems = (*problems, problem)
         # JSON is UTF-8, whatever the terminal is:
         # https://www.rfc-editor.org/rfc/rfc8259#section-8.1
@@ -90,7 +95,9 @@ def do_check(options: argparse.Namespace) -> int:
     folder = None if names_files else _configured()[0]
     document, is_complete = _collected(options.others, folder=folder)
     _print(terminal.lines(document, specs=_specs_to_name(document)))
-    return _FAILED if document.gaps or not is_complete else 0
+    if document.gaps or not is_complete:
+        return _FAILED
+    return 0
 
 
 # stubs
@@ -151,10 +158,16 @@ def do_stubs(options: argparse.Namespace) -> int:
         else:
             _warn([f"{done}: there is nothing to write"])
     is_failed = bool(wrong) or (options.check and bool(files))
-    return _FAILED if is_failed else 0
+    if is_failed:
+        return _FAILED
+    return 0
 
 
-def _mapped(document: Document, wanted: Specification, index: Index) -> set[str]:
+def _mapped(
+    document: Document,
+    wanted: Specification,
+    index: Index,
+) -> set[str]:
     """Return the keys of the scenarios that a test names, rightly or by a former name."""
     keys = {judged.scenario.key for judged in document.scenarios if judged.tests}
     # The hint of a wrong marker shows the marker that it must mean.
@@ -251,10 +264,16 @@ def do_accept(options: argparse.Namespace) -> int:
     else:
         _write(path, lock.text(), option="arena_scenario_lock")
         _print([f"{path.name} written"])
-    return _FAILED if outdated else 0
+    if outdated:
+        return _FAILED
+    return 0
 
 
-def _outdated(document: Document, index: Index, keys: Sequence[str]) -> Iterator[str]:
+def _outdated(
+    document: Document,
+    index: Index,
+    keys: Sequence[str],
+) -> Iterator[str]:
     """Yield each marker that names an older version, with the marker to paste.
 
     The lock file does not change that: the scenario stays DRIFTED.
@@ -283,7 +302,13 @@ def do_explain(options: argparse.Namespace) -> int:
     key = _key(options.key, index, "explain")
     judged = next(each for each in document.scenarios if each.scenario.key == key)
     marker = index.marker(judged.scenario)
-    _print(terminal.explained(judged, marker=marker, is_list=document.is_list))
+    _print(
+        terminal.explained(
+            judged,
+            marker=marker,
+            is_list=document.is_list,
+        )
+    )
     return 0
 
 
@@ -294,10 +319,21 @@ def do_merge(options: argparse.Namespace) -> int:
     """Judge several runs as one."""
     outputs = targets(options.out)  # an error in it comes before anything else
     document = merged(map(_document, options.documents), is_complete=options.strict)
-    strict = "--strict" if options.strict else ""
+    strict = ""
+    if options.strict:
+        strict = "--strict"
     _print(terminal.lines(document, strict=strict, specs=_specs_to_name(document)))
-    _print(write(outputs, document, root=read_project().root, folder=Path.cwd()))
-    return _FAILED if options.strict and document.gaps else 0
+    _print(
+        write(
+            outputs,
+            document,
+            root=read_project().root,
+            folder=Path.cwd(),
+        )
+    )
+    if options.strict and document.gaps:
+        return _FAILED
+    return 0
 
 
 def do_report(options: argparse.Namespace) -> int:
@@ -308,7 +344,12 @@ def do_report(options: argparse.Namespace) -> int:
         if path:
             outputs.append(OutputTarget(form, path))
     document = merged(map(_document, options.documents))
-    written = write(outputs, document, root=read_project().root, folder=Path.cwd())
+    written = write(
+        outputs,
+        document,
+        root=read_project().root,
+        folder=Path.cwd(),
+    )
     _print(written)
     if options.baseline:
         _write_baseline(Path(options.baseline), document)
@@ -334,7 +375,9 @@ def _write_baseline(path: Path, document: Document) -> None:
 
 def _specs_to_name(document: Document) -> Sequence[str]:
     """Return the specifications that a command must name, because no configuration does."""
-    return () if read_project().specs else document.specs
+    if read_project().specs:
+        return ()
+    return document.specs
 
 
 def _configured(example: str = "list docs/") -> tuple[Path, tuple[str, ...]]:
@@ -383,7 +426,9 @@ def _collected(
             errors="replace",
             check=False,
         )
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        text = ""
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
     is_complete = bool(text) and run.returncode in {0, _NO_TESTS}
     if not is_complete:
         output = (run.stderr + run.stdout).rstrip().splitlines()
@@ -430,12 +475,27 @@ def _index(document: Document) -> Index:
     return Index(Specification(scenarios=tuple(scenarios)))
 
 
-def _key(name: str, index: Index, verb: str) -> str:
+def _key(
+    name: str,
+    index: Index,
+    verb: str,
+) -> str:
     form = f"arena scenarios {verb} {{}}"
-    return index.find(Reference(name=name, place="the command line", form=form)).key
+    return index.find(
+        Reference(
+            name=name,
+            place="the command line",
+            form=form,
+        )
+    ).key
 
 
-def _write(path: Path, text: str, *, option: str) -> None:
+def _write(
+    path: Path,
+    text: str,
+    *,
+    option: str,
+) -> None:
     """Write the lock file or the baseline, whose path the option names."""
     with writing(
         path,

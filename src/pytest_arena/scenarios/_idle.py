@@ -64,7 +64,11 @@ def _parsed(text: str) -> ast.expr | None:
     return node
 
 
-def _compared(method: str, value: ast.expr, more: list[ast.expr]) -> ast.expr:
+def _compared(
+    method: str,
+    value: ast.expr,
+    more: list[ast.expr],
+) -> ast.expr:
     """Return what a method of unittest compares."""
     if method == "assertTrue":
         return value
@@ -99,7 +103,11 @@ def _is_true(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and bool(node.value)
 
 
-def _is_always(left: ast.expr, kind: ast.cmpop, right: ast.expr) -> bool:
+def _is_always(
+    left: ast.expr,
+    kind: ast.cmpop,
+    right: ast.expr,
+) -> bool:
     """Return whether a comparison is true for all values."""
     has_call = any(isinstance(part, _CALLING) for part in ast.walk(left))
     # Two calls may return two values.
@@ -126,7 +134,11 @@ def _is_always(left: ast.expr, kind: ast.cmpop, right: ast.expr) -> bool:
     return is_true
 
 
-def _is_in_range(low: float, high: float, arguments: list[ast.expr]) -> bool:
+def _is_in_range(
+    low: float,
+    high: float,
+    arguments: list[ast.expr],
+) -> bool:
     """Return whether the numbers between two bounds are all in ``range(…)`` of constants."""
     match arguments:
         case [ast.Constant(value=int() as start), ast.Constant(value=int() as stop)]:
@@ -234,7 +246,9 @@ def _foreign_names(code: CodeType, text: str) -> frozenset[str] | None:
     if names is None:
         return None
     own = _own_among(names.all, code) | _BUILT_IN
-    return names.all - own if names.called <= own else None
+    if names.called <= own:
+        return names.all - own
+    return None
 
 
 class _Names(NamedTuple):
@@ -262,15 +276,21 @@ def _root(node: ast.expr) -> str:
     """Return ``a`` for ``a.b[0].c``; "" for anything without a name."""
     while isinstance(node, ast.Attribute | ast.Subscript):
         node = node.value
-    return node.id if isinstance(node, ast.Name) else ""
+    if isinstance(node, ast.Name):
+        return node.id
+    return ""
 
 
 def _dotted(node: ast.expr) -> str:
     """Return a name with its attributes; "" for anything else."""
     if isinstance(node, ast.Attribute):
         inner = _dotted(node.value)
-        return f"{inner}.{node.attr}" if inner else ""
-    return node.id if isinstance(node, ast.Name) else ""
+        if inner:
+            return f"{inner}.{node.attr}"
+        return ""
+    if isinstance(node, ast.Name):
+        return node.id
+    return ""
 
 
 def function_of(code: CodeType) -> Function | None:
@@ -346,7 +366,10 @@ def _bindings(nodes: list[ast.AST]) -> Counter[str]:
     return bindings
 
 
-def _shared_names(function: Function, nodes: list[ast.AST]) -> set[str]:
+def _shared_names(
+    function: Function,
+    nodes: list[ast.AST],
+) -> set[str]:
     """Return the names that are passed to other code, which may change their values."""
     expressions = [node.test for node in nodes if isinstance(node, ast.Assert)]
     for statement in function.body:

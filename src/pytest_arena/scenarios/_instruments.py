@@ -282,7 +282,9 @@ class Instruments:
         if levels[-1].is_test and self.log is None:
             return None  # the test proves no scenario
         statement_log = self._statement_log_of(levels[-1])
-        return statement_log.of_the_app() if is_in_lifespan() else statement_log
+        if is_in_lifespan():
+            return statement_log.of_the_app()
+        return statement_log
 
     def _statement_log_of(self, level: Level) -> StatementLog:
         if level not in self._statement_logs:

@@ -119,7 +119,12 @@ class Log:
         self.has_asked_another = True
 
     def passed(
-        self, place: str, text: str, values: Sequence[object], *, is_idle: bool = False
+        self,
+        place: str,
+        text: str,
+        values: Sequence[object],
+        *,
+        is_idle: bool = False,
     ) -> None:
         """Note that an assertion has passed.
 

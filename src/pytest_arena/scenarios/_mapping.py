@@ -55,7 +55,12 @@ class Mapped:
 class Mapper:
     """Reads the markers of tests. Tests of pytest-bdd need none."""
 
-    def __init__(self, specification: Specification, index: Index, root: Path) -> None:
+    def __init__(
+        self,
+        specification: Specification,
+        index: Index,
+        root: Path,
+    ) -> None:
         self._index = index
         self._root = root
         self._files = frozenset(specification.files)
@@ -119,7 +124,13 @@ class Mapper:
             # A malformed scenario is a problem of its specification.
             with suppress(ScenarioError):
                 self._add(
-                    mappings, item, Reference(name=name, spec=spec, place=_place(item))
+                    mappings,
+                    item,
+                    Reference(
+                        name=name,
+                        spec=spec,
+                        place=_place(item),
+                    ),
                 )
 
     def _keys_named(self) -> frozenset[str]:
@@ -152,7 +163,9 @@ def _parameters(item: pytest.Item) -> dict[str, object]:
     callspec = getattr(item, "callspec", None)
     values = dict(callspec.params) if callspec is not None else {}
     row = values.pop("_pytest_bdd_example", {})
-    return {**values, **row} if isinstance(row, dict) else values
+    if isinstance(row, dict):
+        return {**values, **row}
+    return values
 
 
 def _hash_of(item: pytest.Item) -> str:
@@ -336,14 +349,21 @@ class Mappings:
 
 def _wrong_marker(item: pytest.Item, error: ScenarioError) -> Problem:
     file, _, line = _place(item).rpartition(":")
-    return Problem(spec=file, line=int(line), what=error.what, hint=error.fix)
+    return Problem(
+        spec=file,
+        line=int(line),
+        what=error.what,
+        hint=error.fix,
+    )
 
 
 # Was it the whole run?
 
 
 def what_is_left_out(
-    session: pytest.Session, mappings: Mappings, broken: list[str]
+    session: pytest.Session,
+    mappings: Mappings,
+    broken: list[str],
 ) -> str:
     """Return why not all tests of scenarios were run; "" if all were.
 
@@ -381,7 +401,9 @@ def _narrowed(config: pytest.Config) -> Iterator[str]:
 def _paths_asked_for(config: pytest.Config) -> list[str]:
     """Return the paths on the command line; without them the folder of a call outside the root."""
     source = getattr(config.args_source, "name", "")
-    return list(config.args) if source in {"ARGS", "INVOCATION_DIR"} else []
+    if source in {"ARGS", "INVOCATION_DIR"}:
+        return list(config.args)
+    return []
 
 
 def _shown(arg: str, config: pytest.Config) -> str:

@@ -125,7 +125,11 @@ class Scenarios:
         form = "--scenario={}"
         self._chosen: set[str] = set()
         for name in wanted.scenario:
-            chosen = Reference(name=name, place=form.format(name), form=form)
+            chosen = Reference(
+                name=name,
+                place=form.format(name),
+                form=form,
+            )
             self._chosen.add(index.find(chosen).key)
         self._mapper = Mapper(self._specification, index, wanted.root)
         self.instruments.specification = self._specification
@@ -349,7 +353,9 @@ class Scenarios:
         verbosity = config.get_verbosity()
         if verbosity >= 0:
             terminalreporter.write_sep("=", "scenarios")
-        strict = "--scenarios=strict" if self._is_strict else ""
+        strict = ""
+        if self._is_strict:
+            strict = "--scenarios=strict"
         specs = self._specs_to_name()
         lines = [
             *terminal.lines(document, verbosity=verbosity, strict=strict, specs=specs),

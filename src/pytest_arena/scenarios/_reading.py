@@ -102,7 +102,11 @@ class Reading:
             observed=request.is_observed,
         )
 
-    def _known(self, kind: str, count: Callable[[], Counter[str]]) -> Counts | None:
+    def _known(
+        self,
+        kind: str,
+        count: Callable[[], Counter[str]],
+    ) -> Counts | None:
         """Return what a function counts; None if that is unknown."""
         try:
             rows = count()
@@ -139,7 +143,9 @@ class Reading:
             for named_table, named_rows in statement_log.named:
                 if bare(named_table) == bare(table):
                     rows += named_rows
-        return rows if len(rows) >= count else []
+        if len(rows) >= count:
+            return rows
+        return []
 
     # Rows that were written before the first request that is no preparation.
 
@@ -158,7 +164,10 @@ class Reading:
         return rows
 
     def _count_in_wide(
-        self, level: Level, statement_log: StatementLog, depth: int
+        self,
+        level: Level,
+        statement_log: StatementLog,
+        depth: int,
     ) -> Counter[str]:
         if level not in self.wide_rows:
             rows = self._net_rows(statement_log)
@@ -206,7 +215,10 @@ class Reading:
         ]
 
     def _compare_in_test(
-        self, statement_log: StatementLog, until: StoryMoment | None, depth: int
+        self,
+        statement_log: StatementLog,
+        until: StoryMoment | None,
+        depth: int,
     ) -> Counter[str]:
         # Moments are of the topmost level. An example's level is above this one.
         if depth:
@@ -254,7 +266,9 @@ class Reading:
         counts: Counter[str] = Counter()
         for database in databases:
             changes = self._changes(database, since, until, depth)
-            prefix = f"{database.name}/" if len(databases) > 1 else ""
+            prefix = ""
+            if len(databases) > 1:
+                prefix = f"{database.name}/"
             for table in changes.tables:
                 counts[f"{prefix}{table}"] += len(changes[table])
             for change in changes:
@@ -282,7 +296,13 @@ class Reading:
             return Changes.of([])  # no connection to it had been opened
         start = since.time_of(database) if since else None
         end = until.time_of(database) if until else None
-        rows = moments.rows(database, start, end, depth=depth, limit=MOST_ROWS)
+        rows = moments.rows(
+            database,
+            start,
+            end,
+            depth=depth,
+            limit=MOST_ROWS,
+        )
         return Changes.of(rows, moments.mask)
 
     # Literals of the steps that occurred.
@@ -321,7 +341,10 @@ class Reading:
 def unknown(error: Exception) -> Facts:
     """Return the facts of a test of which nothing could be read."""
     why = _why(error)
-    return Facts(seeded=None, off=tuple((kind, why) for kind in _KINDS))
+    return Facts(
+        seeded=None,
+        off=tuple((kind, why) for kind in _KINDS),
+    )
 
 
 def better(facts: Facts, other: Facts | None) -> Facts:
@@ -365,7 +388,9 @@ def _all_rows(parts: Iterable[TableWrite]) -> Counter[str]:
 def _rows_of_app(statement_log: StatementLog) -> Counter[str]:
     """Return the rows that the app wrote in its lifespan."""
     apart = statement_log.apart
-    return _all_rows(apart.written) if apart else Counter()
+    if apart:
+        return _all_rows(apart.written)
+    return Counter()
 
 
 def _has_word(text: str, *, word: str) -> bool:
@@ -381,7 +406,10 @@ def _has_word(text: str, *, word: str) -> bool:
     return False
 
 
-def _texts_in(values: Iterable[object], depth: int = _DEEPEST) -> Iterator[str]:
+def _texts_in(
+    values: Iterable[object],
+    depth: int = _DEEPEST,
+) -> Iterator[str]:
     """Yield the texts of plain values, also of those in nested containers."""
     for value in islice(values, _MOST_VALUES):
         if isinstance(value, PLAIN):

@@ -168,17 +168,30 @@ class SabotagePasses:
                 yield mapped.item, attempt.facts
 
     def _sabotages(
-        self, item: pytest.Item, facts: Facts, next_item: pytest.Item | None
+        self,
+        item: pytest.Item,
+        facts: Facts,
+        next_item: pytest.Item | None,
     ) -> Iterator[Sabotage]:
         """Run a test once for each kind that applies to it."""
         plan = to_break(facts, has_policies=bool(policed(self._instruments.run)))
         kinds = [kind for kind, planned in plan.items() if isinstance(planned, int)]
-        unknown = self._why_unknown(item) if kinds else ""
+        unknown = ""
+        if kinds:
+            unknown = self._why_unknown(item)
         for kind, planned in plan.items():
             if isinstance(planned, str):
-                yield Sabotage(kind=kind, result="not applicable", why=planned)
+                yield Sabotage(
+                    kind=kind,
+                    result="not applicable",
+                    why=planned,
+                )
             elif unknown:
-                yield Sabotage(kind=kind, result="unknown", why=unknown)
+                yield Sabotage(
+                    kind=kind,
+                    result="unknown",
+                    why=unknown,
+                )
             else:
                 # The test must be torn down before it is run again. Its parent need not.
                 following = next_item if kind is kinds[-1] else item.parent
@@ -211,7 +224,11 @@ class SabotagePasses:
         if breaking.overlapped is not None:
             breaking = self._run_again(item, kind, breaking.overlapped, following)
         result, why = _judged(kind, breaking, self._phases)
-        return Sabotage(kind=kind, result=result, why=ADDRESS.sub("0x…", why))
+        return Sabotage(
+            kind=kind,
+            result=result,
+            why=ADDRESS.sub("0x…", why),
+        )
 
     def _run_again(
         self,
@@ -359,7 +376,9 @@ def _alarm(breaking: Breaking) -> Iterator[None]:
 
 
 def _judged(
-    kind: SabotageKind, breaking: Breaking, phases: list[_Phase]
+    kind: SabotageKind,
+    breaking: Breaking,
+    phases: list[_Phase],
 ) -> tuple[SabotageResult, str]:
     """Return the result of one run, and the reason."""
     noticed = next((phase for phase in phases if phase.is_noticed), None)
@@ -377,7 +396,9 @@ def _judged(
 
 
 def _why_unknown(
-    breaking: Breaking, phases: list[_Phase], noticed: _Phase | None
+    breaking: Breaking,
+    phases: list[_Phase],
+    noticed: _Phase | None,
 ) -> str:
     """Return why a run has no result; "" if it has one."""
     if noticed and not breaking.is_applied and not breaking.errors:

@@ -109,7 +109,11 @@ class Tries:
         if report.when == "teardown":
             self._end(key)
 
-    def _begin(self, key: TestKey, sent: Mapping[str, Any]) -> _TryInProgress:
+    def _begin(
+        self,
+        key: TestKey,
+        sent: Mapping[str, Any],
+    ) -> _TryInProgress:
         last = self._last.get(key)
         # If a plugin does not report a rerun, only the test's process knows of it.
         is_rerun = bool(sent.get("again")) if last is None else last.is_to_be_rerun
@@ -159,7 +163,9 @@ class Tries:
     def last(self, test: str) -> Try | None:
         """Return the last try of a test."""
         tries = self._ended.get(test)
-        return tries[-1] if tries else None
+        if tries:
+            return tries[-1]
+        return None
 
     def add_sabotages(self, test: str, sabotages: tuple[Sabotage, ...]) -> None:
         """Add the sabotages of a test to its last try."""
@@ -239,7 +245,9 @@ def _readable(reason: str, root: Path) -> str:
 
 def _one_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    line = lines[0] if lines else ""
+    line = ""
+    if lines:
+        line = lines[0]
     if len(line) > _LONGEST_REASON:
         line = f"{line[:_LONGEST_REASON]} …"
     return redact(line)
@@ -251,7 +259,11 @@ def skip_reason(longrepr: Any) -> str:
     return str(text).removeprefix("Skipped: ")
 
 
-def _place(excinfo: pytest.ExceptionInfo[BaseException], file: Path, root: Path) -> str:
+def _place(
+    excinfo: pytest.ExceptionInfo[BaseException],
+    file: Path,
+    root: Path,
+) -> str:
     """Return the last line in the test's file; else the last one outside of libraries."""
     in_test = ""
     in_project = ""

@@ -68,7 +68,12 @@ def add(commands: Verbs) -> None:
 
 
 def _add_verb(
-    verbs: Verbs, name: str, about: str, text: str, *, fails: str
+    verbs: Verbs,
+    name: str,
+    about: str,
+    text: str,
+    *,
+    fails: str,
 ) -> argparse.ArgumentParser:
     """Add a verb. Its help says when it ``fails`` with exit status 1."""
     parser = verbs.add_parser(
@@ -148,7 +153,11 @@ def _add_document_verbs(verbs: Verbs) -> None:
     about = "make a page of what runs have written"
     parser = _add_verb(verbs, "report", about, _REPORT, fails="a file cannot be read")
     for form, (_, what) in FORMS.items():
-        parser.add_argument(f"--{form}", metavar="PATH", help=f"write {what}")
+        parser.add_argument(
+            f"--{form}",
+            metavar="PATH",
+            help=f"write {what}",
+        )
     parser.add_argument(
         "--baseline", metavar="PATH", help="write the current gaps, as known"
     )

@@ -73,7 +73,11 @@ def _agreed_lines(path: Path) -> list[tuple[int, str]]:
     return lines
 
 
-def _unreadable(what: str, cause: str, expected: str) -> ScenarioError:
+def _unreadable(
+    what: str,
+    cause: str,
+    expected: str,
+) -> ScenarioError:
     """Return the error for a file, or a line, of another form than expected."""
     return ScenarioError(
         what,
@@ -273,7 +277,9 @@ class Lock:
             del missing[former.key]
             scenario = by_key[key]
             is_unchanged = former.rev == scenario.rev
-            has = "has its steps" if is_unchanged else "has nearly its steps"
+            has = "has nearly its steps"
+            if is_unchanged:
+                has = "has its steps"
             yield Problem(
                 spec=self.place,
                 line=0,
@@ -349,7 +355,9 @@ def _first_change(before: Sequence[str], now: Sequence[str]) -> str:
         changes.append(f"was {removed[0]!r}")
     if added:
         changes.append(f"is {added[0]!r}")
-    return f" ({', '.join(changes)})" if changes else ""
+    if changes:
+        return f" ({', '.join(changes)})"
+    return ""
 
 
 # Baseline and waivers.
@@ -405,7 +413,12 @@ def read_baseline(path: Path) -> tuple[AgreedGap, ...]:
         key = " ".join(match["key"].split())
         if key in gaps:
             raise _unreadable("the baseline names a scenario twice", cause, expected)
-        gaps[key] = AgreedGap(name=key, status=status, spec=path.name, line=number)
+        gaps[key] = AgreedGap(
+            name=key,
+            status=status,
+            spec=path.name,
+            line=number,
+        )
     return tuple(gaps[key] for key in sorted(gaps))
 
 
@@ -432,7 +445,9 @@ def baseline_text(path: Path, document: Document) -> str:
 
 
 def _improved(
-    path: Path, document: Document, statuses: Mapping[str, Status]
+    path: Path,
+    document: Document,
+    statuses: Mapping[str, Status],
 ) -> dict[str, Status]:
     """Return the statuses of the baseline's scenarios: the better one of baseline and run."""
     keys = {judged.scenario.key for judged in document.scenarios}
@@ -444,7 +459,11 @@ def _improved(
     return improved
 
 
-def read_waivers(lines: Sequence[str], *, place: str) -> tuple[AgreedGap, ...]:
+def read_waivers(
+    lines: Sequence[str],
+    *,
+    place: str,
+) -> tuple[AgreedGap, ...]:
     """Read the lines ``@manual 2027-03-31 bought in May``. Blank lines are left out.
 
     Args:
@@ -494,7 +513,9 @@ def _place_of_waiver(place: str, waiver: str) -> tuple[str, int]:
 
 
 def gap_problems(
-    scenarios: Sequence[ScenarioSpec], gaps: Iterable[AgreedGap], today: date
+    scenarios: Sequence[ScenarioSpec],
+    gaps: Iterable[AgreedGap],
+    today: date,
 ) -> Iterator[Problem]:
     """Yield the agreed gaps that are about no scenario, or have run out."""
     for gap in gaps:
@@ -509,4 +530,9 @@ def gap_problems(
             what = f"the waiver of {gap.name!r} ({gap}) has run out"
             hint = "prove what it is about, or set a later day"
         if what:
-            yield Problem(spec=gap.spec, line=gap.line, what=what, hint=hint)
+            yield Problem(
+                spec=gap.spec,
+                line=gap.line,
+                what=what,
+                hint=hint,
+            )

@@ -71,7 +71,10 @@ def worst(flags: Iterable[StatusReason]) -> StatusReason:
     return StatusReason(first.status, "; ".join(dict.fromkeys(reasons)), first.place)
 
 
-def other_statuses(statuses: Iterable[Status], but: Status) -> tuple[Status, ...]:
+def other_statuses(
+    statuses: Iterable[Status],
+    but: Status,
+) -> tuple[Status, ...]:
     """Return each status once, the worst first, without PROVEN and one other status."""
     others = set(statuses) - {but, Status.PROVEN}
     return tuple(sorted(others, key=lambda status: status.rank))
@@ -129,7 +132,9 @@ class Claim:
         """
         if facts is None:
             unknown = self.flag(Status.UNKNOWN, "nothing is known of what it did")
-            return [unknown] if self.evidence else []
+            if self.evidence:
+                return [unknown]
+            return []
         find_missing = {
             "seeded": self._missing_seed,
             "requested": self._missing_request,
@@ -196,7 +201,9 @@ class Claim:
             kind = sabotage.kind
             if f"@survives-{kind}" in tags or (kind == "seed" and NO_SEED in tags):
                 continue
-            why = f": {sabotage.why}" if sabotage.why else ""
+            why = ""
+            if sabotage.why:
+                why = f": {sabotage.why}"
             if sabotage.result == "survived":
                 yield self.flag(Status.HOLLOW, f"stays green with {BROKEN[kind]}{why}")
             elif sabotage.result == "unknown":
@@ -252,7 +259,13 @@ class Claim:
         has_effect = has_request or any(block.wrote for block in alike)
         return self.needs_seed(facts) and not has_effect and not facts.seeded
 
-    def _judged_step(self, step: Step, facts: Facts, *, is_idle: bool) -> JudgedStep:
+    def _judged_step(
+        self,
+        step: Step,
+        facts: Facts,
+        *,
+        is_idle: bool,
+    ) -> JudgedStep:
         kind, missing = _NEEDED[step.kind]
         if not is_idle or kind not in self.evidence:
             return JudgedStep(status=Status.PROVEN)
@@ -260,7 +273,10 @@ class Claim:
         if why:
             unknown = f'"{step}" is not known: {why}'
             return JudgedStep(status=Status.UNKNOWN, reason=unknown)
-        return JudgedStep(status=Status.HOLLOW, reason=f'{missing} in "{step}"')
+        return JudgedStep(
+            status=Status.HOLLOW,
+            reason=f'{missing} in "{step}"',
+        )
 
     def warnings(self, facts: Facts) -> tuple[str, ...]:
         """Return a sentence for each odd thing that the test did. They do not fail a run.
@@ -315,7 +331,11 @@ def _other_routes(scenario: ScenarioSpec, facts: Facts) -> Iterator[str]:
             yield f"never requested: {route}"
 
 
-def _is_hit(verb: str, path: str, request: Requested) -> bool:
+def _is_hit(
+    verb: str,
+    path: str,
+    request: Requested,
+) -> bool:
     """Return whether a request is the one that a step names.
 
     The step names a template or a real path. Prefixes of the app may be missing from it.

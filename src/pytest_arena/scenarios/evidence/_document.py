@@ -376,7 +376,9 @@ def _document_of(text: str) -> Document:
 
 def _array(name: str, values: Iterable[object]) -> str:
     lines = ",\n".join(map(_line, values))
-    return f'"{name}": [\n{lines}\n]' if lines else f'"{name}": []'
+    if lines:
+        return f'"{name}": [\n{lines}\n]'
+    return f'"{name}": []'
 
 
 def _scenario(judged: JudgedScenario) -> dict[str, Any]:
@@ -437,7 +439,11 @@ def _evidence(passed: list[Facts]) -> dict[str, Any]:
     }
 
 
-def to_shape(value: object, *, but: Container[str] = ()) -> dict[str, Any]:
+def to_shape(
+    value: object,
+    *,
+    but: Container[str] = (),
+) -> dict[str, Any]:
     """Return a dataclass as a dict of JSON values, without fields that have their default.
 
     Pairs of a name and a value become an object, other tuples an array.
@@ -489,7 +495,9 @@ def _written(hint: Any, value: Any) -> Any:
         if _is_pair(inner):
             return dict(value)
         return [_written(inner, part) for part in value]
-    return value.value if isinstance(value, Enum) else value
+    if isinstance(value, Enum):
+        return value.value
+    return value
 
 
 def _inner_type(hint: Any) -> Any:

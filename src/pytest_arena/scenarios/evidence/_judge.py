@@ -157,13 +157,18 @@ def _with_errors(specification: Specification) -> Iterator[tuple[ScenarioSpec, s
         reasons: dict[str, None] = {}
         for problem in own or problems:
             is_elsewhere = problem.line not in {0, scenario.line}
-            line = f"line {problem.line}: " if is_elsewhere else ""
+            line = ""
+            if is_elsewhere:
+                line = f"line {problem.line}: "
             reasons[f"{line}{problem.advice}"] = None
         yield scenario, "; ".join(reasons)
 
 
 def _standing(
-    scenario: ScenarioSpec, mappings: Sequence[Mapping], rules: Rules, malformed: str
+    scenario: ScenarioSpec,
+    mappings: Sequence[Mapping],
+    rules: Rules,
+    malformed: str,
 ) -> Standing:
     """Return what holds for one scenario by its markers and by what was agreed."""
     agreed = [gap for gap in rules.agreed_gaps if gap.covers(scenario)]
@@ -194,7 +199,9 @@ def _standing(
 
 
 def _drift(
-    scenario: ScenarioSpec, mappings: Sequence[Mapping], lock: Lock
+    scenario: ScenarioSpec,
+    mappings: Sequence[Mapping],
+    lock: Lock,
 ) -> tuple[str, str]:
     """Return how a scenario differs from its reviewed version, and where that is named."""
     revs = {scenario.rev, *(row.rev for row in scenario.rows)}
@@ -208,14 +215,18 @@ def _drift(
             )
             return reason, mapping.place
     locked = lock.entries.get(scenario.key)
-    change = locked.drift(scenario) if locked else ""
+    change = ""
+    if locked:
+        change = locked.drift(scenario)
     if change:
         return f"{change}: arena scenarios accept {scenario.key!r}", ""
     return "", ""
 
 
 def _changed_tests(
-    scenario: ScenarioSpec, mappings: Sequence[Mapping], lock: Lock
+    scenario: ScenarioSpec,
+    mappings: Sequence[Mapping],
+    lock: Lock,
 ) -> Iterator[str]:
     """Yield a warning for each test that was changed since the scenario was accepted."""
     locked = lock.entries.get(scenario.key)
@@ -231,14 +242,20 @@ def _changed_tests(
 
 
 def _agreement_problems(
-    scenarios: Sequence[ScenarioSpec], mappings: Sequence[Mapping], rules: Rules
+    scenarios: Sequence[ScenarioSpec],
+    mappings: Sequence[Mapping],
+    rules: Rules,
 ) -> Iterator[Problem]:
     """Yield markers, agreements and tags that are about no scenario, or have run out."""
     keys = {scenario.key for scenario in scenarios}
     for mapping in mappings:
         if mapping.scenario not in keys:
             what = f"{mapping.test} proves {mapping.scenario!r}, which no specification has"
-            yield Problem(spec=mapping.place, line=0, what=what)
+            yield Problem(
+                spec=mapping.place,
+                line=0,
+                what=what,
+            )
     yield from rules.lock.problems(scenarios)
     yield from gap_problems(scenarios, rules.agreed_gaps, rules.today)
     yield from _misspelt_tags(scenarios)
@@ -374,7 +391,15 @@ def _versions(document: Document) -> dict[str, _Version]:
 
 
 def _unmergeable(
-    what: str, fix: str, *, cause: str = "the documents that were named"
+    what: str,
+    fix: str,
+    *,
+    cause: str = "the documents that were named",
 ) -> ScenarioError:
     why = "a verdict on one version of a specification says nothing about another"
-    return ScenarioError(what, why=why, cause=cause, fix=fix)
+    return ScenarioError(
+        what,
+        why=why,
+        cause=cause,
+        fix=fix,
+    )

@@ -64,7 +64,9 @@ def judged_test(claim: Claim, tries: Sequence[Try]) -> JudgedTest:
     flags = [flag for _, of_try in ended for flag in of_try]
     failures = [flag for _, of_try in failed for flag in of_try]
     if not tries:
-        why = "deselected" if claim.mapping.is_deselected else "not run"
+        why = "not run"
+        if claim.mapping.is_deselected:
+            why = "deselected"
         flags.append(claim.flag(Status.NOT_RUN, why))
     elif is_failed:
         flags += failures
@@ -232,7 +234,10 @@ def _worst_test(tests: Sequence[JudgedTest]) -> StatusReason:
     return StatusReason(test.status, test.reason, test.place)
 
 
-def _row_flags(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> list[StatusReason]:
+def _row_flags(
+    rows: Sequence[Row],
+    tests: Sequence[JudgedTest],
+) -> list[StatusReason]:
     failed = _failed(tests)
     if failed:
         return [_worst_test(failed)]
@@ -273,11 +278,15 @@ def _some_rows(rows: Sequence[Pairs]) -> str:
     ]
     shown = " | ".join(texts[:_MOST_ROWS])
     more = len(texts) - _MOST_ROWS
-    return f"{shown} and {more} more" if more > 0 else shown
+    if more > 0:
+        return f"{shown} and {more} more"
+    return shown
 
 
 def _warnings(
-    status: Status, standing: Standing, tests: Sequence[JudgedTest]
+    status: Status,
+    standing: Standing,
+    tests: Sequence[JudgedTest],
 ) -> Iterator[str]:
     yield from standing.warnings
     if standing.waived and status is Status.PROVEN:
@@ -334,5 +343,7 @@ def _scenario_gaps(document: Document) -> Iterator[str]:
             now = f"{scenario.key} is {status} ({scenario.place})"
             yield f"{place}: {known.value} no longer: {now}, so remove this line"
         elif judged.status not in exempt and not judged.is_excused:
-            place = f" ({judged.place})" if judged.place else ""
+            place = ""
+            if judged.place:
+                place = f" ({judged.place})"
             yield f"{scenario.place}: {status}: {scenario.name}: {judged.reason}{place}"

@@ -135,7 +135,9 @@ class Chapter:
     def anchor_at(self, line: int) -> str:
         """Return the id of the scenario at or above a line, else the file's."""
         above = [anchor for start, anchor in self.ids.items() if start <= line]
-        return above[-1] if above else self.anchor
+        if above:
+            return above[-1]
+        return self.anchor
 
     def left(self) -> list[ScenarioSpec]:
         """Return the scenarios that have not been shown yet."""
@@ -196,7 +198,10 @@ class Chapter:
             yield Line(number, text, kind)
 
     @staticmethod
-    def split(lines: list[Line], kind: Kind) -> tuple[list[Line], list[Part]]:
+    def split(
+        lines: list[Line],
+        kind: Kind,
+    ) -> tuple[list[Line], list[Part]]:
         """Return the lines before the first line of a kind, and a part for each line of it.
 
         A part begins with the tags and the comments above its line.
@@ -224,7 +229,10 @@ def _start_of_part(lines: list[Line], place: int) -> int:
     return start
 
 
-def chapters(document: Document, sources: Mapping[str, str]) -> list[Chapter]:
+def chapters(
+    document: Document,
+    sources: Mapping[str, str],
+) -> list[Chapter]:
     """Return a chapter for each file that has a scenario or a text, by path."""
     anchors = Anchors()
     for reserved in _RESERVED_IDS:
@@ -265,7 +273,9 @@ def lines_as_read(scenarios: Iterable[ScenarioSpec]) -> Iterator[tuple[int, str]
         if rule:
             yield 0, f"Rule: {rule}"
         for scenario in same:
-            keyword = "Scenario Outline" if scenario.rows else "Scenario"
+            keyword = "Scenario"
+            if scenario.rows:
+                keyword = "Scenario Outline"
             yield scenario.line, f"{keyword}: {scenario.name}"
             yield from _scenario_lines(scenario)
 

@@ -104,14 +104,19 @@ def _escaped(text: str) -> str:
 def _code(text: str) -> str:
     # A pipe ends a cell even inside of code. GitHub reads \| there.
     text = phrases.one_line(text).replace("|", "\\|")
-    return f"`` {text} ``" if "`" in text else f"`{text}`"
+    if "`" in text:
+        return f"`` {text} ``"
+    return f"`{text}`"
 
 
 # Workflow commands.
 
 
 def workflow_commands(
-    document: Document, *, root: Path | None = None, is_strict: bool = True
+    document: Document,
+    *,
+    root: Path | None = None,
+    is_strict: bool = True,
 ) -> list[str]:
     """Return a workflow command for each problem and each reported scenario, the worst first.
 
@@ -123,11 +128,15 @@ def workflow_commands(
         is_strict: whether gaps fail the run.
     """
     prefix = _path_in_repository(root)
-    failing = "error" if is_strict else "warning"
+    failing = "warning"
+    if is_strict:
+        failing = "error"
     commands: dict[str, list[str]] = {"error": [], "warning": []}
     for problem in sorted(document.problems, key=lambda problem: not problem.is_error):
         if not problem.scenario:
-            level = failing if problem.is_error else "warning"
+            level = "warning"
+            if problem.is_error:
+                level = failing
             commands[level].append(_problem_command(level, problem, prefix))
     for judged in sorted(document.scenarios, key=lambda judged: judged.status.rank):
         is_agreed = judged.is_excused or judged.status is Status.WAIVED
@@ -136,13 +145,23 @@ def workflow_commands(
     return [*commands["error"][:_MOST_COMMANDS], *commands["warning"][:_MOST_COMMANDS]]
 
 
-def _problem_command(level: str, problem: Problem, prefix: str) -> str:
-    line = str(problem.line) if problem.line else ""
+def _problem_command(
+    level: str,
+    problem: Problem,
+    prefix: str,
+) -> str:
+    line = ""
+    if problem.line:
+        line = str(problem.line)
     properties = {"file": _path(problem.spec, prefix), "line": line}
     return _command(level, properties, problem.advice)
 
 
-def _scenario_command(level: str, judged: JudgedScenario, prefix: str) -> str:
+def _scenario_command(
+    level: str,
+    judged: JudgedScenario,
+    prefix: str,
+) -> str:
     scenario = judged.scenario
     status = judged.status.value
     properties = {
@@ -153,7 +172,11 @@ def _scenario_command(level: str, judged: JudgedScenario, prefix: str) -> str:
     return _command(level, properties, phrases.reason(judged) or status)
 
 
-def _command(level: str, properties: dict[str, str], message: str) -> str:
+def _command(
+    level: str,
+    properties: dict[str, str],
+    message: str,
+) -> str:
     # https://github.com/actions/toolkit/blob/main/packages/core/src/command.ts
     pairs = [
         f"{name}={_escaped_data(text).replace(':', '%3A').replace(',', '%2C')}"
@@ -179,4 +202,6 @@ def _path_in_repository(root: Path | None) -> str:
     if root is None or not workspace or not root.is_relative_to(workspace):
         return ""
     inside = root.relative_to(workspace).as_posix()
-    return "" if inside == "." else f"{inside}/"
+    if inside == ".":
+        return ""
+    return f"{inside}/"

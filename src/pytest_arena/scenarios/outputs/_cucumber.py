@@ -177,7 +177,10 @@ class _Writer:
                 yield from self._pickles(tree, judged)
 
     def _trees_of(
-        self, spec: str, scenarios: list[JudgedScenario], text: str
+        self,
+        spec: str,
+        scenarios: list[JudgedScenario],
+        text: str,
     ) -> list[tuple[Message, dict[str, JudgedScenario]]]:
         """Return the trees of a file, each with its scenarios by the ids of their nodes."""
         left = {judged.scenario: judged for judged in scenarios}
@@ -226,7 +229,13 @@ class _Writer:
             node = pickle["astNodeIds"][0]
             if node in judged:
                 row = next(rows[node], None)
-                self._cases.append(_Case(judged=judged[node], row=row, pickle=pickle))
+                self._cases.append(
+                    _Case(
+                        judged=judged[node],
+                        row=row,
+                        pickle=pickle,
+                    )
+                )
                 yield {"pickle": pickle}
 
     def _renumbered(self, value: Any) -> Any:
@@ -312,7 +321,12 @@ class _Writer:
             }
         }
 
-    def _finished(self, about: Message, status: str, message: str) -> Message:
+    def _finished(
+        self,
+        about: Message,
+        status: str,
+        message: str,
+    ) -> Message:
         result = {"status": status, "duration": _NO_TIME}
         if message:
             result["message"] = message
@@ -320,8 +334,14 @@ class _Writer:
         return {"testStepFinished": step}
 
 
-def _source(uri: str, spec: str, text: str) -> Message:
-    kind = "plain" if spec.endswith(".feature") else "markdown"
+def _source(
+    uri: str,
+    spec: str,
+    text: str,
+) -> Message:
+    kind = "markdown"
+    if spec.endswith(".feature"):
+        kind = "plain"
     media_type = f"text/x.cucumber.gherkin+{kind}"
     return {"uri": uri, "data": text, "mediaType": media_type}
 
@@ -350,7 +370,11 @@ def _nodes(tree: Message) -> list[Message]:
 def _without_keywords(judged: JudgedScenario) -> ScenarioSpec:
     scenario = judged.scenario
     steps = tuple(replace(step, keyword="*") for step in scenario.steps)
-    return replace(scenario, feature=scenario.feature or scenario.spec, steps=steps)
+    return replace(
+        scenario,
+        feature=scenario.feature or scenario.spec,
+        steps=steps,
+    )
 
 
 def _hook(hook: str, case: _Case) -> Message:
@@ -358,7 +382,9 @@ def _hook(hook: str, case: _Case) -> Message:
     if case.tests:
         place = case.tests[0].place
     path, _, number = place.rpartition(":")
-    line = max(1, int(number)) if number.isdecimal() else 1
+    line = 1
+    if number.isdecimal():
+        line = max(1, int(number))
     return {
         "id": hook,
         "name": "evidence",

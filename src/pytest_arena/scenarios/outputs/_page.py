@@ -87,7 +87,10 @@ def page(document: Document, sources: Mapping[str, str]) -> str:
     return html.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def _linked(places: Mapping[str, str], text: str) -> list[tuple[str, str | None]]:
+def _linked(
+    places: Mapping[str, str],
+    text: str,
+) -> list[tuple[str, str | None]]:
     """Return the parts of a text, each place with the id of its scenario."""
     return [(part, places.get(part)) for part in _PLACE.split(text)]
 
@@ -235,7 +238,10 @@ def _lines_of(
 
 
 def _rendered(
-    parser: MarkdownIt, node: SyntaxTreeNode, chapter: Chapter, depth: int = 0
+    parser: MarkdownIt,
+    node: SyntaxTreeNode,
+    chapter: Chapter,
+    depth: int = 0,
 ) -> Markup:
     """Return a node as markup; ``depth`` is the depth of the headings in it."""
     env = {"chapter": chapter, "depth": depth}
@@ -248,7 +254,9 @@ def _numbered(token: Token) -> list[tuple[int, str]]:
 
 
 def _anchor_of(
-    by_path: Mapping[str, Chapter], href: str, chapter: Chapter
+    by_path: Mapping[str, Chapter],
+    href: str,
+    chapter: Chapter,
 ) -> str | None:
     """Return the id of a link's target if this page has it."""
     path, _, heading = unquote(href).partition("#")
@@ -256,4 +264,6 @@ def _anchor_of(
         return chapter.headings.get(heading)
     folder = posixpath.dirname(chapter.path)
     target = by_path.get(posixpath.normpath(posixpath.join(folder, path)))
-    return target.anchor if target is not None else None
+    if target is not None:
+        return target.anchor
+    return None

@@ -26,7 +26,9 @@ def counted(count: int, thing: str) -> str:
     >>> counted(1, "row"), counted(2, "request")
     ('1 row', '2 requests')
     """
-    ending = "" if count == 1 else "s"
+    ending = "s"
+    if count == 1:
+        ending = ""
     return f"{count:,} {thing}{ending}"
 
 
@@ -78,7 +80,9 @@ def other_tests(judged: JudgedScenario) -> dict[Status, str]:
     for status in sorted(set(statuses), key=lambda status: status.rank):
         if status not in {judged.status, Status.PROVEN}:
             count = statuses.count(status)
-            verb = "is" if count == 1 else "are"
+            verb = "are"
+            if count == 1:
+                verb = "is"
             name = status.value.lower().replace("-", " ")
             others[status] = f"{count:,} of {len(statuses):,} tests {verb} {name}"
     return others
@@ -86,7 +90,9 @@ def other_tests(judged: JudgedScenario) -> dict[Status, str]:
 
 def problem_line(problem: Problem) -> str:
     """Return a problem as compilers print one: place, level, problem, advice."""
-    level = "" if problem.is_error else "warning"
+    level = "warning"
+    if problem.is_error:
+        level = ""
     return one_line(": ".join(filter(None, [problem.place, level, problem.advice])))
 
 

@@ -37,7 +37,9 @@ class StubFile:
             OSError: the file cannot be written, or a new file exists by now.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        mode = "x" if self.is_new else "a"
+        mode = "a"
+        if self.is_new:
+            mode = "x"
         with self.path.open(mode, encoding="utf-8", newline="") as file:
             file.write(self.text)
 
@@ -102,7 +104,9 @@ def _stub_file(
     else:
         feature = in_triple_quotes(_feature(scenarios[0]))
         # As isort formats it: two blank lines after imports, but one before a value.
-        gap = "\n\n" if text.startswith("@") else "\n"
+        gap = "\n"
+        if text.startswith("@"):
+            gap = "\n\n"
         text = (
             f'"""Scenarios of the feature {feature}."""\n\nimport pytest\n{gap}{text}'
         )
@@ -127,7 +131,9 @@ class _TestModule:
 
     @property
     def newline(self) -> str:
-        return "\r\n" if "\r\n" in self.text else "\n"
+        if "\r\n" in self.text:
+            return "\r\n"
+        return "\n"
 
     @property
     def gap(self) -> str:
@@ -137,7 +143,11 @@ class _TestModule:
         return "\n" * max(0, 3 - line_ends)
 
 
-def _find_module(folder: Path, name: str, elsewhere: Collection[str]) -> _TestModule:
+def _find_module(
+    folder: Path,
+    name: str,
+    elsewhere: Collection[str],
+) -> _TestModule:
     """Return ``test_<name>.py``, or the first with a number that can take tests.
 
     Outside of packages Python would take two modules of one name for the same.
@@ -168,7 +178,12 @@ def _read_module(path: Path) -> _TestModule | None:
         return None
     if encoding != "utf-8" or (text and not _imports_pytest(tree)):
         return None
-    return _TestModule(path, is_new=False, text=text, names=_names_in(tree))
+    return _TestModule(
+        path,
+        is_new=False,
+        text=text,
+        names=_names_in(tree),
+    )
 
 
 def _imports_pytest(tree: ast.Module) -> bool:
@@ -208,7 +223,11 @@ _TAKEN = frozenset(
 
 
 def _test(
-    scenario: ScenarioSpec, taken: set[str], *, index: Index, runner: str | None
+    scenario: ScenarioSpec,
+    taken: set[str],
+    *,
+    index: Index,
+    runner: str | None,
 ) -> str:
     """Return the code of a test. Its names are not among those taken, and are added to them."""
     name = _free(f"test_{slug(scenario.name).removeprefix('test_')}", taken)
@@ -226,7 +245,9 @@ def _test(
             constants += [f'{text} = """\\', f'{content}"""', "", ""]
             text += _replacements(step.doc_string, columns)
         steps += _block(step, text, columns)
-    function = "def" if runner is None else "async def"
+    function = "async def"
+    if runner is None:
+        function = "def"
     arguments = [*_fixtures(scenario, is_async=runner is not None), *parameters]
     lines = constants
     if runner:
@@ -277,7 +298,10 @@ def _is_parameter(name: str) -> bool:
     return not (keyword.iskeyword(name) or name in _TAKEN or name.startswith("_"))
 
 
-def _parametrized(rows: Sequence[Row], parameters: Sequence[str]) -> Iterator[str]:
+def _parametrized(
+    rows: Sequence[Row],
+    parameters: Sequence[str],
+) -> Iterator[str]:
     if not rows:
         return
     names = ", ".join(map(quoted, parameters))
@@ -301,7 +325,11 @@ def _parametrized(rows: Sequence[Row], parameters: Sequence[str]) -> Iterator[st
     yield ")"
 
 
-def _block(step: Step, text: str, columns: Mapping[str, str]) -> Iterator[str]:
+def _block(
+    step: Step,
+    text: str,
+    columns: Mapping[str, str],
+) -> Iterator[str]:
     """Yield the lines of a step block; ``text`` is the code of its doc string."""
     if step.table:
         yield from _table(step.table, columns)
@@ -316,7 +344,10 @@ def _block(step: Step, text: str, columns: Mapping[str, str]) -> Iterator[str]:
     yield f"{indent}scenario.todo()"
 
 
-def _table(table: Sequence[Sequence[str]], columns: Mapping[str, str]) -> Iterator[str]:
+def _table(
+    table: Sequence[Sequence[str]],
+    columns: Mapping[str, str],
+) -> Iterator[str]:
     """Yield a list of dicts; a list of lists if the first row cannot be names."""
     first, *rest = table
     has_names = bool(rest) and all(first) and len(set(first)) == len(first)
@@ -333,7 +364,11 @@ def _table(table: Sequence[Sequence[str]], columns: Mapping[str, str]) -> Iterat
 
 
 def _bracketed(
-    opening: str, items: Iterable[str], closing: str, *, indent: int = 0
+    opening: str,
+    items: Iterable[str],
+    closing: str,
+    *,
+    indent: int = 0,
 ) -> list[str]:
     """Return the items in one line if they fit, else each in a line, as formatters do."""
     items = [*items]
@@ -345,7 +380,10 @@ def _bracketed(
     return [f"{margin}{opening}", *inner, f"{margin}{closing}"]
 
 
-def _pairs(row: Mapping[str, str], columns: Mapping[str, str]) -> list[str]:
+def _pairs(
+    row: Mapping[str, str],
+    columns: Mapping[str, str],
+) -> list[str]:
     return [f"{quoted(name)}: {_filled(cell, columns)}" for name, cell in row.items()]
 
 
@@ -394,7 +432,9 @@ def slug_with_hash(words: str, text: str) -> str:
     """Return words with a hash of the text."""
     digest = blake2b(text.encode(errors="surrogatepass"), digest_size=4).hexdigest()
     words = words[:_LONGEST_NAME].rstrip("_")
-    return f"{words}_{digest}" if words else digest
+    if words:
+        return f"{words}_{digest}"
+    return digest
 
 
 def _free(name: str, taken: Collection[str]) -> str:

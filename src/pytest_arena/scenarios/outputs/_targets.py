@@ -109,7 +109,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def writing(path: object, *, why: str, cause: str, fix: str) -> Iterator[None]:
+def writing(
+    path: object,
+    *,
+    why: str,
+    cause: str,
+    fix: str,
+) -> Iterator[None]:
     """Raise an OSError of the block with the path and what to do.
 
     Raises:
@@ -119,10 +125,19 @@ def writing(path: object, *, why: str, cause: str, fix: str) -> Iterator[None]:
         yield
     except OSError as error:
         what = f"{path} cannot be written: {error.strerror or error}"
-        raise ConfigError(what, why=why, cause=cause, fix=fix) from error
+        raise ConfigError(
+            what,
+            why=why,
+            cause=cause,
+            fix=fix,
+        ) from error
 
 
-def _text(form: str, document: Document, root: Path) -> str:
+def _text(
+    form: str,
+    document: Document,
+    root: Path,
+) -> str:
     """Return one output. The slow imports are those of its form."""
     if form == "json":
         return as_json(document)

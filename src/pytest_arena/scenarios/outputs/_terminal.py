@@ -87,7 +87,9 @@ def lines(
 
 
 def _problem_lines(
-    document: Document, shown: list[JudgedScenario], verbosity: int
+    document: Document,
+    shown: list[JudgedScenario],
+    verbosity: int,
 ) -> Iterator[str]:
     """Yield the problems that no scenario's line has; with ``-q`` errors only."""
     reasons = {judged.scenario.key: judged.reason for judged in shown}
@@ -164,7 +166,10 @@ def _next_lines(document: Document, specs: Sequence[str]) -> Iterator[str]:
 
 
 def explained(
-    judged: JudgedScenario, *, marker: str, is_list: bool = False
+    judged: JudgedScenario,
+    *,
+    marker: str,
+    is_list: bool = False,
 ) -> list[str]:
     """Return the steps of a scenario, the verdict, what each test did, the next step.
 
@@ -323,7 +328,9 @@ def _listed(scenario: ScenarioSpec, width: int) -> str:
     counts = phrases.counted(len(scenario.steps), "step")
     if scenario.is_outline:
         counts += f", {phrases.counted(len(scenario.rows), 'row')}"
-    rule = f"rule {scenario.rule}" if scenario.rule else ""
+    rule = ""
+    if scenario.rule:
+        rule = f"rule {scenario.rule}"
     name = scenario.name
     if scenario.requirement or rule:
         name += f"  [{', '.join(filter(None, [scenario.requirement, rule]))}]"

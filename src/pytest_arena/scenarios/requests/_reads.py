@@ -37,7 +37,10 @@ _WORD = re.compile(r"\w+")
 _STREAMED = frozenset({"stream_results", "yield_per"})
 
 
-def read_of(statements: Iterable[str], tables: Iterable[str]) -> tuple[str, ...]:
+def read_of(
+    statements: Iterable[str],
+    tables: Iterable[str],
+) -> tuple[str, ...]:
     """Return the tables that the statements may read."""
     words: set[str] = set()
     for statement in statements:
@@ -86,7 +89,10 @@ class RowsRead:
         context.cursor_fetch_strategy = _RecordingStrategy(record)
 
     def _record(
-        self, statement: str, columns: _PlainColumns, rows: Iterable[Sequence[object]]
+        self,
+        statement: str,
+        columns: _PlainColumns,
+        rows: Iterable[Sequence[object]],
     ) -> None:
         recorded = self.by_statement.setdefault(statement, [])
         for row in islice(rows, MOST_ROWS):
@@ -95,7 +101,12 @@ class RowsRead:
                 values[table][key] = row[place]
             recorded.append(values)
 
-    def may_include(self, statement: str, table: str, seeded: Sequence[Row]) -> bool:
+    def may_include(
+        self,
+        statement: str,
+        table: str,
+        seeded: Sequence[Row],
+    ) -> bool:
         """Return whether a query may have returned one of the seeded rows of a table."""
         rows = self.by_statement.get(statement)
         if rows is None or len(rows) >= MOST_ROWS:

@@ -64,14 +64,18 @@ class RequestRecord:
         """The moment when it began; None if that is no longer known."""
         if self.since is not None:
             return self.since
-        return self.turn.before if self.turn is not None else None
+        if self.turn is not None:
+            return self.turn.before
+        return None
 
     @property
     def after(self) -> StoryMoment | None:
         """The moment when it ended; None while it runs."""
         if self.until is not None:
             return self.until
-        return self.turn.after if self.turn is not None else None
+        if self.turn is not None:
+            return self.turn.after
+        return None
 
     def join(self, turn: Turn) -> None:
         """Note the turn of the test's story that the request belongs to."""

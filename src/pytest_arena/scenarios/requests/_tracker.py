@@ -129,9 +129,13 @@ def request_now() -> RequestRecord | None:
     """
     request = _request.get()
     if request:
-        return None if request.is_over else request
+        if request.is_over:
+            return None
+        return request
     requests = list(_under_way)  # another thread may end a request meanwhile
-    return requests[0] if len(requests) == 1 else None
+    if len(requests) == 1:
+        return requests[0]
+    return None
 
 
 def is_in_lifespan() -> bool:
@@ -189,7 +193,10 @@ class RequestTracker:
 
         @functools.wraps(original)
         async def call_and_report(
-            app: object, scope: Scope, receive: Receive, send: Send
+            app: object,
+            scope: Scope,
+            receive: Receive,
+            send: Send,
         ) -> None:
             call = functools.partial(original, app)
             await self.enter(app, call, scope, receive, send)
@@ -204,7 +211,11 @@ class RequestTracker:
             return
 
         @functools.wraps(original)
-        def init_and_keep(app: object, *args: Any, **options: Any) -> None:
+        def init_and_keep(
+            app: object,
+            *args: Any,
+            **options: Any,
+        ) -> None:
             original(app, *args, **options)
             # Only the stack says whether the factory makes this app.
             if _is_on_stack(factory_code, sys._getframe(1)):  # noqa: SLF001 - as said
@@ -238,7 +249,9 @@ class RequestTracker:
             return _NO_APP
         if apps.factory is not None:
             has_app = self._made_apps or self._last_made_apps or apps.given is not None
-            return "" if has_app and not has_asked_another else _UNSEEN
+            if has_app and not has_asked_another:
+                return ""
+            return _UNSEEN
         if apps.named is None or _is_trackable(apps.named):
             return ""
         return _FUNCTION
@@ -254,7 +267,12 @@ class RequestTracker:
             self._records.pop(record.request, None)
 
     async def enter(
-        self, app: object, call: Any, scope: Scope, receive: Receive, send: Send
+        self,
+        app: object,
+        call: Any,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
     ) -> None:
         """Call an app. Report the request if this is the first app that it passes."""
         kind = scope.get("type")
@@ -271,7 +289,12 @@ class RequestTracker:
             await call(scope, receive, send)
 
     async def _answer(
-        self, app: object, call: Any, scope: Scope, receive: Receive, send: Send
+        self,
+        app: object,
+        call: Any,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
     ) -> None:
         listener = self._listener
         record = self._new_record(scope)
@@ -296,7 +319,11 @@ class RequestTracker:
         if request is None or request in self._records:
             role = request.role if request else None
             method = scope.get("method", "WEBSOCKET")
-            request = Request(method=method, path=scope.get("path", ""), role=role)
+            request = Request(
+                method=method,
+                path=scope.get("path", ""),
+                role=role,
+            )
         record = RequestRecord(
             request,
             query=scope.get("query_string", b"").decode("latin-1"),
@@ -379,7 +406,9 @@ def _noting_body(record: RequestRecord, receive: Receive) -> Receive:
 
 
 def _noting_status(
-    record: RequestRecord, send: Send, listener: RequestListener
+    record: RequestRecord,
+    send: Send,
+    listener: RequestListener,
 ) -> Send:
     async def note_and_send(message: Message) -> None:
         record.note_status(message)
@@ -405,7 +434,9 @@ def _route(app: object, scope: Scope) -> str:
     path = getattr(route, "path_format", None) or getattr(route, "path", None)
     if path is None:  # before Starlette 1.0
         endpoint = scope.get("endpoint")
-        return _template_of(endpoint, getattr(app, "routes", ())) if endpoint else ""
+        if endpoint:
+            return _template_of(endpoint, getattr(app, "routes", ()))
+        return ""
     root = str(scope.get("root_path", ""))
     app_root = str(scope.get("app_root_path", root))
     mount = root.removeprefix(app_root)

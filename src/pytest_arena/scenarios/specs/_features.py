@@ -8,6 +8,7 @@ from pytest_arena.scenarios.specs._gherkin import Language, Node, Tree, line_of
 from pytest_arena.scenarios.specs._specification import (
     Feature,
     GherkinText,
+    Kind,
     Row,
     ScenarioSpec,
     Step,
@@ -59,7 +60,9 @@ class _Context:
 
 
 def feature_of(
-    node: Node, tree: Tree, block: GherkinText
+    node: Node,
+    tree: Tree,
+    block: GherkinText,
 ) -> tuple[Feature, list[ScenarioNode]]:
     """Return the feature of a block, and its scenarios in the order of their lines."""
     name = _name(node)
@@ -74,7 +77,11 @@ def feature_of(
         tags=_tags(node),
         texts=texts,
     )
-    feature = Feature(name=name, line=line_of(node), document=tree.document)
+    feature = Feature(
+        name=name,
+        line=line_of(node),
+        document=tree.document,
+    )
     return feature, list(_scenarios(node, context))
 
 
@@ -142,9 +149,14 @@ def _requirement(own_tags: tuple[str, ...], context: _Context) -> str:
 
 
 def _steps(
-    node: Node, context: _Context, *, is_background: bool = False
+    node: Node,
+    context: _Context,
+    *,
+    is_background: bool = False,
 ) -> Iterator[Step]:
-    kind = context.steps[-1].kind if context.steps else "given"
+    kind: Kind = "given"
+    if context.steps:
+        kind = context.steps[-1].kind
     for step in node["steps"]:
         keyword = step["keyword"]
         kind = context.language.kinds.get(keyword) or kind
@@ -171,7 +183,10 @@ def _own_id(tags: tuple[str, ...]) -> str:
 
 
 def _rows(
-    node: Node, name: str, steps: tuple[Step, ...], tags: tuple[str, ...]
+    node: Node,
+    name: str,
+    steps: tuple[Step, ...],
+    tags: tuple[str, ...],
 ) -> Iterator[Row]:
     for examples in node["examples"]:
         columns = _cells(examples.get("tableHeader") or {"cells": []})
@@ -213,7 +228,9 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 def _name(node: Node) -> str:
     name = canonical(node.get("name") or "")
     # In Markdown the parser takes the first line for the feature's name, with its marks.
-    return name.lstrip("# ") if name.startswith("#") else name
+    if name.startswith("#"):
+        return name.lstrip("# ")
+    return name
 
 
 def _text(node: Node) -> str:
@@ -225,7 +242,10 @@ def _tags(node: Node) -> tuple[str, ...]:
     return tuple(tag["name"] for tag in node.get("tags") or ())
 
 
-def _with_tags(inherited: tuple[str, ...], node: Node) -> tuple[str, ...]:
+def _with_tags(
+    inherited: tuple[str, ...],
+    node: Node,
+) -> tuple[str, ...]:
     return tuple(dict.fromkeys(inherited + _tags(node)))
 
 

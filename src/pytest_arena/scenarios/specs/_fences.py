@@ -35,7 +35,10 @@ _MOST_SUSPECTS = 5
 _LIST_MARKS = " \t-*+_>#`"
 
 
-def fences(text: str, spec: str) -> tuple[list[GherkinText], list[Problem]]:
+def fences(
+    text: str,
+    spec: str,
+) -> tuple[list[GherkinText], list[Problem]]:
     """Return the Gherkin of a Markdown file, and the problems of its fences.
 
     A file without Gherkin costs a search for a few words.
@@ -242,8 +245,18 @@ class _Page:
                 "write ```gherkin before it, ```text if it is something else",
             )
 
-    def _problem(self, place: int, what: str, hint: str) -> Problem:
-        return Problem(spec=self.spec, line=place + 1, what=what, hint=hint)
+    def _problem(
+        self,
+        place: int,
+        what: str,
+        hint: str,
+    ) -> Problem:
+        return Problem(
+            spec=self.spec,
+            line=place + 1,
+            what=what,
+            hint=hint,
+        )
 
 
 def _first_line(text: str) -> str:
@@ -315,7 +328,12 @@ def _has_steps(below: list[str], word: str) -> bool:
     return len(lines) > 1 and _is_step(lines[1], spoken, is_and=True)
 
 
-def _is_step(line: str, spoken: Sequence[Language], *, is_and: bool = False) -> bool:
+def _is_step(
+    line: str,
+    spoken: Sequence[Language],
+    *,
+    is_and: bool = False,
+) -> bool:
     """Return whether a line begins with Given, When or Then; ``is_and`` allows And and But."""
     if line.strip(_LIST_MARKS)[:1].islower():  # prose
         return False
@@ -354,7 +372,12 @@ def headings_and_bullets(text: str, spec: str) -> GherkinText:
             begin = place
             break
     block = "\n".join(lines[begin:])
-    return GherkinText(spec=spec, text=block, first_line=begin + 1, is_markdown=True)
+    return GherkinText(
+        spec=spec,
+        text=block,
+        first_line=begin + 1,
+        is_markdown=True,
+    )
 
 
 def tagged_headings(block: GherkinText, spoken: Language) -> Iterator[Problem]:
@@ -370,7 +393,9 @@ def tagged_headings(block: GherkinText, spoken: Language) -> Iterator[Problem]:
 
 
 def unread_marks(
-    block: GherkinText, spoken: Language, document: Node
+    block: GherkinText,
+    spoken: Language,
+    document: Node,
 ) -> Iterator[Problem]:
     """Yield the headings, bullets and rows that the parser does not read as Gherkin."""
     marks = _Marks(block, spoken, dict(_kinds_of_lines(document, "")))
@@ -380,7 +405,10 @@ def unread_marks(
             yield problem
 
 
-def _kinds_of_lines(node: object, kind: str) -> Iterator[tuple[int, str]]:
+def _kinds_of_lines(
+    node: object,
+    kind: str,
+) -> Iterator[tuple[int, str]]:
     """Yield the line of each node of the parser's document, with the kind of the node."""
     if isinstance(node, list):
         for item in node:
@@ -429,7 +457,13 @@ class _Marks:
             self.above = ""
         return None
 
-    def _at_fence(self, number: int, line: str, mark: str, kind: str) -> Problem | None:
+    def _at_fence(
+        self,
+        number: int,
+        line: str,
+        mark: str,
+        kind: str,
+    ) -> Problem | None:
         self.fence = "" if self.fence else mark
         if not self.fence or kind != "docString" or not line.startswith(mark):
             return None
@@ -440,7 +474,12 @@ class _Marks:
             is_error=False,
         )
 
-    def _at_row(self, number: int, line: str, kind: str) -> Problem | None:
+    def _at_row(
+        self,
+        number: int,
+        line: str,
+        kind: str,
+    ) -> Problem | None:
         is_in_table = self.above in {"steps", "examples"}
         if not is_in_table or kind or _RULER.match(line):
             return None
@@ -450,7 +489,12 @@ class _Marks:
         )
         return self.block.problem(number, what, "indent the table by 2 blanks")
 
-    def _at_heading(self, number: int, text: str, kind: str) -> Problem | None:
+    def _at_heading(
+        self,
+        number: int,
+        text: str,
+        kind: str,
+    ) -> Problem | None:
         self.above = kind
         self.is_prose = False
         self.is_in_scenario = kind in {"background", "scenario", "examples"}
@@ -468,7 +512,12 @@ class _Marks:
         what = f"expected {slip.keyword}, but {text!r} is read as a description"
         return self.block.problem(number, what, f"write `# {slip.keyword} …`")
 
-    def _at_bullet(self, number: int, text: str, kind: str) -> Problem | None:
+    def _at_bullet(
+        self,
+        number: int,
+        text: str,
+        kind: str,
+    ) -> Problem | None:
         self.above = kind
         if kind and self.is_prose:
             return self.block.problem(

@@ -90,7 +90,9 @@ class Language:
     def title(self, title: str) -> str:
         """Return the usual word for a title, with its colon: ``Scenario:``."""
         # The words for a scenario are Example and Scenario, in that order in any language.
-        place = -1 if title == "scenario" else 0
+        place = 0
+        if title == "scenario":
+            place = -1
         return f"{self.words[title][place]}:"
 
     def step_slip(self, line: str) -> Slip | None:
@@ -160,8 +162,18 @@ class Language:
             return self._title(word, "case", word)
         return None
 
-    def _title(self, word: str, kind: SlipKind, text: str) -> Slip:
-        return Slip(keyword=f"{word}:", kind=kind, title=self.titles[word], text=text)
+    def _title(
+        self,
+        word: str,
+        kind: SlipKind,
+        text: str,
+    ) -> Slip:
+        return Slip(
+            keyword=f"{word}:",
+            kind=kind,
+            title=self.titles[word],
+            text=text,
+        )
 
 
 LANGUAGES = {
@@ -231,7 +243,11 @@ def tree(block: GherkinText) -> Tree:
     code = feature.get("language") or matcher.dialect_name
     spoken = LANGUAGES.get(code, ENGLISH)
     faults = [_fault(error, block, spoken, open_doc_string) for error in errors]
-    return Tree(document=document, language=spoken, faults=tuple(faults))
+    return Tree(
+        document=document,
+        language=spoken,
+        faults=tuple(faults),
+    )
 
 
 class _Matcher(TokenMatcher):
@@ -261,7 +277,10 @@ class _Parser(Parser):
 
 
 def _parse(
-    parser: Parser, matcher: TokenMatcher, block: GherkinText, text: str
+    parser: Parser,
+    matcher: TokenMatcher,
+    block: GherkinText,
+    text: str,
 ) -> list[Exception]:
     """Parse a text, and return the errors."""
     scanner = TokenScanner(text)
@@ -300,7 +319,10 @@ def shown(text: str) -> str:
 
 
 def _fault(
-    error: Exception, block: GherkinText, spoken: Language, open_doc_string: int
+    error: Exception,
+    block: GherkinText,
+    spoken: Language,
+    open_doc_string: int,
 ) -> Problem:
     """Return an error as a sentence that names the line, and what was expected there."""
     message = _POSITION.sub("", str(error))

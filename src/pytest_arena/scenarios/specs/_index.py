@@ -40,7 +40,10 @@ class Reference:
 
 
 def reference(
-    args: Sequence[object], kwargs: Mapping[str, object], *, place: str
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    *,
+    place: str,
 ) -> Reference:
     """Return what the arguments of a marker name.
 
@@ -67,7 +70,11 @@ def reference(
     )
 
 
-def _check_option(option: str, value: object, place: str) -> None:
+def _check_option(
+    option: str,
+    value: object,
+    place: str,
+) -> None:
     if option not in _OPTIONS:
         near = get_close_matches(option, _OPTIONS, n=1, cutoff=0.3) or _OPTIONS
         what = f"the marker `scenario` has no option {option}="
@@ -108,7 +115,11 @@ def _name(args: Sequence[object], place: str) -> str:
     raise _wrong(what, place)
 
 
-def _wrong(what: str, place: str, fix: str = _RIGHT) -> ScenarioError:
+def _wrong(
+    what: str,
+    place: str,
+    fix: str = _RIGHT,
+) -> ScenarioError:
     return ScenarioError(
         what,
         why="it is not known which scenario the test proves",
@@ -127,7 +138,9 @@ _WORDS: dict[object, tuple[str, ...]] = {
 
 
 def row_proven(
-    scenario: ScenarioSpec, reference: Reference, params: Mapping[str, object]
+    scenario: ScenarioSpec,
+    reference: Reference,
+    params: Mapping[str, object],
 ) -> Pairs:
     """Return the row that a test proves; empty for the whole Outline.
 
@@ -165,7 +178,10 @@ def row_proven(
     )
 
 
-def _by_column(columns: set[str], params: Mapping[str, object]) -> dict[str, object]:
+def _by_column(
+    columns: set[str],
+    params: Mapping[str, object],
+) -> dict[str, object]:
     """Return the parameters that are columns. A parameter that is a whole row has all columns."""
     for row in params.values():
         if isinstance(row, Mapping) and row and set(map(str, row)) <= columns:
@@ -250,7 +266,9 @@ class Index:
     def only(self, reference: Reference) -> ScenarioSpec | None:
         """Return the scenario of this name; None without one, or with several."""
         matches = self._matches(reference)
-        return matches[0] if len(matches) == 1 else None
+        if len(matches) == 1:
+            return matches[0]
+        return None
 
     def find(
         self, reference: Reference, *, named: Callable[[], Collection[str]] = tuple
@@ -275,7 +293,13 @@ class Index:
             raise self._unknown(reference, named())
         raise self._ambiguous(reference, matches)
 
-    def marker(self, scenario: ScenarioSpec, *, rev: str = "", row: Pairs = ()) -> str:
+    def marker(
+        self,
+        scenario: ScenarioSpec,
+        *,
+        rev: str = "",
+        row: Pairs = (),
+    ) -> str:
         """Return the decorator to paste, with the shortest name that means only this scenario."""
         name = self._shortest(scenario)
         arguments = [quoted(name or _names(scenario)[-1])]
@@ -298,7 +322,9 @@ class Index:
         """Return the scenarios of this name. A whole name precedes one that omits the rule."""
         matches = self._by_name.get(name, [])
         whole = [match for match in matches if name in {_names(match)[-1], match.key}]
-        return whole if len(whole) == 1 else matches
+        if len(whole) == 1:
+            return whole
+        return matches
 
     def _has_file(self, spec: str) -> bool:
         return any(_is_in(path, spec) for path in self._files)
@@ -322,7 +348,9 @@ class Index:
             fix = "rename one of them, or give each its id as a tag, such as @SHOP-1"
         else:
             fix = "\n".join(self._pasted(match, reference) for match in matches)
-        who = "is asked for" if reference.form else "the test proves"
+        who = "the test proves"
+        if reference.form:
+            who = "is asked for"
         return ScenarioError(
             f"{len(matches)} scenarios are {_called(reference)}",
             why=f"it is not known which of them {who}",
@@ -392,7 +420,11 @@ class Index:
         if reference.form:
             name = self._shortest(scenario) or scenario.key
             return reference.form.format(shlex.quote(name))
-        return self.marker(scenario, rev=reference.rev, row=reference.row)
+        return self.marker(
+            scenario,
+            rev=reference.rev,
+            row=reference.row,
+        )
 
     def _nearest(
         self, reference: Reference, named: Collection[str]
@@ -433,7 +465,9 @@ class Index:
 
 
 def _called(reference: Reference) -> str:
-    where = f" in {reference.spec}" if reference.spec else ""
+    where = ""
+    if reference.spec:
+        where = f" in {reference.spec}"
     return f"called {reference.name!r}{where}"
 
 
@@ -453,7 +487,9 @@ def _is_in(path: str, spec: str) -> bool:
 
 def quoted(text: str) -> str:
     """Return a string literal: in double quotes, unless these would need more backslashes."""
-    quote = "'" if text.count('"') > text.count("'") else '"'
+    quote = '"'
+    if text.count('"') > text.count("'"):
+        quote = "'"
     escaped = text.replace("\\", r"\\").replace(quote, f"\\{quote}")
     return f"{quote}{printable(escaped)}{quote}"
 

@@ -56,7 +56,10 @@ class Lint:
             yield from lint.in_comments(part)
 
     def problems(
-        self, feature: Node, parts: Sequence[ScenarioNode], faulty: Container[str]
+        self,
+        feature: Node,
+        parts: Sequence[ScenarioNode],
+        faulty: Container[str],
     ) -> Iterator[Problem]:
         """Yield the problems of a feature, its rules, backgrounds and scenarios.
 
@@ -116,7 +119,11 @@ class Lint:
     # Features and rules.
 
     def _group(
-        self, node: Node, kind: str, *, has_scenarios: bool
+        self,
+        node: Node,
+        kind: str,
+        *,
+        has_scenarios: bool,
     ) -> Iterator[Problem]:
         """Yield the problems of a feature or a rule."""
         misread = [
@@ -272,7 +279,9 @@ class Lint:
         scenario = part.scenario
         tables = part.node["examples"]
         if not scenario.rows:
-            missing = "its Examples have no row" if tables else "it has no Examples"
+            missing = "it has no Examples"
+            if tables:
+                missing = "its Examples have no row"
             what = f"no row: the Scenario Outline has no effect, {missing}"
             yield self._problem(scenario.line, what)
         for table in tables:
@@ -350,7 +359,11 @@ class Lint:
         return ""
 
     def _not_read(
-        self, line: _DescriptionLine, slip: Slip, *, is_error: bool
+        self,
+        line: _DescriptionLine,
+        slip: Slip,
+        *,
+        is_error: bool,
     ) -> Problem:
         what = (
             f"expected {slip.keyword}, but {shown(line.text)} is read as a description"
@@ -364,11 +377,21 @@ class Lint:
         hint = f"write `{slip.keyword} …`"
         return self._problem(line.number, what, hint, is_error=is_error)
 
-    def _warning(self, line: int, what: str, hint: str = "") -> Problem:
+    def _warning(
+        self,
+        line: int,
+        what: str,
+        hint: str = "",
+    ) -> Problem:
         return self._problem(line, what, hint, is_error=False)
 
     def _problem(
-        self, line: int, what: str, hint: str = "", *, is_error: bool = True
+        self,
+        line: int,
+        what: str,
+        hint: str = "",
+        *,
+        is_error: bool = True,
     ) -> Problem:
         return self.block.problem(
             line, what, hint, is_error=is_error, scenario=self.key

@@ -48,7 +48,13 @@ def read(patterns: Sequence[str], root: Path) -> Specification:
     for pattern in patterns:
         matched = {relative(path, root) for path in _matched(pattern, root, problems)}
         if not matched:
-            problems.append(Problem(spec="", line=0, what=f"{_NO_FILE}{pattern!r}"))
+            problems.append(
+                Problem(
+                    spec="",
+                    line=0,
+                    what=f"{_NO_FILE}{pattern!r}",
+                )
+            )
         is_single = not has_magic(pattern) and not (root / pattern).is_dir()
         for path in matched:
             named[path] = named.get(path, False) or is_single
@@ -61,7 +67,10 @@ def read(patterns: Sequence[str], root: Path) -> Specification:
 
 
 def require_scenarios(
-    specification: Specification, patterns: Sequence[str], *, place: str = ""
+    specification: Specification,
+    patterns: Sequence[str],
+    *,
+    place: str = "",
 ) -> None:
     """Check that there is a scenario: an empty specification would always be proven.
 
@@ -75,7 +84,9 @@ def require_scenarios(
     """
     for problem in specification.problems:
         if problem.what.startswith(_NO_FILE) and not problem.spec:
-            wrong = "that line" if place else "the path"
+            wrong = "the path"
+            if place:
+                wrong = "that line"
             raise ScenarioError(
                 problem.what,
                 why="a specification that is not read is not checked, and nothing would say so",
@@ -100,7 +111,11 @@ def require_scenarios(
 # Files.
 
 
-def _matched(pattern: str, root: Path, problems: list[Problem]) -> Iterator[Path]:
+def _matched(
+    pattern: str,
+    root: Path,
+    problems: list[Problem],
+) -> Iterator[Path]:
     """Yield the files that a pattern matches; ``**`` matches any folders.
 
     A folder that cannot be read is added to the problems.
@@ -109,7 +124,13 @@ def _matched(pattern: str, root: Path, problems: list[Problem]) -> Iterator[Path
     def add_problem(error: OSError) -> None:
         folder = relative(Path(error.filename or "."), root)
         what = f"the folder {_reason(error)}"
-        problems.append(Problem(spec=folder, line=0, what=what))
+        problems.append(
+            Problem(
+                spec=folder,
+                line=0,
+                what=what,
+            )
+        )
 
     path = root / pattern
     if path.is_dir():
@@ -123,7 +144,10 @@ def _matched(pattern: str, root: Path, problems: list[Problem]) -> Iterator[Path
             yield from _globbed(Path(os.path.normpath(pattern)).parts, root)
 
 
-def _globbed(parts: tuple[str, ...], root: Path) -> Iterator[Path]:
+def _globbed(
+    parts: tuple[str, ...],
+    root: Path,
+) -> Iterator[Path]:
     if "**" not in parts:
         hits = glob(str(Path(*parts)), root_dir=root)  # noqa: PTH207 - pathlib's has no root
         yield from (root / hit for hit in hits if not (root / hit).is_dir())
@@ -153,7 +177,11 @@ def files_in(
     """
     top = os.path.realpath(folder)
     visited = {top}
-    for place, folders, files in os.walk(folder, onerror=failed, followlinks=True):
+    for place, folders, files in os.walk(
+        folder,
+        onerror=failed,
+        followlinks=True,
+    ):
         for name in [*folders]:
             path = Path(place, name)
             real = os.path.realpath(path)
@@ -165,7 +193,11 @@ def files_in(
             yield Path(place, name)
 
 
-def _leads_back(path: Path, real: str, top: str) -> bool:
+def _leads_back(
+    path: Path,
+    real: str,
+    top: str,
+) -> bool:
     """Return whether a link leads into the top folder, or to a folder around it."""
     if not path.is_symlink():
         return False
@@ -191,14 +223,23 @@ def relative(path: Path, root: Path) -> str:
     return path.as_posix()
 
 
-def _read_file(path: str, root: Path, *, is_named: bool) -> Specification:
+def _read_file(
+    path: str,
+    root: Path,
+    *,
+    is_named: bool,
+) -> Specification:
     try:
         text = _text(root / path)
     except (OSError, ValueError) as error:
         line = 0
         if isinstance(error, UnicodeDecodeError):
             line = bytes(error.object[: error.start]).count(b"\n") + 1
-        problem = Problem(spec=path, line=line, what=_reason(error))
+        problem = Problem(
+            spec=path,
+            line=line,
+            what=_reason(error),
+        )
         return Specification(files=(path,), problems=(problem,))
     content = parse(text, path)
     if is_named and not content.scenarios and not content.problems:
@@ -341,7 +382,10 @@ def _unreadable(gherkin: Tree, block: GherkinText) -> Iterator[Problem]:
 
 
 def _problem(
-    fault: Problem, gherkin: Tree, block: GherkinText, scenarios: Sequence[ScenarioSpec]
+    fault: Problem,
+    gherkin: Tree,
+    block: GherkinText,
+    scenarios: Sequence[ScenarioSpec],
 ) -> Problem:
     """Return a fault with its scenario and a hint. A tag belongs to the scenario below it."""
     line = block.line(fault.line)
@@ -354,20 +398,33 @@ def _problem(
     return replace(fault, hint=hint, scenario=key)
 
 
-def _key_at(line: int, scenarios: Sequence[ScenarioSpec], *, is_tag: bool) -> str:
+def _key_at(
+    line: int,
+    scenarios: Sequence[ScenarioSpec],
+    *,
+    is_tag: bool,
+) -> str:
     above = [scenario.key for scenario in scenarios if scenario.line <= line]
     below = [scenario.key for scenario in scenarios if scenario.line > line]
     if is_tag and below:
         return below[0]
-    return above[-1] if above else ""
+    if above:
+        return above[-1]
+    return ""
 
 
-def _hint(line: str, title: Slip | None, step: Slip | None) -> str:
+def _hint(
+    line: str,
+    title: Slip | None,
+    step: Slip | None,
+) -> str:
     if line.strip().startswith("'''"):
         return 'mark a doc string with """'
     if title and title.kind == "exact":
         is_feature = title.title == "feature"
-        return "a file or a fence has one Feature" if is_feature else ""
+        if is_feature:
+            return "a file or a fence has one Feature"
+        return ""
     slip = title or step
     if slip is None or slip.kind == "exact":
         return ""

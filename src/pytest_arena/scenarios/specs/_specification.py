@@ -99,12 +99,16 @@ class Problem:
     @property
     def place(self) -> str:
         """File and line, ``docs/spec.md:180``; the file alone; or nothing."""
-        return f"{self.spec}:{self.line}" if self.line else self.spec
+        if self.line:
+            return f"{self.spec}:{self.line}"
+        return self.spec
 
     @property
     def advice(self) -> str:
         """The problem, and what to do about it."""
-        return f"{self.what} ({self.hint})" if self.hint else self.what
+        if self.hint:
+            return f"{self.what} ({self.hint})"
+        return self.what
 
     def __str__(self) -> str:
         return ": ".join(filter(None, [self.place, self.advice]))
@@ -116,7 +120,10 @@ class Feature:
 
     name: str
     line: int
-    document: Mapping[str, Any] = field(repr=False, compare=False)
+    document: Mapping[str, Any] = field(
+        repr=False,
+        compare=False,
+    )
     """The official parser's ``GherkinDocument``, with the lines of the file."""
 
 
@@ -146,7 +153,11 @@ class GherkinText:
     """Whether keywords are headings and bullets."""
     is_untitled: bool = False
     """Whether pytest-arena added its line ``Feature:``, from the heading above it."""
-    lines: Sequence[str] = field(init=False, repr=False, compare=False)
+    lines: Sequence[str] = field(
+        init=False,
+        repr=False,
+        compare=False,
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lines", self.text.split("\n"))
@@ -154,7 +165,9 @@ class GherkinText:
     def line(self, number: int) -> str:
         """Return the line of this number in the file; "" outside of this block."""
         place = number - self.first_line
-        return self.lines[place] if 0 <= place < len(self.lines) else ""
+        if 0 <= place < len(self.lines):
+            return self.lines[place]
+        return ""
 
     def problem(
         self,
@@ -284,7 +297,10 @@ _PLAIN = frozenset(
 )
 
 
-def literals(scenario: ScenarioSpec, rows: Collection[object] = ()) -> tuple[str, ...]:
+def literals(
+    scenario: ScenarioSpec,
+    rows: Collection[object] = (),
+) -> tuple[str, ...]:
     """Return the quoted texts, numbers and words in capitals of the steps, each once.
 
     Paths and their parts are no literals.
