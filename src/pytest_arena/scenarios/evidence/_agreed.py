@@ -23,6 +23,7 @@ from pytest_arena.scenarios.specs._specification import (
     Pairs,
     Problem,
     ScenarioSpec,
+    row_text,
     similarity,
     step_lines,
 )
@@ -340,11 +341,7 @@ def _refuse_malformed(judged: JudgedScenario) -> None:
 
 def _row_lines(scenario: ScenarioSpec) -> tuple[str, ...]:
     """Return each row of an Outline in a line, sorted."""
-    rows = {
-        ", ".join(f"{name}={value}" for name, value in row.values)
-        for row in scenario.rows
-    }
-    return tuple(sorted(rows))
+    return tuple(sorted({row_text(row.values) for row in scenario.rows}))
 
 
 def _first_change(before: Sequence[str], now: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ from pytest_arena.scenarios.specs._specification import (
     Row,
     ScenarioSpec,
     grouped_by,
+    row_text,
 )
 
 _ENDINGS: dict[Outcome, tuple[Status, str]] = {
@@ -273,9 +274,7 @@ def _rows_without_test(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> str:
 
 
 def _some_rows(rows: Sequence[Pairs]) -> str:
-    texts = [
-        ", ".join(f"{name}={value}" for name, value in row) for row in sorted(rows)
-    ]
+    texts = [row_text(row) for row in sorted(rows)]
     shown = " | ".join(texts[:_MOST_ROWS])
     more = len(texts) - _MOST_ROWS
     if more > 0:

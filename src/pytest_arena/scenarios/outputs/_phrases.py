@@ -77,14 +77,14 @@ def other_tests(judged: JudgedScenario) -> dict[Status, str]:
     others: dict[Status, str] = {}
     if len(statuses) == 1:
         return others
-    for status in sorted(set(statuses), key=lambda status: status.rank):
-        if status not in {judged.status, Status.PROVEN}:
-            count = statuses.count(status)
-            verb = "are"
-            if count == 1:
-                verb = "is"
-            name = status.value.lower().replace("-", " ")
-            others[status] = f"{count:,} of {len(statuses):,} tests {verb} {name}"
+    unsaid = set(statuses) - {judged.status, Status.PROVEN}
+    for status in sorted(unsaid, key=lambda status: status.rank):
+        count = statuses.count(status)
+        verb = "are"
+        if count == 1:
+            verb = "is"
+        name = status.value.lower().replace("-", " ")
+        others[status] = f"{count:,} of {len(statuses):,} tests {verb} {name}"
     return others
 
 
@@ -119,45 +119,44 @@ def totals(document: Document) -> str:
     if document.partial and not document.is_list:
         for status in _NOT_JUDGED:
             counts.pop(status, None)
-    all_of_them = len(document.scenarios)
+    count = len(document.scenarios)
     if document.is_list:
-        tested = all_of_them - sum(counts.get(status, 0) for status in _UNTESTED)
+        untested = sum(counts.get(status, 0) for status in _UNTESTED)
         counts.pop(Status.NOT_RUN, None)
-        parts = [f"{tested} of {all_of_them} with a test"]
+        text = f"{count - untested} of {count} with a test"
     else:
         proven = counts.pop(Status.PROVEN, 0)
-        tried = ""
+        text = f"{proven} of {count} proven"
         if document.is_sabotaged:
-            tried = " under sabotage too"
+            text += " under sabotage too"
         elif proven:
-            tried = " (not tried: --scenarios-sabotage)"
-        parts = [f"{proven} of {all_of_them} proven{tried}"]
-    parts += [f"{count} {status.value.lower()}" for status, count in counts.items()]
-    return ", ".join(parts)
+            text += " (not tried: --scenarios-sabotage)"
+    for status, number in counts.items():
+        text += f", {number} {status.value.lower()}"
+    return text
 
 
 def judged_count(document: Document) -> str:
     """Return how many scenarios a part of the tests judges: ``12 of 40 judged``."""
-    judged = [
-        each
-        for each in document.scenarios
-        if each.is_judged and each.status not in _NOT_JUDGED
-    ]
-    return f"{len(judged)} of {len(document.scenarios)} judged"
+    count = 0
+    for judged in document.scenarios:
+        if judged.is_judged and judged.status not in _NOT_JUDGED:
+            count += 1
+    return f"{count} of {len(document.scenarios)} judged"
 
 
 def stays_green(scenarios: Iterable[JudgedScenario]) -> str:
     """Return the next step for tests that survived a sabotage; "" if all noticed it."""
+    survived: dict[str, None] = {}
     hollow = [judged for judged in scenarios if judged.status is Status.HOLLOW]
     tests = [test for judged in hollow for test in judged.tests]
-    kinds: dict[str, None] = {}
     for test in tests:
         for sabotage in test.sabotages:
             if sabotage.result == "survived":
-                kinds[sabotage.kind] = None
-    if not kinds:
+                survived[sabotage.kind] = None
+    if not survived:
         return ""
-    tags = " ".join(f"@survives-{kind}" for kind in kinds)
+    tags = " ".join(f"@survives-{kind}" for kind in survived)
     return f"assert on what a test stays green without, or tag a scenario not about it: {tags}"
 
 

@@ -1,11 +1,12 @@
 """The lines for a terminal: after a run, of one scenario, of the specifications."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby, zip_longest
 
 from pytest_arena.scenarios.evidence._document import (
     Asserted,
+    Counts,
     Document,
     Facts,
     JudgedScenario,
@@ -14,7 +15,12 @@ from pytest_arena.scenarios.evidence._document import (
     Status,
 )
 from pytest_arena.scenarios.outputs import _phrases as phrases
-from pytest_arena.scenarios.specs._specification import ScenarioSpec, Specification
+from pytest_arena.scenarios.specs._specification import (
+    Pairs,
+    ScenarioSpec,
+    Specification,
+    row_text,
+)
 
 # The widest columns: a wide terminal still shows the beginning of the reason.
 _PLACE = 40
@@ -67,51 +73,50 @@ def lines(
     totals = _totals_line(document, strict)
     if verbosity < _QUIETER and not (strict and document.gaps):
         return [totals]
-    end = [*_partial_lines(document), totals, *_next_lines(document, specs)]
-    if verbosity < 0 and not document.gaps:
-        return end
-    shown = [
-        judged
-        for judged in document.scenarios
-        if verbosity > 0 or phrases.is_open(judged, document)
-    ]
-    if verbosity < 0:
-        shown = [
-            judged
-            for judged in shown
-            if not judged.is_excused and judged.status is not Status.WAIVED
-        ]
-    gaps = [f"gap: {gap}" for gap in phrases.unsaid_gaps(document)]
-    problems = _problem_lines(document, shown, verbosity)
-    return [*problems, *_scenario_lines(shown, verbosity), *gaps, *end]
+    text: list[str] = []
+    if verbosity >= 0 or document.gaps:
+        text += _reported_lines(document, verbosity)
+    count = len(document.scenarios)
+    judged = phrases.judged_count(document)
+    if document.partial and judged != f"{count} of {count} judged":
+        text.append(f"partial run ({phrases.one_line(document.partial)}): {judged}")
+    return [*text, totals, *_next_lines(document, specs)]
 
 
-def _problem_lines(
-    document: Document,
-    shown: list[JudgedScenario],
-    verbosity: int,
-) -> Iterator[str]:
-    """Yield the problems that no scenario's line has; with ``-q`` errors only."""
+def _reported_lines(document: Document, verbosity: int) -> Iterator[str]:
+    """Yield the problems, the scenarios and the gaps, each once."""
+    shown = []
+    for judged in document.scenarios:
+        is_agreed = judged.is_excused or judged.status is Status.WAIVED
+        is_left_out = verbosity < 0 and is_agreed
+        if verbosity > 0 or (phrases.is_open(judged, document) and not is_left_out):
+            shown.append(judged)
     reasons = {judged.scenario.key: judged.reason for judged in shown}
     for problem in document.problems:
         is_shown = problem.is_error or verbosity >= 0
         if is_shown and problem.what not in reasons.get(problem.scenario, ""):
             yield phrases.problem_line(problem)
+    yield from _scenario_lines(shown, verbosity)
+    for gap in phrases.unsaid_gaps(document):
+        yield f"gap: {gap}"
 
 
 def _scenario_lines(shown: list[JudgedScenario], verbosity: int) -> Iterator[str]:
     """Yield the scenarios below their headings; ``-q`` leaves out the headings."""
     longest = max((len(judged.scenario.place) for judged in shown), default=0)
     width = min(longest, _PLACE)
+    indent = ""
+    if verbosity >= 0:
+        indent = "  "
     for title, same in phrases.grouped(shown).items():
         if verbosity >= 0:
             yield title
         for judged in same:
+            place = judged.scenario.place.ljust(width)
+            status = judged.status.value.ljust(_STATUS)
             name = phrases.middle_cut(phrases.one_line(judged.scenario.name), _NAME)
-            place = f"{judged.scenario.place:<{width}}"
-            status = f"{judged.status.value:<{_STATUS}}"
-            line = f"{place}  {status}  {name}  {phrases.reason(judged)}".rstrip()
-            yield f"  {line}" if verbosity >= 0 else line
+            reason = phrases.reason(judged)
+            yield f"{indent}{place}  {status}  {name}  {reason}".rstrip()
             if verbosity > 0:
                 yield from _details(judged)
 
@@ -124,13 +129,6 @@ def _details(judged: JudgedScenario) -> Iterator[str]:
         yield line
     for warning in judged.warnings:
         yield f"      warning: {phrases.one_line(warning)}"
-
-
-def _partial_lines(document: Document) -> Iterator[str]:
-    count = len(document.scenarios)
-    judged = phrases.judged_count(document)
-    if document.partial and judged != f"{count} of {count} judged":
-        yield f"partial run ({phrases.one_line(document.partial)}): {judged}"
 
 
 def _totals_line(document: Document, strict: str) -> str:
@@ -149,11 +147,10 @@ def _totals_line(document: Document, strict: str) -> str:
 
 def _next_lines(document: Document, specs: Sequence[str]) -> Iterator[str]:
     """Yield the next steps that no reason names, each once."""
-    reported = [
-        judged
-        for judged in document.scenarios
-        if phrases.is_open(judged, document) and not judged.is_excused
-    ]
+    reported = []
+    for judged in document.scenarios:
+        if phrases.is_open(judged, document) and not judged.is_excused:
+            reported.append(judged)
     if any(judged.status is Status.UNMAPPED for judged in reported):
         stubs = " ".join(["stubs", *map(shlex.quote, specs), "--write tests"])
         yield f"next: arena scenarios {stubs}   begins the lacking tests"
@@ -180,7 +177,7 @@ def explained(
     """
     scenario = judged.scenario
     tests = judged.tests
-    verdict = ": ".join(filter(None, [judged.status.value, phrases.reason(judged)]))
+    verdict = _with_reason(judged.status, phrases.reason(judged))
     if is_list and judged.status is Status.NOT_RUN:
         has = f"has {phrases.counted(len(tests), 'test')}"
         verdict = f"{has}; none was run to explain it, and --json FILE shows what they did in a run"
@@ -193,50 +190,57 @@ def explained(
     if scenario.tags:
         text.append(f"  tags  {' '.join(scenario.tags)}")
     text += ["", verdict, "", *_step_lines(judged)]
-    order = [row.values for row in scenario.rows]
-    for test in sorted(
-        tests, key=lambda test: order.index(test.row) if test.row in order else -1
-    ):
+    # The tests of the whole Outline first, then those of its rows.
+    order = {row.values: number for number, row in enumerate(scenario.rows)}
+    for test in sorted(tests, key=lambda test: order.get(test.row, -1)):
         text += _test_lines(test)
     if judged.warnings:
         text.append("")
     for warning in judged.warnings:
         text.append(f"warning: {phrases.one_line(warning)}")
-    hint = _hint(judged).format(
-        key=shlex.quote(scenario.key), place=scenario.place, marker=marker
+    hint = phrases.stays_green([judged]) or _NEXT[judged.status]
+    if judged.status is Status.PROVEN and any(test.sabotages for test in tests):
+        hint = "nothing: it was tried with things broken, too"
+    hint = hint.format(
+        key=shlex.quote(scenario.key),
+        place=scenario.place,
+        marker=marker,
     )
-    first, *further = hint.splitlines()
-    return [*text, "", f"next: {first}", *(f"      {line}" for line in further)]
+    hint = hint.replace("\n", "\n      ")
+    return [*text, "", *f"next: {hint}".split("\n")]
 
 
-def _hint(judged: JudgedScenario) -> str:
-    if judged.status is Status.PROVEN and any(test.sabotages for test in judged.tests):
-        return "nothing: it was tried with things broken, too"
-    return phrases.stays_green([judged]) or _NEXT[judged.status]
+def _with_reason(status: Status, reason: str) -> str:
+    if reason:
+        return f"{status.value}: {reason}"
+    return status.value
 
 
 def _step_lines(judged: JudgedScenario) -> Iterator[str]:
     for step, verdict in zip_longest(judged.scenario.steps, judged.steps):
         line = f"  {step.line:>5}  {phrases.one_line(str(step))}"
-        if verdict and verdict.status is not None:
+        if verdict and verdict.status:
             line += f"  {verdict.status.value}"
-            line += f" ({verdict.reason})" if verdict.reason else ""
+            if verdict.reason:
+                line += f" ({verdict.reason})"
         yield line
     for row in judged.scenario.rows:
         yield f"  {row.line:>5}  {_row(row.values)}"
 
 
-def _row(values: Iterable[tuple[str, str]]) -> str:
-    return phrases.one_line(", ".join(f"{name}={value}" for name, value in values))
+def _row(values: Pairs) -> str:
+    return phrases.one_line(row_text(values))
 
 
 def _test_lines(test: JudgedTest) -> Iterator[str]:
     yield ""
-    yield f"{test.test}  [{_row(test.row)}]" if test.row else test.test
-    reason = phrases.one_line(test.reason)
-    verdict = ": ".join(filter(None, [test.status.value, reason]))
+    if test.row:
+        yield f"{test.test}  [{_row(test.row)}]"
+    else:
+        yield test.test
+    verdict = _with_reason(test.status, phrases.one_line(test.reason))
     yield f"  {test.place}  {verdict}"
-    if test.facts is not None:
+    if test.facts:
         for name, text in _facts(test.facts):
             yield f"  {name:<9}  {text}"
     for sabotage in test.sabotages:
@@ -247,15 +251,18 @@ def _test_lines(test: JudgedTest) -> Iterator[str]:
 
 
 def _facts(facts: Facts) -> Iterator[tuple[str, str]]:
-    yield "seeded", "not known" if facts.seeded is None else _counts(facts.seeded)
-    if not facts.requests:
-        yield "requested", "nothing"
+    if facts.seeded is None:
+        yield "seeded", "not known"
+    else:
+        yield "seeded", _counts(facts.seeded)
     for request in facts.requests:
         yield "requested", _request(request)
-    if not facts.asserted:
-        yield "asserted", "nothing"
+    if not facts.requests:
+        yield "requested", "nothing"
     for asserted in facts.asserted:
         yield "asserted", _assertion(asserted, len(facts.requests))
+    if not facts.asserted:
+        yield "asserted", "nothing"
     for name, why in facts.off:
         yield "off", f"{name}: {why}"
 
@@ -277,7 +284,7 @@ def _assertion(asserted: Asserted, requests: int) -> str:
     return f"{phrases.one_line(asserted.text)}  ({', '.join(details)})"
 
 
-def _counts(counts: tuple[tuple[str, int], ...]) -> str:
+def _counts(counts: Counts) -> str:
     return ", ".join(f"{table} {number}" for table, number in counts) or "nothing"
 
 
@@ -309,7 +316,7 @@ def listing(specification: Specification) -> list[str]:
     ):
         text.append(phrases.one_line(f"Feature: {feature}"))
         text += [_listed(scenario, width) for scenario in same]
-    text += [phrases.problem_line(problem) for problem in problems]
+    text += map(phrases.problem_line, problems)
     # The steps of an Outline count once, however many rows it has.
     steps = sum(len(scenario.steps) for scenario in scenarios)
     counts = [
@@ -328,10 +335,12 @@ def _listed(scenario: ScenarioSpec, width: int) -> str:
     counts = phrases.counted(len(scenario.steps), "step")
     if scenario.is_outline:
         counts += f", {phrases.counted(len(scenario.rows), 'row')}"
-    rule = ""
+    rules = []
+    if scenario.requirement:
+        rules.append(scenario.requirement)
     if scenario.rule:
-        rule = f"rule {scenario.rule}"
+        rules.append(f"rule {scenario.rule}")
     name = scenario.name
-    if scenario.requirement or rule:
-        name += f"  [{', '.join(filter(None, [scenario.requirement, rule]))}]"
+    if rules:
+        name += f"  [{', '.join(rules)}]"
     return f"  {scenario.place:<{width}}  {counts}  {phrases.one_line(name)}"

@@ -18,7 +18,6 @@ from pytest_arena.scenarios.specs._specification import (
 
 _OPTIONS = ("spec", "rev", "row")
 _REV = re.compile(r"\d+:[0-9a-f]+$")
-_RIGHT = '@pytest.mark.scenario("Feature :: Scenario")'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +51,13 @@ def reference(
     """
     name = _name(args, place)
     for option, value in kwargs.items():
-        _check_option(option, value, place)
+        if option not in _OPTIONS:
+            near = get_close_matches(option, _OPTIONS, n=1, cutoff=0.3) or _OPTIONS
+            what = f"the marker `scenario` has no option {option}="
+            raise _wrong(what, place, f"{near[0]}=…")
+        if option != "row" and value is not None and not isinstance(value, str):
+            what = f"{option}= of the marker `scenario` is a text, not {value!r}"
+            raise _wrong(what, place)
     rev = str(kwargs.get("rev") or "").strip()
     if rev and not _REV.match(rev):
         raise _wrong(
@@ -70,20 +75,6 @@ def reference(
     )
 
 
-def _check_option(
-    option: str,
-    value: object,
-    place: str,
-) -> None:
-    if option not in _OPTIONS:
-        near = get_close_matches(option, _OPTIONS, n=1, cutoff=0.3) or _OPTIONS
-        what = f"the marker `scenario` has no option {option}="
-        raise _wrong(what, place, f"{near[0]}=…")
-    if option != "row" and not (value is None or isinstance(value, str)):
-        what = f"{option}= of the marker `scenario` is a text, not {value!r}"
-        raise _wrong(what, place)
-
-
 def _row(row: object, place: str) -> Pairs:
     if row is None:
         return ()
@@ -93,7 +84,9 @@ def _row(row: object, place: str) -> Pairs:
             place,
             'row={"column": "value"}',
         )
-    pairs = [(canonical(str(key)), str(value)) for key, value in row.items()]
+    pairs = []
+    for column, value in row.items():
+        pairs.append((canonical(str(column)), str(value)))
     return tuple(sorted(pairs))
 
 
@@ -107,9 +100,9 @@ def _name(args: Sequence[object], place: str) -> str:
             parts = argument
     names = [part for part in parts if isinstance(part, str)]
     if len(names) > 1:
-        fix = "\n".join(f'@pytest.mark.scenario("{name}")' for name in names)
+        markers = [f'@pytest.mark.scenario("{name}")' for name in names]
         what = f"a marker `scenario` names one scenario, not {len(names)}"
-        raise _wrong(what, place, fix)
+        raise _wrong(what, place, "\n".join(markers))
     arguments = ", ".join(map(repr, args)) or "nothing"
     what = f"the marker `scenario` takes the name of a scenario, not {arguments}"
     raise _wrong(what, place)
@@ -118,7 +111,7 @@ def _name(args: Sequence[object], place: str) -> str:
 def _wrong(
     what: str,
     place: str,
-    fix: str = _RIGHT,
+    fix: str = '@pytest.mark.scenario("Feature :: Scenario")',
 ) -> ScenarioError:
     return ScenarioError(
         what,
@@ -158,23 +151,28 @@ def row_proven(
     if len({row.values for row in rows}) == 1:
         return rows[0].values
     values = ", ".join(f"{column}={value!r}" for column, value in wanted.items())
-    where = f"in {scenario.name!r} ({scenario.place})"
+    what = f"no row has {values}"
+    if rows:
+        what = f"{len(rows)} rows have {values}"
+    what += f", in {scenario.name!r} ({scenario.place})"
     if not scenario.rows:
         what = f"{scenario.name!r} has no rows, but the test is for one: {values}"
-    elif rows:
-        what = f"{len(rows)} rows have {values}, {where}"
-    else:
-        what = f"no row has {values}, {where}"
-    shown = rows or sorted(scenario.rows, key=lambda row: -_agreements(row, wanted))
-    lines = [reference.place] if reference.place else []
-    for row in shown:
+    if not rows:
+        rows = sorted(scenario.rows, key=lambda row: -_agreements(row, wanted))
+    lines = []
+    if reference.place:
+        lines.append(reference.place)
+    for row in rows:
         cells = " | ".join(f"{column}={value}" for column, value in row.values)
         lines.append(f"{scenario.spec}:{row.line}  {cells}")
+    fix = "leave row= out"
+    if rows:
+        fix = f"row={dict(rows[0].values)!r}"
     raise ScenarioError(
         what,
         why="it is not known which row the test proves",
         cause="\n".join(lines),
-        fix=f"row={dict(shown[0].values)!r}" if shown else "leave row= out",
+        fix=fix,
     )
 
 
@@ -201,11 +199,11 @@ def _identifier(name: str) -> str:
 
 def _agreements(row: Row, wanted: Mapping[str, object]) -> int:
     """Return how many of the values a row has."""
-    cells = dict(row.values)
-    return sum(
-        column in cells and _is_same(value, cells[column])
-        for column, value in wanted.items()
-    )
+    count = 0
+    for column, cell in row.values:
+        if column in wanted and _is_same(wanted[column], cell):
+            count += 1
+    return count
 
 
 def _is_same(value: object, cell: str) -> bool:
@@ -287,7 +285,8 @@ class Index:
         matches = self._matches(reference)
         if len(matches) == 1:
             return matches[0]
-        if reference.spec and not self._has_file(reference.spec):
+        spec = reference.spec
+        if spec and not any(_is_in(path, spec) for path in self._files):
             raise self._unknown_file(reference)
         if not matches:
             raise self._unknown(reference, named())
@@ -326,9 +325,6 @@ class Index:
             return whole
         return matches
 
-    def _has_file(self, spec: str) -> bool:
-        return any(_is_in(path, spec) for path in self._files)
-
     # Errors.
 
     def _unknown_file(self, reference: Reference) -> ScenarioError:
@@ -360,7 +356,6 @@ class Index:
 
     def _unknown(self, reference: Reference, named: Collection[str]) -> ScenarioError:
         what = f"no scenario is {_called(reference)}"
-        place = reference.place or "the marker"
         near = self._nearest(reference, named)
         renamed = self._renamed(canonical(reference.name))
         same_steps = [
@@ -368,27 +363,29 @@ class Index:
         ]
         if len(renamed) == 1:
             near = renamed
-            what += f"; it was renamed to {renamed[0].name!r}"
+            what += f"; it was renamed to {near[0].name!r}"
         elif not renamed and len(same_steps) == 1:
             near = same_steps
-            what += f"; its steps are those of {same_steps[0].name!r}"
+            what += f"; its steps are those of {near[0].name!r}"
+        place = reference.place or "the marker"
         if not near and self._errors:
             return self._unread(what, place)
-        lines = [f"{scenario.place}  {scenario.name}" for scenario in near]
-        if named and not near:
-            lines = [
-                f"{scenario.place}  {scenario.name}   (none of these tests names it)"
-                for scenario in self._scenarios
-                if scenario.key not in named
-            ]
+        lines = [place]
+        fixes = []
+        for scenario in near:
+            lines.append(f"{scenario.place}  {scenario.name}")
+            fixes.append(self._pasted(scenario, reference))
+        for scenario in self._scenarios:
+            if named and not near and scenario.key not in named:
+                line = f"{scenario.place}  {scenario.name}"
+                lines.append(f"{line}   (none of these tests names it)")
         why = "the test proves nothing that is written down"
         if reference.form:
             why = "it is not known what is asked for"
-        fixes = [self._pasted(scenario, reference) for scenario in near]
         return ScenarioError(
             what,
             why=why,
-            cause="\n".join([place, *lines]),
+            cause="\n".join(lines),
             fix="\n".join(fixes) or "arena scenarios list   shows what they are called",
         )
 
@@ -408,11 +405,10 @@ class Index:
 
     def _renamed(self, name: str) -> list[ScenarioSpec]:
         """Return the scenarios that had this name when they were accepted."""
-        keys = {
-            key
-            for former, key in self._former().items()
-            if name in {former, former.rpartition(" :: ")[2]}
-        }
+        keys = set()
+        for former, key in self._former().items():
+            if name in {former, former.rpartition(" :: ")[2]}:
+                keys.add(key)
         return [scenario for scenario in self._scenarios if scenario.key in keys]
 
     def _pasted(self, scenario: ScenarioSpec, reference: Reference) -> str:
@@ -434,27 +430,34 @@ class Index:
         folded: dict[str, list[ScenarioSpec]] = {}
         for name, scenarios in self._by_name.items():
             folded.setdefault(name.casefold(), []).extend(scenarios)
-        near = get_close_matches(wanted, folded, n=_CANDIDATES, cutoff=_NAMED_LIKE)
         rated: dict[str, tuple[float, ScenarioSpec]] = {}
-        for name in near:
+        for name in get_close_matches(
+            wanted,
+            folded,
+            n=_CANDIDATES,
+            cutoff=_NAMED_LIKE,
+        ):
             likeness = SequenceMatcher(None, name, wanted).ratio()
             for scenario in folded[name]:
                 is_likely = likeness >= _TYPED_LIKE or scenario.key not in named
                 if is_likely and not self._is_double(scenario):
                     rated.setdefault(scenario.key, (likeness, scenario))
-        best = sorted(rated.values(), key=lambda pair: (-pair[0], pair[1].key))[:_SHOWN]
-        if best and best[0][0] >= _TYPED_LIKE:
-            best = [pair for pair in best if pair[0] == best[0][0]]
-        return [scenario for _, scenario in best]
+        if not rated:
+            return []
+        highest = max(likeness for likeness, _ in rated.values())
+        best = sorted(rated.values(), key=lambda pair: (-pair[0], pair[1].key))
+        near = []
+        for likeness, scenario in best[:_SHOWN]:
+            if highest < _TYPED_LIKE or likeness == highest:
+                near.append(scenario)
+        return near
 
     def _is_double(self, scenario: ScenarioSpec) -> bool:
         """Return whether another scenario of the file has the same names: no marker can mean it."""
-        same = [
-            other
-            for other in self._by_name[_names(scenario)[-1]]
-            if other.key == scenario.key and other.spec == scenario.spec
+        names = [
+            (other.key, other.spec) for other in self._by_name[_names(scenario)[-1]]
         ]
-        return len(same) > 1
+        return names.count((scenario.key, scenario.spec)) > 1
 
     def _shortest(self, scenario: ScenarioSpec) -> str:
         """Return the shortest name that means only this scenario; "" without one."""
@@ -473,11 +476,14 @@ def _called(reference: Reference) -> str:
 
 def _names(scenario: ScenarioSpec) -> list[str]:
     """Return the names of a scenario, the shortest first, the whole name last."""
-    parts = [scenario.feature, scenario.rule, scenario.name]
-    names = [scenario.key] if scenario.key.startswith("@") else []
-    names.append(scenario.name)
-    names.append(" :: ".join(filter(None, [scenario.feature, scenario.name])))
-    names.append(" :: ".join(filter(None, parts)))
+    name = scenario.name
+    names = [
+        name,
+        " :: ".join(filter(None, [scenario.feature, name])),
+        " :: ".join(filter(None, [scenario.feature, scenario.rule, name])),
+    ]
+    if scenario.key.startswith("@"):
+        names.insert(0, scenario.key)
     return list(dict.fromkeys(names))
 
 

@@ -246,6 +246,11 @@ def _composed(text: str) -> str:
     return "\n".join(line.rstrip() for line in normalize("NFC", text).split("\n"))
 
 
+def row_text(values: Pairs) -> str:
+    """Return the values of a row in a line: ``code=409, status=ACTIVE``."""
+    return ", ".join(f"{column}={value}" for column, value in values)
+
+
 def step_lines(scenario: ScenarioSpec) -> tuple[str, ...]:
     """Return the steps as lines, with doc strings and tables: equal if the versions are."""
     return tuple(line for step in scenario.steps for line in _lines(step))
