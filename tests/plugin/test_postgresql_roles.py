@@ -186,8 +186,8 @@ def test_an_owner_whose_groups_are_granted_something_is_told(
     project = shop(example, schema, WHO.replace("EXPECTED", "shop_owner"), url=url)
     found = run(project, server, "-q", "--arena-roles=shop_clerk").expect(passed=1)
     found.says(
-        "shop_owner owns what the schema makes, whatever its groups are granted; next: GRANT",
-        "policies do not act on docs: the app works as shop_owner, which owns what they are on",
+        "shop_owner owns the objects of the schema, whatever its groups are granted. Next: GRANT",
+        "policies do not act on docs: the app works as shop_owner, which owns the tables",
     )
 
 
@@ -200,7 +200,7 @@ def test_a_superuser_is_in_no_group(example: Example, server: PrivateServer) -> 
     run(project, server, *words).expect(passed=1)
     with closing(open_control(server.address())) as control:
         control.run("ALTER ROLE shop_boss SUPERUSER")
-    run(project, server, *words).expect(passed=1).never_says("owns what the schema makes")
+    run(project, server, *words).expect(passed=1).never_says("owns the objects of the schema")
 
 
 # What the server says is the answer.
@@ -308,9 +308,9 @@ def test_on_a_server_of_ones_own_roles_are_used_that_are_there(
         url = URL.replace("shop_app", user)
         project = shop(example, FORCED, WHO.replace("EXPECTED", expected), url=url)
         found = run(project, server, **named).expect(passed=1)
-        line = "policies do not act on docs: the app works as postgres, which is a superuser; as"
+        line = "policies do not act on docs: the app works as postgres, which is a superuser. It cannot work as"
         assert (line in found.output) == (expected == "postgres"), found.output
-    found.says("as missing it cannot: there is no role missing on")
+    found.says("It cannot work as missing: there is no role missing on")
     off = run(project.change("app.py", "missing", "there"), server, "--arena-roles=off", **named)
     off.expect(passed=1)
     lacking = run(project, server, "--arena-rebuild", "--arena-roles=nobodys", **named)

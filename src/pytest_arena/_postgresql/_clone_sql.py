@@ -1,4 +1,4 @@
-"""What a PostgreSQL server is told and asked about databases that are copied whole."""
+"""Writes the SQL for databases that are copied whole."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
@@ -12,16 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _COPY = "the copy"
-COPY = identifier(_COPY)  # for its name, in the settings of a copy
+COPY = identifier(_COPY)  # stands for the copy's name in the statements of `source`
 
 
 def source(name: str) -> str:
-    """Ask how large a database is, whether writes are synced, and for the settings of a copy.
+    """Write the query of a database's size, of fsync, and of the statements for a copy.
 
-    A limit of connections, rights, and settings, of roles too, belong to a database and are not
-    copied with it: what gives them to a copy are statements, None for nothing. As in pg_dump, the
-    values of some settings are lists of quoted names, of all others one text. Nothing that a test
-    commits has to outlive the server: in a copy nobody waits for the disk.
+    PostgreSQL does not copy the limit of connections, the rights and the settings of a database.
+    The statements give them to the copy. They are None if there is nothing to give. As in pg_dump,
+    the values of some settings are lists of quoted names. In a copy no commit waits for the disk.
     """
     return f"""
 WITH d AS (SELECT * FROM pg_database WHERE datname = {literal(name)}),
@@ -60,12 +59,12 @@ SELECT pg_database_size({literal(name)}), current_setting('fsync') = 'on',
 
 
 def allow_connections(name: str, *, allowed: bool) -> str:
-    """Let nobody in, or everybody again."""
+    """Write the statement that allows or forbids connections."""
     return f"ALTER DATABASE {identifier(name)} WITH ALLOW_CONNECTIONS {str(allowed).lower()}"
 
 
 def end_backends(name: str) -> str:
-    """End all connections to a database; a row for each that still has to go."""
+    """Write the query that ends all connections to a database, with a row for each."""
     return (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         f"WHERE datname = {literal(name)} AND pid <> pg_backend_pid()"
@@ -73,9 +72,9 @@ def end_backends(name: str) -> str:
 
 
 def clients_inside(name: str) -> str:
-    """Ask for the clients inside a transaction, whether or not they have written anything.
+    """Write the query of the clients inside a transaction, which have a virtual id.
 
-    Whoever is has a virtual id.
+    A transaction counts even if it has not written.
     """
     return (
         "SELECT DISTINCT pid FROM pg_stat_activity JOIN pg_locks USING (pid) "
@@ -85,20 +84,21 @@ def clients_inside(name: str) -> str:
 
 
 def without_policies(tables: Iterable[str]) -> str:
-    """Have no policy act on tables. Whoever holds a lock on one is waited for a second.
+    """Write the statement that disables the policies of tables. It waits a second for locks.
 
-    No journal notes it as a change of the schema that a test has made.
+    The journal does not note it as a change of the schema.
     """
     changes = " ".join(
-        f"ALTER TABLE {one} DISABLE ROW LEVEL SECURITY;" for one in tables
+        f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY;" for table in tables
     )
-    settings = "('lock_timeout', '1s'), ('arena.undo', '1')"
-    set_ = (
-        f"PERFORM pg_catalog.set_config(k, v, true) FROM (VALUES {settings}) s(k, v);"
-    )
-    return f"DO $arena$ BEGIN {set_} {changes} END $arena$"
+    return f"""
+DO $arena$ BEGIN
+    PERFORM pg_catalog.set_config('lock_timeout', '1s', true);
+    PERFORM pg_catalog.set_config('arena.undo', '1', true);
+    {changes}
+END $arena$"""
 
 
 def rollback_prepared(gid: str) -> str:
-    """Undo a transaction that was prepared for a second phase."""
+    """Write the statement that rolls back a transaction prepared for a second phase."""
     return f"ROLLBACK PREPARED {literal(gid)}"

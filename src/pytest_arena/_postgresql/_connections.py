@@ -1,4 +1,4 @@
-"""Where do the connections of PostgreSQL's drivers land, and what is open?"""
+"""Leads the connections of PostgreSQL's drivers to the test's database, and describes them."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.isolation import ServerIsolation
     from pytest_arena._values import Address
 
-# Arguments by which an app opens its connections itself, whatever the others say.
-_OWN_WAYS = ("connection_factory", "connection_class")
+# With one of these arguments the app may open another connection than the arguments name.
+_FACTORIES = ("connection_factory", "connection_class")
 
 
 class PostgreSQLConnections:
@@ -60,11 +60,11 @@ class PostgreSQLConnections:
     def describe(
         self, dialect: Dialect, cargs: Any, cparams: Any
     ) -> RequestedDatabase | None:
-        """The servers and the database, as libpq and asyncpg read them."""
+        """Return the database that a driver's arguments name."""
         if dialect.driver not in arguments.DRIVERS:
             return None
-        meant = arguments.target(dialect.driver, cargs, cparams)
-        return arguments.requested(dialect, meant)
+        named = arguments.target(dialect.driver, cargs, cparams)
+        return arguments.requested(dialect, named)
 
     def lead(
         self,
@@ -74,7 +74,7 @@ class PostgreSQLConnections:
         cargs: list[Any],
         cparams: dict[str, Any],
     ) -> Callable[[Any], OpenConnection | None]:
-        """By the address; asyncpg's move between loops from here on."""
+        """Lead a connection to the target. asyncpg's may move between loops from here on."""
         if target is not None and target.address is not None:
             login = arguments.target(dialect.driver, cargs, cparams).login
             address = arguments.address_for(target, login)
@@ -83,10 +83,10 @@ class PostgreSQLConnections:
             if core.config.lock_timeout and target.database is not None:
                 arguments.bound_locks(dialect.driver, core.config.lock_timeout, cparams)
             prepare(dialect, cparams, tell=core.ledger.note)
-            _connect_in_turn(dialect, core)
-        # What this listener sets up holds, unless another one has the last word after it.
-        has_own_way = any(map(cparams.get, _OWN_WAYS))
-        is_last = len(dialect.dispatch.do_connect) == 1 and not has_own_way
+            _wait_for_free_connection(dialect, core)
+        # A later listener or a factory of the app may open another connection.
+        has_factory = any(map(cparams.get, _FACTORIES))
+        is_last = len(dialect.dispatch.do_connect) == 1 and not has_factory
 
         def opened(dbapi_connection: Any) -> OpenConnection | None:
             if not is_last:
@@ -98,38 +98,38 @@ class PostgreSQLConnections:
         return opened
 
     def recognize(self, core: Core, dbapi_connection: Any) -> OpenConnection | None:
-        """Whatever name it was opened by: the server says which one it is, and which database."""
+        """Ask the server for its identity and the database, without regard to their names."""
         connection = driver_connection(dbapi_connection)
         admission = drivers.admission_of(connection)
         if admission is not None and admission.address is None:
-            return OpenConnection()  # as arena_allow has it
-        found = identity(dbapi_connection)
-        if found is None:
+            return OpenConnection()  # arena_allow admits it
+        own_identity = identity(dbapi_connection)
+        if own_identity is None:
             return None
-        target = _target_of(core, found)
+        target = _target_of(core, own_identity)
         if target is None:
-            return OpenConnection(outside=name_of(dbapi_connection, found))
+            return OpenConnection(outside=name_of(dbapi_connection, own_identity))
         drivers.note_pooled(connection)
         return OpenConnection(target, ServerHandle(core, target, dbapi_connection))
 
     def watch(self, core: Callable[[], Core | None]) -> None:
-        """Each connection of a driver, by the functions that all of them go through."""
+        """Watch the functions that open every connection of a driver."""
         watch_drivers(core)
 
     def end_raw(self, serial: int) -> None:
-        """Their backends."""
+        """End the backends of the connections that no engine has opened in this level."""
         for pid, raw in drivers.raw_connections():
             if raw.target is not None and raw.serial == serial and pid:
                 _end(raw.target, pid, cancel=False)
 
     def owns(self, database: str) -> bool:
-        """By the form of the name, also while it is being built."""
+        """Return whether a name has the form of pytest-arena's databases."""
         return arguments.is_own_name(database)
 
     def named_by_client(
         self, program: str, words: Sequence[str], variables: Mapping[str, str]
     ) -> tuple[str, ...]:
-        """By libpq's rules: arguments, a service, variables, defaults."""
+        """Return the databases by libpq's rules: arguments, service, variables, defaults."""
         target = client_target(program, words, variables)
         if target is None or self.owns(target.database):
             return ()
@@ -138,18 +138,16 @@ class PostgreSQLConnections:
     def in_spawned(
         self, core: Core, engines: Sequence[RequestedDatabase]
     ) -> SpawnedConnections | None:
-        """By the names of the database and of the user: an engine there has the app's URL."""
+        """Return the test's databases by the names of databases and users in the app's URLs."""
         if core.config.drivers == "off":
             return None
         addresses: dict[tuple[str, str], Address] = {}
         for database in _databases(core):
             # An engine whose URL names no user has the database's first login.
             logins = {None, database.login}
-            logins |= {
-                each.login
-                for each in engines
-                if database.product.identify(each)[0] == database.key
-            }
+            for requested in engines:
+                if database.product.identify(requested)[0] == database.key:
+                    logins.add(requested.login)
             for login in logins:
                 address = arguments.address_for(database.target, login)
                 user = login.user if login else ""
@@ -157,15 +155,15 @@ class PostgreSQLConnections:
         return SpawnedConnections(addresses, core.config.allow)
 
 
-_in_turn: weakref.WeakSet[Dialect] = weakref.WeakSet()
-_STEP = 0.1  # seconds
+_waiting: weakref.WeakSet[Dialect] = weakref.WeakSet()
+_RETRY_SECONDS = 0.1
 
 
-def _connect_in_turn(dialect: Dialect, core: Core) -> None:
-    """Have an engine wait for a connection where the server has none free, as arena does."""
-    if dialect in _in_turn:
+def _wait_for_free_connection(dialect: Dialect, core: Core) -> None:
+    """Let an engine wait while the server has no free connection."""
+    if dialect in _waiting:
         return
-    _in_turn.add(dialect)
+    _waiting.add(dialect)
     connect = dialect.connect
 
     def connecting(*args: Any, **kwargs: Any) -> Any:
@@ -177,18 +175,15 @@ def _connect_in_turn(dialect: Dialect, core: Core) -> None:
             except Exception as error:
                 if not TOO_MANY_CLIENTS.search(str(error)) or seconds() > end:
                     raise
-            _wait(core)
+            core.ledger.note(WAITED)
+            if in_greenlet():
+                # In another thread a checkout might take an idle connection at this moment.
+                core.spare()
+                await_only(asyncio.sleep(_RETRY_SECONDS))
+            else:
+                rest(_RETRY_SECONDS)
 
-    dialect.connect = connecting  # type: ignore[method-assign]  # of this one instance
-
-
-def _wait(core: Core) -> None:
-    core.ledger.note(WAITED)
-    if in_greenlet():
-        core.spare()  # in another thread somebody might take one of them at this moment
-        await_only(asyncio.sleep(_STEP))
-    else:
-        rest(_STEP)
+    dialect.connect = connecting  # type: ignore[method-assign]  # of this instance
 
 
 def _databases(core: Core) -> list[Database]:
@@ -211,13 +206,12 @@ connections = PostgreSQLConnections()
 
 
 def open_product(core: Core, config: Config) -> Product:
-    """Return the product of a run. A driver that is only imported does not pay for it."""
-    from pytest_arena._postgresql._product import PostgreSQL  # noqa: PLC0415 - as said
+    """Return the product of a run."""
+    # To import a driver does not import the product.
+    from pytest_arena._postgresql._product import PostgreSQL  # noqa: PLC0415 - see above
 
     return PostgreSQL(core, config)
 
-
-# One connection.
 
 _IDLE = 0  # libpq's PQTRANS_IDLE: no transaction is open
 
@@ -225,8 +219,8 @@ _IDLE = 0  # libpq's PQTRANS_IDLE: no transaction is open
 class ServerHandle:
     """A connection of asyncpg, psycopg or psycopg2.
 
-    No driver can be told anything from another thread or outside its event loop; the server can,
-    on the arena's own connection and by the number of the backend.
+    A driver cannot be used from another thread or outside its event loop. pytest-arena asks the
+    server over its control connection, by the pid of the backend.
     """
 
     __slots__ = (
@@ -248,66 +242,68 @@ class ServerHandle:
         self._target = target
         self._reference = weakref.ref(driver)
         self._pid = drivers.pid_of(driver)
-        self._states = 0  # how many statements have changed what the session is
-        self._has_numbers = False  # whether the session may know numbers of sequences
-        self._has_old_numbers = False  # whether it may know those of an earlier level
+        self._states = 0  # how many statements have changed the session
+        self._has_numbers = False  # the session may have numbers of sequences
+        self._has_old_numbers = False  # it may have those of an earlier level
 
     def is_of(self, dbapi_connection: Any) -> bool:
-        """Whether this is the very connection."""
+        """Return whether this is the connection."""
         return self._reference() is driver_connection(dbapi_connection)
 
     @property
     def in_transaction(self) -> bool:
-        """Whether it has written in a transaction that is open.
+        """Whether an open transaction has written.
 
-        Drivers begin one at the first SELECT. Only the server knows whether anything was written,
-        which is asked where the driver says that one is open.
+        Drivers begin a transaction at the first SELECT. Only the server knows whether it has
+        written.
         """
-        isolation = _isolation_at(self._target) if self.is_begun else None
+        if not self.is_begun:
+            return False
+        isolation = _isolation_at(self._target)
         return isolation is not None and self._pid in isolation.writers()
 
     @property
     def is_begun(self) -> bool:
-        """Whether the driver says that one is open, whatever was done in it."""
+        """Whether a transaction is open, by what the driver knows."""
         driver = self._reference()
         return driver is not None and _is_open(driver)
 
     def changes(self) -> int:
-        """No driver counts them."""
+        """Return 0: no driver counts the changed rows."""
         return 0
 
     def interrupt(self) -> None:
-        """Cancel its statement."""
+        """Cancel the running statement."""
         if self._reference() is not None:
             _end(self._target, self._pid, cancel=True)
 
     def alone(self, seconds: float = 0) -> AbstractContextManager[bool]:  # noqa: ARG002 - it is never busy
-        """It is never entered from here."""
+        """Yield True: pytest-arena does not use the connection itself."""
         return nullcontext(enter_result=True)
 
     def roll_back(self) -> None:
-        """End its backend, and with it its transaction and its locks."""
+        """End the backend, which ends the transaction and releases its locks."""
         if self._reference() is not None:
             _end(self._target, self._pid, cancel=False)
 
     end = roll_back
 
     def attached(self) -> tuple[ConnectTarget, ...]:
-        """A connection to a server has one database."""
+        """Return nothing: a connection to a server has one database."""
         return ()
 
     def has_written(self, dbapi_connection: Any, since: int) -> bool:  # noqa: ARG002 - no driver counts
-        """Ask the server on the connection itself."""
+        """Ask the server over the connection itself."""
         return has_written(dbapi_connection)
 
     def taken(self, *, is_first: bool) -> None:
-        """Note that it is out of its pool; its session may know numbers of the level before."""
+        """Note a checkout. The session may have numbers of sequences of the level before."""
         drivers.note_taken(self._reference())
         if is_first:
             self._has_old_numbers = self._has_numbers
 
     def executing(self, statement: str, connection: Connection) -> str:
-        """Refuse what reaches beyond; count what the session carries to its next transaction."""
+        """Refuse a statement that reaches beyond the database. Count changes of the session."""
         __tracebackhide__ = True
         bare = statement
         if "--" in statement or "/*" in statement:
@@ -323,19 +319,19 @@ class ServerHandle:
         return drivers.statement_to_send(self._core, self._target, statement)
 
     def _forget_numbers(self, connection: Connection) -> None:
-        """Make the session forget the numbers that it has drawn from sequences."""
+        """Discard the numbers of sequences that the session has."""
         self._has_old_numbers = False
-        # A lost connection fails in the statement that follows, where SQLAlchemy handles it.
+        # If the connection is lost, the next statement fails, and SQLAlchemy handles that.
         with suppress(Exception), closing(connection.connection.cursor()) as cursor:
             cursor.execute("DISCARD SEQUENCES")
 
     def returned(self) -> None:
-        """Note that it is in its pool. Its socket leaves the loop, if it can move."""
+        """Note the return to the pool. The socket leaves the loop, if it can move."""
         drivers.note_returned(self._reference(), self._target.key)
         at_checkin(self._reference())
 
     def session(self) -> object:
-        """How many statements have changed it."""
+        """Return the number of statements that have changed the session."""
         return self._states
 
 
@@ -353,16 +349,16 @@ def _end(target: ConnectTarget, pid: int, *, cancel: bool) -> None:
 
 
 def _is_open(driver: Any) -> bool:
-    if (ask := getattr(driver, "is_in_transaction", None)) is not None:  # asyncpg
-        return not driver.is_closed() and bool(ask())
+    if hasattr(driver, "is_in_transaction"):  # asyncpg
+        return not driver.is_closed() and bool(driver.is_in_transaction())
+    if getattr(driver, "closed", False):
+        return False
     info = getattr(driver, "info", None)  # psycopg, psycopg2
-    return (
-        not getattr(driver, "closed", False)
-        and getattr(info, "transaction_status", 0) != _IDLE
-    )
+    return bool(getattr(info, "transaction_status", _IDLE) != _IDLE)
 
 
-# What outlives a transaction on a connection: settings, roles, listeners, locks, prepared things.
+# Statements with effects beyond their transaction: settings, roles, listeners, locks, prepared
+# statements.
 _ALTERING = (
     r"(?:SET(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)|RESET|DISCARD|LISTEN|UNLISTEN|PREPARE|"
     r"DECLARE|LOAD|DO\b|EXPLAIN\b(?=[^;]*\bTEMP)|CREATE\s+(?:OR\s+REPLACE\s+)?(?:LOCAL\s+|GLOBAL\s+)?TEMP)"
@@ -372,15 +368,15 @@ _ALTERS_LATER = re.compile(";" + START + _ALTERING, re.IGNORECASE | re.DOTALL)
 _CALLS = re.compile(ALTERING_CALLS, re.IGNORECASE)
 
 
-# It calls no function that could draw or return a number of a sequence. SET TRANSACTION has to be
-# the first statement of its transaction, and LOCK comes before the transaction's snapshot.
+# Statements that cannot return a number of a sequence. Before these pytest-arena may not send its
+# statement: SET TRANSACTION must be the first of its transaction, and LOCK precedes its snapshot.
 _KNOWS_NO_NUMBER = re.compile(
     START + r"(?:SET\b|(?:SELECT|SHOW|LOCK)\b[^(]*\Z)", re.IGNORECASE
 )
 
 
 def alters_session(statement: str) -> bool:
-    """Whether a statement may change what a session carries to the next transaction. Costs 1 µs."""
+    """Return whether a statement may change the session beyond its transaction. Costs 1 µs."""
     return bool(
         _ALTERS.match(statement)
         or _CALLS.search(statement)

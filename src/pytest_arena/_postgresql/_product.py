@@ -1,4 +1,4 @@
-"""PostgreSQL: databases of the arena's own on a server, from wherever one can be had."""
+"""PostgreSQL in a run: its server, its databases and their isolations."""
 
 from __future__ import annotations
 
@@ -37,18 +37,20 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.servers import Server
 
 ISOLATIONS = {
-    "auto": None,
-    "undo": None,
-    "clone": None,
-}  # which class it is, `Choice` says
+    "auto": ServerIsolation,
+    "undo": ServerIsolation,
+    "clone": ServerIsolation,
+}
 
 
 class PostgreSQL:
-    """Found or started at the first connection; nothing is asked of a server before."""
+    """PostgreSQL in a run. The first connection finds or starts the server."""
 
     name = "postgresql"
     shell = "psql"
-    forced = "another database was put in its place, and all connections to the old one were ended"
+    forced = (
+        "another database replaced it, and all connections to the old one were ended"
+    )
 
     def __init__(self, core: Core, config: Config) -> None:
         self._core = core
@@ -56,91 +58,87 @@ class PostgreSQL:
         self._server: Server | None = None
         self._own: ServerRegistry | None = None
         self._starting = threading.RLock()
-        self._shelves: dict[str, DatabaseTemplates] = {}  # by the driver that builds
-        self._lives: dict[
-            str, Database
-        ] = {}  # by the names that their databases have had
+        self._stores: dict[str, DatabaseTemplates] = {}  # by the driver that builds
+        # By all names that the tests' databases have had.
+        self._databases_by_name: dict[str, Database] = {}
         self._targets: dict[Database, ConnectTarget] = {}
         self.roles: Roles  # created with the registry of the server
 
     @property
     def shown(self) -> str:
-        """The server, where one is in use."""
+        """The server, if one is in use."""
         return self._server.shown if self._server else "PostgreSQL"
 
-    def _databases(self) -> ServerRegistry:
+    def _registry(self) -> ServerRegistry:
+        """Return the registry of the server. Find or start the server first."""
         with self._starting:
             if self._own is None:
-                with (
-                    as_own()
-                ):  # the programs that are looked for and started are no test's
-                    self._check_is_not_the_apps()
+                with as_own():  # a test does not start the server's programs
+                    self._refuse_apps_database()
                     self._server = find_server(self._config)
                     root = self._config.root
-                    project = f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}"
-                    tell = self._core.ledger.note
                     self._own = ServerRegistry(
-                        self._server.address, project=project, tell=tell
+                        self._server.address,
+                        project=f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}",
+                        tell=self._core.ledger.note,
                     )
                     is_private = self._server.is_private
                     self.roles = Roles(self._core, self._own, is_private=is_private)
             return self._own
 
-    def _check_is_not_the_apps(self) -> None:
+    def _refuse_apps_database(self) -> None:
         try:
             url = make_url(self._config.server_url)
         except (ArgumentError, ValueError):
-            return  # there is none; or whoever looks for the server says what is wrong with it
-        meant = (
+            return  # not set, or `find_server` reports the error
+        name = (
             f"{self.name}://{url.host or 'localhost'}:{url.port or 5432}/{url.database}"
         )
-        other = "template1" if url.database == "postgres" else "postgres"
-        if url.database and meant in {
-            _with_port(name) for name in self._core.requested()[0]
-        }:
+        names, _ = self._core.requested()
+        if url.database and name in map(_with_port, names):
+            other = "template1" if url.database == "postgres" else "postgres"
             raise ConfigError(
-                f"arena_database names the app's own database: {meant}",
-                why="arena makes databases of its own on that server, and has to enter by one that "
-                "is not the app's",
+                f"arena_database names the app's database: {name}",
+                why="pytest-arena creates its databases on that server, and needs to connect to "
+                "a database that is not the app's",
                 cause=self._config.places["database"],
                 fix=f"ARENA_DATABASE={url.set(database=other).render_as_string()} pytest …",
             )
 
     def drivers(self) -> tuple[str, ...]:
-        """Those that SQLAlchemy knows and arena, too."""
+        """Return the installed drivers, asyncpg first."""
         return tuple(driver for driver in DRIVERS if find_spec(driver) is not None)
 
     def identify(
         self, requested: RequestedDatabase
     ) -> tuple[Key | None, tuple[str, ...]]:
-        """The database's name: two hosts with one name are a primary and its replica."""
+        """Return the key by the database's name: hosts with one name are primary and replica."""
         known = self.live_at(requested)
         key = known.key if known else Key("server", f"{self.name}/{requested.database}")
         return key, (requested.database or "postgres",)
 
     def new_file(self, name: str, taken: Collection[str]) -> None:
-        """A server has its own files."""
+        """Return None: a server stores its databases."""
         del name, taken
 
     def live_at(self, requested: RequestedDatabase) -> Database | None:
-        """Return the database that ``arena.url`` has named so, at any time in this run."""
-        return self._lives.get(requested.database)
+        """Return the database whose ``arena.url`` had this name at any time in this run."""
+        return self._databases_by_name.get(requested.database)
 
     def template_store(self, dialect: type[Dialect]) -> DatabaseTemplates:
-        """On the server; what is built there is built by the app's own driver."""
-        if dialect.driver not in self._shelves:
-            self._shelves[dialect.driver] = DatabaseTemplates(
-                self._databases(), dialect()
+        """Return the templates on the server. The app's driver builds them."""
+        if dialect.driver not in self._stores:
+            self._stores[dialect.driver] = DatabaseTemplates(
+                self._registry(), dialect()
             )
             self.roles.prepare()
-        return self._shelves[dialect.driver]
+        return self._stores[dialect.driver]
 
     def isolate(
         self, database: Database, content: Any, uses: Callable[[], int]
     ) -> Isolation:
-        """``undo``, or ``clone``; what a test asks for comes above it."""
-        own = self._databases()
-        tell = self._core.ledger.note
+        """Return the isolation of a database: ``undo`` or ``clone``."""
+        own = self._registry()
         isolation_named(self._config, ISOLATIONS, self.shown)
         isolation = isolate(
             own,
@@ -150,79 +148,80 @@ class PostgreSQL:
             shown=self.shown,
             place=self._config.places["isolation"],
             uses=uses,
-            tell=tell,
+            tell=self._core.ledger.note,
         )
         if isolation.name == "clone":
-            self._say_that_it_is_slow(own)
-        self.roles.tell_of_policies(database.login, isolation.live.name)
+            self._note_slow_disk(own)
+        self.roles.note_inactive_policies(database.login, isolation.live.name)
         return cast("Isolation", isolation)
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
-        """``undo`` needs rights; clone can always be had."""
+        """Return why a level cannot have an isolation. ``undo`` needs rights."""
         if name not in ISOLATIONS:
             return f"{self.shown} is isolated by undo or clone"
-        missing = lacking(self._databases()) if name == "undo" else ""
+        missing = ""
+        if name == "undo":
+            missing = lacking(self._registry())
         if not missing:
             cast("ServerIsolation", isolation).ask_for(name)
         return missing
 
-    def _say_that_it_is_slow(self, own: ServerRegistry) -> None:
+    def _note_slow_disk(self, own: ServerRegistry) -> None:
         server = self._server
-        if (
-            server is None
-            or server.is_private
-            or own.control.rows("SHOW fsync") != [("on",)]
-        ):
+        if server is None or server.is_private:
             return
-        self._core.ledger.note(
-            f"{server.shown} syncs databases to the disk when they are made and dropped; that is "
-            "quick with fsync = off, or on a private server: arena_database = own"
-        )
+        if own.control.rows("SHOW fsync") == [("on",)]:
+            self._core.ledger.note(
+                f"{server.shown} writes each new or dropped database to the disk. That is faster "
+                "with fsync = off, or on a private server: arena_database = own"
+            )
 
     def target(self, database: Database) -> ConnectTarget:
-        """The live database, whose name is another one after each test that has written."""
+        """Return the live database, whose name may change after a test that has written."""
         isolation = cast("ServerIsolation | None", database.isolation)
         if isolation is None:
             return ConnectTarget(
                 database.key, "", (database.born, 0), database=database
             )
-        known = self._targets.get(database)  # asked for at each checkout
-        generation = (
-            database.born,
-            isolation.generation,
-        )  # before the address, which moves first
-        if known is None or known.generation != generation or known.key != database.key:
+        # Each checkout calls this. The generation is read first: the address changes before it.
+        generation = (database.born, isolation.generation)
+        target = self._targets.get(database)
+        if (
+            target is None
+            or target.generation != generation
+            or target.key != database.key
+        ):
             address = isolation.live.address
-            self._lives.setdefault(address.database, database)
-            known = self._targets[database] = ConnectTarget(
+            self._databases_by_name.setdefault(address.database, database)
+            target = ConnectTarget(
                 database.key, "", generation, address, database=database
             )
-        return known
+            self._targets[database] = target
+        return target
 
     def target_of(self, database: Database, identity: Identity) -> ConnectTarget | None:
-        """By what server it is, and what the live database is called there."""
+        """Return the target if a connection of this identity is open on the live database."""
         target = self.target(database)
         if target.address is None or target.address.database != identity.database:
             return None
-        own = self._databases().control.call(identity_of_control)
+        own = self._registry().control.call(identity_of_control)
         return target if identity.server == own.server else None
 
     def url(self, database: Database, driver: str) -> URL:
-        """With the app's first login, so that whoever comes by it sees what the app does."""
+        """Return the URL with the app's first login, which sees what the app sees."""
         target = self.target(database)
         if target.address is None:
             raise impossible(f"{database.name}: no address before its first connection")
         return url_of(address_for(target, None), driver)
 
     def keep(self, database: Database, title: str) -> str:
-        """A clone that stays on the server; its URL."""
-        # It is printed, in CI logs too: whoever looks knows the password, or PGPASSWORD does.
+        """Keep a copy on the server. Return its URL, without a password: CI logs may show it."""
         kept = cast("ServerIsolation", database.isolation).save(title)
-        url = url_of(self._databases().address_of(kept), "psycopg")
+        url = url_of(self._registry().address_of(kept), "psycopg")
         return url.set(drivername="postgresql", password=None).render_as_string()
 
     def policed(self, database: Database, *, is_off: bool = False) -> tuple[str, ...]:
-        """By the users of the app's engines."""
+        """Return the tables on which policies act for the users of the app's engines."""
         live = cast("ServerIsolation", database.isolation).live
         return live.policed(self.roles.policed(database), is_off=is_off)
 
@@ -232,17 +231,19 @@ class PostgreSQL:
         return live.policed(self.roles.policed_for_arena(), is_off=False)
 
     def remove(self, database: Database) -> None:
-        """Drop what is live and its pictures."""
+        """Close the isolation, which drops the live database and its snapshots."""
         if database.isolation is not None:
             database.isolation.close()
             database.isolation = None
         self._targets.pop(database, None)
-        self._lives = {
-            name: known for name, known in self._lives.items() if known is not database
+        self._databases_by_name = {
+            name: known
+            for name, known in self._databases_by_name.items()
+            if known is not database
         }
 
     def close(self, *, is_hurried: bool = False) -> str:
-        """Drop what this run has made; a private server goes on until it is idle."""
+        """Drop the databases of this run. A private server runs until it is idle."""
         number = 0
         if self._own is not None:
             number = self._own.close(is_hurried=is_hurried)

@@ -1,4 +1,4 @@
-"""As whom does the app work on a server? As a role like its own, with what the schema gives it."""
+"""The roles as which the app's connections work on a server."""
 
 from __future__ import annotations
 
@@ -23,197 +23,206 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._product import Core, Database
 
-    _Login: TypeAlias = (
-        ServerLogin | None
-    )  # None: arena's own, or that nobody has named one
+    _Login: TypeAlias = ServerLogin | None  # None: pytest-arena's login
 
 
 class Roles:
-    """The roles of one server that the app's connections work as.
+    """The roles of one server as which the app's connections work.
 
-    On a server that arena has started they have the very names that the app's engines name, are
-    made where they are missing, and stay. On any other server those are used that are there.
+    On a private server pytest-arena creates the roles that the app's engines name, and keeps them.
+    On any other server it uses the existing ones.
 
-    The first login of a database owns what the schema's builder has made, unless the schema grants
-    something to the login itself: then, as any other one, it has what it was granted, and no more.
-    Groups do not count for the first: it may be in them for the sake of SET ROLE.
+    The first login of a database owns the objects that the schema's builder has created, unless
+    the schema grants something to the login itself. In that case, and for any other login, a role
+    has what the schema grants. Grants to groups do not count for the first login, because it may
+    be a member only for SET ROLE.
     """
 
     def __init__(self, core: Core, own: ServerRegistry, *, is_private: bool) -> None:
         self._core = core
         self._own = own
         self._is_private = is_private
-        self._ours = own.address_of()
+        self._address = own.address_of()
         self._names = core.config.roles
         self._is_off = self._names == ("off",)
-        self._found: dict[
-            str, tuple[_Login, str]
-        ] = {}  # by users; why it cannot be had
+        # By users: the login, and why there is none.
+        self._logins: dict[str, tuple[_Login, str]] = {}
         self._first: dict[Database, _Login] = {}
-        self._entered: dict[tuple[Database, str], _Login] = {}
+        self._others: dict[tuple[Database, str], _Login] = {}
 
     # Before a template is built
 
     def prepare(self) -> None:
-        """Have the roles there that a schema may grant something to.
+        """Create the roles to which a schema may grant something.
 
         Raises:
-            ConfigError: ``arena_roles`` names one that is not there and cannot be made.
+            ConfigError: ``arena_roles`` names a role that does not exist and cannot be created.
         """
-        for name in () if self._is_off else self._names:
-            try:
-                self._make(name, "")
-            except ControlFailure as error:
-                raise ConfigError(
-                    f"arena_roles names {name}, which cannot be had: {error.first_line}",
-                    why="arena makes roles on a private server alone: they are the whole server's",
-                    cause=self._core.config.places["roles"],
-                    fix=f"CREATE ROLE {identifier(name)};   or arena_database = own",
-                ) from error
-        for user in sorted(self._core.requested()[1]) if self._is_private else ():
-            self._usable(ServerLogin(user))
+        if not self._is_off:
+            for name in self._names:
+                try:
+                    self._ensure_role(name, "")
+                except ControlFailure as error:
+                    raise ConfigError(
+                        f"arena_roles names {name}, which cannot be used: {error.first_line}",
+                        why="pytest-arena creates roles only on a private server, because a role "
+                        "belongs to the whole server",
+                        cause=self._core.config.places["roles"],
+                        fix=f"CREATE ROLE {identifier(name)};   or arena_database = own",
+                    ) from error
+        if self._is_private:
+            _, users = self._core.requested()
+            for user in sorted(users):
+                self._usable(ServerLogin(user))
 
-    def _make(self, name: str, attribute: str = "LOGIN") -> None:
-        """Make a role, on a private server alone: those of others are looked at."""
-        is_there = (
+    def _ensure_role(self, name: str, attribute: str = "LOGIN") -> None:
+        """Create a role on a private server. On another server, check that it exists.
+
+        Raises:
+            ControlFailure: it does not exist, or cannot be created.
+        """
+        exists = (
             f"EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(name)})"
         )
         if self._is_private:
             role = f"ROLE {identifier(name)} {attribute}"
-            make = (
+            body = (
                 f"BEGIN PERFORM pg_catalog.pg_advisory_xact_lock({TURNS}, 0); "
-                f"IF {is_there} THEN ALTER {role}; ELSE CREATE {role}; END IF; END"
+                f"IF {exists} THEN ALTER {role}; ELSE CREATE {role}; END IF; END"
             )
             with self._own.writes.one():
-                self._own.control.run(f"DO {literal(make)}")
-        elif self._own.control.rows(f"SELECT {is_there}") != [(True,)]:
-            where = f"{self._ours.server} (arena_database = own would make it)"
+                self._own.control.run(f"DO {literal(body)}")
+        elif self._own.control.rows(f"SELECT {exists}") != [(True,)]:
+            where = f"{self._address.server} (arena_database = own would create it)"
             raise ControlFailure(f"there is no role {name} on {where}")
 
     def _usable(self, login: _Login) -> _Login:
-        """Return the login by which the app can work as its own role; None for arena's own."""
+        """Return a login by which the app can work as its role, None for pytest-arena's."""
         if login is None or self._is_off:
             return None
-        if login.user in {self._ours.user, PAST_POLICIES}:
+        if login.user in {self._address.user, PAST_POLICIES}:
             return None
-        if login.user not in self._found:
+        if login.user not in self._logins:
             try:
-                self._found[login.user] = self._looked_for(login), ""
+                self._logins[login.user] = self._ensure_login(login), ""
             except ControlFailure as error:
-                self._found[login.user] = None, error.first_line
-        return self._found[login.user][0]
+                self._logins[login.user] = None, error.first_line
+        return self._logins[login.user][0]
 
-    def _looked_for(self, login: ServerLogin) -> ServerLogin:
-        self._make(login.user)
+    def _ensure_login(self, login: ServerLogin) -> ServerLogin:
+        self._ensure_role(login.user)
         if self._is_private:
             return ServerLogin(login.user)
         if self._own.control.rows("SHOW is_superuser") != [("on",)]:
             raise ControlFailure(
-                f"{self._ours.user} is no superuser, and can give it nothing"
+                f"{self._address.user} is no superuser, and cannot give it rights"
             )
-        with closing(open_control(self._ours.as_(login))):
+        with closing(open_control(self._address.as_(login))):
             return login
 
-    # A database, and who owns what is in it
+    # The owner of a database's objects
 
     def begin(self, database: Database) -> Callable[[str | None], str | None]:
-        """Choose its first login; return what gives that its own, in a template."""
-        first = self._first[database] = self._usable(database.login)
-        return partial(self._given, first)
+        """Choose the database's first login. Return the function that makes it the owner.
 
-    def _given(self, login: _Login, template: str | None) -> str | None:
-        if login is None or (
-            template and self._is_named(login.user, template, _ITSELF)
-        ):
+        The function derives a template from another one.
+        """
+        first = self._usable(database.login)
+        self._first[database] = first
+        return partial(self._owned_by, first)
+
+    def _owned_by(self, login: _Login, template: str | None) -> str | None:
+        if login is None:
             return template
-        if template and self._is_named(login.user, template, _ITS_GROUPS):
+        if template and self._has_rights(login.user, template, _ITSELF):
+            return template
+        if template and self._has_rights(login.user, template, _ITS_GROUPS):
             self._core.ledger.note(
-                f"{login.user} owns what the schema makes, whatever its groups are granted; next: "
-                f"GRANT … TO {identifier(login.user)} itself, or ALTER … OWNER TO it, in the schema"
+                f"{login.user} owns the objects of the schema, whatever its groups are granted. "
+                f"Next: GRANT … TO {identifier(login.user)} itself, or ALTER … OWNER TO it, in the schema"
             )
-        script = _GIVE.format(user=literal(login.user))
+        script = _CHANGE_OWNER.format(user=literal(login.user))
 
-        def give(address: Address) -> str:
-            # The app's own event triggers are for what the app does.
-            with closing(
-                open_control(address, {"session_replication_role": "replica"})
-            ) as control:
+        def change_owner(address: Address) -> str:
+            # The app's event triggers do not fire for a replica.
+            settings = {"session_replication_role": "replica"}
+            with closing(open_control(address, settings)) as control:
                 control.run(script)
             return ""
 
-        return derived(
-            self._own, template, f"given {login.user} {template or 'empty'}", give
-        )
+        fingerprint = f"given {login.user} {template or 'empty'}"
+        return derived(self._own, template, fingerprint, change_owner)
 
-    def _is_named(self, user: str, database: str, which: str) -> bool:
-        """Whether a schema grants a role something, by a policy too, or has it own something."""
-        question = _NAMED.format(
+    def _has_rights(self, user: str, database: str, which: str) -> bool:
+        """Return whether a schema has grants, policies or objects of a role."""
+        question = _HAS_RIGHTS.format(
             database=literal(database), which=which.format(user=literal(user))
         )
         with self._own.saying("grants cannot be read"):
             return self._own.control.rows(question) == [(True,)]
 
-    # Its connections
+    # Connections
 
     def login_of(self, database: Database, login: _Login, live: str) -> _Login:
-        """Return as whom a connection works that was to log in; None for arena's own login."""
+        """Return the role for a connection with a login of the app. None: pytest-arena's login."""
         if login is not None and login.user == PAST_POLICIES:
             return None
         first = self._first.get(database)
         if login is None or (first and first.user == login.user):
             return first
         key = database, login.user
-        if key not in self._entered:
-            self._entered[key] = self._another(login, first, live)
-        return self._entered[key]
+        if key not in self._others:
+            self._others[key] = self._choose_other(login, first, live)
+        return self._others[key]
 
-    def _another(self, login: ServerLogin, first: _Login, live: str) -> _Login:
-        found = self._usable(login)
-        if found is None:
-            self.tell_of_policies(login, live)
-        elif not self._is_named(login.user, live, _WHAT_IT_HAS):
+    def _choose_other(self, login: ServerLogin, first: _Login, live: str) -> _Login:
+        usable = self._usable(login)
+        if usable is None:
+            self.note_inactive_policies(login, live)
+        elif not self._has_rights(login.user, live, _WITH_GROUPS):
             self._core.ledger.note(
                 f"the schema grants nothing to {login.user}, which works as "
-                f"{(first or self._ours).user} in tests; next: GRANT … TO it in the schema"
+                f"{(first or self._address).user} in tests. Next: GRANT … TO it in the schema"
             )
             return first
-        return found
+        return usable
 
     def policed(self, database: Database) -> str:
         """Write the query of the tables of a database on which policies act for the app."""
-        entered = (
-            one for (known, _), one in self._entered.items() if known is database
-        )
-        logins = [self._first.get(database), *entered]
-        return _ACTING.format(
-            users=", ".join(literal((one or self._ours).user) for one in logins)
-        )
+        logins = [self._first.get(database)]
+        for (of_database, _), login in self._others.items():
+            if of_database is database:
+                logins.append(login)
+        users = ", ".join(literal((login or self._address).user) for login in logins)
+        return _ACTIVE.format(users=users)
 
     def policed_for_arena(self) -> str:
-        """Return the query for the tables whose policies limit arena's login."""
-        return _ACTING.format(users=literal(self._ours.user))
+        """Write the query of the tables whose policies limit pytest-arena's login."""
+        return _ACTIVE.format(users=literal(self._address.user))
 
-    def tell_of_policies(self, login: _Login, live: str) -> None:
-        """Tell which tables' policies do not act for whoever asks for a login."""
-        user = (self._usable(login) or self._ours).user
+    def note_inactive_policies(self, login: _Login, live: str) -> None:
+        """Note the tables whose policies do not act for a login of the app."""
+        user = (self._usable(login) or self._address).user
         saying = self._own.saying("the policies cannot be read")
         with saying, closing(open_control(self._own.address_of(live))) as control:
-            idle = control.rows(_IDLE.format(users=literal(user)))
-        if idle:
-            names = ", ".join(name for name, _ in idle)
-            told = f"policies do not act on {names}: the app works as {user}, which {idle[0][1]}"
-            if login and (reason := self._found.get(login.user, ("", ""))[1]):
-                told += f"; as {login.user} it cannot: {reason}"
-            self._core.ledger.note(told)
+            inactive = control.rows(_INACTIVE.format(users=literal(user)))
+        if not inactive:
+            return
+        names = ", ".join(name for name, _ in inactive)
+        note = f"policies do not act on {names}: the app works as {user}, which {inactive[0][1]}"
+        _, reason = self._logins.get(login.user, (None, "")) if login else (None, "")
+        if login and reason:
+            note += f". It cannot work as {login.user}: {reason}"
+        self._core.ledger.note(note)
 
 
-# Which roles count, of those that a schema names. A superuser has the rights of all.
+# Conditions for the roles to which a schema gives rights. A superuser has the rights of all roles.
 _ITSELF = "r.rolname = {user}"
-_WHAT_IT_HAS = "pg_catalog.pg_has_role({user}, r.oid, 'USAGE')"
+_WITH_GROUPS = "pg_catalog.pg_has_role({user}, r.oid, 'USAGE')"
 _IS_LIMITED = "{user} NOT IN (SELECT rolname FROM pg_catalog.pg_roles WHERE rolsuper)"
-_ITS_GROUPS = f"{_WHAT_IT_HAS} AND {_IS_LIMITED}"
-# All rights, owners and policies of a database stand in one catalog of the server's.
-_NAMED = """
+_ITS_GROUPS = f"{_WITH_GROUPS} AND {_IS_LIMITED}"
+# This catalog of the server has all rights, owners and policies of its databases.
+_HAS_RIGHTS = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_shdepend s
     JOIN pg_catalog.pg_database d ON d.oid = s.dbid AND d.datname = {database}
     JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND {which}
@@ -225,17 +234,17 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.rolname IN ({users}) 
     AND pg_catalog.pg_has_role(r.oid, c.relowner, 'USAGE') AS is_free) s
 WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND
 """
-_ACTING = f"SELECT DISTINCT c.oid::pg_catalog.regclass::text {_POLICED} NOT s.is_free ORDER BY 1"
-_IDLE = f"""
+_ACTIVE = f"SELECT DISTINCT c.oid::pg_catalog.regclass::text {_POLICED} NOT s.is_free ORDER BY 1"
+_INACTIVE = f"""
 SELECT c.oid::pg_catalog.regclass::text,
     CASE WHEN r.rolsuper THEN 'is a superuser' WHEN r.rolbypassrls THEN 'has BYPASSRLS'
-    ELSE 'owns what they are on, without FORCE ROW LEVEL SECURITY' END
+    ELSE 'owns the tables, without FORCE ROW LEVEL SECURITY' END
 {_POLICED} s.is_free ORDER BY 1
 """
-# As if the app had made it. An extension's things stay its own, a column's sequence goes with its
-# table. The database is known as arena's by its owner: rights on it are granted. Arena's own login
-# has the role's search_path there: the app's functions find what they name by it.
-_GIVE = """
+# Makes the role the owner of all objects, except those of extensions. The sequence of a column
+# follows its table. The database keeps its owner, which marks it as pytest-arena's. pytest-arena's
+# login gets the role's search_path, which the app's functions need.
+_CHANGE_OWNER = """
 DO $arena$ DECLARE change text; BEGIN
     FOR change IN
         SELECT format('ALTER %s %s OWNER TO %I',

@@ -1,4 +1,4 @@
-"""PostgreSQL: which rows are in one database and not in another, that once was a copy of it?"""
+"""Compares the rows of two databases, one of which was a copy of the other."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
 
 class _CatalogTable(NamedTuple):
-    """A table of the app's, as the catalog has it."""
+    """A table of the app, as the catalog has it."""
 
-    name: str  # as the app has it
+    name: str  # with its schema, if that is not public
     columns: list[str]
     key: list[str]
-    sources: list[str]  # what is read of it, written for FROM
+    sources: list[str]  # the table or its partitions, written for FROM
 
-    def rows(self, shown: str) -> str:
-        """Write a query of each row's text, and of what else is ``shown``."""
+    def rows(self, values: str) -> str:
+        """Write the query of each row's text, followed by ``values``."""
         columns = ", ".join(map(identifier, self.columns))
-        every = " UNION ALL ".join(
+        rows = " UNION ALL ".join(
             f"SELECT {columns} FROM {source}" for source in self.sources
         )
-        return f"SELECT ROW({columns})::text AS image{shown} FROM ({every}) AS every"
+        return f"SELECT ROW({columns})::text AS image{values} FROM ({rows}) AS rows"
 
     def digest(self) -> str:
-        """Write a query of how many rows there are, and of a number that they have in common."""
-        # A sum does not ask for an order, and counts a row that is there twice as two.
+        """Write the query of the number of rows and the sum of their hashes."""
+        # A sum does not depend on the order, and counts equal rows.
         total = "coalesce(sum(pg_catalog.hashtextextended(image, 0)), 0)::text"
         return f"SELECT {literal(self.name)}, count(*), {total} FROM ({self.rows('')}) AS images"
 
@@ -48,64 +48,62 @@ class _CatalogTable(NamedTuple):
 class _Read:
     columns: tuple[str, ...] = ()
     key: tuple[str, ...] = ()
-    rows: Sequence[tuple[str, Row]] = ()  # each with its text, by which it is compared
+    rows: Sequence[tuple[str, Row]] = ()  # each with its text, for the comparison
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What stood in the tables of a database: a digest of each, and the rows that were read."""
+    """The content of a database's tables: a digest of each, and the rows that were read."""
 
     digests: dict[str, str] = field(default_factory=dict)
     tables: dict[str, _Read] = field(default_factory=dict)
 
 
 def read_digests(control: Control) -> Rows:
-    """Read no rows: enough to tell which tables are different. Raises as ``read_rows`` does."""
+    """Read only the digests, which show the tables that differ. Raises as ``read_rows`` does."""
     with one_snapshot(control):
         return Rows(_digests(control, _tables(control)))
 
 
 def read_rows(control: Control, *, unlike: Rows | None = None) -> Rows:
-    """Read the rows of all tables, or only of those that are not as they are in another database.
+    """Read the rows of all tables, or of those that differ from another database's.
 
-    Left out are partitions and other rows on foreign servers, temporary tables, the change journal
-    and what the login may not read; values that the driver has no type for are texts.
+    Rows on foreign servers, temporary tables, the change journal, and tables that the login may
+    not read are left out. If the driver has no type for a value, the values of its table are texts.
 
-    Cost: the server reads all rows, 1 s for some million; Python those that are asked for.
+    Cost: the server reads all rows, 1 s for some million. Python gets the requested ones.
 
     Raises:
-        Failed: somebody holds a lock on a table (``55P03``), or the server is gone.
+        ControlFailure: another session locks a table (``55P03``), or the server does not answer.
     """
     with one_snapshot(control):
         tables = _tables(control)
         digests = _digests(control, tables)
         known = unlike.digests if unlike is not None else {}
-        wanted = [
-            table for table in tables if digests[table.name] != known.get(table.name)
-        ]
-        return Rows(
-            digests, {table.name: _read(control, table, digests) for table in wanted}
-        )
+        rows = {}
+        for table in tables:
+            if digests[table.name] != known.get(table.name):
+                rows[table.name] = _read(control, table, digests)
+        return Rows(digests, rows)
 
 
 def compared(before: Rows, after: Rows, *, limit: int | None = None) -> list[TableRows]:
-    """Return what has gone from the tables, and come to them, net.
+    """Return the net difference of two contents, by table.
 
-    Each has to hold the rows of the tables whose digests differ. A table that was made or dropped
-    has all its rows come or gone; where columns were, their values are None on the other side.
+    Both must have the rows of the tables whose digests differ. All rows of a created table are
+    added, all rows of a dropped table removed. A row has None for a column that it lacks.
     """
-    names = {*before.digests, *after.digests}
-    different = sorted(
-        name for name in names if before.digests.get(name) != after.digests.get(name)
-    )
-    nothing = _Read()
-    found = (
-        _changed(
-            name, before.tables.get(name, nothing), after.tables.get(name, nothing)
-        )
-        for name in different
-    )
-    return [limited(rows, limit) for rows in found if rows.removed or rows.added]
+    missing = _Read()
+    changes = []
+    for name in sorted({*before.digests, *after.digests}):
+        if before.digests.get(name) == after.digests.get(name):
+            continue
+        old = before.tables.get(name, missing)
+        new = after.tables.get(name, missing)
+        rows = _changed(name, old, new)
+        if rows.removed or rows.added:
+            changes.append(limited(rows, limit))
+    return changes
 
 
 def _changed(name: str, before: _Read, after: _Read) -> TableRows:
@@ -122,15 +120,13 @@ def _changed(name: str, before: _Read, after: _Read) -> TableRows:
 
 
 def _as(columns: tuple[str, ...], table: _Read) -> list[tuple[str, Row]]:
-    """The rows with other columns, compared by their values: their texts have other parts."""
-    places = [
-        table.columns.index(name) if name in table.columns else None for name in columns
-    ]
-    rows = [
-        tuple(None if place is None else row[place] for place in places)
-        for _, row in table.rows
-    ]
-    return [(repr(row), row) for row in rows]
+    """Return the rows with other columns. They are compared by ``repr``, not by their texts."""
+    rows = []
+    for _, values in table.rows:
+        by_name = dict(zip(table.columns, values, strict=True))
+        row = tuple(by_name.get(name) for name in columns)
+        rows.append((repr(row), row))
+    return rows
 
 
 def _tables(control: Control) -> list[_CatalogTable]:
@@ -139,18 +135,15 @@ def _tables(control: Control) -> list[_CatalogTable]:
 
 def _digests(control: Control, tables: list[_CatalogTable]) -> dict[str, str]:
     rows = in_batches(control, [table.digest() for table in tables])
-    found = {name: f"{number} rows, {total}" for name, number, total in rows}
-    # Columns by name: a row's text would be the same under others.
-    return {table.name: f"{found[table.name]}, {table.columns}" for table in tables}
+    totals = {name: f"{number} rows, {total}" for name, number, total in rows}
+    # A row's text does not have the names of the columns.
+    return {table.name: f"{totals[table.name]}, {table.columns}" for table in tables}
 
 
 def _read(control: Control, table: _CatalogTable, digests: dict[str, str]) -> _Read:
-    is_empty = digests[table.name].startswith("0 rows")
-    rows = (
-        []
-        if is_empty
-        else [(image, tuple(row)) for image, *row in _values(control, table)]
-    )
+    rows: list[tuple[str, Row]] = []
+    if not digests[table.name].startswith("0 rows"):
+        rows = [(image, tuple(row)) for image, *row in _values(control, table)]
     return _Read(tuple(table.columns), tuple(table.key), rows)
 
 
@@ -162,7 +155,7 @@ def _values(control: Control, table: _CatalogTable) -> list[tuple[str, *Row]]:
     except ControlFailure as error:
         if error.sqlstate:
             raise
-    # A value that the driver has no type for: a date in the year 10,000, for one.
+    # The driver has no type for a value, such as a date in the year 10,000.
     return control.rows(table.rows(texts))
 
 
