@@ -308,7 +308,7 @@ def test_on_a_server_of_ones_own_roles_are_used_that_are_there(
         url = URL.replace("shop_app", user)
         project = shop(example, FORCED, WHO.replace("EXPECTED", expected), url=url)
         found = run(project, server, **named).expect(passed=1)
-        line = "policies do not act on docs: the app works as postgres, which is a superuser. It cannot work as"
+        line = "the app works as postgres, which is a superuser. It cannot work as"
         assert (line in found.output) == (expected == "postgres"), found.output
     found.says("It cannot work as missing: there is no role missing on")
     off = run(project.change("app.py", "missing", "there"), server, "--arena-roles=off", **named)

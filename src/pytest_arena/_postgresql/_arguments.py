@@ -1,8 +1,8 @@
-"""Which of PostgreSQL's databases do the arguments of a connect call mean, by whichever driver?
+"""Reads and replaces the database in the arguments of a driver's connect function.
 
-psycopg and psycopg2 speak libpq's language
-(https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS), asyncpg one of its
-own (https://magicstack.github.io/asyncpg/current/api/index.html#asyncpg.connection.connect).
+psycopg and psycopg2 have libpq's arguments
+(https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS). asyncpg has others
+(https://magicstack.github.io/asyncpg/current/api/index.html#asyncpg.connection.connect).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from inspect import signature
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, unquote, urlparse
@@ -36,15 +37,15 @@ _PORT = "5432"
 
 @dataclass(frozen=True, slots=True)
 class ServerTarget:
-    """The servers that are tried in turn, and the name of the database on them."""
+    """The servers that a driver tries in turn, and the name of the database."""
 
-    hosts: tuple[tuple[str, str], ...]  # name, number or folder of the socket; port
+    hosts: tuple[tuple[str, str], ...]  # name, number or folder of a socket; port
     database: str
     login: ServerLogin | None = field(default=None, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """One name for each server, as ``arena_allow`` has them."""
+        """A name for each server, in the form of ``arena_allow``."""
         return tuple(
             f"postgresql://{host}:{port}/{self.database}" for host, port in self.hosts
         )
@@ -57,9 +58,9 @@ class ServerTarget:
 
 
 class RedirectedHost(str):
-    """The host in arguments that were led to the arena: whoever sees them again can tell.
+    """The host in redirected arguments, by which pytest-arena recognizes them.
 
-    Drivers take it for the text that it is.
+    For a driver it is a text.
     """
 
     __slots__ = ("address",)
@@ -67,20 +68,19 @@ class RedirectedHost(str):
 
     @classmethod
     def to(cls, address: Address) -> RedirectedHost:
-        """The host of an address."""
-        led = cls(address.host.rstrip("/"))  # as drivers say it, of a folder
-        led.address = address
-        return led
+        """Return the host of an address."""
+        host = cls(address.host.rstrip("/"))  # drivers write a folder without the slash
+        host.address = address
+        return host
 
     @property
     def target(self) -> ServerTarget:
-        """What the arguments mean, as long as nobody changed them."""
-        return ServerTarget(
-            ((str(self), str(self.address.port)),), self.address.database
-        )
+        """The database of the arguments, if the app has not changed them."""
+        server = (str(self), str(self.address.port))
+        return ServerTarget((server,), self.address.database)
 
 
-# As the registry names them. No developer's database has such a name.
+# The names in the registry. No developer's database has such a name.
 _OWN_NAME = re.compile(r"arena_[a-z]+_[0-9a-f]{16}")
 
 
@@ -90,13 +90,13 @@ def is_own_name(database: str) -> bool:
 
 
 def is_here(host: str) -> bool:
-    """Whether the server is on this machine: encrypting the way there would only cost time."""
+    """Return whether the server is on this machine, so that encryption is useless."""
     is_loopback = host.startswith("127.") and host.replace(".", "").isdigit()
     return host.startswith("/") or host in {"localhost", "::1"} or is_loopback
 
 
 def _os_user() -> str:
-    """Who runs this process: a database without a name has this one."""
+    """Return the user of this process, which is the default name of a database."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without an entry
@@ -104,18 +104,24 @@ def _os_user() -> str:
 
 
 def _service_settings(
-    given: Mapping[str, Any], variables: Mapping[str, str] = os.environ
+    settings: Mapping[str, Any], variables: Mapping[str, str]
 ) -> dict[str, str]:
-    """What a connection service file says of the service that is asked for.
+    """Return the settings of the requested service in a connection service file.
 
     https://www.postgresql.org/docs/current/libpq-pgservice.html
     """
-    service = given.get("service") or variables.get("PGSERVICE", "")
-    named = given.get("servicefile") or variables.get("PGSERVICEFILE")
-    files = [Path(named) if named else Path("~/.pg_service.conf").expanduser()]
-    if system := variables.get("PGSYSCONFDIR"):
-        files.append(Path(system) / "pg_service.conf")
-    return next((found for file in files if (found := _section(file, service))), {})
+    service = settings.get("service") or variables.get("PGSERVICE", "")
+    user_file = settings.get("servicefile") or variables.get("PGSERVICEFILE")
+    files = [Path(user_file or "~/.pg_service.conf")]
+    if not user_file:
+        files = [files[0].expanduser()]
+    if variables.get("PGSYSCONFDIR"):
+        files.append(Path(variables["PGSYSCONFDIR"]) / "pg_service.conf")
+    for file in files:
+        section = _section(file, service)
+        if section:
+            return section
+    return {}
 
 
 def _section(file: Path, service: str) -> dict[str, str]:
@@ -126,14 +132,14 @@ def _section(file: Path, service: str) -> dict[str, str]:
     try:
         parser.read(file)
     except (configparser.Error, UnicodeDecodeError, OSError):
-        return {}  # the driver will say what is wrong with it
+        return {}  # the driver reports the error
     return dict(parser[service]) if service in parser else {}
 
 
-def requested(dialect: Dialect, meant: ServerTarget) -> RequestedDatabase:
-    """Return the database that arguments mean, as the core knows it."""
+def requested(dialect: Dialect, named: ServerTarget) -> RequestedDatabase:
+    """Return the requested database for the core."""
     return RequestedDatabase(
-        dialect, "postgresql", meant.name, database=meant.database, login=meant.login
+        dialect, "postgresql", named.name, database=named.database, login=named.login
     )
 
 
@@ -141,15 +147,15 @@ def _login(user: Any, password: Any) -> ServerLogin | None:
     return ServerLogin(str(user), str(password or "")) if user else None
 
 
-# By preference, where no engine has said: the async driver most apps have, then those for all.
+# In the order of preference if no engine shows the app's driver.
 DRIVERS = ("asyncpg", "psycopg", "psycopg2")
 
 
 def target(driver: str, args: Any, kwargs: dict[str, Any]) -> ServerTarget:
-    """Return the servers and the database that are meant.
+    """Return the servers and the database that arguments name.
 
     Raises:
-        Exception: the driver's own, for a string that it cannot read.
+        Exception: the driver's, for a string that it cannot parse.
     """
     if driver == "asyncpg":
         return _asyncpg_target(args, kwargs)
@@ -159,11 +165,10 @@ def target(driver: str, args: Any, kwargs: dict[str, Any]) -> ServerTarget:
 def lead(
     driver: str, address: Address, args: list[Any], kwargs: dict[str, Any]
 ) -> None:
-    """Put an address in the place of the one that is meant; the session stays as the app wants it.
+    """Replace server, database and user by those of an address. Keep settings of the session.
 
-    The user is the address's: who that is, ``_roles`` says. Of the environment's variables
-    only those that say nothing of the server are still read, and, where the address has no
-    password, those that know one.
+    Variables of the environment that name a server have no effect. Those that name a password have
+    an effect if the address has none.
     """
     if driver == "asyncpg":
         _asyncpg_lead(address, args, kwargs)
@@ -187,21 +192,21 @@ def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
 
 
 def bound_locks(driver: str, seconds: float, kwargs: dict[str, Any]) -> None:
-    """Have a statement wait only so long for a lock, unless the app's own settings say how long.
+    """Limit the time that a statement waits for a lock, unless the app's settings limit it.
 
-    From the connection's start on: to set it costs no round trip.
+    It is an option of the login, which costs no round trip.
     """
-    bound = f"{seconds * 1000:.0f}"
+    timeout = f"{seconds * 1000:.0f}"
     if driver == "asyncpg":
-        kwargs["server_settings"] = {"lock_timeout": bound} | (
-            kwargs.get("server_settings") or {}
-        )
+        settings = kwargs.get("server_settings") or {}
+        kwargs["server_settings"] = {"lock_timeout": timeout, **settings}
     else:
-        kwargs["options"] = f"-c lock_timeout={bound} {kwargs.get('options') or ''}"
+        options = kwargs.get("options") or ""
+        kwargs["options"] = f"-c lock_timeout={timeout} {options}"
 
 
 def is_redirected(driver: str, args: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether the arguments were led to the arena, and nobody has led them elsewhere since."""
+    """Return whether the arguments were redirected, and the app has not changed them since."""
     host = kwargs.get("host")
     return (
         isinstance(host, RedirectedHost) and target(driver, args, kwargs) == host.target
@@ -209,89 +214,94 @@ def is_redirected(driver: str, args: Any, kwargs: dict[str, Any]) -> bool:
 
 
 def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
-    """Say the server and the database of an address that is meant already; keep the login."""
-    if driver != "asyncpg":
+    """Name the server and the database of an address explicitly. Keep the login."""
+    kwargs["host"] = RedirectedHost.to(address)
+    kwargs["port"] = address.port
+    if driver == "asyncpg":
+        kwargs["database"] = address.database
+    else:
         kwargs.pop("database", None)
         kwargs["hostaddr"] = ""
-    database = "database" if driver == "asyncpg" else "dbname"
-    kwargs.update(
-        {
-            "host": RedirectedHost.to(address),
-            "port": address.port,
-            database: address.database,
-        }
-    )
+        kwargs["dbname"] = address.database
 
 
 # asyncpg
 
-# What the query of a DSN may say of the server; all else there are settings of the session.
+# The parameters for the server in the query of a DSN. All others are settings of the session.
 _ASYNCPG_SERVER = {
-    *("host", "port", "user", "password", "passfile", "dbname", "database", "service"),
-    *(
-        "sslmode",
-        "sslcert",
-        "sslkey",
-        "sslrootcert",
-        "sslcrl",
-        "sslpassword",
-        "sslnegotiation",
-    ),
-    *("ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs"),
-    *("krbsrvname", "gsslib"),
+    "host",
+    "port",
+    "user",
+    "password",
+    "passfile",
+    "dbname",
+    "database",
+    "service",
+    "sslmode",
+    "sslcert",
+    "sslkey",
+    "sslrootcert",
+    "sslcrl",
+    "sslpassword",
+    "sslnegotiation",
+    "ssl_min_protocol_version",
+    "ssl_max_protocol_version",
+    "target_session_attrs",
+    "krbsrvname",
+    "gsslib",
 }
-# Where asyncpg tries to find a server that nobody names: on this machine.
+# The hosts that asyncpg tries if none is named.
 _ASYNCPG_USUAL = [
     "/run/postgresql",
     "/var/run/postgresql",
-    "/tmp",  # noqa: S108 - a name, no file is made
+    "/tmp",  # noqa: S108 - a name, no file is created
     "/private/tmp",
     "localhost",
 ]
 
 
 def _asyncpg_target(args: Any, kwargs: dict[str, Any]) -> ServerTarget:
-    """Return which database is meant, by asyncpg's own function, so that both mean the same.
+    """Return the database that arguments name, by the function of asyncpg itself.
 
     Raises:
-        Exception: asyncpg's own, for what it cannot read.
+        Exception: asyncpg's, for arguments that it cannot parse.
     """
-    read: Any = import_module("asyncpg.connect_utils")._parse_connect_dsn_and_args  # noqa: SLF001 - nothing public tells it
-    given = {name: kwargs.get(name) for name in signature(read).parameters}
-    # Said outright: no file of passwords or certificates is looked into.
-    unread = {"password": "", "ssl": False, "direct_tls": False}
-    given |= {"dsn": _dsn(args, kwargs)} | {
-        key: unread[key] for key in unread if key in given
-    }
-    addresses, found = read(**given)
+    parse: Any = import_module("asyncpg.connect_utils")._parse_connect_dsn_and_args  # noqa: SLF001 - there is no public function
+    parameters = signature(parse).parameters
+    arguments = {name: kwargs.get(name) for name in parameters}
+    arguments["dsn"] = _dsn(args, kwargs)
+    # With these values asyncpg reads no file of passwords or certificates.
+    for name, value in (("password", ""), ("ssl", False), ("direct_tls", False)):
+        if name in parameters:
+            arguments[name] = value
+    addresses, parsed = parse(**arguments)
     hosts = [_asyncpg_host(address) for address in addresses]
     if [host for host, _ in hosts] == _ASYNCPG_USUAL:
         hosts = hosts[-1:]
     dsn = urlparse(_dsn(args, kwargs))
     user = kwargs.get("user") or unquote(dsn.username or "")
     login = _login(user, kwargs.get("password") or unquote(dsn.password or ""))
-    return ServerTarget(tuple(hosts), found.database or found.user, login)
+    return ServerTarget(tuple(hosts), parsed.database or parsed.user, login)
 
 
 def _asyncpg_host(address: Any) -> tuple[str, str]:
-    host, port = (
-        address if isinstance(address, tuple) else address.rsplit("/.s.PGSQL.", 1)
-    )
+    if isinstance(address, str):  # the file of a socket
+        address = address.rsplit("/.s.PGSQL.", 1)
+    host, port = address
     return str(host), str(port)
 
 
 def _asyncpg_lead(address: Address, args: list[Any], kwargs: dict[str, Any]) -> None:
-    """Put another address in the place of the one that is meant, and keep the session as it is."""
     query = parse_qsl(urlparse(_dsn(args, kwargs)).query)
     settings = {name: value for name, value in query if name not in _ASYNCPG_SERVER}
-    if settings or kwargs.get("server_settings"):
-        kwargs["server_settings"] = {
-            **settings,
-            **(kwargs.get("server_settings") or {}),
-        }
-    args[:1] = [None] if args else []
+    settings |= kwargs.get("server_settings") or {}
+    if settings:
+        kwargs["server_settings"] = settings
+    if args:
+        args[0] = None
     for key in ("dsn", "passfile", "service", "servicefile"):
-        kwargs.update({key: None} if key in kwargs else {})
+        if key in kwargs:
+            kwargs[key] = None
     kwargs |= {
         "host": RedirectedHost.to(address),
         "port": address.port,
@@ -317,21 +327,24 @@ _VARIABLES = {
     "user": "PGUSER",
     "dbname": "PGDATABASE",
 }
-# What a string or a service file may say of the session: it holds on any server.
+# Settings of the session in a string or a service file. They are kept on any server.
 _LIBPQ_SESSION = {
-    *(
-        "application_name",
-        "client_encoding",
-        "connect_timeout",
-        "fallback_application_name",
-    ),
-    *("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
-    *("options", "replication", "tcp_user_timeout"),
+    "application_name",
+    "client_encoding",
+    "connect_timeout",
+    "fallback_application_name",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "options",
+    "replication",
+    "tcp_user_timeout",
 }
-# The drivers' own words for it.
+# Arguments that only the drivers have.
 _LIBPQ_TEXTS = {"database", "dsn", "conninfo"}
-# Said outright, each keeps a variable of the environment from being read: PGHOSTADDR, PGOPTIONS, …
-_OUTRIGHT = {
+# Explicit values, so that libpq reads no variable of the environment: PGHOSTADDR, PGOPTIONS, …
+_EXPLICIT = {
     "hostaddr": "",
     "options": "",
     "target_session_attrs": "any",
@@ -340,7 +353,7 @@ _OUTRIGHT = {
     "sslrootcert": "",
     "sslcertmode": "allow",
     "requirepeer": "",
-    # Any of them: an empty one would refuse a server that asks for a password.
+    # All methods: an empty value would refuse a server that asks for a password.
     "require_auth": "none,password,md5,scram-sha-256,gss,sspi",
     "channel_binding": "prefer",
     "gssencmode": "disable",
@@ -349,49 +362,40 @@ _OUTRIGHT = {
 
 
 def _libpq_target(driver: str, args: Any, kwargs: dict[str, Any]) -> ServerTarget:
-    """Return which database is meant.
-
-    Raises:
-        Exception: the driver's own, for a string that it cannot read.
-    """
-    return libpq_target(_libpq_given(driver, args, kwargs), os.environ)
+    return libpq_target(_libpq_settings(driver, args, kwargs), os.environ)
 
 
 def libpq_target(
-    given: Mapping[str, Any], environment: Mapping[str, str]
+    settings: Mapping[str, Any], environment: Mapping[str, str]
 ) -> ServerTarget:
-    """Return which database is meant: by settings, service, environment, default, in this order."""
-    variables = {
-        key: environment[name]
-        for key, name in _VARIABLES.items()
-        if name in environment
-    }
-    named = {**_service_settings(given, environment), **given}
-    said = {**variables, **named}
-    database = str(said.get("dbname") or said.get("user") or _os_user())
+    """Return the named database, by settings, service, environment and default, in this order."""
+    named = {**_service_settings(settings, environment), **settings}
+    effective = dict(named)
+    for key, variable in _VARIABLES.items():
+        if variable in environment:
+            effective.setdefault(key, environment[variable])
+    database = effective.get("dbname") or effective.get("user") or _os_user()
     login = _login(named.get("user"), named.get("password"))
-    return ServerTarget(_libpq_hosts(said), database, login)
+    return ServerTarget(_libpq_hosts(effective), str(database), login)
 
 
 def _libpq_lead(
     driver: str, address: Address, args: list[Any], kwargs: dict[str, Any]
 ) -> None:
-    """Put another address in the place of the one that is meant, and keep the session as it is."""
-    given = _libpq_given(driver, args, kwargs)
-    service = _service_settings(given) if given.get("service") else {}
-    session = {
-        key: value
-        for key, value in {**service, **given}.items()
-        if key in _LIBPQ_SESSION
-    }
-    # What else libpq knows says something of the server and the way to it: of the app's own.
+    settings = _libpq_settings(driver, args, kwargs)
+    if settings.get("service"):
+        settings = {**_service_settings(settings, os.environ), **settings}
+    # All other arguments that libpq knows are for the app's server.
     for key in [*kwargs]:
         if key in _LIBPQ_TEXTS or (key not in _LIBPQ_SESSION and _knows(driver, key)):
             del kwargs[key]
     if args:
         args[0] = ""
-    outright = {key: value for key, value in _OUTRIGHT.items() if _knows(driver, key)}
-    kwargs.update(outright | session)
+    for key, value in _EXPLICIT.items():
+        if _knows(driver, key):
+            kwargs[key] = value
+    for key in _LIBPQ_SESSION & settings.keys():
+        kwargs[key] = settings[key]
     kwargs |= {
         "host": RedirectedHost.to(address),
         "port": address.port,
@@ -399,19 +403,21 @@ def _libpq_lead(
         "dbname": address.database,
         "sslmode": "disable" if is_here(address.host) else "prefer",
     }
-    kwargs |= {"password": address.password} if address.password else {}
+    if address.password:
+        kwargs["password"] = address.password
 
 
-def _libpq_given(driver: str, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+def _libpq_settings(driver: str, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     text = args[0] if args else kwargs.get("conninfo", kwargs.get("dsn"))
-    named = {key: value for key, value in kwargs.items() if value is not None}
-    if "database" in named:  # psycopg2's other word for it
-        named["dbname"] = named.pop("database")
-    return {**(_taken_apart(driver, text) if text else {}), **named}
+    settings = _parse(driver, text) if text else {}
+    settings |= {key: value for key, value in kwargs.items() if value is not None}
+    if "database" in settings:  # psycopg2's alias
+        settings["dbname"] = settings.pop("database")
+    return settings
 
 
-def _taken_apart(driver: str, text: Any) -> dict[str, Any]:
-    # By libpq itself, so that both mean the same. The driver is there: it is being called.
+def _parse(driver: str, text: Any) -> dict[str, Any]:
+    """Parse a libpq string by libpq itself. The driver is imported, because the app calls it."""
     if driver == "psycopg":
         return dict(sys.modules["psycopg.conninfo"].conninfo_to_dict(text))
     return dict(sys.modules["psycopg2.extensions"].parse_dsn(text))
@@ -419,37 +425,30 @@ def _taken_apart(driver: str, text: Any) -> dict[str, Any]:
 
 @cache
 def _knows(driver: str, keyword: str) -> bool:
-    """Whether the libpq of a driver is new enough for a keyword."""
+    """Return whether the libpq of a driver is new enough for a keyword."""
     try:
-        _taken_apart(driver, f"{keyword}=''")
+        _parse(driver, f"{keyword}=''")
     except Exception as error:
-        if (
-            type(error).__name__ != "ProgrammingError"
-        ):  # of a module that is not ours to import
+        # The class belongs to the driver, which this module does not import.
+        if type(error).__name__ != "ProgrammingError":
             raise
         return False
     return True
 
 
-def _libpq_hosts(said: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    names, numbers, ports = (
-        _libpq_listed(said.get(key)) for key in ("host", "hostaddr", "port")
-    )
+def _libpq_hosts(settings: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    names = _split(settings.get("host"))
+    numbers = _split(settings.get("hostaddr"))
+    ports = _split(settings.get("port"))
     count = max(len(names), len(numbers))
-    ports = ports * count if len(ports) == 1 else ports
-    rows = zip(
-        *(_filled(values, count) for values in (names, numbers, ports)), strict=True
-    )
-    # The number is what is connected to; the name beside it is for certificates.
-    return tuple(
-        (number or name or "localhost", port or _PORT) for name, number, port in rows
-    )
+    if len(ports) == 1:
+        ports *= count
+    hosts = []
+    for name, number, port in zip_longest(names, numbers, ports[:count], fillvalue=""):
+        # libpq connects to the number, and uses the name beside it for certificates.
+        hosts.append((number or name or "localhost", port or _PORT))
+    return tuple(hosts)
 
 
-def _libpq_listed(value: Any) -> list[str]:
-    # A RedirectedHost stays what it is.
-    return str(value).split(",") if value is not None else [""]
-
-
-def _filled(values: list[str], count: int) -> list[str]:
-    return [*values, *[""] * count][:count]
+def _split(value: Any) -> list[str]:
+    return [""] if value is None else str(value).split(",")

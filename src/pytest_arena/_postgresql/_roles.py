@@ -139,7 +139,8 @@ class Roles:
         if template and self._has_rights(login.user, template, _ITS_GROUPS):
             self._core.ledger.note(
                 f"{login.user} owns the objects of the schema, whatever its groups are granted. "
-                f"Next: GRANT … TO {identifier(login.user)} itself, or ALTER … OWNER TO it, in the schema"
+                f"Next: GRANT … TO {identifier(login.user)} itself, or ALTER … OWNER TO it, in "
+                "the schema"
             )
         script = _CHANGE_OWNER.format(user=literal(login.user))
 

@@ -1,4 +1,4 @@
-"""Templates that are databases, on the server itself: PostgreSQL's."""
+"""PostgreSQL's templates, which are databases on the server."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SELECT EXISTS (
                       WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                         AND d.deptype = 'e'))
 """
-# A transaction has a number of its own from its first write on. Autovacuum's are nobody's.
+# A transaction gets a number at its first write. The backend type excludes autovacuum.
 _IS_BEING_WRITTEN = """
 SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = {0} AND backend_xid IS NOT NULL
                AND backend_type = 'client backend')
@@ -66,51 +66,54 @@ SELECT EXISTS (
     SELECT FROM pg_class
     WHERE relkind = 'r' AND relpersistence = 'u' AND pg_relation_size(oid) > 0)
 """
-_LOCK_SECONDS = 600  # longer than a build takes; a dead builder's lock is free at once
+_LOCK_SECONDS = (
+    600  # longer than a build takes; the lock of a dead process is free at once
+)
 
 
 def url_of(address: Address, driver: str) -> URL:
-    """Return the URL under which anybody reaches a database by a driver, with our own login."""
-    return URL.create(
+    """Return the URL of a database for a driver."""
+    url = URL.create(
         f"postgresql+{driver}",
         username=address.user,
         password=address.password or None,
-        host=None if address.is_socket else address.host,
         port=address.port,
         database=address.database,
-        query={"host": address.host} if address.is_socket else {},
     )
+    if address.is_socket:
+        return url.set(query={"host": address.host})
+    return url.set(host=address.host)
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseTarget:
-    """A database that nobody else knows of, by the drivers that the app has."""
+    """The database that a build fills, by the app's drivers."""
 
     own: ServerRegistry
     address: Address
-    sync_driver: str  # "" where there is none
+    sync_driver: str  # "" if there is none
     async_driver: str
     product: str = "PostgreSQL"
     has_schemas: bool = True
 
     @property
     def connect_target(self) -> ConnectTarget:
-        """Its name, which the server has only once."""
+        """The database, by its name, which is unique on the server."""
         name = f"{self.address.server}/{self.address.database}"
         return ConnectTarget(Key("building", name), "", (0, 0), self.address)
 
     @property
     def sync_url(self) -> URL | None:
-        """By the sync driver; with asyncpg there is none."""
+        """The URL for the sync driver, None with asyncpg."""
         return url_of(self.address, self.sync_driver) if self.sync_driver else None
 
     @property
     def async_url(self) -> URL:
-        """By the async driver."""
+        """The URL for the async driver."""
         return url_of(self.address, self.async_driver)
 
     def run_script(self, script: str) -> None:
-        """On a connection of arena's own: what the script sets there ends with it."""
+        """Run a script on a separate connection, with which its settings end."""
         with contextlib.closing(open_control(self.address)) as control:
             try:
                 run_script(control, script)
@@ -119,25 +122,25 @@ class DatabaseTarget:
                 raise
 
     def has_tables(self) -> bool:
-        """Asked of a connection of arena's own."""
+        """Return whether the database has a table."""
         with contextlib.closing(open_control(self.address)) as control:
             return control.rows(_HAS_TABLES) == [(True,)]
 
     def is_being_written(self) -> bool:
-        """As the server knows it."""
+        """Return whether a transaction in the database has written."""
         question = _IS_BEING_WRITTEN.format(literal(self.address.database))
         return self.own.control.rows(question) == [(True,)]
 
     def remove(self) -> None:
-        """Whoever is connected."""
+        """Drop the database, even if a client is connected."""
         self.own.drop(self.address.database)
 
 
 @dataclass(frozen=True)
 class DatabaseTemplates:
-    """A template is a database; its manifest stands in the registry of those that are arena's.
+    """The templates of a server, with their manifests in the registry.
 
-    Many machines share them. ``dialect`` is that of the app's engine, None where it has none yet.
+    Several machines share them. ``dialect`` is the app's. None: psycopg builds.
     """
 
     own: ServerRegistry
@@ -146,12 +149,12 @@ class DatabaseTemplates:
 
     @property
     def ddl(self) -> Dialect:
-        """The same for every driver: it is of none."""
+        """Compiles DDL, without a driver."""
         dialect: Dialect = cast("Any", PGDialect)()
         return dialect
 
     def identity(self) -> str:
-        """Whatever the server adds to a database: version, encoding, locale, extensions."""
+        """Return what the server adds to a database: version, encoding, locale, extensions."""
         return self._identity
 
     @cached_property
@@ -160,15 +163,14 @@ class DatabaseTemplates:
         return " ".join(map(str, ("postgresql", *values)))
 
     def templates(self, fingerprint: str) -> Iterator[Template[str]]:
-        """As the registry has them."""
+        """Yield the finished templates of a fingerprint, as the registry lists them."""
         for name, text in self.own.templates(fingerprint):
             manifest = read_manifest(text)
-            if manifest is not None and self._has_its_rows(manifest):
+            if manifest is None:
+                continue
+            # After a crash of the server its unlogged tables are empty.
+            if manifest.server_start in ("", self._server_start):
                 yield Template(name, fingerprint, manifest)
-
-    def _has_its_rows(self, manifest: Manifest) -> bool:
-        """Whether no crash can have emptied the template's unlogged tables."""
-        return not manifest.server_start or manifest.server_start == self._server_start
 
     @cached_property
     def _server_start(self) -> str:
@@ -176,57 +178,59 @@ class DatabaseTemplates:
         return str(start)
 
     def is_whole(self, template: Template[str]) -> bool:
-        """Whether nobody has dropped it meanwhile; a template itself is never connected to."""
+        """Return whether no process has dropped the template. Nothing connects to a template."""
         return any(
             name == template.content
             for name, _ in self.own.templates(template.fingerprint)
         )
 
     def used(self, template: Template[str]) -> None:
-        """In the registry."""
+        """Note the use in the registry."""
         self.own.used(template.content)
 
     @contextlib.contextmanager
     def locked(self, fingerprint: str) -> Iterator[float]:
-        """By the server, for all its machines."""
+        """Lock a fingerprint on the server, for all machines. Yield the time."""
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(self.own.lock(fingerprint, seconds=_LOCK_SECONDS))
             except TimeoutError:
-                raise self._waited() from None
+                raise self._waited_too_long() from None
             yield _now()
 
-    def _waited(self) -> TemplateError:
-        building = [
-            row for row in self.own.listed() if row.kind == "building" and row.alive
-        ]
+    def _waited_too_long(self) -> TemplateError:
+        builders = {
+            f"process {row.pid} on {row.host}, {row.project}"
+            for row in self.own.listed()
+            if row.kind == "building" and row.alive
+        }
         return TemplateError(
             f"another process has been building a template for {_LOCK_SECONDS} s",
-            why="a template is built once for all processes, so that this one waits",
-            cause="\n".join(
-                {f"process {row.pid} on {row.host}, {row.project}" for row in building}
-            )
-            or "whoever holds the lock on the server",
+            why="a template is built once for all processes, so that this process waits",
+            cause="\n".join(builders)
+            or "the process that holds the lock on the server",
             fix="end that process; its lock is free at once",
         )
 
-    def clear(self, fingerprint: str) -> None:  # noqa: ARG002 - the registry knows all shelves
-        """What dead runs have left, and old templates."""
+    def clear(self, fingerprint: str) -> None:
+        """Drop databases of dead runs, and old templates of all fingerprints."""
+        del fingerprint
         self.own.sweep()
 
-    def begin(self, fingerprint: str, below: Template[str] | None) -> DatabaseTarget:  # noqa: ARG002 - on no shelf before it is finished
-        """A copy of the template below, settings of its own included."""
+    def begin(self, fingerprint: str, below: Template[str] | None) -> DatabaseTarget:
+        """Copy the template below, with its settings."""
+        del fingerprint  # `finish` registers it
         name = self.own.create("building", template=below.content if below else None)
         return DatabaseTarget(
             self.own, self.own.address_of(name), *_drivers(self.dialect)
         )
 
     def scratch(self) -> DatabaseTarget:
-        """With no template's content."""
+        """Create an empty database."""
         return self.begin("", None)
 
     def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> str:
-        """Nobody connects to it from here on, so that it can be copied at any time."""
+        """Freeze the database: nothing can connect to it, so that it can be copied."""
         address = cast("DatabaseTarget", target).address
         name = address.database
         with contextlib.closing(open_control(address)) as control:
@@ -234,28 +238,29 @@ class DatabaseTemplates:
         if has_unlogged_rows:
             manifest = replace(manifest, server_start=self._server_start)
         self.own.freeze(name)
-        text = manifest.text()
-        title = manifest.title
         return self.own.finish_template(
-            name, fingerprint=fingerprint, manifest=text, title=title
+            name,
+            fingerprint=fingerprint,
+            manifest=manifest.text(),
+            title=manifest.title,
         )
 
     def advice(self, error: BaseException) -> str:
-        """By the server's code for it."""
+        """Return the next step by the server's error code."""
         return _next_step(error)
 
     def lacks_table(self, error: BaseException) -> bool:
-        """By the server's code for it."""
+        """Return whether the server's error code means a missing table."""
         return _FAILED_BY.get(_sqlstate(error)) == "table"
 
     def not_stored(self, error: Exception) -> TemplateError | None:
-        """The server is gone, or refuses."""
+        """Return the error for a server that does not answer, or refuses a statement."""
         if not isinstance(error, ControlFailure):
             return None
         return TemplateError(
             f"the template cannot be stored: {error}",
-            why="schema and seed are built once, into a database that each test's is copied from",
-            cause=f"PostgreSQL on {self.own.address_of('').server} has ended, or is out of reach",
+            why="schema and seed are built once, into a database that is copied for tests",
+            cause=f"PostgreSQL on {self.own.address_of('').server} has stopped or does not answer",
             fix="ARENA_DATABASE=own pytest …   (a private server)",
         )
 
@@ -266,55 +271,50 @@ def derived(
     fingerprint: str,
     change: Callable[[Address], str],
 ) -> str:
-    """Return the template that is a copy of another one, or of none, with a change made to it.
+    """Return a changed copy of a template, or of an empty database, which is a template itself.
 
-    It is built once for all runs and workers on a server, which costs a copy of the database; where
-    it is there, a round trip or two. ``change`` returns its manifest.
+    It is built once for all runs and workers on a server. That costs a copy of the database, later
+    one or two round trips. ``change`` returns its manifest.
 
     Raises:
-        TemplateError: another process has been building it all the time.
-        IsolationError, ServerError: no copy can be made. Whatever ``change`` raises.
+        TemplateError: another process builds it for too long.
+        IsolationError, ServerError: the template cannot be copied. Also the errors of ``change``.
     """
-    if found := _found(own, fingerprint):
-        return found
+    existing = _find_and_use(own, fingerprint)
+    if existing:
+        return existing
     with DatabaseTemplates(own, None).locked(fingerprint):
-        return _found(own, fingerprint) or _changed(own, template, fingerprint, change)
+        existing = _find_and_use(own, fingerprint)
+        if existing:
+            return existing
+        name = own.create("building", template=template)
+        try:
+            with own.saying(f"no template {fingerprint}"):
+                manifest = change(own.address_of(name))
+            own.freeze(name)
+            return own.finish_template(
+                name, fingerprint=fingerprint, manifest=manifest, title=fingerprint
+            )
+        except BaseException:
+            own.drop_later(name)
+            raise
 
 
-def _found(own: ServerRegistry, fingerprint: str) -> str:
-    names = [name for name, _ in own.templates(fingerprint)]
-    if names:
-        own.used(names[0])
-    return names[0] if names else ""
+def _find_and_use(own: ServerRegistry, fingerprint: str) -> str:
+    for name, _ in own.templates(fingerprint):
+        own.used(name)
+        return name
+    return ""
 
 
-def _changed(
-    own: ServerRegistry,
-    template: str | None,
-    fingerprint: str,
-    change: Callable[[Address], str],
-) -> str:
-    name = own.create("building", template=template)
-    try:
-        with own.saying(f"no template {fingerprint}"):
-            manifest = change(own.address_of(name))
-        own.freeze(name)
-        return own.finish_template(
-            name, fingerprint=fingerprint, manifest=manifest, title=fingerprint
-        )
-    except BaseException:
-        own.drop_later(name)
-        raise
-
-
-# The app's own driver comes first: what it makes of a value, the app reads back.
 _PSYCOPG = "psycopg"  # sync and async
 
 
 def _drivers(dialect: Dialect | None) -> tuple[str, str]:
     """Return the drivers for sync and for async functions.
 
-    "" for sync functions of an app on asyncpg: they never get another driver than the app's.
+    The app's driver is preferred, because the app reads the values that it writes. An app on
+    asyncpg has no driver for sync functions ("").
     """
     if dialect is None or dialect.driver == _PSYCOPG:
         return _PSYCOPG, _PSYCOPG
@@ -324,15 +324,19 @@ def _drivers(dialect: Dialect | None) -> tuple[str, str]:
 
 
 def _now() -> float:
-    """The time of a file that was just made: a test may have changed the clock, but not this."""
+    """Return the time of a new file, because a test may have changed the clock."""
     with tempfile.TemporaryFile() as file:
         return os.fstat(file.fileno()).st_mtime
 
 
 def _sqlstate(error: BaseException | None) -> str:
-    """Return PostgreSQL's code for an error of any driver, of SQLAlchemy's or of arena's."""
-    seen: Any = getattr(error, "orig", None) or error
-    return getattr(seen, "sqlstate", None) or getattr(seen, "pgcode", None) or ""
+    """Return PostgreSQL's code for an error of a driver, of SQLAlchemy or of pytest-arena."""
+    original: Any = getattr(error, "orig", None) or error
+    for name in ("sqlstate", "pgcode"):
+        code = getattr(original, name, None)
+        if code:
+            return str(code)
+    return ""
 
 
 _FAILED_BY = {
@@ -348,22 +352,21 @@ _FAILED_BY = {
 
 
 def _next_step(error: BaseException | None) -> str:
-    """Return what to do after a statement of a build has failed; "" where it is not known."""
+    """Return what to do after a statement of a build has failed, "" if it is not known."""
     kind = _FAILED_BY.get(_sqlstate(error), "")
     text = str(getattr(error, "orig", None) or error)
     extension = _missing_extension(text)
     if extension:
         return _CREATE_EXTENSION.format(name=extension)
-    if (
-        kind in {"extension", "role", "no role"}
-        and kind.removeprefix("no ") not in text
-    ):
-        return ""  # the code means other things too
-    name = re.search(r'"([^"]+)"', text)
-    return _STEPS.get(kind, "").format(name=name[1] if name else "…")
+    subject = kind.removeprefix("no ")
+    if subject in {"extension", "role"} and subject not in text:
+        return ""  # these codes have other meanings, too
+    quoted = re.search(r'"([^"]+)"', text)
+    name = quoted[1] if quoted else "…"
+    return _STEPS.get(kind, "").format(name=name)
 
 
-# The extension that defines a type, an operator class or a function, by the name of that.
+# The extension that defines a type, an operator class or a function.
 _EXTENSIONS = {
     **{name: name for name in ("citext", "hstore", "ltree", "cube", "isn", "unaccent")},
     **dict.fromkeys(("vector", "halfvec", "sparsevec"), "vector"),
@@ -395,12 +398,12 @@ def _missing_extension(text: str) -> str:
 _STEPS = {
     "database": "the database has another name in tests, so ask for it:\n"
     "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET …', current_database()); END $$",
-    "schema": "CREATE SCHEMA IF NOT EXISTS {name}   (before what stands in it is made)",
-    "extension": "apt-get install postgresql-contrib   (or the extension's own package, on the "
+    "schema": "CREATE SCHEMA IF NOT EXISTS {name}   (before its tables are created)",
+    "extension": "apt-get install postgresql-contrib   (or the package of the extension, on the "
     "server)",
     "role": "DO $$ BEGIN CREATE ROLE {name}; EXCEPTION WHEN duplicate_object THEN NULL; END $$\n"
-    "(a role is the server's, and is there from the build before)",
-    "no role": "arena_roles = {name}   (made on a private server, to be there on any other)\n"
+    "(a role belongs to the server, and exists since the build before)",
+    "no role": "arena_roles = {name}   (created on a private server; must exist on any other)\n"
     "or, of a dump: pg_dump --no-owner --no-privileges …",
     "rights": "arena_database = own   (a private server, on which a schema may do anything)",
 }
