@@ -1,4 +1,4 @@
-"""Which database would a client program of PostgreSQL connect to, by its command line?"""
+"""Finds the database to which a client program of PostgreSQL would connect, by its arguments."""
 
 from __future__ import annotations
 
@@ -35,28 +35,25 @@ _TAKE_VALUES = {
 # An unknown long option takes no value here. Its value then counts as the name of the database,
 # so the program is refused.
 _LONG = {
-    *(
-        "host",
-        "port",
-        "username",
-        "dbname",
-        "command",
-        "file",
-        "variable",
-        "set",
-        "table",
-    ),
-    *(
-        "schema",
-        "format",
-        "jobs",
-        "role",
-        "maintenance-db",
-        "owner",
-        "template",
-        "encoding",
-    ),
-    *("database", "user"),
+    "host",
+    "port",
+    "username",
+    "dbname",
+    "command",
+    "file",
+    "variable",
+    "set",
+    "table",
+    "schema",
+    "format",
+    "jobs",
+    "role",
+    "maintenance-db",
+    "owner",
+    "template",
+    "encoding",
+    "database",
+    "user",
 }
 _KEYS = {
     "h": "host",

@@ -1,7 +1,7 @@
-"""What stands in a database of PostgreSQL's? Digests of all of it, by names.
+"""Digests of the whole content of a database, by the names of its objects.
 
-Whoever compares two of them learns which tables, sequences and definitions are different. It is
-read from the database itself and from no record of changes, so that such a record can be checked.
+Two digests that differ show which tables, sequences and definitions differ. They are read from the
+database itself, not from a record of changes, so that they can check such a record.
 """
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 def content(control: Control) -> dict[str, str]:
-    """Return a digest of each thing in the database that the connection is on.
+    """Return a digest of each object in the connection's database.
 
-    Equal digests mean equal content: of a table its rows as a multiset, column by column; of a
-    sequence its number; of everything else its definition, with its rights and its comment. Left
-    out are the change journal, temporary objects, foreign rows, and what the login may not read.
+    Equal digests mean equal content. For a table that is the multiset of its rows, for a sequence
+    its number, for any other object its definition, with its rights and its comment. The change
+    journal, temporary objects, foreign rows, and objects that the login may not read are left out.
 
-    Cost: all rows are read, and the catalogs: some ms, and 1 s for each million rows.
+    Cost: PostgreSQL reads all rows and catalogs, some ms, and 1 s for each million rows.
 
     Example::
 
@@ -38,7 +38,7 @@ def content(control: Control) -> dict[str, str]:
         #  "definition of table orders": "…", "settings of the database": "…"}
 
     Raises:
-        Failed: somebody holds a lock on a table (``55P03``), or the server is gone.
+        ControlFailure: another session locks a table (``55P03``), or the server does not answer.
     """
     with one_snapshot(control, _BEGIN):
         relations = [_Relation(*row) for row in control.rows(_RELATIONS)]
@@ -49,10 +49,10 @@ def content(control: Control) -> dict[str, str]:
 
 
 class _Relation(NamedTuple):
-    """A relation that holds rows, or a sequence."""
+    """A relation with rows, or a sequence."""
 
     kind: str
-    name: str  # as the app names it
+    name: str  # with its schema, if that is not public
     quoted: str
     columns: list[str]
 
@@ -62,8 +62,8 @@ def _digest(relation: _Relation) -> str:
     if relation.kind == "sequence":
         called = "CASE WHEN is_called THEN ', called' ELSE ', not called' END"
         return f"SELECT {key}, last_value || {called} FROM {relation.quoted}"
-    # A sum does not ask for an order, and counts a row that is there twice as two. Two numbers of
-    # 64 bits: what is different by accident is never equal in both.
+    # A sum does not depend on the order, and counts equal rows. Two sums of 64 bits, so that two
+    # contents are not equal by accident.
     image = ", ".join(f"{identifier(column)}::text" for column in relation.columns)
     digest = "coalesce(sum(pg_catalog.hashtextextended(image, {})), 0)"
     first, second = map(digest.format, (0, 1))
@@ -73,14 +73,14 @@ def _digest(relation: _Relation) -> str:
     )
 
 
-# The app's functions may name things without a schema: the path of role and database leads to them,
-# until the transaction ends. A name that is PostgreSQL's own comes first, whatever that path says.
+# The app's functions may name objects without a schema. They need the search_path of the role and
+# the database, until the transaction ends. PostgreSQL's names precede those of that path.
 LIKE_THE_APP = """
 SET LOCAL search_path TO DEFAULT;
 SELECT pg_catalog.set_config('search_path', pg_catalog.rtrim(pg_catalog.concat(
     'pg_catalog, ', pg_catalog.current_setting('search_path')), ', '), true)"""
-# One moment, in which one value has one text, whatever login, database and connection are set to;
-# and in which names are ours.
+# One snapshot. Equal values have equal texts, without regard to the settings of login, database and
+# connection.
 _BEGIN_READING = """
     BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL search_path = pg_catalog;
@@ -92,7 +92,7 @@ _BEGIN_READING = """
     SET LOCAL bytea_output = 'hex';
     SET LOCAL xmloption = 'content'
 """
-# What is read of a table ``c``, and its primary key.
+# The columns of a table ``c``, and its primary key.
 COLUMNS = """ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
         ORDER BY a.attnum)"""
@@ -107,25 +107,23 @@ _AT_ONCE = 50  # a batch is one statement, which is planned as a whole
 
 @contextmanager
 def one_snapshot(control: Control, begin: str = _BEGIN_READING) -> Iterator[None]:
-    """Read one moment; times are told in the database's own zone, unless it is begun otherwise."""
+    """Read in one transaction. By default times have the zone of the database."""
     control.run(begin)
     try:
         yield
     finally:
-        with suppress(
-            ControlFailure
-        ):  # the server is gone, and what came before says so
+        with suppress(ControlFailure):  # a lost connection has raised an error before
             control.run("ROLLBACK")
 
 
-def in_batches(control: Control, questions: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Return the rows of many questions, in few round trips; what follows reads like the app."""
+def in_batches(control: Control, queries: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of many queries, in few round trips. The search_path stays the app's."""
     control.run(LIKE_THE_APP)
-    for start in range(0, len(questions), _AT_ONCE):
-        yield from control.rows(" UNION ALL ".join(questions[start : start + _AT_ONCE]))
+    for start in range(0, len(queries), _AT_ONCE):
+        yield from control.rows(" UNION ALL ".join(queries[start : start + _AT_ONCE]))
 
 
-# Of these a database may get others.
+# A database may have other values of these settings.
 _BEGIN = f"{_BEGIN_READING}; SET LOCAL timezone = 'UTC'; SET LOCAL lc_monetary = 'C'"
 
 _SPACES = """
@@ -135,7 +133,7 @@ _SPACES = """
     WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'arena_journal')
 """
 
-# Rows of views and of foreign tables are others'; a partitioned table's are in its partitions.
+# Views and foreign tables have no rows. The rows of a partitioned table are in its partitions.
 _RELATIONS = f"""
     SELECT CASE c.relkind WHEN 'S' THEN 'sequence' WHEN 'm' THEN 'materialized view'
                           ELSE 'table' END,
@@ -153,7 +151,7 @@ _RELATIONS = f"""
 
 
 def _rights(column: str) -> str:
-    """Write: an array of rights as one text, in an order of its own."""
+    """Write the expression for an array of rights as one sorted text."""
     return f"(SELECT string_agg(acl::text, ' ' ORDER BY acl::text) FROM unnest({column}) AS u(acl))"
 
 
@@ -161,9 +159,9 @@ def _role(column: str) -> str:
     return f"pg_get_userbyid({column})::text"
 
 
-# Each adds lines to the text of something that has a name: its key, and the line as an array.
+# Each query adds lines to the definition of an object: its key, and the line as an array.
 _PARTS = (
-    # What relations are, and of what.
+    # Relations, their columns and their parents.
     f"""
     SELECT key, ARRAY['relation', relpersistence::text, {_role("relowner")}, {_rights("relacl")},
         reloptions::text, relreplident::text, relispopulated::text,
@@ -199,7 +197,7 @@ _PARTS = (
          AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') LIMIT 1)]
     FROM relation r JOIN pg_sequence s ON s.seqrelid = r.oid
     """,
-    # What stands at a table.
+    # Objects that belong to a table.
     """
     SELECT key, ARRAY['constraint', c.conname::text, pg_get_constraintdef(c.oid),
                       c.convalidated::text, c.conislocal::text, c.coninhcount::text]
@@ -235,7 +233,7 @@ _PARTS = (
     FROM relation r JOIN pg_publication_rel x ON x.prrelid = r.oid
     JOIN pg_publication p ON p.oid = x.prpubid
     """,
-    # What stands for itself.
+    # All other objects.
     f"""
     SELECT 'schema ' || nspname, ARRAY['schema', {_role("nspowner")}, {_rights("nspacl")}]
     FROM space
@@ -327,7 +325,7 @@ _WORDS = """
 
 _LINES = " UNION ALL ".join(_PARTS)
 
-# One line for each thing; roles and databases are not inside of a database, what is set for it is.
+# One line for each object, and one for the settings of the database. Roles belong to the server.
 _DEFINITIONS = f"""
     WITH space AS ({_SPACES}), relation AS (
         SELECT c.*, {_WORDS} || ' ' || s.prefix || c.relname AS key

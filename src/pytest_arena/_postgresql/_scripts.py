@@ -1,4 +1,4 @@
-"""What is in a script as psql and pg_dump know it, and what is run of it, line by line?"""
+"""Runs a script of statements as psql does, such as a dump of pg_dump."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
-    """A statement, a command of psql's, or a ``COPY`` with its rows."""
+    """A statement, a command of psql, or a ``COPY`` with its rows."""
 
     line: int
     sql: str
@@ -36,14 +36,14 @@ class _Runner(Protocol):
 
 
 def run_script(control: _Runner, script: str) -> None:
-    """Run a script as ``psql`` does: each statement by itself, in a transaction if it begins one.
+    """Run a script as ``psql`` does: each statement separately, in a transaction if it begins one.
 
-    Nothing is run if one statement reaches beyond the database, as ``DROP DATABASE`` does.
+    No statement is run if one reaches beyond the database, as ``DROP DATABASE`` does.
 
     Raises:
-        ScriptError: with the line; "" for a next step that is not known.
+        ScriptError: a statement was refused or has failed. ``fix`` is "" if it is not known.
     """
-    statements = list(_statements(script))
+    statements = list(_split(script))
     for statement in statements:
         _check(statement)
     for statement in statements:
@@ -55,26 +55,36 @@ def _check(statement: _Statement) -> None:
         if _HARMLESS.match(statement.sql):
             return
         name = statement.sql.split(maxsplit=1)[0]
-        what = f"{name} is a command of psql's, which arena does not run"
-        fix = f"take the line with {name} out; the database is there, and connected to"
-    elif beyond := reaches_beyond(statement.sql):
-        what = f"{beyond} reaches beyond the database that is being made"
-        out = "take it out of the script (pg_dump without --create and --clean)"
-        fix = INSTEAD.get(beyond, out)
-    elif statement.is_copy and not _PLAIN_COPY.match(statement.sql):
-        what = "COPY … FROM stdin in another form than pg_dump's own"
-        fix = "COPY table (columns) FROM stdin;   or: pg_dump --inserts"
-    else:
-        return
-    raise ScriptError(what, line=statement.line, fix=fix)
+        raise ScriptError(
+            f"{name} is a command of psql, which pytest-arena does not run",
+            line=statement.line,
+            fix=f"delete the line with {name}: the database exists, and is connected",
+        )
+    beyond = reaches_beyond(statement.sql)
+    if beyond:
+        delete = "delete it from the script (pg_dump without --create and --clean)"
+        raise ScriptError(
+            f"{beyond} reaches beyond the database that is built",
+            line=statement.line,
+            fix=INSTEAD.get(beyond, delete),
+        )
+    if statement.is_copy and not _PLAIN_COPY.match(statement.sql):
+        raise ScriptError(
+            "COPY … FROM stdin in another form than pg_dump's",
+            line=statement.line,
+            fix="COPY table (columns) FROM stdin;   or: pg_dump --inserts",
+        )
 
 
 def _run(control: _Runner, statement: _Statement) -> None:
     if statement.is_command:
         return
     try:
-        for sql in _insertions(statement) if statement.is_copy else (statement.sql,):
-            control.run(sql)
+        if statement.is_copy:
+            for insert in _inserts(statement):
+                control.run(insert)
+        else:
+            control.run(statement.sql)
     except ControlFailure as error:
         raise ScriptError(
             str(error), line=_line_of(error, statement), fix=""
@@ -82,18 +92,18 @@ def _run(control: _Runner, statement: _Statement) -> None:
 
 
 def _line_of(error: ControlFailure, statement: _Statement) -> int:
-    """The line where PostgreSQL has seen it, or else the statement's first one."""
+    """Return the line that PostgreSQL names, or the first line of the statement."""
     cause = error.__cause__
     position = getattr(cause, "position", None)  # asyncpg's
-    position = position or getattr(
-        getattr(cause, "diag", None), "statement_position", None
-    )
+    if position is None:
+        diagnostics = getattr(cause, "diag", None)
+        position = getattr(diagnostics, "statement_position", None)
     if not position or statement.is_copy:
         return statement.line
     return statement.line + statement.sql[: int(position) - 1].count("\n")
 
 
-# Rows of pg_dump's. Each driver has an interface of its own for COPY; INSERT is the same in all.
+# The rows of a COPY. Drivers differ in COPY, so that pytest-arena sends INSERT.
 
 _COPY = re.compile(r"(?is)COPY\s.*\sFROM\s+STDIN\b")
 _PLAIN_COPY = re.compile(
@@ -105,27 +115,30 @@ _ESCAPED = re.compile(r"\\([0-7]{1,3}|x[0-9a-fA-F]{1,2}|.)", re.DOTALL)
 _LETTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
-def _insertions(copy: _Statement) -> Iterator[str]:
-    named = _PLAIN_COPY.sub(r"\g<table> \g<columns>", copy.sql)
-    head = f"INSERT INTO {named} OVERRIDING SYSTEM VALUE VALUES\n"
+def _inserts(copy: _Statement) -> Iterator[str]:
+    table = _PLAIN_COPY.sub(r"\g<table> \g<columns>", copy.sql)
+    head = f"INSERT INTO {table} OVERRIDING SYSTEM VALUE VALUES\n"
     for first in range(0, len(copy.rows), _ROWS_AT_ONCE):
         part = copy.rows[first : first + _ROWS_AT_ONCE]
-        yield head + ",\n".join(f"({_values(row)})" for row in part)
+        yield head + ",\n".join(map(_values, part))
 
 
 def _values(row: str) -> str:
-    return ", ".join(
-        "NULL" if field == r"\N" else _value(field) for field in row.split("\t")
-    )
+    values = []
+    for field in row.split("\t"):
+        if field == r"\N":
+            values.append("NULL")
+        else:
+            values.append(literal(_ESCAPED.sub(_unescaped, field)))
+    return f"({', '.join(values)})"
 
 
-def _value(field: str) -> str:
-    return literal(_ESCAPED.sub(_unescaped, field))
+def _unescaped(escape: re.Match[str]) -> str:
+    """Decode an escape of COPY's text format.
 
-
-def _unescaped(found: re.Match[str]) -> str:
-    """https://www.postgresql.org/docs/current/sql-copy.html, text format."""
-    code = found[1]
+    https://www.postgresql.org/docs/current/sql-copy.html
+    """
+    code = escape[1]
     if code[0] in "01234567":
         return chr(int(code, 8))
     if code[0] == "x" and len(code) > 1:
@@ -133,14 +146,14 @@ def _unescaped(found: re.Match[str]) -> str:
     return _LETTERS.get(code, code)
 
 
-# Statements, as psql finds them.
+# Statements are split as psql splits them.
 
 _HARMLESS = re.compile(
     r"\\(?:restrict|unrestrict|echo|qecho|warn|pset|timing|x|t|a|errverbose|conninfo)\b"
     r"|\\encoding\s+utf-?8\b|\\set\s+(?:ON_ERROR_STOP|QUIET|VERBOSITY|ECHO)\b",
     re.IGNORECASE,
 )
-_QUIT = re.compile(r"\\q\b")  # psql reads no further
+_QUIT = re.compile(r"\\q\b")  # psql stops reading
 _TOKEN = re.compile(
     r"""(?sx)
       (?P<remark>  --[^\n]* | /\* )
@@ -152,93 +165,91 @@ _TOKEN = re.compile(
     | (?P<mark>    [();] )
     """
 )
-# The body of a function in SQL's own way has semicolons and no quotes: BEGIN ATOMIC … END.
+# The body of a function may be SQL without quotes, with semicolons: BEGIN ATOMIC … END.
 _HAS_BODY = re.compile(r"(?i)CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)\b")
 
 
-def _statements(script: str) -> Iterator[_Statement]:
+def _split(script: str) -> Iterator[_Statement]:
     text = script.replace("\r\n", "\n").removeprefix("\ufeff")
-    at = 0
+    position = 0
     line = 1
-    counted = 0
-    while (start := _start(text, at)) < len(text):
-        line = line + text.count("\n", counted, start)
-        counted = start
-        at = _end(text, start)
-        sql = text[start:at].strip()
+    while True:
+        start = _start(text, position)
+        line += text.count("\n", position, start)
+        if start == len(text):
+            return
+        end = _end(text, start)
+        sql = text[start:end].strip()
         if _QUIT.match(sql):
             return
         rows: tuple[str, ...] = ()
         if _COPY.match(sql):
-            rows, at = _rows(text, at)
+            rows, end = _rows(text, end)
         if sql != ";":
             yield _Statement(line, sql, rows)
+        line += text.count("\n", start, end)
+        position = end
 
 
-def _start(text: str, at: int) -> int:
-    """Where the next statement begins: behind white space and remarks."""
-    while at < len(text):
-        if text.startswith("--", at):
-            at = _after(text, "\n", at)
-        elif text.startswith("/*", at):
-            at = _after_remark(text, at)
-        elif text[at].isspace():
-            at += 1
+def _start(text: str, position: int) -> int:
+    """Return the start of the next statement, after white space and comments."""
+    while position < len(text):
+        if text.startswith("--", position):
+            position = _after(text, "\n", position)
+        elif text.startswith("/*", position):
+            position = _after_comment(text, position)
+        elif text[position].isspace():
+            position += 1
         else:
             break
-    return at
+    return position
 
 
 def _end(text: str, start: int) -> int:
-    """Where the statement ends that begins here: behind its semicolon, or the command's line."""
-    at = start
+    """Return the end of a statement, after its semicolon, or the end of a command's line."""
+    position = start
     depth = 0
-    while (found := _TOKEN.search(text, at)) is not None:
-        kind = found.lastgroup
-        at = found.end()
-        if kind == "command":
-            return at if found.start() == start else found.start()
-        if kind == "dollar":
-            at = _after(text, found[0], at)
-        elif found[0] == "/*":
-            at = _after_remark(text, found.start())
-        elif found[0] == ";" and depth <= 0:
-            return at
-        else:
-            depth += _deeper(text, start, found)
-    return len(text)
+    while True:
+        token = _TOKEN.search(text, position)
+        if token is None:
+            return len(text)
+        position = token.end()
+        if token.lastgroup == "command":
+            # A statement without a semicolon ends before a command.
+            return position if token.start() == start else token.start()
+        if token.lastgroup == "dollar":
+            position = _after(text, token[0], position)
+        elif token[0] == "/*":
+            position = _after_comment(text, token.start())
+        elif token[0] == ";" and depth <= 0:
+            return position
+        elif token.lastgroup == "mark":
+            depth += {"(": 1, ")": -1, ";": 0}[token[0]]
+        elif token.lastgroup == "word" and _HAS_BODY.match(text, start):
+            depth += {"BEGIN": 1, "CASE": 1, "END": -1}.get(token[0].upper(), 0)
 
 
-def _deeper(text: str, start: int, found: re.Match[str]) -> int:
-    if found.lastgroup == "mark":
-        return {"(": 1, ")": -1}.get(found[0], 0)
-    word = found[0].upper() if found.lastgroup == "word" else ""
-    if word not in {"BEGIN", "CASE", "END"} or not _HAS_BODY.match(text, start):
-        return 0
-    return -1 if word == "END" else 1
+def _after(text: str, mark: str, position: int) -> int:
+    end = text.find(mark, position)
+    return len(text) if end < 0 else end + len(mark)
 
 
-def _after(text: str, mark: str, at: int) -> int:
-    found = text.find(mark, at)
-    return len(text) if found < 0 else found + len(mark)
+_COMMENT_EDGE = re.compile(r"/\*|\*/")
 
 
-_REMARK_EDGE = re.compile(r"/\*|\*/")
-
-
-def _after_remark(text: str, at: int) -> int:
-    """Behind a remark, which may have others inside."""
+def _after_comment(text: str, position: int) -> int:
+    """Return the end of a comment, which may have others inside."""
     depth = 0
-    for edge in _REMARK_EDGE.finditer(text, at):
+    for edge in _COMMENT_EDGE.finditer(text, position):
         depth += 1 if edge[0] == "/*" else -1
         if depth == 0:
             return edge.end()
     return len(text)
 
 
-def _rows(text: str, at: int) -> tuple[tuple[str, ...], int]:
-    """The lines behind a ``COPY``, up to its end mark."""
-    first = _after(text, "\n", at)
+def _rows(text: str, position: int) -> tuple[tuple[str, ...], int]:
+    """Return the lines after a ``COPY``, up to its end mark, and the end of that mark."""
+    first = _after(text, "\n", position)
     last = re.compile(r"^\\\.[ \t]*$", re.MULTILINE).search(text, first)
     if last is None:
         return tuple(text[first:].splitlines()), len(text)

@@ -1,7 +1,7 @@
-"""Which functions of the app change what a session carries to its next transaction?
+"""Finds functions of the app that change the session beyond their transaction.
 
-A statement that calls one shows nothing of a setting, an advisory lock or a temporary table that
-its function makes. The texts of the functions do.
+A statement that calls such a function does not show the setting, the advisory lock or the temporary
+table that the function creates. The function's text shows it.
 """
 
 # ruff: noqa: S608 - the condition is a constant
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql._control import Control
 
-# What `set_config(…, true)` sets ends with the transaction: apps with row security do it in each.
+# `set_config(…, true)` has an effect until the transaction ends. Apps with row security call it in
+# each transaction.
 ALTERING_CALLS = (
     r"set_config(?!\"?\s*\([^()]*,\s*true\s*\))|pg_(?:try_)?advisory_lock|\bpg_temp\b|"
     r"\bsetseed\b|\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?\s|"
@@ -55,8 +56,8 @@ _WRITES = r"\b(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY)\b"
 def session_functions(control: Control) -> re.Pattern[str] | None:
     """Return a pattern of the statements that call such a function, None if there is none.
 
-    Also of those that call one by another function, or by a trigger: any statement that writes.
-    An operator, aggregate, cast, check, default, view or policy may call one in any statement.
+    The pattern includes calls by another function. A trigger may call one in any statement that
+    writes, an operator, aggregate, cast, check, default, view or policy in any statement.
     """
     functions = [
         (name, without_comments(source), is_trigger, is_used)
@@ -73,11 +74,9 @@ def session_functions(control: Control) -> re.Pattern[str] | None:
         names |= callers
     if any(is_used and name in names for name, _, _, is_used in functions):
         return _ANY_STATEMENT
-    has_triggers = any(
-        is_trigger and name in names for name, _, is_trigger, _ in functions
-    )
-    pattern = f"{calls.pattern}|{_WRITES}" if has_triggers else calls.pattern
-    return re.compile(pattern, re.IGNORECASE)
+    if any(is_trigger and name in names for name, _, is_trigger, _ in functions):
+        return re.compile(f"{calls.pattern}|{_WRITES}", re.IGNORECASE)
+    return calls
 
 
 def _calls(names: Iterable[str]) -> re.Pattern[str] | None:
