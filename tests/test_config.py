@@ -158,7 +158,7 @@ def test_the_cache_is_absolute_and_knows_the_home_folder() -> None:
         ("scenarios", "strikt", "is none of: off, report, strict", "--arena-scenarios=strict"),
         ("scenario_evidence", "asserted, sedeed", "none of: seeded, requested", "=seeded"),
         ("keep", "fail", "is none of: never, failed, always", "--arena-keep=failed"),
-        ("schema", "schema.txt", "none of the forms", "app.models:Base"),
+        ("schema", "schema.txt", "has a wrong form", "app.models:Base"),
         ("schema", "app:Base\napp:Other", "several values for one database", "name = value"),
         ("seed", "seed.py", "not of the form", "--arena-seed=tests.seed:seed"),
         ("env", "sqlite:///x.db", "is not the name of an environment variable", "DATABASE_URL"),

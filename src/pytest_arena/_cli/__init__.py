@@ -1,4 +1,4 @@
-"""What does the command ``arena`` do?"""
+"""The command `arena`."""
 
 from pytest_arena._cli._main import main
 

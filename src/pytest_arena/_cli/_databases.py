@@ -1,4 +1,4 @@
-"""``arena databases list`` and ``arena databases sweep``, and the places where they look."""
+"""`arena databases list` and `sweep`, and the places where they look."""
 
 from __future__ import annotations
 

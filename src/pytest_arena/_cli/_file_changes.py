@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """The content of a file before and after. ``before`` is None for a new file."""
+    """The content of a file before and after. A new file has no ``before``."""
 
     path: Path
     before: bytes | None

@@ -1,4 +1,4 @@
-"""What `arena databases` finds and removes, as lines of text or as JSON."""
+"""The databases that `arena databases` finds and removes, as lines of text or as JSON."""
 
 from __future__ import annotations
 

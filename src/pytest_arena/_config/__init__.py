@@ -1,1 +1,1 @@
-"""What did the user ask for? Read once, frozen."""
+"""The options of the user. They are read once and frozen."""

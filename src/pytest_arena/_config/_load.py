@@ -121,7 +121,7 @@ def _add_to_path(folder: str) -> str:
 
 
 def _close_module(module: str) -> str:
-    """Return the existing module with the most similar name, "" if there is none."""
+    """Return the existing module with the most similar name, or ""."""
     parent, _, child = module.rpartition(".")
     package = sys.modules.get(parent)
     if package is not None:

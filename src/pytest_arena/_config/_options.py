@@ -72,20 +72,21 @@ OPTIONS = (
     Option(
         "app",
         "",
-        "The web app under test, as package.module:attribute: an ASGI app (FastAPI, Starlette, "
-        "Litestar, ...), a WSGI app (Flask, ..., with pytest-arena[wsgi]) or a function that "
-        "makes one, called once a test. The fixtures client, "
-        "client_as, test_client and test_client_as talk to it.",
+        "The web app under test, as package.module:attribute. It is an ASGI app (FastAPI, "
+        "Starlette, Litestar, ...), a WSGI app (Flask, ..., with pytest-arena[wsgi]), or a "
+        "function that returns one. pytest-arena calls the function once in each test. The "
+        "fixtures client, client_as, test_client and test_client_as send requests to the app.",
         "app.main:app",
         metavar="MODULE:NAME",
     ),
     Option(
         "schema",
         "",
-        "Where the tables of an empty database come from: package.module:Base (or :metadata), "
-        "alembic.ini, a *.sql file, or package.module:function, which is given a Connection (an "
-        "AsyncConnection, if async) or nothing. Built once, then copied for each test. Several "
-        "databases: a line 'name = value' for each. Not set: the app makes its tables itself.",
+        "The source of the tables: package.module:Base (or :metadata), alembic.ini, a *.sql "
+        "file, or package.module:function. The function gets a Connection (an AsyncConnection, "
+        "if it is async) or no argument. pytest-arena builds the tables once and copies them for "
+        "each test. For several databases, write a line 'name = value' for each. Without this "
+        "option, the app must create its tables.",
         "app.models:Base",
         form="databases",
         metavar="SOURCE",
@@ -93,9 +94,10 @@ OPTIONS = (
     Option(
         "seed",
         "",
-        "The rows that every test starts with: package.module:function, which is given a Session "
-        "(an AsyncSession, if async) and need not commit. Run once, then copied for each test. "
-        "Several databases: a line 'name = value' for each.",
+        "The rows that every test starts with, as package.module:function. The function gets a "
+        "Session (an AsyncSession, if it is async) and need not commit. pytest-arena calls it "
+        "once and copies the rows for each test. For several databases, write a line 'name = "
+        "value' for each.",
         "tests.seed:seed",
         form="databases",
         metavar="MODULE:NAME",
@@ -113,8 +115,8 @@ OPTIONS = (
     Option(
         "login",
         "",
-        "How a client logs in: package.module:function(client, role), sync or async. Needed by "
-        "client_as and test_client_as.",
+        "Logs a client in: package.module:function(client, role), sync or async. client_as and "
+        "test_client_as need it.",
         "tests.login:log_in",
         metavar="MODULE:NAME",
     ),
@@ -130,10 +132,10 @@ OPTIONS = (
     Option(
         "lost_writes",
         "warn",
-        "What becomes of a test whose request was answered well (below 400), and the app had "
-        "written rows that it never committed, or changed objects that it never flushed: warn "
-        "(default) tells it at the end, fail makes the test fail, off tells it in the report of a "
-        "failed test alone.",
+        "Finds tests in which the app answered a request with a status below 400 but did not "
+        "commit rows that it wrote, or did not flush objects that it changed. warn (default) "
+        "reports them at the end of the run. fail makes the test fail. off reports them only if "
+        "the test fails for another reason.",
         "fail",
         ("warn", "fail", "off"),
         metavar="WHAT",
@@ -141,10 +143,10 @@ OPTIONS = (
     Option(
         "late_commits",
         "warn",
-        "Finds requests that the app answered before it committed their writes, as FastAPI does if "
-        "a dependency commits after its yield. warn (default) names them at the end of the run, "
-        "and fails the test if the commit fails. fail always fails the test. off names them only "
-        "in the report of a failed test.",
+        "Finds requests that the app answered before it committed their writes, as FastAPI does "
+        "if a dependency commits after its yield. warn (default) names them at the end of the "
+        "run, and fails the test if the commit fails. fail always fails the test. off names them "
+        "only in the report of a failed test.",
         "fail",
         ("warn", "fail", "off"),
         metavar="WHAT",
@@ -152,9 +154,9 @@ OPTIONS = (
     Option(
         "settle",
         "1",
-        "How many seconds a test that passed waits at its end for the work that its requests have "
-        "begun and that goes on after their answers: tasks, threads, timers, jobs of pools. 1 "
-        "(default); 0 waits for nothing. It waits only where something still works.",
+        "How many seconds a passed test waits at its end for work that its requests started: "
+        "tasks, threads, timers, jobs of pools. The default is 1. With 0, it does not wait. A "
+        "test without such work never waits.",
         "5",
         form="seconds",
         metavar="SECONDS",
@@ -162,8 +164,8 @@ OPTIONS = (
     Option(
         "late",
         "warn",
-        "What becomes of a test whose requests have begun work that has not ended by then, and is "
-        "cut off: warn (default) tells it at the end, fail makes the test fail.",
+        "Finds tests whose requests started work that still runs after arena_settle and is "
+        "cancelled. warn (default) reports them at the end of the run. fail makes the test fail.",
         "fail",
         ("warn", "fail"),
         metavar="WHAT",
@@ -171,8 +173,9 @@ OPTIONS = (
     Option(
         "lock_timeout",
         "5",
-        "How many seconds a statement waits for a lock, as of a row that the test has written and "
-        "not committed; then the error names both lines. 5 (default); 0: as the database has it.",
+        "How many seconds a statement waits for a lock, for example of a row that the test wrote "
+        "and did not commit. Then the statement fails, and the error names both lines of code. "
+        "The default is 5. With 0, the database's setting applies.",
         "1",
         form="seconds",
         metavar="SECONDS",
@@ -180,8 +183,8 @@ OPTIONS = (
     Option(
         "turn_timeout",
         "30",
-        "How many seconds a process waits for its turn on a server that has no connection or no "
-        "lock free, since other runs have them: 30 (default); 0: it fails at once.",
+        "How many seconds a process waits if other runs use all connections or locks of the "
+        "server. The default is 30. With 0, it fails at once.",
         "120",
         form="seconds",
         metavar="SECONDS",
@@ -189,10 +192,10 @@ OPTIONS = (
     Option(
         "isolation",
         "auto",
-        "How the database is brought back after each test: auto (default) by copy on SQLite, and "
-        "by undo on PostgreSQL, or by clone where the rights or the schema do not allow it; copy "
-        "(SQLite) by restoring the file; undo (PostgreSQL) by taking back the rows that were "
-        "changed; clone (PostgreSQL) by another database, made from the template.",
+        "How pytest-arena restores the database after each test. copy (SQLite) restores the "
+        "file. undo (PostgreSQL) undoes the changes of rows. clone (PostgreSQL) copies the "
+        "template again. auto (default) is copy on SQLite and undo on PostgreSQL, or clone if "
+        "the rights or the schema do not allow undo.",
         "clone",
         ISOLATIONS,
         metavar="HOW",
@@ -200,20 +203,21 @@ OPTIONS = (
     Option(
         "database",
         "auto",
-        "What the test databases are: auto (default) whatever the app's engine asks for; sqlite; "
-        "postgresql; own (a private PostgreSQL server, never a local service); or the URL of a "
-        "server on which arena may create databases. A test that asks for a database before the "
-        "app has made an engine needs another value than auto.",
+        "The kind of the test databases, or their server. auto (default) is the kind that the "
+        "app's engine uses. own is a private PostgreSQL server. sqlite and postgresql are the "
+        "other kinds. A URL names a server on which pytest-arena may create databases. A test "
+        "that uses a database before the app creates an engine needs another value than auto.",
         "postgresql://postgres@localhost:5432/postgres",
         metavar="WHAT",
     ),
     Option(
         "env",
         "DATABASE_URL",
-        "Names of environment variables that hold the app's database URLs. Where one is set, it "
-        "leads to the tests' database before any of your code is imported. One that is not set is "
-        "set once the app's engine is known, for the processes that tests start: the first name "
-        "to the app's first database, any other one to nowhere. Default: DATABASE_URL.",
+        "Environment variables that hold the app's database URLs. pytest-arena changes each "
+        "variable to the URL of a test database before it imports your code. A variable that is "
+        "not set gets a value for child processes once the app's engine is known. The first name "
+        "gets the URL of the app's first database, and other names get a URL that is refused. "
+        "Default: DATABASE_URL.",
         "SHOP_DATABASE_URL",
         form="list",
         metavar="NAMES",
@@ -221,8 +225,8 @@ OPTIONS = (
     Option(
         "allow",
         "",
-        "Databases of your own that tests may reach all the same; all others are refused. "
-        "Patterns over a file path or over dialect://host:port/name.",
+        "Databases outside of the tests that tests may reach. pytest-arena refuses all others. "
+        "The values are patterns over a file path or over dialect://host:port/name.",
         "/srv/maps/*.sqlite",
         form="list",
         metavar="PATTERNS",
@@ -230,8 +234,9 @@ OPTIONS = (
     Option(
         "roles",
         "",
-        "Roles that a PostgreSQL schema grants something to, beside the users of the app's "
-        "engines: made on a private server, to be there on any other. off: as arena's login.",
+        "PostgreSQL roles to which the schema grants rights, beside the users of the app's "
+        "engines. pytest-arena creates them on a private server. They must exist on any other "
+        "server. With off, the app connects with the login of arena_database.",
         "shop_readers",
         form="words",
         metavar="NAMES",
@@ -239,9 +244,9 @@ OPTIONS = (
     Option(
         "drivers",
         "refuse",
-        "Connections that no SQLAlchemy engine opens, by asyncpg, psycopg or psycopg2: refuse "
-        "(default) those that lead outside the tests' databases; redirect them into the test's "
-        "database; off lets them go anywhere.",
+        "Connections that asyncpg, psycopg or psycopg2 open without an SQLAlchemy engine. refuse "
+        "(default) refuses those that lead to other databases than the tests'. redirect leads "
+        "them to the test's database. off allows all of them.",
         "redirect",
         DRIVERS,
         metavar="WHAT",
@@ -249,8 +254,8 @@ OPTIONS = (
     Option(
         "keep",
         "never",
-        "Keep a copy of a test's database for a look, and print how to open it: never (default), "
-        "failed for failed tests, always.",
+        "Keeps a copy of a test's database and prints how to open it: never (default), failed "
+        "for failed tests, always.",
         "failed",
         KEEPS,
         metavar="WHEN",
@@ -258,9 +263,9 @@ OPTIONS = (
     Option(
         "mask",
         "",
-        "Columns whose values no report shows, beside those that are named like a password, token, "
-        "secret, key or hash. Patterns over table.column; a name without a dot is a column's in "
-        "any table.",
+        "Columns whose values no report shows. Columns that are named like a password, token, "
+        "secret, key or hash are always hidden. The values are patterns over table.column. A "
+        "name without a dot is a column of any table.",
         "patients.*",
         form="list",
         metavar="PATTERNS",
@@ -269,8 +274,8 @@ OPTIONS = (
         "specs",
         "",
         "The specifications whose Gherkin scenarios the tests prove: files, folders, or patterns "
-        "like docs/**/*.md. *.feature is Gherkin, *.feature.md Gherkin in headings and lists, any "
-        "other file Markdown with gherkin blocks. Not set: nothing is read, and "
+        "like docs/**/*.md. *.feature is Gherkin, *.feature.md is Gherkin in headings and lists, "
+        "and any other file is Markdown with gherkin blocks. Without this option, "
         "@pytest.mark.scenario does nothing.",
         "docs/specs",
         form="list",
@@ -279,8 +284,9 @@ OPTIONS = (
     Option(
         "scenarios",
         "report",
-        "What is made of the scenarios in arena_specs: report (default) says at the end of the run "
-        "which are proven; strict also makes the run fail where one is not; off reads none.",
+        "How pytest-arena uses the scenarios of arena_specs. report (default) lists the proven "
+        "scenarios at the end of the run. strict also makes the run fail if a scenario is not "
+        "proven. off reads no scenarios.",
         "strict",
         ("off", "report", "strict"),
         metavar="HOW",
@@ -289,9 +295,9 @@ OPTIONS = (
     Option(
         "scenario_evidence",
         "seeded, requested, asserted",
-        "What the test of a proven scenario must have done, beside passing: seeded (rows were "
-        "written before its first request; asked of scenarios that have a Given), requested (a "
-        "request has reached the app), asserted (an assertion has passed after the last request).",
+        "The evidence that a passed test needs to prove its scenario. seeded: rows were written "
+        "before its first request (only for scenarios with a Given). requested: a request "
+        "reached the app. asserted: an assertion passed after the last request.",
         "asserted",
         EVIDENCE,
         form="words",
@@ -300,25 +306,24 @@ OPTIONS = (
     Option(
         "scenario_lock",
         "scenarios.lock",
-        "The file with the versions of the scenarios that somebody has accepted, which "
-        "`arena scenarios accept` writes. A scenario with other steps is DRIFTED. Default: "
-        "scenarios.lock, where there is one.",
+        "The file with the accepted versions of scenarios, which `arena scenarios accept` "
+        "writes. A scenario with other steps is DRIFTED. Default: scenarios.lock, if it exists.",
         "specs/scenarios.lock",
         metavar="PATH",
     ),
     Option(
         "scenario_baseline",
         "",
-        "The file with the gaps that are known already: a line 'STATUS  key' for each. They do not "
-        "make a strict run fail, and what has been mended must be taken out.",
+        "The file with known gaps: a line 'STATUS  key' for each. A strict run does not fail "
+        "because of them. Remove a line when its gap is closed.",
         "scenarios.baseline",
         metavar="PATH",
     ),
     Option(
         "scenario_waive",
         "",
-        "Scenarios that need no test for now: a line for each, with a tag or a key, the day on "
-        "which this ends, and the reason.",
+        "Scenarios that need no test for now. Write a line for each, with a tag or a key, the "
+        "last day, and the reason.",
         "@manual 2027-03-31 tried by hand before each release",
         form="lines",
         metavar="LINES",
@@ -327,35 +332,34 @@ OPTIONS = (
 FLAGS = (
     Flag(
         "scenario",
-        "Run just the tests of this scenario: its key, its name or its @ID.",
+        "Run only the tests of this scenario: its key, its name or its @ID.",
         metavar="KEY",
     ),
     Flag(
         "scenarios_out",
-        "Write what is known of the scenarios into files: json:PATH, html:PATH, md:PATH, "
-        "messages:PATH, several with commas between them.",
+        "Write the results of the scenarios to files: json:PATH, html:PATH, md:PATH, "
+        "messages:PATH. Separate several with commas.",
         metavar="FORM:PATH",
     ),
     Flag(
         "scenarios_sabotage",
-        "Run the tests of proven scenarios again with something broken: the seed removed, the "
-        "app's commit taken back, PostgreSQL's policies off, the response emptied, or turned into "
-        "a 500. A test that stays green is HOLLOW. Default: on where scenarios are strict and CI "
-        "is set, else off.",
+        "Run the tests of proven scenarios again, each time with one thing broken: the seed "
+        "removed, the app's commit undone, PostgreSQL's policies off, the response emptied, or "
+        "the response turned into a 500. A test that still passes is HOLLOW. The default is on "
+        "if scenarios are strict and CI is set, else off.",
         has_no=True,
     ),
     # ARENA_<NAME> sets these too, unless its value is empty, 0, no, off or false.
     Flag(
         "rebuild",
-        "Build the databases that tests are copied from (arena_schema and arena_seed) anew, "
-        "once, even if nothing seems to have changed.",
+        "Build the templates (arena_schema and arena_seed) again once, even if their sources "
+        "have not changed.",
         prefix="--arena-",
     ),
     Flag(
         "verify",
-        "Read each database whole before and after each test, and fail a test after which it is "
-        "not as it was. Costs two readings of all rows and definitions for each test and wider "
-        "fixture.",
+        "Read each database before and after each test, and fail a test that does not restore "
+        "it. This reads all rows and definitions twice for each test and each wider fixture.",
         prefix="--arena-",
     ),
 )

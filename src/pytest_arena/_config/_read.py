@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What the user asked for.
+    """The options of a run.
 
     ``schema`` and ``seed`` map a database's name to its value; the name ``""`` is the app's first
     database.
@@ -203,7 +203,7 @@ def _check_scenarios(config: Config) -> None:
             place = f"in {config.places['scenarios']}"
         raise ConfigError(
             f"{name}, and arena_specs names no specification",
-            why="no scenario would be looked at, and the run would pass all the same",
+            why="the run would check no scenario, and would pass",
             cause=f"arena_specs is not set; {name} {place}",
             fix="arena_specs = docs/specs   (files, folders or patterns; or --arena-specs=…)",
         )
@@ -236,7 +236,7 @@ def _cache(environ: Mapping[str, str], root: Path) -> Path:
     if root.resolve().is_relative_to(cache.resolve()):
         raise ConfigError(
             f"ARENA_CACHE={chosen}: the project lies in this folder",
-            why="the cache is a folder of arena's own, which is cleared by hand when it is too big",
+            why="the cache has only files of pytest-arena, and you may delete it",
             cause=f"the environment names {cache}, and the project is {root}",
             fix=f"ARENA_CACHE={root / '.arena_cache'} pytest …",
         )
@@ -269,7 +269,7 @@ def _from_file(
 ) -> str:
     try:
         value = ini(option.ini)
-    except Exception as error:  # pytest's own UsageError, or its TypeError before 9.1
+    except Exception as error:  # UsageError of pytest, or TypeError before pytest 9.1
         form = f'["{option.example}"]' if option.many else f'"{option.example}"'
         raise ConfigError(
             f"{option.ini} has a value of another type: {error}",
@@ -326,7 +326,7 @@ def _check_seconds(value: OptionValue) -> None:
     if not 0 <= _seconds(value.text) < math.inf:
         raise ConfigError(
             f"{value.written(value.text)} is no number of seconds",
-            why="somebody would wait for no time, or for ever",
+            why="the run would not wait, or would wait for ever",
             cause=value.place,
             fix=value.written("1"),
         )
@@ -371,7 +371,7 @@ def _check_values(config: Config, written: Mapping[str, OptionValue]) -> None:
     for value in config.schema.values():
         if not is_import_path(value) and not value.endswith((".ini", ".sql")):
             raise ConfigError(
-                f"arena_schema = {value!r} is none of the forms that it can have",
+                f"arena_schema = {value!r} has a wrong form",
                 why="an empty database needs to know where its tables come from",
                 cause=written["schema"].place,
                 fix="one of: app.models:Base, app.models:metadata, alembic.ini, schema.sql, "
@@ -397,16 +397,16 @@ def _check_values(config: Config, written: Mapping[str, OptionValue]) -> None:
 
 MARKERS = (
     (
-        "arena(isolation='copy', keep='failed', seed=False, schema=False): this test's database. "
-        "isolation: how it is brought back afterwards; keep: when to keep a copy for a look "
-        "(never, failed, always); seed=False: without the rows of arena_seed; schema=False: empty, "
-        "without tables, for tests of migrations."
+        "arena(isolation='copy', keep='failed', seed=False, schema=False): settings of this test's "
+        "database. isolation is how pytest-arena restores it. keep is when to keep a copy (never, "
+        "failed, always). seed=False leaves out the rows of arena_seed. schema=False gives an "
+        "empty database, for tests of migrations."
     ),
     (
-        "scenario(name, spec='', rev='', row={}): the test proves this scenario of a specification "
-        "in arena_specs. name: its name, 'Feature :: name' or '@ID'; spec: its file; rev: the "
-        "version of its steps that was reviewed; row: of an outline, one row of its examples. Does "
-        "nothing where arena_specs is not set."
+        "scenario(name, spec='', rev='', row={}): the test proves this scenario of arena_specs. "
+        "name is its name, 'Feature :: name' or '@ID'. spec is its file. rev is the reviewed "
+        "version of its steps. row is one row of the examples of an outline. Without arena_specs "
+        "the marker does nothing."
     ),
 )
 _MARKER_NAMES = ("isolation", "keep", "seed", "schema")

@@ -1,1 +1,1 @@
-"""What is wrong in a test suite, found without importing it?"""
+"""`arena doctor`: finds faults in a test suite without importing it."""

@@ -1,1 +1,1 @@
-"""How does a project get its configuration and its first test?"""
+"""`arena init`: writes the configuration of a project and its first test."""

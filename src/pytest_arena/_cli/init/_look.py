@@ -136,7 +136,7 @@ def look_at(folder: Path) -> Project:
 
 
 def likely_schema(project: Project) -> str:
-    """Return the likely value of ``arena_schema``, or "" if there are none or several."""
+    """Return the likely value of ``arena_schema``, or "" unless there is exactly one."""
     if project.migrations:
         return project.migrations[0].relative_to(project.folder).as_posix()
     names = public_names(project.all("tables"))
