@@ -107,6 +107,8 @@ def test_what_it_writes_runs_green(tmp_path: Path, kind: str) -> None:
     head = {"", "[pytest]", "[tool.pytest.ini_options]"}
     added = [line[2:].rstrip("\r\n") for line in told]
     assert [line for line in added if line not in head] == OPTIONS[kind]
+    if kind == "full_stack":  # its routes are in included routers
+        assert "GET /api/v1/utils/health-check/ → 200" in called.output
     status, output = suite(folder)
     assert status == 0, output
     again = init(folder, "--yes")

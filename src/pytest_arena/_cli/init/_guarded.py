@@ -50,6 +50,8 @@ _MODULE = "pytest_arena._cli.init._guarded"
 _OPTIONS = (
     *("-q", "-p", "no:timeout", "-p", "no:cacheprovider", "--override-ini=addopts="),
     *("--override-ini=arena_scenarios=off", "--override-ini=required_plugins="),
+    # pytest warns that it cannot rewrite the assertions of pytest-arena.
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
 )
 _HEALTH = re.compile(r".*/(health|healthz|health-?check|ping|status|ready|live)/?")
 # Pages of the framework, routes that end a login, and paths with parameters.
@@ -257,6 +259,13 @@ def _paths(app: Any) -> Iterator[str]:
         for rule in app.url_map.iter_rules():
             if "GET" in rule.methods and not rule.arguments:
                 paths.append(rule.rule)
+    # FastAPI lists the routes of included routers only in its schema.
+    with suppress(Exception):  # a model may have no schema
+        for path, operations in app.openapi()["paths"].items():
+            if "get" in operations:
+                parameters = operations["get"].get("parameters", [])
+                if not any(parameter.get("required") for parameter in parameters):
+                    paths.append(path)
     return (path for path in paths if not _SKIPPED.search(path))
 
 

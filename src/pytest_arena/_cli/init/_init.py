@@ -102,10 +102,10 @@ def _row(title: str, text: object) -> str:
 def _shown(project: Project) -> Iterator[str]:
     for kind in _KINDS:
         definitions = project.all(kind)
-        for found in definitions[:_FEW]:
-            detail = f" ({found.detail})" if found.detail else ""
+        for definition in definitions[:_FEW]:
+            detail = f" ({definition.detail})" if definition.detail else ""
             title = kind.removeprefix("test_")
-            yield _row(title, f"{found.name}{detail}   {found.place}")
+            yield _row(title, f"{definition.name}{detail}   {definition.place}")
         if len(definitions) > _FEW:
             yield _row("", f"and {len(definitions) - _FEW} more")
     for path in project.migrations:

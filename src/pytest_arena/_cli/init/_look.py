@@ -76,7 +76,9 @@ class Project:
 
     def all(self, *kinds: str) -> list[Definition]:
         """Return the definitions of these kinds, in the order of files and lines."""
-        return [found for found in self.definitions if found.kind in kinds]
+        return [
+            definition for definition in self.definitions if definition.kind in kinds
+        ]
 
     def has_fixture(self, name: str) -> bool:
         """Return whether the project defines a fixture of this name."""
@@ -145,7 +147,7 @@ def likely_schema(project: Project) -> str:
 
 def public_names(definitions: list[Definition]) -> list[str]:
     """Return the names of definitions: the public ones, or all if none is public."""
-    names = sorted({found.name for found in definitions})
+    names = sorted({definition.name for definition in definitions})
     return [name for name in names if not is_private(name)] or names
 
 
@@ -181,22 +183,25 @@ def _without_parts(
 ) -> list[Definition]:
     """Leave out mounted apps, and factories that a module calls to create its app."""
     factories = {
-        found.name.rpartition(":")[2]
-        for found in definitions
-        if found.kind == "factory"
+        definition.name.rpartition(":")[2]
+        for definition in definitions
+        if definition.kind == "factory"
     }
     apps = [
-        replace(found, kind="app")
-        for found in definitions
-        if found.kind == "call" and found.detail in factories
+        replace(definition, kind="app")
+        for definition in definitions
+        if definition.kind == "call" and definition.detail in factories
     ]
     called = {app.detail for app in apps}
     kept: dict[tuple[str, str], Definition] = {}
-    for found in [*definitions, *apps]:
-        is_called = found.kind == "factory" and found.name.rpartition(":")[2] in called
-        is_mounted = found.name.replace(":", ".") in mounted
-        if not (found.kind == "call" or is_called or is_mounted):
-            kept.setdefault((found.kind, found.name), found)
+    for definition in [*definitions, *apps]:
+        is_called = (
+            definition.kind == "factory"
+            and definition.name.rpartition(":")[2] in called
+        )
+        is_mounted = definition.name.replace(":", ".") in mounted
+        if not (definition.kind == "call" or is_called or is_mounted):
+            kept.setdefault((definition.kind, definition.name), definition)
     return list(kept.values())
 
 
@@ -234,9 +239,9 @@ class _Module:
         """Yield the definitions. ``assigned`` has the values of names in all files."""
         if _TESTS.match(self._path):
             yield from self._tests()
-            for found in self._made_at_import():
-                if found.kind == "tables":
-                    yield replace(found, kind="test_tables")
+            for definition in self._made_at_import():
+                if definition.kind == "tables":
+                    yield replace(definition, kind="test_tables")
         elif not _BESIDE.match(self._path):
             yield from self._made_at_import()
             yield from self._engines(assigned)
