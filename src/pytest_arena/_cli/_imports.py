@@ -13,14 +13,17 @@ def imported_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
     """Yield each imported name with its origin: ``module.name``, or ``.module.name``."""
     for node in nodes:
         if isinstance(node, ast.ImportFrom):
-            module = f"{node.module}." if node.module else ""
+            dots = "." * node.level
+            module = f"{dots}{node.module}." if node.module else dots
             for alias in node.names:
-                origin = f"{'.' * node.level}{module}{alias.name}"
-                yield alias.asname or alias.name, origin
+                yield alias.asname or alias.name, module + alias.name
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 package = alias.name.partition(".")[0]
-                yield alias.asname or package, alias.name if alias.asname else package
+                if alias.asname:
+                    yield alias.asname, alias.name
+                else:
+                    yield package, package
 
 
 def absolute(module: str, package: str) -> str:
@@ -29,5 +32,6 @@ def absolute(module: str, package: str) -> str:
     level = len(module) - len(name)
     if not level:
         return module
-    parts = package.split(".")
-    return ".".join([*parts[: len(parts) - level + 1], name])
+    for _ in range(level - 1):
+        package = package.rpartition(".")[0]
+    return f"{package}.{name}"

@@ -63,6 +63,8 @@ class Code:
     Attributes:
         calls: all calls, by the last name of the called function.
         defined: the outermost function of each name.
+        tests: the tests.
+        fixtures: the fixtures.
         functions: the tests and the fixtures, by their nodes.
         imports: the origin of each imported name, as ``imported_names`` has it.
         import_lines: the statement that imports each name.
@@ -76,6 +78,8 @@ class Code:
         self.calls: dict[str, list[ast.Call]] = defaultdict(list)
         self.parents: dict[ast.AST, ast.AST] = {}
         self.functions: dict[ast.AST, Function] = {}
+        self.tests: list[Function] = []
+        self.fixtures: list[Function] = []
         self.defined: dict[str, AnyFunction] = {}
         self.imports: dict[str, str] = {}
         self.import_lines: dict[str, ast.stmt] = {}
@@ -100,24 +104,18 @@ class Code:
         self.defined.setdefault(node.name, node)
         for decorator in node.decorator_list:
             if last_name(decorator) == "fixture":
-                self.functions[node] = Function(node, decorator)
+                fixture = Function(node, decorator)
+                self.functions[node] = fixture
+                self.fixtures.append(fixture)
                 return
         owner = self.parents[node]
         if isinstance(owner, ast.ClassDef):
             owner = self.parents[owner]
         is_test_file = self.path.match("test_*.py") or self.path.match("*_test.py")
         if node.name.startswith("test") and owner is self.tree and is_test_file:
-            self.functions[node] = Function(node, None)
-
-    @property
-    def tests(self) -> list[Function]:
-        """The tests of the file."""
-        return [test for test in self.functions.values() if test.fixture is None]
-
-    @property
-    def fixtures(self) -> list[Function]:
-        """The fixtures of the file."""
-        return [test for test in self.functions.values() if test.fixture is not None]
+            test = Function(node, None)
+            self.functions[node] = test
+            self.tests.append(test)
 
     def called(self, *names: str) -> Iterator[ast.Call]:
         """Yield the calls of functions with these last names."""

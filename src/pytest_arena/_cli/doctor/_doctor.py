@@ -7,6 +7,7 @@ import os
 import sys
 from codecs import BOM_UTF8
 from collections import defaultdict
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,26 +106,30 @@ def repairs(faults: Iterable[Fault]) -> list[FileChange]:
 
 def repaired(content: bytes, edits: set[Replacement]) -> bytes:
     """Apply all edits. Return the content unchanged if an edit does not find its old text."""
-    lines = content.removeprefix(BOM_UTF8).split(b"\n")
-    for edit in sorted(edits, key=lambda edit: (edit.line, edit.column), reverse=True):
-        line = b"".join(lines[edit.line - 1 : edit.line])
-        before = line[: edit.column]
+    text = content.removeprefix(BOM_UTF8)
+    lines = text.split(b"\n")
+    for edit in sorted(edits, key=attrgetter("line", "column"), reverse=True):
+        if edit.line > len(lines):
+            return content
+        line = lines[edit.line - 1]
         rest = line[edit.column :]
         old = edit.old.encode()
         if not rest.startswith(old):
             return content
-        lines[edit.line - 1] = before + edit.new.encode() + rest.removeprefix(old)
-    new = b"\n".join(lines)
-    ast.parse(new)
-    if content.startswith(BOM_UTF8):
-        return BOM_UTF8 + new
-    return new
+        new = edit.new.encode() + rest.removeprefix(old)
+        lines[edit.line - 1] = line[: edit.column] + new
+    repaired_text = b"\n".join(lines)
+    ast.parse(repaired_text)
+    mark = content.removesuffix(text)
+    return mark + repaired_text
 
 
 def _summary(files: list[Path], faults: list[Fault], *, fixed: int) -> Iterator[str]:
     """Yield the lines below the faults."""
-    repaired_files = f", {fixed} repaired" if fixed else ""
-    yield f"{counted(len(faults), 'fault')} in {counted(len(files), 'file')}{repaired_files}\n"
+    summary = f"{counted(len(faults), 'fault')} in {counted(len(files), 'file')}"
+    if fixed:
+        summary += f", {fixed} repaired"
+    yield f"{summary}\n"
     fixable = [fault for fault in faults if fault.edits]
     if fixable:
         yield f"arena doctor --fix   repairs {counted(len(fixable), 'fault')}\n"

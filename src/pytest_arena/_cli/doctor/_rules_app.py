@@ -7,7 +7,6 @@ import re
 from typing import TYPE_CHECKING
 
 from pytest_arena._cli.doctor._code import (
-    WIDE,
     AnyWith,
     Code,
     all_below,
@@ -264,27 +263,28 @@ def client_app_argument(code: Code) -> Findings:
 def _transport(code: Code, call: ast.Call, app: ast.expr) -> tuple[Replacement, ...]:
     """Return the edits that replace `app=x` by a transport, or none if they are not safe."""
     value = ast.get_source_segment(code.text, app) or ""
-    word = next(word for word in call.keywords if word.value is app)
-    is_one_line = "\n" not in value and word.lineno == app.lineno
-    if keyword(call, "transport") or not is_one_line:
-        return ()
-    transport = "ASGITransport"
-    imported: ast.AST | None = None
-    if dotted(call) == "httpx.AsyncClient":
-        transport = "httpx.ASGITransport"
-    elif code.imports.get(transport) != "httpx.ASGITransport":
-        imported = code.import_lines.get("AsyncClient")
-        if imported is None or not code.is_at_import(imported):
+    for word in call.keywords:
+        is_multiline = "\n" in value or word.lineno != app.lineno
+        if word.arg == "transport" or (word.value is app and is_multiline):
             return ()
-    new = f"transport={transport}(app={value})"
-    edits = [Replacement(word.lineno, word.col_offset, f"app={value}", new)]
-    if isinstance(imported, ast.ImportFrom):
-        for alias in imported.names:
+    line = app.lineno
+    old = f"app={value}"
+    column = app.col_offset - len("app=")
+    new = f"transport=ASGITransport(app={value})"
+    if dotted(call) == "httpx.AsyncClient":
+        new = f"transport=httpx.ASGITransport(app={value})"
+        return (Replacement(line, column, old, new),)
+    replacement = Replacement(line, column, old, new)
+    if code.imports.get("ASGITransport") == "httpx.ASGITransport":
+        return (replacement,)
+    statement = code.import_lines.get("AsyncClient")
+    if isinstance(statement, ast.ImportFrom) and code.is_at_import(statement):
+        for alias in statement.names:
             if alias.name == "AsyncClient":
-                new = f"{transport}, {alias.name}"
                 place = (alias.lineno, alias.col_offset)
-                edits.append(Replacement(*place, alias.name, new))
-    return tuple(edits)
+                new = "ASGITransport, AsyncClient"
+                return Replacement(*place, "AsyncClient", new), replacement
+    return ()
 
 
 @rule("ARD208", "transport-without-lifespan", "ASGITransport", ended=True)
@@ -487,18 +487,19 @@ def wide_async_engine(code: Code) -> Findings:
             yield engine
             await engine.dispose()
     """
-    texts = (code.text, code.around.conftests, code.around.configuration)
-    if any(map(_SHARED_LOOP.search, texts)):
+    around = code.around
+    if _SHARED_LOOP.search(code.text + around.conftests + around.configuration):
         return
     for call in code.called("create_async_engine"):
         test = code.test_of(call)
-        is_wide = test and test.scope in WIDE - {"class"}
-        words = {word.arg for word in call.keywords}
-        if words & {None, "poolclass", "pool"}:
+        is_wide = test and test.scope in {"session", "package", "module"}
+        if not is_wide and not code.is_at_import(call):
             continue
+        # `**options` may set the pool.
+        has_pool = {word.arg for word in call.keywords} & {None, "poolclass", "pool"}
         url = code.url_of(call)
         is_sqlite = url and "sqlite" in ast.unparse(url)
-        if (is_wide or code.is_at_import(call)) and not is_sqlite:
+        if not has_pool and not is_sqlite:
             statement = ast.unparse(code.statement_of(call))
             yield Finding(call, statement.partition(" =")[0])
 

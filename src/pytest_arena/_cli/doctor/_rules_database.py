@@ -374,16 +374,18 @@ def production_url(code: Code) -> Findings:
 
         engine = create_engine("postgresql://app:secret@localhost/shop_test")
     """
-    texts: list[tuple[ast.expr | ast.stmt, ast.expr]] = []
     for call in code.called(*_ENGINES, "setenv", "setdefault"):
-        texts += [(call, value) for value in call.args[:2]]
+        for value in call.args[:2]:
+            yield from _production_url(call, value)
     for statement in of_kind(ast.Assign, code.tree.body):
         if URL_NAME.search(target_of(statement)):
-            texts.append((statement, statement.value))
-    for node, text in texts:
-        server = _SERVER.match(text_of(text))
-        if server and not _LOCAL_HOST.match(server[1]):
-            yield Finding(node, server[1])
+            yield from _production_url(statement, statement.value)
+
+
+def _production_url(node: ast.expr | ast.stmt, value: ast.expr) -> Findings:
+    server = _SERVER.match(text_of(value))
+    if server and not _LOCAL_HOST.match(server[1]):
+        yield Finding(node, server[1])
 
 
 @rule("ARD108", "file-in-working-folder", "sqlite", ended=True)
@@ -540,25 +542,26 @@ def drops_what_settings_name(code: Code) -> Findings:
             engine.dispose()
     """
     names = ["drop_database"]
-    if any(node.attr == "drop_all" for node in code.all(ast.Attribute)):
+    if ".drop_all" in code.text:
         names.extend(_ENGINES)
     for call in code.called(*names):
-        url = ast.unparse(code.url_of(call) or ast.Constant(""))
-        if _names_setting(url):
-            yield Finding(call, url)
+        url = code.url_of(call)
+        if url:
+            yield from _named_by_setting(call, url)
     for call in code.called(*_DRIVERS_OPENINGS):
-        if code.origin(call).partition(".")[0] not in _DRIVERS:
-            continue
+        driver = code.origin(call).partition(".")[0]
         function = code.function_of(call)
-        if not function or not any(map(_wipes, all_below(function))):
+        if driver not in _DRIVERS or function is None:
             continue
-        for setting in map(ast.unparse, arguments(call)):
-            if _names_setting(setting):
-                yield Finding(call, setting)
+        if any(map(_wipes, all_below(function))):
+            for value in arguments(call):
+                yield from _named_by_setting(call, value)
 
 
-def _names_setting(url: str) -> bool:
-    return bool(_SETTING.search(url)) and "test" not in url.lower()
+def _named_by_setting(call: ast.Call, value: ast.expr) -> Findings:
+    text = ast.unparse(value)
+    if _SETTING.search(text) and "test" not in text.lower():
+        yield Finding(call, text)
 
 
 @rule("ARD405", "emptied-by-hand", "sorted_tables", "TRUNCATE", "truncate", ended=True)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Values = dict[str, str | list[str]]
+_NEXT_TABLE = re.compile(r"(?m)^(?=[ \t]*\[)")
+_LAST_COMMENTS = re.compile(r"(?m)(?:^(?:[#;].*|[ \t\r]*)\n?)+\Z")
 _TABLES = {
     "setup.cfg": ("tool:pytest",),
     "pyproject.toml": ("tool.pytest.ini_options", "tool.pytest"),
@@ -81,23 +83,27 @@ def _places(
         name = r"\s*\.\s*".join(words)
         header = rf"(?m)^[ \t]*\[\s*{name}\s*\].*(\n|\Z)"
         for match in re.finditer(header, text):
-            body = re.split(r"(?m)^(?=[ \t]*\[)", text[match.end() :])[0]
+            start = match.end()
+            body = _NEXT_TABLE.split(text[start:])[0]
             # Blank lines and comments before the next table belong to that table.
-            body = re.sub(r"(?m)(?:^(?:[#;].*|[ \t\r]*)\n?)+\Z", "", body)
-            yield table, match.end() + len(body), lines
+            values = _LAST_COMMENTS.sub("", body)
+            yield table, start + len(values), lines
             # A value may contain a line that looks like the next table.
-            yield table, match.end(), lines
-    gap = [] if not text or text.endswith(("\n\n", "\n\r\n")) else [""]
-    yield tables[0], len(text), [*gap, f"[{tables[0]}]", *lines]
+            yield table, start, lines
+    new_table = [f"[{tables[0]}]", *lines]
+    if text and not text.endswith(("\n\n", "\n\r\n")):
+        new_table.insert(0, "")
+    yield tables[0], len(text), new_table
 
 
 def _inserted(text: str, position: int, lines: list[str]) -> str:
     """Insert lines, with the line ends of the text."""
-    before = text[:position]
     end = "\r\n" if "\r\n" in text else "\n"
+    new = "".join(line + end for line in lines)
+    before = text[:position]
     if before and not before.endswith("\n"):
-        before += end
-    return before + "".join(line + end for line in lines) + text[position:]
+        new = end + new
+    return before + new + text[position:]
 
 
 def _toml_lines(name: str, value: str | list[str]) -> list[str]:

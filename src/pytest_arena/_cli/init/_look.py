@@ -322,18 +322,21 @@ class _Module:
 
     def _class(self, node: ast.ClassDef) -> Iterator[Definition]:
         bases = [self._origin(base) for base in node.bases]
-        line = node.lineno
         if any(map(_BASE.fullmatch, bases)):
-            yield self._attribute("tables", node.name, line, "DeclarativeBase")
+            yield self._attribute("tables", node.name, node.lineno, "DeclarativeBase")
         is_table = any(word.arg == "table" for word in node.keywords)
         if is_table and "SQLModel" in self._imports:
-            yield self._attribute("tables", "SQLModel", line, "SQLModel")
-        # A field of pydantic's settings is a variable of the same name.
+            yield self._attribute("tables", "SQLModel", node.lineno, "SQLModel")
         if any(base.endswith("Settings") for base in bases):
-            text = ast.unparse(node)
-            prefix = "".join(re.findall(r"env_prefix\W+(\w+)", text))
-            for name in re.findall(rf"^    ({_URL_NAME}):", text, re.MULTILINE):
-                yield self._definition("variable", f"{prefix}{name}".upper(), line)
+            yield from self._settings(node)
+
+    def _settings(self, node: ast.ClassDef) -> Iterator[Definition]:
+        """Yield the variables of pydantic's settings. A field is a variable of its name."""
+        text = ast.unparse(node)
+        prefix = "".join(re.findall(r"env_prefix\W+(\w+)", text))
+        for name in re.findall(rf"(?m)^    ({_URL_NAME}):", text):
+            variable = f"{prefix}{name}".upper()
+            yield self._definition("variable", variable, node.lineno)
 
     def _engines(self, assigned: dict[str, ast.expr]) -> Iterator[Definition]:
         for node in self._nodes:

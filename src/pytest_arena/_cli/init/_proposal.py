@@ -112,8 +112,8 @@ def chosen_app(project: Project, wanted: str) -> str:
 def schemas(plan: Proposal) -> Iterator[str]:
     """Yield possible values of ``arena_schema``, the likeliest first. The last is ""."""
     bases = [name for name, _ in plan.facts["bases"]]
+    project = plan.project
     if not bases:
-        project = plan.project
         bases = public_names(project.all("tables") or project.all("test_tables"))
     databases = [name for name, *_ in plan.facts["engines"]]
     if len(databases) > 1:
@@ -124,22 +124,26 @@ def schemas(plan: Proposal) -> Iterator[str]:
         plan.doubt("which tables each database has, as lines of arena_schema:", forms)
         yield ""
         return
-    migrations = plan.project.migrations
-    if migrations and find_spec("alembic"):
-        yield plan.relative(migrations[0])
+    if project.migrations and find_spec("alembic"):
+        yield plan.relative(project.migrations[0])
     if len(bases) == 1:
         yield bases[0]
     elif bases:
         plan.doubt("which of these has the tables:", bases)
+    yield from _scripts(plan, is_alone=not bases and not project.migrations)
+    yield ""
+
+
+def _scripts(plan: Proposal, *, is_alone: bool) -> Iterator[str]:
+    """Yield the SQL script that creates the tables: the only one, or the one named schema."""
     scripts = [plan.relative(script) for script in plan.project.scripts]
-    if len(scripts) > 1:
-        named = [name for name in scripts if Path(name).stem.startswith("schema")]
-        if len(named) != 1 and not bases and not migrations:
-            plan.doubt("which of these creates the tables, as arena_schema:", scripts)
-        scripts = named
+    named = [name for name in scripts if Path(name).stem.startswith("schema")]
     if len(scripts) == 1:
         yield scripts[0]
-    yield ""
+    elif len(named) == 1:
+        yield named[0]
+    elif scripts and is_alone:
+        plan.doubt("which of these creates the tables, as arena_schema:", scripts)
 
 
 def _pairs(databases: list[str], bases: list[str]) -> dict[str, str]:
@@ -150,10 +154,10 @@ def _pairs(databases: list[str], bases: list[str]) -> dict[str, str]:
         fitting = [base for base in bases if word in base.lower()]
         if len(fitting) == 1:
             pairs[name] = fitting[0]
-    other_names = [name for name in databases if name not in pairs]
-    other_bases = [base for base in bases if base not in pairs.values()]
+    other_names = set(databases) - pairs.keys()
+    other_bases = set(bases) - set(pairs.values())
     if len(other_names) == len(other_bases) == 1:
-        pairs[other_names[0]] = other_bases[0]
+        pairs[other_names.pop()] = other_bases.pop()
     return pairs
 
 
@@ -219,20 +223,23 @@ def _first_test(plan: Proposal, path: str, status: int) -> str:
         mode = f"{plan.settings.get('asyncio_mode')} {plan.settings.get('addopts')}"
         mark = "auto" if "auto" in mode else "asyncio"
     is_async = mark and any(is_async for *_, is_async in plan.facts["engines"])
-    lines = ['"""The first test that uses pytest-arena."""', "", ""]
-    if is_async and mark != "auto":
-        lines[2:] = ["import pytest", "", "", f"@pytest.mark.{mark}"]
-    fixture = "client" if is_async else "test_client"
-    client = fixture
-    if project.has_fixture(fixture):  # of the suite
+    client = "client" if is_async else "test_client"
+    fixture = client
+    if project.has_fixture(client):  # the suite's fixture replaces the plugin's
         fixture = "arena"
         client = f"arena.{client}()"
-    name = "_".join(re.findall(r"[a-z0-9]+", path.lower())) or "root"
+    words = re.findall(r"[a-z0-9]+", path.lower())
+    signature = f"def test_get_{'_'.join(words) or 'root'}({fixture}):"
     if is_async:
-        lines.append(f"async def test_get_{name}({fixture}):")
-        lines.append(f'    response = await {client}.get("{path}")')
-    else:
-        lines.append(f"def test_get_{name}({fixture}):")
-        lines.append(f'    response = {client}.get("{path}")')
-    lines.append(f"    assert response.status_code == {status}")
-    return "\n".join(lines) + "\n"
+        signature = f"async {signature}"
+        client = f"await {client}"
+    head = ""
+    if is_async and mark != "auto":
+        head = f"import pytest\n\n\n@pytest.mark.{mark}"
+    return f'''"""The first test that uses pytest-arena."""
+
+{head}
+{signature}
+    response = {client}.get("{path}")
+    assert response.status_code == {status}
+'''
