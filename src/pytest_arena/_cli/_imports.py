@@ -19,11 +19,8 @@ def imported_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
                 yield alias.asname or alias.name, module + alias.name
         elif isinstance(node, ast.Import):
             for alias in node.names:
-                package = alias.name.partition(".")[0]
-                if alias.asname:
-                    yield alias.asname, alias.name
-                else:
-                    yield package, package
+                name = alias.asname or alias.name.partition(".")[0]
+                yield name, alias.name if alias.asname else name
 
 
 def absolute(module: str, package: str) -> str:

@@ -261,12 +261,16 @@ def _paths(app: Any) -> Iterator[str]:
                 paths.append(rule.rule)
     # FastAPI lists the routes of included routers only in its schema.
     with suppress(Exception):  # a model may have no schema
-        for path, operations in app.openapi()["paths"].items():
-            if "get" in operations:
-                parameters = operations["get"].get("parameters", [])
-                if not any(parameter.get("required") for parameter in parameters):
-                    paths.append(path)
+        paths += _schema_paths(app.openapi())
     return (path for path in paths if not _SKIPPED.search(path))
+
+
+def _schema_paths(schema: Any) -> Iterator[str]:
+    for path, operations in schema["paths"].items():
+        parameters = operations.get("get", {}).get("parameters", [])
+        needs_value = any(parameter.get("required") for parameter in parameters)
+        if "get" in operations and not needs_value:
+            yield path
 
 
 def _routes(routes: Iterable[Any], prefix: str) -> Iterator[str]:
