@@ -1,4 +1,4 @@
-"""The conductor: one run for each pytest process, from the first option to the last refusal."""
+"""One run for each pytest process, from its first option to its last refusal."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 
 class ArenaRun:
-    """Open, run, settle: what each hook of the plugin calls, and in this order."""
+    """Opens and settles each test. The hooks of the plugin call its methods in this order."""
 
     def __init__(
         self,
@@ -89,19 +89,21 @@ class ArenaRun:
         self.moments = Moments(self.databases, Mask(config.mask))
         self.serials = count(1)
         self._process = os.getpid()
-        self._told_lost: dict[str, str] = {}
-        self._early_answers: dict[
-            str, str
-        ] = {}  # their notes, by the line of the late commit
+        # The notes of this run, by the line of the app that has to be repaired.
+        self._notes_of_lost_writes: dict[str, str] = {}
+        self._notes_of_late_commits: dict[str, str] = {}
+        # Lines of late work that a test waited for in vain.
         self._endless: set[str] = set()
-        # Which test was the first whose request has sent a statement, by method and path.
+        # The test that first made a request which sent a statement, by method and path.
         self._askers: dict[tuple[str, str], str] = {}
 
     def check(self) -> None:
-        """After collection: import and check what the options name, find the app's engines.
+        """Import and check the objects that options name. Find the app's engines.
+
+        Called after the collection.
 
         Raises:
-            ConfigError: an option names something that is not there or not right.
+            ConfigError: an option names an object that does not exist or has the wrong type.
         """
         self.apps.load()
         places = self.config.places
@@ -129,16 +131,20 @@ class ArenaRun:
 
     def _know_engines(self) -> None:
         engines = known_engines.find()
+        requested = []
         for engine in engines:
-            adopt(engine.pool)  # those that were made before the gate
-        asked = [requested_by_engine(engine) for engine in engines]
-        self._known.choose_primary([one for one in asked if one is not None])
+            adopt(engine.pool)  # an engine may be older than the gate
+            database = requested_by_engine(engine)
+            if database is not None:
+                requested.append(database)
+        self._known.choose_primary(requested)
         self._known.is_late = self._known.primary is None
-        if (named := self.databases.environment.written_since()) is not None:
+        named = self.databases.environment.written_since()
+        if named is not None:
             self._known.prefer(named)
         self.databases.environment.complete()
 
-    # A test.
+    # Tests
 
     def open(
         self,
@@ -146,11 +152,12 @@ class ArenaRun:
         client_options: Callable[[], Mapping[str, Any]] = dict,
         use_app: Callable[[], object] = bool,
     ) -> None:
-        """Name the test. Nothing is connected yet."""
+        """Begin a test. No connection is opened yet."""
         if self.databases.levels:
-            self._leave_what_was_broken_off()
-        self.databases.process = os.getpid()  # a fork may run it
-        if orphans := self.databases.drop_orphans():
+            self._leave_interrupted_level()
+        self.databases.process = os.getpid()  # a fork may run the test
+        orphans = self.databases.drop_orphans()
+        if orphans:
             self.engines.close(orphans)
         self.databases.environment.complete()
         self.ledger.begin(plan.name)
@@ -171,32 +178,31 @@ class ArenaRun:
             use_app=use_app,
         )
 
-    def _leave_what_was_broken_off(self) -> None:
-        """Between two tests there is no test's level, unless Ctrl-C or a timeout was too quick."""
-        for level in [one for one in self.databases.levels if one.is_test][:1]:
+    def _leave_interrupted_level(self) -> None:
+        """Leave the level of an earlier test, which Ctrl-C or a timeout has interrupted."""
+        levels = [level for level in self.databases.levels if level.is_test]
+        if levels:
             try:
-                self.fixtures.leave_unfinished(level)
-            except (
-                ArenaError
-            ) as error:  # it is gone all the same, and this is another test
+                self.fixtures.leave_unfinished(levels[0])
+            except ArenaError as error:  # the level is left, and this is another test
                 self.ledger.note(error.what)
 
     def new_examples(self) -> Examples:
-        """Return what begins the examples of the running test."""
+        """Return the object that begins and ends the examples of the running test."""
         return Examples(
             self.current.running(), self.fixtures, self.serials, self.watcher
         )
 
     def interrupt(self) -> None:
-        """End the statements of a test that was broken off; harmless where none runs."""
-        for taken in self.connections.taken():
-            if taken.serial > 0 and taken.handle is not None:
-                taken.handle.interrupt()
+        """Cancel the running statements of a test that was interrupted."""
+        for checkout in self.connections.taken():
+            if checkout.serial > 0 and checkout.handle is not None:
+                checkout.handle.interrupt()
 
     def settle(self) -> list[Exception]:
-        """The test is over: restore, freeze its facts. Returns what somebody has to be told.
+        """Restore the state before the test, and freeze its facts. Returns the errors to raise.
 
-        That a failed test has left its session is no news.
+        A failed test may leave its connections: its own error says more.
         """
         test = self.current.test
         try:
@@ -207,33 +213,33 @@ class ArenaRun:
                     self.gate.lost.take()  # by the test itself, or by another app
                 test.take_unclosed()
                 if test.turns or test.lost:
-                    self._know_requests(test)
+                    self._note_requests(test)
                 self.current.test = None
                 self.ledger.end(self._facts(test))
                 if test.turns:
-                    test.cut(
-                        0
-                    )  # no cycle is left: what it has had is gone now, at no collection
+                    test.cut(0)  # ends a reference cycle without the collector
                 test.app_runs.clear()
             self.current.in_teardown = False
-        errors = test.errors if test is not None else []
-        if test is not None and test.failed:
-            errors = [
-                error for error in errors if not isinstance(error, ConnectionLeak)
-            ]
-        return errors if self.watcher is None else self.watcher.settled(errors)
+        errors: list[Exception] = []
+        if test is not None:
+            for error in test.errors:
+                if not (test.failed and isinstance(error, ConnectionLeak)):
+                    errors.append(error)
+        if self.watcher is not None:
+            return self.watcher.settled(errors)
+        return errors
 
-    def _know_requests(self, test: RunningTest) -> None:
-        self._tell_lost_writes(test)
-        self._tell_late_commits(test)
+    def _note_requests(self, test: RunningTest) -> None:
+        self._note_lost_writes(test)
+        self._note_late_commits(test)
         for turn in test.turns:
             if turn.is_quiet:
                 continue
             for request in turn.records:
                 self._askers.setdefault((request.method, request.path), test.plan.name)
 
-    def _tell_lost_writes(self, test: RunningTest) -> None:
-        """Of a test that passed: a failed one's report says it itself."""
+    def _note_lost_writes(self, test: RunningTest) -> None:
+        """Note lost writes, or fail the test. The report of a failed test names them itself."""
         if test.failed or self.config.lost_writes == "off" or not test.lost:
             return
         if self.config.lost_writes == "fail":
@@ -241,11 +247,12 @@ class ArenaRun:
             return
         for request, lost in test.lost:
             words = f"{_story.asked_and_answered(request)} {_story.lost_words(lost)}"
-            # Once: the app's line is what has to be mended.
-            key = _story.line_of_loss(request, lost)
-            self.ledger.note(f"{{test}}: {self._told_lost.setdefault(key, words)}")
+            # One note for each line of the app, which the user has to repair.
+            line = _story.line_of_loss(request, lost)
+            words = self._notes_of_lost_writes.setdefault(line, words)
+            self.ledger.note(f"{{test}}: {words}")
 
-    def _tell_late_commits(self, test: RunningTest) -> None:
+    def _note_late_commits(self, test: RunningTest) -> None:
         """Note early answers, or fail the test. The report of a failed test names them itself."""
         if test.failed or self.config.late_commits == "off":
             return
@@ -260,7 +267,7 @@ class ArenaRun:
         for request, answer in early_answers:
             # One note for each line of the app, which the user has to repair.
             line = _story.line_of_late_commit(answer)
-            words = self._early_answers.setdefault(
+            words = self._notes_of_late_commits.setdefault(
                 line, _story.early_words(request, answer)
             )
             self.ledger.note(f"{{test}}: {words}")
@@ -279,10 +286,12 @@ class ArenaRun:
             self.ledger.isolation_seconds,
         )
 
-    # What the plugin and fixtures ask.
+    # Called by the plugin and by fixtures
 
     def database(self, name: str = "") -> Database:
-        """Return the database of this name, or the app's first; what makes its engines has run.
+        """Return the database of this name, or the app's first.
+
+        Starts the app if no engine is known yet.
 
         Raises:
             ConfigError: no engine is known, or none on a database of this name.
@@ -292,15 +301,15 @@ class ArenaRun:
         return self._known.named(name)
 
     def _start_app(self) -> str:
-        """Start the app for its engines, and shut it down; what it writes meanwhile goes.
+        """Start the app for its engines, shut it down, and undo its writes.
 
-        Returns what is said where no engine is known even then.
+        Returns the words for a message if no engine is known after it.
         """
         app = self.apps.at_hand()
         if app is None:
             return "there is no arena_app that could make one"
         if self._known.know_engines() or self.config.lifespan == "off":
-            return "the app was imported; it was not started, as arena_lifespan = off"
+            return "the app was imported, and not started, as arena_lifespan = off"
         level = Level(object(), "the start of the app")
         self.levels.enter(level)
         try:
@@ -310,7 +319,7 @@ class ArenaRun:
             return error.what
         finally:
             self.fixtures.leave(level.owner)
-            # The next start of the app makes engines, and databases in memory, of its own.
+            # The next start of the app makes other engines and other databases in memory.
             for database in [*self._known.by_key.values()]:
                 if database.key.kind == "memory":
                     self._known.drop(database)
@@ -318,20 +327,20 @@ class ArenaRun:
 
     @property
     def test(self) -> RunningTest | None:
-        """The test that runs."""
+        """The running test."""
         return self.current.test
 
     def reported(self, when: str, outcome: str) -> list[str]:
-        """A phase of the test was reported. Returns where its databases were kept, if they were."""
+        """Note the outcome of a phase. Returns where the test's databases are kept, if they are."""
         test = self.current.test
         if test is None:
             return []
         is_failed = outcome == "failed"
         test.failed |= is_failed
         keep = test.plan.keep
-        is_wanted = (keep == "always" and when == "call") or (
-            keep != "never" and is_failed
-        )
+        is_wanted = keep != "never" and is_failed
+        if keep == "always" and when == "call":
+            is_wanted = True
         if when == "teardown" or not is_wanted:
             return []
         texts = list(self._keep_used())
@@ -340,26 +349,26 @@ class ArenaRun:
         return texts
 
     def _keep_used(self) -> Iterator[str]:
-        """Copy each database that somebody has connected to; yield what is said of the copies."""
+        """Copy each database that has content. Yield a line for each copy."""
         used = self.databases.provisioned()
         for database in used:
-            of_which = f"({database.name})  " * (len(used) > 1)
+            name = f"({database.name})  " if len(used) > 1 else ""
             try:
-                way = database.look(self.keep(database))
-                yield f"the test's database was kept: {of_which}{way}"
-            except Exception as error:  # noqa: BLE001 - a full disk, a lock: the test's report goes on
+                command = database.look(self.keep(database))
+                yield f"the test's database was kept: {name}{command}"
+            except Exception as error:  # noqa: BLE001 - a full disk, a lock: the report continues
                 self.ledger.note(f"{self.ledger.test}: not kept: {error}")
 
     def keep(self, database: Database) -> str:
-        """Copy a database as it is now, for a look; return the file, or the URL, of the copy."""
+        """Copy a database as it is now. Return the file or the URL of the copy."""
         self.databases.ensure(database)
         return database.product.keep(database, self.ledger.test or "outside")
 
     def begin_process(
         self, command: Sequence[str], env: Mapping[str, str], cwd: Path
     ) -> Process:
-        """Begin another program on the database; it ends with the test, or the wide fixture."""
-        from pytest_arena._run._processes import Process, variables  # noqa: PLC0415 - for whom has one
+        """Begin another program on the database. It ends with the test or the wide fixture."""
+        from pytest_arena._run._processes import Process, variables  # noqa: PLC0415 - few tests need it
 
         self.database()
         names = variables(
@@ -371,13 +380,18 @@ class ArenaRun:
         return process
 
     def outputs(self) -> list[tuple[str, str]]:
-        """Return what other programs on the database have written, each with its command."""
-        every = [one for some in self.fixtures.processes.values() for one in some]
-        return [(one.command, shown) for one in every if (shown := one.shown)]
+        """Return the output of other programs on the database, each with its command."""
+        outputs = []
+        for processes in self.fixtures.processes.values():
+            for process in processes:
+                shown = process.shown
+                if shown:
+                    outputs.append((process.command, shown))
+        return outputs
 
     def explained(self, error: BaseException) -> str:
-        """Return what pytest-arena knows about an error of a test, or ""."""
-        from pytest_arena._run import _explanations  # noqa: PLC0415 - a failed test's
+        """Return an explanation of an error of a test, "" without one."""
+        from pytest_arena._run import _explanations  # noqa: PLC0415 - only failed tests need it
 
         words = (
             self.fixtures.long_sessions.explain(error)
@@ -385,17 +399,18 @@ class ArenaRun:
             or _explanations.pool_of_earlier_test(error)
         )
         test = self.test
-        if not words and test is not None and test.sessions.has_committed:
-            is_of_app = test.was_broken_by(error)
-            words = "" if is_of_app else _explanations.ended_transaction(error)
-        return words
+        if words or test is None or not test.sessions.has_committed:
+            return words
+        if test.was_broken_by(error):
+            return ""
+        return _explanations.ended_transaction(error)
 
     def children_elsewhere(self) -> list[str]:
         """Return the warnings about processes that know a database of the app."""
         return list(self.databases.children.warnings)
 
     def missing_schema(self) -> str:
-        """Say which arena_schema would make the tables of this test; "" where nobody knows."""
+        """Return the `arena_schema` that would create the tables of this test, "" if unknown."""
         schema = self.config.schema
         first = self._known.primary
         if not schema:
@@ -403,14 +418,13 @@ class ArenaRun:
             return _EMPTY.format(suggested) if suggested else ""
         if first is None or "" not in schema:
             return ""
-        recipe = self.databases.provision.recipe
-        bare = [
-            one.name for one in self.databases.provisioned() if not recipe(one).schema
-        ]
-        return _ANOTHER.format(bare[0], first.name, schema[""]) if bare else ""
+        for database in self.databases.provisioned():
+            if not self.databases.provision.recipe(database).schema:
+                return _ANOTHER.format(database.name, first.name, schema[""])
+        return ""
 
     def missing_file(self, errors: Iterable[BaseException]) -> str:
-        """Return where the database is whose file an error calls missing, or ""."""
+        """Return where the database is whose file an error calls missing, "" for no such error."""
         for error in errors:
             file = self.databases.files.missed_by(error)
             if file:
@@ -418,7 +432,7 @@ class ArenaRun:
         return ""
 
     def story(self) -> list[StoryPart]:
-        """Return what the test that runs has changed so far."""
+        """Return what the running test has changed so far."""
         if self.test is None:
             return []
         return _story.story_parts(self.test, [*self._written_files.still_there()])
@@ -427,11 +441,11 @@ class ArenaRun:
         self, statements: Sequence[Statement], parts: Sequence[StoryPart]
     ) -> list[str]:
         """Return a line for each instance that a failed test compares and a request has changed."""
-        if not (
-            any(part.request for part in parts) and any(part.changes for part in parts)
-        ):
+        has_requests = any(part.request for part in parts)
+        has_changes = any(part.changes for part in parts)
+        if not (has_requests and has_changes):
             return []
-        from pytest_arena._run._explanations import stale_lines  # noqa: PLC0415 - a failed test's
+        from pytest_arena._run._explanations import stale_lines  # noqa: PLC0415 - only failed tests need it
 
         def dialect() -> Dialect:
             return self.engines.engine(self.database()).dialect
@@ -443,30 +457,31 @@ class ArenaRun:
         )
 
     def ways_to_look(self) -> list[str]:
-        """Return the commands that open the databases which somebody has connected to."""
-        used = self.databases.provisioned()
-        return [one.look(self.engines.shown_url(one)) for one in used]
+        """Return the commands that open the databases of this test."""
+        return [
+            database.look(self.engines.shown_url(database))
+            for database in self.databases.provisioned()
+        ]
 
-    # The end.
+    # The end of the run
 
     def has_databases_on_a_server(self) -> bool:
         """Return whether the run has databases on a server, which take time to drop."""
         return any(not database.file for database in self.databases.provisioned())
 
     def sweep_at_the_end(self) -> None:
-        """Have the files of a dead worker removed: closing does that, where SQLite was opened."""
-        with suppress(ArenaError):  # no room for files: then the next run does it
+        """Remove the files of a crashed worker at the end: closing SQLite does that."""
+        with suppress(ArenaError):  # without room for files the next run removes them
             self.databases.products["sqlite"]
 
     def finish(self, *, is_hurried: bool = False) -> list[str]:
-        """After the session: leave all levels; from here on the gate refuses everything.
+        """Leave all levels after the session. The gate refuses every later connection.
 
-        Not inside of a test of a run without arena, which goes on in this process: all may go its
-        own way there. Return messages about what a hurried end leaves behind.
+        A run inside a test of a run without pytest-arena restores that run's connections.
+        Return messages about what a hurried end leaves behind.
         """
-        if (
-            self.databases.finished or os.getpid() != self._process
-        ):  # a fork: all is its parent's
+        is_fork = os.getpid() != self._process
+        if self.databases.finished or is_fork:
             return []
         self.settle()
         if self.watcher is not None:
@@ -474,12 +489,12 @@ class ArenaRun:
         self._leave_clients()
         self._leave_children()
         self._written_files.close()
-        self._end_imports()  # where nothing was checked
+        self._end_imports()  # also if nothing was checked
         self.apps.close()
         for owner in list(self.fixtures.processes):
             self.fixtures.end_processes(owner)
         while self.databases.levels:
-            with suppress(ArenaError):  # nobody is left to be told
+            with suppress(ArenaError):  # the summary is written
                 self.levels.leave(self.databases.levels[-1])
         for database in self.databases.provisioned():
             self.databases.ensure(database).close()
@@ -511,16 +526,13 @@ the database {0!r} begins empty: arena_schema makes the tables of the app's firs
 next: arena_schema = {0} = {2}   in pytest's configuration, if the app is meant to be on both"""
 
 
-# How is the test's own function called, so that it begins and ends as a test should?
-
-
 def conducted(
     function: Callable[..., Any], test: RunningTest, examples: Examples | None
 ) -> Callable[..., Any]:
-    """Return a function that calls the test's own in its place.
+    """Return a function that replaces the test's function and calls it.
 
-    A coroutine's clients, lifespan and sessions are closed in the loop that the runner gives it.
-    Where it is called once for each example, each of them begins like the first.
+    It closes a coroutine's clients, lifespan and sessions in the loop of the coroutine. With
+    ``examples`` it is called for each example, and restores the state before the first one.
     """
     if not inspect.iscoroutinefunction(function):
         return function if examples is None else _beginning(function, test, examples)

@@ -1,4 +1,4 @@
-"""Which test runs now, what belongs to it, and when were its requests made?"""
+"""The running test: its clients, sessions and requests, and the changes around each request."""
 
 from __future__ import annotations
 
@@ -40,64 +40,65 @@ if TYPE_CHECKING:
 
 
 class Watcher(Protocol):
-    """Wants to know what tests do, and may have one run again. Made only where scenarios are."""
+    """Observes tests, and may run one again. Exists only in runs with scenarios."""
 
     @property
     def app_watcher(self) -> AppWatcher:
-        """What is called around each request to an app."""
+        """The object that is called around each request to an app."""
 
     @property
     def is_rehearsing(self) -> bool:
-        """Whether the test that runs is run again: nobody is told of it."""
+        """Whether the test runs again. Its outcome is not reported then."""
 
     def uses_app(self, app: object) -> None:
-        """Clients are about to talk to this app."""
+        """Called before clients use this app."""
 
     def asserted(self, place: str, text: str) -> None:
-        """An assertion has passed."""
+        """Called when an assertion has passed."""
 
     def remember(self) -> Callable[[], object]:
-        """Return what ends an example, and has the next one begin where the first did."""
+        """Return a function that restores the present state before the next example."""
 
     def settled(self, errors: list[Exception]) -> list[Exception]:
-        """The test is over. Returns those of its errors of which somebody is to be told."""
+        """Called at the end of a test. Returns the errors to raise."""
 
     def close(self) -> None:
-        """The run is over: everything is as it was before."""
+        """Restore the state from before the run. Called at the end of the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoryMoment:
-    """A point in time between two requests, in each database that was there."""
+    """A point in time between two requests, in each database that existed."""
 
     levels: tuple[Level, ...]
-    times: Mapping[Database, object]  # None where the isolation cannot tell cheaply
+    times: Mapping[Database, object]  # None if the isolation cannot name a time cheaply
 
     def time_of(self, database: Database) -> object:
-        """The time in one database; None, its beginning, where it was not there yet."""
+        """Return the time in one database. None is its beginning: it did not exist yet."""
         return self.times.get(database)
 
     def knows(self, database: Database) -> bool:
-        """Whether it can be told what has changed in this database since, or until then."""
+        """Return whether changes in this database since, or until then, can be read."""
         return database not in self.times or self.times[database] is not None
 
 
 class Moments:
-    """The time as each database has it, and what has changed in between."""
+    """Reads the present time in each database, and the changes between two times."""
 
     def __init__(self, databases: Databases, mask: Mask) -> None:
         self._databases = databases
         self.mask = mask
 
     def now(self) -> StoryMoment:
-        """Ask each database that somebody has connected to. Never raises."""
+        """Return the time in each database that has content. Never raises."""
         times: dict[Database, object] = {}
         for database in self._databases.provisioned():
             isolation = database.isolation
-            try:
-                times[database] = isolation.moment() if isolation is not None else None
-            except Exception:  # noqa: BLE001 - a request must not fail since nobody could look at it
-                times[database] = None
+            times[database] = None
+            if isolation is not None:
+                # A request must not fail because pytest-arena cannot read the time.
+                with suppress(Exception):
+                    times[database] = isolation.moment()
         return StoryMoment(tuple(self._databases.levels), times)
 
     def levels(self) -> tuple[Level, ...]:
@@ -105,7 +106,7 @@ class Moments:
         return tuple(self._databases.levels)
 
     def used(self) -> list[Database]:
-        """The databases that somebody has connected to."""
+        """Return the databases that have content."""
         return self._databases.provisioned()
 
     def rows(
@@ -125,27 +126,42 @@ class Moments:
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """Requests that ran at the same time. Their changes cannot be told apart."""
+    """One request, or requests that ran at the same time: their changes are one set."""
 
     before: StoryMoment | None  # None if pytest-arena has forgotten it
     after: StoryMoment | None = None  # None while the requests run
     records: list[Request] = field(default_factory=list)
     is_at_once: bool = False
-    checkouts: int = 0  # of connections: before it, and once it is over, in it
+    # How many checkouts the run had before the turn. When it is over: how many the turn had.
+    checkouts: int = 0
     is_quiet: bool = False  # it has sent no statement
     lost: list[LostWrite | LostObjects] = field(default_factory=list)
-    held: set[PendingWrites] = field(default_factory=set)  # by the test, before it
+    # Uncommitted writes of the test when the turn began.
+    held: set[PendingWrites] = field(default_factory=set)
 
     @property
     def went_well(self) -> bool:
-        """Whether each request has an answer that is no refusal: then its app meant to commit.
+        """Whether each request was answered below 400: then the app meant to commit.
 
-        One without requests has not: what ended in it had begun in an example that is over.
+        False for a turn without requests: their example is over.
         """
-        answers = [one.status for one in self.records]
-        return bool(answers) and all(
-            one is not None and one < REFUSAL for one in answers
-        )
+        if not self.records:
+            return False
+        for request in self.records:
+            if request.status is None or request.status >= REFUSAL:
+                return False
+        return True
+
+    def end(self, after: StoryMoment, checkouts: int) -> None:
+        """Note the moment of its end, and how many checkouts the run has had by now."""
+        self.after = after
+        self.checkouts = checkouts - self.checkouts
+        self.is_quiet &= not self.checkouts
+
+    def forget_moments(self) -> None:
+        """Forget the moments around it, which may hold a database's content."""
+        self.before = None
+        self.after = None
 
 
 REFUSAL = 400
@@ -153,15 +169,15 @@ _PATIENCE = 1.0  # seconds
 # The first and the last turns that a report lists one by one. It sums up the others.
 FIRST = 6
 LAST = 24
-_KEPT = 100  # the last ones, of which it can be asked what they changed
+_KEPT = 100  # the last turns whose changes can still be read
 
 
 @dataclass(slots=True, eq=False)
 class RunningTest(Hooks):
-    """What belongs to one test while it runs: clients and sessions, moments of its requests.
+    """One test while it runs: its clients, its sessions, and its requests with their moments.
 
-    Cost of a request: at most a question to each database before and after it; none where nobody
-    has used it since the last one, or uses it before the test ends.
+    A request costs at most one query to each database before it and one after it. A database
+    that no connection uses meanwhile gets no query.
     """
 
     plan: Plan
@@ -172,82 +188,73 @@ class RunningTest(Hooks):
     gate: Gate
     ledger: Ledger
     app_watcher: AppWatcher | None = None
-    askers: Mapping[tuple[str, str], str] = field(
-        default_factory=dict
-    )  # before, and by whom
-    client_options: Callable[[], Mapping[str, Any]] = (
-        dict  # asks for the fixture of that name
-    )
+    # The test that first made a request which sent a statement, by method and path.
+    askers: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    # Returns the value of the fixture `client_options`.
+    client_options: Callable[[], Mapping[str, Any]] = dict
     app_states: list[AppState] = field(default_factory=list)
     sessions: Sessions = field(default_factory=Sessions)
-    broken: list[tuple[str, Exception]] = field(
-        default_factory=list
-    )  # what the app has raised
+    # What the app has raised, with its requests.
+    broken: list[tuple[str, Exception]] = field(default_factory=list)
     # Tracebacks without frames: a frame would keep a session of the app alive.
     handled_traces: list[tuple[str, TracebackException]] = field(default_factory=list)
     answers: list[tuple[Request, RequestAnswer]] = field(default_factory=list)
     # Also of the examples before the last one, whose turns are forgotten.
     lost: list[tuple[Request, LostWrite | LostObjects]] = field(default_factory=list)
-    app_runs: list[AppRun] = field(
-        default_factory=list
-    )  # the last one is what clients talk to
+    # Clients use the last one.
+    app_runs: list[AppRun] = field(default_factory=list)
     checkouts: int = 0  # of connections, before the test
-    use_app: Callable[[], object] = bool  # asks for the fixture `arena_app`
-    blocks: list[Callable[[], None]] = field(
-        default_factory=list
-    )  # of `expect_changes`: `begin`
+    use_app: Callable[[], object] = bool  # sets up the fixture `arena_app`
+    # The methods `begin` of the blocks of `expect_changes`.
+    blocks: list[Callable[[], None]] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
-    has_app: bool = False  # clients talk to what the fixture `arena_app` is
-    is_to_be_started: bool = False  # its app, whether or not a client asks it
-    start_moment: StoryMoment | None = (
-        None  # before its app started, if it had used connections
-    )
-    has_start_used_rows: bool = False  # whether the start-up used a connection
-    under_way: int = 0  # how many requests are
+    has_app: bool = False  # clients use the app that the fixture `arena_app` returns
+    is_to_be_started: bool = False  # the app, even without a request
+    # Before the app started, if the test had used connections.
+    start_moment: StoryMoment | None = None
+    has_start_used_rows: bool = False  # the start-up used a connection
+    under_way: int = 0  # the number of requests without an answer
     changed: list[str] = field(default_factory=list)  # names of databases
-    of_fixtures: list[Exchange] = field(
-        default_factory=list
-    )  # requests that these have open
+    # Requests that fixtures have left open.
+    of_fixtures: list[Exchange] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     failed: bool = False
     has_level: bool = False  # it was entered once
     settled: bool = False
-    is_used: bool = (
-        True  # once it is settled: whether there was anything to end or to close
-    )
+    # Set when it is settled: whether pytest-arena had anything to end or to close.
+    is_used: bool = True
     loop: AbstractEventLoop | None = None  # of its coroutine
-    uncommitted: list[str] | None = None  # lines, from before its sessions were closed
-    unfinished: list[str] | None = None  # lines of late work, from when it failed
-    held: Container[InstanceState[Any]] | None = None  # by its sessions, when it failed
-    _seen: int = -1  # how many checkouts there were when the last request ended
-    _start_loop: AbstractEventLoop | None = (
-        None  # the loop in which a session started its app
-    )
+    # From when it failed: its uncommitted work, lines of late work, instances in its sessions.
+    uncommitted: list[str] | None = None
+    unfinished: list[str] | None = None
+    held: Container[InstanceState[Any]] | None = None
+    # The number of checkouts when the last request ended. -1: a connection was in use.
+    _checkouts_at_end: int = -1
+    _start_loop: AbstractEventLoop | None = None  # in which a session started the app
     _start_checkouts: int = 0  # of connections, before the app started
-    _of_app: set[PendingWrites] = field(
-        default_factory=set
-    )  # not committed, between requests
+    # Writes of the app that are uncommitted between two requests.
+    _of_app: set[PendingWrites] = field(default_factory=set)
     # Sync clients may be called in several threads.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    # Around its coroutine, in the loop that it has.
+    # Called around the test's coroutine, in its loop.
 
     def begin_call(self) -> None:
-        """What comes now is the test's own.
+        """Note the open requests of fixtures. Later ones belong to the test's function.
 
         Raises:
-            ConfigError: it is no loop of asyncio's, and the test uses fixtures of ours.
+            ConfigError: the loop is not asyncio's, and the test uses pytest-arena's fixtures.
         """
         if running_loop() is None and (self.app_runs or self.sessions.is_used):
             raise no_asyncio()
         self.tasks.see()
         self.loop = running_loop()
-        self.of_fixtures = [
-            one for app_run in self.app_runs for one in app_run.exchanges
-        ]
+        self.of_fixtures = []
+        for app_run in self.app_runs:
+            self.of_fixtures += app_run.exchanges
 
     def start_early(self) -> None:
-        """Have its app start at the first use of its sessions, or else before its function."""
+        """Let the app start at the first use of the sessions, or before the test's function."""
         if self.app_runs[-1].has_lifespan and not self.plan.has_examples:
             self.is_to_be_started = True
             self.sessions.starter = self
@@ -261,7 +268,7 @@ class RunningTest(Hooks):
         return True
 
     async def astart(self) -> None:
-        """Start its app in the running loop, if a fixture has asked for that."""
+        """Start the app in the running loop, if a fixture needs it."""
         if not self.is_to_be_started:
             return
         loop = running_loop()
@@ -274,7 +281,7 @@ class RunningTest(Hooks):
         await app_run.ajoin()
 
     def left_open(self) -> list[str]:
-        """Return what of its own requests is open, a line for each."""
+        """Return a line for each request that the test's function has left open."""
         open_requests = []
         for app_run in self.app_runs:
             for exchange in app_run.exchanges:
@@ -283,30 +290,30 @@ class RunningTest(Hooks):
         return open_requests
 
     async def asettle(self) -> None:
-        """At the end of its coroutine: end its requests, wait for the work that they have begun."""
+        """End the test's requests, and wait for the work that they have begun."""
         self.late_work.cut_off += self.left_open()
         for app_run in self.app_runs:
             await app_run.aclose_exchanges()
         await self.late_work.asettled()
 
     async def aclose(self) -> None:
-        """Close what needs the loop."""
+        """Close the sessions and shut down the apps, which need the loop."""
         if self.sessions.is_used:
             await self.sessions.aclose()
         for app_run in self.app_runs:
             await app_run.aclose()
 
     async def aclose_failed(self) -> None:
-        """As ``aclose``; what fails is told at settling, beside the test's own failure."""
+        """Do what ``aclose`` does. The tear-down raises its errors, after that of the test."""
         try:
             await self.aclose()
-        except Exception as error:  # noqa: BLE001 - kept, and raised by the tear-down
+        except Exception as error:  # noqa: BLE001 - the tear-down raises it
             self.errors.append(error)
 
-    # What its clients tell.
+    # Called by clients.
 
     async def abefore(self) -> None:
-        """Before a request of an async client."""
+        """Commit pending work, and begin a request of an async client."""
         if running_loop() is not self.loop:
             self.tasks.see()
         if self.sessions.is_used:
@@ -317,7 +324,7 @@ class RunningTest(Hooks):
         self.begins()
 
     def before(self, *, refuses: bool = True) -> None:
-        """Before a request of a sync client."""
+        """Commit pending work, and begin a request of a sync client."""
         if self.sessions.is_used:
             is_alone = self._forget_lost()
             with nullcontext() if refuses else suppress(PendingWorkError):
@@ -327,7 +334,7 @@ class RunningTest(Hooks):
         self.begins()
 
     def _forget_lost(self) -> bool:
-        """Forget what the test itself has lost. Return False if requests are under way."""
+        """Forget the test's lost writes. Return False if requests are under way."""
         if self.under_way:
             return False
         self.take_lost()
@@ -346,9 +353,9 @@ class RunningTest(Hooks):
                 )
 
     async def aserves(self) -> None:
-        """Before a request by a socket: an async session is committed in the loop of the test.
+        """Commit async sessions in the test's loop, before a request by a socket.
 
-        Not where that stands still, as in a test that waits for a sync client: it can never be.
+        A loop does not run while its test waits for a sync client. Then this times out.
         """
         if self.sessions.is_used and self.loop is not None and self.loop.is_running():
             commit = asyncio.run_coroutine_threadsafe(
@@ -357,8 +364,8 @@ class RunningTest(Hooks):
             done, _ = await asyncio.wait(
                 {asyncio.wrap_future(commit)}, timeout=_PATIENCE
             )
-            for one in done:
-                one.result()
+            for future in done:
+                future.result()
 
     def starting(self) -> None:
         """Note that the app is about to start. Its start-up may see all rows written until now."""
@@ -373,73 +380,72 @@ class RunningTest(Hooks):
             self.has_start_used_rows = True
 
     def begins(self) -> None:
-        """A request is about to be sent; what is pending is committed."""
+        """Begin a turn for a request that is about to be sent, or add it to the present turn."""
         with self._lock:
-            if not self.under_way:
-                self.take_lost()  # by the test itself, or after the last request
-                registry = self.gate.registry
-                is_quiet = registry.is_quiet
-                last = self.turns[-1].after if self.turns else None
-                # If nothing can have happened since the last request ended, that is the time.
-                is_same = (
-                    last is not None and is_quiet and registry.checkouts == self._seen
-                )
-                if last is None or not is_same or last.levels != self.moments.levels():
-                    last = self.moments.now()
-                turn = Turn(last)
-                turn.checkouts = registry.checkouts
-                turn.is_quiet = is_quiet
-                if not is_quiet:
-                    turn.held = self.own_writes()
-                self.turns.append(turn)
-                if (place := len(self.turns) - _KEPT) > FIRST:
-                    old = self.turns[place]
-                    old.before = old.after = None  # they may hold a database's content
-            else:
+            if self.under_way:
                 self.turns[-1].is_at_once = True
+            else:
+                self._begin_turn()
             self.under_way += 1
 
+    def _begin_turn(self) -> None:
+        self.take_lost()  # by the test itself, or after the last request
+        registry = self.gate.registry
+        is_quiet = registry.is_quiet
+        before = self.turns[-1].after if self.turns else None
+        # If no connection was used since the last request ended, its end is the same moment.
+        is_used = not is_quiet or registry.checkouts != self._checkouts_at_end
+        if before is None or is_used or before.levels != self.moments.levels():
+            before = self.moments.now()
+        turn = Turn(before, checkouts=registry.checkouts, is_quiet=is_quiet)
+        if not is_quiet:
+            turn.held = self.own_writes()
+        self.turns.append(turn)
+        place = len(self.turns) - _KEPT
+        if place > FIRST:
+            self.turns[place].forget_moments()
+
     def serving(self) -> None:
-        """In the app's loop, before it answers."""
+        """Note the tasks and threads that exist before the app answers. Called in its loop."""
         self.late_work.serving()
 
     def requested(self, request: Request) -> None:
-        """After a request."""
+        """Add a request to the ledger and to its turn."""
         self.ledger.requests.append(request)
         self.answered(request)
 
     def answered(self, request: Request) -> None:
-        """A request has its answer, or a redirect on the way to it; by any client."""
+        """Add a request to its turn. It has its answer or a redirect, by any client."""
         with self._lock:
             if self.under_way:
                 request.turn = self.turns[-1]
                 request.turn.records.append(request)
 
     def ended(self) -> None:
-        """After a request and its redirects, with all that the app does after its answer."""
+        """End a request and its redirects, and the turn if it was its last request."""
         with self._lock:
             if not self.under_way:  # of an example that is over
                 return
             self.under_way -= 1
             if not self.under_way:
-                turn = self.turns[-1]
-                self.take_lost(turn)
-                registry = self.gate.registry
-                # In this order: later checkouts are counted, and present ones are seen.
-                self._seen = registry.checkouts
-                is_quiet = registry.is_quiet
-                if not is_quiet:
-                    self._seen = -1
-                turn.after = self.moments.now()
-                turn.checkouts = registry.checkouts - turn.checkouts
-                turn.is_quiet &= not turn.checkouts
-                if not is_quiet:
-                    self._of_app |= self.own_writes() - turn.held
+                self._end_turn(self.turns[-1])
+
+    def _end_turn(self, turn: Turn) -> None:
+        self.take_lost(turn)
+        registry = self.gate.registry
+        # In this order: a checkout is counted before pytest-arena looks for present ones.
+        self._checkouts_at_end = registry.checkouts
+        is_quiet = registry.is_quiet
+        if not is_quiet:
+            self._checkouts_at_end = -1
+        turn.end(self.moments.now(), registry.checkouts)
+        if not is_quiet:
+            self._of_app |= self.own_writes() - turn.held
 
     def take_lost(self, turn: Turn | None = None) -> None:
-        """Note what requests have lost, each with its own turn. ``turn`` is the one that ends.
+        """Note the lost writes of requests, each in its turn. ``turn`` is the one that ends.
 
-        What the test itself has lost is forgotten.
+        Lost writes of the test are forgotten.
         """
         if not self.gate.lost.losses:
             return
@@ -452,7 +458,7 @@ class RunningTest(Hooks):
                 self.lost.append((turn.records[0], lost))
 
     def take_unclosed(self) -> None:
-        """Note the objects that went with sessions which no request has closed."""
+        """Note the unwritten objects of sessions that no request has closed, and that are gone."""
         for request, answer in self.answers:
             for pending in answer.unflushed:
                 is_kept = pending.session in session_numbers()
@@ -471,15 +477,14 @@ class RunningTest(Hooks):
 
     def request_of(self, lost: LostWrite | LostObjects) -> Request | None:
         """Return the request that has begun the work which lost something."""
-        if lost.request is None:
-            return None
-        answers = (
-            request for request, answer in self.answers if answer is lost.request
-        )
-        return next(answers, None)
+        if lost.request is not None:
+            for request, answer in self.answers:
+                if answer is lost.request:
+                    return request
+        return None
 
     def answering(self, request: Request) -> RequestAnswer:
-        """Note that the app begins to answer a request."""
+        """Create the record of an answer that the app begins."""
         answer = RequestAnswer.begin()
         request.answer = answer
         request.statements = answer.statements
@@ -488,11 +493,11 @@ class RunningTest(Hooks):
         return answer
 
     def broke(self, request: str, error: Exception) -> None:
-        """The app has raised instead of answering."""
+        """Note that the app raised instead of answering."""
         self.broken.append((request, error))
 
     def handled(self, request: str, trace: TracebackException) -> None:
-        """The app has answered an exception that it did not expect."""
+        """Note that the app answered an exception that it did not expect."""
         self.handled_traces.append((request, trace))
 
     def was_broken_by(self, raised: BaseException) -> bool:
@@ -502,10 +507,10 @@ class RunningTest(Hooks):
             cause is error for cause in causes(raised) for error in raised_by_app
         )
 
-    # What else happens to it.
+    # Called by levels and reports.
 
     def own_writes(self) -> set[PendingWrites]:
-        """What it has written itself that stands uncommitted now."""
+        """Return the uncommitted writes of the test's own connections."""
         writes = set()
         for checkout in self.gate.registry.taken():
             pending = checkout.connection.pending_writes
@@ -523,63 +528,62 @@ class RunningTest(Hooks):
         self.app_states[:] = states
 
     def begin_anew(self) -> None:
-        """The content is another one: what is under way asks what has changed since now."""
+        """Let the present turn and blocks of `expect_changes` start at the present content."""
         with self._lock:
-            self._seen = -1
+            self._checkouts_at_end = -1
             if self.under_way:
                 self.turns[-1].before = self.moments.now()
         for begin in self.blocks:
             begin()
 
     def cut(self, number: int) -> None:
-        """Forget all turns after the first so many."""
+        """Forget all turns after the first ``number``."""
         with self._lock:
             for turn in self.turns[number:]:
-                for (
-                    record
-                ) in turn.records:  # which an answer may keep until it is collected
+                # An answer may keep a record until the garbage collector runs.
+                for record in turn.records:
                     record.turn = None
                 turn.records.clear()
             del self.turns[number:]
             self.under_way = 0
 
     def has_changed(self, databases: list[str]) -> None:
-        """These had changed when one of its levels was left."""
+        """Note databases that had changed when a level of the test was left."""
         for name in databases:
             if name not in self.changed:
                 self.changed.append(name)
 
 
 class Current:
-    """The test that runs, if one does, and whether it is its turn."""
+    """The running test, and the owner of the level on top."""
 
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
         self.test: RunningTest | None = None
         self.in_teardown = (
-            False  # its fixtures, and maybe wider ones, are being finished
+            False  # pytest tears down fixtures of the test, or wider ones
         )
         self.being_set_up: list[Any] = []  # wider fixtures, the innermost last
 
     def running(self) -> RunningTest:
-        """Return the test, where there must be one: pytest sets fixtures up in a test."""
+        """Return the running test. pytest sets fixtures up only during a test."""
         if self.test is None:
             raise impossible("no test runs: a fixture was set up outside of any")
         return self.test
 
     def on_top(self) -> RunningTest | None:
-        """Return the test if its level is on top, or its example's, and no wide fixture's."""
+        """Return the test if the level on top is not a wide fixture's."""
         levels = self._databases.levels
         if not levels:
             return None
         if levels[-1].serial > 0:
             return self.test
-        # The level of a wide fixture is above the test's if the test wrote before it asked for it.
+        # If a test writes before it asks for a wide fixture, the fixture's level is above its own.
         is_over = self.test is None or self.test.settled
         is_below = any(level.owner is self.test for level in levels)
         return self.test if is_below and not (is_over or self.being_set_up) else None
 
     def owner(self) -> object:
-        """Return whose level is on top."""
+        """Return the owner of the level on top."""
         levels = self._databases.levels
         return levels[-1].owner if levels else None
