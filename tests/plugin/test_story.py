@@ -638,7 +638,7 @@ def test_in_its_thread(test_client):
 def test_an_answer_that_may_be_of_a_cache(example: Example, how: str) -> None:
     """It shows what another test has written, and sends no statement."""
     run = shop(example, test_it=CACHED).run(env=env_of(how)).expect(1, passed=1, failed=2)
-    hint = "sent no statement; in test_it.py::test_first it did: from a cache?"
+    hint = "sent no statement, in test_it.py::test_first it did: from a cache?"
     assert [story.count(hint) for story in stories(run)] == [1, 1], run.output
 
 

@@ -1,4 +1,4 @@
-"""What has a test changed: before its requests, in each of them, after them?"""
+"""The story of a failed test: its changes before, in and after each request."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ if TYPE_CHECKING:
 
 
 def story_parts(test: RunningTest, files: Sequence[str] = ()) -> list[StoryPart]:
-    """Return what the test that runs has changed so far, in its order. Never raises.
+    """Return what the running test has changed so far, in its order. Never raises.
 
-    ``files`` are lines about files that it wrote in the project. Nothing where it neither wrote
-    one nor has to do with a database.
+    ``files`` are lines about files that it wrote in the project. The story is empty if the test
+    wrote no file and used no database.
     """
-    telling = _Telling(test)
-    below = list(telling.below())
-    own = list(telling.own())
-    if kept := test.uncommitted or uncommitted(test):
-        own.append(StoryPart("not committed", None, notes=tuple(kept)))
+    reader = _StoryReader(test)
+    below = list(reader.below())
+    own = list(reader.own())
+    lines = test.uncommitted or uncommitted(test)
+    if lines:
+        own.append(StoryPart("not committed", None, notes=tuple(lines)))
     late_work = _late_work(test)
     if late_work:
         own.append(
@@ -43,12 +44,10 @@ def story_parts(test: RunningTest, files: Sequence[str] = ()) -> list[StoryPart]
     if files:
         title = "files written in the project, which stay there"
         own.append(StoryPart(title, None, notes=tuple(files)))
-    has_to_do = (
-        test.turns
-        or test.gate.registry.used
-        or any(part.changes or part.notes for part in own)
-    )
-    return [*below, *own] if has_to_do else []
+    has_changes = any(part.changes or part.notes for part in own)
+    if test.turns or test.gate.registry.used or has_changes:
+        return [*below, *own]
+    return []
 
 
 _LATE_START_ASYNC = (
@@ -59,28 +58,29 @@ _LATE_START_SYNC = (
     "the app's start-up has seen these rows: in production it runs first\n    next: "
     "ask for `test_client` before the fixture that writes them"
 )
-_MOST_ROWS = 200  # of a table, and a question: more are counted
+_MOST_ROWS = 200  # of a table, at each reading: the others are counted
 
 
-class _Telling:
-    """One reading of what a test did, as a report tells it."""
+class _StoryReader:
+    """Reads the changes of a test once, for its report."""
 
     def __init__(self, test: RunningTest) -> None:
         self._moments = test.moments
         self._askers = test.askers
         self._levels = test.moments.levels()
         # Requests of the present levels. The report sums up what lower levels wrote.
-        self._turns = [
-            turn
-            for turn in test.turns
-            if turn.before is None or turn.before.levels == self._levels
-        ]
+        self._turns: list[Turn] = []
+        moments: list[StoryMoment] = []
+        for turn in test.turns:
+            if turn.before is None or turn.before.levels == self._levels:
+                self._turns.append(turn)
+                moments += filter(None, (turn.before, turn.after))
         self._used = test.moments.used()
-        moments = [
-            one for turn in self._turns for one in (turn.before, turn.after) if one
-        ]
-        self._told = [
-            used for used in self._used if all(one.knows(used) for one in moments)
+        # The databases whose changes are known for each request.
+        self._readable = [
+            database
+            for database in self._used
+            if all(moment.knows(database) for moment in moments)
         ]
         self._start = self._late_start(test)
         self._is_async = test.plan.is_async
@@ -89,29 +89,30 @@ class _Telling:
     def _late_start(self, test: RunningTest) -> StoryMoment | None:
         """Return the moment before the app started, if start-up may have seen the test's rows."""
         start = test.start_moment
-        if (
-            start is None
-            or not test.has_start_used_rows
-            or start.levels != self._levels
-        ):
+        if start is None or not test.has_start_used_rows:
             return None
-        return start if all(start.knows(database) for database in self._told) else None
+        is_known = all(start.knows(database) for database in self._readable)
+        if is_known and start.levels == self._levels:
+            return start
+        return None
 
     def below(self) -> Iterator[StoryPart]:
-        """What the levels below have written, the lowest first."""
+        """Yield the changes of the levels below, the lowest first."""
         for depth in range(len(self._levels) - 1, 0, -1):
             changes = self._changes(depth=depth)
             if changes:
                 level = self._levels[-1 - depth]
-                # Below a test's own level is no other test's: above it stands an example's.
+                # A test's level is below another one only if that is an example's.
                 title = "the test's fixtures" if level.is_test else level.name
                 yield StoryPart(title, changes, rows=0)
 
     def own(self) -> Iterator[StoryPart]:
-        """Turn by turn, then what could only be read as a whole."""
+        """Yield the changes turn by turn, then those that are only known as a whole."""
         yield from self._turn_by_turn()
         for database in self._used:
-            changes = None if database in self._told else self._of(self._rows(database))
+            if database in self._readable:
+                continue
+            changes = self._of(self._rows(database))
             if changes is not None:
                 how = database.isolation.name if database.isolation else ""
                 title = (
@@ -123,16 +124,15 @@ class _Telling:
 
     def _turn_by_turn(self) -> Iterator[StoryPart]:
         since: StoryMoment | None = None
-        title = (
-            "before the first request" if self._turns else "the test and its fixtures"
-        )
-        seen_by_start = (
-            self._changes(None, self._start) if self._start is not None else None
-        )
-        if seen_by_start:
-            hint = _LATE_START_ASYNC if self._is_async else _LATE_START_SYNC
-            yield StoryPart("before the app started", seen_by_start, notes=(hint,))
-            since = self._start
+        title = "the test and its fixtures"
+        if self._turns:
+            title = "before the first request"
+        if self._start is not None:
+            changes = self._changes(None, self._start)
+            if changes:
+                hint = _LATE_START_ASYNC if self._is_async else _LATE_START_SYNC
+                yield StoryPart("before the app started", changes, notes=(hint,))
+                since = self._start
         for turns in _gathered(self._turns):
             before = turns[0].before or since
             after = turns[-1].after
@@ -147,29 +147,29 @@ class _Telling:
         self, title: str, since: StoryMoment | None, until: StoryMoment | None
     ) -> Iterator[StoryPart]:
         changes = self._changes(since, until)
-        if changes or not (self._turns or self._failure or self._is_partly_told):
+        if changes or not (self._turns or self._failure or self._is_incomplete):
             yield StoryPart(title, changes)
 
     @property
-    def _is_partly_told(self) -> bool:
-        return len(self._told) < len(self._used)
+    def _is_incomplete(self) -> bool:
+        return len(self._readable) < len(self._used)
 
     def _part_of(self, turns: list[Turn], changes: Changes | None) -> StoryPart:
-        if not changes and self._is_partly_told:
-            changes = None  # it may have changed what cannot be told
+        if not changes and self._is_incomplete:
+            changes = None  # unknown: the turn may have changed another database
         if len(turns) > 1:
             return StoryPart(f"{len(turns):,} requests more, together", changes, rows=0)
         [turn] = turns
-        told = (*map(lost_words, turn.lost), *_hints(turn, self._askers))
-        lines = [f"{record.method} {record.path}" for record in turn.records[:_NAMED]]
+        names = [f"{record.method} {record.path}" for record in turn.records[:_NAMED]]
+        statements: list[str] = []
+        for record in turn.records:
+            statements += record.statements
         return StoryPart(
             _requests(turn),
             changes,
-            notes=told,
-            request=" and ".join(lines),
-            statements=tuple(
-                text for record in turn.records for text in record.statements
-            ),
+            notes=(*map(lost_words, turn.lost), *_hints(turn, self._askers)),
+            request=" and ".join(names),
+            statements=tuple(statements),
         )
 
     def _changes(
@@ -179,15 +179,15 @@ class _Telling:
         *,
         depth: int = 0,
     ) -> Changes | None:
-        """In all databases of which it can be told; None where that failed."""
+        """Return the changes in all readable databases, None after a failure."""
         rows: list[TableRows] = []
-        for database in self._told if not depth else self._used:
+        databases = self._used if depth else self._readable
+        for database in databases:
             start = since.time_of(database) if since else None
             end = until.time_of(database) if until else None
-            was_there = until is None or database in until.times
-            if was_there and (
-                start is None or start != end
-            ):  # else nobody has used it meanwhile
+            existed = until is None or database in until.times
+            # With two equal times, no connection has used it in between.
+            if existed and (start is None or start != end):
                 rows += self._rows(database, start, end, depth=depth)
         return self._of(rows)
 
@@ -202,13 +202,13 @@ class _Telling:
         *,
         depth: int = 0,
     ) -> list[TableRows]:
-        if self._failure:  # a connection that is lost stays so
+        if self._failure:  # the connection is lost
             return []
         try:
             rows = self._moments.rows(
                 database, since, until, depth=depth, limit=_MOST_ROWS
             )
-        except Exception as error:  # noqa: BLE001 - the report goes on, and says it
+        except Exception as error:  # noqa: BLE001 - the report shows it
             first_line = str(error).partition("\n")[0]
             self._failure = redact(
                 f"{database.name}: {first_line or type(error).__name__}"
@@ -216,14 +216,16 @@ class _Telling:
             return []
         if len(self._used) == 1:
             return rows
-        return [replace(one, table=f"{database.name}/{one.table}") for one in rows]
+        return [
+            replace(table, table=f"{database.name}/{table.table}") for table in rows
+        ]
 
 
-_NAMED = 3  # of requests that were made at once
+_NAMED = 3  # of the requests of one turn
 
 
 def _requests(turn: Turn) -> str:
-    """The requests of a turn with their answers: redirects in a row, or what was made at once."""
+    """Return the requests of a turn with their answers: a chain of redirects, or several."""
     if not turn.records:
         return "a request that has no answer yet"
     texts = [
@@ -231,12 +233,14 @@ def _requests(turn: Turn) -> str:
     ]
     if not turn.is_at_once:
         return " → ".join(texts)
-    more = [f"{len(texts) - _NAMED:,} more"] * (len(texts) > _NAMED)
-    return f"at once: {', '.join([*texts[:_NAMED], *more])}"
+    named = texts[:_NAMED]
+    if len(texts) > _NAMED:
+        named.append(f"{len(texts) - _NAMED:,} more")
+    return f"at once: {', '.join(named)}"
 
 
 def asked_and_answered(record: Request) -> str:
-    """One request as ``POST /orders 201``."""
+    """Return a request and its answer as ``POST /orders 201``."""
     role = f" as {record.role}" if record.role else ""
     answer = f" {record.status}" if record.status is not None else ""
     error = f" raised {record.error.partition(':')[0]}" if record.error else ""
@@ -263,9 +267,9 @@ def most_alike(statements: list[str]) -> int:
 
 
 def _gathered(turns: list[Turn]) -> Iterator[list[Turn]]:
-    """Each turn alone; where they are many, those in the middle together."""
+    """Yield each turn alone. Of many turns, those in the middle are one list."""
     middle = turns[FIRST : len(turns) - LAST]
-    if len(middle) < 2:  # noqa: PLR2004 - one alone is told as itself
+    if len(middle) == 1:
         middle = []
     for turn in turns:
         if turn not in middle:
@@ -275,7 +279,7 @@ def _gathered(turns: list[Turn]) -> Iterator[list[Turn]]:
 
 
 def _hints(turn: Turn, askers: Mapping[tuple[str, str], str]) -> Iterator[str]:
-    """What may have come from a cache of the process, and which cookies did not go out."""
+    """Yield notes about late commits, the app's errors, caches and unsent cookies."""
     for record in turn.records:
         if record.answer is not None and record.answer.is_early:
             line = line_of_late_commit(record.answer)
@@ -285,7 +289,7 @@ def _hints(turn: Turn, askers: Mapping[tuple[str, str], str]) -> Iterator[str]:
             yield raised
         first = askers.get((record.method, record.path))
         if first is not None and turn.is_quiet and turn.went_well:
-            yield f"sent no statement; in {first} it did: from a cache? Empty it by a hook"
+            yield f"sent no statement, in {first} it did: from a cache? Empty it by a hook"
         if record.unsent:
             yield f'came without {record.unsent}: Secure cookies want base_url="https://testserver"'
 
@@ -304,26 +308,28 @@ def _raised_words(record: Request) -> str:
 
 
 def uncommitted(test: RunningTest) -> list[str]:
-    """Return what the test's own sessions keep from everybody else, and what would change that."""
+    """Return lines about uncommitted work of the test's sessions, and how to commit it."""
+    awaited = "await " if test.plan.is_async else ""
+    lines = []
     pending = test.sessions.pending()
-    awaited = "await " * test.plan.is_async
     where = f"db_session: {awaited}db_session.commit()"
-    if not pending and (others := unflushed(sessions_in_use())):
-        kinds = ", ".join(sorted({type(one).__name__ for one in others}))
+    if not pending:
+        others = unflushed(sessions_in_use())
         pending = len(others)
+        kinds = ", ".join(sorted({type(instance).__name__ for instance in others}))
         where = f"a session that lives on: {kinds} (commit it first)"
-    lines = [f"{pending} object{'s' * (pending != 1)} pending in {where}"] * bool(
-        pending
-    )
-    now = test.own_writes()
+    if pending:
+        plural = "" if pending == 1 else "s"
+        lines.append(f"{pending} object{plural} pending in {where}")
     turns = test.turns
-    if not turns or any(
-        turn.checkouts for turn in turns
-    ):  # else the app's sessions are the test's
-        for written in sorted(now.union(*(turn.held for turn in turns[-1:])), key=str):
-            verb = "holds" if written in now else "held, at the last request,"
-            fix = f"commit it before the request: {awaited}session.commit()"
-            lines += [f"the test's own session {verb} {written}", f"next: {fix}"]
+    if turns and not any(turn.checkouts for turn in turns):
+        return lines  # the app uses the test's session
+    now = test.own_writes()
+    held = turns[-1].held if turns else set()
+    for writes in sorted(now | held, key=str):
+        verb = "holds" if writes in now else "held, at the last request,"
+        lines.append(f"the test's own session {verb} {writes}")
+        lines.append(f"next: commit it before the request: {awaited}session.commit()")
     return lines
 
 
@@ -353,7 +359,7 @@ def _late_work(test: RunningTest) -> tuple[str, ...]:
 
 
 def line_of_loss(request: Request, lost: LostWrite | LostObjects) -> str:
-    """Return what tells one mistake of the app from another: it is told once."""
+    """Return the key of a mistake of the app, which is noted once in a run."""
     if isinstance(lost, LostObjects):
         # Sessions of many endpoints may be closed in one line.
         return f"{request.method} {lost.words} {lost.line}"
@@ -361,46 +367,50 @@ def line_of_loss(request: Request, lost: LostWrite | LostObjects) -> str:
 
 
 def lost_words(lost: LostWrite | LostObjects) -> str:
-    """What was lost, and where: ``wrote stock (1 row) and never committed it: lost``."""
+    """Return what was lost, and where: ``wrote stock (1 row) and never committed it: lost``."""
     if isinstance(lost, LostObjects):
         return f"{lost.words}, and never flushed or committed it: lost ({lost.line})"
     if lost.by:
         return f"{lost.by} and never committed it: lost ({lost.line})"
-    rows = f"{lost.rows:,} row{'s' * (lost.rows != 1)}"
-    wrote = f"wrote {', '.join(lost.tables)} ({rows})"
+    wrote = _wrote(lost)
     if lost.is_failed:
         return f"{wrote}, and committed after a failed statement: rolled back, lost ({lost.line})"
     return f"{wrote} and never committed it: lost ({lost.line})"
 
 
+def _wrote(lost: LostWrite) -> str:
+    """Return the tables and rows that were written, as ``wrote stock (1 row)``."""
+    plural = "" if lost.rows == 1 else "s"
+    return f"wrote {', '.join(lost.tables)} ({lost.rows:,} row{plural})"
+
+
 def lost_write(request: Request, lost: LostWrite | LostObjects) -> LostWriteError:
-    """Return the error of a test whose request was answered well, and what it wrote is nowhere."""
+    """Return the error of a test whose request was answered below 400, and lost its writes."""
     if isinstance(lost, LostObjects):
         return LostWriteError(
             f"{asked_and_answered(request)} {lost.words} in a session, and the app never "
             "flushed or committed it",
-            why="the client got a success; in production nothing would be written either",
+            why="the client got a success, and in production nothing would be written either",
             cause=lost.line,
-            fix="session.commit() before the answer, with await if the session is async; where it "
-            "is not to be written: session.rollback(), or session.expunge(…)",
+            fix="session.commit() before the answer, with await if the session is async. If the "
+            "app shall not write it: session.rollback(), or session.expunge(…)",
         )
-    rows = f"{lost.rows:,} row{'s' * (lost.rows != 1)}"
     if lost.is_failed:
         return LostWriteError(
-            f"{asked_and_answered(request)} wrote {', '.join(lost.tables)} ({rows}), and the app "
-            "committed after a failed statement",
+            f"{asked_and_answered(request)} {_wrote(lost)}, and the app committed after a "
+            "failed statement",
             why="the server rolls such a transaction back at its commit, and raises no error",
             cause=str(lost.line),
             fix="async with session.begin_nested():   around the statement that may fail",
         )
-    what = lost.by or f"wrote {', '.join(lost.tables)} ({rows})"
+    what = lost.by or _wrote(lost)
     return LostWriteError(
         f"{asked_and_answered(request)} {what}, and the app never committed it",
-        why="who asked was told that it was done; in production it would be lost as well",
+        why="the client got a success, and in production the write would be lost as well",
         cause=str(lost.line),
         fix="commit before the answer, with await if it is async: session.commit(), "
-        "connection.commit(), or `with engine.begin() as connection:`; where it is meant to be "
-        "lost, roll back: session.rollback()",
+        "connection.commit(), or `with engine.begin() as connection:`. If the app shall not "
+        "write it, roll back: session.rollback()",
     )
 
 
