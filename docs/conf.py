@@ -116,8 +116,42 @@ _README = "The [README](../README.md) shows the smallest complete test."
 
 
 def setup(app: Any) -> None:
-    """Have each page changed as it is read."""
+    """Change each page as it is read, and write llms.txt beside the pages."""
     app.connect("source-read", as_a_page_of_the_site)
+    app.connect("build-finished", write_llms_txt)
+
+
+def write_llms_txt(app: Any, error: Exception | None) -> None:
+    """Write the list of pages for language models: https://llmstxt.org."""
+    if error is None:
+        (Path(app.outdir) / "llms.txt").write_text(llms_txt(), encoding="utf-8")
+
+
+def llms_txt() -> str:
+    """Return the title, the address and the first sentence of each page."""
+    lines = [f"# {project}", "", f"> {PROJECT['description']}"]
+    for parent, parts in NAVIGATION.items():
+        for caption, entries in parts.items():
+            found = [page for entry in entries for page in sorted(DOCS.glob(f"{entry}.md"))]
+            lines += ["", f"## {caption or title_and_first_sentence(DOCS / f'{parent}.md')[0]}", ""]
+            lines += [entry_of_llms_txt(page) for page in found]
+    return "\n".join(lines) + "\n"
+
+
+def entry_of_llms_txt(page: Path) -> str:
+    """Return a line of llms.txt."""
+    title, sentence = title_and_first_sentence(page)
+    address = page.relative_to(DOCS).with_suffix(".html").as_posix()
+    return f"- [{title}]({html_baseurl}{address}): {sentence}"
+
+
+def title_and_first_sentence(page: Path) -> tuple[str, str]:
+    """Return both as plain text, without links and line ends."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", page.read_text(encoding="utf-8"))
+    heading, *blocks = text.split("\n\n")
+    prose = [block for block in blocks if not block.startswith(("```", "<", "|", "-", "#"))]
+    sentence = re.split(r"(?<=[.:])\s", prose[0])[0]
+    return heading.lstrip("# "), " ".join(sentence.split()).rstrip(":")
 
 
 def as_a_page_of_the_site(_: object, page: str, source: list[str]) -> None:

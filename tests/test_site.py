@@ -72,6 +72,15 @@ def test_a_link_out_of_the_docs_leads_to_the_code_host_and_others_stay() -> None
     )
 
 
+def test_llms_txt_names_each_page() -> None:
+    """With its address and a sentence."""
+    text = SITE["llms_txt"]()
+    named = re.findall(
+        rf"^- \[.+\]\({re.escape(SITE['html_baseurl'])}(\S+)\.html\): .", text, re.MULTILINE
+    )
+    assert set(named) == PAGES - {"index"}
+
+
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning() -> None:
     """By the target that its readers call; an anchor that is nowhere would be a warning."""
@@ -82,3 +91,4 @@ def test_the_site_is_built_without_a_warning() -> None:
     site = ROOT / "build/docs"
     assert [page for page in PAGES if not (site / f"{page}.html").is_file()] == []
     assert (site / "searchindex.js").is_file()
+    assert (site / "llms.txt").is_file()
