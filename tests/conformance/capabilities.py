@@ -143,17 +143,15 @@ reason below the table. *few rights*: a login that may only create databases and
 _PROMISES = """
 ## The promises
 
-| | promise | |
-|---|---|---|
-| P1 | visible | what a fixture, the test or a request has committed is seen by the whole test |
-| P2 | isolated | before each test the database is the same: rows, sequences, schema |
-| P3 | real | the app is not patched: real connections, commits, rollbacks and constraints |
-| P4 | guarded | no connection reaches the developer's database |
-| P5 | loop-proof | any event loop, thread and client |
-| P6 | as long as its fixture | what a wider fixture writes lives exactly as long as it does |
-| P7 | nothing left | no open transaction, no database, after a test, a run or `kill -9` |
-| P8 | explained | what is refused or fails says what, where, why, and what to do |
-| P10 | cheap | what a test costs follows what it has changed |
+- P1 visible: the whole test sees what a fixture, the test or a request has committed.
+- P2 isolated: each test begins with the same rows, sequences and schema.
+- P3 real: connections, commits, rollbacks and constraints are real, and the app is not patched.
+- P4 guarded: no connection reaches the developer's database.
+- P5 loop-proof: any event loop, thread and client works.
+- P6 as long as its fixture: what a wider fixture writes lives as long as the fixture.
+- P7 nothing left: no open transaction and no database after a test, a run or `kill -9`.
+- P8 explained: a refusal or failure says what, where, why, and what to do.
+- P10 cheap: a test costs what it has changed.
 """
 
 

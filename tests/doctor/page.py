@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parent.parent.parent / "docs" / "reference" / "doctor.md"
 BEGIN = "<!-- the rules: written by python -m tests.doctor.page -->\n"
 GROUPS = {
-    "0": "What could not be examined",
+    "0": "Files that cannot be examined",
     "1": "A database that is not the tests'",
     "2": "Overrides, clients, the lifespan",
     "3": "Event loops",
@@ -31,8 +31,17 @@ RULE_MODULES = _examine.RULE_MODULES  # imported, so that all rules are known
 
 
 def rules_of_the_page() -> str:
-    """Return a section for each rule, by groups."""
-    return "".join(_group(number, title) for number, title in GROUPS.items())
+    """Return the rules that pytest-arena ends, and a section for each rule, by groups."""
+    ended = (f"[{rule.code}](#{_anchor(rule)})" for _, rule in sorted(RULES.items()) if rule.ended)
+    groups = "".join(_group(number, title) for number, title in GROUPS.items())
+    return (
+        "\nIf the suite has an `arena_…` option, these rules are off, because pytest-arena ends "
+        f"the fault:\n{', '.join(ended)}.\n{groups}"
+    )
+
+
+def _anchor(rule: Rule) -> str:
+    return f"{rule.code.lower()}-{rule.name}"
 
 
 def _group(number: str, title: str) -> str:
@@ -50,10 +59,11 @@ def twin(rule: Rule, heading: str) -> dict[str, str]:
 
 
 def _section(rule: Rule) -> str:
-    about = rule.page.partition("\n\nFails:")[0]
+    """Return the fault, the repair and the examples; ``arena doctor --explain`` says why, too."""
+    about = rule.page.partition("\n\nFails:")[0].split("\n\n")
+    short = "\n\n".join([about[0], *(part for part in about if part.startswith("Instead:"))])
     fails, passes = ("".join(_blocks(twin(rule, each))) for each in ("Fails", "Passes"))
-    ended = "\npytest-arena ends it.\n" if rule.ended else ""
-    return f"\n### {rule.code} {rule.name}\n\n{about}\n{ended}{fails}\nPasses:\n{passes}"
+    return f"\n### {rule.code} {rule.name}\n\n{short}\n{fails}\nPasses:\n{passes}"
 
 
 def _blocks(files: dict[str, str]) -> Iterator[str]:
