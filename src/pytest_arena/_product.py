@@ -100,8 +100,8 @@ def product_package(product: str) -> ProductPackage:
 class Key(NamedTuple):
     """The identity of a database. A tuple, because each checkout looks up several."""
 
-    # file, memory, shared memory, server; building: a template that is built; expected: named by an
-    # option or a test, and by no engine yet
+    # file, memory, shared memory, server, building or expected. "building" is a template that is
+    # built. "expected" is a database that an option or a test names, and no engine yet.
     kind: str
     name: str
 
@@ -382,14 +382,14 @@ class Database:
     tails: tuple[str, ...]  # the names that an option may give it, the longest first
     product: Product
     dialect: type[Dialect]  # the class: an instance would keep the app's engine alive
-    live: Path | None = None  # its file; None on a server
+    live: Path | None = None  # its file, None on a server
     isolation: Isolation | None = None
     failure: ArenaError | None = None
     busy: bool = False
     attached: bool = False  # a connection to another database has attached it
     login: ServerLogin | None = None  # of the first engine that names one
     is_only_named: bool = False  # by a variable, and by no engine of the app yet
-    level: object = None  # in which it was created; None after a wider level began
+    level: object = None  # in which it was created, None after a wider level began
     is_the_runs: bool = False  # created before any level: no level restores its content
     born: int = 0  # distinguishes a database from a dropped one of the same key
     lock: threading.RLock = field(default_factory=threading.RLock)

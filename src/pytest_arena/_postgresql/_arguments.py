@@ -39,7 +39,7 @@ _PORT = "5432"
 class ServerTarget:
     """The servers that a driver tries in turn, and the name of the database."""
 
-    hosts: tuple[tuple[str, str], ...]  # name, number or folder of a socket; port
+    hosts: tuple[tuple[str, str], ...]  # the name, number or folder, and the port
     database: str
     login: ServerLogin | None = field(default=None, compare=False)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _COPY = "the copy"
-COPY = identifier(_COPY)  # stands for the copy's name in the statements of `source`
+COPY = identifier(_COPY)  # the copy's name in the statements of `source`
 
 
 def source(name: str) -> str:

@@ -171,7 +171,7 @@ def open_control(
 ) -> Control:
     """Connect to PostgreSQL by psycopg.
 
-    Where the server has no free connection, this waits for one for ``address.patience`` seconds.
+    If the server has no free connection, this waits for one for ``address.patience`` seconds.
 
     ``settings`` are the server's (``lock_timeout``, …). They hold from the login on. libpq's
     variables in the environment (PGOPTIONS, PGSERVICE, …) have no effect.
@@ -320,7 +320,7 @@ class Reconnecting(Generic[ConnectionT]):
             )
 
     def opened(self) -> ConnectionT:
-        """Return the open connection; connect first if there is none. Raises as ``call`` does."""
+        """Return the open connection. Connect first if there is none. Raises as ``call`` does."""
         with self._lock:
             if self._connection is not None and self.is_open:
                 return self._connection

@@ -144,7 +144,7 @@ class PostgreSQL:
             own,
             self._config.isolation,
             content,
-            given=self.roles.begin(database),
+            with_rights=self.roles.begin(database),
             shown=self.shown,
             place=self._config.places["isolation"],
             uses=uses,

@@ -66,9 +66,7 @@ SELECT EXISTS (
     SELECT FROM pg_class
     WHERE relkind = 'r' AND relpersistence = 'u' AND pg_relation_size(oid) > 0)
 """
-_LOCK_SECONDS = (
-    600  # longer than a build takes; the lock of a dead process is free at once
-)
+_LOCK_SECONDS = 600  # longer than a build takes; a dead process has no lock
 
 
 def url_of(address: Address, driver: str) -> URL:

@@ -420,7 +420,7 @@ def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
 
         return ask_first
 
-    # Statements without parameters; all others; COPY of a query and into a table.
+    # For statements without parameters, other statements, COPY of a query and into a table.
     for name in ("execute", "_get_statement", "_copy_out", "_copy_in"):
         replace_function(module.Connection, name, make)
 

@@ -22,7 +22,7 @@ def isolate(
     asked_for: str,
     template: str | None,
     *,
-    given: Callable[[str | None], str | None] = as_built,
+    with_rights: Callable[[str | None], str | None] = as_built,
     shown: str,
     place: str,
     uses: Uses,
@@ -30,7 +30,7 @@ def isolate(
 ) -> ServerIsolation:
     """Return the isolation of a database that begins with a template's content.
 
-    ``auto`` is undo. If undo does not work here, it is clone, and a line says why. ``given``
+    ``auto`` is undo. If undo does not work here, it is clone, and a line says why. ``with_rights``
     returns the template with the rights and objects of the app's role. ``shown`` is the server in
     messages, ``place`` the line of ``arena_isolation``. ``tell`` gets lines for the summary.
 
@@ -40,7 +40,7 @@ def isolate(
 
     def create(isolation: str) -> ServerIsolation:
         return ServerIsolation(
-            own, template, isolation, given=given, uses=uses, tell=tell
+            own, template, isolation, with_rights=with_rights, uses=uses, tell=tell
         )
 
     if asked_for == "clone":
@@ -49,7 +49,7 @@ def isolate(
         reason = templates.lacking(own)
         if not reason:
             undo = create("undo")
-            for remark in templates.remarks(own, given(template)):
+            for remark in templates.remarks(own, with_rights(template)):
                 tell(f"undo: {remark}")
             return undo
         fix = templates.what_would_do(own)

@@ -66,23 +66,23 @@ class ServerIsolation:
         template: str | None,
         isolation: str,
         *,
-        given: Callable[[str | None], str | None] = as_built,
+        with_rights: Callable[[str | None], str | None] = as_built,
         uses: Uses,
         tell: Callable[[str], None],
     ) -> None:
         self._own = own
-        self._given = given
+        self._with_rights = with_rights
         self._uses = uses
         self._tell = tell
         # No thread may connect between a database's replacement and the new generation.
         self._alone = getattr(uses, "alone", nullcontext)
         self.check: Callable[[], None] = nothing
-        self._asked_for = ""
+        self._next_isolation = ""
         self._snapshots: list[Snapshot] = []  # frozen here, and dropped here
         # The last left level of another isolation, and the number of uses at that time.
         self._spare: tuple[_Level, int] | None = None
         live = KINDS[isolation](own, uses, tell)
-        first = Snapshot(own, live.template(given(template)))
+        first = Snapshot(own, live.template(with_rights(template)))
         self._templates = {(isolation, template): first}
         with own.saying("no database for the first test"):
             live.put(first)
@@ -110,7 +110,7 @@ class ServerIsolation:
 
     def ask_for(self, isolation: str) -> None:
         """Choose the isolation of the next level."""
-        self._asked_for = isolation
+        self._next_isolation = isolation
 
     def enter(self) -> None:
         """Open a level above the current state.
@@ -122,8 +122,8 @@ class ServerIsolation:
             Held: an open transaction prevents a copy. Nothing was done.
             IsolationError: the disk is full, or the other isolation does not work here.
         """
-        isolation = self._asked_for
-        self._asked_for = ""
+        isolation = self._next_isolation
+        self._next_isolation = ""
         level = self._stack[-1]
         level.live.close_moments(are_over=False)
         if level.owed:
@@ -256,7 +256,7 @@ class ServerIsolation:
         archive = live.archive(self._stack)
         key = live.isolation, content
         if key not in self._templates:
-            template = live.template(self._given(content))
+            template = live.template(self._with_rights(content))
             self._templates[key] = Snapshot(self._own, template)
         start = self._templates[key]
         with self._alone():
@@ -371,13 +371,13 @@ class ServerIsolation:
             return _CHANGED
         if not live.may_have_changed:
             return _UNCHANGED
-        seen = self._uses()
+        uses = self._uses()
         try:
             look = live.look(self.depth)
         except ArenaError:
             return _CHANGED
         if not look.is_changed:
-            live.seen = NEVER if look.writers or look.locks else seen
+            live.seen = NEVER if look.writers or look.locks else uses
         return look
 
     def writers(self) -> set[int]:

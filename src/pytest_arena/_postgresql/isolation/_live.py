@@ -1,4 +1,4 @@
-"""The live database, on which tests work; and the one that is restored in place (``undo``)."""
+"""The live database, on which tests work, and its subclass that is restored in place (``undo``)."""
 
 from __future__ import annotations
 
@@ -353,7 +353,7 @@ class JournaledDatabase(LiveDatabase):
             uninstall(self.own.address_of(name))
         return super().keep(name, title, called=called)
 
-    def _asked(
+    def _ask(
         self, question: Callable[..., _Answer], *args: Any, **options: Any
     ) -> _Answer:
         with self.own.saying(_UNANSWERED):
@@ -365,7 +365,7 @@ class JournaledDatabase(LiveDatabase):
         Raises:
             ArenaError: the journal or the server is gone.
         """
-        return self._asked(ServerJournal.look, number)
+        return self._ask(ServerJournal.look, number)
 
     # Levels
 
@@ -379,17 +379,17 @@ class JournaledDatabase(LiveDatabase):
             ArenaError: another session holds a lock, the server is gone or full, or the schema
                 cannot be journaled.
         """
-        seen = self.uses()
+        uses = self.uses()
         number = len(levels) - 1
         if not self.is_altered and self._is_beyond_the_journal(levels[-1], number):
             reported = self._rows_of_levels(levels)
             archive = self.archive(levels)
-            check_fit(self._asked(ServerJournal.install))
+            check_fit(self._ask(ServerJournal.install))
             self.is_altered = True
             levels[-1].archive = archive
             for level, rows in zip(levels, reported, strict=True):
                 level.reported = rows
-        self.seen = seen
+        self.seen = uses
         return self.is_altered
 
     def _rows_of_levels(self, levels: Levels) -> list[list[TableRows]]:
@@ -440,18 +440,18 @@ class JournaledDatabase(LiveDatabase):
             Held: an open transaction prevents it.
             ArenaError: the server is gone.
         """
-        seen = self.uses()
+        uses = self.uses()
         # The number moves while a connection is out of its pool. A statement that runs now has no
         # lock yet, and would be committed to the level below.
-        if self.uses() != seen:
-            at_work = self._asked(ServerJournal.at_work)
+        if self.uses() != uses:
+            at_work = self._ask(ServerJournal.at_work)
             if at_work:
                 raise held_by(at_work, self.name)
         try:
             restoration = self._line.call(ServerJournal.leave, number)
         except ControlFailure as error:
             return self._left_after(error, number)
-        self.seen = NEVER if restoration.marks else seen
+        self.seen = NEVER if restoration.marks else uses
         return restoration
 
     def _left_after(self, error: ControlFailure, number: int) -> Restoration:
@@ -507,9 +507,9 @@ class JournaledDatabase(LiveDatabase):
         top = levels[-1]
         number = len(levels) - 1
         if is_undone:
-            self._asked(ServerJournal.rewind, number)
+            self._ask(ServerJournal.rewind, number)
         if top.is_written or (self.may_have_changed and self.look(number).is_changed):
-            self._asked(ServerJournal.forget, number)
+            self._ask(ServerJournal.forget, number)
             self.seen = NEVER
         below.archive = below.archive or top.archive
         below.reported = _joined(below.reported, top.reported)
@@ -522,20 +522,19 @@ class JournaledDatabase(LiveDatabase):
         While no connection uses the database, this is the same moment. The server is asked for its
         name before the next connection uses the database, and never if none does.
 
-        All moments tell the rows. Without event triggers, only an ``exact`` one tells earlier
-        changes of the schema.
+        Without event triggers, only an ``exact`` moment shows earlier changes of the schema.
 
         Raises:
             ArenaError: the server is gone.
         """
         if exact:
-            self._asked(ServerJournal.note_schema, len(levels) - 1)
+            self._ask(ServerJournal.note_schema, len(levels) - 1)
         top = levels[-1]
         uses = self.uses()
         if self._moment is not None and self._moment[0] == uses:
             return self._moment[1]
         is_start = uses == self.seen and not top.is_written and not top.reported
-        ask = None if is_start else partial(self._asked, ServerJournal.moment)
+        ask = None if is_start else partial(self._ask, ServerJournal.moment)
         moment = ServerMoment(ask)
         if not self._before_next(moment.settle):
             moment.settle()
@@ -567,7 +566,7 @@ class JournaledDatabase(LiveDatabase):
         since, until = map(_name_of, moments)
         if until == "":
             return []
-        rows = self._asked(
+        rows = self._ask(
             ServerJournal.rows_changed,
             level=number,
             since=since or "",

@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     _Reader: TypeAlias = Callable[[Callable[[Control], Any]], Any]
 
 _XIDS = 2**32
-# As many statements of arena's own may have ended that are not known to: of a caller, of the copies
-# ahead, of those that drop.
+# At most so many statements of pytest-arena may have ended without being counted yet: of a caller,
+# of the copies ahead, of drops.
 _AT_ONCE = 10
-# A copy is made, or a database dropped, in the background: to wait for that costs less than to take
-# a level for changed that is not.
+# In the background a copy may be made, or a database dropped. To wait for it costs less than to
+# replace a database that has not changed.
 _PATIENCE = 0.03
 _STEP = 0.0003
-# Where all sequences stand: "" for none, NULL if that is hidden. ``nextval`` takes numbers without
-# a transaction id and without a record in the log, 31 times of 32.
+# A digest of the numbers of all sequences: "" if there is none, NULL if the role may not read them.
+# ``nextval`` takes 31 of 32 numbers without a transaction id and without a record in the log.
 _SEQUENCES = """
 SELECT CASE WHEN bool_and(v.can_read) IS NOT FALSE THEN coalesce(md5(string_agg(
     c.oid || ':' || coalesce(v.number, ''), ',' ORDER BY c.oid)), '') END
@@ -52,14 +52,13 @@ WHERE c.relkind = 'S' AND c.relpersistence <> 't'
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What the server says of a database at one time, and what was written by then."""
+    """The transactions of a database at one time, and the statements of pytest-arena."""
 
-    horizon: int  # the transaction id below which all have ended that are not open
-    open: frozenset[tuple[int, int]] = (
-        frozenset()
-    )  # sessions and their transactions, of this one
+    horizon: int  # all transactions with a smaller id have ended or are `open`
+    # Sessions of this database, each with the id of its open transaction.
+    open: frozenset[tuple[int, int]] = frozenset()
     held: frozenset[str] = frozenset()  # advisory locks, prepared transactions, slots
-    own: int = 0  # how many ids arena itself has used since the mark
+    own: int = 0  # the number of ids that pytest-arena has used since the mark
     writes: int = 0
     connects: int = 0
 
@@ -117,7 +116,7 @@ class PlainDatabase(LiveDatabase):
     # Levels
 
     def needs_snapshot(self, levels: Levels) -> bool:
-        """Wherever something was written."""
+        """Return whether a level above needs a snapshot: something was written."""
         del levels
         return self._has_changed(with_locks=False)
 
@@ -128,7 +127,7 @@ class PlainDatabase(LiveDatabase):
         return Restoration(was_changed, ("rows",) if was_changed else ())
 
     def _has_changed(self, *, with_locks: bool) -> bool:
-        seen = self.uses()
+        uses = self.uses()
         facts = self._facts()
         has_changed = not self._is_as_marked(facts)
         if with_locks:
@@ -138,34 +137,35 @@ class PlainDatabase(LiveDatabase):
         if has_changed:
             self._latest = facts
         else:
-            self._mark_at(facts, seen)
+            self._mark_at(facts, uses)
         return has_changed
 
     def look(self, number: int) -> Look:
-        """Ask for the transaction ids, and for who is inside a transaction."""
+        """Compare the transaction ids, and find the open transactions."""
         del number
         facts = self._facts()
         is_changed = not self._is_as_marked(facts)
         held = facts.held != self._mark.held
         return Look(is_changed, is_changed, writers=facts.pids, locks=held)
 
-    def _mark_at(self, facts: _Facts, seen: int) -> None:
+    def _mark_at(self, facts: _Facts, uses: int) -> None:
         self._mark = facts
         # An open transaction may commit without another checkout.
-        self.seen = NEVER if facts.open else seen
+        self.seen = NEVER if facts.open else uses
 
     def _facts(self) -> _Facts:
         """Read the ids. Read again while a statement of pytest-arena may explain new ones."""
-        found: list[_Facts] = []
+        facts = _Facts(0)
 
-        def is_told() -> bool:
+        def are_explained() -> bool:
+            nonlocal facts
             is_busy = self.own.writes.is_under_way()
-            found[:] = [self._read_facts()]
+            facts = self._read_facts()
             is_busy |= self.own.writes.is_under_way()
-            return not is_busy or not 0 < self._unexplained(found[0]) <= _AT_ONCE
+            return not is_busy or not 0 < self._unexplained(facts) <= _AT_ONCE
 
-        until(is_told, within=_PATIENCE, step=_STEP)
-        return found[0]
+        until(are_explained, within=_PATIENCE, step=_STEP)
+        return facts
 
     def _unexplained(self, facts: _Facts) -> int:
         """Return how many ids since the mark are neither open nor pytest-arena's."""
@@ -178,14 +178,14 @@ class PlainDatabase(LiveDatabase):
     def _read_facts(self) -> _Facts:
         writes = self.own.writes
         control = self.own.control
-        # What of arena's has ended by now has an id below the horizon, what it begins afterwards
-        # has none below. What is under way is counted neither here nor from here.
+        # A statement of pytest-arena that has ended has an id below the horizon. A later one has a
+        # larger id. A running one is not counted.
         own = writes.since(self._mark.writes)
         with self.own.saying("the live database cannot be looked at"):
             [(inside, held, horizon)] = control.rows(
                 f"SELECT open, held, horizon FROM arena.facts({literal(self.name)})"
             )
-        pairs = (one.split(":") for one in inside)
+        pairs = (pair.split(":") for pair in inside)
         return _Facts(
             horizon=int(horizon),
             open=frozenset((int(pid), int(xid)) for pid, xid in pairs),
@@ -196,36 +196,34 @@ class PlainDatabase(LiveDatabase):
         )
 
     def _is_as_marked(self, facts: _Facts) -> bool:
-        """Whether nothing was committed since the mark.
+        """Return whether nothing was committed since the mark.
 
         A transaction that was open at the mark may have committed if it has ended.
         """
         mark = self._mark
         sequences = self.snapshot.sequences
-        if (
-            facts.connects != mark.connects
-            or not mark.open <= facts.open
-            or self._unexplained(facts)
-        ):
+        if facts.connects != mark.connects or not mark.open <= facts.open:
             return False
-        return sequences == "" or (
-            sequences is not None and self._read_sequences() == sequences
-        )
+        if sequences is None or self._unexplained(facts):
+            return False
+        return sequences == "" or self._read_sequences() == sequences
 
     def _read_sequences(self) -> str | None:
         try:
-            [(found,)] = self.reader.call(lambda control: control.rows(_SEQUENCES))
+            [(digest,)] = self.reader.call(lambda control: control.rows(_SEQUENCES))
         except ControlFailure:
             return None
-        return None if found is None else str(found)
+        return None if digest is None else str(digest)
 
-    # Rows, for which there is no journal
+    # Rows, without a journal
 
     def moment(self, levels: Levels, *, exact: bool) -> Rows | None:
-        """Return None: a database has no history. ``exact`` reads its rows instead, all of them."""
+        """Return None: a database has no history. With ``exact``, read all rows instead."""
         del levels
+        if not exact:
+            return None
         with self.own.saying("the live database cannot be read"):
-            return self.reader.call(read_rows) if exact else None
+            return self.reader.call(read_rows)
 
     def rows_changed(
         self,
@@ -234,9 +232,9 @@ class PlainDatabase(LiveDatabase):
         moments: tuple[object, object],
         limit: int | None,
     ) -> list[TableRows]:
-        """Compare what stands with a copy of what the level began with, or with a moment.
+        """Compare the current rows with a copy of the level's start, or with a moment.
 
-        The server reads all rows, to tell which tables have changed; of those they are read.
+        The server computes digests of all tables. pytest-arena reads the rows of those that differ.
         """
         end = None if number == len(levels) - 1 else levels[number + 1].snapshot
         with ExitStack() as stack, self.own.saying("the databases cannot be compared"):
@@ -250,7 +248,7 @@ class PlainDatabase(LiveDatabase):
     def _reader_of(
         self, moment: object, snapshot: Snapshot | None, stack: ExitStack
     ) -> _Reader:
-        """What reads a moment, which was read already, a copy of a snapshot, or what is live."""
+        """Return a function that reads a moment, a copy of a snapshot, or the live database."""
         if isinstance(moment, Rows):
             return lambda _: moment
         if snapshot is None:

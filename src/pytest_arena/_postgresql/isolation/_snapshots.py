@@ -27,7 +27,7 @@ class Snapshot:
     ) -> None:
         self._own = own
         self.name = name
-        self.is_ours = is_ours  # the isolation has frozen it, and drops it
+        self.is_ours = is_ours  # this isolation has frozen it and drops it
         # A digest of its sequences: "" if there are none, None if the role may not read them.
         self.sequences: str | None = None
         self.knows_sequences = False

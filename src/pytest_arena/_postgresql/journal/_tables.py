@@ -73,8 +73,8 @@ class JournalTable(Relation):
     """A table with rows, or the root of partitions."""
 
     columns: tuple[JournalColumn, ...]
-    key: tuple[str, ...]  # the columns of a unique key, () if there is none
-    partitions: tuple[Relation, ...]  # with the root; () if there are none
+    key: tuple[str, ...]  # the columns of a unique key, or ()
+    partitions: tuple[Relation, ...]  # with the root, or ()
     is_inherited: bool
     by_row: bool  # a statement's trigger would get wrong rows, or not all
 

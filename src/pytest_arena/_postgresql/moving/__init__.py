@@ -1,7 +1,7 @@
-"""How does an app's connection follow it from one event loop to the next?
+"""Moves asyncpg's open connections between event loops.
 
-A loop for each test, or for each request, would make an async driver's connections useless in the
-next: they belong to the loop in which they were made. asyncpg's are led to whichever loop runs, and
-stay what they are: the app's own, real and warm. Where that cannot be, a connection of another loop
-is dropped without a word, and SQLAlchemy makes a new one. psycopg's and aiosqlite's need neither.
+The connections of an async driver belong to the loop in which they were opened. If each test has a
+loop, they would be useless in the next test. pytest-arena moves asyncpg's connections to the
+running loop. If that is not possible, it drops the connection, and SQLAlchemy opens a new one.
+Connections of psycopg and aiosqlite work in any loop.
 """

@@ -78,9 +78,8 @@ SELECT CASE WHEN pg_catalog.shobj_description(d.oid, 'pg_database') = {literal(_
     WHEN pg_catalog.pg_has_role(d.datdba, 'MEMBER') THEN 'new' ELSE '' END
 FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 """
-# Who has a transaction open is read before the horizon: what was committed in between has moved
-# it. The other way round, it would be seen by neither. Locks are shown to every role, as
-# backend_xid is not.
+# The open transactions are read before the horizon, which a commit in between moves. In the other
+# order both would miss that commit. Every role may read locks, but not backend_xid.
 _FACTS = """
 BEGIN
     open := ARRAY(
@@ -107,7 +106,7 @@ _OWN_ROWS = " ".join(
     "WITH CHECK (owner = current_user);"
     for table in ("run", "database", "use")
 )
-# The tables and the mark come in one transaction, by whoever comes first.
+# The first run creates the tables and the mark, in one transaction.
 _MAKE = f"""DO $layout$ BEGIN
     PERFORM pg_catalog.pg_advisory_xact_lock({TURNS}, 0);
     IF pg_catalog.to_regnamespace('arena') IS NOT NULL THEN RETURN; END IF;
