@@ -53,7 +53,7 @@ own.close()
 
 
 @dataclass(frozen=True)
-class ShelvesOfOneTest(DatabaseTemplates):
+class TemplatesOfOneTest(DatabaseTemplates):
     """Tests that run beside each other have the same files, and would share their templates."""
 
     project: str = ""
@@ -71,10 +71,10 @@ class ServerProject(Project):
     driver: str = ""
 
     @property
-    def template_store(self) -> ShelvesOfOneTest:
+    def template_store(self) -> TemplatesOfOneTest:
         """Those that an app with this driver has."""
         dialect = _dialect(self.driver) if self.driver else None
-        return ShelvesOfOneTest(self.own, dialect, project=self.name)
+        return TemplatesOfOneTest(self.own, dialect, project=self.name)
 
     def ensure(self, *, newer_than: float = 0.0, stage: Stage = Stage.SEEDED) -> Any:
         """Return the template's name, found or built."""

@@ -136,10 +136,14 @@ def _section(file: Path, service: str) -> dict[str, str]:
     return dict(parser[service]) if service in parser else {}
 
 
-def requested(dialect: Dialect, named: ServerTarget) -> RequestedDatabase:
+def requested(dialect: Dialect, server: ServerTarget) -> RequestedDatabase:
     """Return the requested database for the core."""
     return RequestedDatabase(
-        dialect, "postgresql", named.name, database=named.database, login=named.login
+        dialect,
+        "postgresql",
+        server.name,
+        database=server.database,
+        login=server.login,
     )
 
 

@@ -63,8 +63,8 @@ class PostgreSQLConnections:
         """Return the database that a driver's arguments name."""
         if dialect.driver not in arguments.DRIVERS:
             return None
-        named = arguments.target(dialect.driver, cargs, cparams)
-        return arguments.requested(dialect, named)
+        server = arguments.target(dialect.driver, cargs, cparams)
+        return arguments.requested(dialect, server)
 
     def lead(
         self,

@@ -45,7 +45,7 @@ class SQLite:
         self._core = core
         self._config = config
         self._home = Home()
-        self._shelves = FileTemplates(config.cache / "templates", self._home)
+        self._templates = FileTemplates(config.cache / "templates", self._home)
         self._numbers = count(1)
 
     @property
@@ -93,7 +93,7 @@ class SQLite:
     def template_store(self, dialect: type[Dialect]) -> FileTemplates:
         """Return the store of templates, which all drivers share."""
         del dialect
-        return self._shelves
+        return self._templates
 
     def isolate(
         self, database: Database, content: Any, uses: Callable[[], int]

@@ -51,8 +51,8 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 class _Guard:
     """Decides on each connection before a socket is opened."""
 
-    def __init__(self, core: FindCore) -> None:
-        self._core = core
+    def __init__(self, find_core: FindCore) -> None:
+        self._find_core = find_core
         # Pools of psycopg_pool, with the serial of the level in which each was opened last.
         self._pools: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
@@ -64,43 +64,43 @@ class _Guard:
         Raises:
             RefusedError: the connection may not be opened.
         """
-        now = self._core()
-        if now is None or is_own():
+        core = self._find_core()
+        if core is None or is_own():
             return None
         driver = dialect.removesuffix("_async")
         if arguments.is_redirected(driver, args, kwargs):
             return Admission(kwargs["host"].address)
-        meant = arguments.target(driver, args, kwargs)
+        server = arguments.target(driver, args, kwargs)
         if isinstance(kwargs.get("host"), RedirectedHost):
-            raise now.ledger.refused(_changed_by_listener(meant))
-        if now.config.drivers == "off":
+            raise core.ledger.refused(_changed_by_listener(server))
+        if core.config.drivers == "off":
             return None
-        now.refuse_late()
-        requested = _requested(dialect, meant)
-        inside = _target_at(now, requested)
+        core.refuse_late()
+        requested = _requested(dialect, server)
+        inside = _target_at(core, requested)
         if inside is not None and inside.address is not None:
             arguments.name_outright(driver, inside.address, kwargs)
             return Admission(inside.address, inside)
-        return self._admit_outside(now, requested, meant, args, kwargs)
+        return self._admit_outside(core, requested, server, args, kwargs)
 
     def _admit_outside(
         self,
-        now: Core,
+        core: Core,
         requested: RequestedDatabase,
-        meant: ServerTarget,
+        server: ServerTarget,
         args: list[Any],
         kwargs: dict[str, Any],
     ) -> Admission:
-        if all(now.files.is_allowed(name) for name in meant.names):
+        if all(core.files.is_allowed(name) for name in server.names):
             return Admission()
         driver = requested.dialect.driver
-        if now.config.drivers == "refuse":
-            refusal = _raw_connection(meant, driver, of_app=now.means(requested))
-            raise now.ledger.refused(refusal)
-        target = now.ensure_target(requested)
+        if core.config.drivers == "refuse":
+            refusal = _raw_connection(server, driver, of_app=core.means(requested))
+            raise core.ledger.refused(refusal)
+        target = core.ensure_target(requested)
         if target is None or target.address is None:
             return Admission()
-        address = arguments.address_for(target, meant.login)
+        address = arguments.address_for(target, server.login)
         arguments.lead(driver, address, args, kwargs)
         return Admission(target.address, target)
 
@@ -109,20 +109,22 @@ class _Guard:
         if _looked_at.get() == dialect.removesuffix("_async"):
             return None, text
         positional = [text]
-        named: dict[str, Any] = {}
-        admission = self.admit(dialect, positional, named)
-        if named and dialect == "psycopg2":
-            text = sys.modules["psycopg2.extensions"].make_dsn(*positional, **named)
-        elif named:
-            text = sys.modules["psycopg.conninfo"].make_conninfo(*positional, **named)
+        keywords: dict[str, Any] = {}
+        admission = self.admit(dialect, positional, keywords)
+        if keywords and dialect == "psycopg2":
+            text = sys.modules["psycopg2.extensions"].make_dsn(*positional, **keywords)
+        elif keywords:
+            text = sys.modules["psycopg.conninfo"].make_conninfo(
+                *positional, **keywords
+            )
         return admission, text
 
     def refuse_outside(
         self, dialect: str, args: list[Any], kwargs: dict[str, Any]
     ) -> None:
         """Refuse arguments whose connection would be refused."""
-        now = self._core()
-        if now is not None and now.config.drivers == "refuse":
+        core = self._find_core()
+        if core is not None and core.config.drivers == "refuse":
             self.admit(dialect, args, kwargs)
 
     def open_pool(self, dialect: str, pool: Any) -> None:
@@ -134,12 +136,12 @@ class _Guard:
         Raises:
             ConfigError: the pool's event loop is not the loop of the tests.
         """
-        now = self._core()
-        if now is None:
+        core = self._find_core()
+        if core is None:
             return
         if dialect == "psycopg_async" and IN_SESSION_LIFESPAN.get():
             raise _pool_of_another_loop()
-        serial = now.serial()
+        serial = core.serial()
         # psycopg_pool has no public way: a closed pool cannot be opened.
         if self._pools.get(pool, serial) != serial:
             pool._opened = False  # noqa: SLF001 - see above
@@ -157,17 +159,19 @@ class _Guard:
         Raises:
             RefusedError: a class or a factory of the app has opened another connection.
         """
-        now = self._core()
-        if admission is None or now is None:
+        core = self._find_core()
+        if admission is None or core is None:
             return
         if admission.address is not None:
             other = _other_target(admission.address, connection)
             if other is not None:
                 connection.close()
-                raise now.ledger.refused(_opened_by_factory(other))
-        record_opened(now, admission, connection)
+                raise core.ledger.refused(_opened_by_factory(other))
+        record_opened(core, admission, connection)
         if dialect == "psycopg2" and admission.address is not None:
-            guard_cursors(self._core, sys.modules["psycopg2.extensions"], connection)
+            guard_cursors(
+                self._find_core, sys.modules["psycopg2.extensions"], connection
+            )
 
 
 class _SpawnedGuard(_Guard):
@@ -187,17 +191,19 @@ class _SpawnedGuard(_Guard):
             UnknownDatabaseError: no engine of the test's process had that database.
         """
         driver = dialect.removesuffix("_async")
-        meant = arguments.target(driver, args, kwargs)
-        user = meant.login.user if meant.login else ""
-        address = self._addresses.get((meant.database, user))
+        server = arguments.target(driver, args, kwargs)
+        user = server.login.user if server.login else ""
+        address = self._addresses.get((server.database, user))
         if address is not None:
             arguments.lead(driver, address, args, kwargs)
-        elif not arguments.is_own_name(meant.database) and not self._is_allowed(meant):
-            raise _spawned_elsewhere(meant)
+        elif not arguments.is_own_name(server.database) and not self._is_allowed(
+            server
+        ):
+            raise _spawned_elsewhere(server)
 
-    def _is_allowed(self, meant: ServerTarget) -> bool:
+    def _is_allowed(self, server: ServerTarget) -> bool:
         patterns = self._allowed
-        return all(any(fnmatch(name, p) for p in patterns) for name in meant.names)
+        return all(any(fnmatch(name, p) for p in patterns) for name in server.names)
 
 
 def _other_target(address: Address, connection: Any) -> ServerTarget | None:
@@ -208,11 +214,11 @@ def _other_target(address: Address, connection: Any) -> ServerTarget | None:
     return ServerTarget(((str(info.host), str(info.port)),), str(info.dbname))
 
 
-def _requested(dialect: str, meant: ServerTarget) -> RequestedDatabase:
+def _requested(dialect: str, server: ServerTarget) -> RequestedDatabase:
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does without it
 
     kind = make_url(f"postgresql+{dialect}://").get_dialect()
-    return arguments.requested(kind(), meant)
+    return arguments.requested(kind(), server)
 
 
 def _target_at(core: Core, requested: RequestedDatabase) -> ConnectTarget | None:
@@ -377,16 +383,17 @@ _CONNECTING = {
 
 
 @cache
-def watch_drivers(core: FindCore) -> None:
+def watch_drivers(find_core: FindCore) -> None:
     """Watch asyncpg, psycopg and psycopg2 until the process ends. Imports none of them."""
-    guard = _Guard(core)
+    guard = _Guard(find_core)
     for module, change in _CONNECTING.items():
         when_imported(
-            module, partial(_change, core, partial(change, guard), _UNWATCHED)
+            module, partial(_change, find_core, partial(change, guard), _UNWATCHED)
         )
     for module, change_statements in SEAMS.items():
         when_imported(
-            module, partial(_change, core, partial(change_statements, core), _UNREAD)
+            module,
+            partial(_change, find_core, partial(change_statements, find_core), _UNREAD),
         )
 
 
@@ -400,7 +407,7 @@ def watch_spawned(
 
 
 def _change(
-    core: FindCore,
+    find_core: FindCore,
     change: Callable[[ModuleType], None],
     without: str,
     module: ModuleType,
@@ -409,11 +416,11 @@ def _change(
     try:
         change(module)
     except (AttributeError, KeyError) as error:
-        now = core()
-        if now is not None:
+        core = find_core()
+        if core is not None:
             missing = str(error).strip("'")
             what = without.format(module.__name__)
-            now.ledger.note(f"{what}: this version has no {missing}")
+            core.ledger.note(f"{what}: this version has no {missing}")
 
 
 _UNWATCHED = "connections that {} opens without an engine are not watched"

@@ -228,8 +228,9 @@ def _beyond(statement: str) -> str:
     if not any(word in lowered for word in _WORDS):
         return ""
     bare = _bare(statement)
-    if found := _BEYOND.search(bare):
-        return " ".join(found[0].upper().rstrip("(").split())
+    beyond = _BEYOND.search(bare)
+    if beyond is not None:
+        return " ".join(beyond[0].upper().rstrip("(").split())
     ends = _ENDS_OTHERS.search(bare)
     if ends is not None and not _OWN_ONLY.search(bare):
         return f"{ends['function'].upper()} of other databases' sessions"
@@ -261,12 +262,12 @@ def _staying(statement: str) -> str:
     lowered = statement.lower()
     if not any(word in lowered for word in ("create", "grant", "revoke")):
         return ""
-    found = _STAYS.search(_bare(statement))
-    if found is None:
+    match = _STAYS.search(_bare(statement))
+    if match is None:
         return ""
-    if found["made"]:
-        return " ".join(found["made"].upper().split())
-    return f"{found['granted'].upper()} of a role"
+    if match["made"]:
+        return " ".join(match["made"].upper().split())
+    return f"{match['granted'].upper()} of a role"
 
 
 _remembered_roles = lru_cache(maxsize=1024)(_staying)

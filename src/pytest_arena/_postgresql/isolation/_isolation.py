@@ -199,7 +199,7 @@ class ServerIsolation:
         number = len(levels) - 1
         archive = live.archive(levels)
         if not isinstance(archive, RowsLost):
-            # Kept for a second attempt: the live database may be gone then.
+            # Kept for a second attempt: the live database may be dropped then.
             level.archive = archive
         with self._alone():
             try:
@@ -377,7 +377,7 @@ class ServerIsolation:
         except ArenaError:
             return _CHANGED
         if not look.is_changed:
-            live.seen = NEVER if look.writers or look.locks else uses
+            live.clean_uses = NEVER if look.writers or look.locks else uses
         return look
 
     def writers(self) -> set[int]:

@@ -67,7 +67,7 @@ class LiveDatabase:
         self.name = ""
         self.snapshot = Snapshot(own, None)
         self.base = 0  # levels below this one are in the snapshot
-        self.seen = NEVER  # the number of uses when the top level had no changes
+        self.clean_uses = NEVER  # the number of uses when the top level had no changes
         self.is_altered = False  # the journal is new, and no snapshot has it yet
         self.kept_as: tuple[str, str] | None = None  # its name and title in `give_up`
         self.is_lost = False
@@ -85,7 +85,7 @@ class LiveDatabase:
     @property
     def may_have_changed(self) -> bool:
         """Whether a connection may have used it, or no snapshot has its current state."""
-        return self.is_altered or self.uses() != self.seen
+        return self.is_altered or self.uses() != self.clean_uses
 
     def _lost(self) -> None:
         self.is_lost = True
@@ -336,7 +336,7 @@ class JournaledDatabase(LiveDatabase):
         self.release()
         self.name = name
         self.snapshot = snapshot
-        self.seen = known
+        self.clean_uses = known
         self._line.use(opened)
         self.is_altered = False
 
@@ -363,7 +363,7 @@ class JournaledDatabase(LiveDatabase):
         """Return what has changed since the start of a level.
 
         Raises:
-            ArenaError: the journal or the server is gone.
+            ArenaError: the journal was dropped, or the server does not answer.
         """
         return self._ask(ServerJournal.look, number)
 
@@ -376,7 +376,7 @@ class JournaledDatabase(LiveDatabase):
         old journal.
 
         Raises:
-            ArenaError: another session holds a lock, the server is gone or full, or the schema
+            ArenaError: another session holds a lock, the server does not answer, or the schema
                 cannot be journaled.
         """
         uses = self.uses()
@@ -389,7 +389,7 @@ class JournaledDatabase(LiveDatabase):
             levels[-1].archive = archive
             for level, rows in zip(levels, reported, strict=True):
                 level.reported = rows
-        self.seen = uses
+        self.clean_uses = uses
         return self.is_altered
 
     def _rows_of_levels(self, levels: Levels) -> list[list[TableRows]]:
@@ -438,7 +438,7 @@ class JournaledDatabase(LiveDatabase):
 
         Raises:
             Held: an open transaction prevents it.
-            ArenaError: the server is gone.
+            ArenaError: the server does not answer.
         """
         uses = self.uses()
         # The number moves while a connection is out of its pool. A statement that runs now has no
@@ -451,7 +451,7 @@ class JournaledDatabase(LiveDatabase):
             restoration = self._line.call(ServerJournal.leave, number)
         except ControlFailure as error:
             return self._left_after(error, number)
-        self.seen = NEVER if restoration.marks else uses
+        self.clean_uses = NEVER if restoration.marks else uses
         return restoration
 
     def _left_after(self, error: ControlFailure, number: int) -> Restoration:
@@ -465,7 +465,7 @@ class JournaledDatabase(LiveDatabase):
                 "the live database cannot be reached", error
             ) from error
         if error.sqlstate != _LOCKED:
-            self.seen = NEVER
+            self.clean_uses = NEVER
             mark = f"the change journal cannot be read: {error}"
             return Restoration(was_changed=True, marks=(mark,))
         look = self.look(number)
@@ -510,7 +510,7 @@ class JournaledDatabase(LiveDatabase):
             self._ask(ServerJournal.rewind, number)
         if top.is_written or (self.may_have_changed and self.look(number).is_changed):
             self._ask(ServerJournal.forget, number)
-            self.seen = NEVER
+            self.clean_uses = NEVER
         below.archive = below.archive or top.archive
         below.reported = _joined(below.reported, top.reported)
 
@@ -525,7 +525,7 @@ class JournaledDatabase(LiveDatabase):
         Without event triggers, only an ``exact`` moment shows earlier changes of the schema.
 
         Raises:
-            ArenaError: the server is gone.
+            ArenaError: the server does not answer.
         """
         if exact:
             self._ask(ServerJournal.note_schema, len(levels) - 1)
@@ -533,7 +533,7 @@ class JournaledDatabase(LiveDatabase):
         uses = self.uses()
         if self._moment is not None and self._moment[0] == uses:
             return self._moment[1]
-        is_start = uses == self.seen and not top.is_written and not top.reported
+        is_start = uses == self.clean_uses and not top.is_written and not top.reported
         ask = None if is_start else partial(self._ask, ServerJournal.moment)
         moment = ServerMoment(ask)
         if not self._before_next(moment.settle):

@@ -151,7 +151,7 @@ class PlainDatabase(LiveDatabase):
     def _mark_at(self, facts: _Facts, uses: int) -> None:
         self._mark = facts
         # An open transaction may commit without another checkout.
-        self.seen = NEVER if facts.open else uses
+        self.clean_uses = NEVER if facts.open else uses
 
     def _facts(self) -> _Facts:
         """Read the ids. Read again while a statement of pytest-arena may explain new ones."""

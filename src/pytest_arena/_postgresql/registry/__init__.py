@@ -84,7 +84,7 @@ DELETE FROM arena.use USING dead WHERE run = dead.id
 
 @dataclass(frozen=True, slots=True)
 class RegistryRow:
-    """A row of the registry. ``bytes`` is None if the database is gone or hidden from the role."""
+    """A row of the registry. ``bytes`` is None if the database was dropped or is hidden."""
 
     name: str
     kind: str  # live, building, template, kept, condemned
@@ -187,7 +187,7 @@ class ServerRegistry:
 
         Raises:
             IsolationError: the disk is full, or a client is connected to the template.
-            ServerError: the server is gone, full of connections, or refuses.
+            ServerError: the server does not answer, is full of connections, or refuses.
         """
         return self._create(kind, template, self.control)
 
@@ -308,20 +308,20 @@ class ServerRegistry:
 
     @contextmanager
     def lock(self, fingerprint: str, *, seconds: float) -> Iterator[None]:
-        """Hold a shelf's lock, which excludes all threads, processes and machines.
+        """Hold the lock of a fingerprint, which excludes all threads, processes and machines.
 
         Raises:
             TimeoutError: another process has not released the lock in time.
         """
         patience = max(1, round(seconds * 1000))
-        shelf_lock = f"SELECT pg_advisory_lock(hashtextextended({literal(fingerprint)}, {TURNS}))"
+        take_lock = f"SELECT pg_advisory_lock(hashtextextended({literal(fingerprint)}, {TURNS}))"
         # On a separate connection, so that waiting blocks no other statement.
         with self.saying("no connection for a lock"):
             control = self._run.connect(patience=self._address.patience)
         with closing(control):
             try:
                 control.run(f"SET lock_timeout = {patience}; SET statement_timeout = 0")
-                control.rows(shelf_lock)
+                control.rows(take_lock)
             except ControlFailure as error:
                 if error.sqlstate != "55P03":
                     raise self.failed("a lock cannot be had", error) from error
@@ -377,7 +377,7 @@ class ServerRegistry:
         """
         rows: list[DroppedRow] = []
         with suppress(ControlFailure, ArenaError):  # a later run sweeps them
-            found = control.rows(
+            dropped = control.rows(
                 "SELECT d.name::text, d.kind, b.oid IS NOT NULL, CASE WHEN d.kind = 'template' "
                 "THEN 'a template, which is collected by its age alone' "
                 "WHEN pg_get_userbyid(b.datdba) <> current_user "
@@ -385,7 +385,7 @@ class ServerRegistry:
                 "FROM arena.database d LEFT JOIN pg_database b ON b.datname = d.name "
                 f"WHERE d.owner = current_user AND {which}"
             )
-            rows = [DroppedRow(*row) for row in found]
+            rows = [DroppedRow(*row) for row in dropped]
         shares = [rows[start::_CONCURRENT_DROPS] for start in range(_CONCURRENT_DROPS)]
         if len(rows) > 1:
             jobs = [
@@ -539,7 +539,7 @@ class ServerRegistry:
 
 
 # Templates that no run has used for long, those with newer ones of the same title, and those that
-# were derived from a template that is gone.
+# were derived from a template that was dropped.
 _OLD = f"""(d.used < clock_timestamp() - interval '{TEMPLATE_DAYS} days' OR d.name IN (
     SELECT o.name FROM (
         SELECT t.name, row_number() OVER (PARTITION BY project, title ORDER BY used DESC) AS place
