@@ -1,8 +1,8 @@
-"""pytest-arena: end-to-end tests of web apps, every test in a database of its own.
+"""pytest-arena: end-to-end tests of web apps. Each test gets a separate database.
 
-The plugin registers itself with pytest; a test needs no import. What stands here is for type
-annotations (:class:`Arena`, :class:`AsyncClient`, :class:`Changes` and the like), for what a block
-is expected to change, and for those who catch an error by its class.
+The plugin registers itself with pytest, so a test needs no import. The names here are for type
+annotations (:class:`Arena`, :class:`AsyncClient`, :class:`Changes` and the like), for the changes
+that a test expects of a block, and for code that catches an error by its class.
 """
 
 from __future__ import annotations

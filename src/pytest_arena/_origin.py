@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def user_line() -> CodeLine | None:
-    """Return the innermost line of the user's code that led here, None if there is none.
+    """Return the innermost line of the user's code that led here, or None.
 
     Follows greenlets (SQLAlchemy's async engines) to the coroutine that awaits them, and a
     worker thread of aiosqlite to the task that waits for it. Costs some microseconds.
@@ -296,7 +296,7 @@ class Piece:
         return bool(self.thread == thread)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Do the work. What it begins belongs to the same test."""
+        """Do the work. The work that it begins belongs to the same test."""
         self.thread = get_ident()
         token = WORK.set(self.work)
         request_token = REQUEST.set(self.request)

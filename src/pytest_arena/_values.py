@@ -25,7 +25,7 @@ _DEEPER = rf"/\*(?>{_IN_COMMENT}|{_NESTED})*+\*/"
 _UNNESTED = r"/\*(?:[^*]++|\*(?!/))*\*/"
 STATEMENT_START = rf"\s*(?>--[^\n]*\n\s*|(?>{_DEEPER}|{_UNNESTED})\s*)*"
 
-# A text, a quoted name or a dollar quote: what looks like a comment in it is none.
+# A text, a quoted name or a dollar quote: it has no comments.
 QUOTED = r"""(?<![\w$])[eE]'(?:[^'\\]|\\.|'')*+'|'(?:[^']|'')*+'|"(?:[^"]|"")*+"
 |(?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$""".replace("\n", "")
 _QUOTED_OR_COMMENT = re.compile(rf"(?s){QUOTED}|--[^\n\r]*|/\*")
@@ -184,7 +184,7 @@ class TableRows:
 
     table: str  # as the app names it, with its schema if that is not the default one
     columns: tuple[str, ...]
-    key: tuple[str, ...]  # columns of the primary key, () if there is none
+    key: tuple[str, ...]  # columns of the primary key, or ()
     removed: tuple[
         tuple[object, ...], ...
     ]  # values as the database's driver gives them
@@ -208,7 +208,7 @@ _MOST_CONTAINERS = 1_000
 
 
 class Contents:
-    """What is in a container and in the plain containers inside of it.
+    """The content of a container and of the plain containers inside it.
 
     No other object is copied. To copy and to compare an empty dict costs 2 µs.
     """

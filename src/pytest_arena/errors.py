@@ -166,7 +166,7 @@ class RefusedError(ArenaError):
 
 
 class ProductionDatabaseError(RefusedError):
-    """A connection to the app's own database went around SQLAlchemy's engine, and was refused."""
+    """A connection to the app's database went around SQLAlchemy's engine, and was refused."""
 
     code = "A201"
 

@@ -1,7 +1,7 @@
 """Attributes the job that a worker takes from a queue to the test that put it there.
 
 The worker may be older than that test: a thread or a task that starts at import, in the lifespan,
-in a wider fixture or in an earlier test. What it does belongs to the test that has put the job
+in a wider fixture or in an earlier test. The worker's work belongs to the test that has put the job
 there, until the worker asks the queue for its next job.
 """
 
@@ -58,7 +58,7 @@ class QueuedJob(Piece):
         return worker is None or _has_ended(worker)
 
     def give_to(self, worker: _Worker) -> None:
-        """Note the worker that has taken this job. What it does is a part of the job's work."""
+        """Note the worker that has taken this job. The task is a part of the job's work."""
         self._worker = ref(worker)
         self.item = None  # it may be gone before the worker asks for the next one
         if worker is _caller():

@@ -231,7 +231,7 @@ def _existing(value: str, root: Path, source: str) -> Path:
 def _takes_nothing(function: Callable[..., Any], option: str, argument: str) -> bool:
     """Return whether to call a function without an argument, such as an app's ``init_db()``.
 
-    A function that works without arguments is called without: it works on the app's own engine,
+    A function that works without arguments is called without: it works on the app's engine,
     which the gate leads to the template. Its optional parameters mean something else.
 
     Raises:

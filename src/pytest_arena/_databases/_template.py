@@ -157,7 +157,7 @@ class StageBuild(Generic[ContentT]):
             raise self.failed(error) from error
         if target.is_being_written():
             raise TemplateError(
-                f"{self.option} failed: it left a transaction open on a connection of its own",
+                f"{self.option} failed: it left a transaction open on a connection that it opened",
                 why="what is not committed is not in the template: every test would start without "
                 "it",
                 cause=self._home(),

@@ -1,1 +1,1 @@
-"""All of SQLite: where its files stand, how a connection is led there, how one is brought back."""
+"""SQLite: its files, the connections to them, and how a file is restored."""

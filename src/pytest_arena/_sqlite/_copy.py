@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 _PATIENCE = 0.2  # seconds, longer than a commit takes
 _STEP = 0.002
-# Reading a file of this size takes 0.1 ms, so it is done before each request.
+# Reading a file of this size takes 0.1 ms, so pytest-arena reads it before each request.
 _SMALL = 1024 * 1024
 
 
@@ -233,9 +233,9 @@ class Copy:
     def moment(self, *, exact: bool = False) -> Moment | None:
         """Return this point in time, for ``rows_changed``, or None if that is not cheap.
 
-        Costs 7 µs, and returns the last moment, if nothing was committed since. Else 0.2 ms with a
-        write-ahead log. A file without a log is read into memory in 0.1 ms if it has at most a
-        megabyte. ``exact`` never returns None, and copies a file of any size.
+        If nothing was committed since the last moment, return that one, in 7 µs. With a write-ahead
+        log a new moment takes 0.2 ms. A file without a log is read into memory in 0.1 ms if it has
+        at most a megabyte. ``exact`` never returns None, and copies a file of any size.
 
         Raises:
             IsolationError: ``exact``, and the file is lost or locked, or the disk is full.
@@ -445,7 +445,7 @@ class Restorer:
 
     def restore(self, snapshot: FileSnapshot) -> bool:
         """Restore a snapshot. Return whether there was a change."""
-        # pytest-arena's own writes do not move the version. A version from before the restore makes
+        # Writes of pytest-arena do not move the version. A version from before the restore makes
         # a commit right after it count as a change. A later one would hide that commit.
         version = self.control.data_version()
         if version == self.version and self.is_at(snapshot):
@@ -473,7 +473,7 @@ class Restorer:
     def put_in_place(self, snapshot: FileSnapshot) -> None:
         """Replace the file by a new one with a snapshot's content."""
         with sql.whole_or_none(self.live_file.new_snapshot_path()) as file:
-            # The copy may fail, so it is made before the old file is closed.
+            # The copy may fail. pytest-arena makes it before it closes the old file.
             shutil.copyfile(snapshot.file(), file)
             self.live_file.close()
             for ending in ("-wal", "-shm", "-journal"):

@@ -138,7 +138,7 @@ def _guarded_connect(core: Callable[[], Core | None]) -> Callable[..., Any]:
 
 
 def _place(core: Core, connection: GuardedConnection, database: Any) -> None:
-    """Tell a raw connection what its file is."""
+    """Set the file of a raw connection."""
     file = _raw_file(database)
     if not file:
         return
@@ -270,7 +270,7 @@ def _entry(name: Any, folder: int) -> str:
 
 
 def _is_opened_by_engine() -> bool:
-    """Return whether a pool opens the connection, by the app's own creator."""
+    """Return whether a pool opens the connection, by a creator of the app."""
     inner: FrameType | None = None
     for frame in frames():
         is_pool = _module(frame) == "sqlalchemy.pool.base"

@@ -64,7 +64,7 @@ def _in_turn(method: Callable[..., Any], turn: str = "arena_turn") -> Any:
 
 
 class GuardedConnection(sqlite3.Connection):
-    """What ``sqlite3.connect`` returns under pytest-arena. Its cursors read each statement.
+    """A connection as ``sqlite3.connect`` returns it. Its cursors read each statement.
 
     On an engine's connection, ATTACH of a file attaches the test's file. On other connections,
     ATTACH of a file of the app is refused. A statement that does not pass through these cursors
@@ -164,7 +164,7 @@ def guarded_class(factory: Any) -> Any:
 class _GuardedCursor:
     """A cursor of a guarded connection. Costs 1-2 µs a statement.
 
-    An app's own cursor class may take any parameters, so all are passed on unchanged.
+    A cursor class of the app may take any parameters, so all are passed on unchanged.
     """
 
     connection: GuardedConnection
@@ -321,7 +321,7 @@ class _Attaching:
         return name
 
     def authorize(self, action: int, name: str | None, *rest: Any) -> int:
-        """Deny SQLite to attach a file outside. Else ask the app's own authorizer."""
+        """Deny SQLite to attach a file outside. Otherwise call the app's authorizer."""
         if action == sqlite3.SQLITE_ATTACH:
             refusal = self._refusal_of(name)
             if refusal is not None:
@@ -345,7 +345,7 @@ class _Attaching:
 
 
 def split_script(script: str) -> Iterator[str]:
-    """Split a script into its statements. SQLite's own function finds their ends."""
+    """Split a script into its statements. A function of SQLite finds their ends."""
     statement = ""
     for part in re.findall(r"[^;]*;|[^;]+", script):
         statement += part

@@ -73,7 +73,7 @@ def _parent() -> Path:
         tried.append(f"{parent}: belongs to another user")
     raise ServerError(
         "no folder for the test databases: " + "; ".join(tried),
-        why="each test works on files of its own, which must be in a folder of this user alone",
+        why="each test has its own files, in a folder that only this user may read",
         cause="the permissions of these folders, or a full disk",
         fix="TMPDIR=<a folder that you can write to> pytest …",
     )

@@ -130,7 +130,7 @@ class LiveFile:
         return self.path.with_name(f"{self.path.name}.level-{next(_snapshot_numbers)}")
 
     def header(self) -> Header | None:
-        """Return the file's header, None if there is none yet. Costs 3 µs."""
+        """Return the file's header, or None before the first write. Costs 3 µs."""
         return Header.parse(os.pread(self.descriptor, _HEADER.size, 0))
 
     def read(self) -> bytes:
@@ -193,7 +193,7 @@ class LiveFile:
         """Return a descriptor of the log's index. The first call keeps the log.
 
         A process that closes the database removes the log if no other process has a lock on the
-        file. SQLite's own locks are not enough: an app that copies its file with ``shutil.copy``
+        file. SQLite's locks are not enough: an app that copies its file with ``shutil.copy``
         drops them. An open file description lock (OFD) stays. Some kernels have no such locks.
 
         Raises:
@@ -210,7 +210,7 @@ class LiveFile:
 
 @dataclass(frozen=True, slots=True)
 class LogIndex:
-    """What the index of the log says about its last commit."""
+    """The last commit, as the index of the log has it."""
 
     frames: int
     salts: bytes
@@ -226,7 +226,7 @@ class LiveLog:
         self.path = Path(f"{live.path}-wal")
 
     def seal_file(self) -> None:
-        """Make the next write to the file visible; a write to the log is none.
+        """Make the next write to the file visible. A write to the log does not count.
 
         A checkpoint changes neither the file's header nor its size.
         """

@@ -83,7 +83,7 @@ class SQLite:
         """Return an unused path for a database.
 
         Its name has simple letters, because URLs contain the path, and room for the endings of
-        side files. Some file systems do not tell A from a.
+        side files. Some file systems do not distinguish A from a.
         """
         simple = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[-100:]
         while simple.lower() in taken:

@@ -279,7 +279,7 @@ class Pages(RestoreMethod):
 
 
 class Mark(NamedTuple):
-    """Where the log ended when the file had a snapshot's content, and the schema cookie then."""
+    """The end of the log when the file had a snapshot's content, and the schema cookie then."""
 
     frames: int
     salts: bytes

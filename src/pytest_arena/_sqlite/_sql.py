@@ -392,8 +392,8 @@ def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
     # pytest-arena does not see when a statement changes them on a connection of sqlite3's class.
     rare = getattr(connection, "arena_settings", _RARE_SETTINGS)
     try:
-        # This reads the schema again if a restore has changed it. Else SQLite would check the next
-        # statement against the old schema ("table a has 4 columns but 3 values").
+        # This reads the schema again if a restore has changed it. Otherwise SQLite would check the
+        # next statement against the old schema ("table a has 4 columns but 3 values").
         ask("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
         if not rare:
             rare = tuple(tuple(ask(f"PRAGMA {setting}")) for setting in _RARE_SETTINGS)

@@ -48,7 +48,7 @@ class FileTarget:
 
     @property
     def connect_target(self) -> ConnectTarget:
-        """Where connections to it go."""
+        """The target of connections to it."""
         return ConnectTarget(Key("building", str(self.path)), str(self.path), (0, 0))
 
     @property
@@ -219,7 +219,7 @@ class FileTemplates:
         return finished
 
     def advice(self, error: BaseException) -> str:
-        """Return the next step after a build's error, "" if there is none to name."""
+        """Return the next step after a build's error, or ""."""
         if isinstance(error, ModuleNotFoundError) and error.name == "aiosqlite":
             return "pip install 'pytest-arena[sqlite]'   (or make the function a plain def)"
         return ""
