@@ -189,14 +189,18 @@ class ServerDatabases:
         after = look(self._address, registry=self._registry)
         existing = {row.name for row in after.databases}
         for row in before.databases:
-            if row.name in existing:
-                if everything or row.name in reasons:
-                    reason = reasons.get(row.name) or self._reason(row)
-                    yield lines.Swept(row.kind, row.name, why=reason)
-            elif not row.alive:
-                yield lines.Swept(row.kind, row.name, row.bytes)
+            thing = _thing(row)
+            if row.name not in existing:
+                if not row.alive:
+                    yield lines.Swept(thing)
+            elif everything or row.name in reasons:
+                reason = reasons.get(row.name) or self._reason(row)
+                yield lines.Swept(thing, reason)
         if after.bytes is None:
-            yield lines.Swept("registry", self._registry, before.bytes)
+            registry = lines.Thing(
+                name=self._registry, what="registry", bytes=before.bytes
+            )
+            yield lines.Swept(registry)
 
     def _reason(self, row: RegistryRow) -> str:
         """Return why a database was left."""

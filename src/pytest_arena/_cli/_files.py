@@ -89,12 +89,12 @@ def _run(folder: Path) -> Thing:
 
 def _removed_run(folder: Path, *, everything: bool) -> Iterator[Swept]:
     existed = folder.is_dir()
-    size = size_of(folder)
+    run = _thing(folder.name, "live", folder)
     is_removed = remove_dead_run(folder)
     if is_removed and existed:
-        yield Swept("live", folder.name, size)
+        yield Swept(run)
     elif everything and not is_removed:
-        yield Swept("live", folder.name, why="a living run works in it")
+        yield Swept(run, "a living run works in it")
 
 
 class CachedFiles:
@@ -182,7 +182,8 @@ def _cleared(shelf: Path, *, everything: bool) -> Iterator[Swept]:
     with try_lock(lock) as is_ours:
         if not is_ours:
             if everything:
-                yield Swept("template", shelf.name[:8], why="a living run builds there")
+                thing = _thing(shelf.name[:8], "template", shelf)
+                yield Swept(thing, "a living run builds there")
             return
         for thing, files in _unfinished(shelf):
             yield _removed(thing, files)
@@ -192,7 +193,7 @@ def _cleared(shelf: Path, *, everything: bool) -> Iterator[Swept]:
         start = _oldest_run() or datetime.max.replace(tzinfo=UTC)
         for thing, files in _finished(shelf):
             if thing.used and thing.used >= start:
-                yield Swept(thing.what, thing.name, why="a living run may use it")
+                yield Swept(thing, "a living run may use it")
             else:
                 yield _removed(thing, files)
         used = time_of(lock)
@@ -206,5 +207,5 @@ def _removed(thing: Thing, files: list[Path]) -> Swept:
         for file in files:
             file.unlink(missing_ok=True)
     except OSError as error:
-        return Swept(thing.what, thing.name, why=error.strerror or str(error))
-    return Swept(thing.what, thing.name, thing.bytes)
+        return Swept(thing, error.strerror or str(error))
+    return Swept(thing)

@@ -37,7 +37,7 @@ class Thing:
 
     name: str
     what: str
-    """live, building, template, kept, condemned or server"""
+    """live, building, template, kept, condemned, server or registry"""
     state: str = ""
     """of a run: alive or dead; of a server: in use, idle or stopped"""
     project: str = ""
@@ -73,10 +73,8 @@ class Place:
 class Swept:
     """A thing that was removed, or that was left for a reason."""
 
-    what: str
-    name: str
-    bytes: int | None = None
-    why: str = ""
+    thing: Thing
+    reason: str = ""
 
 
 class PlaceKind(Protocol):
@@ -172,10 +170,11 @@ def as_json(places: Sequence[Place]) -> str:
     return json.dumps({"places": rows}, indent=2, default=datetime.isoformat)
 
 
-def sweep_line(thing: Swept) -> str:
+def sweep_line(swept: Swept) -> str:
     """Return the line that says what was removed, or why it was left."""
-    if thing.why:
-        return f"left     {thing.name}: {thing.why}"
+    thing = swept.thing
+    if swept.reason:
+        return f"left     {thing.name}: {swept.reason}"
     line = f"removed  {thing.what} {thing.name}"
     if thing.bytes is not None:
         line += f", {size_shown(thing.bytes)}"
@@ -184,7 +183,7 @@ def sweep_line(thing: Swept) -> str:
 
 def closing_line(things: Iterable[Swept]) -> str:
     """Return the line with the number and the size of what was removed."""
-    sizes = [thing.bytes or 0 for thing in things if not thing.why]
+    sizes = [swept.thing.bytes or 0 for swept in things if not swept.reason]
     if not sizes:
         return "Nothing to remove."
     return f"{len(sizes)} removed, {size_shown(sum(sizes))}."

@@ -70,8 +70,8 @@ Print the page for coding agents: how to write tests in a project that uses
 pytest-arena, and how to read a failure. With the code at the end of an error, print
 the page of that error. The command needs no network."""
 _INIT = """\
-Read the files of the project in this folder. Import its app once, under the gate, so
-that it reaches no database of yours. Show the missing options and a first test, and
+Read the files of the project in this folder. Import its app once, while pytest-arena
+refuses connections to your databases. Show the missing options and a first test, and
 write them after a yes.
 
 With --check, run the suite with the plugin and without it, and explain the differences.
@@ -84,8 +84,8 @@ test_*.py, *_test.py, conftest.py, and all Python files in folders named tests o
 A comment on the line waives a fault, with a reason: # arena: ignore[ARD602] why it is right
 For a whole file: # arena: ignore-file[ARD602] why it is right
 
-With --migrations, the command checks no rule and runs no test. It imports the tests under
-the gate, and compares the database that Alembic's migrations build with the app's models."""
+With --migrations, the command checks no rule and runs no test. It imports the tests, and
+compares the database that Alembic's migrations build with the app's models."""
 _DATABASES_STATUS = "1 if a server cannot be used, or without a yes to --all"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing, suppress
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -63,8 +64,7 @@ class PrivateServers:
             databases = self._databases_on(cluster.address_of(folder))
             yield from databases.sweep(everything=everything)
             if everything:
-                reason = "a private server that is in use"
-                yield Swept("server", folder.path.name, why=reason)
+                yield Swept(_thing(folder), "a private server that is in use")
 
     def _parents(self) -> list[Path]:
         try:
@@ -76,13 +76,11 @@ class PrivateServers:
         state = "stopped"
         if cluster.is_running(folder):
             state = "in use" if _is_in_use(folder) else "idle"
-        server = Thing(
-            name=folder.path.name,
-            what="server",
+        server = replace(
+            _thing(folder),
             state=state,
             created=time_of(folder.beside("boot")),
             used=time_of(folder.beside("used")),
-            bytes=size_of(folder.path),
         )
         inside: tuple[Thing, ...] = ()
         note = ""
@@ -118,15 +116,19 @@ def _is_in_use(folder: ClusterFolder) -> bool:
 
 
 def _removed(folder: ClusterFolder) -> Swept:
+    server = _thing(folder)
     lock = folder.beside("lock")
     try:
         with attempt(lock) as is_ours:
             if not is_ours or not cluster.stop(folder):
-                reason = "a private server that starts, or does not stop"
-                return Swept("server", folder.path.name, why=reason)
-            size = size_of(folder.path)
+                return Swept(server, "a private server that starts, or does not stop")
+            server = _thing(folder)
             cluster.remove(folder)
             lock.unlink()  # a waiting process notices that its lock was removed
     except OSError as error:
-        return Swept("server", folder.path.name, why=str(error))
-    return Swept("server", folder.path.name, size)
+        return Swept(server, str(error))
+    return Swept(server)
+
+
+def _thing(folder: ClusterFolder) -> Thing:
+    return Thing(name=folder.path.name, what="server", bytes=size_of(folder.path))

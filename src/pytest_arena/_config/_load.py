@@ -91,7 +91,9 @@ def _with_colon(path: str) -> str:
     if not colon:
         module, _, attribute = module.rpartition(".")
     likely = f"{module}:{attribute}"
-    return likely if is_import_path(likely) else "app.main:app"
+    if not is_import_path(likely):
+        return "app.main:app"
+    return likely
 
 
 def _is_absent(module: str, error: BaseException) -> bool:
@@ -162,7 +164,7 @@ def nearest(text: str, names: Iterable[str]) -> str:
     """Return the name that is most similar to a text, the first name if none is similar."""
     names = list(names)
     similar = difflib.get_close_matches(text, names, n=1, cutoff=0.3)
-    return similar[0] if similar else names[0]
+    return [*similar, *names][0]
 
 
 def load_function(

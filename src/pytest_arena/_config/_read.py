@@ -164,7 +164,10 @@ def _pairs(text: str) -> list[tuple[str, str]]:
     pairs = []
     for line in _lines(text):
         match = _NAMED.match(line)
-        pairs.append((match[1], match[2]) if match else ("", line))
+        if match:
+            pairs.append((match[1], match[2]))
+        else:
+            pairs.append(("", line))
     return pairs
 
 
@@ -270,14 +273,18 @@ def _from_file(
     try:
         value = ini(option.ini)
     except Exception as error:  # UsageError of pytest, or TypeError before pytest 9.1
-        form = f'["{option.example}"]' if option.many else f'"{option.example}"'
+        form = f'"{option.example}"'
+        if option.many:
+            form = f"[{form}]"
         raise ConfigError(
             f"{option.ini} has a value of another type: {error}",
             why="[tool.pytest] takes each value in the type of its option, and converts nothing",
             cause=_line_of(option.ini, inipath),
             fix=f"{option.ini} = {form}",
         ) from error
-    return "\n".join(value) if isinstance(value, list) else str(value or "").strip()
+    if isinstance(value, list):
+        return "\n".join(value)
+    return str(value or "").strip()
 
 
 def _line_of(name: str, inipath: Path | None) -> str:

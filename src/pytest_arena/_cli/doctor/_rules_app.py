@@ -437,12 +437,14 @@ def loop_inside_test(code: Code) -> Findings:
         async def database():
             await init_db()
     """
-    loops = [*code.called("run_until_complete")]
-    loops += [call for call in code.called("run") if code.origin(call) == "asyncio.run"]
-    for call in loops:
+    for call in code.called("run", "run_until_complete"):
+        is_run = last_name(call) == "run"
+        if is_run and code.origin(call) != "asyncio.run":
+            continue
         if call.args and code.test_of(call):
             work = call.args[0]
-            if _uses_database(code.defined.get(dotted(work), work)):
+            function = code.defined.get(dotted(work), work)
+            if _uses_database(function):
                 yield Finding(call, ast.unparse(call))
 
 
@@ -541,9 +543,10 @@ def flag_guards_set_up(code: Code) -> Findings:
         for statement in of_kind(ast.Global, fixture.own_nodes):
             flags.update(statement.names)
         for block in of_kind(ast.If, fixture.own_nodes):
+            condition = ast.unparse(block.test)
+            flag = condition.removeprefix("not ")
             below = all_below(block)
-            _, is_negated, flag = ast.unparse(block.test).partition("not ")
-            if not is_negated or flag not in flags & stored_in(below):
+            if flag == condition or flag not in flags & stored_in(below):
                 continue
             if _uses_database(*of_kind(ast.Call, below)):
                 yield Finding(block, flag)

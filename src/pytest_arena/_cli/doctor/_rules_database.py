@@ -162,7 +162,7 @@ def app_database_wiped(code: Code) -> Findings:
             yield Finding(code.statement_of(call), dotted(call))
     for opening in _openings(code):
         block = code.statement_of(opening)
-        if isinstance(block, AnyWith) and any(map(_wipes, all_below(block))):
+        if isinstance(block, AnyWith) and _wipes_below(block):
             yield Finding(block, dotted(opening))
 
 
@@ -198,6 +198,11 @@ def _is_of_the_app(code: Code, node: ast.expr) -> bool:
         if not arguments(call) and code.around.gives_engine(code.origin(call)):
             return True
     return False
+
+
+def _wipes_below(node: ast.AST) -> bool:
+    """Return whether code in this block drops or empties tables."""
+    return any(map(_wipes, all_below(node)))
 
 
 def _wipes(node: ast.AST) -> bool:
@@ -450,10 +455,11 @@ def memory_engine_at_import(code: Code) -> Findings:
     is_written = re.search(r"commit\(|Client|create_all", code.text)
     if not is_written or _UNDONE.search(code.text):
         return
-    for call in code.called(*_ENGINES):
+    for call in filter(code.is_at_import, code.called(*_ENGINES)):
         url = text_of(code.url_of(call))
-        is_wrong_driver = last_name(call) == "create_engine" and "aiosqlite" in url
-        if code.is_at_import(call) and _MEMORY.match(url) and not is_wrong_driver:
+        # aiosqlite needs create_async_engine.
+        is_wrong = last_name(call) == "create_engine" and "aiosqlite" in url
+        if _MEMORY.match(url) and not is_wrong:
             yield Finding(call, ast.unparse(call))
 
 
@@ -553,7 +559,7 @@ def drops_what_settings_name(code: Code) -> Findings:
         function = code.function_of(call)
         if driver not in _DRIVERS or function is None:
             continue
-        if any(map(_wipes, all_below(function))):
+        if _wipes_below(function):
             for value in arguments(call):
                 yield from _named_by_setting(call, value)
 

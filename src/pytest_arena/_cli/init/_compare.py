@@ -45,11 +45,10 @@ _CAUSES = (
         "it waits for a row that the test has not committed",
         "commit before the request, or set a longer arena_lock_timeout",
     ),
-    (
-        "",
-        "it relied on rows of another test or run, or on a session shared with the app",
-        "create its rows in a fixture or in arena_seed; read rows again after a request",
-    ),
+)
+_OTHER_CAUSE = (
+    "it relied on rows of another test or run, or on a session shared with the app",
+    "create its rows in a fixture or in arena_seed; read rows again after a request",
 )
 
 
@@ -67,6 +66,13 @@ class Suite:
             for name, (outcome, _) in self.outcomes.items()
             if outcome in {"failed", "error"}
         }
+
+    @property
+    def counts(self) -> str:
+        """The number of tests with each outcome."""
+        counts = Counter(outcome for outcome, _ in self.outcomes.values())
+        numbers = [f"{counts[name]} {name}" for name in sorted(counts, reverse=True)]
+        return ", ".join(numbers) or "no tests"
 
     def report(self, name: str) -> str:
         """Return the report of a test, "" if it passed."""
@@ -117,11 +123,10 @@ def _run(title: str, folder: Path, *words: str) -> Suite | None:
     )
     seconds = time.monotonic() - start
     outcomes = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    counts = Counter(outcome for outcome, _ in outcomes.values())
-    numbers = [f"{counts[name]} {name}" for name in sorted(counts, reverse=True)]
-    say(f"{title} {', '.join(numbers) or 'no tests'} in {seconds:.1f} s")
+    suite = Suite(outcomes)
+    say(f"{title} {suite.counts} in {seconds:.1f} s")
     if status in _HAS_RUN:
-        return Suite(outcomes)
+        return suite
     say(*output.splitlines()[-20:], f"pytest ended with {status}: nothing to compare")
     return None
 
@@ -165,13 +170,15 @@ def _error(report: str) -> str:
 
 def _cause(report: str) -> tuple[str, str]:
     """Return the likely reason of a failure, and the next step."""
-    parts = dict(re.findall(r"^(?:E\s+)?\s*(why|next):\s+(.*)$", report, re.MULTILINE))
-    if re.search(r"\[A\d{3}\]", report) and len(parts) > 1:
-        return parts["why"], parts["next"]
-    reason, step = next(
-        (reason, step) for text, reason, step in _CAUSES if re.search(text, report)
-    )
-    if _SCHEMA in step:
-        schema = likely_schema(look_at(Path.cwd()))
-        step = step.replace(_SCHEMA, schema or _SCHEMA)
-    return reason, step
+    why = re.search(r"(?m)^(?:E\s+)?\s*why:\s+(.*)$", report)
+    step = re.search(r"(?m)^(?:E\s+)?\s*next:\s+(.*)$", report)
+    if why and step and re.search(r"\[A\d{3}\]", report):
+        return why[1], step[1]
+    for text, reason, proposal in _CAUSES:
+        if not re.search(text, report):
+            continue
+        if _SCHEMA in proposal:
+            schema = likely_schema(look_at(Path.cwd())) or _SCHEMA
+            return reason, f"arena_schema = {schema}"
+        return reason, proposal
+    return _OTHER_CAUSE

@@ -1,6 +1,7 @@
-"""A run of pytest that collects no test, imports the app under the gate and sends it requests.
+"""A run of pytest that collects no test, imports the app and sends it requests.
 
-The run is a separate process. It writes each fact to a file at once, so no fact is lost if the
+The gate of pytest-arena refuses connections to the user's databases. The run is a separate
+process. It writes each fact to a file at once, so no fact is lost if the
 process is ended.
 """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,11 +61,6 @@ def init(app: str, *, is_agreed: bool, seconds: float) -> int:
     ini = configured or next(here.glob("pyproject.toml"), here / "pytest.ini")
     say(f"Read {counted(project.files, 'file')} below {here}, and imported none:")
     say(*_shown(project))
-    runner = "none for async tests"
-    if find_spec("pytest_asyncio"):
-        mode = settings.get("asyncio_mode") or "strict"
-        runner = f"pytest-asyncio, mode {mode}"
-    say(_row("runner", runner), _row("options go to", ini))
     plan = Proposal(project, ini, settings, chosen_app(project, app or named))
     probe = partial(guarded, project.folder, seconds=seconds)
     if plan.app:
@@ -116,18 +110,15 @@ def _shown(project: Project) -> Iterator[str]:
         yield _row("no app", "only arena_schema is proposed, as for a library")
     for place in project.unread:
         yield _row("not parsed", place)
-    folders = (project.folder, *project.folder.parents)
-    if not any((folder / ".git").exists() for folder in folders):
-        yield _row("no git", "only you can undo what arena init writes")
 
 
 def _learn(plan: Proposal, probe: Probe) -> None:
-    """Import the app under the gate, then build its tables and send requests."""
+    """Import the app in a guarded run, then build its tables and send requests."""
     words = [*_words(plan), f"--arena-app={plan.app}"]
     bases = [tables.name for tables in plan.project.all("tables")]
     module = plan.app.partition(":")[0]
     question = {"app": plan.app, "module": module, "bases": bases}
-    say("", "Importing the app under the gate. No database of yours can be reached.")
+    say("", "Importing the app. pytest-arena refuses connections to your databases.")
     plan.facts = probe(question, [*words, "--arena-schema="])
     if "problem" in plan.facts:
         plan.doubt(
@@ -177,8 +168,8 @@ def _tried(plan: Proposal, probe: Probe, question: Facts, words: list[str]) -> F
 
 
 def _learn_of_library(plan: Proposal, probe: Probe) -> None:
-    """Import the module that defines the tables of a library, under the gate."""
-    say("", "Importing the tables under the gate. No database of yours can be reached.")
+    """Import the module that defines the tables of a library, in a guarded run."""
+    say("", "Importing the tables. pytest-arena refuses connections to your databases.")
     for schema in schemas(plan):
         plan.schema = schema
         module, is_attribute, _ = schema.partition(":")

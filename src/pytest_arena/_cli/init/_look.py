@@ -22,6 +22,7 @@ _Assignment = ast.Assign | ast.AnnAssign
 _FRAMEWORK = re.compile(
     r"(?:fastapi|starlette|litestar|flask)\b.*\.(FastAPI|Starlette|Litestar|Flask)"
 )
+_MOUNT = re.compile(r"\.[Mm]ount$")
 _ENGINE = re.compile(
     r"sql.*\.(?:async_)?(?:create_(?:async_)?engine|engine_from_config)"
 )
@@ -229,9 +230,7 @@ class _Module:
         for node in self._nodes:
             if isinstance(node, _Assignment) and node.value:
                 self.assigned[ast.unparse(_target(node))] = node.value
-            elif isinstance(node, ast.Call) and re.search(
-                r"\.mount$", self._origin(node), re.IGNORECASE
-            ):
+            elif isinstance(node, ast.Call) and _MOUNT.search(self._origin(node)):
                 apps = [*node.args, *(word.value for word in node.keywords)]
                 self.mounted.update(map(self._origin, apps))
 
@@ -247,17 +246,17 @@ class _Module:
             yield from self._engines(assigned)
             for line, text in enumerate(self._text.splitlines(), 1):
                 for name in _VARIABLE.findall(text):
-                    yield self._definition("variable", name, line)
+                    yield Definition("variable", name, f"{self._path}:{line}")
 
     def _definition(
-        self, kind: str, name: str, line: int, detail: str = ""
+        self, kind: str, name: str, node: ast.stmt | ast.expr, detail: str = ""
     ) -> Definition:
-        return Definition(kind, name, f"{self._path}:{line}", detail)
+        return Definition(kind, name, f"{self._path}:{node.lineno}", detail)
 
     def _attribute(
-        self, kind: str, name: str, line: int, detail: str = ""
+        self, kind: str, name: str, node: ast.stmt, detail: str = ""
     ) -> Definition:
-        return self._definition(kind, f"{self.name}:{name}", line, detail)
+        return self._definition(kind, f"{self.name}:{name}", node, detail)
 
     def _origin(self, node: ast.AST | None) -> str:
         """Return the dotted name of an expression, with the module that defines it."""
@@ -287,15 +286,15 @@ class _Module:
         """Return the app, the tables or the call that an assignment makes."""
         framework = self._framework(node.value)
         if framework:
-            return self._attribute("app", name, node.lineno, framework)
+            return self._attribute("app", name, node, framework)
         called = self._origin(node.value)
         base = _BASE.fullmatch(called)
         if base is None:
             function = called.rpartition(".")[2]
-            return self._attribute("call", name, node.lineno, function)
+            return self._attribute("call", name, node, function)
         if base[1] == "registry":
             name += ".metadata"
-        return self._attribute("tables", name, node.lineno, base[1])
+        return self._attribute("tables", name, node, base[1])
 
     def _factory(self, node: _Function) -> Iterator[Definition]:
         """Yield a public function that returns an app."""
@@ -303,30 +302,31 @@ class _Module:
             return
         framework = self._framework(node.returns)
         for statement in ast.walk(node):
-            if isinstance(statement, ast.Return):
-                value = statement.value
-                if isinstance(value, ast.Name):
-                    value = self.assigned.get(value.id)
-                if isinstance(value, ast.Call):
-                    framework = framework or self._framework(value)
+            if framework or not isinstance(statement, ast.Return):
+                continue
+            value = statement.value
+            if isinstance(value, ast.Name):
+                value = self.assigned.get(value.id)
+            if isinstance(value, ast.Call):
+                framework = self._framework(value)
         if not framework:
             return
         arguments = node.args
         needed = len(arguments.args) - len(arguments.defaults)
         if needed or None in arguments.kw_defaults:
-            yield self._attribute("unfit", node.name, node.lineno, "needs arguments")
+            yield self._attribute("unfit", node.name, node, "needs arguments")
         elif isinstance(node, ast.AsyncFunctionDef):
-            yield self._attribute("unfit", node.name, node.lineno, "is async")
+            yield self._attribute("unfit", node.name, node, "is async")
         else:
-            yield self._attribute("factory", node.name, node.lineno, framework)
+            yield self._attribute("factory", node.name, node, framework)
 
     def _class(self, node: ast.ClassDef) -> Iterator[Definition]:
         bases = [self._origin(base) for base in node.bases]
         if any(map(_BASE.fullmatch, bases)):
-            yield self._attribute("tables", node.name, node.lineno, "DeclarativeBase")
+            yield self._attribute("tables", node.name, node, "DeclarativeBase")
         is_table = any(word.arg == "table" for word in node.keywords)
         if is_table and "SQLModel" in self._imports:
-            yield self._attribute("tables", "SQLModel", node.lineno, "SQLModel")
+            yield self._attribute("tables", "SQLModel", node, "SQLModel")
         if any(base.endswith("Settings") for base in bases):
             yield from self._settings(node)
 
@@ -336,14 +336,14 @@ class _Module:
         prefix = "".join(re.findall(r"env_prefix\W+(\w+)", text))
         for name in re.findall(rf"(?m)^    ({_URL_NAME}):", text):
             variable = f"{prefix}{name}".upper()
-            yield self._definition("variable", variable, node.lineno)
+            yield self._definition("variable", variable, node)
 
     def _engines(self, assigned: dict[str, ast.expr]) -> Iterator[Definition]:
         for node in self._nodes:
             if isinstance(node, ast.Call) and _ENGINE.fullmatch(self._origin(node)):
                 call = textwrap.shorten(ast.unparse(node), _WIDTH, placeholder=" …")
                 name = redact(_url_in(node, assigned)) or call
-                yield self._definition("engine", name, node.lineno)
+                yield self._definition("engine", name, node)
 
     def _tests(self) -> Iterator[Definition]:
         """Yield the fixtures of a database, and the tests that use pytest-arena's."""
@@ -355,11 +355,11 @@ class _Module:
                 named = re.search(r"name='(\w+)'", decorators)
                 name = named[1] if named else node.name
                 if _DATABASE_FIXTURE.search(name):
-                    yield self._definition("fixture", name, node.lineno)
+                    yield self._definition("fixture", name, node)
             used = {argument.arg for argument in node.args.args} & set(FIXTURES)
             if used and node.name.startswith("test"):
                 fixtures = " ".join(sorted(used))
-                yield self._definition("test", node.name, node.lineno, fixtures)
+                yield self._definition("test", node.name, node, fixtures)
 
 
 def _target(node: _Assignment) -> ast.expr:
