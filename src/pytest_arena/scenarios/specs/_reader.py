@@ -48,20 +48,12 @@ def read(patterns: Sequence[str], root: Path) -> Specification:
     for pattern in patterns:
         matched = {relative(path, root) for path in _matched(pattern, root, problems)}
         if not matched:
-            problems.append(
-                Problem(
-                    spec="",
-                    line=0,
-                    what=f"{_NO_FILE}{pattern!r}",
-                )
-            )
+            problems.append(Problem(spec="", line=0, what=f"{_NO_FILE}{pattern!r}"))
         is_single = not has_magic(pattern) and not (root / pattern).is_dir()
         for path in matched:
             named[path] = named.get(path, False) or is_single
-    files = [
-        _read_file(path, root, is_named=named[path]) for path in _distinct(named, root)
-    ]
-    whole = _joined(files)
+    paths = _distinct(named, root)
+    whole = _joined([_read_file(path, root, is_named=named[path]) for path in paths])
     problems += [*whole.problems, *_doubles(whole.scenarios)]
     return replace(whole, problems=tuple(problems))
 
@@ -96,11 +88,13 @@ def require_scenarios(
             )
     if specification.scenarios:
         return
-    count = len(specification.files)
-    counted = f"{count} file" if count == 1 else f"{count} files"
+    files = "file"
+    if len(specification.files) != 1:
+        files = "files"
+    names = ", ".join(patterns) or "no path"
     errors = [str(problem) for problem in specification.problems if problem.is_error]
     raise ScenarioError(
-        f"no scenario in {counted} ({', '.join(patterns) or 'no path'})",
+        f"no scenario in {len(specification.files)} {files} ({names})",
         why="a specification without scenarios is proven by anything",
         cause="\n".join(errors)
         or "no line `Scenario:`, and no fence that is marked as gherkin",
@@ -144,28 +138,28 @@ def _matched(
             yield from _globbed(Path(os.path.normpath(pattern)).parts, root)
 
 
-def _globbed(
-    parts: tuple[str, ...],
-    root: Path,
-) -> Iterator[Path]:
+def _globbed(parts: tuple[str, ...], root: Path) -> Iterator[Path]:
     if "**" not in parts:
-        hits = glob(str(Path(*parts)), root_dir=root)  # noqa: PTH207 - pathlib's has no root
-        yield from (root / hit for hit in hits if not (root / hit).is_dir())
+        for hit in glob(str(Path(*parts)), root_dir=root):  # noqa: PTH207 - pathlib's has no root
+            if not (root / hit).is_dir():
+                yield root / hit
         return
     # The library's ``**`` follows each link, and does not end if links lead to each other.
     fixed = tuple(takewhile(lambda part: not has_magic(part), parts))
+    wanted = parts[len(fixed) :]
     start = root.joinpath(*fixed)
     for path in files_in(start):
-        if _fits(path.relative_to(start).parts, parts[len(fixed) :]):
+        if _fits(path.relative_to(start).parts, wanted):
             yield path
 
 
 def _fits(parts: Sequence[str], wanted: Sequence[str]) -> bool:
     if not wanted or not parts:
         return not parts and set(wanted) <= {"**"}
-    if wanted[0] == "**":
-        return _fits(parts, wanted[1:]) or _fits(parts[1:], wanted)
-    return fnmatchcase(parts[0], wanted[0]) and _fits(parts[1:], wanted[1:])
+    first, *rest = wanted
+    if first == "**":
+        return _fits(parts, rest) or _fits(parts[1:], wanted)
+    return fnmatchcase(parts[0], first) and _fits(parts[1:], rest)
 
 
 def files_in(
@@ -177,31 +171,19 @@ def files_in(
     """
     top = os.path.realpath(folder)
     visited = {top}
-    for place, folders, files in os.walk(
-        folder,
-        onerror=failed,
-        followlinks=True,
-    ):
+    for place, folders, files in os.walk(folder, onerror=failed, followlinks=True):
         for name in [*folders]:
             path = Path(place, name)
-            real = os.path.realpath(path)
+            real = Path(os.path.realpath(path))
+            # A link may lead into the top folder, or to a folder around it.
+            is_inside = real.is_relative_to(top) or Path(top).is_relative_to(real)
+            leads_back = path.is_symlink() and is_inside
             is_hidden = name.startswith(".") or name == _INSTALLED
-            if is_hidden or real in visited or _leads_back(path, real, top):
+            if is_hidden or leads_back or str(real) in visited:
                 folders.remove(name)
-            visited.add(real)
+            visited.add(str(real))
         for name in files:
             yield Path(place, name)
-
-
-def _leads_back(
-    path: Path,
-    real: str,
-    top: str,
-) -> bool:
-    """Return whether a link leads into the top folder, or to a folder around it."""
-    if not path.is_symlink():
-        return False
-    return Path(real).is_relative_to(top) or Path(top).is_relative_to(real)
 
 
 def _distinct(paths: Iterable[str], root: Path) -> list[str]:
@@ -211,7 +193,7 @@ def _distinct(paths: Iterable[str], root: Path) -> list[str]:
     distinct = []
     for file, same in by_file.items():
         own = [path for path in same if str(real_root / path) == file]
-        distinct.append((own or same)[0])
+        distinct += [*own, *same][:1]
     return sorted(distinct)
 
 
@@ -279,10 +261,10 @@ def _reason(error: OSError | ValueError) -> str:
 def _doubles(scenarios: Sequence[ScenarioSpec]) -> Iterator[Problem]:
     """Yield a problem for each scenario whose key another one has."""
     for key, same in grouped_by(scenarios, lambda scenario: scenario.key).items():
-        if len(same) == 1:
-            continue
         for scenario in same:
             others = [other.place for other in same if other is not scenario]
+            if not others:
+                continue
             places = ", ".join(others[:_MOST_PLACES])
             more = len(others) - _MOST_PLACES
             if more > 0:
@@ -344,21 +326,22 @@ def _parse_block(block: GherkinText) -> Specification:
         problems += of_scenario[:_MOST_FAULTS]
     faulty = {problem.scenario for problem in problems}
     lint = Lint(block=block, language=language)
+    sources = [lint.overlooked(parts)]
     if block.is_markdown:
-        _add(problems, _fences.tagged_headings(block, language))
-        _add(problems, _fences.unread_marks(block, language, gherkin.document))
-    else:
-        _add(problems, lint.overlooked(parts))
-    _add(problems, lint.problems(gherkin.feature, parts, faulty))
+        sources = [
+            _fences.tagged_headings(block, language),
+            _fences.unread_marks(block, language, gherkin.document),
+        ]
+    sources.append(lint.problems(gherkin.feature, parts, faulty))
+    for source in sources:
+        # A line has the problems of the first source that finds any.
+        lines = {problem.line for problem in problems}
+        problems += [problem for problem in source if problem.line not in lines]
     return Specification(
-        features=(feature,), scenarios=scenarios, problems=tuple(problems)
+        features=(feature,),
+        scenarios=scenarios,
+        problems=tuple(problems),
     )
-
-
-def _add(problems: list[Problem], further: Iterable[Problem]) -> None:
-    """Add problems in lines that had none before."""
-    lines = {problem.line for problem in problems}
-    problems += [problem for problem in further if problem.line not in lines]
 
 
 def _unreadable(gherkin: Tree, block: GherkinText) -> Iterator[Problem]:
@@ -371,12 +354,13 @@ def _unreadable(gherkin: Tree, block: GherkinText) -> Iterator[Problem]:
         yield block.problem(block.first_line, what)
         return
     problem = _problem(gherkin.faults[0], gherkin, block, ())
-    slips = [gherkin.language.title_slip(line) for line in block.lines]
-    lost = [
-        slip for slip in slips if slip and slip.title in {"scenario", "scenarioOutline"}
-    ]
+    lost = 0
+    for line in block.lines:
+        slip = gherkin.language.title_slip(line)
+        if slip and slip.title in {"scenario", "scenarioOutline"}:
+            lost += 1
     if lost:
-        what = f"{problem.what}; {len(lost)} scenarios in it could not be read"
+        what = f"{problem.what}; {lost} scenarios in it could not be read"
         problem = replace(problem, what=what)
     yield problem
 
@@ -390,27 +374,16 @@ def _problem(
     """Return a fault with its scenario and a hint. A tag belongs to the scenario below it."""
     line = block.line(fault.line)
     title = gherkin.language.title_slip(line)
-    if title and title.title == "feature":
-        key = ""
-    else:
-        key = _key_at(fault.line, scenarios, is_tag=line.lstrip().startswith("@"))
+    key = ""
+    if title is None or title.title != "feature":
+        above = [scenario.key for scenario in scenarios if scenario.line <= fault.line]
+        below = [scenario.key for scenario in scenarios if scenario.line > fault.line]
+        if below and line.lstrip().startswith("@"):
+            key = below[0]
+        elif above:
+            key = above[-1]
     hint = fault.hint or _hint(line, title, gherkin.language.step_slip(line))
     return replace(fault, hint=hint, scenario=key)
-
-
-def _key_at(
-    line: int,
-    scenarios: Sequence[ScenarioSpec],
-    *,
-    is_tag: bool,
-) -> str:
-    above = [scenario.key for scenario in scenarios if scenario.line <= line]
-    below = [scenario.key for scenario in scenarios if scenario.line > line]
-    if is_tag and below:
-        return below[0]
-    if above:
-        return above[-1]
-    return ""
 
 
 def _hint(
@@ -420,12 +393,9 @@ def _hint(
 ) -> str:
     if line.strip().startswith("'''"):
         return 'mark a doc string with """'
-    if title and title.kind == "exact":
-        is_feature = title.title == "feature"
-        if is_feature:
-            return "a file or a fence has one Feature"
-        return ""
     slip = title or step
-    if slip is None or slip.kind == "exact":
-        return ""
-    return f"did you mean `{slip.keyword} …`?"
+    if slip and slip.kind != "exact":
+        return f"did you mean `{slip.keyword} …`?"
+    if title and title.title == "feature":
+        return "a file or a fence has one Feature"
+    return ""

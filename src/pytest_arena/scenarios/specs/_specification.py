@@ -232,7 +232,7 @@ def rev_of(steps: Iterable[Step]) -> str:
 
 
 def _content(step: Step) -> list[Any]:
-    content = [step.kind, canonical(step.text)]
+    content: list[Any] = [step.kind, canonical(step.text)]
     if step.doc_string is None and not step.table:
         return content
     doc_string = []
@@ -317,8 +317,12 @@ def literals(
     >>> literals(scenario)  # doctest: +SKIP
     ('Summer Battle 2024', 'PRESELECTION', '8')
     """
-    own_rows = [row for row in scenario.rows if row.values in rows] or scenario.rows
-    steps = [step for row in own_rows for step in row.steps] or scenario.steps
+    own_rows = [row for row in scenario.rows if row.values in rows]
+    steps = list(scenario.steps)
+    if scenario.rows:
+        steps = []
+        for row in own_rows or scenario.rows:
+            steps += row.steps
     # All steps at once are quicker. No literal goes beyond the end of a line.
     text = "\n".join(step.text for step in steps)
     return tuple(dict.fromkeys(_literals(text)))
@@ -357,7 +361,11 @@ def paths(scenario: ScenarioSpec) -> tuple[tuple[str, str], ...]:
 
 
 def _paths(text: str) -> Iterator[tuple[str, str]]:
-    text = _PLACEHOLDER.sub(_as_in_a_route, _HOST.sub("", text))
+    text = _HOST.sub("", text)
+    text = _PLACEHOLDER.sub(
+        lambda match: "{" + re.sub(r"\W+", "_", match[1]) + "}",
+        text,
+    )
     begin = 0
     for match in _PATH.finditer(text):
         path = match.group().rstrip(".,:;")
@@ -365,8 +373,4 @@ def _paths(text: str) -> Iterator[tuple[str, str]]:
             continue
         verbs = _VERB.findall(text, begin, match.start())
         begin = match.end()
-        yield (verbs[-1] if verbs else "", path)
-
-
-def _as_in_a_route(placeholder: re.Match[str]) -> str:
-    return "{" + re.sub(r"\W+", "_", placeholder.group(1)) + "}"
+        yield ["", *verbs][-1], path
