@@ -119,10 +119,6 @@ class Locked:
 
     def difference(self, old: Locked | None, place: str) -> Iterator[str]:
         """Yield what changed since an older entry: a diff of the steps, a line for each test."""
-        if old and old.key != self.key:
-            yield f"renamed: {old.key} -> {self.key}"
-        if old and old.steps == self.steps and old.rev != self.rev:
-            yield f"rev: {old.rev} -> {self.rev}  {self.key}"
         old_lines = []
         old_tests = {}
         old_title = "not accepted yet"
@@ -130,6 +126,10 @@ class Locked:
             old_lines = old.lines()
             old_tests = dict(old.tests)
             old_title = f"{old.key}  {old.rev}"
+            if old.key != self.key:
+                yield f"renamed: {old.key} -> {self.key}"
+            if old.steps == self.steps and old.rev != self.rev:
+                yield f"rev: {old.rev} -> {self.rev}  {self.key}"
         title = f"{self.key}  {self.rev}  {place}"
         yield from unified_diff(
             old_lines, self.lines(), old_title, title, n=99, lineterm=""
@@ -149,12 +149,11 @@ class Locked:
 
     def drift(self, scenario: ScenarioSpec) -> str:
         """Return what changed in the steps or the rows of a scenario; "" if nothing did."""
-        steps = tuple(step_lines(scenario))
+        steps = step_lines(scenario)
+        is_changed = self.rev != scenario.rev
         # Hashes of different versions cannot be compared: then the steps are.
-        is_same_version = self.rev.split(":")[0] == scenario.rev.split(":")[0]
-        is_changed = self.steps != steps
-        if is_same_version:
-            is_changed = self.rev != scenario.rev
+        if self.rev.split(":")[0] != scenario.rev.split(":")[0]:
+            is_changed = self.steps != steps
         if is_changed:
             return (
                 f"its steps were accepted as others{_first_change(self.steps, steps)}"
@@ -244,16 +243,16 @@ class Lock:
         renames = self._renames((each.scenario for each in accepted), missing)
         lines: list[str] = []
         for each in accepted:
-            scenario = each.scenario
+            place = each.scenario.place
             new = Locked.of(each)
-            former = renames.get(scenario.key)
-            old = self.entries.get(scenario.key, former)
+            former = renames.get(new.key)
+            old = self.entries.get(new.key, former)
             if old or keys:
-                lines += new.difference(old, scenario.place)
+                lines += new.difference(old, place)
             else:  # the steps of many new scenarios would be too much to read
-                lines.append(f"new: {new.key}  {new.rev}  {scenario.place}")
+                lines.append(f"new: {new.key}  {new.rev}  {place}")
             entries[new.key] = new
-            if former is not None:
+            if former:
                 del entries[former.key]
                 del missing[former.key]
         if not keys:
@@ -277,9 +276,8 @@ class Lock:
         for key, former in self._renames(scenarios, missing).items():
             del missing[former.key]
             scenario = by_key[key]
-            is_unchanged = former.rev == scenario.rev
             has = "has nearly its steps"
-            if is_unchanged:
+            if former.rev == scenario.rev:
                 has = "has its steps"
             yield Problem(
                 spec=self.place,
@@ -311,19 +309,17 @@ class Lock:
         unless there are too many to compare.
         """
         left = dict(missing)
+        renames: dict[str, Locked] = {}
         if not left:
-            return {}
+            return renames
         new = [scenario for scenario in scenarios if scenario.key not in self.entries]
-        renames = {}
         for scenario in new:
             alike = [entry for entry in left.values() if entry.rev == scenario.rev]
             if not alike and len(left) * len(new) <= _MOST_COMPARED:
                 lines = step_lines(scenario)
-                alike = [
-                    entry
-                    for entry in left.values()
-                    if similarity(entry.steps, lines) >= _NEARLY
-                ]
+                for entry in left.values():
+                    if similarity(entry.steps, lines) >= _NEARLY:
+                        alike.append(entry)
             if len(alike) == 1:
                 renames[scenario.key] = left.pop(alike[0].key)
         return renames
@@ -402,7 +398,9 @@ def read_baseline(path: Path) -> tuple[AgreedGap, ...]:
     gaps = {}
     for number, line in _agreed_lines(path):
         match = _KNOWN.fullmatch(line.strip())
-        status = _STATUSES.get(match["status"]) if match else None
+        status = None
+        if match:
+            status = _STATUSES.get(match["status"])
         cause = f"{path.name}:{number}  {line}"
         expected = "HOLLOW    Feature :: Scenario"
         if match is None or status is None or status in FINE:
@@ -516,17 +514,16 @@ def gap_problems(
 ) -> Iterator[Problem]:
     """Yield the agreed gaps that are about no scenario, or have run out."""
     for gap in gaps:
-        what = ""
-        hint = "remove its line"
         is_used = any(gap.covers(scenario) for scenario in scenarios)
-        if gap.status and not is_used:
+        hint = "remove its line"
+        if gap.status:
             what = f"{gap.name!r} is a known gap, and no specification has it any more"
         elif not is_used:
             what = f"the waiver of {gap.name!r} ({gap}) is about no scenario"
-        elif today > gap.until:
+        else:
             what = f"the waiver of {gap.name!r} ({gap}) has run out"
             hint = "prove what it is about, or set a later day"
-        if what:
+        if today > gap.until or not is_used:
             yield Problem(
                 spec=gap.spec,
                 line=gap.line,

@@ -65,10 +65,11 @@ def worst(flags: Iterable[StatusReason]) -> StatusReason:
     if not ordered:
         return StatusReason(Status.PROVEN)
     first = ordered[0]
-    reasons = [
-        flag.reason for flag in ordered if flag.status is first.status and flag.reason
-    ]
-    return StatusReason(first.status, "; ".join(dict.fromkeys(reasons)), first.place)
+    reasons: dict[str, None] = {}
+    for flag in ordered:
+        if flag.reason and flag.status is first.status:
+            reasons[flag.reason] = None
+    return StatusReason(first.status, "; ".join(reasons), first.place)
 
 
 def other_statuses(
@@ -132,9 +133,7 @@ class Claim:
         """
         if facts is None:
             unknown = self.flag(Status.UNKNOWN, "nothing is known of what it did")
-            if self.evidence:
-                return [unknown]
-            return []
+            return [unknown] if self.evidence else []
         find_missing = {
             "seeded": self._missing_seed,
             "requested": self._missing_request,
@@ -143,20 +142,16 @@ class Claim:
         flags = []
         for kind in self.evidence:
             missing = find_missing[kind](facts)
-            if not missing:
-                continue
             why = _why_unknown(facts, kind)
-            if why:
+            if missing and why:
                 reason = f"whether it {_SHOWS[kind]} is not known: {why}"
                 flags.append(self.flag(Status.UNKNOWN, reason))
-            else:
+            elif missing:
                 flags.append(self.flag(Status.HOLLOW, missing))
-        steps = self.judged_steps(facts)
-        return flags + [
-            self.flag(step.status, step.reason)
-            for step in steps
-            if step.status and step.reason
-        ]
+        for step in self.judged_steps(facts):
+            if step.status and step.reason:
+                flags.append(self.flag(step.status, step.reason))
+        return flags
 
     def _missing_seed(self, facts: Facts) -> str:
         if facts.seeded or not self.needs_seed(facts):
@@ -177,11 +172,13 @@ class Claim:
 
     def _missing_assertion(self, facts: Facts) -> str:
         checks = facts.checks
-        if NO_REQUEST in self.tags and checks:
+        if facts.checks_at_the_end or (checks and NO_REQUEST in self.tags):
             return ""
-        if facts.checks_at_the_end:
-            return ""
-        hint = _hint_at_constant(facts)
+        hint = ""
+        places = [check.place for check in facts.asserted]
+        if places:
+            advice = "assert on the answer, or on rows read since"
+            hint = f" that could fail ({min(places)} cannot: {advice})"
         if not facts.requests:
             return f"no assertion{hint}"
         if checks:
@@ -221,14 +218,14 @@ class Claim:
         blocks = grouped_by(own, lambda block: block.step)
         steps = []
         for number, step in enumerate(self.scenario.steps):
+            judged = JudgedStep()
             if number in blocks:
                 is_idle = self._is_idle(step.kind, blocks[number], own, facts)
-                steps.append(self._judged_step(step, facts, is_idle=is_idle))
-            elif not blocks or step.kind == "given" or step.is_background:
-                steps.append(JudgedStep())
-            else:
+                judged = self._judged_step(step, facts, is_idle=is_idle)
+            elif blocks and step.kind != "given" and not step.is_background:
                 missing = f'no block for "{step}"'
-                steps.append(JudgedStep(status=Status.HOLLOW, reason=missing))
+                judged = JudgedStep(status=Status.HOLLOW, reason=missing)
+            steps.append(judged)
         return tuple(steps)
 
     def _is_idle(
@@ -248,16 +245,15 @@ class Claim:
         """
         if kind == "then":
             return not any(block.assertions for block in blocks)
-        alike = [
-            block
-            for block in all_blocks
-            if self.scenario.steps[block.step].kind == kind
-        ]
-        has_request = any(block.requests for block in alike)
+        has_request = False
+        has_effect = bool(facts.seeded)
+        for block in all_blocks:
+            if self.scenario.steps[block.step].kind == kind:
+                has_request = has_request or bool(block.requests)
+                has_effect = has_effect or bool(block.wrote)
         if kind == "when":
             return NO_REQUEST not in self.tags and not has_request
-        has_effect = has_request or any(block.wrote for block in alike)
-        return self.needs_seed(facts) and not has_effect and not facts.seeded
+        return self.needs_seed(facts) and not has_request and not has_effect
 
     def _judged_step(
         self,
@@ -284,15 +280,19 @@ class Claim:
         Kinds of evidence that pytest-arena could not record cause no warning.
         """
         unrecorded = dict(facts.off)
+        own = facts.requests[facts.first :]
         warnings: list[str] = []
         if "requested" not in unrecorded:
             warnings += _other_routes(self.scenario, facts)
-        if "read" not in unrecorded:
-            warnings += _unread_seed(facts)
-        if "observed" not in unrecorded:
-            warnings += _unobserved(facts)
+        is_unread = bool(own) and all(request.read == () for request in own)
+        if "read" not in unrecorded and facts.seeded and is_unread:
+            tables = ", ".join(table for table, _ in facts.seeded)
+            warnings.append(f"no request read what was seeded: {tables}")
+        is_unobserved = bool(own) and all(request.observed is False for request in own)
+        if "observed" not in unrecorded and is_unobserved:
+            warnings.append("no answer was looked at")
         if "changed" not in unrecorded:
-            warnings += _without_effect(facts)
+            warnings += _without_effect(own)
         warnings += self._unseen_literals(facts)
         return tuple(dict.fromkeys(warnings))
 
@@ -307,27 +307,18 @@ class Claim:
 
 def _why_unknown(facts: Facts, kind: str) -> str:
     """Return why a kind of evidence was not recorded; "" if it was."""
-    why = dict(facts.off).get(kind, "")
-    if not why and kind == "seeded" and facts.seeded is None:
-        return "the rows could not be read"
-    return why
-
-
-def _hint_at_constant(facts: Facts) -> str:
-    """Return a hint at an assertion that cannot fail; "" if the test has none."""
-    places = [check.place for check in facts.asserted]
-    if not places:
-        return ""
-    advice = "assert on the answer, or on rows read since"
-    return f" that could fail ({min(places)} cannot: {advice})"
+    if kind == "seeded" and facts.seeded is None:
+        return dict(facts.off).get(kind) or "the rows could not be read"
+    return dict(facts.off).get(kind, "")
 
 
 def _other_routes(scenario: ScenarioSpec, facts: Facts) -> Iterator[str]:
-    if not facts.requests:
-        return
     for verb, path in paths(scenario):
-        if not any(_is_hit(verb, path, request) for request in facts.requests):
-            route = f"{verb} {path}" if verb else path
+        is_hit = any(_is_hit(verb, path, request) for request in facts.requests)
+        if facts.requests and not is_hit:
+            route = path
+            if verb:
+                route = f"{verb} {path}"
             yield f"never requested: {route}"
 
 
@@ -356,27 +347,13 @@ def _without_query(path: str) -> str:
     return path.split("?", maxsplit=1)[0].rstrip("/")
 
 
-def _unread_seed(facts: Facts) -> Iterator[str]:
-    own = facts.requests[facts.first :]
-    if not facts.seeded or not own:
-        return
-    if all(request.read == () for request in own):
-        tables = ", ".join(table for table, _ in facts.seeded)
-        yield f"no request read what was seeded: {tables}"
-
-
-def _unobserved(facts: Facts) -> Iterator[str]:
-    own = facts.requests[facts.first :]
-    if facts.requests and all(request.observed is False for request in own):
-        yield "no answer was looked at"
-
-
-def _without_effect(facts: Facts) -> Iterator[str]:
-    for request in facts.requests[facts.first :]:
-        if request.method not in _WRITING_METHODS or request.changed is None:
+def _without_effect(requests: Iterable[Requested]) -> Iterator[str]:
+    for request in requests:
+        status = request.status
+        if status is None or request.method not in _WRITING_METHODS:
             continue
-        is_done = request.status is not None and 200 <= request.status < 400  # noqa: PLR2004 - 2xx and 3xx
-        rows = sum(count for _, count in request.changed)
-        if is_done and not rows:
+        changed = request.changed
+        has_changed = changed is None or any(count for _, count in changed)
+        if 200 <= status < 400 and not has_changed:  # noqa: PLR2004 - 2xx and 3xx
             route = request.route or request.path
-            yield f"{request.method} {route} changed no row, and answered {request.status}"
+            yield f"{request.method} {route} changed no row, and answered {status}"

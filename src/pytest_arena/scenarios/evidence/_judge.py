@@ -80,13 +80,17 @@ def judge(
     judged = []
     for scenario, malformed in _with_errors(specification):
         own = mappings_of[scenario.key]
+        # Several processes may collect a test, and several markers may name it.
+        distinct: dict[tuple[str, Pairs], Mapping] = {}
+        for mapping in own:
+            distinct.setdefault((mapping.test, mapping.row), mapping)
         tests = []
         steps_of_tests = []
-        for mapping in _distinct(own):
+        for mapping in distinct.values():
             claim = Claim(scenario, mapping, rules.evidence, is_sabotaged=is_sabotaged)
             test = judged_test(claim, tries_of[mapping.test])
             tests.append(test)
-            if test.facts is not None and test.status in PASSED:
+            if test.facts and test.status in PASSED:
                 steps_of_tests.append(claim.judged_steps(test.facts))
         judged.append(
             judged_scenario(
@@ -99,23 +103,20 @@ def judge(
             )
         )
     agreement_problems = _agreement_problems(specification.scenarios, mappings, rules)
-    document = Document(
-        scenarios=tuple(judged),
-        problems=_sorted((*specification.problems, *problems, *agreement_problems)),
-        partial=partial,
-        is_sabotaged=is_sabotaged,
-        is_list=rules.lists_only,
-        specs=specification.files,
+    return _with_gaps(
+        Document(
+            scenarios=tuple(judged),
+            problems=_sorted([*specification.problems, *problems, *agreement_problems]),
+            partial=partial,
+            is_sabotaged=is_sabotaged,
+            is_list=rules.lists_only,
+            specs=specification.files,
+        )
     )
+
+
+def _with_gaps(document: Document) -> Document:
     return replace(document, gaps=gaps(document))
-
-
-def _distinct(mappings: Iterable[Mapping]) -> Iterable[Mapping]:
-    """Return each test once, though several processes collect it, or several markers name it."""
-    distinct: dict[tuple[str, Pairs], Mapping] = {}
-    for mapping in mappings:
-        distinct.setdefault((mapping.test, mapping.row), mapping)
-    return distinct.values()
 
 
 def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
@@ -156,11 +157,10 @@ def _with_errors(specification: Specification) -> Iterator[tuple[ScenarioSpec, s
         own = [problem for problem in problems if problem.place == scenario.place]
         reasons: dict[str, None] = {}
         for problem in own or problems:
-            is_elsewhere = problem.line not in {0, scenario.line}
-            line = ""
-            if is_elsewhere:
-                line = f"line {problem.line}: "
-            reasons[f"{line}{problem.advice}"] = None
+            reason = problem.advice
+            if problem.line not in {0, scenario.line}:
+                reason = f"line {problem.line}: {reason}"
+            reasons[reason] = None
         yield scenario, "; ".join(reasons)
 
 
@@ -171,31 +171,35 @@ def _standing(
     malformed: str,
 ) -> Standing:
     """Return what holds for one scenario by its markers and by what was agreed."""
-    agreed = [gap for gap in rules.agreed_gaps if gap.covers(scenario)]
-    known = next((gap for gap in agreed if gap.status), None)
+    known: AgreedGap | None = None
+    waivers = []
+    for gap in rules.agreed_gaps:
+        if gap.covers(scenario):
+            if gap.status is None:
+                waivers.append(gap)
+            else:
+                known = known or gap
     waived = ""
     expired = ""
-    waivers = [gap for gap in agreed if not gap.status]
     if waivers:
         longest = max(waivers, key=lambda gap: (gap.until, gap.reason))
         if rules.today > longest.until:
             expired = str(longest)
         else:
             waived = str(longest)
-    known_place = ""
-    if known and known.line:
-        known_place = f"{known.spec}:{known.line}"
     drifted, drifted_place = _drift(scenario, mappings, rules.lock)
-    return Standing(
+    standing = Standing(
         malformed=malformed,
         drifted=drifted,
         drifted_place=drifted_place,
         waived=waived,
         expired=expired,
-        known=known.status if known else None,
-        known_place=known_place,
         warnings=tuple(_changed_tests(scenario, mappings, rules.lock)),
     )
+    if known is None:
+        return standing
+    place = f"{known.spec}:{known.line}" if known.line else ""
+    return replace(standing, known=known.status, known_place=place)
 
 
 def _drift(
@@ -207,19 +211,18 @@ def _drift(
     revs = {scenario.rev, *(row.rev for row in scenario.rows)}
     for mapping in mappings:
         if mapping.rev and mapping.rev not in revs:
-            own_revs = [row.rev for row in scenario.rows if row.values == mapping.row]
-            now = own_revs[0] if own_revs else scenario.rev
-            reason = (
-                f'its steps are not those of rev="{mapping.rev}": read them, then '
-                f'rev="{now}"'
-            )
+            now = scenario.rev
+            for row in scenario.rows:
+                if row.values == mapping.row:
+                    now = row.rev
+                    break
+            reason = f'its steps are not those of rev="{mapping.rev}": read them, then rev="{now}"'
             return reason, mapping.place
     locked = lock.entries.get(scenario.key)
-    change = ""
     if locked:
         change = locked.drift(scenario)
-    if change:
-        return f"{change}: arena scenarios accept {scenario.key!r}", ""
+        if change:
+            return f"{change}: arena scenarios accept {scenario.key!r}", ""
     return "", ""
 
 
@@ -317,15 +320,16 @@ def merged(documents: Iterable[Document], *, is_complete: bool = False) -> Docum
     joined = [
         _joined(by_place[place], is_partial=bool(partial)) for place in sorted(by_place)
     ]
-    result = Document(
-        scenarios=tuple(joined),
-        problems=_sorted(problems),
-        partial=partial,
-        is_sabotaged=all(document.is_sabotaged for document in ordered),
-        is_list=all(document.is_list for document in ordered),
-        specs=tuple(sorted(specs)),
+    return _with_gaps(
+        Document(
+            scenarios=tuple(joined),
+            problems=_sorted(problems),
+            partial=partial,
+            is_sabotaged=all(document.is_sabotaged for document in ordered),
+            is_list=all(document.is_list for document in ordered),
+            specs=tuple(sorted(specs)),
+        )
     )
-    return replace(result, gaps=gaps(result))
 
 
 def _joined(same: Sequence[JudgedScenario], *, is_partial: bool) -> JudgedScenario:
@@ -336,12 +340,15 @@ def _joined(same: Sequence[JudgedScenario], *, is_partial: bool) -> JudgedScenar
     tests = []
     for _, results in sorted(by_test.items()):
         ran = [test for test in results if test.status is not Status.NOT_RUN]
-        tests.append(
-            min(ran or results, key=lambda test: (test.status.rank, repr(test)))
-        )
-    standing = _joined_standing([judged.standing for judged in same])
-    steps = best_steps(scenario, (judged.steps for judged in same))
-    return judged_scenario(scenario, standing, tests, steps, is_partial=is_partial)
+        worst = min(ran or results, key=lambda test: (test.status.rank, repr(test)))
+        tests.append(worst)
+    return judged_scenario(
+        scenario,
+        _joined_standing([judged.standing for judged in same]),
+        tests,
+        best_steps(scenario, (judged.steps for judged in same)),
+        is_partial=is_partial,
+    )
 
 
 def _joined_standing(standings: Sequence[Standing]) -> Standing:

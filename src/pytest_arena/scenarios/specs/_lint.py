@@ -153,16 +153,13 @@ class Lint:
             slip = self.language.step_slip(line.text)
             if slip and slip.kind == "exact":
                 stray.append(line)
-                kind = self.language.steps[slip.keyword]
-                if kind is not None:
-                    kinds.add(kind)
-        if len(kinds) > 1:
+                kinds.add(self.language.steps[slip.keyword])
+        if len(kinds - {None}) > 1:
             first = stray[0]
-            text = shown(first.text)
             title = self.language.title("scenario")
             yield self._problem(
                 first.number,
-                f"steps outside of a scenario are read as a description: {text}",
+                f"steps outside of a scenario are read as a description: {shown(first.text)}",
                 f"put a line `{title} …` before them",
             )
 
@@ -174,14 +171,9 @@ class Lint:
                 continue
             has_step = self._is_followed_by_step(line)
             is_sure = slip.title in _SURE and (has_step or not has_scenarios)
+            is_misspelt = slip.kind != "exact" and slip.text[:1].isupper()
             is_scenario = slip.keyword == self.language.title("scenario")
-            is_likely = (
-                is_scenario
-                and slip.kind != "exact"
-                and line.is_first
-                and slip.text[:1].isupper()
-            )
-            if is_sure or is_likely:
+            if is_sure or (is_misspelt and is_scenario and line.is_first):
                 yield self._not_read(line, slip, is_error=is_sure)
 
     def _is_followed_by_step(self, line: _DescriptionLine) -> bool:
@@ -317,15 +309,16 @@ class Lint:
             for name in _placeholders_in(step):
                 if name in columns:
                     continue
-                near = []
-                if len(name) > _SHORT:
-                    near = get_close_matches(name, columns, n=1, cutoff=_LIKE)
+                hint = ""
+                near = get_close_matches(name, columns, n=1, cutoff=_LIKE)
+                if near and len(name) > _SHORT:
+                    hint = f"write `<{near[0]}>`"
                 # Only a misspelt column is an error: any other name may be mark-up.
                 yield self._problem(
                     step.line,
                     f"<{name}> stays as it is: {why}",
-                    f"write `<{near[0]}>`" if near else "",
-                    is_error=bool(near),
+                    hint,
+                    is_error=bool(hint),
                 )
 
     # Descriptions.
@@ -344,9 +337,14 @@ class Lint:
                 is_first = is_first or not text
                 continue
             missing.pop(0)
-            is_last = not missing and bool(self.block.line(number + 1).strip())
-            follower = self._follower(number)
-            yield _DescriptionLine(number, text, is_first, is_last, follower)
+            following = self.block.line(number + 1).strip()
+            yield _DescriptionLine(
+                number,
+                text,
+                is_first,
+                is_last=bool(following) and not missing,
+                follower=self._follower(number),
+            )
             is_first = False
 
     def _follower(self, number: int) -> str:
@@ -368,14 +366,17 @@ class Lint:
         what = (
             f"expected {slip.keyword}, but {shown(line.text)} is read as a description"
         )
-        if slip.kind == "blank":
-            strange = [
-                letter for letter in line.text if letter.isspace() and letter != " "
-            ]
-            if strange:
-                what += f" (the blank after it is U+{ord(strange[0]):04X})"
-        hint = f"write `{slip.keyword} …`"
-        return self._problem(line.number, what, hint, is_error=is_error)
+        strange = line.text.replace(" ", "")
+        for letter in strange:
+            if letter.isspace() and slip.kind == "blank":
+                what += f" (the blank after it is U+{ord(letter):04X})"
+                break
+        return self._problem(
+            line.number,
+            what,
+            f"write `{slip.keyword} …`",
+            is_error=is_error,
+        )
 
     def _warning(
         self,
