@@ -343,35 +343,23 @@ def from_json(text: str, *, where: str) -> Document:
         ScenarioError: it is no such document, or one of another version.
     """
     try:
-        return _document_of(text)
+        raw = json.loads(text.removeprefix("\ufeff"))
+        schema = raw["schema"]
+        cause = f"it is of schema {schema!r}, and this version of pytest-arena reads {_SCHEMA}"
+        if schema == _SCHEMA:
+            # The JSON has the scenario and the verdict on it in one object.
+            for judged in raw["scenarios"]:
+                judged["scenario"] = {**judged, "rule": judged["gherkin_rule"]}
+            document: Document = from_shape(Document, raw)
+            return document
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         cause = f"{type(error).__name__}: {error}"
-    except _OtherSchemaError as error:
-        cause = str(error)
     raise ScenarioError(
         f"{where} does not hold scenarios as JSON that can be read",
         why="verdicts that are not read in full would be other verdicts",
         cause=cause,
         fix=f"write it again: pytest --scenarios-out=json:{where}",
     )
-
-
-class _OtherSchemaError(Exception):
-    """The document was written by another version of pytest-arena."""
-
-
-def _document_of(text: str) -> Document:
-    raw = json.loads(text.removeprefix("\ufeff"))
-    schema = raw["schema"]
-    if schema != _SCHEMA:
-        raise _OtherSchemaError(
-            f"it is of schema {schema!r}, and this version of pytest-arena reads {_SCHEMA}"
-        )
-    # The JSON has the scenario and the verdict on it in one object.
-    for judged in raw["scenarios"]:
-        judged["scenario"] = {**judged, "rule": judged["gherkin_rule"]}
-    document: Document = from_shape(Document, raw)
-    return document
 
 
 def _array(name: str, values: Iterable[object]) -> str:
@@ -384,11 +372,14 @@ def _array(name: str, values: Iterable[object]) -> str:
 def _scenario(judged: JudgedScenario) -> dict[str, Any]:
     """Return the scenario and its verdict in one object, with the most needed names first."""
     scenario = judged.scenario
-    passed = [
-        test.facts
-        for test in judged.tests
-        if test.facts is not None and test.status in PASSED
-    ]
+    passed = []
+    tests = []
+    for test in judged.tests:
+        tests.append(
+            {"test": "", "place": "", "status": "", "reason": "", **to_shape(test)}
+        )
+        if test.facts and test.status in PASSED:
+            passed.append(test.facts)
     first = {
         "name": scenario.name,
         "feature": scenario.feature,
@@ -398,10 +389,7 @@ def _scenario(judged: JudgedScenario) -> dict[str, Any]:
         "status": judged.status.value,
         "reason": judged.reason,
         "steps": _steps(judged),
-        "tests": [
-            {"test": "", "place": "", "status": "", "reason": "", **to_shape(test)}
-            for test in judged.tests
-        ],
+        "tests": tests,
         "evidence": _evidence(passed),
         "gherkin_rule": scenario.rule,
     }
@@ -431,7 +419,8 @@ def _evidence(passed: list[Facts]) -> dict[str, Any]:
         for request in facts.requests:
             route = request.route or request.path
             requested.add(f"{request.method} {route} {request.status}")
-        asserted |= {check.place for check in facts.checks_at_the_end}
+        for check in facts.checks_at_the_end:
+            asserted.add(check.place)
     return {
         "seeded": dict(sorted(seeded.items())),
         "requested": sorted(requested),
@@ -456,7 +445,7 @@ def to_shape(
     kind: Any = type(value)
     for name, hint, default in _fields(kind):
         held = getattr(value, name)
-        if name not in but and held is not default and held != default:
+        if name not in but and held != default:
             shape[name] = _written(hint, held)
     return shape
 

@@ -124,13 +124,13 @@ class Chapter:
             return False
         expected = [(scenario.line, scenario.name) for scenario in self.scenarios]
         expected += [(step.line, step.text) for step in self.steps.values()]
-        return all(self._has(line, text) for line, text in expected)
-
-    def _has(self, line: int, text: str) -> bool:
-        if line > len(self.lines):
-            return False
-        words = " ".join(self.lines[line - 1].split())
-        return " ".join(text.split()) in words
+        for number, text in expected:
+            if number > len(self.lines):
+                return False
+            words = " ".join(self.lines[number - 1].split())
+            if " ".join(text.split()) not in words:
+                return False
+        return True
 
     def anchor_at(self, line: int) -> str:
         """Return the id of the scenario at or above a line, else the file's."""
@@ -160,14 +160,14 @@ class Chapter:
         classified = list(self._classified(lines))
         # "Examples:" and "Background:" are known by the kind of the next line.
         next_kind = "blank"
-        for place in reversed(range(len(classified))):
-            line = classified[place]
+        for place, line in reversed(list(enumerate(classified))):
+            kind = line.kind
             is_above = next_kind in {"row", "step"}
-            if line.kind == "text" and is_above and _TITLE.match(line.text):
-                line = replace(line, kind="keyword")
-                classified[place] = line
-            if line.kind not in {"blank", "comment", "tag"}:
-                next_kind = line.kind
+            if kind == "text" and is_above and _TITLE.match(line.text):
+                kind = "keyword"
+                classified[place] = replace(line, kind=kind)
+            if kind not in {"blank", "comment", "tag"}:
+                next_kind = kind
         return classified
 
     def _classified(self, lines: Iterable[tuple[int, str]]) -> Iterator[Line]:
@@ -178,8 +178,9 @@ class Chapter:
             bare = text.strip()
             mark = bare[:3]
             _, name = title(text)
-            first = "@" if bare.startswith("`@") else bare[:1]
-            kind = _KINDS.get(first, "text")
+            kind = _KINDS.get(bare[:1], "text")
+            if bare.startswith("`@"):
+                kind = "tag"
             if number in self.ids:
                 kind = "scenario"
                 fence = ""
@@ -238,24 +239,24 @@ def chapters(
     for reserved in _RESERVED_IDS:
         anchors.take(reserved)
     by_path = grouped_by(document.scenarios, lambda judged: judged.scenario.spec)
-    by_order = []
+    chapters = []
     for path in sorted({*sources, *by_path}):
-        anchor = anchors.take(re.sub(r"[^\w]+", "-", path.lower()).strip("-") or "file")
-        judged = {
-            anchors.take(f"{anchor}-L{each.scenario.line}"): each
-            for each in by_path[path]
-        }
-        problems = [problem for problem in document.problems if problem.spec == path]
-        chapter = Chapter(
-            path=path,
-            anchor=anchor,
-            anchors=anchors,
-            text=sources.get(path),
-            judged=judged,
-            problems=problems,
+        words = re.sub(r"[^\w]+", "-", path.lower()).strip("-")
+        anchor = anchors.take(words or "file")
+        judged = {}
+        for each in by_path[path]:
+            judged[anchors.take(f"{anchor}-L{each.scenario.line}")] = each
+        chapters.append(
+            Chapter(
+                path=path,
+                anchor=anchor,
+                anchors=anchors,
+                text=sources.get(path),
+                judged=judged,
+                problems=[each for each in document.problems if each.spec == path],
+            )
         )
-        by_order.append(chapter)
-    return by_order
+    return chapters
 
 
 # Files that were changed or removed since.
@@ -298,8 +299,8 @@ def _scenario_lines(scenario: ScenarioSpec) -> Iterator[tuple[int, str]]:
 
 
 def _row(values: Iterable[str]) -> str:
-    escaped = [
-        value.replace("\\", r"\\").replace("|", r"\|").replace("\n", r"\n")
-        for value in values
-    ]
+    escaped = []
+    for value in values:
+        cell = value.replace("\\", r"\\").replace("|", r"\|").replace("\n", r"\n")
+        escaped.append(cell)
     return f"| {' | '.join(escaped)} |"

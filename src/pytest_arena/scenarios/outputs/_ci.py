@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pytest_arena.scenarios.evidence._document import Document, JudgedScenario, Status
 from pytest_arena.scenarios.outputs import _phrases as phrases
-from pytest_arena.scenarios.specs._specification import Problem
 
 # GitHub shows no summary of more than 1 MiB:
 # https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
@@ -56,8 +55,10 @@ def _rows(document: Document) -> list[tuple[Status, str]]:
     """Return the rows of the table. Only the first row of a group has its heading."""
     rows = []
     for title, same in phrases.grouped(document.scenarios).items():
-        rows.append((same[0].status, _row(same[0], title)))
-        rows += [(judged.status, _row(judged, "")) for judged in same[1:]]
+        cell = _escaped(title)
+        for judged in same:
+            rows.append((judged.status, _row(judged, cell)))
+            cell = ""
     return rows
 
 
@@ -87,13 +88,14 @@ def _row(judged: JudgedScenario, title: str) -> str:
     status = judged.status.value
     if judged.status is not Status.PROVEN:
         status = f"**{status}**"
-    name = f"{_escaped(judged.scenario.name)} ({_code(judged.scenario.place)})"
-    tests = [_code(test.test) for test in judged.tests]
-    if len(tests) > _MOST_TESTS:
-        tests = [*tests[:_MOST_TESTS], f"and {len(tests) - _MOST_TESTS} more"]
+    scenario = judged.scenario
+    name = f"{_escaped(scenario.name)} ({_code(scenario.place)})"
+    tests = [_code(test.test) for test in judged.tests[:_MOST_TESTS]]
+    more = len(judged.tests) - _MOST_TESTS
+    if more > 0:
+        tests.append(f"and {more} more")
     reason = _escaped(phrases.reason(judged))
-    cells = [_escaped(title), name, status, "<br>".join(tests), reason]
-    return f"| {' | '.join(cells)} |"
+    return f"| {title} | {name} | {status} | {'<br>'.join(tests)} | {reason} |"
 
 
 def _escaped(text: str) -> str:
@@ -128,48 +130,30 @@ def workflow_commands(
         is_strict: whether gaps fail the run.
     """
     prefix = _path_in_repository(root)
-    failing = "warning"
-    if is_strict:
-        failing = "error"
+    failing = "error" if is_strict else "warning"
     commands: dict[str, list[str]] = {"error": [], "warning": []}
     for problem in sorted(document.problems, key=lambda problem: not problem.is_error):
-        if not problem.scenario:
-            level = "warning"
-            if problem.is_error:
-                level = failing
-            commands[level].append(_problem_command(level, problem, prefix))
+        if problem.scenario:
+            continue
+        level = failing if problem.is_error else "warning"
+        properties = {"file": _path(problem.spec, prefix)}
+        if problem.line:
+            properties["line"] = str(problem.line)
+        commands[level].append(_command(level, properties, problem.advice))
     for judged in sorted(document.scenarios, key=lambda judged: judged.status.rank):
         is_agreed = judged.is_excused or judged.status is Status.WAIVED
-        if not is_agreed and phrases.is_open(judged, document):
-            commands[failing].append(_scenario_command(failing, judged, prefix))
+        if is_agreed or not phrases.is_open(judged, document):
+            continue
+        scenario = judged.scenario
+        status = judged.status.value
+        properties = {
+            "file": _path(scenario.spec, prefix),
+            "line": str(scenario.line),
+            "title": f"{status}: {phrases.one_line(scenario.name)}",
+        }
+        reason = phrases.reason(judged) or status
+        commands[failing].append(_command(failing, properties, reason))
     return [*commands["error"][:_MOST_COMMANDS], *commands["warning"][:_MOST_COMMANDS]]
-
-
-def _problem_command(
-    level: str,
-    problem: Problem,
-    prefix: str,
-) -> str:
-    line = ""
-    if problem.line:
-        line = str(problem.line)
-    properties = {"file": _path(problem.spec, prefix), "line": line}
-    return _command(level, properties, problem.advice)
-
-
-def _scenario_command(
-    level: str,
-    judged: JudgedScenario,
-    prefix: str,
-) -> str:
-    scenario = judged.scenario
-    status = judged.status.value
-    properties = {
-        "file": _path(scenario.spec, prefix),
-        "line": str(scenario.line),
-        "title": f"{status}: {phrases.one_line(scenario.name)}",
-    }
-    return _command(level, properties, phrases.reason(judged) or status)
 
 
 def _command(
@@ -178,11 +162,11 @@ def _command(
     message: str,
 ) -> str:
     # https://github.com/actions/toolkit/blob/main/packages/core/src/command.ts
-    pairs = [
-        f"{name}={_escaped_data(text).replace(':', '%3A').replace(',', '%2C')}"
-        for name, text in properties.items()
-        if text
-    ]
+    pairs = []
+    for name, text in properties.items():
+        if text:
+            value = _escaped_data(text).replace(":", "%3A").replace(",", "%2C")
+            pairs.append(f"{name}={value}")
     return f"::{level} {','.join(pairs)}::{_escaped_data(phrases.one_line(message))}"
 
 
@@ -198,7 +182,7 @@ def _path(spec: str, prefix: str) -> str:
 
 def _path_in_repository(root: Path | None) -> str:
     """Return the path of the root folder in the repository: ``examples/shop/``."""
-    workspace = os.environ.get("GITHUB_WORKSPACE", "")
+    workspace = os.environ.get("GITHUB_WORKSPACE")
     if root is None or not workspace or not root.is_relative_to(workspace):
         return ""
     inside = root.relative_to(workspace).as_posix()

@@ -26,6 +26,7 @@ from pytest_arena.scenarios.evidence._document import (
     JudgedStep,
     JudgedTest,
     Status,
+    StepFacts,
 )
 from pytest_arena.scenarios.evidence._verdicts import row_verdict
 from pytest_arena.scenarios.outputs._chapters import lines_as_read
@@ -114,23 +115,24 @@ class _Case:
         """Return the result of a step and its message; UNKNOWN if no test has a block for it."""
         if self.verdict[0] is Status.UNMAPPED:
             return "UNDEFINED", ""
-        steps = self.judged.steps
-        step = steps[number] if number < len(steps) else JudgedStep()
+        step = JudgedStep()
+        if number < len(self.judged.steps):
+            step = self.judged.steps[number]
         # The steps of the scenario are those of all rows: a test of this row must have a block.
         if step.status is None or not self._has_block(number):
             return "UNKNOWN", ""
-        result = _RESULTS[step.status]
-        if step.status is Status.PROVEN:
-            return result, ""
-        return result, f"{step.status.value}: {step.reason}"
+        message = ""
+        if step.status is not Status.PROVEN:
+            message = f"{step.status.value}: {step.reason}"
+        return _RESULTS[step.status], message
 
     def _has_block(self, number: int) -> bool:
         key = self.judged.scenario.key
+        blocks: list[StepFacts] = []
         for test in self.tests:
-            for block in test.facts.steps if test.facts is not None else ():
-                if block.scenario == key and block.step == number:
-                    return True
-        return False
+            if test.facts:
+                blocks += test.facts.steps
+        return any(block.scenario == key and block.step == number for block in blocks)
 
     def evidence(self) -> str:
         """Return the facts as JSON."""
@@ -185,19 +187,18 @@ class _Writer:
         """Return the trees of a file, each with its scenarios by the ids of their nodes."""
         left = {judged.scenario: judged for judged in scenarios}
         content = parse(text, spec)
-        by_line = {
-            scenario.line: scenario
-            for scenario in content.scenarios
-            if scenario.rows or not scenario.is_outline
-        }
+        by_line = {}
+        for scenario in content.scenarios:
+            if scenario.rows or not scenario.is_outline:
+                by_line[scenario.line] = scenario
         trees = []
         for feature in content.features:
             tree = self._renumbered(feature.document)
             judged = {}
             for node in _nodes(tree):
-                scenario = by_line.get(node["location"]["line"])
-                if scenario in left:
-                    judged[node["id"]] = left.pop(scenario)
+                scenario_read = by_line.get(node["location"]["line"])
+                if scenario_read in left:
+                    judged[node["id"]] = left.pop(scenario_read)
             if judged:
                 trees.append((tree, judged))
         for _, same in groupby(
@@ -378,9 +379,8 @@ def _without_keywords(judged: JudgedScenario) -> ScenarioSpec:
 
 
 def _hook(hook: str, case: _Case) -> Message:
-    place = case.judged.scenario.place
-    if case.tests:
-        place = case.tests[0].place
+    places = [test.place for test in case.tests]
+    place = [*places, case.judged.scenario.place][0]
     path, _, number = place.rpartition(":")
     line = 1
     if number.isdecimal():

@@ -167,16 +167,19 @@ def _rule(judged: JudgedScenario) -> str:
 
 def _rows_by_line(judged: JudgedScenario | None) -> dict[int, Row]:
     """Return the rows whose status is shown: those of an Outline with a test."""
-    if judged is None or not judged.tests:
-        return {}
-    return {row.line: row for row in judged.scenario.rows}
+    rows: dict[int, Row] = {}
+    if judged and judged.tests:
+        for row in judged.scenario.rows:
+            rows[row.line] = row
+    return rows
 
 
 def _steps_by_line(judged: JudgedScenario | None) -> dict[int, JudgedStep]:
-    if judged is None:
-        return {}
-    pairs = zip(judged.scenario.steps, judged.steps, strict=False)
-    return {step.line: verdict for step, verdict in pairs}
+    verdicts: dict[int, JudgedStep] = {}
+    if judged:
+        for step, verdict in zip(judged.scenario.steps, judged.steps, strict=False):
+            verdicts[step.line] = verdict
+    return verdicts
 
 
 # Files in Markdown.
@@ -194,9 +197,11 @@ def _blocks(chapter: Chapter, parser: MarkdownIt) -> list[SyntaxTreeNode]:
         # A link inside of the file names a heading as forges do: "#4-business-rules".
         words = re.sub(r"[^\w\- ]", "", block.children[0].content.lower())
         slug = slugs.take(words.replace(" ", "-"))
-        block.meta["id"] = chapter.anchors.take(f"{chapter.anchor}--{slug}")
-        chapter.headings[slug] = block.meta["id"]
-        block.meta["level"] = levels.get((block.map or (0, 0))[0] + 1, block.tag)
+        anchor = chapter.anchors.take(f"{chapter.anchor}--{slug}")
+        chapter.headings[slug] = anchor
+        begin, _ = block.map or (0, 0)
+        block.meta["id"] = anchor
+        block.meta["level"] = levels.get(begin + 1, block.tag)
     return blocks
 
 
@@ -264,6 +269,6 @@ def _anchor_of(
         return chapter.headings.get(heading)
     folder = posixpath.dirname(chapter.path)
     target = by_path.get(posixpath.normpath(posixpath.join(folder, path)))
-    if target is not None:
-        return target.anchor
-    return None
+    if target is None:
+        return None
+    return target.anchor

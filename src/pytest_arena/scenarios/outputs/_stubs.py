@@ -80,9 +80,8 @@ def stubs(
             missing.setdefault(names[feature], []).append(scenario)
     files = []
     for name, of_feature in missing.items():
-        if folder is None:
-            module = _TestModule(Path(f"test_{name}.py"))
-        else:
+        module = _TestModule(Path(f"test_{name}.py"))
+        if folder is not None:
             module = _find_module(folder, name, elsewhere)
         files.append(_stub_file(module, of_feature, index, runner))
     return files
@@ -95,12 +94,15 @@ def _stub_file(
     runner: str | None,
 ) -> StubFile:
     names = {*module.names, "pytest"}
-    tests = [
-        _test(scenario, names, index=index, runner=runner) for scenario in scenarios
-    ]
+    tests = []
+    for scenario in scenarios:
+        tests.append(_test(scenario, names, index=index, runner=runner))
     text = "\n\n".join(tests)
     if module.text:
-        text = module.gap + text
+        # The line ends that are missing for two blank lines.
+        former = module.text.replace("\r\n", "\n")
+        line_ends = len(former) - len(former.rstrip("\n"))
+        text = "\n" * max(0, 3 - line_ends) + text
     else:
         feature = in_triple_quotes(_feature(scenarios[0]))
         # As isort formats it: two blank lines after imports, but one before a value.
@@ -110,7 +112,8 @@ def _stub_file(
         text = (
             f'"""Scenarios of the feature {feature}."""\n\nimport pytest\n{gap}{text}'
         )
-    text = text.replace("\n", module.newline)
+    if "\r\n" in module.text:
+        text = text.replace("\n", "\r\n")
     return StubFile(module.path, text, len(scenarios), module.is_new)
 
 
@@ -129,19 +132,6 @@ class _TestModule:
     text: str = ""
     names: frozenset[str] = frozenset()
 
-    @property
-    def newline(self) -> str:
-        if "\r\n" in self.text:
-            return "\r\n"
-        return "\n"
-
-    @property
-    def gap(self) -> str:
-        """The line ends that are missing for two blank lines at the end."""
-        text = self.text.replace("\r\n", "\n")
-        line_ends = len(text) - len(text.rstrip("\n"))
-        return "\n" * max(0, 3 - line_ends)
-
 
 def _find_module(
     folder: Path,
@@ -153,14 +143,13 @@ def _find_module(
     Outside of packages Python would take two modules of one name for the same.
     """
     is_package = (folder / "__init__.py").exists()
-    for number in count(1):
-        numbered = f"{name}_{number}" if number > 1 else name
-        path = folder / f"test_{numbered}.py"
-        if not is_package and path.name in elsewhere:
-            continue
-        module = _read_module(path)
-        if module:
-            return module
+    path = folder / f"test_{name}.py"
+    for number in count(2):
+        if is_package or path.name not in elsewhere:
+            module = _read_module(path)
+            if module:
+                return module
+        path = folder / f"test_{name}_{number}.py"
     raise AssertionError("unreachable: numbers do not end")
 
 
@@ -176,28 +165,23 @@ def _read_module(path: Path) -> _TestModule | None:
         tree = ast.parse(code)
     except (OSError, ValueError, SyntaxError):
         return None
-    if encoding != "utf-8" or (text and not _imports_pytest(tree)):
-        return None
-    return _TestModule(
-        path,
-        is_new=False,
-        text=text,
-        names=_names_in(tree),
-    )
-
-
-def _imports_pytest(tree: ast.Module) -> bool:
     imports = [node for node in tree.body if isinstance(node, ast.Import)]
     aliases = [alias for node in imports for alias in node.names]
-    return any(alias.name == "pytest" and not alias.asname for alias in aliases)
+    has_pytest = any(alias.name == "pytest" and not alias.asname for alias in aliases)
+    if encoding != "utf-8" or (text and not has_pytest):
+        return None
+    return _TestModule(path, is_new=False, text=text, names=_names_in(tree))
 
 
 def _names_in(tree: ast.Module) -> frozenset[str]:
     """Return all names that a module uses, also inside of functions."""
-    names = set[object]()
+    names = set()
     for node in ast.walk(tree):
-        names |= {getattr(node, attribute, None) for attribute in _NAMES}
-    return frozenset(name for name in names if isinstance(name, str))
+        for attribute in _NAMES:
+            name = getattr(node, attribute, None)
+            if isinstance(name, str):
+                names.add(name)
+    return frozenset(names)
 
 
 # One test.
@@ -231,27 +215,25 @@ def _test(
 ) -> str:
     """Return the code of a test. Its names are not among those taken, and are added to them."""
     name = _free(f"test_{slug(scenario.name).removeprefix('test_')}", taken)
-    taken.add(name)
     parameters, columns = _columns(scenario)
-    constants = []
+    lines: list[str] = []
     steps: list[str] = []
     for step in scenario.steps:
         text = ""
         if step.doc_string is not None:
             # A constant before the test, so that the lines keep their indentation.
-            text = _free(_constant_name(name), taken)
-            taken.add(text)
+            wish = f"{name.removeprefix('test_')}_text".upper().lstrip("0123456789_")
+            text = _free(wish, taken)
             content = in_triple_quotes(step.doc_string)
-            constants += [f'{text} = """\\', f'{content}"""', "", ""]
+            lines += [f'{text} = """\\', f'{content}"""', "", ""]
             text += _replacements(step.doc_string, columns)
         steps += _block(step, text, columns)
     function = "async def"
     if runner is None:
         function = "def"
-    arguments = [*_fixtures(scenario, is_async=runner is not None), *parameters]
-    lines = constants
-    if runner:
+    elif runner:
         lines.append(f"@pytest.mark.{runner}")
+    arguments = [*_fixtures(scenario, is_async=runner is not None), *parameters]
     lines.append(index.marker(scenario))
     lines += _parametrized(scenario.rows, parameters)
     lines += _bracketed(f"{function} {name}(", arguments, "):")
@@ -260,20 +242,18 @@ def _test(
     return "\n".join([*lines, ""])
 
 
-def _constant_name(test: str) -> str:
-    name = f"{test.removeprefix('test_')}_text".upper()
-    return name.lstrip("0123456789_")
-
-
 def _fixtures(scenario: ScenarioSpec, *, is_async: bool) -> list[str]:
     """Return the fixtures that the test will probably need."""
-    fixtures = []
-    if "@no-request" not in scenario.tags:
-        fixtures.append("client" if is_async else "test_client")
+    fixtures = ["scenario"]
     has_given = any(step.kind == "given" for step in scenario.steps)
     if has_given and "@no-seed" not in scenario.tags:
-        fixtures.append("db_session")
-    return [*fixtures, "scenario"]
+        fixtures.insert(0, "db_session")
+    if "@no-request" not in scenario.tags:
+        client = "test_client"
+        if is_async:
+            client = "client"
+        fixtures.insert(0, client)
+    return fixtures
 
 
 def _columns(scenario: ScenarioSpec) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -286,8 +266,7 @@ def _columns(scenario: ScenarioSpec) -> tuple[tuple[str, ...], dict[str, str]]:
     if scenario.rows:
         columns = [column for column, _ in scenario.rows[0].values]
     names = [re.sub(r"\W+", "_", column.strip()).casefold() for column in columns]
-    is_unique = len(set(names)) == len(names)
-    if is_unique and all(map(_is_parameter, names)):
+    if len(set(names)) == len(names) and all(map(_is_parameter, names)):
         return tuple(names), dict(zip(columns, names, strict=True))
     return (_ROW,), {column: f"{_ROW}[{quoted(column)}]" for column in columns}
 
@@ -314,13 +293,11 @@ def _parametrized(
     for values in dict.fromkeys(row.values for row in rows):
         texts = [printable(cell) for _, cell in values]
         row_id = _free("-".join(texts)[:_LONGEST_NAME] or "empty", ids)
-        ids.add(row_id)
+        cells = [quoted(cell) for _, cell in values]
         if tuple(parameters) == (_ROW,):
             cells = [f"{{{', '.join(_pairs(dict(values), {}))}}}"]
-        else:
-            cells = [quoted(cell) for _, cell in values]
-        arguments = [*cells, f"id={quoted(row_id)}"]
-        yield from _bracketed("pytest.param(", arguments, "),", indent=8)
+        cells.append(f"id={quoted(row_id)}")
+        yield from _bracketed("pytest.param(", cells, "),", indent=8)
     yield "    ],"
     yield ")"
 
@@ -331,11 +308,11 @@ def _block(
     columns: Mapping[str, str],
 ) -> Iterator[str]:
     """Yield the lines of a step block; ``text`` is the code of its doc string."""
+    indent = " " * 8
     if step.table:
         yield from _table(step.table, columns)
     opening = f"with scenario.{step.kind}("
     yield from _bracketed(opening, [quoted(step.text)], "):", indent=4)
-    indent = " " * 8
     if step.table:
         yield f"{indent}for row in table:"
         indent = " " * 12
@@ -437,11 +414,12 @@ def slug_with_hash(words: str, text: str) -> str:
     return digest
 
 
-def _free(name: str, taken: Collection[str]) -> str:
-    """Return the name, or with the first number that makes it free."""
+def _free(name: str, taken: set[str]) -> str:
+    """Return the name, or with the first number that makes it free. It is taken then."""
     free = name
     number = 1
     while free in taken:
         number += 1
         free = f"{name}_{number}"
+    taken.add(free)
     return free
