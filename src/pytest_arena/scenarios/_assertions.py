@@ -11,7 +11,7 @@ import re
 import sys
 import unittest
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -92,20 +92,15 @@ def heard(instruments: Instruments, item: pytest.Item) -> Iterator[None]:
     asserting._assertion_pass = listener  # noqa: SLF001 - as said
     _listeners.append(listener)
     try:
-        with _recorded(instruments, item):
+        is_unittest = issubclass(
+            getattr(item, "cls", None) or object, unittest.TestCase
+        )
+        record = _method_alone if is_unittest else _call
+        with record(instruments, item):
             yield
     finally:
         _listeners.remove(listener)
         asserting._assertion_pass = former  # noqa: SLF001 - as said
-
-
-def _recorded(
-    instruments: Instruments, item: pytest.Item
-) -> AbstractContextManager[None]:
-    is_unittest = issubclass(getattr(item, "cls", None) or object, unittest.TestCase)
-    if is_unittest:
-        return _method_alone(instruments, item)
-    return _call(instruments, item)
 
 
 @contextmanager
@@ -433,8 +428,10 @@ def _asserted(text: str) -> str | None:
             tree = ast.parse(whole)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
-        tests = [node.test for node in ast.walk(tree) if isinstance(node, ast.Assert)]
-        segments = [ast.get_source_segment(whole, test) or "" for test in tests]
+        segments = []
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assert):
+                segments.append(ast.get_source_segment(whole, node.test) or "")
         return "; ".join(segments) or text
     return None
 

@@ -204,7 +204,11 @@ class _Steps:
             place = f"{scenario.spec}:{step.line}"
         wrong = self._misread(text, place)
         if wrong:
-            return self._in_misread(kind, text, wrong)
+            fix = f"mend {wrong.place}"
+            if wrong.hint:
+                fix = f"{wrong.place}: {wrong.hint}"
+            why = "the specification has an error where the step may be"
+            return _no_step(kind, text, why, fix, f"\n{wrong.place}  {wrong.what}")
         if not near:
             why = f"{_WHY}; none of them is like it"
             return _no_step(kind, text, why, f"see {_places_of(self.log.scenarios)}")
@@ -223,18 +227,6 @@ class _Steps:
             if problem.is_error or text in problem.what or problem.place == place:
                 return problem
         return None
-
-    @staticmethod
-    def _in_misread(
-        kind: Kind,
-        text: str,
-        wrong: Problem,
-    ) -> ScenarioError:
-        fix = f"mend {wrong.place}"
-        if wrong.hint:
-            fix = f"{wrong.place}: {wrong.hint}"
-        why = "the specification has an error where the step may be"
-        return _no_step(kind, text, why, fix, f"\n{wrong.place}  {wrong.what}")
 
     def _out_of_order(
         self,

@@ -85,7 +85,13 @@ class Mapper:
                 errors.append(error)
         template = _template_of(item)
         if template is not None:
-            self._add_template(mappings, item, *template)
+            name, file = template
+            spec = relative(file, self._root)
+            wanted = Reference(name=name, spec=spec, place=_place(item))
+            # A malformed scenario is a problem of its specification.
+            with suppress(ScenarioError):
+                if spec in self._files:
+                    self._add(mappings, item, wanted)
         scenarios = {scenario.key: scenario for scenario in mappings.values()}
         return Mapped(
             item=item,
@@ -112,38 +118,17 @@ class Mapper:
         )
         mappings.setdefault(mapping, scenario)
 
-    def _add_template(
-        self,
-        mappings: dict[Mapping, ScenarioSpec],
-        item: pytest.Item,
-        name: str,
-        file: Path,
-    ) -> None:
-        spec = relative(file, self._root)
-        if spec in self._files:
-            # A malformed scenario is a problem of its specification.
-            with suppress(ScenarioError):
-                self._add(
-                    mappings,
-                    item,
-                    Reference(
-                        name=name,
-                        spec=spec,
-                        place=_place(item),
-                    ),
-                )
-
     def _keys_named(self) -> frozenset[str]:
         """Return the keys of the scenarios that tests name. Called for unknown names only."""
         if self._named is None:
-            markers = [
-                marker
-                for item in self._items
-                for marker in item.iter_markers("scenario")
-            ]
-            names = {str(marker.args[0]) for marker in markers if marker.args}
-            named = [self._index.only(Reference(name=name)) for name in names]
-            self._named = frozenset(scenario.key for scenario in named if scenario)
+            named = set()
+            for item in self._items:
+                for marker in item.iter_markers("scenario"):
+                    name = str([*marker.args, ""][0])
+                    scenario = self._index.only(Reference(name=name))
+                    if scenario:
+                        named.add(scenario.key)
+            self._named = frozenset(named)
         return self._named
 
 
@@ -161,10 +146,12 @@ def _place(item: pytest.Item) -> str:
 def _parameters(item: pytest.Item) -> dict[str, object]:
     """Return the parameters of a test, with those in a row of pytest-bdd."""
     callspec = getattr(item, "callspec", None)
-    values = dict(callspec.params) if callspec is not None else {}
-    row = values.pop("_pytest_bdd_example", {})
+    if callspec is None:
+        return {}
+    values = dict(callspec.params)
+    row = values.pop("_pytest_bdd_example", None)
     if isinstance(row, dict):
-        return {**values, **row}
+        values |= row
     return values
 
 
@@ -174,8 +161,12 @@ def _hash_of(item: pytest.Item) -> str:
     Its name, decorators, annotations, docstring, comments and layout do not change it.
     """
     function = own_function(item)[2]
-    code = getattr(inspect.unwrap(function) if function else None, "__code__", None)
-    node = function_of(code) if code else None
+    if function is None:
+        return ""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    node = None
+    if code:
+        node = function_of(code)
     if node is None:
         return ""
     body = node.body
@@ -380,11 +371,16 @@ def what_is_left_out(
 
 def _narrowed(config: pytest.Config) -> Iterator[str]:
     """Yield the options by which pytest collected a part."""
-    args = _paths_asked_for(config)
+    # Without paths, a call outside of the root collects its folder.
+    source = getattr(config.args_source, "name", "")
+    args = []
+    if source in {"ARGS", "INVOCATION_DIR"}:
+        args = list(config.args)
     folders = [_path(arg, config) for arg in args if "::" not in arg]
-    is_covered = all(
-        any(map(path.is_relative_to, folders)) for path in _testpaths(config)
-    )
+    is_covered = True
+    for path in _testpaths(config):
+        if not any(map(path.is_relative_to, folders)):
+            is_covered = False
     if args and not is_covered:
         reason = " ".join(_shown(arg, config) for arg in args)
         if not config.getini("testpaths"):
@@ -398,14 +394,6 @@ def _narrowed(config: pytest.Config) -> Iterator[str]:
             yield f"--{name}"
 
 
-def _paths_asked_for(config: pytest.Config) -> list[str]:
-    """Return the paths on the command line; without them the folder of a call outside the root."""
-    source = getattr(config.args_source, "name", "")
-    if source in {"ARGS", "INVOCATION_DIR"}:
-        return list(config.args)
-    return []
-
-
 def _shown(arg: str, config: pytest.Config) -> str:
     path, colons, rest = arg.partition("::")
     return f"{relative(_path(path, config), config.rootpath)}{colons}{rest}"
@@ -417,11 +405,11 @@ def _ignored(config: pytest.Config) -> Iterator[str]:
     ignored = [*(config.option.ignore or ()), *(config.option.ignore_glob or ())]
     for arg in ignored:
         path = _path(arg, config)
-        has_tests = any(
-            path.is_relative_to(tests) or tests.is_relative_to(path)
-            for tests in _testpaths(config)
-        )
-        if arg in command_line and has_tests:
+        has_tests = False
+        for tests in _testpaths(config):
+            if path.is_relative_to(tests) or tests.is_relative_to(path):
+                has_tests = True
+        if has_tests and arg in command_line:
             yield f"--ignore={_shown(arg, config)}"
 
 
@@ -455,19 +443,17 @@ def _deselected(config: pytest.Config, mappings: Mappings) -> Iterator[str]:
             deselected.add(mapping.test)
     if not deselected:
         return
-    counted = f"{len(deselected)} of {len(tests)} tests with a scenario deselected"
-    choices = ", ".join(_choices(config))
-    yield f"{choices}: {counted}" if choices else counted
-
-
-def _choices(config: pytest.Config) -> Iterator[str]:
-    """Yield the options of this run that deselect tests."""
+    choices = []
     for flag, name in _CHOICES:
         value = getattr(config.option, name, None)
         if isinstance(value, list):
             value = " ".join(map(str, value))
         if value:
-            yield f"{flag} {value}"
+            choices.append(f"{flag} {value}")
+    counted = f"{len(deselected)} of {len(tests)} tests with a scenario deselected"
+    if choices:
+        counted = f"{', '.join(choices)}: {counted}"
+    yield counted
 
 
 def _stopped(session: pytest.Session) -> Iterator[str]:

@@ -181,11 +181,12 @@ def best_steps(
     scenario: ScenarioSpec, steps_of_tests: Iterable[tuple[JudgedStep, ...]]
 ) -> tuple[JudgedStep, ...]:
     """Return the best verdict on each step among several tests. Their order is irrelevant."""
-    without_verdict = (JudgedStep(),) * len(scenario.steps)
-    return tuple(
-        max(verdicts, key=_step_order)
-        for verdicts in zip(without_verdict, *steps_of_tests, strict=True)
-    )
+    best = [JudgedStep()] * len(scenario.steps)
+    for steps in steps_of_tests:
+        for number, step in enumerate(steps):
+            if _step_order(step) > _step_order(best[number]):
+                best[number] = step
+    return tuple(best)
 
 
 def _step_order(step: JudgedStep) -> tuple[int, str]:

@@ -218,17 +218,15 @@ class RequestTracker:
         ) -> None:
             original(app, *args, **options)
             # Only the stack says whether the factory makes this app.
-            if _is_on_stack(factory_code, sys._getframe(1)):  # noqa: SLF001 - as said
-                self._keep_made_app(app)
+            if not _is_on_stack(factory_code, sys._getframe(1)):  # noqa: SLF001 - as said
+                return
+            try:
+                self._made_apps.add(app)
+            except TypeError:
+                self._last_made_apps.append(app)
 
         self._wrappers.add(init_and_keep)
         self._patches.enter_context(mock.patch.object(kind, "__init__", init_and_keep))
-
-    def _keep_made_app(self, app: object) -> None:
-        try:
-            self._made_apps.add(app)
-        except TypeError:
-            self._last_made_apps.append(app)
 
     def is_under_test(self, app: object) -> bool:
         """Return whether this is the app under test."""
@@ -352,13 +350,17 @@ class RequestTracker:
 
 def _imported_frameworks() -> list[type[Any]]:
     """Return the app classes of imported frameworks. Imports nothing."""
-    names = (
-        ("starlette.applications", "Starlette"),
-        ("fastapi.applications", "FastAPI"),
-        ("litestar.app", "Litestar"),
-    )
-    modules = [(sys.modules.get(module), name) for module, name in names]
-    return [getattr(module, name) for module, name in modules if hasattr(module, name)]
+    names = {
+        "starlette.applications": "Starlette",
+        "fastapi.applications": "FastAPI",
+        "litestar.app": "Litestar",
+    }
+    frameworks = []
+    for module, name in names.items():
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind:
+            frameworks.append(kind)
+    return frameworks
 
 
 def _is_trackable(app: object) -> bool:
@@ -406,23 +408,19 @@ def _noting_body(record: RequestRecord, receive: Receive) -> Receive:
 
 
 def _noting_status(
-    record: RequestRecord,
-    send: Send,
-    listener: RequestListener,
+    record: RequestRecord, send: Send, listener: RequestListener
 ) -> Send:
     async def note_and_send(message: Message) -> None:
         record.note_status(message)
+        kind = message["type"]
+        is_body = kind.endswith("http.response.body")
+        is_last_part = is_body and not message.get("more_body")
         # Called before the message is sent: a client that waits for it may go on first.
-        if message["type"] == "websocket.accept" or _is_last_part(message):
+        if is_last_part or kind == "websocket.accept":
             listener.answers(record)
         await send(message)
 
     return note_and_send
-
-
-def _is_last_part(message: Message) -> bool:
-    is_body = message["type"].endswith("http.response.body")
-    return is_body and not message.get("more_body")
 
 
 def _route(app: object, scope: Scope) -> str:

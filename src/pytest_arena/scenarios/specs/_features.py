@@ -114,10 +114,15 @@ def _scenario(node: Node, context: _Context) -> ScenarioSpec:
     steps = (*context.steps, *_steps(node, context))
     outline_words = context.language.words["scenarioOutline"]
     is_outline = bool(node["examples"]) or node["keyword"] in outline_words
-    names = [context.feature, context.rule, name or f"(line {line})"]
     rows: list[Row] = []
     if is_outline:
         rows += _rows(node, name, steps, tags)
+    names = [context.feature, context.rule, name or f"(line {line})"]
+    key = " :: ".join(filter(None, names))
+    for tag in reversed(own_tags):
+        # ``@BTL-3`` names a scenario, ``@BR-TEST-001`` a business rule.
+        if _TAG.match(tag) and not _RULE_TAG.match(tag):
+            key = tag
     return ScenarioSpec(
         name=name,
         feature=context.feature,
@@ -125,7 +130,7 @@ def _scenario(node: Node, context: _Context) -> ScenarioSpec:
         requirement=_requirement(own_tags, context),
         spec=context.block.spec,
         line=line,
-        key=_own_id(own_tags) or " :: ".join(filter(None, names)),
+        key=key,
         rev=rev_of(steps),
         steps=steps,
         tags=tags,
@@ -172,14 +177,6 @@ def _steps(
             table=tuple(map(_cells, table["rows"])),
             is_background=is_background,
         )
-
-
-def _own_id(tags: tuple[str, ...]) -> str:
-    """Return the tag that names a scenario: ``@BTL-3``, but not ``@BR-TEST-001``."""
-    for tag in tags:
-        if _TAG.match(tag) and not _RULE_TAG.match(tag):
-            return tag
-    return ""
 
 
 def _rows(
