@@ -59,7 +59,14 @@ def enable(early_config: Any) -> str:
         is_reported = _is_reported(early_config)
     except Exception:  # noqa: BLE001 - the names are private to pytest, and may change
         is_reported = False
-    early_config.add_cleanup(functools.partial(setattr, rewriting, "PYC_TAIL", tail))
+    early_config.add_cleanup(
+        functools.partial(
+            setattr,
+            rewriting,
+            "PYC_TAIL",
+            tail,
+        )
+    )
     if is_reported:
         return ""
     return "this pytest does not report assertions that pass"
@@ -88,7 +95,11 @@ def heard(instruments: Instruments, item: pytest.Item) -> Iterator[None]:
     _wrap_playwright(item.config)
     # The name is private to pytest. If it does not exist, `enable` has returned the reason.
     former = getattr(asserting, "_assertion_pass", None)
-    listener = _Listener(instruments, str(item.config.rootpath), former)
+    listener = _Listener(
+        instruments,
+        str(item.config.rootpath),
+        former,
+    )
     asserting._assertion_pass = listener  # noqa: SLF001 - as said
     _listeners.append(listener)
     try:
@@ -303,7 +314,11 @@ def _wrap(
     wrapper: Callable[[Callable[..., Any]], Callable[..., Any]],
 ) -> None:
     for name in names:
-        patch = mock.patch.object(kind, name, wrapper(vars(kind)[name]))
+        patch = mock.patch.object(
+            kind,
+            name,
+            wrapper(vars(kind)[name]),
+        )
         patches.enter_context(patch)
 
 

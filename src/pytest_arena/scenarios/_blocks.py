@@ -208,15 +208,31 @@ class _Steps:
             if wrong.hint:
                 fix = f"{wrong.place}: {wrong.hint}"
             why = "the specification has an error where the step may be"
-            return _no_step(kind, text, why, fix, f"\n{wrong.place}  {wrong.what}")
+            return _no_step(
+                kind,
+                text,
+                why,
+                fix,
+                f"\n{wrong.place}  {wrong.what}",
+            )
         if not near:
             why = f"{_WHY}; none of them is like it"
-            return _no_step(kind, text, why, f"see {_places_of(self.log.scenarios)}")
+            return _no_step(
+                kind,
+                text,
+                why,
+                f"see {_places_of(self.log.scenarios)}",
+            )
         what = f"the nearest is {step}"
         if near[0] == wanted:
             what = f"it is a {step.kind.title()} step"
         fix = f"with scenario.{step.kind}({step.text!r}):"
-        return _no_step(kind, text, f"{_WHY}; {what} ({place})", fix)
+        return _no_step(
+            kind,
+            text,
+            f"{_WHY}; {what} ({place})",
+            fix,
+        )
 
     def _misread(self, text: str, place: str) -> Problem | None:
         """Return a problem of the specification that may have hidden the step."""

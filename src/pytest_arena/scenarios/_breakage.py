@@ -157,7 +157,13 @@ class Breaking:
     ) -> None:
         """Enter a level above the test's."""
         name = f"{test.plan.name}, sabotaged"
-        level = Level(self, name, serial, test.plan.stage, is_anew=is_anew)
+        level = Level(
+            self,
+            name,
+            serial,
+            test.plan.stage,
+            is_anew=is_anew,
+        )
         self._run.levels.enter(level)
         self._level = level
 

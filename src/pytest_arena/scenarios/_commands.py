@@ -322,7 +322,13 @@ def do_merge(options: argparse.Namespace) -> int:
     strict = ""
     if options.strict:
         strict = "--strict"
-    _print(terminal.lines(document, strict=strict, specs=_specs_to_name(document)))
+    _print(
+        terminal.lines(
+            document,
+            strict=strict,
+            specs=_specs_to_name(document),
+        )
+    )
     _print(
         write(
             outputs,

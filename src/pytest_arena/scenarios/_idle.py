@@ -73,11 +73,23 @@ def _compared(
     if method == "assertTrue":
         return value
     if method == "assertIsNotNone":
-        return ast.Compare(value, [ast.IsNot()], [ast.Constant(None)])
+        return ast.Compare(
+            value,
+            [ast.IsNot()],
+            [ast.Constant(None)],
+        )
     if method == "assertIsInstance" and more:
-        return ast.Call(ast.Name("isinstance"), [value, more[0]], [])
+        return ast.Call(
+            ast.Name("isinstance"),
+            [value, more[0]],
+            [],
+        )
     if method in _COMPARISONS and more:
-        return ast.Compare(value, [_COMPARISONS[method]()], more[:1])
+        return ast.Compare(
+            value,
+            [_COMPARISONS[method]()],
+            more[:1],
+        )
     return ast.List([value, *more], ast.Load())
 
 

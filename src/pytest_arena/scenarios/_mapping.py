@@ -79,7 +79,11 @@ class Mapper:
         errors = []
         for marker in item.iter_markers("scenario"):
             try:
-                wanted = reference(marker.args, marker.kwargs, place=_line_of(item))
+                wanted = reference(
+                    marker.args,
+                    marker.kwargs,
+                    place=_line_of(item),
+                )
                 self._add(mappings, item, wanted)
             except ScenarioError as error:
                 errors.append(error)
@@ -87,7 +91,11 @@ class Mapper:
         if template is not None:
             name, file = template
             spec = relative(file, self._root)
-            wanted = Reference(name=name, spec=spec, place=_place(item))
+            wanted = Reference(
+                name=name,
+                spec=spec,
+                place=_place(item),
+            )
             # A malformed scenario is a problem of its specification.
             with suppress(ScenarioError):
                 if spec in self._files:
@@ -120,15 +128,18 @@ class Mapper:
 
     def _keys_named(self) -> frozenset[str]:
         """Return the keys of the scenarios that tests name. Called for unknown names only."""
-        if self._named is None:
-            named = set()
-            for item in self._items:
-                for marker in item.iter_markers("scenario"):
-                    name = str([*marker.args, ""][0])
-                    scenario = self._index.only(Reference(name=name))
-                    if scenario:
-                        named.add(scenario.key)
-            self._named = frozenset(named)
+        if self._named is not None:
+            return self._named
+        named = set()
+        for item in self._items:
+            for marker in item.iter_markers("scenario"):
+                if not marker.args:
+                    continue
+                name = str(marker.args[0])
+                scenario = self._index.only(Reference(name=name))
+                if scenario:
+                    named.add(scenario.key)
+        self._named = frozenset(named)
         return self._named
 
 

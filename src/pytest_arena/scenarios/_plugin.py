@@ -131,7 +131,11 @@ class Scenarios:
                 form=form,
             )
             self._chosen.add(index.find(chosen).key)
-        self._mapper = Mapper(self._specification, index, wanted.root)
+        self._mapper = Mapper(
+            self._specification,
+            index,
+            wanted.root,
+        )
         self.instruments.specification = self._specification
 
     def _read_rules(self) -> Rules:
@@ -252,7 +256,12 @@ class Scenarios:
             return report
         if report.when == "setup":
             self._is_again = mapped.test in self._failed
-        sent = failure_of(report, call.excinfo, item, self.instruments.mask)
+        sent = failure_of(
+            report,
+            call.excinfo,
+            item,
+            self.instruments.mask,
+        )
         sent["again"] = self._is_again
         if report.failed:
             self._failed.add(mapped.test)

@@ -117,8 +117,19 @@ class SabotagePasses:
                 self._seconds[item.nodeid] = call.duration
         elif report.when in {"setup", "call", "teardown"}:
             error = call.excinfo.value if call.excinfo else None
-            failure = failure_of(report, call.excinfo, item, self._instruments.mask)
-            self._phases.append(_Phase(report, error, failure.get("reason", "")))
+            failure = failure_of(
+                report,
+                call.excinfo,
+                item,
+                self._instruments.mask,
+            )
+            self._phases.append(
+                _Phase(
+                    report,
+                    error,
+                    failure.get("reason", ""),
+                )
+            )
         return report
 
     @hook
@@ -222,8 +233,17 @@ class SabotagePasses:
     ) -> Sabotage:
         breaking = self._run_again(item, kind, number, following)
         if breaking.overlapped is not None:
-            breaking = self._run_again(item, kind, breaking.overlapped, following)
-        result, why = _judged(kind, breaking, self._phases)
+            breaking = self._run_again(
+                item,
+                kind,
+                breaking.overlapped,
+                following,
+            )
+        result, why = _judged(
+            kind,
+            breaking,
+            self._phases,
+        )
         return Sabotage(
             kind=kind,
             result=result,

@@ -193,7 +193,11 @@ class Lock:
             except (ValueError, KeyError, TypeError) as error:
                 what = f"{place} is no line of a lock file"
                 fix = "arena scenarios accept KEY"
-                raise _unreadable(what, f"{place}  {line}", fix) from error
+                raise _unreadable(
+                    what,
+                    f"{place}  {line}",
+                    fix,
+                ) from error
             if entries.setdefault(entry.key, entry) != entry:
                 raise ScenarioError(
                     f"two lines of the lock file are about {entry.key!r}",
@@ -317,9 +321,11 @@ class Lock:
             alike = [entry for entry in left.values() if entry.rev == scenario.rev]
             if not alike and len(left) * len(new) <= _MOST_COMPARED:
                 lines = step_lines(scenario)
-                for entry in left.values():
-                    if similarity(entry.steps, lines) >= _NEARLY:
-                        alike.append(entry)
+                alike = [
+                    entry
+                    for entry in left.values()
+                    if similarity(entry.steps, lines) >= _NEARLY
+                ]
             if len(alike) == 1:
                 renames[scenario.key] = left.pop(alike[0].key)
         return renames

@@ -69,7 +69,11 @@ def worst(flags: Iterable[StatusReason]) -> StatusReason:
     for flag in ordered:
         if flag.reason and flag.status is first.status:
             reasons[flag.reason] = None
-    return StatusReason(first.status, "; ".join(reasons), first.place)
+    return StatusReason(
+        first.status,
+        "; ".join(reasons),
+        first.place,
+    )
 
 
 def other_statuses(
@@ -220,7 +224,12 @@ class Claim:
         for number, step in enumerate(self.scenario.steps):
             judged = JudgedStep()
             if number in blocks:
-                is_idle = self._is_idle(step.kind, blocks[number], own, facts)
+                is_idle = self._is_idle(
+                    step.kind,
+                    blocks[number],
+                    own,
+                    facts,
+                )
                 judged = self._judged_step(step, facts, is_idle=is_idle)
             elif blocks and step.kind != "given" and not step.is_background:
                 missing = f'no block for "{step}"'

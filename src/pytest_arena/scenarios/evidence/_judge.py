@@ -187,7 +187,11 @@ def _standing(
             expired = str(longest)
         else:
             waived = str(longest)
-    drifted, drifted_place = _drift(scenario, mappings, rules.lock)
+    drifted, drifted_place = _drift(
+        scenario,
+        mappings,
+        rules.lock,
+    )
     standing = Standing(
         malformed=malformed,
         drifted=drifted,
@@ -211,11 +215,8 @@ def _drift(
     revs = {scenario.rev, *(row.rev for row in scenario.rows)}
     for mapping in mappings:
         if mapping.rev and mapping.rev not in revs:
-            now = scenario.rev
-            for row in scenario.rows:
-                if row.values == mapping.row:
-                    now = row.rev
-                    break
+            row_revs = {row.values: row.rev for row in scenario.rows}
+            now = row_revs.get(mapping.row, scenario.rev)
             reason = f'its steps are not those of rev="{mapping.rev}": read them, then rev="{now}"'
             return reason, mapping.place
     locked = lock.entries.get(scenario.key)
@@ -271,7 +272,12 @@ def _misspelt_tags(scenarios: Sequence[ScenarioSpec]) -> Iterator[Problem]:
         for tag in scenario.tags:
             lines.setdefault((scenario.spec, tag), scenario.line)
     for (spec, tag), line in lines.items():
-        near = get_close_matches(tag.lower(), EXCUSES, n=1, cutoff=_ALIKE)
+        near = get_close_matches(
+            tag.lower(),
+            EXCUSES,
+            n=1,
+            cutoff=_ALIKE,
+        )
         if near and tag not in EXCUSES:
             yield Problem(
                 spec=spec,

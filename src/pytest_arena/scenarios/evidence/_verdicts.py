@@ -138,7 +138,11 @@ def judged_scenario(
     if standing.malformed:
         flags.append(StatusReason(Status.MALFORMED, standing.malformed))
     if standing.drifted:
-        drifted = StatusReason(Status.DRIFTED, standing.drifted, standing.drifted_place)
+        drifted = StatusReason(
+            Status.DRIFTED,
+            standing.drifted,
+            standing.drifted_place,
+        )
         flags.append(drifted)
     untested_rows = ""
     if is_list:

@@ -215,7 +215,13 @@ class Chapter:
         ):
             above = lines[start:place]
             below = lines[place + 1 : end]
-            parts.append(Part(above, lines[place], below))
+            parts.append(
+                Part(
+                    above,
+                    lines[place],
+                    below,
+                )
+            )
         return lines[: starts[0]] if starts else lines, parts
 
 

@@ -139,7 +139,13 @@ def workflow_commands(
         properties = {"file": _path(problem.spec, prefix)}
         if problem.line:
             properties["line"] = str(problem.line)
-        commands[level].append(_command(level, properties, problem.advice))
+        commands[level].append(
+            _command(
+                level,
+                properties,
+                problem.advice,
+            )
+        )
     for judged in sorted(document.scenarios, key=lambda judged: judged.status.rank):
         is_agreed = judged.is_excused or judged.status is Status.WAIVED
         if is_agreed or not phrases.is_open(judged, document):
@@ -152,7 +158,13 @@ def workflow_commands(
             "title": f"{status}: {phrases.one_line(scenario.name)}",
         }
         reason = phrases.reason(judged) or status
-        commands[failing].append(_command(failing, properties, reason))
+        commands[failing].append(
+            _command(
+                failing,
+                properties,
+                reason,
+            )
+        )
     return [*commands["error"][:_MOST_COMMANDS], *commands["warning"][:_MOST_COMMANDS]]
 
 

@@ -168,7 +168,11 @@ class _Writer:
         for spec, of_spec in groupby(
             scenarios, key=lambda judged: judged.scenario.spec
         ):
-            trees = self._trees_of(spec, list(of_spec), sources.get(spec, ""))
+            trees = self._trees_of(
+                spec,
+                list(of_spec),
+                sources.get(spec, ""),
+            )
             for tree, judged in trees:
                 line = tree["feature"]["location"]["line"]
                 uri = spec if len(trees) == 1 else f"{spec}#L{line}"

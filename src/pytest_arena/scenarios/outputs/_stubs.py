@@ -96,7 +96,14 @@ def _stub_file(
     names = {*module.names, "pytest"}
     tests = []
     for scenario in scenarios:
-        tests.append(_test(scenario, names, index=index, runner=runner))
+        tests.append(
+            _test(
+                scenario,
+                names,
+                index=index,
+                runner=runner,
+            )
+        )
     text = "\n\n".join(tests)
     if module.text:
         # The line ends that are missing for two blank lines.
@@ -114,7 +121,12 @@ def _stub_file(
         )
     if "\r\n" in module.text:
         text = text.replace("\n", "\r\n")
-    return StubFile(module.path, text, len(scenarios), module.is_new)
+    return StubFile(
+        module.path,
+        text,
+        len(scenarios),
+        module.is_new,
+    )
 
 
 def _feature(scenario: ScenarioSpec) -> str:
@@ -170,7 +182,12 @@ def _read_module(path: Path) -> _TestModule | None:
     has_pytest = any(alias.name == "pytest" and not alias.asname for alias in aliases)
     if encoding != "utf-8" or (text and not has_pytest):
         return None
-    return _TestModule(path, is_new=False, text=text, names=_names_in(tree))
+    return _TestModule(
+        path,
+        is_new=False,
+        text=text,
+        names=_names_in(tree),
+    )
 
 
 def _names_in(tree: ast.Module) -> frozenset[str]:
@@ -236,7 +253,11 @@ def _test(
     arguments = [*_fixtures(scenario, is_async=runner is not None), *parameters]
     lines.append(index.marker(scenario))
     lines += _parametrized(scenario.rows, parameters)
-    lines += _bracketed(f"{function} {name}(", arguments, "):")
+    lines += _bracketed(
+        f"{function} {name}(",
+        arguments,
+        "):",
+    )
     lines.append(f'    """{in_triple_quotes(scenario.place)}"""')
     lines += steps
     return "\n".join([*lines, ""])
@@ -312,7 +333,12 @@ def _block(
     if step.table:
         yield from _table(step.table, columns)
     opening = f"with scenario.{step.kind}("
-    yield from _bracketed(opening, [quoted(step.text)], "):", indent=4)
+    yield from _bracketed(
+        opening,
+        [quoted(step.text)],
+        "):",
+        indent=4,
+    )
     if step.table:
         yield f"{indent}for row in table:"
         indent = " " * 12

@@ -226,7 +226,13 @@ class RequestTracker:
                 self._last_made_apps.append(app)
 
         self._wrappers.add(init_and_keep)
-        self._patches.enter_context(mock.patch.object(kind, "__init__", init_and_keep))
+        self._patches.enter_context(
+            mock.patch.object(
+                kind,
+                "__init__",
+                init_and_keep,
+            )
+        )
 
     def is_under_test(self, app: object) -> bool:
         """Return whether this is the app under test."""
@@ -303,7 +309,11 @@ class RequestTracker:
         listener.begins(record)
         try:
             altered_send = listener.sending(record, send)
-            await call(scope, receive, _noting_status(record, altered_send, listener))
+            await call(
+                scope,
+                receive,
+                _noting_status(record, altered_send, listener),
+            )
         finally:
             record.end(_route(app, scope))
             _under_way.remove(record)
@@ -408,7 +418,9 @@ def _noting_body(record: RequestRecord, receive: Receive) -> Receive:
 
 
 def _noting_status(
-    record: RequestRecord, send: Send, listener: RequestListener
+    record: RequestRecord,
+    send: Send,
+    listener: RequestListener,
 ) -> Send:
     async def note_and_send(message: Message) -> None:
         record.note_status(message)

@@ -125,7 +125,13 @@ class _Page:
                 level = int(token.tag.removeprefix("h"))
                 heading = _LINKS_AND_MARKS.sub(r"\1", following.content).strip()
                 sections = [section for section in sections if section.level < level]
-                sections.append(_Section(level, heading, requirement_in(heading)))
+                sections.append(
+                    _Section(
+                        level,
+                        heading,
+                        requirement_in(heading),
+                    )
+                )
             elif token.type == "paragraph_open":
                 text = following.content
                 is_bold = token.level == 0 and text.startswith(("**", "__"))
@@ -398,7 +404,11 @@ def unread_marks(
     document: Node,
 ) -> Iterator[Problem]:
     """Yield the headings, bullets and rows that the parser does not read as Gherkin."""
-    marks = _Marks(block, spoken, dict(_kinds_of_lines(document, "")))
+    marks = _Marks(
+        block,
+        spoken,
+        dict(_kinds_of_lines(document, "")),
+    )
     for number, line in enumerate(block.lines, block.first_line):
         problem = marks.problem_in(number, line)
         if problem:
@@ -510,7 +520,11 @@ class _Marks:
         if ":" not in text or "`@" in text:
             return None
         what = f"expected {slip.keyword}, but {text!r} is read as a description"
-        return self.block.problem(number, what, f"write `# {slip.keyword} …`")
+        return self.block.problem(
+            number,
+            what,
+            f"write `# {slip.keyword} …`",
+        )
 
     def _at_bullet(
         self,

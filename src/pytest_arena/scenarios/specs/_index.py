@@ -328,7 +328,12 @@ class Index:
     # Errors.
 
     def _unknown_file(self, reference: Reference) -> ScenarioError:
-        near = get_close_matches(reference.spec, self._files, n=_SHOWN, cutoff=0.3)
+        near = get_close_matches(
+            reference.spec,
+            self._files,
+            n=_SHOWN,
+            cutoff=0.3,
+        )
         fixes = [f"spec={quoted(path)}" for path in near]
         return ScenarioError(
             f"no specification is called {reference.spec!r}",

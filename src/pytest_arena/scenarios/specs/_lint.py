@@ -135,7 +135,11 @@ class Lint:
             title = self.language.title("scenario")
             expected = f"## {title}" if self.block.is_markdown else title
             what = f"the {kind} has no scenario; expected a line `{expected} …`"
-            yield self._problem(line_of(node), what, is_error=kind == "feature")
+            yield self._problem(
+                line_of(node),
+                what,
+                is_error=kind == "feature",
+            )
         for child in node["children"]:
             if "background" in child:
                 background = child["background"]
@@ -240,7 +244,11 @@ class Lint:
                 yield problem
                 return
         if not node["steps"]:
-            yield self._problem(line_of(node), missing, is_error=bool(self.key))
+            yield self._problem(
+                line_of(node),
+                missing,
+                is_error=bool(self.key),
+            )
 
     def _lost_step(
         self, line: _DescriptionLine, steps: Sequence[Node]

@@ -48,7 +48,13 @@ def read(patterns: Sequence[str], root: Path) -> Specification:
     for pattern in patterns:
         matched = {relative(path, root) for path in _matched(pattern, root, problems)}
         if not matched:
-            problems.append(Problem(spec="", line=0, what=f"{_NO_FILE}{pattern!r}"))
+            problems.append(
+                Problem(
+                    spec="",
+                    line=0,
+                    what=f"{_NO_FILE}{pattern!r}",
+                )
+            )
         is_single = not has_magic(pattern) and not (root / pattern).is_dir()
         for path in matched:
             named[path] = named.get(path, False) or is_single
@@ -138,7 +144,10 @@ def _matched(
             yield from _globbed(Path(os.path.normpath(pattern)).parts, root)
 
 
-def _globbed(parts: tuple[str, ...], root: Path) -> Iterator[Path]:
+def _globbed(
+    parts: tuple[str, ...],
+    root: Path,
+) -> Iterator[Path]:
     if "**" not in parts:
         for hit in glob(str(Path(*parts)), root_dir=root):  # noqa: PTH207 - pathlib's has no root
             if not (root / hit).is_dir():
@@ -171,7 +180,11 @@ def files_in(
     """
     top = os.path.realpath(folder)
     visited = {top}
-    for place, folders, files in os.walk(folder, onerror=failed, followlinks=True):
+    for place, folders, files in os.walk(
+        folder,
+        onerror=failed,
+        followlinks=True,
+    ):
         for name in [*folders]:
             path = Path(place, name)
             real = Path(os.path.realpath(path))
@@ -318,7 +331,11 @@ def _parse_block(block: GherkinText) -> Specification:
     language = gherkin.language
     if gherkin.feature is None:
         return Specification(problems=tuple(_unreadable(gherkin, block)))
-    feature, parts = feature_of(gherkin.feature, gherkin, block)
+    feature, parts = feature_of(
+        gherkin.feature,
+        gherkin,
+        block,
+    )
     scenarios = tuple(part.scenario for part in parts)
     faults = [_problem(fault, gherkin, block, scenarios) for fault in gherkin.faults]
     problems = []
@@ -332,7 +349,13 @@ def _parse_block(block: GherkinText) -> Specification:
             _fences.tagged_headings(block, language),
             _fences.unread_marks(block, language, gherkin.document),
         ]
-    sources.append(lint.problems(gherkin.feature, parts, faulty))
+    sources.append(
+        lint.problems(
+            gherkin.feature,
+            parts,
+            faulty,
+        )
+    )
     for source in sources:
         # A line has the problems of the first source that finds any.
         lines = {problem.line for problem in problems}
@@ -353,7 +376,12 @@ def _unreadable(gherkin: Tree, block: GherkinText) -> Iterator[Problem]:
         what = f"there is no Gherkin here; expected {expected}"
         yield block.problem(block.first_line, what)
         return
-    problem = _problem(gherkin.faults[0], gherkin, block, ())
+    problem = _problem(
+        gherkin.faults[0],
+        gherkin,
+        block,
+        (),
+    )
     lost = 0
     for line in block.lines:
         slip = gherkin.language.title_slip(line)
