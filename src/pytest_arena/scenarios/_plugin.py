@@ -76,7 +76,6 @@ class Scenarios:
         self.document: Document | None = None
         self._config = config
         self._wanted = wanted
-        self._process = os.getpid()
         self._tests: dict[int, Mapped] = {}  # by the identity of their items
         self._unawaited = Unawaited()
         self._mappings = Mappings()
@@ -266,21 +265,14 @@ class Scenarios:
         if report.failed:
             self._failed.add(mapped.test)
         if report.when == "teardown":
-            self._add_facts(report, sent)
+            facts = self.instruments.take()
+            if facts:
+                # The report may go to another process.
+                sent["facts"] = plain_facts(facts)
+                evidence = ("arena_evidence", evidence_line(facts))
+                report.user_properties.append(evidence)
         setattr(report, SENT, sent)
         return report
-
-    def _add_facts(self, report: Any, sent: dict[str, Any]) -> None:
-        facts = self.instruments.take()
-        if facts is None:
-            return
-        # The reports of a worker go to another process, and so do those of a fork.
-        is_worker = hasattr(self._config, "workerinput")
-        if is_worker or os.getpid() != self._process:
-            sent["facts"] = plain_facts(facts)
-        else:
-            sent["facts"] = self._tries.keep(facts)
-        report.user_properties.append(("arena_evidence", evidence_line(facts)))
 
     @hook
     def pytest_runtest_logreport(self, report: Any) -> None:

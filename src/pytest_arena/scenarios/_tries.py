@@ -6,7 +6,6 @@ import json
 import os
 import re
 from dataclasses import dataclass, field, replace
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +54,8 @@ class _TryInProgress:
     outcome: Outcome = "passed"
     details: dict[str, Any] = field(default_factory=dict)
     """The reason, the place and the stub of the worst phase."""
-    facts: object = None
-    """The facts as JSON; or the number by which this process keeps them."""
+    facts: str = ""
+    """As JSON."""
     is_to_be_rerun: bool = False
 
     def add(self, report: Any, sent: Mapping[str, Any]) -> None:
@@ -81,14 +80,6 @@ class Tries:
         self._last: dict[TestKey, _TryInProgress] = {}
         self._to_be_rerun: set[str] = set()  # elsewhere, because their process died
         self._ended: dict[str, list[Try]] = {}
-        self._kept: dict[object, Facts] = {}  # until their report is seen
-        self._numbers = count(1)
-
-    def keep(self, facts: Facts) -> int:
-        """Keep the facts of a try of this process. Return the number that its report sends."""
-        number = next(self._numbers)
-        self._kept[number] = facts
-        return number
 
     def see(self, report: Any) -> None:
         """Add the report of a phase, or of a subtest."""
@@ -127,11 +118,9 @@ class Tries:
         self._last[key] = attempt
         if attempt.outcome == "passed" and not attempt.is_called:
             return  # --setup-only: the test itself has not run
-        facts: Facts | None
-        if isinstance(attempt.facts, str):
+        facts = None
+        if attempt.facts:
             facts = from_shape(Facts, json.loads(attempt.facts))
-        else:
-            facts = self._kept.pop(attempt.facts, None)
         self._add(
             Try(
                 test=key[1],

@@ -404,15 +404,13 @@ def unread_marks(
     document: Node,
 ) -> Iterator[Problem]:
     """Yield the headings, bullets and rows that the parser does not read as Gherkin."""
-    marks = _Marks(
-        block,
-        spoken,
-        dict(_kinds_of_lines(document, "")),
-    )
+    kinds = dict(_kinds_of_lines(document, ""))
+    marks = _Marks(spoken)
     for number, line in enumerate(block.lines, block.first_line):
-        problem = marks.problem_in(number, line)
-        if problem:
-            yield problem
+        fault = marks.fault_in(line, kinds.get(number, ""))
+        if fault:
+            what, hint, is_error = fault
+            yield block.problem(number, what, hint, is_error=is_error)
 
 
 def _kinds_of_lines(
@@ -430,14 +428,15 @@ def _kinds_of_lines(
             yield from _kinds_of_lines(value, name)
 
 
+_Fault = tuple[str, str, bool]
+"""The words and the hint of a problem, and whether it is an error."""
+
+
 @dataclass(slots=True)
 class _Marks:
     """Goes through the lines of a block from top to bottom."""
 
-    block: GherkinText
     spoken: Language
-    kinds: dict[int, str]
-    """The kind of node that the parser reads in each line."""
     fence: str = ""
     """The mark of the open fence."""
     above: str = ""
@@ -446,108 +445,74 @@ class _Marks:
     """Whether the last line since the heading is prose."""
     is_in_scenario: bool = False
 
-    def problem_in(self, number: int, line: str) -> Problem | None:
-        """Return the problem of a line, or None."""
-        kind = self.kinds.get(number, "")
+    def fault_in(self, line: str, kind: str) -> _Fault | None:
+        """Return the fault of a line, or None. ``kind`` is of the node that the parser reads."""
+        text = line.strip()
         mark = _FENCE.match(line)
-        if mark and line.strip().startswith(self.fence):
-            return self._at_fence(number, line, mark[1], kind)
-        if self.fence or not line.strip():
-            return None
         heading = _HEADING.match(line)
-        if heading:
-            return self._at_heading(number, heading[1], kind)
         bullet = _BULLET.match(line)
-        if bullet:
-            return self._at_bullet(number, bullet[1], kind)
-        if line.lstrip().startswith("|"):
-            return self._at_row(number, line, kind)
-        self.is_prose = True
-        if not line.startswith(" "):
-            self.above = ""
-        return None
-
-    def _at_fence(
-        self,
-        number: int,
-        line: str,
-        mark: str,
-        kind: str,
-    ) -> Problem | None:
-        self.fence = "" if self.fence else mark
-        if not self.fence or kind != "docString" or not line.startswith(mark):
+        fault = None
+        if mark and text.startswith(self.fence):
+            fault = self._at_fence(line, mark[1], kind)
+        elif self.fence or not text:
             return None
-        return self.block.problem(
-            number,
-            "a fenced block after a step is read as its doc string",
-            "indent it to show that, or put a heading before it",
-            is_error=False,
-        )
+        elif heading:
+            fault = self._at_heading(heading[1], kind)
+        elif bullet:
+            fault = self._at_bullet(bullet[1], kind)
+        elif text.startswith("|"):
+            fault = self._at_row(line, kind)
+        else:
+            self.is_prose = True
+            if not line.startswith(" "):
+                self.above = ""
+        return fault
 
-    def _at_row(
-        self,
-        number: int,
-        line: str,
-        kind: str,
-    ) -> Problem | None:
+    def _at_fence(self, line: str, mark: str, kind: str) -> _Fault | None:
+        if self.fence:
+            self.fence = ""
+            return None
+        self.fence = mark
+        if kind != "docString" or not line.startswith(mark):
+            return None
+        what = "a fenced block after a step is read as its doc string"
+        return what, "indent it to show that, or put a heading before it", False
+
+    def _at_row(self, line: str, kind: str) -> _Fault | None:
         is_in_table = self.above in {"steps", "examples"}
-        if not is_in_table or kind or _RULER.match(line):
+        if kind or not is_in_table or _RULER.match(line):
             return None
         indent = len(line) - len(line.lstrip())
         what = (
             f"a row of a table is not read: {indent} blanks before it; expected 2 to 5"
         )
-        return self.block.problem(number, what, "indent the table by 2 blanks")
+        return what, "indent the table by 2 blanks", True
 
-    def _at_heading(
-        self,
-        number: int,
-        text: str,
-        kind: str,
-    ) -> Problem | None:
+    def _at_heading(self, text: str, kind: str) -> _Fault | None:
         self.above = kind
         self.is_prose = False
         self.is_in_scenario = kind in {"background", "scenario", "examples"}
         if re.match(r"language\s*:", text):
-            return self.block.problem(
-                number,
-                "the comment `# language:` is a heading in Markdown, and has no effect",
-                "write a .feature file, or a fence marked as gherkin in an .md file",
+            what = (
+                "the comment `# language:` is a heading in Markdown, and has no effect"
             )
-        slip = None if kind else self.spoken.title_slip(text)
-        if slip is None or slip.title == "feature":
+            hint = "write a .feature file, or a fence marked as gherkin in an .md file"
+            return what, hint, True
+        slip = self.spoken.title_slip(text)
+        if kind or slip is None or slip.title == "feature":
             return None
         if ":" not in text or "`@" in text:
             return None
         what = f"expected {slip.keyword}, but {text!r} is read as a description"
-        return self.block.problem(
-            number,
-            what,
-            f"write `# {slip.keyword} …`",
-        )
+        return what, f"write `# {slip.keyword} …`", True
 
-    def _at_bullet(
-        self,
-        number: int,
-        text: str,
-        kind: str,
-    ) -> Problem | None:
+    def _at_bullet(self, text: str, kind: str) -> _Fault | None:
         self.above = kind
         if kind and self.is_prose:
-            return self.block.problem(
-                number,
-                f"a bullet after prose is read as a step: {text!r}",
-                "begin it with another word if it is prose",
-                is_error=False,
-            )
-        if kind or not self.is_in_scenario:
-            return None
+            what = f"a bullet after prose is read as a step: {text!r}"
+            return what, "begin it with another word if it is prose", False
         slip = self.spoken.step_slip(text)
-        if slip is None or slip.kind == "exact":
+        if kind or not self.is_in_scenario or slip is None or slip.kind == "exact":
             return None
-        return self.block.problem(
-            number,
-            f"expected {slip.keyword}, but {text!r} is not read as a step",
-            f"write `* {slip.keyword} …`",
-            is_error=slip.kind != "letters",
-        )
+        what = f"expected {slip.keyword}, but {text!r} is not read as a step"
+        return what, f"write `* {slip.keyword} …`", slip.kind != "letters"

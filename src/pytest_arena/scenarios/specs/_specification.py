@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Literal, TypeVar
 from unicodedata import normalize
@@ -137,7 +138,7 @@ class Specification:
     problems: tuple[Problem, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class GherkinText:
     """A text for the parser: a ``.feature`` file, a ``.feature.md``, or a fence of Markdown."""
 
@@ -153,14 +154,11 @@ class GherkinText:
     """Whether keywords are headings and bullets."""
     is_untitled: bool = False
     """Whether pytest-arena added its line ``Feature:``, from the heading above it."""
-    lines: Sequence[str] = field(
-        init=False,
-        repr=False,
-        compare=False,
-    )
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "lines", self.text.split("\n"))
+    @cached_property
+    def lines(self) -> Sequence[str]:
+        """Its lines, without line ends."""
+        return self.text.split("\n")
 
     def line(self, number: int) -> str:
         """Return the line of this number in the file; "" outside of this block."""
