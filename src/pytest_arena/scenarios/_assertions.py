@@ -299,11 +299,10 @@ def _wrap_methods(
     prefixes: str | tuple[str, ...],
 ) -> None:
     """Wrap all methods whose names begin so."""
-    names = [
-        name
-        for name, value in vars(kind).items()
-        if name.startswith(prefixes) and callable(value)
-    ]
+    names = []
+    for name, value in vars(kind).items():
+        if callable(value) and name.startswith(prefixes):
+            names.append(name)
     _wrap(patches, kind, names, _recording_check)
 
 

@@ -182,12 +182,12 @@ class _Steps:
 
     def _done(self, key: str) -> list[int]:
         """Return the places of the steps that have a block."""
-        return [
-            place
-            for block in self.log.blocks
-            for scenario, place in block.places
-            if scenario == key
-        ]
+        done = []
+        for block in self.log.blocks:
+            for scenario, place in block.places:
+                if scenario == key:
+                    done.append(place)
+        return done
 
     # Errors.
 

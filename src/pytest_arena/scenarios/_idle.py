@@ -373,8 +373,10 @@ def _bindings(nodes: list[ast.AST]) -> Counter[str]:
             bindings[node.id] += 1
         elif isinstance(node, ast.Global):
             bindings.update(node.names)
-        names = [getattr(node, attribute, None) for attribute in _BINDING]
-        bindings.update(name for name in names if isinstance(name, str))
+        for attribute in _BINDING:
+            name = getattr(node, attribute, None)
+            if isinstance(name, str):
+                bindings[name] += 1
     return bindings
 
 
@@ -417,5 +419,8 @@ def _is_literal(value: ast.expr, *, calls: re.Pattern[str]) -> bool:
     parts: list[ast.AST] = [value]
     if isinstance(value, ast.Call) and calls.fullmatch(_dotted(value.func)):
         parts = [*value.args, *value.keywords]
-    nodes = [node for part in parts for node in ast.walk(part)]
-    return all(isinstance(node, _LITERAL) for node in nodes)
+    for part in parts:
+        for node in ast.walk(part):
+            if not isinstance(node, _LITERAL):
+                return False
+    return True

@@ -56,7 +56,6 @@ class Instruments:
         self._facts: Facts | None = None
         self._wide_rows: dict[Level, Counter[str]] = {}  # rows that wide fixtures wrote
         self._literals: tuple[str, ...] = ()
-        self._literals_of: dict[object, tuple[str, ...]] = {}
         self._statement_logs: dict[Level, StatementLog] = {}
         self._stop_watching: Callable[[], None] | None = None
 
@@ -143,19 +142,11 @@ class Instruments:
         self._facts = None
         self.app_watcher.forget()
         self.log = Log(scenarios, fixture_names)
-        self._literals = self._find_literals(scenarios, rows)
+        texts: dict[str, None] = {}
+        for scenario in scenarios:
+            texts |= dict.fromkeys(literals(scenario, rows))
+        self._literals = tuple(texts)
         self.wants_bodies = bool(self._literals)
-
-    def _find_literals(
-        self, scenarios: tuple[ScenarioSpec, ...], rows: frozenset[Pairs]
-    ) -> tuple[str, ...]:
-        key = (tuple((scenario.key, scenario.rev) for scenario in scenarios), rows)
-        if key not in self._literals_of:
-            texts: dict[str, None] = {}
-            for scenario in scenarios:
-                texts |= dict.fromkeys(literals(scenario, rows))
-            self._literals_of[key] = tuple(texts)
-        return self._literals_of[key]
 
     def begin_call(self) -> None:
         """Count assertions from here on: the fixtures are set up."""

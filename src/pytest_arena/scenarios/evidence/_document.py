@@ -459,11 +459,10 @@ def from_shape(kind: Any, raw: object) -> Any:
         ValueError: a value is not among the allowed ones.
     """
     shape = _checked(raw, dict)
-    values = {
-        name: _read(hint, shape[name])
-        for name, hint, default in _fields(kind)
-        if default is MISSING or name in shape
-    }
+    values = {}
+    for name, hint, default in _fields(kind):
+        if name in shape or default is MISSING:
+            values[name] = _read(hint, shape[name])
     return kind(**values)
 
 

@@ -12,6 +12,7 @@ from pytest_arena.scenarios.evidence._document import (
     PASSED,
     Document,
     JudgedScenario,
+    JudgedTest,
     Mapping,
     Standing,
     Status,
@@ -341,7 +342,9 @@ def merged(documents: Iterable[Document], *, is_complete: bool = False) -> Docum
 def _joined(same: Sequence[JudgedScenario], *, is_partial: bool) -> JudgedScenario:
     """Judge one scenario by its tests in all documents."""
     scenario = same[0].scenario
-    all_tests = [test for judged in same for test in judged.tests]
+    all_tests: list[JudgedTest] = []
+    for judged in same:
+        all_tests += judged.tests
     by_test = grouped_by(all_tests, lambda test: (test.test, test.row))
     tests = []
     for _, results in sorted(by_test.items()):

@@ -52,18 +52,20 @@ def judged_test(claim: Claim, tries: Sequence[Try]) -> JudgedTest:
     """
     failed = []
     ended = []
+    failures = []
+    flags = []
     for attempt in sorted(tries, key=repr):
-        judged_try = (attempt, _try_flags(claim, attempt))
+        of_try = _try_flags(claim, attempt)
         if attempt.has_failed:
-            failed.append(judged_try)
+            failed.append((attempt, of_try))
+            failures += of_try
         else:
-            ended.append(judged_try)
+            ended.append((attempt, of_try))
+            flags += of_try
     # Each process that began the test made one first try, and reruns end with the first success:
     # fewer successes than processes means that the test failed for good in one of them.
     processes = sum(not attempt.is_rerun for attempt in tries)
     is_failed = len(ended) < max(1, processes)
-    flags = [flag for _, of_try in ended for flag in of_try]
-    failures = [flag for _, of_try in failed for flag in of_try]
     if not tries:
         why = "not run"
         if claim.mapping.is_deselected:
@@ -249,14 +251,18 @@ def _row_flags(
         return [_worst_test(failed)]
     tests_by_row = grouped_by(tests, lambda test: test.row)
     own = {row.values: tests_by_row.pop(row.values, []) for row in rows}
-    flags_by_row = {values: _alternatives(of_row) for values, of_row in own.items()}
-    unproven = [values for values in own if not own[values] or flags_by_row[values]]
+    whole = []
+    for of_row in tests_by_row.values():
+        whole += of_row
+    flags = _alternatives(whole)
+    unproven = []
+    for values, of_row in own.items():
+        row_flags = _alternatives(of_row)
+        flags += row_flags
+        if row_flags or not of_row:
+            unproven.append(values)
     if not unproven:
         return []
-    whole = [test for of_row in tests_by_row.values() for test in of_row]
-    flags = _alternatives(whole)
-    for of_row in flags_by_row.values():
-        flags += of_row
     if not all(own.values()):
         proven = len(own) - len(unproven)
         reason = f"{proven} of {len(own)} rows proven, not: {_some_rows(unproven)}"

@@ -177,9 +177,11 @@ def _read_module(path: Path) -> _TestModule | None:
         tree = ast.parse(code)
     except (OSError, ValueError, SyntaxError):
         return None
-    imports = [node for node in tree.body if isinstance(node, ast.Import)]
-    aliases = [alias for node in imports for alias in node.names]
-    has_pytest = any(alias.name == "pytest" and not alias.asname for alias in aliases)
+    imported = []
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            imported += [(alias.name, alias.asname) for alias in node.names]
+    has_pytest = ("pytest", None) in imported
     if encoding != "utf-8" or (text and not has_pytest):
         return None
     return _TestModule(

@@ -113,11 +113,11 @@ class RowsRead:
             return True
         if not seeded:  # the seeded values are unknown: any row may be one of them
             return bool(rows)
-        return any(
-            _may_be_same(row.get(table, {}), seeded_row)
-            for row in rows
-            for seeded_row in seeded
-        )
+        for row in rows:
+            values = row.get(table, {})
+            if any(_may_be_same(values, seeded_row) for seeded_row in seeded):
+                return True
+        return False
 
 
 class _RecordingStrategy(CursorFetchStrategy):

@@ -181,11 +181,10 @@ class _Page:
                 )
             return
         markup = token.markup
-        inner = [
-            place
-            for place in marks
-            if place > span.start and self._bare(place).startswith(markup)
-        ]
+        inner = []
+        for place in marks:
+            if place > span.start and self._bare(place).startswith(markup):
+                inner.append(place)
         last = self._bare(span.stop - 1).rstrip()
         is_closed = len(span) > 1 and last.startswith(markup) and set(last) == {last[0]}
         if not is_closed and (is_gherkin(token) or inner):

@@ -77,9 +77,11 @@ class Language:
     @cached_property
     def titles(self) -> dict[str, str]:
         """The title of each word before a colon."""
-        return {
-            word: title for title in reversed(_TITLES) for word in self.words[title]
-        }
+        titles = {}
+        for title in reversed(_TITLES):
+            for word in self.words[title]:
+                titles[word] = title
+        return titles
 
     @cached_property
     def steps(self) -> dict[str, Kind | None]:

@@ -15,6 +15,7 @@ from pytest_arena.scenarios.specs._features import feature_of
 from pytest_arena.scenarios.specs._gherkin import Slip, Tree, tree
 from pytest_arena.scenarios.specs._lint import Lint
 from pytest_arena.scenarios.specs._specification import (
+    Feature,
     GherkinText,
     Problem,
     ScenarioSpec,
@@ -318,11 +319,20 @@ def parse(text: str, spec: str) -> Specification:
 
 
 def _joined(parts: Sequence[Specification]) -> Specification:
+    files: list[str] = []
+    features: list[Feature] = []
+    scenarios: list[ScenarioSpec] = []
+    problems: list[Problem] = []
+    for part in parts:
+        files += part.files
+        features += part.features
+        scenarios += part.scenarios
+        problems += part.problems
     return Specification(
-        files=tuple(path for part in parts for path in part.files),
-        features=tuple(feature for part in parts for feature in part.features),
-        scenarios=tuple(scenario for part in parts for scenario in part.scenarios),
-        problems=tuple(problem for part in parts for problem in part.problems),
+        files=tuple(files),
+        features=tuple(features),
+        scenarios=tuple(scenarios),
+        problems=tuple(problems),
     )
 
 

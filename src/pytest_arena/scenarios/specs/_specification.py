@@ -251,7 +251,10 @@ def row_text(values: Pairs) -> str:
 
 def step_lines(scenario: ScenarioSpec) -> tuple[str, ...]:
     """Return the steps as lines, with doc strings and tables: equal if the versions are."""
-    return tuple(line for step in scenario.steps for line in _lines(step))
+    lines: list[str] = []
+    for step in scenario.steps:
+        lines += _lines(step)
+    return tuple(lines)
 
 
 def _lines(step: Step) -> Iterator[str]:
@@ -354,8 +357,10 @@ def paths(scenario: ScenarioSpec) -> tuple[tuple[str, str], ...]:
 
     Placeholders are written as a route has them: ``/battles/{battle_id}/start``.
     """
-    pairs = [pair for step in scenario.steps for pair in _paths(step.text)]
-    return tuple(dict.fromkeys(pairs))
+    pairs: dict[tuple[str, str], None] = {}
+    for step in scenario.steps:
+        pairs |= dict.fromkeys(_paths(step.text))
+    return tuple(pairs)
 
 
 def _paths(text: str) -> Iterator[tuple[str, str]]:
