@@ -423,7 +423,9 @@ def statement(file: str, line: int) -> str:
     """
     first = linecache.getline(file, line).strip()
     one_line = _ONE_LINE.fullmatch(first)
-    if one_line and all(first.count(a) == first.count(b) for a, b in ("()", "[]")):
+    is_closed = first.count("(") == first.count(")")
+    is_closed = is_closed and first.count("[") == first.count("]")
+    if one_line and is_closed:
         return one_line[1]
     text = first
     for number in range(line + 1, line + _MOST_LINES):

@@ -372,7 +372,9 @@ def what_is_left_out(
     An option that left out none of them is no reason: with ``-m "not slow"`` a run may be whole.
     """
     config = session.config
-    reasons = [*_narrowed(config), *_deselected(config, mappings), *_stopped(session)]
+    reasons = list(_narrowed(config))
+    reasons += _deselected(config, mappings)
+    reasons += _stopped(session)
     if broken:
         reasons.append(f"{', '.join(broken)} could not be collected")
     if not mappings.collectors:
@@ -413,7 +415,8 @@ def _shown(arg: str, config: pytest.Config) -> str:
 def _ignored(config: pytest.Config) -> Iterator[str]:
     """Yield the paths of tests that the command line ignores."""
     command_line = " ".join(map(str, config.invocation_params.args))
-    ignored = [*(config.option.ignore or ()), *(config.option.ignore_glob or ())]
+    ignored = list(config.option.ignore or ())
+    ignored += config.option.ignore_glob or ()
     for arg in ignored:
         path = _path(arg, config)
         has_tests = False

@@ -370,10 +370,10 @@ def _net_rows(parts: Sequence[TableWrite]) -> Counter[str] | None:
     """
     counts: Counter[str] = Counter()
     for table, writes in grouped_by(parts, lambda part: part[0]).items():
-        has_one_kind = len(writes) == 1 or all(is_insert for *_, is_insert in writes)
-        if not has_one_kind or not all(rows for _, rows, _ in writes):
-            return None
-        counts[table] = sum(rows for _, rows, _ in writes)
+        for _, rows, is_insert in writes:
+            if not rows or (len(writes) > 1 and not is_insert):
+                return None
+            counts[table] += rows
     return counts
 
 
@@ -399,7 +399,8 @@ def _has_word(text: str, *, word: str) -> bool:
     place = text.find(word)
     while place >= 0:
         end = place + len(word)
-        beside = text[max(place - 1, 0) : place] + text[end : end + 1]
+        before = text[max(place - 1, 0) : place]
+        beside = before + text[end : end + 1]
         if not any(letter.isalnum() or letter == "_" for letter in beside):
             return True
         place = text.find(word, place + 1)

@@ -160,7 +160,7 @@ class Locked:
             )
         # An additional row only lacks a test. A row that replaces another was edited.
         rows = _row_lines(scenario)
-        if set(self.rows) - set(rows) and set(rows) - set(self.rows):
+        if not set(self.rows) <= set(rows) and not set(rows) <= set(self.rows):
             return f"its rows were accepted as others{_first_change(self.rows, rows)}"
         return ""
 

@@ -111,7 +111,8 @@ def _try_flags(claim: Claim, attempt: Try) -> list[StatusReason]:
     if attempt.outcome != "passed":
         status, ending = _ENDINGS[attempt.outcome]
         return [StatusReason(status, reason or ending, attempt.place)]
-    flags = [*claim.missing(attempt.facts), *claim.unnoticed(attempt.sabotages)]
+    flags = claim.missing(attempt.facts)
+    flags += claim.unnoticed(attempt.sabotages)
     if not flags and claim.is_sabotaged and not attempt.sabotages:
         untried = "it was not run again with something broken"
         return [claim.flag(Status.UNKNOWN, untried)]
@@ -166,7 +167,7 @@ def judged_scenario(
     statuses = {flag.status for flag in flags}
     for test in tests:
         statuses |= {test.status, *test.also}
-    has_run = bool(tests) and all(test.status is not Status.NOT_RUN for test in tests)
+    has_run = bool(tests) and Status.NOT_RUN not in {test.status for test in tests}
     known = standing.known if verdict.status not in FINE else None
     return JudgedScenario(
         scenario=scenario,

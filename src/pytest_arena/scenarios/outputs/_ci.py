@@ -165,7 +165,9 @@ def workflow_commands(
                 reason,
             )
         )
-    return [*commands["error"][:_MOST_COMMANDS], *commands["warning"][:_MOST_COMMANDS]]
+    errors = commands["error"][:_MOST_COMMANDS]
+    warnings = commands["warning"][:_MOST_COMMANDS]
+    return errors + warnings
 
 
 def _command(

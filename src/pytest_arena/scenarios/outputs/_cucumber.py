@@ -217,7 +217,8 @@ class _Writer:
         lines = [line for _, line in lines_as_read(map(_without_keywords, scenarios))]
         [feature] = parse("\n".join(lines), "as-read.feature").features[:1]
         tree = self._renumbered(feature.document)
-        tree["feature"]["location"] = {"line": max(1, scenarios[0].scenario.line - 1)}
+        line_above = scenarios[0].scenario.line - 1
+        tree["feature"]["location"] = {"line": max(1, line_above)}
         by_id = {}
         for node, judged in zip(_nodes(tree), scenarios, strict=True):
             node["location"] = {"line": judged.scenario.line}

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from itertools import count
 from pathlib import Path, PurePosixPath
 
-from pytest_arena.scenarios.specs._index import Index, printable, quoted
+from pytest_arena.scenarios.specs._index import Index, identifier, printable, quoted
 from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec, Step
 
 _NAMES = ("asname", "name", "id")
@@ -288,10 +288,14 @@ def _columns(scenario: ScenarioSpec) -> tuple[tuple[str, ...], dict[str, str]]:
     columns = []
     if scenario.rows:
         columns = [column for column, _ in scenario.rows[0].values]
-    names = [re.sub(r"\W+", "_", column.strip()).casefold() for column in columns]
-    if len(set(names)) == len(names) and all(map(_is_parameter, names)):
-        return tuple(names), dict(zip(columns, names, strict=True))
-    return (_ROW,), {column: f"{_ROW}[{quoted(column)}]" for column in columns}
+    codes = {column: identifier(column) for column in columns}
+    names = tuple(codes.values())
+    is_unique = len(set(names)) == len(columns)
+    if is_unique and all(map(_is_parameter, names)):
+        return names, codes
+    for column in columns:
+        codes[column] = f"{_ROW}[{quoted(column)}]"
+    return (_ROW,), codes
 
 
 def _is_parameter(name: str) -> bool:
@@ -356,13 +360,14 @@ def _table(
     """Yield a list of dicts; a list of lists if the first row cannot be names."""
     first, *rest = table
     has_names = bool(rest) and all(first) and len(set(first)) == len(first)
+    if not has_names:
+        rest = [*table]
     yield "    table = ["
-    if has_names:
-        for row in rest:
+    for row in rest:
+        if has_names:
             pairs = _pairs(dict(zip(first, row, strict=True)), columns)
             yield from _bracketed("{", pairs, "},", indent=8)
-    else:
-        for row in table:
+        else:
             cells = [_filled(cell, columns) for cell in row]
             yield from _bracketed("[", cells, "],", indent=8)
     yield "    ]"
@@ -389,7 +394,10 @@ def _pairs(
     row: Mapping[str, str],
     columns: Mapping[str, str],
 ) -> list[str]:
-    return [f"{quoted(name)}: {_filled(cell, columns)}" for name, cell in row.items()]
+    pairs = []
+    for name, cell in row.items():
+        pairs.append(f"{quoted(name)}: {_filled(cell, columns)}")
+    return pairs
 
 
 def _filled(text: str, columns: Mapping[str, str]) -> str:

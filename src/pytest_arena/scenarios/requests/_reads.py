@@ -71,9 +71,7 @@ def bare(table: str) -> str:
 class RowsRead:
     """The rows that the queries of one request returned, as far as cursors show them."""
 
-    by_statement: dict[str, list[dict[str, dict[str, object]]]] = field(
-        default_factory=dict
-    )
+    by_statement: dict[str, list[Mapping[str, Row]]] = field(default_factory=dict)
     """Of each fetched row its unchanged column values, by table."""
 
     def listen(self, statement: str, context: Any) -> None:
@@ -189,8 +187,10 @@ def _keeps_text(kind: TypeEngine[Any]) -> bool:
 
 def _may_be_same(row: Row, seeded: Row) -> bool:
     """Return whether the columns that both rows have are equal."""
-    common_keys = row.keys() & seeded.keys()
-    return all(_comparable(row[key]) == _comparable(seeded[key]) for key in common_keys)
+    for key in row.keys() & seeded.keys():
+        if _comparable(row[key]) != _comparable(seeded[key]):
+            return False
+    return True
 
 
 def _comparable(value: object) -> str:

@@ -155,7 +155,9 @@ class _Page:
         if _is_titled(content, spoken):
             return block
         # An underlined heading may have several lines.
-        title = " ".join(sections[-1].heading.split()) or PurePosixPath(self.spec).stem
+        title = " ".join(sections[-1].heading.split())
+        if not title:
+            title = PurePosixPath(self.spec).stem
         return replace(
             block,
             text=f"{spoken.title('feature')} {title}\n{content}",
@@ -186,7 +188,8 @@ class _Page:
             if place > span.start and self._bare(place).startswith(markup):
                 inner.append(place)
         last = self._bare(span.stop - 1).rstrip()
-        is_closed = len(span) > 1 and last.startswith(markup) and set(last) == {last[0]}
+        is_closed = last.startswith(markup) and not last.strip(markup[0])
+        is_closed = is_closed and len(span) > 1
         if not is_closed and (is_gherkin(token) or inner):
             yield self._problem(
                 span.start,

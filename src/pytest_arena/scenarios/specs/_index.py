@@ -184,17 +184,18 @@ def _by_column(
     for row in params.values():
         if isinstance(row, Mapping) and row and set(map(str, row)) <= columns:
             return {str(column): value for column, value in row.items()}
-    column_of = {_identifier(column): column for column in columns}
+    column_of = {identifier(column): column for column in columns}
     values = {}
     for name, value in params.items():
-        column = column_of.get(_identifier(name))
+        column = column_of.get(identifier(name))
         if column is not None:
             values[column] = value
     return values
 
 
-def _identifier(name: str) -> str:
-    return re.sub(r"\W+", "_", name.strip()).casefold()
+def identifier(column: str) -> str:
+    """Return the name of the parameter for a column: ``battle_id`` for ``battle id``."""
+    return re.sub(r"\W+", "_", column.strip()).casefold()
 
 
 def _agreements(row: Row, wanted: Mapping[str, object]) -> int:
@@ -307,7 +308,9 @@ class Index:
         if rev:
             arguments.append(f"rev={quoted(rev)}")
         if row:
-            pairs = [f"{quoted(column)}: {quoted(value)}" for column, value in row]
+            pairs = []
+            for column, value in row:
+                pairs.append(f"{quoted(column)}: {quoted(value)}")
             arguments.append(f"row={{{', '.join(pairs)}}}")
         return f"@pytest.mark.scenario({', '.join(arguments)})"
 
@@ -320,7 +323,10 @@ class Index:
     def _of_name(self, name: str) -> list[ScenarioSpec]:
         """Return the scenarios of this name. A whole name precedes one that omits the rule."""
         matches = self._by_name.get(name, [])
-        whole = [match for match in matches if name in {_names(match)[-1], match.key}]
+        whole = []
+        for match in matches:
+            if name in {match.key, _names(match)[-1]}:
+                whole.append(match)
         if len(whole) == 1:
             return whole
         return matches
@@ -450,19 +456,20 @@ class Index:
         if not rated:
             return []
         highest = max(likeness for likeness, _ in rated.values())
-        best = sorted(rated.values(), key=lambda pair: (-pair[0], pair[1].key))
         near = []
-        for likeness, scenario in best[:_SHOWN]:
+        for key in sorted(rated, key=lambda key: (-rated[key][0], key))[:_SHOWN]:
+            likeness, scenario = rated[key]
             if highest < _TYPED_LIKE or likeness == highest:
                 near.append(scenario)
         return near
 
     def _is_double(self, scenario: ScenarioSpec) -> bool:
         """Return whether another scenario of the file has the same names: no marker can mean it."""
-        names = [
-            (other.key, other.spec) for other in self._by_name[_names(scenario)[-1]]
-        ]
-        return names.count((scenario.key, scenario.spec)) > 1
+        same = 0
+        for other in self._by_name[_names(scenario)[-1]]:
+            if other.key == scenario.key and other.spec == scenario.spec:
+                same += 1
+        return same > 1
 
     def _shortest(self, scenario: ScenarioSpec) -> str:
         """Return the shortest name that means only this scenario; "" without one."""
