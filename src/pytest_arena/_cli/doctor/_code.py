@@ -75,6 +75,7 @@ class Code:
         self.text = text
         self.tree = tree
         self.around = surroundings(path.absolute().parent)
+        self._is_collected = path.match("test_*.py") or path.match("*_test.py")
         self.calls: dict[str, list[ast.Call]] = defaultdict(list)
         self.parents: dict[ast.AST, ast.AST] = {}
         self.functions: dict[ast.AST, Function] = {}
@@ -111,8 +112,8 @@ class Code:
         owner = self.parents[node]
         if isinstance(owner, ast.ClassDef):
             owner = self.parents[owner]
-        is_test_file = self.path.match("test_*.py") or self.path.match("*_test.py")
-        if node.name.startswith("test") and owner is self.tree and is_test_file:
+        is_outer = owner is self.tree
+        if self._is_collected and is_outer and node.name.startswith("test"):
             test = Function(node, None)
             self.functions[node] = test
             self.tests.append(test)

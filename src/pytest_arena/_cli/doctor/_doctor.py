@@ -33,26 +33,29 @@ def doctor(options: argparse.Namespace) -> int:
     explained = [options.explain] if options.explain else []
     for code in (*options.select, *options.ignore, *explained):
         _check_code(code)
-    rules = chosen(explained or options.select, options.ignore)
     if explained:
-        sys.stdout.write("\n".join(map(_page, rules)))
+        pages = map(_page, chosen(explained, options.ignore))
+        sys.stdout.write("\n".join(pages))
         return 0
+    rules = chosen(options.select, options.ignore)
     files = _files([Path(path) for path in options.paths])
     faults = examine(files, rules, processes=min(os.cpu_count() or 1, 8))
-    changes = []
-    if options.diff or options.fix:
-        changes = repairs(faults)
     if options.diff:
+        changes = repairs(faults)
         for change in changes:
             sys.stdout.writelines(change.diff(Path.cwd()))
         return _FAULTS if changes else 0
-    if changes:
+    fixed = 0
+    if options.fix:
+        changes = repairs(faults)
         write_all(changes)
+        fixed = len(changes)
+    if fixed:
         faults = examine(files, rules, processes=1)
     sys.stdout.write(FORMATS[options.output_format](faults))
     if options.output_format == "text":
         sys.stdout.flush()  # the faults are first if both outputs go to one file
-        sys.stderr.writelines(_summary(files, faults, fixed=len(changes)))
+        sys.stderr.writelines(_summary(files, faults, fixed=fixed))
     return _FAULTS if faults else 0
 
 

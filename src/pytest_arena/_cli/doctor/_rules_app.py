@@ -7,8 +7,10 @@ import re
 from typing import TYPE_CHECKING
 
 from pytest_arena._cli.doctor._code import (
+    AnyFunction,
     AnyWith,
     Code,
+    Function,
     all_below,
     argument,
     dotted,
@@ -159,22 +161,27 @@ def session_given_to_the_app(code: Code) -> Findings:
         test = code.test_of(statement)
         if test is None:
             continue
-        name = _result(code, statement.value)
+        name = _result(statement.value, test)
         is_session = re.search(r"(?i)(?:session|db|database)$", name)
         if is_session and name in test.parameters:
             yield Finding(statement, name)
 
 
-def _result(code: Code, override: ast.expr) -> str:
+def _result(override: ast.expr, test: Function) -> str:
     """Return the name of the object that an override returns or yields, or ""."""
     result: ast.expr | None = None
     if isinstance(override, ast.Lambda):
         result = override.body
-    elif dotted(override) in code.defined:
-        for node in all_below(code.defined[dotted(override)]):
-            if isinstance(node, ast.Yield | ast.Return):
-                result = node.value
-                break
+    name = dotted(override)
+    for function in test.nodes:
+        if isinstance(function, AnyFunction) and function.name == name:
+            ends = [
+                node.value
+                for node in all_below(function)
+                if isinstance(node, ast.Yield | ast.Return)
+            ]
+            result = ends[0] if ends else None
+            break
     return result.id if isinstance(result, ast.Name) else ""
 
 

@@ -319,7 +319,7 @@ def id_guessed(code: Code) -> Findings:
     for test in code.tests:
         text = ast.unparse(test.node)
         is_known = re.search(r"""["']id["']\s*:|\bid=|_id=|/\d+\b""", text)
-        if is_known or ".post(" not in text:
+        if is_known or not re.search(r"\bpost\(", text):
             continue
         for node in of_kind(ast.Assert, test.own_nodes):
             comparison = ast.unparse(node.test)

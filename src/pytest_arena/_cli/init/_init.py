@@ -114,16 +114,17 @@ def _shown(project: Project) -> Iterator[str]:
 
 def _learn(plan: Proposal, probe: Probe) -> None:
     """Import the app in a guarded run, then build its tables and send requests."""
-    words = [*_words(plan), f"--arena-app={plan.app}"]
-    bases = [tables.name for tables in plan.project.all("tables")]
-    module = plan.app.partition(":")[0]
-    question = {"app": plan.app, "module": module, "bases": bases}
     say("", "Importing the app. pytest-arena refuses connections to your databases.")
+    words = [*_words(plan), f"--arena-app={plan.app}"]
+    question = {
+        "app": plan.app,
+        "module": plan.app.partition(":")[0],
+        "bases": [tables.name for tables in plan.project.all("tables")],
+    }
     plan.facts = probe(question, [*words, "--arena-schema="])
     if "problem" in plan.facts:
-        plan.doubt(
-            "pytest could not start with your conftest.py:", plan.facts["problem"]
-        )
+        title = "pytest could not start with your conftest.py:"
+        plan.doubt(title, plan.facts["problem"])
         words.append("--noconftest")
         plan.facts = probe(question, [*words, "--arena-schema="])
     problem = plan.facts.get("error") or plan.facts.get("problem")
@@ -131,16 +132,23 @@ def _learn(plan: Proposal, probe: Probe) -> None:
         plan.doubt("the app could not be imported, so no test is written:", problem)
         plan.schema = next(schemas(plan))
         return
-    for name, dialect, driver, _ in plan.facts["engines"]:
-        say(_row("database", f"{name} ({dialect}+{driver})"))
-    for name, tables in plan.facts["bases"]:
-        more = ", …" if len(tables) > _FEW else ""
-        say(_row("tables", f"{name}: {', '.join(tables[:_FEW])}{more}"))
+    say(*_learned(plan.facts))
     for schema in schemas(plan):
         question["schema"] = schema
         facts = _tried(plan, probe, question, [*words, f"--arena-schema={schema}"])
         if _is_settled(plan, schema, facts):
             break
+
+
+def _learned(facts: Facts) -> Iterator[str]:
+    """Yield a line for each database and for each base of tables."""
+    for name, dialect, driver, _ in facts["engines"]:
+        yield _row("database", f"{name} ({dialect}+{driver})")
+    for name, tables in facts["bases"]:
+        names = ", ".join(tables[:_FEW])
+        if len(tables) > _FEW:
+            names += ", …"
+        yield _row("tables", f"{name}: {names}")
 
 
 def _words(plan: Proposal) -> list[str]:
