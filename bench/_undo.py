@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -85,17 +86,32 @@ def _first(app: Connection, sql: Any, *values: object) -> int:
     return number
 
 
+class _Usage:
+    """The uses of a database by one thread, which the bench counts."""
+
+    number = 0
+
+    def __call__(self) -> int:
+        return self.number
+
+    def before_next(self, call: Callable[[], None]) -> bool:
+        del call
+        return False
+
+    def alone(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
 def _isolation(own: ServerRegistry, template: str) -> Callable[[int], Any]:
     """The isolation as arena has it. It is told of each use, as by the gate."""
-    source, tests = own.create("live", template=template), count()
+    source = own.create("live", template=template)
     own.freeze(source)
-    used = next(tests)
-    isolation = ServerIsolation(own, source, "undo", uses=lambda: used, tell=print)
+    usage = _Usage()
+    isolation = ServerIsolation(own, source, "undo", uses=usage, tell=print)
     app, generation = connect(isolation.live.address), isolation.generation
 
     def test(dirty: int) -> None:
-        nonlocal used
-        used = next(tests)
+        usage.number += 1
         write(app, dirty)
 
     def leave() -> None:

@@ -571,6 +571,19 @@ class TemplateStore(Protocol[ContentT]):
         """Return the error for a failure of the store, None for any other."""
 
 
+class Usage(Protocol):
+    """The uses of one database."""
+
+    def __call__(self) -> int:
+        """Return a number that has changed since the last call if it may have been used."""
+
+    def before_next(self, call: Callable[[], None]) -> bool:
+        """Call a function before the next use. Return False if it may be in use now."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Replace the database: other threads have no connection meanwhile, and open none."""
+
+
 class Product(Protocol):
     """The databases of one product in a run.
 
@@ -612,13 +625,8 @@ class Product(Protocol):
             ServerError: there is no server.
         """
 
-    def isolate(
-        self, database: Database, content: Any, uses: Callable[[], int]
-    ) -> Isolation:
+    def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database that begins with a template's content.
-
-        ``uses`` returns a number that changes when the database may have been used. It may have
-        a method ``before_next`` that calls a function before the next use.
 
         Raises:
             ConfigError: the product does not have the requested isolation.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,12 @@ from pytest_arena._postgresql.isolation import ServerIsolation
 from tests.servers.postgresql import connect, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from pytest_arena._postgresql.registry import ServerRegistry
 
-__all__ = ["SCHEMA", "Hand", "ServerWorld", "dump_of", "made_template"]
+__all__ = ["SCHEMA", "CountedUsage", "Hand", "ServerWorld", "dump_of", "made_template"]
 
 SCHEMA = """
 CREATE TABLE dancers (id serial PRIMARY KEY, name text UNIQUE, style text);
@@ -53,6 +54,26 @@ UNION ALL SELECT 'setting', setrole::text, setconfig::text FROM pg_db_role_setti
 UNION ALL SELECT 'statistics', stxname::text, '' FROM pg_statistic_ext
 ORDER BY 1, 2, 3
 """
+
+
+@dataclass(slots=True)
+class CountedUsage:
+    """The uses of a database, by a function that counts them. Nothing runs before the next one."""
+
+    count: Callable[[], int]
+
+    def __call__(self) -> int:
+        """Return the number."""
+        return self.count()
+
+    def before_next(self, call: Callable[[], None]) -> bool:
+        """The database may be in use."""
+        del call
+        return False
+
+    def alone(self) -> AbstractContextManager[None]:
+        """There are no other threads."""
+        return nullcontext()
 
 
 @dataclass(slots=True)
@@ -133,7 +154,8 @@ class ServerWorld:
     def of(cls, own: ServerRegistry, template: str | None, kind: str) -> ServerWorld:
         """Make one from a template."""
         uses, told = Uses(), list[str]()
-        isolation = ServerIsolation(own, template, kind, uses=uses.count, tell=told.append)
+        usage = CountedUsage(uses.count)
+        isolation = ServerIsolation(own, template, kind, uses=usage, tell=told.append)
         return cls(own, isolation, uses, template, told)
 
     def connect(self) -> Hand:

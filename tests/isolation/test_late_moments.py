@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,10 @@ class Database:
         if self.is_quiet:
             self.waiting = [call]
         return self.is_quiet
+
+    def alone(self) -> AbstractContextManager[None]:
+        """There are no other threads."""
+        return nullcontext()
 
     def use(self) -> None:
         """As the gate does when a connection is taken from its pool."""

@@ -12,6 +12,7 @@ from pytest_arena._postgresql.isolation import isolate
 from pytest_arena._postgresql.isolation._isolation import KINDS
 from pytest_arena._product import Held
 from pytest_arena.errors import ConfigError, IsolationError
+from tests.isolation.server_world import CountedUsage
 from tests.servers.postgresql import (
     connect,
     names_on_server,
@@ -39,7 +40,7 @@ class Switching:
             template,
             shown="here",
             place="the tests",
-            uses=lambda: self.uses,
+            uses=CountedUsage(lambda: self.uses),
             tell=self.told.append,
         )
         self.generations = [self.isolation.generation]

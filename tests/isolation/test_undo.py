@@ -16,7 +16,7 @@ from pytest_arena._postgresql.isolation import ServerIsolation
 from pytest_arena._postgresql.journal._server import ServerJournal
 from pytest_arena._product import Held
 from pytest_arena.errors import ArenaError, IsolationError
-from tests.isolation.server_world import Hand, ServerWorld
+from tests.isolation.server_world import CountedUsage, Hand, ServerWorld
 from tests.isolation.test_on_server import wait_until
 from tests.servers.postgresql import connect, rows, run
 
@@ -193,7 +193,7 @@ def sparing(
 ) -> Iterator[tuple[ServerIsolation, Callable[[], object]]]:
     """An isolation that is not used but by what inserts a row, and returns its number."""
     uses = [0]
-    undo = ServerIsolation(own, template, "undo", uses=lambda: uses[0], tell=print)
+    undo = ServerIsolation(own, template, "undo", uses=CountedUsage(lambda: uses[0]), tell=print)
 
     def insert() -> object:
         uses[0] += 1
@@ -445,7 +445,7 @@ def test_a_schema_that_no_journal_can_bring_back(own: ServerRegistry) -> None:
     own.freeze(name)
     try:
         with pytest.raises(IsolationError, match="undo is not possible") as caught:
-            ServerIsolation(own, name, "undo", uses=lambda: 0, tell=print)
+            ServerIsolation(own, name, "undo", uses=CountedUsage(lambda: 0), tell=print)
         assert "clone" in caught.value.fix
         assert own.rest()
         assert [one for one in own.listed() if one.kind == "building" and one.name != name] == []

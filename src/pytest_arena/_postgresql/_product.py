@@ -31,10 +31,11 @@ from pytest_arena._product import (
 from pytest_arena.errors import ConfigError, impossible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from pytest_arena._config._read import Config
     from pytest_arena._postgresql.servers import Server
+    from pytest_arena._product import Usage
 
 ISOLATIONS = {
     "auto": ServerIsolation,
@@ -134,9 +135,7 @@ class PostgreSQL:
             self.roles.prepare()
         return self._stores[dialect.driver]
 
-    def isolate(
-        self, database: Database, content: Any, uses: Callable[[], int]
-    ) -> Isolation:
+    def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database: ``undo`` or ``clone``."""
         own = self._registry()
         isolation_named(self._config, ISOLATIONS, self.shown)

@@ -26,9 +26,10 @@ from pytest_arena._sqlite._home import Home, kept_file
 from pytest_arena._sqlite._templates import FileTemplates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from pytest_arena._config._read import Config
+    from pytest_arena._product import Usage
 
 
 class SQLite:
@@ -95,9 +96,7 @@ class SQLite:
         del dialect
         return self._templates
 
-    def isolate(
-        self, database: Database, content: Any, uses: Callable[[], int]
-    ) -> Isolation:
+    def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database: ``copy``."""
         del uses
         kinds = {"auto": Copy, "copy": Copy}

@@ -11,8 +11,8 @@ from pytest_arena.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._postgresql.isolation._live import Uses
     from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._product import Usage
 
 __all__ = ["ServerIsolation", "isolate"]
 
@@ -25,7 +25,7 @@ def isolate(
     with_rights: Callable[[str | None], str | None] = as_built,
     shown: str,
     place: str,
-    uses: Uses,
+    uses: Usage,
     tell: Callable[[str], None],
 ) -> ServerIsolation:
     """Return the isolation of a database that begins with a template's content.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql import _clone_sql as sql
@@ -25,8 +25,8 @@ from pytest_arena.errors import ArenaError, impossible
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._postgresql.isolation._live import Uses
     from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._product import Usage
     from pytest_arena._values import TableRows
 
 _Live = JournaledDatabase | PlainDatabase
@@ -67,15 +67,13 @@ class ServerIsolation:
         isolation: str,
         *,
         with_rights: Callable[[str | None], str | None] = as_built,
-        uses: Uses,
+        uses: Usage,
         tell: Callable[[str], None],
     ) -> None:
         self._own = own
         self._with_rights = with_rights
         self._uses = uses
         self._tell = tell
-        # No thread may connect between a database's replacement and the new generation.
-        self._alone = getattr(uses, "alone", nullcontext)
         self.check: Callable[[], None] = nothing
         self._next_isolation = ""
         self._snapshots: list[Snapshot] = []  # frozen here, and dropped here
@@ -130,7 +128,7 @@ class ServerIsolation:
             self._restore_copy(level.owed)
         if isolation not in {"", self.name}:
             _check_for_writers(self)
-            with self._alone():
+            with self._uses.alone():
                 self._stack.append(self._elsewhere(isolation))
                 self.generation += 1
         else:
@@ -142,7 +140,7 @@ class ServerIsolation:
         self._tidy()
 
     def _fork(self, level: _Level) -> None:
-        with self._alone():
+        with self._uses.alone():
             self.generation += 1  # connections end, also if `fork` fails
             level.live.fork(self.depth)
             self._snapshots.append(level.live.snapshot)
@@ -201,7 +199,7 @@ class ServerIsolation:
         if not isinstance(archive, RowsLost):
             # Kept for a second attempt: the live database may be dropped then.
             level.archive = archive
-        with self._alone():
+        with self._uses.alone():
             try:
                 live.put(level.snapshot, level.base, number, archive)
                 top.owed = None
@@ -259,7 +257,7 @@ class ServerIsolation:
             template = live.template(self._with_rights(content))
             self._templates[key] = Snapshot(self._own, template)
         start = self._templates[key]
-        with self._alone():
+        with self._uses.alone():
             live.put(start, self.depth, self.depth, [])
             self.generation += 1
         self._stack[-1].begin_with(start, archive)
@@ -331,7 +329,7 @@ class ServerIsolation:
         live = self.live
         with self._own.saying("the database cannot be kept"):
             if live.kept_as is None and not live.clients_inside():
-                with self._alone():
+                with self._uses.alone():
                     self.generation += 1
                     return live.keep(live.copied(), title)
         live.kept_as = live.kept_as or (new_name("kept"), title)

@@ -26,13 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._product import Usage
     from pytest_arena._values import Address, TableRows
 
     Levels: TypeAlias = "Sequence[ServerLevel[Any]]"
-    # Returns a number that changes if the database was used since the last call: a connection was
-    # opened, taken from a pool, or is out of its pool. It may have a method `before_next`, which
-    # calls a function before the next use.
-    Uses: TypeAlias = Callable[[], int]
     _Rows: TypeAlias = Sequence[tuple[Any, ...]]
 
 _Answer = TypeVar("_Answer")
@@ -59,7 +56,7 @@ class LiveDatabase:
     isolation: ClassVar[str]  # as the configuration and markers name it
 
     def __init__(
-        self, own: ServerRegistry, uses: Uses, tell: Callable[[str], None]
+        self, own: ServerRegistry, uses: Usage, tell: Callable[[str], None]
     ) -> None:
         self.own = own
         self.uses = uses
@@ -285,11 +282,10 @@ class JournaledDatabase(LiveDatabase):
     isolation = "undo"
 
     def __init__(
-        self, own: ServerRegistry, uses: Uses, tell: Callable[[str], None]
+        self, own: ServerRegistry, uses: Usage, tell: Callable[[str], None]
     ) -> None:
         super().__init__(own, uses, tell)
         self._line = Reconnecting(lambda: ServerJournal(self.address), self._lost)
-        self._before_next = getattr(uses, "before_next", lambda _call: False)
         # The last moment, and the number of uses at that time.
         self._moment: tuple[int, ServerMoment] | None = None
 
@@ -536,7 +532,7 @@ class JournaledDatabase(LiveDatabase):
         is_start = uses == self.clean_uses and not top.is_written and not top.reported
         ask = None if is_start else partial(self._ask, ServerJournal.moment)
         moment = ServerMoment(ask)
-        if not self._before_next(moment.settle):
+        if not self.uses.before_next(moment.settle):
             moment.settle()
         if moment.failure is not None:
             raise moment.failure

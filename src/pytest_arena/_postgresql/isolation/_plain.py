@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from pytest_arena._postgresql._control import Control
-    from pytest_arena._postgresql.isolation._live import Levels, Uses
+    from pytest_arena._postgresql.isolation._live import Levels
     from pytest_arena._postgresql.isolation._snapshots import Snapshot
     from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._product import Usage
     from pytest_arena._values import TableRows
 
     _Reader: TypeAlias = Callable[[Callable[[Control], Any]], Any]
@@ -79,7 +80,7 @@ class PlainDatabase(LiveDatabase):
     isolation = "clone"
 
     def __init__(
-        self, own: ServerRegistry, uses: Uses, tell: Callable[[str], None]
+        self, own: ServerRegistry, uses: Usage, tell: Callable[[str], None]
     ) -> None:
         super().__init__(own, uses, tell)
         self._mark = _Facts(0)
