@@ -342,7 +342,9 @@ def test_on_a_server_of_ones_own_a_role_logs_in_by_its_own_password(example: Exa
         tests, url = WHO.replace("EXPECTED", "postgres"), url.replace("s3cret", "guessed")
         wrong = shop(example, FORCED, tests, url=url)
         told = run(wrong, server, **named).expect(passed=1)
-        told.says("policies do not act on docs", "as sealed it cannot:", "password authentication")
+        told.says(
+            "policies do not act on docs", "It cannot work as sealed:", "password authentication"
+        )
 
 
 PAST_POLICIES = """
