@@ -369,7 +369,7 @@ def test_a_request_of_an_example_that_is_over_has_lost_nothing_in_the_next() -> 
     """It was under way when Hypothesis went on; its answer is nobody's, and so is what it lost."""
     lost = LostWrite(Key("file", "shop.db"), ("stock",), 1, "app.py:1")
     databases: Any = SimpleNamespace(provisioned=list, levels=())
-    losses = SimpleNamespace(take=lambda: [lost])
+    losses = SimpleNamespace(take=lambda: [lost], losses=[lost])
     gate: Any = SimpleNamespace(lost=losses, registry=Registry())
     anything: Any = None
     moments = Moments(databases, Mask())

@@ -1,4 +1,4 @@
-"""What has changed in a database, row by row, and how is it read?"""
+"""The changes of a database, row by row, and their text."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import reduce
 from itertools import accumulate, zip_longest
+from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, overload
 
@@ -34,52 +34,57 @@ _LONGEST_ROW = 180
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Which columns hold what nobody is to read in a log.
+    """The columns whose values no log may show.
 
-    Those that are named like a secret, and those that a pattern over ``table.column`` names; a
-    pattern without a dot is a column's in any table.
+    These are the columns with the name of a secret, and those that match a pattern over
+    ``table.column``. A pattern without a dot matches columns of any table.
     """
 
     patterns: tuple[str, ...] = ()
 
     def hides(self, table: str, column: str) -> bool:
         """Whether a column's values are shown as ``***``."""
-        # A report that tells of several databases calls a table analytics/visits.
+        if _SECRET.search(column):
+            return True
+        # A report about several databases calls a table analytics/visits.
         named = f"{table.rpartition('/')[2]}.{column}".lower()
-        return bool(_SECRET.search(column)) or any(
-            fnmatchcase(named, one.lower() if "." in one else f"*.{one.lower()}")
-            for one in self.patterns
-        )
+        for pattern in self.patterns:
+            prefix = "" if "." in pattern else "*."
+            if fnmatchcase(named, prefix + pattern.lower()):
+                return True
+        return False
 
     def without(self, written: Iterable[NamedValues]) -> Callable[[str], str]:
-        """Return what puts ``***`` into a text for what was written into secret columns.
+        """Return a function that replaces the values of secret columns in a text by ``***``.
 
-        What has less than four letters is in many a text that does not tell it.
+        Values of less than four letters stay: they are in many texts by chance.
         """
-        pairs = (
-            (table, pair)
-            for table, rows in written
-            for row in rows
-            for pair in row.items()
-        )
-        values = (value for table, (name, value) in pairs if self.hides(table, name))
-        forms = [form for value in values for form in (repr(value), str(value))]
-        telling = [form for form in forms if len(form) >= _TELLING]
-        return lambda text: reduce(
-            lambda left, form: left.replace(form, "***"), telling, text
-        )
+        secrets: list[str] = []
+        for table, rows in written:
+            for row in rows:
+                for name, value in row.items():
+                    if self.hides(table, name):
+                        secrets += (repr(value), str(value))
+
+        def replaced(text: str) -> str:
+            for secret in secrets:
+                if len(secret) >= _SHORTEST_SECRET:
+                    text = text.replace(secret, "***")
+            return text
+
+        return replaced
 
     def shown(self, table: str, column: str, value: object) -> str:
         """Return a value of a column as a person may read it."""
-        return (
-            "***" if value is not None and self.hides(table, column) else shown(value)
-        )
+        if value is not None and self.hides(table, column):
+            return "***"
+        return shown(value)
 
 
 NamedValues: TypeAlias = "tuple[str, Sequence[Mapping[str, object]]]"
-"""Of a table, rows of values by the names of columns."""
-_TELLING = 4  # letters
-# A hashtag is none.
+"""The name of a table, and rows of its values by the names of columns."""
+_SHORTEST_SECRET = 4  # letters
+# `hash` in a longer word, such as `hashtag`, is no secret.
 _SECRET = re.compile(
     r"(?i)pass(word|wd|phrase|code)|pwd|secret|token|(api|private|secret)_?key|credential"
     r"|(^|_)(hash(ed)?|salt|otp|pin|cvc|cvv)(_|$)|[a-z]Hash$"
@@ -90,11 +95,12 @@ _SECRET = re.compile(
 class Change:
     """One row that was inserted, updated or deleted, as it was and as it is.
 
-    Values are those of the database's driver, by the names of the columns: ``before`` is empty
-    where the row was inserted, ``after`` where it was deleted. What happened in between, a row
-    that came and went, a value that was changed and changed back, is no change.
+    ``before`` and ``after`` have the values of the database's driver by the names of the columns.
+    ``before`` is empty if the row was inserted, ``after`` if it was deleted. A row that was
+    inserted and deleted in between is no change, nor is a value that was changed and changed back.
 
-    Its text is one line, in which the values of secret columns are ``***``; here they are.
+    Its text is one line, which shows the values of secret columns as ``***``. The attributes have
+    the values.
 
     Example::
 
@@ -105,12 +111,12 @@ class Change:
     __module__ = "pytest_arena"
 
     table: str
-    """As the app names it; with its schema where that is not the default one: ``audit.log``."""
+    """The table's name in the app, with its schema if that is not the default: ``audit.log``."""
     kind: Kind
     before: Mapping[str, object]
     after: Mapping[str, object]
     key: tuple[str, ...] = ()
-    """The columns of the primary key; none where the table has none."""
+    """The columns of the primary key, () without one."""
     _mask: Mask = field(default=Mask(), compare=False)
 
     __hash__: ClassVar[None] = None  # type: ignore[assignment]  # its values may be lists
@@ -124,7 +130,7 @@ class Change:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that an update has changed; of other kinds none."""
+        """The columns that an update has changed. () for the other kinds."""
         if self.kind != "updated":
             return ()
         return tuple(
@@ -133,12 +139,12 @@ class Change:
 
     @property
     def row(self) -> Mapping[str, object]:
-        """The row as it is; as it was, where it was deleted."""
+        """The row as it is, or as it was if it was deleted."""
         return self.after or self.before
 
 
 def _differ(old: object, new: object) -> bool:
-    """Numeric 1.0 and 1.00 are equal to Python, and two values to the database."""
+    """Whether two values differ in the database: numeric 1.0 and 1.00 are equal to Python."""
     return type(old) is not type(new) or repr(_plain(old)) != repr(_plain(new))
 
 
@@ -147,11 +153,11 @@ def _plain(value: object) -> object:
 
 
 class Changes:
-    """What has changed between two moments, row by row: net, committed, in a steady order.
+    """The committed changes between two moments, row by row, in a fixed order.
 
-    A row that went and one that came are one update where they have one primary key. A row whose
-    key was changed was deleted and inserted; so is each changed row of a table without a primary
-    key, where nothing tells which one has become which.
+    A removed row and an added row with the same primary key are one update. If the key itself was
+    changed, they are one deleted and one inserted row. So is each changed row of a table without
+    a primary key.
 
     Example::
 
@@ -173,42 +179,41 @@ class Changes:
 
     @classmethod
     def of(cls, tables: Iterable[TableRows], mask: Mask | None = None) -> Changes:
-        """Return the changes that rows which have gone and come amount to."""
-        tables = sorted(tables, key=lambda one: one.table)
+        """Return the changes that removed and added rows amount to."""
         mask = mask or Mask()
-        # Of a pair one row may have been cut off: what is left would tell of another change.
-        more = {
-            one.table: len(one.removed) + len(one.added) + one.more
-            for one in tables
-            if one.more
-        }
-        whole = (one for one in tables if not one.more)
-        return cls(
-            (change for one in whole for change in _paired(one, mask)), mask, more
-        )
+        changes: list[Change] = []
+        more = {}
+        for rows in sorted(tables, key=attrgetter("table")):
+            if rows.more:
+                # One row of a pair may be cut off: the other one would look like another change.
+                more[rows.table] = len(rows.removed) + len(rows.added) + rows.more
+            else:
+                changes += _paired(rows, mask)
+        return cls(changes, mask, more)
 
     @property
     def inserted(self) -> Changes:
-        """Those of rows that have come."""
+        """The inserted rows."""
         return self._only("inserted")
 
     @property
     def updated(self) -> Changes:
-        """Those of rows that are other than they were."""
+        """The updated rows."""
         return self._only("updated")
 
     @property
     def deleted(self) -> Changes:
-        """Those of rows that have gone."""
+        """The deleted rows."""
         return self._only("deleted")
 
     def _only(self, kind: Kind) -> Changes:
-        return Changes((one for one in self._all if one.kind == kind), self.mask, {})
+        changes = [change for change in self._all if change.kind == kind]
+        return Changes(changes, self.mask, {})
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """The names of the tables in which something has changed, sorted."""
-        return tuple(sorted({*(one.table for one in self._all), *self._more}))
+        """The names of the changed tables, sorted."""
+        return tuple(sorted({*(change.table for change in self._all), *self._more}))
 
     @overload
     def __getitem__(self, which: str) -> Changes: ...
@@ -217,24 +222,23 @@ class Changes:
     def __getitem__(self, which: int) -> Change: ...
 
     def __getitem__(self, which: str | int) -> Changes | Change:
-        """The changes of one table, by its name; none where nothing has changed in it."""
+        """Return the changes of one table by its name, or one change by its place."""
         if isinstance(which, int):
             return self._all[which]
+        changes = [change for change in self._all if change.table == which]
         more = {name: number for name, number in self._more.items() if name == which}
-        return Changes(
-            (one for one in self._all if one.table == which), self.mask, more
-        )
+        return Changes(changes, self.mask, more)
 
     @property
     def counts_more(self) -> bool:
-        """Whether there are rows that are counted alone, as in a report; a test is given none."""
+        """Whether some rows are only counted. That is so in reports, never in a test."""
         return bool(self._more)
 
     def __iter__(self) -> Iterator[Change]:
         return iter(self._all)
 
     def __len__(self) -> int:
-        """Return how many there are: in a report also of those that it does not show."""
+        """Return the number of rows, also of those that a report only counts."""
         return len(self._all) + sum(self._more.values())
 
     def __bool__(self) -> bool:
@@ -261,27 +265,29 @@ class Changes:
     def _counted(self, table: str) -> str:
         if table in self._more:
             return f"{table} some {self._more[table]:,} rows"
-        kinds = Counter(one.kind for one in self._all if one.table == table)
-        numbers = (
-            f"{sign}{kinds[kind]:,}" for kind, sign in _SIGNS.items() if kinds[kind]
-        )
-        return f"{table} {' '.join(numbers)}"
+        kinds = Counter(change.kind for change in self._all if change.table == table)
+        text = table
+        for kind, sign in _SIGNS.items():
+            if kinds[kind]:
+                text += f" {sign}{kinds[kind]:,}"
+        return text
 
     def lines(self, most: int | None = None) -> list[str]:
-        """Return a line for each row; of each table's at most so many, and the rest counted."""
-        return [line for table in self.tables for line in self._lines_of(table, most)]
+        """Return a line for each row. ``most`` rows of a table are shown, the others counted."""
+        lines: list[str] = []
+        for table in self.tables:
+            rows = [change for change in self._all if change.table == table]
+            shown = rows
+            # A line that counts one row is as long as the line of that row.
+            if most is not None and len(rows) > most + 1:
+                shown = rows[:most]
+            lines += map(str, shown)
+            if len(shown) < len(rows):
+                lines.append(f"… {len(rows) - len(shown):,} rows of {table} more")
+        return lines
 
-    def _lines_of(self, table: str, most: int | None) -> list[str]:
-        rows = [one for one in self._all if one.table == table]
-        # A line that counts one row is as long as the row's.
-        shown = rows if most is None or len(rows) <= most + 1 else rows[:most]
-        lines = list(map(str, shown))
-        return lines + [f"… {len(rows) - len(shown):,} rows of {table} more"] * (
-            rows != shown
-        )
 
-
-# Which row has become which?
+# Pairs of a removed and an added row
 
 
 def _paired(rows: TableRows, mask: Mask) -> list[Change]:
@@ -291,14 +297,13 @@ def _paired(rows: TableRows, mask: Mask) -> list[Change]:
 
 
 Row = tuple[object, ...]
-_Known = tuple[
-    "Hashable", Row
-]  # what makes it the same row as another one, and its values
+# A value that is equal for equal rows, and the row.
+_Identified = tuple["Hashable", Row]
 _Pairs = list[tuple[Row | None, Row | None]]
 
 
 def _by_key(rows: TableRows) -> _Pairs:
-    """Beside each other what has one key."""
+    """Return removed and added rows in pairs of the same key."""
     places = [rows.columns.index(name) for name in rows.key]
     old = _keyed(rows.removed, places)
     new = _keyed(rows.added, places)
@@ -316,15 +321,16 @@ def _keyed(rows: Iterable[Row], places: list[int]) -> dict[object, list[Row]]:
 
 
 def _by_content(rows: TableRows) -> _Pairs:
-    """What has gone and what has come; as many rows as are the same in both are neither."""
+    """Return the removed and the added rows, without those that are equal."""
     removed, added = net(
-        *([(_content(row), row) for row in some] for some in (rows.removed, rows.added))
+        [(_content(row), row) for row in rows.removed],
+        [(_content(row), row) for row in rows.added],
     )
     return [(row, None) for row in removed] + [(None, row) for row in added]
 
 
 def _content(row: Row) -> Hashable:
-    return tuple((type(one), repr(_plain(one))) for one in row)
+    return tuple((type(value), repr(_plain(value))) for value in row)
 
 
 def _hashable(value: object) -> object:
@@ -337,52 +343,56 @@ def _hashable(value: object) -> object:
 
 
 def _change(rows: TableRows, old: Row | None, new: Row | None, mask: Mask) -> Change:
-    kind: Kind = "inserted" if old is None else "deleted" if new is None else "updated"
+    kind: Kind = "updated"
+    if old is None:
+        kind = "inserted"
+    elif new is None:
+        kind = "deleted"
     before = _named(rows.columns, old)
     after = _named(rows.columns, new)
     return Change(rows.table, kind, before, after, rows.key, mask)
 
 
 def _named(columns: tuple[str, ...], row: Row | None) -> Mapping[str, object]:
-    return MappingProxyType(
-        dict(zip(columns, row, strict=True)) if row is not None else {}
-    )
+    if row is None:
+        return MappingProxyType({})
+    return MappingProxyType(dict(zip(columns, row, strict=True)))
 
 
 def _order(change: Change) -> tuple[int, list[tuple[int, int, str]]]:
-    """Inserted, updated, deleted; each by its key, numbers as numbers."""
-    names = change.key or tuple(change.row)
-    values = (change.row[name] for name in names)
-    return list(_SIGNS).index(change.kind), [
-        (0, value, "") if isinstance(value, int) else (1, 0, str(value))
-        for value in values
-    ]
-
-
-# Which rows have gone and come, when those that did both are left out?
+    """Sort inserted, updated and deleted rows, each by its key, and numbers as numbers."""
+    values: list[tuple[int, int, str]] = []
+    for name in change.key or change.row:
+        value = change.row[name]
+        if isinstance(value, int):
+            values.append((0, value, ""))
+        else:
+            values.append((1, 0, str(value)))
+    return list(_SIGNS).index(change.kind), values
 
 
 def net(
-    removed: Sequence[_Known], added: Sequence[_Known]
+    removed: Sequence[_Identified], added: Sequence[_Identified]
 ) -> tuple[list[Row], list[Row]]:
-    """Take those off that have gone and come, as multisets: a row twice there once here is one."""
-    before, after = (Counter(known for known, _ in rows) for rows in (removed, added))
+    """Return the removed and the added rows, as multisets without those that are in both."""
+    before = Counter(identity for identity, _ in removed)
+    after = Counter(identity for identity, _ in added)
     both = before & after
     return _without(removed, both.copy()), _without(added, both)
 
 
-def _without(rows: Sequence[_Known], both: Counter[Hashable]) -> list[Row]:
+def _without(rows: Sequence[_Identified], both: Counter[Hashable]) -> list[Row]:
     left = []
-    for known, row in rows:
-        if both[known] > 0:
-            both[known] -= 1
+    for identity, row in rows:
+        if both[identity] > 0:
+            both[identity] -= 1
         else:
             left.append(row)
     return left
 
 
 def limited(rows: TableRows, limit: int | None) -> TableRows:
-    """Keep the first rows; of one that was updated both what it was and what it is."""
+    """Keep the first rows. Of an updated row keep both the old and the new one, or none."""
     if limit is None or len(rows.removed) + len(rows.added) <= limit:
         return rows
     places = [rows.columns.index(name) for name in rows.key]
@@ -400,9 +410,8 @@ def limited(rows: TableRows, limit: int | None) -> TableRows:
 def _keys(rows: Sequence[Row], places: list[int], side: str) -> list[Hashable]:
     if not places:
         return [f"{side}{number}" for number in range(len(rows))]
-    return [
-        repr([row[place] for place in places]) for row in rows
-    ]  # a key may be a list
+    # A key may have a list, which has no hash.
+    return [repr([row[place] for place in places]) for row in rows]
 
 
 def _kept(
@@ -411,39 +420,40 @@ def _kept(
     return tuple(row for row, key in zip(rows, keys, strict=True) if key in kept)
 
 
-# How is it read?
+# The text of a change
 
 
 def _as_line(change: Change) -> str:
-    """The sign, the table, the key, then what has changed or stands there."""
-    key = " ".join(
-        f"{name}={_shown_of(change, change.row, name)}" for name in change.key
-    )
-    head = f"{_SIGNS[change.kind]} {change.table}" + f" {key}" * bool(key)
+    """Return the sign, the table, the key, and the changed columns or the row."""
+    line = f"{_SIGNS[change.kind]} {change.table}"
+    for name in change.key:
+        line += f" {name}={_shown_of(change, change.row, name)}"
     rest = _as_update(change) if change.kind == "updated" else _as_row(change)
-    # A name may hold anything; what a terminal takes for a command is no part of a line.
-    line = f"{head}  {rest}".rstrip()
+    line = f"{line}  {rest}".rstrip()
+    # A terminal would obey control characters in a name.
     return "".join(letter if letter.isprintable() else " " for letter in line)
 
 
 def _as_update(change: Change) -> str:
-    steps = [
-        f"{name} {_shown_of(change, change.before, name)} → {_shown_of(change, change.after, name)}"
-        for name in change.columns
-    ]
-    return _fitting(steps, ", ") or "written anew, with the same values"
+    steps = []
+    for name in change.columns:
+        before = _shown_of(change, change.before, name)
+        after = _shown_of(change, change.after, name)
+        steps.append(f"{name} {before} → {after}")
+    return _fitting(steps, ", ") or "written again, with the same values"
 
 
 def _as_row(change: Change) -> str:
-    row = change.row
-    others = [name for name in row if name not in change.key]
-    filled = [
-        f"{name}={_shown_of(change, row, name)}"
-        for name in others
-        if row[name] is not None
-    ]
-    empty = [name for name in others if row[name] is None]
-    return _fitting([*filled, *([f"NULL: {', '.join(empty)}"] if empty else [])], " ")
+    parts = []
+    empty = []
+    for name, value in change.row.items():
+        if value is None and name not in change.key:
+            empty.append(name)
+        elif name not in change.key:
+            parts.append(f"{name}={_shown_of(change, change.row, name)}")
+    if empty:
+        parts.append(f"NULL: {', '.join(empty)}")
+    return _fitting(parts, " ")
 
 
 def _shown_of(change: Change, row: Mapping[str, object], column: str) -> str:
@@ -452,16 +462,16 @@ def _shown_of(change: Change, row: Mapping[str, object], column: str) -> str:
     return change._mask.shown(change.table, column, row[column])  # noqa: SLF001 - of this module
 
 
-# The text of a whole row, of a table that is not what it was: all its secrets are in it.
+# The only column of a row whose table was changed meanwhile: the text of the row, with its secrets.
 _RAW = ("row",)
 
 
 def _fitting(parts: list[str], between: str) -> str:
-    """As many parts as fit into a row, at least one; the rest is counted."""
-    text = ""
-    for number, part in enumerate(parts):
-        longer = text + between * bool(text) + part
-        if text and len(longer) > _LONGEST_ROW:
+    """Join as many parts as fit into a line, at least one, and count the others."""
+    text = parts[0] if parts else ""
+    for number, part in enumerate(parts[1:], start=1):
+        longer = f"{text}{between}{part}"
+        if len(longer) > _LONGEST_ROW:
             return f"{text} … {len(parts) - number} more"
         text = longer
     return text
@@ -481,11 +491,10 @@ def shown(value: object) -> str:
         text = str(value)
         size = f"{len(text):,} characters"
         text = redact(text[:_ENOUGH])
-    return (
-        text
-        if len(text) <= _LONGEST_VALUE
-        else f"{text[: _LONGEST_VALUE - 1]}… ({size})"
-    )
+    if len(text) > _LONGEST_VALUE:
+        return f"{text[: _LONGEST_VALUE - 1]}… ({size})"
+    return text
 
 
-_ENOUGH = 2_000  # of a long value: a password is found before the cut, which may go through it
+# Of a long value. A password must be found before the text is cut.
+_ENOUGH = 2_000

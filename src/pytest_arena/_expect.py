@@ -1,4 +1,4 @@
-"""Has a database changed as a test expects it to, and if not, in what?"""
+"""Compares the changes of a database with the expectations of a test."""
 
 from __future__ import annotations
 
@@ -14,46 +14,49 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedRows:
-    """So many rows of a kind, each with these values."""
+    """An expected number of rows of one kind, each with these values."""
 
     kind: Kind
     number: int
     columns: tuple[tuple[str, object], ...]
 
     def matches(self, change: Change) -> bool:
-        """Whether a row is of this kind and has these values; a column it lacks has none."""
-        return change.kind == self.kind and all(
-            name in change.row and bool(change.row[name] == value)
-            for name, value in self.columns
-        )
+        """Return whether a row is of this kind and has each of these columns with its value."""
+        if change.kind != self.kind:
+            return False
+        for name, value in self.columns:
+            if name not in change.row or change.row[name] != value:
+                return False
+        return True
 
     def text(self, table: str, mask: Mask) -> str:
-        """As a message shows it: ``1 inserted row with item='chair'``."""
-        rows = f"{self.number:,} {self.kind} row{'s' * (self.number != 1)}"
-        values = " ".join(
+        """Return the words of a message: ``1 inserted row with item='chair'``."""
+        plural = "" if self.number == 1 else "s"
+        rows = f"{self.number:,} {self.kind} row{plural}"
+        if not self.columns:
+            return rows
+        values = [
             f"{name}={mask.shown(table, name, value)}" for name, value in self.columns
-        )
-        return f"{rows} with {values}" if values else rows
+        ]
+        return f"{rows} with {' '.join(values)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What is expected of one table: made by ``inserted``, ``updated``, ``deleted`` and ``&``."""
+    """The expectation of one table: made by ``inserted``, ``updated``, ``deleted`` and ``&``."""
 
     parts: tuple[ExpectedRows, ...]
 
     def __and__(self, other: object) -> Expected:
-        return (
-            Expected(self.parts + other.parts)
-            if isinstance(other, Expected)
-            else NotImplemented
-        )
+        if not isinstance(other, Expected):
+            return NotImplemented
+        return Expected(self.parts + other.parts)
 
 
 def inserted(number: int = 1, /, **columns: object) -> Expected:
-    """Expect that exactly so many rows come into a table; the values are those of the new rows.
+    """Expect that exactly ``number`` rows with these values are inserted into a table.
 
-    Without values any row will do. Several expectations of one table are joined by ``&``.
+    Without values each row counts. Join several expectations of one table by ``&``.
 
     Example::
 
@@ -67,10 +70,10 @@ def inserted(number: int = 1, /, **columns: object) -> Expected:
 
 
 def updated(number: int = 1, /, **columns: object) -> Expected:
-    """Expect that exactly so many rows of a table change; the values are those they have then.
+    """Expect that exactly ``number`` rows of a table are updated, and have these values then.
 
-    A row whose primary key changes is deleted and inserted, and so is each changed row of a table
-    that has no primary key.
+    A row whose primary key changes counts as deleted and inserted. So does each changed row of a
+    table that has no primary key.
 
     Example::
 
@@ -84,7 +87,7 @@ def updated(number: int = 1, /, **columns: object) -> Expected:
 
 
 def deleted(number: int = 1, /, **columns: object) -> Expected:
-    """Expect that exactly so many rows leave a table; the values are those that they had.
+    """Expect that exactly ``number`` rows that had these values are deleted from a table.
 
     Example::
 
@@ -108,21 +111,17 @@ def _expected(kind: Kind, number: int, columns: Mapping[str, object]) -> Expecte
 def difference(
     changes: Changes, expected: Mapping[str, Expected], *, ignore: Collection[str] = ()
 ) -> str:
-    """Return in which rows the changes are other than expected, as text; "" where in none.
+    """Return lines about rows that differ from the expectation, "" if none does.
 
-    ``ignore`` are names of tables, or patterns over them, in which anything may change.
+    ``ignore`` has names of tables, or patterns over them. Their changes do not count.
     """
-    ignored = (ignore,) if isinstance(ignore, str) else ignore
-    tables = [
-        one
-        for one in changes.tables
-        if not any(fnmatchcase(one, each) for each in ignored)
-    ]
-    found = [
-        _ExpectedTable(name, changes[name], expected.get(name, Expected(())))
-        for name in sorted({*tables, *expected})
-    ]
-    lines = [line for table in found for line in table.lines()]
+    patterns = (ignore,) if isinstance(ignore, str) else ignore
+    lines = []
+    for name in sorted({*changes.tables, *expected}):
+        is_ignored = any(fnmatchcase(name, pattern) for pattern in patterns)
+        if name in expected or not is_ignored:
+            rows = expected.get(name, Expected(()))
+            lines += _ExpectedTable(name, changes[name], rows).lines()
     if not lines:
         return ""
     head = "the database did not change as expected"
@@ -133,81 +132,78 @@ _MOST = 20  # rows of a table in a message
 
 
 class _ExpectedTable:
-    """The changed rows of one table, each taken by at most one expectation.
+    """The changed rows of one table. Each of them meets at most one expectation.
 
-    A row may answer several of them: one that only it can answer gets it.
+    A row may match several expectations. It is given to one that no other row can meet.
     """
 
     def __init__(self, name: str, changes: Changes, expected: Expected) -> None:
         self._name = name
         self._changes = changes
-        self._wanted = sorted(expected.parts, key=lambda one: -len(one.columns))
+        # The most detailed ones first.
+        self._parts = sorted(expected.parts, key=lambda part: -len(part.columns))
         self._rows = list(changes)
-        self._takers: dict[int, int] = {}  # by the row's place, the expectation's
-        self._missing = [
-            self._without_an_answer(place) for place in range(len(self._wanted))
-        ]
+        # The place of each row that is given away, and the place of its expectation.
+        self._owners: dict[int, int] = {}
+        self._missing = [self._give_rows_to(place) for place in range(len(self._parts))]
 
-    def _without_an_answer(self, place: int) -> int:
-        """Take rows for an expectation; return how many there are too few."""
-        wanted = self._wanted[place]
-        free = (row for row in self._matching(place) if row not in self._takers)
-        had = 0
-        for row, _ in zip(free, range(wanted.number), strict=False):
-            self._takers[row] = place
-            had += 1
-        while had < wanted.number and self._takes(place, {place}):
-            had += 1
-        return wanted.number - had
+    def _give_rows_to(self, place: int) -> int:
+        """Give rows to an expectation. Return how many are missing."""
+        number = self._parts[place].number
+        rows = 0
+        for row in self._matching(place):
+            if rows == number:
+                break
+            if row not in self._owners:
+                self._owners[row] = place
+                rows += 1
+        while rows < number and self._give_one_more_to(place, {place}):
+            rows += 1
+        return number - rows
 
     def _matching(self, place: int) -> Iterator[int]:
-        wanted = self._wanted[place]
-        return (number for number, row in enumerate(self._rows) if wanted.matches(row))
+        part = self._parts[place]
+        for number, row in enumerate(self._rows):
+            if part.matches(row):
+                yield number
 
-    def _takes(self, place: int, asked: set[int]) -> bool:
-        """Whether it gets one row more, if need be from another one that has a substitute."""
+    def _give_one_more_to(self, place: int, visited: set[int]) -> bool:
+        """Give a row to an expectation, if necessary one that its owner can replace."""
         for row in self._matching(place):
-            taker = self._takers.get(row)
-            if taker is not None and taker not in asked:
-                asked.add(taker)
-                has_given_way = self._takes(taker, asked)
-            else:
-                has_given_way = taker is None
-            if has_given_way:
-                self._takers[row] = place
+            owner = self._owners.get(row)
+            is_free = owner is None
+            if owner is not None and owner not in visited:
+                visited.add(owner)
+                is_free = self._give_one_more_to(owner, visited)
+            if is_free:
+                self._owners[row] = place
                 return True
         return False
 
     def lines(self) -> list[str]:
-        """What is missing in this table and what was not expected; none if all is as it should."""
+        """Return a line for each unexpected row and each expectation with missing rows."""
         rows = [
-            row for place, row in enumerate(self._rows) if place not in self._takers
+            row for place, row in enumerate(self._rows) if place not in self._owners
         ]
-        lines = [f"unexpected: {row}" for row in rows[:_MOST]]
+        lines = [f"  unexpected: {row}" for row in rows[:_MOST]]
         if len(rows) > _MOST:
             lines.append(
-                f"unexpected: … {len(rows) - _MOST:,} rows of {self._name} more"
+                f"  unexpected: … {len(rows) - _MOST:,} rows of {self._name} more"
             )
-        for wanted, number in zip(self._wanted, self._missing, strict=True):
-            if number:
-                found = wanted.number - number
-                text = wanted.text(self._name, self._changes.mask)
-                lines.append(
-                    f"missing:    {self._name}: {text}{self._found(wanted, found)}"
-                )
-        return [f"  {line}" for line in lines]
+        for part, missing in zip(self._parts, self._missing, strict=True):
+            if missing:
+                text = part.text(self._name, self._changes.mask)
+                why = self._why_missing(part, part.number - missing)
+                lines.append(f"  missing:    {self._name}: {text}{why}")
+        return lines
 
-    def _found(self, wanted: ExpectedRows, number: int) -> str:
-        unknown = [
-            name
-            for name, _ in wanted.columns
-            if self._rows and name not in self._columns
-        ]
-        if unknown:
-            return f"; it has no column {', '.join(unknown)}"
-        are = "is" if number == 1 else "are"
-        return f"; there {are} only {number:,}" if number else ""
-
-    @property
-    def _columns(self) -> Mapping[str, object]:
-        return self._rows[0].row
+    def _why_missing(self, part: ExpectedRows, number: int) -> str:
+        if self._rows:
+            columns = self._rows[0].row
+            unknown = [name for name, _ in part.columns if name not in columns]
+            if unknown:
+                return f"; it has no column {', '.join(unknown)}"
+        if not number:
+            return ""
+        verb = "is" if number == 1 else "are"
+        return f"; there {verb} only {number:,}"

@@ -287,8 +287,8 @@ def test_an_isolation_that_does_not_know_says_so_and_what_to_do(example: Example
     run = shop(example, test_it=NOT_KNOWN).run("-s", env=env_of("clone")).expect(passed=1)
     run.says(
         "POST /orders/chair: what this request changed in shop is not known",
-        "with clone nobody looked at that time: the database could not be asked, or it would have "
-        "cost a reading of all of it at each request",
+        "with clone pytest-arena read nothing at that time: the database gave no answer, or each "
+        "request would have read all of it",
         "test_it.py:9",
         "with arena.expect_changes(...)",
     )

@@ -168,7 +168,7 @@ def test_how_it_ends_pitfall_126(example: Example) -> None:
     run.expect(status=1, passed=4, failed=4)
     run.says(
         "test_deaf: `",
-        "did not end within 5 s when it was told to, and was killed",
+        "did not end within 5 s after SIGTERM, and was killed",
         "had ended with status 3",
         "worker.py dies has ended with status 1",
         "cause: no broker",

@@ -1,4 +1,4 @@
-"""What the ``arena`` fixture is: the test's database and app, by hand."""
+"""The fixture ``arena``: the test's database and app, for code that opens and reads them itself."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 
 @dataclass(slots=True)
 class Refused:
-    """What ``expect_refusal`` caught; ``error`` is there when its block has ended."""
+    """The refusal that ``expect_refusal`` caught. ``error`` is set at the end of the block."""
 
     error: RefusedError | None = None
 
@@ -66,11 +66,11 @@ class Refused:
 class Arena(Generic[S]):
     """The test's database and app, from fixtures of any scope.
 
-    It is made by the plugin; ask for the fixture ``arena``. Everything that it gives is about
-    the level that stands: inside a test the test's, inside a wider fixture that fixture's.
+    The plugin creates it: ask for the fixture ``arena``. In a test it concerns the test. In the
+    set-up of a wider fixture it concerns that fixture.
 
-    To a type checker ``session()`` returns an ``AsyncSession``, of ``Arena[Session]`` a
-    ``Session``; name SQLModel's where the app has those.
+    To a type checker ``session()`` returns an ``AsyncSession``. That of ``Arena[Session]`` returns
+    a ``Session``. Name SQLModel's session if the app has that.
 
     Example::
 
@@ -83,17 +83,15 @@ class Arena(Generic[S]):
 
     __module__ = "pytest_arena"
 
-    def __init__(
-        self, run: Any
-    ) -> None:  # Any: what is inside is no type of the reader's
+    def __init__(self, run: Any) -> None:  # Any: an `ArenaRun` is no public type
         self._run: ArenaRun = run
         self._observer = Observer(run)
 
     @property
     def url(self) -> str:
-        """The URL under which anybody, other processes too, reaches the database now.
+        """The URL of the test's database, with the app's driver. Other processes can use it, too.
 
-        With the app's own driver. The first use makes the database, if nothing has connected yet.
+        The first use creates the database, if no connection has been opened yet.
 
         Raises:
             TemplateError: the schema or the seed cannot be built.
@@ -104,15 +102,15 @@ class Arena(Generic[S]):
 
     @property
     def engine(self) -> Engine | AsyncEngine:
-        """An engine of our own on the database: async where the app's is.
+        """A separate engine on the database: async if the app's engine is.
 
-        It never takes the app's connections. Do not dispose of it; it is kept from test to test.
+        It never uses the app's connections. Do not dispose of it: later tests use it, too.
         """
         return self._run.engines.engine(self._run.database())
 
     @property
     def isolation(self) -> str:
-        """How tests are undone: ``copy`` on SQLite, ``undo`` or ``clone`` on PostgreSQL."""
+        """The isolation of tests: ``copy`` on SQLite, ``undo`` or ``clone`` on PostgreSQL."""
         return self._run.databases.ensure(self._run.database()).name
 
     @property
@@ -134,13 +132,13 @@ class Arena(Generic[S]):
         commit_before_requests: bool = True,
         past_policies: bool = False,
     ) -> S:
-        """Open a session on the database, as ``db_session`` is; close it yourself in a fixture.
+        """Open a session on the database, like ``db_session``. A wide fixture has to close it.
 
         In a test, each request of pytest-arena's clients first commits pending work, also inside
         ``with arena.session() as session:``.
 
-        Async where the app's engine is async and an event loop is running, else sync. An app with
-        several databases names one that is not its first: by its file, without the ending.
+        The session is async if the app's engine is async and an event loop is running. For a
+        database that is not the app's first, give its name: that of a file has no ending.
 
         Example::
 
@@ -175,7 +173,7 @@ class Arena(Generic[S]):
         return cast("S", session)
 
     def client(self, **options: Any) -> AsyncClient:
-        """Return an async client, as ``client`` is. ``options`` are those of ``client_options``."""
+        """Return an async client like ``client``. ``options`` are those of ``client_options``."""
         return self._run.apps.new_client(options)
 
     def client_as(self, role: str, **options: Any) -> AsyncClient:
@@ -187,7 +185,7 @@ class Arena(Generic[S]):
         return self._run.apps.new_client(options, role)
 
     def test_client(self, **options: Any) -> TestClient:
-        """Return a sync test client, as ``test_client`` is."""
+        """Return a sync test client like ``test_client``."""
         return self._run.apps.new_test_client(options)
 
     def test_client_as(self, role: str, **options: Any) -> TestClient:
@@ -197,7 +195,7 @@ class Arena(Generic[S]):
     new_client = client
 
     def live_server(self) -> LiveServer:
-        """Return the app under a real server, as ``live_server`` is; also in wide fixtures.
+        """Return the app under a real server, like ``live_server``, also in wide fixtures.
 
         Example::
 
@@ -211,11 +209,11 @@ class Arena(Generic[S]):
         return self._run.apps.live_server()
 
     def settled(self, patience: float = 10.0) -> Awaitable[None]:
-        """Wait until the work that this test's requests have begun is finished, all of it.
+        """Wait until all work that this test's requests have begun is finished.
 
-        Tasks, threads, timers, jobs of pools, and what they begin in turn. Await it in an async
-        test; in a sync one it has waited when it returns. Costs next to nothing where nothing
-        works.
+        Such work is a task, a thread, a timer, a job of a pool, and what these begin. Await the
+        call in an async test. In a sync test it returns when the work is finished. It costs
+        some microseconds if no work runs.
 
         Example::
 
@@ -228,7 +226,7 @@ class Arena(Generic[S]):
             patience: seconds.
 
         Raises:
-            LateWorkError: something still works after this time; it goes on.
+            LateWorkError: work still runs after this time. It continues.
         """
         late_work = self._run.current.running().late_work
         if running_loop() is not None:
@@ -248,9 +246,9 @@ class Arena(Generic[S]):
         """Begin another program on the test's database: a queue's worker, a script, a server.
 
         It finds the database by the variables of ``arena_env``, with the driver that their URLs
-        name. It ends with the test or the fixture that began it, before the database is taken
-        back; a failed test's report has the end of its output. One that has ended by itself with an
-        error, or had to be killed, is told in the summary.
+        name. pytest-arena ends it with the test or the fixture that began it, before it restores
+        the database. The report of a failed test shows the end of its output. The summary names a
+        program that failed or had to be killed.
 
         Example::
 
@@ -261,21 +259,22 @@ class Arena(Generic[S]):
 
         Args:
             command: the program and its arguments.
-            ready: what it writes when it is ready, or what is true then; as long the test waits.
-            env: variables beside those of this process.
-            cwd: its folder; else this one.
+            ready: a text that it writes when it is ready, or a function that is true then. The
+                test waits for it.
+            env: variables in addition to those of this process.
+            cwd: its folder, by default that of this process.
             patience: seconds.
 
         Raises:
             ConfigError: it was not ready in time, or has ended before.
-            OSError: there is no such program.
+            OSError: the program does not exist.
         """
         process = self._run.begin_process(command, env or {}, Path(cwd or Path.cwd()))
         process.until_ready(ready, patience=patience)
         return process
 
     def keep(self) -> Path | str:
-        """Copy the database as it is now, so that it stays; return the file, on a server the URL.
+        """Copy the database as it is now, and keep the copy. Return its file, or its URL.
 
         Costs one copy of the database.
         """
@@ -283,16 +282,16 @@ class Arena(Generic[S]):
         return where if "://" in where else Path(where)
 
     def changes(self, request: object = None, /, *, database: str = "") -> Changes:
-        """Return what has changed, row by row: since the level that stands began, or in a request.
+        """Return the changes of the test, or of one request, row by row.
 
-        Without a request it is what the test and its own fixtures have changed so far; in a wider
-        fixture what that has. Pending work of ``db_session`` is committed first. ``request`` is one
-        of ``arena.requests``, its place there, or the response that a client returned.
-        Requests that were under way at the same time have their changes together.
+        Without a request these are the changes of the test and its function fixtures so far, or
+        those of the wider fixture that is being set up. pytest-arena first commits pending work of
+        ``db_session``. ``request`` is one of ``arena.requests``, its place there, or the response
+        that a client returned. Requests that ran at the same time have one set of changes.
 
-        Committed changes, whoever made them: other connections and processes too. Cost: with
-        ``undo`` a question to the server and the rows themselves; with ``copy`` and ``clone`` the
-        tables that have changed are read.
+        Changes by other connections and processes count, too, if they are committed. Cost: with
+        ``undo`` one query and the changed rows. With ``copy`` and ``clone`` pytest-arena reads the
+        tables that have changed.
 
         Example::
 
@@ -304,9 +303,9 @@ class Arena(Generic[S]):
 
         Raises:
             PendingWorkError: in an async test, ``db_session`` has pending work.
-            IsolationError: the isolation, or the size of the database, does not allow to tell what
-                one request changed; or a wider fixture changed the schema, and of the rows that it
-                wrote not all are kept.
+            IsolationError: the changes of one request are unknown, because of the isolation or of
+                the size of the database. Or a wider fixture changed the schema, and not all rows
+                that it wrote are kept.
             ConfigError: no database has this name.
         """
         return self._observer.changes(request, database=database)
@@ -322,16 +321,16 @@ class Arena(Generic[S]):
     ) -> ExpectedChanges:
         """Assert that a block changes exactly these rows, and nothing else in the database.
 
-        By ``with``, and in async tests by ``async with``, which can also await what ``db_session``
-        has pending: it is committed at both ends of the block. Without tables the block is to
-        change nothing. ``ignore`` names tables, or patterns over them, in which anything may
-        happen. A table whose name is no word of Python's, or one of these two, comes in a mapping:
+        Use ``with``, or ``async with`` in an async test. Both ends of the block commit pending work
+        of ``db_session``, which only ``async with`` can await. Without tables the block must change
+        nothing. ``ignore`` has names of tables, or patterns, that do not count. Use a mapping for a
+        table whose name is no Python name, or is ``ignore`` or ``database``:
         ``arena.expect_changes({"audit.log": inserted(1)})``.
 
         The end of the block waits for work that requests have begun, at most ``arena_settle``
         seconds. A plain ``with`` in an async test refuses such work.
 
-        Cost: that of ``arena.changes()``, and with ``clone`` a reading of the whole database.
+        It costs as much as ``arena.changes()``. With ``clone`` it reads the whole database.
 
         Example::
 
@@ -345,11 +344,11 @@ class Arena(Generic[S]):
 
         Raises:
             AssertionError: at the end of the block, with each row that is missing or unexpected.
-                An error that the block raises itself wins.
-            PendingWorkError: ``with`` in an async test, where ``db_session`` has pending work.
-            LateWorkError: ``with`` in an async test, while work of a request still runs.
-            TypeError: what is expected of a table is not made by ``inserted`` and the like, or a
-                table is named twice.
+                If the block itself raises an error, that error is raised.
+            PendingWorkError: ``with`` in an async test, and ``db_session`` has pending work.
+            LateWorkError: ``with`` in an async test, and work of a request still runs.
+            TypeError: an expectation is not made by ``inserted``, ``updated`` or ``deleted``, or a
+                table has two.
         """
         wanted = _expectations(expected or {}, tables)
         return ExpectedChanges(self._observer, wanted, ignore, database)
@@ -396,7 +395,7 @@ class Arena(Generic[S]):
         try:
             yield refused
         except Exception:
-            # What the app, or SQLite, makes of a refusal may be an error of another class.
+            # The app, or SQLite, may raise another error because of a refusal.
             if not self._refused_since(before):
                 raise
         errors = self._refused_since(before)
@@ -410,14 +409,10 @@ class Arena(Generic[S]):
         return [error for error in errors if isinstance(error, RefusedError)]
 
 
-# What has changed, as a test asks for it, or says before?
-
-
 class Observer:
-    """Commits what the test's sessions have pending, and says what has changed."""
+    """Commits pending work of the test's sessions, and reads changes."""
 
     def __init__(self, run: ArenaRun) -> None:
-        self._databases = run.databases
         self._moments = run.moments
         self._database = run.database
         self.current = run.current
@@ -425,51 +420,58 @@ class Observer:
         self._ledger = run.ledger
 
     def changes(self, request: object, *, database: str) -> Changes:
-        """Return what the level that stands has changed, or one request of the test.
+        """Return the changes since the level on top was entered, or those of a request.
 
         Raises:
             PendingWorkError: an async session has pending work, which cannot be awaited here.
-            IsolationError: nobody looked around that request.
+            IsolationError: the moments around the request are unknown.
         """
-        meant = self._database(database)
+        changed = self._database(database)
         if request is not None:
-            return self._changes_of(request, meant)
+            return self._changes_of(request, changed)
         self.commit()
-        return self.between(meant, None, None)
+        return self.between(changed, None, None)
 
     def _changes_of(self, request: object, database: Database) -> Changes:
         test = self.current.running()
-        record: Any = (
-            test.ledger.requests[request] if isinstance(request, int) else request
-        )
-        record = getattr(record, "extensions", {}).get("arena", record)  # of an answer
+        record: Any = request
+        if isinstance(request, int):
+            record = test.ledger.requests[request]
+        # A response has its request in its extensions.
+        record = getattr(record, "extensions", {}).get("arena", record)
         turn = getattr(record, "turn", None)
         if turn not in test.turns:
-            asked = getattr(record, "request", record)
-            shown = getattr(asked, "path", None) or asked.url
-            raise ValueError(f"{asked.method} {shown} is no request of this test")
+            sent = getattr(record, "request", record)
+            path = getattr(sent, "path", None) or sent.url
+            raise ValueError(f"{sent.method} {path} is no request of this test")
         before = turn.before
         after = turn.after
         if before is None:
             why = "of so many requests only the last hundred are known"
             raise _not_known(record, database, why)
-        if why := self._why_not([before, after] if after else [before], database):
+        moments = [before]
+        if after is not None:
+            moments.append(after)
+        why = self._why_unknown(moments, database)
+        if why:
             raise _not_known(record, database, why)
-        if after is not None and database not in after.times:
-            return Changes.of([])  # nobody had connected to it yet
-        until = after.time_of(database) if after else None
-        return self.between(database, before.time_of(database), until)
+        if after is None:
+            return self.between(database, before.time_of(database), None)
+        if database not in after.times:
+            return Changes.of([])  # it did not exist yet
+        return self.between(database, before.time_of(database), after.time_of(database))
 
-    def _why_not(self, moments: list[StoryMoment], database: Database) -> str:
-        """Say why it cannot be told what has changed around these; "" where it can."""
-        if any(one.levels != self._moments.levels() for one in moments):
+    def _why_unknown(self, moments: list[StoryMoment], database: Database) -> str:
+        """Return why the changes around these moments are unknown, "" if they are known."""
+        levels = self._moments.levels()
+        if any(moment.levels != levels for moment in moments):
             return "it was made in another level: a wider fixture's, or an example's of Hypothesis"
-        if all(one.knows(database) for one in moments):
+        if all(moment.knows(database) for moment in moments):
             return ""
         isolation = database.isolation.name if database.isolation else "this isolation"
         return (
-            f"with {isolation} nobody looked at that time: the database could not be asked, or it "
-            "would have cost a reading of all of it at each request"
+            f"with {isolation} pytest-arena read nothing at that time: the database gave no "
+            "answer, or each request would have read all of it"
         )
 
     def between(self, database: Database, since: object, until: object) -> Changes:
@@ -486,24 +488,24 @@ class Observer:
         return changes
 
     def moment(self, database: str) -> tuple[Database, object]:
-        """Return a database and the moment in it, whatever it costs to know it."""
-        meant = self._database(database)
-        if meant.isolation is None:
-            return meant, None
-        return meant, self._databases.ensure(meant).moment(exact=True)
+        """Return a database and the present moment in it, which may need a reading of all of it."""
+        watched = self._database(database)
+        if watched.isolation is None:
+            return watched, None
+        return watched, watched.isolation.moment(exact=True)
 
     def note_assertion(self, text: str) -> None:
-        """Note that an assertion of arena's has passed, in a line of the test."""
+        """Note that an assertion of pytest-arena has passed, and its line in the test."""
         if self.watcher is not None:
             line = user_line()
             place = f"{line.file}:{line.number}" if line else ""
             self.watcher.asserted(place, text)
 
     def commit(self) -> None:
-        """Commit pending work, as before a request of a sync client.
+        """Commit pending work, like before a request of a sync client.
 
         Raises:
-            PendingWorkError: it is in an async session.
+            PendingWorkError: an async session has the work.
         """
         test = self.current.on_top()
         try:
@@ -513,7 +515,7 @@ class Observer:
             raise _pending() from None
 
     async def acommit(self) -> None:
-        """Commit pending work, as before a request of an async client."""
+        """Commit pending work, like before a request of an async client."""
         test = self.current.on_top()
         if test is not None:
             await test.sessions.acommit()
@@ -563,9 +565,9 @@ def _behind_block(lines: list[str]) -> LateWorkError:
 
 @dataclass(slots=True, eq=False)
 class ExpectedChanges:
-    """A block of a test, and what it is to change: ``with`` or ``async with``."""
+    """A block of a test, and its expected changes: ``with`` or ``async with``."""
 
-    observer: Any  # an `Observer`; its inside is no type of the reader's
+    observer: Any  # an `Observer`, which is no public type
     expected: Mapping[str, Expected]
     ignore: Collection[str]
     database: str
@@ -602,13 +604,14 @@ class ExpectedChanges:
         return self
 
     def begin(self) -> None:
-        """What it is to change is asked for since now."""
+        """Expect the changes since this moment."""
         self._since = self.observer.moment(self.database)
 
     def _check(self) -> None:
         changes = self.observer.between(*self._since, None)
-        if found := difference(changes, self.expected, ignore=self.ignore):
-            raise AssertionError(found)
+        differences = difference(changes, self.expected, ignore=self.ignore)
+        if differences:
+            raise AssertionError(differences)
         self.observer.note_assertion("arena.expect_changes(…)")
 
 
@@ -665,22 +668,23 @@ def _too_many(requests: list[Request], sent: list[str], count: int) -> str:
     return "\n".join(lines)
 
 
-def _expectations(*given: Mapping[str, Any]) -> dict[str, Expected]:
-    """Return what is expected of each table.
+def _expectations(
+    mapping: Mapping[str, Any], keywords: Mapping[str, Any]
+) -> dict[str, Expected]:
+    """Return the expectation of each table.
 
     Raises:
-        TypeError: something else stands in the place of an expectation, or a table has two.
+        TypeError: a value is no expectation, or a table has two.
     """
-    tables: dict[str, Any] = {}
-    for some in given:
-        if twice := sorted(tables.keys() & some.keys()):
-            raise TypeError(f"{twice[0]} is expected twice: join the two with &")
-        tables.update(some)
+    twice = sorted(mapping.keys() & keywords.keys())
+    if twice:
+        raise TypeError(f"{twice[0]} is expected twice: join the two with &")
+    tables = {**mapping, **keywords}
     for table, expected in tables.items():
         if not isinstance(expected, Expected):
             raise TypeError(
                 f"{table}={expected!r} is no expectation: write {table}=inserted(1), or updated, "
-                "or deleted; all three are imported from pytest_arena"
+                "or deleted. All three are imported from pytest_arena"
             )
     return tables
 
@@ -688,7 +692,7 @@ def _expectations(*given: Mapping[str, Any]) -> dict[str, Expected]:
 def _pending() -> PendingWorkError:
     return PendingWorkError(
         "the changes are asked for in an async test, while db_session has work not committed",
-        why="what is not committed has changed nothing yet, and here nobody can await the commit",
+        why="uncommitted work has changed nothing yet, and this call cannot await the commit",
         cause=str(
             user_line() or "arena.changes(), or a plain `with arena.expect_changes()`"
         ),
@@ -699,8 +703,8 @@ def _pending() -> PendingWorkError:
 def _only_counted(changes: Changes, database: Database) -> IsolationError:
     return IsolationError(
         f"what was changed in {database.name} is not known row by row: {changes.counted()}",
-        why="a wider fixture changed the schema; of the rows that it had written by the next test "
-        "some are kept for reports, and the others are in the copy that this test works on",
+        why="a wider fixture changed the schema. Some of the rows that it wrote before this test "
+        "are kept for reports. The others are only in the copy that this test uses",
         cause=str(user_line() or "arena.changes()"),
         fix="ask in the set-up of that fixture, or make the tables by arena_schema",
     )
@@ -716,7 +720,7 @@ def _not_known(record: Request, database: Database, why: str) -> IsolationError:
 
 
 class _Settled:
-    """What a sync test may await as well: it has waited."""
+    """An awaitable for sync code: the wait is over."""
 
     def __await__(self) -> Generator[Any, Any, None]:
         yield from ()

@@ -32,9 +32,9 @@ _SHOWN = 40  # lines of output
 class Process:
     """A program on the test's database, begun by ``arena.process(…)``.
 
-    It ends with its ``with`` block, by ``stop()``, or with the test or the fixture that began it,
-    before the database is taken back: it is told to (SIGTERM), and killed after five seconds, with
-    all that it has started.
+    It ends with its ``with`` block, by ``stop()``, or with the test or the fixture that began it.
+    pytest-arena sends SIGTERM before it restores the database. After five seconds it kills the
+    program and the processes that it has started.
     """
 
     __module__ = "pytest_arena"
@@ -43,9 +43,9 @@ class Process:
         self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path
     ) -> None:
         self.command: str = shlex.join(command)
-        self._status_before: int | None = None  # it was told to end
+        self._status_before: int | None = None  # its status when `stop` was called
         self.was_killed: bool = False
-        # A file: nobody reads a pipe while the test goes on.
+        # A file: the program would wait if a pipe is full.
         number, name = tempfile.mkstemp(prefix="arena-process-")
         self._log = Path(name)
         try:
@@ -67,17 +67,17 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """The number of the process."""
         return self._process.pid
 
     @property
     def status(self) -> int | None:
-        """With what it has ended; None as long as it goes on. Negative: by that signal."""
+        """The exit status, negative for a signal. None while the program runs."""
         return self._process.poll()
 
     @property
     def output(self) -> str:
-        """What it has written by now, to both streams."""
+        """The output so far, of both streams."""
         if self._output is not None:
             return self._output
         return self._log.read_text(encoding="utf-8", errors="replace")
@@ -86,7 +86,7 @@ class Process:
         """Wait until it ends by itself. Returns its status.
 
         Raises:
-            subprocess.TimeoutExpired: it goes on.
+            subprocess.TimeoutExpired: it still runs.
         """
         return self._process.wait(seconds)
 
@@ -98,7 +98,8 @@ class Process:
         self._process.terminate()
         if not until(lambda: self.status is not None, within=_END_SECONDS):
             self.was_killed = True
-        with suppress(AttributeError, ProcessLookupError):  # Windows; nobody is left
+        # Windows has no such function, and all processes of the group may have ended.
+        with suppress(AttributeError, ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
@@ -108,14 +109,16 @@ class Process:
     def until_ready(
         self, ready: str | Callable[[], object], *, patience: float
     ) -> None:
-        """Wait until it says a text, or something is so.
+        """Wait until the output has a text, or a function returns a true value.
 
         Raises:
-            ConfigError: that has not come in time, or it has ended before.
+            ConfigError: that did not happen in time, or the program has ended before.
         """
 
         def is_ready() -> bool:
-            return ready in self.output if isinstance(ready, str) else bool(ready())
+            if isinstance(ready, str):
+                return ready in self.output
+            return bool(ready())
 
         until(lambda: self.status is not None or is_ready(), within=patience)
         if not is_ready():
@@ -126,16 +129,14 @@ class Process:
     def _not_ready(
         self, ready: object, status: int | None, patience: float
     ) -> ConfigError:
-        ended = (
-            f"has ended with status {status}"
-            if status is not None
-            else f"after {patience:g} s"
-        )
-        what = f"has not said {ready!r}" if isinstance(ready, str) else "is not ready"
+        what = "is not ready"
+        if isinstance(ready, str):
+            what = f"has not said {ready!r}"
+        what += f": after {patience:g} s"
+        if status is not None:
+            what = f"has ended with status {status}"
         return ConfigError(
-            f"{self.command} {what}: {ended}"
-            if status is None
-            else f"{self.command} {ended}",
+            f"{self.command} {what}",
             why="the test would go on without it",
             cause="\n".join(self.shown.splitlines()[-3:]) or "it has written nothing",
             fix=f"{self.command}   by hand, with the database's URL in its environment",
@@ -148,14 +149,14 @@ class Process:
 
     @property
     def complaint(self) -> str:
-        """What is to be told of how it ended; "" for nothing."""
+        """Words for the summary about a failed end, "" for none."""
         if self.was_killed:
-            return f"did not end within {_END_SECONDS:g} s when it was told to, and was killed"
-        return (
-            f"had ended with status {self._status_before}"
-            if self._status_before
-            else ""
-        )
+            return (
+                f"did not end within {_END_SECONDS:g} s after SIGTERM, and was killed"
+            )
+        if self._status_before:
+            return f"had ended with status {self._status_before}"
+        return ""
 
     def __enter__(self) -> Self:
         return self
@@ -165,20 +166,21 @@ class Process:
 
 
 def variables(
-    environment: Environment, known: KnownDatabases, given: Callable[[Database], URL]
+    environment: Environment, known: KnownDatabases, url_of: Callable[[Database], URL]
 ) -> dict[str, str]:
     """Return the variables of ``arena_env``, with URLs that lead another process to the databases.
 
-    One that nobody has set means the app's first database, if it is the first of all. ``given``
-    gives the URL of a database away.
+    An unset variable means the app's first database, if it is the first of the variables.
+    ``url_of`` returns the URL of a database, which any program may use from then on.
     """
-    found: dict[str, URL] = {}
-    for name, url in environment.originals().items():
-        asked = requested_by_url(url) if url is not None else None
-        if asked is not None and url is not None:
-            found[name] = given(known.register(asked)).set(drivername=url.drivername)
-        elif not found and known.primary is not None:
-            found[name] = given(known.primary)
-    return {
-        name: url.render_as_string(hide_password=False) for name, url in found.items()
-    }
+    variables: dict[str, str] = {}
+    for name, original in environment.originals().items():
+        requested = requested_by_url(original) if original is not None else None
+        if requested is not None and original is not None:
+            url = url_of(known.register(requested)).set(drivername=original.drivername)
+        elif not variables and known.primary is not None:
+            url = url_of(known.primary)
+        else:
+            continue
+        variables[name] = url.render_as_string(hide_password=False)
+    return variables

@@ -1,4 +1,4 @@
-"""What does a run have to say at its end, with its other processes?"""
+"""The facts of a run for its summary, from this process, its forks and its workers."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 
 
 def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
-    """Return the facts of this process. What was refused outside of any test is told by that."""
+    """Return the facts of this process. Marks refusals outside of tests as reported."""
     refused = ledger.unreported("")
     ledger.mark_reported(*refused)
-    meant = [
-        one for one in databases.known.by_key.values() if one.key.kind != "expected"
-    ]
-    asked = {tail for one in meant for tail in one.tails}
+    of_engines = []
+    names_of_engines: set[str] = set()
+    for database in databases.known.by_key.values():
+        if database.key.kind != "expected":
+            of_engines.append(database)
+            names_of_engines.update(database.tails)
     used = databases.provisioned()
     stores = databases.provision.stores.values()
     named = dict.fromkeys([*config.schema, *config.seed])
@@ -41,6 +43,15 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
             f"{line} (arena_migrations = fail)" for line in migration_notes
         )
         migration_notes = ()
+    table_seconds: tuple[float, ...] = ()
+    suggestion = ""
+    if not config.schema:
+        table_seconds = tuple(ledger.table_seconds.values())
+        if ledger.filled:
+            suggestion = suggested_schema(config.root)
+    unused: tuple[str, ...] = ()
+    if ledger.filled:
+        unused = _unused(config, [*of_engines, *used], databases.known)
     return Summary(
         tests=tuple(ledger.tests),
         databases=tuple(database.name for database in used),
@@ -55,16 +66,12 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         built_because=tuple(
             reason for store in stores for reason in store.reasons if reason
         ),
-        table_seconds=tuple(ledger.table_seconds.values()) if not config.schema else (),
-        known=tuple(one.name for one in meant),
+        table_seconds=table_seconds,
+        known=tuple(database.name for database in of_engines),
         in_memory=databases.known.in_memory,
-        unasked=tuple(name for name in named if name and name not in asked),
-        unused=_unused(config, [*meant, *used], databases.known)
-        if ledger.filled
-        else (),
-        suggestion=suggested_schema(config.root)
-        if ledger.filled and not config.schema
-        else "",
+        unasked=tuple(name for name in named if name and name not in names_of_engines),
+        unused=unused,
+        suggestion=suggestion,
         spoiled=tuple(databases.files.changed()),
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
         built_seconds=sum(store.built_seconds for store in stores),
@@ -105,17 +112,20 @@ def _difference_line(schema: str, comparison: Comparison) -> str:
 
 
 def _unread(databases: Databases) -> Iterator[str]:
-    """That a variable has named the app's first database, and no engine of the app's is on it."""
+    """Yield a line for each variable that names a database on which the app has no engine."""
     known = databases.known
     first = databases.known.primary
-    others = [one.name for one in databases.provisioned() if not one.is_only_named]
+    others = []
+    for database in databases.provisioned():
+        if not database.is_only_named:
+            others.append(database.name)
     if first is None or not first.is_only_named or not others:
         return
-    if not (databases.config.schema or first.isolation):  # nothing was for it
-        return
+    if not (databases.config.schema or first.isolation):
+        return  # no option and no connection concerned it
     for variable, url in databases.environment.originals().items():
-        asked = requested_by_url(url) if url is not None else None
-        if asked is not None and known.find(asked) is first:
+        requested = requested_by_url(url) if url is not None else None
+        if requested is not None and known.find(requested) is first:
             yield (
                 f"{variable} names the database {first.name!r}, on which the app has no engine "
                 f"(it is on {', '.join(others)}): arena_schema and db_session are for the one that "
@@ -124,26 +134,26 @@ def _unread(databases: Databases) -> Iterator[str]:
 
 
 def _unused(
-    config: Config, found: list[Database], known: KnownDatabases
+    config: Config, databases: list[Database], known: KnownDatabases
 ) -> tuple[str, ...]:
-    """That a server was asked for, and the app's engines are all on SQLite."""
-    products = {one.product.name for one in found}
+    """Return a line if an option names a server, and all engines of the app are on SQLite."""
+    products = {database.product.name for database in databases}
     if config.database in {"auto", "sqlite"} or products - {"sqlite"}:
         return ()
-    live = {one.file for one in found}
-    shown = [
-        str(engine.url)
-        for engine in known_engines.find()
-        if (one := requested_by_engine(engine)) and known.is_the_apps(one)
-        if engine.url.database not in live
-    ]
-    names = dict.fromkeys(shown or [one.name for one in found[:1]] or ["in memory"])
-    asked = config.database
-    there = ", ".join(names)
-    told = (
-        f"arena_database = {asked} was not used: the app's engine is SQLite ({there})"
+    files = {database.file for database in databases}
+    names = []
+    for engine in known_engines.find():
+        requested = requested_by_engine(engine)
+        is_of_app = requested is not None and known.is_the_apps(requested)
+        if is_of_app and engine.url.database not in files:
+            names.append(str(engine.url))
+    if not names:
+        names = [databases[0].name] if databases else ["in memory"]
+    line = (
+        f"arena_database = {config.database} was not used: the app's engine is SQLite "
+        f"({', '.join(dict.fromkeys(names))})"
     )
-    return (redact(told),)
+    return (redact(line),)
 
 
 # Keys in the report that a worker sends to pytest-xdist.
@@ -152,20 +162,18 @@ _SUMMARY = "arena"
 
 
 class FactsOfProcesses:
-    """The facts of this process, its forks and its workers; in a worker: the way to the controller.
+    """The facts of this process, its forks and its workers. A worker sends them to its controller.
 
-    The facts of each test travel with its last report. A worker that dies has sent them by then,
-    and a fork has no other way.
+    The facts of each test travel with its last report: a worker may crash later, and a fork has no
+    other way.
     """
 
     def __init__(self, config: Any, ledger: Ledger) -> None:
         self._config = config
         self._ledger = ledger
-        self._next = (
-            0  # the first one that no report was given: a skipped test has no facts
-        )
+        self._next = 0  # the number of the first test that is not attached to a report
         self._sent: set[int] = set()
-        # What pytest-xdist hands from a worker to the controller; None in any other process.
+        # pytest-xdist sends it from a worker to the controller. None in any other process.
         self._output: dict[str, Any] | None = getattr(config, "workeroutput", None)
         is_shared = self._output is not None or config.getoption("dist", "no") != "no"
         self.travel = is_shared or config.pluginmanager.has_plugin("pytest_forked")
@@ -173,7 +181,7 @@ class FactsOfProcesses:
         self.summary: Summary | None = None
 
     def attach(self, report: Any) -> None:
-        """Have the facts of the test that was settled last travel with its last report."""
+        """Attach the facts of the last settled test to its last report. A skipped one has none."""
         number = len(self._ledger.tests) - 1
         if number >= self._next:
             self._next = number + 1
@@ -185,7 +193,7 @@ class FactsOfProcesses:
             }
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """A test has ended, in this process or another."""
+        """Add the facts of a test of another process to the ledger."""
         sent = getattr(report, "arena_facts", None)
         if sent is None:
             return
@@ -195,37 +203,36 @@ class FactsOfProcesses:
             self._ledger.tests.append(TestFacts(**sent["facts"]))
 
     def hands_on(self, mistake: str) -> bool:
-        """Whether a mistake of configuration goes to a controller, which says it once for all."""
+        """Send a mistake of configuration to the controller. Return False if this is no worker."""
         if self._output is None:
             return False
         self._output[_MISTAKE] = mistake
         return True
 
     def end(self, summary: Summary) -> None:
-        """This process has ended its tests: add its summary, or send it to the controller."""
+        """Add the summary of this process after its tests, or send it to the controller."""
         if self._output is not None:
             tests = [facts._asdict() for facts in self._unsent()]
             self._output[_SUMMARY] = {
                 **asdict(replace(summary, tests=())),
                 "tests": tests,
             }
-        if self._config.pluginmanager.has_plugin(
-            "dsession"
-        ):  # a controller runs no test itself
-            summary = replace(
-                summary, unasked=self.summary.unasked if self.summary else ()
-            )
+        if self._config.pluginmanager.has_plugin("dsession"):
+            # A controller runs no test itself, so it knows no engines.
+            unasked = self.summary.unasked if self.summary else ()
+            summary = replace(summary, unasked=unasked)
         self.summary = summary + self.summary if self.summary else summary
 
     def _unsent(self) -> tuple[TestFacts, ...]:
-        """The facts that no report has carried: of attempts that were made again."""
+        """Return the facts that no report has: those of attempts that were repeated."""
         tests = enumerate(self._ledger.tests)
         return tuple(facts for number, facts in tests if number not in self._sent)
 
     def take_over(self, output: Mapping[str, Any]) -> None:
-        """A worker has ended: add what it has handed on."""
+        """Add the facts that a worker has sent at its end."""
         self.mistake = output.get(_MISTAKE, self.mistake)
-        if (values := output.get(_SUMMARY)) is not None:
+        values = output.get(_SUMMARY)
+        if values is not None:
             tests = tuple(TestFacts(**facts) for facts in values["tests"])
             summary = Summary(**{**values, "tests": tests})
             self.summary = self.summary + summary if self.summary else summary
