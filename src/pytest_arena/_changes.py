@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from itertools import accumulate, zip_longest
+from itertools import accumulate, chain, zip_longest
 from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, overload
@@ -61,10 +61,9 @@ class Mask:
         """
         secrets: list[str] = []
         for table, rows in written:
-            for row in rows:
-                for name, value in row.items():
-                    if self.hides(table, name):
-                        secrets += (repr(value), str(value))
+            for name, value in chain.from_iterable(row.items() for row in rows):
+                if self.hides(table, name):
+                    secrets += (repr(value), str(value))
 
         def replaced(text: str) -> str:
             for secret in secrets:
@@ -156,8 +155,8 @@ class Changes:
     """The committed changes between two moments, row by row, in a fixed order.
 
     A removed row and an added row with the same primary key are one update. If the key itself was
-    changed, they are one deleted and one inserted row. So is each changed row of a table without
-    a primary key.
+    changed, they are one deleted and one inserted row. A changed row of a table without a primary
+    key counts in the same way.
 
     Example::
 

@@ -281,7 +281,7 @@ _MOST_LINES = 40
 
 
 def story_lines(parts: list[StoryPart]) -> list[str]:
-    """Return a line for each part, with its rows below it; about forty in all.
+    """Return a line for each part, with its rows below it: about forty in all.
 
     If there are too many rows, those of the last parts are shown: a test fails at its end.
     """

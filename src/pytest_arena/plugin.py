@@ -167,7 +167,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config not in RUNS:
         raise pytest.UsageError(
             "pytest_arena.plugin was loaded too late to lead the app into test databases: "
-            "take it out of pytest_plugins; it is found by itself, or by -p pytest_arena.plugin"
+            "take it out of pytest_plugins. pytest finds it by itself, or by -p pytest_arena.plugin"
         )
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)

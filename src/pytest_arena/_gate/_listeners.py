@@ -77,9 +77,9 @@ class Resolver(Core, Protocol):
 
 
 class Gate:
-    """Stands between the engines of the process and the databases that they ask for.
+    """Leads the connections of all engines of the process to the databases of the test.
 
-    To redirect a connection costs some microseconds, and a checkout about five.
+    A redirected connection costs some microseconds, and a checkout about five.
     """
 
     def __init__(self, core: Resolver, registry: Registry) -> None:
@@ -181,7 +181,7 @@ class Gate:
         self.registry.check_in(entry)
 
     def detached(self, _dbapi_connection: Any, entry: Any) -> None:
-        """Note that the app keeps a connection for good. No pool tells when it is used.
+        """Note that the app keeps a connection for good. No event reports its uses.
 
         SQLAlchemy also detaches an async connection that the garbage collector has found.
         """

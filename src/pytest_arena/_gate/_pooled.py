@@ -90,7 +90,7 @@ class PendingWrites:
         self.has_failed = False
 
     def fail(self) -> None:
-        """Note that a statement has failed: the app has to roll back before it goes on."""
+        """Note that a statement has failed: the app has to roll back before its next statement."""
         self.has_failed = True
 
     def end(self) -> None:
@@ -104,7 +104,7 @@ class PendingWrites:
 
 @dataclass(slots=True)
 class UnnamedWrite:
-    """What an open transaction of a request may have written by statements that name no table."""
+    """Possible writes of a request's open transaction by statements that name no table."""
 
     serial: int  # of the level in which it began
     words: str = ""  # of the first such statement, as ``called write_it()``
@@ -133,7 +133,7 @@ class UnnamedWrite:
 
 
 class ConnectionInfo:
-    """What an app had in ``Connection.info``. The dictionary is not kept: it holds the record."""
+    """The values that an app had in ``Connection.info``, without the record of pytest-arena."""
 
     def __init__(self, info: dict[Any, Any]) -> None:
         self._values = {key: value for key, value in info.items() if key != INFO}
@@ -386,7 +386,7 @@ class Checkout:
 
     @property
     def proxied(self) -> Any:
-        """The connection that the pool has handed out; None if it is gone."""
+        """The connection that the pool has handed out, None if it does not exist any more."""
         # The entry has a weak reference to it, without a public name.
         reference = getattr(self.entry, "fairy_ref", None)
         return reference() if reference is not None else None

@@ -74,7 +74,7 @@ class Registry:
         self._early_threads = frozenset(threading.enumerate()) - {main}
 
     def when_began(self, thread: threading.Thread) -> str:
-        """Return when a thread began that is older than the test, in words; "" for any other."""
+        """Return words for when a thread began, "" if it is not older than the test."""
         if thread in self._early_threads:
             return "before the first test"
         # A library's thread: pytest-arena does not know whose job it does.
@@ -163,7 +163,7 @@ class Registry:
                 self._condition.notify_all()
 
     def detach(self, checkout: Checkout) -> None:
-        """Note that the app keeps a connection for good. No pool tells when it is used."""
+        """Note that the app keeps a connection for good. No event reports its uses."""
         key = checkout.connection.key
         if key is not None:
             self._unwatch(key)  # first: see `check_in`
@@ -360,7 +360,7 @@ def _let_reconnect(holder: Connection, *, has_begun: bool) -> bool:
     if is_inside and has_begun:
         return True
     if transaction is not None:
-        transaction.rollback()  # SQLAlchemy's own: the database does not know of it
+        transaction.rollback()  # of SQLAlchemy alone: the database does not know of it
     if level is not None and not holder.dialect.is_async:
         # A new connection would not have the level. This opens one. An async one would have to be
         # awaited, and has the engine's level.

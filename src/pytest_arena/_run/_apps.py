@@ -1,4 +1,4 @@
-"""Which app does a client talk to, and who closes it?"""
+"""The app under test: its clients in a test or in a wide fixture, and their end."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 
 class Apps:
-    """The app that ``arena_app`` names, running for the test or for a wide fixture.
+    """The app that ``arena_app`` names, and its runs in the test and in wide fixtures.
 
-    A test's are closed when it is settled, a wide fixture's when its level is left.
+    The runs of a test are closed when it is settled, those of a wide fixture with its level.
     """
 
     def __init__(
@@ -46,58 +46,60 @@ class Apps:
         self._config = config
         self._current = current
         self._watcher = watcher
-        self.named: object = None  # what `arena_app` names
-        self.factory: object = (
-            None  # the same, where it makes apps: to look costs 50 µs
-        )
+        self.named: object = None  # the object that `arena_app` names
+        # The same object if it is a factory: to find that out costs 50 µs.
+        self.factory: object = None
         self._is_asgi = False  # whether `arena_app` names an ASGI app
         self._session_state: Mapping[str, Any] | None = None
-        self._wide: dict[
-            object, list[AppRun]
-        ] = {}  # by the fixture that made the client
+        # By the fixture that created the client.
+        self._wide: dict[object, list[AppRun]] = {}
         self.live: LiveServer | None = None
-        self.port = 0  # of the live server; 0 for a free one
-        self.given: object = (
-            None  # what the fixture `arena_app` was last, whoever defines it
-        )
+        self.port = 0  # of the live server, 0 for a free port
+        # The last value of the fixture `arena_app`, also of a suite's fixture of this name.
+        self.given: object = None
 
     def give(self, app: object) -> None:
-        """A test, or a fixture, gets this as `arena_app`, and may ask it by any client."""
+        """Note the value of the fixture `arena_app`, which any client may call."""
         self.given = app
         if self._watcher is not None:
             self._watcher.uses_app(app)
 
-    def in_use(self) -> Iterator[object]:
-        """Yield what the fixture gave, and the apps that clients of ours talk to."""
+    def _in_use(self) -> list[object]:
+        """Return the named app, that of the fixture, and those of pytest-arena's clients."""
+        apps = []
+        if self.factory is None and self.named is not None:
+            apps.append(self.named)
+        if self.given is not None:
+            apps.append(self.given)
         test = self._current.test
-        yield self.given
         for app_run in chain(test.app_runs if test else (), *self._wide.values()):
-            yield app_run.app
-
-    def _known(self) -> list[object]:
-        outer = (None if self.factory is not None else self.named, *self.in_use())
-        return [one for one in outer if one is not None]
+            apps.append(app_run.app)
+        return apps
 
     def knows(self, app: object) -> bool:
-        """Whether this is the app under test, or one that calls it."""
-        inner = [part for one in self._known() for part in unwrapped(one)]
-        return any(
-            part is one for part in (*unwrapped(app), *enclosed(app)) for one in inner
-        )
+        """Return whether this is an app under test, or one that calls it."""
+        parts = (*unwrapped(app), *enclosed(app))
+        for app_in_use in self._in_use():
+            for inner in unwrapped(app_in_use):
+                if any(part is inner for part in parts):
+                    return True
+        return False
 
-    def asked(self, app: object) -> RunningTest | None:
-        """Return the test that asks the app under test here, by a client that is not ours.
+    def test_of_request(self, app: object) -> RunningTest | None:
+        """Return the test to which a request of the user's client to this app belongs.
 
-        Where nobody has named the app, or what a factory makes, it is whichever app is asked.
+        If no app is named, or only a factory, each app counts as the app under test.
         """
-        is_named = self.factory is None and self._known()
-        return None if is_named and not self.knows(app) else self._current.on_top()
+        is_named = self.factory is None and self._in_use()
+        if is_named and not self.knows(app):
+            return None
+        return self._current.on_top()
 
     def load(self) -> None:
         """Import and check the app.
 
         Raises:
-            ConfigError: an option names something that is not there or not right.
+            ConfigError: the option names an object that does not exist or is no app.
         """
         path = self._config.app
         place = self._config.places["app"]
@@ -121,10 +123,10 @@ class Apps:
         return test.app_runs[-1]
 
     def build(self) -> ASGIApp:
-        """Return the app that ``arena_app`` names; a factory is called.
+        """Return the app that ``arena_app`` names, or that its factory creates.
 
         Raises:
-            ConfigError: there is no ``arena_app``.
+            ConfigError: ``arena_app`` is not set.
         """
         if not self._config.app:
             raise ConfigError(
@@ -135,7 +137,7 @@ class Apps:
             )
         if self.factory is not None:
             return build_app(self.factory)
-        return self.named  # type: ignore[return-value]  # which `check_app` has looked at
+        return self.named  # type: ignore[return-value]  # `check_app` has checked it
 
     def at_hand(self) -> ASGIApp | None:
         """Return the app of the running test, or else the one that ``arena_app`` names, if any."""
@@ -151,7 +153,7 @@ class Apps:
         test.app_runs.append(self._begin(app, hooks=test))
 
     def start(self) -> None:
-        """Start the app of the running test: a coroutine's in its loop, just before it."""
+        """Start the app of the running test. That of a coroutine starts in its loop, before it."""
         test = self._current.running()
         app_run = self.running()
         if test.plan.is_async:
@@ -171,17 +173,19 @@ class Apps:
     def new_test_client(
         self, options: Mapping[str, Any], role: str | None = None
     ) -> TestClient:
-        """As ``new_client``, for plain functions."""
+        """Return a sync client, with the options that ``new_client`` has."""
         return self.running().new_test_client(
             role=role, options=self._with_fixtures(options)
         )
 
     def _with_fixtures(self, options: Mapping[str, Any]) -> dict[str, Any]:
         test = self._current.on_top()
-        return {**(test.client_options() if test else {}), **options}
+        if test is None:
+            return dict(options)
+        return {**test.client_options(), **options}
 
     def open(self) -> AppRun | None:
-        """Return the app that answers what comes by a socket now; None between two tests."""
+        """Return the app that answers a request by a socket now, None between two tests."""
         test = self._current.test
         if test is None or test.settled:
             return None
@@ -189,21 +193,21 @@ class Apps:
         return of_fixture[-1] if of_fixture else self.running()
 
     def commit(self) -> None:
-        """Commit what sync sessions of the test have pending."""
+        """Commit pending work of the test's sync sessions."""
         test = self._current.on_top()
         if test is not None and test.sessions.is_used:
             test.sessions.commit_sync_sessions()
 
     def live_server(self) -> LiveServer:
-        """Return the server, which is begun when it is first asked for."""
+        """Return the live server. The first call creates it."""
         if self.live is None or self.live.process != os.getpid():
-            from pytest_arena._app._live_server import LiveServer  # noqa: PLC0415 - for whom has one
+            from pytest_arena._app._live_server import LiveServer  # noqa: PLC0415 - few runs need it
 
             self.live = LiveServer(self, port=self.port)
         return self.live
 
     def drain(self, *, is_short: bool) -> list[str]:
-        """End the requests that came by a socket, and go on; return a line for each."""
+        """End the requests by a socket that still run. Return a line for each."""
         if self.live is None:
             return []
         return self.live.drain(0 if is_short else self._config.settle)
@@ -211,11 +215,11 @@ class Apps:
     def _begin(self, app: ASGIApp, *, hooks: Hooks) -> AppRun:
         if self._watcher is not None:
             self._watcher.uses_app(app)
-        is_named = (
-            app is self.named and self._is_asgi
-        )  # then no test pays for `as_asgi`
+        # `as_asgi` takes time, and the named app is known to be an ASGI app.
+        if app is not self.named or not self._is_asgi:
+            app = as_asgi(app)
         return AppRun(
-            app if is_named else as_asgi(app),
+            app,
             hooks=hooks,
             lifespan=self._config.lifespan == "on",
             login=self.login(),
@@ -227,7 +231,7 @@ class Apps:
         """Return the function that ``arena_login`` names, None without one.
 
         Raises:
-            ConfigError: it names something that is not there or not right.
+            ConfigError: it names an object that does not exist or is no such function.
         """
         path = self._config.login
         place = self._config.places["login"]
@@ -237,7 +241,7 @@ class Apps:
 
     @contextmanager
     def session_lifespan(self, app: Any) -> Iterator[None]:
-        """Run the app's lifespan once, on a loop thread of ours."""
+        """Run the app's lifespan once, in a loop of a separate thread."""
         with session_lifespan(app, serves_tests=True) as state:
             self._session_state = state
             try:
@@ -246,15 +250,15 @@ class Apps:
                 self._session_state = None
 
     def close_of(self, owner: object) -> None:
-        """Close the clients that a wide fixture has made, and their apps."""
+        """Close the apps and clients of a wide fixture."""
         with ExitStack() as stack:
             for app_run in self._wide.pop(owner, ()):
                 stack.callback(app_run.close)
 
     def close(self) -> None:
-        """Close those of all wide fixtures, and the server."""
+        """Close the apps of all wide fixtures, and the server."""
         if self.live is not None:
             self.live.close()
         for owner in list(self._wide):
-            with suppress(LifespanError):  # nobody is left to be told
+            with suppress(LifespanError):  # the summary is written
                 self.close_of(owner)

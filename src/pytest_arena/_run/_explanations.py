@@ -1,4 +1,4 @@
-"""What explains a failed test: instances with old values, and errors of SQLAlchemy's."""
+"""Explanations of a failed test: instances with old values, and errors of SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def stale_lines(
     return list(lines.values())
 
 
-# Which values does a statement name? Nothing is called: an attribute may load rows.
+# The values that a statement names. No attribute is read that may load rows.
 
 
 def _values_in(
@@ -93,7 +93,7 @@ def _values_in(
         if not isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
             continue
         value = None
-        with suppress(Exception):  # of a proxy of the user's that has no object now
+        with suppress(Exception):  # a proxy of the user may have no object now
             value = _value_of(node, variables)
         if value is not None:
             expression = ast.unparse(node)
@@ -110,7 +110,7 @@ def _parsed(source: str) -> ast.AST:
 
 
 def _value_of(node: ast.AST, variables: Mapping[str, object]) -> object:
-    """Return the value of a name, an attribute or an item; None if it is not at hand."""
+    """Return the value of a name, an attribute or an item, None if it is not loaded."""
     if isinstance(node, ast.Name):
         return variables.get(node.id)
     if isinstance(node, ast.Constant):
@@ -146,21 +146,15 @@ def _refresh(
     *,
     is_async: bool,
 ) -> str:
-    """Return the statement that loads an instance again, by a session that can."""
-    sessions = dict(_sessions_in(variables))
-    owner = state.session
-    if (
-        owner is not None
-        and owner in sessions.values()
-        and not isinstance(owner, FreshSession)
-    ):
-        [name, *_] = [name for name, session in sessions.items() if session is owner]
-        awaited = "await " if state.async_session is not None else ""
-        return f"{awaited}{name}.refresh({expression})"
-    ours = [
-        name for name, session in sessions.items() if isinstance(session, FreshSession)
-    ]
-    session_name = ours[0] if ours else "db_session"
+    """Return the statement that loads an instance again, by the session that has it."""
+    session_name = ""
+    for name, session in _sessions_in(variables):
+        if isinstance(session, FreshSession):
+            session_name = session_name or name
+        elif session is state.session:
+            awaited = "await " if state.async_session is not None else ""
+            return f"{awaited}{name}.refresh({expression})"
+    session_name = session_name or "db_session"
     awaited = "await " if is_async else ""
     if state in held:
         return f"{awaited}{session_name}.refresh({expression})"
@@ -173,17 +167,18 @@ def _refresh(
 
 def _sessions_in(variables: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """Yield the sync sessions among the variables of a test, and among those of its class."""
+    named = dict(variables)
     attributes = getattr(variables.get("self"), "__dict__", {})
-    named = {
-        **variables,
-        **{f"self.{name}": value for name, value in attributes.items()},
-    }
+    for name, value in attributes.items():
+        named[f"self.{name}"] = value
     for name, value in named.items():
-        if isinstance(value, AsyncSession | Session):
-            yield name, value.sync_session if isinstance(value, AsyncSession) else value
+        if isinstance(value, AsyncSession):
+            yield name, value.sync_session
+        elif isinstance(value, Session):
+            yield name, value
 
 
-# Which of its values are old?
+# The old values of an instance
 
 
 def _stale_columns(
@@ -214,9 +209,9 @@ def _stale_as_a_whole(
     loaded: Mapping[str, tuple[object, object]],
     dialect: Dialect,
 ) -> tuple[str, list[str]] | None:
-    """As ``_stale_columns``, if it is only known what all requests changed together.
+    """Do the same if only the changes of all requests together are known.
 
-    Then the statements of a request say which columns it wrote.
+    The statements of a request show the columns that it wrote.
     """
     for row in _rows(state, parts, dialect):
         old = [
@@ -239,8 +234,8 @@ def _rows(
     """Yield the row of an instance as it is now, if the test has inserted or changed it."""
     for part in parts:
         for change in part.changes or ():
-            is_there = part.is_whole and change.kind != "deleted"
-            if is_there and _is_row_of(state, change, change.after, dialect):
+            exists = part.is_whole and change.kind != "deleted"
+            if exists and _is_row_of(state, change, change.after, dialect):
                 yield change.after
 
 
@@ -310,24 +305,24 @@ def _bound(column: ColumnElement[Any], value: object, dialect: Dialect) -> objec
         process = column.type.dialect_impl(dialect).bind_processor(dialect)
         return value if process is None else process(value)
     except (SQLAlchemyError, TypeError, ValueError, LookupError, AttributeError):
-        return value  # a type of the user's that takes other values
+        return value  # a type of the user may take other values
 
 
 def _is_among(value: object, others: tuple[object, object]) -> bool:
     """Whether a value equals one of two, or cannot be compared with them."""
     try:
         return any(str(value) == str(other) or bool(value == other) for other in others)
-    except Exception:  # noqa: BLE001 - arrays, and types of the user's that compare in another way
+    except Exception:  # noqa: BLE001 - arrays, and types of the user that compare in another way
         return True
 
 
-# What does an error of SQLAlchemy's mean?
+# Explanations of errors of SQLAlchemy and of drivers
 
 
 def ended_transaction(error: BaseException) -> str:
     """Explain an error of a block, a savepoint or a result whose transaction was committed.
 
-    To be asked only if pytest-arena has committed a session of the test before a request.
+    Call it only if pytest-arena has committed a session of the test before a request.
     """
     if isinstance(error, DBAPIError):
         states = [getattr(error.orig, name, None) for name in ("sqlstate", "pgcode")]

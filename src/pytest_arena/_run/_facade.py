@@ -246,8 +246,8 @@ class Arena(Generic[S]):
         """Begin another program on the test's database: a queue's worker, a script, a server.
 
         It finds the database by the variables of ``arena_env``, with the driver that their URLs
-        name. pytest-arena ends it with the test or the fixture that began it, before it restores
-        the database. The report of a failed test shows the end of its output. The summary names a
+        name. It ends with the test or the fixture that began it, before pytest-arena restores the
+        database. The report of a failed test shows the end of its output. The summary names a
         program that failed or had to be killed.
 
         Example::
@@ -285,9 +285,9 @@ class Arena(Generic[S]):
         """Return the changes of the test, or of one request, row by row.
 
         Without a request these are the changes of the test and its function fixtures so far, or
-        those of the wider fixture that is being set up. pytest-arena first commits pending work of
-        ``db_session``. ``request`` is one of ``arena.requests``, its place there, or the response
-        that a client returned. Requests that ran at the same time have one set of changes.
+        those of the wider fixture that is being set up. Pending work of ``db_session`` is committed
+        first. ``request`` is one of ``arena.requests``, its place there, or the response that a
+        client returned. Requests that ran at the same time have one set of changes.
 
         Changes by other connections and processes count, too, if they are committed. Cost: with
         ``undo`` one query and the changed rows. With ``copy`` and ``clone`` pytest-arena reads the

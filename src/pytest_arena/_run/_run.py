@@ -77,7 +77,7 @@ class ArenaRun:
         self.levels = Levels(self.databases, self.gate, ledger, hooks, self.tasks)
         self.engines = Engines(self.databases)
         self.apps = Apps(config, self.current, self.watcher)
-        self._leave_clients = watch_own_clients(self.apps.asked)
+        self._leave_clients = watch_own_clients(self.apps.test_of_request)
         self._leave_children = watch_child_processes(self.databases.leads_to_test)
         self._end_imports = watch_imports()
         self._written_files = WrittenFiles(

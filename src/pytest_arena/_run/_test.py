@@ -194,7 +194,7 @@ class RunningTest(Hooks):
     client_options: Callable[[], Mapping[str, Any]] = dict
     app_states: list[AppState] = field(default_factory=list)
     sessions: Sessions = field(default_factory=Sessions)
-    # What the app has raised, with its requests.
+    # Errors that the app has raised, with its requests.
     broken: list[tuple[str, Exception]] = field(default_factory=list)
     # Tracebacks without frames: a frame would keep a session of the app alive.
     handled_traces: list[tuple[str, TracebackException]] = field(default_factory=list)
@@ -510,7 +510,7 @@ class RunningTest(Hooks):
     # Called by levels and reports.
 
     def own_writes(self) -> set[PendingWrites]:
-        """Return the uncommitted writes of the test's own connections."""
+        """Return the uncommitted writes of the test, without those of the app."""
         writes = set()
         for checkout in self.gate.registry.taken():
             pending = checkout.connection.pending_writes

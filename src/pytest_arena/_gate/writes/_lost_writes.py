@@ -1,4 +1,4 @@
-"""Writes that a transaction has made and nobody has committed, nor rolled back on purpose.
+"""Finds writes of transactions that end without a commit, and without a rollback by the app.
 
 Each statement, commit and rollback of an engine passes here (`_instrument`).
 """
@@ -61,7 +61,7 @@ _NO_LINE = "a line that cannot be seen"
 
 @dataclass(frozen=True, slots=True)
 class LostWrite:
-    """What a transaction wrote that was closed without a commit or a rollback.
+    """Writes of a transaction that was closed without a commit or a rollback.
 
     ``is_failed``: it was committed after a failed statement, and the server rolled it back.
     """
@@ -79,7 +79,7 @@ class LostWrite:
 
 @dataclass(frozen=True, slots=True)
 class LostObjects:
-    """What a session had to write that was closed without a flush, a commit or a rollback."""
+    """Objects of a session that was closed without a flush, a commit or a rollback."""
 
     words: str  # as ``added Order (2)``
     line: str  # of the app, that added the first of them, or that closed the session
@@ -158,7 +158,7 @@ class LostWrites:
         writes.add(TableWrite(table, rows, is_insert))
 
     def failed(self, context: Any, error: BaseException) -> None:
-        """Note a statement that has failed. The app has to roll back before it goes on."""
+        """Note a statement that has failed. The app has to roll back before its next statement."""
         pooled = None
         if isinstance(context, DefaultExecutionContext):
             connection = context.root_connection
@@ -170,7 +170,7 @@ class LostWrites:
         self._explain_lock(error, pooled)
 
     def commit(self, commit: Callable[[Any], None], proxied: Any) -> None:
-        """Commit, by the dialect's own method."""
+        """Commit by the method of the dialect."""
         self.refuse_late()
         pooled = PooledConnection.find(proxied)
         self._look_for_failure(pooled, proxied)

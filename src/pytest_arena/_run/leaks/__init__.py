@@ -1,1 +1,1 @@
-"""What a test leaves behind: connections, work that still runs, tasks of event loops."""
+"""Leaks of a test: connections, work that still runs, tasks of event loops."""

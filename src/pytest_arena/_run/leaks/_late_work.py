@@ -75,10 +75,9 @@ class OwnWork:
 class LateWork:
     """Work that the requests of one test begin and that runs after their answers.
 
-    These are tasks in the loops in which the app answers, and whatever is given to threads: also a
-    job that still waits for a thread or for its time. pytest-arena knows a library's thread by
-    the user's code on its stack. Work that ran before the first request belongs to the app or to a
-    fixture.
+    These are tasks in the loops in which the app answers, threads, and jobs that wait for a
+    thread or for their time. A library's thread counts if its stack has the user's code. Work
+    that ran before the first request belongs to the app or to a fixture.
     """
 
     def __init__(self, patience: float, endless: set[str]) -> None:

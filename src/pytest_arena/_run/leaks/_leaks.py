@@ -47,7 +47,10 @@ _LINES_OF_AN_ERROR = 4
 
 @dataclass(frozen=True, slots=True)
 class HeldByFixtures:
-    """What wider fixtures held when a level was entered. None of it is a leak of the test."""
+    """Connections, sessions and threads of wider fixtures when a level was entered.
+
+    None of them is a leak of the test.
+    """
 
     transactions: list[Checkout] = field(default_factory=list)
     writes: int = 0

@@ -1,4 +1,4 @@
-"""What a level restores: each database, and whatever the project's hooks restore."""
+"""The participants of a level: the databases, and the hooks of the project."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ class LevelHooks(Protocol):
     def pytest_arena_enter(self, level: Level) -> object:
         """Called when the level of a test or of a wider fixture begins.
 
-        ``level.name`` is the name of the test or the fixture. ``level.is_test`` tells them apart.
+        ``level.name`` is the name of the test or the fixture. ``level.is_test`` is False for a
+        fixture.
 
         Example::
 
@@ -109,7 +110,7 @@ class HookParticipant:
 
 
 class LevelContext:
-    """What participants know of a level: the gate, fixtures, transactions, leaks."""
+    """The objects that participants use, and what they note about the present levels."""
 
     def __init__(
         self, databases: Databases, gate: Gate, ledger: Ledger, tasks: Tasks
@@ -119,7 +120,7 @@ class LevelContext:
         self.ledger = ledger
         self.tasks = tasks
         self.held: dict[Level | None, HeldByFixtures] = {}
-        """What wider fixtures held when each of the present levels was entered."""
+        """The connections and sessions of wider fixtures when each present level was entered."""
         self._lost: list[Checkout] = []
         self.has_ended_leaks = False
 
