@@ -95,23 +95,20 @@ def heard(instruments: Instruments, item: pytest.Item) -> Iterator[None]:
     _wrap_playwright(item.config)
     # The name is private to pytest. If it does not exist, `enable` has returned the reason.
     former = getattr(asserting, "_assertion_pass", None)
-    listener = _Listener(
-        instruments,
-        str(item.config.rootpath),
-        former,
-    )
-    asserting._assertion_pass = listener  # noqa: SLF001 - as said
+    listener = _Listener(instruments, str(item.config.rootpath), former)
+    is_unittest = issubclass(getattr(item, "cls", None) or object, unittest.TestCase)
+    record = _call
+    if is_unittest:
+        record = _method_alone
     _listeners.append(listener)
     try:
-        is_unittest = issubclass(
-            getattr(item, "cls", None) or object, unittest.TestCase
-        )
-        record = _method_alone if is_unittest else _call
-        with record(instruments, item):
+        with (
+            mock.patch.object(asserting, "_assertion_pass", listener, create=True),
+            record(instruments, item),
+        ):
             yield
     finally:
         _listeners.remove(listener)
-        asserting._assertion_pass = former  # noqa: SLF001 - as said
 
 
 @contextmanager

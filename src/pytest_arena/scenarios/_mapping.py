@@ -6,11 +6,12 @@ import ast
 import inspect
 import linecache
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from pytest_arena._others import own_function
 from pytest_arena._values import CodeLine
@@ -27,7 +28,7 @@ from pytest_arena.scenarios.specs._specification import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pytest
 
@@ -218,12 +219,13 @@ class Unawaited:
 
     def __init__(self) -> None:
         self._made: list[tuple[Any, Any]] = []  # steps with their coroutines
-        self._original: Callable[..., Any] | None = None
+        self._patches = ExitStack()
+        self._is_watching = False
 
     def watch(self) -> str:
         """Begin to record what steps return. Return why that is not possible, else ""."""
         module: Any = sys.modules.get(_BDD)
-        if module is None or self._original is not None:
+        if module is None or self._is_watching:
             return ""
         original = getattr(module, "call_fixture_func", None)
         if original is None:
@@ -239,16 +241,14 @@ class Unawaited:
                 self._made.append((step, result))
             return result
 
-        self._original = original
-        module.call_fixture_func = call_and_record
+        self._is_watching = True
+        patch = mock.patch.object(module, "call_fixture_func", call_and_record)
+        self._patches.enter_context(patch)
         return ""
 
     def unwatch(self) -> None:
         """Restore the function that ``watch`` replaced."""
-        if self._original is not None:
-            module: Any = sys.modules[_BDD]
-            module.call_fixture_func = self._original
-            self._original = None
+        self._patches.close()
 
     def take(self) -> ScenarioError | None:
         """Return the error of a test with a step that never ran, or None."""

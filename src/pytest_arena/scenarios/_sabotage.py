@@ -158,7 +158,11 @@ class SabotagePasses:
 
     def _run_all(self) -> None:
         started = _process.seconds()
-        proving = list(self._proving())
+        proving = []
+        for mapped in self._tests.values():
+            attempt = self._tries.last(mapped.item.nodeid)
+            if attempt and attempt.outcome == "passed" and attempt.facts:
+                proving.append((mapped.item, attempt.facts))
         next_items = [item for item, _ in proving[1:]]
         try:
             for (item, facts), next_item in zip_longest(proving, next_items):
@@ -168,15 +172,6 @@ class SabotagePasses:
             why = f"broken off: {type(error).__name__}: {error}"
             self._why_not = why.partition("\n")[0]
         self._took = _process.seconds() - started
-
-    def _proving(self) -> Iterator[tuple[pytest.Item, Facts]]:
-        """Yield the tests of scenarios that passed, with their facts."""
-        for mapped in self._tests.values():
-            attempt = self._tries.last(mapped.item.nodeid)
-            if attempt is None or attempt.outcome != "passed":
-                continue
-            if attempt.facts is not None:
-                yield mapped.item, attempt.facts
 
     def _sabotages(
         self,
@@ -191,22 +186,18 @@ class SabotagePasses:
         if kinds:
             unknown = self._why_unknown(item)
         for kind, planned in plan.items():
+            result: SabotageResult = "unknown"
+            why = unknown
             if isinstance(planned, str):
-                yield Sabotage(
-                    kind=kind,
-                    result="not applicable",
-                    why=planned,
-                )
-            elif unknown:
-                yield Sabotage(
-                    kind=kind,
-                    result="unknown",
-                    why=unknown,
-                )
-            else:
+                result = "not applicable"
+                why = planned
+            elif not unknown:
                 # The test must be torn down before it is run again. Its parent need not.
-                following = next_item if kind is kinds[-1] else item.parent
-                yield self._sabotage(item, kind, planned, following)
+                following: pytest.Item | pytest.Collector | None = item.parent
+                if kind is kinds[-1]:
+                    following = next_item
+                result, why = self._sabotage(item, kind, planned, following)
+            yield Sabotage(kind=kind, result=result, why=why)
 
     def _why_unknown(self, item: pytest.Item) -> str:
         """Return why a test cannot be run again; "" if it can."""
@@ -230,25 +221,13 @@ class SabotagePasses:
         kind: SabotageKind,
         number: int,
         following: pytest.Item | pytest.Collector | None,
-    ) -> Sabotage:
+    ) -> tuple[SabotageResult, str]:
         breaking = self._run_again(item, kind, number, following)
         if breaking.overlapped is not None:
-            breaking = self._run_again(
-                item,
-                kind,
-                breaking.overlapped,
-                following,
-            )
-        result, why = _judged(
-            kind,
-            breaking,
-            self._phases,
-        )
-        return Sabotage(
-            kind=kind,
-            result=result,
-            why=ADDRESS.sub("0x…", why),
-        )
+            number = breaking.overlapped
+            breaking = self._run_again(item, kind, number, following)
+        result, why = _judged(kind, breaking, self._phases)
+        return result, ADDRESS.sub("0x…", why)
 
     def _run_again(
         self,
@@ -404,7 +383,9 @@ def _judged(
     noticed = next((phase for phase in phases if phase.is_noticed), None)
     is_refused = any(isinstance(error, RefusedError) for error in breaking.errors)
     if noticed and breaking.is_applied and not is_refused:
-        return "noticed", _ENDLESS if breaking.is_timed_out else noticed.reason
+        if breaking.is_timed_out:
+            return "noticed", _ENDLESS
+        return "noticed", noticed.reason
     unknown = _why_unknown(breaking, phases, noticed)
     if unknown:
         return "unknown", unknown.partition("\n")[0]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Literal
 
 from pytest_arena.scenarios.evidence._document import Document, JudgedScenario
@@ -207,33 +207,22 @@ class Chapter:
 
         A part begins with the tags and the comments above its line.
         """
-        places = [place for place, line in enumerate(lines) if line.kind == kind]
-        starts = [_start_of_part(lines, place) for place in places]
-        parts = []
-        for place, (start, end) in zip(
-            places, pairwise([*starts, len(lines)]), strict=True
-        ):
-            above = lines[start:place]
-            below = lines[place + 1 : end]
-            parts.append(
-                Part(
-                    above,
-                    lines[place],
-                    below,
-                )
-            )
-        return lines[: starts[0]] if starts else lines, parts
-
-
-def _start_of_part(lines: list[Line], place: int) -> int:
-    """Return the place of the first tag or comment above a line."""
-    start = place
-    above = place - 1
-    while above >= 0 and lines[above].kind in {"blank", "comment", "tag"}:
-        if lines[above].kind != "blank":
-            start = above
-        above -= 1
-    return start
+        before: list[Line] = []
+        parts: list[Part] = []
+        above: list[Line] = []  # tags and comments that may begin a part
+        below = before
+        for line in lines:
+            if line.kind == kind:
+                below = []
+                parts.append(Part(above, line, below))
+                above = []
+            elif line.kind in {"comment", "tag"} or (above and line.kind == "blank"):
+                above.append(line)
+            else:
+                below += [*above, line]
+                above = []
+        below += above
+        return before, parts
 
 
 def chapters(

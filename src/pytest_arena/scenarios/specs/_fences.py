@@ -369,14 +369,11 @@ def headings_and_bullets(text: str, spec: str) -> GherkinText:
     out, except for tags.
     """
     lines = text.split("\n")
-    first_heading = 0
+    begin = 0
+    has_heading = any(map(_HEADING.match, lines))
     for place, line in enumerate(lines):
-        if _HEADING.match(line):
-            first_heading = place
-            break
-    begin = first_heading
-    for place, line in enumerate(lines[:first_heading]):
-        if line.strip().startswith("`@"):
+        is_first = _HEADING.match(line) or line.strip().startswith("`@")
+        if has_heading and is_first:
             begin = place
             break
     block = "\n".join(lines[begin:])
