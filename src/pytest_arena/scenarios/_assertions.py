@@ -95,7 +95,11 @@ def heard(instruments: Instruments, item: pytest.Item) -> Iterator[None]:
     _wrap_playwright(item.config)
     # The name is private to pytest. If it does not exist, `enable` has returned the reason.
     former = getattr(asserting, "_assertion_pass", None)
-    listener = _Listener(instruments, str(item.config.rootpath), former)
+    listener = _Listener(
+        instruments,
+        str(item.config.rootpath),
+        former,
+    )
     is_unittest = issubclass(getattr(item, "cls", None) or object, unittest.TestCase)
     record = _call
     if is_unittest:

@@ -196,8 +196,17 @@ class SabotagePasses:
                 following: pytest.Item | pytest.Collector | None = item.parent
                 if kind is kinds[-1]:
                     following = next_item
-                result, why = self._sabotage(item, kind, planned, following)
-            yield Sabotage(kind=kind, result=result, why=why)
+                result, why = self._sabotage(
+                    item,
+                    kind,
+                    planned,
+                    following,
+                )
+            yield Sabotage(
+                kind=kind,
+                result=result,
+                why=why,
+            )
 
     def _why_unknown(self, item: pytest.Item) -> str:
         """Return why a test cannot be run again; "" if it can."""
@@ -226,7 +235,11 @@ class SabotagePasses:
         if breaking.overlapped is not None:
             number = breaking.overlapped
             breaking = self._run_again(item, kind, number, following)
-        result, why = _judged(kind, breaking, self._phases)
+        result, why = _judged(
+            kind,
+            breaking,
+            self._phases,
+        )
         return result, ADDRESS.sub("0x…", why)
 
     def _run_again(

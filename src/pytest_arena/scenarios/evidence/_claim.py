@@ -137,7 +137,9 @@ class Claim:
         """
         if facts is None:
             unknown = self.flag(Status.UNKNOWN, "nothing is known of what it did")
-            return [unknown] if self.evidence else []
+            if self.evidence:
+                return [unknown]
+            return []
         find_missing = {
             "seeded": self._missing_seed,
             "requested": self._missing_request,
@@ -340,20 +342,16 @@ def _is_hit(
 
     The step names a template or a real path. Prefixes of the app may be missing from it.
     """
-    if verb and verb.upper() != request.method.upper():
+    if verb and verb != request.method.upper():
         return False
-    named = _without_query(path)
-    sent = _without_query(request.path)
+    named = path.rstrip("/")
+    sent = request.path.partition("?")[0].rstrip("/")
     template = _PLACEHOLDER.sub("{}", named)
     for route in (request.route.rstrip("/"), sent):
         if _PLACEHOLDER.sub("{}", route).endswith(template):
             return True
     fixed_parts = map(re.escape, _PLACEHOLDER.split(named))
     return re.search(f"{'[^/]+'.join(fixed_parts)}$", sent) is not None
-
-
-def _without_query(path: str) -> str:
-    return path.split("?", maxsplit=1)[0].rstrip("/")
 
 
 def _without_effect(requests: Iterable[Requested]) -> Iterator[str]:

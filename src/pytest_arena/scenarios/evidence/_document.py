@@ -500,17 +500,28 @@ def _read(hint: Any, raw: Any) -> Any:
     if NoneType in arguments:
         return None if raw is None else _read(arguments[0], raw)
     origin = get_origin(hint)
-    if origin is tuple and _is_pair(arguments[0]):
-        kind = get_args(arguments[0])[1]
-        pairs = _checked(raw, dict).items()
-        return tuple((name, _checked(value, kind)) for name, value in pairs)
     if origin is tuple:
-        return tuple(_read(arguments[0], part) for part in _checked(raw, list))
+        return _read_tuple(arguments[0], raw)
     if origin is Literal:
         return arguments[arguments.index(raw)]
     if isinstance(hint, EnumMeta):
         return hint(raw)
-    return from_shape(hint, raw) if is_dataclass(hint) else _checked(raw, hint)
+    if is_dataclass(hint):
+        return from_shape(hint, raw)
+    return _checked(raw, hint)
+
+
+def _read_tuple(inner: Any, raw: Any) -> tuple[Any, ...]:
+    """Return a tuple from an array; a tuple of pairs from an object."""
+    values = []
+    if _is_pair(inner):
+        kind = get_args(inner)[1]
+        for name, value in _checked(raw, dict).items():
+            values.append((name, _checked(value, kind)))
+    else:
+        for part in _checked(raw, list):
+            values.append(_read(inner, part))
+    return tuple(values)
 
 
 @cache

@@ -203,7 +203,9 @@ def _standing(
     )
     if known is None:
         return standing
-    place = f"{known.spec}:{known.line}" if known.line else ""
+    place = ""
+    if known.line:
+        place = f"{known.spec}:{known.line}"
     return replace(standing, known=known.status, known_place=place)
 
 

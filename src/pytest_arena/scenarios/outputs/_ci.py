@@ -130,12 +130,16 @@ def workflow_commands(
         is_strict: whether gaps fail the run.
     """
     prefix = _path_in_repository(root)
-    failing = "error" if is_strict else "warning"
+    failing = "warning"
+    if is_strict:
+        failing = "error"
     commands: dict[str, list[str]] = {"error": [], "warning": []}
     for problem in sorted(document.problems, key=lambda problem: not problem.is_error):
         if problem.scenario:
             continue
-        level = failing if problem.is_error else "warning"
+        level = "warning"
+        if problem.is_error:
+            level = failing
         properties = {"file": _path(problem.spec, prefix)}
         if problem.line:
             properties["line"] = str(problem.line)

@@ -467,7 +467,12 @@ class _Marks:
                 self.above = ""
         return fault
 
-    def _at_fence(self, line: str, mark: str, kind: str) -> _Fault | None:
+    def _at_fence(
+        self,
+        line: str,
+        mark: str,
+        kind: str,
+    ) -> _Fault | None:
         if self.fence:
             self.fence = ""
             return None
