@@ -339,7 +339,7 @@ _DEFAULT = (
     "a role's default, in this database alone:\n"
     "DO $$ BEGIN EXECUTE format('ALTER ROLE … IN DATABASE %I SET …', current_database()); END $$"
 )
-# What to send instead.
+# The statements to send instead.
 INSTEAD = {"ALTER ROLE": _DEFAULT, "ALTER USER": _DEFAULT}
 _FILL = (
     "delete the fixture that makes a test database, and name what fills one:\n"

@@ -205,7 +205,7 @@ class RegistryRun:
                     f"CREATE DATABASE {identifier(self.name)} TEMPLATE template0"
                 )
             except ControlFailure as error:
-                # Another process has created it; 23505 if at the same moment.
+                # Another process has created it, with 23505 at the same moment.
                 if error.sqlstate not in ("42P04", "23505"):
                     raise
 

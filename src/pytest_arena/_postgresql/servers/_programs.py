@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 OLDEST = 13  # DROP DATABASE … WITH (FORCE)
 _SECONDS = 60
 _KEPT = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-# Where the packages of operating systems put them.
+# The folders of the packages of operating systems.
 _USUAL = (
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
