@@ -95,6 +95,48 @@ def test_what_a_request_puts_into_the_containers_of_an_apps_state_ends_with_its_
     project.run().expect(passed=5).says("left app.dependency_overrides; restored")
 
 
+OF_LIFESPAN = """
+from contextlib import asynccontextmanager
+from fastapi import FastAPI, Request
+from sqlalchemy.orm import DeclarativeBase
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+@asynccontextmanager
+async def lifespan(app):
+    yield {"cache": {}, "hits": [0]}
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.get("/{key}")
+async def get(key: str, request: Request) -> str:
+    known = key in request.state.cache
+    request.state.cache[key] = 1
+    request.state.hits.append(1)
+    return f"{known} {len(request.state.hits)}"
+"""
+IN_TURN = """
+import pytest
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_it(client, turn):
+    assert (await client.get("/a")).json() == "False 2"
+    assert (await client.get("/a")).json() == "True 3"
+"""
+
+
+def test_the_state_of_a_lifespan_for_the_session_ends_with_the_test(example: Example) -> None:
+    """The containers that the lifespan gives to the requests of all tests."""
+    project = example.change("pytest.ini", "arena_seed = seed:seed\n", "arena_lifespan = session\n")
+    project.with_files(app=OF_LIFESPAN, test_it=IN_TURN).run().expect(passed=2)
+
+
 FLASK = """
 import pytest
 from app import app

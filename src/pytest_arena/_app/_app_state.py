@@ -8,25 +8,34 @@ from pytest_arena._app._kind import unwrapped
 from pytest_arena._values import PLAIN, Contents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 OVERRIDES = "app.dependency_overrides"
 
 
 class AppState:
-    """The overrides of an app and the containers in its state, as they were before a test."""
+    """The overrides of an app and the containers in its state, as they were before a test.
 
-    def __init__(self, app: object) -> None:
+    ``lifespan_state`` is the state that a lifespan for the whole session gives to requests.
+    """
+
+    def __init__(
+        self, app: object, lifespan_state: Mapping[str, Any] | None = None
+    ) -> None:
         self.app = app
+        self._lifespan_state = lifespan_state
         self._parts = []
         for part in _apps_of(app):
             for name, container in _state_of(part):
                 contents = Contents(container)
                 self._parts.append((name, contents))
+        if isinstance(lifespan_state, dict):
+            contents = Contents(lifespan_state)
+            self._parts.append(("the lifespan's state", contents))
 
     def anew(self) -> AppState:
         """Return the state of the same app as it is now."""
-        return AppState(self.app)
+        return AppState(self.app, self._lifespan_state)
 
     def changed(self) -> list[str]:
         """Return the names of the parts that are different now."""

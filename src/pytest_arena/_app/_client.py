@@ -104,8 +104,12 @@ class Hooks:
     async def aserves(self) -> None:
         """Called in a server's loop, before a request by a socket: commits pending work."""
 
-    def starting(self) -> None:
-        """Called before the app's start-up begins."""
+    def starting(self) -> object:
+        """Called before the app's start-up begins.
+
+        Return the object that stands for the lifespan in lost writes, as a request's answer does.
+        """
+        return None
 
     def started(self) -> None:
         """Called when the app is up."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app._kind import as_asgi
-from pytest_arena._origin import IN_SESSION_LIFESPAN, OUR_TASK, WORK
+from pytest_arena._origin import IN_SESSION_LIFESPAN, OUR_TASK, REQUEST, WORK
 from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Lifespan:
     The constructor starts the app in the running loop, and does not wait for it.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, request: object = None) -> None:
         self.state: dict[str, Any] = {}
         """The state that the app gives to its requests, as ``scope["state"]``."""
         self._app = app
@@ -78,6 +78,7 @@ class Lifespan:
         # Its threads and tasks belong to no request, even if a request starts the app.
         context = copy_context()
         context.run(WORK.set, None)
+        context.run(REQUEST.set, request)
         self._task = context.run(self.loop.create_task, self._coroutine, name=OUR_TASK)
         # A loop may be closed without cancelling its tasks. asyncio.gather and run_until_complete
         # suppress the warning in the same way.
@@ -305,7 +306,7 @@ class SharedLifespan:
     """
 
     def __init__(
-        self, app: ASGIApp, starting: Callable[[], None], started: Callable[[], None]
+        self, app: ASGIApp, starting: Callable[[], object], started: Callable[[], None]
     ) -> None:
         self._app = app
         self._starting = starting
@@ -344,13 +345,13 @@ class SharedLifespan:
             self._started()
         return lifespan if is_new else None
 
-    def _current(self, begin: Callable[[], Lifespan]) -> tuple[Lifespan, bool]:
+    def _current(self, begin: Callable[[object], Lifespan]) -> tuple[Lifespan, bool]:
         with self._lock:
             if self._lifespans and self._lifespans[-1].is_usable:
                 return self._lifespans[-1], False
-            self._starting()
+            request = self._starting()
             unsettled = [each for each in self._lifespans if not each.is_settled]
-            self._lifespans = [*unsettled, begin()]
+            self._lifespans = [*unsettled, begin(request)]
             return self._lifespans[-1], True
 
     def known(self) -> list[Lifespan]:

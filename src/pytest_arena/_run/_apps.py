@@ -50,7 +50,8 @@ class Apps:
         # The same object if it is a factory: to find that out costs 50 µs.
         self.factory: object = None
         self._is_asgi = False  # whether `arena_app` names an ASGI app
-        self._session_state: Mapping[str, Any] | None = None
+        self.session_state: Mapping[str, Any] | None = None
+        """The state that a lifespan for the whole session gives to requests."""
         # By the fixture that created the client.
         self._wide: dict[object, list[AppRun]] = {}
         self.live: LiveServer | None = None
@@ -224,7 +225,7 @@ class Apps:
             lifespan=self._config.lifespan == "on",
             login=self.login(),
             login_path=self._config.login,
-            state=self._session_state,
+            state=self.session_state,
         )
 
     def login(self) -> Callable[..., Any] | None:
@@ -243,11 +244,14 @@ class Apps:
     def session_lifespan(self, app: Any) -> Iterator[None]:
         """Run the app's lifespan once, in a loop of a separate thread."""
         with session_lifespan(app, serves_tests=True) as state:
-            self._session_state = state
+            self.session_state = state
+            test = self._current.test
+            if test is not None and test.has_level:  # whose client asks for it first
+                test.remember_app(*test.app_states, AppState(None, state))
             try:
                 yield
             finally:
-                self._session_state = None
+                self.session_state = None
 
     def close_of(self, owner: object) -> None:
         """Close the apps and clients of a wide fixture."""

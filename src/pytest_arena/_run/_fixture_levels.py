@@ -82,7 +82,7 @@ class FixtureLevels:
         )
         self.levels.enter(level)
         # After wider fixtures: what these override stays as long as they do.
-        test.enter(AppState(self._apps.named))
+        test.enter(AppState(self._apps.named, self._apps.session_state))
 
     def settle_test(self) -> None:
         """Close, look for leaks and restore, after the function fixtures. Idempotent."""

@@ -11,7 +11,15 @@ from pytest_arena._gate._orm_sessions import sessions_in_use, unflushed
 from pytest_arena._gate.writes._lost_writes import LostObjects
 from pytest_arena._ledger import FAILURE
 from pytest_arena._report import StoryPart
-from pytest_arena._run._test import FIRST, LAST, REFUSAL, RunningTest, StoryMoment, Turn
+from pytest_arena._run._test import (
+    FIRST,
+    LAST,
+    LIFESPAN,
+    REFUSAL,
+    RunningTest,
+    StoryMoment,
+    Turn,
+)
 from pytest_arena.errors import LateCommitError, LostWriteError, redact
 
 if TYPE_CHECKING:
@@ -385,12 +393,15 @@ def _wrote(lost: LostWrite) -> str:
 
 
 def lost_write(request: Request, lost: LostWrite | LostObjects) -> LostWriteError:
-    """Return the error of a test whose request was answered below 400, and lost its writes."""
+    """Return the error of a test whose app lost writes, in its lifespan or before a success."""
+    success = "the client got a success"
+    if request.method == LIFESPAN:
+        success = "the app has started or stopped without an error"
     if isinstance(lost, LostObjects):
         return LostWriteError(
             f"{asked_and_answered(request)} {lost.words} in a session, and the app never "
             "flushed or committed it",
-            why="the client got a success, and in production nothing would be written either",
+            why=f"{success}, and in production nothing would be written either",
             cause=lost.line,
             fix="session.commit() before the answer, with await if the session is async. If the "
             "app shall not write it: session.rollback(), or session.expunge(…)",
@@ -406,7 +417,7 @@ def lost_write(request: Request, lost: LostWrite | LostObjects) -> LostWriteErro
     what = lost.by or _wrote(lost)
     return LostWriteError(
         f"{asked_and_answered(request)} {what}, and the app never committed it",
-        why="the client got a success, and in production the write would be lost as well",
+        why=f"{success}, and in production the write would be lost as well",
         cause=str(lost.line),
         fix="commit before the answer, with await if it is async: session.commit(), "
         "connection.commit(), or `with engine.begin() as connection:`. If the app shall not "

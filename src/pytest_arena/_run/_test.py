@@ -14,6 +14,7 @@ from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._answers import RequestAnswer
 from pytest_arena._gate._orm_sessions import session_numbers
 from pytest_arena._gate.writes._lost_writes import LostObjects, LostWrite
+from pytest_arena._ledger import Request
 from pytest_arena._origin import LOGINS
 from pytest_arena._process import running_loop
 from pytest_arena.errors import PendingWorkError, causes, impossible
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._pooled import PendingWrites
-    from pytest_arena._ledger import Ledger, Request
+    from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
     from pytest_arena._run.leaks._late_work import LateWork
     from pytest_arena._run.leaks._loop_tasks import Tasks
@@ -165,6 +166,7 @@ class Turn:
 
 
 REFUSAL = 400
+LIFESPAN = "LIFESPAN"  # in the place of a request's method
 _PATIENCE = 1.0  # seconds
 # The first and the last turns that a report lists one by one. It sums up the others.
 FIRST = 6
@@ -367,12 +369,18 @@ class RunningTest(Hooks):
             for future in done:
                 future.result()
 
-    def starting(self) -> None:
-        """Note that the app is about to start. Its start-up may see all rows written until now."""
+    def starting(self) -> RequestAnswer:
+        """Note that the app is about to start. Its start-up may see all rows written until now.
+
+        Return the object that stands for the lifespan in lost writes.
+        """
         checkouts = self.gate.registry.checkouts
         if checkouts != self.checkouts and self.start_moment is None:
             self.start_moment = self.moments.now()
         self._start_checkouts = checkouts
+        lifespan = RequestAnswer()
+        self.answers.append((Request(method=LIFESPAN, path="of the app"), lifespan))
+        return lifespan
 
     def started(self) -> None:
         """Note that the app is up."""
@@ -469,7 +477,8 @@ class RunningTest(Hooks):
 
     def _note_lost(self, request: Request, lost: LostWrite | LostObjects) -> None:
         status = request.status
-        if status is None or status >= REFUSAL:
+        is_refused = status is None or status >= REFUSAL
+        if is_refused and request.method != LIFESPAN:
             return
         self.lost.append((request, lost))
         if request.turn is not None:
