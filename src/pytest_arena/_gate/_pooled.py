@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from dataclasses import dataclass, field
@@ -64,6 +65,8 @@ class PendingWrites:
         False  # a statement failed, and no savepoint was rolled back since
     )
     is_over: bool = False  # committed, or rolled back
+    # The id of the error that the app handled at the first write, 0 for none.
+    handled_error: int = 0
     request: object = (
         None  # the `RequestAnswer` of the request that began the transaction
     )
@@ -310,7 +313,11 @@ class PooledConnection:
 
     def begin_writes(self, line: CodeLine | None, serial: int) -> PendingWrites:
         """Note the first write of a transaction."""
-        self.pending_writes = PendingWrites(line, serial, request=REQUEST.get())
+        error = sys.exception()
+        handled_error = id(error) if error is not None else 0
+        self.pending_writes = PendingWrites(
+            line, serial, request=REQUEST.get(), handled_error=handled_error
+        )
         return self.pending_writes
 
     def begin_unnamed(self, serial: int) -> UnnamedWrite:

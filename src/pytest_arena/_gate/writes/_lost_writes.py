@@ -198,6 +198,9 @@ class LostWrites:
             pooled.end_writes()
             return
         error = error_on_its_way()
+        writes = pooled.pending_writes
+        if writes is not None and id(error) == writes.handled_error:
+            error = None  # the app wrote in its `except` block
         who = _who_ends(sys._getframe())  # noqa: SLF001 - the documented way to a frame
         is_lost = not who
         if error is not None:
@@ -234,6 +237,8 @@ class LostWrites:
         if not has_pending or is_of_arena(session):
             return
         error = error_on_its_way()
+        if id(error) == _MADE_IN.get(session.hash_key):
+            error = None
         if error is not None and not answers_well(error):
             return
         pending = pending_objects(session)
@@ -341,7 +346,7 @@ class LostWrites:
             pooled.rows_written(),
             str(writes.line or _NO_LINE),
             is_failed=is_failed,
-            request=writes.request if is_collected else REQUEST.get(),
+            request=writes.request if is_collected else REQUEST.get() or writes.request,
         )
         self.losses.append((writes.serial, lost))
 
@@ -483,9 +488,18 @@ _leaving: ContextVar[BaseException | None] = ContextVar(
 )
 
 
+# The error that the app handled when it made a session, by the numbers of both. That error does
+# not close the session: the app writes in its `except` block.
+_MADE_IN: dict[int, int] = {}
+
+
 def error_on_its_way() -> BaseException | None:
-    """Return the error that the app is raising here, None for none."""
-    return sys.exception() or _leaving.get()
+    """Return the error that the app is raising or handling here, None for none.
+
+    Python ends a generator that its caller has left by a GeneratorExit. That is no error.
+    """
+    error = sys.exception() or _leaving.get()
+    return None if isinstance(error, GeneratorExit) else error
 
 
 # Packages whose errors are answers of the app.
@@ -522,10 +536,13 @@ def note_errors_on_leaving() -> None:
 def _noting(end: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(end)
     async def noted(self: Any, *error: Any) -> Any:
-        raised = sys.exception()
-        if len(error) > 1 and error[1] is not None:
+        raised = sys.exception() or _leaving.get()
+        is_made_here = id(raised) == _MADE_IN.get(_number_of_session(self))
+        if len(error) > 1:  # of `__aexit__`, which knows the error of its block
             raised = error[1]
-        token = _leaving.set(raised or _leaving.get())
+        elif is_made_here:
+            raised = None
+        token = _leaving.set(raised)
         try:
             return await end(self, *error)
         finally:
@@ -534,21 +551,37 @@ def _noting(end: Callable[..., Any]) -> Callable[..., Any]:
     return noted
 
 
+def _number_of_session(ended: Any) -> int:
+    """Return the number of the session that is an AsyncSession, or has this transaction."""
+    session = getattr(ended, "session", ended)
+    sync_session = getattr(session, "sync_session", None)
+    return sync_session.hash_key if sync_session is not None else 0
+
+
 def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
     """From here on look at each session of a request before it is closed, or rolled back.
 
     The last gate at that moment looks. SQLAlchemy has no event before that. Costs some
     microseconds.
     """
+    make = Session.__init__
     close = Session.close
     reset = Session.reset
     roll_back = SessionTransaction.rollback
+
+    @wraps(make)
+    def making(self: Session, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        error = sys.exception()
+        if error is not None:
+            _MADE_IN[self.hash_key] = id(error)
 
     @wraps(close)
     def closing(self: Session) -> None:
         _give_up(self)
         gates[-1].lost.closing(self)
         close(self)
+        _MADE_IN.pop(self.hash_key, None)
 
     @wraps(reset)
     def resetting(self: Session) -> None:
@@ -563,6 +596,7 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
             gates[-1].lost.closing(self.session)
         roll_back(self, *args, **kwargs)
 
+    Session.__init__ = making  # type: ignore[method-assign] # as said
     Session.close = closing  # type: ignore[method-assign] # as said
     Session.reset = resetting  # type: ignore[method-assign] # as said
     SessionTransaction.rollback = rolling_back  # type: ignore[method-assign] # as said
