@@ -1,8 +1,8 @@
 """Does every example in the documentation do what its page says?
 
-README.md and each page below docs/ is run from top to bottom. How a page is written is said in
-`tests.pages`. The PostgreSQL server of the reader's, `postgresql+asyncpg://me@localhost/app`, is
-the one that the suite has started.
+README.md and each page below docs/ and skills/ is run from top to bottom. `tests.pages` says how a
+page is written. The suite's server stands in for the reader's PostgreSQL server,
+`postgresql+asyncpg://me@localhost/app`.
 """
 
 import os
@@ -49,8 +49,9 @@ class Forked(Terminal):
 
 
 def pages() -> list[Path]:
-    """The documentation's pages."""
-    return [*ROOT.glob("README.md"), *sorted(ROOT.glob("docs/**/*.md"))]
+    """The documentation's pages, and the skill for coding agents."""
+    patterns = ("README.md", "docs/**/*.md", "skills/**/*.md")
+    return [page for pattern in patterns for page in sorted(ROOT.glob(pattern))]
 
 
 def on_the_suites_server(text: str) -> str:
