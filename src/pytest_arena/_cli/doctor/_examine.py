@@ -233,11 +233,10 @@ def _not_waived(
             continue
         line, column = token.start
         codes = set(re.findall(r"\w+", waiver["codes"]))
-        waived = set()
-        for fault in faults:
-            is_near = waiver["file"] or line in {fault.line, fault.end_line}
-            if is_near and fault.code in codes:
-                waived.add(fault)
+        near = faults
+        if not waiver["file"]:
+            near = {fault for fault in faults if line in {fault.line, fault.end_line}}
+        waived = {fault for fault in near if fault.code in codes}
         kept -= waived
         unused = codes - {fault.code for fault in waived}
         # A code may be unused because its rule was not selected.

@@ -216,23 +216,24 @@ class _Module:
         self._path = file.relative_to(folder).as_posix()
         imports = dict(imported_names(self._nodes))
         self.root = _root(folder, file, imports)
-        *package, stem = file.relative_to(self.root).with_suffix("").parts
-        parts = [*package, stem]
-        if package and stem == "__init__":
-            parts = package
-        self.name = ".".join(parts)
+        parts = file.relative_to(self.root).with_suffix("").parts
+        package = ".".join(parts[:-1])
+        self.name = ".".join(parts).removesuffix(".__init__")
         self._imports = {
-            name: absolute(origin, ".".join(package))
-            for name, origin in imports.items()
+            name: absolute(origin, package) for name, origin in imports.items()
         }
         self.assigned: dict[str, ast.expr] = {}
         self.mounted: set[str] = set()
+        self._read_nodes()
+
+    def _read_nodes(self) -> None:
         for node in self._nodes:
             if isinstance(node, _Assignment) and node.value:
                 self.assigned[ast.unparse(_target(node))] = node.value
             elif isinstance(node, ast.Call) and _MOUNT.search(self._origin(node)):
-                apps = [*node.args, *(word.value for word in node.keywords)]
-                self.mounted.update(map(self._origin, apps))
+                self.mounted.update(map(self._origin, node.args))
+                for word in node.keywords:
+                    self.mounted.add(self._origin(word.value))
 
     def definitions(self, assigned: dict[str, ast.expr]) -> Iterator[Definition]:
         """Yield the definitions. ``assigned`` has the values of names in all files."""
