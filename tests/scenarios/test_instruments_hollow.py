@@ -50,6 +50,10 @@ async def test_asserts_a_tuple(client, storm):
     assert not False
 
 @proves
+async def test_asserts_truths_on_one_line(client, storm):
+    await client.get("/dancers"); assert 1 == 1; assert "ok"
+
+@proves
 async def test_asserts_before(client, storm):
     assert client is not None
     await client.get("/dancers")
@@ -146,6 +150,7 @@ def test_the_honest_one_is_proven(zoo: Told) -> None:
         ("asserts_true", "no assertion"),
         ("asserts_itself", "no assertion"),
         ("asserts_a_tuple", "no assertion"),
+        ("asserts_truths_on_one_line", "no assertion"),
         ("asserts_before", "no assertion"),
         ("asserts_in_teardown", "no assertion"),
         ("raises_for_status_alone", "no assertion"),

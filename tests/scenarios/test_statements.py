@@ -32,7 +32,7 @@ READ = {
     "assert x == '['": "x == '['",
     "assert (a ==\n    b), f'{a} ('": "a ==\n    b",
     "assert a  # (": "a",
-    "assert a; assert b": "a; b",
+    "assert a; assert b": "(a) and (b)",
     "else: assert a": "a",
     "with pytest.raises(KeyError):": "with pytest.raises(KeyError):",
     "async with call(\n    1,\n):": "async with call(\n    1,\n):",

@@ -449,7 +449,9 @@ def _asserted(text: str) -> str | None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Assert):
                 segments.append(ast.get_source_segment(whole, node.test) or "")
-        return "; ".join(segments) or text
+        if len(segments) > 1:  # as one, whose parts are judged together
+            return " and ".join(f"({segment})" for segment in segments)
+        return segments[0] if segments else text
     return None
 
 
