@@ -94,9 +94,10 @@ def _app_run(run: ArenaRun, request: pytest.FixtureRequest, arena_app: Any) -> A
 
 
 def use_app_early(request: pytest.FixtureRequest) -> None:
-    """Create the app of the test's client, so that it starts before the test's first row.
+    """Create the test's app now, so that the app starts before the test writes its first row.
 
-    If `arena_app` needs the fixture that is set up now, the app is created after that fixture.
+    If `arena_app` needs the fixture that pytest is setting up, nothing happens here: the client
+    creates the app later. An app that cannot be created is reported there too.
     """
     run = RUNS[request.config]
     test = run.current.running()

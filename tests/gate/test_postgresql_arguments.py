@@ -23,7 +23,7 @@ from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from pytest_arena._gate._engines import describe
-from pytest_arena._postgresql._arguments import is_redirected, lead, name_outright, target
+from pytest_arena._postgresql._arguments import is_redirected, redirect, name_outright, target
 from pytest_arena._values import Address
 from tests.gate.postgresql import SERVER
 
@@ -271,7 +271,7 @@ SHOWN = text(
 KEPT = f"{ADDRESS.database} {ADDRESS.user} app 4321ms the_app"
 OF_A_SESSION = {"search_path": "app", "statement_timeout": "4321", "application_name": "the_app"}
 
-# Where the app's arguments come from: a URL, connect_args; all of them lead elsewhere.
+# Where the app's arguments come from: a URL, connect_args; all of them redirect elsewhere.
 _OPTIONS = "-csearch_path=app -cstatement_timeout=4321"
 _NAMED = "application_name=the_app"
 LIBPQ_CALLS: list[tuple[str, dict[str, Any]]] = [
@@ -315,7 +315,7 @@ ASYNCPG_CALLS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.fixture
 def hostile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A developer's shell whose every variable would lead elsewhere."""
+    """A developer's shell whose every variable would redirect elsewhere."""
     _enter(HOSTILE, monkeypatch, tmp_path)
     (tmp_path / "services.conf").write_text(
         f"{SERVICES}\n[app]\nhost=d.invalid\noptions={_OPTIONS}\n{_NAMED}\n"
@@ -372,8 +372,8 @@ def test_led_by_asynchronous_psycopg_pitfall_024() -> None:
 def _lead(engine: Any, driver: str) -> None:
     @event.listens_for(engine, "do_connect")
     def connecting(_dialect: Any, _entry: Any, cargs: Any, cparams: Any) -> None:
-        lead(driver, ADDRESS, cargs, cparams)
-        lead(driver, ADDRESS, cargs, cparams)  # a second time changes nothing
+        redirect(driver, ADDRESS, cargs, cparams)
+        redirect(driver, ADDRESS, cargs, cparams)  # a second time changes nothing
         assert is_redirected(driver, cargs, cparams)
 
 
@@ -382,7 +382,7 @@ def test_what_only_the_shell_says_of_the_session_is_not_heard_pitfall_024() -> N
     """PGOPTIONS is the developer's own; and PGREQUIREPEER would refuse a private server's user."""
     for driver, connect in (("psycopg", psycopg.connect), ("psycopg2", psycopg2.connect)):
         kwargs: dict[str, Any] = {"host": "db.invalid"}
-        lead(driver, ADDRESS, [], kwargs)
+        redirect(driver, ADDRESS, [], kwargs)
         assert kwargs["requirepeer"] == ""
         with closing(connect(**kwargs)) as connection, connection.cursor() as cursor:
             cursor.execute("SHOW statement_timeout")
@@ -399,7 +399,7 @@ def test_arguments_that_were_changed_afterwards_are_not_led() -> None:
     for driver, later in changes.items():
         for change in later:
             kwargs: dict[str, Any] = {"host": "a"}
-            lead(driver, ADDRESS, [], kwargs)
+            redirect(driver, ADDRESS, [], kwargs)
             assert is_redirected(driver, [], kwargs)
             assert not is_redirected(driver, [], kwargs | change), (driver, change)
 
@@ -409,7 +409,7 @@ def test_no_encryption_on_this_machine(address: Address) -> None:
     """Negotiating it would cost two milliseconds a connection."""
     for driver, name, value in (("asyncpg", "ssl", False), ("psycopg", "sslmode", "disable")):
         kwargs: dict[str, Any] = {name: "require"}
-        lead(driver, address, [], kwargs)
+        redirect(driver, address, [], kwargs)
         assert kwargs[name] == value
 
 
@@ -418,7 +418,7 @@ def test_a_server_elsewhere_may_ask_for_encryption() -> None:
     remote = Address("postgresql", "ci.example", 5432, "ci", "d", "of_ci")
     for driver, name in (("asyncpg", "ssl"), ("psycopg", "sslmode"), ("psycopg2", "sslmode")):
         kwargs: dict[str, Any] = {"password": "the_apps", "sslrootcert": "apps.crt"}
-        lead(driver, remote, [], kwargs)
+        redirect(driver, remote, [], kwargs)
         assert (kwargs[name], kwargs["password"]) == ("prefer", "of_ci")
 
 

@@ -16,9 +16,15 @@ ROUTES = """
 from collections import OrderedDict, deque
 from contextlib import asynccontextmanager
 
+from fastapi import APIRouter
+
 inner = FastAPI()
 app.mount("/inner", inner)
-for each in app, inner:
+deep = FastAPI()
+router = APIRouter()
+router.mount("/deep", deep)
+app.include_router(router, prefix="/included")
+for each in app, inner, deep:
     each.state.cache = {"by name": {}, "all": [1]}
     each.state.seen = set()
     each.state.last = deque([1], maxlen=3)
@@ -45,18 +51,19 @@ def fill(of):
 def fill_both():
     fill(app)
     fill(inner)
+    fill(deep)
 """
 STARLETTE = """
 import pytest
-from app import app, caches, engine, inner
+from app import app, caches, deep, engine, inner
 from fastapi.testclient import TestClient
 
 BEFORE = [{"by name": {}, "all": [1]}, [], [1], ["a"], engine]
 
 
 def check():
-    assert caches(app) == caches(inner) == BEFORE
-    assert app.dependency_overrides == inner.dependency_overrides == {}
+    assert caches(app) == caches(inner) == caches(deep) == BEFORE
+    assert app.dependency_overrides == inner.dependency_overrides == deep.dependency_overrides == {}
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Restores what an app keeps outside of its databases after a test."""
+"""Restores, after a test, the state that an app keeps outside of its databases."""
 
 from __future__ import annotations
 
@@ -71,9 +71,13 @@ def _mounted_in(app: object) -> list[object]:
     routes = getattr(app, "routes", None)
     if isinstance(routes, list):
         for route in routes:
-            # Of Starlette's routes a Mount and a Host have routes themselves.
-            if hasattr(route, "routes"):
-                mounted.append(getattr(route, "app", None))
+            # FastAPI keeps an included router beside the app's routes.
+            router = getattr(route, "original_router", None)
+            if router is not None:
+                mounted.extend(_mounted_in(router))
+            # Of Starlette's classes only Mount and Host have `routes`. Both hold an app.
+            elif hasattr(route, "routes") and hasattr(route, "app"):
+                mounted.append(route.app)
     return mounted
 
 

@@ -1,4 +1,4 @@
-"""Serves the app by uvicorn, in this process: for browsers and other users of a socket."""
+"""Serves the app with uvicorn in this process, for browsers and clients that need a socket."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ class LiveServer(Generic[C]):
             if app_run is None:
                 await _refuse(scope, send)
             else:
-                await _ask(app_run, scope, receive, sending_on)
+                await _call_app(app_run, scope, receive, sending_on)
         except asyncio.CancelledError:
             if task not in self._ended:
                 raise
@@ -250,7 +250,11 @@ def _trusted(library: Any) -> Any:
     return library.create_ssl_context()
 
 
-async def _ask(app_run: AppRun, scope: Scope, receive: Any, send: Any) -> None:
+async def _call_app(app_run: AppRun, scope: Scope, receive: Any, send: Any) -> None:
+    """Send one request to the app, between the hooks of its test.
+
+    The request ends for the test before the client has the whole answer.
+    """
     hooks = app_run.hooks
     try:
         await hooks.aserves()
@@ -259,21 +263,23 @@ async def _ask(app_run: AppRun, scope: Scope, receive: Any, send: Any) -> None:
         hooks.broke(_shown(scope), error)
         raise
     hooks.begins()
-    held = _Held(send)
+    delayed = _Delayed(send)
     try:
         with sending(hooks):
             begin = partial(_begin, app_run)
-            app = reporting(app_run.app, hooks, known_app=app_run.app, begin=begin)
-            await app(scope, receive, held.send)
-        hooks.ended()
+            reporting_app = reporting(
+                app_run.app, hooks, known_app=app_run.app, begin=begin
+            )
+            await reporting_app(scope, receive, delayed.send)
+        hooks.ended()  # after a failure `sending` has called it
     finally:
-        await held.let_go()
+        await delayed.let_go()
 
 
-class _Held:
+class _Delayed:
     """Delays a short answer until the app has finished its request, but not for long.
 
-    A client that gets the answer can then send its next request, and its test sees all changes.
+    So when the client has the answer, the test sees all changes of the request.
     """
 
     def __init__(self, send: Any) -> None:

@@ -114,7 +114,7 @@ def _fill(
 ) -> None:
     """Call a function with a connection or a session, and commit.
 
-    An async function gets an event loop. So does a sync one if no sync driver is installed.
+    An async function runs in an event loop. So does a sync one if no sync driver is installed.
     """
     if not is_async and target.sync_url is not None:
         _fill_sync(target.sync_url, function, in_session=in_session)

@@ -166,18 +166,18 @@ def target(driver: str, args: Any, kwargs: dict[str, Any]) -> ServerTarget:
     return _libpq_target(driver, args, kwargs)
 
 
-def lead(
+def redirect(
     driver: str, address: Address, args: list[Any], kwargs: dict[str, Any]
 ) -> None:
-    """Replace server, database and user by those of an address. Keep settings of the session.
+    """Replace server, database and user with those of an address. Keep settings of the session.
 
     Variables of the environment that name a server have no effect. Those that name a password have
     an effect if the address has none.
     """
     if driver == "asyncpg":
-        _asyncpg_lead(address, args, kwargs)
+        _redirect_asyncpg(address, args, kwargs)
     else:
-        _libpq_lead(driver, address, args, kwargs)
+        _redirect_libpq(driver, address, args, kwargs)
 
 
 def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
@@ -295,7 +295,9 @@ def _asyncpg_host(address: Any) -> tuple[str, str]:
     return str(host), str(port)
 
 
-def _asyncpg_lead(address: Address, args: list[Any], kwargs: dict[str, Any]) -> None:
+def _redirect_asyncpg(
+    address: Address, args: list[Any], kwargs: dict[str, Any]
+) -> None:
     query = parse_qsl(urlparse(_dsn(args, kwargs)).query)
     settings = {name: value for name, value in query if name not in _ASYNCPG_SERVER}
     settings |= kwargs.get("server_settings") or {}
@@ -346,7 +348,7 @@ _LIBPQ_SESSION = {
     "tcp_user_timeout",
 }
 # Arguments that only the drivers have.
-_LIBPQ_TEXTS = {"database", "dsn", "conninfo"}
+_DRIVER_ONLY = {"database", "dsn", "conninfo"}
 # Explicit values, so that libpq reads no variable of the environment: PGHOSTADDR, PGOPTIONS, …
 _EXPLICIT = {
     "hostaddr": "",
@@ -383,21 +385,23 @@ def libpq_target(
     return ServerTarget(_libpq_hosts(effective), str(database), login)
 
 
-def _libpq_lead(
+def _redirect_libpq(
     driver: str, address: Address, args: list[Any], kwargs: dict[str, Any]
 ) -> None:
     settings = _libpq_settings(driver, args, kwargs)
     if settings.get("service"):
         settings = {**_service_settings(settings, os.environ), **settings}
-    # All other arguments that libpq knows are for the app's server.
+    # Apart from settings of the session, each argument that libpq knows describes the app's server.
     for key in [*kwargs]:
-        if key in _LIBPQ_TEXTS or (key not in _LIBPQ_SESSION and _knows(driver, key)):
+        is_of_server = key not in _LIBPQ_SESSION and _knows(driver, key)
+        if is_of_server or key in _DRIVER_ONLY:
             del kwargs[key]
     if args:
-        args[0] = ""
+        args[0] = ""  # the connection string
     for key, value in _EXPLICIT.items():
         if _knows(driver, key):
             kwargs[key] = value
+    # After `_EXPLICIT`: the app's own `options` replace the default ones.
     for key in _LIBPQ_SESSION & settings.keys():
         kwargs[key] = settings[key]
     kwargs |= {

@@ -78,7 +78,7 @@ class PostgreSQLConnections:
         if target is not None and target.address is not None:
             login = arguments.target(dialect.driver, cargs, cparams).login
             address = arguments.address_for(target, login)
-            arguments.lead(dialect.driver, address, cargs, cparams)
+            arguments.redirect(dialect.driver, address, cargs, cparams)
             # The build of a template waits for locks as long as it needs to.
             if core.config.lock_timeout and target.database is not None:
                 arguments.bound_locks(dialect.driver, core.config.lock_timeout, cparams)

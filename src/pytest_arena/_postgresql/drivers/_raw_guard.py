@@ -101,7 +101,7 @@ class _Guard:
         if target is None or target.address is None:
             return Admission()
         address = arguments.address_for(target, server.login)
-        arguments.lead(driver, address, args, kwargs)
+        arguments.redirect(driver, address, args, kwargs)
         return Admission(target.address, target)
 
     def admit_inner(self, dialect: str, text: Any) -> tuple[Admission | None, Any]:
@@ -195,7 +195,7 @@ class _SpawnedGuard(_Guard):
         user = server.login.user if server.login else ""
         address = self._addresses.get((server.database, user))
         if address is not None:
-            arguments.lead(driver, address, args, kwargs)
+            arguments.redirect(driver, address, args, kwargs)
         elif not arguments.is_own_name(server.database) and not self._is_allowed(
             server
         ):

@@ -154,8 +154,8 @@ def _insert(table: JournalTable) -> str:
 def taking_function(schema: str, table: JournalTable) -> str:
     """Write the function that deletes given numbers of equal rows, for a table without a key.
 
-    It reads the whole table, so that it allows plans that the connection switches off. Its
-    parameters have no names, which might be names of columns.
+    It reads the whole table, and therefore allows plans that the connection switches off. Its
+    parameters have no names: a name could be that of a column.
     """
     path = "SET search_path FROM CURRENT"
     if table.has_names:
@@ -169,7 +169,7 @@ BEGIN
     WITH found AS (
         SELECT c.ctid AS place, c.tableoid AS part, w.times,
             pg_catalog.row_number() OVER (PARTITION BY w.image) AS number
-        FROM {_only(table)} c JOIN {_equal_images(table)}
+        FROM {_only(table)} c JOIN {_join_with_images(table)}
     )
     {_delete_found(table)};
     GET DIAGNOSTICS n = ROW_COUNT;
@@ -179,24 +179,23 @@ $arena$;
 """
 
 
-def _equal_images(table: JournalTable) -> str:
-    """Write the join of a table with the images.
+def _join_with_images(table: JournalTable) -> str:
+    """Write the right side of a join: the images in ``$1``, their counts in ``$2``, and ``ON``.
 
-    Columns whose equal values have equal texts make it fast. The image decides.
+    Two rows are equal if their images are. PostgreSQL can use a hash join because plain columns,
+    whose equal values have equal texts, are compared first.
     """
-    equal = [
-        f"c.{identifier(column.name)} {_EQUALS} w.v{number}"
-        for number, column in enumerate(table.columns)
-        if column.is_plain and column.not_null and not column.generated
-    ]
-    equal.append(f"{table.image('c')} = w.image")
-    names = ", ".join(
-        ["image", "times", *(f"v{number}" for number in range(len(table.columns)))]
-    )
+    conditions = []
+    names = ["image", "times"]
+    for index, column in enumerate(table.columns):
+        names.append(f"v{index}")
+        if column.is_plain and column.not_null and not column.generated:
+            conditions.append(f"c.{identifier(column.name)} {_EQUALS} w.v{index}")
+    conditions.append(f"{table.image('c')} = w.image")
     source = "pg_catalog.unnest($1), pg_catalog.unnest($2)"
     if table.columns:
         source += f", pg_catalog.unnest($1::{table.quoted}[])"
-    return f"ROWS FROM ({source}) w({names}) ON {' AND '.join(equal)}"
+    return f"ROWS FROM ({source}) w({', '.join(names)}) ON {' AND '.join(conditions)}"
 
 
 def _delete_found(table: JournalTable) -> str:

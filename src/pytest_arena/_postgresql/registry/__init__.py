@@ -279,7 +279,7 @@ class ServerRegistry:
                 "created = clock_timestamp(), used = clock_timestamp() "
                 f"WHERE name = {literal(name)} AND owner = current_user"
             )
-        self._run.mine.pop(name, None)
+        self._run.databases.pop(name, None)
 
     def templates(self, fingerprint: str) -> list[tuple[str, str]]:
         """Return the names and manifests of finished templates, the newest first."""
@@ -503,13 +503,13 @@ class ServerRegistry:
         has_dropped = self._dropping_thread.close(patience)
         with suppress(ControlFailure, ArenaError):
             # If neither holds, another run has swept the registry, and this run from it.
-            if is_in_time and (self._run.mine or self.control.is_open):
-                self.drop(*self._run.mine)
+            if is_in_time and (self._run.databases or self.control.is_open):
+                self.drop(*self._run.databases)
                 self._run.end()
         if has_dropped:
             self._dropping_control.close()
         self.control.close()
-        return len(self._run.mine)
+        return len(self._run.databases)
 
     def _drop_within(self, patience: float) -> bool:
         """Drop this run's databases in the background. Return whether all are dropped in time."""
@@ -518,10 +518,12 @@ class ServerRegistry:
         if not self._creating_thread.close(patience):
             return False
         self._dropping_thread.do(
-            lambda: self._drop(_is_named([*self._run.mine]), self._dropping_control)
+            lambda: self._drop(
+                _is_named([*self._run.databases]), self._dropping_control
+            )
         )
         has_finished = self._dropping_thread.rest(max(end - seconds(), 0))
-        return has_finished and not self._run.mine
+        return has_finished and not self._run.databases
 
     @contextmanager
     def saying(self, what: str) -> Iterator[None]:

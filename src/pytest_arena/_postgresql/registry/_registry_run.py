@@ -147,11 +147,11 @@ class DroppedRow(NamedTuple):
 
 
 class RegistryRun:
-    """A run's place in the registry. It creates and drops databases.
+    """A run, as the registry knows it. Creates and drops the run's databases.
 
     The run lives as long as the session of ``control`` holds its advisory lock: the lock ends with
-    the process. After a lost connection the run takes the lock again, and writes the rows of
-    ``mine`` again, because another run may have taken it for dead.
+    the process. If the connection was lost, another run may have cleaned this one up as dead. So
+    this run acquires its lock again, and writes the rows of its databases again.
     """
 
     def __init__(
@@ -161,13 +161,14 @@ class RegistryRun:
         self._project = project
         self.name = name
         self._tell = tell
-        self._version = 0
-        self.number = 0
-        self.mine: dict[str, str] = {}  # kinds by names of the run's databases
+        self._server_version = 0  # until it is connected
+        self.number = 0  # until it is connected
+        self.databases: dict[str, str] = {}  # of the run: the kind by the name
         self.writes = Writes()
-        self._process = os.getpid()
-        self._copies_by_clone = True
-        self._sources: dict[str, tuple[str, str | None]] = {}
+        self._pid = os.getpid()
+        self._clone_failed = False
+        # By the name of a source: the strategy of a copy, and the statement for its settings.
+        self._copy_plans: dict[str, tuple[str, str | None]] = {}
         self.control = ControlLine(self._connect_as_run, patience=address.patience)
 
     # Connect
@@ -211,7 +212,7 @@ class RegistryRun:
 
     def _prepare(self, control: Control) -> None:
         control.run(_SESSION)
-        [(self._version,)] = control.rows(
+        [(self._server_version,)] = control.rows(
             "SELECT current_setting('server_version_num')::int"
         )
         state = until(lambda: state_of_registry(control), within=_CREATION_SECONDS)
@@ -226,7 +227,7 @@ class RegistryRun:
 
     def _connect_as_run(self) -> Control:
         control = self.connect(patience=self._address.patience)
-        if self._process != os.getpid():
+        if self._pid != os.getpid():
             return control  # a forked child only reads; the run is its parent's
         try:
             if not self.number:
@@ -239,7 +240,7 @@ class RegistryRun:
             if not still_runs:
                 self._begin(control)
             # A server that crashed may have lost the last rows.
-            for name, kind in list(self.mine.items()):
+            for name, kind in list(self.databases.items()):
                 control.run(self._insert_row(name, kind))
         except BaseException:
             control.close()
@@ -291,7 +292,7 @@ class RegistryRun:
         Raises:
             ControlFailure: the disk is full, or a client is connected to the template.
         """
-        self.mine[name] = kind
+        self.databases[name] = kind
         run = self.number
         with self.writes.one():
             control.run(self._insert_row(name, kind))
@@ -324,7 +325,7 @@ class RegistryRun:
             if not self._may_copy_by_clone() or error.sqlstate[:2] not in ("58", "0A"):
                 raise
             # This file system cannot share blocks.
-            self._copies_by_clone = False
+            self._clone_failed = True
             control.run("SET file_copy_method = copy")
             self._write(statement, control, done="42P04")
 
@@ -342,18 +343,18 @@ class RegistryRun:
                 raise
 
     def _may_copy_by_clone(self) -> bool:
-        return self._version >= _WITH_METHOD and self._copies_by_clone
+        return self._server_version >= _WITH_METHOD and not self._clone_failed
 
     def _source(self, name: str, control: ControlLine) -> tuple[str, str | None]:
         """Return the fastest strategy to copy a database, and statements for a copy's settings."""
-        if name not in self._sources:
+        if name not in self._copy_plans:
             [(size, is_synced, settings)] = control.rows(clone_sql.source(name))
             strategy = ""
-            if self._version >= _WITH_STRATEGY:
+            if self._server_version >= _WITH_STRATEGY:
                 by_log = is_synced and size < _SMALL_BYTES
                 strategy = "STRATEGY WAL_LOG" if by_log else "STRATEGY FILE_COPY"
-            self._sources[name] = strategy, settings
-        return self._sources[name]
+            self._copy_plans[name] = strategy, settings
+        return self._copy_plans[name]
 
     def remove(self, row: DroppedRow, control: ControlLine) -> str:
         """Drop a database, end its connections, and delete its row. Return why not, "" if done."""
@@ -387,7 +388,7 @@ class RegistryRun:
                 f"DELETE FROM arena.database WHERE name = {literal(name)} AND NOT EXISTS "
                 f"(SELECT FROM pg_database WHERE datname = {literal(name)}) RETURNING name"
             )
-            self.mine.pop(name, None)
+            self.databases.pop(name, None)
 
     def _end_prepared(self, name: str, control: ControlLine) -> None:
         """Roll back prepared transactions: they keep the database, and have no session to end."""

@@ -132,7 +132,10 @@ class Language:
         return None
 
     def title_slip(self, line: str) -> Slip | None:
-        """Return the title that a line probably begins with, ``Scenario:``, or None."""
+        """Return the slip in the title keyword of a line, such as ``Scenario:``.
+
+        None if the line begins with no title keyword, or with no probable one.
+        """
         body = _MARKS.sub("", line)
         head, colon, _ = body.replace(_WIDE_COLON, ":").partition(":")
         if not colon:
@@ -144,10 +147,11 @@ class Language:
         words = {word.casefold(): word for word in self.titles}
         if folded in words:
             return self._title(words[folded], "case", head)
-        near = get_close_matches(folded, words, n=1, cutoff=_LIKE_TITLE)
-        if not near or folded == f"{near[0]}s":  # a plural is prose: "Backgrounds: …"
+        matches = get_close_matches(folded, words, n=1, cutoff=_LIKE_TITLE)
+        # A keyword in the plural is a heading in prose, such as "Backgrounds:".
+        if not matches or folded == f"{matches[0]}s":
             return None
-        word = words[near[0]]
+        word = words[matches[0]]
         is_short = len(word) < _LONG or len(folded) < _LONG
         if is_short or self.titles[word] in {"feature", "rule"}:
             return None
