@@ -23,7 +23,7 @@ from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from pytest_arena._gate._engines import describe
-from pytest_arena._postgresql._arguments import is_redirected, redirect, name_outright, target
+from pytest_arena._postgresql._arguments import is_redirected, name_outright, redirect, target
 from pytest_arena._values import Address
 from tests.gate.postgresql import SERVER
 
