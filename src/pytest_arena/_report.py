@@ -167,7 +167,7 @@ def _template_words(summary: Summary) -> str:
             return "no template: the app makes its tables"
         return "no template: it starts empty"
     if not summary.built_seconds:
-        return "template from the cache: nothing that it was made of has changed"
+        return "template from the cache: no file that its build read has changed"
     reasons = ""
     if summary.built_because:
         reasons = f" ({'; '.join(summary.built_because)})"

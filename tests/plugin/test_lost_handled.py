@@ -44,6 +44,15 @@ def next_():
     return "the generator is collected"
 
 
+@app.post("/left/after_commit")
+async def after_commit():
+    async with maker() as session:
+        async with session.begin():
+            session.add(Dancer(name="A"))
+        session.add(Dancer(name="B"))
+        return "the second one is lost"
+
+
 @app.post("/handled/async_block")
 async def async_block():
     try:
@@ -177,9 +186,10 @@ async def test_it(client, path):
 def test_writes_that_no_error_undoes_are_named(example: Example) -> None:
     """A rollback by the app's error, or on purpose, accuses nothing."""
     app = example.files["app.py"] + ROUTES
-    run = example.with_files(app=app, test_it=TESTS).run("-q").expect(passed=12)
+    run = example.with_files(app=app, test_it=TESTS).run("-q").expect(passed=13)
     lost = [line for line in run.output.splitlines() if line.startswith("arena: ")]
-    assert len(lost) == 7, run.output
+    assert len(lost) == 8, run.output
+    run.says('session.add(Dancer(name="B"))')
     run.says("POST /left/async_for 200 wrote dancers (1 row) and never committed it: lost")
     run.says("POST /handled/unflushed 200 added Dancer, and never flushed or committed it: lost")
     run.never_says("/honest/")

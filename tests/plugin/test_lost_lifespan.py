@@ -75,3 +75,20 @@ def test_it_fails_its_test_where_that_is_asked_for(example: Example, test: str) 
     run = project.run("-k", test, "--arena-lost-writes=fail").expect(1, passed=1, errors=1)
     run.says("LIFESPAN of the app wrote dancers (1 row), and the app never committed it")
     run.says("the app has started or stopped without an error, and in production")
+
+
+LIVE = """
+import pytest
+
+@pytest.mark.parametrize("turn", range(2))
+def test_it(live_server, turn):
+    assert live_server.client().get("/health").status_code == 200
+"""
+
+
+def test_a_commit_of_the_lifespan_in_the_live_server_s_thread_is_the_test_s(
+    example: Example,
+) -> None:
+    """The thread is older than the second test. Only what is lost is named."""
+    run = example.with_files(app=APP, test_it=LIVE).run("-q").expect(passed=2)
+    run.says(START).never_says("a thread that began")

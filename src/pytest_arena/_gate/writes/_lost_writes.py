@@ -313,6 +313,8 @@ class LostWrites:
         began = self._registry.when_began(threading.current_thread())
         # Such a thread may do the work of a test, or of a wider fixture, in its pool or its loop.
         is_known = WORK.get() is not None or OF_WIDE_FIXTURE.get()
+        # The lifespan of a test runs in the live server's thread.
+        is_known = is_known or REQUEST.get() is not None
         if not began or is_known or self._core.serial() <= 0:
             return
         if pooled is None or pooled.target is None or pooled.pending_writes is None:
@@ -601,6 +603,7 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
     Session.reset = resetting  # type: ignore[method-assign] # as said
     SessionTransaction.rollback = rolling_back  # type: ignore[method-assign] # as said
     event.listen(Session, "transient_to_pending", _on_add)
+    event.listen(Session, "after_commit", _on_commit)
 
 
 def _give_up(session: Session) -> None:
@@ -614,3 +617,9 @@ def _on_add(session: Session, _: object) -> None:
     answer: RequestAnswer | None = REQUEST.get()
     if answer is not None and session.hash_key not in answer.lines_of_adds:
         answer.lines_of_adds[session.hash_key] = user_line()
+
+
+def _on_commit(session: Session) -> None:
+    answer: RequestAnswer | None = REQUEST.get()
+    if answer is not None:
+        answer.lines_of_adds.pop(session.hash_key, None)
