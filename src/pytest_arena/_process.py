@@ -98,34 +98,37 @@ def context_of(task: asyncio.Task[Any]) -> Context:
 _listeners: dict[str, tuple[Callable[..., object], ...]] = {}
 
 
-def hear(calls: Mapping[str, Callable[..., object]]) -> Callable[[], None]:
-    """Call these functions with Python's audit events of their names. Return what ends that.
+def on_audit_events(
+    listeners: Mapping[str, Callable[..., object]],
+) -> Callable[[], None]:
+    """Call ``listeners[event]`` with the arguments of each audit event of that name.
 
-    https://docs.python.org/3/library/audit_events.html
+    Return a function that ends this. See https://docs.python.org/3/library/audit_events.html
     """
     _install_hook()
-    for event, call in calls.items():
-        _listeners[event] = (*_listeners.get(event, ()), call)
-    return partial(_end_hearing, calls)
+    for event, listener in listeners.items():
+        _listeners[event] = (*_listeners.get(event, ()), listener)
+    return partial(_remove_listeners, listeners)
 
 
-def _end_hearing(calls: Mapping[str, Callable[..., object]]) -> None:
-    for event, call in calls.items():
+def _remove_listeners(listeners: Mapping[str, Callable[..., object]]) -> None:
+    for event, removed in listeners.items():
         _listeners[event] = tuple(
-            listener for listener in _listeners[event] if listener is not call
+            listener for listener in _listeners[event] if listener is not removed
         )
 
 
 @cache
 def _install_hook() -> None:
     # One hook for all: Python cannot remove it, and calls it for each event of the process, six
-    # times in an empty test. Names of a module may be missing when the interpreter ends.
+    # times in an empty test. The method is bound here, because module globals may be gone when the
+    # interpreter ends.
     listeners_of = _listeners.get
 
     def hook(event: str, args: tuple[object, ...]) -> None:
-        __tracebackhide__ = True  # a refusal shows the line that caused it
-        for call in listeners_of(event, ()):
-            call(*args)
+        __tracebackhide__ = True  # the traceback of a refusal ends at the user's line
+        for listener in listeners_of(event, ()):
+            listener(*args)
 
     sys.addaudithook(hook)
 

@@ -93,7 +93,7 @@ def test_accepting_shows_what_has_become_of_the_tests() -> None:
     _, lines = accepted(lock, START, test="tests/test_b.py::other")
     assert lines == (
         "test added: tests/test_b.py::other",
-        "test gone: tests/test_b.py::test_Start",
+        "test removed: tests/test_b.py::test_Start",
     )
 
 

@@ -120,7 +120,7 @@ def leave(world: World) -> None:
     try:
         world.isolation.leave()
     except IsolationError as error:
-        if "its log (-wal, -shm) was removed, or its file overwritten" not in error.what:
+        if "its log (-wal, -shm) was removed, or the file overwritten" not in error.what:
             raise
         world.isolation.leave_by_force()
     world.disconnect()
@@ -228,5 +228,5 @@ def test_4_after_it(engine, turn):
 def test_an_app_in_wal_mode_that_copies_and_a_test_that_empties_its_file(tmp_path: Path) -> None:
     """All tests see one database, and the summary says what a new file was for."""
     run = fastapi_example(tmp_path).with_files(test_story=STORY).run().expect(status=0, passed=5)
-    run.says("its log (-wal, -shm) was removed, or its file overwritten, while connections used")
+    run.says("its log (-wal, -shm) was removed, or the file overwritten, while connections were")
     run.says("VACUUM INTO copies a database whose connections stay open); a new file was put")

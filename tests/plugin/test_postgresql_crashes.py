@@ -451,7 +451,7 @@ def test_the_server_is_gone_pitfall_071(example: Example, own_server: PrivateSer
     run.expect(1, passed=1, failed=1, errors=4)
     assert run.output.count("no server answers") <= SAID_AT_MOST, run.output
     run.says("2 of 5 tests had a database of their own (3 used none)")
-    run.says("the server has stopped, or it restarts", "starts it again; if it stops again, read")
+    run.says("the server has stopped or is restarting", "starts it again; if it stops again, read")
     run.never_says("Exception ignored", "most recent call last")
     run = project.built().run("test_next.py", env=project.env({})).expect(passed=3)
     own_server.check_clean(run.output)

@@ -132,15 +132,17 @@ class TestClient(_Base):
             self._arena_login.once(self)
 
     def _arena_join(self) -> Lifespan | None:
-        portal, begun = self._arena_host.join(self._arena_backend())
-        self._arena_enter(portal, self._arena_host.state)
+        portal, begun = self._arena_host.join(self._arena_portal_options())
+        self._arena_use_portal(portal, self._arena_host.state)
         return begun
 
-    def _arena_backend(self) -> Mapping[str, Any]:
+    def _arena_portal_options(self) -> Mapping[str, Any]:
         """Return the arguments with which anyio starts the client's loop."""
         raise NotImplementedError
 
-    def _arena_enter(self, portal: BlockingPortal, state: Mapping[str, Any]) -> None:
+    def _arena_use_portal(
+        self, portal: BlockingPortal, state: Mapping[str, Any]
+    ) -> None:
         """Let a framework's client use a portal, with the state of the app's lifespan."""
         raise NotImplementedError
 
@@ -157,7 +159,9 @@ def open_test_client(
         ConfigError: the framework's client does not import, or knows no such option.
     """
     is_of_litestar = is_litestar(host.app)
-    client_class = _import_litestars() if is_of_litestar else _import_starlettes()
+    client_class = (
+        _litestar_client_class() if is_of_litestar else _starlette_client_class()
+    )
     try:
         client = client_class(_as_coroutine_function(host.app), **options)
     except TypeError as error:
@@ -234,21 +238,22 @@ def _as_coroutine_function(app: ASGIApp) -> ASGIApp:
 
 
 @functools.cache
-def _import_starlettes() -> type[Any]:
+def _starlette_client_class() -> type[Any]:
+    """Return a class of Starlette's test client that uses the portal of pytest-arena."""
     try:
         with warnings.catch_warnings():
-            # It warns that `httpx` should be `httpx2`. A test has no line to change for that.
+            # Starlette warns if only httpx is installed. No test can avoid that.
             warnings.simplefilter("ignore")
             from starlette.testclient import TestClient as StarletteClient
-    # A RuntimeError: there is no HTTP library.
+    # Starlette raises a RuntimeError if no HTTP library is installed.
     except (ImportError, RuntimeError) as error:
         raise _app_errors.no_test_client(error) from None
 
     class ArenaStarletteClient(TestClient, StarletteClient):
-        def _arena_backend(self) -> Mapping[str, Any]:
+        def _arena_portal_options(self) -> Mapping[str, Any]:
             return self.async_backend
 
-        def _arena_enter(
+        def _arena_use_portal(
             self, portal: BlockingPortal, state: Mapping[str, Any]
         ) -> None:
             self.portal = portal
@@ -262,18 +267,21 @@ def _import_starlettes() -> type[Any]:
 
 
 @functools.cache
-def _import_litestars() -> type[Any]:
+def _litestar_client_class() -> type[Any]:
+    """Return a class of Litestar's test client that uses the portal of pytest-arena."""
     try:
         from litestar.testing import TestClient as LitestarClient
     except ImportError as error:
         raise _app_errors.no_test_client(error) from None
 
     class ArenaLitestarClient(TestClient, LitestarClient[Any]):  # type: ignore[misc] # as above
-        def _arena_backend(self) -> Mapping[str, Any]:
+        def _arena_portal_options(self) -> Mapping[str, Any]:
             options = dict(self.backend_options or {})
             return {"backend": self.backend, "backend_options": options}
 
-        def _arena_enter(self, portal: BlockingPortal, _: Mapping[str, Any]) -> None:
+        def _arena_use_portal(
+            self, portal: BlockingPortal, _: Mapping[str, Any]
+        ) -> None:
             # A Litestar app has the state of its lifespan itself.
             self.blocking_portal = portal
 

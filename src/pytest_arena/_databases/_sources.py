@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from pytest_arena._config._load import is_library
-from pytest_arena._process import hear
+from pytest_arena._process import on_audit_events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -282,7 +282,9 @@ def _source(name: str) -> str:
 def watching(own: Path | None) -> Iterator[Watch]:
     """Record the files and folders that a block opens: a seed may read data files."""
     watch = Watch(own and own.resolve())
-    end = hear({event: partial(record, watch) for event, record in _EVENTS.items()})
+    end = on_audit_events(
+        {event: partial(record, watch) for event, record in _EVENTS.items()}
+    )
     try:
         yield watch
     finally:
@@ -307,7 +309,9 @@ def watch_imports() -> Callable[[], None]:
 
         return listener
 
-    return hear({event: for_each_module(record) for event, record in _EVENTS.items()})
+    return on_audit_events(
+        {event: for_each_module(record) for event, record in _EVENTS.items()}
+    )
 
 
 def _being_imported() -> Iterator[str]:

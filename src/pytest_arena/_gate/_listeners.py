@@ -31,7 +31,7 @@ from pytest_arena._gate.writes._lost_writes import (
     watch_closed_sessions,
 )
 from pytest_arena._origin import is_own, user_line
-from pytest_arena._process import hear, send_to_spawned, when_imported
+from pytest_arena._process import on_audit_events, send_to_spawned, when_imported
 from pytest_arena._product import (
     DRIVERS,
     PRODUCT_PACKAGES,
@@ -310,7 +310,7 @@ def _listen() -> None:
         (Pool, "detach", "detached"),
     ):
         event.listen(owner, name, _of_last_gate(method))
-    hear({event: partial(_on_child, event) for event in _CHILDREN})
+    on_audit_events({event: partial(_on_child, event) for event in _CHILDREN})
     send_to_spawned(_before_spawn)
     for package, product in DRIVERS.items():
         when_imported(package, partial(_watch_driver, product))

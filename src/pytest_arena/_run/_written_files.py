@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._origin import is_own, user_line
-from pytest_arena._process import hear
+from pytest_arena._process import on_audit_events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ class WrittenFiles:
         self._start = os.path.join(self._root, "")  # noqa: PTH118 - a prefix of names
         self._temporary = temporary
         self.lines: dict[str, str] = {}  # by files. Cleared when a test begins
-        self.close = hear({"open": self._opened, "os.rename": self._renamed})
+        self.close = on_audit_events({"open": self._opened, "os.rename": self._renamed})
 
     # Audit events, called in the thread that writes: https://docs.python.org/3/library/audit_events.html
 

@@ -100,7 +100,7 @@ def watch_raw_connections(core: Callable[[], Core | None]) -> None:
     https://docs.python.org/3/library/sys.html#sys.addaudithook. ``sqlite3.connect`` is also
     wrapped, because a hook cannot guard the connection that is about to be made.
     """
-    _process.hear(
+    _process.on_audit_events(
         {
             "sqlite3.connect": partial(_admit, core),
             "open": partial(_admit_open, core),

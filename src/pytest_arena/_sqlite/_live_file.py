@@ -26,7 +26,7 @@ if sys.platform == "linux":
 # magic, page size, journal mode, change counter, pages, schema cookie
 _HEADER = struct.Struct(">16sH2s4xII8xI56x")
 _MAGIC = b"SQLite format 3\0"
-_MODE_AT = 18
+_MODE_OFFSET = 18
 _WAL_MODE = b"\2\2"
 _LARGEST_PAGE = 65536  # two bytes cannot hold this size, so SQLite writes 1
 
@@ -47,7 +47,7 @@ _FRAME_HEADER_SIZE = 24
 _SEALED = 1_000_000_000  # a modification time that no clock gives
 
 _LOG_IS_LOST = (
-    "its log (-wal, -shm) was removed, or its file overwritten, while connections used them "
+    "its log (-wal, -shm) was removed, or the file overwritten, while connections were open "
     "(VACUUM INTO copies a database whose connections stay open)"
 )
 _snapshot_numbers = count(1)
@@ -88,7 +88,7 @@ def is_whole(file: Path) -> bool:
 def set_wal_mode(file: Path) -> None:
     """Write the WAL mode into a file's header, so that SQLite reads the log beside it."""
     with file.open("r+b") as stream:
-        stream.seek(_MODE_AT)
+        stream.seek(_MODE_OFFSET)
         stream.write(_WAL_MODE)
 
 
@@ -111,18 +111,18 @@ class LiveFile:
         self.descriptor = -1
         if is_supported():
             self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        self._log_index = -1
+        self._shm_descriptor = -1
         self._keeps_log = False
         self._identity = sql.identity(path)
 
     def close(self) -> None:
         """Close the connection, then the descriptors: SQLite needs its locks. Idempotent."""
         self.control.close()
-        for descriptor in (self.descriptor, self._log_index):
+        for descriptor in (self.descriptor, self._shm_descriptor):
             if descriptor >= 0:
                 os.close(descriptor)
         self.descriptor = -1
-        self._log_index = -1
+        self._shm_descriptor = -1
         self._keeps_log = False
 
     def new_snapshot_path(self) -> Path:
@@ -163,15 +163,18 @@ class LiveFile:
             raise FileNotFoundError(_LOG_IS_LOST)
 
     def has_lost_log(self) -> bool:
-        """Return whether the open log was removed, or its file overwritten. Costs 1 µs.
+        """Return whether the log was removed, or the database overwritten. Costs 1 µs.
 
-        Open connections would continue to use a log that no other process can find.
+        If the log was removed, open connections continue to use a file that no other process can
+        open. An overwritten database is noticed if the new file is not in WAL mode.
         """
-        if self._log_index < 0:
+        if self._shm_descriptor < 0:
             return False
-        if os.fstat(self._log_index).st_nlink == 0:
+        is_unlinked = os.fstat(self._shm_descriptor).st_nlink == 0
+        if is_unlinked:
             return True
-        return os.pread(self.descriptor, 2, _MODE_AT) != _WAL_MODE
+        mode = os.pread(self.descriptor, 2, _MODE_OFFSET)
+        return mode != _WAL_MODE
 
     def keep_log(self) -> None:
         """Keep the log of a file in WAL mode from now on. The control connection has read the file.
@@ -199,13 +202,13 @@ class LiveFile:
         Raises:
             OSError: there is no log.
         """
-        if self._log_index < 0:
-            self._log_index = os.open(f"{self.path}-shm", os.O_RDWR | os.O_CLOEXEC)
+        if self._shm_descriptor < 0:
+            self._shm_descriptor = os.open(f"{self.path}-shm", os.O_RDWR | os.O_CLOEXEC)
         if not self._keeps_log:
             with suppress(sql.Busy):
                 _lock(self.descriptor, fcntl.F_RDLCK, _SHARED, _SHARED_SIZE)
                 self._keeps_log = True
-        return self._log_index
+        return self._shm_descriptor
 
 
 @dataclass(frozen=True, slots=True)

@@ -500,7 +500,7 @@ def unheard(item: pytest.Item) -> str:
 def _why_unrecorded(function: FunctionType, item: pytest.Item) -> str:
     """Return why the assertions of one function are not recorded; "" if they are."""
     code = function.__code__
-    if any(map(_is_unreported, _codes(code))):
+    if any(map(_has_unrecorded_asserts, _codes(code))):
         if code.co_filename == str(item.path):
             return "its file was compiled without calls for assertions"
         fix = f"pytest.register_assert_rewrite({function.__module__!r}) in conftest.py"
@@ -522,8 +522,12 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(constant)
 
 
-def _is_unreported(code: CodeType) -> bool:
-    """Return whether a function has assertions that pytest does not report."""
+def _has_unrecorded_asserts(code: CodeType) -> bool:
+    """Return whether this code has assertions for which pytest calls no hook.
+
+    The code of inner functions is not searched.
+    """
+    # pytest's rewritten assertions, with `enable_assertion_pass_hook` and without it.
     if "_call_assertion_pass" in code.co_names:
         return False
     if "_format_explanation" in code.co_names:

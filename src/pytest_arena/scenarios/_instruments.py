@@ -256,7 +256,7 @@ class Instruments:
         if test is None:
             return 0
         levels = [level for level in self.run.databases.levels if level.is_test]
-        rows = sum(self._statement_log_of(level).executed for level in levels)
+        rows = sum(self._statement_log_of(level).rows_written for level in levels)
         logins = sum(app_run.logged_in for app_run in test.app_runs)
         return rows + logins + test.sessions.pending()
 

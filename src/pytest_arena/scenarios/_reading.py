@@ -387,9 +387,9 @@ def _all_rows(parts: Iterable[TableWrite]) -> Counter[str]:
 
 def _rows_of_app(statement_log: StatementLog) -> Counter[str]:
     """Return the rows that the app wrote in its lifespan."""
-    apart = statement_log.apart
-    if apart:
-        return _all_rows(apart.written)
+    app_log = statement_log.app_log
+    if app_log:
+        return _all_rows(app_log.written)
     return Counter()
 
 

@@ -118,15 +118,17 @@ def surroundings(folder: Path) -> Surroundings:
 def find_root(folder: Path) -> Path:
     """Return the project's root.
 
-    It is the next folder above with pytest's configuration or with git, else the folder that has
-    the outermost folder of tests.
+    It is the nearest of the folder and its parents that mentions pytest in a file of
+    configuration, or that has ``.git``. Otherwise it is the parent of the outermost folder of
+    tests, otherwise the folder itself.
     """
-    above = (folder, *folder.parents)
-    for root in above:
-        if "pytest" in configuration(root) or (root / ".git").exists():
-            return root
+    candidates = (folder, *folder.parents)
+    for candidate in candidates:
+        is_configured = "pytest" in configuration(candidate)
+        if is_configured or (candidate / ".git").exists():
+            return candidate
     root = folder
-    for path in above:
+    for path in candidates:
         if path.name in TEST_FOLDERS:
             root = path.parent
     return root

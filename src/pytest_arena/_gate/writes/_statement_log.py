@@ -114,36 +114,40 @@ _MOST_VALUES = 50  # statements of which the values are kept
 class RowListener(Protocol):
     """Receives the rows that queries return."""
 
-    def listen(self, statement: str, context: Any) -> None:
-        """Note a query that has run."""
+    def statement_ran(self, statement: str, context: Any) -> None:
+        """Record the rows of a statement, if it returns any."""
 
 
 @dataclass(slots=True, eq=False)
 class StatementLog:
-    """What the statements of engines have done in one stretch of time."""
+    """The statements that ran during a request or a level, and what they wrote."""
 
     statements: set[str] = field(default_factory=set)  # the texts, also of queries
-    written: list[TableWrite] = field(default_factory=list)  # and committed
-    executed: int = 0  # rows that statements wrote, committed or not
+    written: list[TableWrite] = field(
+        default_factory=list
+    )  # writes that were committed
+    rows_written: int = 0  # committed or not
     values: list[Any] = field(default_factory=list)  # parameters of writes
-    named: list[NamedValues] = field(default_factory=list)  # those with columns
-    # Whether other rows may have been written too, or these may not.
+    named: list[NamedValues] = field(
+        default_factory=list
+    )  # parameters by their columns
+    # Whether ``written`` may be incomplete, or may have rows that were rolled back.
     is_unsure: bool = False
     opened: list[tuple[PooledConnection, PendingWrites]] = field(default_factory=list)
     # Uncommitted writes at the beginning.
     pending: dict[PooledConnection, tuple[TableWrite, ...]] = field(
         default_factory=dict
     )
-    # The connections with such writes that were used, in the order of their use.
-    shared: dict[PooledConnection, None] = field(default_factory=dict)
-    apart: StatementLog | None = None  # of the app itself, meanwhile
-    answers: RowListener | None = None
+    # The connections with such writes that were used, in the order of their first use.
+    reused: dict[PooledConnection, None] = field(default_factory=dict)
+    app_log: StatementLog | None = None  # of the app's start and end, in this time
+    row_listener: RowListener | None = None
 
     def of_the_app(self) -> StatementLog:
         """Return the log of what the app does by itself, as it starts and ends."""
-        if self.apart is None:
-            self.apart = StatementLog()
-        return self.apart
+        if self.app_log is None:
+            self.app_log = StatementLog()
+        return self.app_log
 
     def see_pending(self, before: Iterable[StatementLog]) -> None:
         """Begin with the uncommitted writes of other logs."""
@@ -160,18 +164,18 @@ class StatementLog:
         ]
 
     def joined(self) -> list[TableWrite]:
-        """Return earlier writes of the transactions in which this stretch took part."""
-        return [write for pooled in self.shared for write in self.pending[pooled]]
+        """Return earlier uncommitted writes on the connections that this log also used."""
+        return [write for pooled in self.reused for write in self.pending[pooled]]
 
     def note_statement(self, statement: str, context: Any) -> None:
         """Note a statement that has run."""
         self.statements.add(statement)
-        if self.answers is not None:
-            self.answers.listen(statement, context)
+        if self.row_listener is not None:
+            self.row_listener.statement_ran(statement, context)
         if self.pending and isinstance(context, DefaultExecutionContext):
             pooled = PooledConnection.find(context.root_connection.connection)
             if pooled is not None and pooled in self.pending:
-                self.shared[pooled] = None
+                self.reused[pooled] = None  # an ordered set
 
     def begin_writes(self, pooled: PooledConnection, writes: PendingWrites) -> None:
         """Note the first write of a transaction."""
@@ -180,7 +184,7 @@ class StatementLog:
     def note_write(self, table: str, rows: int, context: Any, parameters: Any) -> int:
         """Note rows that a statement has written. Return their number; 0 if it is not known."""
         rows = rows or _rows_inserted(context)
-        self.executed += rows or 1
+        self.rows_written += rows or 1
         if len(self.values) < _MOST_VALUES:
             self.values.append(parameters)
             if context.compiled is not None:

@@ -1,4 +1,4 @@
-"""The errors for refusals of a database server."""
+"""The errors for what a database server refuses, and for a server that is down."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql._control import ControlFailure
     from pytest_arena._values import Address
 
+_WHY = "each test works on a database that pytest-arena makes on this server"
 # Lines to paste.
 _GIVE_CREATEDB = 'ALTER ROLE "{role}" CREATEDB;   -- as a superuser'
 _RENAME = 'ALTER DATABASE "{name}" RENAME TO …;   -- if it may have another name'
-_WHY = "each test works on a database that pytest-arena makes on this server"
-_ANOTHER = "ARENA_DATABASE=own pytest …   # a private server, or the URL of another one"
+_ANOTHER = (
+    "ARENA_DATABASE=own pytest …   # starts a private server; a URL names another one"
+)
 
 
 _KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
@@ -75,7 +77,7 @@ def failed(what: str, error: ControlFailure, address: Address) -> ArenaError:
 
 
 def server_is_down(what: str, error: ControlFailure, address: Address) -> ServerError:
-    """Return the error for a server that has answered this command, and does not answer now."""
+    """Return the error for a server that answered earlier in this run, and no longer does."""
     log = Path(f"{address.host}.log")
     is_private = address.is_socket and log.is_file()
     why = _WHY
@@ -83,13 +85,14 @@ def server_is_down(what: str, error: ControlFailure, address: Address) -> Server
         why = "the private server of pytest-arena was killed, or has crashed"
         fix = f"pytest …   # starts it again; if it stops again, read {log}"
     else:
-        fix = (
-            f"start the server again; its log says why it has stopped. Or:\n{_ANOTHER}"
+        start = (
+            "start the server again (its log says why it stopped), or use another one:"
         )
+        fix = f"{start}\n{_ANOTHER}"
     return ServerError(
-        f"{address.server}: {what}: the server has stopped, or it restarts",
+        f"{address.server}: {what}: the server has stopped or is restarting",
         why=why,
-        cause=f"no server answers: {error.first_line}",
+        cause=f"the connection failed: {error.first_line}",
         fix=fix,
     )
 

@@ -118,28 +118,34 @@ class Locked:
         )
 
     def difference(self, old: Locked | None, place: str) -> Iterator[str]:
-        """Yield what changed since an older entry: a diff of the steps, a line for each test."""
+        """Yield what changed since an older entry.
+
+        That is a new name, a diff of the steps and rows, and a line for each test that was added,
+        removed or changed. ``place`` labels the diff.
+        """
         old_lines = []
         old_tests = {}
-        old_title = "not accepted yet"
+        old_label = "not accepted yet"
         if old:
             old_lines = old.lines()
             old_tests = dict(old.tests)
-            old_title = f"{old.key}  {old.rev}"
+            old_label = f"{old.key}  {old.rev}"
             if old.key != self.key:
                 yield f"renamed: {old.key} -> {self.key}"
+            # Only the version of the hash has changed.
             if old.steps == self.steps and old.rev != self.rev:
                 yield f"rev: {old.rev} -> {self.rev}  {self.key}"
-        title = f"{self.key}  {self.rev}  {place}"
+        label = f"{self.key}  {self.rev}  {place}"
+        # The whole scenario is the context.
         yield from unified_diff(
-            old_lines, self.lines(), old_title, title, n=99, lineterm=""
+            old_lines, self.lines(), old_label, label, n=99, lineterm=""
         )
         tests = dict(self.tests)
         for test in sorted(old_tests.keys() | tests.keys()):
             if test not in old_tests:
                 yield f"test added: {test}"
             elif test not in tests:
-                yield f"test gone: {test}"
+                yield f"test removed: {test}"
             elif old_tests[test] != tests[test]:
                 yield f"test changed: {test}"
 

@@ -63,16 +63,17 @@ def judge(
 ) -> Document:
     """Judge every scenario of a specification by what its tests did.
 
-    The order of tests, tries and problems is irrelevant. It takes about 0.1 ms a scenario.
+    The order of mappings, tries and problems does not matter. Judging takes about 0.1 ms a
+    scenario.
 
     Args:
         specification: what the files say.
-        mappings: which tests prove which scenarios; a mapping may occur several times.
-        tries: of all tests; those of tests that prove nothing are ignored.
+        mappings: the claims of tests to prove scenarios; a mapping may occur several times.
+        tries: the tries of all tests; those of tests without a mapping are ignored.
         rules: what is required.
         partial: why not all tests were run; empty if all were.
-        problems: markers that name no scenario, modules that could not be collected.
-        is_sabotaged: whether passed tests were run again with something broken.
+        problems: faults found earlier: invalid markers, modules that could not be collected.
+        is_sabotaged: whether each passed test was run again with the app broken on purpose.
     """
     mappings = sorted(set(mappings))
     mappings_of = grouped_by(mappings, lambda mapping: mapping.scenario)
@@ -81,13 +82,13 @@ def judge(
     judged = []
     for scenario, malformed in _with_errors(specification):
         own = mappings_of[scenario.key]
-        # Several processes may collect a test, and several markers may name it.
-        distinct: dict[tuple[str, Pairs], Mapping] = {}
+        # A mapping may occur twice: from two processes, or from two markers of one test.
+        mapping_by_test: dict[tuple[str, Pairs], Mapping] = {}
         for mapping in own:
-            distinct.setdefault((mapping.test, mapping.row), mapping)
+            mapping_by_test.setdefault((mapping.test, mapping.row), mapping)
         tests = []
         steps_of_tests = []
-        for mapping in distinct.values():
+        for mapping in mapping_by_test.values():
             claim = Claim(scenario, mapping, rules.evidence, is_sabotaged=is_sabotaged)
             test = judged_test(claim, tries_of[mapping.test])
             tests.append(test)

@@ -74,7 +74,7 @@ class RowsRead:
     by_statement: dict[str, list[Mapping[str, Row]]] = field(default_factory=dict)
     """Of each fetched row its unchanged column values, by table."""
 
-    def listen(self, statement: str, context: Any) -> None:
+    def statement_ran(self, statement: str, context: Any) -> None:
         """Record the rows that are fetched from the cursor of an executed statement."""
         if not isinstance(context, DefaultExecutionContext):
             return

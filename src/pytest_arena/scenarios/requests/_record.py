@@ -52,7 +52,7 @@ class RequestRecord:
     """When it ended, if a redirect followed it in the same turn."""
 
     def __post_init__(self) -> None:
-        self.statement_log = StatementLog(answers=self.rows_read)
+        self.statement_log = StatementLog(row_listener=self.rows_read)
 
     @property
     def is_counted(self) -> bool:

@@ -359,32 +359,35 @@ def _fault(
         what = f"{shown(text)} is read as tags that belong to nothing"
         what += f"; expected {scenario} after them"
     else:
-        awaited = _in_words(expected[1].split(", "), spoken)
+        awaited = _describe_tokens(expected[1].split(", "), spoken)
         what = f"expected {awaited}; found {shown(text)}"
         if is_ended:
             what = f"the text ends after {shown(text)}; expected {awaited}"
     return block.problem(line, what)
 
 
-_LINES = ("feature", "background", "scenario", "examples", "rule")
+_SECTIONS = ("feature", "background", "scenario", "examples", "rule")
 
 
-def _in_words(tokens: list[str], spoken: Language) -> str:
-    """Return the parser's names of tokens in words: ``Scenario: or a tag (@…)``."""
+def _describe_tokens(tokens: list[str], language: Language) -> str:
+    """Describe the tokens that the parser expected: ``Scenario: or a tag (@…)``.
+
+    Comments and empty lines are left out. The end of the text is named if nothing else is left.
+    """
     keywords = []
     for kind in (*_KINDS, "and", "but"):
-        words = [word.strip() for word in spoken.words[kind] if word != "* "]
-        keywords.append(words[0])
-    names = {
+        words = [word.strip() for word in language.words[kind] if word != "* "]
+        keywords.append(words[0])  # the usual one
+    phrase_of = {
         "#StepLine": f"a step ({', '.join(keywords)})",
-        **{f"#{title.title()}Line": spoken.title(title) for title in _LINES},
+        **{f"#{name.title()}Line": language.title(name) for name in _SECTIONS},
         "#TableRow": "a row of a table (| … |)",
         "#DocStringSeparator": 'a doc string (""")',
         "#TagLine": "a tag (@…)",
         "#Language": "a comment `# language: …`",
         "#Other": "text",
     }
-    phrases = [name for token, name in names.items() if token in tokens]
+    phrases = [phrase for token, phrase in phrase_of.items() if token in tokens]
     if not phrases:
         return "the end of the text"
     if len(phrases) == 1:
