@@ -386,7 +386,7 @@ for driver in (psycopg, psycopg2):
 assert len(arena.ledger.refusals) == count
 
 from sqlalchemy import create_engine, event
-from pytest_arena._postgresql._arguments import lead as redirect
+from pytest_arena._postgresql._arguments import redirect
 for driver, ways in (("psycopg", OF_PSYCOPG), ("psycopg2", OF_PSYCOPG2)):
     engine = create_engine(f"postgresql+{driver}://u:secret@192.0.2.1/shop")
     @event.listens_for(engine, "do_connect")
@@ -441,7 +441,7 @@ def test_an_engine_that_was_led_is_let_through(tmp_path: Path) -> None:
         """
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
-from pytest_arena._postgresql._arguments import lead as redirect
+from pytest_arena._postgresql._arguments import redirect
 
 def engine_of(driver, change=None):
     make = create_async_engine if driver in ("asyncpg", "psycopg_async") else create_engine

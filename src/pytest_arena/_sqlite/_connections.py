@@ -102,7 +102,7 @@ class SQLiteHandle:
 
     def attached(self) -> tuple[ConnectTarget, ...]:
         """Return the test's databases that it has attached."""
-        return getattr(self.reference(), "arena_aims", ())
+        return getattr(self.reference(), "arena_targets", ())
 
     def taken(self, *, is_first: bool) -> None:
         """Do nothing: the file shows the writes of all connections."""

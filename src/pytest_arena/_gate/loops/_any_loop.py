@@ -69,9 +69,9 @@ def free_locks(dbapi_connection: object) -> None:
     of psycopg's `AsyncConnection`. One call when the connection is new is enough. A connection that
     is older than the gate gets its lock at a later checkout, when the lock is free.
     """
-    driver_connection = getattr(dbapi_connection, "driver_connection", None)
-    if driver_connection is None:
+    if not hasattr(dbapi_connection, "driver_connection"):
         return  # the connection of a sync driver has no such locks
+    driver_connection = dbapi_connection.driver_connection
     for owner, name in (
         (dbapi_connection, "_execute_mutex"),
         (driver_connection, "lock"),
