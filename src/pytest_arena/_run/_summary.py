@@ -14,7 +14,7 @@ from pytest_arena._report import Summary, kept_notes
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from pytest_arena._config._read import Config
     from pytest_arena._databases._app_databases import KnownDatabases
@@ -45,10 +45,14 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         migration_notes = ()
     table_seconds: tuple[float, ...] = ()
     suggestion = ""
-    if not config.schema:
+    has_template = _has_template(named, used, databases.known.primary)
+    if not (config.schema and has_template):
         table_seconds = tuple(ledger.table_seconds.values())
         if ledger.filled:
             suggestion = suggested_schema(config.root)
+        # A value without a name is for the app's first database.
+        if suggestion and len(used) == 1 and used[0] is not databases.known.primary:
+            suggestion = f"{used[0].name} = {suggestion}"
     unused: tuple[str, ...] = ()
     if ledger.filled:
         unused = _unused(config, [*of_engines, *used], databases.known)
@@ -62,7 +66,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
             *migration_notes,
         ),
         failures=migration_failures,
-        has_template=bool(config.schema or config.seed),
+        has_template=has_template,
         built_because=tuple(
             reason for store in stores for reason in store.reasons if reason
         ),
@@ -80,6 +84,20 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         verified_seconds=ledger.verified_seconds,
         isolations=tuple(dict.fromkeys(isolation for _, isolation in ledger.filled)),
     )
+
+
+def _has_template(
+    named: Collection[str], used: list[Database], primary: Database | None
+) -> bool:
+    """Return whether a used database has a schema or a seed. ``named``: those of the options."""
+    if not used:  # those that were used are dropped
+        return bool(named)
+    for database in used:
+        if database is primary and "" in named:
+            return True
+        if any(tail in named for tail in database.tails):
+            return True
+    return False
 
 
 _MOST_DIFFERENCES = 3  # in one line of the summary
