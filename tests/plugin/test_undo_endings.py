@@ -166,7 +166,7 @@ def test_it_was_ended(worker, arena):
 
 @pytest.mark.slow
 def test_transactions_of_wide_fixtures_pitfall_044_057(example: Example) -> None:
-    """One that only took numbers stays as it is; a job's statement ends with its test, as a leak."""
+    """One that only took numbers stays; a job's statement ends with its test, as a leak."""
     project = on_postgresql(example, test_savepoints=ONE_TRANSACTION, test_worker=AT_WORK)
     run = project.run("-W", "error::pytest.PytestUnhandledThreadExceptionWarning")
     run.expect(1, passed=5, errors=1).says("ConnectionLeak", "test_worker.py:19", "[A602]")
