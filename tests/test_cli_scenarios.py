@@ -148,6 +148,7 @@ def test_json_stands_alone_on_stdout(arena: Arena, project: Path) -> None:
     assert str(project) not in output
 
 
+@pytest.mark.slow
 def test_json_is_utf_8_wherever_it_is_written(project: Path) -> None:
     """A terminal of another encoding takes no letter away."""
     (project / "docs" / "battles.md").write_text(
@@ -428,6 +429,7 @@ def test_report_makes_outputs_of_a_document(arena: Arena, documents: Path, proje
     assert "scenarios: 0 of 2 proven" in arena("report", "ci/start.json")[1]
 
 
+@pytest.mark.slow
 def test_report_writes_what_is_known(arena: Arena, documents: Path, project: Path) -> None:
     """Not of tests that were only collected: these would be excused for ever."""
     shutil.copy(documents / "start.json", project)

@@ -165,6 +165,7 @@ def test_the_order_of_tests_and_tries_changes_nothing(run: dict[str, Any], chanc
 
 @SOME
 @given(runs)
+@pytest.mark.slow
 def test_a_document_survives_its_file(run: dict[str, Any]) -> None:
     """Equal, and written the same again."""
     doc = judged(run)
@@ -176,6 +177,7 @@ def test_a_document_survives_its_file(run: dict[str, Any]) -> None:
 
 @SOME
 @given(runs, tries, st.sampled_from(("failed", "unfinished")))
+@pytest.mark.slow
 def test_one_more_failure_never_makes_anything_better(
     run: dict[str, Any], another: Try, outcome: Any
 ) -> None:

@@ -218,6 +218,7 @@ class TestCancelled:
                     await connection.execute(text("SELECT pg_sleep(30)"))
 
     @pytest.mark.parametrize("end", ["cancel", "run_out_of_time"])
+    @pytest.mark.slow
     def test_and_the_next_one_pitfall_016(self, setting: Setting, end: str) -> None:
         """The next statement is answered, in this loop and in the next."""
         engine = setting.engine()

@@ -489,6 +489,7 @@ def test_what_differs_is_told_with_its_cause(tmp_path: Path) -> None:
     assert "create its rows in a fixture or in arena_seed" in told[3]
 
 
+@pytest.mark.slow
 def test_tests_of_the_plugin_are_no_difference(tmp_path: Path) -> None:
     """They have no run without it, whatever the configuration demands of the plugin."""
     lone = LEFTOVERS.partition("def test_the_hero")[0]
@@ -499,6 +500,7 @@ def test_tests_of_the_plugin_are_no_difference(tmp_path: Path) -> None:
     assert called.output.endswith("No test passes only without the plugin.\n")
 
 
+@pytest.mark.slow
 def test_a_test_of_the_plugin_fails_with_the_plugin(tmp_path: Path) -> None:
     """It cannot run without the plugin, so that nothing says that it fails there, too."""
     red = FIRST.replace("== []", "== [1]")

@@ -254,6 +254,7 @@ async def test_it(arena, client):
 
 
 @pytest.mark.parametrize("how", ["copy", "undo"])
+@pytest.mark.slow
 def test_what_is_written_between_two_requests_is_no_ones(example: Example, how: str) -> None:
     """A request begins when the last one ended only where nobody can have written meanwhile."""
     files = shop(example, test_it=BETWEEN_REQUESTS)

@@ -155,6 +155,7 @@ async def test_it(client):
 
 
 @pytest.mark.parametrize("given, seconds", [("5", "5s"), ("0", "0")])
+@pytest.mark.slow
 def test_the_bound_is_five_seconds_or_none_of_ours(
     example: Example, given: str, seconds: str
 ) -> None:

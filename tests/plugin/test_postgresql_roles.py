@@ -239,6 +239,7 @@ async def test_and_nothing_of_it_stays(client):
 
 
 @pytest.mark.parametrize("isolation", ["undo", "clone"])
+@pytest.mark.slow
 def test_who_is_granted_nothing_owns_the_database_or_works_as_its_owner(
     example: Example, server: PrivateServer, isolation: str
 ) -> None:

@@ -227,6 +227,7 @@ def test_one():
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+@pytest.mark.slow
 def test_a_table_that_is_missing_is_told_by_each_driver(example: Example, driver: str) -> None:
     """They have two names for the state that says so."""
     schema = "arena_schema = app:Base\narena_seed = seed:seed\n"

@@ -342,6 +342,7 @@ async def test_that_expects_it(client):
 """
 
 
+@pytest.mark.slow
 def test_litestar_answers_exceptions_itself(example: Example) -> None:
     """They are named. What the app left to Python's reference counting is still given back."""
     files = example.with_files(app=LITESTAR, test_it=LITESTAR_TESTS)

@@ -290,6 +290,7 @@ def test_a_session_of_a_module_forgets_related_rows(example: Example) -> None:
 
 
 @pytest.mark.parametrize("how", HOWS)
+@pytest.mark.slow
 def test_an_error_of_a_suites_own_session_names_the_cause(example: Example, how: str) -> None:
     """Its instances are the suite's: the report names the row, and the test that it is from."""
     driver = "sqlite" if how == "copy" else "postgresql+psycopg"

@@ -126,6 +126,7 @@ def test_speaks_of_tables():
 """
 
 
+@pytest.mark.slow
 def test_a_database_that_stays_empty_is_told_what_would_fill_it(example: Example) -> None:
     """The usual beginning: the tables are made by hand, or by a command, before the app starts."""
     bare = example.change("pytest.ini", "arena_schema = app:Base\narena_seed = seed:seed\n", "")

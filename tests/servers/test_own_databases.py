@@ -452,6 +452,7 @@ def test_a_sweep_of_everything_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize("loss", ["terminated", "registry dropped", "taken for dead"])
+@pytest.mark.slow
 def test_a_run_goes_on_after_its_connection_was_lost(loss: str, template: str) -> None:
     """What it has made is its own again, and gone when it ends."""
     with own_registry() as name:
@@ -487,6 +488,7 @@ def test_errors_of_the_background_do_not_end_it(registry: str, template: str) ->
 
 
 @pytest.mark.parametrize("server", ["slow", "quick"])
+@pytest.mark.slow
 def test_who_is_in_a_hurry_leaves_what_takes_long_to_a_later_run(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -248,6 +248,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Named:
 
 
 @pytest.mark.parametrize("name", MEANT)
+@pytest.mark.slow
 def test_a_marker_means_one_scenario_and_row(named: Named, name: str) -> None:
     """By each of its names, by its file; a row by its values, whatever type they have in Python."""
     _, _, scenario, row = MEANT[name]

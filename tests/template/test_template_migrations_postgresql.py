@@ -113,6 +113,7 @@ async def _rows(on_server: ServerProject) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("env", [SYNC_ENV, ASYNC_ENV], ids=["sync", "async"])
+@pytest.mark.slow
 def test_migrations_run_inside_and_outside_of_a_loop_pitfall_127(
     on_server: ServerProject, env: str
 ) -> None:
