@@ -194,7 +194,8 @@ def engine(arena):
     def turn_log_on(connection, record):
         connection.execute("PRAGMA journal_mode = WAL").close()
 
-    return engine
+    yield engine
+    engine.dispose()
 
 def add(engine):
     with engine.begin() as connection:

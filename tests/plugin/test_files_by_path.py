@@ -39,6 +39,7 @@ TESTS = """
 import sqlite3
 import app
 import pytest
+from contextlib import closing
 from pathlib import Path
 from sqlalchemy import make_url
 
@@ -55,18 +56,22 @@ def test_opens():
     open(Path(app.PATH), "wb")
 
 
+def names_in(file):
+    with closing(sqlite3.connect(file)) as connection:
+        return connection.execute("SELECT name FROM dancers").fetchall()
+
+
 def test_by_a_connection(test_client, tmp_path):
     copy = tmp_path / "copy.db"
     test_client.post("/vacuum", params={"to": str(copy)})
-    assert sqlite3.connect(copy).execute("SELECT name FROM dancers").fetchall() == [("Sand",)]
+    assert names_in(copy) == [("Sand",)]
 
 
 def test_by_a_path_that_is_set(test_client, arena, monkeypatch):
     monkeypatch.setattr(app, "PATH", make_url(arena.url).database)
     test_client.post("/dancers/Dune")
     test_client.post("/backup")
-    rows = sqlite3.connect("backup.db").execute("SELECT name FROM dancers").fetchall()
-    assert ("Dune",) in rows
+    assert ("Dune",) in names_in("backup.db")
     assert test_client.get("/download").content.startswith(b"SQLite format 3")
 
 

@@ -107,20 +107,22 @@ def test_a_data_file_that_the_seed_reads_counts(project: Project) -> None:
 
 READING_A_DATABASE = """
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from sqlalchemy import text
 
 def seed(session):
     uri = Path("data/names.db").resolve().as_uri() + "?mode=ro"
     for place, is_uri in ("data/more.db", False), (uri, True):
-        with sqlite3.connect(place, uri=is_uri) as connection:
+        with closing(sqlite3.connect(place, uri=is_uri)) as connection:
             for (name,) in connection.execute("select name from names").fetchall():
                 session.execute(text("insert into dancers (name) values (:n)"), {"n": name})
     with Path("builds.log").open("a") as log:
         log.write("built ")
-    with sqlite3.connect("builds.db") as connection:
+    with closing(sqlite3.connect("builds.db")) as connection:
         connection.execute("create table if not exists built (at)")
         connection.execute("insert into built values (1)")
+        connection.commit()
 """
 
 
