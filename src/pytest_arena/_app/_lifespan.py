@@ -51,7 +51,8 @@ class Lifespan:
 
     asyncio never logs a failure of it. The failure is kept, and raised once.
 
-    The constructor starts the app in the running loop, and does not wait for it.
+    The constructor starts the app in the running loop, and does not wait for it. ``request``
+    stands for the lifespan in lost writes, as the answer of a request does.
     """
 
     def __init__(self, app: ASGIApp, request: object = None) -> None:

@@ -221,10 +221,7 @@ class Gate:
         return live
 
     def _are_stale(self, targets: tuple[ConnectTarget, ...]) -> bool:
-        are_stale = False
-        for target in targets:
-            are_stale = are_stale or self.core.current(target.key) != target
-        return are_stale
+        return any(self.core.current(target.key) != target for target in targets)
 
     # Called by levels.
 

@@ -490,14 +490,13 @@ class Restorer:
 
     def remove_unused(self, used: Iterable[FileSnapshot | None]) -> None:
         """Remove the owned snapshots that are neither in use nor parents of those in use."""
-        pending = [self.current, *used]
-        pending.extend(method.parent for method in self._methods)
+        parents_of_methods = [method.parent for method in self._methods]
         kept: set[FileSnapshot] = set()
-        while pending:
-            snapshot = pending.pop()
-            if snapshot is not None and snapshot not in kept:
-                kept.add(snapshot)
-                pending.append(snapshot.parent)
+        for in_use in (self.current, *used, *parents_of_methods):
+            ancestor = in_use
+            while ancestor is not None and ancestor not in kept:
+                kept.add(ancestor)
+                ancestor = ancestor.parent
         for snapshot in list(self._owned):
             if snapshot not in kept:
                 self._owned.remove(snapshot)

@@ -311,11 +311,13 @@ class LostWrites:
     def _note_older_thread(self, pooled: PooledConnection | None) -> None:
         """Note in a test that a thread is about to commit which is older than the test."""
         began = self._registry.when_began(threading.current_thread())
+        if not began or self._core.serial() <= 0:
+            return
         # Such a thread may do the work of a test, or of a wider fixture, in its pool or its loop.
-        is_known = WORK.get() is not None or OF_WIDE_FIXTURE.get()
+        if WORK.get() is not None or OF_WIDE_FIXTURE.get():
+            return
         # The lifespan of a test runs in the live server's thread.
-        is_known = is_known or REQUEST.get() is not None
-        if not began or is_known or self._core.serial() <= 0:
+        if REQUEST.get() is not None:
             return
         if pooled is None or pooled.target is None or pooled.pending_writes is None:
             return
