@@ -372,6 +372,7 @@ TOLD = "in a fixture's tear-down; of a scoped_session: Session.remove()"
 ISOLATIONS = ["copy", "undo", pytest.param("clone", marks=pytest.mark.slow)]
 LATER = [pytest.param(each, marks=pytest.mark.slow) for each in ("copy", "clone")]
 LIVES_ON = "pending in a session that lives on"
+NOT_COMMITTED = "    the test or its fixture added Dancer and did not commit it: "
 SERVER = "postgresql+psycopg://me:s3cret@db.example.org/shop"
 
 
@@ -425,7 +426,7 @@ def test_what_is_pending_in_a_scoped_session_goes_with_its_test_pitfall_146(tmp_
     """Told once for a class, and where a test fails: what has not been written may be why."""
     run = run_of(tmp_path, "copy", PENDING).expect(1, passed=8, failed=1, errors=1)
     run.says(f"test_1_leaves_what_it_made left Dancer {LIVES_ON}", "fixture; so in 2 more")
-    run.says(f"    1 object {LIVES_ON}: Dancer", "test_8_leaves_a_transaction")
+    run.says(NOT_COMMITTED, "test_8_leaves_a_transaction")
     run.never_says("permanently closed")
 
 
@@ -436,7 +437,7 @@ def test_what_is_pending_in_an_async_scoped_session_pitfall_147(
     """It is emptied outside of any loop: nothing is asked of a connection."""
     run = run_of(tmp_path, isolation, ASYNC_PENDING).expect(1, passed=2, failed=1)
     run.says(f"test_1_leaves_what_it_made left Dancer {LIVES_ON}")
-    run.says(f"    1 object {LIVES_ON}: Dancer")
+    run.says(NOT_COMMITTED)
 
 
 def test_what_a_wide_fixture_has_pending_stays(tmp_path: Path) -> None:

@@ -230,24 +230,25 @@ async def leaves():
     await app.state.session.flush()
 """
 
-HOLDS = "the test's own session holds 1 uncommitted row"
+WROTE = "the test or its fixture wrote"
+OPEN = "and did not commit it:"
+UNSEEN = "GET /orders could not see it"
 NEXT = "next: commit it before the request: await session.commit()"
 UPDATE = """await session.execute(text("UPDATE stock SET amount = 7 WHERE item = 'lamp'"))"""
 NOT_COMMITTED = {
     "test_never_flushed": ["2 objects pending in db_session: await db_session.commit()"],
     "test_flushed": [
-        f"{HOLDS} (orders), written at test_it.py:16  db_session.flush()",
+        f"{WROTE} orders (1 row) {OPEN} test_it.py:16  db_session.flush()",
         NEXT.replace("await ", ""),
     ],
     "test_in_a_block_of_its_own": [
-        f"{HOLDS}s (orders), written at test_it.py:23  await session.flush()".replace(
-            "holds 1", "held, at the last request, 2"
-        ),
+        f"{WROTE} orders (2 rows) {OPEN} test_it.py:23  await session.flush()",
+        UNSEEN,
         NEXT,
     ],
-    "test_of_a_fixture": [f"{HOLDS} (stock), written at test_it.py:35  {UPDATE}", NEXT],
+    "test_of_a_fixture": [f"{WROTE} stock (1 row) {OPEN} test_it.py:35  {UPDATE}", UNSEEN, NEXT],
     "test_without_a_request": [
-        f"{HOLDS} (orders), written at test_it.py:42  await session.flush()",
+        f"{WROTE} orders (1 row) {OPEN} test_it.py:42  await session.flush()",
         NEXT,
     ],
 }
@@ -272,9 +273,7 @@ def not_committed(run: Run) -> dict[str, list[str]]:
         for name, report in zip(parts[::2], parts[1::2], strict=True)
     }
     lines = {name: one[1].splitlines() for name, one in found.items() if one}
-    return {
-        name: [re.sub(r"at /\S+/", "at ", one.strip()) for one in lines[name]] for name in lines
-    }
+    return {name: [re.sub(r": /\S+/", ": ", one.strip()) for one in lines[name]] for name in lines}
 
 
 OTHERWISE = """

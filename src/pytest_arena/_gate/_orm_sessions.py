@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sqlalchemy import event
 from sqlalchemy.orm.session import Session, _sessions
 
-from pytest_arena._gate._answers import ANSWER
+from pytest_arena._gate._answers import ANSWER, UNCLOSED
+from pytest_arena._gate._pending import ADDS_OF_TESTS, is_of_arena, pending_objects
 from pytest_arena._process import alive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy.engine import Connection
+
+    from pytest_arena._gate._pending import PendingObjects
 
 # Sessions that have begun a transaction, until they are found empty. A framework's cache may keep
 # the sessions of all tests. Few of them are here.
@@ -69,6 +73,25 @@ def unflushed(sessions: Iterable[Session]) -> list[object]:
     for session in sessions:
         instances += [*session.new, *session.dirty, *session.deleted]
     return instances
+
+
+def unflushed_by_tests() -> list[PendingObjects]:
+    """Return the unflushed objects of sessions in use that belong to no request.
+
+    Without those in pytest-arena's sessions, which it commits before each request.
+    """
+    found = []
+    for session in sessions_in_use():
+        number = session.hash_key
+        is_of_another = number in UNCLOSED or is_of_arena(session)
+        if is_of_another or not unflushed([session]):
+            continue
+        with suppress(RuntimeError):  # another thread uses the session
+            pending = pending_objects(session)
+            if pending:
+                pending.line = ADDS_OF_TESTS.get(number)
+                found.append(pending)
+    return found
 
 
 def session_numbers() -> frozenset[int]:

@@ -68,7 +68,13 @@ def pending_objects(session: Session) -> PendingObjects:
 
 def is_of_arena(session: Session) -> bool:
     """Return whether pytest-arena has made a session: ``db_session``, ``arena.session()``."""
-    return type(session).__module__.startswith("pytest_arena.")
+    return type(session).__module__.startswith(ARENA)
+
+
+ARENA = "pytest_arena."
+# Where a test or a fixture first added an object, by the numbers of sessions that have not
+# committed or ended it since. Sessions of requests and of pytest-arena are not here.
+ADDS_OF_TESTS: dict[int, CodeLine | None] = {}
 
 
 def _states(instances: Iterable[Any]) -> list[InstanceState[Any]]:

@@ -73,11 +73,24 @@ class PendingWrites:
     _savepoints: dict[str, int] = field(default_factory=dict)  # writes before each
 
     def __str__(self) -> str:
+        tables = ", ".join(tables_of(self.writes))
+        return f"{self._rows.replace(' ', ' uncommitted ')} ({tables}), written at {self.place}"
+
+    @property
+    def words(self) -> str:
+        """The tables and rows that were written, as ``wrote stock (1 row)``."""
+        return f"wrote {', '.join(tables_of(self.writes))} ({self._rows})"
+
+    @property
+    def place(self) -> str:
+        """The line of the first write."""
+        return str(self.line or "a line that cannot be seen")
+
+    @property
+    def _rows(self) -> str:
         rows = sum(write.rows or 1 for write in self.writes)
         plural = "" if rows == 1 else "s"
-        tables = ", ".join(tables_of(self.writes))
-        where = self.line or "a line that cannot be seen"
-        return f"{rows:,} uncommitted row{plural} ({tables}), written at {where}"
+        return f"{rows:,} row{plural}"
 
     def add(self, write: TableWrite) -> None:
         """Add what a statement has written."""

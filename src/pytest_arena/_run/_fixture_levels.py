@@ -298,6 +298,8 @@ class FixtureLevels:
 
     def leave(self, owner: object) -> None:
         """Leave the level of a wider fixture after its tear-down, if it has one."""
+        if isinstance(owner, WideFixture):
+            self.levels.gate.lost.forget_fixture(owner.serial)
         level = self.levels.find(owner)
         if level is None:
             return

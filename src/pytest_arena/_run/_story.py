@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
-from pytest_arena._gate._orm_sessions import sessions_in_use, unflushed
+from pytest_arena._gate._orm_sessions import unflushed_by_tests
 from pytest_arena._gate.writes._lost_writes import LostObjects
 from pytest_arena._ledger import FAILURE
 from pytest_arena._report import StoryPart
@@ -168,7 +168,6 @@ class _StoryReader:
         if len(turns) > 1:
             return StoryPart(f"{len(turns):,} requests more, together", changes, rows=0)
         [turn] = turns
-        names = [f"{record.method} {record.path}" for record in turn.records[:_NAMED]]
         statements: list[str] = []
         for record in turn.records:
             statements += record.statements
@@ -176,7 +175,7 @@ class _StoryReader:
             _requests(turn),
             changes,
             notes=(*map(lost_words, turn.lost), *_hints(turn, self._askers)),
-            request=" and ".join(names),
+            request=_name_of(turn) if turn.records else "",
             statements=tuple(statements),
         )
 
@@ -316,29 +315,74 @@ def _raised_words(record: Request) -> str:
 
 
 def uncommitted(test: RunningTest) -> list[str]:
-    """Return lines about uncommitted work of the test's sessions, and how to commit it."""
+    """Return lines about work of the test that requests could not see, and how to commit it."""
     awaited = "await " if test.plan.is_async else ""
     lines = []
     pending = test.sessions.pending()
-    where = f"db_session: {awaited}db_session.commit()"
-    if not pending:
-        others = unflushed(sessions_in_use())
-        pending = len(others)
-        kinds = ", ".join(sorted({type(instance).__name__ for instance in others}))
-        where = f"a session that lives on: {kinds} (commit it first)"
     if pending:
         plural = "" if pending == 1 else "s"
-        lines.append(f"{pending} object{plural} pending in {where}")
-    turns = test.turns
-    if turns and not any(turn.checkouts for turn in turns):
+        lines.append(
+            f"{pending} object{plural} pending in db_session: {awaited}db_session.commit()"
+        )
+    if test.turns and not any(turn.checkouts for turn in test.turns):
         return lines  # the app uses the test's session
-    now = test.own_writes()
-    held = turns[-1].held if turns else set()
-    for writes in sorted(now | held, key=str):
-        verb = "holds" if writes in now else "held, at the last request,"
-        lines.append(f"the test's own session {verb} {writes}")
-        lines.append(f"next: commit it before the request: {awaited}session.commit()")
+    unseen = dict(_unseen(test))
+    if not unseen:
+        return lines
+    turns = [turn for turn in unseen.values() if turn is not None]
+    if turns:
+        lines += [line for line, turn in unseen.items() if turn is not None]
+        first = min(turns, key=test.turns.index)
+        lines.append(f"{_name_of(first)} could not see it")
+    lines += [line for line, turn in unseen.items() if turn is None]
+    lines.append(f"next: commit it before the request: {awaited}session.commit()")
     return lines
+
+
+_TEST = "the test or its fixture"
+
+
+def _unseen(test: RunningTest) -> Iterator[tuple[str, Turn | None]]:
+    """Yield a line for each thing that was not committed, with the first turn that missed it."""
+    turns = [turn for turn in test.turns if turn.checkouts]
+    first = turns[0] if turns else None
+    for lost in test.gate.lost.of_fixtures():
+        yield _lost_by_test(lost), first
+    for turn in turns:
+        for lost in turn.lost_before:
+            yield _lost_by_test(lost), turn
+    for lost in test.own_lost:
+        yield _lost_by_test(lost), None
+    last = turns[-1:]
+    held = {writes for turn in last for writes in turn.held}
+    for writes in sorted(test.own_writes() | held, key=str):
+        missed = [turn for turn in turns if writes in turn.held]
+        line = f"{_TEST} {writes.words} and did not commit it: {writes.place}"
+        yield line, missed[0] if missed else None
+    unflushed = [pending for turn in last for pending in turn.unflushed]
+    for pending in unflushed or unflushed_by_tests():
+        if not pending.are_written:
+            where = f": {pending.line}" if pending.line else ""
+            line = f"{_TEST} {pending} and did not commit it{where}"
+            yield line, turns[-1] if unflushed else None
+
+
+def _lost_by_test(lost: LostWrite | LostObjects) -> str:
+    """Return what a session of the test was closed with."""
+    if isinstance(lost, LostObjects):
+        return (
+            f"{_TEST} {lost.words} and closed the session without a commit: {lost.line}"
+        )
+    how = "closed the session without a commit"
+    if lost.is_failed:
+        how = "committed after a failed statement, which is a rollback"
+    return f"{_TEST} {lost.by or _wrote(lost)} and {how}: {lost.line}"
+
+
+def _name_of(turn: Turn) -> str:
+    """Return the requests of a turn, as ``GET /items/1``."""
+    names = [f"{record.method} {record.path}" for record in turn.records[:_NAMED]]
+    return " and ".join(names) or "the request"
 
 
 _MOST_LATE = 4  # lines of late work that a report names

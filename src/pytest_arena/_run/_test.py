@@ -12,7 +12,8 @@ from pytest_arena._app._app_errors import no_asyncio
 from pytest_arena._app._client import AppWatcher, Hooks
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._answers import RequestAnswer
-from pytest_arena._gate._orm_sessions import session_numbers
+from pytest_arena._gate._orm_sessions import session_numbers, unflushed_by_tests
+from pytest_arena._gate._pending import ADDS_OF_TESTS
 from pytest_arena._gate.writes._lost_writes import LostObjects, LostWrite
 from pytest_arena._ledger import Request
 from pytest_arena._origin import LOGINS
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_arena._changes import Mask
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
+    from pytest_arena._gate._pending import PendingObjects
     from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
@@ -137,8 +139,11 @@ class Turn:
     checkouts: int = 0
     is_quiet: bool = False  # it has sent no statement
     lost: list[LostWrite | LostObjects] = field(default_factory=list)
-    # Uncommitted writes of the test when the turn began.
+    # When the turn began: uncommitted writes of the test, objects that it had not flushed, and what
+    # it had lost since the turn before.
     held: set[PendingWrites] = field(default_factory=set)
+    unflushed: list[PendingObjects] = field(default_factory=list)
+    lost_before: list[LostWrite | LostObjects] = field(default_factory=list)
 
     @property
     def went_well(self) -> bool:
@@ -203,6 +208,8 @@ class RunningTest(Hooks):
     answers: list[tuple[Request, RequestAnswer]] = field(default_factory=list)
     # Also of the examples before the last one, whose turns are forgotten.
     lost: list[tuple[Request, LostWrite | LostObjects]] = field(default_factory=list)
+    # What the test and its fixtures have lost since the last turn.
+    own_lost: list[LostWrite | LostObjects] = field(default_factory=list)
     # Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)
     checkouts: int = 0  # of connections, before the test
@@ -406,6 +413,10 @@ class RunningTest(Hooks):
         if before is None or is_used or before.levels != self.moments.levels():
             before = self.moments.now()
         turn = Turn(before, checkouts=registry.checkouts, is_quiet=is_quiet)
+        turn.lost_before = self.own_lost
+        self.own_lost = []
+        if ADDS_OF_TESTS:
+            turn.unflushed = unflushed_by_tests()
         if not is_quiet:
             turn.held = self.own_writes()
         self.turns.append(turn)
@@ -451,9 +462,9 @@ class RunningTest(Hooks):
             self._of_app |= self.own_writes() - turn.held
 
     def take_lost(self, turn: Turn | None = None) -> None:
-        """Note the lost writes of requests, each in its turn. ``turn`` is the one that ends.
+        """Note what was lost: by requests, each in its turn, or by the test.
 
-        Lost writes of the test are forgotten.
+        ``turn`` is the one that ends.
         """
         if not self.gate.lost.losses:
             return
@@ -461,7 +472,9 @@ class RunningTest(Hooks):
             request = self.request_of(lost)
             if request is not None:
                 self._note_lost(request, lost)
-            elif turn is not None and turn.went_well:
+            elif turn is None or isinstance(lost, LostObjects):
+                self.own_lost.append(lost)
+            elif turn.went_well:
                 turn.lost.append(lost)
                 self.lost.append((turn.records[0], lost))
 

@@ -24,7 +24,12 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._answers import ANSWER, UNCLOSED
-from pytest_arena._gate._pending import is_of_arena, pending_objects
+from pytest_arena._gate._pending import (
+    ADDS_OF_TESTS,
+    ARENA,
+    is_of_arena,
+    pending_objects,
+)
 from pytest_arena._gate._pooled import PooledConnection, TableWrite, tables_of
 from pytest_arena._gate._unnamed import (
     MAY_WRITE,
@@ -96,6 +101,8 @@ class LostWrites:
         self._core = core
         self._registry = registry
         self.losses: list[tuple[int, LostWrite | LostObjects]] = []  # with serials
+        # Of wider fixtures that still exist, by the serials of their levels.
+        self._of_fixtures: dict[int, list[LostWrite | LostObjects]] = {}
 
     def take(self) -> list[LostWrite | LostObjects]:
         """Return what was lost in the current level since the last call.
@@ -109,6 +116,14 @@ class LostWrites:
         self.losses = []
         current = self._core.serial()
         return [each for serial, each in lost if serial == current]
+
+    def of_fixtures(self) -> list[LostWrite | LostObjects]:
+        """Return what the wider fixtures have lost that still exist."""
+        return [lost for losses in self._of_fixtures.values() for lost in losses]
+
+    def forget_fixture(self, serial: int) -> None:
+        """Forget what a wider fixture has lost: it ends."""
+        self._of_fixtures.pop(serial, None)
 
     # Called by a dialect's methods.
 
@@ -229,10 +244,7 @@ class LostWrites:
     # Called by a session's methods.
 
     def closing(self, session: Session) -> None:
-        """Look for objects that a session of a request has not flushed, before it is closed."""
-        answer: RequestAnswer | None = REQUEST.get()
-        if answer is None:
-            return
+        """Look for objects that a session has not flushed, before it is closed."""
         has_pending = session.new or session.dirty or session.deleted
         if not has_pending or is_of_arena(session):
             return
@@ -243,9 +255,11 @@ class LostWrites:
             return
         pending = pending_objects(session)
         if pending:
-            line = answer.lines_of_adds.get(session.hash_key) or user_line()
+            answer: RequestAnswer | None = REQUEST.get()
+            lines = ADDS_OF_TESTS if answer is None else answer.lines_of_adds
+            line = lines.get(session.hash_key) or user_line()
             lost = LostObjects(str(pending), str(line or _NO_LINE), answer)
-            self.losses.append((self._core.serial(), lost))
+            self._add(self._core.serial(), lost)
 
     def _look_for_open_writes(self, pooled: PooledConnection, proxied: Any) -> None:
         """Look for lost writes before SQLAlchemy rolls a transaction back to close it."""
@@ -281,7 +295,7 @@ class LostWrites:
         lost = LostWrite(
             pooled.target.key, (), 0, line, by=words, request=REQUEST.get()
         )
-        self.losses.append((unnamed.serial, lost))
+        self._add(unnamed.serial, lost)
 
     def _note_unnamed(self, pooled: PooledConnection | None, statement: str) -> None:
         """Note a statement of a request that may have written, and names no table."""
@@ -332,7 +346,7 @@ class LostWrites:
         if writes is None or pooled.target is None or not writes.writes:
             return False
         # A wider fixture may hold a transaction open over its tests, which they do not commit.
-        return 0 < writes.serial == self._core.serial()
+        return bool(writes.serial) and writes.serial == self._core.serial()
 
     def _keep(
         self,
@@ -352,7 +366,13 @@ class LostWrites:
             is_failed=is_failed,
             request=writes.request if is_collected else REQUEST.get() or writes.request,
         )
-        self.losses.append((writes.serial, lost))
+        self._add(writes.serial, lost)
+
+    def _add(self, serial: int, lost: LostWrite | LostObjects) -> None:
+        if serial < 0:
+            self._of_fixtures.setdefault(serial, []).append(lost)
+        elif serial > 0:
+            self.losses.append((serial, lost))
 
     def _explain_lock(self, error: BaseException, own: PooledConnection | None) -> None:
         """Add to an error who holds the lock for which a statement has waited."""
@@ -563,7 +583,7 @@ def _number_of_session(ended: Any) -> int:
 
 
 def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
-    """From here on look at each session of a request before it is closed, or rolled back.
+    """From here on look at each session before it is closed, or rolled back.
 
     The last gate at that moment looks. SQLAlchemy has no event before that. Costs some
     microseconds.
@@ -585,12 +605,14 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
         _give_up(self)
         gates[-1].lost.closing(self)
         close(self)
+        ADDS_OF_TESTS.pop(self.hash_key, None)
         _MADE_IN.pop(self.hash_key, None)
 
     @wraps(reset)
     def resetting(self: Session) -> None:
         gates[-1].lost.closing(self)
         reset(self)
+        ADDS_OF_TESTS.pop(self.hash_key, None)
 
     @wraps(roll_back)
     def rolling_back(self: SessionTransaction, *args: Any, **kwargs: Any) -> None:
@@ -598,6 +620,8 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
         _give_up(self.session)
         if error is not None and answers_well(error):
             gates[-1].lost.closing(self.session)
+        if not self.nested:
+            ADDS_OF_TESTS.pop(self.session.hash_key, None)
         roll_back(self, *args, **kwargs)
 
     Session.__init__ = making  # type: ignore[method-assign] # as said
@@ -617,11 +641,15 @@ def _give_up(session: Session) -> None:
 
 def _on_add(session: Session, _: object) -> None:
     answer: RequestAnswer | None = REQUEST.get()
-    if answer is not None and session.hash_key not in answer.lines_of_adds:
-        answer.lines_of_adds[session.hash_key] = user_line()
+    if answer is None and type(session).__module__.startswith(ARENA):
+        return
+    lines = ADDS_OF_TESTS if answer is None else answer.lines_of_adds
+    if session.hash_key not in lines:
+        lines[session.hash_key] = user_line()
 
 
 def _on_commit(session: Session) -> None:
+    ADDS_OF_TESTS.pop(session.hash_key, None)
     answer: RequestAnswer | None = REQUEST.get()
     if answer is not None:
         answer.lines_of_adds.pop(session.hash_key, None)
