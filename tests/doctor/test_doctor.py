@@ -333,7 +333,8 @@ def test_rules_are_off_that_arena_ends(doctor: Doctor) -> None:
     with_it = {f"b/{name}": text for name, text in files.items()}
     called = doctor({"b/pytest.ini": "[pytest]\narena_app = shop:app\n", **with_it}, "b")
     assert codes(called.output) == ["ARD602"]
-    assert "rules are off: pytest-arena is configured" in called.errors
+    assert "rules are off, because the project has an arena_… option" in called.errors
+    assert "\nARD101, ARD102, " in called.errors
 
 
 # Waivers

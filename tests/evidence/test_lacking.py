@@ -13,6 +13,7 @@ from tests.evidence.samples import (
     BLOCKS,
     CHECK,
     POST,
+    START,
     TODAY,
     attempt,
     block,
@@ -319,6 +320,17 @@ def test_what_is_odd_about_a_request_is_remarked(request_: dict[str, Any], said:
     one = judged([attempt(facts=facts(requests=(replace(POST, **request_),)))])
     assert one.status is Status.PROVEN
     assert one.warnings == (said,)
+
+
+@pytest.mark.parametrize("path, warnings", [("/", ()), ("/battles", ("never requested: GET /",))])
+def test_a_step_that_names_the_root_means_the_root_alone(
+    path: str, warnings: tuple[str, ...]
+) -> None:
+    """Each path begins with a slash, and none of them is the root for it."""
+    request = replace(POST, method="GET", route=path, path=path)
+    spec = scenario(steps=(START[0], step("When I GET /"), START[2]))
+    one = judged([attempt(facts=facts(requests=(request,)))], of=spec)
+    assert one.warnings == warnings
 
 
 @pytest.mark.parametrize(

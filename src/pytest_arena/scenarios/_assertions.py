@@ -22,7 +22,11 @@ import _pytest.assertion.util as asserting
 
 from pytest_arena._config._load import is_library
 from pytest_arena._others import own_function
-from pytest_arena.scenarios._idle import depends_only_on_test_data, function_of
+from pytest_arena.scenarios._idle import (
+    depends_only_on_test_data,
+    function_of,
+    is_uncalled_method,
+)
 from pytest_arena.scenarios.specs._reader import relative
 
 if TYPE_CHECKING:
@@ -208,6 +212,7 @@ class _Listener:
             code, text, variables, self._instruments.is_as_seeded
         )
         is_idle = is_idle or _is_of_each_answer(text, variables)
+        is_idle = is_idle or is_uncalled_method(text, variables)
         values = list(variables.values())
         self._instruments.asserted(place, text, values, is_idle=is_idle)
 

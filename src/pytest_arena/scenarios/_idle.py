@@ -10,8 +10,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from inspect import getattr_static
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import NamedTuple
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -178,9 +179,6 @@ def _bounds(node: ast.expr) -> tuple[float, float]:
 
 # Variables of the test function.
 
-_ALL_OF = re.compile(
-    r"all\(\[?(?:(?:(?!\) (?:and|or)\b).)+ for \w+ in )?(\w+|\[\]|\(\))\]?\)", re.DOTALL
-)
 _BUILT_IN = frozenset(
     {"len", "str", "int", "bool", "list", "set", "tuple", "sorted", "isinstance"}
 )
@@ -242,11 +240,74 @@ def depends_only_on_test_data(
 
 def _is_about_nothing(text: str, variables: Mapping[str, object]) -> bool:
     """Return whether an assertion is ``all(…)`` of an empty collection."""
-    match = _ALL_OF.fullmatch(text)
-    if match is None:
+    if not text.startswith("all("):
         return False
-    values = variables.get(match[1], [] if match[1] in {"[]", "()"} else None)
-    return type(values) in {list, tuple, set, dict} and not values
+    values = _value_of(_collection_in(text), variables)
+    return type(values) in _COLLECTIONS and not values
+
+
+@cache
+def _collection_in(text: str) -> ast.expr | None:
+    """Return the collection over which an assertion calls ``all``; None for others."""
+    match _parsed(text):
+        case ast.Call(func=ast.Name(id="all"), args=[values]):
+            pass
+        case _:
+            return None
+    if isinstance(values, ast.GeneratorExp | ast.ListComp):
+        return values.generators[0].iter
+    return values
+
+
+_COLLECTIONS = (list, tuple, set, frozenset, dict)
+
+
+def _value_of(
+    node: ast.expr | None,
+    variables: Mapping[str, object],
+) -> object:
+    """Return the value of a variable, of an item in it, or of ``answer.json()``; else None.
+
+    No other code is called, because it may have effects.
+    """
+    value: object = None
+    match node:
+        case ast.Name(id=name):
+            value = variables.get(name)
+        case ast.List(elts=[]) | ast.Tuple(elts=[]):
+            value = []
+        case ast.Subscript(value=owner, slice=ast.Constant(value=key)):
+            items = _value_of(owner, variables)
+            is_list = type(items) is list and type(key) is int and key < len(items)
+            if is_list or (type(items) is dict and key in items):
+                value = items[key]
+        case ast.Call(func=ast.Attribute(value=owner, attr=method), args=[]):
+            value = _answered_by(method, _value_of(owner, variables))
+    return value
+
+
+def _answered_by(method: str, owner: object) -> object:
+    """Return the body of an answer, or the items of a dict; None for other methods."""
+    if type(owner) is dict and method in {"items", "keys", "values"}:
+        return owner
+    if method != "json" or not hasattr(owner, "raise_for_status"):
+        return None
+    try:
+        return owner.json()  # type: ignore[attr-defined]
+    except Exception:  # noqa: BLE001 - each HTTP library has its error for what is no JSON
+        return None
+
+
+_ATTRIBUTE = re.compile(r"(?:bool\()?(\w+)\.(\w+)\)?")
+
+
+def is_uncalled_method(text: str, variables: Mapping[str, object]) -> bool:
+    """Return whether an assertion is a method that it does not call: ``assert answer.json``."""
+    match = _ATTRIBUTE.fullmatch(text)
+    if match is None or match[1] not in variables:
+        return False
+    method = getattr_static(type(variables[match[1]]), match[2], None)
+    return isinstance(method, FunctionType | staticmethod | classmethod)
 
 
 @cache

@@ -139,5 +139,8 @@ def _summary(files: list[Path], faults: list[Fault], *, fixed: int) -> Iterator[
     if faults:
         yield "arena doctor --explain CODE   explains a fault with an example\n"
     if surroundings(files[0].absolute().parent).uses_arena:
-        off = [rule for rule in RULES.values() if rule.ended]
-        yield f"{len(off)} rules are off: pytest-arena is configured, and ends their problems\n"
+        off = [code for code, rule in sorted(RULES.items()) if rule.ended]
+        yield (
+            f"{len(off)} of {len(RULES)} rules are off, because the project has an arena_… option, "
+            f"and pytest-arena ends their problems:\n{', '.join(off)}\n"
+        )

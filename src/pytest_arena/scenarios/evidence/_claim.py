@@ -181,10 +181,9 @@ class Claim:
         if facts.checks_at_the_end or (checks and NO_REQUEST in self.tags):
             return ""
         hint = ""
-        places = [check.place for check in facts.asserted]
-        if places:
-            advice = "assert on the answer, or on rows read since"
-            hint = f" that could fail ({min(places)} cannot: {advice})"
+        if facts.asserted:
+            first = min(facts.asserted, key=lambda check: check.place)
+            hint = f" that could fail ({first.place} cannot: {_advice(first.text)})"
         if not facts.requests:
             return f"no assertion{hint}"
         if checks:
@@ -316,6 +315,19 @@ class Claim:
             yield f"{counts}, never: {', '.join(unseen)}"
 
 
+_UNCALLED = re.compile(r"(?:bool\()?(\w+\.(?!status_code)\w+)\)?")
+
+
+def _advice(text: str) -> str:
+    """Return what to assert instead of something that cannot fail."""
+    if text.startswith("all("):
+        return "all(…) of an empty list is true, assert its length too"
+    uncalled = _UNCALLED.fullmatch(text)
+    if uncalled:
+        return f"{uncalled[1]} is a method and always true, call it and compare"
+    return "assert on the answer, or on rows read since"
+
+
 def _why_unknown(facts: Facts, kind: str) -> str:
     """Return why a kind of evidence was not recorded; "" if it was."""
     if kind == "seeded" and facts.seeded is None:
@@ -346,6 +358,8 @@ def _is_hit(
         return False
     named = path.rstrip("/")
     sent = request.path.partition("?")[0].rstrip("/")
+    if not named:  # each path ends with nothing
+        return not sent or request.route == "/"
     template = _PLACEHOLDER.sub("{}", named)
     for route in (request.route.rstrip("/"), sent):
         if _PLACEHOLDER.sub("{}", route).endswith(template):
