@@ -77,6 +77,15 @@ async def test_an_error_of_the_block_wins(arena, client):
             1 / 0
 
 
+async def test_a_table_that_does_not_exist(arena, client):
+    with pytest.raises(AssertionError, match="has no table order; did you mean orders"):
+        async with arena.expect_changes(order=inserted(), stock=updated()):
+            await client.post("/orders/chair")
+    with pytest.raises(AssertionError, match="^[^\\n]* has no table nothing_like_it$"):
+        async with arena.expect_changes(nothing_like_it=inserted(0)):
+            await client.get("/orders")
+
+
 def test_what_is_no_expectation(arena):
     with pytest.raises(TypeError, match="orders=1 is no expectation: write orders=ins"):
         arena.expect_changes(orders=1)
@@ -109,7 +118,7 @@ async def test_in_a_wider_fixture(lamps, arena, client):
 def test_a_block_that_does_what_is_expected(example: Example, how: str) -> None:
     """Under each isolation, with the sessions of the test as they come."""
     run = shop(example, test_it=AS_EXPECTED).run(env=env_of(how))
-    run.expect(passed=9)
+    run.expect(passed=10)
 
 
 OTHERWISE = """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
+import re
 import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,7 +17,9 @@ from pytest_arena._databases._sessions import Sessions
 from pytest_arena._expect import Expected, difference
 from pytest_arena._origin import user_line
 from pytest_arena._process import running_loop
+from pytest_arena._product import Held
 from pytest_arena.errors import (
+    ArenaError,
     IsolationError,
     LateWorkError,
     PendingWorkError,
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
         Callable,
         Collection,
         Generator,
+        Iterable,
         Iterator,
         Mapping,
         Sequence,
@@ -608,11 +613,41 @@ class ExpectedChanges:
         self._since = self.observer.moment(self.database)
 
     def _check(self) -> None:
-        changes = self.observer.between(*self._since, None)
+        database, since = self._since
+        changes = self.observer.between(database, since, None)
         differences = difference(changes, self.expected, ignore=self.ignore)
-        if differences:
-            raise AssertionError(differences)
+        unchanged = self.expected.keys() - set(changes.tables)
+        missing = _missing_tables(database, unchanged)
+        if differences or missing:
+            raise AssertionError("\n".join(filter(None, (differences, *missing))))
         self.observer.note_assertion("arena.expect_changes(…)")
+
+
+_DEFINED_TABLE = re.compile(r"definition of (?:foreign )?table (.+)", re.DOTALL)
+
+
+def _missing_tables(database: Database, names: Iterable[str]) -> list[str]:
+    """Return a line for each name that no table of a database has.
+
+    Reads the whole database if there are names.
+    """
+    isolation = database.isolation
+    wanted = sorted(names)
+    if isolation is None or not wanted:
+        return []
+    try:
+        content = isolation.content()
+    except (ArenaError, Held):
+        return []
+    matches = map(_DEFINED_TABLE.fullmatch, content)
+    tables = [match[1] for match in matches if match]
+    lines = []
+    for name in wanted:
+        if name not in tables:
+            similar = difflib.get_close_matches(name, tables, n=1)
+            hint = f"; did you mean {similar[0]}?" if similar else ""
+            lines.append(f"{database.name} has no table {name}{hint}")
+    return lines
 
 
 @dataclass(slots=True, eq=False)

@@ -13,7 +13,7 @@ from functools import cache
 from inspect import getattr_static
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -277,7 +277,7 @@ def _value_of(
         case ast.List(elts=[]) | ast.Tuple(elts=[]):
             value = []
         case ast.Subscript(value=owner, slice=ast.Constant(value=key)):
-            items = _value_of(owner, variables)
+            items: Any = _value_of(owner, variables)
             is_list = type(items) is list and type(key) is int and key < len(items)
             if is_list or (type(items) is dict and key in items):
                 value = items[key]
