@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import sys
 import threading
 import time
@@ -131,6 +132,40 @@ def _install_hook() -> None:
             listener(*args)
 
     sys.addaudithook(hook)
+
+
+def on_stat(listener: Callable[..., None]) -> Callable[[], None]:
+    """Call ``listener(path, exists=…)`` after each call of ``os.stat`` by Python code.
+
+    It has no audit event. ``os.path.exists`` and ``Path.exists`` call it, and imports do not.
+    Return a function that ends this.
+    """
+    real = os.stat
+    is_on = True
+
+    @wraps(real)
+    def reporting_stat(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        __tracebackhide__ = True
+        is_reported = is_on and kwargs.get("dir_fd") is None
+        try:
+            status = real(path, *args, **kwargs)
+        except (FileNotFoundError, NotADirectoryError):
+            if is_reported:
+                listener(path, exists=False)
+            raise
+        if is_reported:
+            listener(path, exists=True)
+        return status
+
+    def end() -> None:
+        nonlocal is_on
+        is_on = False
+        # Another library may have replaced it meanwhile.
+        if os.stat is reporting_stat:
+            os.stat = real
+
+    os.stat = reporting_stat
+    return end
 
 
 def run_in_new_loop(coroutine: Coroutine[Any, Any, None]) -> None:

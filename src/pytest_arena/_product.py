@@ -468,11 +468,16 @@ class BuildTarget(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """From what a finished template was built, and when. It has no path of this machine."""
+    """From what a finished template was built, and when.
+
+    It has no path of this machine, except of files outside of the checkout.
+    """
 
     built: float
     files: dict[str, list[str]]  # digests, by paths from the project's root
     folders: dict[str, list[str]]
+    libraries: dict[str, str]  # versions, by names
+    project: str  # a digest of the folder of the project that built it
     title: str = ""  # for a person
     # Between the migrations that built it and the models.
     differences: tuple[str, ...] = ()
@@ -483,8 +488,12 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """A digest of the files and folders from which it was built."""
-        content = {"files": self.files, "folders": self.folders}
+        """A digest of the files, folders and libraries from which it was built."""
+        content = {
+            "files": self.files,
+            "folders": self.folders,
+            "libraries": self.libraries,
+        }
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def text(self) -> str:

@@ -7,7 +7,7 @@ import re
 import traceback
 from dataclasses import dataclass, replace
 from itertools import groupby
-from textwrap import dedent
+from textwrap import dedent, indent
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._load import is_library, package_of
@@ -39,7 +39,7 @@ class Summary:
     known: tuple[str, ...] = ()  # databases that engines named
     unasked: tuple[str, ...] = ()  # databases that options name, and no engine
     unused: tuple[str, ...] = ()  # messages: no engine used `arena_database`
-    suggestion: str = ""  # a value of arena_schema that makes the tables; "" if unknown
+    suggestion: str = ""  # lines of arena_schema that make the tables; "" if unknown
     failures: tuple[str, ...] = ()  # lines that fail the run, though no test failed
     in_memory: int = 0  # databases in memory, which may have ended
     verified: int = 0  # how often a whole database was read and compared
@@ -111,7 +111,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
         yield from _table_lines(summary)
     elif used and not summary.has_template and summary.suggestion:
         yield "to have each test start with the tables:"
-        yield f"    arena_schema = {summary.suggestion}"
+        yield indent(summary.suggestion, "    ")
     yield from (*summary.unused, *summary.notes)
     known = ", ".join(sorted(summary.known)) or "none"
     for name in summary.unasked:
@@ -194,7 +194,7 @@ def _table_lines(summary: Summary) -> Iterator[str]:
         yield f"{cost}; arena_schema makes them once, to be copied for each test"
         return
     yield f"{cost}; to make them once and copy them for each test:"
-    yield f"    arena_schema = {summary.suggestion}"
+    yield indent(summary.suggestion, "    ")
 
 
 _LONGEST_NAME = 70  # of a test under `-v`: the rest of the line fits beside it

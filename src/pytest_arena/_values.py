@@ -159,6 +159,8 @@ class Address:
     password: str = field(default="", repr=False)
     # Seconds to wait if other runs use all connections.
     patience: float = field(default=0.0, compare=False)
+    # The log file of a private server, "" for any other server.
+    log: str = field(default="", compare=False)
 
     @property
     def is_socket(self) -> bool:

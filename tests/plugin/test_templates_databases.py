@@ -153,13 +153,47 @@ def test_a_variable_that_the_app_does_not_read_is_named(example: Example) -> Non
     run.says(
         "the database 'dev' begins empty: arena_schema makes the tables of the app's first one, "
         "'other'",
-        "next: arena_schema = dev = app:Base",
+        "next, in pytest's configuration, if the app is meant to be on both:",
         "DATABASE_URL names the database 'other', on which the app has no engine (it is on dev)",
     )
+    proposed = "arena_schema =\n    other = app:Base\n    dev = app:Base\n"
+    assert proposed in run.output
     bare = deaf.change("pytest.ini", "arena_schema = app:Base\narena_seed = seed:seed\n", "")
     asks = "def test_one(test_client): test_client.get('/nowhere')\n"
     quiet = bare.with_files(test_astray=asks).run("-q", env={"DATABASE_URL": "sqlite:///o.db"})
     quiet.expect(passed=1).never_says("DATABASE_URL")  # nothing is for what it names
+
+
+TOML = """
+[tool.pytest]
+arena_app = "app:app"
+arena_schema = "app:Base"
+asyncio_mode = "auto"
+pythonpath = ["."]
+"""
+PROPOSED = '''
+arena_schema = """
+    other = app:Base
+    dev = app:Base
+"""
+'''
+
+
+def test_a_proposal_for_a_second_database_is_pasted_whole(example: Example) -> None:
+    """In TOML as well: the line of the first database is in it."""
+    deaf = example.change("app.py", 'os.environ.get("DATABASE_URL", ', "(")
+    files = {**deaf.files, "pyproject.toml": TOML}
+    del files["pytest.ini"]
+    project = replace(deaf, files=files, env={"DATABASE_URL": "sqlite:///other.db"})
+    asks = "async def test_one(client):\n    assert (await client.get('/dancers')).json() == []\n"
+    project = project.with_files(test_one=asks)
+    run = project.run("-q").expect(1, failed=1)
+    assert PROPOSED in run.output
+    project.change("pyproject.toml", 'arena_schema = "app:Base"', PROPOSED).run().expect(passed=1)
+    sections = {"[tool.pytest]": "[tool.pytest.ini_options]", 'arena_schema = "app:Base"': PROPOSED}
+    for old, new in sections.items():
+        project = project.change("pyproject.toml", old, new)
+    project.run().expect(passed=1)
 
 
 def test_a_lifespan_that_makes_tables_over_a_template_costs_no_word_pitfall_119(

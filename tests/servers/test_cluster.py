@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql._control import ControlFailure, open_control
+from pytest_arena._postgresql.registry._registry_errors import server_is_down
 from pytest_arena._postgresql.servers import Unavailable, _cluster, _places
 from pytest_arena._postgresql.servers._cluster import IDLE, Cluster, find_cluster
 from pytest_arena._postgresql.servers._keeper import is_held
@@ -357,6 +358,15 @@ def test_a_long_path_has_its_socket_elsewhere(tmp_path: Path) -> None:
     elsewhere = ClusterFolder(long, account()).socket
     assert len(os.fsencode(elsewhere)) <= 103
     assert elsewhere.parent.name == long.name
+
+
+def test_a_server_with_its_socket_elsewhere_is_known_as_ours(tmp_path: Path) -> None:
+    """Its end is told as that of a private server, with its log."""
+    folder = ClusterFolder(tmp_path / ("ä" * 60) / "a", account())
+    address = _cluster.address_of(folder)
+    error = server_is_down("no database", ControlFailure("gone"), replace(address, database="x"))
+    assert "private server of pytest-arena was killed" in str(error)
+    assert f"read {folder.beside('log')}" in str(error)
 
 
 def test_small_memory_is_left_alone(

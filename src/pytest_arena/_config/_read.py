@@ -71,6 +71,29 @@ class Config:
     scenario: tuple[str, ...]
     scenarios_out: str
     scenarios_sabotage: bool
+    is_toml: bool  # whether the configuration file is TOML
+
+    def schema_lines(self, schemas: Mapping[str, str]) -> str:
+        """Return ``arena_schema`` with these values, to be pasted into the configuration file."""
+        if [*schemas] == [""]:
+            quote = '"' if self.is_toml else ""
+            return f"arena_schema = {quote}{schemas['']}{quote}"
+        lines = ["arena_schema ="]
+        if self.is_toml:
+            lines = ['arena_schema = """']
+        lines += [f"    {name} = {schema}" for name, schema in schemas.items()]
+        if self.is_toml:
+            lines.append('"""')
+        return "\n".join(lines)
+
+    def schema_lines_with(self, database: str, schema: str, *, first: str) -> str:
+        """Return ``arena_schema`` with its present values, and one for another database.
+
+        A value without a name is for the app's first database, and gets its name.
+        """
+        schemas = {name or first: value for name, value in self.schema.items()}
+        schemas[database] = schema
+        return self.schema_lines(schemas)
 
     @property
     def server_url(self) -> str:
@@ -131,6 +154,7 @@ def load_config(
         scenario=_flag_values(flags, "scenario"),
         scenarios_out=",".join(_flag_values(flags, "scenarios_out")),
         scenarios_sabotage=_is_sabotaged(flags, environ, written["scenarios"].text),
+        is_toml=inipath is not None and inipath.suffix == ".toml",
     )
     _check_values(config, written)
     _check_scenarios(config)

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import hashlib
-import importlib.util
 import os
-import stat
 import sys
-from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import distributions
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING
 
-from pytest_arena._config._load import is_library
-from pytest_arena._process import on_audit_events
+from pytest_arena._config._load import is_library, package_of
+from pytest_arena._databases._libraries import first_other_version
+from pytest_arena._databases._watch import is_absent, is_hidden, relative
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
-    from types import FrameType, ModuleType
+    from collections.abc import Collection, Iterable, Iterator
+    from types import ModuleType
 
+    from pytest_arena._databases._watch import Watch
     from pytest_arena._product import Manifest
 
 
-def imported_by(start: Iterable[Path]) -> set[Path]:
-    """Return these files and the project's files that they import, as loaded now.
+@dataclass(slots=True)
+class Imported:
+    """The code of a build: files of the project, and the packages of libraries they import."""
+
+    files: set[Path] = field(default_factory=set)
+    packages: set[str] = field(default_factory=set)
+    # Where modules would be that they import if they exist.
+    optional: set[str] = field(default_factory=set)
+
+
+def imported_by(start: Iterable[Path]) -> Imported:
+    """Return these files, and the files and libraries that they import, as loaded now.
 
     Imports inside functions count, and modules whose whole name is a string in a file. If a file
     imports by computed names, all modules of its package count.
@@ -39,14 +46,36 @@ def imported_by(start: Iterable[Path]) -> set[Path]:
         path = _project_file(module)
         if path is not None:
             modules[path.resolve()] = module
-    imported: set[Path] = set()
+    imported = Imported()
     waiting = [file.resolve() for file in start]
     while waiting:
         file = waiting.pop()
-        if file not in imported and file.is_file():
-            imported.add(file)
-            waiting.extend(_imports_of(file, modules.get(file)))
+        if file in imported.files or not file.is_file():
+            continue
+        imported.files.add(file)
+        imported.packages.add(package_of(str(file)))
+        for name in _imports_of(file, modules.get(file)):
+            path = _project_file(sys.modules.get(name))
+            if path is not None:
+                waiting.append(path.resolve())
+            elif name in sys.modules:
+                imported.packages.add(name.partition(".")[0])
+            else:
+                imported.optional.update(_places_of(name))
     return imported
+
+
+def _places_of(name: str) -> Iterator[str]:
+    """Yield the paths where a module would be that is not loaded."""
+    parent, _, child = name.rpartition(".")
+    package = sys.modules.get(parent)
+    if hasattr(package, child):  # no module
+        return
+    folders = getattr(package, "__path__", ()) if parent else sys.path
+    for folder in folders:
+        path = os.path.join(os.path.abspath(folder), child)  # noqa: PTH100, PTH118 - of many names
+        yield path
+        yield f"{path}.py"
 
 
 def _project_file(module: ModuleType | None) -> Path | None:
@@ -76,7 +105,8 @@ def _installed_from_here() -> set[str]:
     return packages - {"pytest_arena"}
 
 
-def _imports_of(file: Path, module: ModuleType | None) -> list[Path]:
+def _imports_of(file: Path, module: ModuleType | None) -> set[str]:
+    """Return the names of the modules, with their packages, that a file imports or may import."""
     package = ""
     if module is not None:
         package = module.__package__ or ""
@@ -88,12 +118,7 @@ def _imports_of(file: Path, module: ModuleType | None) -> list[Path]:
             imports_by_computed_names = True
     if package and imports_by_computed_names:
         names.update(name for name in [*sys.modules] if name.startswith(f"{package}."))
-    files = {
-        _project_file(sys.modules.get(module_name))
-        for name in names
-        for module_name in _with_packages(name)
-    }
-    return [path.resolve() for path in files if path is not None]
+    return set(chain.from_iterable(map(_with_packages, names)))
 
 
 _IMPORTERS = {"__import__", "import_module", "iter_modules", "walk_packages"}
@@ -135,262 +160,54 @@ def _imported_names(node: ast.AST, package: str) -> Iterator[str]:
         yield str(node.value)
 
 
-@dataclass(slots=True)
-class Watch:
-    """The files and folders that a build opened, wrote and listed, as absolute paths."""
-
-    own: Path | None  # the folder of the templates, if they are files
-    read: set[str] = field(default_factory=set)
-    written: set[str] = field(default_factory=set)
-    listed: set[str] = field(default_factory=set)
-    listed_by_project: set[str] = field(default_factory=set)
-    # SQLite files that sqlite3 has opened, and their size and time at that moment.
-    connected: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    def files(self, root: Path) -> set[Path]:
-        """Return the project's files that the build only read.
-
-        A file that it wrote (a log, a cache) would be different each time.
-        """
-        names = self.read.copy()
-        for name, state in self.connected.items():
-            if _state(name) == state:
-                names.add(name)
-        sources = {_source(name) for name in names - self.written}
-        return {path for path in self._of_project(sources, root) if path.is_file()}
-
-    def folders(self, root: Path) -> set[Path]:
-        """Return the project's folders that the build listed."""
-        return {path for path in self._of_project(self.listed, root) if path.is_dir()}
-
-    def folders_of_project(self, root: Path) -> set[Path]:
-        """Return the folders that the project's code listed, not a library."""
-        return self._of_project(self.listed_by_project, root)
-
-    def _of_project(self, names: Iterable[str], root: Path) -> set[Path]:
-        top = _checkout(root.resolve())
-        paths = set()
-        for name in names:
-            if is_library(name):
-                continue
-            path = Path(name).resolve()
-            if not path.is_relative_to(top):
-                continue
-            if self.own and path.is_relative_to(self.own):
-                continue
-            # Hidden folders are tools': .git, .venv, .pytest_cache. A hidden file may be an .env.
-            folders = path.relative_to(top).parts[:-1]
-            if not any(map(_is_hidden, folders)):
-                paths.add(path)
-        return paths
-
-    def add_imports(self, code: set[Path]) -> None:
-        """Add what these files opened and listed while they were imported."""
-        for file, watch in [*_at_import.items()]:
-            if Path(file).resolve() in code:
-                self.read |= watch.read
-                self.written |= watch.written
-                self.listed |= watch.listed
-                self.listed_by_project |= watch.listed_by_project
-                self.connected |= watch.connected
-
-    # The arguments of audit events: https://docs.python.org/3/library/audit_events.html
-
-    def opened(self, name: object, mode: str | None, flags: int | None) -> None:
-        """Record that a file was opened."""
-        if not isinstance(name, str | bytes | os.PathLike):
-            return
-        # os.open() has no mode. The flags of io.open() are of no use.
-        is_written = bool((flags or 0) & _WRITES)
-        if mode:
-            is_written = not _WRITE_MODES.isdisjoint(mode)
-        if is_written:
-            self.written.add(_absolute(name))
-        else:
-            self.read.add(_absolute(name))
-
-    def folder_listed(self, name: object) -> None:
-        """Record that a folder was listed."""
-        if isinstance(name, int) or _is_by_import():
-            return
-        folder = _absolute(name or ".")
-        self.listed.add(folder)
-        if _is_by_project():
-            self.listed_by_project.add(folder)
-
-    def connected_to(self, name: object, *_: object) -> None:
-        """Record that sqlite3 opens a file. The event has only its name."""
-        if not isinstance(name, str | bytes | os.PathLike):
-            return
-        path = os.fsdecode(name)
-        if path.startswith("file:"):  # a URI
-            path = unquote(urlsplit(path).path)
-        file = _absolute(path)
-        state = _state(file)
-        if state is not None:
-            self.connected.setdefault(file, state)
-
-    def renamed(self, _old: object, new: object, *_: object) -> None:
-        """Record that a file has got another name."""
-        self.written.add(_absolute(new))
-
-
-def _checkout(root: Path) -> Path:
-    """Return the checkout around pytest's root folder: data files may be outside the root."""
-    for folder in (root, *root.parents):
-        if (folder / ".git").exists():
-            return folder
-    return root
-
-
-_WRITE_MODES = set("wax+")
-_WRITES = os.O_WRONLY | os.O_RDWR
-_EVENTS: dict[str, Callable[..., None]] = {
-    "open": Watch.opened,
-    "os.listdir": Watch.folder_listed,
-    "os.scandir": Watch.folder_listed,
-    "os.rename": Watch.renamed,
-    "sqlite3.connect": Watch.connected_to,
-}
-
-
-def _state(file: str) -> tuple[int, int] | None:
-    """Return the size and time of a file, None if there is no such file."""
-    try:
-        status = os.stat(file)  # noqa: PTH116 - a hook must be quick
-    except OSError:
-        return None
-    if not stat.S_ISREG(status.st_mode):
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
-def _is_hidden(name: str) -> bool:
-    """Whether a file or folder belongs to a tool or to Python."""
-    return name.startswith(".") or name == "__pycache__"
-
-
-def _source(name: str) -> str:
-    """Return the source of a compiled module, and the name of any other file."""
-    if name.endswith(".pyc"):
-        with contextlib.suppress(ValueError):
-            return importlib.util.source_from_cache(name)
-    return name
-
-
-@contextlib.contextmanager
-def watching(own: Path | None) -> Iterator[Watch]:
-    """Record the files and folders that a block opens: a seed may read data files."""
-    watch = Watch(own and own.resolve())
-    end = on_audit_events(
-        {event: partial(record, watch) for event, record in _EVENTS.items()}
-    )
-    try:
-        yield watch
-    finally:
-        end()
-
-
-# The files and folders that were opened while modules were imported, by the modules' files.
-_at_import: defaultdict[str, Watch] = defaultdict(partial(Watch, None))
-
-
-def watch_imports() -> Callable[[], None]:
-    """Record the files that modules open while they are imported: a seed may use their rows.
-
-    Returns a function that ends the recording. Until then an opened file costs some microseconds.
-    """
-
-    def for_each_module(record: Callable[..., None]) -> Callable[..., None]:
-        def listener(name: object, *more: object) -> None:
-            if not (str(name).endswith((".py", ".pyc")) or _is_by_import()):
-                for file in _being_imported():
-                    record(_at_import[file], name, *more)
-
-        return listener
-
-    return on_audit_events(
-        {event: for_each_module(record) for event, record in _EVENTS.items()}
-    )
-
-
-def _being_imported() -> Iterator[str]:
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller
-    while frame is not None:
-        if frame.f_code.co_name == "<module>":
-            yield frame.f_code.co_filename
-        frame = frame.f_back
-
-
-def _is_by_import() -> bool:
-    """Whether an import lists a folder of sys.path: no file is read by its name."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - see above
-    while frame is not None and _is_ours(frame):
-        frame = frame.f_back
-    if frame is None:
-        return False
-    return frame.f_code.co_filename.startswith("<frozen importlib")
-
-
-def _is_ours(frame: FrameType) -> bool:
-    name: str = frame.f_globals.get("__name__", "")
-    return name.startswith("pytest_arena.")
-
-
-def _is_by_project() -> bool:
-    """Whether the project's code lists a folder, not a library."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - see above
-    while frame is not None:
-        file = frame.f_code.co_filename
-        is_python = file.startswith((_STANDARD_LIBRARY, "<frozen "))
-        if not is_python and not _is_ours(frame):
-            return not is_library(file)
-        if "importlib" in file:  # the names of packages
-            return False
-        frame = frame.f_back
-    return False
-
-
-_STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120 - of many frames
-
-
-def _absolute(name: Any) -> str:
-    # At once: the build may change the working folder.
-    return os.path.abspath(os.fsdecode(name))  # noqa: PTH100 - a hook must be quick
-
-
 Digests = dict[str, list[str]]
+_EXISTS = "exists"
+_LARGE = 4 * 1024 * 1024  # bytes, which are read in about 10 ms
 
 
-def digest_files(files: Iterable[Path], root: Path) -> Digests:
+def digest_files(files: Iterable[Path], watch: Watch, root: Path) -> Digests:
     """Return two digests of each file by its path from the root: of its bytes, and of its code.
 
-    The second one does not change with comments and white space.
+    The second one does not change with comments and white space. A path that does not exist has
+    no digest. One that the build only asked for has a word in its place.
     """
-    return {_relative(file, root): _digests(file) for file in sorted(files)}
-
-
-def _relative(path: Path, root: Path) -> str:
-    # Without links: a checkout behind a link is the same one.
-    return Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
+    digests = {relative(path, root): [_EXISTS] for path in watch.present_paths(root)}
+    digests |= {relative(path, root): [] for path in watch.absent_paths(root)}
+    digests |= {relative(file, root): _digests(file) for file in files}
+    return dict(sorted(digests.items()))
 
 
 def _digests(file: Path) -> list[str]:
-    content = file.read_bytes()
-    code = content
+    content = _digest(file)
     if file.suffix == ".py":
-        code = ast.dump(_parsed(file)).encode()
-    return [hashlib.sha256(part).hexdigest() for part in (content, code)]
+        return [content, _digest_of_code(file)]
+    if file.stat().st_size > _LARGE:
+        return [content, _size_and_time(file)]
+    return [content, content]
 
 
-def digest_folders(watch: Watch, root: Path) -> Digests:
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _digest_of_code(file: Path) -> str:
+    return hashlib.sha256(ast.dump(_parsed(file)).encode()).hexdigest()
+
+
+def _size_and_time(file: Path) -> str:
+    """Return what changes with a file, so that a large one is not read for each run."""
+    status = file.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def digest_folders(files: set[Path], watch: Watch, root: Path) -> Digests:
     """Return the names in each folder that the build listed: a new file may be another row.
 
     If the build read files there, names with the same suffix count. If it read none, its rows may
     be the names, and all names count. Subfolders count if the build listed one of them.
     """
     folders = watch.folders(root)
-    files = watch.files(root)
     by_project = watch.folders_of_project(root)
     parents = {folder.parent for folder in folders}
     digests = {}
@@ -404,7 +221,7 @@ def digest_folders(watch: Watch, root: Path) -> Digests:
             kinds.add(_FOLDERS)
         if kinds:
             names = _names(folder, kinds)
-            digests[_relative(folder, root)] = [" ".join(sorted(kinds)), *names]
+            digests[relative(folder, root)] = [" ".join(sorted(kinds)), *names]
     return digests
 
 
@@ -424,7 +241,7 @@ def _near(folder: Path, other: Path) -> bool:
 def _names(folder: Path, kinds: Collection[str]) -> list[str]:
     names = []
     for entry in folder.iterdir():
-        if _is_hidden(entry.name):
+        if is_hidden(entry.name):
             continue
         is_folder_that_counts = _FOLDERS in kinds and entry.is_dir()
         if _ALL in kinds or entry.suffix in kinds or is_folder_that_counts:
@@ -433,24 +250,37 @@ def _names(folder: Path, kinds: Collection[str]) -> list[str]:
 
 
 def first_change(manifest: Manifest, root: Path) -> str:
-    """Return the first file or folder that changed since a build, by its path from the root; or "".
+    """Return the first file, folder or library that changed since a build, in words; or "".
 
     A file with the same bytes, or at least the same code, has not changed.
     """
     for name, digests in manifest.files.items():
-        if not _is_unchanged(root / name, *digests):
-            return name
+        change = _change(root / name, digests)
+        if change:
+            return f"{name} {change}"
     for name, kinds_and_names in manifest.folders.items():
         if not _has_same_names(root / name, *kinds_and_names):
-            return name
-    return ""
+            return f"{name} has changed"
+    return first_other_version(manifest.libraries)
+
+
+def _change(path: Path, digests: list[str]) -> str:
+    if is_absent(path):
+        return "is missing" if digests else ""
+    if not digests:
+        return "exists now"
+    if digests == [_EXISTS] or _is_unchanged(path, *digests):
+        return ""
+    return "has changed"
 
 
 def _is_unchanged(file: Path, content: str, code: str) -> bool:
     try:
-        if hashlib.sha256(file.read_bytes()).hexdigest() == content:
+        if code == _size_and_time(file):
             return True
-        return _digests(file)[1] == code
+        if _digest(file) == content:
+            return True
+        return file.suffix == ".py" and _digest_of_code(file) == code
     except OSError:
         return False
 

@@ -28,7 +28,9 @@ from pytest_arena._databases._builders import (
     seed_builder,
     suggested_schema,
 )
+from pytest_arena._databases._libraries import versions
 from pytest_arena._databases._migrations import Comparison
+from pytest_arena._databases._watch import watching
 from pytest_arena._product import (
     BuildTarget,
     ConnectTarget,
@@ -124,12 +126,12 @@ class StageBuild(Generic[ContentT]):
             return builder
         return None
 
-    def code(self) -> set[Path]:
-        """Return the files of code on which the build and the comparison depend."""
+    def code(self) -> _sources.Imported:
+        """Return the code on which the build and the comparison depend."""
         code = _sources.imported_by(self.builder().sources())
         if self._compared_migrations():
             # The app may import the models, and env.py may not.
-            code.update(file.resolve() for file in model_files())
+            code.files.update(file.resolve() for file in model_files())
         return code
 
     def compare(self) -> Comparison:
@@ -227,6 +229,7 @@ class Store(Generic[ContentT]):
     """Whether to compare databases that migrations build with the models."""
     built_seconds: float = 0.0
     reasons: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     """Comparisons that found differences, or failed, by the value of ``arena_schema``."""
 
@@ -322,17 +325,21 @@ class Store(Generic[ContentT]):
         target = self.template_store.begin(fingerprint, build.below)
         try:
             with (
-                _sources.watching(self.template_store.folder) as watch,
+                watching(self.template_store.folder, now) as watch,
                 build_around(target),
             ):
                 build.run(target)
                 comparison = build.compare()
             code = build.code()
-            watch.add_imports(code)
+            watch.add_imports(code.files, code.optional)
+            self._note_programs(build, watch.programs)
+            read = watch.files(self.root)
             manifest = Manifest(
                 now,
-                _sources.digest_files(code | watch.files(self.root), self.root),
-                _sources.digest_folders(watch, self.root),
+                _sources.digest_files(code.files | read, watch, self.root),
+                _sources.digest_folders(read, watch, self.root),
+                versions(code.packages),
+                self._project,
                 build.title,
                 comparison.differences,
                 comparison.failure,
@@ -346,15 +353,30 @@ class Store(Generic[ContentT]):
             self.built_seconds += _process.seconds() - started
         return Template(content, fingerprint, manifest)
 
+    def _note_programs(
+        self, build: StageBuild[ContentT], programs: dict[str, str]
+    ) -> None:
+        """Note the child processes of a build. Later runs find the template, and note nothing."""
+        for program, line in programs.items():
+            self.notes.append(
+                f"{build.option} started `{program}` ({line}). pytest-arena does not see what that "
+                "reads, except files that its arguments name. After other changes: pytest "
+                "--arena-rebuild. Or open the files in the build as well, so that they count"
+            )
+
+    @property
+    def _project(self) -> str:
+        """A digest of the project's folder. Templates of other projects share the cache."""
+        return hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:16]
+
     def _reason(self, fingerprint: str, build: StageBuild[ContentT]) -> str:
-        """Return why an existing template cannot be used; "" if no template exists."""
-        newest = next(iter(self.template_store.templates(fingerprint)), None)
-        if newest is None:
-            return ""
-        changed = _sources.first_change(newest.manifest, self.root)
-        if not changed:
-            return ""
-        return f"{build.option}: {changed} has changed"
+        """Return why the last template of this project cannot be used; "" if it has none."""
+        for template in self.template_store.templates(fingerprint):
+            manifest = template.manifest
+            if manifest.project == self._project:
+                changed = _sources.first_change(manifest, self.root)
+                return f"{build.option}: {changed}" if changed else ""
+        return ""
 
 
 def run_apart(call: Callable[[], None]) -> None:

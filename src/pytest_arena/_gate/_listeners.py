@@ -307,7 +307,7 @@ def _listen() -> None:
         (Pool, "detach", "detached"),
     ):
         event.listen(owner, name, _of_last_gate(method))
-    on_audit_events({event: partial(_on_child, event) for event in _CHILDREN})
+    on_audit_events({event: partial(_on_child, event) for event in CHILD_EVENTS})
     send_to_spawned(_before_spawn)
     for package, product in DRIVERS.items():
         when_imported(package, partial(_watch_driver, product))
@@ -330,19 +330,25 @@ def _watch_driver(product: str, _module: object) -> None:
     product_package(product).connections.watch(lambda: _gates[-1].core)
 
 
-_CHILDREN = {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system", "os.spawn"}
+CHILD_EVENTS = {
+    "subprocess.Popen",
+    "os.fork",
+    "os.posix_spawn",
+    "os.system",
+    "os.spawn",
+}
 
 
 def _on_child(name: str, *values: Any) -> None:
     if not is_own():
-        _gates[-1].core.before_child(_child(name, values))
+        _gates[-1].core.before_child(child_of_event(name, values))
 
 
 def _before_spawn() -> list[object]:
     return _gates[-1].core.before_spawn()
 
 
-def _child(name: str, values: tuple[Any, ...]) -> Child:
+def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
     """Return the child process that an audit event announces.
 
     https://docs.python.org/3/library/audit_events.html

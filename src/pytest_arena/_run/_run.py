@@ -20,7 +20,7 @@ from pytest_arena._databases._builders import (
 )
 from pytest_arena._databases._resolver import Databases, Level
 from pytest_arena._databases._sessions import Engines
-from pytest_arena._databases._sources import watch_imports
+from pytest_arena._databases._watch import watch_imports
 from pytest_arena._gate import _listeners as gates
 from pytest_arena._gate._engines import requested_by_engine
 from pytest_arena._gate._known_engines import known_engines
@@ -415,12 +415,17 @@ class ArenaRun:
         first = self._known.primary
         if not schema:
             suggested = suggested_schema(self.config.root)
-            return _EMPTY.format(suggested) if suggested else ""
+            if not suggested:
+                return ""
+            return _EMPTY.format(self.config.schema_lines({"": suggested}))
         if first is None or "" not in schema:
             return ""
         for database in self.databases.provisioned():
             if not self.databases.provision.recipe(database).schema:
-                return _ANOTHER.format(database.name, first.name, schema[""])
+                lines = self.config.schema_lines_with(
+                    database.name, schema[""], first=first.name
+                )
+                return _ANOTHER.format(database.name, first.name, lines)
         return ""
 
     def missing_file(self, errors: Iterable[BaseException]) -> str:
@@ -516,14 +521,15 @@ class ArenaRun:
 
 _EMPTY = """\
 each test begins with an empty database, and nothing in this one has made the table
-next: arena_schema = {}   in pytest's configuration"""
+next: {}   in pytest's configuration"""
 _ELSEWHERE = """\
 {} is not there: the database of this test is in another file
 next: copy it by a connection of the engine: VACUUM INTO 'copy.db'
 or have a fixture set the path that the app uses to make_url(arena.url).database"""
 _ANOTHER = """\
 the database {0!r} begins empty: arena_schema makes the tables of the app's first one, {1!r}
-next: arena_schema = {0} = {2}   in pytest's configuration, if the app is meant to be on both"""
+next, in pytest's configuration, if the app is meant to be on both:
+{2}"""
 
 
 def conducted(

@@ -49,10 +49,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     if not (config.schema and has_template):
         table_seconds = tuple(ledger.table_seconds.values())
         if ledger.filled:
-            suggestion = suggested_schema(config.root)
-        # A value without a name is for the app's first database.
-        if suggestion and len(used) == 1 and used[0] is not databases.known.primary:
-            suggestion = f"{used[0].name} = {suggestion}"
+            suggestion = _suggestion(config, used, databases.known.primary)
     unused: tuple[str, ...] = ()
     if ledger.filled:
         unused = _unused(config, [*of_engines, *used], databases.known)
@@ -62,6 +59,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         notes=(
             *ledger.noted_lines(),
             *kept_notes(ledger.kept),
+            *(note for store in stores for note in store.notes),
             *_unread(databases),
             *migration_notes,
         ),
@@ -84,6 +82,17 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         verified_seconds=ledger.verified_seconds,
         isolations=tuple(dict.fromkeys(isolation for _, isolation in ledger.filled)),
     )
+
+
+def _suggestion(config: Config, used: list[Database], primary: Database | None) -> str:
+    """Return the lines of ``arena_schema`` that would make the tables, "" if unknown."""
+    schema = suggested_schema(config.root)
+    if not schema:
+        return ""
+    # A value without a name is for the app's first database.
+    if len(used) != 1 or primary is None or used[0] is primary:
+        return config.schema_lines({"": schema})
+    return config.schema_lines_with(used[0].name, schema, first=primary.name)
 
 
 def _has_template(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena.errors import ArenaError, IsolationError, ServerError
@@ -78,12 +77,10 @@ def failed(what: str, error: ControlFailure, address: Address) -> ArenaError:
 
 def server_is_down(what: str, error: ControlFailure, address: Address) -> ServerError:
     """Return the error for a server that answered earlier in this run, and no longer does."""
-    log = Path(f"{address.host}.log")
-    is_private = address.is_socket and log.is_file()
     why = _WHY
-    if is_private:
+    if address.log:
         why = "the private server of pytest-arena was killed, or has crashed"
-        fix = f"pytest …   # starts it again; if it stops again, read {log}"
+        fix = f"pytest …   # starts it again; if it stops again, read {address.log}"
     else:
         start = (
             "start the server again (its log says why it stopped), or use another one:"

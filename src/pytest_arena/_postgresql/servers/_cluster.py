@@ -135,7 +135,14 @@ def stop(folder: places.ClusterFolder) -> bool:
 
 def address_of(folder: places.ClusterFolder) -> Address:
     """Return the address of the cluster's maintenance database."""
-    return Address("postgresql", str(folder.socket_folder), 5432, _USER, "postgres")
+    return Address(
+        "postgresql",
+        str(folder.socket_folder),
+        5432,
+        _USER,
+        "postgres",
+        log=str(folder.beside("log")),
+    )
 
 
 def _answers(folder: places.ClusterFolder) -> bool:

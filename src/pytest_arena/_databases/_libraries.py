@@ -1,0 +1,93 @@
+"""Which installed libraries does the code of a build import, and in which versions?"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+# Raw text, because `importlib.metadata` takes a second to parse what is read here.
+# https://packaging.python.org/en/latest/specifications/recording-installed-packages/
+_REQUIRED = re.compile(r"^Requires-Dist: *([\w.-]+)(?!.*\bextra\b)", re.MULTILINE)
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of the libraries that have these packages, and of those they require."""
+    folders = _folders()
+    waiting: list[str] = []
+    for package in {*packages} - sys.stdlib_module_names - {""}:
+        name = _normalized(package)
+        if name in folders:
+            waiting.append(name)
+        else:
+            waiting.extend(_libraries_of(package, folders))
+    found: dict[str, str] = {}
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in folders:
+            continue
+        found[name] = _version(folders[name])
+        required = _REQUIRED.findall(_text(folders[name] / "METADATA"))
+        waiting.extend(map(_normalized, required))
+    return dict(sorted(found.items()))
+
+
+def _libraries_of(package: str, folders: Mapping[str, Path]) -> Iterator[str]:
+    """Yield the libraries that installed files of a package, such as PyYAML for ``yaml``."""
+    for name, folder in folders.items():
+        installed = "\n" + _text(folder / "RECORD")
+        if f"\n{package}/" in installed or f"\n{package}.py," in installed:
+            yield name
+
+
+def first_other_version(known: Mapping[str, str]) -> str:
+    """Return the first library whose version is another one now, in words; or ""."""
+    folders = _folders() if known else {}
+    for name, version in known.items():
+        if name not in folders:
+            return f"{name} {version} is not installed now"
+        now = _version(folders[name])
+        if now != version:
+            return f"{name} is {now}, and was {version}"
+    return ""
+
+
+def _folders() -> dict[str, Path]:
+    """Return the folders that describe the installed libraries, by the libraries' names."""
+    folders: dict[str, Path] = {}
+    for place in dict.fromkeys(sys.path):
+        for entry in _entries(place):
+            if entry.endswith(_ENDING):
+                name = _normalized(entry.partition("-")[0])
+                folders.setdefault(name, Path(place, entry))
+    return folders
+
+
+_ENDING = ".dist-info"
+
+
+def _entries(place: str) -> list[str]:
+    try:
+        return os.listdir(place or ".")  # noqa: PTH208 - only names, for each run
+    except OSError:  # an archive, or no folder
+        return []
+
+
+def _version(folder: Path) -> str:
+    return folder.name.removesuffix(_ENDING).partition("-")[2]
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
