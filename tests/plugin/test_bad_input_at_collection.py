@@ -22,6 +22,15 @@ def expect_one_message(run: Run, *texts: str) -> None:
         assert run.output.count(f"  {part}") == 1, run.output
 
 
+SETTINGS = """
+class ValidationError(ValueError):
+    def errors(self):
+        return [{"type": "missing", "loc": ("shop_url",)}]
+
+raise ValidationError("1 validation error for Settings")
+"""
+
+
 # The texts of these messages are told apart in tests/test_config.py, without a run each.
 @pytest.mark.parametrize(
     "module,says",
@@ -30,6 +39,9 @@ def expect_one_message(run: Run, *texts: str) -> None:
         ("import nothing_here", "next: pip install nothing_here"),
         ("x = = 1", "broken.py:1 x = = 1"),
         ("raise SystemExit(3)", "SystemExit: 3"),
+        ("import os; os.environ['A_KEY']", 'next: os.environ.setdefault("A_KEY", "…") in conftest'),
+        (SETTINGS, 'next: os.environ.setdefault("SHOP_URL", "…") in conftest.py'),
+        ("app = 1.5", "(a float instance)"),
         ("def app(settings, database): ...", "neither an app (ASGI, WSGI) nor a factory"),
     ],
 )
@@ -75,6 +87,29 @@ def test_a_misspelt_name_in_the_file_is_no_silence(example: Example) -> None:
     """The nearest option is named, and the line."""
     project = example.change("pytest.ini", "arena_seed", "arena_sead").with_files(test_one=ONE)
     expect_one_message(project.run(), "arena_sead is no option", "pytest.ini:5", "arena_seed = …")
+
+
+def test_a_line_of_the_file_that_an_override_replaces_is_not_named(example: Example) -> None:
+    """``-o`` has the value, and the file has another one."""
+    project = example.with_files(test_one=ONE)
+    run = project.run("-o", "arena_app=aap:app")
+    expect_one_message(run, "named in -o arena_app=…, or")
+
+
+UNAWAITED = """
+async def test_a_coroutine(client):
+    assert client.get("/dancers").json() == ["Sand"]
+
+async def test_no_argument():
+    await client.get("/dancers")
+"""
+
+
+def test_a_missing_await_or_argument_is_named(example: Example) -> None:
+    """Python's errors name neither."""
+    run = example.with_files(test_it=UNAWAITED).run().expect(status=1, failed=2)
+    run.says("next: await it, as in: response = await client.get(…)")
+    run.says("client is a fixture, and not an argument", "next: def test_…(client):")
 
 
 def test_a_login_that_is_missing_is_said_where_it_is_needed(example: Example) -> None:

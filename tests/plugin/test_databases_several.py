@@ -216,6 +216,7 @@ def test_several_databases_pitfall_022_023(tmp_path: Path) -> None:
     run.says("the test ended with an open transaction", "connection = analytics_sync.connect()")
     run.says("database shop, analytics, archive and 2 databases in memory on SQLite")
     run.says("had shop, analytics; changed nothing")
+    run.says("tables are named DATABASE/TABLE; databases: ")
     run.says("no engine asked for a database 'archive'", "(there are: analytics, shop)")
     assert run.output.count("the test's database was kept: (") == 3, run.output
 

@@ -23,7 +23,9 @@ def describe(thing: object) -> str:
     name = getattr(thing, "__qualname__", "")
     if name:
         return f"{name}{_signature(thing)}"
-    return f"a {type(thing).__name__} instance"
+    name = type(thing).__name__
+    article = "an" if name[:1] in "AEIOU" else "a"
+    return f"{article} {name} instance"
 
 
 def _signature(thing: object) -> str:

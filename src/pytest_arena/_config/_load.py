@@ -145,9 +145,35 @@ def _broken(error: BaseException, module: str, source: str) -> tuple[str, str]:
     cause = str(blame(error) or f"the import itself; named in {source}")
     lacking = error.name if isinstance(error, ModuleNotFoundError) else None
     fix = f'mend that line; python -c "import {module}" shows the whole traceback'
+    variable = _missing_variable(error)
+    if variable:
+        fix = f'os.environ.setdefault("{variable}", "…")   in conftest.py, above its imports'
     if lacking and "." not in lacking and not _close_module(lacking):
         fix = f"pip install {lacking}   (or mend that line, if it should be another module)"
     return cause, fix
+
+
+def _missing_variable(error: BaseException) -> str:
+    """Return the environment variable whose absence an error is about, else ""."""
+    if isinstance(error, KeyError):
+        frames = traceback.extract_tb(error.__traceback__)
+        # os.environ[…]
+        if frames and frames[-1].filename in {os.__file__, "<frozen os>"}:
+            return str(error.args[0])
+    # pydantic-settings reads a field without a value from a variable of this name.
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if (
+        "ValidationError" not in kinds
+        or "Settings" not in str(error).partition("\n")[0]
+    ):
+        return ""
+    try:
+        [first, *_] = error.errors()  # type: ignore[attr-defined]
+        if first["type"] == "missing":
+            return str(first["loc"][0]).upper()
+    except (AttributeError, LookupError, TypeError, ValueError):
+        pass
+    return ""
 
 
 def _is_defined_in(module: ModuleType, name: str) -> bool:

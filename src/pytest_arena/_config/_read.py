@@ -285,7 +285,8 @@ def _read(
     if variable := environ.get(option.variable, "").strip():
         return OptionValue(variable, f"{option.variable}={{}}", "the environment")
     if value := _from_file(option, ini, inipath):
-        return OptionValue(value, f"{option.ini} = {{}}", _line_of(option.ini, inipath))
+        place = _line_of(option.ini, inipath, value)
+        return OptionValue(value, f"{option.ini} = {{}}", place)
     return OptionValue(
         option.default, f"{option.ini} = {{}}", "the defaults of pytest-arena"
     )
@@ -311,15 +312,24 @@ def _from_file(
     return str(value or "").strip()
 
 
-def _line_of(name: str, inipath: Path | None) -> str:
-    """Return the line of the configuration file that sets an option."""
+# The beginnings of TOML's values that have several lines or items.
+_LISTS = ("[", '"""', "'''")
+
+
+def _line_of(name: str, inipath: Path | None, value: str = "") -> str:
+    """Return the line of the configuration file that sets an option.
+
+    A line with another value is not returned: ``-o`` overrides it.
+    """
     if inipath is None:
         return "the pytest configuration"
     pattern = re.compile(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[=:]")
     lines = inipath.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, start=1):
         if pattern.match(line):
-            return str(CodeLine(str(inipath), number))
+            written = line.partition("=")[2].strip()
+            if value in line or not written or written.startswith(_LISTS):
+                return str(CodeLine(str(inipath), number))
     return f"-o {name}=…, or {inipath}"
 
 

@@ -427,6 +427,31 @@ def not_loaded(error: BaseException) -> str:
     return ""
 
 
+_NOT_AWAITED = """\
+a call returned a coroutine, because it was not awaited: nothing has run
+next: await it, as in: response = await client.get(…)"""
+_NOT_REQUESTED = """\
+{0} is a fixture, and not an argument of this function
+next: def test_…({0}):"""
+_FIXTURES = {"arena", "client", "client_as", "db_session", "live_server", "scenario"}
+_FIXTURES |= {"test_client", "test_client_as"}
+
+
+def not_awaited(error: BaseException) -> str:
+    """Explain that a value is a coroutine, "" for another error."""
+    is_about_type = isinstance(error, AttributeError | TypeError)
+    if is_about_type and str(error).startswith("'coroutine' object "):
+        return _NOT_AWAITED
+    return ""
+
+
+def not_requested(error: BaseException) -> str:
+    """Explain that a test uses a fixture that is none of its arguments, "" for another error."""
+    if isinstance(error, NameError) and error.name in _FIXTURES:
+        return _NOT_REQUESTED.format(error.name)
+    return ""
+
+
 def _read_attributes(error: BaseException) -> Iterator[tuple[InstanceState[Any], str]]:
     """Yield the attributes that SQLAlchemy was loading, by the variables of its functions."""
     for frame, _ in traceback.walk_tb(error.__traceback__):

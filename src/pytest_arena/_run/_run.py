@@ -396,6 +396,8 @@ class ArenaRun:
         words = (
             self.fixtures.long_sessions.explain(error)
             or _explanations.not_loaded(error)
+            or _explanations.not_awaited(error)
+            or _explanations.not_requested(error)
             or _explanations.pool_of_earlier_test(error)
         )
         test = self.test

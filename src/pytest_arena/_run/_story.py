@@ -54,7 +54,7 @@ def story_parts(test: RunningTest, files: Sequence[str] = ()) -> list[StoryPart]
         own.append(StoryPart(title, None, notes=tuple(files)))
     has_changes = any(part.changes or part.notes for part in own)
     if test.turns or test.gate.registry.used or has_changes:
-        return [*below, *own]
+        return [*reader.databases(), *below, *own]
     return []
 
 
@@ -103,6 +103,13 @@ class _StoryReader:
         if is_known and start.levels == self._levels:
             return start
         return None
+
+    def databases(self) -> Iterator[StoryPart]:
+        """Yield a line about the names of tables if the test used several databases."""
+        names = [database.name for database in self._used]
+        if len(names) > 1:
+            title = f"tables are named DATABASE/TABLE; databases: {', '.join(names)}"
+            yield StoryPart(title, None)
 
     def below(self) -> Iterator[StoryPart]:
         """Yield the changes of the levels below, the lowest first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import weakref
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, wraps
@@ -168,7 +169,7 @@ _BEYOND = re.compile(
     | (?:TO|FROM) \s+ PROGRAM \b
     | (?:UPDATE|DELETE\s+FROM|INSERT\s+INTO) \s+ (?:ONLY\s+)? (?:pg_catalog\s*\.\s*)?
         pg_(?:database|authid|auth_members|db_role_setting|tablespace) \b
-    | dblink\w* \s* \(
+    | dblink (?:_exec|_connect(?:_u)?|_open|_fetch|_send_query|_get_result)? \s* \(
     | pg_(?:reload_conf|rotate_logfile|promote|\w*replication_slot\w*) \s* \(
     | pg_replication_origin_(?:create|drop|advance) \s* \(
     )"""
@@ -176,7 +177,7 @@ _BEYOND = re.compile(
 _ENDS_OTHERS = re.compile(
     r"(?is)\b(?P<function>pg_(?:terminate|cancel)_backend)\b.*\bpg_stat_activity\b"
 )
-_OWN_ONLY = re.compile(r"(?i)\bcurrent_database\s*\(")
+_OWN_ONLY = re.compile(r"(?i)\bcurrent_database\s*\(|\bpid\s*=\s*pg_backend_pid\s*\(")
 _QUOTED = re.compile(QUOTED, re.DOTALL)
 # The words between the semicolon before a DO and the text of its block.
 _DO = re.compile(r"(?i)\s*DO(?:\s+LANGUAGE\s+\S+)?\s*(?:U&)?")
@@ -185,6 +186,50 @@ _DO_TEXT = re.compile(
 )
 # Quoted names of functions and tables that _BEYOND knows.
 _SERVER_NAME = re.compile(r'"(?:pg_|dblink)\w*"')
+
+
+# A text or name with escapes: U&"…", U&'…', E'…'.
+_ESCAPED = re.compile(
+    r"""(?isx) \bU&(?P<unicode>"(?:[^"]|"")*+"|'(?:[^']|'')*+')
+        (?:\s*UESCAPE\s*'(?P<mark>.)')?
+    | \bE(?P<text>'(?:[^'\\]|\\.|'')*+')"""
+)
+_ESCAPES = re.compile(
+    r"(?s)\\(?:x(?P<hex>[\da-fA-F]{1,2})|u(?P<short>[\da-fA-F]{4})|U(?P<long>[\da-fA-F]{8})"
+    r"|(?P<octal>[0-7]{1,3})|(?P<other>.))"
+)
+
+
+def _unescaped(statement: str) -> str:
+    """Return a statement whose escaped texts and names are plain ones."""
+    lowered = statement.lower()
+    if "u&" in lowered or ("\\" in lowered and "e'" in lowered):
+        return _ESCAPED.sub(_plain, statement)
+    return statement
+
+
+def _plain(escaped: re.Match[str]) -> str:
+    if escaped["text"] is None:
+        mark = re.escape(escaped["mark"] or "\\")
+        code = rf"{mark}(?:([\da-fA-F]{{4}})|\+([\da-fA-F]{{6}}))"
+        return re.sub(code, _character, escaped["unicode"])
+    return _ESCAPES.sub(_character, escaped["text"])
+
+
+def _character(code: re.Match[str]) -> str:
+    """Return the character of a code as a text has it: a quote is written twice."""
+    codes = code.groupdict()
+    if codes.get("other"):
+        return _doubled(codes["other"])
+    base = 8 if codes.get("octal") else 16
+    number = int(next(filter(None, code.groups())), base)
+    return _doubled(chr(min(number, sys.maxunicode)))
+
+
+def _doubled(character: str) -> str:
+    if character in {"'", '"'}:
+        return character * 2
+    return character
 
 
 # Results are kept for short statements, of which an app has a few hundred. Longer ones have data.
@@ -224,6 +269,7 @@ def _without_quoted(quoted: re.Match[str]) -> str:
 
 
 def _beyond(statement: str) -> str:
+    statement = _unescaped(statement)
     lowered = statement.lower()
     if not any(word in lowered for word in _WORDS):
         return ""
