@@ -59,6 +59,12 @@ def parsed(source: Source) -> ast.Module:
 
 
 @cache
+def nodes(tree: ast.Module) -> tuple[ast.AST, ...]:
+    """Every node of a file's tree. Twenty measures read them, and `ast.walk` is slow."""
+    return tuple(ast.walk(tree))
+
+
+@cache
 def code_lines(source: Source) -> frozenset[int]:
     """The numbers of the lines that hold code."""
     silent = {
@@ -76,7 +82,7 @@ def code_lines(source: Source) -> frozenset[int]:
 
 def docstring_lines(tree: ast.Module) -> set[int]:
     """The numbers of the lines of docstrings and of notes on attributes."""
-    return {line for node in ast.walk(tree) if is_docstring(node) for line in lines_of(node)}
+    return {line for node in nodes(tree) if is_docstring(node) for line in lines_of(node)}
 
 
 def is_docstring(node: ast.AST) -> TypeGuard[ast.Expr]:
@@ -109,14 +115,20 @@ def function_lengths(source: Source) -> Iterator[tuple[str, int]]:
         yield where, len(lines.intersection(lines_of(function.body[0], function.body[-1])))
 
 
-def definitions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, Function | ast.ClassDef]]:
-    """Every class and function below a node, with its qualified name."""
+@cache
+def definitions(tree: ast.Module) -> tuple[tuple[str, Function | ast.ClassDef], ...]:
+    """Every class and function of a file, with its qualified name."""
+    return tuple(definitions_below(tree, ""))
+
+
+def definitions_below(node: ast.AST, prefix: str) -> Iterator[tuple[str, Function | ast.ClassDef]]:
+    """Every class and function below a node; an expression holds none."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, Function | ast.ClassDef):
             yield prefix + child.name, child
-            yield from definitions(child, f"{prefix}{child.name}.")
-        else:
-            yield from definitions(child, prefix)
+            yield from definitions_below(child, f"{prefix}{child.name}.")
+        elif not isinstance(child, ast.expr):
+            yield from definitions_below(child, prefix)
 
 
 def public_definitions(
@@ -224,7 +236,7 @@ def classes_named_twice(files: list[Source]) -> list[str]:
     """Names that classes of two modules share."""
     places = defaultdict(set)
     for source in files:
-        for node in ast.walk(parsed(source)):
+        for node in nodes(parsed(source)):
             if isinstance(node, ast.ClassDef):
                 places[node.name].add(source.path)
     return [f"{name}: {', '.join(sorted(at))}" for name, at in places.items() if len(at) > 1]

@@ -17,13 +17,13 @@ import io
 import re
 import tokenize
 from collections import Counter, defaultdict
-from functools import cache
 from typing import TYPE_CHECKING
 
 from tests.architecture import (
     Measure,
     code_lines,
     is_docstring,
+    nodes,
     parsed,
 )
 
@@ -83,9 +83,8 @@ def dense_modules(files: list[Source]) -> list[str]:
     return dense
 
 
-@cache
 def _nodes(source: Source) -> int:
-    return sum(1 for _ in ast.walk(parsed(source)))
+    return len(nodes(parsed(source)))
 
 
 def hidden_walruses(files: list[Source]) -> list[str]:
@@ -94,7 +93,7 @@ def hidden_walruses(files: list[Source]) -> list[str]:
 
 
 def _hidden_walruses(tree: ast.Module) -> Iterator[ast.AST]:
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         match node:
             case ast.BoolOp() if _walruses(node):
                 yield node
@@ -103,8 +102,8 @@ def _hidden_walruses(tree: ast.Module) -> Iterator[ast.AST]:
 
 
 def _walruses(*roots: ast.AST) -> list[ast.NamedExpr]:
-    nodes = (node for root in roots for node in ast.walk(root))
-    return [node for node in nodes if isinstance(node, ast.NamedExpr)]
+    inside = (node for root in roots for node in ast.walk(root))
+    return [node for node in inside if isinstance(node, ast.NamedExpr)]
 
 
 def _expressions(statement: ast.stmt) -> list[ast.expr]:
@@ -119,7 +118,7 @@ def packed_assignments(files: list[Source]) -> list[str]:
 
 
 def _packed_assignments(tree: ast.Module) -> Iterator[ast.AST]:
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         match node:
             case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=values)):
                 names = sorted(ast.unparse(target) for target in targets)
@@ -133,7 +132,7 @@ def conditions_as_factors(files: list[Source]) -> list[str]:
 
 
 def _conditions_as_factors(tree: ast.Module) -> Iterator[ast.AST]:
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         match node:
             case ast.BinOp(
                 left=ast.List() | ast.Tuple() | ast.JoinedStr() | ast.Constant(value=str()),
@@ -155,7 +154,7 @@ def pronoun_names(files: list[Source]) -> list[str]:
 
 
 def _pronoun_names(tree: ast.Module) -> Iterator[ast.AST]:
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         match node:
             case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) if name in PRONOUNS:
                 yield node
@@ -167,7 +166,7 @@ def weak_collections(files: list[Source]) -> list[str]:
 
 
 def _weak_collections(tree: ast.Module) -> Iterator[ast.AST]:
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         match node:
             case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
                 if name in WEAK_COLLECTIONS:
@@ -180,7 +179,7 @@ def assignments_from_outside(files: list[Source]) -> list[str]:
 
 
 def _assignments_from_outside(tree: ast.Module) -> Iterator[ast.AST]:
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         match node:
             case ast.Attribute(value=ast.Name(id="self" | "cls"), ctx=ast.Store()):
                 continue
@@ -192,7 +191,7 @@ def anys(files: list[Source]) -> int:
     """How often 1,000 code lines name `Any`."""
     names = 0
     for source in files:
-        for node in ast.walk(parsed(source)):
+        for node in nodes(parsed(source)):
             names += isinstance(node, ast.Name) and node.id == "Any"
     lines = sum(len(code_lines(source)) for source in files)
     return round(1000 * names / lines)
@@ -202,7 +201,7 @@ def unknown_errors(files: list[Source]) -> list[str]:
     """Names under `Raises:` in a docstring that no class of the package or of Python has."""
     known = {*dir(builtins), *_KNOWN_ERRORS}
     for source in files:
-        for node in ast.walk(parsed(source)):
+        for node in nodes(parsed(source)):
             if isinstance(node, ast.ClassDef):
                 known.add(node.name)
     unknown: list[str] = []
@@ -231,7 +230,7 @@ def _places(files: list[Source], find: Callable[[ast.Module], Iterator[ast.AST]]
 
 def docstrings(source: Source) -> Iterator[tuple[int, str]]:
     """Each docstring of a file and the number of its first line."""
-    for node in ast.walk(parsed(source)):
+    for node in nodes(parsed(source)):
         if is_docstring(node) and isinstance(node.value, ast.Constant):
             yield node.lineno, str(node.value.value)
 
@@ -255,8 +254,8 @@ def comments(source: Source) -> Iterator[tuple[int, str]]:
 def messages(source: Source) -> Iterator[tuple[int, str]]:
     """Each string that a user may read and the number of its line."""
     tree = parsed(source)
-    silent = {id(node.value) for node in ast.walk(tree) if is_docstring(node)}
-    for node in ast.walk(tree):
+    silent = {id(node.value) for node in nodes(tree) if is_docstring(node)}
+    for node in nodes(tree):
         match node:
             case ast.JoinedStr(values=parts):
                 text = "".join(

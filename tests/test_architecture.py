@@ -26,6 +26,7 @@ from tests.architecture import (
     Measure,
     Source,
     classes_named_twice,
+    definitions,
     draw_map,
     exceptions,
     function_lengths,
@@ -33,6 +34,7 @@ from tests.architecture import (
     is_docstring,
     modules_named_twice,
     nesting,
+    nodes,
     package,
     parsed,
     public_definitions,
@@ -97,6 +99,8 @@ def trees_are_given_up() -> Iterator[None]:
     """Forget the syntax trees, which would slow the garbage collector in later tests."""
     yield
     parsed.cache_clear()
+    nodes.cache_clear()
+    definitions.cache_clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,7 @@ def gate_alone_listens_to_sqlalchemy(source: Source) -> Iterator[Finding]:
     """`_gate` alone listens to events of SQLAlchemy."""
     if source.package == "_gate":
         return
-    for node in ast.walk(parsed(source)):
+    for node in nodes(parsed(source)):
         if isinstance(node, ast.stmt | ast.expr) and names_sqlalchemy_event(node):
             yield Finding(f"{source.path}:{node.lineno}", "sqlalchemy.event outside _gate")
 
@@ -170,6 +174,8 @@ def sql_is_in_the_products(source: Source) -> Iterator[Finding]:
 
 def silence_has_a_reason(source: Source) -> Iterator[Finding]:
     """A comment that silences a tool gives the reason on the same line."""
+    if not SILENCER.search(source.text):
+        return
     for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
         if token.type == tokenize.COMMENT and SILENCER.search(token.string):
             reason = SILENCER.sub("", token.string)
