@@ -9,7 +9,9 @@ import atexit
 import compileall
 import contextlib
 import gc
+import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import runpy
@@ -24,9 +26,12 @@ import types
 import warnings
 import weakref
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from _pytest.config import default_plugins
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LIBRARIES = """
     pytest pytest_asyncio.plugin pygments.lexers.python pygments.formatters.terminal
@@ -256,6 +261,33 @@ def import_libraries() -> None:
     assert package.origin
     compileall.compile_dir(Path(package.origin).parent, quiet=2)
     import_modules([*LIBRARIES.split(), *(f"_pytest.{name}" for name in default_plugins)])
+    remember_distributions()
+
+
+def remember_distributions() -> None:
+    """Read the installed entry points once. pytest reads them all for each plugin of `-p`."""
+    find: Any = importlib.metadata.distributions
+    read: Any = importlib.metadata.PathDistribution.read_text
+    folders = set(sys.path)
+    installed = list(find())
+    name_of_entries = "entry_points.txt"
+    entries: dict[object, str | None] = {each: read(each, name_of_entries) for each in installed}
+
+    def read_text(found: importlib.metadata.PathDistribution, name: str) -> str | None:
+        if name == name_of_entries and found in entries:
+            return entries[found]
+        text: str | None = read(found, name)
+        return text
+
+    def distributions(**named: Any) -> Iterator[importlib.metadata.Distribution]:
+        if named:
+            return iter(find(**named))
+        more = [folder for folder in sys.path if folder not in folders]
+        return itertools.chain(find(path=more), installed)
+
+    patched: Any = importlib.metadata
+    patched.PathDistribution.read_text = read_text
+    patched.distributions = distributions
 
 
 def import_modules(names: list[str]) -> None:
