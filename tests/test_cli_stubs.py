@@ -109,6 +109,7 @@ def test_twice_is_no_change(project: Path) -> None:
     assert test.read_bytes() == written
 
 
+@pytest.mark.slow
 def test_a_new_scenario_comes_after_what_somebody_has_written(project: Path) -> None:
     """Not one byte is changed: not what was edited, nor a test of the same name."""
     stubs("--write", "tests")
@@ -125,6 +126,7 @@ def test_a_new_scenario_comes_after_what_somebody_has_written(project: Path) -> 
     compile(now, "test_dancers.py", "exec")
 
 
+@pytest.mark.slow
 def test_tests_elsewhere_count(project: Path) -> None:
     """By a marker or by pytest-bdd; one that must mean a scenario is told, and is its test."""
     deep = project / "tests/deep"
@@ -190,6 +192,7 @@ def test_what_cannot_be_read_is_told(project: Path) -> None:
     assert "2 tests written" in called.output
 
 
+@pytest.mark.slow
 def test_what_cannot_be_collected_may_be_a_test(project: Path) -> None:
     """Nothing is written: it would be written twice."""
     (project / "tests/test_dancers.py").write_text("import no_such_module\n")
@@ -230,6 +233,7 @@ def test_a_project_whose_runner_wants_a_marker_gets_it(project: Path) -> None:
     assert stubs().output.count("@pytest.mark.asyncio\n") == 2
 
 
+@pytest.mark.slow
 def test_a_suite_of_plain_functions_gets_plain_functions(project: Path) -> None:
     """Also methods; one coroutine among them, and the suite is async."""
     written = project / "tests/test_there.py"
@@ -254,6 +258,7 @@ def test_what_is_written_fails_as_a_stub(tmp_path: Path) -> None:
     assert [len(one["tests"]) for one in scenarios] == [1, 2]
 
 
+@pytest.mark.slow
 def test_tests_are_looked_for_where_pytest_looks(project: Path) -> None:
     """In all folders that `testpaths` matches, and a name that pytest passes over is told."""
     config = CONFIG.replace("testpaths = tests", "testpaths = */uni*")
@@ -429,9 +434,9 @@ def test_a_feature_is_a_file_and_a_scenario_a_test_with_a_block_for_each_step(
     "code",
     [
         b"def test(): ...\n",
-        b"import pytest as pt\n",
-        b"if True:\n    import pytest\n",
-        b"\xef\xbb\xbfimport pytest\n",
+        pytest.param(b"import pytest as pt\n", marks=pytest.mark.slow),
+        pytest.param(b"if True:\n    import pytest\n", marks=pytest.mark.slow),
+        pytest.param(b"\xef\xbb\xbfimport pytest\n", marks=pytest.mark.slow),
         b"# coding: latin-1\nimport pytest\n",
     ],
     ids=["none", "other_name", "below", "bom", "latin"],

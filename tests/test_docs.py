@@ -66,7 +66,12 @@ def name_of(page: Path) -> str:
 
 
 # They start pytest many times over, some without arena as well; `make test-full` runs them.
-LONG_PAGES = ("docs/how-to/", "docs/problems/")
+LONG_PAGES = (
+    "docs/how-to/",
+    "docs/problems/",
+    "docs/explanation/why-the-row-is-invisible.md",
+    "docs/reference/command-line.md",
+)
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ KINDS = {
 }
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=["asyncio", pytest.param("debug", marks=pytest.mark.slow), "uvloop"])
 def loops(request: pytest.FixtureRequest) -> Loops:
     """Loops of each kind."""
     if request.param == "uvloop":

@@ -402,6 +402,7 @@ def test_a_library_without_an_app_gets_its_schema(tmp_path: Path) -> None:
     assert init(folder).output.startswith("nothing to do: arena_schema = shelf.tables:Base")
 
 
+@pytest.mark.slow
 def test_a_library_whose_tests_have_the_tables(tmp_path: Path) -> None:
     """They are imported as tests import them."""
     files = {**LIBRARY, "src/shelf/tables.py": "", "tests/models.py": BASE}
@@ -509,6 +510,7 @@ def test_a_test_of_the_plugin_fails_with_the_plugin(tmp_path: Path) -> None:
     assert "either way" not in called.output
 
 
+@pytest.mark.slow
 def test_nothing_is_run_without_a_yes(tmp_path: Path) -> None:
     """The run without the plugin may reach what is the developer's."""
     folder = project(tmp_path, {**SQLMODEL, "pytest.ini": CONFIG, "test_heroes.py": LEFTOVERS})
@@ -520,6 +522,7 @@ def test_nothing_is_run_without_a_yes(tmp_path: Path) -> None:
     assert not (folder / "database.db").exists()
 
 
+@pytest.mark.slow
 def test_what_the_run_may_change_is_what_the_engines_mean(tmp_path: Path) -> None:
     """Their URL is from a file or a variable, and not the one that stands in the code."""
     main = SQLMODEL["main.py"].replace(
@@ -533,6 +536,7 @@ def test_what_the_run_may_change_is_what_the_engines_mean(tmp_path: Path) -> Non
     assert f"may change its databases:\n  {file}\nit is not run" in check(folder).output
 
 
+@pytest.mark.slow
 def test_a_suite_that_cannot_begin_is_told(tmp_path: Path) -> None:
     """Nothing is compared."""
     files = {**SQLMODEL, "pytest.ini": CONFIG, "conftest.py": "1 / 0\n"}

@@ -34,6 +34,7 @@ def world(own: ServerRegistry, template: str) -> Iterator[ServerWorld]:
     world.close()
 
 
+@pytest.mark.slow
 def test_a_number_taken_from_a_sequence_is_seen_without_a_record(world: ServerWorld) -> None:
     """One nextval of 32 takes a transaction id; each of them counts."""
     hand = world.connect()
@@ -169,6 +170,7 @@ def test_locks_and_prepared_transactions_pitfall_067_131(world: ServerWorld) -> 
             hand.executescript("BEGIN; INSERT INTO plain VALUES (3); PREPARE TRANSACTION 'left'")
 
 
+@pytest.mark.slow
 def test_copies_are_made_ahead_only_once_they_are_needed(
     own: ServerRegistry, template: str
 ) -> None:

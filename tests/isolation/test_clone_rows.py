@@ -125,6 +125,7 @@ INSERT INTO mixed VALUES (1)
 """
 
 
+@pytest.mark.slow
 def test_all_kinds_of_tables_and_values(world: World) -> None:
     """Partitions by their root, a child by itself, foreign rows not at all."""
     hand = world.connect()
@@ -149,6 +150,7 @@ def test_all_kinds_of_tables_and_values(world: World) -> None:
     assert (old, new) == ([], [("0.3", "1.1", "20000-01-01 00:00:00")])  # Python has no such date
 
 
+@pytest.mark.slow
 def test_levels_below_by_their_depth(world: World) -> None:
     """What each wrote itself, the one before all levels as well."""
     hand = world.connect()
@@ -165,6 +167,7 @@ def test_levels_below_by_their_depth(world: World) -> None:
     assert changed(world) == {"plain": ([], [(6,), (7,)])}
 
 
+@pytest.mark.slow
 def test_what_the_marker_gives_is_no_change(world: World) -> None:
     """seed=False: the level begins with what stands after its content was replaced."""
     hand = world.connect()
@@ -196,6 +199,7 @@ def test_moments_only_for_whoever_reads_all(world: World) -> None:
     assert changed(world, start) == {"plain": ([], [(6,)])}
 
 
+@pytest.mark.slow
 def test_a_limit_keeps_what_belongs_together(world: World) -> None:
     """Both sides of an updated row, and the number of those that were cut off."""
     hand = world.connect()

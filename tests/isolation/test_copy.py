@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from tests.isolation.conformance import World
 
 MODES = ("delete", "wal")
-# Of whole copies, the mode that every database begins in is slow: they know no modes of their own.
-OF_WHOLE_COPIES = [pytest.param("delete", marks=pytest.mark.slow), "wal"]
+# The fast ways have both modes in the quick suite; the others share their code for modes.
+OF_OTHER_WAYS = [pytest.param("delete", marks=pytest.mark.slow), "wal"]
 FAST = {(512, 2), (65536, 1)}  # layouts of pages that are as different as can be
 
 
@@ -53,7 +53,7 @@ class ByBackup(Copy):
     fast: tuple[type[Any], ...] = ()
 
 
-@pytest.mark.parametrize("mode", OF_WHOLE_COPIES)
+@pytest.mark.parametrize("mode", OF_OTHER_WAYS)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_whole_copies_keep_it_too(
     check: Callable[[World], None], mode: str, tmp_path: Path
@@ -70,7 +70,7 @@ class OpenedLate(Copy):
         super().__init__(live, None, **named)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", OF_OTHER_WAYS)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_a_file_that_is_opened_late_keeps_it(
     check: Callable[[World], None], mode: str, tmp_path: Path

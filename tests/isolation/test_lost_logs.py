@@ -226,6 +226,7 @@ def test_4_after_it(engine, turn):
 """
 
 
+@pytest.mark.slow
 def test_an_app_in_wal_mode_that_copies_and_a_test_that_empties_its_file(tmp_path: Path) -> None:
     """All tests see one database, and the summary says what a new file was for."""
     run = fastapi_example(tmp_path).with_files(test_story=STORY).run().expect(status=0, passed=5)

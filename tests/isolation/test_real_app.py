@@ -288,6 +288,7 @@ def test_an_app_and_a_server_of_its_own_see_the_running_tests_data_pitfall_126(
         run.says(f"restored by {ways}")
 
 
+@pytest.mark.slow
 def test_so_does_an_app_whose_database_is_in_memory(example: Example) -> None:
     """A static pool: one connection, which is kept from loop to loop where it can be."""
     memory = (

@@ -80,7 +80,7 @@ class Switching:
         return is_changed
 
 
-@pytest.fixture(params=["undo", "clone"])
+@pytest.fixture(params=["undo", pytest.param("clone", marks=pytest.mark.slow)])
 def switching(
     request: pytest.FixtureRequest, own: ServerRegistry, template: str
 ) -> Iterator[Switching]:

@@ -332,6 +332,7 @@ def test_the_line_names_three_at_most_pitfall_029(world: ServerWorld) -> None:
     assert world.told[-1].endswith(" and 2 more")
 
 
+@pytest.mark.slow
 def test_ddl_in_a_wide_level(world: ServerWorld) -> None:
     """It is there for each test, which writes to it and is undone in place; then it is gone."""
     hand = world.connect()
@@ -377,6 +378,7 @@ def changed_tables(world: ServerWorld, *, depth: int) -> set[str]:
     return {one.table for one in world.isolation.rows_changed(depth=depth)}
 
 
+@pytest.mark.slow
 def test_large_objects_of_a_wide_fixture_pitfall_058(world: ServerWorld) -> None:
     """They have no entries in the journal, and are there again in another database."""
     hand = world.connect()
@@ -393,6 +395,7 @@ def test_large_objects_of_a_wide_fixture_pitfall_058(world: ServerWorld) -> None
     assert hand.dump() == before
 
 
+@pytest.mark.slow
 def test_an_app_that_makes_its_tables_at_import(own: ServerRegistry) -> None:
     """One copy for all of it; each test is undone in place after that."""
     world = ServerWorld.of(own, None, "undo")
@@ -424,6 +427,7 @@ UNFIT = (
 )
 
 
+@pytest.mark.slow
 def test_a_wide_fixture_that_makes_what_no_journal_can_bring_back(world: ServerWorld) -> None:
     """Each test above it says so, and it is gone with the fixture."""
     hand = world.connect()
@@ -487,6 +491,7 @@ def test_a_dropped_journal_with_a_wide_fixtures_rows(world: ServerWorld) -> None
     assert hand.dump() == before
 
 
+@pytest.mark.slow
 def test_a_dropped_journal_above_a_changed_schema(world: ServerWorld) -> None:
     """What wide fixtures wrote before it was changed is in the copy: nothing is lost."""
     hand = world.connect()
@@ -507,6 +512,7 @@ def test_a_dropped_journal_above_a_changed_schema(world: ServerWorld) -> None:
         assert hand.dump() == states.pop()
 
 
+@pytest.mark.slow
 def test_a_journal_that_a_wide_fixture_has_dropped(world: ServerWorld) -> None:
     """It is made anew for the tests above; below, nothing is missing."""
     hand = world.connect()
@@ -653,6 +659,7 @@ def is_up() -> bool:
 # Another content, and what is kept
 
 
+@pytest.mark.slow
 def test_another_content_above_a_wide_fixtures_rows(world: ServerWorld) -> None:
     """They are whole again behind it, and what was changed is counted from the new content."""
     hand = world.connect()
@@ -696,6 +703,7 @@ def test_what_is_kept_has_no_journal(world: ServerWorld, *, is_used: bool) -> No
         kept.execute("DELETE FROM plain")
 
 
+@pytest.mark.slow
 def test_forgotten_levels_above_a_changed_schema(world: ServerWorld) -> None:
     """What was changed in them belongs to the level below, however it can be taken back."""
     hand = world.connect()
@@ -740,6 +748,7 @@ def test_a_check_that_fails_has_the_database_replaced(world: ServerWorld) -> Non
     assert hand.dump() == before
 
 
+@pytest.mark.slow
 def test_copies_are_made_ahead_only_once_one_was_needed(own: ServerRegistry, template: str) -> None:
     """None as long as the journal will do; none is left at the end."""
     assert own.rest()

@@ -169,6 +169,7 @@ def _not_noticed(name: str, role: str, work: Iterable[str], *, as_role: str) -> 
     return missed
 
 
+@pytest.mark.slow
 def test_every_change_of_a_schema_is_noticed_without_event_triggers(template: str) -> None:
     """All catalogs are compared, but for what rows of an app change in them."""
     assert _not_noticed(template, ROLE, SILENT_IN_A_TRANSACTION, as_role=ROLE) == [

@@ -216,6 +216,7 @@ def test_what_an_upper_level_began_with_ends_with_a_lower_one_pitfall_057(world:
     assert world.state() == before
 
 
+@pytest.mark.slow
 def test_more_sequences_than_are_read_one_by_one_pitfall_057() -> None:
     """They are asked for their last number only."""
     names = [f"s{number}" for number in range(150)]

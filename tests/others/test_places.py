@@ -57,6 +57,7 @@ def test_paths_and_names_pitfall_084(example: Example) -> None:
     assert not (run.folder / "dev.db").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_to_pitfall_084(example: Example) -> None:
     """Nothing of ours is written below the project."""
     project = example.with_files(test_it=TESTS)

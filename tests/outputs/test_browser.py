@@ -242,7 +242,7 @@ def test_without_a_script_all_is_shown_and_no_filter(opens: Opener) -> None:
     assert opened.page.get_by_text("the app's commit rolled back").is_visible()
 
 
-@pytest.mark.parametrize("width", [320, 390])
+@pytest.mark.parametrize("width", [320, pytest.param(390, marks=pytest.mark.slow)])
 def test_a_phone_never_scrolls_sideways(opens: Opener, width: int) -> None:
     """With all evidence open; what is wide scrolls by itself."""
     opened = opens(viewport={"width": width, "height": 700})
@@ -259,6 +259,7 @@ def test_a_phone_never_scrolls_sideways(opens: Opener, width: int) -> None:
     assert beyond == []
 
 
+@pytest.mark.slow
 def test_on_a_phone_the_scenarios_come_first(opens: Opener) -> None:
     """Then the filters, then the reasons; links at the top lead to both."""
     opened = opens(viewport={"width": 390, "height": 700})
@@ -273,6 +274,7 @@ def test_on_a_phone_the_scenarios_come_first(opens: Opener) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_letters_stand_out_in_both_schemes(opens: Opener, scheme: Any) -> None:
     """4.5 to 1 at least (https://www.w3.org/TR/WCAG22/#contrast-minimum), badges included."""

@@ -106,8 +106,9 @@ def seed(session):
     session.add_all([Stock(item="chair", amount=5), Stock(item="lamp", amount=2)])
 """
 
-# What is the same on the same server is asked of a clone by `make test-full`.
-HOWS = ("copy", "undo", pytest.param("clone", marks=pytest.mark.slow))
+# On a server the quick suite has the promises (tests/conformance) and the isolations themselves.
+_SLOW = [pytest.param(how, marks=pytest.mark.slow) for how in ("undo", "clone")]
+HOWS = ("copy", *_SLOW)
 
 
 def shop(example: Example, **files: str) -> Example:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.plugin.test_litestar import APP as LITESTAR
 from tests.plugin.test_wsgi import flask  # noqa: F401 - a fixture of this module, too
 
@@ -220,6 +222,7 @@ def rows(turn, db_session):
 """
 
 
+@pytest.mark.slow
 def test_the_state_and_the_memory_stores_of_litestar_end_with_the_test(example: Example) -> None:
     """An answer that Litestar has cached in one test is no answer in the next one."""
     head, _ = LITESTAR.split("\n\napp = Litestar", 1)

@@ -69,6 +69,7 @@ def test_a_wrong_marker_is_named_with_its_line(example: Example, workers: tuple[
     expect_one_message(run, "test_one.py:4", "@pytest.mark.arena(isolation='copy')")
 
 
+@pytest.mark.slow
 def test_a_wrong_app_under_xdist_is_said_once(example: Example) -> None:
     """The controller collects nothing, so that it cannot know sys.path: the workers check."""
     run = example.with_files(test_one=ONE).run(*WORKERS, "--arena-app=aap:app")

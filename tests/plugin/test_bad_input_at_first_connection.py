@@ -168,6 +168,7 @@ def test_as_sand(test_client_as):
 """
 
 
+@pytest.mark.slow
 def test_a_login_that_finds_no_database_does_not_hide_why(example: Example) -> None:
     """It is often the first to ask: the builder's line is told, and nothing of users."""
     config = example.files["pytest.ini"] + "arena_login = fixtures:log_in\n"

@@ -315,6 +315,7 @@ def test_many(arena, test_client):
 """
 
 
+@pytest.mark.slow
 def test_of_very_many_requests_the_last_hundred_are_known(example: Example) -> None:
     """A moment may hold the content of a database."""
     shop(example, test_it=MANY).run().expect(passed=1)
@@ -435,6 +436,7 @@ def test_it(arena, wide):
 """
 
 
+@pytest.mark.slow
 def test_rows_of_which_only_some_are_kept_are_not_told_as_none(example: Example) -> None:
     """Where a level was entered above a changed schema: what is missing there could not be seen."""
     run = shop(example, test_it=TOO_MANY).run(env=env_of("undo"))

@@ -269,6 +269,7 @@ def test_a_python_program_that_may_have_the_apps_url_is_named(example: Example, 
     assert run.output.count("a Python program was started") == 3
 
 
+@pytest.mark.slow
 def test_a_python_program_that_has_the_tests_database_is_not_named(example: Example) -> None:
     """Nor is any other program, or a run of pytest, which has a guard."""
     project = python_example(example, f'"{PRODUCTION}"', test_it=LED, tests_python=PYTHON)
@@ -276,7 +277,14 @@ def test_a_python_program_that_has_the_tests_database_is_not_named(example: Exam
     project.run("-q", "test_it.py").expect(passed=3).never_says("a Python program was started")
 
 
-@pytest.mark.parametrize("how", ["set", "not set", "settings"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param("set", marks=pytest.mark.slow),
+        "not set",
+        pytest.param("settings", marks=pytest.mark.slow),
+    ],
+)
 def test_a_python_program_of_an_app_with_its_url_in_a_variable(example: Example, how: str) -> None:
     """The variable leads it nowhere, also if it is not set. It is named if it lacks that."""
     project = python_example(
@@ -292,6 +300,7 @@ def test_a_python_program_of_an_app_with_its_url_in_a_variable(example: Example,
     assert run.output.count("a Python program was started") == 1
 
 
+@pytest.mark.slow
 def test_a_python_program_on_sqlite_is_not_named(example: Example) -> None:
     """A change of the app's file fails the run, whichever program made it."""
     project = example.with_files(test_it=PYTHON, worker="pass")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.plugin.test_late_work import isolation
 from tests.plugin.test_own_queues import EACH
 from tests.plugin.test_postgresql_story import on_postgresql
@@ -150,6 +152,7 @@ def test_all_end():
 """
 
 
+@pytest.mark.slow
 @EACH
 def test_a_child_that_goes_on_after_its_test_is_named(example: Example, how: str) -> None:
     """A fork, a program, a process of multiprocessing."""

@@ -83,7 +83,7 @@ SERVERS = {
     "tables": "(SELECT relname AS name FROM pg_class WHERE relnamespace = pg_my_temp_schema()) t",
 }
 TOLD = "what a wider fixture had set in a pooled connection"
-IN_PLACE = ["copy", "undo"]
+IN_PLACE = ["copy", pytest.param("undo", marks=pytest.mark.slow)]
 
 
 def run_on(isolation: str, folder: Path, **files: str) -> Run:
@@ -115,7 +115,7 @@ def test_a_test_that_changes_the_same_connection_is_named_pitfall_132(
     run.says(TOLD)
 
 
-@pytest.mark.parametrize("isolation", IN_PLACE)
+@pytest.mark.parametrize("isolation", ["copy", "undo"])
 def test_a_fixture_that_changes_it_as_well_is_named_pitfall_132(
     tmp_path: Path, isolation: str
 ) -> None:

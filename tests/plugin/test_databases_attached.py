@@ -227,6 +227,7 @@ def test_attached_files_are_led_into_the_arena_pitfall_102(tmp_path: Path, name:
     )
 
 
+@pytest.mark.slow
 def test_whoever_comes_first_makes_the_attached_database(tmp_path: Path) -> None:
     """An async connection, whose thread attaches the file; or the other engine, on the file."""
     app = SHOP.format(execute=FORMS["named"], mode="pass", options="")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.plugin.developer import small_example, untouched
 
 if TYPE_CHECKING:
@@ -266,6 +268,7 @@ def test_built():
 """
 
 
+@pytest.mark.slow
 def test_builders_may_use_threads_and_only_their_own_database(tmp_path: Path) -> None:
     """A thread of a builder's works on the template; what lands in another database is refused."""
     lines = CONFIG.replace("shop = app:ShopBase", "shop = builders:make_shop")
@@ -366,6 +369,7 @@ def test_two_folders_have_a_file_of_one_name(turn, arena):
 """
 
 
+@pytest.mark.slow
 def test_names_and_files_that_are_alike_are_told_apart(tmp_path: Path) -> None:
     """Whatever the order in which they are connected to."""
     example = small_example(tmp_path, app=APP, test_alike=ALIKE)
@@ -414,6 +418,7 @@ def test_the_first(test_client, db_session):
 """
 
 
+@pytest.mark.slow
 def test_a_row_of_another_database_in_db_session_names_that_database(example: Example) -> None:
     """The next step works: the session of the database that has the table."""
     schema = "arena_schema =\n    dev = app:Base\n    logs = app:LogsBase\n"

@@ -103,6 +103,7 @@ def test_a_global_pool_is_opened_again_in_each_test(pooled: Example, how: str) -
     project.run("-p", "no:randomly", f"--arena-isolation={how}").expect(passed=7)
 
 
+@pytest.mark.slow
 def test_a_global_sync_pool_is_opened_again_in_each_test(pooled: Example) -> None:
     """Its threads are made again as well."""
     for old, new in (
@@ -118,6 +119,7 @@ def test_a_global_sync_pool_is_opened_again_in_each_test(pooled: Example) -> Non
     pooled.run("-p", "no:randomly").expect(passed=5)
 
 
+@pytest.mark.slow
 def test_a_pool_in_the_sessions_loop_is_refused(pooled: Example) -> None:
     """A test would wait for it until the pool's patience ends: the first failure says the cure."""
     run = pooled.run("-p", "no:randomly", "--arena-lifespan=session")

@@ -176,7 +176,11 @@ def session(engine):
 
 
 @pytest.mark.parametrize("conftest", [KEPT, ""], ids=["kept", "as FastAPI has it"])
-@pytest.mark.parametrize("text", [OF_A_MODULE, LATE], ids=["with tables", "engine alone"])
+@pytest.mark.parametrize(
+    "text",
+    [OF_A_MODULE, pytest.param(LATE, marks=pytest.mark.slow)],
+    ids=["with tables", "engine alone"],
+)
 def test_the_first_one_is_each_modules_own_pitfall_099(
     example: Example, conftest: str, text: str
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -193,6 +195,7 @@ def test_another_file(test_client):
 """
 
 
+@pytest.mark.slow
 def test_a_file_of_the_app_that_a_test_removes_renames_or_truncates_is_refused(
     example: Example,
 ) -> None:

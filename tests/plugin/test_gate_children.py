@@ -214,6 +214,7 @@ def test_a_child_reaches_nobody(test_client):
 """
 
 
+@pytest.mark.slow
 def test_on_a_server_such_a_child_reaches_nobody(example: Example) -> None:
     """The database may have another name in the next test: `arena.url` says it."""
     tests = on_postgresql(example, cli=DEFAULTS, test_cli=ON_A_SERVER)
@@ -310,6 +311,7 @@ def test_the_tests_own_database(arena, test_client):
 """
 
 
+@pytest.mark.slow
 def test_a_variable_that_the_suite_sets_for_its_child_is_to_have_the_tests_url(
     example: Example,
 ) -> None:
@@ -327,6 +329,7 @@ def test_a_variable_that_the_suite_sets_for_its_child_is_to_have_the_tests_url(
     run.never_says("arena_env = SHOP_URL")
 
 
+@pytest.mark.slow
 def test_a_child_whose_arguments_name_the_apps_file_is_refused(example: Example) -> None:
     """The message says where it may go; `arena_allow` lets it through."""
     test = """

@@ -281,6 +281,7 @@ async def test_the_end_pitfall_002():
 """
 
 
+@pytest.mark.slow
 def test_altered_connections_are_dropped_quietly_pitfall_132_002(tmp_path: Path) -> None:
     """Temporary tables, settings and ATTACH end with their test; no record, no warning."""
     example = small_example(tmp_path, test_altered=ALTERED)

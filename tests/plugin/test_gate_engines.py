@@ -151,6 +151,7 @@ def test_a_sync_session_begins_as_the_async_engine_does(alate, arena):
 """
 
 
+@pytest.mark.slow
 def test_sessions_begin_and_translate_as_the_apps_engine_does(tmp_path: Path) -> None:
     """SQLAlchemy's recipe for real transactions on SQLite, and its execution options."""
     example = small_example(tmp_path, test_begin=OWN_BEGIN)
@@ -285,6 +286,7 @@ def test_session(db_session):
 """
 
 
+@pytest.mark.slow
 def test_an_app_on_another_product_has_no_session_on_sqlite(tmp_path: Path) -> None:
     """A test on a database of its own would be green and prove nothing."""
     example = small_example(tmp_path, test_foreign=FOREIGN, fake=FAKE)

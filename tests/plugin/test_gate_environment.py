@@ -166,6 +166,7 @@ def test_workers_of_xdist_inherit_the_variable_and_know_it(tmp_path: Path) -> No
         example.run("-p", "xdist.plugin", "-n", "2", env=URL).expect(passed=11)
 
 
+@pytest.mark.slow
 def test_without_the_plugin_the_variable_leads_to_the_developers_file(tmp_path: Path) -> None:
     """The twin."""
     example = small_example(tmp_path, conftest="AT_IMPORT = 'sqlite:///dev.db'", test_reader=READER)

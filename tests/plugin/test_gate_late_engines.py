@@ -184,7 +184,7 @@ def server() -> dict[str, str]:
     return {"PGHOST": str(url.host), "PGPORT": str(url.port), "PGUSER": str(url.username)}
 
 
-EVERYDAY = {("asyncpg", "session-first"), ("asyncpg", "both-first"), ("memory", "session-first")}
+EVERYDAY = {("asyncpg", "session-first"), ("memory", "session-first")}
 
 
 @pytest.mark.parametrize(
@@ -338,6 +338,7 @@ def test_third(db_session, test_client):
 """
 
 
+@pytest.mark.slow
 def test_the_app_is_started_once_for_its_engines(example: Example) -> None:
     """In the process, however many tests there are; a session's lifespan is that of its tests."""
     app = APP.replace(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.plugin.developer import small_example, untouched
 
 if TYPE_CHECKING:
@@ -92,6 +94,7 @@ def test_other_products_are_refused_unless_they_are_allowed(tmp_path: Path) -> N
     assert "s3cret" not in "".join(messages), messages
 
 
+@pytest.mark.slow
 def test_what_the_message_tells_to_allow_is_then_allowed(tmp_path: Path) -> None:
     """The line of the message, pasted, lets the connection through."""
     attack = "import fake\nfrom app import create_engine\ndef test_it():\n    create_engine(URL)"

@@ -185,6 +185,7 @@ def test_keep_is_bounded_and_never_makes_a_database_pitfall_095(example: Example
     again.expect(1, failed=2).says("ZeroDivisionError").never_says("/kept/")
 
 
+@pytest.mark.slow
 def test_stages_and_the_facade(example: Example) -> None:
     """Tests of migrations get an empty database, also above wide fixtures; `arena` in any scope."""
     example.with_files(test_stages=STAGES, test_facade=FACADE).run(

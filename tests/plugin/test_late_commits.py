@@ -276,13 +276,16 @@ def test_an_answer_before_its_commit_is_named(example: Example, more: str, how: 
     run.never_says("GET /read answered")
 
 
-@pytest.mark.parametrize("more", ["", MIDDLEWARE], ids=["alone", "middleware"])
+@pytest.mark.parametrize(
+    "more", ["", pytest.param(MIDDLEWARE, marks=pytest.mark.slow)], ids=["alone", "middleware"]
+)
 def test_an_answer_after_its_commit_is_not_accused(example: Example, more: str) -> None:
     """Nor one whose background tasks commit work of their own."""
     run = run_of(example, RIGHT, "--arena-late-commits=fail", more=more).expect(0, passed=10)
     run.never_says("before its commit")
 
 
+@pytest.mark.slow
 def test_a_late_commit_that_fails_fails_its_test(example: Example) -> None:
     """Also where the test expects the error, which no client in production is told of."""
     run = run_of(example, FAILING).expect(1, passed=5, errors=4)

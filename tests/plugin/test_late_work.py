@@ -495,7 +495,12 @@ def late_app(example: Example, how: str, **files: str) -> Example:
 
 
 EACH = pytest.mark.parametrize(
-    "how", ["copy", "undo", pytest.param("clone", marks=pytest.mark.slow)]
+    "how",
+    [
+        "copy",
+        pytest.param("undo", marks=pytest.mark.slow),
+        pytest.param("clone", marks=pytest.mark.slow),
+    ],
 )
 
 
@@ -594,7 +599,16 @@ def test_what_a_fixtures_tear_down_has_begun_counts(example: Example) -> None:
     run.says("test_whose_async_fixture_asks_last has ended, and work")
 
 
-@pytest.mark.parametrize("ends", ["assert BEGUN is None", "pytest.fail('so')", "pytest.skip('so')"])
+@pytest.mark.parametrize(
+    "ends",
+    [
+        "assert BEGUN is None",
+        *(
+            pytest.param(ends, marks=pytest.mark.slow)
+            for ends in ("pytest.fail('so')", "pytest.skip('so')")
+        ),
+    ],
+)
 def test_a_test_that_ends_itself_breaks_no_statement_of_the_app_off(
     example: Example, ends: str
 ) -> None:

@@ -165,6 +165,7 @@ def test_a_global_pool_of_psycopg_names_its_cause_and_cure(tmp_path: Path, app: 
     )
 
 
+@pytest.mark.slow
 def test_a_global_pool_of_psycopg2_names_its_cause_and_cure(tmp_path: Path) -> None:
     """psycopg2 reports no SQLSTATE for a connection that the server has ended."""
     project = example_of(tmp_path, PSYCOPG2).with_paths({"test_it.py": TESTS_IN_TURN})
@@ -172,6 +173,7 @@ def test_a_global_pool_of_psycopg2_names_its_cause_and_cure(tmp_path: Path) -> N
     assert run.output.count("next: open the pool in the app's lifespan, and close it there") == 1
 
 
+@pytest.mark.slow
 def test_a_global_pool_of_asyncpg_names_its_cause_and_cure(tmp_path: Path) -> None:
     """Its event loop ends with the test."""
     run = example_of(tmp_path, ASYNCPG).run("-p", "no:randomly", "-q")

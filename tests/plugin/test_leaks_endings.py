@@ -296,6 +296,7 @@ def test_endings_of_every_kind_leave_a_whole_database(example: Example) -> None:
     run.says("RuntimeError: and left", "ConnectionLeak: the test ended with an open transaction")
 
 
+@pytest.mark.slow
 def test_endings_where_the_shutdown_fails_as_well(example: Example) -> None:
     """P8: the test's own failure is what is told, the lifespan's comes beside it."""
     lifespan = (
@@ -340,6 +341,7 @@ def test_endings_by_x_maxfail_and_ctrl_c(example: Example) -> None:
         assert not (run.folder / "dev.db").exists()
 
 
+@pytest.mark.slow
 def test_reruns_doctests_and_names_of_the_users_own(example: Example) -> None:
     """P2: a test that is run three times starts three times on a whole database."""
     project = example.with_paths({"conftest.py": RERUN}).with_files(test_it=RERUN_TESTS)

@@ -369,7 +369,11 @@ def test_1_drops_a_session():
 """
 
 TOLD = "in a fixture's tear-down; of a scoped_session: Session.remove()"
-ISOLATIONS = ["copy", "undo", pytest.param("clone", marks=pytest.mark.slow)]
+ISOLATIONS = [
+    "copy",
+    pytest.param("undo", marks=pytest.mark.slow),
+    pytest.param("clone", marks=pytest.mark.slow),
+]
 LATER = [pytest.param(each, marks=pytest.mark.slow) for each in ("copy", "clone")]
 LIVES_ON = "pending in a session that lives on"
 NOT_COMMITTED = "    the test or its fixture added Dancer and did not commit it: "
@@ -430,6 +434,7 @@ def test_what_is_pending_in_a_scoped_session_goes_with_its_test_pitfall_146(tmp_
     run.never_says("permanently closed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["undo", *LATER])
 def test_what_is_pending_in_an_async_scoped_session_pitfall_147(
     tmp_path: Path, isolation: str
@@ -440,6 +445,7 @@ def test_what_is_pending_in_an_async_scoped_session_pitfall_147(
     run.says(NOT_COMMITTED)
 
 
+@pytest.mark.slow
 def test_what_a_wide_fixture_has_pending_stays(tmp_path: Path) -> None:
     """Its instances do, and what its thread has not committed yet; what a test has added goes."""
     run = run_of(tmp_path, "undo", WIDE_PENDING).expect(passed=2)

@@ -276,6 +276,7 @@ def test_the_app_starts_before_the_rows_of_fixtures(starting: Example) -> None:
     project.run("-p", "no:randomly", "--arena-lifespan=session").expect(passed=13)
 
 
+@pytest.mark.slow
 def test_the_app_starts_before_the_rows_of_fixtures_under_anyio(starting: Example) -> None:
     """Its runner calls fixtures and the test in one task."""
     marks = "[pytest.mark.anyio, pytest.mark.parametrize('anyio_backend', ['asyncio'])]"
@@ -283,6 +284,7 @@ def test_the_app_starts_before_the_rows_of_fixtures_under_anyio(starting: Exampl
     project.change("pytest.ini", "= auto", "= strict").run("-p", "anyio").expect(passed=7)
 
 
+@pytest.mark.slow
 def test_a_late_start_is_told(starting: Example) -> None:
     """In the report of a test that failed, where the start-up has used the database."""
     run = starting.with_files(test_late=LATE).run("-p", "no:randomly")

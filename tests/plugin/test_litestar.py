@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -169,6 +171,7 @@ async def test_sees_what_stands_in_the_tests_session(db_session):
 """
 
 
+@pytest.mark.slow
 def test_what_is_pending_is_committed_before_the_async_client_asks(example: Example) -> None:
     """P1: an async session is committed in its own loop."""
     seed = "def seed(session):\n    pass\n"
@@ -183,6 +186,7 @@ def test_each_request_of_the_async_client_is_one_by_itself(example: Example) -> 
     run.says("POST /lose 201").never_says("at once")
 
 
+@pytest.mark.slow
 def test_what_a_request_has_begun_is_waited_for_or_named(example: Example) -> None:
     """P5: also where the framework's client asks its own attribute for the app."""
     seed = "def seed(session):\n    pass\n"

@@ -305,6 +305,7 @@ def test_breaks(live_server):
 """
 
 
+@pytest.mark.slow
 def test_an_app_that_raises_is_told(example: Example) -> None:
     """P9: as with the clients in process."""
     run = shop(example, test_live=BROKEN).run().expect(status=1, failed=1)

@@ -68,6 +68,7 @@ def test_what_the_app_s_start_and_end_forget_to_commit_is_named(example: Example
     assert run.output.count(START) == 1, run.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", ["test_async", "test_sync"])
 def test_it_fails_its_test_where_that_is_asked_for(example: Example, test: str) -> None:
     """The message speaks of the app, not of a client."""

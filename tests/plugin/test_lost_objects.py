@@ -651,6 +651,7 @@ async def test_silent_if_refused(client, way):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", SLOW_HOWS)
 def test_what_a_session_loses_that_is_dropped_unclosed(example: Example, how: str) -> None:
     """The pool rolls it back when the garbage collector finds it: later, and in any code."""
@@ -696,6 +697,7 @@ def test_sync_client(test_client):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", SLOW_HOWS)
 def test_what_late_work_loses(example: Example, how: str) -> None:
     """The request that began it is named, also if the work ends after the next request."""

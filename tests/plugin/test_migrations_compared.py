@@ -128,6 +128,7 @@ def test_a_model_that_env_py_does_not_import_counts_where_the_app_has(project: E
     with_a_new_column(apart).run().expect(passed=1).says(DIFFERENCE)
 
 
+@pytest.mark.slow
 def test_an_env_py_without_models_says_which_line_it_lacks(project: Example) -> None:
     """Nothing is compared, and so nothing is green by that."""
     bare = project.with_paths({"migrations/env.py": ASYNC_ENV})
@@ -177,6 +178,7 @@ def test_the_next_step_can_be_pasted(project: Example, branches: tuple[str, ...]
     lacking.run("--arena-migrations=fail").expect(passed=1).never_says(DIFFERENCE)
 
 
+@pytest.mark.slow
 def test_an_error_of_the_comparison_fails_no_build(project: Example) -> None:
     """A type that cannot be compared, say: the line says what env.py has raised, and where."""
     target = "target_metadata=app.Base.metadata"

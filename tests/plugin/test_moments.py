@@ -116,6 +116,7 @@ async def test_writes_again(client):
 """
 
 
+@pytest.mark.slow
 def test_who_was_started_before_there_was_a_database_is_not_reckoned_with(example: Example) -> None:
     """As by each worker of xdist, which asks `uname` for its processor. Later ones may know it."""
     started = "import subprocess\nsubprocess.run(['uname', '-p'])\n"

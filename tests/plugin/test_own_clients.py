@@ -376,6 +376,7 @@ def test_where_nobody_says_which_app_it_is_the_one_that_is_asked(
     run.says("test_it.py::test_a_forgotten_commit: POST /leaves 200 wrote orders (1 row) and never")
 
 
+@pytest.mark.slow
 def test_the_libraries_classes_are_as_they_were(example: Example) -> None:
     """When the run is over; none of them is imported where nobody has."""
     watcher = """

@@ -449,6 +449,7 @@ def test_a_job_of_an_own_queue_never_writes_in_the_next_test(example: Example, h
     run.says("ConnectionLeak: the test ended with a connection that was not given back")
 
 
+@pytest.mark.slow
 @EACH
 def test_what_is_no_job_of_a_worker_is_left_alone(example: Example, how: str) -> None:
     """Pollers of wider fixtures, places of a pool, events that a test looks at, own consumers."""

@@ -326,6 +326,7 @@ def test_altered(altered):
 """
 
 
+@pytest.mark.slow
 def test_what_is_no_set_up_of_a_test_database_is_refused(example: Example) -> None:
     """A test may be about such a statement; what another database holds cannot be had."""
     run = suite(example, test_it=REFUSED).run().expect(1, passed=8, failed=1, errors=3)

@@ -191,6 +191,7 @@ def test_an_owner_whose_groups_are_granted_something_is_told(
     )
 
 
+@pytest.mark.slow
 def test_a_superuser_is_in_no_group(example: Example, server: PrivateServer) -> None:
     """It has the rights of all roles: what they are granted is no limit to be told of."""
     schema = "CREATE TABLE docs (); GRANT SELECT ON docs TO shop_clerk;"

@@ -236,6 +236,7 @@ def test_a_table_that_is_missing_is_told_by_each_driver(example: Example, driver
     run.says("begins with an empty database", "next: arena_schema = app:Base")
 
 
+@pytest.mark.slow
 def test_without_psycopg_one_error_says_what_to_install(example: Example) -> None:
     """pytest-arena needs psycopg, whichever driver the app has. asyncpg and psycopg2 do not do."""
     without = on_postgresql(

@@ -100,6 +100,7 @@ def test_a_worker_on_the_tests_database_pitfall_126(example: Example, how: str) 
     run.expect(passed=6).never_says("arena: the output", "was killed", "had ended")
 
 
+@pytest.mark.slow
 def test_the_driver_that_its_url_names(example: Example) -> None:
     """A worker's variable may name another one than the app's."""
     test = """

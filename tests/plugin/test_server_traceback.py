@@ -37,7 +37,7 @@ async def test_that_expects_it(arena):
 """
 
 
-@pytest.mark.parametrize("handled", [False, True])
+@pytest.mark.parametrize("handled", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_failed_test_shows_the_servers_traceback(example: Example, *, handled: bool) -> None:
     """Once, with the app's own lines; also where the app answers its errors by a handler."""
     more = (
@@ -119,6 +119,7 @@ async def test_of_its_own(client):
 FOLDED = r" +\d+ frames of httpx2?, .*: `--full-trace` shows them"
 
 
+@pytest.mark.slow
 def test_frames_between_the_test_and_the_app_are_folded(example: Example) -> None:
     """The test's line and the app's are shown, with one line for the libraries between them."""
     files = example.with_files(test_it=TWICE)
@@ -252,6 +253,7 @@ async def test_an_answer_that_is_meant(client, status):
 """
 
 
+@pytest.mark.slow
 def test_the_exception_behind_an_answer_is_named(example: Example) -> None:
     """Where the app's handler answers it, where it is logged, and where a statement raised it."""
     app = example.files["app.py"] + HANDLED

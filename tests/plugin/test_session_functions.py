@@ -89,7 +89,7 @@ async def test_what_ends_with_the_transaction_leaves_the_connection_alone(turn):
 """
 
 
-@pytest.mark.parametrize("isolation", ["undo", "clone"])
+@pytest.mark.parametrize("isolation", ["undo", pytest.param("clone", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("driver", ["asyncpg", pytest.param("psycopg", marks=pytest.mark.slow)])
 def test_what_a_function_sets_ends_with_the_test(
     example: Example, driver: str, isolation: str

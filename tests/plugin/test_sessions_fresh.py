@@ -417,6 +417,7 @@ def test_an_error_after_the_commit_before_a_request_explains_itself(example: Exa
     )
 
 
+@pytest.mark.slow
 def test_sessions_of_a_sync_app_with_two_databases(example: Example) -> None:
     """P1: plain ``def`` endpoints, a pool of one connection; `db_session` is on the first one."""
     seed = example.files["seed.py"].replace("async def", "def")
@@ -445,6 +446,7 @@ def test_threads(db_session, test_client, turn):
 """
 
 
+@pytest.mark.slow
 def test_requests_of_several_threads_find_what_was_pending(example: Example) -> None:
     """The first of them commits it, the others wait for that."""
     example.with_files(test_it=THREADS).run().expect(passed=20)

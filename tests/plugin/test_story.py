@@ -560,6 +560,7 @@ def test_goes_on(test_client):
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_the_test_has_locked(example: Example) -> None:
     """The report does not wait for it."""
     run = shop(example, test_it=LOCKED).run("-W", "ignore")
@@ -634,6 +635,7 @@ def test_in_its_thread(test_client):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOWS)
 def test_an_answer_that_may_be_of_a_cache(example: Example, how: str) -> None:
     """It shows what another test has written, and sends no statement."""

@@ -154,13 +154,14 @@ def test_nothing_is_left(db_session):
 """
 
 
-@pytest.mark.parametrize("how", ["copy", "undo"])
+@pytest.mark.parametrize("how", ["copy", pytest.param("undo", marks=pytest.mark.slow)])
 def test_a_test_reads_streams_and_websockets(example: Example, how: str) -> None:
     """What is written by them belongs to their requests, and goes with the test."""
     run = shop(example, test_it=READ).with_files(app=LIVE).run(env=env_of(how))
     run.expect(passed=8).never_says("cut off", "left a task", "has ended")
 
 
+@pytest.mark.slow
 def test_with_the_older_http_library(example: Example) -> None:
     """httpx, where httpx2 is not there."""
     older = "import sys\nsys.modules['httpx2'] = None\n"

@@ -92,6 +92,7 @@ def test_suite_passes_with_the_plugin_and_nothing_configured(tmp_path: Path, sui
     assert databases_in(run.folder) == []
 
 
+@pytest.mark.slow
 def test_suite_passes_with_its_app_and_schema_named(tmp_path: Path, suite: Suite) -> None:
     """Its own `db_session`, `client` and `test_client` win over the plugin's."""
     options = (f"arena_app = {suite.app}", f"arena_schema = {suite.schema}")

@@ -184,6 +184,7 @@ def test_a_folder_without_env_py_is_a_mistake_of_configuration(example: Example)
     project.run().expect(status=4).says("there is no", "migration/env.py", "script_location")
 
 
+@pytest.mark.slow
 def test_migrations_may_lie_in_a_folder_of_a_package_s_folder(example: Example) -> None:
     """As Prefect has them: ``prefect:server:database:_migrations``."""
     files = {

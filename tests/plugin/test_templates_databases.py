@@ -145,6 +145,7 @@ async def test_astray(client, db_session):
 """
 
 
+@pytest.mark.slow
 def test_a_variable_that_the_app_does_not_read_is_named(example: Example) -> None:
     """Schema, seed and `db_session` are for what it names, and the app is somewhere else."""
     deaf = example.change("app.py", 'os.environ.get("DATABASE_URL", ', "(")

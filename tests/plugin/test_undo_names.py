@@ -146,6 +146,7 @@ async def test_each(arena, turn):
 """
 
 
+@pytest.mark.slow
 def test_an_index_by_the_sessions_time_zone_takes_clone(example: Example) -> None:
     """Put back by another session, the row would be in the index under another day."""
     app = on_postgresql(example, test_it=FINDS_BY_DAY).with_paths({"schema.sql": BY_DAY})

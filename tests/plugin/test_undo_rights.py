@@ -152,6 +152,7 @@ def roles(example: Example, server: PrivateServer) -> Roles:
     return Roles(example, server)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "role",
     [

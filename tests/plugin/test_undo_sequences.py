@@ -123,16 +123,16 @@ async def test_has_drawn_none():
         with pytest.raises(DBAPIError, match="not yet defined"):
             await connection.execute(text("SELECT last_number()"))
 """
-STORIES = {
-    "old numbers": (TESTS, 7),
-    "new numbers": (ASKS_FIRST, 2),
-    "the first call follows a write": (WRITES_FIRST, 2),
-    "a function calls lastval()": (IN_A_FUNCTION, 2),
-}
+STORIES = [
+    pytest.param(TESTS, 7, id="old numbers"),
+    pytest.param(ASKS_FIRST, 2, id="new numbers", marks=pytest.mark.slow),
+    pytest.param(WRITES_FIRST, 2, id="the first call follows a write", marks=pytest.mark.slow),
+    pytest.param(IN_A_FUNCTION, 2, id="a function calls lastval()", marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", pytest.param("psycopg", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("tests, passed", STORIES.values(), ids=STORIES)
+@pytest.mark.parametrize("tests, passed", STORIES)
 def test_currval_and_lastval_know_the_test_alone(
     example: Example, tests: str, passed: int, driver: str
 ) -> None:
@@ -167,7 +167,7 @@ async def test_is_cut_off(arena):
 """
 
 
-@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@pytest.mark.parametrize("driver", ["asyncpg", pytest.param("psycopg", marks=pytest.mark.slow)])
 def test_a_lost_connection_gives_the_error_that_sqlalchemy_gives(
     example: Example, driver: str
 ) -> None:

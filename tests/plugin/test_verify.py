@@ -188,7 +188,11 @@ async def test_uses_nothing(crew):
 """
 
 
-@pytest.mark.parametrize("story", [WRITES, ON_A_WIDE_LEVEL], ids=["a test's", "on a wide level"])
+@pytest.mark.parametrize(
+    "story",
+    [pytest.param(WRITES, marks=pytest.mark.slow), ON_A_WIDE_LEVEL],
+    ids=["a test's", "on a wide level"],
+)
 def test_what_undo_would_leave_is_named_and_put_right(example: Example, story: str) -> None:
     """By a copy of the template, with the rows of wider fixtures."""
     options = f"arena_database = {SERVER}\narena_isolation = undo\naddopts = -p liar"

@@ -294,7 +294,12 @@ async def test_is_not_asked_for(client, kind):
 KINDS = ("global", "lifespan", "default", "anyio", "loop")
 HOLDING = ("written", "read", "taken")  # what it has done with its connection by then
 HOWS = pytest.mark.parametrize(
-    "how", ["copy", "undo", pytest.param("clone", marks=pytest.mark.slow)]
+    "how",
+    [
+        "copy",
+        pytest.param("undo", marks=pytest.mark.slow),
+        pytest.param("clone", marks=pytest.mark.slow),
+    ],
 )
 
 

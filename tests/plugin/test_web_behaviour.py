@@ -133,6 +133,7 @@ def test_what_runs_after_the_response_pitfall_115_116(example: Example) -> None:
     assert run.output.count("cut off") == run.output.count("left a task") == 1
 
 
+@pytest.mark.slow
 def test_without_the_plugin_a_late_task_writes_into_the_next_test_pitfall_116(
     example: Example,
 ) -> None:

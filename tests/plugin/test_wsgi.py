@@ -182,6 +182,7 @@ def test_that_breaks_in_testing(test_client):
 """
 
 
+@pytest.mark.slow
 def test_what_the_app_does_wrong_is_told(flask: Example) -> None:
     """The story, the server's traceback by Flask's log, a lost write, a connection kept."""
     run = flask.with_files(test_failing=FAILING).run()
@@ -331,6 +332,7 @@ def test_a_mounted_app_keeps_a_connection(test_client, way):
 """
 
 
+@pytest.mark.slow
 def test_a_wsgi_app_that_is_mounted(flask: Example) -> None:
     """By Starlette's middleware or a2wsgi's, in threads that live longer than their tests."""
     project = flask.with_files(mounted=MOUNTED, test_mounted=OF_MOUNTED)

@@ -236,6 +236,7 @@ def test_what_the_factory_makes_is_the_app_whoever_calls_it(tmp_path: Path, app:
     assert "the test sent no request to an app that the factory made" in run.reason("of_the_import")
 
 
+@pytest.mark.slow
 def test_without_an_app_it_is_unknown_which_is_under_test(tmp_path: Path) -> None:
     """Unless the test asks for the fixture, which is defined then."""
     run = ran(tmp_path, "", "-k", "of_the_module or of_nobody")
@@ -290,6 +291,7 @@ def test_a_fixture_of_that_name_tells_which_app_is_meant(tmp_path: Path) -> None
 BOTH = {"of_the_factory", "of_the_fixture"}
 
 
+@pytest.mark.slow
 def test_the_frameworks_classes_are_as_they_were(tmp_path: Path) -> None:
     """What was wrapped is not, when the run is over."""
     check = """

@@ -281,6 +281,7 @@ def test_a_block_in_a_test_that_names_no_scenario_is_an_error(run: Told) -> None
     )
 
 
+@pytest.mark.slow
 def test_without_a_specification_blocks_do_nothing(run: Told) -> None:
     """A test is the same test where none is configured. It is told."""
     example = fastapi_example(run.run.folder.parent / "off").with_files(test_it=TESTS)

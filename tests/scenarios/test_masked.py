@@ -91,6 +91,7 @@ def test_values_of_secret_columns_are_in_no_document(example: Example) -> None:
         assert NUMBER not in explained.output
 
 
+@pytest.mark.slow
 def test_what_is_no_secret_is_shown(example: Example) -> None:
     """A reason is there to be read."""
     found = told(example.change("pytest.ini", "arena_mask = name\n", ""), "--tb=no")

@@ -167,7 +167,7 @@ MODES = {
 }
 
 
-LONG = {"each", "reruns in workers"}
+LONG = {"each", "reruns", "reruns in workers"}
 PARAMS = [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in MODES]
 
 

@@ -239,6 +239,7 @@ async def test_is_about_an_icon(storm, client):
 """
 
 
+@pytest.mark.slow
 def test_what_a_browser_asks_by_itself_blames_nothing(tmp_path: Path) -> None:
     """P9: nor does it count as the test's request. What a page's script fetches is the test's."""
     run = told(seeing(tmp_path, BY_ITSELF))

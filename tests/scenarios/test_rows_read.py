@@ -126,7 +126,9 @@ async def test_seeded_by_text(client, db_session):
 """
 
 
-@pytest.fixture(scope="module", params=["sqlite", "asyncpg", "psycopg"])
+@pytest.fixture(
+    scope="module", params=["sqlite", "asyncpg", pytest.param("psycopg", marks=pytest.mark.slow)]
+)
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Told:
     """One run of all of them."""
     tests = "".join(_test(name, *asked) for name, asked in (READS | READS_NOT).items())

@@ -143,6 +143,7 @@ async def test_listed(client, db_session, name):
 """
 
 
+@pytest.mark.slow
 def test_of_a_row_its_own_values_are_looked_for(tmp_path: Path) -> None:
     """Else each would miss those of all other rows, though it proves its own."""
     example = project(tmp_path, (), ROWS).with_paths({"specs/stories.feature": OUTLINE})
@@ -192,6 +193,7 @@ sys.exit(pytest.main(["-p", "pytest_asyncio.plugin", "-p", "pytest_arena.plugin"
 """
 
 
+@pytest.mark.slow
 def test_a_run_from_a_folder_below_or_without_one_is_partial(tmp_path: Path) -> None:
     """Pytest collects what is below the folder of the call, and nothing that it is to ignore."""
     more = small(tmp_path).files["test_it.py"].replace("one", "three")
@@ -240,6 +242,7 @@ def test_two():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", IN_A_WORKER_TOO, ids=["plain", "a worker"])
 def test_a_run_that_was_stopped_is_partial(tmp_path: Path, more: tuple[str, ...]) -> None:
     """-x: what was not reached is NOT-RUN, and that is no gap; then --lf runs a part."""
@@ -265,6 +268,7 @@ def test_what_ctrl_c_left_is_partial(tmp_path: Path) -> None:
     assert found.partial
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", IN_A_WORKER_TOO, ids=["plain", "a worker"])
 def test_a_file_that_does_not_import_makes_the_mapping_incomplete(
     tmp_path: Path, more: tuple[str, ...]

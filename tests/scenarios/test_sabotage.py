@@ -107,6 +107,7 @@ def test_what_cannot_be_broken_or_run_again_is_said_and_never_counts_as_noticed(
     odd.run.expect(0, passed=len(ODD_RESULTS))
 
 
+@pytest.mark.slow
 def test_a_test_that_fails_whenever_it_is_run_again_has_noticed_nothing(odd: Told) -> None:
     """It is run once with nothing broken, for comparison."""
     assert "does not pass a second time" in odd.reason("only_the_first_time")
@@ -128,6 +129,7 @@ def test_workers_break_their_own_tests(tmp_path: Path) -> None:
     found.run.says(f"sabotage: {len(expected)} tests run again ")
 
 
+@pytest.mark.slow
 def test_a_rerun_does_not_follow_a_failure_that_is_wanted(tmp_path: Path) -> None:
     """Nor does the plugin for that keep the fixtures of a test that was broken."""
     example = suite(tmp_path, WIDE).with_files(test_then=_THEN)
@@ -167,6 +169,7 @@ async def test_after_a_class(client):
 """
 
 
+@pytest.mark.slow
 def test_one_that_cannot_be_run_again_is_in_nobody_s_way(tmp_path: Path) -> None:
     """It would have been the last of its class, which is torn down all the same."""
     names = ("in_a_class", "last_of_a_class", "after_a_class")
@@ -186,6 +189,7 @@ def hollow(tmp_path_factory: pytest.TempPathFactory) -> Example:
     return suite(tmp_path_factory.mktemp("hollow"), TWINS)
 
 
+@pytest.mark.slow
 def test_a_strict_run_in_ci_tries_each_proof_unless_it_is_told_not_to(hollow: Example) -> None:
     """It is the gate of a merge: what could not fail there lets all pass."""
     found = told(hollow, "--scenarios=strict", env={"CI": "true"})
@@ -201,8 +205,8 @@ def test_a_strict_run_in_ci_tries_each_proof_unless_it_is_told_not_to(hollow: Ex
 @pytest.mark.parametrize(
     "args,env",
     [
-        (["--scenarios=report"], {"CI": "true"}),
-        (["--scenarios=strict"], {"CI": "false"}),
+        pytest.param(["--scenarios=report"], {"CI": "true"}, marks=pytest.mark.slow),
+        pytest.param(["--scenarios=strict"], {"CI": "false"}, marks=pytest.mark.slow),
         (["--scenarios=strict"], {}),
     ],
 )
@@ -215,12 +219,14 @@ def test_nobody_else_is_made_to_wait_for_it(
     found.run.never_says("sabotage: ", _BY_ITSELF)
 
 
+@pytest.mark.slow
 def test_who_asks_for_it_is_not_told_why(hollow: Example) -> None:
     """The line names what was not asked for."""
     found = sabotaged(hollow, "--scenarios=strict", env={"CI": "true"})
     found.run.says("sabotage: 6 tests run again ").never_says(_BY_ITSELF)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_breaks_nothing(tmp_path: Path) -> None:
     """Whoever asks for -x wants the end."""
     failing = "async def test_a_failure(client):\n    assert not await client.get('/dancers')\n"

@@ -326,6 +326,7 @@ def test_a_marker_means_its_scenario_alone(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_same_key_in_two_files_is_named_with_its_file(tmp_path: Path) -> None:
     """Nothing else tells them apart."""
     (tmp_path / "pytest.ini").write_text("[pytest]\narena_specs = .\n")
@@ -339,6 +340,7 @@ def test_the_same_key_in_two_files_is_named_with_its_file(tmp_path: Path) -> Non
     assert '@pytest.mark.scenario("Dancers :: Stop", spec="b.feature")' in errors
 
 
+@pytest.mark.slow
 def test_where_a_part_cannot_be_read_the_name_may_stand_there(tmp_path: Path) -> None:
     """A marker is not told to be wrong by a specification that is."""
     (tmp_path / "pytest.ini").write_text("[pytest]\narena_specs = .\n")
