@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 import greenlet
 
 from pytest_arena._config._load import is_library
-from pytest_arena._process import alive, running_loop
+from pytest_arena._process import alive, context_of, running_loop
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ArenaError
 
@@ -434,6 +434,29 @@ def watch_what_is_begun() -> Callable[[], None]:
     return partial(
         _install, start, submit, call_at, call_soon_threadsafe, add_done_callback
     )
+
+
+def watch_failures() -> Callable[[], None]:
+    """Note the errors of tasks and callbacks that no code retrieves: asyncio only logs them.
+
+    Returns:
+        A function that restores the class.
+    """
+    loops: Any = asyncio.BaseEventLoop
+    original = loops.call_exception_handler
+
+    def watched(loop: Any, details: dict[str, Any]) -> None:
+        error = details.get("exception")
+        source = details.get("task") or details.get("future") or details.get("handle")
+        # pytest-arena has reported its errors.
+        if isinstance(error, Exception) and not isinstance(error, ArenaError):
+            work = context_of(source).get(WORK)
+            if work is not None:
+                work.note_failure(error)
+        original(loop, details)
+
+    loops.call_exception_handler = watched
+    return partial(setattr, loops, "call_exception_handler", original)
 
 
 def _install(

@@ -87,8 +87,8 @@ def alive(known: WeakKeyDictionary[_Key, Any] | WeakSet[_Key]) -> list[_Key]:
     return keys
 
 
-def context_of(task: asyncio.Task[Any]) -> Context:
-    """Return the context in which a task runs."""
+def context_of(task: object) -> Context:
+    """Return the context in which a task, or a callback of a loop, runs."""
     # From Python 3.12 on: task.get_context().
     for referent in gc.get_referents(task):
         if isinstance(referent, Context):

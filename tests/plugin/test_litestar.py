@@ -195,3 +195,71 @@ def test_what_a_request_has_begun_is_waited_for_or_named(example: Example) -> No
     run.expect(passed=5)
     told = "has ended, and work that a request had begun was cut off:"
     run.says(f"test_leaves_a_thread[test_client] {told}", "GATE.wait(60); so in 1 more")
+
+
+EMITS = """
+import asyncio
+
+from litestar import Litestar, Request, get, post
+from litestar.events import listener
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+engine = create_async_engine("sqlite+aiosqlite:///dev.db")
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Dancer(Base):
+    __tablename__ = "dancers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+@listener("arrived")
+async def write(name: str) -> None:
+    await asyncio.sleep(0.02)
+    async with AsyncSession(engine) as session:
+        session.add(Dancer(name=name))
+        await session.commit()
+
+
+@post("/arrive")
+async def arrive(request: Request) -> None:
+    request.app.emit("arrived", name="Dune")
+
+
+@get("/dancers")
+async def dancers() -> list[str]:
+    async with AsyncSession(engine) as session:
+        return list(await session.scalars(select(Dancer.name)))
+
+
+app = Litestar([arrive, dancers], listeners=[write], logging_config=None)
+"""
+
+SETTLES = """
+import pytest
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_async(client, arena, turn):
+    await client.post("/arrive")
+    await arena.settled()
+    assert (await client.get("/dancers")).json() == ["Dune"]
+
+
+def test_sync(test_client, arena):
+    test_client.post("/arrive")
+    arena.settled()
+    assert test_client.get("/dancers").json() == ["Dune"]
+"""
+
+
+def test_settled_waits_for_listeners_of_events(example: Example) -> None:
+    """P5: the emitter's worker takes an event once the loop runs again."""
+    seed = "def seed(session):\n    pass\n"
+    project = example.with_files(app=EMITS, seed=seed, test_it=SETTLES)
+    project.run().expect(passed=3)

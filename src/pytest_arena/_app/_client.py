@@ -15,7 +15,7 @@ from pytest_arena._app import _exchange as exchanges
 from pytest_arena._app._queues import watch_queues
 from pytest_arena._app._raised import note_handled, note_raised, watch_logged_errors
 from pytest_arena._ledger import Request
-from pytest_arena._origin import WORK, watch_what_is_begun
+from pytest_arena._origin import WORK, watch_failures, watch_what_is_begun
 from pytest_arena._process import running_loop, when_imported
 from pytest_arena._process import seconds as now
 
@@ -563,6 +563,7 @@ def watch_own_clients(hooks_of: Callable[[object], Hooks | None]) -> Callable[[]
     """
     undo = ExitStack()
     undo.callback(watch_what_is_begun())
+    undo.callback(watch_failures())
     undo.callback(watch_queues())
     undo.callback(watch_logged_errors(_answered_here))
     for module, name in _TRANSPORTS.items():

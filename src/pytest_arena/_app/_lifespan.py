@@ -383,12 +383,32 @@ class SharedLifespan:
                     stack.callback(lifespan.close)
 
 
+def _wake_from_any_thread(loop: asyncio.AbstractEventLoop) -> None:
+    """Let other threads schedule callbacks of a loop as its own thread does.
+
+    A request in a test's loop that puts a job into the lifespan's queue calls ``call_soon`` of the
+    lifespan's loop. asyncio's own method would not wake that loop.
+    """
+    if not isinstance(loop, asyncio.BaseEventLoop):
+        return  # uvloop's method cannot be replaced
+    own_thread = threading.get_ident()
+    call_soon = loop.call_soon
+
+    def call_soon_from(callback: Any, *args: Any, context: Any = None) -> Any:
+        is_here = threading.get_ident() == own_thread
+        schedule = call_soon if is_here else loop.call_soon_threadsafe
+        return schedule(callback, *args, context=context)
+
+    loop.call_soon = call_soon_from  # type: ignore[assignment, method-assign] # of this loop only
+
+
 @contextlib.contextmanager
 def session_lifespan(
     app: ASGIApp, *, serves_tests: bool = False
 ) -> Iterator[Mapping[str, Any]]:
     """Run an app's lifespan in a loop of a separate thread. Yield the state of its requests.
 
+    Requests in other loops may give work to its tasks: by a queue, an event or a task group.
     Connections and clients that it opens belong to that loop. An app that gives such objects to its
     requests needs a lifespan for each test instead.
 
@@ -404,6 +424,7 @@ def session_lifespan(
     def begin() -> Lifespan:
         # Only in the context of the lifespan's task.
         IN_SESSION_LIFESPAN.set(serves_tests)
+        _wake_from_any_thread(asyncio.get_running_loop())
         return Lifespan(as_asgi(app))
 
     with start_blocking_portal() as portal:

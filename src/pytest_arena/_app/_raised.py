@@ -100,14 +100,15 @@ def _note_logged(
 
 def _words(error: BaseException) -> str:
     """Return an exception in one line, with the app's line; behind an answer also its cause."""
-    words = _in_one_line(error)
+    words = in_one_line(error)
     if not _is_http(error):
         return words
     hidden = [cause for cause in causes(error) if not _is_http(cause)]
-    return f"{words} from {_in_one_line(hidden[0])}" if hidden else words
+    return f"{words} from {in_one_line(hidden[0])}" if hidden else words
 
 
-def _in_one_line(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
+    """Return an exception in one line, with the app's line."""
     text = in_words(error).partition("\n")[0]
     line = blame(error)
     return text if line is None else f"{text} ({line.short})"

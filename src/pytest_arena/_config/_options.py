@@ -165,7 +165,8 @@ OPTIONS = (
         "late",
         "warn",
         "Finds tests whose requests started work that still runs after arena_settle and is "
-        "cancelled. warn (default) reports them at the end of the run. fail makes the test fail.",
+        "cancelled, or that failed after the answer. warn (default) reports them at the end of "
+        "the run. fail makes the test fail.",
         "fail",
         ("warn", "fail"),
         metavar="WHAT",

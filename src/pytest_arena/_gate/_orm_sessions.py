@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import event
 from sqlalchemy.orm.session import Session, _sessions
 
-from pytest_arena._gate._answers import ANSWER, UNCLOSED
-from pytest_arena._gate._pending import ADDS_OF_TESTS, is_of_arena, pending_objects
+from pytest_arena._gate._answers import ANSWER
+from pytest_arena._gate._pending import ADDS_OF_TESTS, pending_objects
 from pytest_arena._process import alive
 
 if TYPE_CHECKING:
@@ -76,15 +76,11 @@ def unflushed(sessions: Iterable[Session]) -> list[object]:
 
 
 def unflushed_by_tests() -> list[PendingObjects]:
-    """Return the unflushed objects of sessions in use that belong to no request.
-
-    Without those in pytest-arena's sessions, which it commits before each request.
-    """
+    """Return the unflushed objects of sessions in use to which a test or a fixture added some."""
     found = []
     for session in sessions_in_use():
         number = session.hash_key
-        is_of_another = number in UNCLOSED or is_of_arena(session)
-        if is_of_another or not unflushed([session]):
+        if number not in ADDS_OF_TESTS or not unflushed([session]):
             continue
         with suppress(RuntimeError):  # another thread uses the session
             pending = pending_objects(session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import re
+import sys
 import traceback
 from contextlib import suppress
 from itertools import islice
@@ -22,6 +23,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstanceState, Session
 
+from pytest_arena._config._load import blame, is_library
 from pytest_arena._databases._sessions import FreshSession
 from pytest_arena._run._long_sessions import shown_row, table_of
 
@@ -354,14 +356,14 @@ def pool_of_earlier_test(error: BaseException) -> str:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if type(error).__name__ == "PoolTimeout" and _has_workers_of_closed_loop(frames):
         return _POOL_WITHOUT_WORKERS
-    is_of_pool = any(
-        frame.f_globals.get("__name__") == "asyncpg.pool" for frame in frames
-    )
-    if not is_of_pool:
+    modules = {str(frame.f_globals.get("__name__")) for frame in frames}
+    is_of_another_loop = any(words in str(error) for words in _OF_ANOTHER_LOOP)
+    is_of_an_engine = any(module.startswith("sqlalchemy.") for module in modules)
+    if not is_of_another_loop or is_of_an_engine:
         return ""
-    message = str(error)
-    is_of_another_loop = any(words in message for words in _OF_ANOTHER_LOOP)
-    return _POOL_OF_ASYNCPG if is_of_another_loop else ""
+    if "asyncpg.pool" in modules:
+        return _POOL_OF_ASYNCPG
+    return _CONNECTION_OF_ASYNCPG if "asyncpg.connection" in modules else ""
 
 
 def _has_lost_psycopg2(error: BaseException) -> bool:
@@ -410,6 +412,52 @@ _POOL_OF_ASYNCPG = """\
 a pool of asyncpg belongs to the event loop in which it was made: the loop of an earlier test
 next: make the pool in the app's lifespan (`async with asyncpg.create_pool(…) as pool:`), and keep
 it on app.state, not in a global that outlives the app"""
+
+
+_CONNECTION_OF_ASYNCPG = """\
+a connection of asyncpg belongs to the event loop in which it was opened, of an earlier test
+next: open it in the app's lifespan, and keep it on app.state, not in a global"""
+
+
+def bound_to_another_loop(error: BaseException) -> str:
+    """Explain an error of a lock, an event or a queue that another event loop has used."""
+    if isinstance(error, BaseExceptionGroup):
+        explanations = map(bound_to_another_loop, error.exceptions)
+        return next(filter(None, explanations), "")
+    if not (isinstance(error, RuntimeError) and _BOUND in str(error)):
+        return ""
+    bound = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "_get_loop":
+            bound = frame.f_locals.get("self")
+    if bound is None:
+        return ""
+    kind = type(bound).__name__
+    line = blame(error)
+    where = line.short if line is not None else "a library"
+    named = _global_name(bound)
+    of = f"`{named}` (asyncio.{kind})" if named else f"an asyncio.{kind}"
+    return _BOUND_TO_LOOP.format(of, where, kind)
+
+
+_BOUND = "is bound to a different event loop"
+_BOUND_TO_LOOP = """\
+{0} belongs to the event loop that used it first, most often an earlier test's
+{1} uses it in another loop
+next: make it in the app's lifespan: app.state.name = asyncio.{2}()
+or run all tests in one loop, in pytest's configuration (pytest-asyncio):
+asyncio_default_test_loop_scope = session and asyncio_default_fixture_loop_scope = session"""
+
+
+def _global_name(value: object) -> str:
+    """Return the name of a global of a module of the user, as ``app.JOBS``, "" if it is none."""
+    for module in [*sys.modules.values()]:
+        if is_library(getattr(module, "__file__", None) or "<"):
+            continue
+        for name, member in [*vars(module).items()]:
+            if member is value:
+                return f"{module.__name__}.{name}"
+    return ""
 
 
 def not_loaded(error: BaseException) -> str:

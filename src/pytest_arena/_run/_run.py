@@ -33,7 +33,7 @@ from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
 from pytest_arena._run._test import Current, Moments, RunningTest, Watcher
 from pytest_arena._run._written_files import WrittenFiles
-from pytest_arena._run.leaks._late_work import LateWork
+from pytest_arena._run.leaks._late_work import LateWork, failed_work_error
 from pytest_arena._run.leaks._loop_tasks import Tasks
 from pytest_arena._run.levels._levels import Levels
 from pytest_arena.errors import ArenaError, ConfigError, ConnectionLeak, LifespanError
@@ -214,6 +214,8 @@ class ArenaRun:
                 test.take_unclosed()
                 if test.turns or test.lost:
                     self._note_requests(test)
+                if test.late_work.failures or test.broken:
+                    self._note_failed_work(test)
                 self.current.test = None
                 self.ledger.end(self._facts(test))
                 if test.turns:
@@ -251,6 +253,18 @@ class ArenaRun:
             line = _story.line_of_loss(request, lost)
             words = self._notes_of_lost_writes.setdefault(line, words)
             self.ledger.note(f"{{test}}: {words}")
+
+    def _note_failed_work(self, test: RunningTest) -> None:
+        """Note work that failed after an answer. The report of a failed test names it itself."""
+        failures = _story.failed_work(test)
+        if test.failed or not failures:
+            return
+        what = "has ended, and work that a request had begun failed after the answer"
+        if self.config.late == "fail":
+            test.errors.append(failed_work_error(test.plan.name, what, failures))
+            return
+        for failure in failures:
+            self.ledger.note(f"{{test}} {what}: {failure}")
 
     def _note_late_commits(self, test: RunningTest) -> None:
         """Note early answers, or fail the test. The report of a failed test names them itself."""
@@ -399,6 +413,7 @@ class ArenaRun:
             or _explanations.not_awaited(error)
             or _explanations.not_requested(error)
             or _explanations.pool_of_earlier_test(error)
+            or _explanations.bound_to_another_loop(error)
         )
         test = self.test
         if words or test is None or not test.sessions.has_committed:

@@ -45,10 +45,13 @@ def story_parts(test: RunningTest, files: Sequence[str] = ()) -> list[StoryPart]
     if lines:
         own.append(StoryPart("not committed", None, notes=tuple(lines)))
     late_work = _late_work(test)
-    if late_work:
+    if late_work and not test.late_work.has_waited_in_vain:
         own.append(
             StoryPart("not finished when the test failed", None, notes=late_work)
         )
+    failures = test.late_work.failures
+    if failures:
+        own.append(StoryPart("failed after the answer", None, notes=tuple(failures)))
     if files:
         title = "files written in the project, which stay there"
         own.append(StoryPart(title, None, notes=tuple(files)))
@@ -360,18 +363,35 @@ def _unseen(test: RunningTest) -> Iterator[tuple[str, Turn | None]]:
             yield _lost_by_test(lost), turn
     for lost in test.own_lost:
         yield _lost_by_test(lost), None
-    last = turns[-1:]
-    held = {writes for turn in last for writes in turn.held}
-    for writes in sorted(test.own_writes() | held, key=str):
-        missed = [turn for turn in turns if writes in turn.held]
+    yield from _unseen_of_open_sessions(test, turns)
+
+
+def _unseen_of_open_sessions(
+    test: RunningTest, turns: list[Turn]
+) -> Iterator[tuple[str, Turn | None]]:
+    last = turns[-1] if turns else None
+    pending_writes = test.own_writes()
+    unflushed = []
+    if last is not None:
+        pending_writes |= last.held
+        unflushed = last.unflushed
+    for writes in sorted(pending_writes, key=str):
+        if writes.request:
+            continue  # the app's
+        missed = []
+        for turn in turns:
+            if writes in turn.held:
+                missed.append(turn)
         line = f"{_TEST} {writes.words} and did not commit it: {writes.place}"
         yield line, missed[0] if missed else None
-    unflushed = [pending for turn in last for pending in turn.unflushed]
-    for pending in unflushed or unflushed_by_tests():
-        if not pending.are_written:
-            where = f": {pending.line}" if pending.line else ""
-            line = f"{_TEST} {pending} and did not commit it{where}"
-            yield line, turns[-1] if unflushed else None
+    if not unflushed:
+        last = None
+        unflushed = unflushed_by_tests()
+    for pending in unflushed:
+        if pending.are_written:
+            continue
+        line = f"{_TEST} {pending} and did not commit it: {pending.line}"
+        yield line, last
 
 
 def _lost_by_test(lost: LostWrite | LostObjects) -> str:
@@ -415,6 +435,20 @@ def _late_work(test: RunningTest) -> tuple[str, ...]:
     shown.append(f"next: {awaited}arena.settled()   before you look at what it does")
     shown.append("      `arena` is a fixture: name it among the test's arguments")
     return tuple(shown)
+
+
+def failed_work(test: RunningTest) -> list[str]:
+    """Return the errors of tasks and of background tasks that failed after a good answer.
+
+    An error that a client has raised in the test is not among them.
+    """
+    failures = list(test.late_work.failures)
+    for request, answer in test.answers:
+        is_seen = request.error is not None or answer.error is not None
+        is_good = answer.is_sent and (answer.status or REFUSAL) < REFUSAL
+        if request.raised and is_good and not is_seen:
+            failures.append(f"{request.raised} in {request.method} {request.path}")
+    return failures
 
 
 def line_of_loss(request: Request, lost: LostWrite | LostObjects) -> str:

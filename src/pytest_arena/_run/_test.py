@@ -412,13 +412,16 @@ class RunningTest(Hooks):
         is_used = not is_quiet or registry.checkouts != self._checkouts_at_end
         if before is None or is_used or before.levels != self.moments.levels():
             before = self.moments.now()
-        turn = Turn(before, checkouts=registry.checkouts, is_quiet=is_quiet)
-        turn.lost_before = self.own_lost
+        lost_before = self.own_lost
         self.own_lost = []
-        if ADDS_OF_TESTS:
-            turn.unflushed = unflushed_by_tests()
-        if not is_quiet:
-            turn.held = self.own_writes()
+        turn = Turn(
+            before,
+            checkouts=registry.checkouts,
+            is_quiet=is_quiet,
+            lost_before=lost_before,
+            held=set() if is_quiet else self.own_writes(),
+            unflushed=unflushed_by_tests() if ADDS_OF_TESTS else [],
+        )
         self.turns.append(turn)
         place = len(self.turns) - _KEPT
         if place > FIRST:

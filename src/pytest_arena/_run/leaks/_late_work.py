@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from pytest_arena._app._client import HOPS
+from pytest_arena._app._raised import in_one_line
+from pytest_arena._config._load import package_of
 from pytest_arena._origin import (
     CHILDREN,
     IDLE_WORKERS,
@@ -45,6 +47,10 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at the user
 _KNOWN_CHILD_PATIENCE = 0.25  # for a child process whose line was waited for before
 _STEP = 0.0002
 
+# Passes of a loop until a task of the lifespan that a request has woken begins tasks for it, as the
+# worker of Litestar's events does.
+_PASSES = 5
+
 _LINES_OF_AN_ERROR = 4
 
 
@@ -67,6 +73,9 @@ class OwnWork:
         """Note that the test is over."""
         self.is_over = True
 
+    def note_failure(self, error: Exception) -> None:
+        """Do nothing: only the app's work is reported."""
+
     def is_given_to(self, _: asyncio.AbstractEventLoop) -> bool:
         """Return False: the test does not wait for its calls into loops."""
         return False
@@ -86,6 +95,10 @@ class LateWork:
         self.own = OwnWork()
         self.cut_off: list[str] = []
         """The lines of the work that still ran when the test stopped waiting."""
+        self.failures: list[str] = []
+        """The errors of its tasks and callbacks that no code has retrieved, each with a line."""
+        self.has_waited_in_vain = False
+        """Whether `arena.settled()` has raised."""
         self._patience = patience  # seconds
         # Lines that a test of this run waited for in vain: no test waits for them again.
         self._endless = endless
@@ -116,6 +129,12 @@ class LateWork:
             self._loops_elsewhere[loop] = None
         return is_elsewhere
 
+    def note_failure(self, error: Exception) -> None:
+        """Note an error that a task or a callback of this work has raised."""
+        words = in_one_line(error)
+        if words not in self.failures:
+            self.failures.append(words)
+
     @property
     def has_begun(self) -> bool:
         """Whether the app answered a request, or a thread got work."""
@@ -140,7 +159,7 @@ class LateWork:
             return []
         lines: list[object] = []
         for task in self._tasks_of_requests():
-            lines.append(line_of_coroutine(task.get_coro()) or task.get_name())
+            lines.append(line_of_coroutine(task.get_coro()) or _name_of(task))
         if self._loops_elsewhere:
             lines += self._lines_elsewhere()
         threads = self.threads()
@@ -258,10 +277,17 @@ class LateWork:
 
     def settled(self, patience: float | None = None) -> None:
         """Wait until the work is done, as `waiting` says."""
+        if patience is not None:
+            for loop in [*self._tasks_before]:
+                if loop.is_running() and loop is not running_loop():
+                    passes = asyncio.run_coroutine_threadsafe(_let_pass(), loop)
+                    passes.result(patience)
         deque(self.waiting(patience), maxlen=0)
 
     async def asettled(self, patience: float | None = None) -> None:
         """Wait in a loop until the work is done, as `waiting` says."""
+        if patience is not None:
+            await _let_pass()
         for _ in self.waiting(patience):
             await asyncio.sleep(0)
 
@@ -305,9 +331,13 @@ class LateWork:
                     self._threads_cut_off[thread] = stack[-1]
             self._endless.update(lines)
         elif lines:
-            raise late_error(
-                lines, f"work that a request had begun still runs after {patience:g} s"
-            )
+            self.has_waited_in_vain = True
+            raise endless_error(lines, patience)
+
+
+async def _let_pass() -> None:
+    for _ in range(_PASSES):
+        await asyncio.sleep(0)
 
 
 def threads_at_work() -> dict[int, list[FrameType]]:
@@ -356,6 +386,36 @@ def is_users_task(task: asyncio.Task[Any]) -> bool:
         return False
     name = getattr(task.get_coro(), "__name__", "")
     return bool(name != "_terminate_graceful_close")
+
+
+def _name_of(task: asyncio.Task[Any]) -> str:
+    """Return words for a task that waits in no line of the user's code."""
+    coroutine = task.get_coro()
+    code = getattr(coroutine, "cr_code", None)
+    package = package_of(code.co_filename) if code is not None else ""
+    function = getattr(coroutine, "__qualname__", "")
+    return f"a task of {package or 'asyncio'}: {function} ({task.get_name()})"
+
+
+def endless_error(lines: Iterable[str], patience: float) -> LateWorkError:
+    """Return the error of ``arena.settled()`` whose time is up."""
+    return LateWorkError(
+        f"work that a request had begun still runs after {patience:g} s",
+        why="what it has still to write is missing",
+        cause="\n".join(sorted(set(lines))[:_LINES_OF_AN_ERROR]),
+        fix="begin work without an end, such as a pool's tasks or a poller, in the app's lifespan: "
+        f"settled() does not wait for it. For slow work: arena.settled({max(60, patience * 2):g})",
+    )
+
+
+def failed_work_error(test: str, what: str, failures: list[str]) -> LateWorkError:
+    """Return the error of a test whose requests have begun work that failed."""
+    return LateWorkError(
+        f"{test} {what}",
+        why="the client has its answer, and does not learn of the error",
+        cause="\n".join(failures[:_LINES_OF_AN_ERROR]),
+        fix="repair it, or catch the error in the task if the app expects it",
+    )
 
 
 def late_error(lines: Iterable[str], what: str) -> LateWorkError:

@@ -1,0 +1,106 @@
+"""Work that a request began, and that fails after the answer, is named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+APP = """
+
+import asyncio
+from fastapi import BackgroundTasks
+
+tasks = set()
+
+
+def fails():
+    raise LookupError("no such mail")
+
+
+async def fails_later():
+    await asyncio.sleep(0.01)
+    fails()
+
+
+@app.post("/task", status_code=202)
+async def task():
+    task = asyncio.create_task(fails_later())
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+@app.post("/timer", status_code=202)
+async def timer():
+    asyncio.get_running_loop().call_later(0.01, fails)
+
+
+@app.post("/background", status_code=202)
+async def background(tasks: BackgroundTasks):
+    tasks.add_task(fails)
+
+
+@app.post("/retrieved", status_code=202)
+async def retrieved():
+    await asyncio.gather(asyncio.create_task(fails_later()), return_exceptions=True)
+"""
+
+TESTS = """
+import pytest
+from httpx2 import ASGITransport, AsyncClient
+from app import app
+
+
+async def test_task(client):
+    assert (await client.post("/task")).status_code == 202
+
+
+def test_timer(test_client):
+    assert test_client.post("/timer").status_code == 202
+
+
+async def test_background():
+    transport = ASGITransport(app, raise_app_exceptions=False)
+    async with AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.post("/background")).status_code == 202
+
+
+async def test_expected(client):
+    with pytest.raises(LookupError):
+        await client.post("/background")
+
+
+async def test_retrieved(client):
+    assert (await client.post("/retrieved")).status_code == 202
+"""
+
+RED = """
+
+async def test_red(client, arena):
+    await client.post("/task")
+    await arena.settled()
+    assert 0
+"""
+FAILED = "has ended, and work that a request had begun failed after the answer:"
+ERROR = "LookupError: no such mail (app.py:"
+
+
+def test_work_that_fails_after_the_answer_is_named(example: Example) -> None:
+    """Under -q too, and in the report of a failed test. No error that somebody handled."""
+    project = example.with_files(test_it=TESTS + RED, app=example.files["app.py"] + APP)
+    run = project.run("-q", "-p", "no:randomly").expect(1, passed=5, failed=1)
+    run.says(f"test_it.py::test_task {FAILED} {ERROR}", "; so in 1 more")
+    run.says(f"test_it.py::test_background {FAILED} {ERROR}", "in POST /background")
+    run.says(f"failed after the answer {ERROR}")
+    run.never_says(f"test_expected {FAILED}", f"test_retrieved {FAILED}")
+
+
+@pytest.mark.slow
+def test_such_work_fails_its_test_under_arena_late_fail(example: Example) -> None:
+    """With the code and the parts of each message."""
+    project = example.with_files(test_it=TESTS, app=example.files["app.py"] + APP)
+    run = project.run("--arena-late=fail", "-p", "no:randomly").expect(1, passed=5, errors=3)
+    run.says("the client has its answer, and does not learn of the error", "[A604]")

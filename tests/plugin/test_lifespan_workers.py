@@ -1,0 +1,104 @@
+"""Requests give work to tasks of the lifespan, and `arena.settled()` waits for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+WORKERS = """
+
+import asyncio
+from contextlib import asynccontextmanager
+
+
+async def write(name):
+    await asyncio.sleep(0.02)
+    async with maker.begin() as session:
+        session.add(Dancer(name=name))
+
+
+async def work(queue):
+    while True:
+        await write(await queue.get())
+
+
+@asynccontextmanager
+async def lifespan(app):
+    app.state.queue = asyncio.Queue()
+    async with asyncio.TaskGroup() as group:
+        app.state.group = group
+        worker = group.create_task(work(app.state.queue))
+        yield
+        worker.cancel()
+
+
+app.router.lifespan_context = lifespan
+
+
+@app.post("/queue/{name}", status_code=202)
+async def put(name: str):
+    await app.state.queue.put(name)
+
+
+@app.post("/group/{name}", status_code=202)
+async def begin(name: str):
+    app.state.group.create_task(write(name))
+
+
+@app.post("/poll", status_code=202)
+async def poll():
+    app.state.poller = asyncio.create_task(asyncio.Event().wait(), name="poller-1")
+"""
+
+TESTS = """
+import pytest
+
+BOTH = pytest.mark.parametrize("name", ["Grain", "Dune"])
+EACH = pytest.mark.parametrize("how", ["queue", "group"])
+
+
+@BOTH
+@EACH
+async def test_async(client, arena, how, name):
+    await client.post(f"/{how}/{name}")
+    await arena.settled()
+    assert (await client.get("/dancers")).json() == ["Sand", name]
+
+
+@BOTH
+@EACH
+def test_sync(test_client, arena, how, name):
+    test_client.post(f"/{how}/{name}")
+    arena.settled()
+    assert test_client.get("/dancers").json() == ["Sand", name]
+"""
+
+WITHOUT_END = """
+async def test_poller(client, arena):
+    await client.post("/poll")
+    await arena.settled(0.1)
+"""
+
+
+def _with_workers(example: Example, tests: str) -> Example:
+    return example.with_files(test_it=tests, app=example.files["app.py"] + WORKERS)
+
+
+@pytest.mark.parametrize("when", ["session", pytest.param("on", marks=pytest.mark.slow)])
+def test_a_queue_and_a_task_group_of_the_lifespan_work(example: Example, when: str) -> None:
+    """Also if one lifespan in another thread's loop serves all tests."""
+    run = _with_workers(example, TESTS).run("-o", f"arena_lifespan={when}")
+    run.expect(passed=8).never_says("refused")
+
+
+@pytest.mark.slow
+def test_work_without_an_end_is_named_with_a_step_that_helps(example: Example) -> None:
+    """The task has no line of the app: its package, its function and its name say which it is."""
+    run = _with_workers(example, WITHOUT_END).run().expect(1, failed=1)
+    run.says("still runs after 0.1 s", "a task of asyncio: Event.wait (poller-1)")
+    run.says("in the app's lifespan: settled() does not wait for it", "arena.settled(60)")
+    run.never_says("next: await arena.settled()")
