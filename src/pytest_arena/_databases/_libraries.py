@@ -26,15 +26,15 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
             waiting.append(name)
         else:
             waiting.extend(_libraries_of(package, folders))
-    found: dict[str, str] = {}
+    libraries: dict[str, str] = {}
     while waiting:
         name = waiting.pop()
-        if name in found or name not in folders:
+        if name in libraries or name not in folders:
             continue
-        found[name] = _version(folders[name])
+        libraries[name] = _version(folders[name])
         required = _REQUIRED.findall(_text(folders[name] / "METADATA"))
         waiting.extend(map(_normalized, required))
-    return dict(sorted(found.items()))
+    return dict(sorted(libraries.items()))
 
 
 def _libraries_of(package: str, folders: Mapping[str, Path]) -> Iterator[str]:
