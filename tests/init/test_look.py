@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli.init._look import look_at
+from pytest_arena._cli.init._look import parse_project
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,7 +93,7 @@ def test_all_is_found_with_its_place(tmp_path: Path) -> None:
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    project = look_at(tmp_path)
+    project = parse_project(tmp_path)
     assert {(found.kind, found.name, found.place) for found in project.definitions} == {
         ("app", "web.main:app", "web/main.py:6"),
         ("tables", "web.db:Base", "web/db.py:10"),
@@ -131,7 +131,7 @@ def test_scripts_that_make_tables_are_found(tmp_path: Path) -> None:
     for name, text in scripts.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    project = look_at(tmp_path)
+    project = parse_project(tmp_path)
     assert project.scripts == [tmp_path / "db" / "schema.sql"]
     assert project.is_library
 
@@ -139,5 +139,5 @@ def test_scripts_that_make_tables_are_found(tmp_path: Path) -> None:
 def test_no_word_is_cut(tmp_path: Path) -> None:
     """A call that is too long for a line ends with a whole word."""
     (tmp_path / "app.py").write_text(LONG)
-    [engine] = look_at(tmp_path).all("engine")
+    [engine] = parse_project(tmp_path).all("engine")
     assert re.fullmatch(r"create_engine\(where,( word_\d+=value,)+ …", engine.name)

@@ -650,8 +650,8 @@ def leave():
     kept.itself, kept.own = kept, threading.local()
     kept.own.name = "kept"
 
-def look(look_at, depth):
-    return look(look_at, depth - 1) if depth else look_at()
+def look(parse_project, depth):
+    return look(parse_project, depth - 1) if depth else parse_project()
 
 gc.disable()
 gc.set_threshold(1)

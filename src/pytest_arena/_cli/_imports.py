@@ -13,14 +13,18 @@ def imported_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
     """Yield each imported name with its origin: ``module.name``, or ``.module.name``."""
     for node in nodes:
         if isinstance(node, ast.ImportFrom):
-            dots = "." * node.level
-            module = f"{dots}{node.module}." if node.module else dots
+            prefix = "." * node.level
+            if node.module:
+                prefix += f"{node.module}."
             for alias in node.names:
-                yield alias.asname or alias.name, module + alias.name
+                yield alias.asname or alias.name, prefix + alias.name
         elif isinstance(node, ast.Import):
             for alias in node.names:
-                name = alias.asname or alias.name.partition(".")[0]
-                yield name, alias.name if alias.asname else name
+                if alias.asname:
+                    yield alias.asname, alias.name
+                else:
+                    package = alias.name.partition(".")[0]  # `import a.b` binds `a`
+                    yield package, package
 
 
 def absolute(module: str, package: str) -> str:

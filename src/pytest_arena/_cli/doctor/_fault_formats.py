@@ -48,9 +48,9 @@ def _step(fault: Fault) -> str:
 
 @cache
 def _schema(root: Path) -> str:
-    from pytest_arena._cli.init._look import likely_schema, look_at  # noqa: PLC0415 - imports SQLAlchemy
+    from pytest_arena._cli.init._look import likely_schema, parse_project  # noqa: PLC0415 - imports SQLAlchemy
 
-    return likely_schema(look_at(root)) or _EXAMPLE
+    return likely_schema(parse_project(root)) or _EXAMPLE
 
 
 def as_json(faults: list[Fault]) -> str:

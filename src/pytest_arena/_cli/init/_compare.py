@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pytest_arena._cli._lines import agreed, say
 from pytest_arena._cli.init._guarded import run_python
-from pytest_arena._cli.init._look import FIXTURES, likely_schema, look_at
+from pytest_arena._cli.init._look import FIXTURES, likely_schema, parse_project
 from pytest_arena._cli.init._outcomes import DATABASES, FILE
 from pytest_arena.errors import redact
 
@@ -61,17 +61,18 @@ class Suite:
     @property
     def bad(self) -> set[str]:
         """The tests that failed."""
-        return {
-            name
-            for name, (outcome, _) in self.outcomes.items()
-            if outcome in {"failed", "error"}
-        }
+        names = set()
+        for name, (outcome, _) in self.outcomes.items():
+            if outcome in {"failed", "error"}:
+                names.add(name)
+        return names
 
     @property
     def counts(self) -> str:
         """The number of tests with each outcome."""
         counts = Counter(outcome for outcome, _ in self.outcomes.values())
-        numbers = [f"{counts[name]} {name}" for name in sorted(counts, reverse=True)]
+        names = sorted(counts, reverse=True)
+        numbers = [f"{counts[name]} {name}" for name in names]
         return ", ".join(numbers) or "no tests"
 
     def report(self, name: str) -> str:
@@ -86,19 +87,12 @@ def check(*, is_agreed: bool) -> int:
     say("The suite runs twice: with the plugin, and without it (-p no:arena).")
     with tempfile.TemporaryDirectory(prefix="arena-init-") as temporary:
         folder = Path(temporary)
-        after = _run("with the plugin:", folder)
-        databases = set()
-        for file in folder.glob(f"{DATABASES}*"):
-            databases.update(file.read_text(encoding="utf-8").splitlines())
-        if after is None:
+        with_plugin = _run("with the plugin:", folder)
+        if with_plugin is None:
             return _FAILED
-        places = sorted(databases - {""})
-        if not places:
-            # No test has opened a connection, so the code has to say where engines lead.
-            engines = look_at(Path.cwd()).all("engine")
-            places = [f"{engine.name}   {engine.place}" for engine in engines[:_FEW]]
         say("The second run connects without the plugin, and may change its databases:")
-        say(*(f"  {place}" for place in places))
+        for place in _databases(folder):
+            say(f"  {place}")
         if not agreed(
             "Run it without the plugin?",
             already=is_agreed,
@@ -106,8 +100,23 @@ def check(*, is_agreed: bool) -> int:
             command="arena init --check --yes",
         ):
             return _FAILED
-        before = _run("without it:     ", folder, "-p", "no:arena")
-    return _FAILED if before is None else _compared(after, before)
+        without = _run("without it:     ", folder, "-p", "no:arena")
+    if without is None:
+        return _FAILED
+    return _compare(with_plugin, without)
+
+
+def _databases(folder: Path) -> list[str]:
+    """Return the databases of the app's engines, which the first run wrote to files."""
+    databases: set[str] = set()
+    for file in folder.glob(f"{DATABASES}*"):
+        names = file.read_text(encoding="utf-8").splitlines()
+        databases.update(filter(None, names))
+    if databases:
+        return sorted(databases)
+    # No test has opened a connection. The code shows where the engines connect.
+    engines = parse_project(Path.cwd()).all("engine")
+    return [f"{engine.name}   {engine.place}" for engine in engines[:_FEW]]
 
 
 def _run(title: str, folder: Path, *words: str) -> Suite | None:
@@ -122,34 +131,40 @@ def _run(title: str, folder: Path, *words: str) -> Suite | None:
         env={FILE: str(file)},
     )
     seconds = time.monotonic() - start
-    outcomes = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    outcomes = {}
+    if file.exists():
+        outcomes = json.loads(file.read_text(encoding="utf-8"))
     suite = Suite(outcomes)
     say(f"{title} {suite.counts} in {seconds:.1f} s")
     if status in _HAS_RUN:
         return suite
-    say(*output.splitlines()[-20:], f"pytest ended with {status}: nothing to compare")
+    lines = output.splitlines()
+    say(*lines[-20:], f"pytest ended with {status}: nothing to compare")
     return None
 
 
-def _compared(after: Suite, before: Suite) -> int:
-    """Print the differences, and return the exit status."""
-    bad_after = after.bad
-    bad_before = before.bad
-    plugin_tests = {
-        name for name in bad_before if _MISSING_FIXTURE.search(before.report(name))
-    }
+def _compare(with_plugin: Suite, without: Suite) -> int:
+    """Print the differences. Return 1 if a test passes only without the plugin."""
+    bad_with = with_plugin.bad
+    bad_without = without.bad
+    plugin_tests = set()
+    for name in bad_without:
+        if _MISSING_FIXTURE.search(without.report(name)):
+            plugin_tests.add(name)
     if plugin_tests:
         number = len(plugin_tests)
         say(f"tests with fixtures of the plugin, which cannot run without it: {number}")
-    for name in sorted(bad_before - bad_after - plugin_tests):
+    for name in sorted(bad_without - bad_with - plugin_tests):
         say(f"passes only with the plugin: {name}")
-        say(f"  without: {_error(before.report(name))}")
-    for name in sorted(bad_before & bad_after):
+        say(f"  without: {_error(without.report(name))}")
+    for name in sorted(bad_without & bad_with):
         title = "fails with the plugin" if name in plugin_tests else "fails either way"
-        say(f"{title}: {name}", f"  {_error(after.report(name))}")
-    worse = sorted((bad_after - bad_before) | before.outcomes.keys() - after.outcomes)
+        error = _error(with_plugin.report(name))
+        say(f"{title}: {name}", f"  {error}")
+    uncollected = without.outcomes.keys() - with_plugin.outcomes
+    worse = sorted((bad_with - bad_without) | uncollected)
     for name in worse[:_FEW]:
-        report = after.report(name)
+        report = with_plugin.report(name)
         reason, step = _cause(report)
         say(f"passes only without the plugin: {name}", f"  with: {_error(report)}")
         say(f"  why:  {reason}", f"  next: {step}")
@@ -158,14 +173,16 @@ def _compared(after: Suite, before: Suite) -> int:
         say(f"{more} more tests pass only without the plugin. Repair these first.")
     if not worse:
         say("No test passes only without the plugin.")
-    return _FAILED if worse else 0
+        return 0
+    return _FAILED
 
 
 def _error(report: str) -> str:
     """Return the line of a report that names the error."""
     lines = report.splitlines()
-    errors = [line for line in lines if line.startswith("E  ")] or lines
-    return redact("".join(errors[:1]).removeprefix("E").strip())
+    errors = [line for line in lines if line.startswith("E  ")]
+    first = "".join((errors or lines)[:1])
+    return redact(first.removeprefix("E").strip())
 
 
 def _cause(report: str) -> tuple[str, str]:
@@ -178,7 +195,7 @@ def _cause(report: str) -> tuple[str, str]:
         if not re.search(text, report):
             continue
         if _SCHEMA in proposal:
-            schema = likely_schema(look_at(Path.cwd())) or _SCHEMA
-            return reason, f"arena_schema = {schema}"
+            schema = likely_schema(parse_project(Path.cwd()))
+            return reason, f"arena_schema = {schema or _SCHEMA}"
         return reason, proposal
     return _OTHER_CAUSE

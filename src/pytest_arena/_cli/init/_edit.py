@@ -36,16 +36,19 @@ def with_values(path: Path, values: Values) -> FileChange:
     is_toml = path.suffix == ".toml"
     lines: list[str] = []
     for name, value in values.items():
-        lines += _toml_lines(name, value) if is_toml else _ini_lines(name, value)
+        if is_toml:
+            lines += _toml_lines(name, value)
+        else:
+            lines += _ini_lines(name, value)
     text = (before or b"").decode(errors="surrogateescape")
     old = _parsed(text, is_toml=is_toml)
-    for table, position, new_lines in _places(
-        text, _TABLES.get(path.name, ("pytest",)), lines
-    ):
-        added = _parsed("\n".join([f"[{table}]", *lines]), is_toml=is_toml)
+    tables = _TABLES.get(path.name, ("pytest",))
+    for table, position, new_lines in _places(text, tables, lines):
+        addition = "\n".join([f"[{table}]", *lines])
+        expected = _merged(old, _parsed(addition, is_toml=is_toml))
         after = _inserted(text, position, new_lines)
-        is_right = _parsed(after, is_toml=is_toml) == _merged(old, added)
-        if old is not None and is_right:
+        is_right = _parsed(after, is_toml=is_toml) == expected
+        if is_right and old is not None:
             return FileChange(path, before, after.encode())
     raise ConfigError(
         f"{path.name}: the lines cannot be added safely",
@@ -69,22 +72,30 @@ def _parsed(text: str, *, is_toml: bool) -> dict[str, Any] | None:
 
 
 def _merged(old: Any, new: Any) -> Any:
+    """Return tables that have the values of both. A new value replaces an old one."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
-    return old | {name: _merged(old.get(name), new[name]) for name in new}
+    both = dict(old)
+    for name, value in new.items():
+        both[name] = _merged(old.get(name), value)
+    return both
 
 
 def _places(
     text: str, tables: tuple[str, ...], lines: list[str]
 ) -> Iterator[tuple[str, int, list[str]]]:
-    """Yield possible places: a table, a position in the text, and the lines to insert there."""
+    """Yield possible places: a table, a position in the text, and the lines to insert there.
+
+    A new table at the end is the last place.
+    """
     for table in tables:
-        words = [rf"[\"']?{re.escape(word)}[\"']?" for word in table.split(".")]
-        name = r"\s*\.\s*".join(words)
+        words = [re.escape(word) for word in table.split(".")]
+        quoted = [rf"[\"']?{word}[\"']?" for word in words]
+        name = r"\s*\.\s*".join(quoted)
         header = rf"(?m)^[ \t]*\[\s*{name}\s*\].*(\n|\Z)"
         for match in re.finditer(header, text):
             start = match.end()
-            body = _NEXT_TABLE.split(text[start:])[0]
+            body, *_ = _NEXT_TABLE.split(text[start:])
             # Blank lines and comments before the next table belong to that table.
             values = _LAST_COMMENTS.sub("", body)
             yield table, start + len(values), lines
@@ -99,7 +110,7 @@ def _places(
 def _inserted(text: str, position: int, lines: list[str]) -> str:
     """Insert lines, with the line ends of the text."""
     end = "\r\n" if "\r\n" in text else "\n"
-    new = "".join(line + end for line in lines)
+    new = end.join([*lines, ""])
     before = text[:position]
     if before and not before.endswith("\n"):
         new = end + new
@@ -109,11 +120,13 @@ def _inserted(text: str, position: int, lines: list[str]) -> str:
 def _toml_lines(name: str, value: str | list[str]) -> list[str]:
     if isinstance(value, str) and "\n" in value:
         return [f'{name} = """', *value.splitlines(), '"""']
-    return [f"{name} = {json.dumps(value, ensure_ascii=False)}"]
+    literal = json.dumps(value, ensure_ascii=False)
+    return [f"{name} = {literal}"]
 
 
 def _ini_lines(name: str, value: str | list[str]) -> list[str]:
     lines = value.splitlines() if isinstance(value, str) else value
     if len(lines) == 1:
         return [f"{name} = {lines[0]}"]
-    return [f"{name} =", *(f"    {line}" for line in lines)]
+    indented = [f"    {line}" for line in lines]
+    return [f"{name} =", *indented]

@@ -1,8 +1,7 @@
-"""A run of pytest that collects no test, imports the app and sends it requests.
+"""A guarded run: pytest collects no test, imports the app and sends it requests.
 
-The gate of pytest-arena refuses connections to the user's databases. The run is a separate
-process. It writes each fact to a file at once, so no fact is lost if the
-process is ended.
+pytest-arena refuses connections to the user's databases meanwhile. The run is a separate process.
+It writes each fact to a file at once, so that a timeout loses no fact.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -34,17 +33,29 @@ if TYPE_CHECKING:
     from pytest_arena._databases._builders import Candidate
 
 Facts = dict[str, Any]
-"""The facts that a guarded run learned. It always has the first three keys.
+"""The facts that a guarded run learned. The first three keys always exist.
 
-- bases: the name and the tables of each base
-- engines: the name, the dialect, the driver of each engine, and whether it is async
-- routes: a path, its status (0 if unknown), whether it used the database, and a problem
+- bases: the name of each declarative base or metadata, and the names of its tables
+- engines: of each engine the name, the dialect, the driver, and whether it is async
+- routes: a ``RouteAnswer`` for each path
 - installed: whether the app's package is installed
 - problem, error, unbuilt, fixture: lines that say why pytest, the app, the build of the tables or
   a fixture of the suite failed
 - server: whether the build failed because no server was found
 - redirect: whether pytest-arena refused a driver's connection
 """
+
+
+class RouteAnswer(NamedTuple):
+    """The answer to a GET request."""
+
+    path: str
+    status: int
+    """0 if there was no answer, or if two requests had different statuses"""
+    uses_database: bool
+    problem: str
+    """why there is no status"""
+
 
 _MODULE = "pytest_arena._cli.init._guarded"
 # Options that a suite has for its test runs (coverage, workers, a time limit) do not apply here.
@@ -69,12 +80,14 @@ def run_python(
     seconds: float | None = None,
     env: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
-    """Run Python. Return its exit status, -1 after a timeout, and its output."""
+    """Run Python. Return its exit status and its output. After a timeout the status is -1."""
+    environment = dict(os.environ)
+    environment.update(env or {})
     try:
         process = subprocess.run(  # noqa: S603 - the user's suite
             [sys.executable, *words],
             cwd=folder,
-            env={**os.environ, **(env or {})},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -91,40 +104,45 @@ def run_python(
 def guarded(
     folder: Path, question: Facts, arguments: list[str], *, seconds: float
 ) -> Facts:
-    """Run pytest with an ``AppProbe`` in a folder. Return the facts that it learned.
+    """Run pytest with an ``AppProbe`` in a folder. Return the facts that the probe learned.
 
     ``question`` has the ``app`` ("" for a library), the ``module`` that defines the app or the
-    tables, and the likely ``bases``. With a ``schema``, the probe builds the tables and sends
-    requests.
+    tables, and the names of the likely ``bases``. If it has a ``schema`` too, the probe builds the
+    tables and sends requests. ``arguments`` are those of pytest.
     """
     with tempfile.TemporaryDirectory(prefix="arena-init-") as temporary:
         report = Path(temporary, "facts")
         report.touch()
-        words = [json.dumps({**question, "report": str(report)}), *arguments]
-        _, output = run_python(folder, "-m", _MODULE, *words, seconds=seconds)
+        text = json.dumps({**question, "report": str(report)})
+        words = ["-m", _MODULE, text, *arguments]
+        _, output = run_python(folder, *words, seconds=seconds)
         lines = report.read_text(encoding="utf-8").splitlines()
     facts: Facts = {"bases": [], "engines": [], "routes": []}
     for name, value in map(json.loads, lines):
         if name == "route":
-            facts["routes"].append(value)
+            facts["routes"].append(RouteAnswer(*value))
         else:
             facts[name] = value
     if "ended" not in facts:
-        lines = [line for line in output.splitlines() if line.strip()]
-        facts["problem"] = lines[-_SHOWN:]
+        facts["problem"] = filled_lines(output)[-_SHOWN:]
     return facts
 
 
+def filled_lines(text: str) -> list[str]:
+    """Return the lines that are not blank."""
+    return [line for line in text.splitlines() if line.strip()]
+
+
 class AppProbe:
-    """A plugin of pytest that collects no test and looks at one app."""
+    """A plugin of pytest that collects no test, and reports facts about one app."""
 
     def __init__(self, question: Facts) -> None:
         self._question = question
-        self._answer: list[object] = []  # of the last route
+        self._answer: RouteAnswer | None = None  # of the last request
         self._uses_fixtures = False  # whether autouse fixtures of the suite run
         self._error: BaseException | None = None  # of the last level
         self._is_set_up_error = False
-        self._is_driver_refused = False
+        self._is_driver_refused = False  # in the last level
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> bool:
@@ -139,11 +157,13 @@ class AppProbe:
         self._run = RUNS[session.config]
         try:
             self._run.check()
-            if "schema" in self._question and self._question["app"]:
+            if self._question["app"] and "schema" in self._question:
                 self._try_schema()
             else:
                 self._report("installed", self._question["installed"])
-                self._report_imported()
+                if self._question["app"]:
+                    self._report_bases()
+                    self._report_engines()
         except Exception as error:  # noqa: BLE001 - the app may raise anything
             self._report("error", _lines_of(error))
         self._report("ended", "")
@@ -156,25 +176,32 @@ class AppProbe:
             self._is_set_up_error = call.when == "setup"
 
     def _report(self, name: str, value: object) -> None:
-        with Path(self._question["report"]).open("a", encoding="utf-8") as file:
-            file.write(json.dumps([name, value]) + "\n")
+        line = json.dumps([name, value])
+        path = Path(self._question["report"])
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
 
-    def _report_imported(self) -> None:
-        """Report the bases and the engines of the imported modules."""
-        if not self._question["app"]:
-            return
+    def _report_bases(self) -> None:
+        """Report the bases that files of the project define, the likeliest first."""
         likely = self._question["bases"]
 
         def rank(base: Candidate) -> tuple[object, ...]:
             is_unlikely = base.name not in likely
-            return is_private(base.name), is_unlikely, not base.is_at_home, base.name
+            is_elsewhere = not base.is_at_home
+            return is_private(base.name), is_unlikely, is_elsewhere, base.name
 
-        bases: dict[int, Candidate] = {}
+        names = []
+        reported = set()
         for base in sorted(candidates(), key=rank):
-            if Path.cwd() in base.file.resolve().parents:
-                bases.setdefault(id(base.metadata), base)
-        names = [[base.name, sorted(base.metadata.tables)] for base in bases.values()]
+            metadata = base.metadata
+            is_of_project = Path.cwd() in base.file.resolve().parents
+            # Several names may lead to one metadata.
+            if is_of_project and id(metadata) not in reported:
+                reported.add(id(metadata))
+                names.append([base.name, sorted(metadata.tables)])
         self._report("bases", names)
+
+    def _report_engines(self) -> None:
         # The app may have no engine, or may need its tables to start.
         with suppress(ArenaError):
             self._run.database()
@@ -188,32 +215,44 @@ class AppProbe:
     def _try_schema(self) -> None:
         """Build the tables, then send GET requests.
 
-        The suite's fixtures do not run while the tables are built. They may fail for other reasons.
+        The suite's fixtures do not run while the tables are built, because they may fail for
+        another reason.
         """
-        error = self._level(lambda _: self._run.databases.ensure(self._run.database()))
+        error = self._run_level(self._build)
         refused = [self._is_driver_refused]
         if error:
-            ours = [cause for cause in causes(error) if isinstance(cause, ArenaError)]
-            error = next(iter(ours), error)
+            # An error of pytest-arena says more than the errors around it.
+            for cause in causes(error):
+                if isinstance(cause, ArenaError):
+                    error = cause
+                    break
             # A ConfigError says that the app has no database.
             if not isinstance(error, ConfigError):
                 self._report("unbuilt", _lines_of(error))
                 self._report("server", isinstance(error, ServerError))
                 return
         self._uses_fixtures = True
-        paths = sorted(set(_paths(self._run.apps.build())), key=_rank)
+        app = self._run.apps.build()
+        paths = sorted(set(_paths(app)), key=_rank)
         for path in paths[:_ROUTES] or ["/"]:
             get = partial(self._get, path)
-            error = self._level(get)
+            error = self._run_level(get)
             if error and self._is_set_up_error and self._uses_fixtures:
                 self._report("fixture", _lines_of(error))
                 self._uses_fixtures = False
-                error = self._level(get)
+                error = self._run_level(get)
             refused.append(self._is_driver_refused)
             if error:
-                self._answer = [path, 0, False, _lines_of(error)[0]]
+                problem = _lines_of(error)[0]
+                self._answer = RouteAnswer(
+                    path, 0, uses_database=False, problem=problem
+                )
             self._report("route", self._answer)
         self._report("redirect", any(refused))
+
+    def _build(self, _: Any) -> None:
+        database = self._run.database()
+        self._run.databases.ensure(database)
 
     def _get(self, path: str, arena: Any) -> None:
         """Send a request twice. The first may include the app's start, so the second counts."""
@@ -222,12 +261,14 @@ class AppProbe:
         used = self._run.connections.used
         used.clear()
         status = client.get(path, follow_redirects=False).status_code
-        self._answer = [path, status, bool(used), ""]
+        problem = ""
         if status != first:
-            self._answer = [path, 0, bool(used), f"{first}, then {status}"]
+            problem = f"{first}, then {status}"
+            status = 0
+        self._answer = RouteAnswer(path, status, bool(used), problem)
 
-    def _level(self, function: Callable[[Any], object]) -> BaseException | None:
-        """Call a function as the body of a test. Return the exception."""
+    def _run_level(self, function: Callable[[Any], None]) -> BaseException | None:
+        """Call a function with the fixture `arena`, as the body of a test. Return the exception."""
 
         def level(arena: Any) -> None:
             function(arena)
@@ -240,22 +281,25 @@ class AppProbe:
         if not self._uses_fixtures:
             item.fixturenames[:] = ["arena"]
         self._session.testscollected += 1
-        before = self._run.ledger.mark()
+        ledger = self._run.ledger
+        before = ledger.mark()
         self._session.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-        refusals = self._run.ledger.since(before)
-        self._is_driver_refused = any(REDIRECT in refusal.fix for refusal in refusals)
+        steps = [refusal.fix for refusal in ledger.since(before)]
+        self._is_driver_refused = REDIRECT in "\n".join(steps)
         return self._error
 
 
 def _lines_of(error: BaseException) -> list[str]:
     if isinstance(error, ArenaError):
         return [error.what, error.cause, error.fix]
-    return [redact(f"{described(error)}   {blame(error) or ''}".strip())]
+    line = f"{described(error)}   {blame(error) or ''}"
+    return [redact(line.strip())]
 
 
-def _paths(app: Any) -> Iterator[str]:
-    """Yield the paths of GET routes without parameters."""
-    paths = [*_routes(getattr(app, "routes", ()), "")]
+def _paths(app: Any) -> list[str]:
+    """Return the paths of GET routes without parameters."""
+    routes = getattr(app, "routes", ())
+    paths = list(_route_paths(routes, ""))
     if hasattr(app, "url_map"):  # of Flask
         for rule in app.url_map.iter_rules():
             if "GET" in rule.methods and not rule.arguments:
@@ -263,40 +307,49 @@ def _paths(app: Any) -> Iterator[str]:
     # FastAPI lists the routes of included routers only in its schema.
     with suppress(Exception):  # a model may have no schema
         paths += _schema_paths(app.openapi())
-    return (path for path in paths if not _SKIPPED.search(path))
+    return [path for path in paths if not _SKIPPED.search(path)]
 
 
 def _schema_paths(schema: Any) -> Iterator[str]:
     for path, operations in schema["paths"].items():
-        parameters = operations.get("get", {}).get("parameters", [])
-        needs_value = any(parameter.get("required") for parameter in parameters)
-        if "get" in operations and not needs_value:
+        if "get" not in operations:
+            continue
+        parameters = operations["get"].get("parameters", [])
+        required = [parameter.get("required") for parameter in parameters]
+        if not any(required):
             yield path
 
 
-def _routes(routes: Iterable[Any], prefix: str) -> Iterator[str]:
+def _route_paths(routes: Iterable[Any], prefix: str) -> Iterator[str]:
+    """Yield the paths of GET routes, also of routers that are mounted below a path."""
     for route in routes:
         path = prefix + str(getattr(route, "path", ""))
-        if "GET" in (getattr(route, "methods", None) or ()):
+        methods = getattr(route, "methods", None) or ()
+        if "GET" in methods:
             yield path
-        yield from _routes(getattr(route, "routes", None) or (), path)
+        inner_routes = getattr(route, "routes", None) or ()
+        yield from _route_paths(inner_routes, path)
 
 
 def _rank(path: str) -> tuple[bool, int, str]:
-    """Return a key that is lowest for the path that most likely answers."""
-    return not _HEALTH.fullmatch(path), path.count("/"), path
+    """Return a key to sort by. It is lowest for the path that most likely answers."""
+    is_health_check = _HEALTH.fullmatch(path) is not None
+    return not is_health_check, path.count("/"), path
 
 
 def main(text: str, *arguments: str) -> int:
     """Run pytest in the process that ``guarded`` starts."""
     os.environ.pop("PYTEST_ADDOPTS", None)
     # The command `pytest` does not import from the working folder, so this run does not either.
-    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path.cwd()]
+    here = Path.cwd()
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != here]
     question = json.loads(text)
     package = question["module"].partition(".")[0]
-    question["installed"] = bool(package) and find_spec(package) is not None
-    return int(pytest.main([*_OPTIONS, *arguments], plugins=[AppProbe(question)]))
+    question["installed"] = bool(package and find_spec(package))
+    probe = AppProbe(question)
+    return int(pytest.main([*_OPTIONS, *arguments], plugins=[probe]))
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    status = main(*sys.argv[1:])
+    sys.exit(status)

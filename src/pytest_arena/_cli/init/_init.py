@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._cli._file_changes import FileChange, write_all
 from pytest_arena._cli._lines import agreed, counted, say
-from pytest_arena._cli.init._guarded import REDIRECT, guarded, run_python
-from pytest_arena._cli.init._look import Project, look_at
+from pytest_arena._cli.init._guarded import REDIRECT, filled_lines, guarded, run_python
+from pytest_arena._cli.init._look import Project, parse_project
 from pytest_arena._cli.init._proposal import Proposal, chosen_app, proposed, schemas
 from pytest_arena._config._project import pytest_file
 
@@ -19,19 +19,15 @@ if TYPE_CHECKING:
 
     from pytest_arena._cli.init._guarded import Facts
 
+    # Starts a guarded run with a question and arguments of pytest.
     Probe = Callable[[Facts, list[str]], Facts]
 
 _FAILED = 1
 _FEW = 4
+# The kinds of definitions to show, in this order.
 _KINDS = (
-    "app",
-    "factory",
-    "unfit",
-    "tables",
-    "test_tables",
-    "engine",
-    "variable",
-    "fixture",
+    *("app", "factory", "unfit", "tables"),
+    *("test_tables", "engine", "variable", "fixture"),
 )
 _REDIRECTED = "--arena-drivers=redirect"
 
@@ -46,7 +42,7 @@ def init(app: str, *, is_agreed: bool, seconds: float) -> int:
     """
     here = Path.cwd()
     configured, settings = pytest_file()
-    project = look_at(here)
+    project = parse_project(here)
     named = str(settings.get("arena_app") or "")
     test = project.first_test
     if project.is_library and "arena_schema" in settings:
@@ -59,14 +55,17 @@ def init(app: str, *, is_agreed: bool, seconds: float) -> int:
         )
         return 0
     ini = configured or next(here.glob("pyproject.toml"), here / "pytest.ini")
-    say(f"Read {counted(project.files, 'file')} below {here}, and imported none:")
-    say(*_shown(project))
-    plan = Proposal(project, ini, settings, chosen_app(project, app or named))
+    files = counted(project.files, "file")
+    say(f"Read {files} below {here}, and imported none:")
+    say(*_definition_lines(project))
+    chosen = chosen_app(project, app or named)
+    facts: Facts = {"bases": [], "engines": [], "routes": []}
+    plan = Proposal(project, ini, settings, chosen, facts)
     probe = partial(guarded, project.folder, seconds=seconds)
     if plan.app:
-        _learn(plan, probe)
+        _import_app(plan, probe)
     else:
-        _learn_of_library(plan, probe)
+        _import_tables(plan, probe)
     edits = proposed(plan)
     if plan.doubts:
         say("", "Not sure:")
@@ -85,7 +84,8 @@ def init(app: str, *, is_agreed: bool, seconds: float) -> int:
     ):
         return _FAILED
     write_all(edits)
-    say(f"written: {', '.join(os.path.relpath(edit.path, here) for edit in edits)}")
+    names = [os.path.relpath(edit.path, here) for edit in edits]
+    say(f"written: {', '.join(names)}")
     return _run_first_test(here, edits)
 
 
@@ -93,34 +93,38 @@ def _row(title: str, text: object) -> str:
     return f"  {title:<14}{text}"
 
 
-def _shown(project: Project) -> Iterator[str]:
+def _definition_lines(project: Project) -> Iterator[str]:
+    """Yield a line for each of the first definitions of a kind, and for each script."""
     for kind in _KINDS:
+        title = kind.removeprefix("test_")
         definitions = project.all(kind)
         for definition in definitions[:_FEW]:
-            detail = f" ({definition.detail})" if definition.detail else ""
-            title = kind.removeprefix("test_")
-            yield _row(title, f"{definition.name}{detail}   {definition.place}")
-        if len(definitions) > _FEW:
-            yield _row("", f"and {len(definitions) - _FEW} more")
-    for path in project.migrations:
-        yield _row("migrations", path.relative_to(project.folder).as_posix())
-    for path in project.scripts[:_FEW]:
-        yield _row("script", path.relative_to(project.folder).as_posix())
+            text = definition.name
+            if definition.detail:
+                text += f" ({definition.detail})"
+            yield _row(title, f"{text}   {definition.place}")
+        more = len(definitions) - _FEW
+        if more > 0:
+            yield _row("", f"and {more} more")
+    files = [("migrations", path) for path in project.migrations]
+    files += [("script", path) for path in project.scripts[:_FEW]]
+    for title, path in files:
+        name = path.relative_to(project.folder)
+        yield _row(title, name.as_posix())
     if project.is_library:
         yield _row("no app", "only arena_schema is proposed, as for a library")
     for place in project.unread:
         yield _row("not parsed", place)
 
 
-def _learn(plan: Proposal, probe: Probe) -> None:
+def _import_app(plan: Proposal, probe: Probe) -> None:
     """Import the app in a guarded run, then build its tables and send requests."""
     say("", "Importing the app. pytest-arena refuses connections to your databases.")
-    words = [*_words(plan), f"--arena-app={plan.app}"]
-    question = {
-        "app": plan.app,
-        "module": plan.app.partition(":")[0],
-        "bases": [tables.name for tables in plan.project.all("tables")],
-    }
+    words = _pytest_arguments(plan)
+    words.append(f"--arena-app={plan.app}")
+    module = plan.app.partition(":")[0]
+    bases = [tables.name for tables in plan.project.all("tables")]
+    question = {"app": plan.app, "module": module, "bases": bases}
     plan.facts = probe(question, [*words, "--arena-schema="])
     if "problem" in plan.facts:
         title = "pytest could not start with your conftest.py:"
@@ -132,15 +136,16 @@ def _learn(plan: Proposal, probe: Probe) -> None:
         plan.doubt("the app could not be imported, so no test is written:", problem)
         plan.schema = next(schemas(plan))
         return
-    say(*_learned(plan.facts))
+    say(*_imported_lines(plan.facts))
     for schema in schemas(plan):
         question["schema"] = schema
-        facts = _tried(plan, probe, question, [*words, f"--arena-schema={schema}"])
-        if _is_settled(plan, schema, facts):
+        option = f"--arena-schema={schema}"
+        facts = _try_schema(plan, probe, question, [*words, option])
+        if _accept_schema(plan, schema, facts):
             break
 
 
-def _learned(facts: Facts) -> Iterator[str]:
+def _imported_lines(facts: Facts) -> Iterator[str]:
     """Yield a line for each database and for each base of tables."""
     for name, dialect, driver, _ in facts["engines"]:
         yield _row("database", f"{name} ({dialect}+{driver})")
@@ -151,15 +156,19 @@ def _learned(facts: Facts) -> Iterator[str]:
         yield _row("tables", f"{name}: {names}")
 
 
-def _words(plan: Proposal) -> list[str]:
-    """Return the arguments of pytest: the folder of the tests, and the folders to import from."""
-    tests = plan.tests if plan.tests.is_dir() else plan.project.folder
+def _pytest_arguments(plan: Proposal) -> list[str]:
+    """Return the folder of the tests, and an option with the folders to import from."""
+    tests = plan.tests
+    if not tests.is_dir():
+        tests = plan.project.folder
     folders = [*plan.folders("pythonpath"), plan.root]
-    paths = " ".join(f'"{folder.as_posix()}"' for folder in folders)
-    return [str(tests), f"--override-ini=pythonpath={paths}"]
+    quoted = [f'"{folder.as_posix()}"' for folder in folders]
+    return [str(tests), f"--override-ini=pythonpath={' '.join(quoted)}"]
 
 
-def _tried(plan: Proposal, probe: Probe, question: Facts, words: list[str]) -> Facts:
+def _try_schema(
+    plan: Proposal, probe: Probe, question: Facts, words: list[str]
+) -> Facts:
     """Build the tables and send requests. Redirect drivers if one is refused."""
     if plan.redirects:
         return probe(question, [*words, _REDIRECTED])
@@ -175,14 +184,17 @@ def _tried(plan: Proposal, probe: Probe, question: Facts, words: list[str]) -> F
     return redirected
 
 
-def _learn_of_library(plan: Proposal, probe: Probe) -> None:
+def _import_tables(plan: Proposal, probe: Probe) -> None:
     """Import the module that defines the tables of a library, in a guarded run."""
     say("", "Importing the tables. pytest-arena refuses connections to your databases.")
     for schema in schemas(plan):
         plan.schema = schema
         module, is_attribute, _ = schema.partition(":")
-        question = {"app": "", "module": module if is_attribute else ""}
-        facts = probe(question, [*_words(plan), f"--arena-schema={schema}"])
+        if not is_attribute:  # a file: alembic.ini, or a script
+            module = ""
+        words = _pytest_arguments(plan)
+        words.append(f"--arena-schema={schema}")
+        facts = probe({"app": "", "module": module}, words)
         problem = facts.get("error") or facts.get("problem")
         if not problem:
             plan.facts = facts
@@ -190,7 +202,7 @@ def _learn_of_library(plan: Proposal, probe: Probe) -> None:
         plan.doubt(f"arena_schema = {schema}:", problem)
 
 
-def _is_settled(plan: Proposal, schema: str, facts: Facts) -> bool:
+def _accept_schema(plan: Proposal, schema: str, facts: Facts) -> bool:
     """Choose a schema. Return False if its tables could not be built and another may work."""
     failure = facts.get("unbuilt") or facts.get("error")
     problem = failure or facts.get("problem")
@@ -202,24 +214,27 @@ def _is_settled(plan: Proposal, schema: str, facts: Facts) -> bool:
         plan.doubt("a fixture of your suite fails in each test:", facts["fixture"])
     plan.schema = schema
     for answer in facts["routes"]:
-        path, status, uses_database, reason = answer
-        source = ", from the database" if uses_database else ""
-        say(f"  GET {path} → {status or reason}{source}")
-        if status:
+        line = f"  GET {answer.path} → {answer.status or answer.problem}"
+        if answer.uses_database:
+            line += ", from the database"
+        say(line)
+        if answer.status:
             plan.answers.append(answer)
     return True
 
 
 def _run_first_test(here: Path, edits: list[FileChange]) -> int:
+    """Run the new test, if there is one. Return 1 if it fails."""
     for edit in edits:
-        if edit.path.suffix != ".py":
-            continue
         test = edit.path
+        if test.suffix != ".py":
+            continue
         status, output = run_python(here, "-m", "pytest", "--no-header", str(test))
-        lines = [line for line in output.splitlines() if line.strip()]
+        lines = filled_lines(output)
         if status:
             say(*lines, f"The first test fails. next: pytest {test}")
             return _FAILED
-        say(f"{test.name}: {lines[-1].strip('= ')}")
+        outcome = lines[-1].strip("= ")
+        say(f"{test.name}: {outcome}")
     say("next: pytest, then arena init --check")
     return 0

@@ -1,4 +1,4 @@
-"""Finds the apps, tables and tests of a project by parsing its files. It imports none of them."""
+"""Finds the apps, tables and tests of a project by parsing its files. No file is imported."""
 
 from __future__ import annotations
 
@@ -38,26 +38,34 @@ _DATABASE_FIXTURE = re.compile(
     r"db|database|engine|session|client|table|migrat|transaction|backend"
 )
 FIXTURES = ("arena", "client", "client_as", "db_session", "live_server", "test_client")
-# Folders with programs beside the app.
-_BESIDE = re.compile(r"(docs|docs_src|examples?|benchmarks|scripts)/")
-_TESTS = re.compile(r"(.*/)?((tests?|testing)/|test_|conftest\.py)")
+# Folders whose programs are not the app.
+_OTHER_PROGRAMS = re.compile(r"(docs|docs_src|examples?|benchmarks|scripts)/")
+_TEST_FILE = re.compile(r"(.*/)?((tests?|testing)/|test_|conftest\.py)")
 _CREATES_TABLE = re.compile(rb"(?im)^\s*CREATE\s+(?:UNLOGGED\s+)?TABLE\b")
 _BYTES_OF_A_SCRIPT = 1_000_000  # a dump is long, and CREATE TABLE is near its beginning
-_WIDTH = 80  # characters of an engine's call
+_CALL_WIDTH = 80  # characters of the call that creates an engine
 _TOOL_FOLDER = re.compile(r"\.|(node_modules|site-packages|__pycache__|build|dist)$")
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A definition in a file, such as an app or a fixture."""
+    """A definition in a file, such as an app or a fixture.
+
+    ``kind`` is one of these:
+
+    - app; factory (a function that returns an app); unfit (a factory that pytest-arena cannot call)
+    - tables (a declarative base or metadata); test_tables (the same in a test file)
+    - engine; variable (of the environment); fixture; test
+    - call (an assigned result of a function that may be a factory)
+    """
 
     kind: str
-    """app, factory, unfit (a factory that cannot be called), tables, test_tables, engine,
-    variable, fixture, test, or call (of a function that may be a factory)"""
     name: str
-    """as an option names it: ``module:attribute``"""
+    """apps and tables have the form of an option: ``module:attribute``"""
     place: str
+    """``file:line``"""
     detail: str = ""
+    """the framework of an app, the fixtures of a test, or why a factory is unfit"""
 
 
 @dataclass(slots=True)
@@ -68,12 +76,12 @@ class Project:
     files: int = 0
     definitions: list[Definition] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
-    """files with syntax errors, with the line"""
+    """``file:line`` of each file that cannot be parsed"""
     migrations: list[Path] = field(default_factory=list)
     scripts: list[Path] = field(default_factory=list)
     """SQL files that create tables"""
     roots: dict[str, Path] = field(default_factory=dict)
-    """the folder from which each module is imported"""
+    """by module: the folder from which Python imports it"""
 
     def all(self, *kinds: str) -> list[Definition]:
         """Return the definitions of these kinds, in the order of files and lines."""
@@ -83,30 +91,32 @@ class Project:
 
     def has_fixture(self, name: str) -> bool:
         """Return whether the project defines a fixture of this name."""
-        return any(fixture.name == name for fixture in self.all("fixture"))
+        names = [fixture.name for fixture in self.all("fixture")]
+        return name in names
 
     @property
     def is_library(self) -> bool:
         """Whether the project has tables and no app."""
-        if self.all("app", "factory", "unfit"):
-            return False
-        return bool(self.all("tables", "test_tables") or self.scripts)
+        apps = self.all("app", "factory", "unfit")
+        tables = self.all("tables", "test_tables")
+        return not apps and bool(tables or self.scripts)
 
     @property
     def first_test(self) -> Definition | None:
-        """The first test that uses a fixture of pytest-arena."""
+        """The first test that uses a fixture of pytest-arena. The project may replace a fixture."""
         for test in self.all("test"):
-            if not all(map(self.has_fixture, test.detail.split())):
-                return test
+            for fixture in test.detail.split():
+                if not self.has_fixture(fixture):
+                    return test
         return None
 
 
-def look_at(folder: Path) -> Project:
-    """Parse the project's files.
+def parse_project(folder: Path) -> Project:
+    """Parse the files below a folder.
 
     Example::
 
-        [app.name for app in look_at(Path.cwd()).all("app")]
+        [app.name for app in parse_project(Path.cwd()).all("app")]
     """
     project = Project(folder)
     modules = []
@@ -123,8 +133,9 @@ def look_at(folder: Path) -> Project:
         try:
             modules.append(_Module(folder, file))
         except (SyntaxError, ValueError, OSError) as error:
+            name = file.relative_to(folder).as_posix()
             line = getattr(error, "lineno", None) or 1
-            project.unread.append(f"{file.relative_to(folder).as_posix()}:{line}")
+            project.unread.append(f"{name}:{line}")
     assigned: dict[str, ast.expr] = {}
     mounted: set[str] = set()
     for module in modules:
@@ -134,14 +145,15 @@ def look_at(folder: Path) -> Project:
     definitions: list[Definition] = []
     for module in modules:
         definitions += module.definitions(assigned)
-    project.definitions = _without_parts(definitions, mounted)
+    project.definitions = _only_whole_apps(definitions, mounted)
     return project
 
 
 def likely_schema(project: Project) -> str:
     """Return the likely value of ``arena_schema``, or "" unless there is exactly one."""
     if project.migrations:
-        return project.migrations[0].relative_to(project.folder).as_posix()
+        file = project.migrations[0].relative_to(project.folder)
+        return file.as_posix()
     names = public_names(project.all("tables"))
     return names[0] if len(names) == 1 else ""
 
@@ -149,79 +161,94 @@ def likely_schema(project: Project) -> str:
 def public_names(definitions: list[Definition]) -> list[str]:
     """Return the names of definitions: the public ones, or all if none is public."""
     names = sorted({definition.name for definition in definitions})
-    return [name for name in names if not is_private(name)] or names
+    public = [name for name in names if not is_private(name)]
+    return public or names
 
 
 def is_private(name: str) -> bool:
-    """Return whether a part of ``package._module:Base`` begins with an underscore."""
-    return any(part.startswith("_") for part in re.split(r"[.:]", name))
+    """Return whether a part of a name begins with an underscore, as in ``package._module:Base``."""
+    return re.search(r"(?:^|[.:])_", name) is not None
 
 
 def _files(folder: Path) -> Iterator[Path]:
+    """Yield Python files, SQL scripts and ``alembic.ini``, but not those of a tool's folder."""
     for path, folders, names in os.walk(folder):
         if "pyvenv.cfg" in names:
-            folders.clear()
+            folders.clear()  # os.walk skips the folders that are removed from its list
             continue
-        folders[:] = [name for name in sorted(folders) if not _TOOL_FOLDER.match(name)]
+        kept = [name for name in folders if not _TOOL_FOLDER.match(name)]
+        folders[:] = sorted(kept)
         for name in sorted(names):
-            if name.endswith((".py", ".sql")) or name == "alembic.ini":
+            if name == "alembic.ini" or name.endswith((".py", ".sql")):
                 yield Path(path, name)
 
 
 def _creates_tables(folder: Path, file: Path) -> bool:
-    """Return whether a script of the project has CREATE TABLE near its beginning."""
-    if _BESIDE.match(file.relative_to(folder).as_posix()):
+    """Return whether a script of the app has CREATE TABLE near its beginning."""
+    if _OTHER_PROGRAMS.match(file.relative_to(folder).as_posix()):
         return False
     try:
         with file.open("rb") as script:
-            return bool(_CREATES_TABLE.search(script.read(_BYTES_OF_A_SCRIPT)))
+            beginning = script.read(_BYTES_OF_A_SCRIPT)
     except OSError:
         return False
+    return _CREATES_TABLE.search(beginning) is not None
 
 
-def _without_parts(
+def _only_whole_apps(
     definitions: list[Definition], mounted: set[str]
 ) -> list[Definition]:
-    """Leave out mounted apps, and factories that a module calls to create its app."""
-    factories = {
-        definition.name.rpartition(":")[2]
-        for definition in definitions
-        if definition.kind == "factory"
-    }
-    apps = [
-        replace(definition, kind="app")
-        for definition in definitions
-        if definition.kind == "call" and definition.detail in factories
-    ]
-    called = {app.detail for app in apps}
+    """Leave out mounted apps, and factories whose result a module assigns. The result is an app."""
+    factories = set()
+    for definition in definitions:
+        if definition.kind == "factory":
+            factories.add(_attribute_of(definition))
+    apps = []
+    called = set()
+    for definition in definitions:
+        if definition.kind == "call" and definition.detail in factories:
+            apps.append(replace(definition, kind="app"))
+            called.add(definition.detail)
     kept: dict[tuple[str, str], Definition] = {}
     for definition in [*definitions, *apps]:
-        is_called = (
-            definition.kind == "factory"
-            and definition.name.rpartition(":")[2] in called
-        )
+        kind = definition.kind
+        is_called = kind == "factory" and _attribute_of(definition) in called
         is_mounted = definition.name.replace(":", ".") in mounted
-        if not (definition.kind == "call" or is_called or is_mounted):
-            kept.setdefault((definition.kind, definition.name), definition)
+        if kind != "call" and not is_called and not is_mounted:
+            kept.setdefault((kind, definition.name), definition)
     return list(kept.values())
 
 
+def _attribute_of(definition: Definition) -> str:
+    """Return the last part of ``module:attribute``."""
+    return definition.name.rpartition(":")[2]
+
+
 class _Module:
-    """A file, the meaning of its names, and its definitions."""
+    """A parsed file: the origins of its names, and its definitions.
+
+    Attributes:
+        root: the folder from which Python imports the module.
+        assigned: the last value of each name to which the module assigns.
+        mounted: the dotted names of the arguments of ``app.mount(…)``.
+    """
 
     def __init__(self, folder: Path, file: Path) -> None:
         self._text = file.read_text(encoding="utf-8-sig", errors="replace")
         self._body = ast.parse(self._text).body
-        self._nodes = [node for part in self._body for node in ast.walk(part)]
+        # In the order of the statements, so that the last assignment to a name counts.
+        self._nodes: list[ast.AST] = []
+        for statement in self._body:
+            self._nodes += ast.walk(statement)
         self._path = file.relative_to(folder).as_posix()
         imports = dict(imported_names(self._nodes))
         self.root = _root(folder, file, imports)
-        parts = file.relative_to(self.root).with_suffix("").parts
-        package = ".".join(parts[:-1])
-        self.name = ".".join(parts).removesuffix(".__init__")
-        self._imports = {
-            name: absolute(origin, package) for name, origin in imports.items()
-        }
+        path = file.relative_to(self.root).with_suffix("")
+        package = ".".join(path.parts[:-1])
+        self.name = ".".join(path.parts).removesuffix(".__init__")
+        self._imports = {}
+        for name, origin in imports.items():
+            self._imports[name] = absolute(origin, package)
         self.assigned: dict[str, ast.expr] = {}
         self.mounted: set[str] = set()
         self._read_nodes()
@@ -229,48 +256,64 @@ class _Module:
     def _read_nodes(self) -> None:
         for node in self._nodes:
             if isinstance(node, _Assignment) and node.value:
-                self.assigned[ast.unparse(_target(node))] = node.value
-            elif isinstance(node, ast.Call) and _MOUNT.search(self._origin(node)):
-                self.mounted.update(map(self._origin, node.args))
+                name = ast.unparse(_target(node))
+                self.assigned[name] = node.value
+            elif isinstance(node, ast.Call):
+                function = self._origin(node)
+                if not _MOUNT.search(function):
+                    continue
+                for argument in node.args:
+                    self.mounted.add(self._origin(argument))
                 for word in node.keywords:
                     self.mounted.add(self._origin(word.value))
 
     def definitions(self, assigned: dict[str, ast.expr]) -> Iterator[Definition]:
-        """Yield the definitions. ``assigned`` has the values of names in all files."""
-        if _TESTS.match(self._path):
+        """Yield the definitions. ``assigned`` has the values of the names in all files."""
+        if _TEST_FILE.match(self._path):
             yield from self._tests()
             for definition in self._made_at_import():
                 if definition.kind == "tables":
                     yield replace(definition, kind="test_tables")
-        elif not _BESIDE.match(self._path):
+        elif not _OTHER_PROGRAMS.match(self._path):
             yield from self._made_at_import()
             yield from self._engines(assigned)
-            for line, text in enumerate(self._text.splitlines(), 1):
-                for name in _VARIABLE.findall(text):
-                    yield Definition("variable", name, f"{self._path}:{line}")
+            yield from self._variables()
+
+    def _variables(self) -> Iterator[Definition]:
+        """Yield the variables of the environment that hold a database's URL."""
+        for line, text in enumerate(self._text.splitlines(), 1):
+            place = f"{self._path}:{line}"
+            for name in _VARIABLE.findall(text):
+                yield Definition("variable", name, place)
 
     def _definition(
         self, kind: str, name: str, node: ast.stmt | ast.expr, detail: str = ""
     ) -> Definition:
-        return Definition(kind, name, f"{self._path}:{node.lineno}", detail)
+        place = f"{self._path}:{node.lineno}"
+        return Definition(kind, name, place, detail)
 
     def _attribute(
         self, kind: str, name: str, node: ast.stmt, detail: str = ""
     ) -> Definition:
-        return self._definition(kind, f"{self.name}:{name}", node, detail)
+        """Return the definition of a name of the module, as an option names it."""
+        full_name = f"{self.name}:{name}"
+        return self._definition(kind, full_name, node, detail)
 
     def _origin(self, node: ast.AST | None) -> str:
         """Return the dotted name of an expression, with the module that defines it."""
         match node:
             case ast.Name(id=name):
-                return self._imports.get(name, f"{self.name}.{name}")
+                own_name = f"{self.name}.{name}"
+                return self._imports.get(name, own_name)
             case ast.Attribute(value=value, attr=name):
-                return f"{self._origin(value)}.{name}"
+                owner = self._origin(value)
+                return f"{owner}.{name}"
             case ast.Call(func=function):
                 return self._origin(function)
         return ""
 
     def _framework(self, node: ast.AST | None) -> str:
+        """Return the framework whose class a call creates or an annotation names, or ""."""
         match = _FRAMEWORK.fullmatch(self._origin(node))
         return match[1] if match else ""
 
@@ -280,22 +323,26 @@ class _Module:
                 yield from self._factory(node)
             elif isinstance(node, ast.ClassDef):
                 yield from self._class(node)
-            elif isinstance(node, _Assignment) and isinstance(node.value, ast.Call):
-                yield self._object(node, ast.unparse(_target(node)))
+            elif isinstance(node, _Assignment):
+                yield from self._object(node)
 
-    def _object(self, node: _Assignment, name: str) -> Definition:
-        """Return the app, the tables or the call that an assignment makes."""
+    def _object(self, node: _Assignment) -> Iterator[Definition]:
+        """Yield the app, the tables or the call if an assignment has the result of a call."""
+        if not isinstance(node.value, ast.Call):
+            return
+        name = ast.unparse(_target(node))
         framework = self._framework(node.value)
-        if framework:
-            return self._attribute("app", name, node, framework)
         called = self._origin(node.value)
         base = _BASE.fullmatch(called)
-        if base is None:
+        if framework:
+            yield self._attribute("app", name, node, framework)
+        elif base is None:
             function = called.rpartition(".")[2]
-            return self._attribute("call", name, node, function)
-        if base[1] == "registry":
-            name += ".metadata"
-        return self._attribute("tables", name, node, base[1])
+            yield self._attribute("call", name, node, function)
+        elif base[1] == "registry":
+            yield self._attribute("tables", f"{name}.metadata", node, base[1])
+        else:
+            yield self._attribute("tables", name, node, base[1])
 
     def _factory(self, node: _Function) -> Iterator[Definition]:
         """Yield a public function that returns an app."""
@@ -303,13 +350,10 @@ class _Module:
             return
         framework = self._framework(node.returns)
         for statement in ast.walk(node):
-            if framework or not isinstance(statement, ast.Return):
-                continue
-            value = statement.value
-            if isinstance(value, ast.Name):
-                value = self.assigned.get(value.id)
-            if isinstance(value, ast.Call):
-                framework = self._framework(value)
+            if framework:
+                break
+            if isinstance(statement, ast.Return):
+                framework = self._returned_framework(statement)
         if not framework:
             return
         arguments = node.args
@@ -321,18 +365,30 @@ class _Module:
         else:
             yield self._attribute("factory", node.name, node, framework)
 
+    def _returned_framework(self, statement: ast.Return) -> str:
+        """Return the framework of the app that a statement returns, or ""."""
+        value = statement.value
+        if isinstance(value, ast.Name):
+            value = self.assigned.get(value.id)
+        if isinstance(value, ast.Call):
+            return self._framework(value)
+        return ""
+
     def _class(self, node: ast.ClassDef) -> Iterator[Definition]:
+        """Yield a declarative base, the metadata of SQLModel, or the variables of settings."""
         bases = [self._origin(base) for base in node.bases]
         if any(map(_BASE.fullmatch, bases)):
             yield self._attribute("tables", node.name, node, "DeclarativeBase")
-        is_table = any(word.arg == "table" for word in node.keywords)
-        if is_table and "SQLModel" in self._imports:
+        options = [word.arg for word in node.keywords]
+        if "table" in options and "SQLModel" in self._imports:
             yield self._attribute("tables", "SQLModel", node, "SQLModel")
-        if any(base.endswith("Settings") for base in bases):
-            yield from self._settings(node)
+        for base in bases:
+            if base.endswith("Settings"):
+                yield from self._settings(node)
+                break
 
     def _settings(self, node: ast.ClassDef) -> Iterator[Definition]:
-        """Yield the variables of pydantic's settings. A field is a variable of its name."""
+        """Yield the variables that pydantic reads: one for each field, with the field's name."""
         text = ast.unparse(node)
         prefix = "".join(re.findall(r"env_prefix\W+(\w+)", text))
         for name in re.findall(rf"(?m)^    ({_URL_NAME}):", text):
@@ -340,31 +396,40 @@ class _Module:
             yield self._definition("variable", variable, node)
 
     def _engines(self, assigned: dict[str, ast.expr]) -> Iterator[Definition]:
+        """Yield the calls that create an engine, named by their URL or by their text."""
         for node in self._nodes:
-            if isinstance(node, ast.Call) and _ENGINE.fullmatch(self._origin(node)):
-                call = textwrap.shorten(ast.unparse(node), _WIDTH, placeholder=" …")
-                name = redact(_url_in(node, assigned)) or call
+            if not isinstance(node, ast.Call):
+                continue
+            if _ENGINE.fullmatch(self._origin(node)):
+                url = _url_in(node, assigned)
+                name = redact(url)
+                if not url:
+                    call = ast.unparse(node)
+                    name = textwrap.shorten(call, _CALL_WIDTH, placeholder=" …")
                 yield self._definition("engine", name, node)
 
     def _tests(self) -> Iterator[Definition]:
-        """Yield the fixtures of a database, and the tests that use pytest-arena's."""
+        """Yield the fixtures of a database, and the tests that use fixtures of pytest-arena."""
         for node in self._nodes:
             if not isinstance(node, _Function):
                 continue
             decorators = " ".join(map(ast.unparse, node.decorator_list))
             if re.search(r"\bfixture\b", decorators):
-                named = re.search(r"name='(\w+)'", decorators)
-                name = named[1] if named else node.name
+                renamed = re.search(r"name='(\w+)'", decorators)
+                name = renamed[1] if renamed else node.name
                 if _DATABASE_FIXTURE.search(name):
                     yield self._definition("fixture", name, node)
-            used = {argument.arg for argument in node.args.args} & set(FIXTURES)
-            if used and node.name.startswith("test"):
-                fixtures = " ".join(sorted(used))
-                yield self._definition("test", node.name, node, fixtures)
+            parameters = {argument.arg for argument in node.args.args}
+            fixtures = parameters.intersection(FIXTURES)
+            if fixtures and node.name.startswith("test"):
+                detail = " ".join(sorted(fixtures))
+                yield self._definition("test", node.name, node, detail)
 
 
 def _target(node: _Assignment) -> ast.expr:
-    return node.targets[0] if isinstance(node, ast.Assign) else node.target
+    if isinstance(node, ast.Assign):
+        return node.targets[0]
+    return node.target
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
@@ -381,10 +446,12 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _url_in(node: ast.expr, assigned: dict[str, ast.expr], depth: int = 3) -> str:
-    """Return the first URL in an expression or in the values of its names, or ""."""
+    """Return the first URL of a database in an expression or in the values of its names, or ""."""
     for part in ast.walk(node):
-        if isinstance(part, ast.Constant) and _URL.match(str(part.value)):
-            return str(part.value)
+        if isinstance(part, ast.Constant):
+            text = str(part.value)
+            if _URL.match(text):
+                return text
         name = getattr(part, "id", getattr(part, "attr", ""))
         value = assigned.get(name)
         if depth and value is not None and value is not node:
@@ -395,19 +462,22 @@ def _url_in(node: ast.expr, assigned: dict[str, ast.expr], depth: int = 3) -> st
 
 
 def _root(folder: Path, file: Path, imports: dict[str, str]) -> Path:
-    """Return the folder from which a file is imported."""
-    root = file.parent
-    while (root / "__init__.py").exists() and root != folder:
+    """Return the folder from which Python imports a file."""
+    parent = file.parent
+    root = parent
+    while root != folder and (root / "__init__.py").exists():
         root = root.parent
-    if root != file.parent:
+    if root != parent:
         return root
-    # The file is in no package. It may import modules beside it or above it.
-    modules = {origin.partition(".")[0] for origin in imports.values()} - {""}
-    for above in (root, *root.parents):
+    # The file is in no package. Its imports show the folder: one that has an imported module.
+    modules = {origin.partition(".")[0] for origin in imports.values()}
+    modules.discard("")  # of a relative import
+    for above in (parent, *parent.parents):
         if not above.is_relative_to(folder):
             break
         for module in modules:
-            if (above / module).is_dir() or (above / f"{module}.py").is_file():
+            package = above / module
+            if package.is_dir() or package.with_suffix(".py").is_file():
                 return above
     src = folder / "src"
     return src if file.is_relative_to(src) else folder

@@ -14,9 +14,11 @@ from typing import Any
 from pytest_arena._config._options import FLAGS, OPTIONS
 
 FILE = "PYTEST_OUTCOMES_FILE"
+"""the environment variable with the path of the outcomes' file"""
 DATABASES = "databases-"
-"""the prefix of a file beside it, in which a process writes the databases of the app's engines"""
+"""the prefix of a file beside it, in which a process lists the databases of the app's engines"""
 _outcomes: dict[str, tuple[str, str]] = {}
+"""by test: the outcome and the report of a failure"""
 
 
 def _is_off(pluginmanager: Any) -> bool:
@@ -28,11 +30,13 @@ def pytest_addoption(parser: Any, pluginmanager: Any) -> None:
     if not _is_off(pluginmanager):
         return
     for option in OPTIONS:
-        names = [name for name in (option.flag, option.short) if name]
-        parser.addini(option.ini, "", type="linelist" if option.many else "string")
+        kind = "linelist" if option.many else "string"
+        parser.addini(option.ini, "", type=kind)
+        names = filter(None, (option.flag, option.short))
         parser.addoption(*names, dest=option.ini)
     for flag in FLAGS:
-        parser.addoption(flag.flag, dest=flag.name, nargs=1 if flag.metavar else "?")
+        values = 1 if flag.metavar else "?"
+        parser.addoption(flag.flag, dest=flag.name, nargs=values)
 
 
 def pytest_addhooks(pluginmanager: Any) -> None:
@@ -58,12 +62,14 @@ def pytest_collectreport(report: Any) -> None:
 
 def pytest_runtest_logreport(report: Any) -> None:
     """Record a test. The worst of its three phases counts."""
-    before = _outcomes.get(report.nodeid)
+    test = report.nodeid
+    before, _ = _outcomes.get(test, ("", ""))
     if report.failed:
         outcome = "failed" if report.when == "call" else "error"
-        _outcomes[report.nodeid] = (outcome, str(report.longrepr or ""))
-    elif before is None or (report.when == "call" and before[0] == "passed"):
-        _outcomes[report.nodeid] = (report.outcome, "")
+        text = str(report.longrepr or "")
+        _outcomes[test] = (outcome, text)
+    elif not before or (report.when == "call" and before == "passed"):
+        _outcomes[test] = (report.outcome, "")
 
 
 def pytest_sessionfinish(session: Any) -> None:
@@ -75,6 +81,7 @@ def pytest_sessionfinish(session: Any) -> None:
         from pytest_arena._fixtures import RUNS  # noqa: PLC0415 - imports SQLAlchemy
 
         databases = RUNS[session.config].databases
-        names = "\n".join([*databases.requested()[0], *databases.files.of_app])
+        named, _ = databases.requested()
+        lines = "\n".join([*named, *databases.files.of_app])
         process_file = file.with_name(f"{DATABASES}{os.getpid()}")
-        process_file.write_text(names, encoding="utf-8")
+        process_file.write_text(lines, encoding="utf-8")

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_arena._cli._file_changes import FileChange
 from pytest_arena._cli.init._edit import with_values
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pytest_arena._cli.init._edit import Values
-    from pytest_arena._cli.init._guarded import Facts
+    from pytest_arena._cli.init._guarded import Facts, RouteAnswer
     from pytest_arena._cli.init._look import Project
 
 
@@ -33,19 +33,20 @@ class Proposal:
     settings: Mapping[str, object]
     """pytest's settings in that file"""
     app: str
-    """"" for a library"""
-    facts: Facts = field(
-        default_factory=lambda: {"bases": [], "engines": [], "routes": []}
-    )
+    """the value of ``arena_app``, "" for a library"""
+    facts: Facts
+    """the facts of the last run that imported the app"""
     schema: str = ""
+    """the value of ``arena_schema``"""
     redirects: bool = False
     """whether a driver's connections need ``arena_drivers = redirect``"""
-    answers: list[list[Any]] = field(default_factory=list)
-    """the routes with a status, as ``Facts`` has them"""
+    answers: list[RouteAnswer] = field(default_factory=list)
+    """the answers with a status"""
     doubts: list[str] = field(default_factory=list)
+    """problems that the user has to decide"""
 
     def doubt(self, title: str, lines: list[str]) -> None:
-        """Record a problem."""
+        """Record a problem: a title, and lines below it."""
         text = "\n".join([title, *lines])
         self.doubts.append(text.replace("\n", "\n  "))
 
@@ -53,13 +54,16 @@ class Proposal:
         """Return the folders of a setting, ``pythonpath`` or ``testpaths``."""
         value = self.settings.get(name) or ""
         names = value if isinstance(value, list) else str(value).split()
-        return [(self.ini.parent / name).resolve() for name in names]
+        parent = self.ini.parent
+        return [(parent / name).resolve() for name in names]
 
     @property
     def root(self) -> Path:
         """The folder from which the app, or a library's tables, are imported."""
-        module = (self.app or self.schema).partition(":")[0]
-        return self.project.roots.get(module, self.project.folder).resolve()
+        name = self.app or self.schema
+        module = name.partition(":")[0]
+        root = self.project.roots.get(module, self.project.folder)
+        return root.resolve()
 
     @property
     def tests(self) -> Path:
@@ -71,7 +75,8 @@ class Proposal:
 
     def relative(self, path: Path) -> str:
         """Return a path as the configuration file names it."""
-        relative = os.path.relpath(path.resolve(), self.ini.parent.resolve())
+        folder = self.ini.parent.resolve()
+        relative = os.path.relpath(path.resolve(), folder)
         return Path(relative).as_posix()
 
 
@@ -88,38 +93,43 @@ def chosen_app(project: Project, wanted: str) -> str:
         return ""
     if not wanted and len(apps) == 1:
         return apps[0]
-    problem = f"{len(apps)} apps: {', '.join(apps)}"
     if wanted:
         problem = f"--app {wanted} is not of the form module:attribute"
-    elif not apps:
+    elif apps:
+        problem = f"{len(apps)} apps: {', '.join(apps)}"
+    else:
         problem = "no app was found"
-    candidates = project.all("app", "factory", "unfit")
-    cause = "\n".join(f"{app.place}  {app.name}: {app.detail}" for app in candidates)
-    if not cause:
+    causes = []
+    for app in project.all("app", "factory", "unfit"):
+        causes.append(f"{app.place}  {app.name}: {app.detail}")
+    if not causes:
         files = f"{project.files} files below {project.folder}"
-        cause = f"{files} create no FastAPI, Starlette, Litestar or Flask"
-    fix = "\n".join(f"arena init --app {name}" for name in apps)
-    if not fix:
-        fix = "arena init --app module:attribute   (an app, or a function that returns one)"
+        causes = [f"{files} create no FastAPI, Starlette, Litestar or Flask"]
+    steps = [f"arena init --app {name}" for name in apps]
+    if not steps:
+        form = "arena init --app module:attribute"
+        steps = [f"{form}   (an app, or a function that returns one)"]
     raise ConfigError(
         problem,
         why="the tests import the app by its name",
-        cause=cause,
-        fix=fix,
+        cause="\n".join(causes),
+        fix="\n".join(steps),
     )
 
 
 def schemas(plan: Proposal) -> Iterator[str]:
     """Yield possible values of ``arena_schema``, the likeliest first. The last is ""."""
-    bases = [name for name, _ in plan.facts["bases"]]
     project = plan.project
+    bases = [name for name, _ in plan.facts["bases"]]
     if not bases:
-        bases = public_names(project.all("tables") or project.all("test_tables"))
+        tables = project.all("tables") or project.all("test_tables")
+        bases = public_names(tables)
     databases = [name for name, *_ in plan.facts["engines"]]
     if len(databases) > 1:
         pairs = _pairs(databases, bases)
         if len(pairs) == len(databases):
-            yield "\n".join(f"{name} = {pairs[name]}" for name in databases)
+            lines = [f"{name} = {pairs[name]}" for name in databases]
+            yield "\n".join(lines)
         forms = [f"{name} = module:Base" for name in databases]
         plan.doubt("which tables each database has, as lines of arena_schema:", forms)
         yield ""
@@ -130,14 +140,21 @@ def schemas(plan: Proposal) -> Iterator[str]:
         yield bases[0]
     elif bases:
         plan.doubt("which of these has the tables:", bases)
-    yield from _scripts(plan, is_alone=not bases and not project.migrations)
+    is_alone = not bases and not project.migrations
+    yield from _scripts(plan, is_alone=is_alone)
     yield ""
 
 
 def _scripts(plan: Proposal, *, is_alone: bool) -> Iterator[str]:
-    """Yield the SQL script that creates the tables: the only one, or the one named schema."""
+    """Yield the SQL script that creates the tables: the only one, or the one named schema.
+
+    ``is_alone`` is true if nothing else creates tables. Then the choice between scripts is a doubt.
+    """
     scripts = [plan.relative(script) for script in plan.project.scripts]
-    named = [name for name in scripts if Path(name).stem.startswith("schema")]
+    named = []
+    for name in scripts:
+        if Path(name).stem.startswith("schema"):
+            named.append(name)
     if len(scripts) == 1:
         yield scripts[0]
     elif len(named) == 1:
@@ -147,11 +164,14 @@ def _scripts(plan: Proposal, *, is_alone: bool) -> Iterator[str]:
 
 
 def _pairs(databases: list[str], bases: list[str]) -> dict[str, str]:
-    """Return the base of each database whose name it contains. The last of both is a pair, too."""
+    """Return the base of each database: the only one whose name contains the database's last word.
+
+    If one database and one base remain, they are a pair, too.
+    """
     pairs = {}
     for name in databases:
-        word = re.split(r"\W|_", name)[-1].lower()
-        fitting = [base for base in bases if word in base.lower()]
+        words = re.split(r"\W|_", name.lower())
+        fitting = [base for base in bases if words[-1] in base.lower()]
         if len(fitting) == 1:
             pairs[name] = fitting[0]
     other_names = set(databases) - pairs.keys()
@@ -162,25 +182,24 @@ def _pairs(databases: list[str], bases: list[str]) -> dict[str, str]:
 
 
 def proposed(plan: Proposal) -> list[FileChange]:
-    """Return the changes of files. Options that are set already stay as they are.
+    """Return the changes of files. Options that are already set keep their values.
 
     Raises:
         ConfigError: the configuration has a form in which lines cannot be added.
     """
-    values = {
-        name: value
-        for name, value in _values(plan).items()
-        if value and name not in plan.settings
-    }
+    values: Values = {}
+    for name, value in _values(plan).items():
+        if value and name not in plan.settings:
+            values[name] = value
     edits = []
     if values:
         edits.append(with_values(plan.ini, values))
     if plan.answers and plan.project.first_test is None:
-        path, status, *_ = min(plan.answers, key=_rank)
+        answer = min(plan.answers, key=_rank)
         for name in ("test_arena.py", "test_first_request.py"):
             file = plan.tests / name
             if not file.exists():
-                test = _first_test(plan, path, status)
+                test = _first_test(plan, answer)
                 edits.append(FileChange(file, None, test.encode()))
                 break
     return edits
@@ -189,8 +208,8 @@ def proposed(plan: Proposal) -> list[FileChange]:
 def _values(plan: Proposal) -> Values:
     """Return the options in the order in which they are written."""
     values: Values = {}
-    is_installed = plan.facts.get("installed")
-    if not is_installed and plan.root not in plan.folders("pythonpath"):
+    is_importable = plan.root in plan.folders("pythonpath")
+    if not is_importable and not plan.facts.get("installed"):
         root = plan.relative(plan.root)
         values["pythonpath"] = [root]
         if "pythonpath" in plan.settings:
@@ -204,32 +223,38 @@ def _values(plan: Proposal) -> Values:
     return values
 
 
-def _rank(answer: list[Any]) -> int:
+def _rank(answer: RouteAnswer) -> int:
     """Return a number that is lowest for the answer that proves most about the app."""
-    _, status, uses_database, _ = answer
+    status = answer.status
     if status in {401, 403}:
         return 3
     ranks = {2: 1, 3: 2, 4: 4}
     rank = ranks.get(status // 100, 5)
-    return 0 if rank == 1 and uses_database else rank
+    if rank == 1 and answer.uses_database:
+        return 0
+    return rank
 
 
-def _first_test(plan: Proposal, path: str, status: int) -> str:
+def _first_test(plan: Proposal, answer: RouteAnswer) -> str:
+    """Return the text of a test that sends the request again and expects the same status."""
     project = plan.project
+    settings = plan.settings
     mark = ""
     if project.has_fixture("anyio_backend"):
         mark = "anyio"
     elif find_spec("pytest_asyncio"):
-        mode = f"{plan.settings.get('asyncio_mode')} {plan.settings.get('addopts')}"
+        mode = f"{settings.get('asyncio_mode')} {settings.get('addopts')}"
         mark = "auto" if "auto" in mode else "asyncio"
-    is_async = mark and any(is_async for *_, is_async in plan.facts["engines"])
+    async_engines = [name for name, *_, is_async in plan.facts["engines"] if is_async]
+    is_async = bool(mark and async_engines)
     client = "client" if is_async else "test_client"
     fixture = client
     if project.has_fixture(client):  # the suite's fixture replaces the plugin's
         fixture = "arena"
         client = f"arena.{client}()"
-    words = re.findall(r"[a-z0-9]+", path.lower())
-    signature = f"def test_get_{'_'.join(words) or 'root'}({fixture}):"
+    words = re.findall(r"[a-z0-9]+", answer.path.lower())
+    name = "_".join(words) or "root"
+    signature = f"def test_get_{name}({fixture}):"
     if is_async:
         signature = f"async {signature}"
         client = f"await {client}"
@@ -240,6 +265,6 @@ def _first_test(plan: Proposal, path: str, status: int) -> str:
 
 {head}
 {signature}
-    response = {client}.get("{path}")
-    assert response.status_code == {status}
+    response = {client}.get("{answer.path}")
+    assert response.status_code == {answer.status}
 '''
