@@ -32,7 +32,11 @@ RULE_MODULES = _examine.RULE_MODULES  # imported, so that all rules are known
 
 def rules_of_the_page() -> str:
     """Return the rules that pytest-arena ends, and a section for each rule, by groups."""
-    ended = (f"[{rule.code}](#{_anchor(rule)})" for _, rule in sorted(RULES.items()) if rule.ended)
+    ended = (
+        f"[{rule.code}](#{_anchor(rule)})"
+        for _, rule in sorted(RULES.items())
+        if rule.solved_by_arena
+    )
     groups = "".join(_group(number, title) for number, title in GROUPS.items())
     return (
         "\nIf the suite has an `arena_…` option, these rules are off, because pytest-arena ends "

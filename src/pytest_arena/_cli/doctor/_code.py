@@ -38,7 +38,8 @@ class Function:
     @property
     def parameters(self) -> set[str]:
         """The names of the parameters."""
-        return {part.arg for part in of_kind(ast.arg, all_below(self.node.args))}
+        nodes = all_below(self.node.args)
+        return {argument.arg for argument in of_kind(ast.arg, nodes)}
 
     @cached_property
     def nodes(self) -> list[ast.AST]:
@@ -47,8 +48,8 @@ class Function:
 
     @cached_property
     def own_nodes(self) -> list[ast.AST]:
-        """All nodes of the body, without those of functions and classes inside it."""
-        pending: list[ast.AST] = [*self.node.body]
+        """All nodes of the body, without functions and classes inside it."""
+        pending: list[ast.AST] = list(self.node.body)
         nodes = []
         for node in pending:
             if not isinstance(node, SCOPES):
@@ -61,7 +62,9 @@ class Code:
     """A file of the suite.
 
     Attributes:
-        calls: all calls, by the last name of the called function.
+        project: the configuration and the app around the file.
+        calls: all calls, by the last part of the called function's name.
+        parents: the parent of each node.
         defined: the outermost function of each name.
         tests: the tests.
         fixtures: the fixtures.
@@ -74,7 +77,7 @@ class Code:
         self.path = path
         self.text = text
         self.tree = tree
-        self.around = surroundings(path.absolute().parent)
+        self.project = surroundings(path.absolute().parent)
         self._is_collected = path.match("test_*.py") or path.match("*_test.py")
         self.calls: dict[str, list[ast.Call]] = defaultdict(list)
         self.parents: dict[ast.AST, ast.AST] = {}
@@ -128,14 +131,14 @@ class Code:
         return of_kind(kind, self.parents)
 
     def in_tests(self, kind: type[Node]) -> Iterator[Node]:
-        """Yield the nodes of a kind in the tests, without those of functions inside them."""
+        """Yield the nodes of a kind in the tests, without functions inside them."""
         for test in self.tests:
             yield from of_kind(kind, test.own_nodes)
 
     def origin(self, expression: ast.AST | None) -> str:
         """Return the full name of an expression, such as ``httpx.AsyncClient``.
 
-        A parameter or a local variable hides an import. The name is returned as written then.
+        If a parameter or a local variable hides the import, the name stays as the file has it.
         """
         name = dotted(expression)
         first, dot, rest = name.partition(".")
@@ -146,7 +149,7 @@ class Code:
                 return name
         return self.imports[first] + dot + rest
 
-    def around_of(self, node: ast.AST | None) -> Iterator[ast.AST]:
+    def ancestors_of(self, node: ast.AST | None) -> Iterator[ast.AST]:
         """Yield the nodes around a node, the innermost first."""
         while node in self.parents:
             node = self.parents[node]
@@ -154,7 +157,7 @@ class Code:
 
     def functions_around(self, node: ast.AST | None) -> Iterator[AnyFunction]:
         """Yield the functions around a node, the innermost first."""
-        for around in self.around_of(node):
+        for around in self.ancestors_of(node):
             if isinstance(around, AnyFunction):
                 yield around
 
@@ -176,20 +179,23 @@ class Code:
 
     def is_at_import(self, node: ast.AST) -> bool:
         """Return whether a node runs when the file is imported."""
-        return not any(isinstance(around, SCOPES) for around in self.around_of(node))
+        ancestors = self.ancestors_of(node)
+        return not any(isinstance(ancestor, SCOPES) for ancestor in ancestors)
 
     def statement_of(self, node: ast.AST) -> ast.stmt:
         """Return the statement that a node is part of."""
-        return next(of_kind(ast.stmt, (node, *self.around_of(node))))
+        nodes = (node, *self.ancestors_of(node))
+        return next(of_kind(ast.stmt, nodes))
 
     def url_of(self, call: ast.Call) -> ast.expr | None:
-        """Return the URL of an engine. A variable of the module is replaced by its value."""
+        """Return the URL of an engine: the argument, or the value of a module's variable."""
         url = argument(call, "url")
-        if isinstance(url, ast.Name):
-            for statement in self.tree.body:
-                is_value = target_of(statement) == url.id
-                if is_value and isinstance(statement, ast.Assign | ast.AnnAssign):
-                    return statement.value
+        if not isinstance(url, ast.Name):
+            return url
+        for statement in self.tree.body:
+            is_value = target_of(statement) == url.id
+            if is_value and isinstance(statement, ast.Assign | ast.AnnAssign):
+                return statement.value
         return url
 
 
@@ -226,21 +232,25 @@ def keyword(node: ast.AST | None, name: str) -> ast.expr | None:
 
 def argument(call: ast.Call, name: str) -> ast.expr | None:
     """Return the first argument of a call, or the keyword argument of this name."""
-    return call.args[0] if call.args else keyword(call, name)
+    if call.args:
+        return call.args[0]
+    return keyword(call, name)
 
 
 def arguments(call: ast.Call) -> list[ast.expr]:
     """Return the values of all arguments of a call."""
-    return [*call.args, *(word.value for word in call.keywords)]
+    values = [word.value for word in call.keywords]
+    return [*call.args, *values]
 
 
 def text_of(node: ast.AST | None) -> str:
-    """Return the text of a string literal, or "". Values in an f-string become ``{}``."""
+    """Return the text of a string literal, or "". Expressions in an f-string become ``{}``."""
     match node:
         case ast.Constant(value=str(text)):
             return text
-        case ast.JoinedStr(values=values):
-            return "".join(text_of(value) or "{}" for value in values)
+        case ast.JoinedStr(values=parts):
+            texts = [text_of(part) or "{}" for part in parts]
+            return "".join(texts)
     return ""
 
 
@@ -263,7 +273,7 @@ def all_below(*nodes: ast.AST) -> list[ast.AST]:
 def children(node: ast.AST) -> list[ast.AST]:
     """Return the child nodes, without those that have no fields, such as ``ast.Load``.
 
-    This is twice as fast as `ast.iter_child_nodes`. An examination spends most of its time here.
+    This is twice as fast as `ast.iter_child_nodes`. `arena doctor` spends most of its time here.
     """
     nodes = []
     for value in node.__dict__.values():
@@ -280,7 +290,7 @@ def of_kind(kind: type[Node], nodes: Iterable[ast.AST]) -> Iterator[Node]:
 
 
 def names_in(*nodes: ast.AST | None) -> set[str]:
-    """Return the names that are read or written below these nodes."""
+    """Return the names that these nodes and the nodes below them read or write."""
     below = all_below(*filter(None, nodes))
     return {name.id for name in of_kind(ast.Name, below)}
 
@@ -300,7 +310,8 @@ def call_names(nodes: Iterable[ast.AST]) -> set[str]:
 def local_names(function: AnyFunction) -> set[str]:
     """Return the parameters and local variables of a function."""
     nodes = all_below(function)
-    return stored_in(nodes).union(part.arg for part in of_kind(ast.arg, nodes))
+    parameters = {argument.arg for argument in of_kind(ast.arg, nodes)}
+    return parameters | stored_in(nodes)
 
 
 @cache

@@ -34,7 +34,7 @@ _OPTIONS = (
 
 
 def compare_migrations() -> int:
-    """Compare, write each difference to stdout, and return the exit status.
+    """Compare the two, write each difference to stdout, and return the exit status.
 
     Raises:
         ConfigError: the project has no migrations, or its app names no database.
@@ -42,26 +42,31 @@ def compare_migrations() -> int:
     schemas = _migrations_of(read_project())
     os.environ.pop("PYTEST_ADDOPTS", None)
     sys.path.insert(0, "")  # as `python -m pytest` has it
-    lines = [f"{name} = {ini}" if name else ini for name, ini in schemas.items()]
+    lines = []
+    for name, ini in schemas.items():
+        lines.append(f"{name} = {ini}" if name else ini)
+    schema = "--arena-schema=" + "\n".join(lines)
     plugin = ComparisonPlugin(tuple(schemas))
     output = io.StringIO()
     with redirect_stdout(output):
-        pytest.main([*_OPTIONS, "--arena-schema=" + "\n".join(lines)], plugins=[plugin])
+        pytest.main([*_OPTIONS, schema], plugins=[plugin])
     if plugin.error is not None:
         raise plugin.error
     if not plugin.has_ended:
         sys.stderr.write(output.getvalue())
         return _USAGE
     for ini in dict.fromkeys(schemas.values()):
-        sys.stdout.write(_page(ini, plugin.comparisons.get(ini)))
+        comparison = plugin.comparisons.get(ini)
+        sys.stdout.write(_page(ini, comparison))
     return _DIFFERENT if plugin.comparisons else 0
 
 
 def _migrations_of(config: Config) -> Mapping[str, str]:
     """Return the alembic.ini of each database by its name. "" is the app's first database."""
-    schemas = {
-        name: value for name, value in config.schema.items() if value.endswith(".ini")
-    }
+    schemas = {}
+    for name, value in config.schema.items():
+        if value.endswith(".ini"):
+            schemas[name] = value
     if schemas:
         return schemas
     if is_alembic(config.root / "alembic.ini"):
@@ -101,6 +106,7 @@ class ComparisonPlugin:
 
 
 def _page(ini: str, comparison: Comparison | None) -> str:
+    """Return the lines about one alembic.ini. ``comparison`` is None if nothing differs."""
     if comparison is None:
         return f"{ini}: the migrations build what the models say\n"
     if comparison.failure:

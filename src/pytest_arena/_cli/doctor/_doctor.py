@@ -30,16 +30,17 @@ _FAULTS = 1
 
 def doctor(options: argparse.Namespace) -> int:
     """Check the suite as the command line says. Return 1 if there are faults."""
-    explained = [options.explain] if options.explain else []
-    for code in (*options.select, *options.ignore, *explained):
+    for code in (*options.select, *options.ignore):
         _check_code(code)
-    if explained:
-        pages = map(_page, chosen(explained, options.ignore))
+    if options.explain:
+        _check_code(options.explain)
+        pages = map(_page, chosen([options.explain], options.ignore))
         sys.stdout.write("\n".join(pages))
         return 0
     rules = chosen(options.select, options.ignore)
     files = _files([Path(path) for path in options.paths])
-    faults = examine(files, rules, processes=min(os.cpu_count() or 1, 8))
+    processors = os.cpu_count() or 1
+    faults = examine(files, rules, processes=min(processors, 8))
     if options.diff:
         changes = repairs(faults)
         for change in changes:
@@ -52,7 +53,8 @@ def doctor(options: argparse.Namespace) -> int:
         fixed = len(changes)
     if fixed:
         faults = examine(files, rules, processes=1)
-    sys.stdout.write(FORMATS[options.output_format](faults))
+    as_format = FORMATS[options.output_format]
+    sys.stdout.write(as_format(faults))
     if options.output_format == "text":
         sys.stdout.flush()  # the faults are first if both outputs go to one file
         sys.stderr.writelines(_summary(files, faults, fixed=fixed))
@@ -60,8 +62,9 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def _page(rule: Rule) -> str:
+    """Return the documentation of a rule."""
     page = f"{rule.code} {rule.name}\n\n{rule.page}\n"
-    if rule.ended:
+    if rule.solved_by_arena:
         page += "\nThis rule is off if pytest-arena is configured, because it ends the problem.\n"
     return page
 
@@ -77,13 +80,20 @@ def _check_code(prefix: str) -> None:
 
 
 def _files(paths: list[Path]) -> list[Path]:
+    """Return the test files below these paths.
+
+    Raises:
+        ConfigError: a path does not exist, or there is no test file.
+    """
     missing = [path for path in paths if not path.exists()]
     files = list(dict.fromkeys(suite_files(paths)))
     if files and not missing:
         return files
-    problem = f"there is no test below {', '.join(map(str, paths))}"
     if missing:
         problem = f"there is no {missing[0]}"
+    else:
+        names = ", ".join(map(str, paths))
+        problem = f"there is no test below {names}"
     raise ConfigError(
         problem,
         why="a check without files finds no faults and looks like a good suite",
@@ -97,7 +107,8 @@ def repairs(faults: Iterable[Fault]) -> list[FileChange]:
     edits: dict[Path, set[Replacement]] = defaultdict(set)
     for fault in faults:
         if fault.edits:
-            edits[Path(fault.file).resolve()].update(fault.edits)
+            file = Path(fault.file).resolve()
+            edits[file].update(fault.edits)
     changes = []
     for file, replacements in edits.items():
         before = file.read_bytes()
@@ -114,13 +125,13 @@ def repaired(content: bytes, edits: set[Replacement]) -> bytes:
     for edit in sorted(edits, key=attrgetter("line", "column"), reverse=True):
         if edit.line > len(lines):
             return content
-        line = lines[edit.line - 1]
-        rest = line[edit.column :]
+        index = edit.line - 1
+        before = lines[index][: edit.column]
+        rest = lines[index][edit.column :]
         old = edit.old.encode()
         if not rest.startswith(old):
             return content
-        new = edit.new.encode() + rest.removeprefix(old)
-        lines[edit.line - 1] = line[: edit.column] + new
+        lines[index] = before + edit.new.encode() + rest.removeprefix(old)
     repaired_text = b"\n".join(lines)
     ast.parse(repaired_text)
     mark = content.removesuffix(text)
@@ -129,17 +140,22 @@ def repaired(content: bytes, edits: set[Replacement]) -> bytes:
 
 def _summary(files: list[Path], faults: list[Fault], *, fixed: int) -> Iterator[str]:
     """Yield the lines below the faults."""
-    summary = f"{counted(len(faults), 'fault')} in {counted(len(files), 'file')}"
+    found = counted(len(faults), "fault")
+    summary = f"{found} in {counted(len(files), 'file')}"
     if fixed:
         summary += f", {fixed} repaired"
     yield f"{summary}\n"
     fixable = [fault for fault in faults if fault.edits]
     if fixable:
-        yield f"arena doctor --fix   repairs {counted(len(fixable), 'fault')}\n"
+        number = counted(len(fixable), "fault")
+        yield f"arena doctor --fix   repairs {number}\n"
     if faults:
         yield "arena doctor --explain CODE   explains a fault with an example\n"
     if surroundings(files[0].absolute().parent).uses_arena:
-        off = [code for code, rule in sorted(RULES.items()) if rule.ended]
+        off = []
+        for code, rule in sorted(RULES.items()):
+            if rule.solved_by_arena:
+                off.append(code)
         yield (
             f"{len(off)} of {len(RULES)} rules are off, because the project has an arena_… option, "
             f"and pytest-arena ends their problems:\n{', '.join(off)}\n"

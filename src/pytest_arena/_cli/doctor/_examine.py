@@ -1,4 +1,4 @@
-"""Finds the files of a suite and checks each with the rules, in several processes if it pays."""
+"""Finds the files of a suite and checks them with the rules, if they are many in parallel."""
 
 from __future__ import annotations
 
@@ -122,18 +122,19 @@ def suite_files(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
         for parent, folders, names in os.walk(path):
             folder = Path(parent)
-            folders[:] = [
-                name for name in sorted(folders) if not _is_skipped(folder / name)
-            ]
-            in_tests = TEST_FOLDERS.intersection(folder.absolute().parts)
-            pattern = _PYTHON_FILE if in_tests else _TEST_FILE
+            kept = [name for name in folders if not _is_skipped(folder / name)]
+            folders[:] = sorted(kept)
+            is_of_tests = TEST_FOLDERS.intersection(folder.absolute().parts)
+            pattern = _PYTHON_FILE if is_of_tests else _TEST_FILE
             for name in filter(pattern.fullmatch, sorted(names)):
                 yield folder / name
 
 
 def _is_skipped(folder: Path) -> bool:
     name = folder.name
-    return name.startswith(".") or name in _SKIPPED or (folder / "pyvenv.cfg").exists()
+    if name.startswith(".") or name in _SKIPPED:
+        return True
+    return (folder / "pyvenv.cfg").exists()
 
 
 def examine(files: list[Path], rules: list[Rule], *, processes: int) -> list[Fault]:
@@ -142,12 +143,13 @@ def examine(files: list[Path], rules: list[Rule], *, processes: int) -> list[Fau
     if processes > 1 and len(files) >= _ONE_PROCESS:
         size = 1 + len(files) // (4 * processes)
         with ProcessPoolExecutor(processes, initializer=gc.disable) as pool:
-            return [*chain.from_iterable(pool.map(check, files, chunksize=size))]
+            faults = pool.map(check, files, chunksize=size)
+            return list(chain.from_iterable(faults))
     # The garbage collector would walk each syntax tree several times.
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        return [*chain.from_iterable(map(check, files))]
+        return list(chain.from_iterable(map(check, files)))
     finally:
         if was_enabled:
             gc.enable()
@@ -155,14 +157,16 @@ def examine(files: list[Path], rules: list[Rule], *, processes: int) -> list[Fau
 
 def examine_file(file: Path, rules: list[Rule]) -> list[Fault]:
     """Check one file. A file that cannot be read or parsed is a fault."""
-    codes = {rule.code for rule in rules}
-    return sorted(fault for fault in _faults(file, rules) if fault.code in codes)
+    codes = {each.code for each in rules}
+    faults = [fault for fault in _faults(file, rules) if fault.code in codes]
+    return sorted(faults)
 
 
 def _faults(file: Path, rules: list[Rule]) -> Iterable[Fault]:
     try:
         content = file.read_bytes()
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+        lines = io.BytesIO(content)
+        encoding, _ = tokenize.detect_encoding(lines.readline)
         text = content.decode(encoding)
     # detect_encoding raises a SyntaxError if the file names an unknown encoding.
     except (OSError, UnicodeDecodeError, SyntaxError) as error:
@@ -172,17 +176,19 @@ def _faults(file: Path, rules: list[Rule]) -> Iterable[Fault]:
             tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         major, minor, *_ = sys.version_info
-        problem = f"Python {major}.{minor}: {getattr(error, 'msg', error)}"
+        problem = getattr(error, "msg", error)
         line = getattr(error, "lineno", None) or 1
-        return [_file_fault(file, "ARD001", problem, line=line)]
+        message = f"Python {major}.{minor}: {problem}"
+        return [_file_fault(file, "ARD001", message, line=line)]
     faults = set()
-    concerned = [rule for rule in rules if any(word in text for word in rule.words)]
-    if concerned:
-        code = Code(file, text, tree)
-        lines = text.splitlines()
-        for rule in concerned:
-            if not (rule.ended and code.around.uses_arena):
-                faults |= _rule_faults(rule, code, lines)
+    code = None
+    for each in rules:
+        if not any(word in text for word in each.words):
+            continue
+        if code is None:  # to read a syntax tree takes most of the time
+            code = Code(file, text, tree)
+        if not (each.solved_by_arena and code.project.uses_arena):
+            faults |= _rule_faults(each, code)
     if "arena: ignore" in text:
         return _not_waived(file, text, faults, rules)
     return faults
@@ -195,8 +201,9 @@ def _file_fault(
     return Fault(str(file), line, column, code, message, line)
 
 
-def _rule_faults(rule: Rule, code: Code, lines: list[str]) -> set[Fault]:
+def _rule_faults(rule: Rule, code: Code) -> set[Fault]:
     faults = set()
+    lines = code.text.splitlines()
     for finding in rule.check(code):
         node = finding.node
         message = rule.title
@@ -205,9 +212,10 @@ def _rule_faults(rule: Rule, code: Code, lines: list[str]) -> set[Fault]:
             quoted = f"{quoted[: _QUOTED - 1]}…"
         if quoted:
             message += f": `{quoted}`"
-        # A node's column counts bytes, a fault's column counts characters from 1.
+        # A node's column counts bytes. A fault's column counts characters from 1.
         line = lines[node.lineno - 1].encode()
-        column = len(line[: node.col_offset].decode(errors="replace")) + 1
+        before = line[: node.col_offset].decode(errors="replace")
+        column = len(before) + 1
         fault = Fault(
             str(code.path),
             node.lineno,
@@ -224,7 +232,7 @@ def _rule_faults(rule: Rule, code: Code, lines: list[str]) -> set[Fault]:
 def _not_waived(
     file: Path, text: str, faults: set[Fault], rules: list[Rule]
 ) -> Iterator[Fault]:
-    """Yield the faults that no comment waives, and each comment that is itself a fault."""
+    """Yield the faults that no comment waives, and a fault for each wrong comment."""
     kept = set(faults)
     checked = {rule.code for rule in rules}
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -233,12 +241,13 @@ def _not_waived(
             continue
         line, column = token.start
         codes = set(re.findall(r"\w+", waiver["codes"]))
-        near = faults
-        if not waiver["file"]:
-            near = {fault for fault in faults if line in {fault.line, fault.end_line}}
-        waived = {fault for fault in near if fault.code in codes}
-        kept -= waived
-        unused = codes - {fault.code for fault in waived}
+        waived_codes = set()
+        for fault in faults:
+            is_near = waiver["file"] or line in {fault.line, fault.end_line}
+            if is_near and fault.code in codes:
+                kept.discard(fault)
+                waived_codes.add(fault.code)
+        unused = codes - waived_codes
         # A code may be unused because its rule was not selected.
         is_unused = unused and (codes <= checked or unused - RULES.keys())
         if is_unused or not waiver["reason"].strip(" :-"):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _EXAMPLE = "shop.models:Base"  # in the texts of the rules
+# The characters that a workflow command escapes in its message and in its properties.
 _DATA = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
 _PROPERTY = _DATA | str.maketrans({":": "%3A", ",": "%2C"})
 
@@ -27,9 +28,8 @@ def as_text(faults: list[Fault]) -> str:
     lines = []
     explained = set()
     for fault in faults:
-        lines.append(
-            f"{fault.file}:{fault.line}:{fault.column}: {fault.code} {fault.message}"
-        )
+        place = f"{fault.file}:{fault.line}:{fault.column}"
+        lines.append(f"{place}: {fault.code} {fault.message}")
         if fault.code not in explained:
             lines.append(f"    next: {_step(fault)}")
             explained.add(fault.code)
@@ -37,20 +37,22 @@ def as_text(faults: list[Fault]) -> str:
 
 
 def _step(fault: Fault) -> str:
-    """Return the next step after a fault. The project's module replaces the example in it."""
+    """Return the next step after a fault. The project's tables replace the example in its text."""
     step = RULES[fault.code].step
     if _EXAMPLE not in step:
         return step
-    return step.replace(
-        _EXAMPLE, _schema(find_root(Path(fault.file).absolute().parent))
-    )
+    folder = Path(fault.file).absolute().parent
+    schema = _schema(find_root(folder))
+    return step.replace(_EXAMPLE, schema)
 
 
 @cache
 def _schema(root: Path) -> str:
+    """Return the likely ``arena_schema`` of a project, or the example if none is likely."""
     from pytest_arena._cli.init._look import likely_schema, parse_project  # noqa: PLC0415 - imports SQLAlchemy
 
-    return likely_schema(parse_project(root)) or _EXAMPLE
+    project = parse_project(root)
+    return likely_schema(project) or _EXAMPLE
 
 
 def as_json(faults: list[Fault]) -> str:
@@ -119,12 +121,15 @@ def _sarif_result(fault: Fault) -> dict[str, Any]:
 
 def as_github(faults: list[Fault]) -> str:
     """Return workflow commands. GitHub shows each at its line of a pull request."""
-    return "".join(
-        f"::error file={fault.file.translate(_PROPERTY)},line={fault.line},"
-        f"endLine={fault.end_line},col={fault.column},title={fault.code}"
-        f"::{fault.message.translate(_DATA)}\n"
-        for fault in faults
-    )
+    lines = []
+    for fault in faults:
+        file = fault.file.translate(_PROPERTY)
+        place = (
+            f"file={file},line={fault.line},endLine={fault.end_line},col={fault.column}"
+        )
+        message = fault.message.translate(_DATA)
+        lines.append(f"::error {place},title={fault.code}::{message}\n")
+    return "".join(lines)
 
 
 FORMATS = {"text": as_text, "json": as_json, "sarif": as_sarif, "github": as_github}

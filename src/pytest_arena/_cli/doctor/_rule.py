@@ -63,15 +63,17 @@ class Rule:
 
     Attributes:
         words: a file with none of these words is not checked.
-        ended: whether pytest-arena ends the problem. The rule is off in a project that uses it.
+        solved_by_arena: whether the rule is off in a project that uses pytest-arena.
         page: the whole docstring.
+        title: the first paragraph of the docstring.
+        why: the second paragraph.
         step: what to write instead.
     """
 
     code: str
     name: str
     words: tuple[str, ...]
-    ended: bool
+    solved_by_arena: bool
     check: Check
     page: str
     title: str
@@ -80,7 +82,7 @@ class Rule:
 
 
 def rule(
-    code: str, name: str, *words: str, ended: bool = False
+    code: str, name: str, *words: str, solved_by_arena: bool = False
 ) -> Callable[[Check], Check]:
     """Register a function as a rule."""
 
@@ -93,7 +95,7 @@ def rule(
             code,
             name,
             words,
-            ended,
+            solved_by_arena,
             check,
             page,
             title=title.rstrip("."),
@@ -108,8 +110,9 @@ def rule(
 def chosen(select: list[str], ignore: list[str]) -> list[Rule]:
     """Return the rules whose codes begin with a selected prefix and with no ignored one."""
     rules = []
+    selected = tuple(select or [""])  # "" is a prefix of each code
+    ignored = tuple(ignore)
     for code, rule in sorted(RULES.items()):
-        is_selected = not select or code.startswith(tuple(select))
-        if is_selected and not code.startswith(tuple(ignore)):
+        if code.startswith(selected) and not code.startswith(ignored):
             rules.append(rule)
     return rules

@@ -42,14 +42,14 @@ _DATABASE = re.compile(
 
 
 def _overrides(code: Code) -> Iterator[tuple[ast.Assign, ast.Subscript]]:
-    """Yield the statements that set an override, with their targets."""
+    """Yield the statements that set a dependency override, with their targets."""
     for node in code.all(ast.Assign):
         target = node.targets[0]
         if isinstance(target, ast.Subscript) and last_name(target.value) == _OVERRIDES:
             yield node, target
 
 
-@rule("ARD201", "override-not-cleared", _OVERRIDES, ended=True)
+@rule("ARD201", "override-not-cleared", _OVERRIDES, solved_by_arena=True)
 def override_not_cleared(code: Code) -> Findings:
     """A test sets a dependency override on a shared app and does not remove it.
 
@@ -88,11 +88,12 @@ def override_not_cleared(code: Code) -> Findings:
         # file: app/main.py
         app = FastAPI()
     """
-    if _CLEARS.search(code.text + code.around.conftests):
+    if _CLEARS.search(code.text + code.project.conftests):
         return
     for statement, target in _overrides(code):
         test = code.test_of(statement)
-        is_shared = dotted(target).partition(".")[0] in code.imports
+        app = dotted(target).partition(".")[0]
+        is_shared = app in code.imports
         if test and is_shared and test.scope in {"function", "class", "module"}:
             yield Finding(statement, ast.unparse(target))
 
@@ -117,12 +118,14 @@ def override_of_nothing(code: Code) -> Findings:
     """
     for statement, target in _overrides(code):
         key = target.slice
-        is_new = isinstance(key, ast.Call) and last_name(key) in _WRAPPERS
-        if is_new or isinstance(key, ast.Lambda | ast.Constant):
+        is_wrong = isinstance(key, ast.Lambda | ast.Constant)
+        if isinstance(key, ast.Call):
+            is_wrong = last_name(key) in _WRAPPERS
+        if is_wrong:
             yield Finding(statement, ast.unparse(key))
 
 
-@rule("ARD205", "session-given-to-the-app", _OVERRIDES, ended=True)
+@rule("ARD205", "session-given-to-the-app", _OVERRIDES, solved_by_arena=True)
 def session_given_to_the_app(code: Code) -> Findings:
     """An override gives the test's session to the app.
 
@@ -174,25 +177,25 @@ def _result(override: ast.expr, test: Function) -> str:
         result = override.body
     name = dotted(override)
     for function in test.nodes:
-        if isinstance(function, AnyFunction) and function.name == name:
-            ends = [
-                node.value
-                for node in all_below(function)
-                if isinstance(node, ast.Yield | ast.Return)
-            ]
-            result = ends[0] if ends else None
-            break
+        if not isinstance(function, AnyFunction) or function.name != name:
+            continue
+        for node in all_below(function):
+            if isinstance(node, ast.Yield | ast.Return):
+                result = node.value
+                break
+        break
     return result.id if isinstance(result, ast.Name) else ""
 
 
 def _with_lifespan(code: Code, *names: str) -> Iterator[ast.Call]:
     """Yield the calls of these names whose app has a lifespan."""
     for call in code.called(*names):
-        if code.around.has_lifespan(code.origin(argument(call, "app"))):
+        app = argument(call, "app")
+        if code.project.has_lifespan(code.origin(app)):
             yield call
 
 
-@rule("ARD206", "client-without-lifespan", "TestClient", ended=True)
+@rule("ARD206", "client-without-lifespan", "TestClient", solved_by_arena=True)
 def client_without_lifespan(code: Code) -> Findings:
     """A test client is used without `with`, although the app has a lifespan.
 
@@ -229,7 +232,8 @@ def client_without_lifespan(code: Code) -> Findings:
         if isinstance(statement, AnyWith) or "enter" in ast.unparse(statement):
             continue
         name = target_of(statement)
-        if name and re.search(rf"with {name}\b|enter\w*\({name}\)", code.text):
+        entered = rf"with {name}\b|enter\w*\({name}\)"
+        if name and re.search(entered, code.text):
             continue
         yield Finding(call, ast.unparse(call))
         return  # once in a file, because one fixture repairs all places
@@ -264,15 +268,19 @@ def client_app_argument(code: Code) -> Findings:
     for call in code.called("AsyncClient"):
         app = keyword(call, "app")
         if app is not None and code.origin(call.func) == "httpx.AsyncClient":
-            yield Finding(call, ast.unparse(call), _transport(code, call, app))
+            edits = _transport_edits(code, call, app)
+            yield Finding(call, ast.unparse(call), edits)
 
 
-def _transport(code: Code, call: ast.Call, app: ast.expr) -> tuple[Replacement, ...]:
+def _transport_edits(
+    code: Code, call: ast.Call, app: ast.expr
+) -> tuple[Replacement, ...]:
     """Return the edits that replace `app=x` by a transport, or none if they are not safe."""
     value = ast.get_source_segment(code.text, app) or ""
+    if "\n" in value or keyword(call, "transport") is not None:
+        return ()
     for word in call.keywords:
-        is_multiline = "\n" in value or word.lineno != app.lineno
-        if word.arg == "transport" or (word.value is app and is_multiline):
+        if word.value is app and word.lineno != app.lineno:
             return ()
     line = app.lineno
     old = f"app={value}"
@@ -294,7 +302,7 @@ def _transport(code: Code, call: ast.Call, app: ast.expr) -> tuple[Replacement, 
     return ()
 
 
-@rule("ARD208", "transport-without-lifespan", "ASGITransport", ended=True)
+@rule("ARD208", "transport-without-lifespan", "ASGITransport", solved_by_arena=True)
 def transport_without_lifespan(code: Code) -> Findings:
     """An async client sends requests to an app whose lifespan does not run.
 
@@ -330,14 +338,15 @@ def transport_without_lifespan(code: Code) -> Findings:
         # file: app/main.py
         app = FastAPI(lifespan=lifespan)
     """
-    if re.search(r"(?i)lifespan|startup", code.text + code.around.conftests):
+    text = code.text + code.project.conftests
+    if re.search(r"(?i)lifespan|startup", text):
         return
     for call in _with_lifespan(code, "ASGITransport"):
         yield Finding(call, ast.unparse(call))
         return  # once in a file, because one fixture repairs all places
 
 
-@rule("ARD209", "sync-client-in-async-test", "TestClient(", ended=True)
+@rule("ARD209", "sync-client-in-async-test", "TestClient(", solved_by_arena=True)
 def sync_client_in_async_test(code: Code) -> Findings:
     """An async test uses the sync test client.
 
@@ -369,7 +378,8 @@ def sync_client_in_async_test(code: Code) -> Findings:
         test = code.own_test_of(call)
         if test is None or not isinstance(test.node, ast.AsyncFunctionDef):
             continue
-        if code.origin(call).startswith(frameworks) and _awaits_database(test.nodes):
+        is_sync_client = code.origin(call).startswith(frameworks)
+        if is_sync_client and _awaits_database(test.nodes):
             yield Finding(call, ast.unparse(call))
 
 
@@ -382,7 +392,7 @@ def _awaits_database(nodes: list[ast.AST]) -> bool:
     return bool(re.search(r"(?i)session|engine|\bdb", names))
 
 
-@rule("ARD301", "event-loop-overridden", "def event_loop", ended=True)
+@rule("ARD301", "event-loop-overridden", "def event_loop", solved_by_arena=True)
 def event_loop_overridden(code: Code) -> Findings:
     """The fixture `event_loop` is overridden.
 
@@ -418,7 +428,13 @@ def event_loop_overridden(code: Code) -> Findings:
             yield Finding(fixture.node, "event_loop")
 
 
-@rule("ARD302", "loop-inside-test", "asyncio.run(", "run_until_complete(", ended=True)
+@rule(
+    "ARD302",
+    "loop-inside-test",
+    "asyncio.run(",
+    "run_until_complete(",
+    solved_by_arena=True,
+)
 def loop_inside_test(code: Code) -> Findings:
     """A test or a fixture runs database work in a new event loop.
 
@@ -445,8 +461,8 @@ def loop_inside_test(code: Code) -> Findings:
             await init_db()
     """
     for call in code.called("run", "run_until_complete"):
-        is_run = last_name(call) == "run"
-        if is_run and code.origin(call) != "asyncio.run":
+        is_other_run = code.origin(call) != "asyncio.run"
+        if last_name(call) == "run" and is_other_run:
             continue
         if call.args and code.test_of(call):
             work = call.args[0]
@@ -456,7 +472,7 @@ def loop_inside_test(code: Code) -> Findings:
 
 
 def _uses_database(*nodes: ast.AST) -> bool:
-    """Return whether a session, an engine or a database is named here, and no mock."""
+    """Return whether these nodes name a session, an engine or a database, and no mock."""
     below = all_below(*nodes)
     names = names_in(*nodes).union(map(last_name, below))
     for name in names:
@@ -465,7 +481,7 @@ def _uses_database(*nodes: ast.AST) -> bool:
     return any(map(_DATABASE.match, names))
 
 
-@rule("ARD303", "wide-async-engine", "create_async_engine", ended=True)
+@rule("ARD303", "wide-async-engine", "create_async_engine", solved_by_arena=True)
 def wide_async_engine(code: Code) -> Findings:
     """An async engine is used by several tests, and each test runs in a new event loop.
 
@@ -496,16 +512,17 @@ def wide_async_engine(code: Code) -> Findings:
             yield engine
             await engine.dispose()
     """
-    around = code.around
-    if _SHARED_LOOP.search(code.text + around.conftests + around.configuration):
+    project = code.project
+    if _SHARED_LOOP.search(code.text + project.conftests + project.configuration):
         return
     for call in code.called("create_async_engine"):
         test = code.test_of(call)
         is_wide = test and test.scope in {"session", "package", "module"}
         if not is_wide and not code.is_at_import(call):
             continue
-        # `**options` may set the pool.
-        has_pool = {word.arg for word in call.keywords} & {None, "poolclass", "pool"}
+        # `**options` may set the pool. Its keyword is None.
+        words = {word.arg for word in call.keywords}
+        has_pool = words & {None, "poolclass", "pool"}
         url = code.url_of(call)
         is_sqlite = url and "sqlite" in ast.unparse(url)
         if not has_pool and not is_sqlite:
@@ -513,7 +530,7 @@ def wide_async_engine(code: Code) -> Findings:
             yield Finding(call, statement.partition(" =")[0])
 
 
-@rule("ARD307", "flag-guards-set-up", "global ", ended=True)
+@rule("ARD307", "flag-guards-set-up", "global ", solved_by_arena=True)
 def flag_guards_set_up(code: Code) -> Findings:
     """A global flag makes a fixture set up the database only once.
 
@@ -552,8 +569,9 @@ def flag_guards_set_up(code: Code) -> Findings:
         for block in of_kind(ast.If, fixture.own_nodes):
             condition = ast.unparse(block.test)
             flag = condition.removeprefix("not ")
-            below = all_below(block)
-            if flag == condition or flag not in flags & stored_in(below):
+            if flag == condition:
                 continue
-            if _uses_database(*of_kind(ast.Call, below)):
+            below = all_below(block)
+            is_set = flag in flags and flag in stored_in(below)
+            if is_set and _uses_database(*of_kind(ast.Call, below)):
                 yield Finding(block, flag)

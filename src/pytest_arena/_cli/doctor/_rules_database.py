@@ -79,7 +79,7 @@ _SESSION = re.compile(r"(?:^|\.)(?:\w*[Ss]ession_?(?:[Mm]aker|[Ll]ocal|[Ff]actor
 _SETTING = re.compile(r"(?i)\bsettings\b|\bconfig\b|environ\b|getenv")
 
 
-@rule("ARD101", "app-session-in-test", *_OPENINGS, ended=True)
+@rule("ARD101", "app-session-in-test", *_OPENINGS, solved_by_arena=True)
 def app_session_in_test(code: Code) -> Findings:
     """A test opens a session or a connection with the app's session maker or engine.
 
@@ -115,12 +115,12 @@ def app_session_in_test(code: Code) -> Findings:
     """
     wiped = {finding.node for finding in app_database_wiped(code)}
     for opening in _openings(code):
-        around = set(code.around_of(opening))
-        if not code.is_at_import(opening) and not around & wiped:
+        is_reported = not wiped.isdisjoint(code.ancestors_of(opening))
+        if not is_reported and not code.is_at_import(opening):
             yield Finding(opening, dotted(opening))
 
 
-@rule("ARD102", "app-database-wiped", *_WIPING, ended=True)
+@rule("ARD102", "app-database-wiped", *_WIPING, solved_by_arena=True)
 def app_database_wiped(code: Code) -> Findings:
     """A test or a fixture empties the database of the app's engine.
 
@@ -158,8 +158,10 @@ def app_database_wiped(code: Code) -> Findings:
             engine.dispose()
     """
     for call in code.called("drop_all"):
-        if any(_is_of_the_app(code, value) for value in arguments(call)):
-            yield Finding(code.statement_of(call), dotted(call))
+        for value in arguments(call):
+            if _is_of_the_app(code, value):
+                yield Finding(code.statement_of(call), dotted(call))
+                break
     for opening in _openings(code):
         block = code.statement_of(opening)
         if isinstance(block, AnyWith) and _wipes_below(block):
@@ -181,27 +183,31 @@ def _openings(code: Code) -> Iterator[ast.Call]:
 
 
 def _is_of_the_app(code: Code, node: ast.expr) -> bool:
-    """Return whether this is an engine or session maker of the app, or returned by its function."""
+    """Return whether an expression is an engine or a session maker of the app.
+
+    It is the imported object, the call of a function of the app, or a variable with its result.
+    """
     values = [node]
     if isinstance(node, ast.Name):
-        if code.around.is_engine_or_maker(code.origin(node)):
+        if code.project.is_engine_or_maker(code.origin(node)):
             return True
+        values = []
         function = code.function_of(node)
         nodes = all_below(function) if function else []
-        values = [
-            statement.value
-            for statement in of_kind(ast.Assign, nodes)
-            if target_of(statement) == node.id
-        ]
+        for statement in of_kind(ast.Assign, nodes):
+            if target_of(statement) == node.id:
+                values.append(statement.value)
     for call in of_kind(ast.Call, values):
         # A call with an argument may ask for another database.
-        if not arguments(call) and code.around.gives_engine(code.origin(call)):
+        if arguments(call):
+            continue
+        if code.project.is_engine_function(code.origin(call)):
             return True
     return False
 
 
 def _wipes_below(node: ast.AST) -> bool:
-    """Return whether code in this block drops or empties tables."""
+    """Return whether code in this block or function drops or empties tables."""
     return any(map(_wipes, all_below(node)))
 
 
@@ -214,7 +220,7 @@ def _wipes(node: ast.AST) -> bool:
     return bool(_WIPE.match(text_of(node)))
 
 
-@rule("ARD103", "app-purge-called", *_PURGES, ended=True)
+@rule("ARD103", "app-purge-called", *_PURGES, solved_by_arena=True)
 def app_purge_called(code: Code) -> Findings:
     """A test or a fixture calls a function of the app that drops or empties tables.
 
@@ -258,16 +264,17 @@ def app_purge_called(code: Code) -> Findings:
                 await connection.run_sync(Base.metadata.create_all)
     """
     for name, origin in code.imports.items():
-        if not _PURGE.match(name) or not code.around.wipes(origin):
+        if not _PURGE.match(name) or not code.project.wipes(origin):
             continue
         for call in code.called(name):
             # A call with an argument may mean another database.
-            is_plain = isinstance(call.func, ast.Name) and not arguments(call)
-            if is_plain and code.test_of(call):
+            if arguments(call):
+                continue
+            if isinstance(call.func, ast.Name) and code.test_of(call):
                 yield Finding(call, name)
 
 
-@rule("ARD104", "url-set-after-import", "environ", "putenv", ended=True)
+@rule("ARD104", "url-set-after-import", "environ", "putenv", solved_by_arena=True)
 def url_set_after_import(code: Code) -> Findings:
     """The tests set the variable with the database's URL after they import the app.
 
@@ -301,14 +308,17 @@ def url_set_after_import(code: Code) -> Findings:
         # file: app/main.py
         app = FastAPI()
     """
-    imported_at = [
-        statement.lineno
-        for name, statement in code.import_lines.items()
-        if code.is_at_import(statement) and code.around.defining(code.imports[name])[0]
-    ]
+    lines_of_imports = []
+    for name, statement in code.import_lines.items():
+        text, _ = code.project.defining(code.imports[name])
+        if text and code.is_at_import(statement):  # of a module of the app
+            lines_of_imports.append(statement.lineno)
+    if not lines_of_imports:
+        return
+    first_line = min(lines_of_imports)
     for node, name in _changed_variables(code):
-        is_url = URL_NAME.search(name) and code.is_at_import(node)
-        if is_url and imported_at and min(imported_at) < node.lineno:
+        is_after_import = first_line < node.lineno and code.is_at_import(node)
+        if is_after_import and URL_NAME.search(name):
             yield Finding(node, name)
 
 
@@ -356,8 +366,9 @@ def environment_not_restored(code: Code) -> Findings:
         if test is None or test.scope == "session":
             continue
         text = ast.unparse(test.node)
+        changes = _CHANGE.findall(text)
         # A second change, or a copy of all variables, restores them.
-        if len(_CHANGE.findall(text)) <= 1 and not _RESTORED.search(text):
+        if len(changes) <= 1 and not _RESTORED.search(text):
             yield Finding(node, name or "os.environ")
 
 
@@ -389,11 +400,14 @@ def production_url(code: Code) -> Findings:
 
 def _production_url(node: ast.expr | ast.stmt, value: ast.expr) -> Findings:
     server = _SERVER.match(text_of(value))
-    if server and not _LOCAL_HOST.match(server[1]):
-        yield Finding(node, server[1])
+    if server is None:
+        return
+    host = server[1]
+    if not _LOCAL_HOST.match(host):
+        yield Finding(node, host)
 
 
-@rule("ARD108", "file-in-working-folder", "sqlite", ended=True)
+@rule("ARD108", "file-in-working-folder", "sqlite", solved_by_arena=True)
 def file_in_working_folder(code: Code) -> Findings:
     """The tests' database is an SQLite file in the working folder.
 
@@ -423,7 +437,7 @@ def file_in_working_folder(code: Code) -> Findings:
             yield Finding(call, url)
 
 
-@rule("ARD402", "memory-engine-at-import", "sqlite", ended=True)
+@rule("ARD402", "memory-engine-at-import", "sqlite", solved_by_arena=True)
 def memory_engine_at_import(code: Code) -> Findings:
     """All tests share one in-memory database that is created at import and never emptied.
 
@@ -458,20 +472,22 @@ def memory_engine_at_import(code: Code) -> Findings:
     for call in filter(code.is_at_import, code.called(*_ENGINES)):
         url = text_of(code.url_of(call))
         # aiosqlite needs create_async_engine.
-        is_wrong = last_name(call) == "create_engine" and "aiosqlite" in url
-        if _MEMORY.match(url) and not is_wrong:
+        is_unusable = last_name(call) == "create_engine" and "aiosqlite" in url
+        if _MEMORY.match(url) and not is_unusable:
             yield Finding(call, ast.unparse(call))
 
 
 def _in_test_fixtures(code: Code, matches: Callable[[ast.AST], bool]) -> Findings:
     """Yield the first matching node of each function-scoped fixture."""
     for fixture in code.fixtures:
+        if fixture.scope != "function":
+            continue
         first = next(filter(matches, fixture.nodes), None)
-        if fixture.scope == "function" and isinstance(first, ast.expr | ast.stmt):
+        if isinstance(first, ast.expr | ast.stmt):
             yield Finding(first, fixture.node.name)
 
 
-@rule("ARD403", "tables-for-each-test", "create_all", ended=True)
+@rule("ARD403", "tables-for-each-test", "create_all", solved_by_arena=True)
 def tables_for_each_test(code: Code) -> Findings:
     """A fixture creates all tables for each test.
 
@@ -500,13 +516,19 @@ def tables_for_each_test(code: Code) -> Findings:
     """
 
     def creates(node: ast.AST) -> bool:
-        name = dotted(node) if isinstance(node, ast.Attribute) else ""
-        return name.endswith("metadata.create_all")
+        is_attribute = isinstance(node, ast.Attribute)
+        return is_attribute and dotted(node).endswith("metadata.create_all")
 
     yield from _in_test_fixtures(code, creates)
 
 
-@rule("ARD404", "drops-what-settings-name", *_WIPING, "drop_database", ended=True)
+@rule(
+    "ARD404",
+    "drops-what-settings-name",
+    *_WIPING,
+    "drop_database",
+    solved_by_arena=True,
+)
 def drops_what_settings_name(code: Code) -> Findings:
     """The tests drop or empty the database that a setting of the app names.
 
@@ -570,7 +592,14 @@ def _named_by_setting(call: ast.Call, value: ast.expr) -> Findings:
         yield Finding(call, text)
 
 
-@rule("ARD405", "emptied-by-hand", "sorted_tables", "TRUNCATE", "truncate", ended=True)
+@rule(
+    "ARD405",
+    "emptied-by-hand",
+    "sorted_tables",
+    "TRUNCATE",
+    "truncate",
+    solved_by_arena=True,
+)
 def emptied_by_hand(code: Code) -> Findings:
     """A fixture empties all tables for each test.
 
@@ -615,7 +644,7 @@ def _empties(node: ast.AST) -> bool:
     return False
 
 
-@rule("ARD408", "session-for-many-tests", "scope=", ended=True)
+@rule("ARD408", "session-for-many-tests", "scope=", solved_by_arena=True)
 def session_for_many_tests(code: Code) -> Findings:
     """One database session serves many tests.
 
@@ -648,11 +677,11 @@ def session_for_many_tests(code: Code) -> Findings:
     for fixture in code.fixtures:
         if fixture.scope not in WIDE:
             continue
-        sessions = {
-            dotted(item.optional_vars)
-            for item in of_kind(ast.withitem, fixture.own_nodes)
-            if _SESSION.search(dotted(item.context_expr))
-        }
+        sessions = set()
+        for item in of_kind(ast.withitem, fixture.own_nodes):
+            opened = dotted(item.context_expr)
+            if _SESSION.search(opened):
+                sessions.add(dotted(item.optional_vars))
         for node in of_kind(ast.Yield, fixture.own_nodes):
             name = dotted(node.value)
             if name in sessions and re.search(r"(?i)session|db", name):
@@ -696,7 +725,8 @@ def commit_behind_yield(code: Code) -> Findings:
             yield Finding(function, name)
     reported = set()
     for imported_name, statement in code.import_lines.items():
-        text, defined_name = code.around.defining(code.imports[imported_name])
+        origin = code.imports[imported_name]
+        text, defined_name = code.project.defining(origin)
         if "yield" not in text:
             continue
         for function in functions_in(text):
@@ -713,21 +743,30 @@ def commit_behind_yield(code: Code) -> Findings:
 
 
 def _ends_early(name: str, text: str) -> bool:
+    """Return whether a dependency with ``scope="function"`` ends before the answer is sent."""
     return bool(re.search(rf"""\b{name},\s*scope=["']function""", text))
 
 
 def _commits_behind_yield(function: AnyFunction) -> bool:
-    """Return whether it yields a session and then commits. Decorated functions do not count."""
+    """Return whether a function yields a session and then commits.
+
+    The decorator of a function may change what its `yield` does, so such a function does not count.
+    """
     if function.decorator_list:
         return False
     nodes = all_below(*function.body)
-    yielded_at = {dotted(part.value): part.lineno for part in of_kind(ast.Yield, nodes)}
+    yielded_at: dict[str, int] = {}
+    for part in of_kind(ast.Yield, nodes):
+        yielded_at[dotted(part.value)] = part.lineno
     for call in of_kind(ast.Call, nodes):
         owner, _, method = dotted(call).rpartition(".")
-        if method == "commit" and call.lineno > yielded_at.get(owner, call.lineno):
+        line = yielded_at.get(owner, call.lineno)
+        if method == "commit" and call.lineno > line:
             return True
+    yielded_at.pop("", None)  # a `yield` without a name
     for item in of_kind(ast.withitem, nodes):
-        name = dotted(item.optional_vars)
-        if name and name in yielded_at and last_name(item.context_expr) == "begin":
+        # A block of `session.begin()` commits at its end.
+        is_block = last_name(item.context_expr) == "begin"
+        if is_block and dotted(item.optional_vars) in yielded_at:
             return True
     return False

@@ -55,7 +55,7 @@ _ONE_OF = re.compile(r".*\.status(?:_code)? in [\[({](.*)[\])}]")
 _ENDS = ast.Raise | ast.Assert | ast.Return | ast.Continue
 
 
-@rule("ARD501", "session-mocked", *_MOCKS, ended=True)
+@rule("ARD501", "session-mocked", *_MOCKS, solved_by_arena=True)
 def session_mocked(code: Code) -> Findings:
     """A mock replaces the database session.
 
@@ -80,7 +80,7 @@ def session_mocked(code: Code) -> Findings:
             await create_dancer(db_session, name="ada")
             assert await db_session.scalar(select(func.count(Dancer.id))) == 1
     """
-    uses_sqlalchemy = "sqlalchemy" in code.text + code.around.conftests
+    uses_sqlalchemy = "sqlalchemy" in code.text + code.project.conftests
     for call in code.called(*_MOCKS):
         spec = keyword(call, "spec") or keyword(call, "spec_set")
         if spec is None and call.args:
@@ -93,7 +93,7 @@ def session_mocked(code: Code) -> Findings:
             yield Finding(call, name or ast.unparse(call))
 
 
-@rule("ARD503", "session-calls-asserted", *_ASSERTED, ended=True)
+@rule("ARD503", "session-calls-asserted", *_ASSERTED, solved_by_arena=True)
 def session_calls_asserted(code: Code) -> Findings:
     """A test asserts which methods of the session were called.
 
@@ -123,8 +123,11 @@ def session_calls_asserted(code: Code) -> Findings:
 
 def _requests(test: Function) -> list[ast.Call]:
     """Return the requests that a test sends."""
-    calls = of_kind(ast.Call, test.own_nodes)
-    return [call for call in calls if call.args and _REQUEST.fullmatch(dotted(call))]
+    requests = []
+    for call in of_kind(ast.Call, test.own_nodes):
+        if call.args and _REQUEST.fullmatch(dotted(call)):
+            requests.append(call)
+    return requests
 
 
 def _answers(code: Code, test: Function) -> set[str]:
@@ -163,18 +166,19 @@ def nothing_asserted(code: Code) -> Findings:
             assert response.status_code == 201
     """
     for test in code.tests:
+        function = test.node
         if not _requests(test) or _calls_assertion(test.nodes):
             continue
         if any(isinstance(node, ast.Assert | ast.Raise) for node in test.nodes):
             continue
         # A helper that takes an answer may assert, and so may a mark or a decorator.
-        answers = _answers(code, test)
-        calls = of_kind(ast.Call, test.nodes)
-        is_passed = any(answers & names_in(*arguments(call)) for call in calls)
-        decorators = " ".join(map(ast.unparse, test.node.decorator_list))
+        passed: set[str] = set()
+        for call in of_kind(ast.Call, test.nodes):
+            passed |= names_in(*arguments(call))
+        decorators = " ".join(map(ast.unparse, function.decorator_list))
         is_marked = re.search(r"\bmark\w*(?:\(| |$)|raises", decorators)
-        if not is_passed and not is_marked:
-            yield Finding(test.node, test.node.name)
+        if not is_marked and passed.isdisjoint(_answers(code, test)):
+            yield Finding(function, function.name)
 
 
 @rule("ARD505", "asserted-only-if", "if response", "if resp", ".status_code == ")
@@ -204,16 +208,18 @@ def asserted_only_if(code: Code) -> Findings:
         answers = _answers(code, test)
         asserts = of_kind(ast.Assert, test.nodes)
         guards = [_guard(code, node, answers) for node in asserts]
-        if not guards or None in guards or _calls_assertion(test.nodes):
+        if None in guards or _calls_assertion(test.nodes):
             continue
-        if guards[0] is not None:
-            yield Finding(guards[0], ast.unparse(guards[0].test))
+        first = next(iter(guards), None)
+        if first is not None:
+            yield Finding(first, ast.unparse(first.test))
 
 
 def _guard(code: Code, node: ast.AST, answers: set[str]) -> ast.If | None:
     """Return the `if` without `else` around an assertion whose condition uses an answer."""
-    for block in of_kind(ast.If, code.around_of(node)):
-        if not block.orelse and names_in(block.test) & answers:
+    for block in of_kind(ast.If, code.ancestors_of(node)):
+        condition_names = names_in(block.test)
+        if not block.orelse and condition_names & answers:
             return block
     return None
 
@@ -242,7 +248,8 @@ def failed_assertion_swallowed(code: Code) -> Findings:
     for node in code.in_tests(ast.Try):
         if any(of_kind(ast.Assert, node.body)):
             for handler in filter(_swallows, node.handlers):
-                yield Finding(node, ast.unparse(handler).partition("\n")[0])
+                line, *_ = ast.unparse(handler).splitlines()
+                yield Finding(node, line)
 
 
 def _swallows(handler: ast.ExceptHandler) -> bool:
@@ -278,9 +285,12 @@ def success_or_failure(code: Code) -> Findings:
             assert response.status_code == 204
     """
     for node in code.in_tests(ast.Assert):
-        is_plain = isinstance(node.test, ast.Compare) and len(node.test.ops) == 1
-        if is_plain and _takes_both(ast.unparse(node.test)):
-            yield Finding(node, ast.unparse(node.test))
+        condition = node.test
+        if not isinstance(condition, ast.Compare) or len(condition.ops) > 1:
+            continue
+        text = ast.unparse(condition)
+        if _takes_both(text):
+            yield Finding(node, text)
 
 
 def _takes_both(comparison: str) -> bool:
@@ -359,14 +369,14 @@ def sleep(code: Code) -> Findings:
             continue
         is_sleep = code.origin(call) in {"time.sleep", "asyncio.sleep", "anyio.sleep"}
         is_long = re.search(r"\((?=[^,)]*[1-9])[\d.e-]+[,)]", ast.unparse(call))
-        is_meant = any(map(_is_loop_or_limit, code.around_of(call)))
-        if is_sleep and is_long and not is_meant:
+        is_intended = any(map(_is_loop_or_limit, code.ancestors_of(call)))
+        if is_sleep and is_long and not is_intended:
             yield Finding(call, ast.unparse(call))
 
 
 def _is_loop_or_limit(node: ast.AST) -> bool:
     """Return whether a sleep in this block is repeated, or is expected to be cancelled."""
     if isinstance(node, AnyWith):
-        entered = " ".join(ast.unparse(item.context_expr) for item in node.items)
+        entered = " ".join(map(ast.unparse, node.items))
         return bool(re.search(r"raises|cancel|shield|timeout|_after|deadline", entered))
     return isinstance(node, ast.While | ast.For | ast.AsyncFor)

@@ -32,26 +32,26 @@ class Surroundings:
 
     def __init__(self, folder: Path) -> None:
         self.root = find_root(folder)
-        self.folders = [
-            above
-            for above in (folder, *folder.parents)
-            if above.is_relative_to(self.root)
-        ]
+        self.folders = []
+        for above in (folder, *folder.parents):
+            if above.is_relative_to(self.root):
+                self.folders.append(above)
         self.configuration = configuration(self.root)
         self.uses_arena = bool(re.search(r"(?m)^\s*arena_\w+\s*=", self.configuration))
         conftests = [read(above / "conftest.py") for above in self.folders]
         self.conftests = "\n".join(conftests)
+        # Several rules ask for the same names.
         self.defining = cache(self._defining)
         self.module = cache(self._module)
 
     def is_engine_or_maker(self, origin: str) -> bool:
-        """Return whether this is an engine or a session maker of the app."""
+        """Return whether a name of the app is an engine or a session maker."""
         text, name = self.defining(origin)
         made = rf"(?m)^{name}\b[^=\n]*=\s*{_MAKERS}\b"
         return bool(text and re.search(made, text))
 
-    def gives_engine(self, origin: str) -> bool:
-        """Return whether this is a function or method of the app with `engine` in its name."""
+    def is_engine_function(self, origin: str) -> bool:
+        """Return whether a function or method of the app has `engine` in its name."""
         owner, _, name = origin.rpartition(".")
         if "engine" not in name.lower() or "test" in origin.lower():
             return False
@@ -62,13 +62,13 @@ class Surroundings:
         return False
 
     def wipes(self, origin: str) -> bool:
-        """Return whether this is a function of the app that drops or empties tables."""
+        """Return whether a name is a function of the app that drops or empties tables."""
         text, name = self.defining(origin)
         body = re.search(rf"(?ms)^(?:async )?def {name}\(.*?(?=^\S(?!\))|\Z)", text)
         return bool(body and _WIPES.search(body[0]))
 
     def has_lifespan(self, origin: str) -> bool:
-        """Return whether this is an app whose module gives it a lifespan."""
+        """Return whether a name is an app whose module gives it a lifespan."""
         text, name = self.defining(origin)
         is_assigned = re.search(rf"(?m)^{name}\b[^=\n]*=", text)
         return bool(is_assigned and _LIFESPAN.search(text))
@@ -85,7 +85,9 @@ class Surroundings:
             )
             if not name or not imported:
                 return text, pattern
-            origin = f"{absolute(imported[1], package)}.{imported[2] or name}"
+            origin_module = absolute(imported[1], package)
+            original_name = imported[2] or name
+            origin = f"{origin_module}.{original_name}"
         return "", ""
 
     def _module(self, module: str) -> tuple[str, str]:
@@ -118,9 +120,9 @@ def surroundings(folder: Path) -> Surroundings:
 def find_root(folder: Path) -> Path:
     """Return the project's root.
 
-    It is the nearest of the folder and its parents that mentions pytest in a file of
-    configuration, or that has ``.git``. Otherwise it is the parent of the outermost folder of
-    tests, otherwise the folder itself.
+    The root is the nearest parent, or the folder itself, that has ``.git`` or mentions pytest in a
+    configuration file. Without such a folder it is the parent of the outermost folder of tests.
+    Without tests it is the folder itself.
     """
     candidates = (folder, *folder.parents)
     for candidate in candidates:
@@ -137,7 +139,8 @@ def find_root(folder: Path) -> Path:
 @cache
 def configuration(root: Path) -> str:
     """Return the text of the files that may configure pytest."""
-    return "\n".join(read(root / name) for name in CONFIGURATIONS)
+    texts = [read(root / name) for name in CONFIGURATIONS]
+    return "\n".join(texts)
 
 
 @cache
