@@ -28,14 +28,15 @@ class Summary:
     databases: tuple[str, ...]
     notes: tuple[str, ...]
     refusals: tuple[str, ...]
-    spoiled: tuple[str, ...]  # changed files of the app
-    built_seconds: float
+    spoiled: tuple[str, ...]  # files of the app's databases that were changed
+    built_seconds: float  # for templates, 0 if they were in the cache
     products: tuple[str, ...]
     isolations: tuple[str, ...]
     has_template: bool = True
-    built_because: tuple[str, ...] = ()
-    # One for each test in which the app made its tables.
-    table_seconds: tuple[float, ...] = ()
+    built_because: tuple[str, ...] = ()  # why templates in the cache were not used
+    table_seconds: tuple[
+        float, ...
+    ] = ()  # of each test in which the app made its tables
     known: tuple[str, ...] = ()  # databases that engines named
     unasked: tuple[str, ...] = ()  # databases that options name, and no engine
     unused: tuple[str, ...] = ()  # messages: no engine used `arena_database`
@@ -47,17 +48,15 @@ class Summary:
 
     def __add__(self, other: Summary) -> Summary:
         """Return the summary of two processes together."""
-        both = {
-            name: _added(getattr(self, name), getattr(other, name))
-            for name in self.__slots__
-        }
-        return replace(
-            Summary(**both),
-            tests=self.tests + other.tests,
-            table_seconds=self.table_seconds + other.table_seconds,
-            unasked=tuple(name for name in self.unasked if name in other.unasked),
-            unused=_unused_by_both(self, other),
-        )
+        both = {}
+        for name in self.__slots__:
+            both[name] = _added(getattr(self, name), getattr(other, name))
+        # Equal tests, and equal times, are different facts. Each of them counts.
+        both["tests"] = self.tests + other.tests
+        both["table_seconds"] = self.table_seconds + other.table_seconds
+        both["unasked"] = tuple(filter(other.unasked.__contains__, self.unasked))
+        both["unused"] = _unused_by_both(self, other)
+        return Summary(**both)
 
 
 def _added(value: Any, other: Any) -> Any:
@@ -70,7 +69,7 @@ def _added(value: Any, other: Any) -> Any:
 
 
 def _unused_by_both(summary: Summary, other: Summary) -> tuple[str, ...]:
-    """Return the messages, unless one of the processes used what the other did not."""
+    """Return the messages, or none if one of the processes used the database."""
     for process in (summary, other):
         if process.products and not process.unused:
             return ()
@@ -90,7 +89,7 @@ def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
 
 
 def _quiet_lines(summary: Summary) -> list[str]:
-    """Return the lines without figures: losses count under ``-q`` too."""
+    """Return the lines under ``-q``: those that say what is wrong, without figures."""
     shown = [*summary.unused, *summary.notes, *summary.failures]
     shown += map(_spoiled_line, summary.spoiled)
     shown += [f"outside of any test {refusal}" for refusal in summary.refusals]
@@ -98,7 +97,7 @@ def _quiet_lines(summary: Summary) -> list[str]:
 
 
 def _summary_lines(summary: Summary) -> Iterator[str]:
-    """Yield the lines of each run that connected to a database."""
+    """Yield the lines with figures, then the lines that say what is wrong."""
     used = [test for test in summary.tests if test.databases]
     if used:
         yield _databases_line(summary)
@@ -115,10 +114,8 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     yield from (*summary.unused, *summary.notes)
     known = ", ".join(sorted(summary.known)) or "none"
     for name in summary.unasked:
-        yield (
-            f"no engine asked for a database {name!r}, which the options name (there are: "
-            f"{known})"
-        )
+        problem = f"no engine asked for a database {name!r}, which the options name"
+        yield f"{problem} (there are: {known})"
     yield from summary.failures
     yield from map(_spoiled_line, summary.spoiled)
     for refusal in summary.refusals:
@@ -127,28 +124,30 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
 
 def _spoiled_line(file: str) -> str:
     return (
-        f"{file} was changed during this run, by another process, past any driver, or by a driver "
-        "alone before there was an engine on it: arena leads engines into the test's database, and "
-        f"those that read its URL from the environment. If tests may do that: arena_allow = {file}"
+        f"{file} was changed during this run, by another process, by code that writes the file "
+        "without a driver, or by a driver before the app had an engine for the file. pytest-arena "
+        "redirects engines, and connections whose URL is read from the environment. If tests may "
+        f"change the file: arena_allow = {file}"
     )
 
 
 _MOST_NAMES = 8  # of databases
-_IN_MEMORY = re.compile(r"(?:\d+-)?memory")  # a suite may have one for each test
+_IN_MEMORY = re.compile(r"(?:\d+-)?memory")  # the name of a database in memory
 
 
 def _databases_line(summary: Summary) -> str:
     databases = " and ".join(_named_databases(summary))
     products = " and ".join(summary.products)
     isolations = " and ".join(summary.isolations)
-    how = f"on {products}, isolation {isolations}; {_template_words(summary)}"
-    return f"{databases} {how}"
+    template = _template_words(summary)
+    return f"{databases} on {products}, isolation {isolations}; {template}"
 
 
 def _named_databases(summary: Summary) -> list[str]:
+    """Return words for the databases with a name, and words for those in memory."""
     are_many = summary.in_memory > 1
-    names = [*summary.databases]
-    if are_many:
+    names = list(summary.databases)
+    if are_many:  # a suite may have one for each test: they are only counted
         names = [name for name in names if not _IN_MEMORY.fullmatch(name)]
     named = []
     if names:
@@ -158,7 +157,7 @@ def _named_databases(summary: Summary) -> list[str]:
         named.append(f"database {shown}")
     if are_many:
         named.append(f"{summary.in_memory:,} databases in memory")
-    return named or ["a database in memory"]  # it ended with its test
+    return named or ["a database in memory"]  # which ended with its test
 
 
 def _template_words(summary: Summary) -> str:
@@ -168,28 +167,29 @@ def _template_words(summary: Summary) -> str:
         return "no template: it starts empty"
     if not summary.built_seconds:
         return "template from the cache: no file that its build read has changed"
-    reasons = ""
+    words = f"template built in {_ms(summary.built_seconds)}"
     if summary.built_because:
-        reasons = f" ({'; '.join(summary.built_because)})"
-    return f"template built in {_ms(summary.built_seconds)}{reasons}, and kept for the next run"
+        words += f" ({'; '.join(summary.built_because)})"
+    return f"{words}, and kept for the next run"
 
 
 def _cost_line(summary: Summary, used: list[TestFacts]) -> str:
-    total = sum(test.isolation_seconds for test in used)
+    number = len(used)
+    tests = len(summary.tests)
     changed = len([test for test in used if test.changed])
-    others = len(summary.tests) - len(used)
-    unused = f" ({others} used none)" if others else ""
-    return (
-        f"{len(used)} of {len(summary.tests)} tests had a database of their own{unused}, {changed} "
-        f"changed it; giving and taking back cost {_ms(total)} in all, {_ms(total / len(used))} a "
-        "test"
-    )
+    line = f"{number} of {tests} tests had a database of their own"
+    if number < tests:
+        line += f" ({tests - number} used none)"
+    total = sum(test.isolation_seconds for test in used)
+    cost = f"{_ms(total)} in all, {_ms(total / number)} a test"
+    return f"{line}, {changed} changed it; providing and restoring it took {cost}"
 
 
 def _table_lines(summary: Summary) -> Iterator[str]:
     number = len(summary.table_seconds)
     times = "once" if number == 1 else f"{number} times"
-    cost = f"the app made its tables itself, {times}, {_ms(sum(summary.table_seconds))} in all"
+    total = _ms(sum(summary.table_seconds))
+    cost = f"the app made its tables itself, {times}, {total} in all"
     if not summary.suggestion:
         yield f"{cost}; arena_schema makes them once, to be copied for each test"
         return
@@ -201,13 +201,14 @@ _LONGEST_NAME = 70  # of a test under `-v`: the rest of the line fits beside it
 
 
 def _test_lines(summary: Summary) -> Iterator[str]:
-    """Yield a line for each test: its database, its requests, the cost to restore it."""
-    width = max((len(_short(test.name)) for test in summary.tests), default=0)
-    for test in summary.tests:
-        yield f"{_short(test.name):<{width}}  {_story(test)}"
+    """Yield a line for each test: its databases, its requests, the cost of its isolation."""
+    names = [_short(test.name) for test in summary.tests]
+    width = max(map(len, names), default=0)
+    for name, test in zip(names, summary.tests, strict=True):
+        yield f"{name:<{width}}  {_facts_of(test)}"
 
 
-def _story(test: TestFacts) -> str:
+def _facts_of(test: TestFacts) -> str:
     if not test.databases:
         return "no database"
     parts = [f"had {', '.join(test.databases)}"]
@@ -215,7 +216,8 @@ def _story(test: TestFacts) -> str:
         parts.append("1 request")
     elif test.requests:
         parts.append(f"{test.requests} requests")
-    parts.append(f"changed {', '.join(test.changed) or 'nothing'}")
+    changed = ", ".join(test.changed) or "nothing"
+    parts.append(f"changed {changed}")
     parts.append(_ms(test.isolation_seconds))
     return "; ".join(parts)
 
@@ -227,11 +229,13 @@ def _short(name: str) -> str:
 
 
 def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.2f} ms" if seconds < 1 else f"{seconds:.1f} s"
+    if seconds < 1:
+        return f"{seconds * 1000:.2f} ms"
+    return f"{seconds:.1f} s"
 
 
 def kept_notes(texts: list[str]) -> list[str]:
-    """Return where the databases of passed tests are. The report of a failed test says it too."""
+    """Return the line that says where the kept databases of passed tests are."""
     if not texts:
         return []
     last = texts[-1]
@@ -247,33 +251,32 @@ def users_trace(error: BaseException) -> str:
 
 def _users_lines(trace: traceback.TracebackException) -> str:
     frames = [frame for frame in trace.stack if not is_library(frame.filename)]
-    notes = []
+    parts = traceback.format_list(frames)
+    parts += trace.format_exception_only()
     cause = trace.__cause__
     while cause is not None:
-        notes += [f"{note}\n" for note in cause.__notes__ or ()]
+        parts += [f"{note}\n" for note in cause.__notes__ or ()]
         cause = cause.__cause__ or cause.__context__
-    text = "".join(
-        [*traceback.format_list(frames), *trace.format_exception_only(), *notes]
-    )
+    text = "".join(parts)
     return redact(text.rstrip())
 
 
 @dataclass(frozen=True, slots=True)
 class StoryPart:
-    """One part of the story: a title, and its changes. ``changes`` is None if they are unknown.
-
-    ``rows`` is the most rows of each table to show; 0 shows only their number. ``request`` is the
-    method and the path, if a request made the changes, and ``statements`` are its statements.
-    ``is_whole`` is true if it is unknown which request made them.
-    """
+    """One part of the story of a failed test: a request, the set-up of a fixture, or other work."""
 
     title: str
     changes: Changes | None
+    """None if they are unknown"""
     rows: int = 8
+    """the most rows of each table to show; 0 shows only their number"""
     notes: tuple[str, ...] = ()
     request: str = ""
+    """the method and the path, if a request made the changes"""
     statements: tuple[str, ...] = ()
+    """the statements of the request"""
     is_whole: bool = False
+    """whether it is unknown which request made the changes"""
 
 
 _WIDEST_TITLE = 48  # of titles in a column
@@ -281,12 +284,14 @@ _MOST_LINES = 40
 
 
 def story_lines(parts: list[StoryPart]) -> list[str]:
-    """Return a line for each part, with its rows below it: about forty in all.
+    """Return a line for each part, with its rows below that line: about forty lines in all.
 
-    If there are too many rows, those of the last parts are shown: a test fails at its end.
+    If there are too many rows, the rows of the last parts are shown: a test fails at its end.
     """
     parts = list(_joined(parts))
-    space = _MOST_LINES - len(parts) - sum(len(part.notes) for part in parts)
+    space = _MOST_LINES - len(parts)
+    for part in parts:
+        space -= len(part.notes)
     bodies: list[list[str]] = []
     for part in reversed(parts):
         rows = _rows_within(part, max(space, 0))
@@ -296,14 +301,16 @@ def story_lines(parts: list[StoryPart]) -> list[str]:
     width = _width_of_titles(parts)
     shown: list[str] = []
     for part, body in zip(parts, bodies, strict=True):
-        counted = "" if part.changes is None else part.changes.counted()
-        shown.append(f"{_cut_title(part.title):<{width}}  {counted}".rstrip())
-        shown += [f"    {line}" for line in body]
+        line = _cut_title(part.title)
+        if part.changes is not None:
+            line = f"{line:<{width}}  {part.changes.counted()}"
+        shown.append(line)
+        shown += [f"    {text}" for text in body]
     return shown
 
 
 def _width_of_titles(parts: list[StoryPart]) -> int:
-    """Return the width of the titles with a number beside them, without the widest ones."""
+    """Return the width of the titles beside a number. Very wide titles do not count."""
     width = 0
     for part in parts:
         length = len(_cut_title(part.title))
@@ -313,21 +320,23 @@ def _width_of_titles(parts: list[StoryPart]) -> int:
 
 
 def _joined(parts: list[StoryPart]) -> Iterator[StoryPart]:
-    """Join equal parts without changes: a request that polls until something exists."""
-    for (title, changed, _), group in groupby(parts, key=_sameness):
-        same = list(group)
-        if len(same) == 1 or changed:
-            yield from same
+    """Join equal parts without changes, such as requests that poll until something exists."""
+
+    def kind(part: StoryPart) -> tuple[str, bool, bool]:
+        has_lines = bool(part.changes or part.notes)
+        return part.title, has_lines, part.changes is None
+
+    for (title, has_lines, _), group in groupby(parts, key=kind):
+        equal = list(group)
+        if has_lines or len(equal) == 1:
+            yield from equal
         else:
-            yield replace(same[0], title=f"{title}, {len(same):,} times")
-
-
-def _sameness(part: StoryPart) -> tuple[str, bool, bool]:
-    return part.title, bool(part.changes or part.notes), part.changes is None
+            number = len(equal)
+            yield replace(equal[0], title=f"{title}, {number:,} times")
 
 
 def _rows_within(part: StoryPart, space: int) -> list[str]:
-    """Return as many lines of a part's rows as there is space for."""
+    """Return at most ``space`` lines of a part's rows. The last one counts the rest."""
     if part.changes is None or not part.rows:
         return []
     rows = part.changes.lines(part.rows)
@@ -335,7 +344,8 @@ def _rows_within(part: StoryPart, space: int) -> list[str]:
         return rows
     shown = rows[: max(space - 1, 0)]
     if shown:
-        shown.append(f"… {len(rows) - len(shown):,} lines more")
+        more = len(rows) - len(shown)
+        shown.append(f"… {more:,} lines more")
     return shown
 
 
@@ -350,11 +360,15 @@ def _cut_title(title: str) -> str:
 
 
 def show_users_lines(report: Any, excinfo: Any, option: Any) -> None:
-    """Show only the user's lines on the way to an error of pytest-arena: its message is enough."""
+    """Show only the user's lines in the traceback of an error of pytest-arena."""
     error = excinfo.value
     if not isinstance(error, ArenaError) or not _wants_few_lines(option):
         return
-    users = excinfo.traceback.filter(lambda entry: not is_library(str(entry.path)))
+
+    def is_of_user(entry: Any) -> bool:
+        return not is_library(str(entry.path))
+
+    users = excinfo.traceback.filter(is_of_user)
     report.longrepr = excinfo.getrepr(
         style="short", chain=False, tbfilter=lambda _: users
     )
@@ -365,42 +379,47 @@ def show_users_lines(report: Any, excinfo: Any, option: Any) -> None:
         _show_short_name(report.longrepr, error)
         crash = getattr(report.longrepr, "reprcrash", None)
         if users and crash is not None:
-            crash.path = str(users[-1].path)
-            crash.lineno = users[-1].lineno + 1
+            last = users[-1]
+            crash.path = str(last.path)
+            crash.lineno = last.lineno + 1
     if isinstance(error, TemplateError) and error.__cause__:
         trace = users_trace(error.__cause__)
         report.sections.append(("arena: where the build failed", trace))
 
 
 def _wants_few_lines(option: Any) -> bool:
+    """Return whether no option of pytest asks for a whole traceback, a native one or none."""
     return option.tbstyle in {"auto", "long", "short"} and not option.fulltrace
 
 
 def fold_library_frames(report: Any, raised: BaseException, option: Any) -> None:
     """Show the lines of the test and of the app. Fold library frames between them into one line.
 
-    Called if a request of the test ended in an error that the app raised.
+    Called if the app raised the error that a request of the test ended with.
     """
     if not _wants_few_lines(option) or isinstance(raised, ArenaError):
         return
-    for traceback_shown, *_ in getattr(report.longrepr, "chain", ()):
-        if traceback_shown.style != "native":
-            traceback_shown.reprentries = list(_folded(traceback_shown.reprentries))
+    for shown, *_ in getattr(report.longrepr, "chain", ()):
+        if shown.style != "native":
+            shown.reprentries = list(_folded(shown.reprentries))
 
 
 def _folded(entries: Iterable[Any]) -> Iterator[Any]:
+    """Yield the entries of a traceback, with one entry for each run of library frames."""
     for is_of_library, group in groupby(entries, key=_is_of_library):
         run = list(group)
         if not is_of_library:
             yield from run
             continue
-        hidden = replace(run[-1], reprfuncargs=None, reprlocals=None, reprfileloc=None)
-        yield replace(hidden, lines=[_folded_line(run)], style="value")
-        error_lines = [
-            line.removeprefix("E")
-            for line in run[-1].lines
-            if line.startswith(_ERROR_MARK)
-        ]
+        last = run[-1]
+        hidden = replace(last, reprfuncargs=None, reprlocals=None, reprfileloc=None)
+        line = _folded_line(run)
+        yield replace(hidden, lines=[line], style="value")
+        # The last entry of a traceback also has the text of the error.
+        error_lines = []
+        for line in last.lines:
+            if line.startswith(_ERROR_MARK):
+                error_lines.append(line.removeprefix("E"))
         if error_lines:
             texts = dedent("\n".join(error_lines)).splitlines()
             marked = [_ERROR_MARK + text for text in texts]
@@ -426,8 +445,12 @@ def _file_of(entry: Any) -> str:
 
 
 def _folded_line(entries: list[Any]) -> str:
-    packages = [package_of(_file_of(entry)) for entry in entries]
-    names = ", ".join(dict.fromkeys(filter(None, packages))) or "Python's own modules"
+    packages = []
+    for entry in entries:
+        package = package_of(_file_of(entry))
+        if package and package not in packages:
+            packages.append(package)
+    names = ", ".join(packages) or "Python's own modules"
     count = len(entries)
     if count == 1:
         return f"    1 frame of {names}: `--full-trace` shows it"
@@ -435,9 +458,10 @@ def _folded_line(entries: list[Any]) -> str:
 
 
 def _show_short_name(longrepr: Any, error: ArenaError) -> None:
-    """Remove the module from an error's name: pytest has one line for each test."""
-    short = f"{type(error).__name__}: "
-    long = f"{type(error).__module__}.{short}"
+    """Remove the module from an error's name, because pytest's summary cuts long lines."""
+    kind = type(error)
+    short = f"{kind.__name__}: "
+    long = f"{kind.__module__}.{short}"
     crash = getattr(longrepr, "reprcrash", None)
     if crash is not None:
         crash.message = crash.message.replace(long, short, 1)
@@ -452,14 +476,18 @@ def show_server(
     handled: list[tuple[str, traceback.TracebackException]],
     raised: Any,
 ) -> None:
-    """Show the errors of the app where the test only got a 500."""
+    """Show the errors of the app that became a 500, unless the test's report shows them.
+
+    Each error has its request. ``broken`` has those that the app raised instead of an answer,
+    ``handled`` the unexpected ones for which the app sent an answer.
+    """
     shown = {id(error) for error in causes(raised)}
-    traces = [
-        (request, users_trace(error))
-        for request, error in broken
-        if id(error) not in shown
-    ]
-    traces += [(request, _users_lines(trace)) for request, trace in handled]
+    traces = []
+    for request, error in broken:
+        if id(error) not in shown:
+            traces.append((request, users_trace(error)))
+    for request, trace in handled:
+        traces.append((request, _users_lines(trace)))
     for request, text in traces:
         report.sections.append((f"arena: the server's traceback, {request}", text))
 
@@ -467,36 +495,35 @@ def show_server(
 def show_missing_file(
     report: Any,
     errors: list[BaseException | None],
-    look: Callable[[list[BaseException]], str],
+    explained: Callable[[list[BaseException]], str],
 ) -> None:
     """Show where the test's database is, if the app did not find its file."""
     raised: list[BaseException] = []
     for error in errors:
         raised += causes(error)
-    words = look(raised)
+    words = explained(raised)
     if words:
         report.sections.append(("arena", words))
 
 
 def show_processes(report: Any, outputs: list[tuple[str, str]]) -> None:
-    """Show the last lines of other programs on the test's database."""
-    report.sections += [
-        (f"arena: the output of {command}", text) for command, text in outputs
-    ]
+    """Show the last lines that programs of ``arena.process(…)`` have printed."""
+    for command, text in outputs:
+        report.sections.append((f"arena: the output of {command}", text))
 
 
 def show_children(report: Any, warnings: list[str]) -> None:
-    """Report the child processes that may have worked on another database than the test's."""
+    """Report the child processes that may have used another database than the test's."""
     if warnings:
-        report.sections.append(
-            ("arena: processes on another database", "\n".join(warnings))
-        )
+        text = "\n".join(warnings)
+        report.sections.append(("arena: processes on another database", text))
 
 
 def show_story(report: Any, parts: list[StoryPart]) -> None:
     """Show the changes of the test and of each of its requests."""
     if parts:
-        report.sections.append((_STORY, "\n".join(story_lines(parts))))
+        text = "\n".join(story_lines(parts))
+        report.sections.append((_STORY, text))
 
 
 def show_stale(report: Any, lines: list[str]) -> None:
@@ -519,15 +546,15 @@ def explain(
     ``missing_schema`` returns an option that would have made a table. ``explained`` returns what is
     known about an error. Both return "" if nothing is known.
     """
-    errors = [*causes(raised)]
-    for words in dict.fromkeys(filter(None, map(explained, errors))):
-        report.sections.append(("arena", words))
-    if any(_state_of(error) == _TOO_MANY_CLIENTS for error in errors):
-        report.sections.append(("arena", _CROWDED))
-    if any(_says_no_table(error) for error in errors):
-        words = missing_schema()
-        if words:
-            report.sections.append(("arena", words))
+    errors = list(causes(raised))
+    texts = [explained(error) for error in errors]
+    if _TOO_MANY_CLIENTS in map(_state_of, errors):
+        texts.append(_CROWDED)
+    if any(map(_says_no_table, errors)):
+        texts.append(missing_schema())
+    for text in dict.fromkeys(texts):
+        if text:
+            report.sections.append(("arena", text))
 
 
 def _state_of(error: BaseException) -> object:
@@ -538,21 +565,23 @@ def _state_of(error: BaseException) -> object:
 def _says_no_table(error: BaseException) -> bool:
     if _state_of(error) == _NO_TABLE:
         return True
-    # By the name of its class: `str` of an error of the user may fail.
-    return type(error).__name__ == "OperationalError" and "no such table" in str(error)
+    # The class is checked first, because `str` of a user's error may fail.
+    is_of_driver = type(error).__name__ == "OperationalError"
+    return is_of_driver and "no such table" in str(error)
 
 
 _TOO_MANY_CLIENTS = "53300"
 _NO_TABLE = "42P01"
 _CROWDED = """\
-all connections of the server are taken: each process of the tests has those of the app's pools, and
-two of arena's own with one more for each database of the app
+all connections of the server are taken: each process of the tests has those of the
+app's pools, two of pytest-arena, and one of pytest-arena for each database of the app
 next: pytest -n 2, a smaller pool_size in tests, or a larger max_connections on the server"""
 
 
 def report_swallowed(report: Any, errors: list[ArenaError]) -> None:
-    """Fail a passed test whose app swallowed these errors, or add them to a failed one."""
-    text = "\n\n".join(f"{type(error).__name__}: {error}" for error in errors)
+    """Fail a passed test whose app swallowed these errors, or add them to a failed test's report."""
+    texts = [f"{type(error).__name__}: {error}" for error in errors]
+    text = "\n\n".join(texts)
     if report.passed:
         head = "the app caught this error of pytest-arena and went on:\n\n"
         report.outcome = "failed"

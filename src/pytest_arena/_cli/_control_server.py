@@ -49,7 +49,8 @@ class Command:
             TypeError: JSON cannot represent the content.
         """
         if not self.reply.done():
-            self.reply.set_result(Reply(status, json.dumps(content, default=str)))
+            text = json.dumps(content, default=str)
+            self.reply.set_result(Reply(status, text))
 
 
 class ControlServer(socketserver.ThreadingTCPServer):
@@ -136,7 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
             return _refusal(400, f"the body is not JSON: {error}")
         if not isinstance(arguments, dict):
             return _refusal(400, "the body is not a JSON object")
-        return self.server.run(Command(self.command, self.path, arguments))
+        command = Command(self.command, self.path, arguments)
+        return self.server.run(command)
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""

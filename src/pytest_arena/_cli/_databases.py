@@ -68,6 +68,7 @@ def list_or_sweep(options: argparse.Namespace) -> int:
 
 
 def _look(kinds: list[lines.PlaceKind]) -> tuple[list[lines.Place], list[ArenaError]]:
+    """Return the places, and an error for each that cannot be read."""
     places: list[lines.Place] = []
     failures: list[ArenaError] = []
     for kind in kinds:
@@ -79,7 +80,8 @@ def _look(kinds: list[lines.PlaceKind]) -> tuple[list[lines.Place], list[ArenaEr
 
 
 def _table(places: list[lines.Place]) -> str:
-    return "\n".join(lines.as_lines(places, now=datetime.now(UTC)))
+    now = datetime.now(UTC)
+    return "\n".join(lines.as_lines(places, now=now))
 
 
 def _sweep(kinds: list[lines.PlaceKind], *, everything: bool, is_agreed: bool) -> int:
@@ -110,6 +112,7 @@ def _sweep(kinds: list[lines.PlaceKind], *, everything: bool, is_agreed: bool) -
 
 
 def _status(failures: list[ArenaError]) -> int:
+    """Print the errors, and return the exit status."""
     sys.stderr.writelines(f"{failure}\n" for failure in failures)
     return _FAILED if failures else 0
 
@@ -119,19 +122,19 @@ def _place_kinds(config: Config, *, removes_all: bool) -> list[lines.PlaceKind]:
 
     If a server or ``sqlite`` is named, ``--all`` empties nothing else.
     """
-    # The tests of pytest-arena use other registries.
+    # The tests of pytest-arena set this variable, to use separate registries.
     registry = os.environ.get("ARENA_REGISTRY") or REGISTRY
     # The server is first, because an unusable server that was named ends the command.
     server = _server(config, registry)
     if removes_all and config.server_url:
         return server
     kinds: list[lines.PlaceKind] = [LiveFiles(), *server]
-    is_for_files = removes_all and config.database == "sqlite"
-    if sys.platform != "win32" and not is_for_files:
+    has_only_files = removes_all and config.database == "sqlite"
+    if sys.platform != "win32" and not has_only_files:
         from pytest_arena._cli._private_servers import PrivateServers  # noqa: PLC0415 - not for Windows
 
-        on = partial(ServerDatabases, shown="", registry=registry)
-        kinds.append(PrivateServers(config.cache, databases=on))
+        databases_on = partial(ServerDatabases, shown="", registry=registry)
+        kinds.append(PrivateServers(config.cache, databases=databases_on))
     return [*kinds, CachedFiles(config.cache)]
 
 
@@ -141,12 +144,13 @@ def _server(config: Config, registry: str) -> list[lines.PlaceKind]:
     try:
         server = find_server(config) if config.server_url else local_service(config)
     except (Unavailable, ConfigError) as error:
-        # A missing driver is a ConfigError in a run of the tests. Here the server cannot be used.
+        # A missing driver is a mistake of configuration only in a run of the tests.
         if config.server_url and isinstance(error, ConfigError):
             raise ServerError(
                 error.what, why=error.why, cause=error.cause, fix=error.fix
             ) from error
-        note = " ".join(str(getattr(error, "what", error)).split())
+        reason = str(getattr(error, "what", error))
+        note = " ".join(reason.split())
         place = lines.Place(shown="PostgreSQL", where="a local service", note=note)
         return [Unreachable(place)]
     return [ServerDatabases(server.address, server.shown, registry=registry)]
@@ -183,8 +187,9 @@ class ServerDatabases:
             self._address, project="arena databases", registry=self._registry
         )
         with closing(run):
-            run.rest()  # finishes the sweep of each run's start
+            run.rest()  # finishes the sweep that each run does at its start
             run.sweep(everything=everything)
+        # `run.left` has a line `name: reason` for each database that was left.
         reasons = dict(line.split(": ", 1) for line in run.left)
         after = look(self._address, registry=self._registry)
         existing = {row.name for row in after.databases}

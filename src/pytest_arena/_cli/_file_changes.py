@@ -26,11 +26,13 @@ class FileChange:
 
     def diff(self, folder: Path) -> Iterator[str]:
         """Yield the lines of a unified diff, with their line ends."""
-        name = Path(os.path.relpath(self.path, folder)).as_posix()
+        relative = os.path.relpath(self.path, folder)
+        name = Path(relative).as_posix()
         source = "/dev/null" if self.before is None else f"a/{name}"
         old = _lines(self.before or b"")
         new = _lines(self.after)
-        for line in difflib.unified_diff(old, new, source, f"b/{name}"):
+        target = f"b/{name}"
+        for line in difflib.unified_diff(old, new, source, target):
             yield line
             if not line.endswith("\n"):
                 yield "\n\\ No newline at end of file\n"
@@ -41,7 +43,7 @@ def _lines(content: bytes) -> list[str]:
 
 
 def write_all(changes: list[FileChange]) -> None:
-    """Write all files or none. Each new content is written beside its file, then moved there.
+    """Write all files or none. Each content is written to a file beside the old one, then moved.
 
     Raises:
         ConfigError: a file cannot be written, or has changed since it was read.
@@ -52,7 +54,7 @@ def write_all(changes: list[FileChange]) -> None:
         for change in changes:
             path = change.path.resolve()  # a symbolic link is kept
             if _content(path) != change.before:
-                raise OSError("it has changed meanwhile")  # noqa: TRY301 - handled as the others
+                raise OSError("it has changed meanwhile")  # noqa: TRY301 - as an error of a write
             path.parent.mkdir(parents=True, exist_ok=True)
             new = path.with_name(f".{path.name}.{os.getpid()}")
             written.append(new)
@@ -82,6 +84,6 @@ def write_all(changes: list[FileChange]) -> None:
 def _content(path: Path) -> bytes | None:
     if not path.exists():
         return None
-    # Opened for writing, because a read-only file could be replaced but must not be.
+    # Opened for writing, so that a read-only file is an error: a move would replace it.
     with path.open("r+b") as file:
         return file.read()

@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    Files = tuple[Thing, list[Path]]
-    """a thing, and the files that it consists of"""
+    # A database, and its files.
+    DatabaseFiles = tuple[Thing, list[Path]]
 
 _RUNS = "SQLite files of test runs"
 _RUN = re.compile(r"run-(\d+)-[0-9a-f]{8}")
 _TEMPLATES = "templates"
 _KEPT = "kept"
-# ARENA_CACHE may name a folder that also has other files.
-_SHELF = re.compile(r"[0-9a-f]{32}")
+# ARENA_CACHE may name a folder that also has other files. These are the names of pytest-arena's:
+# a folder for the templates of one project, and the description of one template.
+_TEMPLATE_FOLDER = re.compile(r"[0-9a-f]{32}")
 _MANIFEST = re.compile(r"[0-9a-f]{16}\.json")
 _HEADER = b"SQLite format 3\0"
 _SIDE_FILES = ("-wal", "-shm", "-journal")
@@ -53,18 +54,24 @@ class LiveFiles:
 
 
 def _folders(home: Path) -> list[Path]:
-    """Return the folders of all runs. Some have only a lock."""
+    """Return the folders of all runs. Of some runs only the lock exists."""
     names = {path.name.removesuffix(".lock") for path in home.glob("run-*")}
-    return [home / name for name in sorted(names) if _RUN.fullmatch(name)]
+    folders = []
+    for name in sorted(names):
+        if _RUN.fullmatch(name):
+            folders.append(home / name)
+    return folders
 
 
 def _is_alive(folder: Path) -> bool:
-    with try_lock(lock_of(folder)) as is_ours:
-        return lock_of(folder).exists() and not is_ours
+    """Return whether another process holds the lock of a run."""
+    lock = lock_of(folder)
+    with try_lock(lock) as is_ours:
+        return lock.exists() and not is_ours
 
 
 def _oldest_run() -> datetime | None:
-    """Return the start of the oldest living run."""
+    """Return the start of the oldest living run, or None without a living run."""
     starts = []
     for home in homes():
         for folder in _folders(home):
@@ -106,10 +113,10 @@ class CachedFiles:
     def look(self) -> Iterator[Place]:
         """Yield the folders of templates and of kept databases."""
         templates = []
-        for shelf in self._shelves():
-            templates += [
-                thing for thing, _ in (*_finished(shelf), *_unfinished(shelf))
-            ]
+        for folder in self._template_folders():
+            for thing, _ in (*_finished(folder), *_unfinished(folder)):
+                templates.append(thing)
+        kept = [thing for thing, _ in self._kept()]
         yield Place(
             shown="Templates of SQLite databases",
             where=str(self._cache / _TEMPLATES),
@@ -118,34 +125,39 @@ class CachedFiles:
         yield Place(
             shown="SQLite databases kept for a look",
             where=str(self._cache / _KEPT),
-            things=tuple(thing for thing, _ in self._kept()),
+            things=tuple(kept),
         )
 
     def sweep(self, *, everything: bool) -> Iterator[Swept]:
         """Remove broken builds. ``everything`` also removes what no living run may use."""
-        for shelf in self._shelves():
-            yield from _cleared(shelf, everything=everything)
+        for folder in self._template_folders():
+            yield from _cleared(folder, everything=everything)
         if everything:
             for thing, files in self._kept():
                 yield _removed(thing, files)
-            for folder in (_TEMPLATES, _KEPT, ""):
+            cache = self._cache
+            for folder in (cache / _TEMPLATES, cache / _KEPT, cache):
                 with suppress(OSError):  # it does not exist, or is not empty
-                    (self._cache / folder).rmdir()
+                    folder.rmdir()
 
-    def _shelves(self) -> list[Path]:
-        locks = sorted((self._cache / _TEMPLATES).glob("*/lock"))
-        return [lock.parent for lock in locks if _SHELF.fullmatch(lock.parent.name)]
+    def _template_folders(self) -> list[Path]:
+        templates = self._cache / _TEMPLATES
+        folders = [lock.parent for lock in sorted(templates.glob("*/lock"))]
+        return [path for path in folders if _TEMPLATE_FOLDER.fullmatch(path.name)]
 
-    def _kept(self) -> Iterator[Files]:
-        for file in sorted((self._cache / _KEPT).glob("*")):
+    def _kept(self) -> Iterator[DatabaseFiles]:
+        folder = self._cache / _KEPT
+        for file in sorted(folder.glob("*")):
+            name = file.name
             if _is_database(file):
-                beside = [file.with_name(file.name + ending) for ending in _SIDE_FILES]
-                yield _thing(file.name, "kept", file), [file, *beside]
+                side_files = [file.with_name(name + ending) for ending in _SIDE_FILES]
+                yield _thing(name, "kept", file), [file, *side_files]
 
 
 def _thing(name: str, what: str, file: Path) -> Thing:
     when = time_of(file)
-    return Thing(name=name, what=what, created=when, used=when, bytes=size_of(file))
+    size = size_of(file)
+    return Thing(name=name, what=what, created=when, used=when, bytes=size)
 
 
 def _is_database(file: Path) -> bool:
@@ -156,8 +168,8 @@ def _is_database(file: Path) -> bool:
     return False
 
 
-def _finished(shelf: Path) -> Iterator[Files]:
-    for manifest in sorted(shelf.iterdir()):
+def _finished(folder: Path) -> Iterator[DatabaseFiles]:
+    for manifest in sorted(folder.iterdir()):
         if not _MANIFEST.fullmatch(manifest.name):
             continue
         try:
@@ -166,40 +178,46 @@ def _finished(shelf: Path) -> Iterator[Files]:
             continue  # another program's file
         # The manifest is removed first: without it there is no template.
         files = [manifest, manifest.with_suffix(".sqlite")]
-        thing = _thing(f"{shelf.name[:8]}/{manifest.stem}", "template", manifest)
+        name = f"{folder.name[:8]}/{manifest.stem}"
+        thing = _thing(name, "template", manifest)
         created = datetime.fromtimestamp(built, UTC)
         size = sum(map(size_of, files))
         yield replace(thing, created=created, bytes=size), files
 
 
-def _unfinished(shelf: Path) -> Iterator[Files]:
-    for file in sorted((*shelf.glob("building-*"), *shelf.glob("single-*"))):
-        yield _thing(f"{shelf.name[:8]}/{file.name[:17]}", "building", file), [file]
+def _unfinished(folder: Path) -> Iterator[DatabaseFiles]:
+    """Yield the databases that a build has not finished."""
+    files = [*folder.glob("building-*"), *folder.glob("single-*")]
+    for file in sorted(files):
+        name = f"{folder.name[:8]}/{file.name[:17]}"
+        yield _thing(name, "building", file), [file]
 
 
-def _cleared(shelf: Path, *, everything: bool) -> Iterator[Swept]:
-    lock = shelf / "lock"
+def _cleared(folder: Path, *, everything: bool) -> Iterator[Swept]:
+    """Remove the unfinished templates. ``everything`` also removes those that no run may use."""
+    lock = folder / "lock"
     with try_lock(lock) as is_ours:
         if not is_ours:
             if everything:
-                thing = _thing(shelf.name[:8], "template", shelf)
+                thing = _thing(folder.name[:8], "template", folder)
                 yield Swept(thing, "a living run builds there")
             return
-        for thing, files in _unfinished(shelf):
+        for thing, files in _unfinished(folder):
             yield _removed(thing, files)
         if not everything:
             return
         # A living run does not lock a template, so it may use each that was used since its start.
         start = _oldest_run() or datetime.max.replace(tzinfo=UTC)
-        for thing, files in _finished(shelf):
+        for thing, files in _finished(folder):
             if thing.used and thing.used >= start:
                 yield Swept(thing, "a living run may use it")
             else:
                 yield _removed(thing, files)
         used = time_of(lock)
-        if used and used < start and list(shelf.iterdir()) == [lock]:
+        is_empty = list(folder.iterdir()) == [lock]
+        if is_empty and used and used < start:
             lock.unlink()
-            shelf.rmdir()
+            folder.rmdir()
 
 
 def _removed(thing: Thing, files: list[Path]) -> Swept:

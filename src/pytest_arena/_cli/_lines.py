@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+# The kinds of things, in the order of a table.
 _ORDER = ("server", "live", "building", "condemned", "template", "kept")
 # A line has 120 columns at most. Only a long name may exceed them.
 _WIDTHS = {
@@ -37,12 +38,14 @@ class Thing:
 
     name: str
     what: str
-    """live, building, template, kept, condemned, server or registry"""
+    """live (of a run), building or template, kept, condemned (to be dropped), server or registry"""
     state: str = ""
     """of a run: alive or dead; of a server: in use, idle or stopped"""
     project: str = ""
     host: str = ""
+    """the machine of the run"""
     pid: int = 0
+    """the process of the run"""
     created: datetime | None = None
     used: datetime | None = None
     bytes: int | None = None
@@ -97,15 +100,17 @@ class PlaceKind(Protocol):
 
 def say(*lines: str) -> None:
     """Print lines, and flush them because the next step may take long."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def agreed(question: str, *, already: bool, otherwise: str, command: str) -> bool:
-    """Ask for a yes, unless ``--yes`` was given. Without a yes, print what was not done."""
+    """Ask for a yes, unless ``already`` is true (``--yes``). Print ``otherwise`` without a yes."""
     if already:
         return True
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if not has_terminal:
         say(f"{otherwise}: there is no terminal to ask in", f"next: {command}")
         return False
     answer = input(f"{question} [y/N] ").strip().lower()
@@ -117,7 +122,9 @@ def agreed(question: str, *, already: bool, otherwise: str, command: str) -> boo
 
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: ``1 file``, ``2 files``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun}s"
 
 
 def size_of(path: Path) -> int:
@@ -151,8 +158,10 @@ def as_lines(places: Sequence[Place], *, now: datetime) -> Iterator[str]:
             if place.note:
                 yield f"  {place.note}"
             yield ""
-        else:
-            empty.append(f"  {line}: {place.note}" if place.note else f"  {line}")
+            continue
+        if place.note:
+            line += f": {place.note}"
+        empty.append(f"  {line}")
     if len(empty) == len(places):
         yield "pytest-arena has no databases here."
     if empty:
@@ -186,7 +195,8 @@ def closing_line(things: Iterable[Swept]) -> str:
     sizes = [swept.thing.bytes or 0 for swept in things if not swept.reason]
     if not sizes:
         return "Nothing to remove."
-    return f"{len(sizes)} removed, {size_shown(sum(sizes))}."
+    total = size_shown(sum(sizes))
+    return f"{len(sizes)} removed, {total}."
 
 
 def size_shown(count: int) -> str:
@@ -219,7 +229,7 @@ def _table(things: list[Thing], *, now: datetime) -> Iterator[str]:
     rows = [_row(thing, now=now) for thing in things]
     widths = {}
     for title in _WIDTHS:
-        width = max(len(row[title]) for row in rows)
+        width = max([len(row[title]) for row in rows])
         if width:
             widths[title] = max(width, len(title))
     yield _line({title: title for title in widths}, widths)
@@ -243,7 +253,8 @@ def _row(thing: Thing, *, now: datetime) -> dict[str, str]:
     if thing.pid:
         whose = f"{thing.pid}, {thing.state}"
         if thing.host != platform.node():
-            whose = f"{_cut(thing.host, _HOST_WIDTH)} {whose}"
+            host = _cut(thing.host, _HOST_WIDTH)
+            whose = f"{host} {whose}"
     cells = {
         "name": thing.name,
         "what": thing.what,
@@ -259,8 +270,9 @@ def _row(thing: Thing, *, now: datetime) -> dict[str, str]:
 def _age(when: datetime | None, now: datetime) -> str:
     if when is None:
         return ""
-    # The clock of another machine may be ahead.
-    seconds = max(0, int((now - when).total_seconds()))
+    seconds = int(
+        (now - when).total_seconds()
+    )  # negative if another machine's clock is ahead
     for size, unit in _AGES:
         if seconds >= size:
             return f"{seconds // size} {unit}"
@@ -268,6 +280,9 @@ def _age(when: datetime | None, now: datetime) -> str:
 
 
 def _cut(text: str, width: int) -> str:
+    """Return a text of at most ``width`` characters: a longer one without its middle."""
     if len(text) <= width:
         return text
-    return f"{text[: width // 2 - 1]}…{text[-(width - width // 2) :]}"
+    start = width // 2 - 1
+    end = width - start - 1
+    return f"{text[:start]}…{text[-end:]}"

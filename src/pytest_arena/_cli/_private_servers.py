@@ -27,7 +27,7 @@ _SHOWN = "Private servers"
 
 
 class PrivateServers:
-    """All private servers. No server is started here, and a used server is never stopped."""
+    """All private servers. This class starts no server, and stops no server that a run uses."""
 
     def __init__(
         self, cache: Path, *, databases: Callable[[Address], PlaceKind]
@@ -52,8 +52,8 @@ class PrivateServers:
                 yield from self._swept(folder, everything=everything)
             if not everything:
                 continue
-            folders = [*chain.from_iterable(map(cluster.top_folders, clusters)), parent]
-            for path in dict.fromkeys(folders):
+            folders = chain.from_iterable(map(cluster.top_folders, clusters))
+            for path in dict.fromkeys([*folders, parent]):
                 with suppress(OSError):  # it does not exist, or is not empty
                     path.rmdir()
 
@@ -86,26 +86,30 @@ class PrivateServers:
         note = ""
         try:
             if state != "stopped":
-                [databases] = self._databases_on(cluster.address_of(folder)).look()
+                address = cluster.address_of(folder)
+                [databases] = self._databases_on(address).look()
                 inside = databases.things
         except ArenaError as error:  # it has no free connection, starts or stops
             note = error.what
-        shown = f"PostgreSQL {folder.path.name.split('-')[0]}, a private server"
+        version = folder.path.name.split("-")[0]
+        shown = f"PostgreSQL {version}, a private server"
         return Place(
             shown=shown, where=str(folder.path), things=(server, *inside), note=note
         )
 
 
 def _clusters(parent: Path) -> list[ClusterFolder]:
-    paths = sorted(used.with_suffix("") for used in parent.glob("*.used"))
-    return [places.ClusterFolder(path, account()) for path in paths]
+    """Return the clusters below a folder. Beside each is a file with the ending ``.used``."""
+    paths = [used.with_suffix("") for used in parent.glob("*.used")]
+    return [places.ClusterFolder(path, account()) for path in sorted(paths)]
 
 
 def _is_in_use(folder: ClusterFolder) -> bool:
     """Return whether a run uses or starts the server, or a client is connected."""
-    locks = map(folder.beside, ("used", "lock"))
-    if any(lock.exists() and is_held(lock) for lock in locks):
-        return True
+    for name in ("used", "lock"):
+        lock = folder.beside(name)
+        if lock.exists() and is_held(lock):
+            return True
     if not cluster.is_running(folder):
         return False
     try:
@@ -124,11 +128,12 @@ def _removed(folder: ClusterFolder) -> Swept:
                 return Swept(server, "a private server that starts, or does not stop")
             server = _thing(folder)
             cluster.remove(folder)
-            lock.unlink()  # a waiting process notices that its lock was removed
+            lock.unlink()  # a process that waits for the lock notices that it was removed
     except OSError as error:
         return Swept(server, str(error))
     return Swept(server)
 
 
 def _thing(folder: ClusterFolder) -> Thing:
-    return Thing(name=folder.path.name, what="server", bytes=size_of(folder.path))
+    path = folder.path
+    return Thing(name=path.name, what="server", bytes=size_of(path))

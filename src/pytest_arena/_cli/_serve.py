@@ -66,9 +66,10 @@ def serve(options: argparse.Namespace) -> int:
     sys.path.insert(0, "")  # as `python -m pytest` has it
     with ControlServer(token, port=options.control_port) as control:
         levels = LevelServer(control, port=options.port, seeds=options.seeds)
+        words = [*_OPTIONS, *options.others]
         # stdout has only the line with the URLs.
         with redirect_stdout(sys.stderr):
-            status = pytest.main([*_OPTIONS, *options.others], plugins=[levels])
+            status = pytest.main(words, plugins=[levels])
         control.shutdown()
     return _STATUS.get(status, int(status))
 
@@ -76,7 +77,7 @@ def serve(options: argparse.Namespace) -> int:
 class LevelServer:
     """A plugin of pytest that runs each level as a test, and collects no other test.
 
-    So options, hooks, autouse fixtures and checks work as in tests in Python.
+    Options, hooks, autouse fixtures and checks therefore work as in tests in Python.
     """
 
     def __init__(self, control: ControlServer, *, port: int, seeds: str) -> None:
@@ -85,13 +86,14 @@ class LevelServer:
         self._seeds = seeds
         self._stdout = sys.stdout
         self._problems: list[str] = []
-        self._reset: Command | None = None  # has left a level, and enters the next
+        # A command that has left a level, and has to enter the next one.
+        self._reset: Command | None = None
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Check that pytest-arena is active.
 
         Raises:
-            pytest.UsageError: it is not.
+            pytest.UsageError: pytest-arena is switched off.
         """
         if config not in RUNS:
             raise pytest.UsageError(
@@ -129,7 +131,7 @@ class LevelServer:
             self._reset = None
             if command is None:
                 return True
-            if command.path in {_ENTER, _RESET} and command.method == "POST":
+            if command.method == "POST" and command.path in {_ENTER, _RESET}:
                 self._run_level(command, session)
             else:
                 _refuse(command, "there is no level: POST /level/enter begins one")
@@ -140,7 +142,7 @@ class LevelServer:
             self._problems.append(redact(report.longreprtext))
 
     def _run_level(self, enter: Command, session: pytest.Session) -> None:
-        """Enter a level, run commands in it, and leave it."""
+        """Enter a level, run commands in it, and leave it. The level is the body of a test."""
         commands = _LevelCommands(RUNS[session.config], self._seeds)
         earlier_problems = self._problems
         self._problems = []
@@ -182,9 +184,11 @@ class LevelServer:
 def module_in(session: pytest.Session, name: str) -> pytest.Module:
     """Return a module without a file, in the folder that pytest's arguments name."""
     config = session.config
-    folder = config.invocation_params.dir / config.args[0].partition("::")[0]
+    argument = config.args[0].partition("::")[0]
+    folder = config.invocation_params.dir / argument
     parent = pytest.Dir.from_parent(session, path=folder)
-    module: pytest.Module = pytest.Module.from_parent(parent, path=folder / name)
+    path = folder / name
+    module: pytest.Module = pytest.Module.from_parent(parent, path=path)
     module.obj = ModuleType("served")
     return module
 
@@ -203,13 +207,14 @@ class _LevelCommands:
             command = control.take()
             if command is None:
                 return None
-            if command.path in {_LEAVE, _RESET} and command.method == "POST":
+            if command.method == "POST" and command.path in {_LEAVE, _RESET}:
                 return command
             try:
                 self._run_command(command)
             except Exception as error:  # noqa: BLE001 - a seed may raise anything
-                is_ours = isinstance(error, ArenaError)
-                text = str(error) if is_ours else users_trace(error)
+                text = str(error)
+                if not isinstance(error, ArenaError):
+                    text = users_trace(error)
                 command.answer(500, {"error": redact(text)})
 
     def _run_command(self, command: Command) -> None:
@@ -227,24 +232,32 @@ class _LevelCommands:
                 _refuse(command, f"there is a level: {steps}")
 
     def _story(self) -> str:
-        """Return the sections that the report of a failed test has."""
+        """Return the text that the report of a failed test has."""
         report = SimpleNamespace(sections=[])
         test = self._run.current.running()
         show_server(report, test.broken, test.handled_traces, None)
         show_processes(report, self._run.outputs())
         show_story(report, self._run.story())
-        return "\n\n".join(f"{title}\n{text}" for title, text in report.sections)
+        sections = [f"{title}\n{text}" for title, text in report.sections]
+        return "\n\n".join(sections)
 
     def _shown(self, change: Change) -> dict[str, object]:
         """Return a change. The values of masked columns are hidden."""
-        shown: dict[str, object] = {"table": change.table, "kind": change.kind}
-        for name, row in (("before", change.before), ("after", change.after)):
+        mask = self._run.moments.mask
+        rows = []
+        for row in (change.before, change.after):
             values = dict(row)
             for column in values:
-                if self._run.moments.mask.hides(change.table, column):
+                if mask.hides(change.table, column):
                     values[column] = "***"
-            shown[name] = values
-        return shown
+            rows.append(values)
+        before, after = rows
+        return {
+            "table": change.table,
+            "kind": change.kind,
+            "before": before,
+            "after": after,
+        }
 
     def _seed(self, name: str, arguments: Mapping[str, Any]) -> object:
         """Call the seed function of this name with a session and the arguments."""
@@ -270,9 +283,11 @@ class _LevelCommands:
 
 
 def _refuse(command: Command, reason: str) -> None:
-    """Answer a command that does not exist, or that is not possible now."""
+    """Answer a command that does not exist, or that is not possible now for a reason."""
     path = command.path
-    method = "POST" if path.startswith(_SEED) else _METHODS.get(path)
+    method = _METHODS.get(path)
+    if path.startswith(_SEED):
+        method = "POST"
     if method is None:
         paths = ", ".join(_METHODS)
         command.answer(404, {"error": f"the paths are {paths} and {_SEED}NAME"})
