@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from itertools import accumulate, chain, zip_longest
+from itertools import zip_longest
 from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, overload
@@ -34,9 +34,9 @@ _LONGEST_ROW = 180
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """The columns whose values no log may show.
+    """The columns whose values no report or log may show.
 
-    These are the columns with the name of a secret, and those that match a pattern over
+    These are columns with the name of a secret, and columns that match a pattern over
     ``table.column``. A pattern without a dot matches columns of any table.
     """
 
@@ -47,28 +47,30 @@ class Mask:
         if _SECRET.search(column):
             return True
         # A report about several databases calls a table analytics/visits.
-        named = f"{table.rpartition('/')[2]}.{column}".lower()
+        table = table.rpartition("/")[2]
+        full_name = f"{table}.{column}".lower()
         for pattern in self.patterns:
             prefix = "" if "." in pattern else "*."
-            if fnmatchcase(named, prefix + pattern.lower()):
+            if fnmatchcase(full_name, prefix + pattern.lower()):
                 return True
         return False
 
     def without(self, written: Iterable[NamedValues]) -> Callable[[str], str]:
         """Return a function that replaces the values of secret columns in a text by ``***``.
 
-        Values of less than four letters stay: they are in many texts by chance.
+        Values of less than four letters stay, because many texts contain them by chance.
         """
         secrets: list[str] = []
         for table, rows in written:
-            for name, value in chain.from_iterable(row.items() for row in rows):
-                if self.hides(table, name):
-                    secrets += (repr(value), str(value))
+            for row in rows:
+                for name, value in row.items():
+                    if self.hides(table, name):
+                        secrets += (repr(value), str(value))
+        long_secrets = [text for text in secrets if len(text) >= _SHORTEST_SECRET]
 
         def replaced(text: str) -> str:
-            for secret in secrets:
-                if len(secret) >= _SHORTEST_SECRET:
-                    text = text.replace(secret, "***")
+            for secret in long_secrets:
+                text = text.replace(secret, "***")
             return text
 
         return replaced
@@ -92,14 +94,14 @@ _SECRET = re.compile(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Change:
-    """One row that was inserted, updated or deleted, as it was and as it is.
+    """One row that was inserted, updated or deleted: the row before and after.
 
     ``before`` and ``after`` have the values of the database's driver by the names of the columns.
     ``before`` is empty if the row was inserted, ``after`` if it was deleted. A row that was
-    inserted and deleted in between is no change, nor is a value that was changed and changed back.
+    inserted and deleted again is no change. Neither is a value that was changed and changed back.
 
-    Its text is one line, which shows the values of secret columns as ``***``. The attributes have
-    the values.
+    ``str(change)`` is one line, which shows the values of secret columns as ``***``. The attributes
+    have these values.
 
     Example::
 
@@ -121,7 +123,7 @@ class Change:
     __hash__: ClassVar[None] = None  # type: ignore[assignment]  # its values may be lists
 
     def __str__(self) -> str:
-        """Return it as a line: ``+ orders id=7  total=12.50``."""
+        """Return the change as a line: ``+ orders id=7  total=12.50``."""
         return _as_line(self)
 
     def __repr__(self) -> str:  # pytest writes it into the report of a failed assertion
@@ -132,31 +134,38 @@ class Change:
         """The columns that an update has changed. () for the other kinds."""
         if self.kind != "updated":
             return ()
-        return tuple(
-            name for name, new in self.after.items() if _differ(self.before[name], new)
-        )
+        changed = []
+        for name, new in self.after.items():
+            if _differ(self.before[name], new):
+                changed.append(name)
+        return tuple(changed)
 
     @property
     def row(self) -> Mapping[str, object]:
-        """The row as it is, or as it was if it was deleted."""
+        """The new row, or the old row if it was deleted."""
         return self.after or self.before
 
 
 def _differ(old: object, new: object) -> bool:
-    """Whether two values differ in the database: numeric 1.0 and 1.00 are equal to Python."""
-    return type(old) is not type(new) or repr(_plain(old)) != repr(_plain(new))
+    """Return whether two values differ in the database. To Python, 1.0 and 1.00 are equal."""
+    if type(old) is not type(new):
+        return True
+    return repr(_plain(old)) != repr(_plain(new))
 
 
 def _plain(value: object) -> object:
-    return bytes(value) if isinstance(value, memoryview) else value  # psycopg2's bytea
+    """Return the bytes of a ``memoryview``, as psycopg2 returns a ``bytea``, else the value."""
+    if isinstance(value, memoryview):
+        return bytes(value)
+    return value
 
 
 class Changes:
     """The committed changes between two moments, row by row, in a fixed order.
 
-    A removed row and an added row with the same primary key are one update. If the key itself was
-    changed, they are one deleted and one inserted row. A changed row of a table without a primary
-    key counts in the same way.
+    A removed row and an added row with the same primary key are one update. A row whose primary
+    key was changed counts as one deleted and one inserted row. So does each changed row of a table
+    without a primary key.
 
     Example::
 
@@ -178,16 +187,18 @@ class Changes:
 
     @classmethod
     def of(cls, tables: Iterable[TableRows], mask: Mask | None = None) -> Changes:
-        """Return the changes that removed and added rows amount to."""
+        """Return the changes that removed and added rows are."""
         mask = mask or Mask()
         changes: list[Change] = []
         more = {}
         for rows in sorted(tables, key=attrgetter("table")):
-            if rows.more:
-                # One row of a pair may be cut off: the other one would look like another change.
-                more[rows.table] = len(rows.removed) + len(rows.added) + rows.more
-            else:
+            if not rows.more:
                 changes += _paired(rows, mask)
+                continue
+            # One row of an update may be above the limit. The other row would look like a deletion
+            # or an insertion. So the rows are only counted.
+            known = len(rows.removed) + len(rows.added)
+            more[rows.table] = known + rows.more
         return cls(changes, mask, more)
 
     @property
@@ -212,7 +223,9 @@ class Changes:
     @property
     def tables(self) -> tuple[str, ...]:
         """The names of the changed tables, sorted."""
-        return tuple(sorted({*(change.table for change in self._all), *self._more}))
+        names = {change.table for change in self._all}
+        names.update(self._more)
+        return tuple(sorted(names))
 
     @overload
     def __getitem__(self, which: str) -> Changes: ...
@@ -224,13 +237,17 @@ class Changes:
         """Return the changes of one table by its name, or one change by its place."""
         if isinstance(which, int):
             return self._all[which]
-        changes = [change for change in self._all if change.table == which]
-        more = {name: number for name, number in self._more.items() if name == which}
-        return Changes(changes, self.mask, more)
+        more = {}
+        if which in self._more:
+            more[which] = self._more[which]
+        return Changes(self._of_table(which), self.mask, more)
+
+    def _of_table(self, table: str) -> list[Change]:
+        return [change for change in self._all if change.table == table]
 
     @property
     def counts_more(self) -> bool:
-        """Whether some rows are only counted. That is so in reports, never in a test."""
+        """Whether some rows are only counted, as in reports. A test gets each row."""
         return bool(self._more)
 
     def __iter__(self) -> Iterator[Change]:
@@ -246,7 +263,7 @@ class Changes:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Changes):
             return NotImplemented
-        return (self._all, self._more) == (other._all, other._more)
+        return self._all == other._all and self._more == other._more
 
     __hash__: ClassVar[None] = None  # type: ignore[assignment]  # its values may be lists
 
@@ -255,34 +272,37 @@ class Changes:
 
     def __str__(self) -> str:
         """Return the tables with their numbers, and a line for each row."""
-        return "\n".join([self.counted(), *(f"  {line}" for line in self.lines())])
+        rows = [f"  {line}" for line in self.lines()]
+        return "\n".join([self.counted(), *rows])
 
     def counted(self) -> str:
         """Return how many rows changed in each table: ``orders +1, stock ~1``."""
-        return ", ".join(map(self._counted, self.tables)) or "nothing"
-
-    def _counted(self, table: str) -> str:
-        if table in self._more:
-            return f"{table} some {self._more[table]:,} rows"
-        kinds = Counter(change.kind for change in self._all if change.table == table)
-        text = table
-        for kind, sign in _SIGNS.items():
-            if kinds[kind]:
-                text += f" {sign}{kinds[kind]:,}"
-        return text
+        texts = []
+        for table in self.tables:
+            text = table
+            kinds = Counter(change.kind for change in self._of_table(table))
+            for kind, sign in _SIGNS.items():
+                number = kinds[kind]
+                if number:
+                    text += f" {sign}{number:,}"
+            if table in self._more:
+                text = f"{table} some {self._more[table]:,} rows"
+            texts.append(text)
+        return ", ".join(texts) or "nothing"
 
     def lines(self, most: int | None = None) -> list[str]:
         """Return a line for each row. ``most`` rows of a table are shown, the others counted."""
         lines: list[str] = []
         for table in self.tables:
-            rows = [change for change in self._all if change.table == table]
-            shown = rows
+            rows = self._of_table(table)
+            hidden = 0
             # A line that counts one row is as long as the line of that row.
             if most is not None and len(rows) > most + 1:
-                shown = rows[:most]
-            lines += map(str, shown)
-            if len(shown) < len(rows):
-                lines.append(f"… {len(rows) - len(shown):,} rows of {table} more")
+                hidden = len(rows) - most
+                rows = rows[:most]
+            lines += map(str, rows)
+            if hidden:
+                lines.append(f"… {hidden:,} rows of {table} more")
         return lines
 
 
@@ -291,44 +311,55 @@ class Changes:
 
 def _paired(rows: TableRows, mask: Mask) -> list[Change]:
     pairs = _by_key(rows) if rows.key else _by_content(rows)
-    changes = (_change(rows, old, new, mask) for old, new in pairs)
+    changes = []
+    for old, new in pairs:
+        changes.append(_change(rows, old, new, mask))
     return sorted(changes, key=_order)
 
 
 Row = tuple[object, ...]
 # A value that is equal for equal rows, and the row.
 _Identified = tuple["Hashable", Row]
-_Pairs = list[tuple[Row | None, Row | None]]
+# A removed row and the added row of the same key. One of them is missing if there is none.
+_Pair = tuple[Row | None, Row | None]
 
 
-def _by_key(rows: TableRows) -> _Pairs:
+def _by_key(rows: TableRows) -> list[_Pair]:
     """Return removed and added rows in pairs of the same key."""
     places = [rows.columns.index(name) for name in rows.key]
     old = _keyed(rows.removed, places)
     new = _keyed(rows.added, places)
-    pairs: _Pairs = []
+    pairs: list[_Pair] = []
     for key in {**old, **new}:
+        # A key may have several rows: SQLite allows NULL in one.
         pairs += zip_longest(old.get(key, []), new.get(key, []))
     return pairs
 
 
 def _keyed(rows: Iterable[Row], places: list[int]) -> dict[object, list[Row]]:
+    """Return the rows by their keys. ``places`` are the indexes of the key's columns."""
     keyed: dict[object, list[Row]] = defaultdict(list)
     for row in rows:
-        keyed[tuple(_hashable(row[place]) for place in places)].append(row)
+        values = [_hashable(row[place]) for place in places]
+        keyed[tuple(values)].append(row)
     return keyed
 
 
-def _by_content(rows: TableRows) -> _Pairs:
+def _by_content(rows: TableRows) -> list[_Pair]:
     """Return the removed and the added rows, without those that are equal."""
-    removed, added = net(
-        [(_content(row), row) for row in rows.removed],
-        [(_content(row), row) for row in rows.added],
-    )
-    return [(row, None) for row in removed] + [(None, row) for row in added]
+    old = [(_content(row), row) for row in rows.removed]
+    new = [(_content(row), row) for row in rows.added]
+    removed, added = net(old, new)
+    pairs: list[_Pair] = []
+    for row in removed:
+        pairs.append((row, None))
+    for row in added:
+        pairs.append((None, row))
+    return pairs
 
 
 def _content(row: Row) -> Hashable:
+    """Return a value that is equal for rows with equal values of equal types."""
     return tuple((type(value), repr(_plain(value))) for value in row)
 
 
@@ -353,27 +384,34 @@ def _change(rows: TableRows, old: Row | None, new: Row | None, mask: Mask) -> Ch
 
 
 def _named(columns: tuple[str, ...], row: Row | None) -> Mapping[str, object]:
+    """Return the values of a row by the names of the columns, nothing without a row."""
     if row is None:
         return MappingProxyType({})
-    return MappingProxyType(dict(zip(columns, row, strict=True)))
+    values = dict(zip(columns, row, strict=True))
+    return MappingProxyType(values)
 
 
 def _order(change: Change) -> tuple[int, list[tuple[int, int, str]]]:
-    """Sort inserted, updated and deleted rows, each by its key, and numbers as numbers."""
+    """Return a key that sorts changes by kind, then by the row's key. Numbers sort as numbers."""
+    kind = list(_SIGNS).index(change.kind)
+    row = change.row
     values: list[tuple[int, int, str]] = []
-    for name in change.key or change.row:
-        value = change.row[name]
+    for name in change.key or row:
+        value = row[name]
         if isinstance(value, int):
             values.append((0, value, ""))
         else:
             values.append((1, 0, str(value)))
-    return list(_SIGNS).index(change.kind), values
+    return kind, values
 
 
 def net(
     removed: Sequence[_Identified], added: Sequence[_Identified]
 ) -> tuple[list[Row], list[Row]]:
-    """Return the removed and the added rows, as multisets without those that are in both."""
+    """Return the removed and the added rows, without those that are in both.
+
+    A row that is twice in one of them and once in the other remains once.
+    """
     before = Counter(identity for identity, _ in removed)
     after = Counter(identity for identity, _ in added)
     both = before & after
@@ -381,6 +419,7 @@ def net(
 
 
 def _without(rows: Sequence[_Identified], both: Counter[Hashable]) -> list[Row]:
+    """Return the rows, without as many of each identity as ``both`` counts. Changes ``both``."""
     left = []
     for identity, row in rows:
         if both[identity] > 0:
@@ -391,32 +430,44 @@ def _without(rows: Sequence[_Identified], both: Counter[Hashable]) -> list[Row]:
 
 
 def limited(rows: TableRows, limit: int | None) -> TableRows:
-    """Keep the first rows. Of an updated row keep both the old and the new one, or none."""
-    if limit is None or len(rows.removed) + len(rows.added) <= limit:
+    """Keep the first rows, up to a limit. Of an update keep both rows or none."""
+    number = len(rows.removed) + len(rows.added)
+    if limit is None or number <= limit:
         return rows
     places = [rows.columns.index(name) for name in rows.key]
     removed_keys = _keys(rows.removed, places, "-")
     added_keys = _keys(rows.added, places, "+")
-    numbers = Counter([*removed_keys, *added_keys])
-    totals = accumulate(numbers.values())
-    kept = {key for key, total in zip(numbers, totals, strict=True) if total <= limit}
+    kept = set()
+    total = 0
+    for key, rows_of_key in Counter([*removed_keys, *added_keys]).items():
+        total += rows_of_key
+        if total > limit:
+            break
+        kept.add(key)
     removed = _kept(rows.removed, removed_keys, kept)
     added = _kept(rows.added, added_keys, kept)
-    more = len(rows.removed) + len(rows.added) - len(removed) - len(added)
+    more = number - len(removed) - len(added)
     return replace(rows, removed=removed, added=added, more=rows.more + more)
 
 
-def _keys(rows: Sequence[Row], places: list[int], side: str) -> list[Hashable]:
-    if not places:
-        return [f"{side}{number}" for number in range(len(rows))]
-    # A key may have a list, which has no hash.
-    return [repr([row[place] for place in places]) for row in rows]
+def _keys(rows: Sequence[Row], places: list[int], side: str) -> list[str]:
+    """Return a key for each row. Without a primary key, each row has a key of ``side``."""
+    keys = []
+    for number, row in enumerate(rows):
+        if places:
+            # As text, because a column may have a list, which has no hash.
+            keys.append(repr([row[place] for place in places]))
+        else:
+            keys.append(f"{side}{number}")
+    return keys
 
 
-def _kept(
-    rows: tuple[Row, ...], keys: list[Hashable], kept: set[Hashable]
-) -> tuple[Row, ...]:
-    return tuple(row for row, key in zip(rows, keys, strict=True) if key in kept)
+def _kept(rows: tuple[Row, ...], keys: list[str], kept: set[str]) -> tuple[Row, ...]:
+    left = []
+    for row, key in zip(rows, keys, strict=True):
+        if key in kept:
+            left.append(row)
+    return tuple(left)
 
 
 # The text of a change
@@ -424,16 +475,19 @@ def _kept(
 
 def _as_line(change: Change) -> str:
     """Return the sign, the table, the key, and the changed columns or the row."""
-    line = f"{_SIGNS[change.kind]} {change.table}"
+    sign = _SIGNS[change.kind]
+    line = f"{sign} {change.table}"
     for name in change.key:
         line += f" {name}={_shown_of(change, change.row, name)}"
     rest = _as_update(change) if change.kind == "updated" else _as_row(change)
     line = f"{line}  {rest}".rstrip()
     # A terminal would obey control characters in a name.
-    return "".join(letter if letter.isprintable() else " " for letter in line)
+    letters = [letter if letter.isprintable() else " " for letter in line]
+    return "".join(letters)
 
 
 def _as_update(change: Change) -> str:
+    """Return the old and the new value of each changed column."""
     steps = []
     for name in change.columns:
         before = _shown_of(change, change.before, name)
@@ -443,13 +497,17 @@ def _as_update(change: Change) -> str:
 
 
 def _as_row(change: Change) -> str:
+    """Return the values of the row without its key, the columns that are NULL at the end."""
     parts = []
     empty = []
     for name, value in change.row.items():
-        if value is None and name not in change.key:
+        if name in change.key:
+            continue
+        if value is None:
             empty.append(name)
-        elif name not in change.key:
-            parts.append(f"{name}={_shown_of(change, change.row, name)}")
+        else:
+            text = _shown_of(change, change.row, name)
+            parts.append(f"{name}={text}")
     if empty:
         parts.append(f"NULL: {', '.join(empty)}")
     return _fitting(parts, " ")
@@ -461,17 +519,18 @@ def _shown_of(change: Change, row: Mapping[str, object], column: str) -> str:
     return change._mask.shown(change.table, column, row[column])  # noqa: SLF001 - of this module
 
 
-# The only column of a row whose table was changed meanwhile: the text of the row, with its secrets.
+# If the columns of a table changed, a row has only this column: its text, which may have secrets.
 _RAW = ("row",)
 
 
 def _fitting(parts: list[str], between: str) -> str:
-    """Join as many parts as fit into a line, at least one, and count the others."""
+    """Join as many parts as fit into a line, at least one, and add the number of the others."""
     text = parts[0] if parts else ""
     for number, part in enumerate(parts[1:], start=1):
         longer = f"{text}{between}{part}"
         if len(longer) > _LONGEST_ROW:
-            return f"{text} … {len(parts) - number} more"
+            more = len(parts) - number
+            return f"{text} … {more} more"
         text = longer
     return text
 
@@ -481,19 +540,21 @@ def shown(value: object) -> str:
     if value is None:
         return "NULL"
     if isinstance(value, str):
-        text = repr(redact(value[:_ENOUGH]))
+        text = repr(redact(value[:_LONGEST_READ]))
         size = f"{len(value):,} characters"
     elif isinstance(value, bytes | bytearray | memoryview):
-        text = repr(bytes(value[:_ENOUGH]))
+        text = repr(bytes(value[:_LONGEST_READ]))
         size = f"{len(value):,} bytes"
     else:
         text = str(value)
         size = f"{len(text):,} characters"
-        text = redact(text[:_ENOUGH])
+        text = redact(text[:_LONGEST_READ])
     if len(text) > _LONGEST_VALUE:
-        return f"{text[: _LONGEST_VALUE - 1]}… ({size})"
+        start = text[: _LONGEST_VALUE - 1]
+        return f"{start}… ({size})"
     return text
 
 
-# Of a long value. A password must be found before the text is cut.
-_ENOUGH = 2_000
+# Only so many characters of a long value are read. They are more than are shown, because a part of
+# a password could not be found.
+_LONGEST_READ = 2_000

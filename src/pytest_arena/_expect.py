@@ -14,31 +14,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedRows:
-    """An expected number of rows of one kind, each with these values."""
+    """An expected number of rows of one kind, each with these values of columns."""
 
     kind: Kind
     number: int
-    columns: tuple[tuple[str, object], ...]
+    values: Mapping[str, object]
 
     def matches(self, change: Change) -> bool:
-        """Return whether a row is of this kind and has each of these columns with its value."""
+        """Return whether a row is of this kind and has each of the values."""
         if change.kind != self.kind:
             return False
-        for name, value in self.columns:
-            if name not in change.row or change.row[name] != value:
+        row = change.row
+        for name, value in self.values.items():
+            if name not in row or row[name] != value:
                 return False
         return True
 
     def text(self, table: str, mask: Mask) -> str:
         """Return the words of a message: ``1 inserted row with item='chair'``."""
-        plural = "" if self.number == 1 else "s"
-        rows = f"{self.number:,} {self.kind} row{plural}"
-        if not self.columns:
-            return rows
-        values = [
-            f"{name}={mask.shown(table, name, value)}" for name, value in self.columns
-        ]
-        return f"{rows} with {' '.join(values)}"
+        noun = "row" if self.number == 1 else "rows"
+        text = f"{self.number:,} {self.kind} {noun}"
+        if self.values:
+            text += " with"
+        for name, value in self.values.items():
+            text += f" {name}={mask.shown(table, name, value)}"
+        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Expected:
 def inserted(number: int = 1, /, **columns: object) -> Expected:
     """Expect that exactly ``number`` rows with these values are inserted into a table.
 
-    Without values each row counts. Join several expectations of one table by ``&``.
+    Without values, each inserted row counts. ``&`` joins several expectations of one table.
 
     Example::
 
@@ -64,13 +64,13 @@ def inserted(number: int = 1, /, **columns: object) -> Expected:
             test_client.post("/orders")
 
     Raises:
-        ValueError: a number that is less than nothing.
+        ValueError: the number is negative.
     """
     return _expected("inserted", number, columns)
 
 
 def updated(number: int = 1, /, **columns: object) -> Expected:
-    """Expect that exactly ``number`` rows of a table are updated, and have these values then.
+    """Expect that exactly ``number`` rows of a table are updated, and then have these values.
 
     A row whose primary key changes counts as deleted and inserted. So does each changed row of a
     table that has no primary key.
@@ -81,7 +81,7 @@ def updated(number: int = 1, /, **columns: object) -> Expected:
             test_client.post("/orders")
 
     Raises:
-        ValueError: a number that is less than nothing.
+        ValueError: the number is negative.
     """
     return _expected("updated", number, columns)
 
@@ -95,60 +95,67 @@ def deleted(number: int = 1, /, **columns: object) -> Expected:
             test_client.delete("/orders/7")
 
     Raises:
-        ValueError: a number that is less than nothing.
+        ValueError: the number is negative.
     """
     return _expected("deleted", number, columns)
 
 
 def _expected(kind: Kind, number: int, columns: Mapping[str, object]) -> Expected:
     if number < 0:
-        raise ValueError(
-            f"{kind}({number}): a number of rows is never less than nothing"
-        )
-    return Expected((ExpectedRows(kind, number, tuple(columns.items())),))
+        raise ValueError(f"{kind}({number}): a number of rows cannot be negative")
+    rows = ExpectedRows(kind, number, columns)
+    return Expected((rows,))
 
 
 def difference(
     changes: Changes, expected: Mapping[str, Expected], *, ignore: Collection[str] = ()
 ) -> str:
-    """Return lines about rows that differ from the expectation, "" if none does.
+    """Return lines about rows that differ from the expectation, or "" if no row does.
 
-    ``ignore`` has names of tables, or patterns over them. Their changes do not count.
+    ``ignore`` has names of tables, or patterns over names. Changes of these tables do not count,
+    unless the table is expected.
     """
     patterns = (ignore,) if isinstance(ignore, str) else ignore
-    lines = []
-    for name in sorted({*changes.tables, *expected}):
-        is_ignored = any(fnmatchcase(name, pattern) for pattern in patterns)
-        if name in expected or not is_ignored:
-            rows = expected.get(name, Expected(()))
-            lines += _ExpectedTable(name, changes[name], rows).lines()
-    if not lines:
+    names = set(expected)
+    for name in changes.tables:
+        if not any(fnmatchcase(name, pattern) for pattern in patterns):
+            names.add(name)
+    lines = ["the database did not change as expected"]
+    for name in sorted(names):
+        rows = expected.get(name, Expected(()))
+        table = _ExpectedTable(name, changes[name], rows)
+        lines += table.lines()
+    if len(lines) == 1:
         return ""
-    head = "the database did not change as expected"
-    return "\n".join([head, *lines, f"in all it changed: {changes.counted()}"])
+    lines.append(f"in all it changed: {changes.counted()}")
+    return "\n".join(lines)
 
 
 _MOST = 20  # rows of a table in a message
 
 
 class _ExpectedTable:
-    """The changed rows of one table. Each of them meets at most one expectation.
+    """The changed rows of one table, and its expectations. Each row is given to one expectation.
 
-    A row may match several expectations. It is given to one that no other row can meet.
+    A row may match several expectations. If the first of them can take another row, the row is
+    given to the next one. This is the algorithm of augmenting paths for a matching.
     """
 
     def __init__(self, name: str, changes: Changes, expected: Expected) -> None:
         self._name = name
         self._changes = changes
-        # The most detailed ones first.
-        self._parts = sorted(expected.parts, key=lambda part: -len(part.columns))
+        self._parts = list(expected.parts)
+        # The expectations with the most values take their rows first.
+        self._parts.sort(key=lambda part: len(part.values), reverse=True)
         self._rows = list(changes)
-        # The place of each row that is given away, and the place of its expectation.
+        # By the place of a row: the place of the expectation that has it.
         self._owners: dict[int, int] = {}
-        self._missing = [self._give_rows_to(place) for place in range(len(self._parts))]
+        self._missing = []
+        for place in range(len(self._parts)):
+            self._missing.append(self._give_rows_to(place))
 
     def _give_rows_to(self, place: int) -> int:
-        """Give rows to an expectation. Return how many are missing."""
+        """Give rows to an expectation: free ones first. Return how many are missing."""
         number = self._parts[place].number
         rows = 0
         for row in self._matching(place):
@@ -168,7 +175,7 @@ class _ExpectedTable:
                 yield number
 
     def _give_one_more_to(self, place: int, visited: set[int]) -> bool:
-        """Give a row to an expectation, if necessary one that its owner can replace."""
+        """Give a row to an expectation: a free one, or one whose owner can take another row."""
         for row in self._matching(place):
             owner = self._owners.get(row)
             is_free = owner is None
@@ -182,14 +189,14 @@ class _ExpectedTable:
 
     def lines(self) -> list[str]:
         """Return a line for each unexpected row and each expectation with missing rows."""
-        rows = [
-            row for place, row in enumerate(self._rows) if place not in self._owners
-        ]
+        rows = []
+        for place, row in enumerate(self._rows):
+            if place not in self._owners:
+                rows.append(row)
         lines = [f"  unexpected: {row}" for row in rows[:_MOST]]
-        if len(rows) > _MOST:
-            lines.append(
-                f"  unexpected: … {len(rows) - _MOST:,} rows of {self._name} more"
-            )
+        more = len(rows) - _MOST
+        if more > 0:
+            lines.append(f"  unexpected: … {more:,} rows of {self._name} more")
         for part, missing in zip(self._parts, self._missing, strict=True):
             if missing:
                 text = part.text(self._name, self._changes.mask)
@@ -198,9 +205,10 @@ class _ExpectedTable:
         return lines
 
     def _why_missing(self, part: ExpectedRows, number: int) -> str:
+        """Return why rows are missing: unknown columns, or that only ``number`` rows match."""
         if self._rows:
             columns = self._rows[0].row
-            unknown = [name for name, _ in part.columns if name not in columns]
+            unknown = [name for name in part.values if name not in columns]
             if unknown:
                 return f"; it has no column {', '.join(unknown)}"
         if not number:

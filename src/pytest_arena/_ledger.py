@@ -21,7 +21,7 @@ _PAUSE_OF_CREATE_ALL = 0.02
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Request:
-    """One request. The client creates it, and others add what they know of it.
+    """One request. The client creates the record. Other parts of pytest-arena add facts.
 
     Each hop of a followed redirect is a separate request.
     """
@@ -37,12 +37,14 @@ class Request:
     error: str | None = None
     """The error in place of an answer, as ``Type: text`` without passwords."""
     seconds: float = 0.0
-    """The time from the call to the answer, with the app's background tasks. A stream or a
-    websocket ends when it is closed."""
+    """The time from the call to the answer, with the app's background tasks. A stream and a
+    websocket last until they are closed."""
     statements: list[str] = field(default_factory=list, repr=False)
     """The statements that the app's engines sent in this request, in order."""
     began: float = field(default=0.0, repr=False)
-    turn: Any = field(default=None, repr=False)  # of the test's story
+    turn: Any = field(
+        default=None, repr=False
+    )  # the request's place in the test's story
     # The `RequestAnswer`: when the answer was sent, and its late commits.
     answer: Any = field(default=None, repr=False)
     # An exception that the app raised, with the app's line.
@@ -51,7 +53,9 @@ class Request:
     logged: str = field(default="", repr=False)
     # Cookies that the client has and did not send.
     unsent: str = field(default="", repr=False)
-    is_open: bool = field(default=False, repr=False)  # its answer is still read
+    is_open: bool = field(
+        default=False, repr=False
+    )  # the client still reads the answer
     is_login: bool = field(default=False, repr=False)
     """Whether a client sent it while it logged in."""
 
@@ -70,7 +74,7 @@ class TestFacts(NamedTuple):
 class Ledger:
     """The facts of a run. Any thread adds facts. No fact is changed."""
 
-    test: str = ""
+    test: str = ""  # the running test, "" outside of tests
     tests: list[TestFacts] = field(default_factory=list)
     # The requests of the test to the app under test.
     requests: list[Request] = field(default_factory=list)
@@ -78,9 +82,9 @@ class Ledger:
     refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
-    # Products with their isolations.
+    # The products and isolations of the filled databases. The keys are ordered, the values unused.
     filled: dict[tuple[str, str], None] = field(default_factory=dict)
-    # By test, "" outside of any test.
+    # The time in which the app made tables, by test, "" outside of any test.
     table_seconds: dict[str, float] = field(default_factory=dict)
     isolation_seconds: float = 0.0  # of the test
     verified: int = 0
@@ -104,7 +108,7 @@ class Ledger:
             self.tests.append(facts)
 
     def refused(self, error: _Error) -> _Error:
-        """Record an error that an ``except Exception`` of the app may swallow, and return it."""
+        """Record an error and return it. An ``except Exception`` of the app may swallow it."""
         self.refusals.append((error, self.test))
         return error
 
@@ -123,33 +127,32 @@ class Ledger:
 
     def mark_reported(self, *errors: BaseException) -> None:
         """Record that the user sees these errors: they failed a test, or were expected."""
-        # Only errors that are kept. The id of another error may be used again.
+        # Only errors that `refusals` keeps alive. Python may use the id of another error again.
         kept = {id(error) for error, _ in self.refusals}
         self._reported |= kept.intersection(map(id, errors))
 
     def unreported(self, test: str) -> list[ArenaError]:
-        """Return the refusals of a test that were not reported, "" for outside of any test."""
-        return [
-            error
-            for error, where in self.refusals
-            if where == test and id(error) not in self._reported
-        ]
+        """Return the unreported refusals of a test, "" for those outside of any test."""
+        errors = []
+        for error, where in self.refusals:
+            if where == test and id(error) not in self._reported:
+                errors.append(error)
+        return errors
 
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Empty the ledger for a block. The facts of the block are forgotten at its end."""
-        kept = {each.name: getattr(self, each.name) for each in fields(self)}
+        kept = Ledger()
         empty = Ledger()
-        for name in kept:
-            setattr(self, name, getattr(empty, name))
+        _copy_fields(self, kept)
+        _copy_fields(empty, self)
         try:
             yield
         finally:
-            for name, value in kept.items():
-                setattr(self, name, value)
+            _copy_fields(kept, self)
 
     def made_table(self, started: float, ended: float) -> None:
-        """Record that the app made a table. A short pause since the last one counts too."""
+        """Record that the app made a table. A short pause since the last table counts too."""
         if started - self._last_table_at < _PAUSE_OF_CREATE_ALL:
             started = self._last_table_at
         seconds = self.table_seconds.get(self.test, 0.0)
@@ -164,7 +167,7 @@ class Ledger:
     def note(self, line: str) -> None:
         """Record a line for the summary, once.
 
-        The summary replaces ``{test}`` in it by the first test, and counts the other tests.
+        The summary replaces ``{test}`` in the line by the first test, and counts the other tests.
         """
         if line not in self.notes:
             self.notes.append(line)
@@ -175,12 +178,17 @@ class Ledger:
 
     def noted_lines(self) -> list[str]:
         """Return the lines for the summary."""
-        return [_with_tests(line, self._noted_in.get(line, [])) for line in self.notes]
+        lines = []
+        for line in self.notes:
+            tests = self._noted_in.get(line, [""])
+            text = line.replace(_TEST, tests[0] or "outside of any test")
+            more = len(tests) - 1
+            if more:
+                text += f"; so in {more:,} more"
+            lines.append(text)
+        return lines
 
 
-def _with_tests(line: str, tests: list[str]) -> str:
-    first = tests[0] if tests else ""
-    line = line.replace(_TEST, first or "outside of any test")
-    if len(tests) > 1:
-        line += f"; so in {len(tests) - 1:,} more"
-    return line
+def _copy_fields(source: Ledger, target: Ledger) -> None:
+    for each in fields(Ledger):
+        setattr(target, each.name, getattr(source, each.name))

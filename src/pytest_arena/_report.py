@@ -34,9 +34,8 @@ class Summary:
     isolations: tuple[str, ...]
     has_template: bool = True
     built_because: tuple[str, ...] = ()  # why templates in the cache were not used
-    table_seconds: tuple[
-        float, ...
-    ] = ()  # of each test in which the app made its tables
+    # The time of each test in which the app made its tables.
+    table_seconds: tuple[float, ...] = ()
     known: tuple[str, ...] = ()  # databases that engines named
     unasked: tuple[str, ...] = ()  # databases that options name, and no engine
     unused: tuple[str, ...] = ()  # messages: no engine used `arena_database`
@@ -579,7 +578,7 @@ next: pytest -n 2, a smaller pool_size in tests, or a larger max_connections on 
 
 
 def report_swallowed(report: Any, errors: list[ArenaError]) -> None:
-    """Fail a passed test whose app swallowed these errors, or add them to a failed test's report."""
+    """Fail a passed test whose app swallowed these errors, or add them to a failed report."""
     texts = [f"{type(error).__name__}: {error}" for error in errors]
     text = "\n\n".join(texts)
     if report.passed:
