@@ -1,4 +1,4 @@
-"""Attributes what happens to a line of the user's code, to a test's request, or to pytest-arena."""
+"""Finds the line of the user's code, the request or the test that caused something."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
 
 def user_line() -> CodeLine | None:
-    """Return the innermost line of the user's code that led here, or None.
+    """Return the innermost line of the user's code that led to this call, or None.
 
-    Follows greenlets (SQLAlchemy's async engines) to the coroutine that awaits them, and a
-    worker thread of aiosqlite to the task that waits for it. Costs some microseconds.
+    From a greenlet (of SQLAlchemy's async engines), the search goes on in the coroutine that awaits
+    the greenlet. From a worker thread of aiosqlite, it goes on in the task that waits for the
+    thread. It takes some microseconds.
     """
     for frame in frames(of_users=True):
         return CodeLine(frame.f_code.co_filename, frame.f_lineno)
@@ -48,7 +49,7 @@ def line_of_function(function: object) -> CodeLine | None:
 
 
 def who_connects() -> str:
-    """Return the user's line for the cause of a message, or words if there is none."""
+    """Return the user's line as the cause in a message, or words if no such line exists."""
     line = user_line()
     if line is not None:
         return str(line)
@@ -71,9 +72,9 @@ def users_frames(frame: FrameType | None) -> list[FrameType]:
     """Return the frames of the user's code on a thread's stack, innermost first."""
     users = []
     while frame is not None:
-        # As in `frames`. The line numbers of a stack are computed one by one, which is not needed.
+        # The file of the globals is checked first, for the reason in `frames`.
         module = frame.f_globals
-        file = module["__file__"] if "__file__" in module else None  # noqa: SIM401 - as there
+        file = module["__file__"] if "__file__" in module else None  # noqa: SIM401 - as in `frames`
         if not _is_library(file or "<") and not _is_library(frame.f_code.co_filename):
             users.append(frame)
         frame = frame.f_back
@@ -107,7 +108,8 @@ _is_library = cache(is_library)
 def frames(*, of_users: bool = False) -> Iterator[FrameType]:
     """Yield the frames that led to the caller, innermost first, across greenlets and tasks.
 
-    With ``of_users`` only the user's frames: each checkout walks some twenty frames.
+    With ``of_users``, yield only the user's frames. That is fast, because each checkout walks some
+    twenty frames.
     """
     frame: Any = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller's frame
     current: Any = greenlet.getcurrent()
@@ -119,8 +121,8 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
         if frame is None:
             frame = waiting.pop()
             continue
-        # Reading a frame's code is an audit event, which all hooks of the process get. `get`
-        # would be a call for each frame.
+        # The file in the globals is read first, because reading a frame's code is an audit event,
+        # which calls all audit hooks. `module.get` would be one more call for each frame.
         module = frame.f_globals
         file = module["__file__"] if "__file__" in module else None  # noqa: SIM401 - see above
         is_passed, has_handovers = _module_in(file or "<")
@@ -134,10 +136,11 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
 
 
 def is_driven_here() -> bool:
-    """Whether a caller on this thread's stack runs a loop until the current task ends.
+    """Return whether a caller on this thread's stack runs a loop until the current task ends.
 
-    An ``asyncio.Runner`` that outlives a test runs later coroutines in a copy of that test's
-    context. The caller is the running test. uvloop shows no such frame.
+    Such a caller is the running test, whatever test the task's context names: an
+    ``asyncio.Runner`` that outlives a test runs later coroutines in a copy of the first test's
+    context. uvloop shows no such frame.
     """
     task = asyncio.current_task()
     return any(
@@ -148,8 +151,8 @@ def is_driven_here() -> bool:
 
 _RUN_UNTIL_COMPLETE = asyncio.BaseEventLoop.run_until_complete.__code__
 
-# Functions that run work for a frame that is not on their stack: SQLAlchemy's way into sync code,
-# a step of asyncio's loop, and aiosqlite's worker by its names since 0.20.
+# Functions that run work for a frame on another stack: SQLAlchemy's call of sync code, a step of
+# asyncio's loop, and aiosqlite's worker, by its names since version 0.20.
 _HANDOVERS = {"greenlet_spawn", "_run", "run", "_connection_worker_thread"}
 _WITH_HANDOVERS = (
     "/sqlalchemy/util/concurrency.py",
@@ -161,16 +164,16 @@ _WITH_HANDOVERS = (
 
 @cache
 def _module_in(file: str) -> tuple[bool, bool]:
-    """Whether a file belongs to a library, and whether it has functions of ``_HANDOVERS``."""
+    """Return whether a file belongs to a library, and whether it defines one of ``_HANDOVERS``."""
     return is_library(file), file.replace("\\", "/").endswith(_WITH_HANDOVERS)
 
 
 def _behind(frame: FrameType) -> list[Any]:
-    """Return the frames, the innermost last, that wait for the work of this frame.
+    """Return the frames that wait for the work of this frame, the innermost last.
 
-    It may be SQLAlchemy's sync code, which waits for the awaitable of ``greenlet_spawn``. It may
-    leave a block of a session, which ends in a separate task. Or it is the task that awaits the
-    answer of aiosqlite's worker.
+    For ``greenlet_spawn``, SQLAlchemy's sync code waits. For a step of the loop, a task waits that
+    leaves a session's block, because the block ends in a separate, shielded task. For aiosqlite's
+    worker, the task waits that awaits the worker's answer.
     """
     name = frame.f_code.co_name
     if name == "greenlet_spawn":
@@ -199,7 +202,7 @@ def _behind(frame: FrameType) -> list[Any]:
 def _shielding(inner: object, tasks: Iterable[Any]) -> list[FrameType]:
     """Return the frames that wait for a task through ``asyncio.shield``, the innermost last.
 
-    Only a callback of the future between the two tasks shows the connection.
+    Only a callback of the future between the two tasks shows which task waits for which.
     """
     frames_of_waiters: list[FrameType] = []
     for task in tasks:
@@ -213,7 +216,7 @@ def _shielding(inner: object, tasks: Iterable[Any]) -> list[FrameType]:
 
 
 def _awaited(awaitable: Any) -> Iterator[FrameType]:
-    """Yield the frames of a coroutine and of what it awaits, the outermost first."""
+    """Yield the frames of a coroutine and of the coroutines that it awaits, the outermost first."""
     while awaitable is not None:
         frame = getattr(awaitable, "cr_frame", None)
         if frame is None:
@@ -224,6 +227,7 @@ def _awaited(awaitable: Any) -> Iterator[FrameType]:
 
 
 def _next(awaitable: Any) -> Any:
+    """Return the object that a coroutine or generator awaits, or None."""
     for name in ("cr_await", "ag_await"):
         if hasattr(awaitable, name):
             return getattr(awaitable, name)
@@ -234,19 +238,19 @@ def _next(awaitable: Any) -> Any:
     return None
 
 
-# The guards watch connections that no engine opens, and child processes. This marks those of
-# pytest-arena.
+# True while pytest-arena itself opens a connection or starts a process. The guards, which watch
+# the drivers and child processes, let these pass.
 _opening: ContextVar[bool] = ContextVar("arena_opens_its_own", default=False)
 
 
 def is_own() -> bool:
-    """Whether pytest-arena opens the present connection for itself."""
+    """Return whether pytest-arena itself opens the present connection or process."""
     return _opening.get()
 
 
 @contextmanager
 def as_own() -> Iterator[None]:
-    """Let the guard pass what pytest-arena opens in this block."""
+    """Let the guards pass the connections and processes that this block opens."""
     token = _opening.set(True)
     try:
         yield
@@ -254,25 +258,25 @@ def as_own() -> Iterator[None]:
         _opening.reset(token)
 
 
-# The `LateWork` of the test for whose requests this is done, in any thread and at any time.
+# The `LateWork` of the test that the running code works for, in any thread, also after the test.
 WORK: ContextVar[Any] = ContextVar(
     "arena: the `LateWork` that this is a part of", default=None
 )
 
 
-# The logins that the current task or thread performs. Requests of a login must not wait for it.
-# A login may use another client, which logs in by itself.
+# The logins that the current task or thread performs. A request of a login must not wait for the
+# login. There may be several: a login may use another client, which logs in first.
 LOGINS: ContextVar[tuple[Any, ...]] = ContextVar("arena: logins under way", default=())
 
 
-# The `RequestAnswer` of the request that began this, also after the answer.
+# The `RequestAnswer` of the request that the running code works for, also after the answer.
 REQUEST: ContextVar[Any] = ContextVar(
     "arena: the request that this is a part of", default=None
 )
 
 
 class Piece:
-    """A piece of work: all that a thread does, one job of a pool, a delayed call."""
+    """A piece of work of a test: a thread, one job of a pool, or a delayed call."""
 
     def __init__(
         self, work: Any, function: Any, cancel: Callable[[], object] = bool
@@ -283,12 +287,12 @@ class Piece:
         self.thread = 0
         self.request = REQUEST.get()
         self.is_job = False  # a cancelled job of a pool wakes its waiter
-        # `call_soon(loop.call_later, …)` lets the loop itself call `call_later`.
+        # The loop may call `call_later` itself, without a line of the user on the stack.
         PIECES[self] = user_line() or line_of_function(function)
 
     @property
     def is_ended(self) -> bool:
-        """Whether the work has ended though the piece is still registered."""
+        """Whether the work has ended, although the piece is still registered."""
         return False
 
     def is_done_in(self, thread: int) -> bool:
@@ -296,7 +300,7 @@ class Piece:
         return bool(self.thread == thread)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Do the work. The work that it begins belongs to the same test."""
+        """Do the work. More work that it begins belongs to the same test."""
         self.thread = get_ident()
         token = WORK.set(self.work)
         request_token = REQUEST.set(self.request)
@@ -323,7 +327,7 @@ def _end_at_user_line(error: BaseException) -> None:
         last.tb_next = None
 
 
-# All pieces that have begun or wait, with the user's line that began each.
+# All pieces that wait or run. The value is the user's line that began the piece.
 PIECES: WeakKeyDictionary[Piece, object] = WeakKeyDictionary()
 
 # The threads and tasks that wait for the next job of an app's queue.
@@ -339,12 +343,12 @@ class ChildProcess:
     is_running: Callable[[], bool]
 
 
-# Until their test ends.
+# The child processes of the running test. They are removed when it ends.
 CHILDREN: list[ChildProcess] = []
 
 
 def piece_here() -> Piece | None:
-    """Return the innermost piece that this thread does now, None for no work or for a task."""
+    """Return the innermost piece that this thread does now. None in a task, or without a piece."""
     here = get_ident()
     for piece in reversed(alive(PIECES)):
         if piece.is_done_in(here):
@@ -352,26 +356,26 @@ def piece_here() -> Piece | None:
     return None
 
 
-# Whether a wider fixture began this.
+# True in code that a fixture of a wider scope started.
 OF_WIDE_FIXTURE: ContextVar[bool] = ContextVar(
     "arena: of a wider fixture", default=False
 )
 
-# Whether this is the app's start-up that runs once for all tests, in a separate loop.
+# True in the app's start-up that runs once for all tests, in a separate loop.
 IN_SESSION_LIFESPAN: ContextVar[bool] = ContextVar(
     "arena_session_lifespan", default=False
 )
 OUR_TASK = "pytest-arena: a task of its own"
 SERVER_THREAD = "pytest-arena-live-server"
-# Threads that outlive tests and belong to no fixture: those of the server and of its endpoints.
 # a2wsgi calls WSGI apps in threads of these names.
 A2WSGI_PREFIX = "WSGI"
 A2WSGI_THREADS = tuple(f"{A2WSGI_PREFIX}_{number}" for number in range(10))
-NOBODYS = (SERVER_THREAD, "AnyIO worker thread", *A2WSGI_THREADS)
+# Names of threads that outlive tests and belong to no fixture: of the server and of endpoints.
+SHARED_THREADS = (SERVER_THREAD, "AnyIO worker thread", *A2WSGI_THREADS)
 
 
 def is_of(thread: int, others: Container[int]) -> bool:
-    """Whether a thread is one of these, or one of them started it, as a growing pool does.
+    """Return whether a thread is one of ``others``, or was started by one, as in a growing pool.
 
     Threads that the main thread or a test's request started belong to no other thread.
     """
@@ -379,14 +383,15 @@ def is_of(thread: int, others: Container[int]) -> bool:
     for each in all_threads():
         starters[each.ident] = getattr(each, "arena_starter", 0)
     while thread and thread not in others:
-        thread = starters.pop(thread, 0)  # Python may use a number again
+        # Each starter once: thread numbers are reused, so the starters may form a circle.
+        thread = starters.pop(thread, 0)
     return bool(thread)
 
 
 def watch_what_is_begun() -> Callable[[], None]:
-    """Watch the work that the user's code gives to threads, to pools and to a loop's clock.
+    """Watch the work that the user's code gives to threads, to pools and to delayed calls.
 
-    Threads and callbacks of libraries do not count. Costs 0.1 µs outside of requests.
+    Threads and callbacks of libraries do not count. Outside of requests, this takes 0.1 µs.
 
     Returns:
         A function that restores the classes.
@@ -413,13 +418,13 @@ def watch_what_is_begun() -> Callable[[], None]:
     def watched_call_soon(loop: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
         work = WORK.get()
         if work is not None and work.is_given_to(loop):
-            # Never cancelled: it may wake a task there.
+            # Nothing cancels this piece, because it may wake a task of the other loop.
             callback = Piece(work, callback)
         return call_soon_threadsafe(loop, callback, *args, **kwargs)
 
     def watched_callback(future: Any, fn: Any) -> None:
         work = WORK.get()
-        # The thread that ends the future calls it, in a context of no test.
+        # The thread that ends the future calls `fn`, in a context without a test.
         if work is not None and line_of_function(fn) is not None:
             fn = Piece(work, fn)
         add_done_callback(future, fn)
@@ -466,7 +471,7 @@ def _install(
     call_soon_threadsafe: Any,
     add_done_callback: Any,
 ) -> None:
-    """Set the methods that begin work: the watched ones, or at the end the original ones."""
+    """Set the methods that begin work: the watching ones, or at the end the original ones."""
     loops: Any = asyncio.BaseEventLoop
     Thread.start = start  # type: ignore[method-assign] # restored at the end
     ThreadPoolExecutor.submit = submit  # type: ignore[method-assign] # restored at the end
@@ -476,13 +481,13 @@ def _install(
 
 
 def _watched(schedule: Any, position: int, *, is_clock: bool = False) -> Any:
-    """Return ``schedule`` that makes a piece of its argument at this position."""
+    """Return a function like ``schedule`` that makes a piece of the argument at this position."""
 
     def watched(*args: Any, **kwargs: Any) -> Any:
         work = None
         if len(args) > position:
             work = WORK.get()
-        # A library gives jobs to a pool for the user. A loop's clock wakes libraries too.
+        # A library's job in a pool is work for the user. A library's delayed call may be a timeout.
         if not work or (is_clock and not _is_the_users(args[position])):
             return schedule(*args, **kwargs)
         piece = Piece(work, args[position])
@@ -495,10 +500,11 @@ def _watched(schedule: Any, position: int, *, is_clock: bool = False) -> Any:
 
 
 def _is_the_users(function: Any) -> bool:
+    """Return whether a function is defined in the user's code."""
     code = getattr(_unwrapped(function), "__code__", None)
     return not _is_library(getattr(code, "co_filename", "<"))
 
 
 def _unwrapped(function: Any) -> Any:
-    """Return the function inside of a ``partial`` or a decorated one, else the function."""
+    """Return the function inside a ``partial`` or a wrapper of a decorator, else the function."""
     return getattr(function, "func", getattr(function, "__wrapped__", function))

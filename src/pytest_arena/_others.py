@@ -1,4 +1,4 @@
-"""The effects of other plugins on a test: Hypothesis, pytest-timeout, pytest-forked, fixtures."""
+"""How other plugins and fixtures affect a test: Hypothesis, pytest-timeout, pytest-forked."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _OURS = "pytest_arena."
 
 
 def own_function(item: Any) -> tuple[Any, str, Any]:
-    """Return the place of the test's function: object, attribute and value.
+    """Return where the test's function is: an object, its attribute, and the function.
 
-    Under Hypothesis' ``@given`` it is ``inner_test``, which plugins may replace.
+    Under Hypothesis' ``@given`` the attribute is ``inner_test``, which plugins may replace.
     """
     function = getattr(item, "obj", None)
     hypothesis = getattr(function, "hypothesis", None)
@@ -28,61 +28,67 @@ def own_function(item: Any) -> tuple[Any, str, Any]:
     return item, "obj", function
 
 
-# There is no public name for a test's settings.
+# Hypothesis has no public name for a test's settings.
 _SETTINGS = "_hypothesis_internal_use_settings"
 
 
 @contextmanager
 def suppressed_health_check(item: Any) -> Iterator[None]:
-    """Suppress the complaint that pytest-arena's fixtures are not reset between examples.
+    """Have Hypothesis accept pytest-arena's function-scoped fixtures, which it cannot reset.
 
-    They are. Hypothesis still complains of a function-scoped fixture of the user.
+    pytest-arena resets them between examples. A function-scoped fixture of the user still fails
+    Hypothesis' health check.
     """
     function = getattr(item, "obj", None)
     function = getattr(function, "__func__", function)
     settings = getattr(function, _SETTINGS, None)
-    if settings is None or not _asks_for_ours_alone(item):
+    if settings is None or not _uses_only_our_fixtures(item):
         yield
         return
     hypothesis: Any = sys.modules["hypothesis"]
-    wanted = {
-        *settings.suppress_health_check,
-        hypothesis.HealthCheck.function_scoped_fixture,
-    }
-    setattr(
-        function, _SETTINGS, hypothesis.settings(settings, suppress_health_check=wanted)
-    )
+    check = hypothesis.HealthCheck.function_scoped_fixture
+    suppressed = {*settings.suppress_health_check, check}
+    changed = hypothesis.settings(settings, suppress_health_check=suppressed)
+    setattr(function, _SETTINGS, changed)
     try:
         yield
     finally:
         setattr(function, _SETTINGS, settings)
 
 
-def _asks_for_ours_alone(item: Any) -> bool:
+def _uses_only_our_fixtures(item: Any) -> bool:
+    """Return whether the test has function-scoped fixtures, and all are pytest-arena's."""
     fixtures_by_name = _fixtures_of(item)
-    of_function = []
+    has_fixtures = False
     for name in inspect.signature(item.function).parameters:
-        if name in fixtures_by_name and fixtures_by_name[name][-1].scope == "function":
-            of_function.append(fixtures_by_name[name][-1])
-    return bool(of_function) and all(map(_is_ours, of_function))
+        if name not in fixtures_by_name:
+            continue
+        fixture = fixtures_by_name[name][-1]
+        if fixture.scope != "function":
+            continue
+        if not _is_ours(fixture):
+            return False
+        has_fixtures = True
+    return has_fixtures
 
 
 def _fixtures_of(item: Any) -> dict[str, Any]:
-    """Return the fixtures of a test by their names. The last of a name is in force."""
+    """Return the fixtures of a test by their names. The last fixture of a name is used."""
     info = getattr(item, "_fixtureinfo", None)
     by_name: dict[str, Any] = getattr(info, "name2fixturedefs", {})
     return {name: fixtures for name, fixtures in by_name.items() if fixtures}
 
 
-def asks_for_ours(item: Any) -> bool:
-    """Whether the test uses a fixture of pytest-arena, so that it will need a database."""
-    return any(_is_ours(fixtures[-1]) for fixtures in _fixtures_of(item).values())
+def uses_our_fixture(item: Any) -> bool:
+    """Return whether the test uses a fixture of pytest-arena, so that it needs a database."""
+    used = [fixtures[-1] for fixtures in _fixtures_of(item).values()]
+    return any(map(_is_ours, used))
 
 
 def starts_app(item: Any, *, is_async: bool) -> bool:
     """Return whether a fixture of pytest-arena starts the app before the test.
 
-    A suite's fixture of the same name replaces it, unless that fixture asks for it.
+    A suite's fixture of the same name replaces it, unless the suite's fixture uses it.
     """
     fixtures_by_name = _fixtures_of(item)
     names = _STARTING_ASYNC if is_async else _STARTING_SYNC
@@ -102,7 +108,7 @@ def has_our_app(item: Any) -> bool:
 
 
 def overrides_app(item: Any) -> bool:
-    """Return whether a suite's fixture `arena_app` is in force for a test that does not use it."""
+    """Return whether the suite has a fixture `arena_app` for a test that does not use it."""
     manager = getattr(item.session, "_fixturemanager", None)
     if manager is None:
         return False
@@ -113,8 +119,8 @@ def overrides_app(item: Any) -> bool:
 _STARTING_ASYNC = ("client", "client_as", "arena_lifespan")
 _STARTING_SYNC = ("test_client", "test_client_as", "arena_lifespan")
 
-# The facade's methods by the names of the fixtures.
-_BY_HAND = {
+# By the name of a fixture: the method of the fixture `arena` with the same result.
+_METHODS = {
     "client": "client",
     "client_as": "client_as",
     "test_client": "test_client",
@@ -129,16 +135,19 @@ def shadowed_fixtures(items: Iterable[Any]) -> list[str]:
     replaced = set()
     for item in items:
         for name, fixtures in _fixtures_of(item).items():
-            if name in _BY_HAND and _is_shadowed(fixtures):
+            if name in _METHODS and _is_shadowed(fixtures):
                 replaced.add((name, fixtures[-1].func.__module__))
-    return [
-        f"the fixture {name!r} is {module}'s in this run, whose plugin came later: "
-        f"arena.{_BY_HAND[name]}() gives arena's"
-        for name, module in sorted(replaced)
-    ]
+    lines = []
+    for name, module in sorted(replaced):
+        problem = (
+            f"the fixture {name!r} is {module}'s in this run, whose plugin came later"
+        )
+        lines.append(f"{problem}: arena.{_METHODS[name]}() gives arena's")
+    return lines
 
 
 def _is_shadowed(fixtures: Any) -> bool:
+    """Return whether a fixture of another plugin, not of the suite, replaces pytest-arena's."""
     last = fixtures[-1]
     if _is_ours(last) or not any(map(_is_ours, fixtures)):
         return False
@@ -146,8 +155,9 @@ def _is_shadowed(fixtures: Any) -> bool:
 
 
 def is_outdated(item: Any, fixture: Any) -> bool:
-    """Whether a test gives a fixture another parameter than the one with which it is set up."""
-    if fixture not in _fixtures_of(item).get(fixture.argname, ()):
+    """Return whether a fixture was set up with another parameter than this test gives it."""
+    fixtures = _fixtures_of(item).get(fixture.argname, ())
+    if fixture not in fixtures:
         return False
     result = fixture.cached_result
     param = item.callspec.params[fixture.argname]
@@ -161,19 +171,21 @@ def _differ(value: object, other: object) -> bool:
 
 
 def _is_ours(fixture: Any) -> bool:
+    """Return whether pytest-arena defines a fixture."""
     return bool(fixture.func.__module__.startswith(_OURS))
 
 
-def is_broken_off(error: BaseException) -> bool:
-    """Whether Ctrl-C or pytest-timeout interrupted a test."""
+def is_interruption(error: BaseException) -> bool:
+    """Return whether Ctrl-C or pytest-timeout interrupted a test."""
     pytest: Any = sys.modules["pytest"]
     if isinstance(error, pytest.fail.Exception):
         frames = traceback.walk_tb(error.__traceback__)
-        return "timeout_sigalrm" in [frame.f_code.co_name for frame, _ in frames]
+        functions = [frame.f_code.co_name for frame, _ in frames]
+        return "timeout_sigalrm" in functions
     return not isinstance(error, (Exception, pytest.skip.Exception))
 
 
 def is_forked(item: Any) -> bool:
-    """Whether pytest-forked runs this test in a child of this process."""
+    """Return whether pytest-forked runs this test in a child of this process."""
     is_marked = item.get_closest_marker("forked") is not None
     return is_marked or bool(item.config.getoption("forked", default=False))

@@ -41,7 +41,7 @@ _collector_lock = threading.RLock()
 
 
 def innermost_frames() -> dict[int, FrameType]:
-    """Return the innermost frame of each thread, by its number. Costs a microsecond for each.
+    """Return the innermost frame of each thread by the thread's number, in 1 µs for each.
 
     Python 3.11 deadlocks if the collector runs during the call, and collects a
     ``threading.local``: https://github.com/python/cpython/issues/106883.
@@ -58,10 +58,10 @@ def innermost_frames() -> dict[int, FrameType]:
 
 
 def until(ask: Callable[[], _Answer], *, within: float, step: float = 0.001) -> _Answer:
-    """Ask until the answer is true or the time is up. Return the last answer.
+    """Call ``ask`` until its answer is true or the time is up. Return the last answer.
 
-    Asks at least once. The first pause takes ``step`` seconds. Each later one takes twice as long,
-    up to 50 ms.
+    ``ask`` is called at least once. The first pause takes ``step`` seconds. Each later pause is
+    twice as long, up to 50 ms.
     """
     end = seconds() + within
     while True:
@@ -73,12 +73,12 @@ def until(ask: Callable[[], _Answer], *, within: float, step: float = 0.001) -> 
 
 
 def alive(known: WeakKeyDictionary[_Key, Any] | WeakSet[_Key]) -> list[_Key]:
-    """Return the keys, while other threads add and remove some.
+    """Return the keys of a weak collection, while other threads add and remove keys.
 
-    The inner dictionary is read in one step. An iteration over the outer one runs Python code
-    between two keys, and raises if the dictionary has changed.
+    The inner dictionary is copied in one step. An iteration over the weak collection would run
+    Python code between two keys, and raise if the dictionary has changed.
     """
-    data = known.data  # type: ignore[union-attr] # typeshed has it not
+    data = known.data  # type: ignore[union-attr] # typeshed lacks the attribute
     keys = []
     for reference in [*data]:
         key = reference()
@@ -89,7 +89,7 @@ def alive(known: WeakKeyDictionary[_Key, Any] | WeakSet[_Key]) -> list[_Key]:
 
 def context_of(task: object) -> Context:
     """Return the context in which a task, or a callback of a loop, runs."""
-    # From Python 3.12 on: task.get_context().
+    # Python 3.12 has task.get_context().
     for referent in gc.get_referents(task):
         if isinstance(referent, Context):
             return referent
@@ -104,7 +104,8 @@ def on_audit_events(
 ) -> Callable[[], None]:
     """Call ``listeners[event]`` with the arguments of each audit event of that name.
 
-    Return a function that ends this. See https://docs.python.org/3/library/audit_events.html
+    Return a function that removes the listeners. See
+    https://docs.python.org/3/library/audit_events.html
     """
     _install_hook()
     for event, listener in listeners.items():
@@ -114,16 +115,15 @@ def on_audit_events(
 
 def _remove_listeners(listeners: Mapping[str, Callable[..., object]]) -> None:
     for event, removed in listeners.items():
-        _listeners[event] = tuple(
-            listener for listener in _listeners[event] if listener is not removed
-        )
+        kept = [each for each in _listeners[event] if each is not removed]
+        _listeners[event] = tuple(kept)
 
 
 @cache
 def _install_hook() -> None:
-    # One hook for all: Python cannot remove it, and calls it for each event of the process, six
-    # times in an empty test. The method is bound here, because module globals may be gone when the
-    # interpreter ends.
+    # One hook serves all listeners: Python cannot remove a hook, and calls it for each event of the
+    # process, six times in an empty test.
+    # The method is bound here, because the interpreter may clear module globals at its end.
     listeners_of = _listeners.get
 
     def hook(event: str, args: tuple[object, ...]) -> None:
@@ -178,10 +178,10 @@ def run_in_new_loop(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 def when_imported(name: str, change: Change) -> None:
-    """Call ``change`` with this module: now if it is loaded, and at each later load.
+    """Call ``change`` with the module of this name: now if it is loaded, and at each later load.
 
-    The changes of a module are called in the order of these calls. A reload is a new load. So is
-    an import after the module was removed from ``sys.modules``.
+    Several changes of a module are called in the order in which they were registered. A reload is
+    a new load. So is an import after the module was removed from ``sys.modules``.
     """
     _finder.changes.setdefault(name, []).append(change)
     # In front of all other finders, such as pytest's or a tracer's.
@@ -193,9 +193,10 @@ def when_imported(name: str, change: Change) -> None:
 
 
 def send_to_spawned(make: Callable[[], list[object]]) -> None:
-    """Send what ``make`` returns to each process that multiprocessing starts, unless by a fork.
+    """Send the objects that ``make`` returns to each process that multiprocessing spawns.
 
-    The new process unpickles it before it imports the user's modules.
+    The new process unpickles them before it imports the user's modules. A forked process does not
+    get them.
     """
 
     def change(module: Any) -> None:
@@ -203,7 +204,7 @@ def send_to_spawned(make: Callable[[], list[object]]) -> None:
 
         @wraps(prepare)
         def get_preparation_data(name: str) -> dict[str, Any]:
-            # multiprocessing pickles all of it, and ignores names that it does not know.
+            # multiprocessing pickles the whole dictionary, and ignores unknown names in it.
             data: dict[str, Any] = prepare(name)
             data["pytest_arena"] = [*data.get("pytest_arena", ()), *make()]
             return data
@@ -214,7 +215,7 @@ def send_to_spawned(make: Callable[[], list[object]]) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds modules by the finders after it, and adds changes to their loaders."""
+    """Finds modules with the finders after this one, and adds the changes to their loaders."""
 
     def __init__(self) -> None:
         self.changes: dict[str, list[Change]] = {}

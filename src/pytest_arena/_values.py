@@ -25,16 +25,18 @@ _DEEPER = rf"/\*(?>{_IN_COMMENT}|{_NESTED})*+\*/"
 _UNNESTED = r"/\*(?:[^*]++|\*(?!/))*\*/"
 STATEMENT_START = rf"\s*(?>--[^\n]*\n\s*|(?>{_DEEPER}|{_UNNESTED})\s*)*"
 
-# A text, a quoted name or a dollar quote: it has no comments.
+# A string literal, a quoted name or a dollar-quoted string. These have no comments.
 QUOTED = r"""(?<![\w$])[eE]'(?:[^'\\]|\\.|'')*+'|'(?:[^']|'')*+'|"(?:[^"]|"")*+"
 |(?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$""".replace("\n", "")
 _QUOTED_OR_COMMENT = re.compile(rf"(?s){QUOTED}|--[^\n\r]*|/\*")
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
-_SHORT = 4096  # longer statements have data, and are not kept
+_SHORT = (
+    4096  # characters. Longer statements contain data, so their results are not kept.
+)
 
 
 def without_comments(statement: str) -> str:
-    """Return a statement with a blank for each comment. Costs 0.1 µs if it has none.
+    """Return a statement with a blank for each comment, in 0.1 µs if it has no comment.
 
     >>> without_comments("UPDATE/* the /* whole */ stock */item SET note = '-- none' -- all")
     "UPDATE item SET note = '-- none'  "
@@ -67,7 +69,7 @@ _without_comments_kept = lru_cache(maxsize=1024)(_without_comments)
 
 
 def _comment_end(statement: str, start: int) -> int:
-    """Return where a comment ends that has begun before ``start``, -1 if it has no end."""
+    """Return where the comment ends that is open at ``start``, or -1 if it has no end."""
     depth = 1
     for edge in _COMMENT_EDGE.finditer(statement, start):
         depth += 1 if edge[0] == "/*" else -1
@@ -108,14 +110,14 @@ class CodeLine:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The settings of one test, by its marker and the configuration."""
+    """The settings of one test, from its markers and the configuration."""
 
     name: str
     isolation: str
     keep: str
     stage: Stage
     is_async: bool
-    has_examples: bool = False  # Hypothesis'
+    has_examples: bool = False  # whether Hypothesis runs it
     starts_app: bool = False  # whether a fixture of pytest-arena starts the app first
 
 
@@ -132,7 +134,8 @@ class Child:
     is_fork: bool = False
 
 
-# The user in the URL of an engine that uses arena's login, past the app's policies.
+# A user in an engine's URL: the engine uses pytest-arena's login, to which no row-level security
+# policy of the app applies.
 PAST_POLICIES = "arena_past_policies"
 
 
@@ -179,19 +182,20 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class TableRows:
-    """Rows of one table that were removed and added between two moments: whole rows, net.
+    """The rows of one table that were removed and added between two moments, without an order.
 
-    They have no order. An updated row is removed with its old values and added with the new ones.
+    An updated row is removed with its old values and added with its new values. A row that was
+    added and removed again is left out.
     """
 
-    table: str  # as the app names it, with its schema if that is not the default one
+    # The app's name of the table, with its schema if that is not the default schema.
+    table: str
     columns: tuple[str, ...]
     key: tuple[str, ...]  # columns of the primary key, or ()
-    removed: tuple[
-        tuple[object, ...], ...
-    ]  # values as the database's driver gives them
+    # The values have the types of the database's driver.
+    removed: tuple[tuple[object, ...], ...]
     added: tuple[tuple[object, ...], ...]
-    more: int = 0  # rows above a limit, removed and added ones together
+    more: int = 0  # the number of removed and added rows above a limit
 
 
 # Copies of containers
@@ -210,9 +214,9 @@ _MOST_CONTAINERS = 1_000
 
 
 class Contents:
-    """The content of a container and of the plain containers inside it.
+    """A copy of a container, and of the plain containers inside it. No other object is copied.
 
-    No other object is copied. To copy and to compare an empty dict costs 2 µs.
+    A copy of an empty dict and the comparison with it take 2 µs.
     """
 
     __slots__ = ("_copies",)
@@ -241,7 +245,7 @@ class Contents:
         return any(_differ(container, before) for container, before in self._copies)
 
     def restore(self) -> bool:
-        """Put the former objects back. Returns whether there were others."""
+        """Put the former objects back. Return whether a container had other objects."""
         is_changed = False
         for container, before in self._copies:
             if not _differ(container, before):
@@ -264,7 +268,7 @@ def _copied(container: Any) -> Any:
 
 
 def _differ(now: Any, before: Any) -> bool:
-    """Compare by identity: an app may keep arrays there, which have no truth value."""
+    """Compare by identity, because the ``==`` of an app's object may return an array."""
     if len(now) != len(before):
         return True
     if isinstance(now, set):

@@ -84,7 +84,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             form = {"action": "append", "metavar": flag.metavar}
         elif flag.has_no:
             form = {"action": argparse.BooleanOptionalAction}
-        group.addoption(flag.flag, dest=f"arena_{flag.name}", help=flag.help, **form)
+        name = f"arena_{flag.name}"
+        group.addoption(flag.flag, dest=name, help=flag.help, **form)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -95,10 +96,10 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Read the options and install the gate, before any of the user's code is imported.
+    """Read the options and install the gate, before pytest imports any of the user's code.
 
     Raises:
-        pytest.UsageError: a mistake of configuration, which ends the run without a traceback.
+        pytest.UsageError: an option is wrong. pytest ends the run without a traceback.
     """
     scenarios = None
     try:
@@ -119,42 +120,44 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 
 def _temporary_folder(config: pytest.Config) -> Path | None:
-    """Return the folder in which pytest creates `tmp_path`, if a test has used it."""
+    """Return the folder in which pytest creates `tmp_path`, or None if no test has used it."""
     factory = config.stash.get(TEMPORARY, None)
     if factory is None:
         return None
     return factory.getbasetemp().resolve()
 
 
-def _scenarios(config: pytest.Config, wanted: Config) -> Scenarios:
-    from pytest_arena.scenarios import require_extra  # noqa: PLC0415 - only those who have them
+def _scenarios(config: pytest.Config, options: Config) -> Scenarios:
+    from pytest_arena.scenarios import require_extra  # noqa: PLC0415 - only runs with scenarios
 
-    require_extra(wanted.places["specs"])
-    from pytest_arena.scenarios._plugin import Scenarios  # noqa: PLC0415 - only runs with scenarios
+    require_extra(options.places["specs"])
+    from pytest_arena.scenarios._plugin import Scenarios  # noqa: PLC0415 - needs the extra
 
-    return Scenarios(config, wanted)
+    return Scenarios(config, options)
 
 
 def _config_of(config: pytest.Config) -> Config:
-    flags = {
-        name.removeprefix("arena_"): value
-        for name, value in vars(config.known_args_namespace).items()
-        if name.startswith("arena_")
-    }
+    flags = {}
+    for name, value in vars(config.known_args_namespace).items():
+        if name.startswith("arena_"):
+            flags[name.removeprefix("arena_")] = value
+    attributes = vars(config)
     return load_config(
         flags=flags,
         environ=os.environ,
         ini=config.getini,
         root=config.rootpath,
         inipath=config.inipath,
-        # Private since pytest 9. Without it pytest itself warns of unknown names.
-        names=vars(config).get("_inicfg") or vars(config).get("inicfg") or (),
+        # pytest 9 made the names of the configuration file private. If they are unknown,
+        # pytest-arena refuses no wrong name, and pytest warns of it.
+        names=attributes.get("_inicfg") or attributes.get("inicfg") or (),
     )
 
 
 def _report_late_refusals(run: ArenaRun) -> None:
-    """Write refusals after the summary to stderr: the app may swallow them."""
-    for text in dict.fromkeys(str(error) for error in run.ledger.unreported("")):
+    """Write the refusals after the summary to stderr, because the app may swallow them."""
+    texts = [str(error) for error in run.ledger.unreported("")]
+    for text in dict.fromkeys(texts):
         sys.stderr.write(f"arena: {text}\n")
 
 
@@ -167,13 +170,15 @@ def pytest_configure(config: pytest.Config) -> None:
     if config not in RUNS:
         raise pytest.UsageError(
             "pytest_arena.plugin was loaded too late to lead the app into test databases: "
-            "take it out of pytest_plugins. pytest finds it by itself, or by -p pytest_arena.plugin"
+            "remove it from pytest_plugins. pytest loads it without an entry there, or by "
+            "-p pytest_arena.plugin"
         )
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     if config.pluginmanager.has_plugin("pytest_forked"):
         config.pluginmanager.register(Forks(), "arena_forks")
-    facts = config.stash[FACTS] = FactsOfProcesses(config, RUNS[config].ledger)
+    facts = FactsOfProcesses(config, RUNS[config].ledger)
+    config.stash[FACTS] = facts
     if facts.travel:
         config.pluginmanager.register(facts, "arena_facts")
     scenarios = config.stash[SCENARIOS]
@@ -203,7 +208,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(
     items: list[pytest.Item], config: pytest.Config
 ) -> None:
-    """Import and check the objects that options name. Plan each test by its markers."""
+    """Import and check the objects that options name. Read the markers of each test."""
     run = RUNS[config]
     try:
         run.check()
@@ -220,7 +225,8 @@ def pytest_collection_modifyitems(
 
 
 def _note_unused_markers(items: list[pytest.Item], run: ArenaRun) -> None:
-    count = sum(item.get_closest_marker("scenario") is not None for item in items)
+    """Add a line to the summary if tests have the marker `scenario`."""
+    count = len([item for item in items if item.get_closest_marker("scenario")])
     if count == 1:
         subject = "1 test with pytest.mark.scenario proves"
     else:
@@ -230,7 +236,8 @@ def _note_unused_markers(items: list[pytest.Item], run: ArenaRun) -> None:
 
 
 def _planned(item: pytest.Item, run: ArenaRun) -> Plan:
-    place = str(CodeLine(str(item.path), (item.location[1] or 0) + 1))
+    _, index, _ = item.location
+    place = str(CodeLine(str(item.path), (index or 0) + 1))
     values: dict[str, Any] = {}
     for marker in reversed(list(item.iter_markers("arena"))):
         values.update(marker_values(marker.args, marker.kwargs, place=place))
@@ -296,13 +303,14 @@ def _finish_outdated(item: Any, wide: dict[Any, WideFixture]) -> None:
     for fixture in [*wide]:
         is_parametrized = fixture.argname in item.callspec.params
         # Finishing a fixture finishes those that depend on it.
-        if is_parametrized and fixture in wide and _others.is_outdated(item, fixture):
+        is_set_up = fixture in wide
+        if is_parametrized and is_set_up and _others.is_outdated(item, fixture):
             wide[fixture].finish()
 
 
 def _client_options(item: pytest.Item) -> Any:
     """Return the value of the fixture `client_options`, also if the test does not use it."""
-    # `arena` has the scope of the session: it has no request of the test.
+    # The fixture `arena` has the scope of the session, so it cannot get `client_options` itself.
     request = getattr(item, "_request", None)
     return request.getfixturevalue("client_options") if request else {}
 
@@ -310,23 +318,23 @@ def _client_options(item: pytest.Item) -> Any:
 def _use_app(item: pytest.Item) -> None:
     """Create the test's app before the test opens a session, so that the app starts first."""
     request = getattr(item, "_request", None)
+    if request is None:
+        return
     # A suite's `arena_app` may be a coroutine, which cannot be called inside a running loop.
-    if request is not None and (running_loop() is None or _others.has_our_app(item)):
+    if running_loop() is None or _others.has_our_app(item):
         _fixtures.use_app_early(request)
 
 
 def _use_suites_app(item: Any, request: Any) -> None:
-    """Have ``arena.client()`` use a suite's `arena_app`.
-
-    A fixture that the suite's `arena_app` needs cannot have that app.
-    """
+    """Have ``arena.client()`` use a suite's `arena_app`."""
     if _others.overrides_app(item):
+        # A fixture that the suite's `arena_app` uses cannot use that app.
         with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
             _fixtures.use_app_of(request)
 
 
 def pytest_enter_pdb(config: pytest.Config) -> None:
-    """Show where the test's database is. It stays as it is while the debugger runs."""
+    """Show how to open the test's database while the debugger runs."""
     for command in RUNS[config].ways_to_look():
         line = f"arena: the test's database, as it is now: {command}"
         config.get_terminal_writer().line(line)
@@ -351,8 +359,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         with _conducted(item, run):
             return (yield)
     except BaseException as error:
-        # Without this, the loop would wait for a statement that never ends.
-        if _others.is_broken_off(error):
+        # Otherwise the loop would wait for a statement that may never end.
+        if _others.is_interruption(error):
             run.interrupt()
         raise
     finally:
@@ -361,7 +369,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 @contextmanager
 def _conducted(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
-    """Replace the test's function by one that settles it, or each of its examples."""
+    """Replace the test's function by one that settles the test, or each of its examples."""
     owner: Any = item
     name = "obj"
     function: Any = getattr(item, "obj", None)
@@ -371,15 +379,17 @@ def _conducted(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
         owner, name, function = _others.own_function(item)
         health_check = _others.suppressed_health_check(item)
         examples = run.new_examples()
-        if _others.asks_for_ours(item):
+        if _others.uses_our_fixture(item):
             # A build would count as time of the first example. An app may have no database.
             with suppress(ConfigError):
                 run.databases.ensure(run.database())
-    is_unittest = issubclass(getattr(item, "cls", None) or object, unittest.TestCase)
+    owner_class = getattr(item, "cls", None) or object
+    is_unittest = issubclass(owner_class, unittest.TestCase)
     if is_unittest and inspect.iscoroutinefunction(function):
         yield  # unittest runs it in an event loop that pytest-arena cannot enter
         return
-    setattr(owner, name, conducted(function, run.current.running(), examples))
+    test = run.current.running()
+    setattr(owner, name, conducted(function, test, examples))
     try:
         with health_check:
             yield
@@ -403,10 +413,11 @@ def pytest_runtest_makereport(
         _explain_error(item, report, call.excinfo)
     if report.outcome == "failed" and report.when == "call":
         _show_causes(report, call, run)
-    refused = run.ledger.unreported(item.nodeid) if run.ledger.refusals else []
-    if refused:
-        run.ledger.mark_reported(*refused)
-        _report.report_swallowed(report, refused)
+    if run.ledger.refusals:
+        refused = run.ledger.unreported(item.nodeid)
+        if refused:
+            run.ledger.mark_reported(*refused)
+            _report.report_swallowed(report, refused)
     # In the tear-down the test's level does not exist any more.
     if report.outcome == "failed" and report.when != "teardown":
         _show_story(report, call, run)
@@ -420,12 +431,13 @@ def pytest_runtest_makereport(
 def _show_causes(
     report: pytest.TestReport, call: pytest.CallInfo[None], run: ArenaRun
 ) -> None:
-    """Show the app's errors, and other programs that took part in a failed test."""
+    """Show the errors of the app, and the output of other programs in a failed test."""
     raised = call.excinfo.value if call.excinfo else None
-    broken = run.test.broken if run.test else []
-    handled = run.test.handled_traces if run.test else []
-    _report.show_server(report, broken, handled, raised)
-    errors = [raised, *(error for _, error in broken)]
+    errors = [raised]
+    if run.test is not None:
+        broken = run.test.broken
+        _report.show_server(report, broken, run.test.handled_traces, raised)
+        errors += [error for _, error in broken]
     _report.show_missing_file(report, errors, run.missing_file)
     _report.show_processes(report, run.outputs())
     _report.show_children(report, run.children_elsewhere())
@@ -436,8 +448,9 @@ def _show_story(
 ) -> None:
     """Show the changes of a failed test, and instances that have old values."""
     parts = run.story()
-    if call.excinfo is not None and isinstance(call.excinfo.value, AssertionError):
-        statements = _users_statements(call.excinfo)
+    excinfo = call.excinfo
+    if excinfo is not None and isinstance(excinfo.value, AssertionError):
+        statements = _users_statements(excinfo)
         _report.show_stale(report, run.stale(statements, parts))
     _report.show_story(report, parts)
 
@@ -453,15 +466,19 @@ def _explain_error(
     option = item.config.option
     run.ledger.mark_reported(*causes(error))
     _report.show_users_lines(report, excinfo, option)
-    if run.test is not None and run.test.was_broken_by(error):
+    test = run.test
+    if test is not None and test.was_broken_by(error):
         _report.fold_library_frames(report, error, option)
     _report.explain(report, error, run.missing_schema, run.explained)
 
 
 def _users_statements(excinfo: pytest.ExceptionInfo[BaseException]) -> list[Statement]:
     """Return the user's statements in a traceback, each with its local variables."""
-    entries = [entry for entry in excinfo.traceback if not is_library(str(entry.path))]
-    return [(str(entry.statement), entry.frame.f_locals) for entry in entries]
+    statements: list[Statement] = []
+    for entry in excinfo.traceback:
+        if not is_library(str(entry.path)):
+            statements.append((str(entry.statement), entry.frame.f_locals))
+    return statements
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
@@ -478,25 +495,24 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
         raise
     if errors := run.settle():
         _raise(errors)
-    is_used = run.connections.used or (test is not None and test.is_used)
-    others = (
-        item.config.pluginmanager.get_plugin("unraisableexception") if is_used else None
-    )
-    if others is not None:
-        others.pytest_runtest_teardown(
-            item
-        )  # what settling has collected is this test's still
+    if run.connections.used or (test is not None and test.is_used):
+        # The garbage that settling has collected belongs to this test. So do its warnings.
+        plugin = item.config.pluginmanager.get_plugin("unraisableexception")
+        if plugin is not None:
+            plugin.pytest_runtest_teardown(item)
     return result
 
 
 def _raise(errors: list[Exception]) -> None:
+    """Raise one error for all of them. Errors of pytest-arena need no traceback."""
     __tracebackhide__ = True
     if all(isinstance(error, ArenaError) for error in errors):
         texts = [f"{type(error).__name__}: {error}" for error in errors]
         pytest.fail("\n\n".join(texts), pytrace=False)
-    for more in errors[1:]:
-        errors[0].add_note(f"{type(more).__name__}: {more}")
-    raise errors[0]
+    first, *others = errors
+    for error in others:
+        first.add_note(f"{type(error).__name__}: {error}")
+    raise first
 
 
 # Wide fixtures.
@@ -510,7 +526,9 @@ def pytest_fixture_setup(
     run = RUNS[request.config]
     test = run.current.test
     is_wide = fixturedef.scope != "function"
-    own_work = None if is_wide or test is None else test.late_work.own
+    own_work = None
+    if test is not None and not is_wide:
+        own_work = test.late_work.own
     work = WORK.set(own_work)
     try:
         if not is_wide:
@@ -524,7 +542,8 @@ def pytest_fixture_setup(
             with _as_wide_fixture(fixturedef, request, run):
                 result = yield
     except BaseException as error:  # a refusal, a timeout
-        # As pytest does after a failed set-up: otherwise no later test could set it up.
+        # pytest records the error of a fixture's function here, but not an error of this hook.
+        # Without the record, no later test could set the fixture up.
         if fixturedef.cached_result is None:
             fixturedef.cached_result = (None, None, (error, None))
         raise
@@ -580,7 +599,8 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     """Fail the run if pytest-arena refused something after the summary."""
     status = yield
     run = RUNS.get(config)
-    if status == pytest.ExitCode.OK and run is not None and run.ledger.unreported(""):
+    is_passed = status == pytest.ExitCode.OK
+    if is_passed and run is not None and run.ledger.unreported(""):
         return pytest.ExitCode.TESTS_FAILED
     return status
 
@@ -617,9 +637,10 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """Take over the facts of a worker of pytest-xdist. A crashed one has left files."""
-    node.config.stash[FACTS].take_over(getattr(node, "workeroutput", {}))
-    if error:
+    """Take over the facts of a worker of pytest-xdist."""
+    facts = node.config.stash[FACTS]
+    facts.take_over(getattr(node, "workeroutput", {}))
+    if error:  # the worker crashed, and has left its databases
         RUNS[node.config].sweep_at_the_end()
 
 

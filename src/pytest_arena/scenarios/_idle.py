@@ -293,7 +293,7 @@ def _answered_by(method: str, owner: object) -> object:
     if method != "json" or not hasattr(owner, "raise_for_status"):
         return None
     try:
-        return owner.json()  # type: ignore[attr-defined]
+        return owner.json()  # type: ignore[attr-defined] # each HTTP library's answers have it
     except Exception:  # noqa: BLE001 - each HTTP library has its error for what is no JSON
         return None
 

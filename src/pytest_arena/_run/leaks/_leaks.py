@@ -23,7 +23,7 @@ from pytest_arena._gate._orm_sessions import (
     unflushed,
 )
 from pytest_arena._gate._registry import entry_of
-from pytest_arena._origin import NOBODYS, is_of
+from pytest_arena._origin import SHARED_THREADS, is_of
 from pytest_arena._run._long_sessions import loaded_values
 from pytest_arena._run.leaks._late_work import LateWork, threads_at_work
 from pytest_arena.errors import ConnectionLeak, IsolationError
@@ -127,7 +127,7 @@ _number_of_writes = attrgetter("writes")
 
 @lru_cache(1)  # most often the threads are those of the last call
 def _threads_of_others(here: int, *threads: tuple[int | None, str]) -> HeldByFixtures:
-    numbers = {number or 0 for number, name in threads if name not in NOBODYS}
+    numbers = {number or 0 for number, name in threads if name not in SHARED_THREADS}
     return HeldByFixtures(threads=frozenset(numbers - {here}))
 
 
