@@ -152,7 +152,7 @@ def test_a_file_that_was_written_before_an_engine_meant_it_is_told(
     file = tests.folder / "own.db"
     run.says(
         f"arena: {file} was changed during this run",
-        "before there was an engine on it",
+        "before the app had an engine for the file",
         f"arena_allow = {file}",
     )
 
