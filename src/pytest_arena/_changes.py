@@ -320,7 +320,7 @@ def _paired(rows: TableRows, mask: Mask) -> list[Change]:
 Row = tuple[object, ...]
 # A value that is equal for equal rows, and the row.
 _Identified = tuple["Hashable", Row]
-# A removed row and the added row of the same key. One of them is missing if there is none.
+# A removed row and the added row of the same key. None stands for a missing row.
 _Pair = tuple[Row | None, Row | None]
 
 
@@ -359,7 +359,7 @@ def _by_content(rows: TableRows) -> list[_Pair]:
 
 
 def _content(row: Row) -> Hashable:
-    """Return a value that is equal for rows with equal values of equal types."""
+    """Return an object that is equal for two rows if their values and types are equal."""
     return tuple((type(value), repr(_plain(value))) for value in row)
 
 
@@ -451,7 +451,7 @@ def limited(rows: TableRows, limit: int | None) -> TableRows:
 
 
 def _keys(rows: Sequence[Row], places: list[int], side: str) -> list[str]:
-    """Return a key for each row. Without a primary key, each row has a key of ``side``."""
+    """Return a key for each row. Without a primary key, the key is ``side`` and a number."""
     keys = []
     for number, row in enumerate(rows):
         if places:
@@ -555,6 +555,6 @@ def shown(value: object) -> str:
     return text
 
 
-# Only so many characters of a long value are read. They are more than are shown, because a part of
-# a password could not be found.
+# The characters of a long value that are searched for passwords. `redact` cannot find a password
+# of which a part is cut off, so they are many more than the characters that are shown.
 _LONGEST_READ = 2_000

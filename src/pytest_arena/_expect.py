@@ -138,7 +138,7 @@ class _ExpectedTable:
     """The changed rows of one table, and its expectations. Each row is given to one expectation.
 
     A row may match several expectations. If the first of them can take another row, the row is
-    given to the next one. This is the algorithm of augmenting paths for a matching.
+    given to the next one. The algorithm finds a matching by augmenting paths.
     """
 
     def __init__(self, name: str, changes: Changes, expected: Expected) -> None:
@@ -148,7 +148,7 @@ class _ExpectedTable:
         # The expectations with the most values take their rows first.
         self._parts.sort(key=lambda part: len(part.values), reverse=True)
         self._rows = list(changes)
-        # By the place of a row: the place of the expectation that has it.
+        # The place of an expectation, by the place of a row that is given to the expectation.
         self._owners: dict[int, int] = {}
         self._missing = []
         for place in range(len(self._parts)):

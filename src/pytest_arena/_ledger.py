@@ -86,11 +86,11 @@ class Ledger:
     filled: dict[tuple[str, str], None] = field(default_factory=dict)
     # The time in which the app made tables, by test, "" outside of any test.
     table_seconds: dict[str, float] = field(default_factory=dict)
-    isolation_seconds: float = 0.0  # of the test
+    isolation_seconds: float = 0.0  # of the running test
     verified: int = 0
     verified_seconds: float = 0.0
     _last_table_at: float = 0.0
-    _noted_in: dict[str, list[str]] = field(default_factory=dict)  # tests, by line
+    _noted_in: dict[str, list[str]] = field(default_factory=dict)  # by line: its tests
     # The ids of reported errors, which `refusals` keeps alive.
     _reported: set[int] = field(default_factory=set)
 

@@ -165,7 +165,7 @@ def is_outdated(item: Any, fixture: Any) -> bool:
 
 
 def _differ(value: object, other: object) -> bool:
-    with suppress(Exception):  # arrays, which pytest compares in its way
+    with suppress(Exception):  # the `==` of arrays has no truth value
         return value is not other and not value == other  # noqa: SIM201 - as pytest asks
     return False
 

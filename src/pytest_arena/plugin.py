@@ -355,7 +355,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         if request is not None and "arena" in item._fixtureinfo.argnames:  # type: ignore[attr-defined] # noqa: SLF001 - no public name
             _use_suites_app(item, request)
         if not (test.plan.is_async or test.plan.has_examples):
-            return (yield)  # pytest calls it as it is
+            return (yield)  # pytest calls the function unchanged
         with _conducted(item, run):
             return (yield)
     except BaseException as error:
@@ -386,7 +386,7 @@ def _conducted(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
     owner_class = getattr(item, "cls", None) or object
     is_unittest = issubclass(owner_class, unittest.TestCase)
     if is_unittest and inspect.iscoroutinefunction(function):
-        yield  # unittest runs it in an event loop that pytest-arena cannot enter
+        yield  # unittest runs an async test in an event loop that pytest-arena cannot enter
         return
     test = run.current.running()
     setattr(owner, name, conducted(function, test, examples))
@@ -573,12 +573,13 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
             yield
     finally:
         OF_WIDE_FIXTURE.reset(is_wide)
-        # Finalizers run last in, first out: first those of dependents, then this one, then the
-        # tear-down of the fixture. A fixture that another plugin did not set up never finishes.
+        # Finalizers run in reverse order: those of dependent fixtures, then `ending`, then the
+        # fixture's tear-down. If another plugin prevented the set-up, no finalizer would run.
         if fixturedef.cached_result is not None:
             fixturedef.addfinalizer(functools.partial(run.fixtures.ending, owner))
             if owner.askers:
-                # It used `getfixturevalue`: pytest does not know that it depends on this one.
+                # Another fixture called `getfixturevalue`. pytest does not know that it depends on
+                # this fixture.
                 fixturedef.addfinalizer(owner.askers[-1].finish)
 
 

@@ -84,7 +84,7 @@ class ControlServer(socketserver.ThreadingTCPServer):
 
     def take(self) -> Command | None:
         """Wait for the next command. Return None if the server stops."""
-        # A wait without a timeout would not handle a signal that arrives just before it.
+        # A wait without a timeout would block the handling of a signal that arrived just before.
         while True:
             with suppress(queue.Empty):
                 return self._commands.get(timeout=_PAUSE)

@@ -90,10 +90,10 @@ def _sweep(kinds: list[lines.PlaceKind], *, everything: bool, is_agreed: bool) -
         places, _ = _look(kinds)
         if any(place.things for place in places):
             lines.say(_table(places), "")
-            is_agreed = lines.agreed(
+            is_agreed = lines.ask(
                 "Remove all of this, except what living runs use?",
-                already=False,
-                otherwise="nothing is removed",
+                is_agreed=False,
+                refusal="nothing is removed",
                 command="arena databases sweep --all --yes",
             )
             if not is_agreed:

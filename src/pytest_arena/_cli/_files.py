@@ -24,8 +24,8 @@ _RUNS = "SQLite files of test runs"
 _RUN = re.compile(r"run-(\d+)-[0-9a-f]{8}")
 _TEMPLATES = "templates"
 _KEPT = "kept"
-# ARENA_CACHE may name a folder that also has other files. These are the names of pytest-arena's:
-# a folder for the templates of one project, and the description of one template.
+# ARENA_CACHE may name a folder that also has other files. These patterns match pytest-arena's: the
+# folder of one project's templates, and the description of one template.
 _TEMPLATE_FOLDER = re.compile(r"[0-9a-f]{32}")
 _MANIFEST = re.compile(r"[0-9a-f]{16}\.json")
 _HEADER = b"SQLite format 3\0"

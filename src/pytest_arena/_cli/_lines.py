@@ -105,17 +105,20 @@ def say(*lines: str) -> None:
     sys.stdout.flush()
 
 
-def agreed(question: str, *, already: bool, otherwise: str, command: str) -> bool:
-    """Ask for a yes, unless ``already`` is true (``--yes``). Print ``otherwise`` without a yes."""
-    if already:
+def ask(question: str, *, is_agreed: bool, refusal: str, command: str) -> bool:
+    """Ask for a yes, unless ``--yes`` has agreed. Return whether the user agrees.
+
+    Without a yes, print ``refusal``. Without a terminal, also print the command that needs no yes.
+    """
+    if is_agreed:
         return True
     has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if not has_terminal:
-        say(f"{otherwise}: there is no terminal to ask in", f"next: {command}")
+        say(f"{refusal}: there is no terminal to ask in", f"next: {command}")
         return False
     answer = input(f"{question} [y/N] ").strip().lower()
     if answer not in {"y", "yes"}:
-        say(otherwise)
+        say(refusal)
         return False
     return True
 

@@ -89,7 +89,9 @@ class PrivateServers:
                 address = cluster.address_of(folder)
                 [databases] = self._databases_on(address).look()
                 inside = databases.things
-        except ArenaError as error:  # it has no free connection, starts or stops
+        except (
+            ArenaError
+        ) as error:  # the server starts, stops, or has no free connection
             note = error.what
         version = folder.path.name.split("-")[0]
         shown = f"PostgreSQL {version}, a private server"
@@ -116,7 +118,7 @@ def _is_in_use(folder: ClusterFolder) -> bool:
         with closing(open_control(cluster.address_of(folder))) as control:
             return control.rows(cluster.OTHER_CLIENTS) != [(0,)]
     except ControlFailure:
-        return True  # it has no free connection, starts or stops
+        return True  # the server starts, stops, or has no free connection
 
 
 def _removed(folder: ClusterFolder) -> Swept:

@@ -283,7 +283,7 @@ class _LevelCommands:
 
 
 def _refuse(command: Command, reason: str) -> None:
-    """Answer a command that does not exist, or that is not possible now for a reason."""
+    """Refuse a command: its path or its method is wrong, or ``reason`` makes it impossible now."""
     path = command.path
     method = _METHODS.get(path)
     if path.startswith(_SEED):

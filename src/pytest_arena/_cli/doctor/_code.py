@@ -173,7 +173,7 @@ class Code:
         return test
 
     def own_test_of(self, node: ast.AST) -> Function | None:
-        """Return the test or fixture around a node, or None if the node is in a function of it."""
+        """Return the test or fixture whose body has a node, None if an inner function has it."""
         function = self.function_of(node)
         return self.functions.get(function) if function else None
 

@@ -34,7 +34,9 @@ _OPTIONS = (
 
 
 def compare_migrations() -> int:
-    """Compare the two, write each difference to stdout, and return the exit status.
+    """Build a database by the migrations, and write its differences from the models to stdout.
+
+    Returns the exit status.
 
     Raises:
         ConfigError: the project has no migrations, or its app names no database.

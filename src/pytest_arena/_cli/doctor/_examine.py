@@ -1,4 +1,4 @@
-"""Finds the files of a suite and checks them with the rules, if they are many in parallel."""
+"""Finds the files of a suite and checks them with the rules. Many files are checked in parallel."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def _faults(file: Path, rules: list[Rule]) -> Iterable[Fault]:
     for each in rules:
         if not any(word in text for word in each.words):
             continue
-        if code is None:  # to read a syntax tree takes most of the time
+        if code is None:  # only if a rule needs it: a `Code` is slow to create
             code = Code(file, text, tree)
         if not (each.solved_by_arena and code.project.uses_arena):
             faults |= _rule_faults(each, code)

@@ -51,7 +51,7 @@ class Surroundings:
         return bool(text and re.search(made, text))
 
     def is_engine_function(self, origin: str) -> bool:
-        """Return whether a function or method of the app has `engine` in its name."""
+        """Return whether a name with `engine` in it is a function or method of the app."""
         owner, _, name = origin.rpartition(".")
         if "engine" not in name.lower() or "test" in origin.lower():
             return False

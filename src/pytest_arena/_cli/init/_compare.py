@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_arena._cli._lines import agreed, say
+from pytest_arena._cli._lines import ask, say
 from pytest_arena._cli.init._guarded import run_python
 from pytest_arena._cli.init._look import FIXTURES, likely_schema, parse_project
 from pytest_arena._cli.init._outcomes import DATABASES, FILE
@@ -93,10 +93,10 @@ def check(*, is_agreed: bool) -> int:
         say("The second run connects without the plugin, and may change its databases:")
         for place in _databases(folder):
             say(f"  {place}")
-        if not agreed(
+        if not ask(
             "Run it without the plugin?",
-            already=is_agreed,
-            otherwise="it is not run",
+            is_agreed=is_agreed,
+            refusal="it is not run",
             command="arena init --check --yes",
         ):
             return _FAILED

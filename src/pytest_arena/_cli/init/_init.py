@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._cli._file_changes import FileChange, write_all
-from pytest_arena._cli._lines import agreed, counted, say
+from pytest_arena._cli._lines import ask, counted, say
 from pytest_arena._cli.init._guarded import REDIRECT, filled_lines, guarded, run_python
 from pytest_arena._cli.init._look import Project, parse_project
 from pytest_arena._cli.init._proposal import Proposal, chosen_app, proposed, schemas
@@ -76,10 +76,10 @@ def init(app: str, *, is_agreed: bool, seconds: float) -> int:
     if not edits:
         say("There is nothing to write.")
         return 0
-    if not agreed(
+    if not ask(
         "Write this?",
-        already=is_agreed,
-        otherwise="nothing is written",
+        is_agreed=is_agreed,
+        refusal="nothing is written",
         command="arena init --yes",
     ):
         return _FAILED

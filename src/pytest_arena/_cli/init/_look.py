@@ -198,7 +198,7 @@ def _creates_tables(folder: Path, file: Path) -> bool:
 def _only_whole_apps(
     definitions: list[Definition], mounted: set[str]
 ) -> list[Definition]:
-    """Leave out mounted apps, and factories whose result a module assigns. The result is an app."""
+    """Leave out mounted apps and factories that a module calls. The assigned result is an app."""
     factories = set()
     for definition in definitions:
         if definition.kind == "factory":
