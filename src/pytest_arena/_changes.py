@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, overload
@@ -62,10 +62,9 @@ class Mask:
         """
         secrets: list[str] = []
         for table, rows in written:
-            for row in rows:
-                for name, value in row.items():
-                    if self.hides(table, name):
-                        secrets += (repr(value), str(value))
+            for name, value in chain.from_iterable(row.items() for row in rows):
+                if self.hides(table, name):
+                    secrets += (repr(value), str(value))
         long_secrets = [text for text in secrets if len(text) >= _SHORTEST_SECRET]
 
         def replaced(text: str) -> str:

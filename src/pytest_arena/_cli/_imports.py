@@ -20,11 +20,8 @@ def imported_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
                 yield alias.asname or alias.name, prefix + alias.name
         elif isinstance(node, ast.Import):
             for alias in node.names:
-                if alias.asname:
-                    yield alias.asname, alias.name
-                else:
-                    package = alias.name.partition(".")[0]  # `import a.b` binds `a`
-                    yield package, package
+                package = alias.name.partition(".")[0]  # `import a.b` binds `a`
+                yield alias.asname or package, alias.name if alias.asname else package
 
 
 def absolute(module: str, package: str) -> str:

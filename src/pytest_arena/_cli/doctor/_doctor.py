@@ -140,8 +140,8 @@ def repaired(content: bytes, edits: set[Replacement]) -> bytes:
 
 def _summary(files: list[Path], faults: list[Fault], *, fixed: int) -> Iterator[str]:
     """Yield the lines below the faults."""
-    found = counted(len(faults), "fault")
-    summary = f"{found} in {counted(len(files), 'file')}"
+    number_of_files = counted(len(files), "file")
+    summary = f"{counted(len(faults), 'fault')} in {number_of_files}"
     if fixed:
         summary += f", {fixed} repaired"
     yield f"{summary}\n"
