@@ -168,7 +168,7 @@ def _missing_variable(error: BaseException) -> str:
     ):
         return ""
     try:
-        [first, *_] = error.errors()  # type: ignore[attr-defined]
+        [first, *_] = error.errors()  # type: ignore[attr-defined] # of pydantic
         if first["type"] == "missing":
             return str(first["loc"][0]).upper()
     except (AttributeError, LookupError, TypeError, ValueError):
