@@ -14,7 +14,7 @@ NEW_ENOUGH := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 # $(1) an environment, $(2) what to install into it
 install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
 
-.PHONY: help demo demo-postgresql demo-faults test test-full test-with-sqlite capabilities walk lower map bench bench-quick bench-endurance docs docs-links format clean style check test-on-others test-with-other-plugins
+.PHONY: help demo demo-postgresql demo-faults test test-full test-with-sqlite capabilities walk lower map bench bench-quick bench-endurance docs pictures docs-links format clean style check test-on-others test-with-other-plugins
 
 help:
 	@echo "make demo         an app's suite under the plugin: what each test had, what it left alone"
@@ -33,6 +33,7 @@ help:
 	@echo "make bench-endurance  does a long run stay as quick as it began? 5,000 tests, three times"
 	@echo "make bench-quick  the same within a minute, for a first look; writes nothing"
 	@echo "make docs         the site of docs/, in build/docs: half a minute, and no warning is let pass"
+	@echo "make pictures     draws docs/pictures from runs of the examples of two pages"
 	@echo "make docs-links   do the links to other sites lead somewhere? Asks each of them"
 	@echo "make format       rewrite the code as 'make test' wants it"
 	@echo "make clean        remove everything that these targets made"
@@ -106,9 +107,12 @@ bench-endurance: .venvs/bench/.installed
 bench-quick: .venvs/bench/.installed
 	@.venvs/bench/bin/python -m bench --quick
 
-docs: .venvs/docs/.installed
+docs: .venvs/docs/.installed pictures
 	@.venvs/docs/bin/sphinx-build -q -E -W --keep-going -b html -d build/doctrees docs build/docs
 	@echo "build/docs/index.html"
+
+pictures: $(STAMP)
+	@$(BIN)/python -m tests.pictures
 
 docs-links: .venvs/docs/.installed
 	@.venvs/docs/bin/sphinx-build -q -W --keep-going -b linkcheck -d build/doctrees docs build/docs-links
