@@ -24,14 +24,17 @@ def written(text: str) -> str:
 
 
 def section_of_option(option: Option) -> str:
-    """Return the section of an option: its help, its values, its default, an example."""
-    values = ", ".join(f"`{value}`" for value in option.choices) or f"`{option.metavar}`"
-    default = f"`{option.default}`" if option.default else "not set"
-    short = f" Also: `{option.short}`." if option.short else ""
+    """Return the section of an option: its names with its values, its help, an example."""
+    value = "|".join(option.choices) or option.metavar
+    names = [f"`--{option.ini.replace('_', '-')} {value}`", f"`{option.ini.upper()}`"]
+    if option.short:
+        names.append(f"`{option.short}`")
+    default = ""
+    if option.default and "default" not in option.help.lower():
+        default = f" Default: `{option.default}`."
     example = f'["{option.example}"]' if option.many else f'"{option.example}"'
     return (
-        f"\n## `{option.ini}`\n\n{option.help}\n\n"
-        f"Values: {values}. Default: {default}.{short}\n\n"
+        f"\n## `{option.ini}`\n\n{', '.join(names)}\n\n{option.help}{default}\n\n"
         f"```toml\n{option.ini} = {example}\n```\n"
     )
 
@@ -44,7 +47,7 @@ def section_of_flag(flag: Flag) -> str:
         forms.append(f"`--no-{flag.name.replace('_', '-')}`")
     if flag.prefix != "--":
         forms.append(f"`ARENA_{flag.name.upper()}=1`")
-    return f"\n## `{flag.flag}`\n\n{flag.help}\n\nFor one run: {', '.join(forms)}.\n"
+    return f"\n## `{flag.flag}`\n\n{', '.join(forms)}\n\n{flag.help}\n"
 
 
 if __name__ == "__main__":
