@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from tests.pictures import DOCS, DRAWN, PICTURES, drawn
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 README = DOCS.parent / "README.md"
 MOST_BYTES = 100_000

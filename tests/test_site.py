@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_arena._config._options import OPTIONS
+from tests.outputs.test_browser import opened_browser
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from playwright.sync_api import Page
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -82,13 +87,48 @@ def test_llms_txt_names_each_page() -> None:
 
 
 @pytest.mark.slow
-def test_the_site_is_built_without_a_warning() -> None:
-    """By the target that its readers call; an anchor that is nowhere would be a warning."""
+def test_the_site_is_built_without_a_warning_and_is_read_in_a_browser() -> None:
+    """By the target that its readers call; an anchor that is nowhere would be a warning.
+
+    In one test, because two would build the site at the same time.
+    """
     make = shutil.which("make")
     assert make, "all of the project's checks begin with it"
     done = subprocess.run([make, "docs"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     site = ROOT / "build/docs"
     assert [page for page in PAGES if not (site / f"{page}.html").is_file()] == []
-    assert (site / "searchindex.js").is_file()
     assert (site / "llms.txt").is_file()
+    with opened_browser() as browser:
+        phone = browser.new_page(viewport={"width": PHONE, "height": 740})
+        assert [page for page in sorted(PAGES) if width_of(phone, site, page) > PHONE] == []
+        phone.goto((site / "search.html").as_uri())
+        missing = [words for words, page in searched() if page not in phone.evaluate(SEARCH, words)]
+        assert missing == []
+
+
+PHONE = 360  # pixels
+# Sphinx's search as its page calls it: the names of the pages that have all words.
+SEARCH = "words => Search._performSearch(...Search._parseQuery(words)).map(found => found[0])"
+
+
+def width_of(phone: Page, site: Path, page: str) -> int:
+    """Return the width to which a page can be scrolled."""
+    phone.goto((site / f"{page}.html").as_uri(), wait_until="domcontentloaded")
+    width: int = phone.evaluate("document.documentElement.scrollWidth")
+    return width
+
+
+def searched() -> Iterator[tuple[str, str]]:
+    """Yield what readers search for, and the page that has to be found."""
+    for option in OPTIONS:
+        for name in (option.ini, option.ini.upper(), f"--{option.ini.replace('_', '-')}"):
+            yield name, "reference/options"
+    for page in sorted(DOCS.glob("reference/errors/A*.md")):
+        name = f"reference/errors/{page.stem}"
+        yield page.stem, name
+        for block in re.findall(r"^```text\n(.+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+            yield block.replace("…", " "), name
+    for page in sorted(DOCS.glob("problems/[a-z]*.md")):
+        for block in re.findall(r"^```text\n(.+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+            yield re.sub(r"<[^>]*>|…", " ", block), f"problems/{page.stem}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,6 +97,13 @@ class Opener:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A browser, if there is one."""
+    with opened_browser() as browser:
+        yield browser
+
+
+@contextmanager
+def opened_browser() -> Iterator[Browser]:
+    """Open the first browser that is found, or skip the test."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with api.sync_playwright() as playwright:
         found = next(filter(None, map(shutil.which, PROGRAMS)), None)
