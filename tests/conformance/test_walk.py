@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from hypothesis.errors import Flaky
 from tests.conformance.liars import LIARS, WALKED_INTO
 from tests.conformance.setting import Setting, every_pair
 from tests.conformance.walk import walk
+from tests.conformance.walk_processes import Child
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +38,19 @@ def test_a_walk(setting: Setting, examples: int, tmp_path: Path) -> None:
     """Some hundred steps."""
     steps = walk(setting, tmp_path, examples=examples, steps=30)
     assert steps["test"] > 0, steps
+
+
+def test_a_run_that_ends_too_early_is_shown_and_cleaned_up() -> None:
+    """An open pipe would be an error of its own, in place of what the run printed."""
+    command = [sys.executable, "-c", "print('no room on the disk')"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with pytest.raises(AssertionError, match="the run ended, or hung:\nno room on the disk"):
+        Child(process).hear()
+    assert process.returncode is not None
+    assert process.stdin
+    assert process.stdin.closed
+    assert process.stdout
+    assert process.stdout.closed
 
 
 POOLS = ("", "one", "NullPool")

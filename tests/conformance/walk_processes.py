@@ -47,6 +47,7 @@ class Child:
                 self._printed.append(line)
         finally:
             alarm.cancel()
+        self.kill()
         raise AssertionError("the run ended, or hung:\n" + "".join(self._printed[-60:]))
 
     def do(self, **command: object) -> Any:
