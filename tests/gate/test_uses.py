@@ -13,7 +13,7 @@ import pytest
 from pytest_arena._gate import _registry
 from pytest_arena._gate._listeners import Gate
 from pytest_arena._gate._pooled import Checkout, PooledConnection
-from pytest_arena._gate._registry import DatabaseUsage, Registry
+from pytest_arena._gate._registry import Registry
 from pytest_arena._postgresql._connections import ServerHandle
 from pytest_arena._postgresql.drivers import _statements as _drivers
 from pytest_arena._process import alive
@@ -64,19 +64,20 @@ def _gate(entry: Any) -> Iterator[Any]:
     resolver: Any = None  # is asked for nothing here
     gate: Any = Gate(resolver, Registry())
     gate.registry._checkouts = AskedMeanwhile()
-    gate.registry._checkouts.ask = DatabaseUsage(gate.registry, KEY)
+    gate.registry._checkouts.ask = gate.registry.usage_of(KEY)
     with closing(connect("postgres")) as connection:
         handle = ServerHandle(resolver, ConnectTarget(KEY, "", (0, 0), address()), connection)
         record = pooled(entry)
         record.become(OpenConnection(ConnectTarget(KEY, "", (0, 0), address()), handle))
-        gate.registry._checkouts[entry] = Checkout(record, entry, None, 0)
+        targets = (ConnectTarget(KEY, "", (0, 0), address()),)
+        gate.registry.check_out(Checkout(record, entry, None, 0, targets))
         yield gate
 
 
 @pytest.mark.parametrize("end", ["checked_in", "detached"])
 def test_what_is_not_out_any_more_is_counted_by_then(gate: Any, entry: Any, end: str) -> None:
     """Between the two a level would be left with a commit in it, as one in which nothing was."""
-    seen = DatabaseUsage(gate.registry, KEY)()
+    seen = gate.registry.usage_of(KEY)()
     getattr(gate, end)(None, entry)
     assert not gate.registry.taken()
     assert gate.registry._checkouts.answer > seen
@@ -86,7 +87,7 @@ def test_one_that_goes_back_inside_a_transaction_may_be_used_at_any_time(
     gate: Any, entry: Any
 ) -> None:
     """Its pool rolls nothing back: whoever takes it next may commit what was written before."""
-    usage, driver = DatabaseUsage(gate.registry, KEY), gate.registry.find(entry).handle._reference()
+    usage, driver = gate.registry.usage_of(KEY), gate.registry.find(entry).handle._reference()
     driver.execute("BEGIN")
     gate.checked_in(None, entry)
     driver.execute("ROLLBACK")
@@ -155,7 +156,7 @@ def test_a_database_that_gets_another_key_is_counted_on() -> None:
     registry = Registry()
     entry: Any = Entry()
     old, called, aim = Key("expected", ""), [], ConnectTarget(KEY, "", (0, 0), address())
-    asked = DatabaseUsage(registry, old)
+    asked = registry.usage_of(old)
     assert asked.before_next(lambda: called.append("now"))
     numbers = [asked()]
     registry.rename(old, KEY)
@@ -164,9 +165,9 @@ def test_a_database_that_gets_another_key_is_counted_on() -> None:
     connection = pooled(entry)
     handle: Any = SimpleNamespace(attached=tuple)
     connection.become(OpenConnection(ConnectTarget(old, "", (0, 0), address()), handle))
-    registry.check_out(Checkout(connection, entry, None, 0), [aim])
+    registry.check_out(Checkout(connection, entry, None, 0, (aim,)))
     numbers.append(asked())
-    assert not DatabaseUsage(registry, KEY).before_next(called.clear)
+    assert not registry.usage_of(KEY).before_next(called.clear)
     numbers.append(asked())
     registry.check_in(entry)
     numbers.append(asked())
@@ -213,7 +214,7 @@ def test_who_opens_a_connection_is_waited_for(
 
     opened = thread.submit(open_one)
     wait_for(registry)
-    with DatabaseUsage(registry, KEY).alone():
+    with registry.usage_of(KEY).alone():
         seen.append("replaced")
     opened.result()
     assert seen == ["opened", "replaced"]
@@ -230,10 +231,10 @@ def test_who_comes_waits_for_the_next_database(
         registry.reserve(pooled(entry))
         seen.append("opened")
 
-    with DatabaseUsage(registry, KEY).alone():
+    with registry.usage_of(KEY).alone():
         opened = thread.submit(open_one)
         wait_for_waiting(registry)
-        with DatabaseUsage(registry, KEY).alone():
+        with registry.usage_of(KEY).alone():
             registry.reserve(pooled(Entry()))
         seen.append("replaced")
     opened.result()
@@ -256,7 +257,7 @@ def test_who_has_one_connection_gets_another(
 
     opened = thread.submit(open_both)
     wait_for(registry)
-    with DatabaseUsage(registry, KEY).alone():
+    with registry.usage_of(KEY).alone():
         assert not registry.active_threads()
     opened.result()
 
@@ -270,8 +271,8 @@ def test_who_keeps_a_connection_is_waited_for_once(
     thread.submit(registry.reserve, pooled(one)).result()
     with monkeypatch.context() as patch:
         patch.setattr(_registry, "_SHORT", 0)
-        with DatabaseUsage(registry, KEY).alone():
+        with registry.usage_of(KEY).alone():
             assert not registry.active_threads()
     thread.submit(registry.reserve, pooled(another)).result()
-    with DatabaseUsage(registry, KEY).alone():
+    with registry.usage_of(KEY).alone():
         assert not registry.active_threads()

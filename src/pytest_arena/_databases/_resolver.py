@@ -25,7 +25,6 @@ from pytest_arena._databases._verified import Verified
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import requested_by_engine
 from pytest_arena._gate._known_engines import known_engines
-from pytest_arena._gate._registry import DatabaseUsage, Registry
 from pytest_arena._origin import WORK, frames, is_driven_here, user_line
 from pytest_arena._product import (
     ConnectTarget,
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._databases._migrations import Comparison
+    from pytest_arena._gate._registry import Registry
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import BuildTarget
 
@@ -485,7 +485,7 @@ class Provision:
         try:
             template = self._template(database, Stage.SEEDED)
             started = _process.seconds()
-            uses = DatabaseUsage(self._connections, database.key)
+            uses = self._connections.usage_of(database.key)
             isolation = database.product.isolate(database, template, uses)
             if self._config.verify:
                 verified = Verified(isolation, database.name, self._ledger)

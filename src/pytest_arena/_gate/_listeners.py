@@ -163,8 +163,8 @@ class Gate:
                 "the database of this connection is not the test's any more"
             )
         pooled.begin_use()
-        checkout = Checkout(pooled, entry, user_line(), self.core.serial())
-        self.registry.check_out(checkout, targets)
+        checkout = Checkout(pooled, entry, user_line(), self.core.serial(), targets)
+        self.registry.check_out(checkout)
         # Again: the test may have ended meanwhile, and not have seen this checkout.
         self.core.refuse_late()
 

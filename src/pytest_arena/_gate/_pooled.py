@@ -389,6 +389,7 @@ class Checkout:
     entry: ConnectionPoolEntry
     line: CodeLine | None
     serial: int  # of the level in which it was checked out
+    targets: tuple[ConnectTarget, ...] = ()  # that it reaches
     thread: int = field(default_factory=threading.get_ident)  # that checked it out
     # The `LateWork` of a test's request that checked it out, or the `OwnWork` of the test itself.
     # None for a wider fixture.

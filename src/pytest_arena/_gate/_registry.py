@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._gate._orm_sessions import held_by_sessions
 from pytest_arena._gate._pooled import Checkout, PooledConnection
 from pytest_arena._process import alive
-from pytest_arena._product import ConnectTarget, Key, nothing
+from pytest_arena._product import nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from sqlalchemy.engine import Connection
     from sqlalchemy.pool import ConnectionPoolEntry
+
+    from pytest_arena._product import Key
 
 # Seconds for which a thread may go on using a database before another database replaces it.
 _SHORT = 1.0
@@ -37,13 +37,10 @@ class Registry:
     one later. Each is known with the serial of the level in which it was made: a connection that a
     wider fixture has made belongs to no test, also if it checks out another one in a test.
 
-    The uses of each database on a server are counted as far as pools show them. A connection that
-    is checked out, or was opened without a pool, may be used at any time. So may all databases once
-    there are other processes.
+    Each database has one `DatabaseUsage`.
     """
 
     def __init__(self) -> None:
-        self.used: set[Key] = set()  # keys of the databases since it was last cleared
         self.checkouts = 0  # how many there were
         self.has_raw = False  # whether a connection was ever opened without an engine
         # Threads whose test is over, by the frame in which they work.
@@ -55,11 +52,9 @@ class Registry:
             weakref.WeakKeyDictionary()
         )
         self._early_threads: frozenset[threading.Thread] = frozenset()
+        self._usages: dict[Key, DatabaseUsage] = {}
+        self._used: set[DatabaseUsage] = set()  # since `forget_uses`
         self._has_others = False
-        self._unwatched: set[Key] = set()
-        self._renamed: dict[Key, Key] = {}
-        self._uses: Counter[Key] = Counter()
-        self._before_next: dict[Key, Callable[[], None]] = {}
         # Threads that keep a connection for long. Nothing waits for them.
         self._slow: set[int | None] = {None}
         # The thread that replaces a database, and the condition for which others wait.
@@ -128,18 +123,15 @@ class Registry:
 
     # Checkouts.
 
-    def check_out(self, checkout: Checkout, targets: Iterable[ConnectTarget]) -> None:
+    def check_out(self, checkout: Checkout) -> None:
         """Note that a pool is about to hand out a connection."""
         self.checkouts += 1
-        self._checkouts[checkout.entry] = checkout
         with self.lock:
-            for target in targets:
-                self.used.add(target.key)
-                # Also a connection that a listener or a creator of the app has made.
-                if target.address is not None:
-                    key = self._renamed.get(target.key, target.key)
-                    self._uses[key] += 1
-                    self._call_before_use(key)
+            self._checkouts[checkout.entry] = checkout
+            for target in checkout.targets:
+                usage = self.usage_of(target.key)
+                self._used.add(usage)
+                usage.check_out()
 
     def find(self, entry: ConnectionPoolEntry) -> Checkout | None:
         """Return the checkout of a pool's entry. None if it is in its pool, or gone."""
@@ -147,27 +139,29 @@ class Registry:
 
     def check_in(self, entry: ConnectionPoolEntry) -> None:
         """Note that a connection is in its pool again, or gone. It may have been used until now."""
-        # Another thread may ask now. The connection must be checked out or counted then.
         with self.lock:
-            checkout = self._checkouts.get(entry)
-            if checkout is None:
-                pooled = PooledConnection.find(entry)
-            else:
-                pooled = checkout.connection
-                if pooled.key is not None:
-                    self._uses[self._renamed.get(pooled.key, pooled.key)] += 1
-            self._checkouts.pop(entry, None)
+            checkout = self._end_checkout(entry)
+            pooled = checkout.connection if checkout else PooledConnection.find(entry)
             if pooled is not None:
                 pooled.release()
             if self._replacing is not None:
                 self._condition.notify_all()
 
+    def _end_checkout(self, entry: ConnectionPoolEntry) -> Checkout | None:
+        # In one step: another thread may ask for the usage now.
+        with self.lock:
+            checkout = self._checkouts.pop(entry, None)
+            if checkout is not None:
+                for target in checkout.targets:
+                    self.usage_of(target.key).check_in()
+            return checkout
+
     def detach(self, checkout: Checkout) -> None:
         """Note that the app keeps a connection for good. No event reports its uses."""
-        key = checkout.connection.key
-        if key is not None:
-            self._unwatch(key)  # first: see `check_in`
-        self._checkouts.pop(checkout.entry, None)
+        with self.lock:
+            for target in checkout.targets:
+                self.usage_of(target.key).unwatch()
+            self._end_checkout(checkout.entry)
 
     def taken(self) -> list[Checkout]:
         """Return the connections that are checked out."""
@@ -180,7 +174,7 @@ class Registry:
         first. A session is rolled back here, and nothing is lost if it has only read.
         """
         # First: the holder may check it out again at once.
-        self._checkouts.pop(checkout.entry, None)
+        self._end_checkout(checkout.entry)
         proxied = checkout.proxied
         if proxied is None:
             return False
@@ -245,10 +239,36 @@ class Registry:
 
     # Uses of databases.
 
+    def usage_of(self, key: Key) -> DatabaseUsage:
+        """Return the record of a database, which is new at its first use."""
+        usage = self._usages.get(key)
+        if usage is None:
+            # In one step: two threads get one record.
+            usage = self._usages.setdefault(key, DatabaseUsage(self))
+        return usage
+
+    def forget_uses(self) -> None:
+        """Forget which databases were used until now."""
+        self._used.clear()
+
+    @property
+    def has_used(self) -> bool:
+        """Whether any database was used since `forget_uses`."""
+        return bool(self._used)
+
+    def was_used(self, key: Key) -> bool:
+        """Return whether a database was used since `forget_uses`."""
+        return self._usages.get(key) in self._used
+
     @property
     def is_quiet(self) -> bool:
         """Whether no connection can be used without a checkout."""
         return not (self._checkouts or self.has_raw or self._has_others)
+
+    @property
+    def has_others(self) -> bool:
+        """Whether other processes may use all databases."""
+        return self._has_others
 
     def opened_raw(self, key: Key) -> None:
         """Note a connection that was opened without an engine."""
@@ -257,71 +277,39 @@ class Registry:
 
     def may_be_used(self, key: Key) -> None:
         """Note that a database may be used at any time from here on, without a checkout."""
-        self.used.add(key)
-        self._unwatch(key)
+        usage = self.usage_of(key)
+        with self.lock:
+            self._used.add(usage)
+            usage.unwatch()
 
     def open_to_others(self) -> None:
         """Note that another process is about to start, which may use all databases."""
         with self.lock:
             self._has_others = True
-            for key in list(self._before_next):
-                self._call_before_use(key)
+            for usage in [*self._usages.values()]:
+                usage.begin_use()
 
     def rename(self, old: Key, new: Key) -> None:
-        """Give a database another key. Its uses are found by the old key, too."""
+        """Give a database another key. Its usage is found by the old key, too."""
         with self.lock:
-            self._renamed[old] = new
-            self._uses[new] += self._uses.pop(old, 0) + 1
-            if old in self._unwatched:
-                self._unwatched.add(new)
-            self._call_before_use(old)
-
-    def count_uses(self, key: Key) -> int:
-        """Return a number that changes if the database may have been used since the last call."""
-        with self.lock:
-            key = self._renamed.get(key, key)
-            if self._may_be_in_use(key):
-                self._uses[key] += 1
-            return self._uses[key]
-
-    def call_before_use(self, key: Key, call: Callable[[], None]) -> bool:
-        """Call a function once before a database is used the next time.
-
-        Only the last function counts, and it must not raise. Returns False if the database may be
-        in use now: the function is not called then.
-        """
-        with self.lock:
-            key = self._renamed.get(key, key)
-            if self._may_be_in_use(key):
-                return False
-            self._before_next[key] = call
-            return True
-
-    def _may_be_in_use(self, key: Key) -> bool:
-        if self._has_others or key in self._unwatched:
-            return True
-        for checkout in [*self._checkouts.values()]:
-            used = checkout.connection.key
-            if used is not None and self._renamed.get(used, used) == key:
-                return True
-        return False
-
-    def _unwatch(self, key: Key) -> None:
-        with self.lock:
-            key = self._renamed.get(key, key)
-            self._unwatched.add(key)
-            self._call_before_use(key)
-
-    def _call_before_use(self, key: Key) -> None:
-        self._before_next.pop(key, nothing)()
+            usage = self.usage_of(old)
+            usage.begin_use()
+            self._usages[new] = usage
 
 
-@dataclass(frozen=True, slots=True)
 class DatabaseUsage:
-    """When one database was used."""
+    """The uses of one database, counted as far as pools show them.
 
-    registry: Registry
-    key: Key
+    A connection that is checked out, or was opened without a pool, may be used at any time. So may
+    all databases once there are other processes.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._number = 0
+        self._checked_out = 0  # how many of its connections are out of their pools
+        self._is_unwatched = False  # it may be used at any time
+        self._before_next: Callable[[], None] = nothing
 
     def __call__(self) -> int:
         """Return a number that has changed since the last call if the database may have been used.
@@ -330,17 +318,52 @@ class DatabaseUsage:
         a connection was opened without a pool or detached from it, and once there are other
         processes.
         """
-        return self.registry.count_uses(self.key)
+        with self._registry.lock:
+            if self._checked_out or self._is_unwatched or self._registry.has_others:
+                self._number += 1
+            return self._number
 
     def before_next(self, call: Callable[[], None]) -> bool:
-        """Call a function before the next use. Returns False if it may be in use now."""
-        return self.registry.call_before_use(self.key, call)
+        """Call a function once before the database is used the next time.
+
+        Only the last function counts, and it must not raise. Returns False if the database may be
+        in use now: the function is not called then.
+        """
+        with self._registry.lock:
+            if self._checked_out or self._is_unwatched or self._registry.has_others:
+                return False
+            self._before_next = call
+            return True
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Replace the database: other threads have no connection meanwhile, and open none."""
-        with self.registry.replacing_database():
+        with self._registry.replacing_database():
             yield
+
+    # The registry calls these methods, with its lock.
+
+    def begin_use(self) -> None:
+        """Note that the database is about to be used."""
+        self._number += 1
+        call = self._before_next
+        self._before_next = nothing
+        call()
+
+    def check_out(self) -> None:
+        """Note that a pool is about to hand out one of its connections."""
+        self._checked_out += 1
+        self.begin_use()
+
+    def check_in(self) -> None:
+        """Note that a connection is in its pool again, or gone. It may have been used until now."""
+        self._checked_out -= 1
+        self._number += 1
+
+    def unwatch(self) -> None:
+        """Note that the database may be used at any time from here on, without a checkout."""
+        self._is_unwatched = True
+        self.begin_use()
 
 
 def entry_of(connection: Connection) -> object:

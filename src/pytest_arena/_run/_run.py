@@ -161,7 +161,7 @@ class ArenaRun:
             self.engines.close(orphans)
         self.databases.environment.complete()
         self.ledger.begin(plan.name)
-        self.connections.used.clear()
+        self.connections.forget_uses()
         self._written_files.lines.clear()
         self.current.test = RunningTest(
             plan,
@@ -288,9 +288,9 @@ class ArenaRun:
 
     def _facts(self, test: RunningTest) -> TestFacts:
         names = []
-        if self.connections.used:
+        if self.connections.has_used:
             for database in self.databases.provisioned():
-                if database.key in self.connections.used:
+                if self.connections.was_used(database.key):
                     names.append(database.name)
         return TestFacts(
             test.plan.name,

@@ -56,7 +56,7 @@ def story_parts(test: RunningTest, files: Sequence[str] = ()) -> list[StoryPart]
         title = "files written in the project, which stay there"
         own.append(StoryPart(title, None, notes=tuple(files)))
     has_changes = any(part.changes or part.notes for part in own)
-    if test.turns or test.gate.registry.used or has_changes:
+    if test.turns or test.gate.registry.has_used or has_changes:
         return [*reader.databases(), *below, *own]
     return []
 

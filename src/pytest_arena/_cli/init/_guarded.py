@@ -258,14 +258,13 @@ class AppProbe:
         """Send a request twice. The first may include the app's start, so the second counts."""
         client = arena.test_client()
         first = client.get(path, follow_redirects=False).status_code
-        used = self._run.connections.used
-        used.clear()
+        self._run.connections.forget_uses()
         status = client.get(path, follow_redirects=False).status_code
         problem = ""
         if status != first:
             problem = f"{first}, then {status}"
             status = 0
-        self._answer = RouteAnswer(path, status, bool(used), problem)
+        self._answer = RouteAnswer(path, status, self._run.connections.has_used, problem)
 
     def _run_level(self, function: Callable[[Any], None]) -> BaseException | None:
         """Call a function with the fixture `arena`, as the body of a test. Return the exception."""
