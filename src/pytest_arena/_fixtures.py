@@ -89,7 +89,7 @@ def _app_run(run: ArenaRun, request: pytest.FixtureRequest, arena_app: Any) -> A
     if run.config.lifespan == "session":
         request.getfixturevalue("arena_lifespan")
     run.apps.use(arena_app, test)
-    test.has_app = True
+    test.note_app()
     return test.app_runs[-1]
 
 

@@ -59,6 +59,52 @@ class Request:
     is_login: bool = field(default=False, repr=False)
     """Whether a client sent it while it logged in."""
 
+    def begin(self, now: float) -> None:
+        """Note when it was sent."""
+        self.began = now
+
+    def begin_answer(
+        self, answer: Any, statements: list[str], *, is_login: bool
+    ) -> None:
+        """Note that the app begins to answer, and the list of its later statements."""
+        self.answer = answer
+        self.statements = statements
+        self.is_login = is_login
+
+    def note_status(self, status: int | None) -> None:
+        """Note the status of the answer."""
+        self.status = status
+
+    def note_open(self, *, is_open: bool) -> None:
+        """Note whether its answer is still read."""
+        self.is_open = is_open
+
+    def fail(self, error: str) -> None:
+        """Note an error in place of the answer. An app may raise after its answer."""
+        self.error = error
+        self.status = None
+
+    def end(self, now: float) -> None:
+        """Note that its answer was read to the end."""
+        self.seconds = now - self.began
+        self.is_open = False
+
+    def note_raised(self, error: str) -> None:
+        """Note an exception that the app raised."""
+        self.raised = error
+
+    def note_logged(self, error: str) -> None:
+        """Note an exception that the app logged."""
+        self.logged = error
+
+    def note_unsent(self, cookies: str) -> None:
+        """Note cookies that the client has and did not send."""
+        self.unsent = cookies
+
+    def join(self, turn: Any) -> None:
+        """Note the turn of the test's story that it belongs to. None: the turn is forgotten."""
+        self.turn = turn
+
 
 class TestFacts(NamedTuple):
     """The facts of one test, after it is settled. Times are seconds."""
@@ -106,6 +152,14 @@ class Ledger:
         self.requests = []
         if facts is not None:
             self.tests.append(facts)
+
+    def add_isolation(self, seconds: float) -> None:
+        """Add time that pytest-arena has needed to enter or to leave levels."""
+        self.isolation_seconds += seconds
+
+    def keep(self, texts: list[str]) -> None:
+        """Record where databases of a test that passed are kept."""
+        self.kept += texts
 
     def refused(self, error: _Error) -> _Error:
         """Record an error and return it. An ``except Exception`` of the app may swallow it."""

@@ -12,13 +12,21 @@ import json
 import shlex
 import sys
 import threading
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from pytest_arena.errors import ArenaError, ConfigError, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import (
+        Callable,
+        Collection,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -403,6 +411,55 @@ class Database:
     def target(self) -> ConnectTarget:
         """The target of a connection now."""
         return self.product.target(self)
+
+    def attach(self) -> None:
+        """Note that a connection to another database has attached it."""
+        self.attached = True
+
+    def name_by_engine(self, login: ServerLogin | None) -> None:
+        """Note that an engine of the app names it, and the engine's login."""
+        self.is_only_named = False
+        self.login = self.login or login
+
+    def name_by_variable(self) -> None:
+        """Note that a variable names it, and no engine yet."""
+        self.is_only_named = True
+
+    def use_async(self, dialect: type[Dialect]) -> None:
+        """Note the class of an async engine's dialect: an app with both kinds is an async one."""
+        self.dialect = dialect
+
+    def identify(self, key: Key, name: str, tails: tuple[str, ...]) -> None:
+        """Note which database of an engine it is. It was known by an option only."""
+        self.key = key
+        self.name = name
+        self.tails = tails
+
+    @contextmanager
+    def being_filled(self) -> Iterator[None]:
+        """Note that its content is made in this block. A builder may connect to it meanwhile."""
+        self.busy = True
+        try:
+            yield
+        finally:
+            self.busy = False
+
+    def fill(self, isolation: Isolation, level: object) -> None:
+        """Note that it has content since a level, None: since before any level."""
+        self.level = level
+        self.is_the_runs = level is None
+        self.isolation = isolation
+
+    def fail(self, error: ArenaError) -> None:
+        """Note why it cannot be filled."""
+        self.failure = error
+
+    def close(self) -> None:
+        """Close its isolation. It has no content then."""
+        isolation = self.isolation
+        self.isolation = None
+        if isolation is not None:
+            isolation.close()
 
     def forget_level(self) -> None:
         """Forget the level in which it was created: the database outlives that level."""

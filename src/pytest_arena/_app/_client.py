@@ -54,8 +54,20 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 class Hops(list[Request]):
     """The requests of one call of a client: one request, and the redirects that it follows."""
 
-    is_stream = False  # the client reads the answer as it comes
-    outside: BaseException | None = None  # the test handles it while it makes the call
+    def __init__(self, *, is_stream: bool = False) -> None:
+        super().__init__()
+        self.is_stream = is_stream  # the client reads the answer as it comes
+        # The exception that the test handles while it makes the call.
+        self.outside = sys.exception()
+
+    def end(self) -> None:
+        """Note that the call is over. A task of the app may keep its context, and so the hops."""
+        self.outside = None
+        # Each request ends when the next one begins.
+        end = now()
+        for request in reversed(self):
+            request.end(end)
+            end = request.began
 
 
 HOPS: ContextVar[Hops] = ContextVar("arena: the requests of a client's call")
@@ -170,9 +182,7 @@ def sending(hooks: Hooks, *, is_stream: bool = False) -> Iterator[Hops]:
 
     The hooks are also called if ``send`` raises.
     """
-    hops = Hops()
-    hops.is_stream = is_stream
-    hops.outside = sys.exception()
+    hops = Hops(is_stream=is_stream)
     has_failed = True
     token = HOPS.set(hops)
     work = WORK.set(getattr(hooks, "late_work", None))  # None outside of tests
@@ -181,19 +191,12 @@ def sending(hooks: Hooks, *, is_stream: bool = False) -> Iterator[Hops]:
         has_failed = False
     except BaseException as error:
         if hops and not exchanges.is_disconnect(error):
-            hops[-1].error = exchanges.in_words(error)
-            hops[-1].status = None  # an app may raise after its answer
+            hops[-1].fail(exchanges.in_words(error))
         raise
     finally:
-        hops.outside = None  # a task of the app may keep its context, and so the hops
         HOPS.reset(token)
         WORK.reset(work)
-        # Each request ends when the next one begins.
-        end = now()
-        for request in reversed(hops):
-            request.seconds = end - request.began
-            request.is_open = False
-            end = request.began
+        hops.end()
         for request in hops:
             hooks.requested(request)
         if has_failed:
@@ -209,7 +212,7 @@ def note_unsent(
         return
     if response.request.url.scheme != "https":
         names = [cookie.name for cookie in client.cookies.jar if cookie.secure]
-        request.unsent = ", ".join(names)
+        request.note_unsent(", ".join(names))
 
 
 def hop(method: str, path: str, login: Login | None) -> Request:
@@ -228,7 +231,7 @@ def hop_of(request: httpx.Request, login: Login | None) -> Request:
 
 def answered(sent: Request, response: httpx.Response) -> httpx.Response:
     """Note the status of an answer in its request, and the request in the answer."""
-    sent.status = response.status_code
+    sent.note_status(response.status_code)
     response.extensions["arena"] = sent
     return response
 
@@ -291,7 +294,7 @@ def _noting(
         if error is not None and error is not hops.outside:
             traces.extend(note_handled(request, message, error))
         if message["type"] == "http.response.start":
-            request.status = message["status"]
+            request.note_status(message["status"])
         await send(message)
         if answer is not None:
             answer.note_sent(message)
@@ -345,6 +348,11 @@ class AsyncClient(_Base):
 
     _arena_host: Host
     _arena_login: Login | None
+
+    def arena_use(self, host: Host, login: Login | None) -> None:
+        """Talk to the host's app, with a login or without one."""
+        self._arena_host = host
+        self._arena_login = login
 
     def request(
         self, method: str, url: httpx.URL | str, **options: Any
@@ -507,8 +515,7 @@ def open_async_client(
         )
     except TypeError as error:
         raise _app_errors.wrong_options(error, "the async client") from error
-    client._arena_host = host  # noqa: SLF001 - a class of this file
-    client._arena_login = login  # noqa: SLF001 - a class of this file
+    client.arena_use(host, login)
     transport = client._transport  # noqa: SLF001 - the library has no other way
     if hasattr(transport, "app"):
         # A method of the client would make a reference cycle.
@@ -617,7 +624,7 @@ def _watch_werkzeug_client(hooks_of: Any, undo: ExitStack, module: Any) -> None:
             finally:
                 if answer is not None:
                     answer.end(None)
-            request.status = int(status.split(" ")[0])
+            request.note_status(int(status.split(" ")[0]))
         hooks.ended()
         return body, status, headers
 

@@ -83,7 +83,7 @@ class Exchange:
         """Register the request: its answer can be read."""
         self.request = request
         self._host = host
-        request.is_open = True
+        request.note_open(is_open=True)
         how = "websocket_connect" if request.method == "WEBSOCKET" else "stream"
         what = f"{request.method} {request.path} was open: {self.way} client.{how}(…)"
         self.shown = f"{user_line() or 'a line that cannot be seen'}   {what}"
@@ -94,11 +94,9 @@ class Exchange:
     def end(self) -> None:
         """End the request. Idempotent."""
         if self.request and self.request.is_open:
-            self.request.is_open = False
-            self.request.seconds = now() - self.request.began
+            self.request.end(now())
             if self.error is not None:
-                self.request.status = None
-                self.request.error = in_words(self.error)
+                self.request.fail(in_words(self.error))
             self._host.exchanges.remove(self)
             self._host.hooks.ended()
 

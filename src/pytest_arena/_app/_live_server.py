@@ -333,12 +333,12 @@ def _begin(app_run: AppRun, scope: Scope, send: Any) -> Any:
 
     async def noting(message: Message) -> None:
         if message["type"] in _STARTS:
-            request.status = message.get("status", _OF_WEBSOCKETS.get(message["type"]))
+            status = message.get("status", _OF_WEBSOCKETS.get(message["type"]))
+            request.note_status(status)
         # A reader may leave an open answer at any time: it is no late work.
         if message["type"] in {"websocket.accept", "http.response.body"}:
-            request.is_open = message.get(
-                "more_body", message["type"] == "websocket.accept"
-            )
+            is_open = message.get("more_body", message["type"] == "websocket.accept")
+            request.note_open(is_open=is_open)
         await send(message)
 
     return noting

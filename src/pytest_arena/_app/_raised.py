@@ -22,7 +22,7 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 
 def note_raised(request: Request, error: BaseException) -> None:
     """Write into the record of a request what the app raised, and in which of its lines."""
-    request.raised = _words(error)
+    request.note_raised(_words(error))
 
 
 def note_handled(
@@ -95,7 +95,7 @@ def _note_logged(
     request, outside = current
     error = record.exc_info[1] if record.exc_info else sys.exception()
     if isinstance(error, Exception) and error is not outside:
-        request.logged = _words(error)
+        request.note_logged(_words(error))
 
 
 def _words(error: BaseException) -> str:

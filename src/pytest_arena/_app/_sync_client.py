@@ -55,6 +55,13 @@ class TestClient(_Base):
     _arena_begun: list[Lifespan | None]
     _arena_early: Lifespan | None
 
+    def arena_use(self, host: clients.Host, login: Login | None) -> None:
+        """Talk to the host's app, with a login or without one."""
+        self._arena_host = host
+        self._arena_login = login
+        self._arena_begun = []
+        self._arena_early = None
+
     def request(
         self, method: str, url: httpx.URL | str, **options: Any
     ) -> httpx.Response:
@@ -166,10 +173,7 @@ def open_test_client(
         client = client_class(_as_coroutine_function(host.app), **options)
     except TypeError as error:
         raise _app_errors.wrong_options(error, "the test client") from error
-    client._arena_host = host  # noqa: SLF001 - a class of this file
-    client._arena_login = login  # noqa: SLF001 - a class of this file
-    client._arena_begun = []  # noqa: SLF001 - a class of this file
-    client._arena_early = None  # noqa: SLF001 - a class of this file
+    client.arena_use(host, login)
     # In the transport: a test may use the client's attribute `app`.
     transport: Any = client._transport  # noqa: SLF001 - neither library has another way
     app = _read_in_parts(_as_coroutine_function(host.app))
@@ -191,9 +195,9 @@ class _Session(_SessionBase):
         host.hooks.before()
         with clients.sending(host.hooks):
             request = clients.hop("WEBSOCKET", self.scope["path"], login)
-            request.status = exchanges.REFUSED
+            request.note_status(exchanges.REFUSED)
             entered = super().__enter__()
-        request.status = exchanges.ACCEPTED
+        request.note_status(exchanges.ACCEPTED)
         self._arena_exchange = exchanges.Exchange()
         self._arena_exchange.open(request, host)
         self._arena_exchange.hang_up = self.close

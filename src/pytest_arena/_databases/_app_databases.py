@@ -39,7 +39,7 @@ from pytest_arena._product import (
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pytest_arena._config._read import Config
     from pytest_arena._gate._registry import Registry
@@ -87,6 +87,14 @@ class AllowedFiles:
         self._by_number: dict[tuple[int, int], str] = {}  # by device and inode
         self._first_seen: dict[str, list[tuple[int, int]]] = {}
         self._temporary = temporary  # returns pytest's folder for tests, if it exists
+
+    def allow_all(self) -> None:
+        """Let tests reach every database."""
+        self.allowed = ("*",)
+
+    def add_live(self, folder: Path) -> None:
+        """Note the folder of live databases."""
+        self.live = (folder,)
 
     def add(self, file: str) -> None:
         """Note that an engine of the app names this file: pytest-arena has a database for it."""
@@ -289,6 +297,14 @@ class KnownDatabases:
         self.tried = ""  # what was tried to find the app's engines, if none is known
         self.exported = ""  # the redirected variables, one a line
 
+    def note_tried(self, words: str) -> None:
+        """Note what was tried to find the app's engines."""
+        self.tried = words
+
+    def note_exported(self, values: Iterable[str]) -> None:
+        """Note values of redirected variables."""
+        self.exported = "\n".join([*self.exported.splitlines(), *values])
+
     def at_file(self, file: str) -> Database | None:
         """Return the database whose live file this is."""
         by_file = {}
@@ -326,19 +342,18 @@ class KnownDatabases:
                 raise another_product(database, requested.product)
             # An engine of pytest-arena has its database already, and another login.
             if known_engines.database_of(requested.dialect) is None:
-                database.is_only_named = False
-                database.login = database.login or requested.login
+                database.name_by_engine(requested.login)
                 known_engines.of(requested.dialect).lead_to(database)
-            # An app with engines of both kinds is an async one.
             if requested.dialect.is_async:
-                database.dialect = type(requested.dialect)
+                database.use_async(type(requested.dialect))
             return database
 
     def name(self, requested: RequestedDatabase) -> Database:
         """Register the database of a variable's value. No engine has connected to it."""
         is_new = self.find(requested) is None
         database = self.register(requested)
-        database.is_only_named |= is_new
+        if is_new:
+            database.name_by_variable()
         return database
 
     def _add(self, requested: RequestedDatabase) -> Database:
@@ -399,7 +414,7 @@ class KnownDatabases:
                 used.add(database.live.name.lower())
         live = product.new_file(name, used)
         if live is not None:
-            self.files.live = (live.parent,)
+            self.files.add_live(live.parent)
         return live
 
     def drop(self, database: Database) -> None:
@@ -459,6 +474,11 @@ class KnownDatabases:
         ]
         for database in sorted(of_app, key=lambda database: not database.name):
             self.register(database)
+
+    def choose_first(self, requested: list[RequestedDatabase]) -> None:
+        """Register the databases of the engines that exist when all tests are collected."""
+        self.choose_primary(requested)
+        self.is_late = self.primary is None
 
     def prefer(self, requested: RequestedDatabase) -> None:
         """Make this the app's first database, unless tests already use another one."""
@@ -554,13 +574,10 @@ class KnownDatabases:
             raise another_product(expected, requested.product)
         # It is removed first, so that it does not get a name of another database.
         del self.by_key[expected.key]
-        if name:
-            expected.name = name
-        elif tails:
-            expected.name = self._free_name(tails)
         self._connections.rename(expected.key, key)  # a test may use it already
-        expected.key = key
-        expected.tails = tails or expected.tails
+        if not name and tails:
+            name = self._free_name(tails)
+        expected.identify(key, name or expected.name, tails or expected.tails)
         return expected
 
     def named_by_options(self) -> list[str]:
@@ -676,9 +693,7 @@ class Environment:
 
     def _put(self, new: dict[str, str]) -> None:
         os.environ.update(new)
-        self._known.exported = "\n".join(
-            [*self._known.exported.splitlines(), *new.values()]
-        )
+        self._known.note_exported(new.values())
         originals = _inherited()
         for name, url in new.items():
             originals[url] = self._originals.get(name, "")

@@ -157,7 +157,7 @@ class Databases:
         # The driver of the main database opens the file.
         driver = main.dialect if main else make_url("sqlite://").get_dialect()
         database = self.known.register(RequestedDatabase(driver(), "sqlite", file))
-        database.attached = True
+        database.attach()
         build = self.build()
         if build is not None:
             return build.target_of(database)
@@ -347,6 +347,19 @@ class Databases:
 
     # For the run.
 
+    def begin_test(self) -> None:
+        """Note that this process runs a test, which may be a fork."""
+        self.process = os.getpid()
+
+    def finish(self) -> None:
+        """Refuse every connection from here on."""
+        self.finished = True
+
+    def become_guest(self) -> None:
+        """Admit every connection from here on: a run without pytest-arena continues."""
+        self.is_guest = True
+        self.files.allow_all()
+
     def drop_orphans(self) -> list[Database]:
         """Drop the databases that no engine of the app uses any more. Called between tests.
 
@@ -481,27 +494,28 @@ class Provision:
             return database.isolation  # type: ignore[return-value]  # None only inside _fill
 
     def _fill(self, database: Database, levels: list[Level]) -> None:
-        database.busy = True
         try:
-            template = self._template(database, Stage.SEEDED)
-            started = _process.seconds()
-            uses = self._connections.usage_of(database.key)
-            isolation = database.product.isolate(database, template, uses)
-            if self._config.verify:
-                verified = Verified(isolation, database.name, self._ledger)
-                isolation = cast("Isolation", verified)
-            for level in levels:
-                self.enter(isolation, database, level)
-            self._ledger.isolation_seconds += _process.seconds() - started
-            database.level = levels[-1] if levels else None
-            database.is_the_runs = not levels
-            database.isolation = isolation
-            self._ledger.filled[database.product.shown, isolation.name] = None
+            with database.being_filled():
+                isolation = self._isolated(database, levels)
         except (ConfigError, ServerError, TemplateError) as error:
-            database.failure = error
+            database.fail(error)
             raise self._ledger.refused(error) from error.__cause__
-        finally:
-            database.busy = False
+        self._ledger.filled[database.product.shown, isolation.name] = None
+
+    def _isolated(self, database: Database, levels: list[Level]) -> Isolation:
+        """Make the content of a database, and enter the present levels on it."""
+        template = self._template(database, Stage.SEEDED)
+        started = _process.seconds()
+        uses = self._connections.usage_of(database.key)
+        isolation = database.product.isolate(database, template, uses)
+        if self._config.verify:
+            verified = Verified(isolation, database.name, self._ledger)
+            isolation = cast("Isolation", verified)
+        for level in levels:
+            self.enter(isolation, database, level)
+        self._ledger.add_isolation(_process.seconds() - started)
+        database.fill(isolation, levels[-1] if levels else None)
+        return isolation
 
     def enter(self, isolation: Isolation, database: Database, level: Level) -> None:
         """Enter a level on one database, with the content that the level needs.

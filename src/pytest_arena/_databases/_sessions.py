@@ -67,9 +67,29 @@ class FreshSession(Session):
         kwargs["expire_on_commit"] = False
         super().__init__(*args, **kwargs)
 
-    def note_databases(self, names_beside: Callable[[], list[str]]) -> None:
-        """Note a function that returns the names of the app's other databases."""
+    def join(self, sessions: Sessions) -> None:
+        """Note the sessions of the test, of which this is one."""
+        self.sessions = sessions
+
+    def serve(
+        self,
+        names_beside: Callable[[], list[str]],
+        *,
+        is_committed_before_requests: bool,
+    ) -> None:
+        """Note how a test uses it, and a function that returns the names of other databases."""
         self.names_beside = names_beside
+        self.is_committed_before_requests = is_committed_before_requests
+
+    def note_statement(self, *, may_write: bool) -> None:
+        """Note that a statement is about to be executed."""
+        self.reads += 1
+        if may_write:
+            self.wrote = True
+
+    def end_transaction(self) -> None:
+        """Note that nothing is written and not committed."""
+        self.wrote = False
 
     @property
     def has_pending_work(self) -> bool:
@@ -138,9 +158,9 @@ class FreshSession(Session):
 def _read_again(state: ORMExecuteState) -> None:
     """Let a statement of the session read from the database."""
     session = cast("FreshSession", state.session)
-    session.reads += 1
-    if isinstance(state.statement, Insert | Update | Delete | TextClause):
-        session.wrote = True  # a text may be a SELECT: an extra commit costs little
+    # A text may be a SELECT: an extra commit costs little.
+    writing = Insert | Update | Delete | TextClause
+    session.note_statement(may_write=isinstance(state.statement, writing))
     is_flushed_before = state.execution_options.get("autoflush", True)
     if state.is_select:
         is_flushed_before = getattr(state.load_options, "_autoflush", True)
@@ -150,7 +170,7 @@ def _read_again(state: ORMExecuteState) -> None:
 
 def _has_ended(session: Session, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
-        cast("FreshSession", session).wrote = False
+        cast("FreshSession", session).end_transaction()
 
 
 listen_to_sessions(FreshSession, "do_orm_execute", _read_again)
@@ -228,7 +248,7 @@ class Sessions:
         """Open a sync session."""
         sync_class, _ = _session_classes(is_sqlmodel="sqlmodel" in sys.modules)
         session = sync_class(engine)
-        session.sessions = self
+        session.join(self)
         self._sync.append(session)
         self.is_used = True
         return session
@@ -241,12 +261,16 @@ class Sessions:
         session = async_class(
             engine, sync_session_class=sync_class, expire_on_commit=False
         )
-        _fresh(session).sessions = self
+        _fresh(session).join(self)
         self._async.append(session)
         if self._async_mutex is None:
             self._async_mutex = AnyLoopMutex()
         self.is_used = True
         return session
+
+    def start_first(self, starter: Starter | None) -> None:
+        """Call this object before the first use of a connection."""
+        self.starter = starter
 
     def start_app(self) -> None:
         """Start the app before the first row of the test, as in production."""
@@ -469,9 +493,10 @@ class Engines:
         else:
             sync_on = self._sync_past_policies if past_policies else self._sync_on
             session = sessions.open_sync(sync_on(database))
-        fresh = _fresh(session)
-        fresh.is_committed_before_requests = commit_before_requests
-        fresh.note_databases(partial(self._names_beside, database))
+        _fresh(session).serve(
+            partial(self._names_beside, database),
+            is_committed_before_requests=commit_before_requests,
+        )
         return session
 
     # These engines do not have the app's listeners, which may set a role or a tenant.

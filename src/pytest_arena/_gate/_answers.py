@@ -82,10 +82,13 @@ class RequestAnswer:
     def begin(cls) -> RequestAnswer:
         """Create the record of the answer that the app begins in this task."""
         answer = cls()
-        answer._task = asyncio.current_task() if running_loop() is not None else None
-        answer._token = ANSWER.set(answer)
-        answer._request_token = REQUEST.set(answer)
+        answer._begin()
         return answer
+
+    def _begin(self) -> None:
+        self._task = asyncio.current_task() if running_loop() is not None else None
+        self._token = ANSWER.set(self)
+        self._request_token = REQUEST.set(self)
 
     # The client calls these methods.
 
@@ -131,7 +134,7 @@ class RequestAnswer:
         for session in self._pending_sessions():
             pending = None if is_of_arena(session) else pending_objects(session)
             if pending:
-                pending.line = self.lines_of_adds.get(session.hash_key)
+                pending.note_line(self.lines_of_adds.get(session.hash_key))
                 UNCLOSED[session.hash_key] = pending
                 self.unflushed.append(pending)
         self.statements = []  # later statements of the app's tasks do not belong to the request

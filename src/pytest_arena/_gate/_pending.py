@@ -47,6 +47,14 @@ class PendingObjects:
         ]
         return ", ".join(parts)
 
+    def note_line(self, line: CodeLine | None) -> None:
+        """Note the line of the app that added the first of them."""
+        self.line = line
+
+    def give_up(self) -> None:
+        """Note that the app has closed the session, or rolled it back."""
+        self.is_given_up = True
+
     @property
     def are_written(self) -> bool:
         """Whether a flush has written any of them since."""

@@ -196,9 +196,8 @@ class PooledConnection:
     def create(cls, entry: ConnectionPoolEntry) -> PooledConnection:
         """Create the record of a pool's entry that connects, and attach it to the entry."""
         earlier = cls.find(entry)
-        pooled = cls(weakref.ref(entry))
-        if earlier is not None:
-            pooled.thread = earlier.thread
+        thread = earlier.thread if earlier is not None else None
+        pooled = cls(weakref.ref(entry), thread=thread)
         entry.info[INFO] = pooled
         return pooled
 

@@ -231,9 +231,7 @@ class PostgreSQL:
 
     def remove(self, database: Database) -> None:
         """Close the isolation, which drops the live database and its snapshots."""
-        if database.isolation is not None:
-            database.isolation.close()
-            database.isolation = None
+        database.close()
         self._targets.pop(database, None)
         self._databases_by_name = {
             name: known

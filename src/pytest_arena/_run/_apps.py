@@ -158,8 +158,7 @@ class Apps:
         test = self._current.running()
         app_run = self.running()
         if test.plan.is_async:
-            test.is_to_be_started = True
-            test.sessions.starter = test
+            test.start_in_loop()
         else:
             app_run.join({"backend": "asyncio"})
 

@@ -89,7 +89,7 @@ class FixtureLevels:
         test = self._current.test
         if test is None or test.settled:
             return
-        test.settled = True
+        test.begin_settling()
         interruption: BaseException | None = None
         for step in self._steps(test):
             try:
@@ -117,7 +117,7 @@ class FixtureLevels:
 
     def _steps(self, test: RunningTest) -> list[Callable[[RunningTest], None]]:
         """Return the steps that end a test: few, if it used neither app nor database."""
-        test.is_used = bool(
+        is_used = (
             test.sessions.is_used
             or test.app_runs
             or self._apps.live
@@ -125,6 +125,7 @@ class FixtureLevels:
             or test.late_work.has_begun
             or may_have_leaks(self.levels.gate, self._tasks.loops())
         )
+        test.note_use(is_used=bool(is_used))
         if not test.is_used:
             test.late_work.finish()
             return [self._name_children, self._restore_app_state]
@@ -152,7 +153,7 @@ class FixtureLevels:
         if not (test.app_runs or by_socket or late_work.has_begun or late_work.cut_off):
             return
         if not test.failed:
-            late_work.cut_off += [*by_socket, *test.left_open()]
+            late_work.cut([*by_socket, *test.left_open()])
             # An exchange in the middle of a statement could not be ended later.
             for app_run in test.app_runs:
                 app_run.end_exchanges()

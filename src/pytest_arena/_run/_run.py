@@ -137,8 +137,7 @@ class ArenaRun:
             database = requested_by_engine(engine)
             if database is not None:
                 requested.append(database)
-        self._known.choose_primary(requested)
-        self._known.is_late = self._known.primary is None
+        self._known.choose_first(requested)
         named = self.databases.environment.written_since()
         if named is not None:
             self._known.prefer(named)
@@ -155,7 +154,7 @@ class ArenaRun:
         """Begin a test. No connection is opened yet."""
         if self.databases.levels:
             self._leave_interrupted_level()
-        self.databases.process = os.getpid()  # a fork may run the test
+        self.databases.begin_test()
         orphans = self.databases.drop_orphans()
         if orphans:
             self.engines.close(orphans)
@@ -311,7 +310,7 @@ class ArenaRun:
             ConfigError: no engine is known, or none on a database of this name.
         """
         if not self._known.know_engines():
-            self._known.tried = self._start_app()
+            self._known.note_tried(self._start_app())
         return self._known.named(name)
 
     def _start_app(self) -> str:
@@ -350,7 +349,7 @@ class ArenaRun:
         if test is None:
             return []
         is_failed = outcome == "failed"
-        test.failed |= is_failed
+        test.note_outcome(has_failed=is_failed)
         keep = test.plan.keep
         is_wanted = keep != "never" and is_failed
         if keep == "always" and when == "call":
@@ -359,7 +358,7 @@ class ArenaRun:
             return []
         texts = list(self._keep_used())
         if outcome == "passed":
-            self.ledger.kept += texts
+            self.ledger.keep(texts)
         return texts
 
     def _keep_used(self) -> Iterator[str]:
@@ -520,14 +519,13 @@ class ArenaRun:
                 self.levels.leave(self.databases.levels[-1])
         for database in self.databases.provisioned():
             self.databases.ensure(database).close()
-        self.databases.finished = True
+        self.databases.finish()
         is_inside = gates.close(self.gate)
         # A test of a run without arena may have begun this one, in its process.
         if any(
             frame.f_globals.get("__name__") == "_pytest.runner" for frame in frames()
         ):
-            self.databases.is_guest = True
-            self.databases.files.allowed = ("*",)
+            self.databases.become_guest()
             is_inside = True
         if is_inside:
             self.databases.environment.restore()
@@ -578,9 +576,7 @@ def conducted(
                 WORK.reset(work)
             await test.asettle()
         except BaseException:
-            test.uncommitted = _story.uncommitted(test)
-            test.unfinished = test.late_work.unfinished()
-            test.held = test.sessions.held()
+            test.note_unfinished(_story.uncommitted(test))
             await test.aclose_failed()
             raise
         await test.aclose()

@@ -158,6 +158,14 @@ class Turn:
                 return False
         return True
 
+    def begin_at(self, before: StoryMoment) -> None:
+        """Let its changes begin at a later moment."""
+        self.before = before
+
+    def add_request(self) -> None:
+        """Note that another request begins before the first one has ended."""
+        self.is_at_once = True
+
     def end(self, after: StoryMoment, checkouts: int) -> None:
         """Note the moment of its end, and how many checkouts the run has had by now."""
         self.after = after
@@ -265,14 +273,18 @@ class RunningTest(Hooks):
     def start_early(self) -> None:
         """Let the app start at the first use of the sessions, or before the test's function."""
         if self.app_runs[-1].has_lifespan and not self.plan.has_examples:
-            self.is_to_be_started = True
-            self.sessions.starter = self
+            self.start_in_loop()
+
+    def start_in_loop(self) -> None:
+        """Let the app start in the test's loop: before its function, or for its first session."""
+        self.is_to_be_started = True
+        self.sessions.start_first(self)
 
     def start(self) -> bool:
         """Start the app of a sync test. Return False in an async test, whose loop does not run."""
         if self.plan.is_async:
             return False
-        self.sessions.starter = None
+        self.sessions.start_first(None)
         self.app_runs[-1].join({"backend": "asyncio"})
         return True
 
@@ -286,7 +298,7 @@ class RunningTest(Hooks):
         if self._start_loop is not None and self._start_loop is not loop:
             app_run.close_lifespans_in(self._start_loop)
         self._start_loop = loop
-        self.sessions.starter = None
+        self.sessions.start_first(None)
         await app_run.ajoin()
 
     def left_open(self) -> list[str]:
@@ -300,7 +312,7 @@ class RunningTest(Hooks):
 
     async def asettle(self) -> None:
         """End the test's requests, and wait for the work that they have begun."""
-        self.late_work.cut_off += self.left_open()
+        self.late_work.cut(self.left_open())
         for app_run in self.app_runs:
             await app_run.aclose_exchanges()
         await self.late_work.asettled()
@@ -398,7 +410,7 @@ class RunningTest(Hooks):
         """Begin a turn for a request that is about to be sent, or add it to the present turn."""
         with self._lock:
             if self.under_way:
-                self.turns[-1].is_at_once = True
+                self.turns[-1].add_request()
             else:
                 self._begin_turn()
             self.under_way += 1
@@ -440,8 +452,9 @@ class RunningTest(Hooks):
         """Add a request to its turn. It has its answer or a redirect, by any client."""
         with self._lock:
             if self.under_way:
-                request.turn = self.turns[-1]
-                request.turn.records.append(request)
+                turn = self.turns[-1]
+                request.join(turn)
+                turn.records.append(request)
 
     def ended(self) -> None:
         """End a request and its redirects, and the turn if it was its last request."""
@@ -511,9 +524,7 @@ class RunningTest(Hooks):
     def answering(self, request: Request) -> RequestAnswer:
         """Create the record of an answer that the app begins."""
         answer = RequestAnswer.begin()
-        request.answer = answer
-        request.statements = answer.statements
-        request.is_login = bool(LOGINS.get())
+        request.begin_answer(answer, answer.statements, is_login=bool(LOGINS.get()))
         self.answers.append((request, answer))
         return answer
 
@@ -532,7 +543,29 @@ class RunningTest(Hooks):
             cause is error for cause in causes(raised) for error in raised_by_app
         )
 
-    # Called by levels and reports.
+    # Called by levels, fixtures and reports.
+
+    def note_app(self) -> None:
+        """Note that clients use the app that the fixture `arena_app` returns."""
+        self.has_app = True
+
+    def note_outcome(self, *, has_failed: bool) -> None:
+        """Note the outcome of a phase of the test."""
+        self.failed |= has_failed
+
+    def note_unfinished(self, uncommitted: list[str]) -> None:
+        """Note what the test has left when it failed. ``uncommitted`` are lines of its writes."""
+        self.uncommitted = uncommitted
+        self.unfinished = self.late_work.unfinished()
+        self.held = self.sessions.held()
+
+    def begin_settling(self) -> None:
+        """Note that the test ends."""
+        self.settled = True
+
+    def note_use(self, *, is_used: bool) -> None:
+        """Note whether there is anything to end or to close."""
+        self.is_used = is_used
 
     def own_writes(self) -> set[PendingWrites]:
         """Return the uncommitted writes of the test, without those of the app."""
@@ -557,7 +590,7 @@ class RunningTest(Hooks):
         with self._lock:
             self._checkouts_at_end = -1
             if self.under_way:
-                self.turns[-1].before = self.moments.now()
+                self.turns[-1].begin_at(self.moments.now())
         for begin in self.blocks:
             begin()
 
@@ -567,7 +600,7 @@ class RunningTest(Hooks):
             for turn in self.turns[number:]:
                 # An answer may keep a record until the garbage collector runs.
                 for record in turn.records:
-                    record.turn = None
+                    record.join(None)
                 turn.records.clear()
             del self.turns[number:]
             self.under_way = 0

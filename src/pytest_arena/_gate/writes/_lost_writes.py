@@ -636,7 +636,7 @@ def _give_up(session: Session) -> None:
     """Note that the app has ended a session which a request had left open."""
     pending = UNCLOSED.pop(session.hash_key, None)
     if pending is not None:
-        pending.is_given_up = True
+        pending.give_up()
 
 
 def _on_add(session: Session, _: object) -> None:

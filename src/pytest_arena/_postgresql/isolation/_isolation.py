@@ -144,7 +144,7 @@ class ServerIsolation:
             self.generation += 1  # connections end, also if `fork` fails
             level.live.fork(self.depth)
             self._snapshots.append(level.live.snapshot)
-            level.is_written = False
+            level.begin_in_snapshot()
             self.generation += 1
 
     def leave(self) -> bool:
@@ -171,7 +171,7 @@ class ServerIsolation:
             # The level stays, and is left by force.
             self._stack.append(level)
             self.generation += level.is_elsewhere
-            level.is_wrong = True
+            level.mark_wrong()
             raise
         self._tidy(level if level.is_elsewhere else None)
         return was_changed
@@ -198,15 +198,15 @@ class ServerIsolation:
         archive = live.archive(levels)
         if not isinstance(archive, RowsLost):
             # Kept for a second attempt: the live database may be dropped then.
-            level.archive = archive
+            level.keep_archive(archive)
         with self._uses.alone():
             try:
                 live.put(level.snapshot, level.base, number, archive)
-                top.owed = None
+                top.owe(None)
             except RowsLost:
                 if level is not top:
                     live.put(level.snapshot, level.base, number, [])
-                    top.owed = None
+                    top.owe(None)
                 raise
             finally:
                 self.generation += 1
@@ -227,7 +227,7 @@ class ServerIsolation:
         self._stack.pop()
         try:
             if not is_left:
-                self._stack[-1].owed = level
+                self._stack[-1].owe(level)
                 self._restore_copy(level)
         finally:
             self._tidy()
@@ -244,7 +244,7 @@ class ServerIsolation:
             live.close_moments(are_over=False)
             live.forget(self._stack, is_undone=is_undone and level.is_in_place)
             self._stack.pop()
-            live.base = min(live.base, self.depth)
+            live.cut_base(self.depth)
         self._tidy()
 
     def replace(self, content: str | None) -> None:
@@ -332,8 +332,7 @@ class ServerIsolation:
                 with self._uses.alone():
                     self.generation += 1
                     return live.keep(live.copied(), title)
-        live.kept_as = live.kept_as or (new_name("kept"), title)
-        return live.kept_as[0]
+        return live.keep_later(new_name("kept"), title)
 
     def close(self) -> None:
         """Drop all databases and snapshots of this isolation, in the background."""
@@ -375,7 +374,7 @@ class ServerIsolation:
         except ArenaError:
             return _CHANGED
         if not look.is_changed:
-            live.clean_uses = NEVER if look.writers or look.locks else uses
+            live.note_clean(NEVER if look.writers or look.locks else uses)
         return look
 
     def writers(self) -> set[int]:

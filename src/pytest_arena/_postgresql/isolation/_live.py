@@ -94,6 +94,20 @@ class LiveDatabase:
         self.is_lost = False
         return was_lost
 
+    def keep_later(self, name: str, title: str) -> str:
+        """Keep the database for inspection when it is replaced. Return its later name."""
+        if self.kept_as is None:
+            self.kept_as = (name, title)
+        return self.kept_as[0]
+
+    def note_clean(self, uses: int) -> None:
+        """Note the number of uses at which the top level had no changes, or `NEVER`."""
+        self.clean_uses = uses
+
+    def cut_base(self, depth: int) -> None:
+        """Note that the levels above this depth have ended."""
+        self.base = min(self.base, depth)
+
     def clients_inside(self) -> set[int]:
         """Return the backends of clients inside a transaction, also without changes."""
         rows = self.own.control.rows(sql.clients_inside(self.name))
@@ -259,6 +273,35 @@ class ServerLevel(Generic[LiveT]):
         self.is_written = False
         self.reported = []
 
+    def begin_in_snapshot(self) -> None:
+        """Note that a new snapshot has its changes, and the journal of its copy has none."""
+        self.is_written = False
+
+    def note_writes(self) -> None:
+        """Note that the journal may have its changes."""
+        self.is_written = True
+
+    def keep_archive(self, archive: Archive) -> None:
+        """Keep the rows of the levels below, which the live journal may lose."""
+        self.archive = archive
+
+    def keep_report(self, rows: list[TableRows]) -> None:
+        """Keep its changes, which the live journal loses."""
+        self.reported = rows
+
+    def add(self, upper: ServerLevel[Any]) -> None:
+        """Add what the level above has kept: its changes are of this level from here on."""
+        self.archive = self.archive or upper.archive
+        self.reported = _joined(self.reported, upper.reported)
+
+    def owe(self, level: ServerLevel[LiveT] | None) -> None:
+        """Note a left level whose start is not restored yet. None: it is restored."""
+        self.owed = level
+
+    def mark_wrong(self) -> None:
+        """Note that a check has failed after the level was left."""
+        self.is_wrong = True
+
     @property
     def is_in_place(self) -> bool:
         """Whether the live database is the one of ``enter``, and can be restored in place."""
@@ -382,9 +425,9 @@ class JournaledDatabase(LiveDatabase):
             archive = self.archive(levels)
             check_fit(self._ask(ServerJournal.install))
             self.is_altered = True
-            levels[-1].archive = archive
+            levels[-1].keep_archive(archive)
             for level, rows in zip(levels, reported, strict=True):
-                level.reported = rows
+                level.keep_report(rows)
         self.clean_uses = uses
         return self.is_altered
 
@@ -410,10 +453,11 @@ class JournaledDatabase(LiveDatabase):
                 ) from error
             has_marks = True
         if has_marks:
-            level.is_written = True
+            level.note_writes()
             return True
         look = self.look(number)
-        level.is_written |= look.is_changed
+        if look.is_changed:
+            level.note_writes()
         return bool(look.marks)  # large objects, which another copy would not have
 
     def archive(self, levels: Levels) -> Archive:
@@ -507,8 +551,7 @@ class JournaledDatabase(LiveDatabase):
         if top.is_written or (self.may_have_changed and self.look(number).is_changed):
             self._ask(ServerJournal.forget, number)
             self.clean_uses = NEVER
-        below.archive = below.archive or top.archive
-        below.reported = _joined(below.reported, top.reported)
+        below.add(top)
 
     # Moments and rows
 

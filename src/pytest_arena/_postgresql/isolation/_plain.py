@@ -111,8 +111,7 @@ class PlainDatabase(LiveDatabase):
             self.uses(),
         )
         if not snapshot.knows_sequences:
-            snapshot.sequences = self._read_sequences()
-            snapshot.knows_sequences = True
+            snapshot.note_sequences(self._read_sequences())
 
     # Levels
 

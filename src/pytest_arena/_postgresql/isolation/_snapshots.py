@@ -34,6 +34,11 @@ class Snapshot:
         self._ahead: list[Future[str]] = []
         self._wanted = 1
 
+    def note_sequences(self, digest: str | None) -> None:
+        """Note the digest of its sequences."""
+        self.sequences = digest
+        self.knows_sequences = True
+
     def copy(self) -> str:
         """Make a copy now and return its name. Raises as ``take`` does."""
         return self._own.create("live", template=self.name)

@@ -213,6 +213,10 @@ class LateWork:
                 if line is not None and context_of(task).get(WORK) is self:
                     yield line
 
+    def cut(self, lines: Iterable[str]) -> None:
+        """Note lines of requests that the test has left open. They are cut off."""
+        self.cut_off += lines
+
     def finish(self) -> None:
         """Note that the test is over: its work gets no connection and sends no statement."""
         self.is_over = True

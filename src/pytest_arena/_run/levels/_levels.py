@@ -85,7 +85,7 @@ class Levels:
             if of_the_test is not None:
                 held = held.without(of_the_test)
             self._context.held[level] = held
-            self._ledger.isolation_seconds += _process.seconds() - started
+            self._ledger.add_isolation(_process.seconds() - started)
             if has_hooks:
                 self._hooks.enter(level)
 
@@ -227,7 +227,7 @@ class Levels:
                 if databases:
                     self.gate.let_go_of_stale()
                     self.gate.drop_altered(level.serial)
-                self._ledger.isolation_seconds += _process.seconds() - started
+                self._ledger.add_isolation(_process.seconds() - started)
         lost = self._context.take_lost()
         if lost:
             raise _leaks.lost_error(lost, level.name)

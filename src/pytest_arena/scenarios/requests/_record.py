@@ -84,7 +84,11 @@ class RequestRecord:
     def follow(self, previous: "RequestRecord", moment: StoryMoment) -> None:
         """Note that this request follows a redirect of the previous one."""
         self.since = moment
-        previous.until = moment
+        previous.end_at(moment)
+
+    def end_at(self, moment: StoryMoment) -> None:
+        """Note the moment at which a redirect of this request was followed."""
+        self.until = moment
 
     def note_earlier_writes(self, levels: Sequence[StatementLog]) -> None:
         """Note what the levels of the test have written, and not committed, before this request."""
@@ -96,14 +100,14 @@ class RequestRecord:
     def begin_foreign(self, seconds: float) -> None:
         """Note that no client of the test sent this request."""
         self.is_foreign = True
-        self.request.began = seconds
+        self.request.begin(seconds)
 
     def end_foreign(self, seconds: float) -> bool:
         """Note the duration of a foreign request. Return False for any other request."""
         if not self.is_foreign:
             return False
         self.is_foreign = False
-        self.request.seconds = seconds - self.request.began
+        self.request.end(seconds)
         return True
 
     def note_body(self, message: Mapping[str, Any]) -> None:
@@ -115,7 +119,7 @@ class RequestRecord:
     def note_status(self, message: Mapping[str, Any]) -> None:
         """Read the status from the first ASGI message of the answer."""
         if self.request.status is None:
-            self.request.status = _status(message)
+            self.request.note_status(_status(message))
 
     def note_answered(self) -> bool:
         """Note that the answer is about to be sent. Return False if that is known already."""
