@@ -8,7 +8,6 @@ import logging
 import os
 import sys
 import threading
-import weakref
 from contextlib import AbstractContextManager, chdir, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -487,6 +486,7 @@ class RunningBuild:
     options: str  # as the user wrote them
     target: BuildTarget
     others: dict[Database, BuildTarget] = field(default_factory=dict)
+    threads: set[threading.Thread] = field(default_factory=set)  # that it has started
 
     def target_of(self, other: Database | None) -> ConnectTarget:
         """Return where an engine lands that the builder uses.
@@ -551,17 +551,18 @@ class Builds:
             "arena_build", default=None
         )
         self.running: list[RunningBuild] = []
-        self._threads: weakref.WeakKeyDictionary[threading.Thread, RunningBuild] = (
-            weakref.WeakKeyDictionary()
-        )
         self._changing = threading.Lock()
         self._patch = patch.object(threading.Thread, "start", self._registering_start())
 
     def now(self) -> RunningBuild | None:
         """Return the build to which the caller belongs."""
-        build = self._context.get() or self._threads.get(threading.current_thread())
+        build = self._context.get()
         if build in self.running:
             return build
+        thread = threading.current_thread()
+        for running in [*self.running]:
+            if thread in running.threads:
+                return running
         return None
 
     @contextmanager
@@ -590,7 +591,7 @@ class Builds:
         def registering_start(thread: threading.Thread) -> None:
             build = self.now()
             if build is not None:
-                self._threads[thread] = build
+                build.threads.add(thread)
             start(thread)
 
         return registering_start

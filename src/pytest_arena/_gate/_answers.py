@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakSet
 
 from pytest_arena._config._load import blame, is_library, package_of
 from pytest_arena._gate._pending import (
@@ -135,7 +135,7 @@ class RequestAnswer:
             pending = None if is_of_arena(session) else pending_objects(session)
             if pending:
                 pending.note_line(self.lines_of_adds.get(session.hash_key))
-                UNCLOSED[session.hash_key] = pending
+                session.info[UNCLOSED] = pending
                 self.unflushed.append(pending)
         self.statements = []  # later statements of the app's tasks do not belong to the request
         self._sessions.clear()
@@ -214,8 +214,8 @@ class RequestAnswer:
 
 _BODY_SIZE = b"content-length"
 
-# By the session's number: what requests have left in sessions that nobody has closed.
-UNCLOSED: WeakValueDictionary[int, PendingObjects] = WeakValueDictionary()
+# The key in `Session.info` of the `PendingObjects` that a request has left in an open session.
+UNCLOSED = "pytest_arena: unclosed"
 
 ANSWER: ContextVar[RequestAnswer | None] = ContextVar(
     "arena: the answer that is made here", default=None

@@ -155,35 +155,38 @@ class PostgreSQLConnections:
         return SpawnedConnections(addresses, core.config.allow)
 
 
-_waiting: weakref.WeakSet[Dialect] = weakref.WeakSet()
 _RETRY_SECONDS = 0.1
 
 
-def _wait_for_free_connection(dialect: Dialect, core: Core) -> None:
-    """Let an engine wait while the server has no free connection."""
-    if dialect in _waiting:
-        return
-    _waiting.add(dialect)
-    connect = dialect.connect
+class _WaitingConnect:
+    """The ``connect`` of a dialect that waits while the server has no free connection."""
 
-    def connecting(*args: Any, **kwargs: Any) -> Any:
+    def __init__(self, connect: Callable[..., Any], core: Core) -> None:
+        self._connect = connect
+        self._core = core
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        end = seconds() + core.config.turn_timeout
+        end = seconds() + self._core.config.turn_timeout
         while True:
             try:
-                return connect(*args, **kwargs)
+                return self._connect(*args, **kwargs)
             except Exception as error:
                 if not TOO_MANY_CLIENTS.search(str(error)) or seconds() > end:
                     raise
-            core.ledger.note(WAITED)
+            self._core.ledger.note(WAITED)
             if in_greenlet():
                 # In another thread a checkout might take an idle connection at this moment.
-                core.spare()
+                self._core.spare()
                 await_only(asyncio.sleep(_RETRY_SECONDS))
             else:
                 rest(_RETRY_SECONDS)
 
-    dialect.connect = connecting  # type: ignore[method-assign]  # of this instance
+
+def _wait_for_free_connection(dialect: Dialect, core: Core) -> None:
+    if not isinstance(dialect.connect, _WaitingConnect):
+        waiting = _WaitingConnect(dialect.connect, core)
+        dialect.connect = waiting  # type: ignore[method-assign]  # of this instance
 
 
 def _databases(core: Core) -> list[Database]:

@@ -54,6 +54,28 @@ class FileSnapshot:
     def __init__(self, file: Path, parent: FileSnapshot | None = None) -> None:
         self._file = file
         self.parent = parent
+        # The schema cookie of the live file while it had this content. None: not known.
+        self.cookie: int | None = None
+        self._mapped: mmap.mmap | None = None
+
+    def note_cookie(self, cookie: int | None) -> None:
+        """Note the schema cookie of the live file while it has this content."""
+        self.cookie = cookie
+
+    def mapped(self) -> mmap.mmap:
+        """Return the content of the file, which is mapped into memory once.
+
+        Raises:
+            Inapplicable: the file is empty.
+        """
+        if self._mapped is None:
+            with self.file().open("rb") as stream:
+                try:
+                    mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+                except ValueError as error:  # an empty file
+                    raise Inapplicable from error
+            self._mapped = mapped
+        return self._mapped
 
     def file(self) -> Path:
         """Return a file with the whole content."""
@@ -183,15 +205,9 @@ class Pages(RestoreMethod):
     name = "pages"
     has_wal = False
 
-    def __init__(self, live: LiveFile) -> None:
-        super().__init__(live)
-        # The schema cookie of the live file while it had the snapshot's content.
-        self._cookies: WeakKeyDictionary[FileSnapshot, int] = WeakKeyDictionary()
-        self._maps: WeakKeyDictionary[FileSnapshot, mmap.mmap] = WeakKeyDictionary()
-
     def settle(self, snapshot: FileSnapshot, version: int) -> None:  # noqa: ARG002 - the log's method needs it
         """Forget the schema cookie, which another method has changed."""
-        self._cookies.pop(snapshot, None)
+        snapshot.note_cookie(None)
 
     def take(self) -> FileSnapshot:
         """Copy the file."""
@@ -202,7 +218,7 @@ class Pages(RestoreMethod):
                 raise Inapplicable
             self._live.copy_to(file)
         snapshot = FileSnapshot(file)
-        self._cookies[snapshot] = header.cookie
+        snapshot.note_cookie(header.cookie)
         return snapshot
 
     def peek(self) -> FileSnapshot:
@@ -220,7 +236,7 @@ class Pages(RestoreMethod):
             header = self._live.header()
             if header is None or header.is_wal:
                 raise Inapplicable
-            content = self._map(snapshot)
+            content = snapshot.mapped()
             wanted = Header.parse(content[:100])
             if wanted is None or wanted.page_size != header.page_size:
                 raise Inapplicable
@@ -229,26 +245,15 @@ class Pages(RestoreMethod):
             # it knows. An earlier value would let it use its cached pages, or its cached schema.
             counter = (header.counter + 1) & _WORD
             cookie = header.cookie
-            if cookie != self._cookies.get(snapshot):
+            if cookie != snapshot.cookie:
                 cookie = (cookie + 1) & _WORD
-            self._cookies[snapshot] = cookie
+            snapshot.note_cookie(cookie)
             self._write_first_page(content, header.page_size, counter, cookie)
         version = self._control.data_version()
         now = self._live.header()
         if now is None or now.counter != counter:
             return NEVER
         return version
-
-    def _map(self, snapshot: FileSnapshot) -> mmap.mmap:
-        mapped = self._maps.get(snapshot)
-        if mapped is None:
-            with snapshot.file().open("rb") as stream:
-                try:
-                    mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-                except ValueError as error:  # an empty file
-                    raise Inapplicable from error
-            self._maps[snapshot] = mapped
-        return mapped
 
     def _write_changed_pages(self, content: memoryview, page_size: int) -> None:
         """Write all changed pages except the first, and give the file its length."""

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from pytest_arena._gate._answers import RequestAnswer
+    from pytest_arena._gate._pending import PendingObjects
     from pytest_arena._gate._registry import Registry
 
 
@@ -634,7 +635,7 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
 
 def _give_up(session: Session) -> None:
     """Note that the app has ended a session which a request had left open."""
-    pending = UNCLOSED.pop(session.hash_key, None)
+    pending: PendingObjects | None = session.info.pop(UNCLOSED, None)
     if pending is not None:
         pending.give_up()
 

@@ -57,7 +57,8 @@ class Tasks:
     def begin_example(self) -> None:
         """Record the tasks of the fixtures. Called in the test's loop, before its coroutine."""
         self.see()
-        self._of_fixtures = WeakSet(self._present())
+        self._of_fixtures.clear()
+        self._of_fixtures.update(self._present())
 
     async def aend_of_example(self) -> None:
         """Cancel the tasks that the last example of a test began. Called in its loop."""
