@@ -84,12 +84,11 @@ def arena_lifespan(
 def _app_run(run: ArenaRun, request: pytest.FixtureRequest, arena_app: Any) -> AppRun:
     """Return the app's run in this test. A fixture would cost a test 330 calls in pytest."""
     test = run.current.running()
-    if test.has_app:
+    if test.app_runs:
         return run.apps.running()
     if run.config.lifespan == "session":
         request.getfixturevalue("arena_lifespan")
     run.apps.use(arena_app, test)
-    test.note_app()
     return test.app_runs[-1]
 
 
@@ -101,7 +100,7 @@ def use_app_early(request: pytest.FixtureRequest) -> None:
     """
     run = RUNS[request.config]
     test = run.current.running()
-    if test.plan.starts_app and not test.has_app:
+    if test.plan.starts_app and not test.app_runs:
         with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
             _app_run(run, request, request.getfixturevalue("arena_app"))
             test.start_early()

@@ -42,9 +42,6 @@ class Request:
     statements: list[str] = field(default_factory=list, repr=False)
     """The statements that the app's engines sent in this request, in order."""
     began: float = field(default=0.0, repr=False)
-    turn: Any = field(
-        default=None, repr=False
-    )  # the request's place in the test's story
     # The `RequestAnswer`: when the answer was sent, and its late commits.
     answer: Any = field(default=None, repr=False)
     # An exception that the app raised, with the app's line.
@@ -100,10 +97,6 @@ class Request:
     def note_unsent(self, cookies: str) -> None:
         """Note cookies that the client has and did not send."""
         self.unsent = cookies
-
-    def join(self, turn: Any) -> None:
-        """Note the turn of the test's story that it belongs to. None: the turn is forgotten."""
-        self.turn = turn
 
 
 class TestFacts(NamedTuple):

@@ -304,8 +304,11 @@ class Handle(Protocol):
     def session(self) -> object:
         """Return a value that changes with the settings of the session, None if unknown."""
 
-    def taken(self, *, is_first: bool) -> None:
-        """Note a checkout from the pool. ``is_first``: the first one in this level."""
+    def taken(self, *, is_first: bool) -> int:
+        """Note a checkout from the pool. ``is_first``: the first one in this level.
+
+        Return ``changes()``.
+        """
 
     def executing(self, statement: str, connection: Connection) -> str:
         """Prepare for a statement that SQLAlchemy is about to execute. Return the one to execute.

@@ -495,7 +495,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
         raise
     if errors := run.settle():
         _raise(errors)
-    if run.connections.has_used or (test is not None and test.is_used):
+    if (test is not None and test.is_used) or run.connections.has_used:
         # The garbage that settling has collected belongs to this test. So do its warnings.
         plugin = item.config.pluginmanager.get_plugin("unraisableexception")
         if plugin is not None:

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_arena._gate import _registry
 from pytest_arena._gate._listeners import Gate
-from pytest_arena._gate._pooled import Checkout, PooledConnection
+from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._gate._registry import Registry
 from pytest_arena._postgresql._connections import ServerHandle
 from pytest_arena._postgresql.drivers import _statements as _drivers
@@ -69,8 +69,7 @@ def _gate(entry: Any) -> Iterator[Any]:
         handle = ServerHandle(resolver, ConnectTarget(KEY, "", (0, 0), address()), connection)
         record = pooled(entry)
         record.become(OpenConnection(ConnectTarget(KEY, "", (0, 0), address()), handle))
-        targets = (ConnectTarget(KEY, "", (0, 0), address()),)
-        gate.registry.check_out(Checkout(record, entry, None, 0, targets))
+        gate.registry.check_out(record, entry, record.targets(), 0)
         yield gate
 
 
@@ -165,7 +164,7 @@ def test_a_database_that_gets_another_key_is_counted_on() -> None:
     connection = pooled(entry)
     handle: Any = SimpleNamespace(attached=tuple)
     connection.become(OpenConnection(ConnectTarget(old, "", (0, 0), address()), handle))
-    registry.check_out(Checkout(connection, entry, None, 0, (aim,)))
+    registry.check_out(connection, entry, [aim], 0)
     numbers.append(asked())
     assert not registry.usage_of(KEY).before_next(called.clear)
     numbers.append(asked())

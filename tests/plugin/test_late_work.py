@@ -640,7 +640,7 @@ def isolation(how: str) -> tuple[str, ...]:
 STACKS = """
 import gc
 import threading
-from pytest_arena._run.leaks._late_work import _threads_in_greenlets, threads_at_work
+from pytest_arena._run.leaks._late_work import _threads_of_others, threads_at_work
 
 class Kept:
     pass
@@ -660,7 +660,7 @@ for turn in range(300):
     free = [{} for _ in range(40)]  # so that it is not a dictionary that begins a collection
     del free
     gc.enable()
-    look((threads_at_work, _threads_in_greenlets)[turn % 2], turn % 5)
+    look((threads_at_work, _threads_of_others)[turn % 2], turn % 5)
     assert gc.isenabled()
     gc.disable()
     look(threads_at_work, 0)

@@ -219,7 +219,9 @@ def hop(method: str, path: str, login: Login | None) -> Request:
     """Create and return the record of a request that is about to be sent."""
     role = login.role if login is not None else None
     request = Request(method=method, path=path, role=role, began=now())
-    HOPS.get(Hops()).append(request)
+    hops = HOPS.get(None)
+    if hops is not None:
+        hops.append(request)
     return request
 
 
@@ -231,7 +233,8 @@ def hop_of(request: httpx.Request, login: Login | None) -> Request:
 
 def answered(sent: Request, response: httpx.Response) -> httpx.Response:
     """Note the status of an answer in its request, and the request in the answer."""
-    sent.note_status(response.status_code)
+    if sent.status is None:  # else the app's message was seen
+        sent.note_status(response.status_code)
     response.extensions["arena"] = sent
     return response
 

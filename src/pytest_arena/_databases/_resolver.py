@@ -347,10 +347,6 @@ class Databases:
 
     # For the run.
 
-    def begin_test(self) -> None:
-        """Note that this process runs a test, which may be a fork."""
-        self.process = os.getpid()
-
     def finish(self) -> None:
         """Refuse every connection from here on."""
         self.finished = True
@@ -360,12 +356,14 @@ class Databases:
         self.is_guest = True
         self.files.allow_all()
 
-    def drop_orphans(self) -> list[Database]:
-        """Drop the databases that no engine of the app uses any more. Called between tests.
+    def begin_test(self) -> list[Database]:
+        """Begin a test in this process, which may be a fork. Return the databases that it drops.
 
+        These are the databases that no engine of the app uses any more.
         A database in memory ends with its engines. A database on a file starts from its template
         again at its next use, if only engines of tests used it and these have ended.
         """
+        self.process = os.getpid()
         if (
             len(self.known.by_key) >= self._many
             and len(self.provisioned()) >= self._many
@@ -524,7 +522,8 @@ class Provision:
             ConfigError: the test's marker names an isolation that this database does not have.
             IsolationError: there is no space for a copy.
         """
-        if level.isolation not in {"auto", isolation.name}:
+        is_chosen = level.isolation != "auto"  # by the test's marker
+        if is_chosen and level.isolation != isolation.name:
             reason = database.product.ask_for(level.isolation, isolation)
             if reason:
                 raise ConfigError(

@@ -224,8 +224,10 @@ def _loaded(instance: object) -> list[str]:
 class Starter(Protocol):
     """Starts the app of a test."""
 
-    def start(self) -> bool:
-        """Start the app of a sync test. Return False in an async test, whose loop does not run."""
+    starts_with_session: bool  # the app starts before the first use of a connection
+
+    def start(self) -> None:
+        """Start the app of a sync test. The loop of an async test does not run now."""
 
     async def astart(self) -> None:
         """Start the app in the running loop."""
@@ -237,7 +239,7 @@ class Sessions:
 
     is_used: bool = False  # whether a session was opened
     has_committed: bool = False  # before a request
-    starter: Starter | None = None  # called before the first use of a connection
+    starter: Starter | None = None  # of the app, before the first use of a connection
     _sync: list[FreshSession] = field(default_factory=list)
     _async: list[AsyncSession] = field(default_factory=list)
     # Concurrent requests commit one after the other: gathered ones, and those of threads.
@@ -268,20 +270,15 @@ class Sessions:
         self.is_used = True
         return session
 
-    def start_first(self, starter: Starter | None) -> None:
-        """Call this object before the first use of a connection."""
-        self.starter = starter
-
     def start_app(self) -> None:
         """Start the app before the first row of the test, as in production."""
         starter = self.starter
-        if starter is None:
+        if starter is None or not starter.starts_with_session:
             return
         if in_greenlet():
-            self.starter = None
             await_only(starter.astart())
-        elif starter.start():
-            self.starter = None
+        else:
+            starter.start()
 
     async def acommit(self) -> None:
         """Commit pending work, so that a request sees it. Works for gathered requests."""

@@ -47,6 +47,8 @@ class RequestAnswer:
 
     status: int | None = None
     is_sent: bool = False  # the client has all of it
+    # The app sent it before it committed work of the request, or failed to commit it.
+    is_early: bool = False
     statements: list[str] = field(default_factory=list)  # of the request, in order
     late_commits: list[CodeLine | None] = field(default_factory=list)
     failure: str = ""  # what a statement or a commit raised last, and the app's line
@@ -73,19 +75,8 @@ class RequestAnswer:
         default_factory=list
     )  # not committed when it was sent
 
-    @property
-    def is_early(self) -> bool:
-        """Whether the app sent it before it committed work of the request, or failed to."""
-        return bool(self.late_commits) or self.error is not None
-
-    @classmethod
-    def begin(cls) -> RequestAnswer:
-        """Create the record of the answer that the app begins in this task."""
-        answer = cls()
-        answer._begin()
-        return answer
-
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Note that the app begins the answer in this task."""
         self._task = asyncio.current_task() if running_loop() is not None else None
         self._token = ANSWER.set(self)
         self._request_token = REQUEST.set(self)
@@ -127,6 +118,7 @@ class RequestAnswer:
     def end(self, error: Exception | None) -> None:
         """Note that the app has returned, or what it has raised."""
         if error is not None and self._has_late_work:
+            self.is_early = True
             self.error = error
             self.error_line = blame(error) or self.error_line
         self._is_over = True
@@ -166,6 +158,7 @@ class RequestAnswer:
         if self._has_late_work and (
             written in self._late_writes or self._is_late(pooled)
         ):
+            self.is_early = True
             self.late_commits.append(user_line())
             self.error = None
 
@@ -176,6 +169,7 @@ class RequestAnswer:
         first_line = str(error).partition("\n")[0]
         self.failure = redact(f"{type(error).__name__}: {first_line}{where}")
         if self._has_late_work:
+            self.is_early = True
             self.error = error
             self.error_line = line
 

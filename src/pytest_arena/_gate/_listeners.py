@@ -22,7 +22,7 @@ from pytest_arena._gate._engines import describe
 from pytest_arena._gate._instrument import instrument
 from pytest_arena._gate._known_engines import known_engines, watch_engines
 from pytest_arena._gate._orm_sessions import watch_sessions
-from pytest_arena._gate._pooled import Checkout, PooledConnection
+from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._gate.loops import _any_loop
 from pytest_arena._gate.loops._loop_bound import bind_to_loop, is_foreign
 from pytest_arena._gate.writes._lost_writes import (
@@ -30,7 +30,7 @@ from pytest_arena._gate.writes._lost_writes import (
     note_errors_on_leaving,
     watch_closed_sessions,
 )
-from pytest_arena._origin import is_own, user_line
+from pytest_arena._origin import is_own
 from pytest_arena._process import on_audit_events, send_to_spawned, when_imported
 from pytest_arena._product import (
     DRIVERS,
@@ -163,8 +163,7 @@ class Gate:
                 "the database of this connection is not the test's any more"
             )
         pooled.begin_use()
-        checkout = Checkout(pooled, entry, user_line(), self.core.serial(), targets)
-        self.registry.check_out(checkout)
+        self.registry.check_out(pooled, entry, targets, self.core.serial())
         # Again: the test may have ended meanwhile, and not have seen this checkout.
         self.core.refuse_late()
 
@@ -258,6 +257,11 @@ class Gate:
         for pooled in self.registry.idle():
             if pooled not in used_before:
                 pooled.keep_settings(serial)
+
+    def end_level(self, serial: int) -> None:
+        """Give up the connections that must not outlive a level, which was left."""
+        self.let_go_of_stale()
+        self.drop_altered(serial)
 
     def drop_altered(self, serial: int) -> None:
         """Give up idle connections whose settings changed in a level that ends.

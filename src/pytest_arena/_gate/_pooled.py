@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -16,7 +15,7 @@ from pytest_arena._gate._unnamed import (
     TEMPORARY,
     WRITES,
 )
-from pytest_arena._origin import REQUEST, WORK
+from pytest_arena._origin import REQUEST
 from pytest_arena._values import Contents
 
 if TYPE_CHECKING:
@@ -262,8 +261,7 @@ class PooledConnection:
         self.unnamed = None
         if self.handle is None:
             return
-        self.handle.taken(is_first=is_first)
-        self.changes = self.handle.changes()
+        self.changes = self.handle.taken(is_first=is_first)
         if self.settings is None and self.target and not self.target.is_passing:
             self.settings = self.handle.session()
 
@@ -313,9 +311,10 @@ class PooledConnection:
 
     def _restore_info(self, serial: int) -> None:
         """Restore ``Connection.info``, also at the end of a fixture that has filled it."""
-        owners = [owner for owner, _ in self.infos]
-        if serial in owners:
-            del self.infos[owners.index(serial) :]
+        for number, (owner, _) in enumerate(self.infos):
+            if owner == serial:
+                del self.infos[number:]
+                break
         entry = self.entry()
         if self.infos and entry is not None:
             _, before = self.infos[-1]
@@ -378,45 +377,3 @@ class PooledConnection:
             return self.handle.has_written(dbapi_connection, self.changes)
         except Exception:  # noqa: BLE001 - a driver's: it is closed, busy, or its transaction is broken
             return False
-
-
-@dataclass(frozen=True, slots=True)
-class Checkout:
-    """A connection that was checked out of its pool, and not returned."""
-
-    connection: PooledConnection
-    entry: ConnectionPoolEntry
-    line: CodeLine | None
-    serial: int  # of the level in which it was checked out
-    targets: tuple[ConnectTarget, ...] = ()  # that it reaches
-    thread: int = field(default_factory=threading.get_ident)  # that checked it out
-    # The `LateWork` of a test's request that checked it out, or the `OwnWork` of the test itself.
-    # None for a wider fixture.
-    work: Any = field(default_factory=WORK.get)
-
-    @property
-    def handle(self) -> Handle | None:
-        """How pytest-arena reaches it."""
-        return self.connection.handle
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether it has begun to write and has neither committed nor rolled back."""
-        return self.handle is not None and self.handle.in_transaction
-
-    @property
-    def proxied(self) -> Any:
-        """The connection that the pool has handed out, None if it does not exist any more."""
-        # The entry has a weak reference to it, without a public name.
-        reference = getattr(self.entry, "fairy_ref", None)
-        return reference() if reference is not None else None
-
-    @property
-    def pending_writes(self) -> PendingWrites | None:
-        """Uncommitted writes of its open transaction."""
-        return self.connection.pending_writes
-
-    @property
-    def writes(self) -> int:
-        """How many statements have made them."""
-        return len(self.pending_writes.writes) if self.pending_writes else 0

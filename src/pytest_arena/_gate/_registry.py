@@ -8,21 +8,25 @@ from __future__ import annotations
 import threading
 import weakref
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._gate._orm_sessions import held_by_sessions
-from pytest_arena._gate._pooled import Checkout, PooledConnection
+from pytest_arena._gate._pooled import PooledConnection
+from pytest_arena._origin import WORK, user_line
 from pytest_arena._process import alive
 from pytest_arena._product import nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
     from sqlalchemy.engine import Connection
     from sqlalchemy.pool import ConnectionPoolEntry
 
-    from pytest_arena._product import Key
+    from pytest_arena._gate._pooled import PendingWrites
+    from pytest_arena._product import ConnectTarget, Handle, Key
+    from pytest_arena._values import CodeLine
 
 # Seconds for which a thread may go on using a database before another database replaces it.
 _SHORT = 1.0
@@ -123,15 +127,24 @@ class Registry:
 
     # Checkouts.
 
-    def check_out(self, checkout: Checkout) -> None:
-        """Note that a pool is about to hand out a connection."""
+    def check_out(
+        self,
+        pooled: PooledConnection,
+        entry: ConnectionPoolEntry,
+        targets: Iterable[ConnectTarget],
+        serial: int,
+    ) -> None:
+        """Note that a pool is about to hand out a connection to these targets, in a level."""
+        usages = []
+        for target in targets:
+            usages.append(self.usage_of(target.key))
+        checkout = Checkout(pooled, entry, user_line(), serial, usages)
         self.checkouts += 1
         with self.lock:
-            self._checkouts[checkout.entry] = checkout
-            for target in checkout.targets:
-                usage = self.usage_of(target.key)
+            self._checkouts[entry] = checkout
+            for usage in usages:
                 self._used.add(usage)
-                usage.check_out()
+                usage.begin_use(is_checkout=True)
 
     def find(self, entry: ConnectionPoolEntry) -> Checkout | None:
         """Return the checkout of a pool's entry. None if it is in its pool, or gone."""
@@ -152,15 +165,15 @@ class Registry:
         with self.lock:
             checkout = self._checkouts.pop(entry, None)
             if checkout is not None:
-                for target in checkout.targets:
-                    self.usage_of(target.key).check_in()
+                for usage in checkout.usages:
+                    usage.check_in()
             return checkout
 
     def detach(self, checkout: Checkout) -> None:
         """Note that the app keeps a connection for good. No event reports its uses."""
         with self.lock:
-            for target in checkout.targets:
-                self.usage_of(target.key).unwatch()
+            for usage in checkout.usages:
+                usage.unwatch()
             self._end_checkout(checkout.entry)
 
     def taken(self) -> list[Checkout]:
@@ -211,7 +224,11 @@ class Registry:
     # Connections that are in their pools.
 
     def _current(self) -> list[PooledConnection]:
-        return [pooled for pooled in alive(self._connections) if pooled.is_current]
+        current = []
+        for pooled in alive(self._connections):
+            if pooled.is_current:
+                current.append(pooled)
+        return current
 
     def idle(self) -> Iterator[PooledConnection]:
         """Yield the connections that are in their pools, and keep each there meanwhile.
@@ -244,7 +261,10 @@ class Registry:
         usage = self._usages.get(key)
         if usage is None:
             # In one step: two threads get one record.
-            usage = self._usages.setdefault(key, DatabaseUsage(self))
+            with self.lock:
+                usage = self._usages.setdefault(key, DatabaseUsage(self))
+                if self._has_others:
+                    usage.unwatch()
         return usage
 
     def forget_uses(self) -> None:
@@ -265,11 +285,6 @@ class Registry:
         """Whether no connection can be used without a checkout."""
         return not (self._checkouts or self.has_raw or self._has_others)
 
-    @property
-    def has_others(self) -> bool:
-        """Whether other processes may use all databases."""
-        return self._has_others
-
     def opened_raw(self, key: Key) -> None:
         """Note a connection that was opened without an engine."""
         self.has_raw = True
@@ -287,7 +302,7 @@ class Registry:
         with self.lock:
             self._has_others = True
             for usage in [*self._usages.values()]:
-                usage.begin_use()
+                usage.unwatch()
 
     def rename(self, old: Key, new: Key) -> None:
         """Give a database another key. Its usage is found by the old key, too."""
@@ -319,7 +334,7 @@ class DatabaseUsage:
         processes.
         """
         with self._registry.lock:
-            if self._checked_out or self._is_unwatched or self._registry.has_others:
+            if self._checked_out or self._is_unwatched:
                 self._number += 1
             return self._number
 
@@ -330,7 +345,7 @@ class DatabaseUsage:
         in use now: the function is not called then.
         """
         with self._registry.lock:
-            if self._checked_out or self._is_unwatched or self._registry.has_others:
+            if self._checked_out or self._is_unwatched:
                 return False
             self._before_next = call
             return True
@@ -343,17 +358,14 @@ class DatabaseUsage:
 
     # The registry calls these methods, with its lock.
 
-    def begin_use(self) -> None:
-        """Note that the database is about to be used."""
+    def begin_use(self, *, is_checkout: bool = False) -> None:
+        """Note that the database is about to be used, by one of its connections or without any."""
         self._number += 1
+        if is_checkout:
+            self._checked_out += 1
         call = self._before_next
         self._before_next = nothing
         call()
-
-    def check_out(self) -> None:
-        """Note that a pool is about to hand out one of its connections."""
-        self._checked_out += 1
-        self.begin_use()
 
     def check_in(self) -> None:
         """Note that a connection is in its pool again, or gone. It may have been used until now."""
@@ -364,6 +376,49 @@ class DatabaseUsage:
         """Note that the database may be used at any time from here on, without a checkout."""
         self._is_unwatched = True
         self.begin_use()
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A connection that was checked out of its pool, and not returned."""
+
+    connection: PooledConnection
+    entry: ConnectionPoolEntry
+    line: CodeLine | None
+    serial: int  # of the level in which it was checked out
+    # Of the databases that it reaches.
+    usages: list[DatabaseUsage] = field(default_factory=list)
+    thread: int = field(default_factory=threading.get_ident)  # that checked it out
+    # The `LateWork` of a test's request that checked it out, or the `OwnWork` of the test itself.
+    # None for a wider fixture.
+    work: Any = field(default_factory=WORK.get)
+
+    @property
+    def handle(self) -> Handle | None:
+        """How pytest-arena reaches it."""
+        return self.connection.handle
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether it has begun to write and has neither committed nor rolled back."""
+        return self.handle is not None and self.handle.in_transaction
+
+    @property
+    def proxied(self) -> Any:
+        """The connection that the pool has handed out, None if it does not exist any more."""
+        # The entry has a weak reference to it, without a public name.
+        reference = getattr(self.entry, "fairy_ref", None)
+        return reference() if reference is not None else None
+
+    @property
+    def pending_writes(self) -> PendingWrites | None:
+        """Uncommitted writes of its open transaction."""
+        return self.connection.pending_writes
+
+    @property
+    def writes(self) -> int:
+        """How many statements have made them."""
+        return len(self.pending_writes.writes) if self.pending_writes else 0
 
 
 def entry_of(connection: Connection) -> object:

@@ -299,11 +299,12 @@ class ServerHandle:
         """Ask the server over the connection itself."""
         return has_written(dbapi_connection)
 
-    def taken(self, *, is_first: bool) -> None:
+    def taken(self, *, is_first: bool) -> int:
         """Note a checkout. The session may have numbers of sequences of the level before."""
         drivers.note_taken(self._reference())
         if is_first:
             self._has_old_numbers = self._has_numbers
+        return 0  # see `changes`
 
     def executing(self, statement: str, connection: Connection) -> str:
         """Refuse a statement that reaches beyond the database. Count changes of the session."""

@@ -444,8 +444,8 @@ class Observer:
             record = test.ledger.requests[request]
         # A response has its request in its extensions.
         record = getattr(record, "extensions", {}).get("arena", record)
-        turn = getattr(record, "turn", None)
-        if turn not in test.turns:
+        turn = test.turn_of(record)
+        if turn is None:
             sent = getattr(record, "request", record)
             path = getattr(sent, "path", None) or sent.url
             raise ValueError(f"{sent.method} {path} is no request of this test")

@@ -89,9 +89,10 @@ class FixtureLevels:
         test = self._current.test
         if test is None or test.settled:
             return
-        test.begin_settling()
+        test.begin_settling(is_used=self._has_used_anything(test))
         interruption: BaseException | None = None
-        for step in self._steps(test):
+        level = self.levels.find(test)
+        for step in self._steps(test, level):
             try:
                 step(test)
             except Exception as error:  # noqa: BLE001 - one failure never stops the next step
@@ -99,7 +100,6 @@ class FixtureLevels:
             except BaseException as error:  # noqa: BLE001 - Ctrl-C, a timeout: raised below
                 interruption = error
         test.take_lost()  # of its late work
-        level = self.levels.find(test)
         try:
             if level is not None:
                 if test.is_used or self.levels.above(level):
@@ -115,9 +115,9 @@ class FixtureLevels:
         if interruption is not None:
             raise interruption
 
-    def _steps(self, test: RunningTest) -> list[Callable[[RunningTest], None]]:
-        """Return the steps that end a test: few, if it used neither app nor database."""
-        is_used = (
+    def _has_used_anything(self, test: RunningTest) -> bool:
+        """Return whether a test may have used an app or a database."""
+        return bool(
             test.sessions.is_used
             or test.app_runs
             or self._apps.live
@@ -125,7 +125,11 @@ class FixtureLevels:
             or test.late_work.has_begun
             or may_have_leaks(self.levels.gate, self._tasks.loops())
         )
-        test.note_use(is_used=bool(is_used))
+
+    def _steps(
+        self, test: RunningTest, level: Level | None
+    ) -> list[Callable[[RunningTest], None]]:
+        """Return the steps that end a test: few, if it used neither app nor database."""
         if not test.is_used:
             test.late_work.finish()
             return [self._name_children, self._restore_app_state]
@@ -136,7 +140,7 @@ class FixtureLevels:
             self._name_children,
             self._close_clients,
             self._end_tasks,
-            self._find_leaks,
+            partial(self._find_leaks, level),
             self._restore_app_state,
         ]
 
@@ -153,7 +157,9 @@ class FixtureLevels:
         if not (test.app_runs or by_socket or late_work.has_begun or late_work.cut_off):
             return
         if not test.failed:
-            late_work.cut([*by_socket, *test.left_open()])
+            left_open = [*by_socket, *test.left_open()]
+            if left_open:
+                late_work.cut(left_open)
             # An exchange in the middle of a statement could not be ended later.
             for app_run in test.app_runs:
                 app_run.end_exchanges()
@@ -193,8 +199,7 @@ class FixtureLevels:
                     f"{{test}} left a task running, which was ended: {line}"
                 )
 
-    def _find_leaks(self, test: RunningTest) -> None:
-        level = self.levels.find(test)
+    def _find_leaks(self, level: Level | None, test: RunningTest) -> None:
         cancel_jobs = test.late_work.cancel_jobs
         if level is not None and test.plan.has_examples:
             for upper in self.levels.above(level):

@@ -154,8 +154,7 @@ class ArenaRun:
         """Begin a test. No connection is opened yet."""
         if self.databases.levels:
             self._leave_interrupted_level()
-        self.databases.begin_test()
-        orphans = self.databases.drop_orphans()
+        orphans = self.databases.begin_test()
         if orphans:
             self.engines.close(orphans)
         self.databases.environment.complete()
@@ -217,9 +216,7 @@ class ArenaRun:
                     self._note_failed_work(test)
                 self.current.test = None
                 self.ledger.end(self._facts(test))
-                if test.turns:
-                    test.cut(0)  # ends a reference cycle without the collector
-                test.app_runs.clear()
+                test.forget()
             self.current.in_teardown = False
         errors: list[Exception] = []
         if test is not None:
@@ -287,10 +284,9 @@ class ArenaRun:
 
     def _facts(self, test: RunningTest) -> TestFacts:
         names = []
-        if self.connections.has_used:
-            for database in self.databases.provisioned():
-                if self.connections.was_used(database.key):
-                    names.append(database.name)
+        for database in self.databases.provisioned():
+            if self.connections.was_used(database.key):
+                names.append(database.name)
         return TestFacts(
             test.plan.name,
             tuple(dict.fromkeys([*names, *test.changed])),

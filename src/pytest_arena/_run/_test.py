@@ -208,7 +208,7 @@ class RunningTest(Hooks):
     # Returns the value of the fixture `client_options`.
     client_options: Callable[[], Mapping[str, Any]] = dict
     app_states: list[AppState] = field(default_factory=list)
-    sessions: Sessions = field(default_factory=Sessions)
+    sessions: Sessions = field(init=False)
     # Errors that the app has raised, with its requests.
     broken: list[tuple[str, Exception]] = field(default_factory=list)
     # Tracebacks without frames: a frame would keep a session of the app alive.
@@ -218,15 +218,15 @@ class RunningTest(Hooks):
     lost: list[tuple[Request, LostWrite | LostObjects]] = field(default_factory=list)
     # What the test and its fixtures have lost since the last turn.
     own_lost: list[LostWrite | LostObjects] = field(default_factory=list)
-    # Clients use the last one.
+    # Of the app that the fixture `arena_app` returns. Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)
     checkouts: int = 0  # of connections, before the test
     use_app: Callable[[], object] = bool  # sets up the fixture `arena_app`
     # The methods `begin` of the blocks of `expect_changes`.
     blocks: list[Callable[[], None]] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
-    has_app: bool = False  # clients use the app that the fixture `arena_app` returns
     is_to_be_started: bool = False  # the app, even without a request
+    starts_with_session: bool = False  # the app, before the first use of a session
     # Before the app started, if the test had used connections.
     start_moment: StoryMoment | None = None
     has_start_used_rows: bool = False  # the start-up used a connection
@@ -254,6 +254,9 @@ class RunningTest(Hooks):
     # Sync clients may be called in several threads.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def __post_init__(self) -> None:
+        self.sessions = Sessions(starter=self)
+
     # Called around the test's coroutine, in its loop.
 
     def begin_call(self) -> None:
@@ -278,15 +281,13 @@ class RunningTest(Hooks):
     def start_in_loop(self) -> None:
         """Let the app start in the test's loop: before its function, or for its first session."""
         self.is_to_be_started = True
-        self.sessions.start_first(self)
+        self.starts_with_session = True
 
-    def start(self) -> bool:
-        """Start the app of a sync test. Return False in an async test, whose loop does not run."""
-        if self.plan.is_async:
-            return False
-        self.sessions.start_first(None)
-        self.app_runs[-1].join({"backend": "asyncio"})
-        return True
+    def start(self) -> None:
+        """Start the app of a sync test. The loop of an async test does not run now."""
+        if not self.plan.is_async:
+            self.starts_with_session = False
+            self.app_runs[-1].join({"backend": "asyncio"})
 
     async def astart(self) -> None:
         """Start the app in the running loop, if a fixture needs it."""
@@ -298,7 +299,7 @@ class RunningTest(Hooks):
         if self._start_loop is not None and self._start_loop is not loop:
             app_run.close_lifespans_in(self._start_loop)
         self._start_loop = loop
-        self.sessions.start_first(None)
+        self.starts_with_session = False
         await app_run.ajoin()
 
     def left_open(self) -> list[str]:
@@ -312,7 +313,9 @@ class RunningTest(Hooks):
 
     async def asettle(self) -> None:
         """End the test's requests, and wait for the work that they have begun."""
-        self.late_work.cut(self.left_open())
+        left_open = self.left_open()
+        if left_open:
+            self.late_work.cut(left_open)
         for app_run in self.app_runs:
             await app_run.aclose_exchanges()
         await self.late_work.asettled()
@@ -452,9 +455,7 @@ class RunningTest(Hooks):
         """Add a request to its turn. It has its answer or a redirect, by any client."""
         with self._lock:
             if self.under_way:
-                turn = self.turns[-1]
-                request.join(turn)
-                turn.records.append(request)
+                self.turns[-1].records.append(request)
 
     def ended(self) -> None:
         """End a request and its redirects, and the turn if it was its last request."""
@@ -510,8 +511,16 @@ class RunningTest(Hooks):
         if is_refused and request.method != LIFESPAN:
             return
         self.lost.append((request, lost))
-        if request.turn is not None:
-            request.turn.lost.append(lost)
+        turn = self.turn_of(request)
+        if turn is not None:
+            turn.lost.append(lost)
+
+    def turn_of(self, request: object) -> Turn | None:
+        """Return the turn that a request belongs to, None if it is of another test."""
+        for turn in self.turns:
+            if request in turn.records:
+                return turn
+        return None
 
     def request_of(self, lost: LostWrite | LostObjects) -> Request | None:
         """Return the request that has begun the work which lost something."""
@@ -523,7 +532,8 @@ class RunningTest(Hooks):
 
     def answering(self, request: Request) -> RequestAnswer:
         """Create the record of an answer that the app begins."""
-        answer = RequestAnswer.begin()
+        answer = RequestAnswer()
+        answer.begin()
         request.begin_answer(answer, answer.statements, is_login=bool(LOGINS.get()))
         self.answers.append((request, answer))
         return answer
@@ -545,10 +555,6 @@ class RunningTest(Hooks):
 
     # Called by levels, fixtures and reports.
 
-    def note_app(self) -> None:
-        """Note that clients use the app that the fixture `arena_app` returns."""
-        self.has_app = True
-
     def note_outcome(self, *, has_failed: bool) -> None:
         """Note the outcome of a phase of the test."""
         self.failed |= has_failed
@@ -559,12 +565,9 @@ class RunningTest(Hooks):
         self.unfinished = self.late_work.unfinished()
         self.held = self.sessions.held()
 
-    def begin_settling(self) -> None:
-        """Note that the test ends."""
+    def begin_settling(self, *, is_used: bool) -> None:
+        """Note that the test ends, and whether there is anything to end or to close."""
         self.settled = True
-
-    def note_use(self, *, is_used: bool) -> None:
-        """Note whether there is anything to end or to close."""
         self.is_used = is_used
 
     def own_writes(self) -> set[PendingWrites]:
@@ -597,13 +600,14 @@ class RunningTest(Hooks):
     def cut(self, number: int) -> None:
         """Forget all turns after the first ``number``."""
         with self._lock:
-            for turn in self.turns[number:]:
-                # An answer may keep a record until the garbage collector runs.
-                for record in turn.records:
-                    record.join(None)
-                turn.records.clear()
             del self.turns[number:]
             self.under_way = 0
+
+    def forget(self) -> None:
+        """Forget what refers back to the test, which then ends without the garbage collector."""
+        self.cut(0)
+        self.app_runs.clear()
+        self.sessions = Sessions()
 
     def has_changed(self, databases: list[str]) -> None:
         """Note databases that had changed when a level of the test was left."""

@@ -104,8 +104,9 @@ class SQLiteHandle:
         """Return the test's databases that it has attached."""
         return getattr(self.reference(), "arena_targets", ())
 
-    def taken(self, *, is_first: bool) -> None:
-        """Do nothing: the file shows the writes of all connections."""
+    def taken(self, *, is_first: bool) -> int:  # noqa: ARG002 - the seam's signature
+        """Return the count of changed rows. The file shows the writes of all connections."""
+        return self.changes()
 
     def executing(self, statement: str, connection: Connection) -> str:  # noqa: ARG002 - the seam's signature
         """Return the statement unchanged. Guarded cursors read it later."""

@@ -264,7 +264,9 @@ class AppProbe:
         if status != first:
             problem = f"{first}, then {status}"
             status = 0
-        self._answer = RouteAnswer(path, status, self._run.connections.has_used, problem)
+        self._answer = RouteAnswer(
+            path, status, self._run.connections.has_used, problem
+        )
 
     def _run_level(self, function: Callable[[Any], None]) -> BaseException | None:
         """Call a function with the fixture `arena`, as the body of a test. Return the exception."""

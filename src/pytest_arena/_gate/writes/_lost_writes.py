@@ -431,8 +431,8 @@ def end_writes(pooled: PooledConnection | None, *, is_doubtful: bool = False) ->
     """Note that the app commits, or ends its transaction without SQLAlchemy."""
     if pooled is None:
         return
-    pooled.forget_unnamed()
     if pooled.pending_writes is None:
+        pooled.forget_unnamed()
         return
     log = current_log()
     if log is not None:
@@ -561,12 +561,12 @@ def note_errors_on_leaving() -> None:
 def _noting(end: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(end)
     async def noted(self: Any, *error: Any) -> Any:
-        raised = sys.exception() or _leaving.get()
-        is_made_here = id(raised) == _MADE_IN.get(_number_of_session(self))
         if len(error) > 1:  # of `__aexit__`, which knows the error of its block
             raised = error[1]
-        elif is_made_here:
-            raised = None
+        else:
+            raised = sys.exception() or _leaving.get()
+            if id(raised) == _MADE_IN.get(_number_of_session(self)):
+                raised = None
         token = _leaving.set(raised)
         try:
             return await end(self, *error)

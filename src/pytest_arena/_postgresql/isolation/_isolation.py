@@ -126,7 +126,7 @@ class ServerIsolation:
         level.live.close_moments(are_over=False)
         if level.owed:
             self._restore_copy(level.owed)
-        if isolation not in {"", self.name}:
+        if isolation not in {"", level.live.isolation}:
             _check_for_writers(self)
             with self._uses.alone():
                 self._stack.append(self._elsewhere(isolation))
@@ -149,7 +149,8 @@ class ServerIsolation:
 
     def leave(self) -> bool:
         """Restore the state of the matching ``enter``. Return whether it had changed."""
-        if not self.depth:
+        depth = self.depth
+        if not depth:
             raise impossible("a level was left that had not been entered")
         level = self._stack[-1]
         live = level.live
@@ -158,7 +159,7 @@ class ServerIsolation:
         if level.is_elsewhere or not level.is_in_place:
             was_changed = self._leave_copy(level)
         elif level.is_written or live.may_have_changed:
-            restoration = live.leave(self.depth)
+            restoration = live.leave(depth)
             was_changed = restoration.was_changed
             if restoration.marks:
                 self._restore_copy(level)
@@ -303,6 +304,8 @@ class ServerIsolation:
 
     def _tidy(self, spare: _Level | None = None) -> None:
         """Drop the last spare level, and the snapshots that no level needs."""
+        if not (spare or self._spare or self._snapshots):
+            return
         last_spare = self._spare
         self._spare = (spare, self._uses()) if spare else None
         if last_spare is not None:
@@ -402,7 +405,7 @@ class ServerIsolation:
 
         ``clone`` has only ``exact`` ones, which read the rows of all tables.
         """
-        return self.live.moment(self._stack, exact=exact)
+        return self._stack[-1].live.moment(self._stack, exact=exact)
 
     def rows_changed(
         self,

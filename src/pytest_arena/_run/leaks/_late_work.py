@@ -110,16 +110,16 @@ class LateWork:
         # The outermost frames of the threads that worked when the test stopped waiting. None if
         # it has not waited.
         self._threads_cut_off: dict[int, FrameType] | None = None
+        self._is_done = False  # no request was answered since the last wait for its end
 
     def serving(self) -> None:
         """Record the tasks and threads that exist. Called in the app's loop before it answers."""
+        self._is_done = False
         loop = running_loop()
         if loop is None or loop in self._tasks_before:
             return
         if not self._tasks_before:
-            self._threads_before = frozenset(
-                {*threads_at_work(), *_threads_in_greenlets()}
-            )
+            self._threads_before = _threads_of_others()
         self._tasks_before[loop] = WeakSet(asyncio.all_tasks(loop))
 
     def is_given_to(self, loop: asyncio.AbstractEventLoop) -> bool:
@@ -280,7 +280,9 @@ class LateWork:
         return threads
 
     def settled(self, patience: float | None = None) -> None:
-        """Wait until the work is done, as `waiting` says."""
+        """Wait until the work is done, as `waiting` says. An async test has waited before."""
+        if patience is None and self._is_done and not self._pieces():
+            return
         if patience is not None:
             for loop in [*self._tasks_before]:
                 if loop.is_running() and loop is not running_loop():
@@ -334,6 +336,7 @@ class LateWork:
                 for thread, stack in self.threads().items():
                     self._threads_cut_off[thread] = stack[-1]
             self._endless.update(lines)
+            self._is_done = not lines
         elif lines:
             self.has_waited_in_vain = True
             raise endless_error(lines, patience)
@@ -370,15 +373,21 @@ def _idle_threads() -> set[int]:
     return threads
 
 
-def _threads_in_greenlets() -> set[int]:
-    """Return the threads whose stack shows only the part of SQLAlchemy's greenlet."""
-    main_thread = threading.main_thread().ident or 0
-    # A variable with the frame of this function would keep its callers in a reference cycle.
-    return {
-        thread
-        for thread, frame in innermost_frames().items()
-        if thread == main_thread or outermost(frame).f_code.co_name != "_bootstrap"
-    }
+def _threads_of_others() -> frozenset[int]:
+    """Return the threads that work before the first request, and so not for it.
+
+    These are the main thread, and other threads that run user's code. A thread also counts if its
+    stack shows only the part of SQLAlchemy's greenlet.
+    """
+    here = threading.get_ident()
+    threads = {threading.main_thread().ident or 0}
+    stacks = innermost_frames()
+    for thread in stacks.keys() - threads:
+        is_in_greenlet = outermost(stacks[thread]).f_code.co_name != "_bootstrap"
+        if is_in_greenlet or (thread != here and users_frames(stacks[thread])):
+            threads.add(thread)
+    stacks.clear()  # the frame of this function would keep its callers in a reference cycle
+    return frozenset(threads)
 
 
 def is_users_task(task: asyncio.Task[Any]) -> bool:

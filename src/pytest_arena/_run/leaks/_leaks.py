@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from pytest_arena._gate._listeners import Gate
-    from pytest_arena._gate._pooled import Checkout
+    from pytest_arena._gate._registry import Checkout
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
 

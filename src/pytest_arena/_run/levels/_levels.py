@@ -225,8 +225,7 @@ class Levels:
                 self._cut_to(depth, self._participating_databases())
                 self._context.forget_leaks()
                 if databases:
-                    self.gate.let_go_of_stale()
-                    self.gate.drop_altered(level.serial)
+                    self.gate.end_level(level.serial)
                 self._ledger.add_isolation(_process.seconds() - started)
         lost = self._context.take_lost()
         if lost:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
-    from pytest_arena._gate._pooled import Checkout
+    from pytest_arena._gate._registry import Checkout
     from pytest_arena._ledger import Ledger
     from pytest_arena._run.leaks._leaks import HeldByFixtures
     from pytest_arena._run.leaks._loop_tasks import Tasks
@@ -181,7 +181,8 @@ class DatabaseParticipant:
         enter = partial(databases.provision.enter, self.isolation, self.database, level)
         self._context.with_patience(enter, _PATIENCE_WITH_OTHERS)
         # A wider fixture whose level is entered below may write to the database too.
-        if self.database.level not in databases.levels:
+        created_in = self.database.level
+        if created_in is not None and created_in not in databases.levels:
             self.database.forget_level()
 
     def leave(self, level: Level) -> bool:
