@@ -6,14 +6,17 @@ import linecache
 import re
 from collections import Counter, OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field, replace
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
 from operator import is_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 # A pattern of the blanks and comments before a statement's first word. It matches in one way only:
 # if a comment could extend past its end, the regex would try many combinations.
@@ -213,41 +216,60 @@ _MOST_ITEMS = 10_000  # to copy a larger container takes longer than most tests
 _MOST_CONTAINERS = 1_000
 
 
-class Contents:
-    """A copy of a container, and of the plain containers inside it. No other object is copied.
+def _is_nothing(_: object) -> bool:
+    return False
 
-    A copy of an empty dict and the comparison with it take 2 µs.
+
+class Contents:
+    """A copy of a container, and of the plain containers and objects inside it.
+
+    ``is_restorable`` says whether an object's attributes are copied. No other object is copied. A
+    copy of an empty dict and the comparison with it take 2 µs.
     """
 
-    __slots__ = ("_copies",)
+    __slots__ = ("_attributes", "_containers")
 
-    def __init__(self, container: Any) -> None:
-        self._copies: list[tuple[Any, Any]] = []
+    def __init__(
+        self, container: Any, is_restorable: Callable[[object], bool] = _is_nothing
+    ) -> None:
+        self._containers: list[tuple[Any, Any]] = []
+        self._attributes: list[tuple[dict[str, Any], dict[str, Any]]] = []
         known: set[int] = set()
         waiting = [container]
         while waiting:
             container = waiting.pop()
-            is_known = id(container) in known
-            if is_known or len(container) > _MOST_ITEMS:
+            is_plain = type(container) in PLAIN
+            inside = container
+            if not is_plain and is_restorable(container):
+                inside = vars(container)
+            is_known = id(inside) in known
+            if is_known or len(inside) > _MOST_ITEMS:
                 continue
             if len(known) >= _MOST_CONTAINERS:
                 break
-            known.add(id(container))
-            copy = _copied(container)
-            self._copies.append((container, copy))
+            known.add(id(inside))
+            copy = _copied(inside)
+            if inside is container:
+                self._containers.append((inside, copy))
+            else:
+                self._attributes.append((inside, copy))
             values = copy.values() if isinstance(copy, dict) else copy
             for value in values:
-                if type(value) in PLAIN:
+                kind = type(value)
+                if kind in PLAIN or (kind not in _DATA and is_restorable(value)):
                     waiting.append(value)
 
     def is_changed(self) -> bool:
-        """Whether a container has other objects now."""
-        return any(_differ(container, before) for container, before in self._copies)
+        """Whether a container or an object has other objects now."""
+        copies = [*self._containers, *self._attributes]
+        return any(_differ(container, before) for container, before in copies)
 
     def restore(self) -> bool:
         """Put the former objects back. Return whether a container had other objects."""
         is_changed = False
-        for container, before in self._copies:
+        for attributes, before in self._attributes:
+            is_changed |= _restore_attributes(attributes, before)
+        for container, before in self._containers:
             if not _differ(container, before):
                 continue
             is_changed = True
@@ -257,6 +279,44 @@ class Contents:
             else:
                 container.update(before)
         return is_changed
+
+
+# Values of attributes that are restored.
+_DATA = {
+    *(bool, int, float, complex, str, bytes, type(None), tuple, frozenset),
+    *(date, datetime, time, timedelta, Decimal, UUID),
+}
+_MISSING = object()
+
+
+def _restore_attributes(attributes: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Put the former attributes of an object back. Return whether any were different.
+
+    If one of them is no data, such as a connection, a thread or a client, all keep their values:
+    they belong together.
+    """
+    changed = []
+    for name in {**before, **attributes}:
+        value = attributes.get(name, _MISSING)
+        former = before.get(name, _MISSING)
+        if value is former:
+            continue
+        if not (_is_data(value) and _is_data(former)):
+            return False
+        changed.append(name)
+    # One by one: a thread may use the object meanwhile.
+    for name in changed:
+        if name in before:
+            attributes[name] = before[name]
+        else:
+            del attributes[name]
+    return bool(changed)
+
+
+def _is_data(value: object) -> bool:
+    kind = type(value)
+    is_data = kind in _DATA or kind in PLAIN or isinstance(value, Enum)
+    return is_data or value is _MISSING
 
 
 def _copied(container: Any) -> Any:

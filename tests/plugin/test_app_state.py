@@ -235,3 +235,165 @@ def test_the_state_and_the_memory_stores_of_litestar_end_with_the_test(example: 
         app=imports + head + LITESTAR_ROUTES, test_state=LITESTAR_TESTS
     ).change("pytest.ini", "arena_seed = seed:seed\n", "")
     project.run().expect(passed=2)
+
+
+SERVICE = """
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Counts:
+    by_name: dict = field(default_factory=dict)
+
+
+class Service:
+    def __init__(self):
+        self.hits = 0
+        self.last = None
+        self.counts = Counts()
+
+
+class Mailer:
+    def __init__(self):
+        self.sent = 0
+        self.connection = None
+
+
+app.state.service = Service()
+app.state.mailer = Mailer()
+
+
+@app.post("/fill")
+def fill():
+    service = app.state.service
+    service.hits += 1
+    service.last = "Sand"
+    service.late = True
+    service.counts.by_name["Sand"] = 1
+    app.state.mailer.sent += 1
+    app.state.mailer.connection = app.state.mailer.connection or object()
+"""
+SERVICE_TESTS = """
+import pytest
+from app import app
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_it(test_client, turn):
+    service = app.state.service
+    assert (service.hits, service.last, service.counts.by_name) == (0, None, {})
+    assert not hasattr(service, "late")
+    test_client.post("/fill")
+    assert (service.hits, service.last, service.counts.by_name) == (1, "Sand", {"Sand": 1})
+    assert app.state.mailer.sent == turn + 1
+"""
+
+
+def test_the_attributes_of_the_apps_objects_in_its_state_end_with_the_test(
+    example: Example,
+) -> None:
+    """An object that got a connection keeps all of its attributes: they belong together."""
+    project = example.with_files(app=example.files["app.py"] + SERVICE, test_state=SERVICE_TESTS)
+    project.run().expect(passed=2)
+
+
+CACHED = """
+import os
+from functools import cache, lru_cache
+
+from fastapi import FastAPI
+from sqlalchemy import create_engine, func, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+engine = create_engine(os.environ.get("DATABASE_URL", "sqlite:///prod.db"))
+app = FastAPI()
+computed = []
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Dancer(Base):
+    __tablename__ = "dancers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+@lru_cache
+def count():
+    with Session(engine) as session:
+        return session.scalar(select(func.count()).select_from(Dancer))
+
+
+class Prices:
+    @staticmethod
+    @cache
+    def doubled(factor):
+        return factor * count.__wrapped__()
+
+
+@lru_cache(maxsize=1)
+def settings():
+    computed.append("settings")
+    return {"currency": "EUR"}
+
+
+@lru_cache
+def checked_engine():
+    computed.append("engine")
+    with engine.connect() as connection:
+        connection.scalar(select(1))
+    return engine
+
+
+@app.get("/count")
+def answer():
+    settings()
+    checked_engine()
+    return [count(), Prices.doubled(2)]
+"""
+CACHED_TESTS = """
+import pytest
+from app import Dancer, computed, count, engine
+from sqlalchemy.orm import Session
+
+
+@pytest.fixture(scope="module")
+def wide():
+    with Session(engine) as session, session.begin():
+        session.add(Dancer(name="wide"))
+    return count()
+
+
+def test_0(test_client):
+    assert test_client.get("/count").json() == [0, 0]
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_1(wide, test_client, turn, db_session):
+    assert count() == wide == 1
+    for number in range(turn):
+        db_session.add(Dancer(name=str(number)))
+    count.cache_clear()
+    assert test_client.get("/count").json() == [1 + turn, 2 + 2 * turn]
+"""
+CACHED_LATER = """
+from app import computed, count
+
+
+def test_2(test_client):
+    assert test_client.get("/count").json() == [0, 0]
+    assert computed == ["settings", "engine"]
+    assert count.__wrapped__.__name__ == count.__name__ == "count"
+"""
+
+
+def test_what_a_cached_function_has_read_from_the_database_ends_with_the_test(
+    example: Example,
+) -> None:
+    """A function that reads no row, or returns an engine, stays cached."""
+    project = example.change("pytest.ini", "arena_seed = seed:seed\n", "")
+    files = {"app": CACHED, "test_cached": CACHED_TESTS, "test_later": CACHED_LATER}
+    project.with_files(**files).run().expect(passed=5)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._kind import unwrapped
+from pytest_arena._config._load import is_library
 from pytest_arena._values import PLAIN, Contents
 
 if TYPE_CHECKING:
@@ -27,10 +30,10 @@ class AppState:
         self._parts = []
         for part in _apps_of(app):
             for name, container in _state_of(part):
-                contents = Contents(container)
+                contents = Contents(container, is_of_app)
                 self._parts.append((name, contents))
         if isinstance(lifespan_state, dict):
-            contents = Contents(lifespan_state)
+            contents = Contents(lifespan_state, is_of_app)
             self._parts.append(("the lifespan's state", contents))
 
     def anew(self) -> AppState:
@@ -52,6 +55,31 @@ class AppState:
             if contents.restore():
                 changed.append(name)
         return changed
+
+
+def is_of_app(value: object) -> bool:
+    """Whether the attributes of an object are the app's: no class of a library is above its class.
+
+    A library's class keeps connections, threads and locks in attributes.
+    """
+    kind: Any = type(value)
+    return _is_class_of_app(kind)
+
+
+@lru_cache(maxsize=1024)
+def _is_class_of_app(kind: Any) -> bool:
+    if not getattr(kind, "__dictoffset__", 0):
+        return False
+    for base in kind.__mro__:
+        if base.__module__ in _WITHOUT_ATTRIBUTES:
+            continue
+        module = sys.modules.get(base.__module__)
+        if is_library(getattr(module, "__file__", None) or "<"):
+            return False
+    return kind.__module__ not in _WITHOUT_ATTRIBUTES
+
+
+_WITHOUT_ATTRIBUTES = {"abc", "builtins", "typing"}  # `ABC`, `object`, `Protocol`
 
 
 def _apps_of(app: object, deepest: int = 3) -> Iterator[object]:
@@ -99,7 +127,7 @@ def _state_of(app: object) -> Iterator[tuple[str, Any]]:
     if isinstance(extensions, dict):
         # The names stay: an extension that a test adds has also registered functions.
         for held in list(extensions.values()):
-            if type(held) in PLAIN:
+            if type(held) in PLAIN or is_of_app(held):
                 yield "app.extensions", held
     registry = getattr(app, "stores", None)  # Litestar's
     stores = getattr(registry, "_stores", None)

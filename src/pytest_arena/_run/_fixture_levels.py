@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_state import OVERRIDES, AppState
 from pytest_arena._databases._resolver import Level
+from pytest_arena._gate._function_caches import empty_caches
 from pytest_arena._run._long_sessions import LongSessions
 from pytest_arena._run._test import Current, RunningTest, Watcher
 from pytest_arena._run.leaks._late_work import late_error
@@ -223,6 +224,7 @@ class FixtureLevels:
             self.long_sessions.leave(before, level.name)
 
     def _restore_app_state(self, test: RunningTest) -> None:
+        empty_caches()
         # Two may be of the same app: the older contents are restored last.
         for state in reversed(test.app_states):
             if OVERRIDES in state.restore():
@@ -319,6 +321,7 @@ class FixtureLevels:
             for upper in self.levels.above(level):
                 self.levels.leave(upper)
             self.levels.leave(level)
+            empty_caches(level.serial)
 
     @contextmanager
     def another_process(self, name: str) -> Iterator[None]:
@@ -442,6 +445,7 @@ class Examples:
         self._restores = [app_run.remember() for app_run in test.app_runs]
         self._restores += [state.anew().restore for state in test.app_states]
         self._restores += [
+            empty_caches,
             partial(_close_since, test.app_runs, len(test.app_runs)),
             partial(_cut, test.app_states, len(test.app_states)),
             partial(_cut, test.ledger.requests, len(test.ledger.requests)),

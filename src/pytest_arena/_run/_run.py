@@ -23,6 +23,7 @@ from pytest_arena._databases._sessions import Engines
 from pytest_arena._databases._watch import watch_imports
 from pytest_arena._gate import _listeners as gates
 from pytest_arena._gate._engines import requested_by_engine
+from pytest_arena._gate._function_caches import watch_cached_functions
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._gate._registry import Registry
 from pytest_arena._gate.loops._any_loop import adopt
@@ -79,6 +80,7 @@ class ArenaRun:
         self.apps = Apps(config, self.current, self.watcher)
         self._leave_clients = watch_own_clients(self.apps.test_of_request)
         self._leave_children = watch_child_processes(self.databases.leads_to_test)
+        self._leave_caches = watch_cached_functions()
         self._end_imports = watch_imports()
         self._written_files = WrittenFiles(
             self.current, config.root, config.cache, temporary
@@ -505,6 +507,7 @@ class ArenaRun:
             self.watcher.close()
         self._leave_clients()
         self._leave_children()
+        self._leave_caches()
         self._written_files.close()
         self._end_imports()  # also if nothing was checked
         self.apps.close()

@@ -404,6 +404,10 @@ class WatchingGate(Protocol):
 
     lost: LostWrites
 
+    @property
+    def core(self) -> Core:
+        """What the gate asks about databases and levels."""
+
 
 def _note_transaction_control(pooled: PooledConnection | None, statement: str) -> None:
     """Note a statement that writes nothing, and may set a savepoint or end the transaction."""

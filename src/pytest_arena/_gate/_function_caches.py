@@ -1,0 +1,94 @@
+"""Empties the caches of the app's functions that read a test's database: `functools.lru_cache`."""
+
+from __future__ import annotations
+
+import functools
+from contextvars import ContextVar
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.engine import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlalchemy.orm import sessionmaker
+
+from pytest_arena._config._load import is_library
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
+# A function that returns one of these checks a connection, and caches no rows.
+_NO_ROWS = (Engine, AsyncEngine, sessionmaker, async_sessionmaker)
+
+
+class FunctionCache:
+    """The cache of one function of the app."""
+
+    clear: Callable[[], object]
+
+
+# The caches of the functions that are computed here, the outermost first.
+_COMPUTED: ContextVar[tuple[FunctionCache, ...]] = ContextVar(
+    "arena: functions with a cache that are computed", default=()
+)
+# The caches that have rows of a database, each with the level in which it was filled.
+_FILLED: dict[FunctionCache, int] = {}
+
+
+def note_statement(serial: Callable[[], int]) -> None:
+    """Note that a statement was sent in a level. Costs 0.1 µs outside of cached functions."""
+    for cache in _COMPUTED.get():
+        _FILLED[cache] = serial()
+
+
+def empty_caches(level: int = 0) -> None:
+    """Empty the caches that were filled in this level, by default in the levels of tests."""
+    for cache, filled_in in [*_FILLED.items()]:
+        if filled_in == level or (filled_in > 0 and not level):
+            del _FILLED[cache]
+            cache.clear()
+
+
+def watch_cached_functions() -> Callable[[], None]:
+    """Watch the functions of the app that are decorated with `lru_cache` or `cache` from here on.
+
+    Functions of libraries do not count. Costs a microsecond if a value is computed, nothing if it
+    comes from the cache.
+
+    Returns:
+        A function that restores `functools`.
+    """
+    original: Any = functools.lru_cache
+
+    @functools.wraps(original)
+    def watched(maxsize: Any = 128, typed: bool = False) -> Any:  # noqa: FBT001, FBT002 - as there
+        if not callable(maxsize):
+            return functools.partial(_cached, original(maxsize, typed))
+        return _cached(original(typed=typed), maxsize)
+
+    functools.lru_cache = watched
+    return functools.partial(setattr, functools, "lru_cache", original)
+
+
+def _cached(decorate: Callable[[Any], Any], function: Any) -> Any:
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType) or is_library(code.co_filename):
+        return decorate(function)
+    cache = FunctionCache()
+
+    @functools.wraps(function)
+    def computing(*args: Any, **kwargs: Any) -> Any:
+        token = _COMPUTED.set((*_COMPUTED.get(), cache))
+        try:
+            value = function(*args, **kwargs)
+        finally:
+            _COMPUTED.reset(token)
+        if isinstance(value, _NO_ROWS):
+            _FILLED.pop(cache, None)
+        return value
+
+    cached = decorate(computing)
+    cached.__wrapped__ = function
+    cache.clear = cached.cache_clear
+    return cached
