@@ -349,6 +349,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         return (yield)
     if not test.has_level:
         run.fixtures.enter_test()
+    test.end_set_up()
     work = WORK.set(test.late_work.own)
     try:
         request = getattr(item, "_request", None)

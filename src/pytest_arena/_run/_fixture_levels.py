@@ -12,6 +12,7 @@ from pytest_arena._app._app_state import OVERRIDES, AppState
 from pytest_arena._databases._resolver import Level
 from pytest_arena._gate._function_caches import empty_caches
 from pytest_arena._run._long_sessions import LongSessions
+from pytest_arena._run._story import lost_by_fixture, lost_words
 from pytest_arena._run._test import Current, RunningTest, Watcher
 from pytest_arena._run.leaks._late_work import late_error
 from pytest_arena._run.leaks._leaks import empty_sessions, may_have_leaks
@@ -59,6 +60,7 @@ class FixtureLevels:
         ledger: Ledger,
         *,
         late: str,
+        lost_writes: str,
     ) -> None:
         self.levels = levels
         self._current = current
@@ -66,6 +68,7 @@ class FixtureLevels:
         self._tasks = tasks
         self._ledger = ledger
         self._late = late
+        self._lost_writes = lost_writes
         self.processes: dict[object, list[Process]] = {}
         """The programs that a test or a wider fixture has started."""
         self.long_sessions = LongSessions()
@@ -252,10 +255,19 @@ class FixtureLevels:
             try:
                 with levels.gate.keeping_altered(owner.serial):
                     yield
+                self._note_lost(owner)
             except BaseException:
                 self.leave(owner)
                 raise
             levels.drop_if_clean(level)
+
+    def _note_lost(self, owner: WideFixture) -> None:
+        """Note what the set-up of a wider fixture has written and not committed."""
+        for lost in self.levels.gate.lost.of_fixture(owner.serial):
+            if self._lost_writes == "fail":
+                raise lost_by_fixture(owner.name, lost)
+            if self._lost_writes == "warn":
+                self._ledger.note(f"{owner.name} {lost_words(lost)}")
 
     @contextmanager
     def _set_up(self, owner: WideFixture) -> Iterator[None]:

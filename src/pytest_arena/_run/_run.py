@@ -86,7 +86,13 @@ class ArenaRun:
             self.current, config.root, config.cache, temporary
         )
         self.fixtures = FixtureLevels(
-            self.levels, self.current, self.apps, self.tasks, ledger, late=config.late
+            self.levels,
+            self.current,
+            self.apps,
+            self.tasks,
+            ledger,
+            late=config.late,
+            lost_writes=config.lost_writes,
         )
         self.moments = Moments(self.databases, Mask(config.mask))
         self.serials = count(1)
@@ -212,6 +218,8 @@ class ArenaRun:
                 if self.gate.lost.losses:
                     self.gate.lost.take()  # by the test itself, or by another app
                 test.take_unclosed()
+                if test.lost_in_set_up:
+                    self._note_lost_set_up(test)
                 if test.turns or test.lost:
                     self._note_requests(test)
                 if test.late_work.failures or test.broken:
@@ -263,6 +271,18 @@ class ArenaRun:
             return
         for failure in failures:
             self.ledger.note(f"{{test}} {what}: {failure}")
+
+    def _note_lost_set_up(self, test: RunningTest) -> None:
+        """Note what function fixtures have written and not committed, or fail the test."""
+        if test.failed or self.config.lost_writes == "off":
+            return
+        if self.config.lost_writes == "fail":
+            error = _story.lost_by_fixture(_ITS_FIXTURE, test.lost_in_set_up[0])
+            test.errors.append(error)
+            return
+        for lost in test.lost_in_set_up:
+            words = f"{_ITS_FIXTURE} {_story.lost_words(lost)}"
+            self.ledger.note(f"{{test}}: {words}")
 
     def _note_late_commits(self, test: RunningTest) -> None:
         """Note early answers, or fail the test. The report of a failed test names them itself."""
@@ -533,6 +553,7 @@ class ArenaRun:
         return [line for line in left if line]
 
 
+_ITS_FIXTURE = "a fixture"
 _EMPTY = """\
 each test begins with an empty database, and nothing in this one has made the table
 next: {}   in pytest's configuration"""

@@ -510,6 +510,22 @@ def lost_write(request: Request, lost: LostWrite | LostObjects) -> LostWriteErro
     )
 
 
+def lost_by_fixture(fixture: str, lost: LostWrite | LostObjects) -> LostWriteError:
+    """Return the error of a fixture that wrote and never committed it."""
+    if isinstance(lost, LostObjects):
+        words = f"{lost.words} in a session"
+    elif lost.by:
+        words = lost.by
+    else:
+        words = _wrote(lost)
+    return LostWriteError(
+        f"{fixture} {words}, and never committed it",
+        why="the test does not find what the fixture has written",
+        cause=str(lost.line),
+        fix="session.commit() before the session is closed, with await if it is async",
+    )
+
+
 def line_of_late_commit(answer: RequestAnswer) -> str:
     """Return the app's line that committed after the answer, or that failed to."""
     lines = [*answer.late_commits, answer.error_line]

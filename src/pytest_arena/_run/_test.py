@@ -218,6 +218,8 @@ class RunningTest(Hooks):
     lost: list[tuple[Request, LostWrite | LostObjects]] = field(default_factory=list)
     # What the test and its fixtures have lost since the last turn.
     own_lost: list[LostWrite | LostObjects] = field(default_factory=list)
+    # What its function fixtures have lost before its function was called.
+    lost_in_set_up: list[LostWrite | LostObjects] = field(default_factory=list)
     # Of the app that the fixture `arena_app` returns. Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)
     checkouts: int = 0  # of connections, before the test
@@ -272,6 +274,13 @@ class RunningTest(Hooks):
         self.of_fixtures = []
         for app_run in self.app_runs:
             self.of_fixtures += app_run.exchanges
+
+    def end_set_up(self) -> None:
+        """Note what the set-up of function fixtures has lost. Called before the test's function."""
+        self.take_lost()
+        for turn in self.turns:
+            self.lost_in_set_up += turn.lost_before
+        self.lost_in_set_up += self.own_lost
 
     def start_early(self) -> None:
         """Let the app start at the first use of the sessions, or before the test's function."""

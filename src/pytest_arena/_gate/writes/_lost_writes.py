@@ -122,6 +122,10 @@ class LostWrites:
         """Return what the wider fixtures have lost that still exist."""
         return [lost for losses in self._of_fixtures.values() for lost in losses]
 
+    def of_fixture(self, serial: int) -> list[LostWrite | LostObjects]:
+        """Return what the wider fixture whose level has this serial has lost."""
+        return list(self._of_fixtures.get(serial, ()))
+
     def forget_fixture(self, serial: int) -> None:
         """Forget what a wider fixture has lost: it ends."""
         self._of_fixtures.pop(serial, None)
