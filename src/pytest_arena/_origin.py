@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, partial
-from threading import Thread, get_ident, main_thread
+from threading import Thread, current_thread, get_ident, main_thread
 from threading import enumerate as all_threads
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import greenlet
@@ -365,6 +365,40 @@ OF_WIDE_FIXTURE: ContextVar[bool] = ContextVar(
 IN_SESSION_LIFESPAN: ContextVar[bool] = ContextVar(
     "arena_session_lifespan", default=False
 )
+
+
+class RunningLifespan(Protocol):
+    """A lifespan of the app."""
+
+    request: object  # stands for it in lost writes
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the app has started and does not stop."""
+
+
+# The lifespan that began this.
+LIFESPAN: ContextVar[RunningLifespan | None] = ContextVar(
+    "arena: the lifespan that this is a part of", default=None
+)
+
+
+def lifespan_here() -> RunningLifespan | None:
+    """Return the lifespan whose start-up began this task or this thread, if it is up.
+
+    A job of a request that such a worker does is the request's.
+    """
+    lifespan = LIFESPAN.get()
+    if lifespan is None:
+        # Of a thread that the lifespan started, or one of its threads.
+        lifespan = getattr(current_thread(), "arena_lifespan", None)
+    if lifespan is None or not lifespan.is_up:
+        return None
+    request = REQUEST.get()
+    is_of_lifespan = request is None or request is lifespan.request
+    return lifespan if is_of_lifespan else None
+
+
 OUR_TASK = "pytest-arena: a task of its own"
 SERVER_THREAD = "pytest-arena-live-server"
 # a2wsgi calls WSGI apps in threads of these names.
@@ -409,6 +443,9 @@ def watch_what_is_begun() -> Callable[[], None]:
         here = get_ident()
         thread.arena_work = work
         thread.arena_starter = here
+        thread.arena_lifespan = LIFESPAN.get() or getattr(
+            current_thread(), "arena_lifespan", None
+        )
         if work or here == main_thread().ident:
             thread.arena_starter = 0
         if work and _is_the_users(function):

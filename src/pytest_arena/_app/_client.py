@@ -142,6 +142,9 @@ class Hooks:
         """Called in the app's task before it answers. Return an object that notes what it sends."""
         return None
 
+    def cut_off(self, line: str) -> None:
+        """Called with the line of a websocket's handler that a test client has cancelled."""
+
     def broke(self, request: str, error: Exception) -> None:
         """Called if the app raises instead of answering, also if the client hides that."""
 
@@ -284,6 +287,18 @@ def reporting(
             hooks.handled(shown, trace)
 
     return reporting_app
+
+
+def ending_websockets(app: Any, hooks: Hooks) -> Any:
+    """Return an app whose websockets end by themselves if a test client cancels them."""
+
+    async def ending(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await exchanges.end_websocket(app, scope, receive, send, hooks.cut_off)
+        else:
+            await app(scope, receive, send)
+
+    return ending
 
 
 def _noting(
@@ -647,7 +662,8 @@ def _watched(original: Any, ask: Any, hooks_of: Any) -> Any:
             return original(transport, request)
         # The client may be used in several tests, each with other hooks.
         with_hooks = copy.copy(transport)
-        set_transport_app(with_hooks, reporting(app, hooks, known_app=app))
+        ends = ending_websockets(app, hooks)
+        set_transport_app(with_hooks, reporting(ends, hooks, known_app=app))
         return ask(hooks, request, functools.partial(original, with_hooks))
 
     return watched

@@ -10,13 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._kind import ASGIApp, Message, Scope, is_litestar
-from pytest_arena._origin import user_line
+from pytest_arena._origin import line_of_coroutine, user_line
 from pytest_arena._process import rest
 from pytest_arena._process import seconds as now
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from pytest_arena._ledger import Request
 
@@ -66,6 +66,62 @@ async def read_in_parts(app: ASGIApp, scope: Scope, receive: Any, send: Any) -> 
         if task.done():
             task.result()  # raises an error of the app's clean-up
         raise
+
+
+# Lines at which the handler of a websocket waited in vain: no test waits for them again.
+_endless: set[str] = set()
+
+
+async def end_websocket(
+    app: ASGIApp, scope: Scope, receive: Any, send: Any, cut_off: Callable[[str], None]
+) -> None:
+    """Call an app for a websocket. If a test client cancels it, let it end first, as a server does.
+
+    Starlette's test client sends a disconnect at the end of its block, and cancels the app at once.
+    ``cut_off`` gets the line of an app that still works after a second, which is cancelled then.
+    """
+    from anyio import CancelScope
+
+    is_left = False
+
+    async def sending(message: Message) -> None:
+        if is_left:
+            # As uvicorn does. Starlette raises a WebSocketDisconnect because of it.
+            raise ConnectionResetError("the client has closed the websocket")
+        await send(message)
+
+    async def handling() -> None:
+        await app(scope, receive, sending)
+
+    task = asyncio.ensure_future(handling())
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        is_left = True
+        with CancelScope(shield=True):
+            await _end_by_itself(task, scope["path"], cut_off)
+        if task.done() and not task.cancelled():
+            error = task.exception()
+            if error is not None and not is_disconnect(error):
+                raise error from None
+        raise
+
+
+async def _end_by_itself(
+    task: asyncio.Task[None], path: str, cut_off: Callable[[str], None]
+) -> None:
+    end = now() + _PATIENCE
+    while not task.done():
+        await asyncio.sleep(0)
+        rest(_STEP)  # a test may have frozen the loop's clock
+        line = str(line_of_coroutine(task.get_coro()) or "a line that cannot be seen")
+        if line in _endless or now() >= end:
+            break
+    if not task.done():
+        _endless.add(line)
+        cut_off(f"{line}   WEBSOCKET {path}: its client had left")
+        task.cancel()
+        await asyncio.wait([task], timeout=_PATIENCE)
 
 
 class Exchange:

@@ -21,7 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app._kind import as_asgi
-from pytest_arena._origin import IN_SESSION_LIFESPAN, OUR_TASK, REQUEST, WORK
+from pytest_arena._origin import (
+    IN_SESSION_LIFESPAN,
+    LIFESPAN,
+    OUR_TASK,
+    REQUEST,
+    WORK,
+)
 from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
@@ -59,6 +65,7 @@ class Lifespan:
         self.state: dict[str, Any] = {}
         """The state that the app gives to its requests, as ``scope["state"]``."""
         self._app = app
+        self.request = request
         self.loop = asyncio.get_running_loop()
         # Other threads and loops wait for it. A "running" future cannot be cancelled: a cancelled
         # waiter would cancel it for the others.
@@ -80,6 +87,7 @@ class Lifespan:
         context = copy_context()
         context.run(WORK.set, None)
         context.run(REQUEST.set, request)
+        context.run(LIFESPAN.set, self)
         self._task = context.run(self.loop.create_task, self._coroutine, name=OUR_TASK)
         # A loop may be closed without cancelling its tasks. asyncio.gather and run_until_complete
         # suppress the warning in the same way.

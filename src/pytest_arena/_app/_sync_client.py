@@ -176,7 +176,7 @@ def open_test_client(
     client.arena_use(host, login)
     # In the transport: a test may use the client's attribute `app`.
     transport: Any = client._transport  # noqa: SLF001 - neither library has another way
-    app = _read_in_parts(_as_coroutine_function(host.app))
+    app = _read_in_parts(_as_coroutine_function(host.app), host.hooks)
     clients.set_transport_app(
         transport, clients.reporting(app, host.hooks, known_app=host.app)
     )
@@ -218,14 +218,16 @@ def _recording(handle: Callable[..., Any], login: Login | None) -> Any:
     return handle_request
 
 
-def _read_in_parts(app: ASGIApp) -> ASGIApp:
+def _read_in_parts(app: ASGIApp, hooks: clients.Hooks) -> ASGIApp:
+    ends = clients.ending_websockets(app, hooks)
+
     async def answering(scope: Scope, receive: Any, send: Any) -> None:
         hops = clients.HOPS.get(None)
         is_stream = hops is not None and hops.is_stream
-        if is_stream or scope["type"] == "websocket":
+        if is_stream and scope["type"] != "websocket":
             await exchanges.read_in_parts(app, scope, receive, send)
         else:
-            await app(scope, receive, send)
+            await ends(scope, receive, send)
 
     return answering
 

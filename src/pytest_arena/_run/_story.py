@@ -44,6 +44,9 @@ def story_parts(test: RunningTest, files: Sequence[str] = ()) -> list[StoryPart]
     lines = test.uncommitted or uncommitted(test)
     if lines:
         own.append(StoryPart("not committed", None, notes=tuple(lines)))
+    by_lifespan = _by_lifespan(test)
+    if by_lifespan:
+        own.append(StoryPart("work that no request started", None, notes=by_lifespan))
     late_work = _late_work(test)
     if late_work and not test.late_work.has_waited_in_vain:
         own.append(
@@ -326,6 +329,7 @@ def _raised_words(record: Request) -> str:
 
 def uncommitted(test: RunningTest) -> list[str]:
     """Return lines about work of the test that requests could not see, and how to commit it."""
+    test.take_lost()
     awaited = "await " if test.plan.is_async else ""
     lines = []
     pending = test.sessions.pending()
@@ -403,13 +407,26 @@ def _lost_by_test(lost: LostWrite | LostObjects) -> str:
     how = "closed the session without a commit"
     if lost.is_failed:
         how = "committed after a failed statement, which is a rollback"
-    return f"{_TEST} {lost.by or _wrote(lost)} and {how}: {lost.line}"
+    return f"{_TEST} {lost.by or _wrote(lost.tables, lost.rows)} and {how}: {lost.line}"
 
 
 def _name_of(turn: Turn) -> str:
     """Return the requests of a turn, as ``GET /items/1``."""
     names = [f"{record.method} {record.path}" for record in turn.records[:_NAMED]]
     return " and ".join(names) or "the request"
+
+
+def _by_lifespan(test: RunningTest) -> tuple[str, ...]:
+    """Return lines about what the app's lifespan has written while the test ran."""
+    rows: Counter[tuple[tuple[str, ...], str]] = Counter()
+    serials = {level.serial for level in test.moments.levels()}
+    for write in test.gate.lost.by_lifespan(serials):
+        rows[write.tables, write.line] += write.rows
+    lines = []
+    for (tables, line), count in rows.items():
+        wrote = _wrote(tables, count)
+        lines.append(f"a task or a thread of the lifespan {wrote}: {line}")
+    return tuple(lines)
 
 
 _MOST_LATE = 4  # lines of late work that a report names
@@ -465,16 +482,16 @@ def lost_words(lost: LostWrite | LostObjects) -> str:
         return f"{lost.words}, and never flushed or committed it: lost ({lost.line})"
     if lost.by:
         return f"{lost.by} and never committed it: lost ({lost.line})"
-    wrote = _wrote(lost)
+    wrote = _wrote(lost.tables, lost.rows)
     if lost.is_failed:
         return f"{wrote}, and committed after a failed statement: rolled back, lost ({lost.line})"
     return f"{wrote} and never committed it: lost ({lost.line})"
 
 
-def _wrote(lost: LostWrite) -> str:
+def _wrote(tables: tuple[str, ...], rows: int) -> str:
     """Return the tables and rows that were written, as ``wrote stock (1 row)``."""
-    plural = "" if lost.rows == 1 else "s"
-    return f"wrote {', '.join(lost.tables)} ({lost.rows:,} row{plural})"
+    plural = "" if rows == 1 else "s"
+    return f"wrote {', '.join(tables)} ({rows:,} row{plural})"
 
 
 def lost_write(request: Request, lost: LostWrite | LostObjects) -> LostWriteError:
@@ -493,13 +510,13 @@ def lost_write(request: Request, lost: LostWrite | LostObjects) -> LostWriteErro
         )
     if lost.is_failed:
         return LostWriteError(
-            f"{asked_and_answered(request)} {_wrote(lost)}, and the app committed after a "
-            "failed statement",
+            f"{asked_and_answered(request)} {_wrote(lost.tables, lost.rows)}, and the app "
+            "committed after a failed statement",
             why="the server rolls such a transaction back at its commit, and raises no error",
             cause=str(lost.line),
             fix="async with session.begin_nested():   around the statement that may fail",
         )
-    what = lost.by or _wrote(lost)
+    what = lost.by or _wrote(lost.tables, lost.rows)
     return LostWriteError(
         f"{asked_and_answered(request)} {what}, and the app never committed it",
         why=f"{success}, and in production the write would be lost as well",
@@ -517,7 +534,7 @@ def lost_by_fixture(fixture: str, lost: LostWrite | LostObjects) -> LostWriteErr
     elif lost.by:
         words = lost.by
     else:
-        words = _wrote(lost)
+        words = _wrote(lost.tables, lost.rows)
     return LostWriteError(
         f"{fixture} {words}, and never committed it",
         why="the test does not find what the fixture has written",

@@ -547,6 +547,10 @@ class RunningTest(Hooks):
         self.answers.append((request, answer))
         return answer
 
+    def cut_off(self, line: str) -> None:
+        """Note the handler of a websocket that was cancelled after its client had left."""
+        self.late_work.cut_off.append(line)
+
     def broke(self, request: str, error: Exception) -> None:
         """Note that the app raised instead of answering."""
         self.broken.append((request, error))

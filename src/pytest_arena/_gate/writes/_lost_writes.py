@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -43,11 +44,17 @@ from pytest_arena._gate.writes._statement_log import (
     savepoint_in,
     written_table,
 )
-from pytest_arena._origin import OF_WIDE_FIXTURE, REQUEST, WORK, user_line
+from pytest_arena._origin import (
+    OF_WIDE_FIXTURE,
+    REQUEST,
+    WORK,
+    lifespan_here,
+    user_line,
+)
 from pytest_arena._product import PRODUCT_PACKAGES, Core, Key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from types import FrameType
 
     from pytest_arena._gate._answers import RequestAnswer
@@ -92,6 +99,18 @@ class LostObjects:
     request: object = None  # as above
 
 
+@dataclass(frozen=True, slots=True)
+class LifespanWrite:
+    """A commit of a task or a thread that the app's lifespan has started."""
+
+    tables: tuple[str, ...]
+    rows: int  # at least
+    line: str  # of the app, that wrote first
+
+
+_KEPT = 1000  # commits of the lifespan
+
+
 class LostWrites:
     """Finds the writes and the objects that the app has lost.
 
@@ -101,6 +120,8 @@ class LostWrites:
     def __init__(self, core: Core, registry: Registry) -> None:
         self._core = core
         self._registry = registry
+        # The last commits of the app's lifespan, each with the serial of its level.
+        self._by_lifespan: deque[tuple[int, LifespanWrite]] = deque(maxlen=_KEPT)
         self.losses: list[tuple[int, LostWrite | LostObjects]] = []  # with serials
         # Of wider fixtures that still exist, by the serials of their levels.
         self._of_fixtures: dict[int, list[LostWrite | LostObjects]] = {}
@@ -129,6 +150,10 @@ class LostWrites:
     def forget_fixture(self, serial: int) -> None:
         """Forget what a wider fixture has lost: it ends."""
         self._of_fixtures.pop(serial, None)
+
+    def by_lifespan(self, serials: Collection[int]) -> list[LifespanWrite]:
+        """Return what tasks and threads of the app's lifespan have committed in these levels."""
+        return [write for serial, write in list(self._by_lifespan) if serial in serials]
 
     # Called by a dialect's methods.
 
@@ -195,6 +220,7 @@ class LostWrites:
         pooled = PooledConnection.find(proxied)
         self._look_for_failure(pooled, proxied)
         self._note_older_thread(pooled)
+        write = self._written_by_lifespan(pooled)
         answer = ANSWER.get()
         try:
             if answer is None:
@@ -205,6 +231,9 @@ class LostWrites:
         except BaseException as error:
             self._explain_lock(error, pooled)
             raise
+        if write is not None:
+            # The level may have begun meanwhile.
+            self._by_lifespan.append((self._core.serial(), write))
 
     def rolling_back(self, proxied: Any) -> None:
         """Look for lost writes before a rollback, which the app or SQLAlchemy has asked for."""
@@ -326,6 +355,17 @@ class LostWrites:
             if self._may_lose(pooled):
                 self._keep(pooled, is_failed=True)
             pooled.end_writes()
+
+    def _written_by_lifespan(
+        self, pooled: PooledConnection | None
+    ) -> LifespanWrite | None:
+        """Return what a task or a thread of the lifespan commits, which no request has started."""
+        if pooled is None or pooled.pending_writes is None or lifespan_here() is None:
+            return None
+        writes = pooled.pending_writes
+        tables = tables_of(writes.writes)
+        line = str(writes.line or _NO_LINE)
+        return LifespanWrite(tables, pooled.rows_written(), line)
 
     def _note_older_thread(self, pooled: PooledConnection | None) -> None:
         """Note in a test that a thread is about to commit which is older than the test."""
