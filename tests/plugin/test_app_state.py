@@ -397,3 +397,41 @@ def test_what_a_cached_function_has_read_from_the_database_ends_with_the_test(
     project = example.change("pytest.ini", "arena_seed = seed:seed\n", "")
     files = {"app": CACHED, "test_cached": CACHED_TESTS, "test_later": CACHED_LATER}
     project.with_files(**files).run().expect(passed=5)
+
+
+MODULES = """
+
+cached = {}
+NAMES = ["Sand"]
+
+
+@app.post("/names/{name}")
+def keep(name: str):
+    cached[name] = len(NAMES)
+
+
+@app.get("/names")
+def names() -> list[str]:
+    return list(cached)
+"""
+MODULE_TESTS = """
+def test_1(test_client):
+    test_client.post("/names/Sand")
+
+
+def test_2(test_client):
+    assert test_client.get("/names").json() == []
+"""
+
+
+def test_the_report_of_a_failed_test_names_what_has_grown_in_the_apps_modules(
+    example: Example,
+) -> None:
+    """A cache in a module outlives the test."""
+    app = example.files["app.py"] + MODULES
+    run = example.with_files(app=app, test_modules=MODULE_TESTS).run("-q")
+    run.expect(1, passed=1, failed=1)
+    run.says(
+        "in the app's modules, by this test or an earlier one", "app.cached has 1 item, and had 0"
+    )
+    run.never_says("NAMES")

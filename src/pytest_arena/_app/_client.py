@@ -15,7 +15,13 @@ from pytest_arena._app import _exchange as exchanges
 from pytest_arena._app._queues import watch_queues
 from pytest_arena._app._raised import note_handled, note_raised, watch_logged_errors
 from pytest_arena._ledger import Request
-from pytest_arena._origin import WORK, watch_failures, watch_what_is_begun
+from pytest_arena._origin import (
+    REQUEST,
+    WORK,
+    user_line,
+    watch_failures,
+    watch_what_is_begun,
+)
 from pytest_arena._process import running_loop, when_imported
 from pytest_arena._process import seconds as now
 
@@ -144,6 +150,9 @@ class Hooks:
 
     def cut_off(self, line: str) -> None:
         """Called with the line of a websocket's handler that a test client has cancelled."""
+
+    def streams(self, body: StreamedBody) -> None:
+        """Called with a body that the app makes while the test reads it."""
 
     def broke(self, request: str, error: Exception) -> None:
         """Called if the app raises instead of answering, also if the client hides that."""
@@ -643,11 +652,75 @@ def _watch_werkzeug_client(hooks_of: Any, undo: ExitStack, module: Any) -> None:
                 if answer is not None:
                     answer.end(None)
             request.note_status(int(status.split(" ")[0]))
+        is_read = request.method != "HEAD" and request.status not in _WITHOUT_BODY
+        if is_read and _is_stream(body, headers):
+            return StreamedBody(body, request, answer, hooks), status, headers
         hooks.ended()
         return body, status, headers
 
     client_class.run_wsgi_app = watched
     undo.callback(setattr, client_class, "run_wsgi_app", original)
+
+
+_WITHOUT_BODY = {204, 304}  # statuses
+
+
+def _is_stream(body: object, headers: Mapping[str, str]) -> bool:
+    """Return whether a generator makes a body: its length is not known."""
+    has_length = hasattr(body, "__len__") or hasattr(body, "__length_hint__")
+    return not has_length and "Content-Length" not in headers
+
+
+class StreamedBody:
+    """The body of an answer that a generator of a WSGI app makes while the test reads it.
+
+    Its request lasts until the body is read to its end or closed.
+    """
+
+    def __init__(
+        self, body: Any, request: Request, answer: AnswerNotes | None, hooks: Hooks
+    ) -> None:
+        self._body = body
+        self._parts = iter(body)
+        self._request = request
+        self._answer = answer
+        self._hooks = hooks
+        self.is_over = False
+        line = user_line() or "a line that cannot be seen"
+        what = f"{request.method} {request.path} was not read to its end"
+        self.shown = f"{line}   {what}: response.data, or response.close()"
+        hooks.streams(self)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        token = REQUEST.set(self._answer)
+        try:
+            return next(self._parts)
+        except BaseException as error:
+            if isinstance(error, Exception) and not isinstance(error, StopIteration):
+                shown = f"{self._request.method} {self._request.path}"
+                note_raised(self._request, error)
+                self._hooks.broke(shown, error)
+            self._end()
+            raise
+        finally:
+            REQUEST.reset(token)
+
+    def close(self) -> None:
+        """Close the app's generator. Called by the response."""
+        token = REQUEST.set(self._answer)
+        try:
+            getattr(self._body, "close", bool)()
+        finally:
+            REQUEST.reset(token)
+            self._end()
+
+    def _end(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self._hooks.ended()
 
 
 def _watched(original: Any, ask: Any, hooks_of: Any) -> Any:

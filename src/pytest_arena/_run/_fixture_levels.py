@@ -127,6 +127,7 @@ class FixtureLevels:
             or self._apps.live
             or self.processes
             or test.late_work.has_begun
+            or test.bodies
             or may_have_leaks(self.levels.gate, self._tasks.loops())
         )
 
@@ -158,7 +159,8 @@ class FixtureLevels:
     def _await_late_work(self, test: RunningTest) -> None:
         late_work = test.late_work
         by_socket = self._apps.drain(is_short=test.failed)
-        if not (test.app_runs or by_socket or late_work.has_begun or late_work.cut_off):
+        has_begun = test.app_runs or by_socket or late_work.has_begun
+        if not (has_begun or late_work.cut_off or test.bodies):
             return
         if not test.failed:
             left_open = [*by_socket, *test.left_open()]
@@ -168,6 +170,7 @@ class FixtureLevels:
             for app_run in test.app_runs:
                 app_run.end_exchanges()
             late_work.settled()
+        test.close_bodies()
         lines = late_work.cut_off
         what = "has ended, and work that a request had begun was cut off"
         if lines and self._late == "fail":

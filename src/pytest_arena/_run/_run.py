@@ -32,6 +32,7 @@ from pytest_arena._origin import OF_WIDE_FIXTURE, WORK, frames
 from pytest_arena._run import _story
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
+from pytest_arena._run._module_state import ModuleContainers
 from pytest_arena._run._test import Current, Moments, RunningTest, Watcher
 from pytest_arena._run._written_files import WrittenFiles
 from pytest_arena._run.leaks._late_work import LateWork, failed_work_error
@@ -85,6 +86,7 @@ class ArenaRun:
         self._written_files = WrittenFiles(
             self.current, config.root, config.cache, temporary
         )
+        self._module_containers = ModuleContainers(config.root)
         self.fixtures = FixtureLevels(
             self.levels,
             self.current,
@@ -124,6 +126,7 @@ class ArenaRun:
         self._know_engines()
         self._end_imports()
         self.connections.note_early_threads()
+        self._module_containers.note()
 
     def _check_migrations(self) -> None:
         has_migrations = any(
@@ -218,8 +221,7 @@ class ArenaRun:
                 if self.gate.lost.losses:
                     self.gate.lost.take()  # by the test itself, or by another app
                 test.take_unclosed()
-                if test.lost_in_set_up:
-                    self._note_lost_set_up(test)
+                self._note_lost_set_up(test)
                 if test.turns or test.lost:
                     self._note_requests(test)
                 if test.late_work.failures or test.broken:
@@ -274,7 +276,8 @@ class ArenaRun:
 
     def _note_lost_set_up(self, test: RunningTest) -> None:
         """Note what function fixtures have written and not committed, or fail the test."""
-        if test.failed or self.config.lost_writes == "off":
+        is_named = test.failed or self.config.lost_writes == "off"
+        if is_named or not test.lost_in_set_up:
             return
         if self.config.lost_writes == "fail":
             error = _story.lost_by_fixture(_ITS_FIXTURE, test.lost_in_set_up[0])
@@ -474,7 +477,11 @@ class ArenaRun:
         """Return what the running test has changed so far."""
         if self.test is None:
             return []
-        return _story.story_parts(self.test, [*self._written_files.still_there()])
+        return _story.story_parts(
+            self.test,
+            [*self._written_files.still_there()],
+            self._module_containers.grown(),
+        )
 
     def stale(
         self, statements: Sequence[Statement], parts: Sequence[StoryPart]

@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from pytest_arena._values import TableRows
 
 
-def story_parts(test: RunningTest, files: Sequence[str] = ()) -> list[StoryPart]:
+def story_parts(
+    test: RunningTest, files: Sequence[str] = (), containers: Sequence[str] = ()
+) -> list[StoryPart]:
     """Return what the running test has changed so far, in its order. Never raises.
 
-    ``files`` are lines about files that it wrote in the project. The story is empty if the test
-    wrote no file and used no database.
+    ``files`` are lines about files that it wrote in the project, ``containers`` about containers
+    in modules of the app. The story is empty if the test wrote no file and used no database.
     """
     reader = _StoryReader(test)
     below = list(reader.below())
@@ -60,6 +62,9 @@ def story_parts(test: RunningTest, files: Sequence[str] = ()) -> list[StoryPart]
         own.append(StoryPart(title, None, notes=tuple(files)))
     has_changes = any(part.changes or part.notes for part in own)
     if test.turns or test.gate.registry.has_used or has_changes:
+        if containers:
+            title = "in the app's modules, by this test or an earlier one"
+            own.append(StoryPart(title, None, notes=tuple(containers)))
         return [*reader.databases(), *below, *own]
     return []
 
@@ -308,7 +313,9 @@ def _hints(turn: Turn, askers: Mapping[tuple[str, str], str]) -> Iterator[str]:
         if raised:
             yield raised
         first = askers.get((record.method, record.path))
-        if first is not None and turn.is_quiet and turn.went_well:
+        if turn.after is None:
+            yield "its answer was still open"
+        elif first is not None and turn.is_quiet and turn.went_well:
             yield f"sent no statement, in {first} it did: from a cache? Empty it by a hook"
         if record.unsent:
             yield f'came without {record.unsent}: Secure cookies want base_url="https://testserver"'

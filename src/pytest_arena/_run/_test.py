@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._app_state import AppState
+    from pytest_arena._app._client import StreamedBody
     from pytest_arena._app._exchange import Exchange
     from pytest_arena._changes import Mask
     from pytest_arena._databases._resolver import Databases, Level
@@ -234,6 +235,8 @@ class RunningTest(Hooks):
     has_start_used_rows: bool = False  # the start-up used a connection
     under_way: int = 0  # the number of requests without an answer
     changed: list[str] = field(default_factory=list)  # names of databases
+    # Of the requests of Werkzeug's client.
+    bodies: list[StreamedBody] = field(default_factory=list)
     # Requests that fixtures have left open.
     of_fixtures: list[Exchange] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
@@ -318,6 +321,7 @@ class RunningTest(Hooks):
             for exchange in app_run.exchanges:
                 if exchange not in self.of_fixtures:
                     open_requests.append(exchange.shown)
+        open_requests += [body.shown for body in self.bodies if not body.is_over]
         return open_requests
 
     async def asettle(self) -> None:
@@ -327,6 +331,7 @@ class RunningTest(Hooks):
             self.late_work.cut(left_open)
         for app_run in self.app_runs:
             await app_run.aclose_exchanges()
+        self.close_bodies()
         await self.late_work.asettled()
 
     async def aclose(self) -> None:
@@ -550,6 +555,17 @@ class RunningTest(Hooks):
     def cut_off(self, line: str) -> None:
         """Note the handler of a websocket that was cancelled after its client had left."""
         self.late_work.cut_off.append(line)
+
+    def streams(self, body: StreamedBody) -> None:
+        """Note a body that the app makes while the test reads it."""
+        self.bodies.append(body)
+
+    def close_bodies(self) -> None:
+        """Close the bodies that the test has not read to their end."""
+        for body in self.bodies:
+            if not body.is_over:
+                with suppress(Exception):  # of the app, in its clean-up
+                    body.close()
 
     def broke(self, request: str, error: Exception) -> None:
         """Note that the app raised instead of answering."""

@@ -1,0 +1,59 @@
+"""Which dicts, lists and sets in the app's modules have grown since the collection?"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._config._load import is_library
+from pytest_arena._values import PLAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MOST_LINES = 4
+
+
+class ModuleContainers:
+    """The plain containers in the project's modules, with their sizes after the collection.
+
+    Modules of tests do not count, and modules that are imported later.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._sizes: dict[str, tuple[Any, int]] = {}
+
+    def note(self) -> None:
+        """Note the present sizes."""
+        self._sizes = {}
+        known: set[int] = set()
+        for name, container in self._containers():
+            # Another module may import it.
+            if id(container) not in known:
+                known.add(id(container))
+                self._sizes[name] = (container, len(container))
+
+    def grown(self) -> list[str]:
+        """Return a line for each container that has more items now."""
+        lines = []
+        for name, (container, before) in self._sizes.items():
+            now = len(container)
+            if now > before:
+                plural = "" if now == 1 else "s"
+                lines.append(f"{name} has {now:,} item{plural}, and had {before:,}")
+        return lines[:_MOST_LINES]
+
+    def _containers(self) -> Iterator[tuple[str, Any]]:
+        for module in [*sys.modules.values()]:
+            file = getattr(module, "__file__", None)
+            if not isinstance(file, str) or is_library(file):
+                continue
+            path = Path(file)
+            is_of_tests = path.stem == "conftest" or "test" in path.stem.split("_")
+            if is_of_tests or not path.is_relative_to(self._root):
+                continue
+            for name, value in [*vars(module).items()]:
+                if type(value) in PLAIN and not name.startswith("__"):
+                    yield f"{module.__name__}.{name}", value
