@@ -29,24 +29,24 @@ class FunctionCache:
 
 
 # The caches of the functions that are computed here, the outermost first.
-_COMPUTED: ContextVar[tuple[FunctionCache, ...]] = ContextVar(
+COMPUTED: ContextVar[tuple[FunctionCache, ...]] = ContextVar(
     "arena: functions with a cache that are computed", default=()
 )
 # The caches that have rows of a database, each with the level in which it was filled.
-_FILLED: dict[FunctionCache, int] = {}
+FILLED: dict[FunctionCache, int] = {}
 
 
-def note_statement(serial: Callable[[], int]) -> None:
-    """Note that a statement was sent in a level. Costs 0.1 µs outside of cached functions."""
-    for cache in _COMPUTED.get():
-        _FILLED[cache] = serial()
+def note_statement(level: int) -> None:
+    """Note that a statement was sent in a level while functions with a cache were computed."""
+    for cache in COMPUTED.get():
+        FILLED[cache] = level
 
 
 def empty_caches(level: int = 0) -> None:
     """Empty the caches that were filled in this level, by default in the levels of tests."""
-    for cache, filled_in in [*_FILLED.items()]:
+    for cache, filled_in in [*FILLED.items()]:
         if filled_in == level or (filled_in > 0 and not level):
-            del _FILLED[cache]
+            del FILLED[cache]
             cache.clear()
 
 
@@ -79,13 +79,13 @@ def _cached(decorate: Callable[[Any], Any], function: Any) -> Any:
 
     @functools.wraps(function)
     def computing(*args: Any, **kwargs: Any) -> Any:
-        token = _COMPUTED.set((*_COMPUTED.get(), cache))
+        token = COMPUTED.set((*COMPUTED.get(), cache))
         try:
             value = function(*args, **kwargs)
         finally:
-            _COMPUTED.reset(token)
+            COMPUTED.reset(token)
         if isinstance(value, _NO_ROWS):
-            _FILLED.pop(cache, None)
+            FILLED.pop(cache, None)
         return value
 
     cached = decorate(computing)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._gate._answers import ANSWER, apart_from_requests
-from pytest_arena._gate._function_caches import note_statement
+from pytest_arena._gate._function_caches import COMPUTED, note_statement
 from pytest_arena._gate.loops._loop_bound import (
     WITHOUT_LOOP,
     hang_up,
@@ -87,7 +87,8 @@ def _execute(
         answer = ANSWER.get()
         if answer is not None:
             answer.statements.append(statement)
-        note_statement(gates[-1].core.serial)
+        if COMPUTED.get():
+            note_statement(gates[-1].core.serial())
         try:
             execute(cursor, statement, *rest, **named)
         except BaseException as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_state import OVERRIDES, AppState
 from pytest_arena._databases._resolver import Level
-from pytest_arena._gate._function_caches import empty_caches
+from pytest_arena._gate._function_caches import FILLED, empty_caches
 from pytest_arena._run._long_sessions import LongSessions
 from pytest_arena._run._story import lost_by_fixture, lost_words
 from pytest_arena._run._test import Current, RunningTest, Watcher
@@ -230,7 +230,8 @@ class FixtureLevels:
             self.long_sessions.leave(before, level.name)
 
     def _restore_app_state(self, test: RunningTest) -> None:
-        empty_caches()
+        if FILLED:
+            empty_caches()
         # Two may be of the same app: the older contents are restored last.
         for state in reversed(test.app_states):
             if OVERRIDES in state.restore():

@@ -280,7 +280,8 @@ class RunningTest(Hooks):
 
     def end_set_up(self) -> None:
         """Note what the set-up of function fixtures has lost. Called before the test's function."""
-        self.take_lost()
+        if self.gate.lost.losses:
+            self.take_lost()
         for turn in self.turns:
             self.lost_in_set_up += turn.lost_before
         self.lost_in_set_up += self.own_lost
