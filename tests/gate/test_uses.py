@@ -129,7 +129,7 @@ WALKS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda gate: gate.registry.active_threads(),
     ),
     "held": (lambda gate: gate.registry._holders, lambda gate: gate.registry.entries_of_others(1)),
-    "raw": (lambda _: _drivers._opened, lambda _: _drivers.raw_connections()),
+    "raw": (lambda _: _drivers._connections, lambda _: _drivers.raw_connections()),
 }
 
 
@@ -138,7 +138,7 @@ def test_others_may_take_connections_while_they_are_looked_through(gate: Any, wa
     """As sync endpoints do, in threads: the question is the test's, and so would be the error."""
     (known_to, look), others = WALKS[walk], [Entry(), Entry()]
     known = known_to(gate)
-    value = _drivers.Admission()
+    value = _drivers.DriverConnection()
 
     def take_another() -> None:
         others.append(Entry())

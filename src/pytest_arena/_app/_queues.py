@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet, ref
+from weakref import WeakKeyDictionary, ref
 
 from pytest_arena._origin import (
     IDLE_WORKERS,
@@ -57,9 +57,10 @@ class QueuedJob(Piece):
         worker = self._worker()
         return worker is None or _has_ended(worker)
 
-    def give_to(self, worker: _Worker) -> None:
+    def give_to(self, worker: _Worker, *, work_before: Any) -> None:
         """Note the worker that has taken this job. The task is a part of the job's work."""
         self._worker = ref(worker)
+        self.work_before = work_before
         self.item = None  # it may be gone before the worker asks for the next one
         if worker is _caller():
             self.request_before = REQUEST.get()
@@ -93,14 +94,34 @@ class QueuedJob(Piece):
         PIECES.pop(self, None)
 
 
+class _KnownWorker:
+    """What one worker does for a queue."""
+
+    def __init__(self) -> None:
+        self.work: Any = None  # to which it belonged when it last asked for a job
+        self.job: QueuedJob | None = None  # that it has taken, and not ended
+
+    def ask(self, work: Any) -> None:
+        """Note that it asks for a job."""
+        self.work = work
+
+    def take(self, job: QueuedJob) -> None:
+        """Note the job that it has taken."""
+        self.job = job
+
+    def end_job(self) -> QueuedJob | None:
+        """Note that it has done its job. Return the job."""
+        job = self.job
+        self.job = None
+        return job
+
+
 class JobsOfQueue:
     """The jobs that tests have put into one queue, and the workers that take them."""
 
     def __init__(self) -> None:
         self._waiting: list[QueuedJob] = []
-        self._taken: WeakKeyDictionary[_Worker, QueuedJob] = WeakKeyDictionary()
-        # The work to which each worker belonged when it last asked for a job.
-        self._workers: WeakKeyDictionary[_Worker, Any] = WeakKeyDictionary()
+        self._workers: WeakKeyDictionary[_Worker, _KnownWorker] = WeakKeyDictionary()
         self._line: CodeLine | None = None  # where a worker has last asked for a job
         self.is_of_a_library = False  # a library's code asks for its items
         # The collector may run a finalizer that uses the same queue.
@@ -130,7 +151,7 @@ class JobsOfQueue:
         if line is None or worker is threading.main_thread():
             return None
         self.end_job()
-        self._workers[worker] = WORK.get()
+        self._workers.setdefault(worker, _KnownWorker()).ask(WORK.get())
         self._line = line
         return worker
 
@@ -154,18 +175,21 @@ class JobsOfQueue:
         job = self._pop(item)
         if job is None:
             return
-        before = self._workers.get(worker) if worker is not None else None
-        if worker is None or (before is not None and not before.is_over):
-            job.end()  # it is what a running test does, or a library
+        if worker is None:
+            job.end()  # a library does it
             return
-        job.work_before = before
+        known = self._workers.setdefault(worker, _KnownWorker())
+        if known.work is not None and not known.work.is_over:
+            job.end()  # a running test does it
+            return
         job.wait_for(self._line)
-        job.give_to(worker)
-        self._taken[worker] = job
+        job.give_to(worker, work_before=known.work)
+        known.take(job)
 
     def end_job(self) -> None:
         """Note that the caller has done the job that it took, if it took one."""
-        job = self._taken.pop(_caller(), None)
+        known = self._workers.get(_caller())
+        job = known.end_job() if known is not None else None
         if job is not None:
             job.end()
             WORK.set(job.work_before)
@@ -183,10 +207,11 @@ class JobsOfQueue:
 
     def _takes_jobs(self, worker: _Worker) -> bool:
         """Return whether a worker takes the next job, now or once it has done another one."""
-        is_older = self._workers.get(worker) is None
-        return not _has_ended(worker) and (
-            is_older or worker in IDLE_WORKERS or worker in self._taken
-        )
+        known = self._workers.get(worker)
+        if known is None or _has_ended(worker):
+            return False
+        is_older = known.work is None
+        return is_older or worker in IDLE_WORKERS or known.job is not None
 
 
 def _caller() -> _Worker:
@@ -198,13 +223,16 @@ def _has_ended(worker: _Worker) -> bool:
     return worker.done() if isinstance(worker, asyncio.Task) else not worker.is_alive()
 
 
-# All queues that a test, or a worker, has used.
-_queues: WeakKeyDictionary[Any, JobsOfQueue] = WeakKeyDictionary()
+# The attribute of a queue that has its `JobsOfQueue`, if a test or a worker has used it.
+_JOBS = "_arena_jobs"
 
 
 def _jobs_of(given: Any) -> JobsOfQueue:
-    jobs = _queues.get(given)
-    return _queues.setdefault(given, JobsOfQueue()) if jobs is None else jobs
+    jobs: JobsOfQueue | None = vars(given).get(_JOBS)
+    if jobs is None:
+        # In one step: two threads get one record.
+        jobs = vars(given).setdefault(_JOBS, JobsOfQueue())
+    return jobs
 
 
 def watch_queues() -> Callable[[], None]:
@@ -224,15 +252,12 @@ def watch_queues() -> Callable[[], None]:
         (asyncio.Queue, "task_done", _ending),
     ):
         original = getattr(kind, name)
-        if original not in _watching:  # a run around this one watches
+        if (
+            original.__code__.co_filename != __file__
+        ):  # else a run around this one watches
             setattr(kind, name, wrap(original))
             undo.callback(setattr, kind, name, original)
-            _watching.add(getattr(kind, name))
     return undo.close
-
-
-# The methods that this module has put into the classes.
-_watching: WeakSet[Any] = WeakSet()
 
 
 def _putting(original: Any) -> Any:
@@ -300,7 +325,7 @@ def _marked_as_async(function: Any) -> Any:
 def _ending(original: Any) -> Any:
     @wraps(original)
     def task_done(given: Any) -> Any:
-        jobs = _queues.get(given)
+        jobs = vars(given).get(_JOBS)
         if jobs is not None:
             jobs.end_job()
         return original(given)

@@ -44,12 +44,43 @@ class Admission:
     serial: int = 0  # of the level in which the connection was opened
 
 
-_opened: weakref.WeakKeyDictionary[Any, Admission] = weakref.WeakKeyDictionary()
+class DriverConnection:
+    """What is known about a connection of a driver."""
+
+    def __init__(self) -> None:
+        self.admission: Admission | None = None  # None if it was not admitted
+        # The database of an idle connection in a pool of an engine.
+        self.idle_key: Key | None = None
+
+    def admit(self, admission: Admission) -> None:
+        """Note why it was admitted."""
+        self.admission = admission
+
+    def join_pool(self) -> None:
+        """Note that an engine's pool has it: it does not end with a level."""
+        if self.admission is not None:
+            self.admission = replace(self.admission, target=None)
+
+    def rest(self, key: Key | None) -> None:
+        """Note that an engine's pool has it back. None: the pool has handed it out."""
+        self.idle_key = key
+
+
+_connections: weakref.WeakKeyDictionary[Any, DriverConnection] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _known(driver_connection: Any) -> DriverConnection:
+    known = _connections.get(driver_connection)
+    if known is None:
+        known = _connections.setdefault(driver_connection, DriverConnection())
+    return known
 
 
 def record_opened(core: Core, admission: Admission, connection: Any) -> None:
     """Record an admitted connection. Count a test's database as used."""
-    _opened[connection] = replace(admission, serial=core.serial())
+    _known(connection).admit(replace(admission, serial=core.serial()))
     if admission.target is not None:
         core.opened_raw(admission.target.key)
 
@@ -57,20 +88,19 @@ def record_opened(core: Core, admission: Admission, connection: Any) -> None:
 def admission_of(driver_connection: Any) -> Admission | None:
     """Return why a connection was admitted, None for one that is not recorded."""
     try:
-        return _opened.get(driver_connection)
+        known = _connections.get(driver_connection)
     except TypeError:  # an app's object that is not hashable
         return None
+    return known.admission if known is not None else None
 
 
 def note_pooled(driver_connection: Any) -> None:
     """Record that an engine's pool has a connection: it does not end with a level."""
-    opened = _opened.get(driver_connection)
-    if opened is not None:
-        _opened[driver_connection] = replace(opened, target=None)
+    known = _connections.get(driver_connection)
+    if known is not None:
+        known.join_pool()
 
 
-# The idle connections in pools of engines, with the key of their database.
-_idle: weakref.WeakKeyDictionary[Any, Key] = weakref.WeakKeyDictionary()
 # Sent by a pool before it hands out a connection (pool_pre_ping).
 _PINGS = {"", "SELECT 1"}
 
@@ -78,13 +108,13 @@ _PINGS = {"", "SELECT 1"}
 def note_returned(driver_connection: Any, key: Key) -> None:
     """Record that an engine's pool has a connection back."""
     if driver_connection is not None:
-        _idle[driver_connection] = key
+        _known(driver_connection).rest(key)
 
 
 def note_taken(driver_connection: Any) -> None:
     """Record that an engine's pool has handed out a connection."""
     if driver_connection is not None:
-        _idle.pop(driver_connection, None)
+        _known(driver_connection).rest(None)
 
 
 def _note_kept(find_core: FindCore, driver_connection: Any, statement: str) -> None:
@@ -92,7 +122,8 @@ def _note_kept(find_core: FindCore, driver_connection: Any, statement: str) -> N
 
     The suite has kept the driver's connection or its cursor, and uses it without the pool.
     """
-    key = _idle.get(driver_connection)
+    known = _connections.get(driver_connection)
+    key = known.idle_key if known is not None else None
     if key is None or statement.strip(" ;").upper() in _PINGS:
         return
     core = find_core()
@@ -103,9 +134,11 @@ def _note_kept(find_core: FindCore, driver_connection: Any, statement: str) -> N
 def raw_connections() -> list[tuple[int, Admission]]:
     """Return the open connections that no pool has, each with the pid of its backend or 0."""
     connections = []
-    for reference in _opened.keyrefs():  # a copy: other threads change the dictionary
+    for (
+        reference
+    ) in _connections.keyrefs():  # a copy: other threads change the dictionary
         connection = reference()
-        admission = _opened.get(connection) if connection is not None else None
+        admission = admission_of(connection) if connection is not None else None
         if admission is None or admission.target is None or _is_closed(connection):
             continue
         connections.append((pid_of(connection), admission))
