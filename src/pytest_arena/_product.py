@@ -481,6 +481,10 @@ class ScriptError(Exception):
         self.line = line
         self.fix = fix
 
+    def suggest(self, fix: str) -> None:
+        """Note a next step, if none is known."""
+        self.fix = self.fix or fix
+
 
 class BuildTarget(Protocol):
     """The database that a build fills, or an empty one beside it."""
@@ -764,8 +768,9 @@ class Isolation(Protocol):
     """
 
     name: str
-    # `leave` calls it at its end. If it raises, the level still exists.
-    check: Callable[[], None] | None
+
+    def call_after_leave(self, check: Callable[[], None]) -> None:
+        """Call a function at the end of each ``leave``. If it raises, the level still exists."""
 
     @property
     def generation(self) -> int:

@@ -276,13 +276,13 @@ def test_a_failed_check_leaves_the_level_there(switching: Switching) -> None:
 
     below = switching.database
     switching.enter(OTHER[kind])
-    switching.isolation.check = check
+    switching.isolation.call_after_leave(check)
     switching.write("x")
     with pytest.raises(IsolationError, match="different"):
         switching.leave()
     assert found == [below]
     assert switching.isolation.name == OTHER[kind]
-    switching.isolation.check = lambda: None
+    switching.isolation.call_after_leave(lambda: None)
     switching.isolation.leave_by_force()
     assert switching.isolation.name == kind
     assert switching.names() == FIRST

@@ -739,7 +739,7 @@ def test_a_check_that_fails_has_the_database_replaced(world: ServerWorld) -> Non
     def check() -> None:
         raise IsolationError("not as it was", why="", cause="", fix="")
 
-    world.isolation.check = check
+    world.isolation.call_after_leave(check)
     live = world.isolation.live.address
     with pytest.raises(IsolationError, match="not as it was"):
         world.isolation.leave()

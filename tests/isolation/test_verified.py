@@ -35,6 +35,9 @@ class _Faulty:
     def depth(self) -> int:
         return len(self.levels)
 
+    def call_after_leave(self, check: Callable[[], None]) -> None:
+        self.check = check
+
     def enter(self) -> None:
         self.levels.append(dict(self.state))
 

@@ -133,11 +133,15 @@ class Exchange:
     error: BaseException | None = None  # an error of the app that was not raised yet
     is_over = False  # the app has finished
     way = "with"
-    hang_up: Any = staticmethod(bool)  # sends a disconnect to a sync client's websocket
+    # Sends a disconnect to a sync client's websocket.
+    hang_up: Callable[[], object] = staticmethod(bool)
 
-    def open(self, request: Request, host: Any) -> None:
-        """Register the request: its answer can be read."""
+    def open(
+        self, request: Request, host: Any, *, hang_up: Callable[[], object] = bool
+    ) -> None:
+        """Register the request: its answer can be read. ``hang_up`` sends a disconnect."""
         self.request = request
+        self.hang_up = hang_up
         self._host = host
         request.note_open(is_open=True)
         how = "websocket_connect" if request.method == "WEBSOCKET" else "stream"

@@ -199,8 +199,7 @@ class _Session(_SessionBase):
             entered = super().__enter__()
         request.note_status(exchanges.ACCEPTED)
         self._arena_exchange = exchanges.Exchange()
-        self._arena_exchange.open(request, host)
-        self._arena_exchange.hang_up = self.close
+        self._arena_exchange.open(request, host, hang_up=self.close)
         return entered
 
     def __exit__(self, *error: object) -> Any:

@@ -32,7 +32,7 @@ class Verified:
         # One entry for each level. None: the content could not be read.
         self._before: list[_Content | None] = []
         self._error: IsolationError | None = None
-        isolation.check = self._check
+        isolation.call_after_leave(self._check)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._isolation, name)

@@ -246,6 +246,8 @@ class Gate:
 
     def end_raw(self, serial: int) -> None:
         """End the connections that drivers have opened without an engine in a level."""
+        if not self.registry.has_raw:
+            return
         for product in [*loaded.values()]:
             product.connections.end_raw(serial)
 

@@ -85,7 +85,7 @@ def unflushed_by_tests() -> list[PendingObjects]:
         with suppress(RuntimeError):  # another thread uses the session
             pending = pending_objects(session)
             if pending:
-                pending.line = ADDS_OF_TESTS.get(number)
+                pending.note_line(ADDS_OF_TESTS.get(number))
                 found.append(pending)
     return found
 

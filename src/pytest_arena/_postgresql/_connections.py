@@ -231,6 +231,7 @@ class ServerHandle:
         "_has_numbers",
         "_has_old_numbers",
         "_pid",
+        "_record",
         "_reference",
         "_states",
         "_target",
@@ -244,6 +245,7 @@ class ServerHandle:
         self._core = core
         self._target = target
         self._reference = weakref.ref(driver)
+        self._record = drivers.record_of(driver)
         self._pid = drivers.pid_of(driver)
         self._states = 0  # how many statements have changed the session
         self._has_numbers = False  # the session may have numbers of sequences
@@ -301,7 +303,7 @@ class ServerHandle:
 
     def taken(self, *, is_first: bool) -> int:
         """Note a checkout. The session may have numbers of sequences of the level before."""
-        drivers.note_taken(self._reference())
+        self._record.rest(None)
         if is_first:
             self._has_old_numbers = self._has_numbers
         return 0  # see `changes`
@@ -331,7 +333,7 @@ class ServerHandle:
 
     def returned(self) -> None:
         """Note the return to the pool. The socket leaves the loop, if it can move."""
-        drivers.note_returned(self._reference(), self._target.key)
+        self._record.rest(self._target.key)
         at_checkin(self._reference())
 
     def session(self) -> object:

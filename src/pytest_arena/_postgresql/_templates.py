@@ -116,7 +116,7 @@ class DatabaseTarget:
             try:
                 run_script(control, script)
             except ScriptError as error:
-                error.fix = error.fix or _next_step(error.__cause__)
+                error.suggest(_next_step(error.__cause__))
                 raise
 
     def has_tables(self) -> bool:

@@ -67,6 +67,10 @@ class Refused:
 
     error: RefusedError | None = None
 
+    def catch(self, error: RefusedError) -> None:
+        """Note the refusal."""
+        self.error = error
+
 
 class Arena(Generic[S]):
     """The test's database and app, from fixtures of any scope.
@@ -406,7 +410,7 @@ class Arena(Generic[S]):
         errors = self._refused_since(before)
         if not errors:
             raise AssertionError("nothing was refused in this block")
-        refused.error = errors[0]
+        refused.catch(errors[0])
         self._run.ledger.mark_reported(*self._run.ledger.since(before))
 
     def _refused_since(self, mark: int) -> list[RefusedError]:

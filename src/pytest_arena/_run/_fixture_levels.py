@@ -20,7 +20,7 @@ from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConnectionLeak, IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._databases._sessions import Memory
@@ -46,6 +46,10 @@ class WideFixture:
     """The fixtures whose set-up asked for it by ``getfixturevalue``, the innermost last."""
     serial: int = field(default_factory=count(-1, -1).__next__)
     """The number of its levels. Its tear-down gets a second level if the first was clean."""
+
+    def note_askers(self, askers: Iterable[WideFixture]) -> None:
+        """Note the fixtures whose set-up asks for it now."""
+        self.askers = tuple(askers)
 
 
 class FixtureLevels:
@@ -276,7 +280,7 @@ class FixtureLevels:
     @contextmanager
     def _set_up(self, owner: WideFixture) -> Iterator[None]:
         """Record which fixtures ask for this one by ``getfixturevalue``."""
-        owner.askers = tuple(self._current.being_set_up)
+        owner.note_askers(self._current.being_set_up)
         self._current.being_set_up.append(owner)
         try:
             yield

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_arena import _process
-from pytest_arena._product import Held, discard
+from pytest_arena._product import Held, discard, nothing
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._content import Moment, changed_rows, content
@@ -58,7 +58,7 @@ class Copy:
         self, live: Path, base: Path | None, *, tell: Callable[[str], None] = discard
     ) -> None:
         self.live = live
-        self.check: Callable[[], None] | None = None
+        self._check: Callable[[], None] = nothing
         self._tell = tell
         # Moments that are in use. To iterate over a `WeakSet` costs ten times as much.
         self._moments: weakref.WeakKeyDictionary[Moment, None] = (
@@ -115,6 +115,10 @@ class Copy:
         """Whether there is no file, and there was none for pytest-arena to open."""
         return self._opened is None and sql.identity(self.live) is None
 
+    def call_after_leave(self, check: Callable[[], None]) -> None:
+        """Call a function after each level is left. If it raises, the level stays."""
+        self._check = check
+
     def enter(self) -> None:
         """Open a level above the present content."""
         with self._isolation_errors():
@@ -154,8 +158,7 @@ class Copy:
             else:
                 self._file.check_place()
                 changed = self._file.restore(self._levels[-1])
-        if self.check is not None:
-            self.check()
+        self._check()
         self._pending = None
         self.forget()
         return changed

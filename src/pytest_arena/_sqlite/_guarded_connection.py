@@ -107,6 +107,14 @@ class GuardedConnection(sqlite3.Connection):
         self.arena_find = find
         self.arena_made_table = made_table
 
+    def arena_attach(self, target: ConnectTarget) -> None:
+        """Note a database of the test that it is about to attach."""
+        self.arena_targets = (*self.arena_targets, target)
+
+    def arena_note_settings(self, settings: tuple[Any, ...]) -> None:
+        """Note the rare settings as read now, (): a statement may have set one."""
+        self.arena_settings = settings
+
     def arena_watch(self, file: str) -> None:
         """Refuse statements as soon as an engine means this file."""
         self.arena_outside = file
@@ -242,7 +250,7 @@ def _run_setting(
 ) -> Any:
     """Run a statement that may change a setting. Those of a new connection are the app's."""
     if connection.arena_settings is not None:
-        connection.arena_settings = ()
+        connection.arena_note_settings(())
         if _SETS_JOURNAL_MODE.search(_statement(args, kwargs)):
             sql.note_switched(connection)
     with connection.arena_turn:
@@ -313,7 +321,7 @@ class _Attaching:
         find = self._connection.arena_find
         target = find(file) if file and find is not None else None
         if target is not None:
-            self._connection.arena_targets = (*self._connection.arena_targets, target)
+            self._connection.arena_attach(target)
             name = sql.renamed(name, target.file, uri=sql.is_read_only(name, uri=True))
         elif _belongs_to_app(self._core, file):
             raise self._core.ledger.refused(messages.attached(file))

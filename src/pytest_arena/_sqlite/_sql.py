@@ -397,7 +397,7 @@ def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
         ask("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
         if not rare:
             rare = tuple(tuple(ask(f"PRAGMA {setting}")) for setting in _RARE_SETTINGS)
-            connection.arena_settings = rare  # type: ignore[attr-defined]  # on a guarded one
+            connection.arena_note_settings(rare)  # type: ignore[attr-defined]  # on a guarded one
         return (
             rare,
             *(ask(f"PRAGMA {setting}").fetchone()[0] for setting in _SETTINGS),

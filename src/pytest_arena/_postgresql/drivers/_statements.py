@@ -71,7 +71,8 @@ _connections: weakref.WeakKeyDictionary[Any, DriverConnection] = (
 )
 
 
-def _known(driver_connection: Any) -> DriverConnection:
+def record_of(driver_connection: Any) -> DriverConnection:
+    """Return the record of a driver's connection, which is new at its first use."""
     known = _connections.get(driver_connection)
     if known is None:
         known = _connections.setdefault(driver_connection, DriverConnection())
@@ -80,7 +81,7 @@ def _known(driver_connection: Any) -> DriverConnection:
 
 def record_opened(core: Core, admission: Admission, connection: Any) -> None:
     """Record an admitted connection. Count a test's database as used."""
-    _known(connection).admit(replace(admission, serial=core.serial()))
+    record_of(connection).admit(replace(admission, serial=core.serial()))
     if admission.target is not None:
         core.opened_raw(admission.target.key)
 
@@ -103,18 +104,6 @@ def note_pooled(driver_connection: Any) -> None:
 
 # Sent by a pool before it hands out a connection (pool_pre_ping).
 _PINGS = {"", "SELECT 1"}
-
-
-def note_returned(driver_connection: Any, key: Key) -> None:
-    """Record that an engine's pool has a connection back."""
-    if driver_connection is not None:
-        _known(driver_connection).rest(key)
-
-
-def note_taken(driver_connection: Any) -> None:
-    """Record that an engine's pool has handed out a connection."""
-    if driver_connection is not None:
-        _known(driver_connection).rest(None)
 
 
 def _note_kept(find_core: FindCore, driver_connection: Any, statement: str) -> None:

@@ -74,7 +74,7 @@ class ServerIsolation:
         self._with_rights = with_rights
         self._uses = uses
         self._tell = tell
-        self.check: Callable[[], None] = nothing
+        self._check: Callable[[], None] = nothing
         self._next_isolation = ""
         self._snapshots: list[Snapshot] = []  # frozen here, and dropped here
         # The last left level of another isolation, and the number of uses at that time.
@@ -105,6 +105,10 @@ class ServerIsolation:
         return len(self._stack) - 1
 
     # Levels
+
+    def call_after_leave(self, check: Callable[[], None]) -> None:
+        """Call a function after each level is left. If it raises, the level stays."""
+        self._check = check
 
     def ask_for(self, isolation: str) -> None:
         """Choose the isolation of the next level."""
@@ -167,7 +171,7 @@ class ServerIsolation:
         self._stack.pop()
         self.generation += level.is_elsewhere or live.was_lost()
         try:
-            self.check()
+            self._check()
         except BaseException:
             # The level stays, and is left by force.
             self._stack.append(level)
