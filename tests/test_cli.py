@@ -239,7 +239,7 @@ def test_a_named_server_that_does_not_answer_is_an_error(
     written = capsys.readouterr()
     assert not written.out
     assert "nothing answers on 127.0.0.1:9" in written.err
-    assert f"{tmp_path / 'pytest.ini'}:2" in written.err
+    assert "pytest.ini:2" in written.err
     assert all(f"  {part}:" in written.err for part in ("why", "cause", "next"))
     assert "[A301]" in written.err
     assert "s3cret" not in written.err

@@ -100,14 +100,18 @@ class CodeLine:
 
     def __str__(self) -> str:
         source = linecache.getline(self.file, self.number).strip()
-        return f"{self.file}:{self.number}  {source}".rstrip()
+        return f"{self.short}  {source}".rstrip()
 
     @property
     def short(self) -> str:
         """The file, relative to the current folder if it is inside, and the line number."""
+        try:
+            folder = Path.cwd()
+        except FileNotFoundError:  # the test has removed the current folder
+            return f"{self.file}:{self.number}"
         file = Path(self.file)
-        if file.is_relative_to(Path.cwd()):
-            file = file.relative_to(Path.cwd())
+        if file.is_relative_to(folder):
+            file = file.relative_to(folder)
         return f"{file}:{self.number}"
 
 

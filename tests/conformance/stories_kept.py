@@ -294,7 +294,7 @@ def test_p4_what_deletes_everything(arena):
 def test_p4_around_sqlalchemy(arena):
     with arena.expect_refusal() as refused:
         product.go_around()
-    assert product.__file__ in str(refused.error)
+    assert "product.py:" in str(refused.error)
 """
 
 # Which stories run where: those that a mixed setting has too; those of one kind; coroutines only.

@@ -292,7 +292,7 @@ def test_a_python_program_of_an_app_with_its_url_in_a_variable(example: Example,
     )
     env = {"DATABASE_URL": PRODUCTION} if how == "set" else {}
     run = project.run("-q", env=env).expect(passed=4)
-    place = f"{run.folder}/test_it.py:5"
+    place = "test_it.py:5"
     run.says(
         f"arena: a Python program was started without the variable DATABASE_URL: {place}",
         "env={'DATABASE_URL': arena.url}",
