@@ -76,14 +76,15 @@ def arena_lifespan(
         with run.apps.session_lifespan(arena_app):
             yield
         return
-    _app_run(run, request, arena_app)
+    _app_run(run, run.current.running(), request, arena_app)
     run.apps.start()
     yield
 
 
-def _app_run(run: ArenaRun, request: pytest.FixtureRequest, arena_app: Any) -> AppRun:
+def _app_run(
+    run: ArenaRun, test: RunningTest, request: pytest.FixtureRequest, arena_app: Any
+) -> AppRun:
     """Return the app's run in this test. A fixture would cost a test 330 calls in pytest."""
-    test = run.current.running()
     if test.app_runs:
         return run.apps.running()
     if run.config.lifespan == "session":
@@ -102,14 +103,15 @@ def use_app_early(request: pytest.FixtureRequest) -> None:
     test = run.current.running()
     if test.plan.starts_app and not test.app_runs:
         with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
-            _app_run(run, request, request.getfixturevalue("arena_app"))
+            _app_run(run, test, request, request.getfixturevalue("arena_app"))
             test.start_early()
 
 
 def use_app_of(request: pytest.FixtureRequest) -> None:
     """Make the app that `arena_app` gives the test, and have clients talk to it."""
     run = RUNS[request.config]
-    _app_run(run, request, request.getfixturevalue("arena_app"))
+    test = run.current.running()
+    _app_run(run, test, request, request.getfixturevalue("arena_app"))
 
 
 @pytest.fixture
@@ -129,11 +131,11 @@ def db_session(
     """
     run = RUNS[pytestconfig]
     use_app_early(request)
+    test = run.current.running()
     # The app creates the engines.
     if not run.databases.known.know_engines():
         with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
-            _app_run(run, request, request.getfixturevalue("arena_app"))
-    test = run.current.running()
+            _app_run(run, test, request, request.getfixturevalue("arena_app"))
     return run.engines.open_session(
         test.sessions, run.database(), wants_async=test.plan.is_async
     )
@@ -163,9 +165,10 @@ def test_client(
 ) -> TestClient:
     """The sync test client of the framework. It runs the lifespan and keeps cookies."""
     run = RUNS[request.config]
-    app_run = _app_run(run, request, arena_app)
+    test = run.current.running()
+    app_run = _app_run(run, test, request, arena_app)
     client = app_run.new_test_client(options=client_options)
-    _start_before_the_test(run.current.running(), client)
+    _start_before_the_test(test, client)
     return client
 
 
@@ -175,8 +178,9 @@ def test_client_as(
 ) -> ClientAs[TestClient]:
     """`test_client_as("role")`: clients like `test_client`, logged in through `arena_login`."""
     run = RUNS[request.config]
-    app_run = _app_run(run, request, arena_app)
-    _start_before_the_test(run.current.running())
+    test = run.current.running()
+    app_run = _app_run(run, test, request, arena_app)
+    _start_before_the_test(test)
     return _for_roles(app_run.new_test_client, client_options)
 
 
@@ -189,7 +193,7 @@ def live_server(arena_app: Any, request: pytest.FixtureRequest) -> LiveServer:
 def started_server(request: pytest.FixtureRequest, arena_app: Any) -> LiveServer:
     """Return the server with the app, also if another plugin has a fixture `live_server`."""
     run = RUNS[request.config]
-    app_run = _app_run(run, request, arena_app)
+    app_run = _app_run(run, run.current.running(), request, arena_app)
     server = run.apps.live_server()
     server.start(app_run)
     return server
@@ -201,7 +205,7 @@ def _app_of_async_clients(request: pytest.FixtureRequest, arena_app: Any) -> App
     test = run.current.running()
     if not test.plan.is_async:
         _check_awaited(request)
-    app_run = _app_run(run, request, arena_app)
+    app_run = _app_run(run, test, request, arena_app)
     _start_before_the_test(test)
     return app_run
 
