@@ -74,8 +74,9 @@ OPTIONS = (
         "",
         "The web app under test, as package.module:attribute. It is an ASGI app (FastAPI, "
         "Starlette, Litestar, ...), a WSGI app (Flask, ..., with pytest-arena[wsgi]), or a "
-        "function that returns one. pytest-arena calls the function once in each test. The "
-        "fixtures client, client_as, test_client and test_client_as send requests to the app.",
+        "function that returns one. pytest-arena calls the function once for each test that uses "
+        "a client. The fixtures client, client_as, test_client and test_client_as send requests "
+        "to the app.",
         "app.main:app",
         metavar="MODULE:NAME",
     ),
@@ -105,8 +106,8 @@ OPTIONS = (
     Option(
         "migrations",
         "warn",
-        "Compares the database that the migrations of arena_schema = alembic.ini build with the "
-        "models. If they differ, warn (default) names the differences at the end of the run. "
+        "Compares the models with the database that the migrations build, if arena_schema is "
+        "alembic.ini. If they differ, warn (default) names the differences at the end of the run. "
         "fail names them and makes the run fail. off compares nothing.",
         "fail",
         ("warn", "fail", "off"),
@@ -164,8 +165,8 @@ OPTIONS = (
     Option(
         "late",
         "warn",
-        "Finds tests whose requests started work that still runs after arena_settle and is "
-        "cancelled, or that failed after the answer. warn (default) reports them at the end of "
+        "Finds tests whose requests started work that fails after the answer, or that still runs "
+        "after arena_settle and is cancelled. warn (default) reports them at the end of "
         "the run. fail makes the test fail.",
         "fail",
         ("warn", "fail"),
@@ -215,9 +216,9 @@ OPTIONS = (
         "env",
         "DATABASE_URL",
         "Environment variables that hold the app's database URLs. pytest-arena changes each "
-        "variable to the URL of a test database before it imports your code. A variable that is "
-        "not set gets a value for child processes once the app's engine is known. The first name "
-        "gets the URL of the app's first database, and other names get a URL that is refused. "
+        "variable to the URL of a test database before it imports your code. Once the app's "
+        "engine is known, unset variables get a value for child processes: the first name gets "
+        "the URL of the app's first database, and other names get a URL that is refused. "
         "Default: DATABASE_URL.",
         "SHOP_DATABASE_URL",
         form="list",
@@ -226,7 +227,8 @@ OPTIONS = (
     Option(
         "allow",
         "",
-        "Databases outside of the tests that tests may reach. pytest-arena refuses all others. "
+        "Databases that tests may reach beside the test databases. pytest-arena refuses all "
+        "others. "
         "The values are patterns over a file path or over dialect://host:port/name.",
         "/srv/maps/*.sqlite",
         form="list",
@@ -285,7 +287,7 @@ OPTIONS = (
     Option(
         "scenarios",
         "report",
-        "How pytest-arena uses the scenarios of arena_specs. report (default) lists the proven "
+        "How pytest-arena uses the scenarios of arena_specs. report (default) lists the unproven "
         "scenarios at the end of the run. strict also makes the run fail if a scenario is not "
         "proven. off reads no scenarios.",
         "strict",
@@ -359,8 +361,8 @@ FLAGS = (
     ),
     Flag(
         "verify",
-        "Read each database before and after each test, and fail a test that does not restore "
-        "it. This reads all rows and definitions twice for each test and each wider fixture.",
+        "Read each database before and after each test, and fail the test if it was not "
+        "restored. This reads all rows and definitions twice for each test and each wider fixture.",
         prefix="--arena-",
     ),
 )
