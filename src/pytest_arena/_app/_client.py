@@ -6,7 +6,7 @@ import copy
 import functools
 import sys
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -298,6 +298,53 @@ def reporting(
     return reporting_app
 
 
+def with_context_copy(app: Any) -> Any:
+    """Return an app that runs each call in a copy of the context, as a server does.
+
+    A context variable that the app sets is not seen by the client's next request.
+    """
+
+    async def call_app(scope: Any, receive: Any, send: Any) -> None:
+        async def answer() -> None:
+            await app(scope, receive, send)
+
+        await InContextCopy(answer())
+
+    return call_app
+
+
+class InContextCopy:
+    """An awaitable that runs a coroutine in a copy of the context, in the current task.
+
+    A separate task would change ``asyncio.current_task()``, and with it cancellation.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self.cr_await = coroutine  # the name by which a debugger follows a coroutine
+        self._context = copy_context()
+
+    def __await__(self) -> Self:
+        return self
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+    def send(self, value: Any) -> Any:
+        """Continue the coroutine."""
+        return self._context.run(self.cr_await.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an exception in the coroutine."""
+        return self._context.run(self.cr_await.throw, *error)
+
+    def close(self) -> None:
+        """End the coroutine, which has not finished."""
+        self._context.run(self.cr_await.close)
+
+
 def ending_websockets(app: Any, hooks: Hooks) -> Any:
     """Return an app whose websockets end by themselves if a test client cancels them."""
 
@@ -548,7 +595,10 @@ def open_async_client(
         # A method of the client would make a reference cycle.
         begin = functools.partial(_begin, host, login)
         transport.app = reporting(
-            transport.app, host.hooks, known_app=host.app, begin=begin
+            with_context_copy(transport.app),
+            host.hooks,
+            known_app=host.app,
+            begin=begin,
         )
     return client
 
@@ -736,6 +786,8 @@ def _watched(original: Any, ask: Any, hooks_of: Any) -> Any:
         # The client may be used in several tests, each with other hooks.
         with_hooks = copy.copy(transport)
         ends = ending_websockets(app, hooks)
+        if ask is _aask:
+            ends = with_context_copy(ends)
         set_transport_app(with_hooks, reporting(ends, hooks, known_app=app))
         return ask(hooks, request, functools.partial(original, with_hooks))
 
