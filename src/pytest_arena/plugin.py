@@ -566,6 +566,7 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
     owner = WideFixture(
         f"{fixturedef.scope} fixture {fixturedef.argname}",
         functools.partial(fixturedef.finish, request),
+        lasts_to_the_end=fixturedef.scope == "session",
     )
     request.config.stash[WIDE][fixturedef] = owner
     is_wide = OF_WIDE_FIXTURE.set(True)

@@ -435,3 +435,128 @@ def test_the_report_of_a_failed_test_names_what_has_grown_in_the_apps_modules(
         "in the app's modules, by this test or an earlier one", "app.cached has 1 item, and had 0"
     )
     run.never_says("NAMES")
+
+
+GUARDED = """
+
+from fastapi import Depends, HTTPException
+
+
+def current_user():
+    raise HTTPException(401)
+
+
+@app.get("/me")
+def me(user: str = Depends(current_user)) -> str:
+    return user
+
+
+@app.get("/flag")
+def flag() -> str | None:
+    return getattr(app.state, "flag", None)
+"""
+AS_ADMIN = """
+import pytest
+from app import app, current_user
+
+
+@pytest.fixture(scope="session", autouse=True)
+def flag():
+    app.state.flag = "on"
+    app.dependency_overrides[pytest] = pytest
+
+
+@pytest.fixture(scope="module")
+def inner():
+    app.dependency_overrides[flag] = flag
+
+
+@pytest.fixture(scope="module")
+def as_admin(request):
+    request.getfixturevalue("inner")
+    app.dependency_overrides[current_user] = lambda: "admin"
+    yield
+    assert app.state.flag == "on"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def that_fails(request):
+    if request.module.__name__ == "test_c":
+        app.dependency_overrides[current_user] = lambda: "failed"
+        raise ValueError("no set-up")
+
+
+def me(test_client):
+    response = test_client.get("/me")
+    return response.json() if response.is_success else response.status_code
+"""
+IN_A_MODULE = """
+from conftest import me
+
+
+def test_1(as_admin, test_client):
+    assert me(test_client) == "admin"
+    test_client.app.state.flag = "off"
+
+
+def test_2(as_admin, test_client):
+    assert me(test_client) == "admin"
+    assert test_client.get("/flag").json() == "on"
+"""
+IN_A_CLASS = """
+import unittest
+
+from app import app, current_user
+from conftest import me
+from fastapi.testclient import TestClient
+
+
+class TestAdmin(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        app.dependency_overrides[current_user] = lambda: "unittest"
+
+    def test_1(self):
+        assert me(TestClient(app)) == "unittest"
+
+    def test_2(self):
+        assert me(TestClient(app)) == "unittest"
+
+
+class TestAnonymous(unittest.TestCase):
+    def test_1(self):
+        assert me(TestClient(app)) == 401
+
+
+def test_by_name(request, test_client):
+    request.getfixturevalue("as_admin")
+    assert me(test_client) == "admin"
+"""
+ANONYMOUS = """
+import pytest
+from app import app
+from conftest import me
+
+
+def test_nothing_is_left(test_client):
+    assert me(test_client) == 401
+    assert [*app.dependency_overrides] == [pytest]
+    assert test_client.get("/flag").json() == "on"
+"""
+
+
+def test_what_a_wider_fixture_changes_in_the_app_ends_with_the_fixture(example: Example) -> None:
+    """Also of ``setUpClass``, and of a fixture whose set-up has failed."""
+    project = example.with_files(
+        app=example.files["app.py"] + GUARDED,
+        conftest=AS_ADMIN,
+        test_a=IN_A_MODULE,
+        test_b=IN_A_CLASS,
+        test_c="def test_it():\n    pass\n",
+        test_d=ANONYMOUS,
+    )
+    result = project.run().expect(1, passed=7, errors=1)
+    result.says("module fixture as_admin left app.dependency_overrides; restored")
+    result.says("setUpClass_fixture_TestAdmin left app.dependency_overrides; restored")
+    result.says("module fixture that_fails left app.dependency_overrides; restored")
+    result.never_says("session fixture")

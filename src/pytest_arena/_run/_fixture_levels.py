@@ -47,9 +47,17 @@ class WideFixture:
     serial: int = field(default_factory=count(-1, -1).__next__)
     """The number of its levels. Its tear-down gets a second level if the first was clean."""
 
+    lasts_to_the_end: bool = False  # of the run
+    app_state: AppState | None = None
+    """The state of the app before its set-up, if its end restores that."""
+
     def note_askers(self, askers: Iterable[WideFixture]) -> None:
         """Note the fixtures whose set-up asks for it now."""
         self.askers = tuple(askers)
+
+    def remember_app(self, state: AppState | None) -> None:
+        """Record the state of the app, which pytest-arena restores when the fixture ends."""
+        self.app_state = state
 
 
 class FixtureLevels:
@@ -76,6 +84,8 @@ class FixtureLevels:
         self.processes: dict[object, list[Process]] = {}
         """The programs that a test or a wider fixture has started."""
         self.long_sessions = LongSessions()
+        # Wider fixtures that have changed the app's state, in the order of their set-up.
+        self._app_changers: list[WideFixture] = []
 
     # The test
 
@@ -261,7 +271,10 @@ class FixtureLevels:
         ):
             levels.enter(level)
             try:
-                with levels.gate.keeping_altered(owner.serial):
+                with (
+                    levels.gate.keeping_altered(owner.serial),
+                    self._remembering_app_state(owner),
+                ):
                     yield
                 self._note_lost(owner)
             except BaseException:
@@ -276,6 +289,51 @@ class FixtureLevels:
                 raise lost_by_fixture(owner.name, lost)
             if self._lost_writes == "warn":
                 self._ledger.note(f"{owner.name} {lost_words(lost)}")
+
+    @contextmanager
+    def _remembering_app_state(self, owner: WideFixture) -> Iterator[None]:
+        """Record the state of the app before the set-up of a wider fixture, if that changes it."""
+        test = self._current.test
+        if test is not None and (
+            self.levels.find(test) is not None or _has_changed_app(test)
+        ):
+            yield  # the end of the test restores the app's state
+            return
+        owner.remember_app(AppState(self._apps.named, self._apps.session_state))
+        askers = [asker for asker in owner.askers if not _has_changed(asker)]
+        try:
+            yield
+        finally:
+            self._keep_app_state(owner, askers)
+
+    def _keep_app_state(self, owner: WideFixture, askers: list[WideFixture]) -> None:
+        """Keep the state from before a set-up that has changed it.
+
+        What the fixture has changed stays when its ``askers`` end.
+        """
+        if not _has_changed(owner):
+            owner.remember_app(None)
+            return
+        self._app_changers.append(owner)
+        for asker in askers:
+            if asker.app_state is not None:
+                asker.remember_app(asker.app_state.anew())
+
+    def _restore_app_of(self, owner: WideFixture) -> None:
+        """Restore the state that the app had before a wider fixture.
+
+        If a fixture that was set up later has changed the state too, its end restores both.
+        """
+        state = owner.app_state
+        if state is None or owner not in self._app_changers:
+            return
+        owner.remember_app(None)
+        place = self._app_changers.index(owner)
+        del self._app_changers[place]
+        if place < len(self._app_changers):
+            self._app_changers[place].remember_app(state)
+        elif OVERRIDES in state.restore() and not owner.lasts_to_the_end:
+            self._ledger.note(f"{owner.name} left app.dependency_overrides; restored")
 
     @contextmanager
     def _set_up(self, owner: WideFixture) -> Iterator[None]:
@@ -299,7 +357,7 @@ class FixtureLevels:
         if test is None or test.plan.stage is not Stage.SEEDED:
             yield
             return
-        is_app_untouched = not any(state.changed() for state in test.app_states)
+        is_app_untouched = not _has_changed_app(test)
         dropped = levels.drop_clean_ones_of_the_test()
         try:
             yield
@@ -330,6 +388,8 @@ class FixtureLevels:
             self.levels.gate.lost.forget_fixture(owner.serial)
         level = self.levels.find(owner)
         if level is None:
+            if isinstance(owner, WideFixture):
+                self._restore_app_of(owner)
             return
         try:
             self.finish_above(level)
@@ -337,6 +397,8 @@ class FixtureLevels:
             self._apps.close_of(owner)
             self._forget_rows(level, self.levels.held_before(level))
         finally:
+            if isinstance(owner, WideFixture):
+                self._restore_app_of(owner)
             # Ctrl-C may have interrupted `finish_above`.
             for upper in self.levels.above(level):
                 self.levels.leave(upper)
@@ -394,6 +456,15 @@ class FixtureLevels:
                 fix="ask for the fixture in the test's arguments",
             )
         )
+
+
+def _has_changed(fixture: WideFixture) -> bool:
+    """Return whether the app's state is different from the one before the fixture's set-up."""
+    return fixture.app_state is not None and bool(fixture.app_state.changed())
+
+
+def _has_changed_app(test: RunningTest) -> bool:
+    return any(state.changed() for state in test.app_states)
 
 
 class Examples:
