@@ -19,6 +19,7 @@ from pytest_arena._gate._pending import (
     is_of_arena,
     pending_objects,
 )
+from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._process import running_loop
 from pytest_arena.errors import redact
@@ -26,6 +27,7 @@ from pytest_arena.errors import redact
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Session
 
     from pytest_arena._values import CodeLine
@@ -60,6 +62,8 @@ class RequestAnswer:
     lines_of_adds: dict[int, CodeLine | None] = field(default_factory=dict)
     # Of sessions that it has not closed, when the app returned.
     unflushed: list[PendingObjects] = field(default_factory=list)
+    # The lines that wrote in a session of pytest-arena, which the request has not committed.
+    lines_in_sessions_of_tests: list[CodeLine | None] = field(default_factory=list)
     _task: object = None  # that calls the app
     _token: Token[Any] | None = None
     _request_token: Token[Any] | None = None
@@ -122,6 +126,8 @@ class RequestAnswer:
             self.error = error
             self.error_line = blame(error) or self.error_line
         self._is_over = True
+        if error is None:
+            self._note_sessions_of_tests()
         # Objects in sessions that the request has not closed.
         for session in self._pending_sessions():
             pending = None if is_of_arena(session) else pending_objects(session)
@@ -140,6 +146,22 @@ class RequestAnswer:
         self._token = None
         self._request_token = None
         self._task = None
+
+    def _note_sessions_of_tests(self) -> None:
+        """Note what the request has written in ``db_session``, and left without a commit."""
+        for session in list(self._sessions):
+            if not is_of_arena(session):
+                continue
+            has_written = bool(pending_objects(session))
+            line = self.lines_of_adds.get(session.hash_key)
+            for connection in _connections_of(session):
+                pooled = PooledConnection.find(connection.connection)
+                writes = pooled.pending_writes if pooled is not None else None
+                if writes is not None and writes.request is self:
+                    has_written = True
+                    line = line or writes.line
+            if has_written:
+                self.lines_in_sessions_of_tests.append(line)
 
     # The gate calls these methods.
 
@@ -196,14 +218,19 @@ class RequestAnswer:
 
     def _is_late(self, pooled: object) -> bool:
         """Return whether a connection is in the transaction of a session with late work."""
-        transactions = [session.get_transaction() for session in self._late_sessions]
         return any(
             connection.connection is pooled
-            for transaction in transactions
-            if transaction is not None
-            # SQLAlchemy has no public way from a session to its connections.
-            for connection, *_ in transaction._connections.values()  # noqa: SLF001 - as above
+            for session in self._late_sessions
+            for connection in _connections_of(session)
         )
+
+
+def _connections_of(session: Session) -> list[Connection]:
+    """Return the connections of a session's transaction. SQLAlchemy has no public way to them."""
+    transaction = session.get_transaction()
+    if transaction is None:
+        return []
+    return [connection for connection, *_ in transaction._connections.values()]  # noqa: SLF001 - as above
 
 
 _BODY_SIZE = b"content-length"

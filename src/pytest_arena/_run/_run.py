@@ -33,7 +33,7 @@ from pytest_arena._run import _story
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
 from pytest_arena._run._module_state import ModuleContainers
-from pytest_arena._run._test import Current, Moments, RunningTest, Watcher
+from pytest_arena._run._test import REFUSAL, Current, Moments, RunningTest, Watcher
 from pytest_arena._run._written_files import WrittenFiles
 from pytest_arena._run.leaks._late_work import LateWork, failed_work_error
 from pytest_arena._run.leaks._loop_tasks import Tasks
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._config._read import Config
+    from pytest_arena._gate._answers import RequestAnswer
+    from pytest_arena._ledger import Request
     from pytest_arena._product import Database
     from pytest_arena._report import StoryPart
     from pytest_arena._run._explanations import Statement
@@ -102,6 +104,7 @@ class ArenaRun:
         # The notes of this run, by the line of the app that has to be repaired.
         self._notes_of_lost_writes: dict[str, str] = {}
         self._notes_of_late_commits: dict[str, str] = {}
+        self._shared_session_words = ""
         # Lines of late work that a test waited for in vain.
         self._endless: set[str] = set()
         # The test that first made a request which sent a statement, by method and path.
@@ -242,6 +245,9 @@ class ArenaRun:
     def _note_requests(self, test: RunningTest) -> None:
         self._note_lost_writes(test)
         self._note_late_commits(test)
+        for request, answer in test.answers:
+            if answer.lines_in_sessions_of_tests:
+                self._note_shared_session(request, answer)
         for turn in test.turns:
             if turn.is_quiet:
                 continue
@@ -286,6 +292,16 @@ class ArenaRun:
         for lost in test.lost_in_set_up:
             words = f"{_ITS_FIXTURE} {_story.lost_words(lost)}"
             self.ledger.note(f"{{test}}: {words}")
+
+    def _note_shared_session(self, request: Request, answer: RequestAnswer) -> None:
+        """Note in the summary, once, that the app has left a commit to the test's session."""
+        is_refused = request.status is None or request.status >= REFUSAL
+        if is_refused or self.config.lost_writes == "off":
+            return
+        if not self._shared_session_words:
+            words = _story.wrote_in_session_of_test(request, answer)
+            self._shared_session_words = words
+        self.ledger.note(f"{{test}}: {self._shared_session_words}")
 
     def _note_late_commits(self, test: RunningTest) -> None:
         """Note early answers, or fail the test. The report of a failed test names them itself."""

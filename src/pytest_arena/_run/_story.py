@@ -557,6 +557,16 @@ def line_of_late_commit(answer: RequestAnswer) -> str:
     return known_lines[0] if known_lines else "in a line that cannot be seen"
 
 
+def wrote_in_session_of_test(request: Request, answer: RequestAnswer) -> str:
+    """Return that a request wrote in a session of the test, and what to do."""
+    line = answer.lines_in_sessions_of_tests[0] or "in a line that cannot be seen"
+    return (
+        f"{asked_and_answered(request)} wrote in the test's session ({line}) and did not commit: "
+        "the app shares db_session, so a commit that it forgets is not seen. "
+        "next: remove the override that gives the app this session"
+    )
+
+
 def early_words(request: Request, answer: RequestAnswer) -> str:
     """Return the answer and its commit: ``POST /orders answered 201 before its commit (…)``."""
     line = line_of_late_commit(answer)
