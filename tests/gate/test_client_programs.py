@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from pytest_arena._databases._child_programs import child_programs
 from pytest_arena._postgresql._connections import connections
 from pytest_arena._values import Child
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OWN = "arena_test_0123456789abcdef"
 VARIABLES = {"PATH": "/usr/bin", "PGUSER": "me", "URL": f"postgresql://me@db:5432/{OWN}"}
@@ -96,3 +101,24 @@ def test_several_hosts_are_refused_together() -> None:
     assert named("psql", "host=a,b dbname=shop") == [
         ("postgresql://a:5432/shop", "postgresql://b:5432/shop")
     ]
+
+
+@pytest.mark.parametrize(
+    "script, database",
+    [
+        ("\\connect shop\n", "shop"),
+        ("TABLE a;\n\\c shop\nTABLE b;\n", "shop"),
+        ("\\connect -reuse-previous=on \"dbname='shop'\"\n", "shop"),
+        (f"\\c {OWN} me\n", OWN),
+        ("\\c - you\n\\copy a from a.csv\n", OWN),
+    ],
+)
+def test_a_script_of_psql_switches_the_database(tmp_path: Path, script: str, database: str) -> None:
+    """`pg_dump --create` writes such a line: the rows would land in the real database."""
+    file = tmp_path / "dump.sql"
+    file.write_text(script, encoding="utf-8")
+    own = f"postgresql://me@db:5432/{OWN}"
+    targets = [f"postgresql://db:5432/{database}"] if database != OWN else []
+    for arguments in (("-f", str(file)), (f"--file={file}",), ("-c", "TABLE a", "-c", script)):
+        [names] = named("psql", own, *arguments)
+        assert list(names) == targets, arguments

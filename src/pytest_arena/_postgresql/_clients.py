@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import make_url
@@ -12,7 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from pytest_arena._postgresql._arguments import libpq_target
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pytest_arena._postgresql._arguments import ServerTarget
 
@@ -65,6 +66,8 @@ _KEYS = {
     "l": "dbname",  # of pg_dumpall
 }
 _ONLY_TELLS = {"--version", "-V", "--help", "-?"}
+# In a script of psql: `\connect shop`, which `pg_dump --create` writes.
+_CONNECT = re.compile(r"\s*\\c(?:onnect)?\s+(?:-reuse-previous=\S+\s+)?(.+)")
 _SETTING = re.compile(r"(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|\S*)")
 
 
@@ -74,7 +77,8 @@ def client_target(
     """Return the database that a program would connect to. None: it connects to none."""
     if _ONLY_TELLS.intersection(arguments):
         return None
-    options, names = _read(arguments, _TAKE_VALUES[program])
+    pairs, names = _read(arguments, _TAKE_VALUES[program])
+    options = dict(pairs)
     settings: dict[str, str] = {}
     for key in ("host", "port", "user"):
         if key in options:
@@ -86,7 +90,41 @@ def client_target(
         settings["user"] = names[1]
     if database:
         settings |= _connection_string(database)
+    if program == "psql":
+        for connected in _connected_databases(pairs):
+            settings |= _connection_string(connected)
     return libpq_target(settings, variables)
+
+
+def _connected_databases(options: Iterable[tuple[str, str]]) -> Iterator[str]:
+    r"""Yield the databases to which the commands and files of psql switch by ``\connect``.
+
+    Files that such a file includes are not read, nor is psql's standard input.
+    """
+    for name, value in options:
+        lines: Iterable[str] = ()
+        if name in {"c", "command"}:
+            lines = value.splitlines()
+        elif name in {"f", "file"}:
+            lines = _lines_of(Path(value))
+        for line in lines:
+            connect = _CONNECT.match(line)
+            if connect is None:
+                continue
+            database = connect[1].strip().strip("\"'")
+            if "=" not in database:
+                database = database.split()[0]  # a user and a host may follow
+            if not database.startswith("-"):  # `-` keeps the database
+                yield database
+
+
+def _lines_of(script: Path) -> list[str]:
+    """Return the lines of a script that contain a backslash; none if it cannot be read."""
+    if not script.is_file():
+        return []
+    with suppress(OSError), script.open(encoding="utf-8", errors="replace") as lines:
+        return [line for line in lines if "\\" in line]
+    return []
 
 
 def _database(
@@ -107,9 +145,9 @@ def _database(
 
 def _read(
     arguments: Sequence[str], take_values: str
-) -> tuple[dict[str, str], list[str]]:
+) -> tuple[list[tuple[str, str]], list[str]]:
     """Return the options that have a value, and the other words."""
-    options: dict[str, str] = {}
+    options: list[tuple[str, str]] = []
     names: list[str] = []
     words = iter(arguments)
     for word in words:
@@ -117,11 +155,12 @@ def _read(
             name, has_value, value = word[2:].partition("=")
             if not has_value and name in _LONG:
                 value = next(words, "")
-            options[_KEYS.get(name, name)] = value
+            options.append((_KEYS.get(name, name), value))
         elif word.startswith("-") and len(word) > 1:
             letter, value = _short_option(word, take_values)
             if letter:
-                options[_KEYS.get(letter, letter)] = value or next(words, "")
+                value = value or next(words, "")
+                options.append((_KEYS.get(letter, letter), value))
         else:
             names.append(word)
     return options, names
