@@ -171,3 +171,46 @@ def test_a_bound_that_is_no_number_of_seconds(example: Example, text: str) -> No
     run = example.run(f"--arena-lock-timeout={text}")
     run.says(f"--arena-lock-timeout={text} is no number of seconds", "[A101]")
     assert run.status == 4
+
+
+SYNC = """
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Item(Base):
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+engine = create_engine("sqlite:///shop.db", connect_args={"timeout": 0})
+app = FastAPI()
+"""
+SYNC_TEST = """
+from app import Item, Session, engine
+
+
+def test_it(arena):
+    with Session(engine) as holder, Session(engine) as waiter:
+        holder.add(Item())
+        holder.flush()
+        waiter.add(Item())
+        waiter.flush()
+"""
+
+
+def test_sync_code_is_told_to_commit_without_await(example: Example) -> None:
+    """The timeout may be the engine's."""
+    project = example.with_files(app=SYNC, test_it=SYNC_TEST)
+    project = project.change("pytest.ini", "arena_seed = seed:seed\n", "")
+    run = project.run("--tb=short").expect(1, failed=1)
+    run.says(
+        "next: commit it first: session.commit()   (or a longer", "if the engine sets no timeout"
+    )

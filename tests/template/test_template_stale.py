@@ -397,6 +397,7 @@ from app import Dancer
 
 async def seed(session):
     subprocess.run(["cat", "rows.txt"], check=True)
+    subprocess.run("cat rows.txt; cat rows.txt", shell=True, check=True)
     command = [sys.executable, "rows.py"]
     name = subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
     session.add(Dancer(name=name))
@@ -412,6 +413,7 @@ def test_a_build_that_starts_programs_says_once_that_their_files_are_unknown(
     run = project.run("-q").expect(passed=1)
     run.says("arena: arena_seed = seed:seed started `cat` (", "seed.py:7). pytest-arena does not")
     run.says("After other changes: pytest --arena-rebuild")
+    assert run.output.count("seed started `") == 2, run.output
     project.run("-q").expect(passed=1).never_says("started `")
     project.with_files(rows="print('Dune')").run("-s").says("the names: ['Dune']")
 

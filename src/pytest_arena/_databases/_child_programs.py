@@ -115,6 +115,8 @@ class _CommandLines:
             program = ChildProgram(word, rest, {**variables, **assigned}, self._folder)
             if program.name in _SHELLS:
                 for text in rest:
+                    if text.startswith("-"):
+                        continue  # an option of the shell
                     yield from self.in_text(text, program.variables)
                 return
             if program.is_client or _PYTHON.fullmatch(program.name):

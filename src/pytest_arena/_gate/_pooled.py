@@ -189,6 +189,7 @@ class PooledConnection:
     infos: list[tuple[int | None, ConnectionInfo]] = field(default_factory=list)
     pending_writes: PendingWrites | None = None
     unnamed: UnnamedWrite | None = None
+    temporary_tables: set[str] = field(default_factory=set)  # that requests created
     changes: int = 0  # that the driver had counted when the transaction began
 
     @classmethod

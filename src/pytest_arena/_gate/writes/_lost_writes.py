@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import event
+from sqlalchemy import AdaptedConnection, event
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
@@ -35,10 +35,13 @@ from pytest_arena._gate._pooled import PooledConnection, TableWrite, tables_of
 from pytest_arena._gate._unnamed import (
     MAY_WRITE,
     NOTIFIES,
+    TEMPORARY,
     WRITES,
     unnamed_write,
 )
 from pytest_arena._gate.writes._statement_log import (
+    TEMPORARY_SCHEMAS,
+    created_temporary_table,
     current_log,
     ends_transaction,
     savepoint_in,
@@ -63,7 +66,8 @@ if TYPE_CHECKING:
 
 
 _NEXT = (
-    "next: commit it first: await session.commit()   (or a longer arena_lock_timeout)"
+    "next: commit it first: {}session.commit()   "
+    "(or a longer arena_lock_timeout, if the engine sets no timeout)"
 )
 _NO_HOLDER = """
 no open transaction of this process holds it: a result that was not read to its end may
@@ -178,7 +182,7 @@ class LostWrites:
             self._note_unnamed(pooled, statement)
             return
         # The cursor of an unknown driver is not asked.
-        if pooled is None or pooled.target is None:
+        if pooled is None or pooled.target is None or _is_temporary(pooled, table):
             return
         returns_rows = cursor.description is not None
         rows = cursor.rowcount
@@ -336,6 +340,8 @@ class LostWrites:
         kind, words = unnamed_write(statement)
         if not kind or REQUEST.get() is None or pooled is None or pooled.target is None:
             return
+        if kind == TEMPORARY:
+            pooled.temporary_tables.add(created_temporary_table(statement))
         unnamed = pooled.begin_unnamed(self._core.serial())
         if unnamed.note(kind, words):
             unnamed.note_line(user_line())
@@ -425,11 +431,13 @@ class LostWrites:
         is_locked = state == _LOCK_NOT_AVAILABLE or "database is locked" in str(error)
         if not is_locked:
             return
+        is_async = False
         holders: list[str] = []
         open_ones: list[str] = []
         for checkout in self._registry.taken():
             if checkout.connection is own:
                 continue
+            is_async |= isinstance(checkout.entry.dbapi_connection, AdaptedConnection)
             if checkout.pending_writes:
                 holders.append(f"holds {checkout.pending_writes}")
             if checkout.handle and checkout.handle.is_begun:
@@ -437,10 +445,15 @@ class LostWrites:
                 open_ones.append(f"has a transaction open, and was taken at {line}")
         holders = holders or open_ones
         words = "".join(f"\nanother connection {holder}" for holder in holders)
-        words += f"\n{_NEXT}"
+        words += f"\n{_NEXT.format('await ' if is_async else '')}"
         if not holders and state is None:  # SQLite
             words = _NO_HOLDER
         error.add_note(f"it waited in vain for a lock at {user_line()}{words}")
+
+
+def _is_temporary(pooled: PooledConnection, table: str) -> bool:
+    """Return whether a table ends with its connection: its rows are no loss."""
+    return table in pooled.temporary_tables or table.startswith(TEMPORARY_SCHEMAS)
 
 
 class WatchingGate(Protocol):

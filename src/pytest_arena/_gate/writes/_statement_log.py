@@ -50,12 +50,17 @@ _SAVEPOINT = _at_start(
     r"(?:SAVEPOINT|(?P<back>ROLLBACK(?:\s+(?:WORK|TRANSACTION))?\s+TO(?:\s+SAVEPOINT)?))"
     rf"\s+(?P<name>{_NAME})"
 )
+_TEMPORARY_TABLE = _at_start(
+    r"CREATE\s+(?:(?:GLOBAL|LOCAL)\s+)?TEMP(?:ORARY)?\s+TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?"
+    rf"(?P<table>{_NAME}(?:\s*\.\s*{_NAME})*)"
+)
 # Parts of a statement that look like a write: string literals and row locks.
 _NO_WRITES = re.compile(
     r"'(?:[^']|'')*'|\bFOR\s+(?:NO\s+KEY\s+)?UPDATE\b", re.IGNORECASE
 )
 _PART = re.compile(_NAME)
 _DEFAULT_SCHEMAS = ("main", "public")
+TEMPORARY_SCHEMAS = ("temp.", "pg_temp.")
 
 
 def is_plain(statement: str) -> bool:
@@ -72,10 +77,20 @@ def written_table(statement: str) -> str:
         write = _INSIDE.search(_NO_WRITES.sub("''", statement))
     if write is None:
         return ""
-    # The name without quotes, and without a default schema.
+    return _plain_name(write["table"])
+
+
+def created_temporary_table(statement: str) -> str:
+    """Return the temporary table that a statement creates, "" for none."""
+    table = _TEMPORARY_TABLE.match(statement)
+    return "" if table is None else _plain_name(table["table"])
+
+
+def _plain_name(name: str) -> str:
+    """Return a table's name without quotes, and without a default schema."""
     parts = [
         part[1:-1].replace(part[-1] * 2, part[-1]) if part[0] in '"`[' else part
-        for part in _PART.findall(write["table"])
+        for part in _PART.findall(name)
     ]
     if len(parts) > 1 and parts[0] in _DEFAULT_SCHEMAS:
         parts = parts[1:]
