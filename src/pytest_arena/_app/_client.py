@@ -330,7 +330,7 @@ class InContextCopy:
         return self
 
     def __next__(self) -> Any:
-        return self.send(None)
+        return self._context.run(self.cr_await.send, None)
 
     def send(self, value: Any) -> Any:
         """Continue the coroutine."""

@@ -114,9 +114,8 @@ class _CommandLines:
             rest = tuple(words[position + 1 :])
             program = ChildProgram(word, rest, {**variables, **assigned}, self._folder)
             if program.name in _SHELLS:
-                for text in rest:
-                    if text.startswith("-"):
-                        continue  # an option of the shell
+                texts = [text for text in rest if not text.startswith("-")]
+                for text in texts:  # without the shell's options
                     yield from self.in_text(text, program.variables)
                 return
             if program.is_client or _PYTHON.fullmatch(program.name):
