@@ -7,7 +7,7 @@ import gc
 import sys
 from concurrent.futures import Future
 from concurrent.futures.thread import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, partial
@@ -360,6 +360,39 @@ def piece_here() -> Piece | None:
 OF_WIDE_FIXTURE: ContextVar[bool] = ContextVar(
     "arena: of a wider fixture", default=False
 )
+
+# True in a task that the set-up of a wider fixture started, and in tasks that this task starts.
+_IN_TASK_OF_WIDE_FIXTURE: ContextVar[bool] = ContextVar(
+    "arena: in a task of a wider fixture", default=False
+)
+
+
+def keep_for_wide_fixture(task: asyncio.Task[Any]) -> None:
+    """Note that a wider fixture started a task. The tasks that it starts later belong to it too."""
+    context = context_of(task)
+    # A test runs in the task of anyio's runner, which waits in no line of the user's code.
+    is_users = line_of_coroutine(task.get_coro()) is not None
+    if is_users and context.get(WORK) is None:
+        is_marked = True
+        with suppress(RuntimeError):  # the task runs now: it is the caller
+            context.run(_IN_TASK_OF_WIDE_FIXTURE.set, is_marked)
+
+
+def is_in_task_of_wide_fixture() -> bool:
+    """Return whether the running code is of such a task, and not of a job for a test."""
+    return _IN_TASK_OF_WIDE_FIXTURE.get() and WORK.get() is None
+
+
+def is_of_wide_fixture(task: asyncio.Task[Any] | None) -> bool:
+    """Return whether a task runs that a wider fixture, or one of its tasks, has started.
+
+    A worker that does a job of a test's request works for the test.
+    """
+    if task is None or task.done():
+        return False
+    context = context_of(task)
+    return context.get(_IN_TASK_OF_WIDE_FIXTURE, False) and context.get(WORK) is None
+
 
 # True in the app's start-up that runs once for all tests, in a separate loop.
 IN_SESSION_LIFESPAN: ContextVar[bool] = ContextVar(

@@ -159,6 +159,64 @@ def test_a_row(db_session, turn):
     assert [one.name for one in db_session.query(Dancer)] == ["Sand", f"turn {turn}"]
 """
 
+# Each test ends while the transaction of a task is open that a wider fixture has started.
+TASK = """
+import asyncio
+from contextlib import asynccontextmanager
+import pytest
+import pytest_asyncio
+from app import Dancer, app, maker
+
+
+@asynccontextmanager
+async def working(app):
+    asked, inside, ends = asyncio.Event(), asyncio.Event(), asyncio.Queue()
+
+    async def write():
+        async with maker.begin() as session:
+            session.add(Dancer(name="late"))
+            await session.flush()
+            inside.set()
+            await asyncio.sleep(0.03)
+        ends.put_nowait(None)
+
+    async def work():
+        while True:
+            await asked.wait()
+            asked.clear()
+            await write()
+
+    task = asyncio.create_task(work())
+    yield asked, inside, ends
+    assert not task.done(), task.exception()
+    task.cancel()
+
+
+@asynccontextmanager
+async def lifespan(app):
+    async with working(app) as app.state.worker:
+        yield
+
+
+@pytest_asyncio.fixture(scope="{0}", loop_scope="{0}")
+async def worker():
+    app.router.lifespan_context = lifespan
+    async with app.router.lifespan_context(app):
+        yield app.state.worker
+
+
+@pytest.mark.asyncio(loop_scope="{0}")
+@pytest.mark.parametrize("turn", range(3))
+async def test_a_row(worker, client, turn):
+    asked, inside, ends = worker
+    if turn:
+        await asyncio.wait_for(ends.get(), 30)
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    inside.clear()
+    asked.set()
+    await inside.wait()
+"""
+
 # Whoever looks who has a connection finds none: each look falls between two of the poller's
 # transactions.
 UNSEEN = """
@@ -353,6 +411,14 @@ def test_a_transaction_at_each_boundary_pitfall_141(example: Example) -> None:
     """P2: its end is waited for, and so is a reader's."""
     run = example.with_files(test_it=SLOW).run()
     run.expect(passed=10).never_says("a new file was put")
+
+
+@pytest.mark.parametrize("scope", ["session", "module"])
+def test_a_transaction_of_a_wider_fixtures_task(example: Example, scope: str) -> None:
+    """P2: its end is waited for, and the task goes on in the next test."""
+    test = TASK.replace("{0}", scope)
+    run = example.with_files(test_it=test).run().expect(passed=3)
+    run.never_says("cut off", "was ended", "a new file was put")
 
 
 def test_a_poller_that_is_not_seen_is_waited_for_pitfall_141(example: Example) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.orm.session import Session, _sessions
 
 from pytest_arena._gate._answers import ANSWER
 from pytest_arena._gate._pending import ADDS_OF_TESTS, pending_objects
+from pytest_arena._origin import is_in_task_of_wide_fixture
 from pytest_arena._process import alive
 
 if TYPE_CHECKING:
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
 _begun: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
+# Sessions whose last transaction a task of a wider fixture has begun.
+_of_wide_fixtures: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def is_used_by_wide_fixture(session: Session) -> bool:
+    """Return whether a task of a wider fixture has begun the session's last transaction."""
+    return session in _of_wide_fixtures
+
+
 def watch_sessions() -> None:
     """Note each session that begins a transaction. Costs a microsecond for each transaction."""
     for reference in _sessions.valuerefs():  # for the reason that `alive` gives
@@ -36,6 +46,10 @@ def watch_sessions() -> None:
 
 def _on_transaction(session: Session, _: object) -> None:
     _begun.add(session)
+    if is_in_task_of_wide_fixture():
+        _of_wide_fixtures.add(session)
+    else:
+        _of_wide_fixtures.discard(session)
     answer = ANSWER.get()
     if answer is not None:
         answer.note_session(session)

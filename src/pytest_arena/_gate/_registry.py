@@ -5,6 +5,7 @@ It owns each `PooledConnection` while its pool has it.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import weakref
 from contextlib import contextmanager
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._gate._orm_sessions import held_by_sessions
 from pytest_arena._gate._pooled import PooledConnection
-from pytest_arena._origin import WORK, user_line
-from pytest_arena._process import alive
+from pytest_arena._origin import WORK, is_of_wide_fixture, user_line
+from pytest_arena._process import alive, running_loop
 from pytest_arena._product import nothing
 
 if TYPE_CHECKING:
@@ -378,6 +379,16 @@ class DatabaseUsage:
         self.begin_use()
 
 
+def _this_task() -> Callable[[], asyncio.Task[Any] | None]:
+    """Return a weak reference to the current task. A strong one would keep a leaked session."""
+    task = None
+    if running_loop() is not None:
+        task = asyncio.current_task()
+    if task is None:
+        return nothing
+    return weakref.ref(task)
+
+
 @dataclass(frozen=True, slots=True)
 class Checkout:
     """A connection that was checked out of its pool, and not returned."""
@@ -392,6 +403,12 @@ class Checkout:
     # The `LateWork` of a test's request that checked it out, or the `OwnWork` of the test itself.
     # None for a wider fixture.
     work: Any = field(default_factory=WORK.get)
+    _task: Callable[[], asyncio.Task[Any] | None] = field(default_factory=_this_task)
+
+    @property
+    def is_of_wide_fixture(self) -> bool:
+        """Whether a running task of a wider fixture checked it out. The task will return it."""
+        return is_of_wide_fixture(self._task())
 
     @property
     def handle(self) -> Handle | None:

@@ -19,6 +19,7 @@ from pytest_arena._origin import (
     WORK,
     Piece,
     is_of,
+    is_of_wide_fixture,
     line_of,
     line_of_coroutine,
     outermost,
@@ -186,6 +187,10 @@ class LateWork:
                 if not is_users_task(task):
                     continue
                 hops = context_of(task).get(HOPS) or ()
+                # SQLAlchemy ends a session's block in a task. A fixture's task waits for it.
+                has_line = line_of_coroutine(task.get_coro()) is not None
+                if not (hops or has_line) and is_of_wide_fixture(task):
+                    continue
                 # The task that serves the first request existed before that request.
                 is_of_a_request = hops or task not in before
                 if is_of_a_request and not any(hop.is_open for hop in hops):

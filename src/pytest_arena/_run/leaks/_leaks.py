@@ -18,6 +18,7 @@ from sqlalchemy.orm.session import _sessions
 
 from pytest_arena._gate._orm_sessions import (
     held_by_sessions,
+    is_used_by_wide_fixture,
     session_numbers,
     sessions_in_use,
     unflushed,
@@ -154,6 +155,8 @@ def _left_by(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
         is_of_a_test = checkout.work is not None
         if not is_of_a_test and is_of(checkout.thread, before.threads):
             continue
+        if checkout.is_of_wide_fixture:
+            continue
         if checkout.in_transaction and checkout not in before.transactions:
             transactions.append(checkout)
         elif checkout.serial == serial:
@@ -251,7 +254,7 @@ def empty_sessions(before: HeldByFixtures) -> list[str]:
 
 
 def _emptied(session: Session, before: HeldByFixtures) -> list[tuple[int, str]]:
-    if _is_used_by_a_thread(session):
+    if _is_used_by_a_thread(session) or is_used_by_wide_fixture(session):
         return []
     states_before = before.instances.get(session.hash_key)
     pending = [

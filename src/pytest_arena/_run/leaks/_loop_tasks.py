@@ -8,12 +8,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from pytest_arena._origin import line_of_coroutine
+from pytest_arena._origin import (
+    is_of_wide_fixture,
+    keep_for_wide_fixture,
+    line_of_coroutine,
+)
 from pytest_arena._process import alive, running_loop
 from pytest_arena._run.leaks._late_work import is_users_task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 # Seconds until a cancelled task ends.
 _PATIENCE = 1.0
@@ -24,7 +28,7 @@ class Tasks:
 
     If a loop ends with the test, asyncio ends its tasks. If it lives on, its tasks could write
     into the next test: pytest-arena cancels what the test has started. Tasks that exist when
-    pytest-arena first sees a loop stay, and so do those that a wider fixture starts.
+    pytest-arena first sees a loop stay, and so do those that a wider fixture or its tasks start.
     """
 
     def __init__(self) -> None:
@@ -43,7 +47,7 @@ class Tasks:
         loop = loop or running_loop()
         if loop is not None and loop not in self._threads:
             self._threads[loop] = threading.get_ident()
-            self._known.update(asyncio.all_tasks(loop))
+            self._keep(asyncio.all_tasks(loop))
 
     @contextmanager
     def of_a_wide_fixture(self) -> Iterator[None]:
@@ -52,7 +56,12 @@ class Tasks:
         try:
             yield
         finally:
-            self._known.update(task for task in self._present() if task not in before)
+            self._keep([task for task in self._present() if task not in before])
+
+    def _keep(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        self._known.update(tasks)
+        for task in tasks:
+            keep_for_wide_fixture(task)
 
     def begin_example(self) -> None:
         """Record the tasks of the fixtures. Called in the test's loop, before its coroutine."""
@@ -106,7 +115,9 @@ class Tasks:
         return [
             task
             for task in asyncio.all_tasks(loop)
-            if task not in self._known and is_users_task(task)
+            if task not in self._known
+            and is_users_task(task)
+            and not is_of_wide_fixture(task)
         ]
 
     def _present(self) -> Iterator[asyncio.Task[Any]]:
