@@ -21,12 +21,15 @@ from pytest_arena.scenarios.specs._gherkin import (
 )
 from pytest_arena.scenarios.specs._specification import GherkinText, Problem
 
-# ```gherkin, ~~~ Gherkin title="x", ``` {.gherkin #id}
-_INFO = r"[\s{.]*(?:gherkin|feature|cucumber)(?![\w-])"
+# A directive of MyST: ```{code-block} gherkin. Lines such as ":caption: x" are its options.
+_DIRECTIVE = r"\{(?:code-block|code|sourcecode)\}"
+# ```gherkin, ~~~ Gherkin title="x", ``` {.gherkin #id}, ```bdd as Pygments knows it
+_INFO = rf"\s*(?:{_DIRECTIVE})?[\s{{.]*(?:gherkin|feature|cucumber|bdd)(?![\w-])"
 _GHERKIN = re.compile(_INFO, re.IGNORECASE)
 _MARKED = re.compile(rf"(?:```|~~~){_INFO}", re.IGNORECASE)
 _FRONT_MATTER = re.compile(r"---[ \t]*\n.*?\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _OPENING = re.compile(rf"^[\s>]*(`{{3,}}|~{{3,}}){_INFO}", re.IGNORECASE)
+_OPTION = re.compile(r"[ \t]*:[\w-]+:")
 _LANGUAGE = re.compile(
     r"^[ \t]*#[ \t]*language[ \t]*:[ \t]*([a-zA-Z\-_]+)[ \t]*$", re.MULTILINE
 )
@@ -90,7 +93,10 @@ def _is_foreign(token: Token) -> bool:
         return True
     if token.type != "fence" or not token.info.strip():
         return False
-    name = token.info.split()[0].strip("{.,}").casefold()
+    info = re.sub(_DIRECTIVE, "", token.info).split()
+    if not info:
+        return False
+    name = info[0].strip("{.,}").casefold()
     return bool(name) and not get_close_matches(name, ["gherkin"])
 
 
@@ -145,6 +151,8 @@ class _Page:
         """Return the text of a fence. Without ``Feature:``, that replaces the line of its mark."""
         rules = [section.rule for section in sections if section.rule]
         content = token.content
+        if token.info.lstrip().startswith("{"):
+            content = _without_options(content)
         block = GherkinText(
             spec=self.spec,
             text=content,
@@ -265,6 +273,16 @@ class _Page:
             what=what,
             hint=hint,
         )
+
+
+def _without_options(content: str) -> str:
+    """Return the text of a MyST directive with blank lines instead of its options."""
+    lines = content.split("\n")
+    for place, line in enumerate(lines):
+        if not _OPTION.match(line):
+            break
+        lines[place] = ""
+    return "\n".join(lines)
 
 
 def _first_line(text: str) -> str:
