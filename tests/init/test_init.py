@@ -213,6 +213,51 @@ def test_a_factory_that_needs_arguments_is_told(tmp_path: Path) -> None:
     assert "app.py:4  app:make: needs arguments" in called.errors
 
 
+SMALL_AND_LARGE = {
+    "small.py": """
+from fastapi import FastAPI
+
+app = FastAPI()
+
+
+@app.get("/health")
+def health(): return {}
+""",
+    "large.py": "from fastapi import FastAPI\n\n\ndef make(name) -> FastAPI: ...\n",
+}
+
+
+@pytest.mark.slow
+def test_an_app_without_a_database_may_be_the_wrong_one(tmp_path: Path) -> None:
+    """The factory that needs arguments is named, and how to test its app."""
+    called = init(project(tmp_path, SMALL_AND_LARGE))
+    assert "small:app has no database. Perhaps another app has it:" in called.output
+    assert "large.py:4  large:make: needs arguments" in called.output
+    assert "arena init --app module:that_function" in called.output
+
+
+@pytest.mark.slow
+def test_no_test_expects_an_error_of_the_server(tmp_path: Path) -> None:
+    """The app's tables are missing: the answer 500 is a doubt, and no first test."""
+    app = """
+from flask import Flask
+from sqlalchemy import create_engine, text
+
+engine = create_engine("sqlite:///dev.db")
+app = Flask(__name__)
+
+
+@app.get("/items")
+def items():
+    with engine.connect() as connection:
+        return list(connection.scalars(text("SELECT name FROM items")))
+"""
+    called = init(project(tmp_path, {"shop.py": app}))
+    assert "GET /items answers 500, so no test expects it:" in called.output
+    assert "set arena_schema" in called.output
+    assert "test_arena.py" not in called.output
+
+
 @pytest.mark.slow
 def test_two_apps_are_listed_and_one_is_named(tmp_path: Path) -> None:
     """Nobody but the reader knows which."""

@@ -136,6 +136,15 @@ def test_scripts_that_make_tables_are_found(tmp_path: Path) -> None:
     assert project.is_library
 
 
+def test_flask_sqlalchemy_has_the_tables(tmp_path: Path) -> None:
+    """Its object has the metadata of the models."""
+    (tmp_path / "shop.py").write_text(
+        "from flask_sqlalchemy import SQLAlchemy\n\ndb = SQLAlchemy()\n"
+    )
+    tables = parse_project(tmp_path).all("tables")
+    assert [(found.name, found.place) for found in tables] == [("shop:db", "shop.py:3")]
+
+
 def test_no_word_is_cut(tmp_path: Path) -> None:
     """A call that is too long for a line ends with a whole word."""
     (tmp_path / "app.py").write_text(LONG)

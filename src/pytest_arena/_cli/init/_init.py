@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from pytest_arena._config._project import pytest_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._cli.init._guarded import Facts
+    from pytest_arena._cli.init._guarded import Facts, RouteAnswer
 
     # Starts a guarded run with a question and arguments of pytest.
     Probe = Callable[[Facts, list[str]], Facts]
@@ -137,12 +138,29 @@ def _import_app(plan: Proposal, probe: Probe) -> None:
         plan.schema = next(schemas(plan))
         return
     say(*_imported_lines(plan.facts))
+    _doubt_app_without_database(plan)
     for schema in schemas(plan):
         question["schema"] = schema
         option = f"--arena-schema={schema}"
         facts = _try_schema(plan, probe, question, [*words, option])
         if _accept_schema(plan, schema, facts):
             break
+
+
+def _doubt_app_without_database(plan: Proposal) -> None:
+    """Name the factories that need arguments if the chosen app has no database."""
+    factories = plan.project.all("unfit")
+    if plan.facts["engines"] or not factories:
+        return
+    lines = []
+    for factory in factories:
+        lines.append(f"{factory.place}  {factory.name}: {factory.detail}")
+    _, _, function = factories[0].name.rpartition(":")
+    lines.append(
+        f"to test it, write a function without arguments that returns {function}(…), "
+        "then: arena init --app module:that_function"
+    )
+    plan.doubt(f"{plan.app} has no database. Perhaps another app has it:", lines)
 
 
 def _imported_lines(facts: Facts) -> Iterator[str]:
@@ -218,9 +236,20 @@ def _accept_schema(plan: Proposal, schema: str, facts: Facts) -> bool:
         if answer.uses_database:
             line += ", from the database"
         say(line)
-        if answer.status:
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            _doubt_server_error(plan, answer)
+        elif answer.status:
             plan.answers.append(answer)
     return True
+
+
+def _doubt_server_error(plan: Proposal, answer: RouteAnswer) -> None:
+    """Say that the app answered with an error, so that no test expects this status."""
+    lines = ["set arena_schema, so that the tables exist, or look into the app's log"]
+    if plan.schema:
+        lines = ["look into the app's log"]
+    title = f"GET {answer.path} answers {answer.status}, so no test expects it:"
+    plan.doubt(title, lines)
 
 
 def _run_first_test(here: Path, edits: list[FileChange]) -> int:

@@ -27,7 +27,8 @@ _ENGINE = re.compile(
     r"sql.*\.(?:async_)?(?:create_(?:async_)?engine|engine_from_config)"
 )
 _BASE = re.compile(
-    r"sqlalchemy\b.*\.(DeclarativeBase\w*|declarative_base|MetaData|registry)"
+    r"(?:sqlalchemy\b.*\.(DeclarativeBase\w*|declarative_base|MetaData|registry))"
+    r"|flask_sqlalchemy\b.*\.SQLAlchemy"
 )
 _URL = re.compile(r"(sqlite|postgres|mysql|mariadb|oracle|mssql)[\w+]*://")
 _URL_NAME = r"(?i:\w*(?:database|db|postgres\w*|pg|sql\w*)\w*_(?:url|uri|dsn))"
@@ -342,7 +343,7 @@ class _Module:
         elif base[1] == "registry":
             yield self._attribute("tables", f"{name}.metadata", node, base[1])
         else:
-            yield self._attribute("tables", name, node, base[1])
+            yield self._attribute("tables", name, node, base[1] or "Flask-SQLAlchemy")
 
     def _factory(self, node: _Function) -> Iterator[Definition]:
         """Yield a public function that returns an app."""
