@@ -480,4 +480,4 @@ def test_without_the_extra_one_line_says_what_to_install(
     for told in (run.stderr, errors):
         assert "scenarios need what is not installed: gherkin-official" in told
         assert 'pip install "pytest-arena[scenarios]"' in told
-    assert f"{project}/pytest.ini" in run.stderr
+    assert "pytest.ini:3  arena_specs" in run.stderr

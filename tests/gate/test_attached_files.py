@@ -105,7 +105,7 @@ def test_the_file_that_is_meant(database: str, *, uri: bool, expected: str) -> N
     "statement, values, expected",
     [
         ("ATTACH 'a.db' AS x", (), "ATTACH 'it''s' AS x"),
-        ("\n attach DATABASE ?2 as x ; ", ("a", "b"), "\n attach DATABASE 'it''s' as x ; "),
+        ("\n attach DATABASE ? as x ; ", ("a",), "\n attach DATABASE 'it''s' as x ; "),
         ("ATTACH :f AS x", {"f": "a", "g": 1}, "ATTACH 'it''s' AS x"),
     ],
 )

@@ -242,7 +242,7 @@ CAPTURES = "^[iud][0-9]+$"
 DEFECTS = {
     "sequences_stay": (
         "^(leave|rewind)$",
-        r"pg_catalog\.setval\(x\.oid::pg_catalog\.regclass, x\.number, x\.called\) END",
+        r"pg_catalog\.setval\(x\.oid::pg_catalog\.regclass, x\.number, x\.called\)\s+END",
         "0 END",
     ),
     "filled_tables_count_as_empty": ("^enter$", r"WHERE e\.was_empty;", "WHERE false;"),

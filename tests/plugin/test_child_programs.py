@@ -259,8 +259,7 @@ def test_a_python_program_that_may_have_the_apps_url_is_named(example: Example, 
     project = project.change("app.py", "class Plain:", "class Prefixed:\n    env_prefix = 'SHOP_'")
     run = project.run("-q").expect(passed=4)
     for line in ("test_it.py:9  subprocess", "test_it.py:12  assert os.system", "test_it.py:5"):
-        place = f"{run.folder}/{line}"
-        run.says(f"arena: a Python program was started without the test's database: {place}")
+        run.says(f"arena: a Python program was started without the test's database: {line}")
     run.says(
         "The app has postgresql://db.example.org:5432/shop from elsewhere than DATABASE_URL",
         "arena_env = …   (or give the program arena.url)",

@@ -279,7 +279,7 @@ def test_a_child_with_the_apps_database_in_its_environment_is_named(example: Exa
     tests = example.with_files(make_dev=MAKE_DEV, test_cli=GIVEN_THE_URL)
     tests.python("make_dev.py")
     run = tests.run("test_cli.py", env=env).expect(1, passed=2, failed=1)
-    started = f"{tests.folder / 'test_cli.py'}:15  subprocess.run("
+    started = "test_cli.py:15  subprocess.run("
     named = f"a process was started with {tests.folder / 'dev.db'}, a database of the app, in its"
     run.says(
         "arena: processes on another database",
@@ -323,7 +323,7 @@ def test_a_variable_that_the_suite_sets_for_its_child_is_to_have_the_tests_url(
     run = tests.run("test_settings.py").expect(1, passed=1, failed=1)
     run.says(
         f"a process was started with {tests.folder / 'dev.db'}, a database of the app, in its "
-        f"variable SHOP_URL: {tests.folder / 'test_settings.py'}:7  subprocess.run(",
+        "variable SHOP_URL: test_settings.py:7  subprocess.run(",
         "Give it the test's database: env={'SHOP_URL': arena.url}",
     )
     run.never_says("arena_env = SHOP_URL")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from contextlib import ExitStack
 from types import MappingProxyType
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._app import _app_errors
 from pytest_arena._app._client import AsyncClient, Hooks, open_async_client
 from pytest_arena._app._exchange import Call, Exchange
-from pytest_arena._app._lifespan import Lifespan, SharedLifespan
+from pytest_arena._app._lifespan import Lifespan, SharedLifespan, wake_from_any_thread
 from pytest_arena._app._login import Login
 from pytest_arena._process import running_loop
 
@@ -75,6 +76,7 @@ class AppRun:
         self._lifespan: SharedLifespan | None = None
         if lifespan and state is None:
             self._lifespan = SharedLifespan(app, hooks.starting, hooks.started)
+        self._has_session_lifespan = state is not None
         self._given_state = state or _NOTHING
         self._login = login
         self._login_path = login_path
@@ -185,6 +187,8 @@ class AppRun:
         """Wait until the app is up. Async clients call this before each request."""
         if self._is_closed:
             raise _app_errors.run_is_over()
+        if self._has_session_lifespan:
+            wake_from_any_thread(asyncio.get_running_loop())
         # Each request asks twice: most find the app running.
         if self._lifespan is not None and not self._lifespan.is_up:
             await self._lifespan.ajoin()
@@ -196,6 +200,8 @@ class AppRun:
         if self._is_closed:
             raise _app_errors.run_is_over()
         portal = self._portal.open(backend)
+        if self._has_session_lifespan:
+            portal.call(_wake_this_loop)
         if self._lifespan is None:
             return portal, None
         return portal, self._lifespan.join(portal)
@@ -269,6 +275,10 @@ def _state_of(client: Any) -> Callable[[], None]:
             login.forget()
 
     return restore
+
+
+async def _wake_this_loop() -> None:
+    wake_from_any_thread(asyncio.get_running_loop())
 
 
 class Portal:

@@ -735,10 +735,10 @@ class StreamedBody:
         self._request = request
         self._answer = answer
         self._hooks = hooks
-        self.is_over = False
+        self.is_over: bool = False
         line = user_line() or "a line that cannot be seen"
         what = f"{request.method} {request.path} was not read to its end"
-        self.shown = f"{line}   {what}: response.data, or response.close()"
+        self.shown: str = f"{line}   {what}: response.data, or response.close()"
         hooks.streams(self)
 
     def __iter__(self) -> Self:

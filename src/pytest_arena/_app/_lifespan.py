@@ -32,6 +32,7 @@ from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
+    from contextvars import Context
 
     from anyio.from_thread import BlockingPortal
 
@@ -391,23 +392,48 @@ class SharedLifespan:
                     stack.callback(lifespan.close)
 
 
-def _wake_from_any_thread(loop: asyncio.AbstractEventLoop) -> None:
+def wake_from_any_thread(loop: asyncio.AbstractEventLoop) -> None:
     """Let other threads schedule callbacks of a loop as its own thread does.
 
     A request in a test's loop that puts a job into the lifespan's queue calls ``call_soon`` of the
-    lifespan's loop. asyncio's own method would not wake that loop.
+    lifespan's loop. The worker that sets a future of the request calls ``call_soon`` of the test's
+    loop. asyncio's own method would not wake the other loop.
     """
-    if not isinstance(loop, asyncio.BaseEventLoop):
-        return  # uvloop's method cannot be replaced
-    own_thread = threading.get_ident()
-    call_soon = loop.call_soon
+    is_done = isinstance(vars(loop).get("call_soon"), _WakingCallSoon)
+    # uvloop's method cannot be replaced.
+    if isinstance(loop, asyncio.BaseEventLoop) and not is_done:
+        loop.call_soon = _WakingCallSoon(loop)  # type: ignore[assignment, method-assign] # of this loop only
 
-    def call_soon_from(callback: Any, *args: Any, context: Any = None) -> Any:
-        is_here = threading.get_ident() == own_thread
-        schedule = call_soon if is_here else loop.call_soon_threadsafe
-        return schedule(callback, *args, context=context)
 
-    loop.call_soon = call_soon_from  # type: ignore[assignment, method-assign] # of this loop only
+class _WakingCallSoon:
+    """The ``call_soon`` of one loop that wakes the loop if another thread calls it."""
+
+    def __init__(self, loop: asyncio.BaseEventLoop) -> None:
+        self._loop = loop
+        self._call_soon = loop.call_soon
+        self._thread = threading.get_ident()
+
+    def __call__(
+        self, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        if threading.get_ident() == self._thread:
+            return self._call_soon(callback, *args, context=context)
+        work = WORK.get()
+        if work is not None:
+            work.is_given_to(self._loop)
+        context = context or copy_context()
+        wake = partial(
+            self._loop.call_soon_threadsafe, callback, *args, context=context
+        )
+        # Without a work in the context, the callback is no piece of work: it wakes a task, which
+        # keeps the work of a job that it takes.
+        outside = copy_context()
+        outside.run(WORK.set, None)
+        here = running_loop()
+        if here is None:
+            return outside.run(wake)
+        # `asyncio.Event.set` goes through its waiters, which remove themselves when they wake.
+        return here.call_soon(wake, context=outside)
 
 
 @contextlib.contextmanager
@@ -432,13 +458,15 @@ def session_lifespan(
     def begin() -> Lifespan:
         # Only in the context of the lifespan's task.
         IN_SESSION_LIFESPAN.set(serves_tests)
-        _wake_from_any_thread(asyncio.get_running_loop())
+        wake_from_any_thread(asyncio.get_running_loop())
         return Lifespan(as_asgi(app))
 
     with start_blocking_portal() as portal:
         lifespan = portal.call(begin)
         try:
             lifespan.started()
+            # The first request finds the workers that the start-up began at their queues.
+            portal.call(asyncio.sleep, 0)
             yield lifespan.state
         finally:
             lifespan.close()

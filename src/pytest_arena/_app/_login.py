@@ -36,7 +36,7 @@ class Login:
         self.role = role
         self._function = function
         self._path = path
-        self.is_done = False
+        self.is_done: bool = False
         """Whether the client has logged in."""
         self._failure: ArenaError | None = None
         self._thread_lock = threading.Lock()

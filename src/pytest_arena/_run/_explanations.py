@@ -8,6 +8,7 @@ import re
 import sys
 import traceback
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
@@ -357,13 +358,14 @@ def pool_of_earlier_test(error: BaseException) -> str:
     if type(error).__name__ == "PoolTimeout" and _has_workers_of_closed_loop(frames):
         return _POOL_WITHOUT_WORKERS
     modules = {str(frame.f_globals.get("__name__")) for frame in frames}
-    is_of_another_loop = any(words in str(error) for words in _OF_ANOTHER_LOOP)
     is_of_an_engine = any(module.startswith("sqlalchemy.") for module in modules)
-    if not is_of_another_loop or is_of_an_engine:
+    is_of_asyncpg = bool(modules & {"asyncpg.pool", "asyncpg.connection"})
+    if is_of_an_engine or not is_of_asyncpg:
         return ""
-    if "asyncpg.pool" in modules:
-        return _POOL_OF_ASYNCPG
-    return _CONNECTION_OF_ASYNCPG if "asyncpg.connection" in modules else ""
+    text = str(error)  # not before: the `str` of a user's error may fail
+    if not any(words in text for words in _OF_ANOTHER_LOOP):
+        return ""
+    return _POOL_OF_ASYNCPG if "asyncpg.pool" in modules else _CONNECTION_OF_ASYNCPG
 
 
 def _has_lost_psycopg2(error: BaseException) -> bool:
@@ -419,11 +421,16 @@ a connection of asyncpg belongs to the event loop in which it was opened, of an 
 next: open it in the app's lifespan, and keep it on app.state, not in a global"""
 
 
-def bound_to_another_loop(error: BaseException) -> str:
-    """Explain an error of a lock, an event or a queue that another event loop has used."""
+def bound_to_another_loop(error: BaseException, *, has_session_lifespan: bool) -> str:
+    """Explain an error of a lock, an event or a queue that another event loop has used.
+
+    ``has_session_lifespan`` says whether one lifespan, in a separate loop, serves all tests.
+    """
     if isinstance(error, BaseExceptionGroup):
-        explanations = map(bound_to_another_loop, error.exceptions)
-        return next(filter(None, explanations), "")
+        explain = partial(
+            bound_to_another_loop, has_session_lifespan=has_session_lifespan
+        )
+        return next(filter(None, map(explain, error.exceptions)), "")
     if not (isinstance(error, RuntimeError) and _BOUND in str(error)):
         return ""
     bound = None
@@ -437,14 +444,22 @@ def bound_to_another_loop(error: BaseException) -> str:
     where = line.short if line is not None else "a library"
     named = _global_name(bound)
     of = f"`{named}` (asyncio.{kind})" if named else f"an asyncio.{kind}"
-    return _BOUND_TO_LOOP.format(of, where, kind)
+    fact = _BOUND_TO_LOOP.format(of, where)
+    advice = _OF_SESSION_LIFESPAN
+    if not has_session_lifespan:
+        advice = _MAKE_IN_LIFESPAN.format(kind)
+    return f"{fact}\n{advice}"
 
 
 _BOUND = "is bound to a different event loop"
 _BOUND_TO_LOOP = """\
 {0} belongs to the event loop that used it first, most often an earlier test's
-{1} uses it in another loop
-next: make it in the app's lifespan: app.state.name = asyncio.{2}()
+{1} uses it in another loop"""
+_OF_SESSION_LIFESPAN = """\
+arena_lifespan = session runs the lifespan in a loop of its own, and each test answers in another
+next: arena_lifespan = on"""
+_MAKE_IN_LIFESPAN = """\
+next: make it in the app's lifespan: app.state.name = asyncio.{0}()
 or run all tests in one loop, in pytest's configuration (pytest-asyncio):
 asyncio_default_test_loop_scope = session and asyncio_default_fixture_loop_scope = session"""
 

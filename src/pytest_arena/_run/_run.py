@@ -449,7 +449,9 @@ class ArenaRun:
             or _explanations.not_awaited(error)
             or _explanations.not_requested(error)
             or _explanations.pool_of_earlier_test(error)
-            or _explanations.bound_to_another_loop(error)
+            or _explanations.bound_to_another_loop(
+                error, has_session_lifespan=self.config.lifespan == "session"
+            )
         )
         test = self.test
         if words or test is None or not test.sessions.has_committed:

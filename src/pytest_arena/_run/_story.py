@@ -372,8 +372,12 @@ def _unseen(test: RunningTest) -> Iterator[tuple[str, Turn | None]]:
     for turn in turns:
         for lost in turn.lost_before:
             yield _lost_by_test(lost), turn
+    held = set()
+    if turns:
+        held = {str(writes.place) for writes in turns[-1].held}
     for lost in test.own_lost:
-        yield _lost_by_test(lost), None
+        if str(lost.line) not in held:  # else it is named as a write of an open session
+            yield _lost_by_test(lost), None
     yield from _unseen_of_open_sessions(test, turns)
 
 

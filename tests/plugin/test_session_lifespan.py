@@ -1,0 +1,150 @@
+"""A lifespan for the whole session runs in one loop, and requests are answered in another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+APP = """
+import asyncio
+import os
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+engine = create_async_engine(os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///prod.db"))
+sessions = async_sessionmaker(engine)
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Item(Base):
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+async def work(state):
+    while True:
+        name, waits, answer = await state.queue.get()
+        if waits:
+            await state.gate.wait()
+        async with sessions() as session:
+            session.add(Item(name=name))
+            await session.commit()
+        if answer is not None:
+            answer.set_result(name)
+        state.queue.task_done()
+
+
+@asynccontextmanager
+async def lifespan(app):
+    app.state.queue = asyncio.Queue()
+    app.state.gate = asyncio.Event()
+    app.state.worker = asyncio.create_task(work(app.state))
+    yield
+    app.state.worker.cancel()
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.post("/answer")
+async def answer():
+    future = asyncio.get_running_loop().create_future()
+    app.state.queue.put_nowait(("answer", False, future))
+    return await future
+
+
+@app.post("/join")
+async def join():
+    app.state.queue.put_nowait(("join", False, None))
+    await app.state.queue.join()
+
+
+@app.post("/wait")
+async def wait():
+    app.state.queue.put_nowait(("wait", True, None))
+
+
+@app.post("/open")
+async def open_gate():
+    app.state.gate.set()
+    while not app.state.worker.done():
+        await asyncio.sleep(0)
+
+
+@app.get("/items")
+async def items():
+    async with sessions() as session:
+        return list(await session.scalars(select(Item.name)))
+"""
+ANSWERS = """
+async def test_a_future(client):
+    assert (await client.post("/answer")).json() == "answer"
+
+async def test_a_queue(client):
+    await client.post("/join")
+    assert (await client.get("/items")).json() == ["join"]
+
+def test_the_sync_client(test_client):
+    assert test_client.post("/answer").json() == "answer"
+
+async def test_a_server(live_server, client):
+    import httpx2
+    async with httpx2.AsyncClient(base_url=live_server.url) as browser:
+        assert (await browser.post("/answer")).json() == "answer"
+"""
+CUT_OFF = """
+async def test_one(client):
+    await client.post("/wait")
+
+async def test_two(client):
+    await client.post("/open")
+    assert (await client.get("/items")).json() == []
+"""
+
+
+def with_session_lifespan(example: Example, **files: str) -> Example:
+    """Return a project whose lifespan has a worker, and serves the whole session."""
+    options = "arena_lifespan = session\narena_settle = 0.1\n"
+    project = example.change("pytest.ini", "arena_seed = seed:seed\n", options)
+    return project.with_files(app=APP, **files)
+
+
+TWICE = """
+import pytest
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_queue(client, turn):
+    await client.post("/join")
+"""
+
+
+@pytest.mark.slow
+def test_a_queue_that_requests_of_two_loops_join_names_the_option(example: Example) -> None:
+    """A queue belongs to the loop of the first test that joins it."""
+    run = with_session_lifespan(example, test_it=TWICE).run("-q").expect(1, passed=1, failed=1)
+    run.says("app.py:60 uses it in another loop", "next: arena_lifespan = on")
+
+
+@pytest.mark.slow
+def test_a_request_waits_for_a_worker_of_the_lifespan(example: Example) -> None:
+    """The worker wakes the loop of the request: by a future, and by the end of a job."""
+    with_session_lifespan(example, test_it=ANSWERS).run("-q").expect(passed=4)
+
+
+def test_a_job_that_was_cut_off_writes_nothing_in_the_next_test(example: Example) -> None:
+    """The worker is older than both tests, and the job is of the first one."""
+    run = with_session_lifespan(example, test_it=CUT_OFF).run("-q").expect(passed=2)
+    run.says("test_one has ended, and work that a request had begun was cut off: app.py:")
+    run.says("refused: a connection for work that a request of an earlier test had begun")
