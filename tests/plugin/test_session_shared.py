@@ -66,8 +66,9 @@ def refused(db: Session = Depends(get_db)) -> None:
 """
 CONFTEST = """
 import pytest
-from app import Item, app, get_db
+from app import Item, app, engine, get_db
 from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
 
 
 @pytest.fixture
@@ -76,6 +77,21 @@ def shared(db_session):
     app.dependency_overrides[get_db] = lambda: db_session
     yield TestClient(app)
     app.dependency_overrides.clear()
+
+
+@pytest.fixture
+def of_recipe():
+    connection = engine.connect()
+    transaction = connection.begin()
+    session = Session(bind=connection, join_transaction_mode="create_savepoint")
+    session.add(Item(name="of the fixture"))
+    session.commit()
+    app.dependency_overrides[get_db] = lambda: session
+    yield TestClient(app)
+    app.dependency_overrides.clear()
+    session.close()
+    transaction.rollback()
+    connection.close()
 
 
 @pytest.fixture
@@ -90,7 +106,7 @@ import pytest
 
 
 @pytest.mark.parametrize("path", ["/flushed", "/added"])
-@pytest.mark.parametrize("client", ["shared", "of_arena"])
+@pytest.mark.parametrize("client", ["shared", "of_arena", "of_recipe"])
 def test_it(request, client, path):
     client = request.getfixturevalue(client)
     before = client.get("/items").json()
@@ -98,12 +114,17 @@ def test_it(request, client, path):
     assert client.get("/items").json() == before + 1
 """
 COMMITS = """
-def test_it(shared):
-    assert shared.post("/committed").status_code == 200
-    assert shared.get("/items").json() == 2
-    assert shared.post("/refused").status_code == 409
+import pytest
+
+
+@pytest.mark.parametrize("client", ["shared", "of_recipe"])
+def test_it(request, client):
+    client = request.getfixturevalue(client)
+    assert client.post("/committed").status_code == 200
+    assert client.get("/items").json() == 2
+    assert client.post("/refused").status_code == 409
 """
-NOTE = "the app shares db_session, so a commit that it forgets is not seen"
+NOTE = "the app shares the test's session, so a commit that it forgets is not seen"
 
 
 def _in_project(example: Example, test: str) -> Example:
@@ -112,12 +133,12 @@ def _in_project(example: Example, test: str) -> Example:
 
 
 def test_a_commit_that_the_test_session_makes_for_the_app_is_named_once(example: Example) -> None:
-    """Of ``db_session`` and of ``arena.session()``, flushed or only added."""
-    result = _in_project(example, FORGETS).run("-q").expect(passed=4)
-    result.says("POST /flushed 200 wrote in the test's session (app.py:", NOTE, "so in 3 more")
+    """Of ``db_session``, of ``arena.session()``, and of a session on the suite's connection."""
+    result = _in_project(example, FORGETS).run("-q").expect(passed=6)
+    result.says("POST /flushed 200 wrote in the test's session (app.py:", NOTE, "so in 5 more")
     assert result.output.count(NOTE) == 1
 
 
 def test_an_app_that_commits_in_the_test_session_is_not_named(example: Example) -> None:
     """Nor what the test itself has written, a read, or a request that was refused."""
-    _in_project(example, COMMITS).run("-q").expect(passed=1).never_says(NOTE)
+    _in_project(example, COMMITS).run("-q").expect(passed=2).never_says(NOTE)

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm.session import _sessions
+
 from pytest_arena._config._load import blame, is_library, package_of
 from pytest_arena._gate._pending import (
     PendingObjects,
@@ -27,7 +30,6 @@ from pytest_arena.errors import redact
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Session
 
     from pytest_arena._values import CodeLine
@@ -148,12 +150,19 @@ class RequestAnswer:
         self._task = None
 
     def _note_sessions_of_tests(self) -> None:
-        """Note what the request has written in ``db_session``, and left without a commit."""
-        for session in list(self._sessions):
-            if not is_of_arena(session):
+        """Note what the request has written in a session of the test, and left uncommitted.
+
+        These are ``db_session``, and the session of a suite that rolls its own connection back.
+        """
+        for session in self._sessions_with_work():
+            is_on_tests_connection = isinstance(session.bind, Connection)
+            if not (is_of_arena(session) or is_on_tests_connection):
                 continue
+            number = session.hash_key
             has_written = bool(pending_objects(session))
-            line = self.lines_of_adds.get(session.hash_key)
+            if is_on_tests_connection and session.in_transaction():
+                has_written = has_written or number in self.lines_of_adds
+            line = self.lines_of_adds.get(number)
             for connection in _connections_of(session):
                 pooled = PooledConnection.find(connection.connection)
                 writes = pooled.pending_writes if pooled is not None else None
@@ -162,6 +171,15 @@ class RequestAnswer:
                     line = line or writes.line
             if has_written:
                 self.lines_in_sessions_of_tests.append(line)
+
+    def _sessions_with_work(self) -> list[Session]:
+        """Return the sessions that began a transaction for the request, or got an object by it."""
+        sessions = list(self._sessions)
+        for number in self.lines_of_adds:
+            session = _sessions.get(number)
+            if session is not None and session not in sessions:
+                sessions.append(session)
+        return sessions
 
     # The gate calls these methods.
 

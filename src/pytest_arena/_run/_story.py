@@ -566,7 +566,7 @@ def wrote_in_session_of_test(request: Request, answer: RequestAnswer) -> str:
     line = answer.lines_in_sessions_of_tests[0] or "in a line that cannot be seen"
     return (
         f"{asked_and_answered(request)} wrote in the test's session ({line}) and did not commit: "
-        "the app shares db_session, so a commit that it forgets is not seen. "
+        "the app shares the test's session, so a commit that it forgets is not seen. "
         "next: remove the override that gives the app this session"
     )
 
