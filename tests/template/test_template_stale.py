@@ -390,6 +390,32 @@ def test_a_module_that_looks_for_an_optional_file_is_read_again(example: Example
     run.says("(arena_seed = seed:seed: extra.txt exists now)")
 
 
+SETTINGS = """
+from functools import lru_cache
+from pathlib import Path
+from app import Dancer
+
+@lru_cache
+def get_settings():
+    return Path("settings.env").read_text()
+
+async def seed(session):
+    session.add(Dancer(name=get_settings()))
+"""
+
+
+def test_settings_that_were_read_before_the_build_count(example: Example) -> None:
+    """A conftest reads them during the collection, and the function keeps them."""
+    project = example.with_files(seed=SETTINGS, test_it=PRINTING)
+    project = project.with_files(conftest="import seed\n\nseed.get_settings()\n")
+    project = project.with_paths({"settings.env": "Sand"})
+    project.run("-s").expect(passed=1).says("the names: ['Sand']", "template built")
+    project.run("-s").expect(passed=1).says("template from the cache")
+    project = project.with_paths({"settings.env": "Dune"})
+    run = project.run("-s").expect(passed=1).says("the names: ['Dune']")
+    run.says("(arena_seed = seed:seed: settings.env has changed)")
+
+
 PROGRAMS = """
 import subprocess
 import sys

@@ -334,12 +334,12 @@ def watching(own: Path | None, began: float) -> Iterator[Watch]:
         end_events()
 
 
-# What happened while modules were imported, by the modules' files.
+# What happened during the collection while modules were at work, by the modules' files.
 _at_import: defaultdict[str, Watch] = defaultdict(partial(Watch, None, 0.0))
 
 
 def watch_imports() -> Callable[[], None]:
-    """Record the files that modules open while they are imported: a seed may use their rows.
+    """Record the files that modules open during the collection: a seed may use their rows.
 
     Returns a function that ends the recording. Until then an opened file costs some microseconds.
     """
@@ -347,7 +347,7 @@ def watch_imports() -> Callable[[], None]:
     def for_each_module(record: Callable[..., None]) -> Callable[..., None]:
         def listener(name: object, *more: Any) -> None:
             if not (str(name).endswith((".py", ".pyc")) or _is_by_import()):
-                for file in _being_imported():
+                for file in _modules_at_work():
                     record(_at_import[file], name, *more)
 
         return listener
@@ -356,7 +356,7 @@ def watch_imports() -> Callable[[], None]:
         # First what is quick: imports of libraries ask a thousand times.
         if _INSTALLED in str(name) or (exists and not _is_by_project()):
             return
-        for file in _being_imported():
+        for file in _modules_at_work():
             _at_import[file].asked(name, exists=exists)
 
     listeners: Mapping[str, Callable[..., None]] = {
@@ -372,11 +372,16 @@ def watch_imports() -> Callable[[], None]:
     return end
 
 
-def _being_imported() -> Iterator[str]:
+def _modules_at_work() -> Iterator[str]:
+    """Yield the files of the modules that are imported, or whose functions are called.
+
+    A function that reads the settings and caches them reads nothing when the build calls it.
+    """
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller
     while frame is not None:
-        if frame.f_code.co_name == "<module>":
-            yield frame.f_code.co_filename
+        file = frame.f_code.co_filename
+        if frame.f_code.co_name == "<module>" or not is_library(file):
+            yield file
         frame = frame.f_back
 
 
