@@ -140,6 +140,28 @@ async def test_it(client, turn):
 """
 
 
+ADDED_ROUTES = """
+import pytest
+from app import app
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_it(client, turn):
+    assert (await client.get("/boom")).status_code == 404
+
+    @app.get("/boom")
+    def boom() -> str:
+        return "boom"
+
+    assert (await client.get("/boom")).status_code == 200
+"""
+
+
+def test_a_route_that_a_test_adds_ends_with_the_test(example: Example) -> None:
+    """The next test gets 404."""
+    example.with_files(test_it=ADDED_ROUTES).run().expect(passed=2)
+
+
 def test_the_state_of_a_lifespan_for_the_session_ends_with_the_test(example: Example) -> None:
     """The containers that the lifespan gives to the requests of all tests."""
     project = example.change("pytest.ini", "arena_seed = seed:seed\n", "arena_lifespan = session\n")

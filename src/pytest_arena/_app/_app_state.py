@@ -114,6 +114,9 @@ def _state_of(app: object) -> Iterator[tuple[str, Any]]:
     overrides = getattr(app, "dependency_overrides", None)
     if isinstance(overrides, dict):
         yield OVERRIDES, overrides
+    routes = getattr(app, "routes", None)
+    if isinstance(routes, list):
+        yield "app.routes", routes
     # `_state` is what Starlette's and Litestar's State keep their attributes in. There is no
     # public way to replace them all.
     state = getattr(app, "state", None)
