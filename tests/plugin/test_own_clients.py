@@ -418,3 +418,43 @@ def test_a_library_that_looks_otherwise_is_imported_all_the_same(example: Exampl
     """Some of the classes have private names: what is not there is not watched."""
     project = example.with_files(httpx="", test_it="import httpx\n\ndef test_it(): ...\n")
     project.run("-o", "arena_app=", "-o", "arena_schema=").expect(passed=1)
+
+
+COOKIES = """
+import pytest
+from app import app
+from fastapi import Request, Response
+from fastapi.testclient import TestClient
+
+client = TestClient(app)
+
+
+@app.post("/login")
+def login(response: Response, name: str):
+    response.set_cookie("name", name)
+
+
+@app.get("/me")
+def me(request: Request) -> str:
+    return request.cookies.get("name", "nobody")
+
+
+@pytest.fixture(scope="module")
+def staff():
+    staff = TestClient(app)
+    staff.post("/login?name=staff")
+    return staff
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_it(turn, staff):
+    assert client.get("/me").json() == "nobody"
+    client.post("/login?name=admin")
+    assert client.get("/me").json() == "admin"
+    assert staff.get("/me").json() == "staff"
+"""
+
+
+def test_a_login_by_a_modules_client_ends_with_the_test(example: Example) -> None:
+    """The cookies that a wider fixture's client got in the fixture stay."""
+    example.with_files(test_it=COOKIES).run().expect(passed=2)

@@ -132,7 +132,12 @@ def _state_of(app: object) -> Iterator[tuple[str, Any]]:
         for held in list(extensions.values()):
             if type(held) in PLAIN or is_of_app(held):
                 yield "app.extensions", held
-    registry = getattr(app, "stores", None)  # Litestar's
+    yield from _stores_of(app)
+
+
+def _stores_of(app: object) -> Iterator[tuple[str, Any]]:
+    """Yield the stores of a Litestar app, and the contents of those in memory."""
+    registry = getattr(app, "stores", None)
     stores = getattr(registry, "_stores", None)
     if isinstance(stores, dict):
         yield "app.stores", stores

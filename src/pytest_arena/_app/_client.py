@@ -135,6 +135,9 @@ class Hooks:
     def begins(self) -> None:
         """Called before each request, after pending work is committed."""
 
+    def sends(self, client: Any) -> None:
+        """Called before a client of the suite sends a request."""
+
     def serving(self) -> None:
         """Called in the app's loop before it answers."""
 
@@ -653,6 +656,9 @@ def watch_own_clients(hooks_of: Callable[[object], Hooks | None]) -> Callable[[]
     for module, name in _TRANSPORTS.items():
         when_imported(module, functools.partial(_watch, name, hooks_of, undo))
     when_imported(
+        "starlette.testclient", functools.partial(_watch_cookies, hooks_of, undo)
+    )
+    when_imported(
         "werkzeug.test", functools.partial(_watch_werkzeug_client, hooks_of, undo)
     )
     return undo.close
@@ -674,6 +680,23 @@ def _watch(name: str, hooks_of: Any, undo: ExitStack, module: object) -> None:
         if original is not None:  # another version may lack it
             setattr(transport_class, method, _watched(original, ask, hooks_of))
             undo.callback(setattr, transport_class, method, original)
+
+
+def _watch_cookies(hooks_of: Any, undo: ExitStack, module: Any) -> None:
+    """Note each of the suite's test clients that sends a request: a module may keep it."""
+    client_class = module.TestClient
+    original = client_class.request
+
+    @functools.wraps(original)
+    def watched(client: Any, *args: Any, **options: Any) -> Any:
+        hooks = hooks_of(client.app)
+        is_of_suite = not hasattr(client, "_arena_login")
+        if hooks is not None and is_of_suite:
+            hooks.sends(client)
+        return original(client, *args, **options)
+
+    client_class.request = watched
+    undo.callback(setattr, client_class, "request", original)
 
 
 def _watch_werkzeug_client(hooks_of: Any, undo: ExitStack, module: Any) -> None:

@@ -209,6 +209,8 @@ class RunningTest(Hooks):
     # Returns the value of the fixture `client_options`.
     client_options: Callable[[], Mapping[str, Any]] = dict
     app_states: list[AppState] = field(default_factory=list)
+    # The clients of the suite that have sent a request, with their cookies before that.
+    cookies: dict[int, tuple[Any, Any]] = field(default_factory=dict)
     sessions: Sessions = field(init=False)
     # Errors that the app has raised, with its requests.
     broken: list[tuple[str, Exception]] = field(default_factory=list)
@@ -456,6 +458,17 @@ class RunningTest(Hooks):
         place = len(self.turns) - _KEPT
         if place > FIRST:
             self.turns[place].forget_moments()
+
+    def sends(self, client: Any) -> None:
+        """Note the cookies of a client that the suite may keep for later tests."""
+        if id(client) not in self.cookies:
+            self.cookies[id(client)] = client, type(client.cookies)(client.cookies)
+
+    def restore_cookies(self) -> None:
+        """Give the suite's clients the cookies that they had before their first request."""
+        for client, cookies in self.cookies.values():
+            client.cookies = cookies
+        self.cookies.clear()
 
     def serving(self) -> None:
         """Note the tasks and threads that exist before the app answers. Called in its loop."""
