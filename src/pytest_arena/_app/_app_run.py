@@ -163,9 +163,7 @@ class AppRun:
         Call it while no request runs. It forgets clients and shuts down lifespans that were created
         since, and restores cookies, headers and logins of the other clients.
         """
-        clients = [
-            _state_of(client) for client in (*self._clients, *self._test_clients)
-        ]
+        clients = [state_of(client) for client in (*self._clients, *self._test_clients)]
         number = len(self._clients)
         sync_number = len(self._test_clients)
         lifespans = self._lifespan.known() if self._lifespan else []
@@ -261,9 +259,9 @@ class AppRun:
         self._clients.clear()  # ends a reference cycle without the collector
 
 
-def _state_of(client: Any) -> Callable[[], None]:
+def state_of(client: Any) -> Callable[[], None]:
     """Return a function that restores the cookies, headers and login of a client."""
-    login = client._arena_login  # noqa: SLF001 - ours, of another file
+    login = getattr(client, "_arena_login", None)  # None of a client of the suite
     cookies = type(client.cookies)(client.cookies)
     headers = client.headers.copy()
     has_logged_in = login is not None and login.is_done

@@ -28,7 +28,11 @@ class AppState:
         self.app = app
         self._lifespan_state = lifespan_state
         self._parts = []
+        self._routes: list[tuple[list[object], list[object]]] = []
         for part in _apps_of(app):
+            routes = getattr(part, "routes", None)
+            if isinstance(routes, list):
+                self._routes.append((routes, routes.copy()))
             for name, container in _state_of(part):
                 contents = Contents(container, is_of_app)
                 self._parts.append((name, contents))
@@ -50,6 +54,9 @@ class AppState:
 
     def restore(self) -> list[str]:
         """Put the former contents back. Returns the names of the parts that were different."""
+        for routes, before in self._routes:
+            if routes != before:
+                routes[:] = before
         changed = []
         for name, contents in self._parts:
             if contents.restore():
@@ -114,9 +121,6 @@ def _state_of(app: object) -> Iterator[tuple[str, Any]]:
     overrides = getattr(app, "dependency_overrides", None)
     if isinstance(overrides, dict):
         yield OVERRIDES, overrides
-    routes = getattr(app, "routes", None)
-    if isinstance(routes, list):
-        yield "app.routes", routes
     # `_state` is what Starlette's and Litestar's State keep their attributes in. There is no
     # public way to replace them all.
     state = getattr(app, "state", None)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Mapping,
     )
     from traceback import TracebackException
+    from types import ModuleType
 
     import httpx2 as httpx
     from anyio.from_thread import BlockingPortal
@@ -135,7 +136,7 @@ class Hooks:
     def begins(self) -> None:
         """Called before each request, after pending work is committed."""
 
-    def sends(self, client: Any) -> None:
+    def sends(self, client: object) -> None:
         """Called before a client of the suite sends a request."""
 
     def serving(self) -> None:
@@ -656,7 +657,7 @@ def watch_own_clients(hooks_of: Callable[[object], Hooks | None]) -> Callable[[]
     for module, name in _TRANSPORTS.items():
         when_imported(module, functools.partial(_watch, name, hooks_of, undo))
     when_imported(
-        "starlette.testclient", functools.partial(_watch_cookies, hooks_of, undo)
+        "starlette.testclient", functools.partial(_watch_test_clients, hooks_of, undo)
     )
     when_imported(
         "werkzeug.test", functools.partial(_watch_werkzeug_client, hooks_of, undo)
@@ -678,25 +679,32 @@ def _watch(name: str, hooks_of: Any, undo: ExitStack, module: object) -> None:
     for method, ask in (("handle_async_request", _aask), ("handle_request", _ask)):
         original = getattr(transport_class, method, None)
         if original is not None:  # another version may lack it
-            setattr(transport_class, method, _watched(original, ask, hooks_of))
-            undo.callback(setattr, transport_class, method, original)
+            watched = _watched(original, ask, hooks_of)
+            _replace(transport_class, method, watched, undo)
 
 
-def _watch_cookies(hooks_of: Any, undo: ExitStack, module: Any) -> None:
+def _replace(owner: type, name: str, method: object, undo: ExitStack) -> None:
+    """Replace a method of a class. ``undo`` restores it."""
+    undo.callback(setattr, owner, name, getattr(owner, name))
+    setattr(owner, name, method)
+
+
+def _watch_test_clients(
+    hooks_of: Callable[[object], Hooks | None], undo: ExitStack, module: ModuleType
+) -> None:
     """Note each of the suite's test clients that sends a request: a module may keep it."""
     client_class = module.TestClient
     original = client_class.request
 
     @functools.wraps(original)
-    def watched(client: Any, *args: Any, **options: Any) -> Any:
+    def watched(client: Any, *args: object, **options: object) -> object:
         hooks = hooks_of(client.app)
         is_of_suite = not hasattr(client, "_arena_login")
         if hooks is not None and is_of_suite:
             hooks.sends(client)
         return original(client, *args, **options)
 
-    client_class.request = watched
-    undo.callback(setattr, client_class, "request", original)
+    _replace(client_class, "request", watched, undo)
 
 
 def _watch_werkzeug_client(hooks_of: Any, undo: ExitStack, module: Any) -> None:
@@ -731,8 +739,7 @@ def _watch_werkzeug_client(hooks_of: Any, undo: ExitStack, module: Any) -> None:
         hooks.ended()
         return body, status, headers
 
-    client_class.run_wsgi_app = watched
-    undo.callback(setattr, client_class, "run_wsgi_app", original)
+    _replace(client_class, "run_wsgi_app", watched, undo)
 
 
 _WITHOUT_BODY = {204, 304}  # statuses

@@ -154,7 +154,10 @@ class RequestAnswer:
 
         These are ``db_session``, and the session of a suite that rolls its own connection back.
         """
-        for session in self._sessions_with_work():
+        sessions = list(self._sessions)
+        if self.lines_of_adds:
+            sessions += self._other_sessions()
+        for session in sessions:
             is_on_tests_connection = isinstance(session.bind, Connection)
             if not (is_of_arena(session) or is_on_tests_connection):
                 continue
@@ -172,12 +175,12 @@ class RequestAnswer:
             if has_written:
                 self.lines_in_sessions_of_tests.append(line)
 
-    def _sessions_with_work(self) -> list[Session]:
-        """Return the sessions that began a transaction for the request, or got an object by it."""
-        sessions = list(self._sessions)
+    def _other_sessions(self) -> list[Session]:
+        """Return the sessions that got an object by the request, in a transaction begun before."""
+        sessions = []
         for number in self.lines_of_adds:
             session = _sessions.get(number)
-            if session is not None and session not in sessions:
+            if session is not None and session not in self._sessions:
                 sessions.append(session)
         return sessions
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_arena._app._app_errors import no_asyncio
+from pytest_arena._app._app_run import state_of
 from pytest_arena._app._client import AppWatcher, Hooks
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._answers import RequestAnswer
@@ -209,8 +210,8 @@ class RunningTest(Hooks):
     # Returns the value of the fixture `client_options`.
     client_options: Callable[[], Mapping[str, Any]] = dict
     app_states: list[AppState] = field(default_factory=list)
-    # The clients of the suite that have sent a request, with their cookies before that.
-    cookies: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+    # Restore the clients of the suite that have sent a request. The keys are their ids.
+    client_restores: dict[int, Callable[[], None]] = field(default_factory=dict)
     sessions: Sessions = field(init=False)
     # Errors that the app has raised, with its requests.
     broken: list[tuple[str, Exception]] = field(default_factory=list)
@@ -459,16 +460,10 @@ class RunningTest(Hooks):
         if place > FIRST:
             self.turns[place].forget_moments()
 
-    def sends(self, client: Any) -> None:
-        """Note the cookies of a client that the suite may keep for later tests."""
-        if id(client) not in self.cookies:
-            self.cookies[id(client)] = client, type(client.cookies)(client.cookies)
-
-    def restore_cookies(self) -> None:
-        """Give the suite's clients the cookies that they had before their first request."""
-        for client, cookies in self.cookies.values():
-            client.cookies = cookies
-        self.cookies.clear()
+    def sends(self, client: object) -> None:
+        """Note the cookies and headers of a client that the suite may keep for later tests."""
+        if id(client) not in self.client_restores:
+            self.client_restores[id(client)] = state_of(client)
 
     def serving(self) -> None:
         """Note the tasks and threads that exist before the app answers. Called in its loop."""

@@ -155,7 +155,7 @@ class LateWork:
         """Return the line of each piece of work that still runs."""
         # pytest-arena looks at jobs before and after it looks at tasks and threads: a task may
         # begin a job and end meanwhile.
-        jobs = self._pieces()
+        jobs = self._pieces() if PIECES else {}
         if not (jobs or self._tasks_before):
             return []
         lines: list[object] = []
@@ -166,7 +166,8 @@ class LateWork:
         threads = self.threads()
         for stack in threads.values():
             lines.append(line_of(stack[0]))
-        jobs = {**self._pieces(), **jobs}
+        if PIECES:
+            jobs = {**self._pieces(), **jobs}
         if jobs:
             known_threads = threads.keys() | _idle_threads()
             for piece, line in jobs.items():
