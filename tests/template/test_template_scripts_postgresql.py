@@ -89,6 +89,13 @@ def test_what_is_not_for_arena_to_run_is_refused_before_anything_is(
     assert heard.ran == []
 
 
+def test_a_command_that_includes_a_file_is_not_simply_deleted() -> None:
+    """Its statements would be missing."""
+    with pytest.raises(ScriptError) as caught:
+        run_script(Heard(), "\\ir tables.sql")
+    assert caught.value.fix == "put the statements of that file in the place of this line"
+
+
 BEYOND = (
     ("/* ; */ -- x\n  Alter\n database shop set x = 1", "ALTER DATABASE"),
     ("DROP USER a", "DROP USER"),

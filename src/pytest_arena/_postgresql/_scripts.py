@@ -35,6 +35,10 @@ class _Runner(Protocol):
     def run(self, sql: str) -> None: ...
 
 
+_CONNECTS = {r"\c", r"\connect"}
+_INCLUDES = {r"\i", r"\ir", r"\include", r"\include_relative"}
+
+
 def run_script(control: _Runner, script: str) -> None:
     """Run a script as ``psql`` does: each statement separately, in a transaction if it begins one.
 
@@ -55,10 +59,15 @@ def _check(statement: _Statement) -> None:
         if _HARMLESS.match(statement.sql):
             return
         name = statement.sql.split(maxsplit=1)[0]
+        fix = f"write as SQL what {name} does, or delete the line"
+        if name in _CONNECTS:
+            fix = f"delete the line with {name}: the database exists, and is connected"
+        elif name in _INCLUDES:
+            fix = "put the statements of that file in the place of this line"
         raise ScriptError(
             f"{name} is a command of psql, which pytest-arena does not run",
             line=statement.line,
-            fix=f"delete the line with {name}: the database exists, and is connected",
+            fix=fix,
         )
     beyond = reaches_beyond(statement.sql)
     if beyond:

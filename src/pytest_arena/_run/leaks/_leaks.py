@@ -26,7 +26,7 @@ from pytest_arena._gate._orm_sessions import (
 from pytest_arena._gate._registry import entry_of
 from pytest_arena._origin import SHARED_THREADS, is_of
 from pytest_arena._run._long_sessions import loaded_values
-from pytest_arena._run.leaks._late_work import LateWork, threads_at_work
+from pytest_arena._run.leaks._late_work import LateWork, OwnWork, threads_at_work
 from pytest_arena.errors import ConnectionLeak, IsolationError
 
 if TYPE_CHECKING:
@@ -299,10 +299,11 @@ def leak_error(leaks: list[Checkout]) -> ConnectionLeak:
     if _sessions_on(leaks):
         fix += "; of a scoped_session: Session.remove()"
     this_thread = threading.get_ident()
-    if any(
-        isinstance(leak.work, LateWork) and leak.thread != this_thread for leak in leaks
-    ):
+    elsewhere = [leak.work for leak in leaks if leak.thread != this_thread]
+    if any(isinstance(work, LateWork) for work in elsewhere):
         fix += ", of a job that a request has begun: await arena.settled()"
+    if any(isinstance(work, OwnWork) for work in elsewhere):
+        fix += "; of a thread that the test has begun: thread.join()"
     return ConnectionLeak(
         what,
         why="the next test would wait for its lock, or lose the connection from the app's pool",
