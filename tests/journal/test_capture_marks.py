@@ -81,6 +81,7 @@ MARKED = {
         "ALTER TEXT SEARCH CONFIGURATION public.c",
     ),
     "u34_publication": ("CREATE PUBLICATION p FOR TABLE notes", "CREATE PUBLICATION p"),
+    "u58_extension": ("CREATE EXTENSION citext", "CREATE EXTENSION citext"),
     "index": ("CREATE INDEX by_body ON notes (body)", "CREATE INDEX public.by_body"),
 }
 SILENT = {

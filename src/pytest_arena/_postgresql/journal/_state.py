@@ -299,6 +299,7 @@ _CHANGED = f"""
             '')
         FROM pg_catalog.pg_event_trigger_ddl_commands()
         WHERE schema_name IS DISTINCT FROM 'pg_temp' AND command_tag <> 'REINDEX'
+        AND NOT in_extension
         AND ({_IS_LASTING.format(name="object_identity")})
 """
 # A dropped column is noted by its ALTER TABLE.
