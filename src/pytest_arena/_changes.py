@@ -1,4 +1,4 @@
-"""The changes of a database, row by row, and their text."""
+"""Changes of a database, row by row, and their text."""
 
 from __future__ import annotations
 

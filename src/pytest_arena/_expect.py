@@ -1,4 +1,4 @@
-"""Compares the changes of a database with the expectations of a test."""
+"""Compares the changes of a database with a test's expectations."""
 
 from __future__ import annotations
 

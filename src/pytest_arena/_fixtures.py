@@ -1,4 +1,4 @@
-"""The fixtures of pytest-arena: plain fixtures, for every runner."""
+"""The fixtures, for every runner."""
 
 from __future__ import annotations
 

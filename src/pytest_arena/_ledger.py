@@ -1,4 +1,4 @@
-"""The ledger: append-only facts of each test, and of the time outside of tests."""
+"""The ledger: facts of each test, and of the time outside of tests."""
 
 from __future__ import annotations
 

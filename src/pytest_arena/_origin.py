@@ -1,4 +1,4 @@
-"""Finds the line of the user's code, the request or the test that caused something."""
+"""Finds the user's line, the request or the test that caused an event."""
 
 from __future__ import annotations
 

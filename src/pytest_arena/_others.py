@@ -1,4 +1,4 @@
-"""How other plugins and fixtures affect a test: Hypothesis, pytest-timeout, pytest-forked."""
+"""Other plugins that affect a test: Hypothesis, pytest-timeout, pytest-forked."""
 
 from __future__ import annotations
 

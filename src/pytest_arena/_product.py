@@ -1,4 +1,4 @@
-"""The interface between the core and the packages of the database products.
+"""The interface to the packages of the database products.
 
 The core names no product. It finds a product's package by the name of SQLAlchemy's dialect, and
 imports it at the first engine or driver of the product.

@@ -1,4 +1,4 @@
-"""Writes the summary, and what pytest-arena adds to the report of a failed test."""
+"""Writes the summary, and additions to the report of a failed test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small frozen values that packages exchange, and copies of plain containers."""
+"""Small values that packages exchange, and copies of containers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pytest's hooks and options. Each hook calls the run in a few lines."""
+"""pytest's hooks and options."""
 
 from __future__ import annotations
 

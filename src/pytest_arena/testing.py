@@ -1,4 +1,4 @@
-"""Runs a small project with the plugin in a separate process, as a user does.
+"""Runs a small project with the plugin in a separate process.
 
 The gate listens to every engine of a process and is never taken back, so that each run is a
 subprocess. An example is a frozen value: a test changes one file or one line of it.

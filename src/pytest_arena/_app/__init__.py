@@ -1,1 +1,1 @@
-"""Clients, the lifespan, logins and a live server: how a test uses the app."""
+"""Clients, the lifespan, logins and a live server."""

@@ -1,4 +1,4 @@
-"""The errors of this package: one function for each."""
+"""The errors of this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One app in one test: its lifespan, clients and open requests, which end together."""
+"""One app in one test: its lifespan, clients and open requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Restores, after a test, the state that an app keeps outside of its databases."""
+"""Restores the app's state outside of its databases after a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which child processes that know the test's database has a test begun, and go on after it?
+"""Names child processes that know the test's database and outlive the test.
 
 pytest-arena cannot refuse the connections of another process. So it names the process.
 """

@@ -1,4 +1,4 @@
-"""The async client, and hooks around the requests of all clients, the user's clients too."""
+"""The async client, and hooks around the requests of all clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams and websockets: requests whose answers are read while the app sends them."""
+"""Streams and websockets: the test reads while the app sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs an app's lifespan, and ends it in each case.
+"""Runs an app's lifespan.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Serves the app with uvicorn in this process, for browsers and clients that need a socket."""
+"""Serves the app with uvicorn, for browsers and other clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logs a client in, exactly once."""
+"""Logs a client in, once."""
 
 from __future__ import annotations
 

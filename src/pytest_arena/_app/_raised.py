@@ -1,4 +1,4 @@
-"""Which exception of the app is behind an answer, also if the app handles it?"""
+"""Finds the exception behind an answer, also if the app handles it."""
 
 from __future__ import annotations
 

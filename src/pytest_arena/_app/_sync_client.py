@@ -1,4 +1,4 @@
-"""The sync test client: the framework's client, in the loop of a thread."""
+"""The framework's sync test client, in a thread's loop."""
 
 from __future__ import annotations
 

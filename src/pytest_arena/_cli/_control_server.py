@@ -1,4 +1,4 @@
-"""The HTTP interface by which tests in another language begin and end a level."""
+"""The HTTP interface for tests in another language."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes of files: shows them as a diff, and writes all or none."""
+"""Shows changes of files as a diff, and writes all or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pytest-arena's files: the SQLite folders of runs, and the user's cache."""
+"""pytest-arena's files: SQLite folders of runs, and the user's cache."""
 
 from __future__ import annotations
 

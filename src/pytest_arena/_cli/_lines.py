@@ -1,4 +1,4 @@
-"""The databases that `arena databases` finds and removes, as lines of text or as JSON."""
+"""The output of `arena databases`, as text or JSON."""
 
 from __future__ import annotations
 

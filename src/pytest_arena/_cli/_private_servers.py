@@ -1,4 +1,4 @@
-"""The private PostgreSQL servers that pytest-arena started for this user."""
+"""The user's private PostgreSQL servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`arena serve`: runs levels for tests in another language, which send commands by HTTP."""
+"""`arena serve`: runs levels for tests in another language."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The options of the user. They are read once and frozen."""
+"""The options of the user, read once and frozen."""

@@ -1,4 +1,4 @@
-"""Imports what an option names as ``package.module:attribute``, and finds the cause of errors."""
+"""Imports what an option names, and finds the cause of errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the options of the project in this folder, as a run of pytest would read them."""
+"""Reads the options of the project in this folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the options of a run into one frozen value, and the arguments of markers."""
+"""Reads the options of a run, and the arguments of markers."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The databases of the app: which one a connection means, and how it gets its content."""
+"""The app's databases: which one a connection means, and how it is filled."""

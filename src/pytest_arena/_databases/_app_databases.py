@@ -1,4 +1,4 @@
-"""The databases of the app, and which of them an engine, a name or a variable means."""
+"""The app's databases, and which one an engine or a name means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builders fill an empty database: metadata, migrations, a script, a function, and the seed."""
+"""Fills an empty database: metadata, migrations, a script, a function, the seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which programs does a child process run, by its arguments, and with which variables?"""
+"""Recognizes the programs that a child process runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which databases of the app may a child process open?
+"""Finds databases of the app that a child process may open.
 
 A child process has no guard. It opens a database that its arguments name, so pytest-arena refuses
 to start it, and so does a client program such as psql. It may open a database that its environment

@@ -1,4 +1,4 @@
-"""Which installed libraries does the code of a build import, and in which versions?"""
+"""Finds the libraries that a build imports, and their versions."""
 
 from __future__ import annotations
 

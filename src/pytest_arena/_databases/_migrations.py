@@ -1,4 +1,4 @@
-"""Compares the database that Alembic's migrations build with the models that ``env.py`` names."""
+"""Compares the database that migrations build with the models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers the gate's question: in which database does a connection land?"""
+"""Decides in which database a connection lands."""
 
 from __future__ import annotations
 

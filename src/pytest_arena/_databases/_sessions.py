@@ -1,4 +1,4 @@
-"""``db_session``: a session that shows the present rows, and commits before each request."""
+"""``db_session``: shows the present rows, commits before each request."""
 
 from __future__ import annotations
 

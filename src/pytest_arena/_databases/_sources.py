@@ -1,4 +1,4 @@
-"""Finds the files of the project on which a build depends, and notices their changes."""
+"""Finds the files on which a build depends, and notices changes."""
 
 from __future__ import annotations
 

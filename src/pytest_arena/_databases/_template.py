@@ -1,4 +1,4 @@
-"""Finds a template by its fingerprint, or builds it once, stage by stage."""
+"""Finds a template by its fingerprint, or builds it once."""
 
 from __future__ import annotations
 

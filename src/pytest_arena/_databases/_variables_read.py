@@ -1,4 +1,4 @@
-"""Does a module of the project read a variable of ``arena_env``?
+"""Finds whether the project reads a variable of ``arena_env``.
 
 A Python program that a test starts then reads it too, and gets a URL that leads nowhere.
 """

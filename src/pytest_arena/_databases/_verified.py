@@ -1,4 +1,4 @@
-"""Compares each database after a level with its content before, read from the database itself."""
+"""Compares each database after a level with its content before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records the files that a build opens, writes, lists and asks for, and the programs it starts."""
+"""Records what a build does with files, and the programs it starts."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How is an unmodified app led into the test's database, and kept from any other?"""
+"""Leads an unmodified app into the test's database, and blocks every other one."""

@@ -1,4 +1,4 @@
-"""Which requests were answered before their transactions were committed?
+"""Finds requests that were answered before their commit.
 
 FastAPI runs the code behind a dependency's ``yield`` after the answer. A middleware may too.
 The gate sees each commit. The client sees each message of an answer.

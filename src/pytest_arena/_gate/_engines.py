@@ -1,4 +1,4 @@
-"""The database that an engine or a URL means, and engines like the app's."""
+"""The database that an engine or a URL means."""
 
 from __future__ import annotations
 

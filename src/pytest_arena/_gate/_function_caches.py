@@ -1,4 +1,4 @@
-"""Empties the caches of the app's functions that read a test's database: `functools.lru_cache`."""
+"""Empties caches of functions that read a test's database: `functools.lru_cache`."""
 
 from __future__ import annotations
 

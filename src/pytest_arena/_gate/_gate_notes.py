@@ -1,4 +1,4 @@
-"""The gate's words: what it refuses, and what it notes."""
+"""The texts of refusals and notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engines of this process, with one record for each dialect object.
+"""The engines of this process, one record for each dialect.
 
 Several engines may share a dialect object: `Engine.execution_options` copies an engine, and
 pytest-arena makes engines like the app's.

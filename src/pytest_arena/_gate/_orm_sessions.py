@@ -1,4 +1,4 @@
-"""SQLAlchemy's ORM sessions: which are in use, and on which connections."""
+"""SQLAlchemy's sessions in use, and their connections."""
 
 from __future__ import annotations
 

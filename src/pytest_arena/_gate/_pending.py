@@ -1,4 +1,4 @@
-"""Which objects has a session to write, that it has not flushed?"""
+"""Finds the objects of a session that were not flushed."""
 
 from __future__ import annotations
 

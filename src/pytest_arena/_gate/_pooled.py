@@ -1,4 +1,4 @@
-"""One connection of a pool, and all that pytest-arena knows of it."""
+"""One record for each pooled connection."""
 
 from __future__ import annotations
 

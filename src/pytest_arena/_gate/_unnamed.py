@@ -1,4 +1,4 @@
-"""Which statements may write that name no table as INSERT does, and what else looks like that?"""
+"""Recognizes statements that may write and name no table."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""All of PostgreSQL: its drivers, its servers, and how a database on one is brought back."""
+"""PostgreSQL: its drivers, its servers, and how its databases are restored."""

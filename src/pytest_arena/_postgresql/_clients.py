@@ -1,4 +1,4 @@
-"""Finds the database to which a client program of PostgreSQL would connect, by its arguments."""
+"""Finds the database that a client program of PostgreSQL would use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the SQL for databases that are copied whole."""
+"""Writes the SQL that copies databases."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 

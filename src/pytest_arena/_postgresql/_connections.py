@@ -1,4 +1,4 @@
-"""Leads the connections of PostgreSQL's drivers to the test's database, and describes them."""
+"""Leads the drivers' connections to the test's database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Digests of the whole content of a database, by the names of its objects.
+"""Digests of the content of a database.
 
 Two digests that differ show which tables, sequences and definitions differ. They are read from the
 database itself, not from a record of changes, so that they can check such a record.

@@ -1,4 +1,4 @@
-"""The roles as which the app's connections work on a server."""
+"""The roles of the app's connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares the rows of two databases, one of which was a copy of the other."""
+"""Compares the rows of two databases."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 

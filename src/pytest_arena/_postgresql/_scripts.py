@@ -1,4 +1,4 @@
-"""Runs a script of statements as psql does, such as a dump of pg_dump."""
+"""Runs a SQL script as psql does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PostgreSQL's templates, which are databases on the server."""
+"""Templates, which are databases on the server."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Who conducts a test through all the rooms, and what does it show to the test?"""
+"""Runs each test, from its level to its report."""

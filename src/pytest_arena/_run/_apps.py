@@ -1,4 +1,4 @@
-"""The app under test: its clients in a test or in a wide fixture, and their end."""
+"""The app under test: its clients, and their end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explanations of a failed test: instances with old values, and errors of SQLAlchemy."""
+"""Explains errors of a failed test: old values, loops, SQLAlchemy."""
 
 from __future__ import annotations
 

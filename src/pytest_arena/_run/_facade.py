@@ -1,4 +1,4 @@
-"""The fixture ``arena``: the test's database and app, for code that opens and reads them itself."""
+"""The fixture ``arena``."""
 
 from __future__ import annotations
 

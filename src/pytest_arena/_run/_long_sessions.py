@@ -1,4 +1,4 @@
-"""What does a session that lives longer than a test keep of that test's rows?"""
+"""Forgets a test's rows in sessions that live longer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which dicts, lists and sets in the app's modules have grown since the collection?"""
+"""Finds containers in the app's modules that have grown."""
 
 from __future__ import annotations
 

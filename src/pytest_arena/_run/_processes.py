@@ -1,4 +1,4 @@
-"""Other programs on the test's database: a queue's worker, a script, a server."""
+"""`arena.process`: another program on the test's database."""
 
 from __future__ import annotations
 

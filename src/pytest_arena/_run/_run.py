@@ -1,4 +1,4 @@
-"""One run for each pytest process, from its first option to its last refusal."""
+"""One run for each pytest process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The facts of a run for its summary, from this process, its forks and its workers."""
+"""The facts of a run, from this process, its forks and workers."""
 
 from __future__ import annotations
 

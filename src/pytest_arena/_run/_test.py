@@ -1,4 +1,4 @@
-"""The running test: its clients, sessions and requests, and the changes around each request."""
+"""The running test: its clients, sessions and requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files of the project does a test write? pytest-arena does not remove them."""
+"""Names files of the project that a test writes."""
 
 from __future__ import annotations
 

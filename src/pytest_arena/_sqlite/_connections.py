@@ -1,4 +1,4 @@
-"""Replaces the file of a connect call, and describes open connections."""
+"""Replaces the file of a connect call, and describes connections."""
 
 from __future__ import annotations
 

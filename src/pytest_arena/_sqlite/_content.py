@@ -1,4 +1,4 @@
-"""Digests of a database's content, and the rows that differ between two files.
+"""Digests of a database, and the rows that differ between two files.
 
 Both read a database by SQL. The restore methods read and write bytes, so these check them.
 """

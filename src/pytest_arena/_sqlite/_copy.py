@@ -1,4 +1,4 @@
-"""``copy``: one SQLite file that keeps its path, restored in place from a snapshot."""
+"""``copy``: one file that keeps its path, restored in place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which connections may be opened, and which of the app's files may a test open or change?"""
+"""Decides which connections and files of the app a test may open."""
 
 from __future__ import annotations
 

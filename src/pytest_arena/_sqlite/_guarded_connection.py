@@ -1,4 +1,4 @@
-"""Connections whose statements pytest-arena reads: ATTACH, VACUUM, PRAGMA, CREATE TABLE."""
+"""Connections whose statements pytest-arena reads."""
 
 from __future__ import annotations
 

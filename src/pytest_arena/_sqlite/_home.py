@@ -1,4 +1,4 @@
-"""A folder of this process for its SQLite files. This run or the next one removes it."""
+"""The folder of this process for its SQLite files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A live database file and its write-ahead log, read and written beside SQLite.
+"""Reads and writes a live file and its write-ahead log.
 
 The offsets come from https://sqlite.org/fileformat.html and https://sqlite.org/walformat.html.
 This needs Linux: on other systems no lock belongs to a descriptor.

@@ -1,4 +1,4 @@
-"""The messages about files that are not the test's, and about a lost file."""
+"""The texts about files that are not the test's."""
 
 from __future__ import annotations
 

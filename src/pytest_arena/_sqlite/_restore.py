@@ -1,4 +1,4 @@
-"""Three ways to take a snapshot of a live file and to restore it: backup, pages, log.
+"""Three ways to restore a live file: backup, pages, log.
 
 ``Backup`` works on each system and in each journal mode. ``Pages`` needs a rollback journal,
 ``Wal`` a write-ahead log. ``works`` tries these two in a scratch file before their first use.

@@ -1,4 +1,4 @@
-"""Connections to SQLite of a process that multiprocessing spawns. They lead as a fork's do."""
+"""Connections of processes that multiprocessing spawns."""
 
 from __future__ import annotations
 

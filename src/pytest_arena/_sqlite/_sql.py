@@ -1,4 +1,4 @@
-"""Names of SQLite's files, pytest-arena's connections, and settings of the app's connections."""
+"""pytest-arena's connections, and settings of the app's connections."""
 
 from __future__ import annotations
 

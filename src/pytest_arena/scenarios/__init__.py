@@ -1,4 +1,4 @@
-"""The optional package for scenarios: reads specifications, and finds out which tests prove them.
+"""The optional package for scenarios: which tests prove them.
 
 Only a run with specifications imports it, because it needs further libraries.
 """

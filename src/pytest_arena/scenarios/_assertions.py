@@ -1,4 +1,4 @@
-"""Records which assertions of a test passed; finds assertions that cannot be recorded."""
+"""Records the assertions of a test that passed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fixture ``scenario``: marks in a test which step of its scenario it does."""
+"""The fixture ``scenario``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Breaks one thing around one request of a test that is run again."""
+"""Breaks one thing around one request."""
 
 import asyncio
 import threading

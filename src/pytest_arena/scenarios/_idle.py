@@ -1,4 +1,4 @@
-"""Which assertions could not have failed, whatever the app does?
+"""Finds assertions that cannot fail, whatever the app does.
 
 That is decided by their code, and by the variables of the test function. An assertion that cannot
 be analysed counts as one that could have failed.

@@ -1,4 +1,4 @@
-"""Records what a test of a scenario does, from its first fixture to the end of its call."""
+"""Records what a test of a scenario does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records of one try of one test, while it runs."""
+"""The records of one try of one test."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Maps tests to the scenarios that they prove. Finds out whether all of these tests were run."""
+"""Maps tests to the scenarios that they prove."""
 
 from __future__ import annotations
 

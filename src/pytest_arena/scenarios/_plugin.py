@@ -1,4 +1,4 @@
-"""The plugin of runs with scenarios: from the options to the exit status."""
+"""The plugin of runs with scenarios."""
 
 from __future__ import annotations
 

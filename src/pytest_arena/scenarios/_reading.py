@@ -1,4 +1,4 @@
-"""What do the records of a test amount to, as facts: rows, requests, assertions?"""
+"""Reduces the records of a test to facts: rows, requests, assertions."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Runs tests again with something broken: which of them stay green?"""
+"""Runs tests again with one thing broken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folds the reports of pytest, of all processes, into tries of tests."""
+"""Combines pytest's reports into tries of tests."""
 
 from __future__ import annotations
 

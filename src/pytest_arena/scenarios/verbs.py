@@ -1,4 +1,4 @@
-"""The command line of ``arena scenarios``: its verbs, their options and their help."""
+"""The command line of ``arena scenarios``."""
 
 from __future__ import annotations
 

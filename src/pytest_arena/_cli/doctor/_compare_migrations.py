@@ -1,4 +1,4 @@
-"""`arena doctor --migrations`: compares a database that the migrations build with the models."""
+"""`arena doctor --migrations`: compares migrations with the models."""
 
 from __future__ import annotations
 

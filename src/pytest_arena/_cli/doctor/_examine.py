@@ -1,4 +1,4 @@
-"""Finds the files of a suite and checks them with the rules. Many files are checked in parallel."""
+"""Finds the files of a suite, and checks them in parallel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes faults as text, JSON, SARIF 2.1.0 or workflow commands of GitHub."""
+"""Writes faults as text, JSON, SARIF or messages of GitHub."""
 
 from __future__ import annotations
 

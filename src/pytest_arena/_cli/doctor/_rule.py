@@ -1,4 +1,4 @@
-"""The rules of `arena doctor`, what a rule finds, and the registry of all rules.
+"""The registry of the rules, and the faults that they find.
 
 A rule is a function. It takes a parsed file and yields a `Finding` for each wrong node. The rule's
 docstring is its documentation. It has a title, the reason, and three headings: `Instead:` has the

@@ -1,4 +1,4 @@
-"""Tests that use the wrong database, leave data in it, or spend too much time on it."""
+"""Tests that use the wrong database, leave data in it, or are slow."""
 
 from __future__ import annotations
 

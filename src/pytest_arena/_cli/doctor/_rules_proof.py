@@ -1,4 +1,4 @@
-"""Tests that pass whatever the app does, or pass by chance."""
+"""Tests that pass whatever the app does, or by chance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The project around a test file: its configuration, and the modules of the app.
+"""The configuration and the app around a test file.
 
 Modules are found as files and read as text. None is imported.
 """

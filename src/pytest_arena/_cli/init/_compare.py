@@ -1,4 +1,4 @@
-"""`arena init --check`: runs the suite with and without the plugin, and explains differences."""
+"""`arena init --check`: runs the suite with and without the plugin."""
 
 from __future__ import annotations
 

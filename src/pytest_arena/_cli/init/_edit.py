@@ -1,4 +1,4 @@
-"""Adds lines to pytest's configuration file without any other change."""
+"""Adds lines to pytest's configuration file."""
 
 from __future__ import annotations
 

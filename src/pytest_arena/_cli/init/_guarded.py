@@ -1,4 +1,4 @@
-"""A guarded run: pytest collects no test, imports the app and sends it requests.
+"""A guarded run that imports the app and sends it requests.
 
 pytest-arena refuses connections to the user's databases meanwhile. The run is a separate process.
 It writes each fact to a file at once, so that a timeout loses no fact.

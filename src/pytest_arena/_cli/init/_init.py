@@ -1,4 +1,4 @@
-"""`arena init`: finds the app, shows the proposed configuration, and writes it after a yes."""
+"""`arena init`: its options and its output."""
 
 from __future__ import annotations
 

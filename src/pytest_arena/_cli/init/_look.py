@@ -1,4 +1,4 @@
-"""Finds the apps, tables and tests of a project by parsing its files. No file is imported."""
+"""Finds apps, tables and tests by parsing files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plugin of pytest that writes the outcome of each test to a file.
+"""A plugin that writes the outcome of each test to a file.
 
 If pytest-arena is off, the plugin also registers its options, hooks and markers, so that they are
 no errors.

@@ -1,4 +1,4 @@
-"""A queue and a mutex whose waiters may live in any event loop of any thread.
+"""A queue and a mutex that wait in any event loop.
 
 SQLAlchemy's pool queue and its mutexes are asyncio's. They tie themselves to the first loop in
 which a task has to wait: a suite passes for months, until one test exhausts the pool.

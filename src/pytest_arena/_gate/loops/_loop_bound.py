@@ -1,4 +1,4 @@
-"""Connections that cannot leave the event loop in which they were made.
+"""Connections that cannot leave their event loop.
 
 They are dropped quietly in other loops, and closed before their loop is closed.
 """

@@ -1,1 +1,1 @@
-"""What do statements and sessions write, and which of it is lost?"""
+"""Records what statements and sessions write, and which of it is lost."""

@@ -1,4 +1,4 @@
-"""Finds writes of transactions that end without a commit, and without a rollback by the app.
+"""Finds writes that are neither committed nor rolled back by the app.
 
 Each statement, commit and rollback of an engine passes here (`_instrument`).
 """

@@ -1,4 +1,4 @@
-"""What statements say of themselves, and a log of the statements in one stretch of time."""
+"""A log of statements, and what their texts say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records the drivers' admitted connections, and checks each statement that a driver sends."""
+"""Records the drivers' connections, and checks their statements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recognizes statements of fixtures that create or drop a test database, and replaces them.
+"""Replaces statements of fixtures that create or drop a test database.
 
 pytest-arena redirects engines on any database to the test's database, which exists already.
 """

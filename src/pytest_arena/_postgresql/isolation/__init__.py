@@ -1,4 +1,4 @@
-"""Chooses the isolation of a database on a server, by option, rights and schema."""
+"""Chooses the isolation by option, rights and schema."""
 
 from __future__ import annotations
 

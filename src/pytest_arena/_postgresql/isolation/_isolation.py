@@ -1,4 +1,4 @@
-"""The isolation of a database on a server, by levels: ``undo`` in place, ``clone`` by a copy."""
+"""The levels of a database: ``undo`` in place, ``clone`` by a copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live database, on which tests work, and its subclass that is restored in place (``undo``)."""
+"""The live database, and its subclass for ``undo``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live database of tests that are isolated by a copy."""
+"""The live database for ``clone``."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 

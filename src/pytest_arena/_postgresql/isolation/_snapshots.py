@@ -1,4 +1,4 @@
-"""Snapshots of a database on a server, and the error for rows that no snapshot has."""
+"""Snapshots, and the error for rows that no snapshot has."""
 
 from __future__ import annotations
 

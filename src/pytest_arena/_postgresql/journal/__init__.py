@@ -1,1 +1,1 @@
-"""The change journal of a database on a server: what is written down, and how it is taken back."""
+"""The change journal: how changes are recorded and undone."""

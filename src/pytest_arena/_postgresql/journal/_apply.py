@@ -1,4 +1,4 @@
-"""Writes the function that restores the rows of all journaled tables.
+"""Writes the function that restores the rows of all tables.
 
 Its statements are static: each is planned once, and no name is composed at run time. A binary tree
 of IFs leads to the statements of a table. The function first cancels equal images of old and new

@@ -1,4 +1,4 @@
-"""Writes the functions by which a database enters, leaves and forgets a level.
+"""Writes the functions that enter, leave and forget a level.
 
 They are in the journal's schema, so that each call is one round trip. Their argument is the number
 of the level. These tables hold all state:

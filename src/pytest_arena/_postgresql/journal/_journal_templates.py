@@ -1,4 +1,4 @@
-"""Builds templates with a change journal, and checks whether the server allows one.
+"""Builds templates with a journal, if the server allows one.
 
 Such a template is a copy of another template, with the journal installed.
 """

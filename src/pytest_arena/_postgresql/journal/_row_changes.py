@@ -1,4 +1,4 @@
-"""Reads the changed rows from the change journal."""
+"""Reads the changed rows from the journal."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 

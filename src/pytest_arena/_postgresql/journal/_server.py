@@ -1,4 +1,4 @@
-"""The change journal of a database on a server, over a separate connection."""
+"""The journal over a separate connection."""
 
 # ruff: noqa: S608 - the schema is one of the journal's two, texts are written by literal()
 

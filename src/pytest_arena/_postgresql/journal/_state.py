@@ -1,4 +1,4 @@
-"""Writes the journal's tables, and the queries of what no trigger of a table records.
+"""Writes the journal's tables, and queries of what no trigger records.
 
 That is sequences, large objects, event triggers, settings and the schema. The table ``state``
 holds what they were when a level began. It has a row for a level only if something differed from

@@ -1,4 +1,4 @@
-"""Finds stored values that another session may compute differently from the app's.
+"""Finds stored values that another session may compute differently.
 
 PostgreSQL stores what a function returns in indexes, in generated columns and in the choice of a
 partition. It trusts the word IMMUTABLE. When the journal restores a row, PostgreSQL calls the

@@ -1,4 +1,4 @@
-"""Reads the tables and sequences of a database, and writes the expressions for images of rows.
+"""Reads the tables and sequences of a database.
 
 An image is the text of a row in the change journal.
 """

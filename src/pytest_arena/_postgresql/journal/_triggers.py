@@ -1,4 +1,4 @@
-"""Writes the triggers that record the changes of tables in the journal."""
+"""Writes the triggers that record changes."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 

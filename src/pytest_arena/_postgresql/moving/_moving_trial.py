@@ -1,4 +1,4 @@
-"""Prepares asyncpg's new connections to move between event loops, if the installed asyncpg can."""
+"""Prepares asyncpg's new connections to move."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loop and a transport for asyncpg, by which an open connection moves between event loops.
+"""A loop and a transport by which an open connection moves.
 
 The loop forwards to the running loop. The transport reads its socket in the loop that it boarded.
 """

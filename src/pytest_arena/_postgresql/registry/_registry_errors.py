@@ -1,4 +1,4 @@
-"""The errors for what a database server refuses, and for a server that is down."""
+"""Errors of a server that refuses, or is down."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's place in the registry of a server, and the databases that the run creates and drops."""
+"""A run's row in the registry, and the databases of the run."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 

@@ -1,4 +1,4 @@
-"""A private cluster for each user and PostgreSQL. All processes and later runs share it."""
+"""A private cluster for each user and version of PostgreSQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks a server: it must be PostgreSQL, new enough, and let the role create databases."""
+"""Checks the version of a server and the rights of the role."""
 
 from __future__ import annotations
 

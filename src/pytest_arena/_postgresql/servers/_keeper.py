@@ -1,4 +1,4 @@
-"""The process that starts a private cluster, and stops it when no process uses it.
+"""The process that starts and stops a private cluster.
 
 It runs as a script and imports only Python's standard library, so that it starts in 20 ms and
 stays small. Therefore this file has the few messages of PostgreSQL's protocol that it needs.

@@ -1,4 +1,4 @@
-"""The folders of a private cluster's data and socket, and the locks beside them.
+"""The folders and locks of a private cluster.
 
 The locks are on files: the kernel releases them when a process ends.
 """

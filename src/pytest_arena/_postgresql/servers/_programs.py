@@ -1,4 +1,4 @@
-"""Finds PostgreSQL's programs on this machine or in a Python package, and the user to run them."""
+"""Finds PostgreSQL's programs, and the user to run them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that requests begin and that runs after their answers: tasks, threads, jobs, children."""
+"""Work of requests that runs after their answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds the connections, transactions and sessions that a test leaves, and takes them back."""
+"""Finds connections, transactions and sessions that a test leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks that a test starts in event loops, and how they end with the test."""
+"""Ends the tasks that a test starts in event loops."""
 
 from __future__ import annotations
 

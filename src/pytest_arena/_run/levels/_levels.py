@@ -1,4 +1,4 @@
-"""The stack of levels: what a fixture or a test wrote is there as long as its level."""
+"""The stack of levels."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Is a scenario proven, by what a test did in this run?"""
+"""Decides whether a scenario is proven by what a test did."""

@@ -1,4 +1,4 @@
-"""The agreements of a project: steps and their tests (lock file), known gaps, waivers."""
+"""The agreements of a project: lock file, baseline, waivers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must a test show for its scenario, and what of it is missing?"""
+"""The evidence that a scenario requires, and what is missing."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence

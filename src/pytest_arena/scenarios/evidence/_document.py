@@ -1,4 +1,4 @@
-"""The values of a run: facts of tests, verdicts on scenarios, the whole document; as JSON, too.
+"""The document of a run: facts of tests and verdicts, also as JSON.
 
 A document is read from JSON by the types of its fields. They must exist at run time, so this
 module imports no name for the type checker only.

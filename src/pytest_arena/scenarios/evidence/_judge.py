@@ -1,4 +1,4 @@
-"""Judges all scenarios of a run, or of several runs together."""
+"""Judges all scenarios of one or several runs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace

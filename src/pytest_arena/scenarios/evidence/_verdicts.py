@@ -1,4 +1,4 @@
-"""Judges a test by its tries and a scenario by its tests; finds the gaps of a run."""
+"""Judges one test and one scenario, and finds the gaps of a run."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace

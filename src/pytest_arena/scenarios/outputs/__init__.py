@@ -1,1 +1,1 @@
-"""In which forms are scenarios handed out: documents, pages, lines, tests to be written?"""
+"""Writes documents, pages, lines and missing tests."""

@@ -1,4 +1,4 @@
-"""Classifies each line of a specification, and gives ids to what the page shows.
+"""Classifies the lines of a specification for the page.
 
 Lines are known by what the parser read in them: keywords are words of 80 languages.
 """

@@ -1,4 +1,4 @@
-"""Outputs for CI: a job's summary in Markdown, and GitHub's messages at lines of files."""
+"""Writes a job's summary, and GitHub's messages at lines of files."""
 
 import os
 import re

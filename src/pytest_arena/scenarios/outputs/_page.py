@@ -1,4 +1,4 @@
-"""Writes the page of a specification: one HTML file that loads nothing."""
+"""Writes the HTML page of a specification."""
 
 import posixpath
 import re

@@ -1,4 +1,4 @@
-"""Writes tests for scenarios without one: each fails as a stub until it is written."""
+"""Writes the missing tests as stubs."""
 
 import ast
 import io

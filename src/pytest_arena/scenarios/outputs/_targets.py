@@ -1,4 +1,4 @@
-"""Which outputs are written, and to which files?"""
+"""Decides which outputs are written, and to which files."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress

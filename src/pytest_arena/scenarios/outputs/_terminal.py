@@ -1,4 +1,4 @@
-"""The lines for a terminal: after a run, of one scenario, of the specifications."""
+"""Writes the lines for a terminal."""
 
 import shlex
 from collections.abc import Iterator, Sequence

@@ -1,1 +1,1 @@
-"""Which requests of a test reach the app, and what does the app do in each?"""
+"""Finds which requests reach the app, and what the app does in each."""

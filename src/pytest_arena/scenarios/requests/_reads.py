@@ -1,4 +1,4 @@
-"""Which tables do statements read, and which rows did the queries of a request return?"""
+"""Finds the tables and rows that the queries of a request read."""
 
 import re
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""The record of one request of a test that proves a scenario."""
+"""The record of one request."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

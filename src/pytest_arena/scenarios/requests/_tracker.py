@@ -1,4 +1,4 @@
-"""Which requests reach the app under test, by any client, and did the test look at the answers?"""
+"""Observes requests of any client, and whether the test used the answers."""
 
 import functools
 import inspect

@@ -1,1 +1,1 @@
-"""What do the specifications say?"""
+"""Reads specifications."""

@@ -1,4 +1,4 @@
-"""Turns the nodes of the parser into features, scenarios and steps, with their business rules."""
+"""Turns parsed Gherkin into features, scenarios and steps."""
 
 import re
 from collections.abc import Iterator, Mapping

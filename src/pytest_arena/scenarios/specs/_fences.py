@@ -1,4 +1,4 @@
-"""Finds the Gherkin in a Markdown file, and what should have been marked as Gherkin."""
+"""Finds the Gherkin in a Markdown file."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Reads Gherkin with the official parser, and puts its errors into words.
+"""Parses Gherkin, and words its errors.
 
 Only this module imports ``gherkin-official``: its majors come often, and change what they return.
 """

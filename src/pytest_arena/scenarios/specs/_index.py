@@ -1,4 +1,4 @@
-"""Finds the scenario, or the row of an Outline, that a name in a test means; names scenarios."""
+"""Finds the scenario or row that a name in a test means."""
 
 import re
 import shlex

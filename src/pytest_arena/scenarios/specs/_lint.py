@@ -1,4 +1,4 @@
-"""Finds what the parser accepts though its author cannot have meant it."""
+"""Finds mistakes that the parser accepts."""
 
 import re
 from collections.abc import Container, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Finds the files that are specifications, and reads them."""
+"""Finds and reads the files of specifications."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The content of a specification: features, scenarios, steps, each in a version."""
+"""The content of a specification."""
 
 import json
 import re
