@@ -113,7 +113,7 @@ linkcheck_timeout = 20
 _TITLED = re.compile(r'^( *)(`{3,})(\w+) title="?([^"\s]+)"?.*$', re.MULTILINE)
 _LINK = re.compile(r"\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]+)?\)")
 _EXAMPLE = re.compile(r"^```python title=.*?(?=^## )", re.MULTILINE | re.DOTALL)
-_README = "The [README](../README.md) shows the smallest complete test."
+_README = "The [README](../README.md) shows a complete test."
 
 
 def setup(app: Any) -> None:

@@ -62,7 +62,7 @@ def test_the_start_page_shows_the_readmes_example() -> None:
     text = (DOCS / "index.md").read_text(encoding="utf-8")
     shown = as_on_the_site("index", text)
     assert "caption: test_dancers.py" in shown
-    assert "smallest complete test" not in shown
+    assert "shows a complete test" not in shown
     assert "## Use it" not in shown
 
 
