@@ -215,7 +215,14 @@ def unknown_errors(files: list[Source]) -> list[str]:
 
 
 # Errors of pytest and SQLAlchemy that docstrings of the package name.
-_KNOWN_ERRORS = {"UsageError", "StaleDataError", "OperationalError", "InterfaceError"}
+_KNOWN_ERRORS = {
+    "UsageError",
+    "StaleDataError",
+    "OperationalError",
+    "InterfaceError",
+    "DisconnectionError",
+    "WebSocketDisconnect",
+}
 
 
 def _places(files: list[Source], find: Callable[[ast.Module], Iterator[ast.AST]]) -> list[str]:

@@ -103,12 +103,14 @@ class Run:
         closing = [
             line for line in self.output.splitlines() if re.search(r" in [\d.]+s", line)
         ]
-        found = re.findall(
+        counts = re.findall(
             r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)", closing[-1]
         )
-        return {
-            {"error": "errors"}.get(name, name): int(number) for number, name in found
-        }
+        outcomes = {}
+        for number, name in counts:
+            plural = "errors" if name == "error" else name
+            outcomes[plural] = int(number)
+        return outcomes
 
     def says(self, *texts: str) -> Run:
         """Assert that each text was printed; runs of white space count as one space."""

@@ -84,10 +84,10 @@ def startup_failed(error: BaseException | None, message: str | None) -> Lifespan
 
 
 def shutdown_failed(
-    error: BaseException | None, message: str | None, *, asked: bool
+    error: BaseException | None, message: str | None, *, is_requested: bool
 ) -> LifespanError:
     """Return the error for an app that raised in its shutdown, or ended before it."""
-    when = "shutdown failed" if asked else "lifespan broke off during the test"
+    when = "shutdown failed" if is_requested else "lifespan broke off during the test"
     return LifespanError(
         f"the app's {when}: {_reason(error, message)}",
         why="what the rest of it would have closed is still open, and may disturb later tests",

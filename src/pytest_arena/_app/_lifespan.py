@@ -208,7 +208,7 @@ class Lifespan:
         if self._is_up:
             if error is not None or self._message is not None:
                 text = _app_errors.shutdown_failed(
-                    error, self._message, asked=self._is_stopping
+                    error, self._message, is_requested=self._is_stopping
                 )
                 self._failure = _because(text, error)
         elif self._message is not None or (self._took_startup and error is not None):

@@ -227,11 +227,11 @@ def _has_ended(worker: _Worker) -> bool:
 _JOBS = "_arena_jobs"
 
 
-def _jobs_of(given: Any) -> JobsOfQueue:
-    jobs: JobsOfQueue | None = vars(given).get(_JOBS)
+def _jobs_of(job_queue: Any) -> JobsOfQueue:
+    jobs: JobsOfQueue | None = vars(job_queue).get(_JOBS)
     if jobs is None:
         # In one step: two threads get one record.
-        jobs = vars(given).setdefault(_JOBS, JobsOfQueue())
+        jobs = vars(job_queue).setdefault(_JOBS, JobsOfQueue())
     return jobs
 
 
@@ -262,12 +262,12 @@ def watch_queues() -> Callable[[], None]:
 
 def _putting(original: Any) -> Any:
     @wraps(original)
-    def put(given: Any, item: Any, *args: Any, **kwargs: Any) -> Any:
+    def put(job_queue: Any, item: Any, *args: Any, **kwargs: Any) -> Any:
         work = WORK.get()
-        if work is None or _jobs_of(given).is_of_a_library:
-            return original(given, item, *args, **kwargs)
-        with _jobs_of(given).adding(work, item):
-            return original(given, item, *args, **kwargs)
+        if work is None or _jobs_of(job_queue).is_of_a_library:
+            return original(job_queue, item, *args, **kwargs)
+        with _jobs_of(job_queue).adding(work, item):
+            return original(job_queue, item, *args, **kwargs)
 
     return put
 
@@ -280,13 +280,13 @@ _is_awaited: ContextVar[bool] = ContextVar(
 
 def _getting(original: Any) -> Any:
     @wraps(original)
-    def get(given: Any, *args: Any, **kwargs: Any) -> Any:
+    def get(job_queue: Any, *args: Any, **kwargs: Any) -> Any:
         if _is_awaited.get():
-            return original(given, *args, **kwargs)
-        jobs = _jobs_of(given)
+            return original(job_queue, *args, **kwargs)
+        jobs = _jobs_of(job_queue)
         worker = jobs.ask(sys._getframe(1))  # noqa: SLF001 - the documented way to a caller's frame
         with jobs.waiting(worker):
-            item = original(given, *args, **kwargs)
+            item = original(job_queue, *args, **kwargs)
         jobs.take(worker, item)
         return item
 
@@ -294,11 +294,11 @@ def _getting(original: Any) -> Any:
 
 
 def _awaiting(original: Any) -> Any:
-    async def got(given: Any, jobs: JobsOfQueue, worker: _Worker) -> Any:
+    async def got(job_queue: Any, jobs: JobsOfQueue, worker: _Worker) -> Any:
         _is_awaited.set(True)
         try:
             with jobs.waiting(worker):
-                item = await original(given)
+                item = await original(job_queue)
         finally:
             # Not by a token: the collector may close this in another context.
             _is_awaited.set(False)
@@ -307,9 +307,9 @@ def _awaiting(original: Any) -> Any:
 
     # Not async: `asyncio.wait_for` may await it in a separate task. The worker calls it.
     @wraps(original)
-    def get(given: Any) -> Any:
-        jobs = _jobs_of(given)
-        return got(given, jobs, jobs.ask(sys._getframe(1)))  # noqa: SLF001 - as above
+    def get(job_queue: Any) -> Any:
+        jobs = _jobs_of(job_queue)
+        return got(job_queue, jobs, jobs.ask(sys._getframe(1)))  # noqa: SLF001 - as above
 
     return _marked_as_async(get)
 
@@ -324,10 +324,10 @@ def _marked_as_async(function: Any) -> Any:
 
 def _ending(original: Any) -> Any:
     @wraps(original)
-    def task_done(given: Any) -> Any:
-        jobs = vars(given).get(_JOBS)
+    def task_done(job_queue: Any) -> Any:
+        jobs = vars(job_queue).get(_JOBS)
         if jobs is not None:
             jobs.end_job()
-        return original(given)
+        return original(job_queue)
 
     return task_done

@@ -91,7 +91,7 @@ def unflushed(sessions: Iterable[Session]) -> list[object]:
 
 def unflushed_by_tests() -> list[PendingObjects]:
     """Return the unflushed objects of sessions in use to which a test or a fixture added some."""
-    found = []
+    all_pending = []
     for session in sessions_in_use():
         number = session.hash_key
         if number not in ADDS_OF_TESTS or not unflushed([session]):
@@ -100,8 +100,8 @@ def unflushed_by_tests() -> list[PendingObjects]:
             pending = pending_objects(session)
             if pending:
                 pending.note_line(ADDS_OF_TESTS.get(number))
-                found.append(pending)
-    return found
+                all_pending.append(pending)
+    return all_pending
 
 
 def session_numbers() -> frozenset[int]:

@@ -80,7 +80,8 @@ def page(document: Document, sources: Mapping[str, str]) -> str:
     )
     for name, macro in macros.by_token.items():
         parser.add_render_rule(
-            name, lambda _, tokens, at, *more, it=macro: str(it(tokens[at], more[1]))
+            name,
+            lambda _, tokens, at, *more, render=macro: str(render(tokens[at], more[1])),
         )
     html = str(macros.page([_shown(chapter, parser) for chapter in all_chapters]))
     # HTML allows no zero byte, and UTF-8 no half of a surrogate pair.
