@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import sys
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar, copy_context
@@ -28,6 +29,7 @@ from pytest_arena._process import seconds as now
 if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
+        Awaitable,
         Callable,
         Coroutine,
         Generator,
@@ -307,25 +309,21 @@ def with_context_copy(app: Any) -> Any:
 
     A context variable that the app sets is not seen by the client's next request.
     """
-
-    async def call_app(scope: Any, receive: Any, send: Any) -> None:
-        async def answer() -> None:
-            await app(scope, receive, send)
-
-        await InContextCopy(answer())
-
-    return call_app
+    return functools.partial(InContextCopy, app)
 
 
 class InContextCopy:
-    """An awaitable that runs a coroutine in a copy of the context, in the current task.
+    """An awaitable call of an app that runs in a copy of the context, in the current task.
 
     A separate task would change ``asyncio.current_task()``, and with it cancellation.
     """
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        self.cr_await = coroutine  # the name by which a debugger follows a coroutine
+    def __init__(self, app: ASGIApp, *arguments: Any) -> None:
         self._context = copy_context()
+        answer: Any = self._context.run(app, *arguments)
+        if not inspect.iscoroutine(answer):
+            answer = _waiting(answer)
+        self.cr_await = answer  # the name by which a debugger follows a coroutine
 
     def __await__(self) -> Self:
         return self
@@ -347,6 +345,10 @@ class InContextCopy:
     def close(self) -> None:
         """End the coroutine, which has not finished."""
         self._context.run(self.cr_await.close)
+
+
+async def _waiting(answer: Awaitable[None]) -> None:
+    await answer
 
 
 def ending_websockets(app: Any, hooks: Hooks) -> Any:
