@@ -47,7 +47,7 @@ def verdict(what: Facts, **more: Any) -> tuple[Status, str]:
         ({"seeded": (), "requests": (POST, POST)}, "(if POST /battles/7/start prepares: scenario."),
         ({"requests": ()}, "no request reached the app"),
         ({"asserted": ()}, "no assertion after POST /battles/7/start"),
-        ({"asserted": (CONSTANT,)}, "could fail (tests/test_b.py:16 cannot: assert on the answer"),
+        ({"asserted": (CONSTANT,)}, "could fail (tests/test_b.py:16 cannot: compare the answer"),
         ({"asserted": (EARLY,)}, "(the last one, tests/test_b.py:14, is before it)"),
         ({"requests": (POST, POST)}, "no assertion after POST"),
         ({"requests": (), "asserted": ()}, "no request reached the app; no assertion"),

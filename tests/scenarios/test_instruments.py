@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena.scenarios._idle import is_constant
+from pytest_arena.scenarios.assertions._idle import is_constant
 from tests.scenarios.proving import told
 from tests.scenarios.seen import facts_of, seeing
 

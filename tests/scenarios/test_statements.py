@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena.scenarios._assertions import statement
+from pytest_arena.scenarios.assertions._assertions import statement
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena.scenarios._assertions import enable
+from pytest_arena.scenarios.assertions._assertions import enable
 from pytest_arena.scenarios.specs._reader import relative
 from tests.scenarios.proving import project, told
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import Enum
 from uuid import UUID
 
-from pytest_arena.scenarios._idle import is_constant
+from pytest_arena.scenarios.assertions._idle import is_constant
 from pytest_arena.scenarios.evidence._document import Asserted, StepFacts
 from pytest_arena.scenarios.requests._record import RequestRecord
 from pytest_arena.scenarios.specs._specification import Kind, ScenarioSpec

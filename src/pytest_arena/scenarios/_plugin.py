@@ -13,7 +13,6 @@ import pluggy
 
 from pytest_arena._config._project import read_project
 from pytest_arena.errors import ArenaError, ConfigError
-from pytest_arena.scenarios._assertions import enable, heard
 from pytest_arena.scenarios._instruments import Instruments
 from pytest_arena.scenarios._mapping import (
     Mapped,
@@ -32,6 +31,7 @@ from pytest_arena.scenarios._tries import (
     failure_of,
     plain_facts,
 )
+from pytest_arena.scenarios.assertions._assertions import enable, heard
 from pytest_arena.scenarios.evidence._agreed import (
     AgreedGap,
     Lock,

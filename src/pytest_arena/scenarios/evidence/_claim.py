@@ -324,8 +324,8 @@ def _advice(text: str) -> str:
         return "all(…) of an empty list is true, assert its length too"
     uncalled = _UNCALLED.fullmatch(text)
     if uncalled:
-        return f"{uncalled[1]} is a method and always true, call it and compare"
-    return "assert on the answer, or on rows read since"
+        return f"{uncalled[1]} is always true, compare its value (call it, if it is a method)"
+    return "compare the answer, or rows read since, with what is expected"
 
 
 def _why_unknown(facts: Facts, kind: str) -> str:

@@ -22,11 +22,12 @@ import _pytest.assertion.util as asserting
 
 from pytest_arena._config._load import is_library
 from pytest_arena._others import own_function
-from pytest_arena.scenarios._idle import (
+from pytest_arena.scenarios.assertions._idle import (
     depends_only_on_test_data,
     function_of,
     is_uncalled_method,
 )
+from pytest_arena.scenarios.assertions._other_answers import passes_with_any_answer
 from pytest_arena.scenarios.specs._reader import relative
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ class _Listener:
         is_idle = depends_only_on_test_data(
             code, text, variables, self._instruments.is_as_seeded
         )
-        is_idle = is_idle or _is_of_each_answer(text, variables)
+        is_idle = is_idle or passes_with_any_answer(text, variables)
         is_idle = is_idle or is_uncalled_method(text, variables)
         values = list(variables.values())
         self._instruments.asserted(place, text, values, is_idle=is_idle)
@@ -233,37 +234,6 @@ def _variables(frame: FrameType) -> Mapping[str, object]:
     if sys.getrefcount(variables) == _UNSHARED:  # the test did not call `locals()`
         variables.clear()
     return copy
-
-
-# Assertions that each answer passes. The name is the answer's.
-_OF_EACH_ANSWER = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"(?:bool\()?(\w+)\)?",
-        r"(\w+)\.status_code",
-        r"(\w+)(?:\.(?:status_code|text|content|headers|json))? (?:is not|!=) None",
-        r"isinstance\((\w+)\.(?:status_code, int|text, str|content, bytes)\)",
-        r"type\((\w+)\.status_code\) (?:is|==) int",
-        r"self\.assertIsNotNone\((\w+)(?:\.(?:status_code|text|content|headers))?\)",
-        r"self\.assertIsInstance\((\w+)\.(?:status_code, int|text, str|content, bytes)\)",
-    )
-)
-
-
-@functools.cache
-def _answer_in(text: str) -> str:
-    """Return the variable that is an answer if each answer passes this assertion; else ""."""
-    for pattern in _OF_EACH_ANSWER:
-        match = pattern.fullmatch(text)
-        if match:
-            return match[1]
-    return ""
-
-
-def _is_of_each_answer(text: str, variables: Mapping[str, object]) -> bool:
-    """Return whether each answer passes this assertion, whatever the app answers."""
-    value = variables.get(_answer_in(text))
-    return hasattr(value, "raise_for_status") and not hasattr(value, "__bool__")
 
 
 # Other kinds of assertions.
