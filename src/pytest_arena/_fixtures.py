@@ -245,7 +245,7 @@ def _check_awaited(request: pytest.FixtureRequest) -> None:
 def _for_roles(
     new: Callable[..., Any], client_options: dict[str, Any]
 ) -> Callable[..., Any]:
-    def new_client(role: str, **options: Any) -> Any:
+    def new_client(role: str, **options: object) -> Any:
         __tracebackhide__ = True
         return new(role=role, options={**client_options, **options})
 

@@ -299,7 +299,7 @@ class Piece:
         """Return whether a thread does this work now."""
         return bool(self.thread == thread)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Any:
         """Do the work. More work that it begins belongs to the same test."""
         self.thread = get_ident()
         token = WORK.set(self.work)
@@ -485,7 +485,9 @@ def watch_what_is_begun() -> Callable[[], None]:
             thread.run = Piece(work, thread.run, getattr(thread, "cancel", bool))
         start(thread)
 
-    def watched_call_soon(loop: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
+    def watched_call_soon(
+        loop: Any, callback: Any, *args: object, **kwargs: object
+    ) -> Any:
         work = WORK.get()
         if work is not None and work.is_given_to(loop):
             # Nothing cancels this piece, because it may wake a task of the other loop.
@@ -553,7 +555,7 @@ def _install(
 def _watched(schedule: Any, position: int, *, is_clock: bool = False) -> Any:
     """Return a function like ``schedule`` that makes a piece of the argument at this position."""
 
-    def watched(*args: Any, **kwargs: Any) -> Any:
+    def watched(*args: object, **kwargs: object) -> Any:
         work = None
         if len(args) > position:
             work = WORK.get()

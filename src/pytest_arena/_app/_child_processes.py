@@ -39,7 +39,9 @@ def watch_child_processes(
     """
     undo = ExitStack()
 
-    def replace(owner: Any, name: str, wrap: Callable[..., Any], *values: Any) -> None:
+    def replace(
+        owner: Any, name: str, wrap: Callable[..., Any], *values: object
+    ) -> None:
         original = getattr(owner, name)
         setattr(owner, name, wraps(original)(wrap(original, *values)))
         undo.callback(setattr, owner, name, original)

@@ -338,7 +338,7 @@ class InContextCopy:
         """Continue the coroutine."""
         return self._context.run(self.cr_await.send, value)
 
-    def throw(self, *error: Any) -> Any:
+    def throw(self, *error: object) -> Any:
         """Raise an exception in the coroutine."""
         return self._context.run(self.cr_await.throw, *error)
 
@@ -531,7 +531,7 @@ class ClientAs(Protocol[C_co]):
             staff, guest = client_as("staff"), client_as("guest")
     """
 
-    def __call__(self, role: str, **options: Any) -> C_co:
+    def __call__(self, role: str, **options: object) -> C_co:
         """Return a client, which logs in as ``role`` before its first request."""
 
 
@@ -716,7 +716,7 @@ def _watch_werkzeug_client(hooks_of: Any, undo: ExitStack, module: Any) -> None:
 
     @functools.wraps(original)
     def watched(
-        client: Any, environ: dict[str, Any], *args: Any, **options: Any
+        client: Any, environ: dict[str, Any], *args: object, **options: object
     ) -> Any:
         is_inside_request = HOPS.get(None) is not None
         hooks = None if is_inside_request else hooks_of(client.application)

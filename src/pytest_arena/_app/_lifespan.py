@@ -402,7 +402,7 @@ def wake_from_any_thread(loop: asyncio.AbstractEventLoop) -> None:
     is_done = isinstance(vars(loop).get("call_soon"), _WakingCallSoon)
     # uvloop's method cannot be replaced.
     if isinstance(loop, asyncio.BaseEventLoop) and not is_done:
-        loop.call_soon = _WakingCallSoon(loop)  # type: ignore[assignment, method-assign] # of this loop only
+        loop.call_soon = _WakingCallSoon(loop)  # type: ignore[method-assign] # of this loop only
 
 
 class _WakingCallSoon:
@@ -414,7 +414,7 @@ class _WakingCallSoon:
         self._thread = threading.get_ident()
 
     def __call__(
-        self, callback: Any, *args: Any, context: Context | None = None
+        self, callback: Any, *args: object, context: Context | None = None
     ) -> asyncio.Handle:
         if threading.get_ident() == self._thread:
             return self._call_soon(callback, *args, context=context)

@@ -122,7 +122,7 @@ class LiveServer(Generic[C]):
         """
         asyncio.run_coroutine_threadsafe(app_run.ajoin(), self.loop).result()
 
-    def client(self, **options: Any) -> C:
+    def client(self, **options: object) -> C:
         """Return a client of the HTTP library. It is closed at the test's end.
 
         It is an ``AsyncClient`` if an event loop runs, otherwise a ``Client``, with the options of

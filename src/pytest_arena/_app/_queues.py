@@ -262,7 +262,7 @@ def watch_queues() -> Callable[[], None]:
 
 def _putting(original: Any) -> Any:
     @wraps(original)
-    def put(job_queue: Any, item: Any, *args: Any, **kwargs: Any) -> Any:
+    def put(job_queue: Any, item: Any, *args: object, **kwargs: object) -> Any:
         work = WORK.get()
         if work is None or _jobs_of(job_queue).is_of_a_library:
             return original(job_queue, item, *args, **kwargs)
@@ -280,7 +280,7 @@ _is_awaited: ContextVar[bool] = ContextVar(
 
 def _getting(original: Any) -> Any:
     @wraps(original)
-    def get(job_queue: Any, *args: Any, **kwargs: Any) -> Any:
+    def get(job_queue: Any, *args: object, **kwargs: object) -> Any:
         if _is_awaited.get():
             return original(job_queue, *args, **kwargs)
         jobs = _jobs_of(job_queue)

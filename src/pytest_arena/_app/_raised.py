@@ -72,7 +72,7 @@ def watch_logged_errors(
     """
     make = logging.getLogRecordFactory()
 
-    def make_and_note(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    def make_and_note(*args: object, **kwargs: object) -> logging.LogRecord:
         record = make(*args, **kwargs)
         # A record that is filled later has no level yet.
         if (record.levelno or 0) >= logging.ERROR:

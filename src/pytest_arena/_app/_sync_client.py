@@ -79,7 +79,7 @@ class TestClient(_Base):
             yield response
 
     def websocket_connect(
-        self, url: str, *args: Any, **options: Any
+        self, url: str, *args: object, **options: object
     ) -> WebSocketTestSession:
         """Return a websocket after the login. ``with`` opens it."""
         self._arena_ready()

@@ -195,7 +195,7 @@ class Watch:
         """Record that a file has got another name."""
         self.written.add(_absolute(new))
 
-    def started(self, event: str, *values: Any) -> None:
+    def started(self, event: str, *values: object) -> None:
         """Record the files that the arguments of a child process name."""
         if is_own():
             return
@@ -345,7 +345,7 @@ def watch_imports() -> Callable[[], None]:
     """
 
     def for_each_module(record: Callable[..., None]) -> Callable[..., None]:
-        def listener(name: object, *more: Any) -> None:
+        def listener(name: object, *more: object) -> None:
             if not (str(name).endswith((".py", ".pyc")) or _is_by_import()):
                 for file in _modules_at_work():
                     record(_at_import[file], name, *more)

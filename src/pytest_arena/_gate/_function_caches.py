@@ -78,7 +78,7 @@ def _cached(decorate: Callable[[Any], Any], function: Any) -> Any:
     cache = FunctionCache()
 
     @functools.wraps(function)
-    def computing(*args: Any, **kwargs: Any) -> Any:
+    def computing(*args: object, **kwargs: object) -> Any:
         token = COMPUTED.set((*COMPUTED.get(), cache))
         try:
             value = function(*args, **kwargs)

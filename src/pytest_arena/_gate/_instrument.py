@@ -80,7 +80,7 @@ def _ping(ping: OneConnection) -> OneConnection:
 def _execute(
     execute: Callable[..., Any], gates: Sequence[WatchingGate]
 ) -> Callable[..., Any]:
-    def executed(cursor: Any, statement: str, *rest: Any, **named: Any) -> None:
+    def executed(cursor: Any, statement: str, *rest: object, **named: object) -> None:
         context: Any = named.get("context", rest[-1] if rest else None)
         lost = gates[-1].lost
         lost.refuse_late()

@@ -326,7 +326,7 @@ def _remember(engine: Engine) -> None:
 
 
 def _of_last_gate(method: str) -> Callable[..., None]:
-    def listener(*arguments: Any) -> None:
+    def listener(*arguments: object) -> None:
         getattr(_gates[-1], method)(*arguments)
 
     return listener
@@ -345,7 +345,7 @@ CHILD_EVENTS = {
 }
 
 
-def _on_child(name: str, *values: Any) -> None:
+def _on_child(name: str, *values: object) -> None:
     if not is_own():
         _gates[-1].core.before_child(child_of_event(name, values))
 
@@ -403,12 +403,12 @@ def _listen_to_statements() -> None:
     event.listen(Engine, "engine_connect", _on_engine_connect)
 
 
-def _on_engine_connect(connection: Any, *_: Any) -> None:
+def _on_engine_connect(connection: Any, *_: object) -> None:
     _gates[-1].registry.hold(connection, _gates[-1].core.serial())
 
 
 def _on_statement(
-    connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any
+    connection: Any, _cursor: Any, statement: str, parameters: Any, *_: object
 ) -> tuple[str, Any]:
     pooled = PooledConnection.find(connection.connection)
     if pooled is not None and pooled.handle is not None:

@@ -165,7 +165,7 @@ class _WaitingConnect:
         self._connect = connect
         self._core = core
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Any:
         __tracebackhide__ = True
         end = seconds() + self._core.config.turn_timeout
         while True:

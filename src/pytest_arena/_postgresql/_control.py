@@ -297,7 +297,7 @@ class Reconnecting(Generic[ConnectionT]):
         self.connects = 0
 
     def call(
-        self, function: Callable[..., _ResultT], *args: Any, **options: Any
+        self, function: Callable[..., _ResultT], *args: object, **options: object
     ) -> _ResultT:
         """Call a function with the connection as its first argument.
 

@@ -181,11 +181,11 @@ class Arena(Generic[S]):
         )
         return cast("S", session)
 
-    def client(self, **options: Any) -> AsyncClient:
+    def client(self, **options: object) -> AsyncClient:
         """Return an async client like ``client``. ``options`` are those of ``client_options``."""
         return self._run.apps.new_client(options)
 
-    def client_as(self, role: str, **options: Any) -> AsyncClient:
+    def client_as(self, role: str, **options: object) -> AsyncClient:
         """Return an async client that logs in as ``role`` before its first request.
 
         Raises:
@@ -193,11 +193,11 @@ class Arena(Generic[S]):
         """
         return self._run.apps.new_client(options, role)
 
-    def test_client(self, **options: Any) -> TestClient:
+    def test_client(self, **options: object) -> TestClient:
         """Return a sync test client like ``test_client``."""
         return self._run.apps.new_test_client(options)
 
-    def test_client_as(self, role: str, **options: Any) -> TestClient:
+    def test_client_as(self, role: str, **options: object) -> TestClient:
         """Return a sync test client that logs in as ``role`` before its first request."""
         return self._run.apps.new_test_client(options, role)
 

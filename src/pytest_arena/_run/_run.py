@@ -604,7 +604,7 @@ def conducted(
         return function if examples is None else _beginning(function, test, examples)
 
     @functools.wraps(function)
-    async def closing(*args: Any, **kwargs: Any) -> None:
+    async def closing(*args: object, **kwargs: object) -> None:
         __tracebackhide__ = True
         if examples is not None:
             await examples.abegin()
@@ -635,7 +635,7 @@ def _beginning(
     function: Callable[..., Any], test: RunningTest, examples: Examples
 ) -> Any:
     @functools.wraps(function)
-    def beginning(*args: Any, **kwargs: Any) -> None:
+    def beginning(*args: object, **kwargs: object) -> None:
         __tracebackhide__ = True
         examples.begin()
         function(*args, **kwargs)

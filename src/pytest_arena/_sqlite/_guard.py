@@ -46,7 +46,9 @@ class EngineFactory:
     base: Any
     made: Callable[[sqlite3.Connection], None]
 
-    def __call__(self, database: Any, *args: Any, **kwargs: Any) -> sqlite3.Connection:
+    def __call__(
+        self, database: Any, *args: object, **kwargs: object
+    ) -> sqlite3.Connection:
         """Open the file.
 
         Raises:
@@ -83,7 +85,7 @@ def _guard(core: Core, connection: sqlite3.Connection) -> None:
     if isinstance(connection, sql.OwnConnection):
         return
 
-    def authorize(action: int, name: str | None, *_: Any) -> int:
+    def authorize(action: int, name: str | None, *_: object) -> int:
         if action != sqlite3.SQLITE_ATTACH:
             return sqlite3.SQLITE_OK
         core.ledger.refused(messages.attached_unseen(sql.file_of(name or "")))

@@ -56,7 +56,7 @@ def _in_turn(method: Callable[..., Any], turn: str = "arena_turn") -> Any:
     turn_of = attrgetter(turn)
 
     @wraps(method)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self: Any, *args: object, **kwargs: object) -> Any:
         with turn_of(self):
             return method(self, *args, **kwargs)
 
@@ -138,15 +138,15 @@ class GuardedConnection(sqlite3.Connection):
 
     # sqlite3's versions of these three make a cursor without `cursor()`.
 
-    def execute(self, *args: Any, **kwargs: Any) -> Any:
+    def execute(self, *args: object, **kwargs: object) -> Any:
         """As ``sqlite3.Connection.execute``."""
         return self.cursor().execute(*args, **kwargs)
 
-    def executemany(self, *args: Any, **kwargs: Any) -> Any:
+    def executemany(self, *args: object, **kwargs: object) -> Any:
         """As ``sqlite3.Connection.executemany``."""
         return self.cursor().executemany(*args, **kwargs)
 
-    def executescript(self, *args: Any, **kwargs: Any) -> Any:
+    def executescript(self, *args: object, **kwargs: object) -> Any:
         """As ``sqlite3.Connection.executescript``."""
         return self.cursor().executescript(*args, **kwargs)
 
@@ -177,7 +177,7 @@ class _GuardedCursor:
 
     connection: GuardedConnection
 
-    def execute(self, *args: Any, **kwargs: Any) -> Any:
+    def execute(self, *args: object, **kwargs: object) -> Any:
         connection = self.connection
         if connection.arena_outside is not None:
             connection.arena_check_file()
@@ -192,13 +192,13 @@ class _GuardedCursor:
         with connection.arena_turn:
             return run(*args, **kwargs)
 
-    def executemany(self, *args: Any, **kwargs: Any) -> Any:
+    def executemany(self, *args: object, **kwargs: object) -> Any:
         # sqlite3 refuses an ATTACH here.
         self.connection.arena_check_file()
         with self.connection.arena_turn:
             return super().executemany(*args, **kwargs)  # type: ignore[misc]  # as above
 
-    def executescript(self, *args: Any, **kwargs: Any) -> Any:
+    def executescript(self, *args: object, **kwargs: object) -> Any:
         self.connection.arena_check_file()
         run = super().executescript  # type: ignore[misc]  # as above
         runner: Runner = _run_setting
@@ -328,7 +328,7 @@ class _Attaching:
         self._replaced.add(name)
         return name
 
-    def authorize(self, action: int, name: str | None, *rest: Any) -> int:
+    def authorize(self, action: int, name: str | None, *rest: object) -> int:
         """Deny SQLite to attach a file outside. Otherwise call the app's authorizer."""
         if action == sqlite3.SQLITE_ATTACH:
             refusal = self._refusal_of(name)

@@ -234,7 +234,7 @@ class Unawaited:
                 "one that returns a coroutine may pass without having run"
             )
 
-        def call_and_record(*args: Any, **kwargs: Any) -> Any:
+        def call_and_record(*args: object, **kwargs: object) -> Any:
             result = original(*args, **kwargs)
             if inspect.iscoroutine(result) or inspect.isasyncgen(result):
                 step = kwargs.get("fixturefunc", args[0] if args else None)

@@ -355,7 +355,7 @@ def _limited(breaking: Breaking, item: Any) -> Iterator[None]:
         return
 
     @functools.wraps(function)
-    async def limited(*args: Any, **kwargs: Any) -> None:
+    async def limited(*args: object, **kwargs: object) -> None:
         __tracebackhide__ = True
         await breaking.call_limited(function(*args, **kwargs))
 

@@ -252,7 +252,7 @@ def _outer(guard: _Guard, dialect: str, original: Any, *, own: int = 0) -> Any:
     The first ``own`` arguments (``cls``) are no arguments of the connection.
     """
 
-    def connect(*args: Any, **kwargs: Any) -> Any:
+    def connect(*args: object, **kwargs: object) -> Any:
         positional = list(args[own:])
         admission = guard.admit(dialect, positional, kwargs)
         with _inside(dialect):
@@ -260,7 +260,7 @@ def _outer(guard: _Guard, dialect: str, original: Any, *, own: int = 0) -> Any:
         guard.opened(dialect, admission, connection)
         return connection
 
-    async def aconnect(*args: Any, **kwargs: Any) -> Any:
+    async def aconnect(*args: object, **kwargs: object) -> Any:
         positional = list(args[own:])
         admission = guard.admit(dialect, positional, kwargs)
         with _inside(dialect):
@@ -294,7 +294,7 @@ def _guard_inner_psycopg(guard: _Guard, kind: Any) -> None:
 
     def make(original: Any) -> Any:
         def _connect_gen(
-            cls: Any, conninfo: str = "", *args: Any, **kwargs: Any
+            cls: Any, conninfo: str = "", *args: object, **kwargs: object
         ) -> Any:
             dialect = "psycopg_async" if hasattr(cls, "__aenter__") else "psycopg"
             admission, text = guard.admit_inner(dialect, conninfo)
@@ -311,7 +311,7 @@ def _guard_generators(guard: _Guard, module: ModuleType) -> None:
     """Guard the innermost function, which has no psycopg connection yet."""
 
     def make(original: Any) -> Any:
-        def connect(conninfo: str, *args: Any, **kwargs: Any) -> Any:
+        def connect(conninfo: str, *args: object, **kwargs: object) -> Any:
             _, text = guard.admit_inner("psycopg", conninfo)
             return (yield from original(text, *args, **kwargs))
 
@@ -322,7 +322,7 @@ def _guard_generators(guard: _Guard, module: ModuleType) -> None:
 
 def _guard_psycopg2(guard: _Guard, module: ModuleType) -> None:
     def make_inner(original: Any) -> Any:
-        def connect(dsn: str = "", *args: Any, **kwargs: Any) -> Any:
+        def connect(dsn: str = "", *args: object, **kwargs: object) -> Any:
             admission, text = guard.admit_inner("psycopg2", dsn)
             _looked_at.set(
                 ""

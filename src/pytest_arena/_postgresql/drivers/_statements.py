@@ -482,7 +482,7 @@ def replace_function(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
 def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
     def make(original: Any) -> Any:
         async def ask_first(
-            connection: Any, query: str, *args: Any, **kwargs: Any
+            connection: Any, query: str, *args: object, **kwargs: object
         ) -> Any:
             sent = _to_send(core, connection, query)
             return await original(connection, sent, *args, **kwargs)
@@ -496,7 +496,7 @@ def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
 
 def _guard_psycopg(core: FindCore, module: ModuleType) -> None:
     def make(original: Any) -> Any:
-        def _convert_query(cursor: Any, *args: Any, **kwargs: Any) -> Any:
+        def _convert_query(cursor: Any, *args: object, **kwargs: object) -> Any:
             converted = original(cursor, *args, **kwargs)
             sent = _to_send(core, cursor._conn, converted.query)  # noqa: SLF001 - `connection` is the same, slower
             return converted if sent is converted.query else original(cursor, sent)

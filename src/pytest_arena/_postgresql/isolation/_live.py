@@ -393,7 +393,7 @@ class JournaledDatabase(LiveDatabase):
         return super().keep(name, title, called=called)
 
     def _ask(
-        self, question: Callable[..., _Answer], *args: Any, **options: Any
+        self, question: Callable[..., _Answer], *args: object, **options: object
     ) -> _Answer:
         with self.own.saying(_UNANSWERED):
             return self._line.call(question, *args, **options)

@@ -142,7 +142,7 @@ class _Paired(RunningLoop):
         self._ours = ours
 
     async def create_connection(
-        self, factory: Any, *_: Any, **__: Any
+        self, factory: Any, *_: object, **__: object
     ) -> tuple[Any, Any]:
         return self._feed(factory(), self._ours)
 

@@ -370,7 +370,7 @@ class MovingConnect:
         self._connect = connect
         self._on_tls = on_tls
 
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
+    def __call__(self, *arguments: object, **options: object) -> Any:
         # A lifetime gives each cached statement a timer in its loop. Other threads would cancel
         # the timer later, which uvloop does not allow.
         options["max_cached_statement_lifetime"] = 0

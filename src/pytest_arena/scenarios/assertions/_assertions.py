@@ -143,7 +143,7 @@ def _method_alone(instruments: Instruments, item: Any) -> Iterator[None]:
     if inspect.iscoroutinefunction(method):
 
         @functools.wraps(method)
-        async def recorded(*args: Any, **kwargs: Any) -> None:
+        async def recorded(*args: object, **kwargs: object) -> None:
             with _call(instruments, item):
                 await method(*args, **kwargs)
 
@@ -301,7 +301,7 @@ def _recording_exit(leave: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap an ``__exit__`` that asserts an exception or a warning."""
 
     @functools.wraps(leave)
-    def leave_and_record(self: Any, kind: Any, *details: Any) -> Any:
+    def leave_and_record(self: Any, kind: Any, *details: object) -> Any:
         __tracebackhide__ = True
         result = leave(self, kind, *details)
         # An exception that it does not suppress is not the expected one.
@@ -318,7 +318,7 @@ def _recording_check(check: Callable[..., Any]) -> Callable[..., Any]:
         return _recording_coroutine(check)
 
     @functools.wraps(check)
-    def check_and_record(*args: Any, **kwargs: Any) -> Any:
+    def check_and_record(*args: object, **kwargs: object) -> Any:
         __tracebackhide__ = True
         result = check(*args, **kwargs)
         if _listeners and result is None:
@@ -332,7 +332,7 @@ def _recording_check(check: Callable[..., Any]) -> Callable[..., Any]:
 
 def _recording_coroutine(check: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(check)
-    def check_and_record(*args: Any, **kwargs: Any) -> Any:
+    def check_and_record(*args: object, **kwargs: object) -> Any:
         __tracebackhide__ = True
         # Read here: a task that awaits the coroutine later is called by the event loop.
         caller = sys._getframe(1)  # noqa: SLF001 - the line that asserts

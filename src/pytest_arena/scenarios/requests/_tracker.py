@@ -213,8 +213,8 @@ class RequestTracker:
         @functools.wraps(original)
         def init_and_keep(
             app: object,
-            *args: Any,
-            **options: Any,
+            *args: object,
+            **options: object,
         ) -> None:
             original(app, *args, **options)
             # Only the stack says whether the factory makes this app.
