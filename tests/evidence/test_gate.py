@@ -160,7 +160,7 @@ def test_a_waiver_by_key_is_about_that_scenario_alone() -> None:
 def test_a_waiver_of_nothing_is_a_gap() -> None:
     """It would wait for a scenario that has another name by now."""
     doc = waived("@manuel 2027-01-01 typo", attempt())
-    assert "is about no scenario" in doc.gaps[0]
+    assert "no scenario has the name of the waiver '@manuel'" in doc.gaps[0]
 
 
 def test_a_document_does_not_know_where_the_project_lies() -> None:
@@ -183,11 +183,20 @@ def test_a_waiver_of_a_proven_scenario_is_remarked() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["@manual", "@manual later", "@manual 2027-01-01", "@manual 2027-02-30 later"]
+    "line, what",
+    [
+        ("@manual", "it has no day after the name"),
+        ("@manual later", "it has no day after the name"),
+        ("2027-01-01 later", "it has no day after the name"),
+        ("@manual 2027-01-01", "it has no reason after the day"),
+        ("@manual 2027-02-30 later", "2027-02-30 is no day of the form YYYY-MM-DD"),
+        ("@manual 2027-3-1 later", "2027-3-1 is no day of the form YYYY-MM-DD"),
+        ("@manual 31.03.2027 later", "31.03.2027 is no day of the form YYYY-MM-DD"),
+    ],
 )
-def test_a_waiver_needs_a_day_that_can_be_and_a_reason(line: str) -> None:
-    """Else it is a mistake, with the place of the option."""
-    with pytest.raises(ConfigError, match="is not a waiver") as error:
+def test_a_waiver_needs_a_day_that_can_be_and_a_reason(line: str, what: str) -> None:
+    """Each mistake has its message, with the place of the option."""
+    with pytest.raises(ConfigError, match=f"is not a waiver: '{line}': {what}") as error:
         read_waivers(["", line], place="pytest.ini:3")
     assert error.value.cause == "pytest.ini:3"
 
@@ -249,9 +258,20 @@ def test_a_line_of_no_scenario_must_leave_the_list(tmp_path: Path) -> None:
     """It would excuse the next one of that name."""
     doc = with_baseline(known(tmp_path, "HOLLOW Battles :: D"), *map(attempt, ("a", "b", "b2")))
     assert doc.gaps[0] == (
-        "known.txt:3: 'Battles :: D' is a known gap, and no specification has it any more "
-        "(remove its line)"
+        "known.txt:3: no scenario has the name of the known gap 'Battles :: D' "
+        "(did you mean Battles :: C? Otherwise remove its line)"
     )
+
+
+@pytest.mark.parametrize("name", ["Battles :: C", "C"])
+def test_a_name_of_a_scenario_that_has_an_id_is_explained(tmp_path: Path, name: str) -> None:
+    """Its id is its key: the line has no effect, and the message says what to write."""
+    with_id = replace(C, key="@BTL-3")
+    waiver = read_waivers([f"{name} 2027-01-01 later"], place="x")
+    for gaps in (known(tmp_path, f"UNMAPPED {name}"), waiver):
+        doc = document([], [], of=[with_id], rules=replace(RULES, agreed_gaps=gaps))
+        advice = f"({C.place} has the key @BTL-3: write that)"
+        assert any(advice in gap for gap in doc.gaps), doc.gaps
 
 
 def test_the_first_baseline_has_every_gap(tmp_path: Path) -> None:

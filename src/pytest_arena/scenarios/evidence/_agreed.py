@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from datetime import date
-from difflib import unified_diff
+from difflib import get_close_matches, unified_diff
 from linecache import getlines
 from typing import TYPE_CHECKING, Self
 
@@ -372,7 +372,7 @@ _BASELINE_HEAD = """\
 # scenario is proven: this list only shrinks.
 """
 _KNOWN = re.compile(r"(?P<status>\S+)\s+(?P<key>\S.*)")
-_WAIVER = re.compile(r"(?P<name>\S.*?)\s+(?P<until>\d{4}-\d\d-\d\d)\s+(?P<reason>\S.*)")
+_WAIVER = re.compile(r"(?P<name>\S.*?)\s+(?P<until>\d+[-./]\d+[-./]\d+)(?P<reason>.*)")
 _STATUSES = {status.value: status for status in Status}
 
 
@@ -485,24 +485,32 @@ def read_waivers(
 
 def _waiver(line: str, place: str) -> AgreedGap:
     match = _WAIVER.fullmatch(line)
-    try:
-        until = date.fromisoformat(match["until"] if match else "")
-    except ValueError:
-        match = None
     if match is None:
-        raise ConfigError(
-            f"arena_scenario_waive is not a waiver: {line!r}",
-            why="a scenario may go unproven for a reason, and until a day; then it counts again",
-            cause=place,
-            fix="arena_scenario_waive = @manual 2027-03-31 why it cannot be tested",
-        )
+        raise _no_waiver(line, place, "it has no day after the name")
+    try:
+        until = date.fromisoformat(match["until"])
+    except ValueError:
+        what = f"{match['until']} is no day of the form YYYY-MM-DD"
+        raise _no_waiver(line, place, what) from None
+    reason = match["reason"].strip()
+    if not reason:
+        raise _no_waiver(line, place, "it has no reason after the day")
     file_name, number = _place_of_waiver(place, line)
     return AgreedGap(
         name=" ".join(match["name"].split()),
         until=until,
-        reason=match["reason"],
+        reason=reason,
         spec=file_name,
         line=number,
+    )
+
+
+def _no_waiver(line: str, place: str, what: str) -> ConfigError:
+    return ConfigError(
+        f"arena_scenario_waive is not a waiver: {line!r}: {what}",
+        why="a scenario may go unproven for a reason, and until a day; then it counts again",
+        cause=place,
+        fix="arena_scenario_waive = @manual 2027-03-31 why it cannot be tested",
     )
 
 
@@ -527,18 +535,30 @@ def gap_problems(
     """Yield the agreed gaps that are about no scenario, or have run out."""
     for gap in gaps:
         is_used = any(gap.covers(scenario) for scenario in scenarios)
-        hint = "remove its line"
-        if gap.status:
-            what = f"{gap.name!r} is a known gap, and no specification has it any more"
-        elif not is_used:
-            what = f"the waiver of {gap.name!r} ({gap}) is about no scenario"
-        else:
-            what = f"the waiver of {gap.name!r} ({gap}) has run out"
-            hint = "prove what it is about, or set a later day"
-        if today > gap.until or not is_used:
-            yield Problem(
-                spec=gap.spec,
-                line=gap.line,
-                what=what,
-                hint=hint,
-            )
+        if is_used and today <= gap.until:
+            continue
+        what = f"the waiver of {gap.name!r} ({gap}) has run out"
+        hint = "prove what it is about, or set a later day"
+        if not is_used:
+            kind = "known gap" if gap.status else "waiver"
+            what = f"no scenario has the name of the {kind} {gap.name!r}"
+            hint = _advice_for_name(gap.name, scenarios)
+        yield Problem(
+            spec=gap.spec,
+            line=gap.line,
+            what=what,
+            hint=hint,
+        )
+
+
+def _advice_for_name(name: str, scenarios: Sequence[ScenarioSpec]) -> str:
+    """Return what to write instead of a name that is no key."""
+    for scenario in scenarios:
+        names = [scenario.feature, scenario.rule, scenario.name]
+        full_name = " :: ".join(filter(None, names))
+        if name in {full_name, scenario.name}:
+            return f"{scenario.place} has the key {scenario.key}: write that"
+    near = get_close_matches(name, [scenario.key for scenario in scenarios], n=1)
+    if near:
+        return f"did you mean {near[0]}? Otherwise remove its line"
+    return "remove its line"
