@@ -149,6 +149,7 @@ from sqlalchemy.exc import DBAPIError
 from app import engine
 
 INSERT = text("INSERT INTO dancers (name) VALUES ('New')")
+ALIVE = text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid")
 pids = []
 
 
@@ -160,7 +161,9 @@ async def test_draws_a_number():
 
 async def test_is_cut_off(arena):
     async with arena.session() as session:
-        await session.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pids[0]})
+        await session.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pids[0]})
+        while await session.scalar(ALIVE, {"pid": pids[0]}):
+            await session.rollback()
     with pytest.raises(DBAPIError):
         async with engine.begin() as connection:
             await connection.execute(INSERT)

@@ -121,7 +121,9 @@ JOIN pg_catalog.pg_proc p ON d.refclassid = 'pg_catalog.pg_proc'::regclass AND d
 JOIN pg_catalog.pg_language l ON l.oid = p.prolang
 LEFT JOIN pg_catalog.pg_attrdef f
     ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND f.oid = d.objid
-LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
+-- Before PostgreSQL 15 the column itself depends on the function, not its expression.
+LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = coalesce(f.adrelid, d.objid)
+    AND a.attnum = coalesce(f.adnum, d.objsubid)
 JOIN pg_catalog.pg_class c ON c.oid = CASE
     WHEN d.classid = 'pg_catalog.pg_class'::regclass THEN d.objid ELSE f.adrelid END
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
