@@ -99,6 +99,16 @@ def test_they_are_mapped_without_a_marker(dance: Told) -> None:
     assert dance.statuses["<n> of them dance"] == "FAILED"
 
 
+def test_their_place_is_the_line_that_binds_them(dance: Told) -> None:
+    """Their code is pytest-bdd's, and it is the same for all of them."""
+    for scenario in dance.scenarios.values():
+        for test in scenario["tests"]:
+            assert test.get("source", "") == ""
+    handed_on = dance.scenarios["A coroutine is handed on"]["tests"][0]
+    assert handed_on["place"] == "test_it.py:5"
+    dance.run.never_says("call_and_record", "site-packages/pytest_bdd/scenario.py:")
+
+
 def test_a_step_that_was_never_awaited_fails(dance: Told) -> None:
     """It would pass, whatever it says; the message names it and what to do."""
     for name, step in (
@@ -107,6 +117,9 @@ def test_a_step_that_was_never_awaited_fails(dance: Told) -> None:
     ):
         assert dance.statuses[name] == "FAILED"
         assert step in dance.reason(name)
+        place = dance.scenarios[name]["place"]
+        line = int(place.removeprefix("test_it.py:"))
+        assert TESTS.splitlines()[line].startswith(f"async def {step[:-2]}")
     dance.run.says("the step function nobody_waits() returned a coroutine", "[A801]")
     dance.run.says("@pytest.mark.scenario(…)").never_says("never awaited")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import linecache
+import re
 import sys
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+from pytest_arena._config._load import is_library
 from pytest_arena._others import own_function
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, ScenarioError
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
 
 _BDD = "pytest_bdd.scenario"
+_BDD_CALL = re.compile(r"\bscenarios?\(")
 _INTERRUPTED = 2  # pytest's exit status
 _DEFAULT_LOCK = "scenarios.lock"
 
@@ -146,13 +149,29 @@ class Mapper:
 
 def _line_of(item: pytest.Item) -> str:
     """Return the place and the code of the line that a test begins in."""
-    line = linecache.getline(str(item.path), (item.location[1] or 0) + 1)
-    return f"{_place(item)}  {line.strip()}".strip()
+    place = _place(item)
+    line = linecache.getline(str(item.path), int(place.rpartition(":")[2]))
+    return f"{place}  {line.strip()}".strip()
 
 
 def _place(item: pytest.Item) -> str:
+    """Return the file and the line that a test begins in.
+
+    pytest-bdd makes tests: then it is the line that calls ``scenarios`` or ``scenario``.
+    """
     file, line, _ = item.location
-    return f"{file}:{(line or 0) + 1}".replace("\\", "/")
+    number = (line or 0) + 1
+    if is_library(str(item.config.rootpath / file)):
+        file = relative(item.path, item.config.rootpath)
+        number = _line_of_bdd(item.path)
+    return f"{file}:{number}".replace("\\", "/")
+
+
+def _line_of_bdd(path: Path) -> int:
+    for number, line in enumerate(linecache.getlines(str(path)), 1):
+        if _BDD_CALL.search(line):
+            return number
+    return 1
 
 
 def _parameters(item: pytest.Item) -> dict[str, object]:
@@ -168,7 +187,7 @@ def _parameters(item: pytest.Item) -> dict[str, object]:
 
 
 def _hash_of(item: pytest.Item) -> str:
-    """Return the hash of a test's code, ``1:9f3c01aa``; "" if the code is not known.
+    """Return the hash of a test's code, ``1:9f3c01aa``; "" without code of the project.
 
     Its name, decorators, annotations, docstring, comments and layout do not change it.
     """
@@ -177,7 +196,7 @@ def _hash_of(item: pytest.Item) -> str:
         return ""
     code = getattr(inspect.unwrap(function), "__code__", None)
     node = None
-    if code:
+    if code and not is_library(code.co_filename):
         node = function_of(code)
     if node is None:
         return ""
@@ -235,6 +254,7 @@ class Unawaited:
             )
 
         def call_and_record(*args: object, **kwargs: object) -> Any:
+            __tracebackhide__ = True
             result = original(*args, **kwargs)
             if inspect.iscoroutine(result) or inspect.isasyncgen(result):
                 step = kwargs.get("fixturefunc", args[0] if args else None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._load import is_library
-from pytest_arena.errors import NotWritten, redact
+from pytest_arena.errors import NotWritten, ScenarioError, redact
 from pytest_arena.scenarios.evidence._document import (
     Facts,
     Outcome,
@@ -219,6 +219,10 @@ def failure_of(
         reason = str(excinfo.exconly(tryshort=True))
         place = _place(excinfo, item.path, root)
         is_stub = _is_stub(excinfo, item.path)
+        if not place and isinstance(
+            excinfo.value, ScenarioError
+        ):  # of a step's coroutine
+            place = str(excinfo.value.cause).partition("  ")[0]
         if isinstance(excinfo.value, NotWritten):
             reason = excinfo.value.what  # the status already says that it is a stub
     prefix = _PREFIXES.get(report.when, "")
