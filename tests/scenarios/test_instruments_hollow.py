@@ -67,6 +67,15 @@ def asserting(client):
 async def test_asserts_in_teardown(client, storm, asserting):
     await client.get("/dancers")
 
+@pytest.fixture
+async def asking(client, storm):
+    yield
+    assert (await client.get("/dancers")).json()
+
+@proves
+async def test_asks_in_teardown(asking):
+    pass
+
 @proves
 async def test_raises_for_status_alone(client, storm):
     (await client.get("/dancers")).raise_for_status()
@@ -158,6 +167,7 @@ def test_the_honest_one_is_proven(zoo: Told) -> None:
         ("asserts_in_the_login_alone", "no assertion"),
         ("asks_another_app", "no request reached the app"),
         ("asks_nobody", "no request reached the app"),
+        ("asks_in_teardown", "before the tear-down, which sent GET /dancers (send it in the test"),
         ("mocks_the_answer", "no request reached the app"),
         ("seeds_another_database", "no row was seeded"),
         ("seeds_too_late", "no row was seeded"),

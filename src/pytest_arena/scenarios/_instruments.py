@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import object_session
@@ -169,6 +170,13 @@ class Instruments:
     def take(self) -> Facts | None:
         """Return the facts of the test, once. None if its call was not reached."""
         facts = self._facts
+        if facts and self.log:
+            mask = self.mask()
+            late = []
+            for record in self.log.requests[len(facts.requests) :]:
+                request = record.request
+                late.append(f"{request.method} {mask(request.path)}")
+            facts = replace(facts, late=tuple(late))
         self._facts = None
         self.log = None
         self.app_watcher.forget()

@@ -174,6 +174,11 @@ class Claim:
     def _missing_request(self, facts: Facts) -> str:
         if facts.requests or NO_REQUEST in self.tags:
             return ""
+        if facts.late:
+            return (
+                f"no request reached the app before the tear-down, which sent {facts.late[0]}"
+                " (send it in the test: a tear-down proves nothing)"
+            )
         return "no request reached the app"
 
     def _missing_assertion(self, facts: Facts) -> str:

@@ -98,6 +98,8 @@ class Facts:
     """The place in ``requests`` of the first that is no preparation.
 
     Requests of fixtures and of Given blocks prepare. Rows written before it count as seeded."""
+    late: tuple[str, ...] = ()
+    """Requests of the tear-down, which are no evidence: ``GET /battles``."""
     asserted: tuple[Asserted, ...] = ()
     """At most 20 places; those after the last request come first."""
     steps: tuple[StepFacts, ...] = ()
