@@ -297,13 +297,13 @@ def leak_error(leaks: list[Checkout]) -> ConnectionLeak:
         "fixture's tear-down"
     )
     if _sessions_on(leaks):
-        fix += "; of a scoped_session: Session.remove()"
+        fix += "; for a scoped_session: Session.remove()"
     this_thread = threading.get_ident()
     elsewhere = [leak.work for leak in leaks if leak.thread != this_thread]
     if any(isinstance(work, LateWork) for work in elsewhere):
-        fix += ", of a job that a request has begun: await arena.settled()"
+        fix += "; for a job that a request has begun: await arena.settled()"
     if any(isinstance(work, OwnWork) for work in elsewhere):
-        fix += "; of a thread that the test has begun: thread.join()"
+        fix += "; for a thread that the test has begun: thread.join()"
     return ConnectionLeak(
         what,
         why="the next test would wait for its lock, or lose the connection from the app's pool",
