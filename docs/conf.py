@@ -169,7 +169,8 @@ def smallest_test() -> str:
     """The README's first example: it stands on the start page as well."""
     found = _EXAMPLE.search((ROOT / "README.md").read_text(encoding="utf-8"))
     assert found, "the README begins with an example"
-    return f"\n\n{found[0]}"
+    example = found[0].replace("](docs/", "](")  # from the folder of the start page
+    return f"\n\n{example}"
 
 
 def address(link: re.Match[str], folder: Path) -> str:
