@@ -462,6 +462,7 @@ import os
 
 import pytest
 from app import Dancer
+from sqlalchemy.exc import DBAPIError
 
 
 @pytest.fixture(scope="module")
@@ -474,6 +475,9 @@ def wide(arena):
 def test_it(wide, test_client):
     assert test_client.get("/dancers").json() == ["Sand", "Wide"]
     os.kill(int(os.environ["VICTIM"]), 9)
+    with pytest.raises(DBAPIError):  # when the server has noticed it
+        while True:
+            test_client.get("/dancers")
 """
 
 
