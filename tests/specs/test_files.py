@@ -16,7 +16,7 @@ def root(tmp_path: Path) -> Path:
         "docs/deep/b.feature": "Feature: B\n  Scenario: b\n    Given x\n",
         "docs/deep/c.feature.md": "# Feature: C\n## Scenario: c\n* Given x\n",
         "docs/plain.md": "# Nothing\n",
-        "docs/d.txt": fenced("Scenario: d\n  Given x\n"),
+        "docs/d.text": fenced("Scenario: d\n  Given x\n"),
         "docs/node_modules/e.feature": GOOD,
         "docs/.hidden/f.feature": GOOD,
     }.items():
@@ -37,8 +37,8 @@ def root(tmp_path: Path) -> Path:
         (["docs/**"], "adbc"),
         (["docs/**/deep/*"], "bc"),
         (["docs/node_modules/*"], "e"),
-        (["docs/d.txt"], "d"),
-        (["docs/d.txt", "docs/*.txt"], "d"),
+        (["docs/d.text"], "d"),
+        (["docs/d.text", "docs/*.text"], "d"),
         (["docs/deep/*"], "bc"),
         (["./docs/a.md", "docs/../docs/a.md"], "a"),
     ],
@@ -50,6 +50,30 @@ def test_patterns_name_files(root: Path, patterns: list[str], names: str) -> Non
     assert said.problems == ()
     assert list(said.files) == sorted(said.files)
     assert all(one.startswith("docs/") for one in said.files)
+
+
+def test_a_scenario_in_a_file_that_is_not_read_is_named(root: Path) -> None:
+    """Its ending is another, or the pattern names one folder only; a named file is read."""
+    for ending in ("rst", "feature.txt", "gherkin"):
+        (root / "docs" / f"g.{ending}").write_text("Text\n\n  Scenario: g\n    Given x\n")
+    (root / "docs" / "h.txt").write_text("No such Scenario: here\n")
+    said = listed(root, "docs")
+    what = "the scenario is not read: the file does not end in .feature or .md"
+    assert {(one.spec, one.line, one.what) for one in said.problems} == {
+        (f"docs/g.{ending}", 3, what) for ending in ("feature.txt", "gherkin", "rst")
+    }
+    assert not any(one.is_error for one in said.problems)
+    read = listed(root, "docs", "docs/g.rst").problems
+    assert sorted(one.spec for one in read if "is not read" in one.what) == [
+        "docs/g.feature.txt",
+        "docs/g.gherkin",
+    ]
+    (root / "docs" / "i.feature").write_text(GOOD)
+    [one] = listed(root, "docs/*.feature").problems
+    assert one.spec == "docs/deep/b.feature"
+    assert one.what == "the file is not read: docs/*.feature names no file in a folder below"
+    assert one.hint == "arena_specs = docs/**/*.feature"
+    assert listed(root, "docs/*.feature", "docs/deep").problems == ()
 
 
 def test_paths_may_be_absolute_or_outside(root: Path) -> None:

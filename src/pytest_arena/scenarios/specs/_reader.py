@@ -1,7 +1,8 @@
 """Finds and reads the files of specifications."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -27,6 +28,18 @@ MEGABYTES = 5
 """The largest file that is read. A larger one is no text that a person wrote."""
 
 _ENDINGS = (".feature", ".md")
+_READ = " or ".join(_ENDINGS)
+_OTHER_TEXTS = (
+    ".adoc",
+    ".features",
+    ".gherkin",
+    ".markdown",
+    ".mdx",
+    ".rst",
+    ".story",
+    ".txt",
+)
+_SCENARIO = re.compile(r"^[ \t]*Scenario(?: Outline)?:", re.MULTILINE)
 _MOST_PLACES = 3
 _MOST_FAULTS = 5  # of one scenario: most others follow from them
 _NO_FILE = "no file matches "
@@ -59,6 +72,8 @@ def read(patterns: Sequence[str], root: Path) -> Specification:
         is_single = not has_magic(pattern) and not (root / pattern).is_dir()
         for path in matched:
             named[path] = named.get(path, False) or is_single
+    for pattern in patterns:
+        problems += _unread(pattern, root, named)
     paths = _distinct(named, root)
     whole = _joined([_read_file(path, root, is_named=named[path]) for path in paths])
     problems += [*whole.problems, *_doubles(whole.scenarios)]
@@ -143,6 +158,48 @@ def _matched(
     else:
         with suppress(UnicodeEncodeError):  # no file here can have such a name
             yield from _globbed(Path(os.path.normpath(pattern)).parts, root)
+
+
+def _unread(pattern: str, root: Path, named: Container[str]) -> Iterator[Problem]:
+    """Yield a warning for each file that a pattern seems to mean, and that is not read."""
+    folder, _, name = pattern.replace("\\", "/").rpartition("/")
+    if (root / pattern).is_dir():
+        for file in files_in(root / pattern):
+            line = _line_of_scenario(file)
+            path = relative(file, root)
+            if line and path not in named:
+                yield Problem(
+                    spec=path,
+                    line=line,
+                    what=f"the scenario is not read: the file does not end in {_READ}",
+                    hint="rename it, or name it in arena_specs if the scenario is in a fence",
+                    is_error=False,
+                )
+    elif name == "*.feature" and folder and not has_magic(folder):
+        for file in files_in(root / folder):
+            path = relative(file, root)
+            if file.suffix == ".feature" and path not in named:
+                yield Problem(
+                    spec=path,
+                    line=0,
+                    what=f"the file is not read: {pattern} names no file in a folder below",
+                    hint=f"arena_specs = {folder}/**/{name}",
+                    is_error=False,
+                )
+
+
+def _line_of_scenario(file: Path) -> int:
+    """Return the first line `Scenario:` of a file whose ending is not read; 0 without one."""
+    if not file.name.lower().endswith(_OTHER_TEXTS):
+        return 0
+    try:
+        text = _text(file)
+    except (OSError, ValueError):
+        return 0
+    heading = _SCENARIO.search(text)
+    if heading is None:
+        return 0
+    return text.count("\n", 0, heading.start()) + 1
 
 
 def _globbed(
