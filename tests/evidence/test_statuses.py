@@ -14,6 +14,7 @@ from tests.evidence.samples import (
     SPEC,
     attempt,
     document,
+    facts,
     failure,
     judged,
     mapping,
@@ -112,6 +113,17 @@ def test_one_test_that_proves_is_enough_if_none_failed() -> None:
     assert judged([*tries[:2], failure("test_c")], maps).status is Status.FAILED
 
 
+def test_a_test_that_does_not_prove_is_named_beside_one_that_does() -> None:
+    """As a parameter set that is skipped, or a known bug: nothing else of the run shows it."""
+    maps = [mapping("test_a"), mapping("test_b"), mapping("test_c"), mapping("test_d")]
+    tries = [attempt("test_a"), attempt("test_b", "xfailed", reason="bug 7")]
+    one = judged([*tries, attempt("test_c", facts=facts(asserted=()))], maps)
+    assert one.status is Status.PROVEN
+    xfail, hollow = one.warnings  # test_d was not run
+    assert xfail.endswith("::test_b is XFAIL, another test proves it: bug 7")
+    assert "::test_c is HOLLOW, another test proves it: no assertion" in hollow
+
+
 def test_without_a_proof_the_worst_test_speaks() -> None:
     """With its own reason and place."""
     maps = [mapping("test_a"), mapping("test_b", place="tests/test_b.py:40")]
@@ -166,6 +178,13 @@ def test_an_outline_whose_rows_all_have_a_test_is_not_partial() -> None:
     tries = [attempt("t1"), attempt("t2", "skipped"), attempt("t3")]
     assert judged(tries, rows("1", "2", "3"), of=outline("1", "2", "3")).also == ()
     assert judged(tries[:2], rows("1", "2"), of=outline("1", "2", "3")).also == (Status.PARTIAL,)
+
+
+def test_a_row_that_is_written_twice_needs_one_test() -> None:
+    """It was counted as unproven, beside its proof."""
+    one = outline("1", "2", "1")
+    tries = [attempt("t1"), attempt("t2")]
+    assert judged(tries, rows("1", "2"), of=one).status is Status.PROVEN
 
 
 def test_an_outline_of_one_row_is_proven_by_a_test_of_the_whole() -> None:

@@ -251,10 +251,11 @@ def _row_flags(
     if failed:
         return [_worst_test(failed)]
     tests_by_row = grouped_by(tests, lambda test: test.row)
-    own = {row.values: tests_by_row.pop(row.values, []) for row in rows}
+    own = {row.values: tests_by_row[row.values] for row in rows}
     whole = []
-    for of_row in tests_by_row.values():
-        whole += of_row
+    for values, of_row in tests_by_row.items():
+        if values not in own:
+            whole += of_row
     flags = _alternatives(whole)
     unproven = []
     for values, of_row in own.items():
@@ -304,6 +305,10 @@ def _warnings(
         yield f"proven: its waiver is not needed any more ({standing.waived})"
     if standing.known and status not in FINE and status.rank > standing.known.rank:
         yield f"better than the baseline says: {standing.known.value}"
+    for test in tests:
+        is_silent = test.status in {Status.PROVEN, Status.NOT_RUN}
+        if status is Status.PROVEN and not is_silent:
+            yield f"{test.test} is {test.status.value}, another test proves it: {test.reason}"
     # A warning holds for the scenario if it holds for each of its passed tests.
     passed = [test for test in tests if test.status in PASSED]
     for text in dict.fromkeys(text for test in passed for text in test.warnings):
