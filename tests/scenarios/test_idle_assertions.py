@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PREAMBLE = """
 import unittest
+import warnings
 from unittest import mock
 
 from app import Dancer, app, get_db, maker
@@ -182,6 +183,18 @@ async def test_an_error_or_none(client, storm):
     assert answer.is_error or not answer.is_error
 
 @proves
+async def test_an_error_of_python(client, storm):
+    await client.get("/dancers")
+    with pytest.raises(ValueError):
+        int("x")
+
+@proves
+async def test_a_warning_of_its_own(client, storm):
+    await client.get("/dancers")
+    with pytest.warns(UserWarning):
+        warnings.warn("Storm", UserWarning)
+
+@proves
 async def test_a_method_that_it_does_not_call(client, storm):
     answer = await client.get("/page")
     assert answer.json
@@ -252,6 +265,12 @@ HONEST = """
 async def test_below_500(client, storm):
     answer = await client.get("/dancers")
     assert answer.status_code < 500
+
+@proves
+async def test_an_error_of_the_answer(client, storm):
+    answer = await client.get("/dancers")
+    with pytest.raises(IndexError):
+        answer.json()[2]
 
 @proves
 async def test_at_least_one(client, storm):

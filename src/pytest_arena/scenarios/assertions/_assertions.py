@@ -25,6 +25,7 @@ from pytest_arena._others import own_function
 from pytest_arena.scenarios.assertions._idle import (
     depends_only_on_test_data,
     function_of,
+    is_block_of_python,
     is_uncalled_method,
 )
 from pytest_arena.scenarios.assertions._other_answers import passes_with_any_answer
@@ -214,6 +215,7 @@ class _Listener:
         )
         is_idle = is_idle or passes_with_any_answer(text, variables)
         is_idle = is_idle or is_uncalled_method(text, variables)
+        is_idle = is_idle or is_block_of_python(code, frame.f_lineno)
         values = list(variables.values())
         self._instruments.asserted(place, text, values, is_idle=is_idle)
 

@@ -5,6 +5,7 @@ be analysed counts as one that could have failed.
 """
 
 import ast
+import builtins
 import math
 import re
 from collections import Counter
@@ -292,6 +293,30 @@ def is_uncalled_method(text: str, variables: Mapping[str, object]) -> bool:
         return False
     method = getattr_static(type(variables[match[1]]), match[2], None)
     return isinstance(method, FunctionType | staticmethod | classmethod)
+
+
+@cache
+def is_block_of_python(code: CodeType, line: int) -> bool:
+    """Return whether the ``with`` in a line has only constants and Python's types in its block.
+
+    ``with pytest.raises(ValueError): int("x")`` asserts nothing about the app.
+    """
+    function = function_of(code)
+    if function is None:
+        return False
+    for node in ast.walk(function):
+        if isinstance(node, ast.With | ast.AsyncWith) and node.lineno == line:
+            parts = [part for statement in node.body for part in ast.walk(statement)]
+            return all(map(_is_of_python, parts))
+    return False
+
+
+def _is_of_python(node: ast.AST) -> bool:
+    if isinstance(node, ast.Name):
+        return node.id == "warnings" or isinstance(
+            getattr(builtins, node.id, None), type
+        )
+    return not isinstance(node, ast.Import | ast.ImportFrom)
 
 
 @cache
