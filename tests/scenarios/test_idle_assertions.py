@@ -183,6 +183,12 @@ async def test_an_error_or_none(client, storm):
     assert answer.is_error or not answer.is_error
 
 @proves
+async def test_what_it_sent(client, storm):
+    body = {"name": "Ann", "roles": ["lead"]}
+    answer = await client.post("/dancers/Ann", json=body, params={"role": body["roles"]})
+    assert body["name"] == "Ann"
+
+@proves
 async def test_an_error_of_python(client, storm):
     await client.get("/dancers")
     with pytest.raises(ValueError):
@@ -265,6 +271,19 @@ HONEST = """
 async def test_below_500(client, storm):
     answer = await client.get("/dancers")
     assert answer.status_code < 500
+
+@proves
+async def test_what_it_sent_and_got(client, storm):
+    body = {"name": "Ann"}
+    answer = await client.post("/dancers/Ann", json=body)
+    assert answer.json() == body["name"]
+
+@proves
+async def test_what_a_helper_fills(client, storm):
+    names = []
+    async def get(path, json): json.append((await client.get(path)).status_code)
+    await get("/dancers", json=names)
+    assert names == [200]
 
 @proves
 async def test_an_error_of_the_answer(client, storm):

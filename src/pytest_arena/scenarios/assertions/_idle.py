@@ -193,6 +193,8 @@ _ANALYSED = (
 )
 # The attributes of nodes that bind a name: arguments, functions, modules, exceptions.
 _BINDING = ("arg", "name", "asname", "rest")
+_METHODS = frozenset({"get", "post", "put", "patch", "delete", "request", "stream"})
+_SENT = frozenset({"json", "data", "params", "headers", "content"})
 _ANY_CALL = re.compile(r"[\w.]+")
 _MOCK = re.compile(r"(?:\w+\.)*(?:Magic|Async)?Mock")
 
@@ -455,7 +457,12 @@ def _shared_names(
     nodes: list[ast.AST],
 ) -> set[str]:
     """Return the names that are passed to other code, which may change their values."""
-    expressions = [node.test for node in nodes if isinstance(node, ast.Assert)]
+    expressions: list[ast.expr] = []
+    for node in nodes:
+        if isinstance(node, ast.Assert):
+            expressions.append(node.test)
+        elif isinstance(node, ast.Call):
+            expressions += _sent_in(node)
     for statement in function.body:
         match statement:
             case ast.Expr(value=value) if _is_literal(value, calls=_ANY_CALL):
@@ -467,6 +474,13 @@ def _shared_names(
             case ast.Name(id=name, ctx=ast.Load()) if id(node) not in unshared:
                 shared.add(name)
     return shared
+
+
+def _sent_in(call: ast.Call) -> list[ast.expr]:
+    """Return the arguments of a request that a client serializes, and does not change."""
+    if not isinstance(call.func, ast.Attribute) or call.func.attr not in _METHODS:
+        return []
+    return [keyword.value for keyword in call.keywords if keyword.arg in _SENT]
 
 
 def _read_names(node: ast.AST) -> Iterator[ast.Name]:
