@@ -47,7 +47,6 @@ NAVIGATION = {
             "how-to/xdist",
             "how-to/ci",
             "how-to/other-plugins",
-            "how-to/test-a-variant",
         ],
         "Reference": [
             "reference/options",

@@ -129,7 +129,7 @@ def _line(cells: Sequence[str]) -> str:
 _INTRODUCTION = """\
 # Capabilities: what is kept where
 
-`make capabilities` writes this page. It runs the [stories](../how-to/test-a-variant.md) for each
+`make capabilities` writes this page. It runs the stories of `tests/conformance` for each
 row, in other processes and in a shuffled order, under pytest-asyncio and anyio, or with sync
 tests.
 
