@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
     from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
 
-    from pytest_arena._app._kind import ASGIApp, Scope
+    from pytest_arena._app._kind import ASGIApp, Message, Receive, Scope, Send
     from pytest_arena._app._lifespan import Lifespan
     from pytest_arena._app._login import Login
 
@@ -86,7 +86,7 @@ class AppWatcher(Protocol):
     """Is called around each request to an app. Exists only in runs with scenarios."""
 
     async def enter(
-        self, app: object, call: Any, scope: Any, receive: Any, send: Any
+        self, app: object, call: Any, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Call an app, which is known by its first argument."""
 
@@ -273,7 +273,7 @@ def reporting(
         begin: gets the scope of a request and its ``send``, and returns another ``send``.
     """
 
-    async def reporting_app(scope: Any, receive: Any, send: Any) -> None:
+    async def reporting_app(scope: Scope, receive: Receive, send: Send) -> None:
         hooks.serving()
         shown = f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}"
         if begin is not None:
@@ -354,7 +354,7 @@ async def _waiting(answer: Awaitable[None]) -> None:
 def ending_websockets(app: Any, hooks: Hooks) -> Any:
     """Return an app whose websockets end by themselves if a test client cancels them."""
 
-    async def ending(scope: Any, receive: Any, send: Any) -> None:
+    async def ending(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await exchanges.end_websocket(app, scope, receive, send, hooks.cut_off)
         else:
@@ -364,12 +364,12 @@ def ending_websockets(app: Any, hooks: Hooks) -> Any:
 
 
 def _noting(
-    hops: Hops, answer: AnswerNotes | None, send: Any, traces: list[TracebackException]
+    hops: Hops, answer: AnswerNotes | None, send: Send, traces: list[TracebackException]
 ) -> Any:
     """Return a ``send`` that notes each message of the app's answer."""
     request = hops[-1]
 
-    async def send_and_note(message: Any) -> None:
+    async def send_and_note(message: Message) -> None:
         error = sys.exception()
         if error is not None and error is not hops.outside:
             traces.extend(note_handled(request, message, error))
@@ -609,7 +609,7 @@ def open_async_client(
     return client
 
 
-def _begin(host: Host, login: Login | None, scope: Scope, send: Any) -> Any:
+def _begin(host: Host, login: Login | None, scope: Scope, send: Send) -> Any:
     """Record a call of the app, and add the lifespan's state, which the library does not."""
     scope["state"] = dict(host.state)
     hop(scope.get("method", "WEBSOCKET"), scope["path"], login)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._app._kind import ASGIApp, Message, Scope, is_litestar
+from pytest_arena._app._kind import ASGIApp, Message, Receive, Scope, Send, is_litestar
 from pytest_arena._origin import line_of_coroutine, user_line
 from pytest_arena._process import rest
 from pytest_arena._process import seconds as now
@@ -35,7 +35,9 @@ _ENDED = 1000
 _LOST = 1006
 
 
-async def read_in_parts(app: ASGIApp, scope: Scope, receive: Any, send: Any) -> None:
+async def read_in_parts(
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send
+) -> None:
     """Call an app whose reader may leave it by a scope of anyio. Cancel the app while it sends.
 
     A scope of anyio cancels each await of a clean-up. If that is a statement, the driver's thread
@@ -73,7 +75,11 @@ _endless: set[str] = set()
 
 
 async def end_websocket(
-    app: ASGIApp, scope: Scope, receive: Any, send: Any, cut_off: Callable[[str], None]
+    app: ASGIApp,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    cut_off: Callable[[str], None],
 ) -> None:
     """Call an app for a websocket. If a test client cancels it, let it end first, as a server does.
 
@@ -218,7 +224,7 @@ class Call(Exchange):
             default = REFUSED
         return int(self.opening.get("status", default))
 
-    async def answer(self, scope: Scope, receive: Any, send: Any) -> None:
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the app in place of the library. The library gets no parts of the body."""
         if self._is_websocket:
             # The library needs an answer, also if the app accepts nothing.

@@ -6,9 +6,9 @@ import asyncio
 import os
 import socket
 import threading
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
-from weakref import WeakSet
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app._client import hop, http_library, reporting, sending
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
 
     from pytest_arena._app._app_run import AppRun
-    from pytest_arena._app._kind import Message, Scope
+    from pytest_arena._app._kind import Message, Receive, Scope, Send
 
     C = TypeVar("C", bound="httpx.AsyncClient | httpx.Client", default="httpx.Client")
 else:
@@ -50,6 +50,18 @@ class Turnstile(Protocol):
 
     def commit(self) -> None:
         """Commit pending work of the test's sync sessions. Called in the test's thread."""
+
+
+@dataclass(slots=True)
+class _OpenRequest:
+    """A request by a socket that the app has not finished."""
+
+    words: str
+    is_cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Note that pytest-arena cancels its task."""
+        self.is_cancelled = True
 
 
 class LiveServer(Generic[C]):
@@ -85,8 +97,7 @@ class LiveServer(Generic[C]):
 
     def __init__(self, turnstile: Any, *, port: int = 0) -> None:
         self._turnstile: Turnstile = turnstile
-        self._under_way: dict[asyncio.Task[Any], str] = {}
-        self._ended: WeakSet[asyncio.Task[Any]] = WeakSet()  # cancelled ones
+        self._open: dict[asyncio.Task[object], _OpenRequest] = {}
         self.process: int = os.getpid()
         try:
             self._socket = socket.create_server((_HOST, port))
@@ -199,8 +210,9 @@ class LiveServer(Generic[C]):
 
     # A request.
 
-    async def _answer(self, scope: Scope, receive: Any, send: Any) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         task: Any = asyncio.current_task()
+        request = _OpenRequest(_shown(scope))
         begun: list[Message] = []
 
         async def sending_on(message: Message) -> None:
@@ -209,7 +221,7 @@ class LiveServer(Generic[C]):
             await send(message)
 
         # First: from now on the end of the test waits for this request.
-        self._under_way[task] = _shown(scope)
+        self._open[task] = request
         try:
             app_run = self._turnstile.open()
             if app_run is None:
@@ -217,25 +229,25 @@ class LiveServer(Generic[C]):
             else:
                 await _call_app(app_run, scope, receive, sending_on)
         except asyncio.CancelledError:
-            if task not in self._ended:
+            if not request.is_cancelled:
                 raise
             if not begun:
                 await _refuse(scope, send)
         finally:
-            self._under_way.pop(task, None)
+            self._open.pop(task, None)
 
     def drain(self, patience: float) -> list[str]:
         """Wait for the open requests, then cancel them. Return the cancelled requests."""
-        until(lambda: not self._under_way, within=patience)
-        left = dict(self._under_way)
-        for task in left:
-            self._ended.add(task)
+        until(lambda: not self._open, within=patience)
+        left = dict(self._open)
+        for task, request in left.items():
+            request.cancel()
             self.loop.call_soon_threadsafe(task.cancel)
-        until(lambda: not self._under_way.keys() & left, within=_PATIENCE)
+        until(lambda: not self._open.keys() & left, within=_PATIENCE)
         # Requests that ignored the cancellation are forgotten: the next test must not wait.
         for task in left:
-            self._under_way.pop(task, None)
-        return [f"{request}, by a socket" for request in left.values()]
+            self._open.pop(task, None)
+        return [f"{request.words}, by a socket" for request in left.values()]
 
     def close(self) -> None:
         """Stop the server. Idempotent."""
@@ -250,7 +262,9 @@ def _trusted(library: Any) -> Any:
     return library.create_ssl_context()
 
 
-async def _call_app(app_run: AppRun, scope: Scope, receive: Any, send: Any) -> None:
+async def _call_app(
+    app_run: AppRun, scope: Scope, receive: Receive, send: Send
+) -> None:
     """Send one request to the app, between the hooks of its test.
 
     The request ends for the test before the client has the whole answer.
@@ -282,7 +296,7 @@ class _Delayed:
     So when the client has the answer, the test sees all changes of the request.
     """
 
-    def __init__(self, send: Any) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
         self._lock = asyncio.Lock()
         self._waiting: list[Message] = []
@@ -327,7 +341,7 @@ def _shown(scope: Scope) -> str:
     return f"{scope.get('method', 'WEBSOCKET')} {scope['path']}"
 
 
-def _begin(app_run: AppRun, scope: Scope, send: Any) -> Any:
+def _begin(app_run: AppRun, scope: Scope, send: Send) -> Any:
     scope["state"] = dict(app_run.state)
     request = hop(scope.get("method", "WEBSOCKET"), scope["path"], None)
 
@@ -348,7 +362,7 @@ _OF_WEBSOCKETS = {"websocket.accept": ACCEPTED, "websocket.close": REFUSED}
 _NO_TEST = b"no test runs: what is asked between two tests has no database\n"
 
 
-async def _refuse(scope: Scope, send: Any) -> None:
+async def _refuse(scope: Scope, send: Send) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1012})
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from pytest_arena._app import _app_errors
 from pytest_arena._app import _client as clients
 from pytest_arena._app import _exchange as exchanges
-from pytest_arena._app._kind import ASGIApp, Scope, is_async, is_litestar
+from pytest_arena._app._kind import ASGIApp, Receive, Scope, Send, is_async, is_litestar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -220,7 +220,7 @@ def _recording(handle: Callable[..., Any], login: Login | None) -> Any:
 def _read_in_parts(app: ASGIApp, hooks: clients.Hooks) -> ASGIApp:
     ends = clients.ending_websockets(app, hooks)
 
-    async def answering(scope: Scope, receive: Any, send: Any) -> None:
+    async def answering(scope: Scope, receive: Receive, send: Send) -> None:
         hops = clients.HOPS.get(None)
         is_stream = hops is not None and hops.is_stream
         if is_stream and scope["type"] != "websocket":
@@ -236,7 +236,7 @@ def _as_coroutine_function(app: ASGIApp) -> ASGIApp:
     if is_async(app):
         return app
 
-    async def awaited(scope: Scope, receive: Any, send: Any) -> None:
+    async def awaited(scope: Scope, receive: Receive, send: Send) -> None:
         await app(scope, receive, send)
 
     return awaited

@@ -22,17 +22,14 @@ if TYPE_CHECKING:
     from pytest_arena._gate._pending import PendingObjects
 
 # Sessions that have begun a transaction, until they are found empty. A framework's cache may keep
-# the sessions of all tests. Few of them are here.
-_begun: weakref.WeakSet[Session] = weakref.WeakSet()
-
-
-# Sessions whose last transaction a task of a wider fixture has begun.
-_of_wide_fixtures: weakref.WeakSet[Session] = weakref.WeakSet()
+# the sessions of all tests. Few of them are here. The value says whether a task of a wider fixture
+# has begun the last transaction.
+_begun: weakref.WeakKeyDictionary[Session, bool] = weakref.WeakKeyDictionary()
 
 
 def is_used_by_wide_fixture(session: Session) -> bool:
     """Return whether a task of a wider fixture has begun the session's last transaction."""
-    return session in _of_wide_fixtures
+    return _begun.get(session, False)
 
 
 def watch_sessions() -> None:
@@ -40,16 +37,12 @@ def watch_sessions() -> None:
     for reference in _sessions.valuerefs():  # for the reason that `alive` gives
         session = reference()
         if session is not None:
-            _begun.add(session)
+            _begun[session] = False
     event.listen(Session, "after_transaction_create", _on_transaction)
 
 
 def _on_transaction(session: Session, _: object) -> None:
-    _begun.add(session)
-    if is_in_task_of_wide_fixture():
-        _of_wide_fixtures.add(session)
-    else:
-        _of_wide_fixtures.discard(session)
+    _begun[session] = is_in_task_of_wide_fixture()
     answer = ANSWER.get()
     if answer is not None:
         answer.note_session(session)
@@ -59,9 +52,10 @@ def sessions_in_use() -> list[Session]:
     """Return the sessions that hold an instance, or have begun a transaction."""
     in_use = []
     for session in alive(_begun):
-        _begun.discard(session)  # first: another thread may begin one right now
+        is_of_wide_fixture = _begun.pop(session, False)
+        # After the removal: another thread may begin a transaction right now.
         if session.in_transaction() or session.identity_map:
-            _begun.add(session)
+            _begun.setdefault(session, is_of_wide_fixture)
             in_use.append(session)
     return in_use
 

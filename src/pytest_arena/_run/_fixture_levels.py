@@ -20,6 +20,7 @@ from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConnectionLeak, IsolationError
 
 if TYPE_CHECKING:
+    from asyncio import Task
     from collections.abc import Callable, Iterable, Iterator
 
     from pytest_arena._app._app_run import AppRun
@@ -495,6 +496,7 @@ class Examples:
         self._sessions: Memory | None = None
         self._level: Level | None = None
         self._restores: list[Callable[[], object]] = []
+        self._tasks_of_fixtures: set[Task[object]] = set()
 
     def begin(self) -> None:
         """Begin an example of a sync test."""
@@ -512,11 +514,11 @@ class Examples:
             await self._test.sessions.acommit()
             self._sessions = self._remember()
         else:
-            await self._test.tasks.aend_of_example()
+            await self._test.tasks.aend_of_example(self._tasks_of_fixtures)
             self._leave()
             await self._test.sessions.arestore(self._sessions)
         self._enter()
-        self._test.tasks.begin_example()
+        self._tasks_of_fixtures = self._test.tasks.of_fixtures()
 
     def end(self) -> None:
         """End an example that passed.
@@ -530,7 +532,7 @@ class Examples:
 
     async def aend(self) -> None:
         """End an example of an async test, in its loop, after its sessions are closed."""
-        await self._test.tasks.aend_of_example()
+        await self._test.tasks.aend_of_example(self._tasks_of_fixtures)
         self.end()
 
     def _remember(self) -> Memory:

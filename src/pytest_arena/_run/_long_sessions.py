@@ -15,12 +15,13 @@ from pytest_arena._databases._sessions import FreshSession
 from pytest_arena._gate._orm_sessions import sessions_in_use
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from sqlalchemy.orm import InstanceState, Session
 
-    # The instances of a session with the values of their loaded attributes.
-    Loaded = WeakKeyDictionary[InstanceState[Any], dict[str, Any]]
+    # The instances of a session. Those that pytest-arena's sessions have loaded have the values of
+    # their attributes, the others None.
+    HeldInstances = WeakKeyDictionary[InstanceState[object], dict[str, object] | None]
 
 
 class HeldBefore(Protocol):
@@ -31,33 +32,24 @@ class HeldBefore(Protocol):
         """The numbers of the sessions that existed."""
 
     @property
-    def instances(self) -> Mapping[int, Collection[InstanceState[Any]]]:
+    def instances(self) -> Mapping[int, HeldInstances]:
         """The instances in these sessions."""
 
-    @property
-    def values(self) -> Mapping[int, Loaded]:
-        """The values that pytest-arena's sessions had loaded."""
 
+def held_instances(session: Session) -> HeldInstances:
+    """Return the instances of a session, in pytest-arena's sessions with their loaded values.
 
-def loaded_values(sessions: Iterable[Session]) -> dict[int, Loaded]:
-    """Return the values that pytest-arena's sessions have loaded, by the numbers of the sessions.
-
-    Costs a microsecond for each attribute of each instance.
+    These cost a microsecond for each attribute of each instance.
     """
-    return {
-        session.hash_key: WeakKeyDictionary(
-            {
-                inspect(instance): _values(instance)
-                for instance in session.identity_map.values()
-            }
-        )
-        for session in sessions
-        if isinstance(session, FreshSession)
-    }
+    has_values = isinstance(session, FreshSession)
+    held: HeldInstances = WeakKeyDictionary()
+    for instance in session:
+        state = inspect(instance)
+        held[state] = _values(state) if has_values and state.persistent else None
+    return held
 
 
-def _values(instance: object) -> dict[str, Any]:
-    state: InstanceState[Any] = inspect(instance)
+def _values(state: InstanceState[object]) -> dict[str, object]:
     names = state.mapper.attrs.keys()  # iterating a mapper's collection gives values
     values = {name: state.dict[name] for name in names if name in state.dict}
     for relationship in state.mapper.relationships:
@@ -66,7 +58,7 @@ def _values(instance: object) -> dict[str, Any]:
     return values
 
 
-def _members(collection: Any) -> list[Any]:
+def _members(collection: Any) -> list[object]:
     adapter = collection_adapter(collection)
     return list(adapter) if adapter is not None else list(collection)
 
@@ -76,7 +68,7 @@ class LongSessions:
 
     def __init__(self) -> None:
         # Instances that the suite's sessions keep, with the test that loaded them.
-        self._left: WeakKeyDictionary[InstanceState[Any], str] = WeakKeyDictionary()
+        self._left: WeakKeyDictionary[InstanceState[object], str] = WeakKeyDictionary()
 
     def leave(self, before: HeldBefore, test: str) -> None:
         """Make pytest-arena's sessions forget what they loaded or added in the level that ends.
@@ -88,7 +80,7 @@ class LongSessions:
                 continue
             if isinstance(session, FreshSession):
                 with suppress(Exception):  # a task or a thread is inside it
-                    _forget(session, before.values.get(session.hash_key))
+                    _forget(session, before.instances.get(session.hash_key))
                 continue
             held = before.instances.get(session.hash_key, ())
             for instance in session.identity_map.values():
@@ -117,28 +109,27 @@ next: `with arena.session() as session:` in place of the suite's own session, or
 `session.expunge_all()` at the end of each test"""
 
 
-def table_of(state: InstanceState[Any]) -> str:
+def table_of(state: InstanceState[object]) -> str:
     """Return the name of the table that an instance is mapped to."""
     return str(getattr(state.mapper.local_table, "name", ""))
 
 
-def shown_row(state: InstanceState[Any]) -> str:
+def shown_row(state: InstanceState[object]) -> str:
     """Return the row of an instance as a message shows it: ``tickets id=1``."""
     columns = [column.name for column in state.mapper.primary_key]
     key = zip(columns, state.identity or (), strict=False)
     return " ".join([table_of(state), *(f"{name}={value}" for name, value in key)])
 
 
-def _forget(session: FreshSession, loaded: Loaded | None) -> None:
+def _forget(session: FreshSession, before: HeldInstances | None) -> None:
     """Make a session hold the instances and values that it held before a level. Runs no SQL."""
     pending = [*session.new]  # a wider fixture's: the test's were taken out
     # `expunge` and `add` of one instance would also move its related instances.
     session.expunge_all()
-    before = loaded if loaded is not None else WeakKeyDictionary()
     loaded_since: list[tuple[object, list[str]]] = []
-    for state, values in before.items():
+    for state, values in (before or {}).items():
         instance = state.obj()
-        if instance is not None:
+        if instance is not None and values is not None:
             loaded_since.append((instance, _put_back(state, instance, values)))
     for instance, names in loaded_since:
         session.add(instance)
@@ -148,7 +139,7 @@ def _forget(session: FreshSession, loaded: Loaded | None) -> None:
 
 
 def _put_back(
-    state: InstanceState[Any], instance: object, values: dict[str, Any]
+    state: InstanceState[object], instance: object, values: dict[str, object]
 ) -> list[str]:
     """Give a detached instance its values of then. Returns what it has loaded since."""
     if state.was_deleted:
@@ -156,7 +147,7 @@ def _put_back(
         make_transient_to_detached(instance)
         for key, value in values.items():
             set_committed_value(instance, key, value)
-    now = _values(instance)
+    now = _values(state)
     for key in _changed(values, now):
         set_committed_value(instance, key, values[key])
     loaded_since = [key for key in now if key not in values]
@@ -168,13 +159,13 @@ def _put_back(
     return loaded_since
 
 
-def _changed(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+def _changed(before: dict[str, object], now: dict[str, object]) -> Iterator[str]:
     for key, value in before.items():
         if key not in now or not _is_same(value, now[key]):
             yield key
 
 
-def _is_same(before: Any, now: Any) -> bool:
+def _is_same(before: object, now: object) -> bool:
     if before is now:
         return True
     try:

@@ -8,8 +8,8 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import inspect
 
@@ -25,7 +25,7 @@ from pytest_arena._gate._orm_sessions import (
 )
 from pytest_arena._gate._registry import entry_of
 from pytest_arena._origin import SHARED_THREADS, is_of
-from pytest_arena._run._long_sessions import loaded_values
+from pytest_arena._run._long_sessions import held_instances
 from pytest_arena._run.leaks._late_work import LateWork, OwnWork, threads_at_work
 from pytest_arena.errors import ConnectionLeak, IsolationError
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
+    from pytest_arena._run._long_sessions import HeldInstances
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
 
@@ -59,12 +60,8 @@ class HeldByFixtures:
     sessions: frozenset[int] = frozenset()
     threads: frozenset[int] = frozenset()
     """Threads of a server or a worker, which outlive the test."""
-    instances: dict[int, WeakSet[Any]] = field(default_factory=dict)
-    """SQLAlchemy's states of the instances in each session in use, by the session's number."""
-    values: dict[int, WeakKeyDictionary[Any, dict[str, Any]]] = field(
-        default_factory=dict
-    )
-    """The instances in pytest-arena's sessions, with the values of their attributes."""
+    instances: dict[int, HeldInstances] = field(default_factory=dict)
+    """The instances in each session in use, by the session's number."""
 
     @classmethod
     def now(cls, gate: Gate, sessions_of_tests: Collection[int] = ()) -> HeldByFixtures:
@@ -82,17 +79,15 @@ class HeldByFixtures:
         if holds_nothing:
             return threads
         transactions = open_transactions(gate)
-        in_use = sessions_in_use()
         instances = {}
-        for session in in_use:
-            instances[session.hash_key] = WeakSet(map(inspect, session))
+        for session in sessions_in_use():
+            instances[session.hash_key] = held_instances(session)
         return cls(
             transactions=transactions,
             writes=sum(map(_number_of_writes, transactions)),
             sessions=sessions.difference(sessions_of_tests),
             threads=threads.threads,
             instances=instances,
-            values=loaded_values(in_use),
         )
 
     def without(self, others: HeldByFixtures) -> HeldByFixtures:
@@ -104,7 +99,9 @@ class HeldByFixtures:
         ]
         instances = {}
         for key, states in self.instances.items():
-            left = states.difference(others.instances.get(key, ()))
+            left = WeakKeyDictionary(states)
+            for state in others.instances.get(key, ()):
+                left.pop(state, None)
             if left or key not in others.instances:
                 instances[key] = left
         return HeldByFixtures(
@@ -113,7 +110,6 @@ class HeldByFixtures:
             sessions=self.sessions - others.sessions,
             threads=self.threads - others.threads,
             instances=instances,
-            values={key: self.values[key] for key in instances if key in self.values},
         )
 
     def sessions_since(self) -> frozenset[int]:

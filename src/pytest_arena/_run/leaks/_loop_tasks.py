@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakSet
 
 from pytest_arena._origin import (
@@ -35,8 +35,7 @@ class Tasks:
         self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = (
             WeakKeyDictionary()
         )
-        self._known: WeakSet[asyncio.Task[Any]] = WeakSet()
-        self._of_fixtures: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._known: WeakSet[asyncio.Task[object]] = WeakSet()
 
     def loops(self) -> list[asyncio.AbstractEventLoop]:
         """Return the loops that pytest-arena has seen."""
@@ -58,23 +57,22 @@ class Tasks:
         finally:
             self._keep([task for task in self._present() if task not in before])
 
-    def _keep(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+    def _keep(self, tasks: Iterable[asyncio.Task[object]]) -> None:
         self._known.update(tasks)
         for task in tasks:
             keep_for_wide_fixture(task)
 
-    def begin_example(self) -> None:
-        """Record the tasks of the fixtures. Called in the test's loop, before its coroutine."""
+    def of_fixtures(self) -> set[asyncio.Task[object]]:
+        """Return the tasks of the fixtures. Called in the test's loop, before its coroutine."""
         self.see()
-        self._of_fixtures.clear()
-        self._of_fixtures.update(self._present())
+        return set(self._present())
 
-    async def aend_of_example(self) -> None:
+    async def aend_of_example(self, of_fixtures: set[asyncio.Task[object]]) -> None:
         """Cancel the tasks that the last example of a test began. Called in its loop."""
         loop = running_loop()
         if loop is None:
             return
-        kept = {asyncio.current_task(), *self._of_fixtures}
+        kept = {asyncio.current_task(), *of_fixtures}
         left = [task for task in self._left(loop) if task not in kept]
         for task in left:
             task.cancel()
@@ -111,7 +109,7 @@ class Tasks:
                 loop.run_until_complete(asyncio.wait(left, timeout=_PATIENCE))
         return lines
 
-    def _left(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
+    def _left(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[object]]:
         return [
             task
             for task in asyncio.all_tasks(loop)
@@ -120,7 +118,7 @@ class Tasks:
             and not is_of_wide_fixture(task)
         ]
 
-    def _present(self) -> Iterator[asyncio.Task[Any]]:
+    def _present(self) -> Iterator[asyncio.Task[object]]:
         for loop in list(self._threads):
             yield from asyncio.all_tasks(loop)
 
