@@ -1,4 +1,4 @@
-"""Other plugins that affect a test: Hypothesis, pytest-timeout, pytest-forked."""
+"""Other plugins that affect a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One app in one test: its lifespan, clients and open requests."""
+"""One app in one test: lifespan, clients, open requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Restores the app's state outside of its databases after a test."""
+"""Restores the app's state in memory after a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names child processes that know the test's database and outlive the test.
+"""Names child processes that outlive the test.
 
 pytest-arena cannot refuse the connections of another process. So it names the process.
 """

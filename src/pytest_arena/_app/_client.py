@@ -1,4 +1,4 @@
-"""The async client, and hooks around the requests of all clients."""
+"""The async client, and hooks around all requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attributes a job in a queue to the test that put it there.
+"""Attributes a queued job to the test that queued it.
 
 The worker may be older than that test: a thread or a task that starts at import, in the lifespan,
 in a wider fixture or in an earlier test. The worker's work belongs to the test that has put the job

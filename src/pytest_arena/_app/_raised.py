@@ -1,4 +1,4 @@
-"""Finds the exception behind an answer, also if the app handles it."""
+"""Finds the exception behind an answer."""
 
 from __future__ import annotations
 

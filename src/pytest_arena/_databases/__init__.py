@@ -1,1 +1,1 @@
-"""The app's databases: which one a connection means, and how it is filled."""
+"""The app's databases, and how they are filled."""

@@ -1,4 +1,4 @@
-"""Fills an empty database: metadata, migrations, a script, a function, the seed."""
+"""Fills an empty database with schema and seed."""
 
 from __future__ import annotations
 

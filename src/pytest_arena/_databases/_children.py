@@ -1,4 +1,4 @@
-"""Finds databases of the app that a child process may open.
+"""Databases of the app that a child process may open.
 
 A child process has no guard. It opens a database that its arguments name, so pytest-arena refuses
 to start it, and so does a client program such as psql. It may open a database that its environment

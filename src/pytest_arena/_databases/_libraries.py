@@ -1,4 +1,4 @@
-"""Finds the libraries that a build imports, and their versions."""
+"""The libraries that a build imports, and their versions."""
 
 from __future__ import annotations
 

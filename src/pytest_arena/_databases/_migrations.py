@@ -1,4 +1,4 @@
-"""Compares the database that migrations build with the models."""
+"""Compares migrations with the models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds the files on which a build depends, and notices changes."""
+"""The files on which a build depends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds whether the project reads a variable of ``arena_env``.
+"""Whether the project reads a variable of ``arena_env``.
 
 A Python program that a test starts then reads it too, and gets a URL that leads nowhere.
 """

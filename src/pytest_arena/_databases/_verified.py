@@ -1,4 +1,4 @@
-"""Compares each database after a level with its content before."""
+"""Compares a database before and after a level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records what a build does with files, and the programs it starts."""
+"""Records which files a build uses."""
 
 from __future__ import annotations
 

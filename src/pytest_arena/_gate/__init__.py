@@ -1,1 +1,1 @@
-"""Leads an unmodified app into the test's database, and blocks every other one."""
+"""Leads the app's engines into the test's database, and blocks all others."""

@@ -1,4 +1,4 @@
-"""Empties caches of functions that read a test's database: `functools.lru_cache`."""
+"""Empties `functools.lru_cache` caches that read a test's database."""
 
 from __future__ import annotations
 

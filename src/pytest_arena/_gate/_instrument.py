@@ -1,4 +1,4 @@
-"""Wraps the methods of a dialect, in the order of their calls.
+"""Wraps the methods of a dialect.
 
 They are replaced on the instance. A query costs 0.5 µs more, a write 3 µs, and the first write of
 a transaction some 15 µs. Listeners to SQLAlchemy's events would cost 16 µs for each connection and

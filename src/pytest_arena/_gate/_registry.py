@@ -1,4 +1,4 @@
-"""The pooled connections of this process, and who uses databases.
+"""The pooled connections, and who uses databases.
 
 It owns each `PooledConnection` while its pool has it.
 """

@@ -1,4 +1,4 @@
-"""Recognizes statements that may write and name no table."""
+"""Statements that may write and name no table."""
 
 from __future__ import annotations
 

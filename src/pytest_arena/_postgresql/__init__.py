@@ -1,1 +1,1 @@
-"""PostgreSQL: its drivers, its servers, and how its databases are restored."""
+"""PostgreSQL: drivers, servers, isolation."""

@@ -1,4 +1,4 @@
-"""Reads and replaces the database in the arguments of a connect function.
+"""Reads and replaces the database in connect arguments.
 
 psycopg and psycopg2 have libpq's arguments
 (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS). asyncpg has others

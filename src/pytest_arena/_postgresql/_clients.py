@@ -1,4 +1,4 @@
-"""Finds the database that a client program of PostgreSQL would use."""
+"""Finds the database of a client program."""
 
 from __future__ import annotations
 

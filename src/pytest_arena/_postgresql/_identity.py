@@ -1,4 +1,4 @@
-"""Asks a connection for its server, its database and its writes.
+"""Asks a connection for its server and database.
 
 The answer does not depend on the arguments by which the connection was opened.
 """

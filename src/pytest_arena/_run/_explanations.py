@@ -1,4 +1,4 @@
-"""Explains errors of a failed test: old values, loops, SQLAlchemy."""
+"""Explains errors of a failed test."""
 
 from __future__ import annotations
 

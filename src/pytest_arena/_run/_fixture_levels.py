@@ -1,4 +1,4 @@
-"""Enters and leaves the levels of tests, wider fixtures and examples."""
+"""Levels of tests, wider fixtures and examples."""
 
 from __future__ import annotations
 

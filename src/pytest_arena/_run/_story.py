@@ -1,4 +1,4 @@
-"""The story of a failed test: its changes around each request."""
+"""The story of a failed test."""
 
 from __future__ import annotations
 

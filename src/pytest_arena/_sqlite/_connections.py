@@ -1,4 +1,4 @@
-"""Replaces the file of a connect call, and describes connections."""
+"""Replaces the file of a connect call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Digests of a database, and the rows that differ between two files.
+"""Digests of a database, and rows that differ.
 
 Both read a database by SQL. The restore methods read and write bytes, so these check them.
 """

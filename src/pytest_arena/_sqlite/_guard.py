@@ -1,4 +1,4 @@
-"""Decides which connections and files of the app a test may open."""
+"""Which connections and files a test may open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pytest-arena's connections, and settings of the app's connections."""
+"""pytest-arena's connections, and the app's settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`arena doctor --migrations`: compares migrations with the models."""
+"""`arena doctor --migrations`."""
 
 from __future__ import annotations
 

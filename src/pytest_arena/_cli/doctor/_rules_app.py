@@ -1,4 +1,4 @@
-"""Tests that use the wrong app or the wrong event loop."""
+"""Tests with the wrong app or event loop."""
 
 from __future__ import annotations
 

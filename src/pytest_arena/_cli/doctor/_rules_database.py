@@ -1,4 +1,4 @@
-"""Tests that use the wrong database, leave data in it, or are slow."""
+"""Tests with the wrong database, or leftover data, or slow set-up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests that pass whatever the app does, or by chance."""
+"""Tests that pass whatever the app does."""
 
 from __future__ import annotations
 

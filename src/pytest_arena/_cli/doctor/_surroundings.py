@@ -1,4 +1,4 @@
-"""The configuration and the app around a test file.
+"""The configuration and app of a test file.
 
 Modules are found as files and read as text. None is imported.
 """

@@ -1,4 +1,4 @@
-"""`arena init --check`: runs the suite with and without the plugin."""
+"""`arena init --check`."""
 
 from __future__ import annotations
 

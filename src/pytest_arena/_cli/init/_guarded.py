@@ -1,4 +1,4 @@
-"""A guarded run that imports the app and sends it requests.
+"""Imports the app in a guarded run, and sends requests.
 
 pytest-arena refuses connections to the user's databases meanwhile. The run is a separate process.
 It writes each fact to a file at once, so that a timeout loses no fact.

@@ -1,1 +1,1 @@
-"""Records what statements and sessions write, and which of it is lost."""
+"""Writes of statements and sessions, and which are lost."""

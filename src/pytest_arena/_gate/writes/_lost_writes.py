@@ -1,4 +1,4 @@
-"""Finds writes that are neither committed nor rolled back by the app.
+"""Finds writes that are neither committed nor rolled back.
 
 Each statement, commit and rollback of an engine passes here (`_instrument`).
 """

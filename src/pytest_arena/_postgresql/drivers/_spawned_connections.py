@@ -1,4 +1,4 @@
-"""Redirects connections in processes that multiprocessing spawns.
+"""Redirects connections in spawned processes.
 
 Such a process imports the app again, with the URL of the developer's database.
 """

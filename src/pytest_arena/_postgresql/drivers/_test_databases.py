@@ -1,4 +1,4 @@
-"""Replaces statements of fixtures that create or drop a test database.
+"""Answers CREATE and DROP DATABASE of fixtures.
 
 pytest-arena redirects engines on any database to the test's database, which exists already.
 """

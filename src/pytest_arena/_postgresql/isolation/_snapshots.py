@@ -1,4 +1,4 @@
-"""Snapshots, and the error for rows that no snapshot has."""
+"""Snapshots of a database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the journal's tables, and queries of what no trigger records.
+"""Writes the journal's tables, and queries of unrecorded changes.
 
 That is sequences, large objects, event triggers, settings and the schema. The table ``state``
 holds what they were when a level began. It has a row for a level only if something differed from

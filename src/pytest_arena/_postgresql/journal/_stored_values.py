@@ -1,4 +1,4 @@
-"""Finds stored values that another session may compute differently.
+"""Finds stored values that may change when restored.
 
 PostgreSQL stores what a function returns in indexes, in generated columns and in the choice of a
 partition. It trusts the word IMMUTABLE. When the journal restores a row, PostgreSQL calls the

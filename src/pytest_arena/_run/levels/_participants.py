@@ -1,4 +1,4 @@
-"""The participants of a level: databases, and hooks of the project."""
+"""The participants of a level: databases and hooks."""
 
 from __future__ import annotations
 

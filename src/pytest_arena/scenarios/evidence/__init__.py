@@ -1,1 +1,1 @@
-"""Decides whether a scenario is proven by what a test did."""
+"""Decides whether a scenario is proven."""

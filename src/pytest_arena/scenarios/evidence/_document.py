@@ -1,4 +1,4 @@
-"""The document of a run: facts of tests and verdicts, also as JSON.
+"""The document of a run, also as JSON.
 
 A document is read from JSON by the types of its fields. They must exist at run time, so this
 module imports no name for the type checker only.

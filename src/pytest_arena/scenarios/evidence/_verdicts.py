@@ -1,4 +1,4 @@
-"""Judges one test and one scenario, and finds the gaps of a run."""
+"""Judges one test and one scenario."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Writes a job's summary, and GitHub's messages at lines of files."""
+"""A job's summary, and GitHub's messages."""
 
 import os
 import re

@@ -1,1 +1,1 @@
-"""Finds which requests reach the app, and what the app does in each."""
+"""Observes requests and what the app does in each."""

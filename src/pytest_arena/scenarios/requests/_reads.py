@@ -1,4 +1,4 @@
-"""Finds the tables and rows that the queries of a request read."""
+"""The tables and rows that a request reads."""
 
 import re
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Observes requests of any client, and whether the test used the answers."""
+"""Observes requests, and how the test uses the answers."""
 
 import functools
 import inspect
