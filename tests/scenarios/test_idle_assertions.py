@@ -183,6 +183,21 @@ async def test_an_error_or_none(client, storm):
     assert answer.is_error or not answer.is_error
 
 @proves
+async def test_a_body_in_a_variable(client, storm):
+    answer = await client.get("/dancers")
+    body = answer.json()
+    status = answer.status_code
+    assert body is not None
+    assert isinstance(body, (dict, list)) and status
+
+@proves
+async def test_a_body_that_is_compared_with_itself(client, storm):
+    with mock.patch("app.open", create=True):
+        answer = await client.get("/dancers")
+        expected = answer.json()
+    assert answer.json() == expected
+
+@proves
 async def test_what_it_sent(client, storm):
     body = {"name": "Ann", "roles": ["lead"]}
     answer = await client.post("/dancers/Ann", json=body, params={"role": body["roles"]})
@@ -271,6 +286,35 @@ HONEST = """
 async def test_below_500(client, storm):
     answer = await client.get("/dancers")
     assert answer.status_code < 500
+
+@proves
+async def test_a_body_in_a_variable_too(client, storm):
+    answer = await client.get("/dancers")
+    body = answer.json()
+    assert isinstance(body, list)
+
+@proves
+async def test_two_answers_by_one_name(client, storm):
+    answer = await client.get("/dancers")
+    former = answer.json()
+    answer = await client.get("/dancers")
+    assert answer.json() == former
+
+@proves
+async def test_two_answers_in_a_loop(client, storm):
+    for number in range(2):
+        answer = await client.get("/dancers")
+        if not number:
+            former = answer.json()
+    assert answer.json() == former
+
+@proves
+async def test_a_body_that_it_changes(client, storm):
+    answer = await client.get("/page")
+    body = answer.json()
+    body.pop("all")
+    assert body != answer.json()
+    assert {**body, "all": ["Sand"]} == answer.json()
 
 @proves
 async def test_what_it_sent_and_got(client, storm):

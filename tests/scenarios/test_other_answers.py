@@ -16,7 +16,8 @@ def is_idle(text: str) -> bool:
     request = httpx.Request("GET", "http://test/dancers", headers={"accept": "*/*"})
     response = httpx.Response(200, json=["Storm"], request=request)
     response.elapsed = timedelta(milliseconds=1)
-    return passes_with_any_answer(text, {"r": response, "client": None, "name": "Storm"})
+    variables = {"r": response, "client": None, "name": "Storm"}
+    return passes_with_any_answer(is_idle.__code__, text, variables)
 
 
 @pytest.mark.parametrize(

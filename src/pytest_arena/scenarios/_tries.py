@@ -222,7 +222,8 @@ def failure_of(
         if not place and isinstance(
             excinfo.value, ScenarioError
         ):  # of a step's coroutine
-            place = str(excinfo.value.cause).partition("  ")[0]
+            code_line = str(excinfo.value.cause)
+            place = code_line.partition("  ")[0]
         if isinstance(excinfo.value, NotWritten):
             reason = excinfo.value.what  # the status already says that it is a stub
     prefix = _PREFIXES.get(report.when, "")

@@ -213,7 +213,7 @@ class _Listener:
         is_idle = depends_only_on_test_data(
             code, text, variables, self._instruments.is_as_seeded
         )
-        is_idle = is_idle or passes_with_any_answer(text, variables)
+        is_idle = is_idle or passes_with_any_answer(code, text, variables)
         is_idle = is_idle or is_uncalled_method(text, variables)
         is_idle = is_idle or is_block_of_python(code, frame.f_lineno)
         values = list(variables.values())

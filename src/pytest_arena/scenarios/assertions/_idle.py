@@ -9,7 +9,7 @@ import builtins
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from inspect import getattr_static
 from pathlib import Path
@@ -308,16 +308,17 @@ def is_block_of_python(code: CodeType, line: int) -> bool:
         return False
     for node in ast.walk(function):
         if isinstance(node, ast.With | ast.AsyncWith) and node.lineno == line:
-            parts = [part for statement in node.body for part in ast.walk(statement)]
+            parts: list[ast.AST] = []
+            for statement in node.body:
+                parts += ast.walk(statement)
             return all(map(_is_of_python, parts))
     return False
 
 
 def _is_of_python(node: ast.AST) -> bool:
     if isinstance(node, ast.Name):
-        return node.id == "warnings" or isinstance(
-            getattr(builtins, node.id, None), type
-        )
+        value = getattr(builtins, node.id, None)
+        return node.id == "warnings" or isinstance(value, type)
     return not isinstance(node, ast.Import | ast.ImportFrom)
 
 
@@ -427,7 +428,7 @@ def _own_names(function: Function) -> frozenset[str]:
     only literals change.
     """
     nodes = list(ast.walk(function))
-    bindings = _bindings(nodes)
+    bindings = bindings_in(nodes)
     shared = _shared_names(function, nodes)
     names = set()
     for name, value in _literals_assigned(function):
@@ -437,7 +438,7 @@ def _own_names(function: Function) -> frozenset[str]:
     return frozenset(names)
 
 
-def _bindings(nodes: list[ast.AST]) -> Counter[str]:
+def bindings_in(nodes: Sequence[ast.AST]) -> Counter[str]:
     """Count how often each name is bound."""
     bindings = Counter[str]()
     for node in nodes:
@@ -480,7 +481,11 @@ def _sent_in(call: ast.Call) -> list[ast.expr]:
     """Return the arguments of a request that a client serializes, and does not change."""
     if not isinstance(call.func, ast.Attribute) or call.func.attr not in _METHODS:
         return []
-    return [keyword.value for keyword in call.keywords if keyword.arg in _SENT]
+    sent = []
+    for keyword in call.keywords:
+        if keyword.arg in _SENT:
+            sent.append(keyword.value)
+    return sent
 
 
 def _read_names(node: ast.AST) -> Iterator[ast.Name]:

@@ -10,13 +10,15 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import Any, Protocol
+from types import CodeType
+from typing import Any, Protocol, cast
 from urllib.parse import quote
 
-from pytest_arena.scenarios.assertions._idle import parsed
+from pytest_arena.scenarios.assertions._idle import bindings_in, function_of, parsed
 
 # Functions without effects. An assertion that calls another function is not evaluated.
 _FUNCTION = re.compile(
@@ -44,11 +46,12 @@ _BODIES: tuple[object, ...] = (
     [0, 0],
     [1, 0],
 )
+_OF_ANSWER = re.compile(r"(\w+)\.(?:json\(\)|text|content|status_code|headers|cookies)")
 _LATIN_1 = ("content-type", "text/plain; charset=latin-1")
 _HIGHEST = 10_000
 _LONGEST = 100_000
 _TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
-_results: dict[str, bool] = {}
+_results: dict[tuple[CodeType, str], bool] = {}
 
 Headers = list[tuple[str, str]]
 
@@ -60,70 +63,143 @@ class _Library(Protocol):
     Response: type[Any]
 
 
-def passes_with_any_answer(text: str, variables: Mapping[str, object]) -> bool:
+def passes_with_any_answer(
+    code: CodeType, text: str, variables: Mapping[str, object]
+) -> bool:
     """Return whether an assertion also passes with each of many other answers.
 
     Only assertions about one answer of httpx are evaluated, and only those that call no code of
     the project. Costs 100 µs for most texts and 5 ms for those that pass, once for each text.
+
+    Args:
+        code: of the function that asserts.
+        text: of the assertion.
+        variables: those of the function, with their values.
     """
-    if text in _results:
-        return _results[text]
-    name = _only_name_in(text)
-    if name not in variables:
+    key = (code, text)
+    if key in _results:
+        return _results[key]
+    expression = _about_answer(code, text)
+    name = _only_name_in(expression)
+    if expression is None or name not in variables:
         return False
     response: Any = variables[name]
     library: Any = sys.modules.get(type(response).__module__.partition(".")[0])
     kind: Any = getattr(library, "Response", ())
     if not isinstance(response, kind):
         return False
-    _results[text] = _passes_always(
-        text,
-        name,
-        library,
-        response.request,
+    answers = _Answers(
+        library=library,
+        request=response.request,
+        literals=_literals_in(expression),
     )
-    return _results[text]
+    is_idle = _passes_always(expression, name, answers)
+    _results[key] = is_idle
+    return is_idle
 
 
 @cache
-def _only_name_in(text: str) -> str:
-    """Return the variable that an assertion reads; "" if it reads several, or calls a function."""
+def _about_answer(code: CodeType, text: str) -> ast.expr | None:
+    """Return an assertion with ``answer.json()`` in place of the variable that has its value.
+
+    Return None for an assertion that is not evaluated.
+    """
     expression = parsed(text)
-    # `parsed` returns a list for methods of unittest. Only a client sets `next_request`.
-    if expression is None or isinstance(expression, ast.List) or "next_request" in text:
+    if expression is None or isinstance(expression, ast.List):
+        return None  # a list has the arguments of another method of unittest
+    if "next_request" in text:
+        return None  # a client sets it
+    inlining = _Inlining(_values_by_name(code))
+    inlined = inlining.visit(deepcopy(expression))
+    ast.fix_missing_locations(inlined)
+    return cast("ast.expr", inlined)
+
+
+class _Inlining(ast.NodeTransformer):
+    """Replaces variables by the expressions that were assigned to them."""
+
+    def __init__(self, values: Mapping[str, ast.expr]) -> None:
+        self._values = values
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        """Return the value of a variable."""
+        value = self._values.get(node.id, node)
+        return deepcopy(value)
+
+
+@cache
+def _values_by_name(code: CodeType) -> Mapping[str, ast.expr]:
+    """Return the parts of answers that a function assigns to variables, such as ``answer.json()``.
+
+    Only its assertions read these variables. Each is assigned once, outside of loops, and so is
+    the variable of the answer.
+    """
+    function = function_of(code)
+    if function is None:
+        return {}
+    nodes = list(ast.walk(function))
+    bindings = bindings_in(nodes)
+    asserted: set[ast.AST] = set()
+    for node in nodes:
+        if isinstance(node, ast.Assert):
+            asserted.update(ast.walk(node))
+    shared = set()
+    for node in nodes:
+        if isinstance(node, ast.Name) and node not in asserted:
+            shared.add((node.id, type(node.ctx)))
+    values = {}
+    for name, value in _assigned(function.body):
+        text = ast.unparse(value)
+        part = _OF_ANSWER.fullmatch(text)
+        if part is None or (name, ast.Load) in shared:
+            continue
+        is_assigned_once = bindings[name] == 1
+        is_about_one_answer = bindings[part[1]] == 1
+        if is_assigned_once and is_about_one_answer:
+            values[name] = value
+    return values
+
+
+def _assigned(statements: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
+    for statement in statements:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                yield name, value
+            case ast.With(body=body) | ast.AsyncWith(body=body):
+                yield from _assigned(body)
+
+
+def _only_name_in(expression: ast.expr | None) -> str:
+    """Return the variable that an assertion reads; "" if it reads several, or calls a function."""
+    if expression is None:
         return ""
     read = set()
     bound = set()
     for node in ast.walk(expression):
-        if isinstance(node, ast.arg):
-            bound.add(node.arg)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            read.add(node.id)
-        elif isinstance(node, ast.Name):
-            bound.add(node.id)
-    names = [name for name in read - bound if not _FUNCTION.fullmatch(name)]
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()):
+                if not _FUNCTION.fullmatch(name):
+                    read.add(name)
+            case ast.Name(id=name):
+                bound.add(name)
+            case ast.arg(arg=name):
+                bound.add(name)
+    names = list(read - bound)
     if len(names) != 1:
         return ""
     return names[0]
 
 
-def _passes_always(
-    text: str,
-    name: str,
-    library: _Library,
-    request: object,
-) -> bool:
-    expression = parsed(text)
-    if expression is None:
-        return False
-    tree = ast.fix_missing_locations(ast.Expression(expression))
+def _passes_always(expression: ast.expr, name: str, answers: "_Answers") -> bool:
     try:
-        code = compile(tree, "<assertion>", "eval")
+        code = compile(ast.Expression(expression), "<assertion>", "eval")
     except SyntaxError:  # it awaits something
         return False
-    answers = _Answers(library, request, _literals_in(expression))
     for response in answers.all():
-        variables = {"__builtins__": builtins, name: response}
+        variables = {
+            "__builtins__": builtins,
+            name: response,
+        }
         try:
             is_true = bool(eval(code, variables))  # noqa: S307 - the test's own assertion
         except (json.JSONDecodeError, UnicodeDecodeError):
@@ -183,7 +259,8 @@ class _Answers:
 
     def all(self) -> Iterator[object]:
         """Yield the answers. Most assertions fail with one of the first."""
-        kind = _with_elapsed(self.library.Response, timedelta(microseconds=1))
+        soon = timedelta(microseconds=1)
+        kind = _with_elapsed(self.library.Response, soon)
         statuses = list(_STATUSES)
         for number in self.numbers:
             if 200 <= number < 600:  # noqa: PLR2004 - clients hide 1xx
@@ -200,10 +277,12 @@ class _Answers:
 
     def _after_redirects(self) -> Iterator[object]:
         """Yield answers of other URLs, to which a client was redirected."""
-        kind = _with_elapsed(self.library.Response, timedelta(days=1))
+        late = timedelta(days=1)
+        kind = _with_elapsed(self.library.Response, late)
         redirect = kind(302, request=self.request)
         for text in ("other", *self.texts):
-            url = f"http://elsewhere/{quote(text.removeprefix('/'))}"
+            path = quote(text.removeprefix("/"))
+            url = f"http://elsewhere/{path}"
             request = self.library.Request(
                 self.request.method,
                 url,
@@ -220,7 +299,12 @@ class _Answers:
         """Yield bodies, each with headers."""
         texts = self.texts
         numbers = self.numbers
-        contents = [*_BODIES, *self.literals, texts, dict.fromkeys(texts, 1)]
+        contents = [
+            *_BODIES,
+            *self.literals,
+            texts,
+            dict.fromkeys(texts, 1),
+        ]
         for number in numbers:
             contents.append([0] * number)
         for content in contents:
@@ -235,7 +319,8 @@ class _Answers:
             headers = list(_headers(texts, text))
             yield _encoded(text), headers
             lines = f"{text}\n" * max([1, *numbers])
-            yield _encoded(lines[:_LONGEST]), headers * 2
+            long_body = _encoded(lines[:_LONGEST])
+            yield long_body, headers * 2
 
 
 def _with_elapsed(kind: type[Any], elapsed: timedelta) -> Any:

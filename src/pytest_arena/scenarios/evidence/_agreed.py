@@ -540,7 +540,9 @@ def gap_problems(
         what = f"the waiver of {gap.name!r} ({gap}) has run out"
         hint = "prove what it is about, or set a later day"
         if not is_used:
-            kind = "known gap" if gap.status else "waiver"
+            kind = "waiver"
+            if gap.status:
+                kind = "known gap"
             what = f"no scenario has the name of the {kind} {gap.name!r}"
             hint = _advice_for_name(gap.name, scenarios)
         yield Problem(
@@ -558,7 +560,8 @@ def _advice_for_name(name: str, scenarios: Sequence[ScenarioSpec]) -> str:
         full_name = " :: ".join(filter(None, names))
         if name in {full_name, scenario.name}:
             return f"{scenario.place} has the key {scenario.key}: write that"
-    near = get_close_matches(name, [scenario.key for scenario in scenarios], n=1)
+    keys = [scenario.key for scenario in scenarios]
+    near = get_close_matches(name, keys, n=1)
     if near:
         return f"did you mean {near[0]}? Otherwise remove its line"
     return "remove its line"
