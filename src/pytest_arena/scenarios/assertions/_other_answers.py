@@ -169,6 +169,7 @@ def _assigned(statements: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
                 yield from _assigned(body)
 
 
+@cache
 def _only_name_in(expression: ast.expr | None) -> str:
     """Return the variable that an assertion reads; "" if it reads several, or calls a function."""
     if expression is None:
