@@ -25,7 +25,7 @@ from pytest_arena._values import CodeLine
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 
 def user_line() -> CodeLine | None:
@@ -111,9 +111,9 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
     With ``of_users``, yield only the user's frames. That is fast, because each checkout walks some
     twenty frames.
     """
-    frame: Any = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller's frame
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller's frame
     current: Any = greenlet.getcurrent()
-    waiting: list[Any] = []
+    waiting: list[FrameType | None] = []
     while current.parent is not None:
         current = current.parent
         waiting.insert(0, current.gr_frame)
@@ -168,7 +168,7 @@ def _module_in(file: str) -> tuple[bool, bool]:
     return is_library(file), file.replace("\\", "/").endswith(_WITH_HANDOVERS)
 
 
-def _behind(frame: FrameType) -> list[Any]:
+def _behind(frame: FrameType) -> Sequence[FrameType | None]:
     """Return the frames that wait for the work of this frame, the innermost last.
 
     For ``greenlet_spawn``, SQLAlchemy's sync code waits. For a step of the loop, a task waits that
@@ -191,7 +191,7 @@ def _behind(frame: FrameType) -> list[Any]:
     tasks = asyncio.all_tasks(future.get_loop())
     # Only this private attribute shows which task waits. Without it the message has no line.
     waiting = [task for task in tasks if getattr(task, "_fut_waiter", None) is future]
-    behind: list[Any] = []
+    behind: list[FrameType] = []
     for task in waiting:
         behind += _shielding(task, tasks)
     for task in waiting:
@@ -199,7 +199,7 @@ def _behind(frame: FrameType) -> list[Any]:
     return behind
 
 
-def _shielding(inner: object, tasks: Iterable[Any]) -> list[FrameType]:
+def _shielding(inner: object, tasks: Iterable[asyncio.Task[object]]) -> list[FrameType]:
     """Return the frames that wait for a task through ``asyncio.shield``, the innermost last.
 
     Only a callback of the future between the two tasks shows which task waits for which.
@@ -215,7 +215,7 @@ def _shielding(inner: object, tasks: Iterable[Any]) -> list[FrameType]:
     return frames_of_waiters
 
 
-def _awaited(awaitable: Any) -> Iterator[FrameType]:
+def _awaited(awaitable: object) -> Iterator[FrameType]:
     """Yield the frames of a coroutine and of the coroutines that it awaits, the outermost first."""
     while awaitable is not None:
         frame = getattr(awaitable, "cr_frame", None)
@@ -226,7 +226,7 @@ def _awaited(awaitable: Any) -> Iterator[FrameType]:
         awaitable = _next(awaitable)
 
 
-def _next(awaitable: Any) -> Any:
+def _next(awaitable: object) -> object:
     """Return the object that a coroutine or generator awaits, or None."""
     for name in ("cr_await", "ag_await"):
         if hasattr(awaitable, name):
@@ -258,9 +258,22 @@ def as_own() -> Iterator[None]:
         _opening.reset(token)
 
 
-# The `LateWork` of the test that the running code works for, in any thread, also after the test.
-WORK: ContextVar[Any] = ContextVar(
-    "arena: the `LateWork` that this is a part of", default=None
+class Work(Protocol):
+    """The work of one test: of its requests, or of the test itself."""
+
+    is_over: bool
+    """Whether the test is over."""
+
+    def note_failure(self, error: Exception) -> None:
+        """Note an error that no code of the app retrieves."""
+
+    def is_given_to(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Note a call into a loop. Return whether the test waits for the call."""
+
+
+# The work of the test that the running code works for, in any thread, also after the test.
+WORK: ContextVar[Work | None] = ContextVar(
+    "arena: the work that this is a part of", default=None
 )
 
 
@@ -279,7 +292,10 @@ class Piece:
     """A piece of work of a test: a thread, one job of a pool, or a delayed call."""
 
     def __init__(
-        self, work: Any, function: Any, cancel: Callable[[], object] = bool
+        self,
+        work: Work | None,
+        function: Any,
+        cancel: Callable[[], object] = bool,
     ) -> None:
         self.work = work
         self._function = function
@@ -299,7 +315,7 @@ class Piece:
         """Return whether a thread does this work now."""
         return bool(self.thread == thread)
 
-    def __call__(self, *args: object, **kwargs: object) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         """Do the work. More work that it begins belongs to the same test."""
         self.thread = get_ident()
         token = WORK.set(self.work)
@@ -338,7 +354,7 @@ IDLE_WORKERS: WeakKeyDictionary[Any, None] = WeakKeyDictionary()
 class ChildProcess:
     """A child process that knows the test's database, and the work that started it."""
 
-    work: Any
+    work: Work
     line: CodeLine
     is_running: Callable[[], bool]
 
@@ -367,7 +383,7 @@ _IN_TASK_OF_WIDE_FIXTURE: ContextVar[bool] = ContextVar(
 )
 
 
-def keep_for_wide_fixture(task: asyncio.Task[Any]) -> None:
+def keep_for_wide_fixture(task: asyncio.Task[object]) -> None:
     """Note that a wider fixture started a task. The tasks that it starts later belong to it too."""
     context = context_of(task)
     # A test runs in the task of anyio's runner, which waits in no line of the user's code.
@@ -383,7 +399,7 @@ def is_in_task_of_wide_fixture() -> bool:
     return _IN_TASK_OF_WIDE_FIXTURE.get() and WORK.get() is None
 
 
-def is_of_wide_fixture(task: asyncio.Task[Any] | None) -> bool:
+def is_of_wide_fixture(task: asyncio.Task[object] | None) -> bool:
     """Return whether a task runs that a wider fixture, or one of its tasks, has started.
 
     A worker that does a job of a test's request works for the test.
@@ -486,15 +502,18 @@ def watch_what_is_begun() -> Callable[[], None]:
         start(thread)
 
     def watched_call_soon(
-        loop: Any, callback: Any, *args: object, **kwargs: object
-    ) -> Any:
+        loop: asyncio.AbstractEventLoop,
+        callback: Callable[..., object],
+        *args: object,
+        **kwargs: object,
+    ) -> object:
         work = WORK.get()
         if work is not None and work.is_given_to(loop):
             # Nothing cancels this piece, because it may wake a task of the other loop.
             callback = Piece(work, callback)
         return call_soon_threadsafe(loop, callback, *args, **kwargs)
 
-    def watched_callback(future: Any, fn: Any) -> None:
+    def watched_callback(future: Future[object], fn: Callable[..., object]) -> None:
         work = WORK.get()
         # The thread that ends the future calls `fn`, in a context without a test.
         if work is not None and line_of_function(fn) is not None:
@@ -522,7 +541,7 @@ def watch_failures() -> Callable[[], None]:
     loops: Any = asyncio.BaseEventLoop
     original = loops.call_exception_handler
 
-    def watched(loop: Any, details: dict[str, Any]) -> None:
+    def watched(loop: object, details: dict[str, object]) -> None:
         error = details.get("exception")
         source = details.get("task") or details.get("future") or details.get("handle")
         # pytest-arena has reported its errors.
@@ -552,10 +571,12 @@ def _install(
     Future.add_done_callback = add_done_callback  # type: ignore[method-assign] # restored at the end
 
 
-def _watched(schedule: Any, position: int, *, is_clock: bool = False) -> Any:
+def _watched(
+    schedule: Callable[..., Any], position: int, *, is_clock: bool = False
+) -> Callable[..., object]:
     """Return a function like ``schedule`` that makes a piece of the argument at this position."""
 
-    def watched(*args: object, **kwargs: object) -> Any:
+    def watched(*args: Any, **kwargs: object) -> object:
         work = None
         if len(args) > position:
             work = WORK.get()
@@ -571,12 +592,12 @@ def _watched(schedule: Any, position: int, *, is_clock: bool = False) -> Any:
     return watched
 
 
-def _is_the_users(function: Any) -> bool:
+def _is_the_users(function: object) -> bool:
     """Return whether a function is defined in the user's code."""
     code = getattr(_unwrapped(function), "__code__", None)
     return not _is_library(getattr(code, "co_filename", "<"))
 
 
-def _unwrapped(function: Any) -> Any:
+def _unwrapped(function: object) -> object:
     """Return the function inside a ``partial`` or a wrapper of a decorator, else the function."""
     return getattr(function, "func", getattr(function, "__wrapped__", function))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 # One option with two names: the same options serve both kinds of clients.
 _SYNC_NAMES = {"raise_app_exceptions": "raise_server_exceptions"}
 _ASYNC_NAMES = {"raise_server_exceptions": "raise_app_exceptions"}
@@ -69,7 +69,7 @@ class AppRun:
         lifespan: bool = True,
         login: Callable[[Any, str], Any] | None = None,
         login_path: str = "",
-        state: Mapping[str, Any] | None = None,
+        state: Mapping[str, object] | None = None,
     ) -> None:
         self.app = app
         self.hooks = hooks
@@ -93,12 +93,12 @@ class AppRun:
         return self._lifespan is not None
 
     @property
-    def state(self) -> Mapping[str, Any]:
+    def state(self) -> Mapping[str, object]:
         """The state that the lifespan gives to requests. Each gets a shallow copy."""
         return self._lifespan.state if self._lifespan else self._given_state
 
     def new_client(
-        self, *, role: str | None = None, options: Mapping[str, Any] = _NOTHING
+        self, *, role: str | None = None, options: Mapping[str, object] = _NOTHING
     ) -> AsyncClient:
         """Return an async client. With a role it logs in before its first request.
 
@@ -119,7 +119,7 @@ class AppRun:
         return client
 
     def new_test_client(
-        self, *, role: str | None = None, options: Mapping[str, Any] = _NOTHING
+        self, *, role: str | None = None, options: Mapping[str, object] = _NOTHING
     ) -> TestClient:
         """Return a sync test client: Litestar's for a Litestar app, otherwise Starlette's.
 
@@ -198,7 +198,7 @@ class AppRun:
             await self._lifespan.ajoin()
 
     def join(
-        self, backend: Mapping[str, Any]
+        self, backend: Mapping[str, object]
     ) -> tuple[BlockingPortal, Lifespan | None]:
         """Wait until the app is up. Return its portal, and its lifespan if this call started it."""
         if self._is_closed:

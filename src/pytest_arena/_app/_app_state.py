@@ -23,7 +23,7 @@ class AppState:
     """
 
     def __init__(
-        self, app: object, lifespan_state: Mapping[str, Any] | None = None
+        self, app: object, lifespan_state: Mapping[str, object] | None = None
     ) -> None:
         self.app = app
         self._lifespan_state = lifespan_state
@@ -69,12 +69,12 @@ def is_of_app(value: object) -> bool:
 
     A library's class keeps connections, threads and locks in attributes.
     """
-    kind: Any = type(value)
+    kind: type = type(value)
     return _is_class_of_app(kind)
 
 
 @lru_cache(maxsize=1024)
-def _is_class_of_app(kind: Any) -> bool:
+def _is_class_of_app(kind: type) -> bool:
     if not getattr(kind, "__dictoffset__", 0):
         return False
     for base in kind.__mro__:

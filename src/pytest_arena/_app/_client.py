@@ -50,6 +50,11 @@ if TYPE_CHECKING:
     _Base = httpx.AsyncClient
     _BaseTransport = httpx.ASGITransport
     C_co = TypeVar("C_co", covariant=True, default="AsyncClient")
+
+    # Calls a transport between the hooks. Returns the answer, or its coroutine.
+    Ask = Callable[["Hooks", httpx.Request, Callable[..., Any]], object]
+    # Returns the hooks around requests to an app, None for an unknown app.
+    FindHooks = Callable[[object], "Hooks | None"]
 else:
     from typing import TypeVar
 
@@ -86,7 +91,7 @@ class AppWatcher(Protocol):
     """Is called around each request to an app. Exists only in runs with scenarios."""
 
     async def enter(
-        self, app: object, call: Any, scope: Scope, receive: Receive, send: Send
+        self, app: object, call: ASGIApp, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Call an app, which is known by its first argument."""
 
@@ -97,7 +102,7 @@ class AppWatcher(Protocol):
 class AnswerNotes(Protocol):
     """Notes when the app sends an answer, to compare that with the commits of its request."""
 
-    def note_sent(self, message: Mapping[str, Any]) -> None:
+    def note_sent(self, message: Mapping[str, object]) -> None:
         """Note a message that the app has sent."""
 
     def end(self, error: Exception | None) -> None:
@@ -182,14 +187,14 @@ class Host(Protocol):
         """Whether clients start the app."""
 
     @property
-    def state(self) -> Mapping[str, Any]:
+    def state(self) -> Mapping[str, object]:
         """The state that the lifespan gives to requests."""
 
     async def ajoin(self) -> None:
         """Wait until the app is up."""
 
     def join(
-        self, backend: Mapping[str, Any]
+        self, backend: Mapping[str, object]
     ) -> tuple[BlockingPortal, Lifespan | None]:
         """Wait until the app is up; return where it runs, and the lifespan if this began it."""
 
@@ -258,12 +263,12 @@ def answered(sent: Request, response: httpx.Response) -> httpx.Response:
 
 
 def reporting(
-    app: Any,
+    app: ASGIApp,
     hooks: Hooks,
     *,
     known_app: object,
-    begin: Callable[[Scope, Any], Any] | None = None,
-) -> Any:
+    begin: Callable[[Scope, Send], Send] | None = None,
+) -> ASGIApp:
     """Return an app that reports its exceptions: a server answers them by a bare 500.
 
     Args:
@@ -304,7 +309,7 @@ def reporting(
     return reporting_app
 
 
-def with_context_copy(app: Any) -> Any:
+def with_context_copy(app: ASGIApp) -> Any:
     """Return an app that runs each call in a copy of the context, as a server does.
 
     A context variable that the app sets is not seen by the client's next request.
@@ -318,7 +323,7 @@ class InContextCopy:
     A separate task would change ``asyncio.current_task()``, and with it cancellation.
     """
 
-    def __init__(self, app: ASGIApp, *arguments: Any) -> None:
+    def __init__(self, app: Callable[..., object], *arguments: object) -> None:
         self._context = copy_context()
         answer: Any = self._context.run(app, *arguments)
         if not inspect.iscoroutine(answer):
@@ -331,14 +336,14 @@ class InContextCopy:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> object:
         return self._context.run(self.cr_await.send, None)
 
-    def send(self, value: Any) -> Any:
+    def send(self, value: object) -> object:
         """Continue the coroutine."""
         return self._context.run(self.cr_await.send, value)
 
-    def throw(self, *error: object) -> Any:
+    def throw(self, *error: object) -> object:
         """Raise an exception in the coroutine."""
         return self._context.run(self.cr_await.throw, *error)
 
@@ -351,7 +356,7 @@ async def _waiting(answer: Awaitable[None]) -> None:
     await answer
 
 
-def ending_websockets(app: Any, hooks: Hooks) -> Any:
+def ending_websockets(app: ASGIApp, hooks: Hooks) -> ASGIApp:
     """Return an app whose websockets end by themselves if a test client cancels them."""
 
     async def ending(scope: Scope, receive: Receive, send: Send) -> None:
@@ -365,7 +370,7 @@ def ending_websockets(app: Any, hooks: Hooks) -> Any:
 
 def _noting(
     hops: Hops, answer: AnswerNotes | None, send: Send, traces: list[TracebackException]
-) -> Any:
+) -> Send:
     """Return a ``send`` that notes each message of the app's answer."""
     request = hops[-1]
 
@@ -436,7 +441,7 @@ class AsyncClient(_Base):
 
     def request(
         self, method: str, url: httpx.URL | str, **options: Any
-    ) -> Coroutine[Any, Any, httpx.Response]:
+    ) -> Coroutine[object, object, httpx.Response]:
         """Make a request after the login, so that it has the cookies and headers of the login."""
         if self._arena_login is None:
             return super().request(method, url, **options)
@@ -502,7 +507,7 @@ class AsyncClient(_Base):
             hooks.app_watcher.answered(response)
         return response
 
-    def __await__(self) -> Generator[Any, None, Self]:
+    def __await__(self) -> Generator[object, None, Self]:
         return self._arena_ready().__await__()
 
     async def __aenter__(self) -> Self:
@@ -573,7 +578,7 @@ _OF_THE_TRANSPORT = {"raise_app_exceptions", "root_path", "client"}
 
 
 def open_async_client(
-    host: Host, login: Login | None, *, options: Mapping[str, Any]
+    host: Host, login: Login | None, *, options: Mapping[str, object]
 ) -> AsyncClient:
     """Return a new client. Its options are those of the library and of ``ASGITransport``.
 
@@ -609,7 +614,7 @@ def open_async_client(
     return client
 
 
-def _begin(host: Host, login: Login | None, scope: Scope, send: Send) -> Any:
+def _begin(host: Host, login: Login | None, scope: Scope, send: Send) -> Send:
     """Record a call of the app, and add the lifespan's state, which the library does not."""
     scope["state"] = dict(host.state)
     hop(scope.get("method", "WEBSOCKET"), scope["path"], login)
@@ -638,7 +643,7 @@ def http_library() -> Any:
     raise _app_errors.no_http_library()
 
 
-def watch_own_clients(hooks_of: Callable[[object], Hooks | None]) -> Callable[[], None]:
+def watch_own_clients(hooks_of: FindHooks) -> Callable[[], None]:
     """Call hooks around requests of the user's clients, and watch the work that they begin.
 
     These clients use a transport of the HTTP library or of a framework's test client. Their
@@ -675,7 +680,7 @@ _TRANSPORTS = {
 }
 
 
-def _watch(name: str, hooks_of: Any, undo: ExitStack, module: object) -> None:
+def _watch(name: str, hooks_of: FindHooks, undo: ExitStack, module: object) -> None:
     transport_class: Any = getattr(module, name, None)
     # Litestar's async client uses its transport too: it has both methods.
     for method, ask in (("handle_async_request", _aask), ("handle_request", _ask)):
@@ -692,7 +697,7 @@ def _replace(owner: type, name: str, method: object, undo: ExitStack) -> None:
 
 
 def _watch_test_clients(
-    hooks_of: Callable[[object], Hooks | None], undo: ExitStack, module: ModuleType
+    hooks_of: FindHooks, undo: ExitStack, module: ModuleType
 ) -> None:
     """Note each of the suite's test clients that sends a request: a module may keep it."""
     client_class = module.TestClient
@@ -709,15 +714,15 @@ def _watch_test_clients(
     _replace(client_class, "request", watched, undo)
 
 
-def _watch_werkzeug_client(hooks_of: Any, undo: ExitStack, module: Any) -> None:
+def _watch_werkzeug_client(hooks_of: FindHooks, undo: ExitStack, module: Any) -> None:
     """Call hooks around requests of ``app.test_client()``, which calls a WSGI app in the test."""
     client_class = module.Client
     original = client_class.run_wsgi_app
 
     @functools.wraps(original)
     def watched(
-        client: Any, environ: dict[str, Any], *args: object, **options: object
-    ) -> Any:
+        client: Any, environ: dict[str, str], *args: object, **options: object
+    ) -> object:
         is_inside_request = HOPS.get(None) is not None
         hooks = None if is_inside_request else hooks_of(client.application)
         if hooks is None:
@@ -776,7 +781,7 @@ class StreamedBody:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> object:
         token = REQUEST.set(self._answer)
         try:
             return next(self._parts)
@@ -805,9 +810,11 @@ class StreamedBody:
             self._hooks.ended()
 
 
-def _watched(original: Any, ask: Any, hooks_of: Any) -> Any:
+def _watched(
+    original: Callable[..., Any], ask: Ask, hooks_of: FindHooks
+) -> Callable[..., object]:
     @functools.wraps(original)
-    def watched(transport: Any, request: httpx.Request) -> Any:
+    def watched(transport: Any, request: httpx.Request) -> object:
         # Inside a call of pytest-arena's clients, or inside an answer, the request is known.
         if HOPS.get(None) is not None:
             return original(transport, request)
@@ -829,15 +836,15 @@ def _watched(original: Any, ask: Any, hooks_of: Any) -> Any:
 class _ClientOfApp:
     """A client of Litestar whose transport calls another app."""
 
-    def __init__(self, client: Any, app: Any) -> None:
+    def __init__(self, client: object, app: ASGIApp) -> None:
         self._client = client
         self.app = app
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._client, name)
 
 
-def set_transport_app(transport: Any, app: Any) -> None:
+def set_transport_app(transport: Any, app: ASGIApp) -> None:
     """Set the app that a transport calls. Litestar's transport asks its client for the app."""
     if hasattr(transport, "app"):
         transport.app = app
@@ -846,8 +853,10 @@ def set_transport_app(transport: Any, app: Any) -> None:
 
 
 async def _aask(
-    hooks: Hooks, request: httpx.Request, handle: Callable[..., Any]
-) -> Any:
+    hooks: Hooks,
+    request: httpx.Request,
+    handle: Callable[..., Awaitable[httpx.Response]],
+) -> httpx.Response:
     await hooks.abefore()
     with sending(hooks):
         response = answered(hop_of(request, None), await handle(request))
@@ -855,10 +864,12 @@ async def _aask(
     return response
 
 
-def _ask(hooks: Hooks, request: httpx.Request, handle: Callable[..., Any]) -> Any:
+def _ask(
+    hooks: Hooks, request: httpx.Request, handle: Callable[..., httpx.Response]
+) -> httpx.Response:
     hooks.before(refuses=False)
     with sending(hooks):
-        response: Any = answered(hop_of(request, None), handle(request))
+        response = answered(hop_of(request, None), handle(request))
     when_closed(response, hooks.ended)  # the app may run until its answer is read
     return response
 

@@ -190,7 +190,7 @@ class Call(Exchange):
     An app that streams is at most two messages ahead of its reader.
     """
 
-    task: asyncio.Task[Any]
+    task: asyncio.Task[object]
     opening: Message  # the first message of the app
     way = "async with"
 
@@ -204,7 +204,7 @@ class Call(Exchange):
         self._is_closing = False
         self._unread = 0
 
-    async def begin(self, answering: Coroutine[Any, Any, Any]) -> bool:
+    async def begin(self, answering: Coroutine[object, object, object]) -> bool:
         """Call the app through the library. Return whether it has sent something."""
         self.task = asyncio.create_task(answering)
         self.task.add_done_callback(self._over)
@@ -258,7 +258,7 @@ class Call(Exchange):
             self._outbox.put_nowait(message)
         await asyncio.sleep(0)  # an app without pauses would block the loop
 
-    def _over(self, task: asyncio.Task[Any]) -> None:
+    def _over(self, task: asyncio.Task[object]) -> None:
         self.is_over = True
         if not task.cancelled():
             self.error = task.exception()

@@ -63,7 +63,7 @@ class Lifespan:
     """
 
     def __init__(self, app: ASGIApp, request: object = None) -> None:
-        self.state: dict[str, Any] = {}
+        self.state: dict[str, object] = {}
         """The state that the app gives to its requests, as ``scope["state"]``."""
         self._app = app
         self.request = request
@@ -326,7 +326,7 @@ class SharedLifespan:
         self._lifespans: list[Lifespan] = []
 
     @property
-    def state(self) -> Mapping[str, Any]:
+    def state(self) -> Mapping[str, object]:
         """The state that the lifespan gives to requests."""
         if not self._lifespans:
             return {}
@@ -439,7 +439,7 @@ class _WakingCallSoon:
 @contextlib.contextmanager
 def session_lifespan(
     app: ASGIApp, *, serves_tests: bool = False
-) -> Iterator[Mapping[str, Any]]:
+) -> Iterator[Mapping[str, object]]:
     """Run an app's lifespan in a loop of a separate thread. Yield the state of its requests.
 
     Requests in other loops may give work to its tasks: by a queue, an event or a task group.

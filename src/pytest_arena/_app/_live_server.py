@@ -341,7 +341,7 @@ def _shown(scope: Scope) -> str:
     return f"{scope.get('method', 'WEBSOCKET')} {scope['path']}"
 
 
-def _begin(app_run: AppRun, scope: Scope, send: Send) -> Any:
+def _begin(app_run: AppRun, scope: Scope, send: Send) -> Send:
     scope["state"] = dict(app_run.state)
     request = hop(scope.get("method", "WEBSOCKET"), scope["path"], None)
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+    from pytest_arena._origin import Work
     from pytest_arena._values import CodeLine
 
 # A task, or a thread in which no task runs.
@@ -41,10 +42,10 @@ _Worker = Any
 class QueuedJob(Piece):
     """A job that a test has put into a queue, until its worker has done it."""
 
-    def __init__(self, work: Any, item: object) -> None:
+    def __init__(self, work: Work | None, item: object) -> None:
         super().__init__(work, None)
         self.item = item
-        self.work_before: Any = None  # the worker's
+        self.work_before: Work | None = None  # the worker's
         self.request_before: Any = None
         self._worker: ref[_Worker] | None = None  # that has taken it
         self._line = PIECES.pop(self)
@@ -57,7 +58,7 @@ class QueuedJob(Piece):
         worker = self._worker()
         return worker is None or _has_ended(worker)
 
-    def give_to(self, worker: _Worker, *, work_before: Any) -> None:
+    def give_to(self, worker: _Worker, *, work_before: Work | None) -> None:
         """Note the worker that has taken this job. The task is a part of the job's work."""
         self._worker = ref(worker)
         self.work_before = work_before
@@ -98,10 +99,12 @@ class _KnownWorker:
     """What one worker does for a queue."""
 
     def __init__(self) -> None:
-        self.work: Any = None  # to which it belonged when it last asked for a job
+        self.work: Work | None = (
+            None  # to which it belonged when it last asked for a job
+        )
         self.job: QueuedJob | None = None  # that it has taken, and not ended
 
-    def ask(self, work: Any) -> None:
+    def ask(self, work: Work | None) -> None:
         """Note that it asks for a job."""
         self.work = work
 
@@ -128,7 +131,7 @@ class JobsOfQueue:
         self._lock = threading.RLock()
 
     @contextmanager
-    def adding(self, work: Any, item: object) -> Iterator[None]:
+    def adding(self, work: Work | None, item: object) -> Iterator[None]:
         """Note a job while it is put into the queue."""
         job = QueuedJob(work, item)
         with self._lock:

@@ -13,8 +13,9 @@ from pytest_arena._ledger import FAILURE
 from pytest_arena.errors import causes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
+    from pytest_arena._app._kind import Message
     from pytest_arena._ledger import Request
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
@@ -26,7 +27,7 @@ def note_raised(request: Request, error: BaseException) -> None:
 
 
 def note_handled(
-    request: Request, message: Mapping[str, Any], error: BaseException
+    request: Request, message: Message, error: BaseException
 ) -> Iterator[TracebackException]:
     """Write into the record which exception the app handles while it sends a message.
 

@@ -143,12 +143,12 @@ class TestClient(_Base):
         self._arena_use_portal(portal, self._arena_host.state)
         return begun
 
-    def _arena_portal_options(self) -> Mapping[str, Any]:
+    def _arena_portal_options(self) -> Mapping[str, object]:
         """Return the arguments with which anyio starts the client's loop."""
         raise NotImplementedError
 
     def _arena_use_portal(
-        self, portal: BlockingPortal, state: Mapping[str, Any]
+        self, portal: BlockingPortal, state: Mapping[str, object]
     ) -> None:
         """Let a framework's client use a portal, with the state of the app's lifespan."""
         raise NotImplementedError
@@ -158,7 +158,7 @@ class TestClient(_Base):
 
 
 def open_test_client(
-    host: clients.Host, login: Login | None, *, options: Mapping[str, Any]
+    host: clients.Host, login: Login | None, *, options: Mapping[str, object]
 ) -> TestClient:
     """Return a new test client of the app's framework, with the framework's options.
 
@@ -255,11 +255,11 @@ def _starlette_client_class() -> type[Any]:
         raise _app_errors.no_test_client(error) from None
 
     class ArenaStarletteClient(TestClient, StarletteClient):
-        def _arena_portal_options(self) -> Mapping[str, Any]:
+        def _arena_portal_options(self) -> Mapping[str, object]:
             return self.async_backend
 
         def _arena_use_portal(
-            self, portal: BlockingPortal, state: Mapping[str, Any]
+            self, portal: BlockingPortal, state: Mapping[str, object]
         ) -> None:
             self.portal = portal
             self.app_state.clear()
@@ -280,12 +280,12 @@ def _litestar_client_class() -> type[Any]:
         raise _app_errors.no_test_client(error) from None
 
     class ArenaLitestarClient(TestClient, LitestarClient[Any]):  # type: ignore[misc] # as above
-        def _arena_portal_options(self) -> Mapping[str, Any]:
+        def _arena_portal_options(self) -> Mapping[str, object]:
             options = dict(self.backend_options or {})
             return {"backend": self.backend, "backend_options": options}
 
         def _arena_use_portal(
-            self, portal: BlockingPortal, _: Mapping[str, Any]
+            self, portal: BlockingPortal, _: Mapping[str, object]
         ) -> None:
             # A Litestar app has the state of its lifespan itself.
             self.blocking_portal = portal

@@ -67,8 +67,8 @@ class RequestAnswer:
     # The lines that wrote in a session of pytest-arena, which the request has not committed.
     lines_in_sessions_of_tests: list[CodeLine | None] = field(default_factory=list)
     _task: object = None  # that calls the app
-    _token: Token[Any] | None = None
-    _request_token: Token[Any] | None = None
+    _token: Token[RequestAnswer | None] | None = None
+    _request_token: Token[object] | None = None
     _is_over: bool = False  # the app has returned from the request
     _body_size: int | None = None  # as the header says it
     _bytes_sent: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_arena._origin import PIECES, piece_here, user_line, who_connects
 from pytest_arena._product import NOWHERE, UNNAMED, Database
@@ -72,7 +72,7 @@ def lost_setting() -> str:
     )
 
 
-def late_work(work: Any, *, is_statement: bool) -> LateWorkError:
+def late_work(work: object, *, is_statement: bool) -> LateWorkError:
     """Return the error for work that continues after its test is over.
 
     Args:

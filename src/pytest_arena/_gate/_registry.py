@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from pytest_arena._gate._pooled import PendingWrites
+    from pytest_arena._origin import Work
     from pytest_arena._product import ConnectTarget, Handle, Key
     from pytest_arena._values import CodeLine
 
@@ -379,7 +380,7 @@ class DatabaseUsage:
         self.begin_use()
 
 
-def _this_task() -> Callable[[], asyncio.Task[Any] | None]:
+def _this_task() -> Callable[[], asyncio.Task[object] | None]:
     """Return a weak reference to the current task. A strong one would keep a leaked session."""
     task = None
     if running_loop() is not None:
@@ -402,8 +403,8 @@ class Checkout:
     thread: int = field(default_factory=threading.get_ident)  # that checked it out
     # The `LateWork` of a test's request that checked it out, or the `OwnWork` of the test itself.
     # None for a wider fixture.
-    work: Any = field(default_factory=WORK.get)
-    _task: Callable[[], asyncio.Task[Any] | None] = field(default_factory=_this_task)
+    work: Work | None = field(default_factory=WORK.get)
+    _task: Callable[[], asyncio.Task[object] | None] = field(default_factory=_this_task)
 
     @property
     def is_of_wide_fixture(self) -> bool:

@@ -50,7 +50,7 @@ class Apps:
         # The same object if it is a factory: to find that out costs 50 µs.
         self.factory: object = None
         self._is_asgi = False  # whether `arena_app` names an ASGI app
-        self.session_state: Mapping[str, Any] | None = None
+        self.session_state: Mapping[str, object] | None = None
         """The state that a lifespan for the whole session gives to requests."""
         # By the fixture that created the client.
         self._wide: dict[object, list[AppRun]] = {}
@@ -163,7 +163,7 @@ class Apps:
             app_run.join({"backend": "asyncio"})
 
     def new_client(
-        self, options: Mapping[str, Any], role: str | None = None
+        self, options: Mapping[str, object], role: str | None = None
     ) -> AsyncClient:
         """Return a client. In a test it has the options of the fixture, below these."""
         return self.running().new_client(
@@ -171,14 +171,14 @@ class Apps:
         )
 
     def new_test_client(
-        self, options: Mapping[str, Any], role: str | None = None
+        self, options: Mapping[str, object], role: str | None = None
     ) -> TestClient:
         """Return a sync client, with the options that ``new_client`` has."""
         return self.running().new_test_client(
             role=role, options=self._with_fixtures(options)
         )
 
-    def _with_fixtures(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    def _with_fixtures(self, options: Mapping[str, object]) -> dict[str, object]:
         test = self._current.on_top()
         if test is None:
             return dict(options)

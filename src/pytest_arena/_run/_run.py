@@ -162,7 +162,7 @@ class ArenaRun:
     def open(
         self,
         plan: Plan,
-        client_options: Callable[[], Mapping[str, Any]] = dict,
+        client_options: Callable[[], Mapping[str, object]] = dict,
         use_app: Callable[[], object] = bool,
     ) -> None:
         """Begin a test. No connection is opened yet."""

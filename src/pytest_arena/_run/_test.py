@@ -208,7 +208,7 @@ class RunningTest(Hooks):
     # The test that first made a request which sent a statement, by method and path.
     askers: Mapping[tuple[str, str], str] = field(default_factory=dict)
     # Returns the value of the fixture `client_options`.
-    client_options: Callable[[], Mapping[str, Any]] = dict
+    client_options: Callable[[], Mapping[str, object]] = dict
     app_states: list[AppState] = field(default_factory=list)
     # Restore the clients of the suite that have sent a request. The keys are their ids.
     client_restores: dict[int, Callable[[], None]] = field(default_factory=dict)
@@ -252,7 +252,7 @@ class RunningTest(Hooks):
     # From when it failed: its uncommitted work, lines of late work, instances in its sessions.
     uncommitted: list[str] | None = None
     unfinished: list[str] | None = None
-    held: Container[InstanceState[Any]] | None = None
+    held: Container[InstanceState[object]] | None = None
     # The number of checkouts when the last request ended. -1: a connection was in use.
     _checkouts_at_end: int = -1
     _start_loop: AbstractEventLoop | None = None  # in which a session started the app
