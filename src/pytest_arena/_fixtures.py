@@ -68,7 +68,7 @@ def arena_app(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope=_app_scope)
 def arena_lifespan(
-    pytestconfig: pytest.Config, arena_app: Any, request: pytest.FixtureRequest
+    pytestconfig: pytest.Config, arena_app: object, request: pytest.FixtureRequest
 ) -> Iterator[None]:
     """Runs the app's lifespan for tests without a client. Runs it once under `session`."""
     run = RUNS[pytestconfig]
@@ -143,7 +143,7 @@ def db_session(
 
 @pytest.fixture
 def client(
-    arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
+    arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> AsyncClient:
     """An async HTTP client of the app in this process. It runs the lifespan and keeps cookies."""
     app_run = _app_of_async_clients(request, arena_app)
@@ -152,7 +152,7 @@ def client(
 
 @pytest.fixture
 def client_as(
-    arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
+    arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> ClientAs:
     """`client_as("role")`: clients like `client`, logged in through `arena_login`."""
     app_run = _app_of_async_clients(request, arena_app)
@@ -161,7 +161,7 @@ def client_as(
 
 @pytest.fixture
 def test_client(
-    arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
+    arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> TestClient:
     """The sync test client of the framework. It runs the lifespan and keeps cookies."""
     run = RUNS[request.config]
@@ -174,7 +174,7 @@ def test_client(
 
 @pytest.fixture
 def test_client_as(
-    arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
+    arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> ClientAs[TestClient]:
     """`test_client_as("role")`: clients like `test_client`, logged in through `arena_login`."""
     run = RUNS[request.config]
@@ -185,12 +185,12 @@ def test_client_as(
 
 
 @pytest.fixture
-def live_server(arena_app: Any, request: pytest.FixtureRequest) -> LiveServer:
+def live_server(arena_app: object, request: pytest.FixtureRequest) -> LiveServer:
     """The app under uvicorn on a free port, in this process: `.url`, `.ws_url`, `.client()`."""
     return started_server(request, arena_app)
 
 
-def started_server(request: pytest.FixtureRequest, arena_app: Any) -> LiveServer:
+def started_server(request: pytest.FixtureRequest, arena_app: object) -> LiveServer:
     """Return the server with the app, also if another plugin has a fixture `live_server`."""
     run = RUNS[request.config]
     app_run = _app_run(run, run.current.running(), request, arena_app)
@@ -199,7 +199,7 @@ def started_server(request: pytest.FixtureRequest, arena_app: Any) -> LiveServer
     return server
 
 
-def _app_of_async_clients(request: pytest.FixtureRequest, arena_app: Any) -> AppRun:
+def _app_of_async_clients(request: pytest.FixtureRequest, arena_app: object) -> AppRun:
     """Return the app's run in a test that may await its clients, and start the app."""
     run = RUNS[request.config]
     test = run.current.running()
@@ -243,9 +243,9 @@ def _check_awaited(request: pytest.FixtureRequest) -> None:
 
 
 def _for_roles(
-    new: Callable[..., Any], client_options: dict[str, Any]
+    new: Callable[..., object], client_options: dict[str, object]
 ) -> Callable[..., Any]:
-    def new_client(role: str, **options: object) -> Any:
+    def new_client(role: str, **options: object) -> object:
         __tracebackhide__ = True
         return new(role=role, options={**client_options, **options})
 

@@ -279,7 +279,9 @@ WORK: ContextVar[Work | None] = ContextVar(
 
 # The logins that the current task or thread performs. A request of a login must not wait for the
 # login. There may be several: a login may use another client, which logs in first.
-LOGINS: ContextVar[tuple[Any, ...]] = ContextVar("arena: logins under way", default=())
+LOGINS: ContextVar[tuple[object, ...]] = ContextVar(
+    "arena: logins under way", default=()
+)
 
 
 # The `RequestAnswer` of the request that the running code works for, also after the answer.
@@ -347,7 +349,7 @@ def _end_at_user_line(error: BaseException) -> None:
 PIECES: WeakKeyDictionary[Piece, object] = WeakKeyDictionary()
 
 # The threads and tasks that wait for the next job of an app's queue.
-IDLE_WORKERS: WeakKeyDictionary[Any, None] = WeakKeyDictionary()
+IDLE_WORKERS: WeakKeyDictionary[object, None] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)

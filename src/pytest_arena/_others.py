@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _OURS = "pytest_arena."
 
 
-def own_function(item: Any) -> tuple[Any, str, Any]:
+def own_function(item: object) -> tuple[object, str, Any]:
     """Return where the test's function is: an object, its attribute, and the function.
 
     Under Hypothesis' ``@given`` the attribute is ``inner_test``, which plugins may replace.
@@ -33,7 +33,7 @@ _SETTINGS = "_hypothesis_internal_use_settings"
 
 
 @contextmanager
-def suppressed_health_check(item: Any) -> Iterator[None]:
+def suppressed_health_check(item: object) -> Iterator[None]:
     """Have Hypothesis accept pytest-arena's function-scoped fixtures, which it cannot reset.
 
     pytest-arena resets them between examples. A function-scoped fixture of the user still fails
@@ -72,20 +72,20 @@ def _uses_only_our_fixtures(item: Any) -> bool:
     return has_fixtures
 
 
-def _fixtures_of(item: Any) -> dict[str, Any]:
+def _fixtures_of(item: object) -> dict[str, Any]:
     """Return the fixtures of a test by their names. The last fixture of a name is used."""
     info = getattr(item, "_fixtureinfo", None)
-    by_name: dict[str, Any] = getattr(info, "name2fixturedefs", {})
+    by_name: dict[str, object] = getattr(info, "name2fixturedefs", {})
     return {name: fixtures for name, fixtures in by_name.items() if fixtures}
 
 
-def uses_our_fixture(item: Any) -> bool:
+def uses_our_fixture(item: object) -> bool:
     """Return whether the test uses a fixture of pytest-arena, so that it needs a database."""
     used = [fixtures[-1] for fixtures in _fixtures_of(item).values()]
     return any(map(_is_ours, used))
 
 
-def starts_app(item: Any, *, is_async: bool) -> bool:
+def starts_app(item: object, *, is_async: bool) -> bool:
     """Return whether a fixture of pytest-arena starts the app before the test.
 
     A suite's fixture of the same name replaces it, unless the suite's fixture uses it.
@@ -101,7 +101,7 @@ def starts_app(item: Any, *, is_async: bool) -> bool:
     return False
 
 
-def has_our_app(item: Any) -> bool:
+def has_our_app(item: object) -> bool:
     """Return whether the test's app is the one that the option names, not a suite's fixture."""
     fixtures = _fixtures_of(item).get("arena_app", ())
     return bool(fixtures) and _is_ours(fixtures[-1])

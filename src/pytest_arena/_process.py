@@ -144,7 +144,7 @@ def on_stat(listener: Callable[..., None]) -> Callable[[], None]:
     is_on = True
 
     @wraps(real)
-    def reporting_stat(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+    def reporting_stat(path: Any, *args: object, **kwargs: Any) -> os.stat_result:
         __tracebackhide__ = True
         is_reported = is_on and kwargs.get("dir_fd") is None
         try:
@@ -168,7 +168,7 @@ def on_stat(listener: Callable[..., None]) -> Callable[[], None]:
     return end
 
 
-def run_in_new_loop(coroutine: Coroutine[Any, Any, None]) -> None:
+def run_in_new_loop(coroutine: Coroutine[object, object, None]) -> None:
     """Run a coroutine in a thread without a running loop.
 
     Unlike asyncio.run, it leaves the main thread's event loop to the user.

@@ -262,7 +262,7 @@ class Handle(Protocol):
     def reads_statements(self) -> bool:
         """Whether ``executing`` is to be called with each statement."""
 
-    def is_of(self, dbapi_connection: Any) -> bool:
+    def is_of(self, dbapi_connection: object) -> bool:
         """Return whether this is the connection that the product has recorded.
 
         An app's do_connect listener runs after the gate's, and may return another connection.
@@ -279,7 +279,7 @@ class Handle(Protocol):
     def changes(self) -> int:
         """Return the number of rows that it has changed, 0 if the driver does not count them."""
 
-    def has_written(self, dbapi_connection: Any, since: int) -> bool:
+    def has_written(self, dbapi_connection: object, since: int) -> bool:
         """Return whether the open transaction has written, after ``since`` changes.
 
         Raises:
@@ -325,7 +325,7 @@ class Connections(Protocol):
     """The connections of one product, for the gate."""
 
     def describe(
-        self, dialect: Dialect, cargs: Any, cparams: Any
+        self, dialect: Dialect, cargs: object, cparams: object
     ) -> RequestedDatabase | None:
         """Return the database that the arguments of a connect call request.
 
@@ -337,16 +337,16 @@ class Connections(Protocol):
         core: Core,
         dialect: Dialect,
         target: ConnectTarget | None,
-        cargs: list[Any],
-        cparams: dict[str, Any],
-    ) -> Callable[[Any], OpenConnection | None]:
+        cargs: list[object],
+        cparams: dict[str, object],
+    ) -> Callable[[object], OpenConnection | None]:
         """Replace the app's database by the target in the arguments, and keep all others.
 
         Without a target the connection is only watched. Returns a function that describes the
         opened connection, None if a listener of the app may have opened another one.
         """
 
-    def recognize(self, core: Core, dbapi_connection: Any) -> OpenConnection | None:
+    def recognize(self, core: Core, dbapi_connection: object) -> OpenConnection | None:
         """Describe a connection that was not led. None: it is another product's.
 
         Raises:
@@ -698,7 +698,7 @@ class Product(Protocol):
             ServerError: there is no server.
         """
 
-    def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
+    def isolate(self, database: Database, content: object, uses: Usage) -> Isolation:
         """Return the isolation of a database that begins with a template's content.
 
         Raises:
@@ -873,7 +873,7 @@ class Isolation(Protocol):
         """Release the database. Its creator drops it."""
 
 
-def isolation_named(config: Config, kinds: Mapping[str, Any], shown: str) -> Any:
+def isolation_named(config: Config, kinds: Mapping[str, object], shown: str) -> Any:
     """Return the class of the configured isolation on a product.
 
     Raises:

@@ -58,7 +58,7 @@ class Summary:
         return Summary(**both)
 
 
-def _added(value: Any, other: Any) -> Any:
+def _added(value: object, other: Any) -> Any:
     """Return each item of two tuples once, the sum of numbers, or the first true value."""
     if isinstance(value, tuple):
         return tuple(dict.fromkeys(value + other))
@@ -358,7 +358,7 @@ def _cut_title(title: str) -> str:
     return title[: _LONGEST_TITLE - 1] + "…"
 
 
-def show_users_lines(report: Any, excinfo: Any, option: Any) -> None:
+def show_users_lines(report: Any, excinfo: Any, option: object) -> None:
     """Show only the user's lines in the traceback of an error of pytest-arena."""
     error = excinfo.value
     if not isinstance(error, ArenaError) or not _wants_few_lines(option):
@@ -391,7 +391,7 @@ def _wants_few_lines(option: Any) -> bool:
     return option.tbstyle in {"auto", "long", "short"} and not option.fulltrace
 
 
-def fold_library_frames(report: Any, raised: BaseException, option: Any) -> None:
+def fold_library_frames(report: Any, raised: BaseException, option: object) -> None:
     """Show the lines of the test and of the app. Fold library frames between them into one line.
 
     Called if the app raised the error that a request of the test ended with.
@@ -403,7 +403,7 @@ def fold_library_frames(report: Any, raised: BaseException, option: Any) -> None
             shown.reprentries = list(_folded(shown.reprentries))
 
 
-def _folded(entries: Iterable[Any]) -> Iterator[Any]:
+def _folded(entries: Iterable[Any]) -> Iterator[object]:
     """Yield the entries of a traceback, with one entry for each run of library frames."""
     for is_of_library, group in groupby(entries, key=_is_of_library):
         run = list(group)
@@ -428,7 +428,7 @@ def _folded(entries: Iterable[Any]) -> Iterator[Any]:
 _ERROR_MARK = "E   "  # pytest's, before each line of an error's text
 
 
-def _is_of_library(entry: Any) -> bool:
+def _is_of_library(entry: object) -> bool:
     file = _file_of(entry)
     return file != "" and is_library(file)
 
@@ -443,7 +443,7 @@ def _file_of(entry: Any) -> str:
     return os.path.abspath(shown)  # noqa: PTH100 - links stay as they are
 
 
-def _folded_line(entries: list[Any]) -> str:
+def _folded_line(entries: list[object]) -> str:
     packages = []
     for entry in entries:
         package = package_of(_file_of(entry))

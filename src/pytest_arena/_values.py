@@ -235,7 +235,7 @@ class Contents:
         is_restorable: Callable[[object], bool] | None = None,
     ) -> None:
         self._containers: list[tuple[Any, Any]] = []
-        self._attributes: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._attributes: list[tuple[dict[str, object], dict[str, object]]] = []
         known: set[int] = set()
         waiting = [container]
         while waiting:
@@ -293,7 +293,9 @@ _DATA = {
 _MISSING = object()
 
 
-def _restore_attributes(attributes: dict[str, Any], before: dict[str, Any]) -> bool:
+def _restore_attributes(
+    attributes: dict[str, object], before: dict[str, object]
+) -> bool:
     """Put the former attributes of an object back. Return whether any were different.
 
     If one of them is no data, such as a connection, a thread or a client, all keep their values:

@@ -49,7 +49,7 @@ def scenario(pytestconfig: pytest.Config) -> Scenario:
 
 
 PLAN = pytest.StashKey[Plan]()
-WIDE = pytest.StashKey[dict[Any, WideFixture]]()
+WIDE = pytest.StashKey[dict[object, WideFixture]]()
 FACTS = pytest.StashKey[FactsOfProcesses]()
 SCENARIOS = pytest.StashKey["Scenarios | None"]()
 TEMPORARY = pytest.StashKey[pytest.TempPathFactory]()
@@ -79,7 +79,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             default=[] if option.many else "",
         )
     for flag in FLAGS:
-        form: dict[str, Any] = {"action": "store_true"}
+        form: dict[str, object] = {"action": "store_true"}
         if flag.metavar:
             form = {"action": "append", "metavar": flag.metavar}
         elif flag.has_no:
@@ -325,7 +325,7 @@ def _use_app(item: pytest.Item) -> None:
         _fixtures.use_app_early(request)
 
 
-def _use_suites_app(item: Any, request: Any) -> None:
+def _use_suites_app(item: object, request: Any) -> None:
     """Have ``arena.client()`` use a suite's `arena_app`."""
     if _others.overrides_app(item):
         # A fixture that the suite's `arena_app` uses cannot use that app.

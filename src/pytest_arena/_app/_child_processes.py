@@ -40,7 +40,7 @@ def watch_child_processes(
     undo = ExitStack()
 
     def replace(
-        owner: Any, name: str, wrap: Callable[..., Any], *values: object
+        owner: object, name: str, wrap: Callable[..., Any], *values: object
     ) -> None:
         original = getattr(owner, name)
         setattr(owner, name, wraps(original)(wrap(original, *values)))
@@ -63,8 +63,8 @@ def _note(is_running: Callable[[], bool]) -> None:
 
 def _starting_program(
     original: Any, leads_to_test: Callable[[Iterable[str]], bool]
-) -> Any:
-    def start(self: Any, args: Any, *others: Any, **named: Any) -> None:
+) -> object:
+    def start(self: Any, args: Any, *others: object, **named: Any) -> None:
         original(self, args, *others, **named)
         if WORK.get() is None:
             return
@@ -79,7 +79,7 @@ def _starting_program(
     return start
 
 
-def _starting_process(original: Any) -> Any:
+def _starting_process(original: Callable[..., Any]) -> Callable[..., object]:
     def start(self: Any) -> None:
         token = _in_multiprocessing.set(True)
         try:

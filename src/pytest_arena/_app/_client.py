@@ -840,7 +840,7 @@ class _ClientOfApp:
         self._client = client
         self.app = app
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_arena._app import _app_errors
 from pytest_arena._origin import LOGINS
@@ -31,7 +31,7 @@ class Login:
     """
 
     def __init__(
-        self, function: Callable[[Any, str], Any], *, role: str, path: str
+        self, function: Callable[[object, str], object], *, role: str, path: str
     ) -> None:
         self.role = role
         self._function = function

@@ -230,7 +230,7 @@ def _has_ended(worker: _Worker) -> bool:
 _JOBS = "_arena_jobs"
 
 
-def _jobs_of(job_queue: Any) -> JobsOfQueue:
+def _jobs_of(job_queue: object) -> JobsOfQueue:
     jobs: JobsOfQueue | None = vars(job_queue).get(_JOBS)
     if jobs is None:
         # In one step: two threads get one record.
@@ -265,7 +265,7 @@ def watch_queues() -> Callable[[], None]:
 
 def _putting(original: Any) -> Any:
     @wraps(original)
-    def put(job_queue: Any, item: Any, *args: object, **kwargs: object) -> Any:
+    def put(job_queue: object, item: object, *args: object, **kwargs: object) -> object:
         work = WORK.get()
         if work is None or _jobs_of(job_queue).is_of_a_library:
             return original(job_queue, item, *args, **kwargs)
@@ -281,9 +281,9 @@ _is_awaited: ContextVar[bool] = ContextVar(
 )
 
 
-def _getting(original: Any) -> Any:
+def _getting(original: Callable[..., Any]) -> Callable[..., object]:
     @wraps(original)
-    def get(job_queue: Any, *args: object, **kwargs: object) -> Any:
+    def get(job_queue: object, *args: object, **kwargs: object) -> object:
         if _is_awaited.get():
             return original(job_queue, *args, **kwargs)
         jobs = _jobs_of(job_queue)
@@ -296,8 +296,8 @@ def _getting(original: Any) -> Any:
     return get
 
 
-def _awaiting(original: Any) -> Any:
-    async def got(job_queue: Any, jobs: JobsOfQueue, worker: _Worker) -> Any:
+def _awaiting(original: Callable[..., Any]) -> Callable[..., object]:
+    async def got(job_queue: object, jobs: JobsOfQueue, worker: _Worker) -> object:
         _is_awaited.set(True)
         try:
             with jobs.waiting(worker):
@@ -310,14 +310,14 @@ def _awaiting(original: Any) -> Any:
 
     # Not async: `asyncio.wait_for` may await it in a separate task. The worker calls it.
     @wraps(original)
-    def get(job_queue: Any) -> Any:
+    def get(job_queue: object) -> object:
         jobs = _jobs_of(job_queue)
         return got(job_queue, jobs, jobs.ask(sys._getframe(1)))  # noqa: SLF001 - as above
 
     return _marked_as_async(get)
 
 
-def _marked_as_async(function: Any) -> Any:
+def _marked_as_async(function: Callable[..., object]) -> Callable[..., object]:
     """Have mocks of the class take a function that returns a coroutine for an async one."""
     if sys.version_info >= (3, 12):
         return inspect.markcoroutinefunction(function)
@@ -327,7 +327,7 @@ def _marked_as_async(function: Any) -> Any:
 
 def _ending(original: Any) -> Any:
     @wraps(original)
-    def task_done(job_queue: Any) -> Any:
+    def task_done(job_queue: object) -> object:
         jobs = vars(job_queue).get(_JOBS)
         if jobs is not None:
             jobs.end_job()

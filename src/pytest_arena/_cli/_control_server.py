@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_arena._app._app_errors import no_port
 
@@ -39,7 +39,7 @@ class Command:
 
     method: str
     path: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, object]
     reply: Future[Reply] = field(default_factory=Future)
 
     def answer(self, status: int, content: object) -> None:

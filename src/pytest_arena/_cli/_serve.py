@@ -259,7 +259,7 @@ class _LevelCommands:
             "after": after,
         }
 
-    def _seed(self, name: str, arguments: Mapping[str, Any]) -> object:
+    def _seed(self, name: str, arguments: Mapping[str, object]) -> object:
         """Call the seed function of this name with a session and the arguments."""
         path = f"{self._seeds}:{name}"
         function: Any = load_attribute(path, option="--seeds", source=_COMMAND)
@@ -274,7 +274,9 @@ class _LevelCommands:
             session.commit()
         return result
 
-    async def _async_seed(self, function: Any, arguments: Mapping[str, Any]) -> object:
+    async def _async_seed(
+        self, function: Any, arguments: Mapping[str, object]
+    ) -> object:
         session: Any = self.arena.session()
         async with session:
             result: object = await function(session, **arguments)

@@ -11,7 +11,7 @@ import sysconfig
 import traceback
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ArenaError, ConfigError
@@ -36,7 +36,7 @@ def load_attribute(
     *,
     option: str,
     source: str = SOMEWHERE,
-    likely: Callable[[Any], bool] = callable,
+    likely: Callable[[object], bool] = callable,
 ) -> object:
     """Import the object that ``path`` names, for an option that is set in ``source``.
 
@@ -195,7 +195,7 @@ def nearest(text: str, names: Iterable[str]) -> str:
 
 def load_function(
     path: str, *arguments: str, option: str, source: str = SOMEWHERE
-) -> Callable[..., Any]:
+) -> Callable[..., object]:
     """Import an object that takes these arguments by position.
 
     Raises:
@@ -217,7 +217,7 @@ def load_function(
     )
 
 
-def accepts(function: Callable[..., Any], *arguments: str) -> bool:
+def accepts(function: Callable[..., object], *arguments: str) -> bool:
     """Return whether a function takes so many arguments by position."""
     try:
         inspect.signature(function).bind(*arguments)

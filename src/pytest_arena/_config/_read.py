@@ -457,8 +457,8 @@ _MARKER_ARGUMENTS = inspect.Signature(
 
 
 def marker_values(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any], *, place: str
-) -> dict[str, Any]:
+    args: tuple[object, ...], kwargs: Mapping[str, object], *, place: str
+) -> dict[str, object]:
     """Return the arguments of ``@pytest.mark.arena(…)``.
 
     Raises:
@@ -479,7 +479,7 @@ def marker_values(
     return dict(kwargs)
 
 
-def _right_marker(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+def _right_marker(args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
     """Return the marker with the same values, each under a name that exists.
 
     It adds no other argument: a pasted ``schema=False`` would give an empty database.

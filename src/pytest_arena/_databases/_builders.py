@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy.types import TypeEngine
 
 
-def _listeners(target: schema.SchemaItem, *events: str) -> Iterator[Any]:
+def _listeners(target: schema.SchemaItem, *events: str) -> Iterator[object]:
     """Yield the functions that listen to these events of a metadata or table.
 
     Types listen too, to be created in the database. The DDL contains them.
@@ -51,7 +51,7 @@ def _listeners(target: schema.SchemaItem, *events: str) -> Iterator[Any]:
 
 def _schemas_of(metadata: MetaData) -> list[schema.CreateSchema]:
     """Return the statements that create the schemas of tables, types and sequences."""
-    items: list[Any] = [*metadata.tables.values(), *metadata._sequences.values()]  # noqa: SLF001 - there is no public way
+    items: list[object] = [*metadata.tables.values(), *metadata._sequences.values()]  # noqa: SLF001 - there is no public way
     for table in metadata.tables.values():
         for column in table.columns:
             items.append(column.type)
@@ -87,10 +87,10 @@ def _comments(table: Table) -> Iterator[ExecutableDDLElement]:
 
 
 def _types(
-    column_type: TypeEngine[Any], dialect: Dialect
+    column_type: TypeEngine[object], dialect: Dialect
 ) -> Iterator[ExecutableDDLElement]:
     """Yield the statements for a type that has a name in the database: an enum or a domain."""
-    implementation: Any = column_type.dialect_impl(dialect)
+    implementation = column_type.dialect_impl(dialect)
     # A TypeDecorator has its type there.
     implementation = getattr(implementation, "impl_instance", implementation)
     # Its import takes long. The dialect and its types import it.
@@ -137,7 +137,9 @@ def _fill(
     asyncio.run(fill())
 
 
-def _fill_sync(url: URL, function: Callable[[Any], Any], *, in_session: bool) -> None:
+def _fill_sync(
+    url: URL, function: Callable[[object], object], *, in_session: bool
+) -> None:
     engine = create_engine(url, poolclass=NullPool)
     try:
         work: Session | Connection
@@ -228,7 +230,7 @@ def _existing(value: str, root: Path, source: str) -> Path:
     )
 
 
-def _takes_nothing(function: Callable[..., Any], option: str, argument: str) -> bool:
+def _takes_nothing(function: Callable[..., object], option: str, argument: str) -> bool:
     """Return whether to call a function without an argument, such as an app's ``init_db()``.
 
     A function that works without arguments is called without: it works on the app's engine,
@@ -254,7 +256,7 @@ def _takes_nothing(function: Callable[..., Any], option: str, argument: str) -> 
 
 
 def _unfit(
-    function: Callable[..., Any], option: str, argument: str, problem: str
+    function: Callable[..., object], option: str, argument: str, problem: str
 ) -> ConfigError:
     name = getattr(function, "__name__", "build")
     return ConfigError(
@@ -439,7 +441,7 @@ class ScriptBuilder:
 class CodeBuilder:
     """Calls ``module:function`` with a connection or a session, sync or async."""
 
-    function: Callable[..., Any]
+    function: Callable[..., object]
     takes_nothing: bool = False
     in_session: bool = False
 
@@ -506,7 +508,7 @@ def is_alembic(ini: Path) -> bool:
     return any(line.strip() == "[alembic]" for line in lines)
 
 
-def is_schema(value: Any) -> bool:
+def is_schema(value: object) -> bool:
     """Whether this may be a value of ``arena_schema``: a base, a metadata, a function."""
     return inspect.isroutine(value) or _metadata_of(value) is not None
 
@@ -535,7 +537,7 @@ def candidates() -> Iterator[Candidate]:
                 yield Candidate(f"{module.__name__}:{name}", metadata, file, at_home)
 
 
-def _metadata_of(value: Any) -> MetaData | None:
+def _metadata_of(value: object) -> MetaData | None:
     metadata = value
     if isinstance(value, type):
         if "__table__" in vars(value):
@@ -551,7 +553,7 @@ def model_files() -> Iterator[Path]:
             yield file
 
 
-def _is_model(value: Any, module: ModuleType) -> bool:
+def _is_model(value: object, module: ModuleType) -> bool:
     """Whether this is a model that the module defines."""
     if not isinstance(value, type):
         return False

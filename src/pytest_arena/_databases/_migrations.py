@@ -75,7 +75,7 @@ def compare(ini: Path) -> Comparison:
     return Comparison(tuple(map(_described, _flat(differences))), heads=heads)
 
 
-def _differences(ini: Path) -> tuple[list[Any], tuple[str, ...]]:
+def _differences(ini: Path) -> tuple[list[object], tuple[str, ...]]:
     """Return the differences that Alembic would write into a new migration, and the heads.
 
     ``command.check`` of older versions raises them as a text. It fails if an ``env.py`` removes
@@ -91,7 +91,7 @@ def _differences(ini: Path) -> tuple[list[Any], tuple[str, ...]]:
     scripts = ScriptDirectory.from_config(config)
     revision = RevisionContext(config, scripts, dict(_REVISION))
 
-    def autogenerate(heads: Any, context: Any) -> list[Any]:
+    def autogenerate(heads: Any, context: Any) -> list[object]:
         revision.run_autogenerate(heads, context)
         return []
 
@@ -99,7 +99,7 @@ def _differences(ini: Path) -> tuple[list[Any], tuple[str, ...]]:
         config, scripts, fn=autogenerate, template_args=revision.template_args
     ):
         scripts.run_env()
-    differences: list[Any] = []
+    differences: list[object] = []
     for script in revision.generated_revisions[-1:]:
         for operations in script.upgrade_ops_list:
             differences.extend(operations.as_diffs())
@@ -120,9 +120,9 @@ def _failure(error: BaseException, ini: Path) -> str:
     return text.replace(f"{ini.parent.absolute()}/", "").replace("\n", " ")
 
 
-def _flat(differences: list[Any]) -> list[tuple[Any, ...]]:
+def _flat(differences: list[Any]) -> list[tuple[object, ...]]:
     """Return a flat list: Alembic puts the changes of one column into an inner list."""
-    flat: list[tuple[Any, ...]] = []
+    flat: list[tuple[object, ...]] = []
     for difference in differences:
         if isinstance(difference, list):
             flat.extend(difference)
@@ -159,7 +159,7 @@ def _joined(*names: str | None) -> str:
     return ".".join(filter(None, names))
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     """Return a type, a comment, a default or whether a column is nullable, as text."""
     clause = getattr(value, "arg", None)  # a server default has its SQL there
     return repr(value) if clause is None else str(clause)

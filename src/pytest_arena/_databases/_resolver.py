@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from sqlalchemy.engine import make_url
 
@@ -474,7 +474,9 @@ class Provision:
         if config.rebuild:
             since = os.environ.setdefault(_SINCE, str(time.time()))
         self._newer_than = float(since)
-        self.stores: dict[tuple[str, str], Store[Any]] = {}  # by products and drivers
+        self.stores: dict[
+            tuple[str, str], Store[object]
+        ] = {}  # by products and drivers
 
     def ensure(self, database: Database, levels: list[Level]) -> Isolation:
         """Give a database its content, once.
@@ -536,7 +538,7 @@ class Provision:
         if level.is_anew or level.stage is not Stage.SEEDED:
             isolation.replace(self._template(database, level.stage))
 
-    def _template(self, database: Database, stage: Stage) -> Any:
+    def _template(self, database: Database, stage: Stage) -> object:
         recipe = self.recipe(database)
 
         def build_around(target: BuildTarget) -> AbstractContextManager[None]:
@@ -544,7 +546,7 @@ class Provision:
 
         return self._store(database).ensure(recipe, stage, build_around)
 
-    def _store(self, database: Database) -> Store[Any]:
+    def _store(self, database: Database) -> Store[object]:
         key = (database.product.name, database.dialect.driver)
         store = self.stores.get(key)
         if store is None:

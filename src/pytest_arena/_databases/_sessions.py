@@ -347,7 +347,7 @@ class Sessions:
                 number += len(session.new) + len(session.dirty) + len(session.deleted)
         return number
 
-    def held(self) -> WeakSet[InstanceState[Any]]:
+    def held(self) -> WeakSet[InstanceState[object]]:
         """Return the states of the instances in the sessions."""
         return WeakSet(
             inspect(instance) for session in self._all() for instance in session

@@ -22,7 +22,7 @@ def listen_to_sessions(
     event.listen(kind, name, listener)
 
 
-def describe(dialect: Dialect, cargs: Any, cparams: Any) -> RequestedDatabase:
+def describe(dialect: Dialect, cargs: object, cparams: Any) -> RequestedDatabase:
     """Return the database that the arguments of a connect call mean."""
     product = dialect.name
     if product in PRODUCT_PACKAGES:
@@ -113,8 +113,10 @@ def _begin_alike(engine: Engine, like: Engine) -> None:
             event.listen(like, name, listener)
 
 
-def _where_it_works(listener: Callable[..., Any]) -> Callable[[Any, Any], None]:
-    def connect(dbapi_connection: Any, entry: Any) -> None:
+def _where_it_works(
+    listener: Callable[..., object],
+) -> Callable[[object, object], None]:
+    def connect(dbapi_connection: object, entry: object) -> None:
         try:
             listener(dbapi_connection, entry)
         except (AttributeError, TypeError):

@@ -71,14 +71,14 @@ def watch_cached_functions() -> Callable[[], None]:
     return functools.partial(setattr, functools, "lru_cache", original)
 
 
-def _cached(decorate: Callable[[Any], Any], function: Any) -> Any:
+def _cached(decorate: Callable[[object], Any], function: Any) -> Any:
     code = getattr(function, "__code__", None)
     if not isinstance(code, CodeType) or is_library(code.co_filename):
         return decorate(function)
     cache = FunctionCache()
 
     @functools.wraps(function)
-    def computing(*args: object, **kwargs: object) -> Any:
+    def computing(*args: object, **kwargs: object) -> object:
         token = COMPUTED.set((*COMPUTED.get(), cache))
         try:
             value = function(*args, **kwargs)

@@ -71,17 +71,19 @@ def _initialize(initialize: OneConnection) -> OneConnection:
 
 
 def _ping(ping: OneConnection) -> OneConnection:
-    def pinged(dbapi_connection: Any) -> bool:
+    def pinged(dbapi_connection: object) -> bool:
         return not is_foreign(dbapi_connection) and bool(ping(dbapi_connection))
 
     return pinged
 
 
 def _execute(
-    execute: Callable[..., Any], gates: Sequence[WatchingGate]
-) -> Callable[..., Any]:
-    def executed(cursor: Any, statement: str, *rest: object, **named: object) -> None:
-        context: Any = named.get("context", rest[-1] if rest else None)
+    execute: Callable[..., object], gates: Sequence[WatchingGate]
+) -> Callable[..., object]:
+    def executed(
+        cursor: object, statement: str, *rest: object, **named: object
+    ) -> None:
+        context = named.get("context", rest[-1] if rest else None)
         lost = gates[-1].lost
         lost.refuse_late()
         answer = ANSWER.get()
@@ -107,7 +109,7 @@ def _execute(
 
 
 def _commit(commit: OneConnection, gates: Sequence[WatchingGate]) -> OneConnection:
-    def committed(proxied: Any) -> None:
+    def committed(proxied: object) -> None:
         gates[-1].lost.commit(commit, proxied)
 
     return committed
@@ -116,7 +118,7 @@ def _commit(commit: OneConnection, gates: Sequence[WatchingGate]) -> OneConnecti
 def _roll_back(
     roll_back: OneConnection, gates: Sequence[WatchingGate]
 ) -> OneConnection:
-    def rolled_back(proxied: Any) -> None:
+    def rolled_back(proxied: object) -> None:
         gates[-1].lost.rolling_back(proxied)
         roll_back(proxied)
 

@@ -56,7 +56,7 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 
 
 # Connections of the parent, after a fork. SQLite forbids to use them, and to close them.
-_abandoned: list[Any] = []
+_abandoned: list[object] = []
 
 
 class Resolver(Core, Protocol):
@@ -99,7 +99,11 @@ class Gate:
     # SQLAlchemy's events.
 
     def connecting(
-        self, dialect: Dialect, entry: Any, cargs: list[Any], cparams: dict[str, Any]
+        self,
+        dialect: Dialect,
+        entry: Any,
+        cargs: list[object],
+        cparams: dict[str, object],
     ) -> None:
         """Decide where a connection lands, before it is opened."""
         known_engines.note_connect(dialect)
@@ -119,7 +123,7 @@ class Gate:
                 if pooled is not None:
                     pooled.identify_by(identify)
 
-    def connected(self, dbapi_connection: Any, entry: Any) -> None:
+    def connected(self, dbapi_connection: object, entry: Any) -> None:
         """Check where an open connection has landed."""
         _any_loop.free_locks(dbapi_connection)
         bind_to_loop(dbapi_connection)
@@ -132,7 +136,9 @@ class Gate:
         if pooled.handle is not None and pooled.handle.reads_statements:
             _listen_to_statements()
 
-    def checked_out(self, dbapi_connection: Any, entry: Any, _proxied: Any) -> None:
+    def checked_out(
+        self, dbapi_connection: object, entry: Any, _proxied: object
+    ) -> None:
         """Check a connection that a pool hands out. The pool replaces a stale one at once.
 
         Raises:
@@ -167,7 +173,7 @@ class Gate:
         # Again: the test may have ended meanwhile, and not have seen this checkout.
         self.core.refuse_late()
 
-    def checked_in(self, _dbapi_connection: Any, entry: Any) -> None:
+    def checked_in(self, _dbapi_connection: object, entry: Any) -> None:
         """Note that a connection is back in its pool, or is gone."""
         checkout = self.registry.find(entry)
         if checkout is not None:
@@ -179,7 +185,7 @@ class Gate:
                 handle.returned()
         self.registry.check_in(entry)
 
-    def detached(self, _dbapi_connection: Any, entry: Any) -> None:
+    def detached(self, _dbapi_connection: object, entry: Any) -> None:
         """Note that the app keeps a connection for good. No event reports its uses.
 
         SQLAlchemy also detaches an async connection that the garbage collector has found.
@@ -189,7 +195,7 @@ class Gate:
             self.lost.dropping(checkout.connection)
             self.registry.detach(checkout)
 
-    def _add_unknown(self, dbapi_connection: Any, entry: Any) -> PooledConnection:
+    def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
         """Return the record of a connection that pytest-arena has not led.
 
         Raises:
@@ -408,8 +414,8 @@ def _on_engine_connect(connection: Any, *_: object) -> None:
 
 
 def _on_statement(
-    connection: Any, _cursor: Any, statement: str, parameters: Any, *_: object
-) -> tuple[str, Any]:
+    connection: Any, _cursor: object, statement: str, parameters: object, *_: object
+) -> tuple[str, object]:
     pooled = PooledConnection.find(connection.connection)
     if pooled is not None and pooled.handle is not None:
         statement = pooled.handle.executing(statement, connection)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Column, inspect
 from sqlalchemy.orm import (
@@ -30,9 +30,9 @@ class PendingObjects:
     """
 
     session: int  # the session's number
-    added: list[InstanceState[Any]]
-    changed: list[InstanceState[Any]]
-    deleted: list[InstanceState[Any]]
+    added: list[InstanceState[object]]
+    changed: list[InstanceState[object]]
+    deleted: list[InstanceState[object]]
     line: CodeLine | None = None  # of the app
     is_given_up: bool = False  # the app has closed the session, or rolled it back
 
@@ -85,11 +85,11 @@ ARENA = "pytest_arena."
 ADDS_OF_TESTS: dict[int, CodeLine | None] = {}
 
 
-def _states(instances: Iterable[Any]) -> list[InstanceState[Any]]:
+def _states(instances: Iterable[object]) -> list[InstanceState[object]]:
     return [inspect(instance) for instance in instances]
 
 
-def _is_changed(state: InstanceState[Any], session: int) -> bool:
+def _is_changed(state: InstanceState[object], session: int) -> bool:
     """Return whether a flush would write an object that the database has.
 
     ``Session.is_modified`` also counts an object that refers to a new one outside of the session.
@@ -124,7 +124,7 @@ def _is_stored_in(value: object, session: int) -> bool:
     return bool(state.session_id == session and state.key is not None)
 
 
-def _words(verb: str, states: list[InstanceState[Any]]) -> list[str]:
+def _words(verb: str, states: list[InstanceState[object]]) -> list[str]:
     """Return for each class a text such as ``added Order (2)``."""
     counts = Counter(state.class_.__name__ for state in states)
     return [

@@ -33,7 +33,7 @@ class HasInfo(Protocol):
     """A pool's entry, or the connection that the pool hands out."""
 
     @property
-    def info(self) -> dict[Any, Any]:
+    def info(self) -> dict[object, Any]:
         """Notes of any library. SQLAlchemy clears them when it connects again."""
 
 
@@ -150,11 +150,11 @@ class UnnamedWrite:
 class ConnectionInfo:
     """The values that an app had in ``Connection.info``, without the record of pytest-arena."""
 
-    def __init__(self, info: dict[Any, Any]) -> None:
+    def __init__(self, info: dict[object, object]) -> None:
         self._values = {key: value for key, value in info.items() if key != INFO}
         self._inner = Contents(self._values)
 
-    def restore(self, info: dict[Any, Any]) -> None:
+    def restore(self, info: dict[object, object]) -> None:
         """Put the former values back."""
         self._inner.restore()
         for key in [*info]:
@@ -176,7 +176,9 @@ class PooledConnection:
     # How pytest-arena reaches it. None for a driver that is not known.
     handle: Handle | None = None
     key: Key | None = None  # of its database on a server, once it is open
-    identify: Callable[[Any], OpenConnection | None] | None = None  # until it is open
+    identify: Callable[[object], OpenConnection | None] | None = (
+        None  # until it is open
+    )
     process: int = field(default_factory=os.getpid)
     thread: int | None = None  # that opens it, or has it checked out
     is_stale: bool = False  # its pool drops it at the next checkout
@@ -229,7 +231,7 @@ class PooledConnection:
         """Note where it is about to be led."""
         self.target = target
 
-    def identify_by(self, identify: Callable[[Any], OpenConnection | None]) -> None:
+    def identify_by(self, identify: Callable[[object], OpenConnection | None]) -> None:
         """Note the function of the product that recognizes the connection when it is open."""
         self.identify = identify
 
@@ -367,7 +369,7 @@ class PooledConnection:
                 return counted
         return sum(write.rows or 1 for write in writes)
 
-    def has_open_writes(self, dbapi_connection: Any) -> bool:
+    def has_open_writes(self, dbapi_connection: object) -> bool:
         """Return whether the database has uncommitted writes of the transaction.
 
         The app may have committed them without SQLAlchemy.

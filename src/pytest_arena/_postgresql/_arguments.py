@@ -147,7 +147,7 @@ def requested(dialect: Dialect, server: ServerTarget) -> RequestedDatabase:
     )
 
 
-def _login(user: Any, password: Any) -> ServerLogin | None:
+def _login(user: Any, password: object) -> ServerLogin | None:
     return ServerLogin(str(user), str(password or "")) if user else None
 
 
@@ -155,7 +155,7 @@ def _login(user: Any, password: Any) -> ServerLogin | None:
 DRIVERS = ("asyncpg", "psycopg", "psycopg2")
 
 
-def target(driver: str, args: Any, kwargs: dict[str, Any]) -> ServerTarget:
+def target(driver: str, args: object, kwargs: dict[str, object]) -> ServerTarget:
     """Return the servers and the database that arguments name.
 
     Raises:
@@ -167,7 +167,7 @@ def target(driver: str, args: Any, kwargs: dict[str, Any]) -> ServerTarget:
 
 
 def redirect(
-    driver: str, address: Address, args: list[Any], kwargs: dict[str, Any]
+    driver: str, address: Address, args: list[object], kwargs: dict[str, object]
 ) -> None:
     """Replace server, database and user with those of an address. Keep settings of the session.
 
@@ -209,7 +209,7 @@ def bound_locks(driver: str, seconds: float, kwargs: dict[str, Any]) -> None:
         kwargs["options"] = f"-c lock_timeout={timeout} {options}"
 
 
-def is_redirected(driver: str, args: Any, kwargs: dict[str, Any]) -> bool:
+def is_redirected(driver: str, args: object, kwargs: dict[str, object]) -> bool:
     """Return whether the arguments were redirected, and the app has not changed them since."""
     host = kwargs.get("host")
     return (
@@ -217,7 +217,7 @@ def is_redirected(driver: str, args: Any, kwargs: dict[str, Any]) -> bool:
     )
 
 
-def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
+def name_outright(driver: str, address: Address, kwargs: dict[str, object]) -> None:
     """Name the server and the database of an address explicitly. Keep the login."""
     kwargs["host"] = RedirectedHost.to(address)
     kwargs["port"] = address.port
@@ -264,7 +264,7 @@ _ASYNCPG_USUAL = [
 ]
 
 
-def _asyncpg_target(args: Any, kwargs: dict[str, Any]) -> ServerTarget:
+def _asyncpg_target(args: object, kwargs: dict[str, object]) -> ServerTarget:
     """Return the database that arguments name, by the function of asyncpg itself.
 
     Raises:
@@ -296,7 +296,7 @@ def _asyncpg_host(address: Any) -> tuple[str, str]:
 
 
 def _redirect_asyncpg(
-    address: Address, args: list[Any], kwargs: dict[str, Any]
+    address: Address, args: list[object], kwargs: dict[str, Any]
 ) -> None:
     query = parse_qsl(urlparse(_dsn(args, kwargs)).query)
     settings = {name: value for name, value in query if name not in _ASYNCPG_SERVER}
@@ -320,7 +320,7 @@ def _redirect_asyncpg(
     }
 
 
-def _dsn(args: Any, kwargs: Mapping[str, Any]) -> str:
+def _dsn(args: Any, kwargs: Mapping[str, object]) -> str:
     return str((args[0] if args else kwargs.get("dsn")) or "")
 
 
@@ -367,12 +367,12 @@ _EXPLICIT = {
 }
 
 
-def _libpq_target(driver: str, args: Any, kwargs: dict[str, Any]) -> ServerTarget:
+def _libpq_target(driver: str, args: object, kwargs: dict[str, object]) -> ServerTarget:
     return libpq_target(_libpq_settings(driver, args, kwargs), os.environ)
 
 
 def libpq_target(
-    settings: Mapping[str, Any], environment: Mapping[str, str]
+    settings: Mapping[str, object], environment: Mapping[str, str]
 ) -> ServerTarget:
     """Return the named database, by settings, service, environment and default, in this order."""
     named = {**_service_settings(settings, environment), **settings}
@@ -386,7 +386,7 @@ def libpq_target(
 
 
 def _redirect_libpq(
-    driver: str, address: Address, args: list[Any], kwargs: dict[str, Any]
+    driver: str, address: Address, args: list[object], kwargs: dict[str, object]
 ) -> None:
     settings = _libpq_settings(driver, args, kwargs)
     if settings.get("service"):
@@ -415,7 +415,9 @@ def _redirect_libpq(
         kwargs["password"] = address.password
 
 
-def _libpq_settings(driver: str, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+def _libpq_settings(
+    driver: str, args: Any, kwargs: dict[str, object]
+) -> dict[str, object]:
     text = args[0] if args else kwargs.get("conninfo", kwargs.get("dsn"))
     settings = _parse(driver, text) if text else {}
     settings |= {key: value for key, value in kwargs.items() if value is not None}
@@ -424,7 +426,7 @@ def _libpq_settings(driver: str, args: Any, kwargs: dict[str, Any]) -> dict[str,
     return settings
 
 
-def _parse(driver: str, text: Any) -> dict[str, Any]:
+def _parse(driver: str, text: object) -> dict[str, object]:
     """Parse a libpq string by libpq itself. The driver is imported, because the app calls it."""
     if driver == "psycopg":
         return dict(sys.modules["psycopg.conninfo"].conninfo_to_dict(text))
@@ -444,7 +446,7 @@ def _knows(driver: str, keyword: str) -> bool:
     return True
 
 
-def _libpq_hosts(settings: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+def _libpq_hosts(settings: dict[str, object]) -> tuple[tuple[str, str], ...]:
     names = _split(settings.get("host"))
     numbers = _split(settings.get("hostaddr"))
     ports = _split(settings.get("port"))
@@ -458,5 +460,5 @@ def _libpq_hosts(settings: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(hosts)
 
 
-def _split(value: Any) -> list[str]:
+def _split(value: object) -> list[str]:
     return [""] if value is None else str(value).split(",")

@@ -58,7 +58,7 @@ class PostgreSQLConnections:
     """Connections of asyncpg, psycopg and psycopg2."""
 
     def describe(
-        self, dialect: Dialect, cargs: Any, cparams: Any
+        self, dialect: Dialect, cargs: object, cparams: Any
     ) -> RequestedDatabase | None:
         """Return the database that a driver's arguments name."""
         if dialect.driver not in arguments.DRIVERS:
@@ -72,8 +72,8 @@ class PostgreSQLConnections:
         dialect: Dialect,
         target: ConnectTarget | None,
         cargs: list[Any],
-        cparams: dict[str, Any],
-    ) -> Callable[[Any], OpenConnection | None]:
+        cparams: dict[str, object],
+    ) -> Callable[[object], OpenConnection | None]:
         """Lead a connection to the target. asyncpg's may move between loops from here on."""
         if target is not None and target.address is not None:
             login = arguments.target(dialect.driver, cargs, cparams).login
@@ -88,7 +88,7 @@ class PostgreSQLConnections:
         has_factory = any(map(cparams.get, _FACTORIES))
         is_last = len(dialect.dispatch.do_connect) == 1 and not has_factory
 
-        def opened(dbapi_connection: Any) -> OpenConnection | None:
+        def opened(dbapi_connection: object) -> OpenConnection | None:
             if not is_last:
                 return None
             if target is None:
@@ -97,7 +97,7 @@ class PostgreSQLConnections:
 
         return opened
 
-    def recognize(self, core: Core, dbapi_connection: Any) -> OpenConnection | None:
+    def recognize(self, core: Core, dbapi_connection: object) -> OpenConnection | None:
         """Ask the server for its identity and the database, without regard to their names."""
         connection = driver_connection(dbapi_connection)
         admission = drivers.admission_of(connection)
@@ -161,7 +161,7 @@ _RETRY_SECONDS = 0.1
 class _WaitingConnect:
     """The ``connect`` of a dialect that waits while the server has no free connection."""
 
-    def __init__(self, connect: Callable[..., Any], core: Core) -> None:
+    def __init__(self, connect: Callable[..., object], core: Core) -> None:
         self._connect = connect
         self._core = core
 
@@ -239,7 +239,7 @@ class ServerHandle:
     reads_statements = True
 
     def __init__(
-        self, core: Core, target: ConnectTarget, dbapi_connection: Any
+        self, core: Core, target: ConnectTarget, dbapi_connection: object
     ) -> None:
         driver = driver_connection(dbapi_connection)
         self._core = core
@@ -251,7 +251,7 @@ class ServerHandle:
         self._has_numbers = False  # the session may have numbers of sequences
         self._has_old_numbers = False  # it may have those of an earlier level
 
-    def is_of(self, dbapi_connection: Any) -> bool:
+    def is_of(self, dbapi_connection: object) -> bool:
         """Return whether this is the connection."""
         return self._reference() is driver_connection(dbapi_connection)
 
@@ -297,7 +297,7 @@ class ServerHandle:
         """Return nothing: a connection to a server has one database."""
         return ()
 
-    def has_written(self, dbapi_connection: Any, since: int) -> bool:  # noqa: ARG002 - no driver counts
+    def has_written(self, dbapi_connection: object, since: int) -> bool:  # noqa: ARG002 - no driver counts
         """Ask the server over the connection itself."""
         return has_written(dbapi_connection)
 

@@ -37,7 +37,7 @@ def identity_of_control(control: Control) -> Identity:
     return Identity(*control.rows(_QUESTION)[0])
 
 
-def identity(dbapi_connection: Any) -> Identity | None:
+def identity(dbapi_connection: object) -> Identity | None:
     """Ask an app's connection, as an engine's pool has it. None: the driver is not known.
 
     Raises as ``_ask`` does.
@@ -46,12 +46,12 @@ def identity(dbapi_connection: Any) -> Identity | None:
     return Identity(*row) if row is not None else None
 
 
-def driver_connection(dbapi_connection: Any) -> Any:
+def driver_connection(dbapi_connection: object) -> Any:
     """Return the driver's connection inside SQLAlchemy's adapted connection."""
     return getattr(dbapi_connection, "driver_connection", dbapi_connection)
 
 
-def name_of(dbapi_connection: Any, identity: Identity) -> str:
+def name_of(dbapi_connection: object, identity: Identity) -> str:
     """Return the name in the form of ``arena_allow``, with ``UNNAMED`` for an unknown server."""
     connection = driver_connection(dbapi_connection)
     place = _place(connection)
@@ -64,7 +64,7 @@ def name_of(dbapi_connection: Any, identity: Identity) -> str:
     return name
 
 
-def _place(connection: Any) -> tuple[str, str] | None:
+def _place(connection: object) -> tuple[str, str] | None:
     info = getattr(connection, "info", None)
     if info is not None:  # psycopg, psycopg2
         return _host_of_libpq(info), str(info.port)
@@ -100,7 +100,7 @@ def _host_of_libpq(info: Any) -> str:
 _HAS_WRITTEN = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text"
 
 
-def has_written(dbapi_connection: Any) -> bool:
+def has_written(dbapi_connection: object) -> bool:
     """Return whether the open transaction has written. Raises as ``_ask`` does."""
     row = _ask(dbapi_connection, _HAS_WRITTEN)
     return bool(row and row[0])
@@ -119,7 +119,7 @@ def _ask(dbapi_connection: Any, question: str) -> Sequence[Any] | None:
     driver = _driver_of(connection)
     if driver == "asyncpg":
 
-        async def fetch(connection: Any) -> tuple[Any, ...]:
+        async def fetch(connection: Any) -> tuple[object, ...]:
             return tuple(await connection.fetchrow(question))
 
         return cast("tuple[Any, ...]", dbapi_connection.run_async(fetch))
@@ -130,7 +130,7 @@ def _ask(dbapi_connection: Any, question: str) -> Sequence[Any] | None:
     return None
 
 
-def _driver_of(connection: Any) -> str:
+def _driver_of(connection: object) -> str:
     """Return the package of a connection's class. An app may have a subclass."""
     for kind in type(connection).__mro__:
         package = kind.__module__.partition(".")[0]
@@ -148,7 +148,7 @@ def _ask_libpq(pgconn: Any, question: str) -> tuple[str, ...]:
     return tuple((value or b"").decode() for value in values)
 
 
-def _ask_psycopg2(connection: Any, question: str) -> tuple[Any, ...]:
+def _ask_psycopg2(connection: Any, question: str) -> tuple[object, ...]:
     library = sys.modules["psycopg2.extensions"]  # the app has imported it
     was_idle = connection.info.transaction_status == library.TRANSACTION_STATUS_IDLE
     # The driver's class: the app's cursor class may return rows of any kind.

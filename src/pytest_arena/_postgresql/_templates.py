@@ -329,7 +329,7 @@ def _now() -> float:
 
 def _sqlstate(error: BaseException | None) -> str:
     """Return PostgreSQL's code for an error of a driver, of SQLAlchemy or of pytest-arena."""
-    original: Any = getattr(error, "orig", None) or error
+    original = getattr(error, "orig", None) or error
     for name in ("sqlstate", "pgcode"):
         code = getattr(original, name, None)
         if code:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 from textwrap import dedent
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import inspect
 from sqlalchemy.exc import (
@@ -53,7 +53,7 @@ def stale_lines(
     statements: Sequence[Statement],
     parts: Sequence[StoryPart],
     dialect: Callable[[], Dialect],
-    held: Container[InstanceState[Any]],
+    held: Container[InstanceState[object]],
     *,
     is_async: bool,
 ) -> list[str]:
@@ -69,7 +69,7 @@ def stale_lines(
     lines: dict[int, str] = {}
     for source, variables in statements:
         for expression, value in _values_in(source, variables):
-            state: Any = inspect(value, raiseerr=False)
+            state = inspect(value, raiseerr=False)
             if not isinstance(state, InstanceState) or id(value) in lines:
                 continue
             stale = _stale_columns(state, parts, dialect())
@@ -143,9 +143,9 @@ _MOST_MEMBERS = 50  # of a container that a statement names
 
 def _refresh(
     expression: str,
-    state: InstanceState[Any],
+    state: InstanceState[object],
     variables: Mapping[str, object],
-    held: Container[InstanceState[Any]],
+    held: Container[InstanceState[object]],
     *,
     is_async: bool,
 ) -> str:
@@ -185,7 +185,7 @@ def _sessions_in(variables: Mapping[str, object]) -> Iterator[tuple[str, object]
 
 
 def _stale_columns(
-    state: InstanceState[Any], parts: Sequence[StoryPart], dialect: Dialect
+    state: InstanceState[object], parts: Sequence[StoryPart], dialect: Dialect
 ) -> tuple[str, list[str]] | None:
     """Return the first request that changed values of an instance, and their columns."""
     loaded = dict(_loaded(state, dialect))
@@ -207,7 +207,7 @@ def _stale_columns(
 
 
 def _stale_as_a_whole(
-    state: InstanceState[Any],
+    state: InstanceState[object],
     parts: Sequence[StoryPart],
     loaded: Mapping[str, tuple[object, object]],
     dialect: Dialect,
@@ -232,7 +232,7 @@ def _stale_as_a_whole(
 
 
 def _rows(
-    state: InstanceState[Any], parts: Sequence[StoryPart], dialect: Dialect
+    state: InstanceState[object], parts: Sequence[StoryPart], dialect: Dialect
 ) -> Iterator[Mapping[str, object]]:
     """Yield the row of an instance as it is now, if the test has inserted or changed it."""
     for part in parts:
@@ -259,7 +259,7 @@ _UPDATE = re.compile(
 
 
 def _updates(
-    state: InstanceState[Any], parts: Sequence[StoryPart], dialect: Dialect
+    state: InstanceState[object], parts: Sequence[StoryPart], dialect: Dialect
 ) -> Iterator[tuple[str, Change]]:
     """Yield the updates of an instance's row, each with its request."""
     for part in parts:
@@ -272,7 +272,7 @@ def _updates(
 
 
 def _is_row_of(
-    state: InstanceState[Any],
+    state: InstanceState[object],
     change: Change,
     row: Mapping[str, object],
     dialect: Dialect,
@@ -289,7 +289,7 @@ def _is_row_of(
 
 
 def _loaded(
-    state: InstanceState[Any], dialect: Dialect
+    state: InstanceState[object], dialect: Dialect
 ) -> Iterator[tuple[str, tuple[object, object]]]:
     """Yield the loaded values that the test has not changed, also as the driver has them."""
     for attribute in state.mapper.column_attrs:
@@ -302,7 +302,7 @@ def _loaded(
             yield column.name, (value, _bound(column, value, dialect))
 
 
-def _bound(column: ColumnElement[Any], value: object, dialect: Dialect) -> object:
+def _bound(column: ColumnElement[object], value: object, dialect: Dialect) -> object:
     """Return a value as the driver has it."""
     try:
         process = column.type.dialect_impl(dialect).bind_processor(dialect)
@@ -515,7 +515,9 @@ def not_requested(error: BaseException) -> str:
     return ""
 
 
-def _read_attributes(error: BaseException) -> Iterator[tuple[InstanceState[Any], str]]:
+def _read_attributes(
+    error: BaseException,
+) -> Iterator[tuple[InstanceState[object], str]]:
     """Yield the attributes that SQLAlchemy was loading, by the variables of its functions."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         state = frame.f_locals.get("state")

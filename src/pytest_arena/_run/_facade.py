@@ -708,7 +708,7 @@ def _too_many(requests: list[Request], sent: list[str], count: int) -> str:
 
 
 def _expectations(
-    mapping: Mapping[str, Any], keywords: Mapping[str, Any]
+    mapping: Mapping[str, Any], keywords: Mapping[str, object]
 ) -> dict[str, Expected]:
     """Return the expectation of each table.
 
@@ -761,5 +761,5 @@ def _not_known(record: Request, database: Database, why: str) -> IsolationError:
 class _Settled:
     """An awaitable for sync code: the wait is over."""
 
-    def __await__(self) -> Generator[Any, Any, None]:
+    def __await__(self) -> Generator[object, object, None]:
         yield from ()

@@ -218,7 +218,7 @@ class FactsOfProcesses:
                 "facts": facts,
             }
 
-    def pytest_runtest_logreport(self, report: Any) -> None:
+    def pytest_runtest_logreport(self, report: object) -> None:
         """Add the facts of a test of another process to the ledger."""
         sent = getattr(report, "arena_facts", None)
         if sent is None:

@@ -52,7 +52,7 @@ class SQLiteHandle:
         except TypeError:  # only subclasses of sqlite3's class have weak references
             return cls(lambda: raw)
 
-    def is_of(self, dbapi_connection: Any) -> bool:
+    def is_of(self, dbapi_connection: object) -> bool:
         """Return whether this is the same connection."""
         raw = self.reference()
         if raw is None:
@@ -70,7 +70,7 @@ class SQLiteHandle:
         """Return SQLite's count of changed rows, with those that triggers have changed."""
         return self._call(_total_changes, otherwise=0, busy=0)
 
-    def has_written(self, dbapi_connection: Any, since: int) -> bool:  # noqa: ARG002 - SQLite counts
+    def has_written(self, dbapi_connection: object, since: int) -> bool:  # noqa: ARG002 - SQLite counts
         """Return whether rows were changed since."""
         return self.changes() != since
 
@@ -151,7 +151,7 @@ def _turn_of(connection: sqlite3.Connection | None) -> threading.RLock:
     return getattr(connection, "arena_turn", None) or threading.RLock()
 
 
-def raw_of(dbapi_connection: Any) -> sqlite3.Connection | None:
+def raw_of(dbapi_connection: object) -> sqlite3.Connection | None:
     """Return the ``sqlite3`` connection of a driver's connection, None for another product."""
     adapted = getattr(dbapi_connection, "driver_connection", None)
     of_aiosqlite = getattr(adapted, "_connection", None)
@@ -172,7 +172,9 @@ def _unwrapped(connection: sqlite3.Connection) -> sqlite3.Connection | None:
 class SQLiteConnections:
     """Connections of ``sqlite3`` and of aiosqlite."""
 
-    def describe(self, dialect: Dialect, cargs: Any, cparams: Any) -> RequestedDatabase:
+    def describe(
+        self, dialect: Dialect, cargs: object, cparams: object
+    ) -> RequestedDatabase:
         """Return the file, or the memory database, of a connect call."""
         database, uri = _database(cargs, cparams)
         file = sql.file_of(database, uri=uri)
@@ -184,9 +186,9 @@ class SQLiteConnections:
         core: Core,
         dialect: Dialect,
         target: ConnectTarget | None,
-        cargs: list[Any],
-        cparams: dict[str, Any],
-    ) -> Callable[[Any], OpenConnection | None]:
+        cargs: list[object],
+        cparams: dict[str, object],
+    ) -> Callable[[object], OpenConnection | None]:
         """Replace the file's name, and set a factory that guards the statements."""
         handles: list[SQLiteHandle] = []
         database, uri = _database(cargs, cparams)
@@ -201,7 +203,7 @@ class SQLiteConnections:
                 if target is not None:
                     prepare(raw)
 
-        def opened(dbapi_connection: Any) -> OpenConnection | None:
+        def opened(dbapi_connection: object) -> OpenConnection | None:
             if not handles:
                 return OpenConnection() if target is None else None
             handle = handles[0]
@@ -224,7 +226,7 @@ class SQLiteConnections:
             cparams["check_same_thread"] = False
         return opened
 
-    def recognize(self, core: Core, dbapi_connection: Any) -> OpenConnection | None:
+    def recognize(self, core: Core, dbapi_connection: object) -> OpenConnection | None:
         """Describe a connection by the file that SQLite has open."""
         __tracebackhide__ = True
         raw = raw_of(dbapi_connection)

@@ -43,7 +43,7 @@ class EngineFactory:
 
     core: Core
     target: ConnectTarget | None
-    base: Any
+    base: object
     made: Callable[[sqlite3.Connection], None]
 
     def __call__(
@@ -117,11 +117,11 @@ def watch_raw_connections(core: Callable[[], Core | None]) -> None:
         vars(module)["connect"] = connect
 
 
-def _guarded_connect(core: Callable[[], Core | None]) -> Callable[..., Any]:
+def _guarded_connect(core: Callable[[], Core | None]) -> Callable[..., object]:
     connect = sqlite3.connect
 
     @wraps(connect)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
+    def guarded(*args: Any, **kwargs: Any) -> object:
         factory = kwargs.get("factory", GuardedConnection)
         if isinstance(factory, EngineFactory):
             return connect(*args, **kwargs)
@@ -139,7 +139,7 @@ def _guarded_connect(core: Callable[[], Core | None]) -> Callable[..., Any]:
     return guarded
 
 
-def _place(core: Core, connection: GuardedConnection, database: Any) -> None:
+def _place(core: Core, connection: GuardedConnection, database: object) -> None:
     """Set the file of a raw connection."""
     file = _raw_file(database)
     if not file:
@@ -156,7 +156,7 @@ def _raw_file(database: Any) -> str:
     return sql.file_of(name, uri=name.startswith("file:"))
 
 
-def _admit(core: Callable[[], Core | None], database: Any, *_: object) -> None:
+def _admit(core: Callable[[], Core | None], database: object, *_: object) -> None:
     """Refuse a raw connection to a file of the app.
 
     Raises:
@@ -176,7 +176,7 @@ def _admit(core: Callable[[], Core | None], database: Any, *_: object) -> None:
         raise now.ledger.refused(messages.production_file(file))
 
 
-def _admit_open(core: Callable[[], Core | None], name: Any, *_: object) -> None:
+def _admit_open(core: Callable[[], Core | None], name: object, *_: object) -> None:
     """Refuse to let a test open a database file of the app by its path. Costs 2 µs.
 
     The test's database is another file: the app would read or overwrite the developer's file.
@@ -196,7 +196,7 @@ def _admit_open(core: Callable[[], Core | None], name: Any, *_: object) -> None:
 
 
 def _admit_removal(
-    core: Callable[[], Core | None], name: Any, folder: int = -1, *_: object
+    core: Callable[[], Core | None], name: object, folder: int = -1, *_: object
 ) -> None:
     """Refuse to let a test remove a database file of the app. A file must be there.
 
@@ -211,8 +211,8 @@ def _admit_removal(
 
 def _admit_renaming(
     core: Callable[[], Core | None],
-    old: Any,
-    new: Any,
+    old: object,
+    new: object,
     old_folder: int = -1,
     new_folder: int = -1,
 ) -> None:

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from pytest_arena.errors import RefusedError
 
     Parameters = (
-        Any  # what the app passes: a sequence, a mapping, or what its cursor takes
+        object  # what the app passes: a sequence, a mapping, or what its cursor takes
     )
-    Run = Callable[..., Any]
-    Runner = Callable[["GuardedConnection", Run, tuple[Any, ...], dict[str, Any]], Any]
+    Run = Callable[..., object]
+    Runner = Callable[
+        ["GuardedConnection", Run, tuple[object, ...], dict[str, object]], object
+    ]
 
 __tracebackhide__ = True  # a traceback ends at a line of the app or of the test
 
@@ -47,7 +49,7 @@ _ATTACH = re.compile(
 )
 
 
-def _in_turn(method: Callable[..., Any], turn: str = "arena_turn") -> Any:
+def _in_turn(method: Callable[..., object], turn: str = "arena_turn") -> Any:
     """Lock the connection during a call. Costs 0.2 µs.
 
     SQLite has a lock for statements. But if one thread closes a connection while another is about
@@ -56,7 +58,7 @@ def _in_turn(method: Callable[..., Any], turn: str = "arena_turn") -> Any:
     turn_of = attrgetter(turn)
 
     @wraps(method)
-    def call(self: Any, *args: object, **kwargs: object) -> Any:
+    def call(self: object, *args: object, **kwargs: object) -> object:
         with turn_of(self):
             return method(self, *args, **kwargs)
 
@@ -86,7 +88,7 @@ class GuardedConnection(sqlite3.Connection):
     ] = ()  # the test's databases that it has attached
     arena_authorizer: Callable[..., int] | None = None  # the app's own
     # Rare settings as last read. None: the connection is new. (): a statement may have set one.
-    arena_settings: tuple[Any, ...] | None = None
+    arena_settings: tuple[object, ...] | None = None
 
     commit = _in_turn(sqlite3.Connection.commit)
     rollback = _in_turn(sqlite3.Connection.rollback)
@@ -111,7 +113,7 @@ class GuardedConnection(sqlite3.Connection):
         """Note a database of the test that it is about to attach."""
         self.arena_targets = (*self.arena_targets, target)
 
-    def arena_note_settings(self, settings: tuple[Any, ...]) -> None:
+    def arena_note_settings(self, settings: tuple[object, ...]) -> None:
         """Note the rare settings as read now, (): a statement may have set one."""
         self.arena_settings = settings
 
@@ -177,7 +179,7 @@ class _GuardedCursor:
 
     connection: GuardedConnection
 
-    def execute(self, *args: object, **kwargs: object) -> Any:
+    def execute(self, *args: object, **kwargs: object) -> object:
         connection = self.connection
         if connection.arena_outside is not None:
             connection.arena_check_file()
@@ -192,13 +194,13 @@ class _GuardedCursor:
         with connection.arena_turn:
             return run(*args, **kwargs)
 
-    def executemany(self, *args: object, **kwargs: object) -> Any:
+    def executemany(self, *args: object, **kwargs: object) -> object:
         # sqlite3 refuses an ATTACH here.
         self.connection.arena_check_file()
         with self.connection.arena_turn:
             return super().executemany(*args, **kwargs)  # type: ignore[misc]  # as above
 
-    def executescript(self, *args: object, **kwargs: object) -> Any:
+    def executescript(self, *args: object, **kwargs: object) -> object:
         self.connection.arena_check_file()
         run = super().executescript  # type: ignore[misc]  # as above
         runner: Runner = _run_setting
@@ -208,14 +210,14 @@ class _GuardedCursor:
 
 
 @cache
-def _guarded_cursor(base: type[sqlite3.Cursor]) -> Any:
+def _guarded_cursor(base: type[sqlite3.Cursor]) -> type[sqlite3.Cursor]:
     methods = {}
     for name in ("fetchone", "fetchmany", "fetchall", "__next__"):
         methods[name] = _in_turn(getattr(base, name), "connection.arena_turn")
     return type(f"Guarded{base.__name__}", (_GuardedCursor, base), methods)
 
 
-def _statement(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+def _statement(args: tuple[object, ...], kwargs: dict[str, object]) -> str:
     first = args[0] if args else next(iter(kwargs.values()), "")
     return first if isinstance(first, str) else ""
 
@@ -234,7 +236,9 @@ def _find_runner(statement: str) -> Runner | None:
 _cached_runner = lru_cache(_CACHED_STATEMENTS)(_find_runner)
 
 
-def _run_making(connection: GuardedConnection, run: Run, args: Any, kwargs: Any) -> Any:
+def _run_making(
+    connection: GuardedConnection, run: Run, args: Any, kwargs: Any
+) -> object:
     """Run a statement that makes a table, and report its time."""
     started = _process.seconds()
     try:
@@ -247,7 +251,7 @@ def _run_making(connection: GuardedConnection, run: Run, args: Any, kwargs: Any)
 
 def _run_setting(
     connection: GuardedConnection, run: Run, args: Any, kwargs: Any
-) -> Any:
+) -> object:
     """Run a statement that may change a setting. Those of a new connection are the app's."""
     if connection.arena_settings is not None:
         connection.arena_note_settings(())
@@ -259,7 +263,7 @@ def _run_setting(
 
 def _run_attaching(
     connection: GuardedConnection, run: Run, args: Any, kwargs: Any
-) -> Any:
+) -> object:
     """Run statements that may attach files, with the test's files in place of the app's."""
     core = connection.arena_core
     if core is None:
@@ -296,8 +300,8 @@ class _Attaching:
         self.refusal: RefusedError | None = None
 
     def replace_files(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        self, args: tuple[object, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[object, ...], dict[str, object]]:
         """Return the arguments of ``execute``, with the names of other files."""
         values = [*args, *kwargs.values()]
         parameters = values[1] if len(values) > 1 else ()

@@ -43,7 +43,7 @@ def _watch(files: Mapping[str, str], module: ModuleType) -> None:
     connect: Any = vars(module)["connect"]
 
     @wraps(connect)
-    def connect_to_test(database: Any, *args: object, **kwargs: object) -> Any:
+    def connect_to_test(database: Any, *args: object, **kwargs: object) -> object:
         name = os.fsdecode(database)
         uri = bool(kwargs.get("uri"))
         file = sql.file_of(name, uri=uri)

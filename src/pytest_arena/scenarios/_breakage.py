@@ -4,7 +4,6 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from pytest_arena._databases._resolver import Level
 from pytest_arena._process import running_loop
@@ -76,7 +75,7 @@ class Breaking:
         self._first_under_way = 0
         self._level: Level | None = None
 
-    async def call_limited(self, call: Coroutine[Any, Any, None]) -> None:
+    async def call_limited(self, call: Coroutine[object, object, None]) -> None:
         """Await the test's coroutine for a limited time: it may wait for what was broken."""
         __tracebackhide__ = True
         if running_loop() is None:  # the loop of another library

@@ -237,13 +237,13 @@ class Unawaited:
     """
 
     def __init__(self) -> None:
-        self._made: list[tuple[Any, Any]] = []  # steps with their coroutines
+        self._made: list[tuple[Any, object]] = []  # steps with their coroutines
         self._patches = ExitStack()
         self._is_watching = False
 
     def watch(self) -> str:
         """Begin to record what steps return. Return why that is not possible, else ""."""
-        module: Any = sys.modules.get(_BDD)
+        module = sys.modules.get(_BDD)
         if module is None or self._is_watching:
             return ""
         original = getattr(module, "call_fixture_func", None)
@@ -253,7 +253,7 @@ class Unawaited:
                 "one that returns a coroutine may pass without having run"
             )
 
-        def call_and_record(*args: object, **kwargs: object) -> Any:
+        def call_and_record(*args: object, **kwargs: object) -> object:
             __tracebackhide__ = True
             result = original(*args, **kwargs)
             if inspect.iscoroutine(result) or inspect.isasyncgen(result):
@@ -347,7 +347,7 @@ class Mappings:
         is_so_elsewhere = self._is_deselected.get(mapping, True)
         self._is_deselected[mapping] = is_so_elsewhere and is_deselected
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """Return the collection as plain values, for another process."""
         return {
             "names": self.names,

@@ -247,7 +247,7 @@ class Scenarios:
     @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[object]
-    ) -> Generator[None, Any, Any]:
+    ) -> Generator[None, Any, object]:
         """Add facts to the report, after all other plugins."""
         report = yield
         mapped = self._tests.get(id(item))
@@ -275,14 +275,14 @@ class Scenarios:
         return report
 
     @hook
-    def pytest_runtest_logreport(self, report: Any) -> None:
+    def pytest_runtest_logreport(self, report: object) -> None:
         """Add the report of a phase, of this process or another."""
         self._tries.see(report)
 
     # The end.
 
     @hook(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
+    def pytest_testnodedown(self, node: object) -> None:
         """Add what a worker of pytest-xdist sent. One that died sent nothing."""
         sent = (getattr(node, "workeroutput", None) or {}).get(_OUTPUT)
         if sent is None:
@@ -305,7 +305,7 @@ class Scenarios:
             if self._fails:
                 session.exitstatus = session.exitstatus or _FAILED
 
-    def _plain(self) -> dict[str, Any]:
+    def _plain(self) -> dict[str, object]:
         """Return the mappings and sabotages of this process as plain values."""
         sabotaged = {
             test: [asdict(sabotage) for sabotage in sabotages]

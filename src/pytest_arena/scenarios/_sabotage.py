@@ -109,7 +109,7 @@ class SabotagePasses:
     @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[object]
-    ) -> Generator[None, Any, Any]:
+    ) -> Generator[None, Any, object]:
         """Record how long a test takes; of a test that is run again, how it ended."""
         report = yield
         if not self._instruments.is_rehearsing:
@@ -292,7 +292,7 @@ class SabotagePasses:
     # The summary.
 
     @hook(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
+    def pytest_testnodedown(self, node: object) -> None:
         """Add the figures of a worker of pytest-xdist. Workers run at the same time."""
         output = getattr(node, "workeroutput", None) or {}
         tested, runs, took = output.get(_OUTPUT, (0, 0, 0.0))

@@ -247,7 +247,7 @@ def _one_line(text: str) -> str:
     return redact(line)
 
 
-def skip_reason(longrepr: Any) -> str:
+def skip_reason(longrepr: object) -> str:
     """Return the reason of a skip."""
     text = longrepr[2] if isinstance(longrepr, tuple | list) else longrepr
     return str(text).removeprefix("Skipped: ")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from pytest_arena._cli.doctor._rule import RULES
@@ -60,7 +60,7 @@ def as_json(faults: list[Fault]) -> str:
     return _dumped([_json_fault(fault) for fault in faults])
 
 
-def _json_fault(fault: Fault) -> dict[str, Any]:
+def _json_fault(fault: Fault) -> dict[str, object]:
     rule = RULES[fault.code]
     values = asdict(fault)
     edits = values.pop("edits")
@@ -88,11 +88,11 @@ def as_sarif(faults: list[Fault]) -> str:
     return _dumped({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
-def _dumped(value: Any) -> str:
+def _dumped(value: object) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
-def _sarif_rule(rule: Rule) -> dict[str, Any]:
+def _sarif_rule(rule: Rule) -> dict[str, object]:
     return {
         "id": rule.code,
         "name": rule.name,
@@ -102,7 +102,7 @@ def _sarif_rule(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _sarif_result(fault: Fault) -> dict[str, Any]:
+def _sarif_result(fault: Fault) -> dict[str, object]:
     file = Path(fault.file)
     uri = file.as_uri() if file.is_absolute() else quote(file.as_posix())
     region = {

@@ -6,7 +6,7 @@ import configparser
 import json
 import re
 import tomllib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_arena._cli._file_changes import FileChange
 from pytest_arena.errors import ConfigError
@@ -58,7 +58,7 @@ def with_values(path: Path, values: Values) -> FileChange:
     )
 
 
-def _parsed(text: str, *, is_toml: bool) -> dict[str, Any] | None:
+def _parsed(text: str, *, is_toml: bool) -> dict[str, object] | None:
     """Return the values of a file, or None if it cannot be parsed."""
     try:
         text.encode()  # refuses bytes that are not UTF-8
@@ -71,7 +71,7 @@ def _parsed(text: str, *, is_toml: bool) -> dict[str, Any] | None:
     return {name: dict(parser.items(name)) for name in parser.sections()}
 
 
-def _merged(old: Any, new: Any) -> Any:
+def _merged(old: object, new: object) -> object:
     """Return tables that have the values of both. A new value replaces an old one."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new

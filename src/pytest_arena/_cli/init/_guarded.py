@@ -250,7 +250,7 @@ class AppProbe:
             self._report("route", self._answer)
         self._report("redirect", any(refused))
 
-    def _build(self, _: Any) -> None:
+    def _build(self, _: object) -> None:
         database = self._run.database()
         self._run.databases.ensure(database)
 
@@ -268,10 +268,10 @@ class AppProbe:
             path, status, self._run.connections.has_used, problem
         )
 
-    def _run_level(self, function: Callable[[Any], None]) -> BaseException | None:
+    def _run_level(self, function: Callable[[object], None]) -> BaseException | None:
         """Call a function with the fixture `arena`, as the body of a test. Return the exception."""
 
-        def level(arena: Any) -> None:
+        def level(arena: object) -> None:
             function(arena)
 
         self._error = None

@@ -25,7 +25,7 @@ def _is_off(pluginmanager: Any) -> bool:
     return bool(pluginmanager.is_blocked("arena"))
 
 
-def pytest_addoption(parser: Any, pluginmanager: Any) -> None:
+def pytest_addoption(parser: Any, pluginmanager: object) -> None:
     """Register the options if pytest-arena is off."""
     if not _is_off(pluginmanager):
         return

@@ -23,7 +23,7 @@ WITHOUT_LOOP = frozenset({"psycopg", "aiosqlite"})
 
 # The drivers' connections, with their loops. A driver's connection is all that SQLAlchemy has when
 # it pings or closes.
-_loops: weakref.WeakKeyDictionary[Any, weakref.ref[AbstractEventLoop]] = (
+_loops: weakref.WeakKeyDictionary[object, weakref.ref[AbstractEventLoop]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -54,14 +54,14 @@ def is_foreign(dbapi_connection: object) -> bool:
     return False
 
 
-def transport_of(connection: Any) -> Any:
+def transport_of(connection: object) -> Any:
     """Return the transport of a driver's connection, None where its place is not known."""
     # MySQL's drivers have a writer, and asyncpg a transport.
     writer = getattr(connection, "_writer", None)
     return getattr(connection, "_transport", None) or getattr(writer, "transport", None)
 
 
-def hang_up(connection: Any) -> None:
+def hang_up(connection: object) -> None:
     """End a connection that belongs to another loop, which may run, stand still or be closed."""
     loop = _loop_of(connection)
     if loop is None or loop.is_closed():
@@ -77,14 +77,14 @@ def hang_up(connection: Any) -> None:
         loop.call_soon_threadsafe(_force_close, connection)
 
 
-def _loop_of(connection: Any) -> AbstractEventLoop | None:
+def _loop_of(connection: object) -> AbstractEventLoop | None:
     reference = _loops.get(connection)
     if reference is None:
         return None
     return reference()
 
 
-def _force_close(connection: Any) -> None:
+def _force_close(connection: object) -> None:
     """Close without awaiting, if the driver can: asyncpg's terminate(), MySQL's close()."""
     end = getattr(connection, "terminate", None) or getattr(connection, "close", None)
     if end is not None and not iscoroutinefunction(end):
@@ -125,6 +125,6 @@ def _close_connections_of(loop: AbstractEventLoop) -> None:
             loop.run_forever()
 
 
-def _moves(connection: Any) -> bool:
+def _moves(connection: object) -> bool:
     moves = getattr(transport_of(connection), "moves_between_loops", False)
     return moves or type(connection).__module__.partition(".")[0] in WITHOUT_LOOP

@@ -206,7 +206,7 @@ class LostWrites:
         is_insert = context.isinsert or statement.lstrip()[:6].upper() == "INSERT"
         writes.add(TableWrite(table, rows, is_insert))
 
-    def failed(self, context: Any, error: BaseException) -> None:
+    def failed(self, context: object, error: BaseException) -> None:
         """Note a statement that has failed. The app has to roll back before its next statement."""
         pooled = None
         if isinstance(context, DefaultExecutionContext):
@@ -218,7 +218,7 @@ class LostWrites:
             pooled.fail_writes()
         self._explain_lock(error, pooled)
 
-    def commit(self, commit: Callable[[Any], None], proxied: Any) -> None:
+    def commit(self, commit: Callable[[object], None], proxied: Any) -> None:
         """Commit by the method of the dialect."""
         self.refuse_late()
         pooled = PooledConnection.find(proxied)
@@ -504,7 +504,7 @@ def end_writes(pooled: PooledConnection | None, *, is_doubtful: bool = False) ->
 def _commit_for_request(
     answer: RequestAnswer,
     commit: Callable[[Any], None],
-    proxied: Any,
+    proxied: object,
     pooled: PooledConnection | None,
 ) -> None:
     """Commit the work of a request, and note the commit in the record of its answer."""
@@ -619,9 +619,9 @@ def note_errors_on_leaving() -> None:
             setattr(transaction, name, _noting(getattr(transaction, name)))
 
 
-def _noting(end: Callable[..., Any]) -> Callable[..., Any]:
+def _noting(end: Callable[..., Any]) -> Callable[..., object]:
     @wraps(end)
-    async def noted(self: Any, *error: Any) -> Any:
+    async def noted(self: object, *error: Any) -> object:
         if len(error) > 1:  # of `__aexit__`, which knows the error of its block
             raised = error[1]
         else:
@@ -637,7 +637,7 @@ def _noting(end: Callable[..., Any]) -> Callable[..., Any]:
     return noted
 
 
-def _number_of_session(ended: Any) -> int:
+def _number_of_session(ended: object) -> int:
     """Return the number of the session that is an AsyncSession, or has this transaction."""
     session = getattr(ended, "session", ended)
     sync_session = getattr(session, "sync_session", None)

@@ -110,7 +110,7 @@ def savepoint_in(statement: str) -> tuple[str, bool] | None:
     return savepoint["name"], savepoint["back"] is not None
 
 
-def may_write(context: Any, statement: str) -> bool:
+def may_write(context: object, statement: str) -> bool:
     """Return whether a statement may write, or be about the transaction itself."""
     if not isinstance(context, DefaultExecutionContext):
         return False
@@ -129,7 +129,7 @@ _MOST_VALUES = 50  # statements of which the values are kept
 class RowListener(Protocol):
     """Receives the rows that queries return."""
 
-    def statement_ran(self, statement: str, context: Any) -> None:
+    def statement_ran(self, statement: str, context: object) -> None:
         """Record the rows of a statement, if it returns any."""
 
 
@@ -142,7 +142,7 @@ class StatementLog:
         default_factory=list
     )  # writes that were committed
     rows_written: int = 0  # committed or not
-    values: list[Any] = field(default_factory=list)  # parameters of writes
+    values: list[object] = field(default_factory=list)  # parameters of writes
     named: list[NamedValues] = field(
         default_factory=list
     )  # parameters by their columns
@@ -182,7 +182,7 @@ class StatementLog:
         """Return earlier uncommitted writes on the connections that this log also used."""
         return [write for pooled in self.reused for write in self.pending[pooled]]
 
-    def note_statement(self, statement: str, context: Any) -> None:
+    def note_statement(self, statement: str, context: object) -> None:
         """Note a statement that has run."""
         self.statements.add(statement)
         if self.row_listener is not None:
@@ -196,7 +196,9 @@ class StatementLog:
         """Note the first write of a transaction."""
         self.opened = [*self.still_open(), (pooled, writes)]
 
-    def note_write(self, table: str, rows: int, context: Any, parameters: Any) -> int:
+    def note_write(
+        self, table: str, rows: int, context: Any, parameters: object
+    ) -> int:
         """Note rows that a statement has written. Return their number; 0 if it is not known."""
         rows = rows or _rows_inserted(context)
         self.rows_written += rows or 1

@@ -54,10 +54,10 @@ class _Guard:
     def __init__(self, find_core: FindCore) -> None:
         self._find_core = find_core
         # Pools of psycopg_pool, with the serial of the level in which each was opened last.
-        self._pools: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        self._pools: WeakKeyDictionary[object, int] = WeakKeyDictionary()
 
     def admit(
-        self, dialect: str, args: list[Any], kwargs: dict[str, Any]
+        self, dialect: str, args: list[object], kwargs: dict[str, Any]
     ) -> Admission | None:
         """Refuse, redirect or admit a connection. Return None if nothing watches it later.
 
@@ -88,8 +88,8 @@ class _Guard:
         core: Core,
         requested: RequestedDatabase,
         server: ServerTarget,
-        args: list[Any],
-        kwargs: dict[str, Any],
+        args: list[object],
+        kwargs: dict[str, object],
     ) -> Admission:
         if all(core.files.is_allowed(name) for name in server.names):
             return Admission()
@@ -104,12 +104,14 @@ class _Guard:
         arguments.redirect(driver, address, args, kwargs)
         return Admission(target.address, target)
 
-    def admit_inner(self, dialect: str, text: Any) -> tuple[Admission | None, Any]:
+    def admit_inner(
+        self, dialect: str, text: object
+    ) -> tuple[Admission | None, object]:
         """Do the same for an inner function of psycopg or psycopg2, which has one text."""
         if _looked_at.get() == dialect.removesuffix("_async"):
             return None, text
         positional = [text]
-        keywords: dict[str, Any] = {}
+        keywords: dict[str, object] = {}
         admission = self.admit(dialect, positional, keywords)
         if keywords and dialect == "psycopg2":
             text = sys.modules["psycopg2.extensions"].make_dsn(*positional, **keywords)
@@ -120,7 +122,7 @@ class _Guard:
         return admission, text
 
     def refuse_outside(
-        self, dialect: str, args: list[Any], kwargs: dict[str, Any]
+        self, dialect: str, args: list[object], kwargs: dict[str, object]
     ) -> None:
         """Refuse arguments whose connection would be refused."""
         core = self._find_core()
@@ -184,7 +186,9 @@ class _SpawnedGuard(_Guard):
         self._addresses = addresses
         self._allowed = allowed
 
-    def admit(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> None:
+    def admit(
+        self, dialect: str, args: list[object], kwargs: dict[str, object]
+    ) -> None:
         """Redirect a connection to the test's database, as in a forked process.
 
         Raises:
@@ -206,7 +210,7 @@ class _SpawnedGuard(_Guard):
         return all(any(fnmatch(name, p) for p in patterns) for name in server.names)
 
 
-def _other_target(address: Address, connection: Any) -> ServerTarget | None:
+def _other_target(address: Address, connection: object) -> ServerTarget | None:
     """Return the database of a libpq connection if it is not the redirected one."""
     info = getattr(connection, "info", None)
     if info is None or info.dbname == address.database:
@@ -252,7 +256,7 @@ def _outer(guard: _Guard, dialect: str, original: Any, *, own: int = 0) -> Any:
     The first ``own`` arguments (``cls``) are no arguments of the connection.
     """
 
-    def connect(*args: object, **kwargs: object) -> Any:
+    def connect(*args: object, **kwargs: object) -> object:
         positional = list(args[own:])
         admission = guard.admit(dialect, positional, kwargs)
         with _inside(dialect):
@@ -260,7 +264,7 @@ def _outer(guard: _Guard, dialect: str, original: Any, *, own: int = 0) -> Any:
         guard.opened(dialect, admission, connection)
         return connection
 
-    async def aconnect(*args: object, **kwargs: object) -> Any:
+    async def aconnect(*args: object, **kwargs: object) -> object:
         positional = list(args[own:])
         admission = guard.admit(dialect, positional, kwargs)
         with _inside(dialect):
@@ -289,12 +293,12 @@ def _guard_async_psycopg(guard: _Guard, module: ModuleType) -> None:
     replace_function(module.AsyncConnection, "connect", make)
 
 
-def _guard_inner_psycopg(guard: _Guard, kind: Any) -> None:
+def _guard_inner_psycopg(guard: _Guard, kind: object) -> None:
     """Guard the inner function of both classes, for an outer one that the app kept from before."""
 
-    def make(original: Any) -> Any:
+    def make(original: Callable[..., Any]) -> Callable[..., object]:
         def _connect_gen(
-            cls: Any, conninfo: str = "", *args: object, **kwargs: object
+            cls: object, conninfo: str = "", *args: object, **kwargs: object
         ) -> Any:
             dialect = "psycopg_async" if hasattr(cls, "__aenter__") else "psycopg"
             admission, text = guard.admit_inner(dialect, conninfo)
@@ -310,7 +314,7 @@ def _guard_inner_psycopg(guard: _Guard, kind: Any) -> None:
 def _guard_generators(guard: _Guard, module: ModuleType) -> None:
     """Guard the innermost function, which has no psycopg connection yet."""
 
-    def make(original: Any) -> Any:
+    def make(original: Callable[..., Any]) -> Callable[..., object]:
         def connect(conninfo: str, *args: object, **kwargs: object) -> Any:
             _, text = guard.admit_inner("psycopg", conninfo)
             return (yield from original(text, *args, **kwargs))
@@ -321,8 +325,8 @@ def _guard_generators(guard: _Guard, module: ModuleType) -> None:
 
 
 def _guard_psycopg2(guard: _Guard, module: ModuleType) -> None:
-    def make_inner(original: Any) -> Any:
-        def connect(dsn: str = "", *args: object, **kwargs: object) -> Any:
+    def make_inner(original: Callable[..., Any]) -> Callable[..., object]:
+        def connect(dsn: str = "", *args: object, **kwargs: object) -> object:
             admission, text = guard.admit_inner("psycopg2", dsn)
             _looked_at.set(
                 ""
@@ -338,7 +342,7 @@ def _guard_psycopg2(guard: _Guard, module: ModuleType) -> None:
     replace_function(module, "connect", partial(_outer, guard, "psycopg2"))
 
 
-def _renew(package: str, name: str, function: Any) -> None:
+def _renew(package: str, name: str, function: object) -> None:
     """Replace the function in a package that was imported before the guard."""
     module = sys.modules.get(package)
     if module is not None and name in vars(module):
@@ -357,7 +361,9 @@ def _guard_pools(guard: _Guard, module: ModuleType) -> None:
             replace_function(owner, "_open", partial(_refusing_open, guard, dialect))
 
 
-def _refusing_open(guard: _Guard, dialect: str, original: Any) -> Any:
+def _refusing_open(
+    guard: _Guard, dialect: str, original: Callable[..., Any]
+) -> Callable[..., object]:
     def _open(pool: Any) -> Any:
         text = pool.conninfo
         options = pool.kwargs or {}

@@ -66,12 +66,12 @@ class DriverConnection:
         self.idle_key = key
 
 
-_connections: weakref.WeakKeyDictionary[Any, DriverConnection] = (
+_connections: weakref.WeakKeyDictionary[object, DriverConnection] = (
     weakref.WeakKeyDictionary()
 )
 
 
-def record_of(driver_connection: Any) -> DriverConnection:
+def record_of(driver_connection: object) -> DriverConnection:
     """Return the record of a driver's connection, which is new at its first use."""
     known = _connections.get(driver_connection)
     if known is None:
@@ -79,14 +79,14 @@ def record_of(driver_connection: Any) -> DriverConnection:
     return known
 
 
-def record_opened(core: Core, admission: Admission, connection: Any) -> None:
+def record_opened(core: Core, admission: Admission, connection: object) -> None:
     """Record an admitted connection. Count a test's database as used."""
     record_of(connection).admit(replace(admission, serial=core.serial()))
     if admission.target is not None:
         core.opened_raw(admission.target.key)
 
 
-def admission_of(driver_connection: Any) -> Admission | None:
+def admission_of(driver_connection: object) -> Admission | None:
     """Return why a connection was admitted, None for one that is not recorded."""
     try:
         known = _connections.get(driver_connection)
@@ -95,7 +95,7 @@ def admission_of(driver_connection: Any) -> Admission | None:
     return known.admission if known is not None else None
 
 
-def note_pooled(driver_connection: Any) -> None:
+def note_pooled(driver_connection: object) -> None:
     """Record that an engine's pool has a connection: it does not end with a level."""
     known = _connections.get(driver_connection)
     if known is not None:
@@ -106,7 +106,7 @@ def note_pooled(driver_connection: Any) -> None:
 _PINGS = {"", "SELECT 1"}
 
 
-def _note_kept(find_core: FindCore, driver_connection: Any, statement: str) -> None:
+def _note_kept(find_core: FindCore, driver_connection: object, statement: str) -> None:
     """Count the database as used if an idle connection of a pool sends a statement.
 
     The suite has kept the driver's connection or its cursor, and uses it without the pool.
@@ -382,7 +382,7 @@ def statement_to_send(core: Core, target: ConnectTarget | None, statement: str) 
     return replacement(statement)
 
 
-def _to_send(core: FindCore, connection: Any, statement: str | bytes) -> str | bytes:
+def _to_send(core: FindCore, connection: object, statement: str | bytes) -> str | bytes:
     """Return the statement that a connection to a test's database may send.
 
     Connections of ``arena_allow`` and pytest-arena's may send anything.
@@ -457,7 +457,11 @@ def refused_beyond(statement: str) -> ProductionDatabaseError:
     )
 
 
-def replace_function(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+def replace_function(
+    owner: object,
+    name: str,
+    make: Callable[[Callable[..., Any]], Callable[..., object]],
+) -> None:
     """Replace a driver's function by the one that ``make`` returns, once.
 
     ``owner`` is a module, or a class that may inherit the function.
@@ -480,10 +484,10 @@ def replace_function(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
 
 
 def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
-    def make(original: Any) -> Any:
+    def make(original: Callable[..., Any]) -> Callable[..., object]:
         async def ask_first(
-            connection: Any, query: str, *args: object, **kwargs: object
-        ) -> Any:
+            connection: object, query: str, *args: object, **kwargs: object
+        ) -> object:
             sent = _to_send(core, connection, query)
             return await original(connection, sent, *args, **kwargs)
 
@@ -535,8 +539,8 @@ _PSYCOPG2 = {
 def _checking_cursor(core: FindCore, kind: Any) -> Any:
     """Return a subclass of the app's cursor class."""
 
-    def make(name: str, parameter: str) -> Any:
-        def ask_first(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def make(name: str, parameter: str) -> object:
+        def ask_first(self: Any, *args: Any, **kwargs: Any) -> object:
             sent = args[0] if args else kwargs.get(parameter, "")
             if name == "callproc":
                 sent = f"{sent}("

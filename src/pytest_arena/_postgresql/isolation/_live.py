@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address, TableRows
 
     Levels: TypeAlias = "Sequence[ServerLevel[Any]]"
-    _Rows: TypeAlias = Sequence[tuple[Any, ...]]
+    _Rows: TypeAlias = Sequence[tuple[object, ...]]
 
 _Answer = TypeVar("_Answer")
 LiveT = TypeVar("LiveT", bound="LiveDatabase")
@@ -184,11 +184,11 @@ class LiveDatabase:
         self.release()
         self.own.freeze(self.name)
 
-    def known(self) -> Any:
+    def known(self) -> object:
         """Return the number of uses before the next copy, by which later uses are noticed."""
         return self.uses()
 
-    def opened(self, name: str, number: int = 0, rows: _Rows = ()) -> Any:
+    def opened(self, name: str, number: int = 0, rows: _Rows = ()) -> object:
         """Prepare a copy, before any other connection to it."""
 
     def go_to(self, name: str, snapshot: Snapshot, opened: Any, known: Any) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_arena._product import Usage
     from pytest_arena._values import TableRows
 
-    _Reader: TypeAlias = Callable[[Callable[[Control], Any]], Any]
+    _Reader: TypeAlias = Callable[[Callable[[Control], object]], Any]
 
 _XIDS = 2**32
 # At most so many statements of pytest-arena may have ended without being counted yet: of a caller,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql.journal._functions import CRASHED
 from pytest_arena.errors import ArenaError, IsolationError
@@ -101,4 +101,4 @@ class RowsLost(IsolationError):
 
 
 # Rows that levels have written, as the journal returns them, or why it cannot.
-Archive = list[tuple[Any, ...]] | RowsLost
+Archive = list[tuple[object, ...]] | RowsLost

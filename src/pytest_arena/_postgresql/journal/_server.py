@@ -402,7 +402,7 @@ class ServerJournal:
 
     # From one database to another
 
-    def archive(self, below: int) -> list[tuple[Any, ...]]:
+    def archive(self, below: int) -> list[tuple[object, ...]]:
         """Return the changes of the levels below one, for another copy of the template.
 
         Cost: the changes are in memory.

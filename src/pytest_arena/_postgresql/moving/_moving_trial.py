@@ -80,7 +80,7 @@ def why_not(connect: Callable[..., Any], kind: type[AbstractEventLoop]) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _try_out(connect: Callable[..., Any], kind: type[AbstractEventLoop]) -> None:
+def _try_out(connect: Callable[..., object], kind: type[AbstractEventLoop]) -> None:
     ours, theirs = socket.socketpair()
     with as_own(), ours, theirs:  # pytest-arena guards asyncpg.connect
         ours.settimeout(0)
@@ -97,7 +97,7 @@ def _try_out(connect: Callable[..., Any], kind: type[AbstractEventLoop]) -> None
             raise RuntimeError("a connection is not closed by terminate()")
 
 
-def _run(kind: type[AbstractEventLoop], work: Coroutine[Any, Any, Any]) -> Any:
+def _run(kind: type[AbstractEventLoop], work: Coroutine[object, object, object]) -> Any:
     with closing(kind()) as loop:
         return loop.run_until_complete(asyncio.wait_for(work, _SECONDS))
 
@@ -143,7 +143,7 @@ class _Paired(RunningLoop):
 
     async def create_connection(
         self, factory: Any, *_: object, **__: object
-    ) -> tuple[Any, Any]:
+    ) -> tuple[object, object]:
         return self._feed(factory(), self._ours)
 
 

@@ -19,8 +19,8 @@ from pytest_arena._product import nothing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Factory = Callable[[], Any]
-    Made = tuple[Any, Any]
+    Factory = Callable[[], object]
+    Made = tuple[object, Any]
 
 
 _READ_BYTES: Final = 256 * 1024  # as asyncio's transports read at once
@@ -168,7 +168,7 @@ class MovingTransport(asyncio.Transport):
 
     # -- writing
 
-    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+    def write(self, data: bytes | bytearray | memoryview[object]) -> None:
         """Send what the socket takes now, and the rest when it takes more."""
         if self._is_over:
             return
@@ -243,13 +243,13 @@ class MovingTransport(asyncio.Transport):
 
     # -- other methods that asyncpg calls
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
+    def get_extra_info(self, name: str, default: object = None) -> object:
         """Return the open socket. asyncpg asks for nothing else."""
         if name == "socket" and not self._is_over:
             return self._socket
         return default
 
-    def set_protocol(self, protocol: Any) -> None:
+    def set_protocol(self, protocol: object) -> None:
         """Replace the protocol. asyncpg does so if the server has refused TLS."""
         self._protocol = protocol
 
@@ -276,7 +276,7 @@ class RunningLoop:
         self._transports: list[MovingTransport] = []
         self._on_tls = on_tls
 
-    def create_future(self) -> Future[Any]:
+    def create_future(self) -> Future[object]:
         """Move the sockets to the running loop, and return a future of it."""
         loop = get_running_loop()
         for transport in tuple(self._transports):
@@ -317,7 +317,7 @@ class RunningLoop:
 
     async def start_tls(
         self, transport: MovingTransport, protocol: Any, context: Any, **options: Any
-    ) -> Any:
+    ) -> object:
         """Give the socket to a transport of the running loop. The connection stays in that loop.
 
         TLS over a `MovingTransport` would need asyncio's private ``sslproto``.
@@ -366,11 +366,13 @@ class MovingConnect:
     that several threads may call this at the same time.
     """
 
-    def __init__(self, connect: Callable[..., Any], on_tls: Callable[[], None]) -> None:
+    def __init__(
+        self, connect: Callable[..., object], on_tls: Callable[[], None]
+    ) -> None:
         self._connect = connect
         self._on_tls = on_tls
 
-    def __call__(self, *arguments: object, **options: object) -> Any:
+    def __call__(self, *arguments: object, **options: object) -> object:
         # A lifetime gives each cached statement a timer in its loop. Other threads would cancel
         # the timer later, which uvloop does not allow.
         options["max_cached_statement_lifetime"] = 0

@@ -12,7 +12,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from pytest_arena._postgresql._control import TOO_MANY_CONNECTIONS
 from pytest_arena._postgresql.servers import Server, Unavailable, _keeper
@@ -207,7 +206,7 @@ def _run(folder: places.ClusterFolder, programs: Programs) -> None:
         )
 
 
-def _task(folder: places.ClusterFolder, programs: Programs) -> dict[str, Any]:
+def _task(folder: places.ClusterFolder, programs: Programs) -> dict[str, object]:
     command = [str(programs.folder / "postgres"), "-D", str(folder.data)]
     for name, text in _SETTINGS.items():
         command += ["-c", f"{name}={text}"]

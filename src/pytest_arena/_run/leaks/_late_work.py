@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from pytest_arena._app._client import HOPS
@@ -104,7 +104,7 @@ class LateWork:
         # Lines that a test of this run waited for in vain: no test waits for them again.
         self._endless = endless
         self._tasks_before: dict[
-            asyncio.AbstractEventLoop, WeakSet[asyncio.Task[Any]]
+            asyncio.AbstractEventLoop, WeakSet[asyncio.Task[object]]
         ] = {}
         self._loops_elsewhere: dict[asyncio.AbstractEventLoop, None] = {}
         self._threads_before: frozenset[int] = frozenset()
@@ -175,7 +175,7 @@ class LateWork:
                     lines.append(line)
         return list(map(str, lines))
 
-    def _tasks_of_requests(self) -> list[asyncio.Task[Any]]:
+    def _tasks_of_requests(self) -> list[asyncio.Task[object]]:
         this_task = asyncio.current_task() if running_loop() else None
         tasks = []
         # Another loop may begin to answer meanwhile.
@@ -396,7 +396,7 @@ def _threads_of_others() -> frozenset[int]:
     return frozenset(threads)
 
 
-def is_users_task(task: asyncio.Task[Any]) -> bool:
+def is_users_task(task: asyncio.Task[object]) -> bool:
     """Whether a task is neither pytest-arena's nor the rest of a cancelled aiosqlite connection.
 
     SQLAlchemy stops the thread of such a connection, and its task waits for it in vain.
@@ -407,7 +407,7 @@ def is_users_task(task: asyncio.Task[Any]) -> bool:
     return bool(name != "_terminate_graceful_close")
 
 
-def _name_of(task: asyncio.Task[Any]) -> str:
+def _name_of(task: asyncio.Task[object]) -> str:
     """Return words for a task that waits in no line of the user's code."""
     coroutine = task.get_coro()
     code = getattr(coroutine, "cr_code", None)

@@ -35,9 +35,9 @@ def delayed_signals() -> Iterator[None]:
             # pytest-arena cannot delay the default action of the system.
             if callable(handler):
                 handlers[number] = handler
-    delayed: dict[int, Any] = {}
+    delayed: dict[int, object] = {}
 
-    def delay(number: int, frame: Any) -> None:
+    def delay(number: int, frame: object) -> None:
         if number in delayed:
             handlers[number](number, frame)
         delayed[number] = frame

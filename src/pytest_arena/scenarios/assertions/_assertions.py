@@ -288,7 +288,7 @@ def _wrap(
     patches: ExitStack,
     kind: type,
     names: Iterable[str],
-    wrapper: Callable[[Callable[..., Any]], Callable[..., Any]],
+    wrapper: Callable[[Callable[..., object]], Callable[..., object]],
 ) -> None:
     for name in names:
         patch = mock.patch.object(
@@ -299,11 +299,11 @@ def _wrap(
         patches.enter_context(patch)
 
 
-def _recording_exit(leave: Callable[..., Any]) -> Callable[..., Any]:
+def _recording_exit(leave: Callable[..., object]) -> Callable[..., object]:
     """Wrap an ``__exit__`` that asserts an exception or a warning."""
 
     @functools.wraps(leave)
-    def leave_and_record(self: Any, kind: Any, *details: object) -> Any:
+    def leave_and_record(self: object, kind: object, *details: object) -> object:
         __tracebackhide__ = True
         result = leave(self, kind, *details)
         # An exception that it does not suppress is not the expected one.
@@ -314,13 +314,13 @@ def _recording_exit(leave: Callable[..., Any]) -> Callable[..., Any]:
     return leave_and_record
 
 
-def _recording_check(check: Callable[..., Any]) -> Callable[..., Any]:
+def _recording_check(check: Callable[..., object]) -> Callable[..., object]:
     """Wrap a method that asserts."""
     if inspect.iscoroutinefunction(check):
         return _recording_coroutine(check)
 
     @functools.wraps(check)
-    def check_and_record(*args: object, **kwargs: object) -> Any:
+    def check_and_record(*args: object, **kwargs: object) -> object:
         __tracebackhide__ = True
         result = check(*args, **kwargs)
         if _listeners and result is None:
@@ -334,7 +334,7 @@ def _recording_check(check: Callable[..., Any]) -> Callable[..., Any]:
 
 def _recording_coroutine(check: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(check)
-    def check_and_record(*args: object, **kwargs: object) -> Any:
+    def check_and_record(*args: object, **kwargs: object) -> object:
         __tracebackhide__ = True
         # Read here: a task that awaits the coroutine later is called by the event loop.
         caller = sys._getframe(1)  # noqa: SLF001 - the line that asserts
@@ -348,7 +348,7 @@ def _recording_coroutine(check: Callable[..., Any]) -> Callable[..., Any]:
 
 
 async def _await_and_record(
-    check: Callable[[], Coroutine[Any, Any, None]], caller: FrameType
+    check: Callable[[], Coroutine[object, object, None]], caller: FrameType
 ) -> None:
     __tracebackhide__ = True
     await check()
@@ -452,7 +452,7 @@ def unheard(item: pytest.Item) -> str:
     pytest reports those in test files, conftest files and registered modules. Assertions of other
     functions are found by the names that the test uses. Costs some 100 µs.
     """
-    function: Any = inspect.unwrap(own_function(item)[2])
+    function: object = inspect.unwrap(own_function(item)[2])
     # A method of unittest is inside of the wrapper of `_method_alone`.
     function = getattr(function, "__func__", function)
     if not isinstance(function, FunctionType):

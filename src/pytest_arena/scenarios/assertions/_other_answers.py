@@ -83,7 +83,7 @@ def passes_with_any_answer(
     name = _only_name_in(expression)
     if expression is None or name not in variables:
         return False
-    response: Any = variables[name]
+    response: object = variables[name]
     library: Any = sys.modules.get(type(response).__module__.partition(".")[0])
     kind: Any = getattr(library, "Response", ())
     if not isinstance(response, kind):
@@ -324,7 +324,7 @@ class _Answers:
             yield long_body, headers * 2
 
 
-def _with_elapsed(kind: type[Any], elapsed: timedelta) -> Any:
+def _with_elapsed(kind: type[object], elapsed: timedelta) -> Any:
     """Return a subclass of a response, with the time that only a client measures."""
     return type(kind.__name__, (kind,), {"elapsed": elapsed})
 

@@ -371,7 +371,7 @@ def _array(name: str, values: Iterable[object]) -> str:
     return f'"{name}": []'
 
 
-def _scenario(judged: JudgedScenario) -> dict[str, Any]:
+def _scenario(judged: JudgedScenario) -> dict[str, object]:
     """Return the scenario and its verdict in one object, with the most needed names first."""
     scenario = judged.scenario
     passed = []
@@ -399,7 +399,7 @@ def _scenario(judged: JudgedScenario) -> dict[str, Any]:
     return first | rest | to_shape(judged, but=("scenario", *first))
 
 
-def _steps(judged: JudgedScenario) -> list[dict[str, Any]]:
+def _steps(judged: JudgedScenario) -> list[dict[str, object]]:
     """Return the steps, each with the verdict on it."""
     shapes = [to_shape(step) for step in judged.scenario.steps]
     for shape, verdict in zip(shapes, judged.steps, strict=False):
@@ -408,7 +408,7 @@ def _steps(judged: JudgedScenario) -> list[dict[str, Any]]:
     return shapes
 
 
-def _evidence(passed: list[Facts]) -> dict[str, Any]:
+def _evidence(passed: list[Facts]) -> dict[str, object]:
     """Return what the passed tests did together, for readers of the JSON."""
     if not passed:
         return {}
@@ -434,7 +434,7 @@ def to_shape(
     value: object,
     *,
     but: Container[str] = (),
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return a dataclass as a dict of JSON values, without fields that have their default.
 
     Pairs of a name and a value become an object, other tuples an array.
@@ -443,7 +443,7 @@ def to_shape(
         value: an instance of a dataclass of this module, or of the specifications.
         but: the names of fields to leave out.
     """
-    shape: dict[str, Any] = {}
+    shape: dict[str, object] = {}
     kind: Any = type(value)
     for name, hint, default in _fields(kind):
         held = getattr(value, name)
@@ -469,7 +469,7 @@ def from_shape(kind: Any, raw: object) -> Any:
 
 
 @cache
-def _fields(kind: Any) -> tuple[tuple[str, Any, object], ...]:
+def _fields(kind: Any) -> tuple[tuple[str, object, object], ...]:
     """Return name, type and default of each field."""
     hints = get_type_hints(kind)
     return tuple(
@@ -477,7 +477,7 @@ def _fields(kind: Any) -> tuple[tuple[str, Any, object], ...]:
     )
 
 
-def _written(hint: Any, value: Any) -> Any:
+def _written(hint: object, value: object) -> object:
     if is_dataclass(value):
         return to_shape(value)
     if isinstance(value, tuple):
@@ -490,14 +490,14 @@ def _written(hint: Any, value: Any) -> Any:
     return value
 
 
-def _inner_type(hint: Any) -> Any:
+def _inner_type(hint: object) -> object:
     """Return ``X`` for ``tuple[X, ...]`` and for ``tuple[X, ...] | None``."""
     if get_origin(hint) is not tuple:
         hint = get_args(hint)[0]
     return get_args(hint)[0]
 
 
-def _read(hint: Any, raw: Any) -> Any:
+def _read(hint: Any, raw: object) -> Any:
     arguments = get_args(hint)
     if NoneType in arguments:
         return None if raw is None else _read(arguments[0], raw)
@@ -513,7 +513,7 @@ def _read(hint: Any, raw: Any) -> Any:
     return _checked(raw, hint)
 
 
-def _read_tuple(inner: Any, raw: Any) -> tuple[Any, ...]:
+def _read_tuple(inner: object, raw: object) -> tuple[object, ...]:
     """Return a tuple from an array; a tuple of pairs from an object."""
     values = []
     if _is_pair(inner):
@@ -527,11 +527,11 @@ def _read_tuple(inner: Any, raw: Any) -> tuple[Any, ...]:
 
 
 @cache
-def _is_pair(hint: Any) -> bool:
+def _is_pair(hint: object) -> bool:
     return get_origin(hint) is tuple and get_args(hint)[-1] is not ...
 
 
-def _checked(raw: Any, kind: type) -> Any:
+def _checked(raw: object, kind: type) -> Any:
     if type(raw) is not kind:
         raise TypeError(f"{kind.__name__} expected, not {raw!r:.40}")
     return raw

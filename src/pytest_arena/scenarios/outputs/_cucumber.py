@@ -244,7 +244,7 @@ class _Writer:
                 )
                 yield {"pickle": pickle}
 
-    def _renumbered(self, value: Any) -> Any:
+    def _renumbered(self, value: object) -> Any:
         """Return a copy with unique ids: the parser begins at the same id for each text."""
         if isinstance(value, list):
             return [self._renumbered(item) for item in value]

@@ -155,8 +155,8 @@ def _template() -> Template:
 
 
 def _groups(
-    values: Iterable[Any], key: Callable[[Any], object]
-) -> list[tuple[object, list[Any]]]:
+    values: Iterable[object], key: Callable[[object], object]
+) -> list[tuple[object, list[object]]]:
     """Return neighbours with one key together."""
     return [(name, list(of_name)) for name, of_name in groupby(values, key)]
 

@@ -74,7 +74,7 @@ class RowsRead:
     by_statement: dict[str, list[Mapping[str, Row]]] = field(default_factory=dict)
     """Of each fetched row its unchanged column values, by table."""
 
-    def statement_ran(self, statement: str, context: Any) -> None:
+    def statement_ran(self, statement: str, context: object) -> None:
         """Record the rows that are fetched from the cursor of an executed statement."""
         if not isinstance(context, DefaultExecutionContext):
             return
@@ -126,7 +126,7 @@ class _RecordingStrategy(CursorFetchStrategy):
     def __init__(self, record: Callable[[Iterable[Sequence[object]]], None]) -> None:
         self._record = record
 
-    def fetchone(self, *args: Any, **options: Any) -> Any:
+    def fetchone(self, *args: Any, **options: Any) -> object:
         row = super().fetchone(*args, **options)
         if row is None:
             self._record([])
@@ -134,7 +134,7 @@ class _RecordingStrategy(CursorFetchStrategy):
             self._record([row])
         return row
 
-    def fetchmany(self, *args: Any, **options: Any) -> Any:
+    def fetchmany(self, *args: Any, **options: Any) -> object:
         rows = super().fetchmany(*args, **options)
         self._record(rows)
         return rows
@@ -165,7 +165,7 @@ def _plain_columns(compiled: Any) -> _PlainColumns:
 
 def _plain_column(objects: Iterable[object]) -> Column[Any] | None:
     """Return the table's column behind a result column; None for a computed value."""
-    base_columns: set[ColumnElement[Any]] = set()
+    base_columns: set[ColumnElement[object]] = set()
     for element in objects:
         if isinstance(element, ColumnElement):
             base_columns |= element.base_columns
@@ -175,7 +175,7 @@ def _plain_column(objects: Iterable[object]) -> Column[Any] | None:
     return None
 
 
-def _keeps_text(kind: TypeEngine[Any]) -> bool:
+def _keeps_text(kind: TypeEngine[object]) -> bool:
     """Return whether a value of this type is read with the text that was written."""
     if isinstance(kind, TypeDecorator):
         is_changed = (

@@ -116,7 +116,7 @@ class RequestRecord:
         part = message.get("body") or message.get("bytes") or text.encode()
         self.body = (self.body + part)[:_MOST_BYTES]
 
-    def note_status(self, message: Mapping[str, Any]) -> None:
+    def note_status(self, message: Mapping[str, object]) -> None:
         """Read the status from the first ASGI message of the answer."""
         if self.request.status is None:
             self.request.note_status(_status(message))

@@ -158,7 +158,7 @@ class RequestTracker:
         self._records: dict[Request, RequestRecord] = {}  # of the running test
         self._patches = ExitStack()
         self._wrappers: set[object] = set()
-        self._made_apps: WeakSet[Any] = WeakSet()
+        self._made_apps: WeakSet[object] = WeakSet()
         # Litestar's apps cannot be referred to weakly.
         self._last_made_apps: deque[object] = deque(maxlen=_MOST_KEPT_APPS)
 
@@ -186,7 +186,7 @@ class RequestTracker:
         self._wrappers.clear()
         self._records.clear()
 
-    def _wrap_call(self, kind: type[Any]) -> None:
+    def _wrap_call(self, kind: type[object]) -> None:
         original = kind.__call__
         if original in self._wrappers:
             return
@@ -358,7 +358,7 @@ class RequestTracker:
             record.note_observed(is_observed=None)
 
 
-def _imported_frameworks() -> list[type[Any]]:
+def _imported_frameworks() -> list[type[object]]:
     """Return the app classes of imported frameworks. Imports nothing."""
     names = {
         "starlette.applications": "Starlette",
@@ -464,10 +464,10 @@ def _template_of(endpoint: object, routes: Iterable[Any]) -> str:
 
 
 @functools.cache
-def _observing(kind: Any) -> Any:
+def _observing(kind: Any) -> type:
     """Return a subclass of a response's class that notes the first look at the answer."""
 
-    def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807 - the method of the class below
+    def __getattribute__(self: Any, name: str) -> object:  # noqa: N807 - the method of the class below
         if name in _LOOKS:
             object.__setattr__(self, "__class__", kind)
             record = self.extensions.pop(_TRACKED)

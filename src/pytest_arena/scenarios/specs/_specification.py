@@ -229,8 +229,8 @@ def rev_of(steps: Iterable[Step]) -> str:
     return f"{_VERSION}:{digest.hexdigest()}"
 
 
-def _content(step: Step) -> list[Any]:
-    content: list[Any] = [step.kind, canonical(step.text)]
+def _content(step: Step) -> list[object]:
+    content: list[object] = [step.kind, canonical(step.text)]
     if step.doc_string is None and not step.table:
         return content
     doc_string = []
