@@ -298,15 +298,21 @@ class Piece:
         work: Work | None,
         function: Any,
         cancel: Callable[[], object] = bool,
+        *,
+        is_job: bool = False,
     ) -> None:
         self.work = work
         self._function = function
         self.cancel = cancel
         self.thread = 0
         self.request = REQUEST.get()
-        self.is_job = False  # a cancelled job of a pool wakes its waiter
+        self.is_job = is_job  # a cancelled job of a pool wakes its waiter
         # The loop may call `call_later` itself, without a line of the user on the stack.
         PIECES[self] = user_line() or line_of_function(function)
+
+    def cancel_by(self, cancel: Callable[[], object]) -> None:
+        """Note the function that cancels the piece."""
+        self.cancel = cancel
 
     @property
     def is_ended(self) -> bool:
@@ -428,6 +434,26 @@ class RunningLifespan(Protocol):
         """Whether the app has started and does not stop."""
 
 
+@dataclass(frozen=True, slots=True)
+class ThreadStart:
+    """Who started a thread. A thread has it as its attribute ``arena_start``."""
+
+    work: Work | None = None
+    """The work of a test."""
+    starter: int = 0
+    """The number of the thread. 0 for the main thread, and for a test's work."""
+    lifespan: RunningLifespan | None = None
+
+
+_UNKNOWN_START = ThreadStart()
+
+
+def start_of(thread: Thread) -> ThreadStart:
+    """Return who started a thread, as far as pytest-arena saw it."""
+    start: ThreadStart = getattr(thread, "arena_start", _UNKNOWN_START)
+    return start
+
+
 # The lifespan that began this.
 LIFESPAN: ContextVar[RunningLifespan | None] = ContextVar(
     "arena: the lifespan that this is a part of", default=None
@@ -442,7 +468,7 @@ def lifespan_here() -> RunningLifespan | None:
     lifespan = LIFESPAN.get()
     if lifespan is None:
         # Of a thread that the lifespan started, or one of its threads.
-        lifespan = getattr(current_thread(), "arena_lifespan", None)
+        lifespan = start_of(current_thread()).lifespan
     if lifespan is None or not lifespan.is_up:
         return None
     request = REQUEST.get()
@@ -466,7 +492,7 @@ def is_of(thread: int, others: Container[int]) -> bool:
     """
     starters = {}
     for each in all_threads():
-        starters[each.ident] = getattr(each, "arena_starter", 0)
+        starters[each.ident] = start_of(each).starter
     while thread and thread not in others:
         # Each starter once: thread numbers are reused, so the starters may form a circle.
         thread = starters.pop(thread, 0)
@@ -491,14 +517,11 @@ def watch_what_is_begun() -> Callable[[], None]:
     def watched_start(thread: Any) -> None:
         function = getattr(thread, "function", None) or thread._target or thread.run  # noqa: SLF001 - no other name
         work = WORK.get()
-        here = get_ident()
-        thread.arena_work = work
-        thread.arena_starter = here
-        thread.arena_lifespan = LIFESPAN.get() or getattr(
-            current_thread(), "arena_lifespan", None
-        )
-        if work or here == main_thread().ident:
-            thread.arena_starter = 0
+        starter = get_ident()
+        if work or starter == main_thread().ident:
+            starter = 0
+        lifespan = LIFESPAN.get() or start_of(current_thread()).lifespan
+        thread.arena_start = ThreadStart(work, starter, lifespan)
         if work and _is_the_users(function):
             thread.run = Piece(work, thread.run, getattr(thread, "cancel", bool))
         start(thread)
@@ -585,10 +608,9 @@ def _watched(
         # A library's job in a pool is work for the user. A library's delayed call may be a timeout.
         if not work or (is_clock and not _is_the_users(args[position])):
             return schedule(*args, **kwargs)
-        piece = Piece(work, args[position])
-        piece.is_job = not is_clock
+        piece = Piece(work, args[position], is_job=not is_clock)
         scheduled = schedule(*args[:position], piece, *args[position + 1 :], **kwargs)
-        piece.cancel = scheduled.cancel
+        piece.cancel_by(scheduled.cancel)
         return scheduled
 
     return watched

@@ -560,7 +560,7 @@ class Transport(_BaseTransport):
         )
         call = exchanges.Call(self.app, is_websocket=is_websocket)
         library = copy.copy(self)
-        library.app = call.answer
+        set_transport_app(library, call.answer)
         if not await call.begin(
             super(Transport, library).handle_async_request(request)
         ):

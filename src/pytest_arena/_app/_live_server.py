@@ -155,8 +155,7 @@ class LiveServer(Generic[C]):
             "verify": _trusted(library),
         }
         client = client_class(**usual | options)
-        hooks = client.event_hooks
-        client.event_hooks = {**hooks, "request": [commit, *hooks["request"]]}
+        client.event_hooks["request"].insert(0, commit)
         if app_run is not None:
             app_run.by_socket.append(client)
         return cast("C", client)

@@ -141,11 +141,12 @@ def _add(
     text: str,
     *,
     fails: str,
+    usage: str | None = None,
 ) -> argparse.ArgumentParser:
     """Add a command. Its help says when it ``fails``."""
     status = f"exit status: 0; {fails}; 2 for wrong options"
     parser = commands.add_parser(
-        name, help=about, description=text, epilog=status, **_SHAPE
+        name, help=about, description=text, epilog=status, usage=usage, **_SHAPE
     )
     parser.set_defaults(do=do)
     return parser
@@ -182,6 +183,10 @@ def _do_databases(options: Options) -> int:
 
 
 def _add_serve(commands: Commands) -> None:
+    usage = (
+        "arena serve [-h] [--port N] [--control-port N] [--seeds MODULE] "
+        "[PYTEST ARGUMENTS]"
+    )
     parser = _add(
         commands,
         "serve",
@@ -189,10 +194,7 @@ def _add_serve(commands: Commands) -> None:
         "serve the app and its database to tests in another language",
         _SERVE,
         fails="1 if a level had a problem",
-    )
-    parser.usage = (
-        "arena serve [-h] [--port N] [--control-port N] [--seeds MODULE] "
-        "[PYTEST ARGUMENTS]"
+        usage=usage,
     )
     parser.set_defaults(takes_others=True)
     about = "the port of the app (default: a free one)"

@@ -116,9 +116,8 @@ class LevelServer:
         """Run a level for each command that enters one, until the control server stops."""
         self._module = module_in(session, _COMMAND)
         run = RUNS[session.config]
-        run.apps.port = self._port
         try:
-            server = run.apps.live_server()
+            server = run.apps.live_server(self._port)
         except ConfigError as error:
             raise pytest.UsageError(str(error)) from None
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._gate._orm_sessions import held_by_sessions
 from pytest_arena._gate._pooled import PooledConnection
-from pytest_arena._origin import WORK, is_of_wide_fixture, user_line
+from pytest_arena._origin import WORK, is_of_wide_fixture, start_of, user_line
 from pytest_arena._process import alive, running_loop
 from pytest_arena._product import nothing
 
@@ -79,7 +79,7 @@ class Registry:
         if thread in self._early_threads:
             return "before the first test"
         # A library's thread: pytest-arena does not know whose job it does.
-        work = getattr(thread, "arena_work", None)
+        work = start_of(thread).work
         return "in an earlier test" if work is not None and work.is_over else ""
 
     def add(self, pooled: PooledConnection) -> None:

@@ -55,7 +55,6 @@ class Apps:
         # By the fixture that created the client.
         self._wide: dict[object, list[AppRun]] = {}
         self.live: LiveServer | None = None
-        self.port = 0  # of the live server, 0 for a free port
         # The last value of the fixture `arena_app`, also of a suite's fixture of this name.
         self.given: object = None
 
@@ -198,12 +197,12 @@ class Apps:
         if test is not None and test.sessions.is_used:
             test.sessions.commit_sync_sessions()
 
-    def live_server(self) -> LiveServer:
-        """Return the live server. The first call creates it."""
+    def live_server(self, port: int = 0) -> LiveServer:
+        """Return the live server. The first call creates it, on a free port if ``port`` is 0."""
         if self.live is None or self.live.process != os.getpid():
             from pytest_arena._app._live_server import LiveServer  # noqa: PLC0415 - few runs need it
 
-            self.live = LiveServer(self, port=self.port)
+            self.live = LiveServer(self, port=port)
         return self.live
 
     def drain(self, *, is_short: bool) -> list[str]:

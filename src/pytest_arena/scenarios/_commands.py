@@ -78,7 +78,8 @@ def do_list(options: argparse.Namespace) -> int:
     if nothing is None:
         return 0
     if problems and not options.json:
-        nothing.cause = "the problems above"
+        cause = "the problems above"
+        raise ScenarioError(nothing.what, why=nothing.why, cause=cause, fix=nothing.fix)
     raise nothing
 
 

@@ -135,7 +135,7 @@ class Scenarios:
             index,
             wanted.root,
         )
-        self.instruments.specification = self._specification
+        self.instruments.read_steps_of(self._specification)
 
     def _read_rules(self) -> Rules:
         wanted = self._wanted

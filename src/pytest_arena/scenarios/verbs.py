@@ -74,12 +74,14 @@ def _add_verb(
     text: str,
     *,
     fails: str,
+    usage: str | None = None,
 ) -> argparse.ArgumentParser:
     """Add a verb. Its help says when it ``fails`` with exit status 1."""
     parser = verbs.add_parser(
         name,
         help=about,
         description=text,
+        usage=usage,
         epilog=f"exit status: 0; 1 if {fails}; 2 for wrong options",
         **_SHAPE,
     )
@@ -101,8 +103,8 @@ def _add_specification_verbs(verbs: Verbs) -> None:
 
     about = "see whether each scenario has a test"
     fails = "a scenario has no test, or has changed"
-    parser = _add_verb(verbs, "check", about, _CHECK, fails=fails)
-    parser.usage = "arena scenarios check [-h] [PYTEST ARGUMENTS]"
+    usage = "arena scenarios check [-h] [PYTEST ARGUMENTS]"
+    parser = _add_verb(verbs, "check", about, _CHECK, fails=fails, usage=usage)
     parser.set_defaults(takes_others=True)
 
     fails = "--check finds a scenario without a test, or a scenario cannot be read"

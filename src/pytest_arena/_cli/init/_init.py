@@ -126,16 +126,16 @@ def _import_app(plan: Proposal, probe: Probe) -> None:
     module = plan.app.partition(":")[0]
     bases = [tables.name for tables in plan.project.all("tables")]
     question = {"app": plan.app, "module": module, "bases": bases}
-    plan.facts = probe(question, [*words, "--arena-schema="])
+    plan.note_facts(probe(question, [*words, "--arena-schema="]))
     if "problem" in plan.facts:
         title = "pytest could not start with your conftest.py:"
         plan.doubt(title, plan.facts["problem"])
         words.append("--noconftest")
-        plan.facts = probe(question, [*words, "--arena-schema="])
+        plan.note_facts(probe(question, [*words, "--arena-schema="]))
     problem = plan.facts.get("error") or plan.facts.get("problem")
     if problem:
         plan.doubt("the app could not be imported, so no test is written:", problem)
-        plan.schema = next(schemas(plan))
+        plan.choose_schema(next(schemas(plan)))
         return
     say(*_imported_lines(plan.facts))
     _doubt_app_without_database(plan)
@@ -198,7 +198,7 @@ def _try_schema(
     redirected = probe(question, [*words, _REDIRECTED])
     if redirected.keys() & {"unbuilt", "error", "problem"}:
         return facts
-    plan.redirects = True
+    plan.redirect_drivers()
     return redirected
 
 
@@ -206,7 +206,7 @@ def _import_tables(plan: Proposal, probe: Probe) -> None:
     """Import the module that defines the tables of a library, in a guarded run."""
     say("", "Importing the tables. pytest-arena refuses connections to your databases.")
     for schema in schemas(plan):
-        plan.schema = schema
+        plan.choose_schema(schema)
         module, is_attribute, _ = schema.partition(":")
         if not is_attribute:  # a file: alembic.ini, or a script
             module = ""
@@ -215,7 +215,7 @@ def _import_tables(plan: Proposal, probe: Probe) -> None:
         facts = probe({"app": "", "module": module}, words)
         problem = facts.get("error") or facts.get("problem")
         if not problem:
-            plan.facts = facts
+            plan.note_facts(facts)
             return
         plan.doubt(f"arena_schema = {schema}:", problem)
 
@@ -230,7 +230,7 @@ def _accept_schema(plan: Proposal, schema: str, facts: Facts) -> bool:
         return False
     if "fixture" in facts:
         plan.doubt("a fixture of your suite fails in each test:", facts["fixture"])
-    plan.schema = schema
+    plan.choose_schema(schema)
     for answer in facts["routes"]:
         line = f"  GET {answer.path} → {answer.status or answer.problem}"
         if answer.uses_database:

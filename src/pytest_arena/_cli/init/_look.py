@@ -146,7 +146,7 @@ def parse_project(folder: Path) -> Project:
     definitions: list[Definition] = []
     for module in modules:
         definitions += module.definitions(assigned)
-    project.definitions = _only_whole_apps(definitions, mounted)
+    project.definitions.extend(_only_whole_apps(definitions, mounted))
     return project
 
 

@@ -50,6 +50,18 @@ class Proposal:
         text = "\n".join([title, *lines])
         self.doubts.append(text.replace("\n", "\n  "))
 
+    def choose_schema(self, schema: str) -> None:
+        """Propose this value of ``arena_schema``."""
+        self.schema = schema
+
+    def note_facts(self, facts: Facts) -> None:
+        """Note what a guarded run reported."""
+        self.facts = facts
+
+    def redirect_drivers(self) -> None:
+        """Propose ``arena_drivers = redirect``."""
+        self.redirects = True
+
     def folders(self, name: str) -> list[Path]:
         """Return the folders of a setting, ``pythonpath`` or ``testpaths``."""
         value = self.settings.get(name) or ""
