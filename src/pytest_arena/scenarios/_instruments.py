@@ -153,6 +153,16 @@ class Instruments:
         self._literals = tuple(texts)
         self.wants_bodies = bool(self._literals)
 
+    @property
+    def lacks_assertions(self) -> bool:
+        """Whether no assertion of the test was recorded."""
+        return self.log is not None and not self.log.has_asserted
+
+    def note_unheard(self, reason: str) -> None:
+        """Note why assertions were not recorded; "" if there is no reason."""
+        if self.log is not None and reason:
+            self.log.off["asserted"] = reason
+
     def begin_call(self) -> None:
         """Count assertions from here on: the fixtures are set up."""
         if self.log is not None:

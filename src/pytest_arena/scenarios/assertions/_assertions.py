@@ -10,11 +10,18 @@ import linecache
 import re
 import sys
 import unittest
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import (
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from unittest import mock
 
 import _pytest.assertion.rewrite as rewriting
@@ -33,8 +40,6 @@ from pytest_arena.scenarios.specs._reader import relative
 
 if TYPE_CHECKING:
     import pytest
-
-    from pytest_arena.scenarios._instruments import Instruments
 
 _PassHook = Callable[[int, str, str], None]
 
@@ -95,8 +100,38 @@ def _is_reported(config: pytest.Config) -> bool:
 # The call of a test.
 
 
+class CallRecorder(Protocol):
+    """Records the call of a test."""
+
+    @property
+    def lacks_assertions(self) -> bool:
+        """Whether no assertion of the test was recorded."""
+
+    def begin_call(self) -> None:
+        """Count assertions from here on."""
+
+    def end_call(self, fixture_names: Iterable[str]) -> None:
+        """Read the facts at the end of the test's function."""
+
+    def note_unheard(self, reason: str) -> None:
+        """Note why assertions were not recorded; "" if there is no reason."""
+
+    def is_as_seeded(self, value: object) -> bool:
+        """Return whether a value is an ORM instance that still has the values of the test."""
+
+    def asserted(
+        self,
+        place: str,
+        text: str,
+        values: Sequence[object] = (),
+        *,
+        is_idle: bool = False,
+    ) -> None:
+        """Record an assertion that has passed."""
+
+
 @contextmanager
-def heard(instruments: Instruments, item: pytest.Item) -> Iterator[None]:
+def heard(instruments: CallRecorder, item: pytest.Item) -> Iterator[None]:
     """Record each assertion of a test that passes in its call."""
     _wrap_playwright(item.config)
     # The name is private to pytest. If it does not exist, `enable` has returned the reason.
@@ -122,23 +157,20 @@ def heard(instruments: Instruments, item: pytest.Item) -> Iterator[None]:
 
 
 @contextmanager
-def _call(instruments: Instruments, item: pytest.Item) -> Iterator[None]:
+def _call(instruments: CallRecorder, item: pytest.Item) -> Iterator[None]:
     instruments.begin_call()
     try:
         yield
     finally:
-        log = instruments.log
-        if log is not None and not log.has_asserted:
-            why = unheard(item)
-            if why:
-                log.off["asserted"] = why
+        if instruments.lacks_assertions:
+            instruments.note_unheard(unheard(item))
         # Fixtures that the test got by `getfixturevalue` are not among its `fixturenames`.
         request = getattr(item, "_request", None)
         instruments.end_call(getattr(request, "_fixture_defs", ()))
 
 
 @contextmanager
-def _method_alone(instruments: Instruments, item: Any) -> Iterator[None]:
+def _method_alone(instruments: CallRecorder, item: Any) -> Iterator[None]:
     """Record a test of unittest without ``setUp`` and ``tearDown``, which run in the call."""
     method = item.obj
     if inspect.iscoroutinefunction(method):
@@ -175,7 +207,7 @@ class _Listener:
 
     def __init__(
         self,
-        instruments: Instruments,
+        instruments: CallRecorder,
         root: str,
         former: _PassHook | None,
     ) -> None:
