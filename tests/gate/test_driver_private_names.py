@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+aiosqlite: Any = pytest.importorskip("aiosqlite")
 asyncpg: Any = pytest.importorskip("asyncpg")
 psycopg: Any = pytest.importorskip("psycopg")
 psycopg2: Any = pytest.importorskip("psycopg2")
@@ -103,3 +104,16 @@ class TestPsycopg2:
         """`connect()` finds it by its name in the module."""
         assert " _connect(dsn, " in inspect.getsource(psycopg2.connect)
         assert callable(psycopg2._psycopg._connect)
+
+
+class TestAiosqlite:
+    """Names of aiosqlite."""
+
+    def test_what_each_call_goes_through(self) -> None:
+        """`_executing()` and `_connecting()` see all work of its thread except `stop()`."""
+        speaking = {
+            name
+            for name, function in vars(aiosqlite.Connection).items()
+            if inspect.isfunction(function) and "_tx.put_nowait(" in inspect.getsource(function)
+        }
+        assert speaking == {"_execute", "_connect", "stop"}

@@ -50,7 +50,7 @@ class Resolver:
     def means(self, asked):
         engines = map(requested_by_engine, known_engines.find())
         return asked.database in [engine.database for engine in engines]
-    def refuse_late(self): ...
+    def refuse_late(self, *, is_statement=False): ...
     def opened_raw(self, key):
         self.opened.append(key)
     def serial(self):

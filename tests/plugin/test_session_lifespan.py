@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.plugin.shop import env_of
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -148,3 +150,84 @@ def test_a_job_that_was_cut_off_writes_nothing_in_the_next_test(example: Example
     run = with_session_lifespan(example, test_it=CUT_OFF).run("-q").expect(passed=2)
     run.says("test_one has ended, and work that a request had begun was cut off: app.py:")
     run.says("refused: a connection for work that a request of an earlier test had begun")
+
+
+# The worker keeps a connection that no engine has opened.
+RAW = """
+import asyncio
+import sqlite3
+
+import aiosqlite
+import asyncpg
+from sqlalchemy.engine import make_url
+
+ADD = "INSERT INTO items (name) VALUES ('late')"
+url = os.environ["DATABASE_URL"]
+workers = []
+
+
+async def take_job(state):
+    workers.append(state)
+    await state.queue.get()
+    await state.gate.wait()
+
+
+async def by_sqlite3(state):
+    connection = sqlite3.connect(make_url(url).database, check_same_thread=False)
+    await take_job(state)
+    await asyncio.to_thread(connection.execute, ADD)
+    connection.commit()
+
+
+async def by_aiosqlite(state):
+    async with aiosqlite.connect(make_url(url).database) as connection:
+        await take_job(state)
+        await connection.execute(ADD)
+        await connection.commit()
+
+
+async def by_asyncpg(state):
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    await take_job(state)
+    async with connection.transaction():
+        await connection.execute(ADD)
+
+
+async def work(state):
+    await {way}(state)
+"""
+RAW_CUT_OFF = """
+import asyncio
+from app import workers
+
+async def test_one(client):
+    while not workers:
+        await asyncio.sleep(0)
+    await client.post("/wait")
+
+async def test_two(client):
+    await client.post("/open")
+    assert (await client.get("/items")).json() == []
+"""
+
+
+@pytest.mark.parametrize(
+    "way, how",
+    [
+        ("by_sqlite3", "copy"),
+        pytest.param("by_aiosqlite", "copy", marks=pytest.mark.slow),
+        pytest.param("by_asyncpg", "undo", marks=pytest.mark.slow),
+    ],
+)
+def test_a_statement_of_a_job_that_was_cut_off_is_refused(
+    example: Example, way: str, how: str
+) -> None:
+    """The worker has opened its connection in the start-up, without an engine of the app."""
+    project = with_session_lifespan(example, test_it=RAW_CUT_OFF)
+    project = project.change(
+        "app.py", "@asynccontextmanager", RAW.replace("{way}", way) + "\n\n@asynccontextmanager"
+    )
+    env = {"DATABASE_URL": "sqlite+aiosqlite:///prod.db", **env_of(how)}
+    run = project.run("-q", "-o", "arena_drivers=redirect", env=env).expect(1, passed=2)
+    run.says("test_one has ended, and work that a request had begun was cut off: app.py:")
+    run.says("refused: a statement of work that a request of an earlier test had begun")

@@ -8,9 +8,12 @@ import threading
 import weakref
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache, partial, wraps
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_arena._origin import WORK
+from pytest_arena._process import when_imported
 from pytest_arena._product import (
     ConnectTarget,
     Core,
@@ -23,6 +26,7 @@ from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guard import EngineFactory, watch_raw_connections
 from pytest_arena._sqlite._guarded_connection import is_outside
 from pytest_arena._sqlite._spawned_files import SpawnedFiles
+from pytest_arena.errors import LateWorkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -242,8 +246,9 @@ class SQLiteConnections:
         )
 
     def watch(self, core: Callable[[], Core | None]) -> None:
-        """Watch each ``sqlite3.connect``."""
+        """Watch each ``sqlite3.connect``, and what the app sends to threads of aiosqlite."""
         watch_raw_connections(core)
+        _watch_aiosqlite(core)
 
     def end_raw(self, serial: int) -> None:
         """Do nothing: the file is restored under raw connections."""
@@ -277,6 +282,66 @@ def _database(cargs: Any, cparams: Any) -> tuple[str, bool]:
     if cargs:
         database = cargs[0]
     return os.fsdecode(database), bool(cparams.get("uri"))
+
+
+# What aiosqlite's thread calls to send a statement, also for its `execute_insert` and
+# `execute_fetchall`.
+_SENDING = {
+    "execute",
+    "executemany",
+    "executescript",
+    "_execute_insert",
+    "_execute_fetchall",
+    "commit",
+}
+
+
+@cache
+def _watch_aiosqlite(core: Callable[[], Core | None]) -> None:
+    when_imported("aiosqlite.core", partial(_guard_aiosqlite, core))
+
+
+def _guard_aiosqlite(core: Callable[[], Core | None], module: Any) -> None:
+    """Refuse late work before aiosqlite's thread does it: the thread does not know whose it is."""
+    for name, make in (("_execute", _executing), ("_connect", _connecting)):
+        # Private, and each call of a connection goes through them.
+        original = getattr(module.Connection, name)
+        setattr(module.Connection, name, make(core, original))
+
+
+def _executing(core: Callable[[], Core | None], original: Any) -> Any:
+    # Not async: each statement of an engine would need one more coroutine.
+    @wraps(original)
+    def execute(connection: Any, function: Any, *args: object, **kwargs: object) -> Any:
+        if _is_late() and getattr(function, "__name__", "") in _SENDING:
+            _refuse_late(core(), is_statement=True)
+        return original(connection, function, *args, **kwargs)
+
+    return execute
+
+
+def _connecting(core: Callable[[], Core | None], original: Any) -> Any:
+    @wraps(original)
+    def connect(connection: Any) -> Any:
+        if _is_late():
+            try:
+                _refuse_late(core())
+            except LateWorkError:
+                connection.stop()  # its thread has started
+                raise
+        return original(connection)
+
+    return connect
+
+
+def _is_late() -> bool:
+    work = WORK.get()
+    return work is not None and work.is_over
+
+
+def _refuse_late(core: Core | None, *, is_statement: bool = False) -> None:
+    if core is not None:
+        core.refuse_late(is_statement=is_statement)
 
 
 connections = SQLiteConnections()

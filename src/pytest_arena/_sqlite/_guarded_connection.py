@@ -121,15 +121,20 @@ class GuardedConnection(sqlite3.Connection):
         """Refuse statements as soon as an engine means this file."""
         self.arena_outside = file
 
-    def arena_check_file(self) -> None:
-        """Raise if an engine has meant the connection's file since it was opened.
+    def arena_check(self) -> None:
+        """Raise if the connection may not send a statement any more.
 
         Raises:
-            RefusedError: the file belongs to the app.
+            LateWorkError: the caller works for a test that has ended.
+            RefusedError: the file belongs to the app. An engine has meant it since it was opened.
         """
         core = self.arena_core
+        if core is None:
+            return
         outside = self.arena_outside
-        if core is not None and outside is not None and core.files.is_replaced(outside):
+        if outside is None:
+            core.refuse_late(is_statement=True)
+        elif core.files.is_replaced(outside):
             raise core.ledger.refused(messages.production_file(outside))
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
@@ -181,8 +186,7 @@ class _GuardedCursor:
 
     def execute(self, *args: object, **kwargs: object) -> object:
         connection = self.connection
-        if connection.arena_outside is not None:
-            connection.arena_check_file()
+        connection.arena_check()
         statement = _statement(args, kwargs)
         if len(statement) > _LONG_STATEMENT:
             runner = _find_runner(statement)
@@ -196,12 +200,12 @@ class _GuardedCursor:
 
     def executemany(self, *args: object, **kwargs: object) -> object:
         # sqlite3 refuses an ATTACH here.
-        self.connection.arena_check_file()
+        self.connection.arena_check()
         with self.connection.arena_turn:
             return super().executemany(*args, **kwargs)  # type: ignore[misc]  # as above
 
     def executescript(self, *args: object, **kwargs: object) -> object:
-        self.connection.arena_check_file()
+        self.connection.arena_check()
         run = super().executescript  # type: ignore[misc]  # as above
         runner: Runner = _run_setting
         if _ATTACH_OR_VACUUM.search(_statement(args, kwargs)):

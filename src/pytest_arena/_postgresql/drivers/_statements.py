@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache, wraps
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pytest_arena._origin import who_connects
+from pytest_arena._origin import WORK, who_connects
 from pytest_arena._postgresql.drivers._test_databases import (
     is_replacement,
     made_or_dropped,
@@ -106,17 +106,12 @@ def note_pooled(driver_connection: object) -> None:
 _PINGS = {"", "SELECT 1"}
 
 
-def _note_kept(find_core: FindCore, driver_connection: object, statement: str) -> None:
+def _note_kept(core: Core | None, key: Key, statement: str) -> None:
     """Count the database as used if an idle connection of a pool sends a statement.
 
     The suite has kept the driver's connection or its cursor, and uses it without the pool.
     """
-    known = _connections.get(driver_connection)
-    key = known.idle_key if known is not None else None
-    if key is None or statement.strip(" ;").upper() in _PINGS:
-        return
-    core = find_core()
-    if core is not None:
+    if core is not None and statement.strip(" ;").upper() not in _PINGS:
         core.opened_raw(key)
 
 
@@ -389,19 +384,33 @@ def _to_send(core: FindCore, connection: object, statement: str | bytes) -> str 
 
     Raises:
         ProductionDatabaseError: the statement reaches beyond its database.
+        LateWorkError: the caller works for a test that has ended.
     """
     text = statement
     if isinstance(text, bytes):
         text = text.decode(errors="replace")
-    _note_kept(core, connection, text)
-    if not reaches_beyond(text):
+    known = _connections.get(connection)
+    if known is None:
         return statement
-    admission = admission_of(connection)
+    if known.idle_key is not None:
+        _note_kept(core(), known.idle_key, text)
+    work = WORK.get()
+    is_late = work is not None and work.is_over and not text.startswith(_ENDINGS)
+    if not (is_late or reaches_beyond(text)):
+        return statement
+    admission = known.admission
     now = core()
     if admission is None or admission.address is None or now is None:
         return statement
+    if is_late:
+        now.refuse_late(is_statement=True)
+    if not reaches_beyond(text):
+        return statement
     return statement_to_send(now, admission.target, text)
 
+
+# Drivers and pools send these statements to end work that was refused.
+_ENDINGS = ("ROLLBACK", "SELECT pg_advisory_unlock_all()")
 
 _DEFAULT = (
     "a role's default, in this database alone:\n"
