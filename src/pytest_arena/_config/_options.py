@@ -206,9 +206,10 @@ OPTIONS = (
         "database",
         "auto",
         "The kind of the test databases, or their server. auto (default) is the kind that the "
-        "app's engine uses. own is a private PostgreSQL server. sqlite and postgresql are the "
-        "other kinds. A URL names a server on which pytest-arena may create databases. A test "
-        "that uses a database before the app creates an engine needs another value than auto.",
+        "app's engine uses. sqlite is SQLite files. postgresql is a PostgreSQL server that "
+        "pytest-arena finds or starts. own is a private PostgreSQL server. A URL names a server "
+        "on which pytest-arena may create databases. A test that uses a database before the app "
+        "creates an engine needs another value than auto.",
         "postgresql://postgres@localhost:5432/postgres",
         metavar="WHAT",
     ),
@@ -216,10 +217,10 @@ OPTIONS = (
         "env",
         "DATABASE_URL",
         "Environment variables that hold the app's database URLs. pytest-arena changes each "
-        "variable to the URL of a test database before it imports your code. Once the app's "
-        "engine is known, unset variables get a value for child processes: the first name gets "
-        "the URL of the app's first database, and other names get a URL that is refused. "
-        "Default: DATABASE_URL.",
+        "variable to the URL of a test database before it imports your code. When the "
+        "app has created its engine, pytest-arena also sets the variables that were not set, "
+        "for child processes: the first one to the URL of the app's first database, the others "
+        "to a URL that is refused. Default: DATABASE_URL.",
         "SHOP_DATABASE_URL",
         form="list",
         metavar="NAMES",
@@ -239,7 +240,8 @@ OPTIONS = (
         "",
         "PostgreSQL roles to which the schema grants rights, beside the users of the app's "
         "engines. pytest-arena creates them on a private server. They must exist on any other "
-        "server. With off, the app connects with the login of arena_database.",
+        "server. With off, the app connects with the login of arena_database, and not as the "
+        "user in its URL.",
         "shop_readers",
         form="words",
         metavar="NAMES",
@@ -362,7 +364,8 @@ FLAGS = (
     Flag(
         "verify",
         "Read each database before and after each test, and fail the test if it was not "
-        "restored. This reads all rows and definitions twice for each test and each wider fixture.",
+        "restored. This reads all rows and definitions twice for each test, and for each fixture "
+        "of a wider scope.",
         prefix="--arena-",
     ),
 )
