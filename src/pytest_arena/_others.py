@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._config._load import is_library
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _OURS = "pytest_arena."
 
@@ -26,6 +26,17 @@ def own_function(item: object) -> tuple[object, str, Any]:
     if hypothesis:
         return hypothesis, "inner_test", hypothesis.inner_test
     return item, "obj", function
+
+
+@contextmanager
+def replaced_function(item: Any, function: Callable[..., object]) -> Iterator[None]:
+    """Run another function in place of the test's in this block."""
+    original = item.obj
+    item.obj = function
+    try:
+        yield
+    finally:
+        item.obj = original
 
 
 # Hypothesis has no public name for a test's settings.

@@ -104,7 +104,6 @@ class LevelServer:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> bool:
         """Collect no test, so that pytest imports no test module."""
-        session.items = []
         config = session.config
         config.hook.pytest_collection_modifyitems(
             session=session, config=config, items=[]

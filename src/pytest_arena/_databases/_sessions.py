@@ -9,7 +9,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
-from weakref import WeakSet
 
 from sqlalchemy import Delete, Insert, TextClause, Update, create_engine, inspect
 from sqlalchemy.exc import PendingRollbackError
@@ -347,11 +346,9 @@ class Sessions:
                 number += len(session.new) + len(session.dirty) + len(session.deleted)
         return number
 
-    def held(self) -> WeakSet[InstanceState[object]]:
+    def held(self) -> set[InstanceState[object]]:
         """Return the states of the instances in the sessions."""
-        return WeakSet(
-            inspect(instance) for session in self._all() for instance in session
-        )
+        return {inspect(instance) for session in self._all() for instance in session}
 
     def reads(self) -> int:
         """Return how often the sessions may have read a row."""

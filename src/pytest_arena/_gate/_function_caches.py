@@ -27,6 +27,10 @@ class FunctionCache:
 
     clear: Callable[[], object]
 
+    def clear_by(self, clear: Callable[[], object]) -> None:
+        """Note the function that empties the cache."""
+        self.clear = clear
+
 
 # The caches of the functions that are computed here, the outermost first.
 COMPUTED: ContextVar[tuple[FunctionCache, ...]] = ContextVar(
@@ -89,6 +93,6 @@ def _cached(decorate: Callable[[object], Any], function: Any) -> Any:
         return value
 
     cached = decorate(computing)
-    cached.__wrapped__ = function
-    cache.clear = cached.cache_clear
+    functools.update_wrapper(cached, function)
+    cache.clear_by(cached.cache_clear)
     return cached

@@ -174,7 +174,7 @@ class Scenarios:
             # JUnit's XML shows strings. A skipped test has them as well.
             keys = [("arena_scenario", each.key) for each in mapped.scenarios]
             revs = [("arena_scenario_rev", each.rev) for each in mapped.scenarios]
-            mapped.item.user_properties += keys + revs
+            mapped.item.user_properties.extend(keys + revs)
 
     def _deselect(self, items: list[pytest.Item]) -> None:
         """Deselect the tests of all scenarios but those that ``--scenario`` names."""

@@ -16,6 +16,7 @@ from unittest import mock
 import pluggy
 
 from pytest_arena import _process
+from pytest_arena._others import replaced_function
 from pytest_arena.errors import ArenaError, LoginError, RefusedError
 from pytest_arena.scenarios._breakage import Breaking, policed, to_break
 from pytest_arena.scenarios._tries import ADDRESS, Tries, failure_of
@@ -359,11 +360,8 @@ def _limited(breaking: Breaking, item: Any) -> Iterator[None]:
         __tracebackhide__ = True
         await breaking.call_limited(function(*args, **kwargs))
 
-    item.obj = limited
-    try:
+    with replaced_function(item, limited):
         yield
-    finally:
-        item.obj = function
 
 
 @contextmanager

@@ -145,9 +145,8 @@ class AppProbe:
         self._is_driver_refused = False  # in the last level
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_collection(self, session: pytest.Session) -> bool:
+    def pytest_collection(self) -> bool:
         """Collect no test, so that pytest imports no test module."""
-        session.items = []
         return True
 
     @pytest.hookimpl(tryfirst=True)

@@ -84,6 +84,10 @@ class Project:
     roots: dict[str, Path] = field(default_factory=dict)
     """by module: the folder from which Python imports it"""
 
+    def count_file(self) -> None:
+        """Note that a file was read."""
+        self.files += 1
+
     def all(self, *kinds: str) -> list[Definition]:
         """Return the definitions of these kinds, in the order of files and lines."""
         return [
@@ -126,7 +130,7 @@ def parse_project(folder: Path) -> Project:
             if _creates_tables(folder, file):
                 project.scripts.append(file)
             continue
-        project.files += 1
+        project.count_file()
         if file.name == "alembic.ini":
             if is_alembic(file):
                 project.migrations.append(file)

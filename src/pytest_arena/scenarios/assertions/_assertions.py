@@ -28,7 +28,7 @@ import _pytest.assertion.rewrite as rewriting
 import _pytest.assertion.util as asserting
 
 from pytest_arena._config._load import is_library
-from pytest_arena._others import own_function
+from pytest_arena._others import own_function, replaced_function
 from pytest_arena.scenarios.assertions._idle import (
     depends_only_on_test_data,
     function_of,
@@ -185,11 +185,8 @@ def _method_alone(instruments: CallRecorder, item: Any) -> Iterator[None]:
             yield
         return
 
-    item.obj = _call(instruments, item)(method)
-    try:
+    with replaced_function(item, _call(instruments, item)(method)):
         yield
-    finally:
-        item.obj = method
 
 
 @functools.cache

@@ -121,7 +121,7 @@ def _hash(text: str) -> str:
 @cache
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined)
-    environment.globals |= {
+    names = {
         "below_headings": _below_headings,
         "by_kind": attrgetter("kind"),
         "by_prose": lambda block: not any(map(is_gherkin, block.to_tokens())),
@@ -149,6 +149,7 @@ def _template() -> Template:
         "steps_by_line": _steps_by_line,
         "title": title,
     }
+    environment.globals.update(names)
     # The line ends and the indentation are for readers of the template.
     lines = _file("page.html").splitlines()
     return environment.from_string("".join(map(str.strip, lines)))
