@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._gate._orm_sessions import held_by_sessions
 from pytest_arena._gate._pooled import PooledConnection
-from pytest_arena._origin import WORK, is_of_wide_fixture, start_of, user_line
+from pytest_arena._origin import WORK, is_of_wide_fixture, user_line
 from pytest_arena._process import alive, running_loop
 from pytest_arena._product import nothing
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from pytest_arena._gate._pooled import PendingWrites
-    from pytest_arena._origin import Work
+    from pytest_arena._origin import ThreadStart, Work
     from pytest_arena._product import ConnectTarget, Handle, Key
     from pytest_arena._values import CodeLine
 
@@ -79,8 +79,9 @@ class Registry:
         if thread in self._early_threads:
             return "before the first test"
         # A library's thread: pytest-arena does not know whose job it does.
-        work = start_of(thread).work
-        return "in an earlier test" if work is not None and work.is_over else ""
+        start: ThreadStart | None = getattr(thread, "arena_start", None)
+        is_late = start is not None and start.work is not None and start.work.is_over
+        return "in an earlier test" if is_late else ""
 
     def add(self, pooled: PooledConnection) -> None:
         """Add a connection that a pool has."""
