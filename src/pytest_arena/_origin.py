@@ -372,7 +372,7 @@ CHILDREN: list[ChildProcess] = []
 
 
 def piece_here() -> Piece | None:
-    """Return the innermost piece that this thread does now. None in a task, or without a piece."""
+    """Return the innermost piece that this thread or task does now, None without one."""
     here = get_ident()
     for piece in reversed(alive(PIECES)):
         if piece.is_done_in(here):

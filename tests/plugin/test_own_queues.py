@@ -490,3 +490,52 @@ def test_a_worker_that_a_test_begins_is_refused_with_the_line_that_begins_it(
         "threading.Thread(target=work, args=(QUEUES[kind],), daemon=True).start()",
         "or begin it in the lifespan or in a session fixture, if it is a worker of all tests",
     )
+
+
+# A session fixture starts the worker, and a test puts a job into its queue.
+OF_A_FIXTURE = """
+import asyncio
+import pytest_asyncio
+from app import Dancer, maker
+
+async def work(queue, gate):
+    while True:
+        await queue.get()
+        await gate.wait()
+        async with maker() as session:
+            session.add(Dancer(name="late"))
+            await session.commit()
+
+@pytest_asyncio.fixture(scope="session")
+async def worker():
+    queue, gate = asyncio.Queue(), asyncio.Event()
+    task = asyncio.create_task(work(queue, gate))
+    yield queue, gate, task
+    task.cancel()
+
+async def test_one(worker):
+    queue, gate, task = worker
+    await queue.put("job")
+
+async def test_two(worker, client):
+    queue, gate, task = worker
+    gate.set()
+    await asyncio.wait([task])
+    assert (await client.get("/dancers")).json() == ["Sand"]
+"""
+
+
+def test_a_job_for_the_worker_of_a_session_fixture_is_refused_with_its_line(
+    example: Example,
+) -> None:
+    """The test that put the job there has to wait for it. The worker itself is no late work."""
+    options = (
+        "asyncio_default_fixture_loop_scope = session\nasyncio_default_test_loop_scope = session"
+    )
+    project = example.change("pytest.ini", "asyncio_default_fixture_loop_scope = function", options)
+    run = project.with_files(test_it=OF_A_FIXTURE).run("-q").expect(passed=2)
+    run.says(
+        "refused: a connection for a thread, a job or a task that an earlier test had begun: ",
+        "await session.commit(); begun at test_it.py:23  await queue.put(",
+        "or wait for the queue (await queue.join()), before that test ends",
+    )

@@ -75,12 +75,14 @@ class QueuedJob(Piece):
             context.run(REQUEST.set, self.request)
 
     def is_done_in(self, thread: int) -> bool:
-        """Return whether a thread does this job.
+        """Return whether a thread, or the task that runs in it, does this job.
 
         ``thread`` stays 0: the end of the test waits for the job, also if it knows the thread.
         """
         worker = self._worker() if self._worker is not None else None
-        return isinstance(worker, threading.Thread) and worker.ident == thread
+        if isinstance(worker, threading.Thread):
+            return worker.ident == thread
+        return worker is not None and worker is _caller()
 
     def wait_for(self, worker_line: CodeLine | None) -> None:
         """Have the end of the test wait for this job.

@@ -236,7 +236,8 @@ class FixtureLevels:
         for kind in kinds:
             self._ledger.note(
                 f"{{test}} left {kind} pending in a session that lives on, never written: "
-                "commit it, or Session.remove() in an autouse fixture"
+                "commit it, wait for the job whose session it is, or Session.remove() in an "
+                "autouse fixture"
             )
 
     def _forget_rows(self, level: Level, before: HeldByFixtures) -> None:

@@ -63,7 +63,10 @@ class OwnWork:
 
     owner = "a thread, a job or a task that an earlier test had begun"
     """The words for this work in a message to a later test."""
-    ending = "join the thread, or await the job or the task, before that test ends"
+    ending = (
+        "join the thread, await the job or the task, or wait for the queue (await queue.join()), "
+        "before that test ends"
+    )
     """The next step in a message about this work."""
 
     def __init__(self) -> None:
