@@ -58,11 +58,11 @@ class Instruments:
         self._wide_rows: dict[Level, Counter[str]] = {}  # rows that wide fixtures wrote
         self._literals: tuple[str, ...] = ()
         self._statement_logs: dict[Level, StatementLog] = {}
+        self._stop_watching: Callable[[], None] | None = None
 
     def read_steps_of(self, specification: Specification) -> None:
         """Note the specification whose steps ``scenario`` blocks name."""
         self.specification = specification
-        self._stop_watching: Callable[[], None] | None = None
 
     # Called by the run.
 
