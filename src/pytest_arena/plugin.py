@@ -296,7 +296,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _finish_outdated(item: Any, wide: dict[Any, WideFixture]) -> None:
-    """Finish the wide fixtures to which a test gives another parameter.
+    """Tear down the fixtures of a wider scope for which a test has another parameter.
 
     pytest would finish them later, after the set-up of fixtures above them.
     """

@@ -179,7 +179,7 @@ class ServerDatabases:
         )
 
     def sweep(self, *, everything: bool) -> Iterator[lines.Swept]:
-        """Remove databases as a run does, and yield those that no longer exist."""
+        """Remove databases as a run does. Yield the removed ones, and the others with a reason."""
         before = look(self._address, registry=self._registry)
         if before.bytes is None:
             return

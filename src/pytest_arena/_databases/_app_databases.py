@@ -418,10 +418,10 @@ class KnownDatabases:
         return live
 
     def drop(self, database: Database) -> None:
-        """Drop a database that no engine uses any more."""
+        """Drop a database that the app does not use any more. Its engines lead nowhere then."""
         del self.by_key[database.key]
         if self.primary is database:
-            # The next engine's database becomes the first one.
+            # The database of the next engine becomes the primary one.
             self.primary = None
             self._former = database
         for engine in known_engines.on(database):

@@ -216,10 +216,11 @@ class Databases:
         return True
 
     def before_child(self, child: Child) -> None:
-        """Build the databases that a child process may use. Refuse a child that names the app's.
+        """Build the databases that a child process may use.
 
-        A child may use the databases that its environment names, and a fork those of all engines.
-        If a build fails, the first connection reports it.
+        A fork may use the databases of all engines. Another child may use those that its
+        environment names. A child whose command names a database of the app is refused. If a build
+        fails, the first connection reports it.
         """
         self.environment.complete()
         if not child.is_fork and not self.finished:
@@ -229,7 +230,8 @@ class Databases:
             databases = [
                 database for database in databases if self._is_exported(database)
             ]
-        # Before any database has an address, a child cannot know one. xdist's workers run `uname`.
+        # Before any database has an address, a child cannot know one: so for `uname`, which xdist's
+        # workers start early.
         if child.is_fork or databases or self.provisioned():
             self._connections.open_to_others()
         if self.levels and self.build() is None and not self.finished:

@@ -248,8 +248,8 @@ class ServerHandle:
         self._record = drivers.record_of(driver)
         self._pid = drivers.pid_of(driver)
         self._states = 0  # how many statements have changed the session
-        self._has_numbers = False  # the session may have numbers of sequences
-        self._has_old_numbers = False  # it may have those of an earlier level
+        self._has_numbers = False  # the session may hold values of sequences
+        self._has_old_numbers = False  # these values may be of an earlier level
 
     def is_of(self, dbapi_connection: object) -> bool:
         """Return whether this is the connection."""

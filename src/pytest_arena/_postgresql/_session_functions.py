@@ -56,8 +56,9 @@ _WRITES = r"\b(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY)\b"
 def session_functions(control: Control) -> re.Pattern[str] | None:
     """Return a pattern of the statements that call such a function, None if there is none.
 
-    The pattern includes calls by another function. A trigger may call one in any statement that
-    writes, an operator, aggregate, cast, check, default, view or policy in any statement.
+    The pattern also finds calls of a function that calls one. If a trigger calls one, each
+    statement that writes counts. If an operator, aggregate, cast, check, default, view or policy
+    calls one, each statement counts.
     """
     functions = [
         (name, without_comments(source), is_trigger, is_used)

@@ -144,7 +144,7 @@ class Copy:
             raise
 
     def leave(self) -> bool:
-        """Restore the content at the matching ``enter``."""
+        """Restore the content from the matching ``enter``. Return whether it had changed."""
         with self._isolation_errors():
             is_switched = sql.take_switched(self.live)
             if self._is_unmade:

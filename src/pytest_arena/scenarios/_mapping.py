@@ -100,7 +100,7 @@ class Mapper:
                 spec=spec,
                 place=_place(item),
             )
-            # A malformed scenario is a problem of its specification.
+            # A malformed scenario is reported with its specification, not with this test.
             with suppress(ScenarioError):
                 if spec in self._files:
                     self._add(mappings, item, wanted)
@@ -131,7 +131,7 @@ class Mapper:
         mappings.setdefault(mapping, scenario)
 
     def _keys_named(self) -> frozenset[str]:
-        """Return the keys of the scenarios that tests name. Called for unknown names only."""
+        """Return the keys of the scenarios that markers name. Needed only if a marker is wrong."""
         if self._named is not None:
             return self._named
         named = set()

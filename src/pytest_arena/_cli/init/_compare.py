@@ -191,8 +191,8 @@ def _cause(report: str) -> tuple[str, str]:
     step = re.search(r"(?m)^(?:E\s+)?\s*next:\s+(.*)$", report)
     if why and step and re.search(r"\[A\d{3}\]", report):
         return why[1], step[1]
-    for text, reason, proposal in _CAUSES:
-        if not re.search(text, report):
+    for pattern, reason, proposal in _CAUSES:
+        if not re.search(pattern, report):
             continue
         if _SCHEMA in proposal:
             schema = likely_schema(parse_project(Path.cwd()))

@@ -451,7 +451,7 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _url_in(node: ast.expr, assigned: dict[str, ast.expr], depth: int = 3) -> str:
-    """Return the first URL of a database in an expression or in the values of its names, or ""."""
+    """Return the first URL of a database in an expression, or in a value of a name in it, or ""."""
     for part in ast.walk(node):
         if isinstance(part, ast.Constant):
             text = str(part.value)

@@ -63,11 +63,11 @@ def adopt(pool: Pool) -> None:
 
 
 def free_locks(dbapi_connection: object) -> None:
-    """Let any loop and thread wait for its turn on a connection, until it is closed.
+    """Replace a connection's locks by locks for which tasks of any loop and thread may wait.
 
-    Replaces asyncio's lock around the statements of SQLAlchemy's adapted connections, and the lock
-    of psycopg's `AsyncConnection`. One call when the connection is new is enough. A connection that
-    is older than the gate gets its lock at a later checkout, when the lock is free.
+    They are asyncio's lock around the statements of SQLAlchemy's adapted connections, and the lock
+    of psycopg's `AsyncConnection`. One call for a new connection is enough. If the connection was
+    opened before pytest-arena listened, its lock is replaced at a later checkout, when it is free.
     """
     if not hasattr(dbapi_connection, "driver_connection"):
         return  # the connection of a sync driver has no such locks
