@@ -299,7 +299,9 @@ def _getting(original: Callable[..., Any]) -> Callable[..., object]:
 
 
 def _awaiting(original: Callable[..., Any]) -> Callable[..., object]:
-    async def got(job_queue: object, jobs: JobsOfQueue, worker: _Worker) -> object:
+    async def get_for_worker(
+        job_queue: object, jobs: JobsOfQueue, worker: _Worker
+    ) -> object:
         _is_awaited.set(True)
         try:
             with jobs.waiting(worker):
@@ -314,7 +316,8 @@ def _awaiting(original: Callable[..., Any]) -> Callable[..., object]:
     @wraps(original)
     def get(job_queue: object) -> object:
         jobs = _jobs_of(job_queue)
-        return got(job_queue, jobs, jobs.ask(sys._getframe(1)))  # noqa: SLF001 - as above
+        worker = jobs.ask(sys._getframe(1))  # noqa: SLF001 - as above
+        return get_for_worker(job_queue, jobs, worker)
 
     return _marked_as_async(get)
 

@@ -1,4 +1,4 @@
-"""Refuses or redirects these connections.
+"""Refuses or redirects connections that no engine opens.
 
 pytest-arena replaces the drivers' functions that open every connection. Engines call them, too: a
 connection that the gate has redirected passes if its arguments are still the gate's.
