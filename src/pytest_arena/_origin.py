@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 import greenlet
 
-from pytest_arena._config._load import is_library
+from pytest_arena._config._load import is_library, package_of
 from pytest_arena._process import alive, context_of, running_loop
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ArenaError
@@ -38,6 +38,24 @@ def user_line() -> CodeLine | None:
     for frame in frames(of_users=True):
         return CodeLine(frame.f_code.co_filename, frame.f_lineno)
     return None
+
+
+_FOR_A_CALLER = {"", "pytest_arena", "sqlalchemy_utils"}
+
+
+def is_called_by_user() -> bool:
+    """Return whether the user's code called the present function, with no library between.
+
+    The standard library does not count, nor does SQLAlchemy-Utils, whose ``drop_database`` removes
+    a file for its caller.
+    """
+    for frame in frames():
+        file = frame.f_code.co_filename
+        if not _is_library(file):
+            return True
+        if package_of(file) not in _FOR_A_CALLER:
+            return False
+    return False
 
 
 def line_of_function(function: object) -> CodeLine | None:

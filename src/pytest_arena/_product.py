@@ -184,6 +184,9 @@ class Files(Protocol):
     def give_up_empty(self, real: str) -> bool:
         """Return whether a test may remove this file: it is empty, and a temporary file."""
 
+    def is_of_earlier_run(self, file: str) -> bool:
+        """Return whether this is an SQLite database that has not changed in this run."""
+
     def register_opened(self, file: str) -> str:
         """Register an opened file that no engine names yet. Return its real path."""
 

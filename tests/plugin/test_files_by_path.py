@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_arena.testing import Example
 
 ROUTES = """
@@ -266,3 +272,61 @@ def test_it(test_client):
     left = project.with_paths({"dev.db": "of an earlier run"})
     left.run("-o", "arena_allow=dev.db").expect(passed=1)
     assert not (project.folder / "dev.db").exists()
+
+
+def _write_database(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE dancers (id INTEGER)")
+    # Time passes until the system's clock says that the file is older than the run.
+    changed = file.stat().st_ctime
+    while time.time() < changed + 0.05:
+        os.sched_yield()
+
+
+@pytest.mark.parametrize(
+    "conftest, action",
+    [
+        ('if os.path.exists("dev.db"):\n    os.remove("dev.db")\nimport app', "removing"),
+        ('import app\nPath("dev.db").unlink()', "removing"),
+        ('def pytest_collection_finish():\n    os.remove("dev.db")', "removing"),
+        ('os.rename("dev.db", "old.db")', "renaming"),
+        ('shutil.copy("app.py", "dev.db")', "writing"),
+        ('os.truncate("dev.db", 0)', "truncating"),
+        ('from sqlalchemy_utils import drop_database\ndrop_database("dev.db")', "removing"),
+    ],
+)
+def test_a_conftest_that_removes_or_overwrites_an_older_database_is_refused(
+    example: Example, conftest: str, action: str
+) -> None:
+    """No engine names the file yet: it may be the developer's."""
+    conftest = f"import os\nimport shutil\nfrom pathlib import Path\n{conftest}\n"
+    project = example.with_files(conftest=conftest, test_it="def test_it(test_client): ...")
+    library = "import os\n\ndef drop_database(file):\n    os.remove(file)\n"
+    project = project.with_paths({"site-packages/sqlalchemy_utils.py": library})
+    project = project.change("pytest.ini", "pythonpath = .", "pythonpath = . site-packages")
+    file = project.write() / "dev.db"
+    _write_database(file)
+    content = file.read_bytes()
+    run = project.run("-p", "no:cacheprovider")
+    assert run.status != 0
+    run.says(f"refused: {action}", "an SQLite database that is older than this run", "[A201]")
+    assert file.read_bytes() == content
+    project.run("-o", "arena_allow=dev.db").says("1 passed")
+
+
+OTHERS = """
+import os
+import sqlite3
+
+for name in ("own.db", "notes.txt"):
+    sqlite3.connect(name).execute("CREATE TABLE t (id INTEGER)").connection.close()
+    os.rename(name, "own-" + name)
+    os.remove("own-" + name)
+os.remove("text.db")
+"""
+
+
+def test_a_conftest_may_remove_a_database_of_this_run_and_other_files(example: Example) -> None:
+    """A suite's own files: they began in this run, or are no databases."""
+    project = example.with_files(conftest=OTHERS, test_it="def test_it(test_client): ...")
+    project.with_paths({"text.db": "a text"}).run().expect(passed=1)

@@ -6,8 +6,10 @@ import itertools
 import json
 import os
 import re
+import stat
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
@@ -87,6 +89,7 @@ class AllowedFiles:
         self._by_number: dict[tuple[int, int], str] = {}  # by device and inode
         self._first_seen: dict[str, list[tuple[int, int]]] = {}
         self._temporary = temporary  # returns pytest's folder for tests, if it exists
+        self._began = time.time()
 
     def allow_all(self) -> None:
         """Let tests reach every database."""
@@ -212,6 +215,22 @@ class AllowedFiles:
         self._first_seen[real] = []
         return True
 
+    def is_of_earlier_run(self, file: str) -> bool:
+        """Whether this is an SQLite database that has not changed since the run began.
+
+        The time of the inode counts: a copy of an old file may keep the old file's times.
+        """
+        try:
+            status = os.lstat(file)
+        except (OSError, ValueError):
+            return False
+        is_old = status.st_ctime < self._began - _CLOCK_STEP
+        if not is_old or not stat.S_ISREG(status.st_mode):
+            return False
+        if self.is_ours(file) or self.is_free(file):
+            return False
+        return _is_database(file)
+
     def _is_link_to_app(self, file: str) -> bool:
         """Whether the file is another name (a hard link) of one that belongs to the app."""
         path = real(file)
@@ -225,6 +244,19 @@ def _number(file: str) -> tuple[int, int]:
     """Return the numbers that all names of a file share."""
     status = os.stat(file)  # noqa: PTH116 - called for each file that a test opens
     return status.st_dev, status.st_ino
+
+
+# Linux takes a file's times from a clock that ticks each 1 to 10 ms.
+_CLOCK_STEP = 0.02  # seconds
+
+
+def _is_database(file: str) -> bool:
+    """Return whether a file begins as SQLite's do: https://www.sqlite.org/fileformat.html."""
+    try:
+        with Path(file).open("rb") as opened:
+            return opened.read(16) == b"SQLite format 3\0"
+    except OSError:
+        return False
 
 
 def _temporary_folder() -> str:

@@ -23,6 +23,7 @@ from pytest_arena._gate._instrument import instrument
 from pytest_arena._gate._known_engines import known_engines, watch_engines
 from pytest_arena._gate._orm_sessions import watch_sessions
 from pytest_arena._gate._pooled import PooledConnection
+from pytest_arena._gate._watched_files import watch_files
 from pytest_arena._gate.loops import _any_loop
 from pytest_arena._gate.loops._loop_bound import bind_to_loop, is_foreign
 from pytest_arena._gate.writes._lost_writes import (
@@ -319,6 +320,7 @@ def _listen() -> None:
         (Pool, "detach", "detached"),
     ):
         event.listen(owner, name, _of_last_gate(method))
+    watch_files(lambda: _gates[-1].core)
     on_audit_events({event: partial(_on_child, event) for event in CHILD_EVENTS})
     send_to_spawned(_before_spawn)
     for package, product in DRIVERS.items():

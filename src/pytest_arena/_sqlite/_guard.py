@@ -1,4 +1,4 @@
-"""Which connections and files a test may open."""
+"""Which connections a test may open."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import _sqlite3
 import os
 import sqlite3
 import sqlite3.dbapi2
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial, wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _process
@@ -96,21 +94,13 @@ def _guard(core: Core, connection: sqlite3.Connection) -> None:
 
 @cache
 def watch_raw_connections(core: Callable[[], Core | None]) -> None:
-    """Watch ``sqlite3.connect`` and the app's files until the process ends.
+    """Watch ``sqlite3.connect`` until the process ends.
 
     An audit hook sees a file before it is opened, and can refuse it. No code can remove the hook:
     https://docs.python.org/3/library/sys.html#sys.addaudithook. ``sqlite3.connect`` is also
     wrapped, because a hook cannot guard the connection that is about to be made.
     """
-    _process.on_audit_events(
-        {
-            "sqlite3.connect": partial(_admit, core),
-            "open": partial(_admit_open, core),
-            "os.remove": partial(_admit_removal, core),
-            "os.rename": partial(_admit_renaming, core),
-            "os.truncate": partial(_admit_truncation, core),
-        }
-    )
+    _process.on_audit_events({"sqlite3.connect": partial(_admit, core)})
     connect = _guarded_connect(core)
     # A reload of sqlite3 takes its functions from _sqlite3.
     for module in (sqlite3, sqlite3.dbapi2, _sqlite3):
@@ -174,101 +164,6 @@ def _admit(core: Callable[[], Core | None], database: object, *_: object) -> Non
         raise now.ledger.refused(messages.unknown_file(file, of_app=of_app))
     if of_app:
         raise now.ledger.refused(messages.production_file(file))
-
-
-def _admit_open(core: Callable[[], Core | None], name: object, *_: object) -> None:
-    """Refuse to let a test open a database file of the app by its path. Costs 2 µs.
-
-    The test's database is another file: the app would read or overwrite the developer's file.
-    """
-    now = core()
-    if (
-        now is None
-        or not now.ledger.test
-        or not isinstance(name, str | bytes | os.PathLike)
-    ):
-        return
-    file = os.fsdecode(name)
-    has_name = file.endswith(now.files.names)
-    is_of_app = has_name and now.files.is_replaced(os.path.realpath(file))
-    if is_of_app or now.files.is_link_into_app(file):
-        raise now.ledger.refused(messages.opened_file(file))
-
-
-def _admit_removal(
-    core: Callable[[], Core | None], name: object, folder: int = -1, *_: object
-) -> None:
-    """Refuse to let a test remove a database file of the app. A file must be there.
-
-    A fixture may remove an empty file that ``tempfile`` has made for its engine.
-    """
-    file = _entry(name, folder)
-    now = core()
-    if now is not None and now.files.give_up_empty(file):
-        return
-    _admit_change(core, file, f"removing {file}", is_there=os.path.lexists(file))
-
-
-def _admit_renaming(
-    core: Callable[[], Core | None],
-    old: object,
-    new: object,
-    old_folder: int = -1,
-    new_folder: int = -1,
-) -> None:
-    """Refuse to let a test rename a database file of the app, or put another in its place."""
-    source = _entry(old, old_folder)
-    target = _entry(new, new_folder)
-    _admit_change(core, source, f"renaming {source}", is_there=os.path.lexists(source))
-    _admit_change(core, target, f"renaming {source} to {target}")
-
-
-def _admit_truncation(core: Callable[[], Core | None], name: Any, *_: object) -> None:
-    """Refuse to let a test truncate a database file of the app."""
-    file = "" if isinstance(name, int) else os.path.realpath(os.fsdecode(name))
-    is_there = Path(file).is_file()
-    _admit_change(
-        core, file, f"truncating {file}", is_there=is_there, follows_links=True
-    )
-
-
-def _admit_change(
-    core: Callable[[], Core | None],
-    file: str,
-    action: str,
-    *,
-    is_there: bool = True,
-    follows_links: bool = False,
-) -> None:
-    now = core()
-    if now is None or not now.ledger.test or not is_there:
-        return
-    database = _without_log(file)
-    has_name = database.endswith(now.files.names)
-    is_of_app = has_name and now.files.is_replaced(database)
-    if is_of_app or (follows_links and now.files.is_link_into_app(file)):
-        raise now.ledger.refused(messages.changed_file(database, action))
-
-
-_LOGS = ("-wal", "-journal")  # SQLite keeps what was written last beside the file
-
-
-def _without_log(file: str) -> str:
-    for suffix in _LOGS:
-        file = file.removesuffix(suffix)
-    return file
-
-
-def _entry(name: Any, folder: int) -> str:
-    """Return the path of an entry of a folder. An entry that is a link is not followed.
-
-    ``shutil.rmtree`` names a file by an open folder. Linux knows the path of that.
-    """
-    path = Path(os.fsdecode(name))
-    if folder >= 0:
-        with suppress(OSError):
-            path = Path(f"/proc/self/fd/{folder}").readlink() / path
-    return str(path.absolute().parent.resolve() / path.name)
 
 
 def _is_opened_by_engine() -> bool:

@@ -27,27 +27,6 @@ def production_file(file: str) -> RefusedError:
     )
 
 
-def opened_file(file: str) -> RefusedError:
-    """Return the error for a file of the app that a test opens by its path, as shutil.copy does."""
-    return _refused(
-        f"opening {file}, a database file of the app, by its path",
-        "the test's database is in another file. This file has the app's data, or does not exist",
-        "copy the database by a connection of the engine: VACUUM INTO 'copy.db'. Or set the app's "
-        "path to make_url(arena.url).database in a fixture. If tests may open this file:\n"
-        f"arena_allow = {file}",
-    )
-
-
-def changed_file(file: str, action: str) -> RefusedError:
-    """Return the error for a file of the app that a test removes, renames or truncates."""
-    return _refused(
-        f"{action}: {file} is a database file of the app",
-        "the test's database is in another file. This file has the app's data",
-        "delete the line: each test starts with a fresh database. If tests may change this "
-        f"file:\narena_allow = {file}",
-    )
-
-
 def attached(file: str) -> RefusedError:
     """Return the error for an ATTACH of the app's file on a connection that is no engine's."""
     return _refused(
