@@ -129,3 +129,54 @@ def test_so_is_what_a_lifespan_for_the_session_writes(example: Example) -> None:
     project = example.change("pytest.ini", "arena_seed = seed:seed\n", "arena_lifespan = session\n")
     run = project.with_files(app=SESSION_APP, test_it=SESSION_TESTS).run("-q").expect(1, failed=2)
     assert run.output.count("a task or a thread of the lifespan wrote beats (1 row)") == 2
+
+
+LEFT_APP = APP.replace("    turns.put(False)\n    thread.join()\n", "").replace(
+    "Thread(target=work)", "Thread(target=work, daemon=True)"
+)
+LEFT_TESTS = """
+import threading
+
+import pytest
+from app import Beat, is_done, turns
+from sqlalchemy import select
+
+ERRORS = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def excepthook():
+    threading.excepthook = lambda details: (ERRORS.append(details.exc_value), is_done.set())
+
+
+def test_first(test_client):
+    test_client.post("/request")
+
+
+def test_next(db_session):
+    is_done.clear()
+    turns.put(True)  # as a clock would wake it
+    assert is_done.wait(30)
+    assert db_session.scalars(select(Beat.by)).all() == []
+    assert type(ERRORS[0]).__name__ == "LateWorkError"
+
+
+def test_lifespan_of_its_own(test_client, db_session):
+    is_done.clear()
+    turns.put(True)
+    assert is_done.wait(30)
+    assert db_session.scalars(select(Beat.by)).all() == ["start", "thread"]
+"""
+
+
+def test_a_thread_that_a_shutdown_does_not_join_writes_in_no_later_test(
+    example: Example,
+) -> None:
+    """It gets no connection. A line names it, also under ``-q``."""
+    project = example.change("pytest.ini", "arena_seed = seed:seed\n", "")
+    run = project.with_files(app=LEFT_APP, test_it=LEFT_TESTS).run("-q").expect(passed=3)
+    run.says(
+        "refused: a connection for a thread that the lifespan of an earlier test had started",
+        "app.py:28  with Session(engine) as session, session.begin():",
+        "next: stop and join the thread in the lifespan's shutdown",
+    )

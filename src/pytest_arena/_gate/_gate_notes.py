@@ -5,7 +5,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from pytest_arena._origin import PIECES, piece_here, user_line, who_connects
+from pytest_arena._origin import (
+    PIECES,
+    piece_here,
+    start_of,
+    user_line,
+    who_connects,
+)
 from pytest_arena._product import NOWHERE, UNNAMED, Database
 from pytest_arena.errors import (
     AfterSessionError,
@@ -88,6 +94,10 @@ def late_work(work: object, *, is_statement: bool) -> LateWorkError:
         "ending",
         "arena.settled()   in that test, before it ends (or a longer arena_settle)",
     )
+    lifespan = start_of(threading.current_thread()).lifespan
+    if work is None and lifespan is not None and not lifespan.is_up:
+        owner = "a thread that the lifespan of an earlier test had started"
+        fix = "stop and join the thread in the lifespan's shutdown"
     cause = who_connects()
     piece = piece_here()
     begun_at = PIECES.get(piece) if piece is not None else None

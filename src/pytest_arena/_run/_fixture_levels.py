@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +15,10 @@ from pytest_arena._gate._function_caches import FILLED, empty_caches
 from pytest_arena._run._long_sessions import LongSessions
 from pytest_arena._run._story import lost_by_fixture, lost_words
 from pytest_arena._run._test import Current, RunningTest, Watcher
-from pytest_arena._run.leaks._late_work import late_error
+from pytest_arena._run.leaks._late_work import (
+    late_error,
+    refuse_threads_of_ended_lifespans,
+)
 from pytest_arena._run.leaks._leaks import empty_sessions, may_have_leaks
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConnectionLeak, IsolationError
@@ -228,6 +232,8 @@ class FixtureLevels:
                 if isinstance(upper.owner, Examples):
                     self.levels.end_leaks(upper, upper.serial, cancel_jobs)
         self.levels.end_leaks(level, test.serial, cancel_jobs)
+        if threading.active_count() > 1:
+            refuse_threads_of_ended_lifespans(test.gate.registry.late)
 
     def _empty_sessions(self, test: RunningTest, before: HeldByFixtures) -> None:
         kinds = empty_sessions(before)
