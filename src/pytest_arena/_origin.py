@@ -285,6 +285,9 @@ class Work(Protocol):
     def note_failure(self, error: Exception) -> None:
         """Note an error that no code of the app retrieves."""
 
+    def cut(self, lines: Iterable[str]) -> None:
+        """Note the lines of work that was cut off."""
+
     def is_given_to(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Note a call into a loop. Return whether the test waits for the call."""
 

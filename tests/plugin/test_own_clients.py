@@ -458,3 +458,61 @@ def test_it(turn, staff):
 def test_a_login_by_a_modules_client_ends_with_the_test(example: Example) -> None:
     """The cookies that a wider fixture's client got in the fixture stay."""
     example.with_files(test_it=COOKIES).run().expect(passed=2)
+
+
+LEFT = """
+
+
+TASKS = []
+
+
+async def send():
+    await asyncio.sleep(60)
+
+
+def cancel(task):
+    asyncio.get_running_loop().call_soon(task.cancel)
+
+
+@app.post("/late")
+async def late():
+    TASKS.append(asyncio.create_task(send()))
+
+
+@app.post("/cancels")
+async def cancels():
+    cancel(asyncio.create_task(send()))
+
+
+@app.get("/pass")
+async def let_pass():
+    await asyncio.sleep(0)
+"""
+LEAVES = """
+import pytest
+from app import app
+from fastapi.testclient import TestClient
+
+
+@pytest.mark.parametrize("path", ["late", "cancels"])
+def test_entered(path):
+    with TestClient(app) as client:
+        client.post(f"/{path}")
+        client.get("/pass")
+
+
+def test_not_entered():
+    TestClient(app).post("/late")
+"""
+
+
+def test_a_task_that_the_end_of_their_loop_cancels_is_named(example: Example) -> None:
+    """At the end of the block, or after the request. A task that the app cancels is not named."""
+    project = shop(example, test_it=LEAVES)
+    project = project.with_files(app="import asyncio\n" + project.files["app.py"] + LEFT)
+    run = project.run("-q").expect(passed=3)
+    run.says(
+        "test_entered[late] has ended, and work that a request had begun was cut off: app.py:",
+        "await asyncio.sleep(60); so in 1 more",
+    )
+    project.run("-q", "-o", "arena_late=fail").expect(1, passed=3, errors=2)

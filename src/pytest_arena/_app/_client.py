@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import functools
 import inspect
@@ -19,11 +20,13 @@ from pytest_arena._ledger import Request
 from pytest_arena._origin import (
     REQUEST,
     WORK,
+    frames,
+    line_of_coroutine,
     user_line,
     watch_failures,
     watch_what_is_begun,
 )
-from pytest_arena._process import running_loop, when_imported
+from pytest_arena._process import context_of, running_loop, when_imported
 from pytest_arena._process import seconds as now
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from pytest_arena._app._kind import ASGIApp, Message, Receive, Scope, Send
     from pytest_arena._app._lifespan import Lifespan
     from pytest_arena._app._login import Login
+    from pytest_arena._origin import Work
 
     _Base = httpx.AsyncClient
     _BaseTransport = httpx.ASGITransport
@@ -824,13 +828,48 @@ def _watched(
             return original(transport, request)
         # The client may be used in several tests, each with other hooks.
         with_hooks = copy.copy(transport)
-        ends = ending_websockets(app, hooks)
         if ask is _aask:
-            ends = with_context_copy(ends)
+            ends = with_context_copy(ending_websockets(app, hooks))
+        else:
+            ends = _watching_left_tasks(ending_websockets(app, hooks))
         set_transport_app(with_hooks, reporting(ends, hooks, known_app=app))
         return ask(hooks, request, functools.partial(original, with_hooks))
 
     return watched
+
+
+def _watching_left_tasks(app: ASGIApp) -> ASGIApp:
+    """Note the tasks that a request leaves and that the end of its client's loop cancels.
+
+    A sync test client ends its loop when it is closed, or after each request if it is not entered.
+    """
+
+    async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        finally:
+            work = WORK.get()
+            if work is not None:
+                _watch_left_tasks(work)
+
+    return answering
+
+
+def _watch_left_tasks(work: Work) -> None:
+    current = asyncio.current_task()
+    for task in asyncio.all_tasks():
+        if task is current or context_of(task).get(WORK) is not work:
+            continue
+        line = line_of_coroutine(task.get_coro())
+        if line is not None:
+            task.add_done_callback(functools.partial(_note_cut_off, work, str(line)))
+
+
+def _note_cut_off(work: Work, line: str, task: asyncio.Task[object]) -> None:
+    if not task.cancelled() or work.is_over:
+        return
+    if any(frame.f_code.co_name == "_cancel_all_tasks" for frame in frames()):
+        work.cut([line])
 
 
 class _ClientOfApp:

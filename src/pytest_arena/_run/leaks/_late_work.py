@@ -81,6 +81,9 @@ class OwnWork:
     def note_failure(self, error: Exception) -> None:
         """Do nothing: only the app's work is reported."""
 
+    def cut(self, lines: Iterable[str]) -> None:
+        """Do nothing, as above."""
+
     def is_given_to(self, _: asyncio.AbstractEventLoop) -> bool:
         """Return False: the test does not wait for its calls into loops."""
         return False
@@ -224,7 +227,7 @@ class LateWork:
                     yield line
 
     def cut(self, lines: Iterable[str]) -> None:
-        """Note lines of requests that the test has left open. They are cut off."""
+        """Note the lines of requests and tasks that were cut off."""
         self.cut_off += lines
 
     def finish(self) -> None:
