@@ -516,3 +516,85 @@ def test_a_task_that_the_end_of_their_loop_cancels_is_named(example: Example) ->
         "await asyncio.sleep(60); so in 1 more",
     )
     project.run("-q", "-o", "arena_late=fail").expect(1, passed=3, errors=2)
+
+
+FACTORY = """
+import asyncio
+from app import engine, Order, maker, router
+from fastapi import FastAPI
+from flask import Flask
+from litestar import Litestar, get
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import Session
+
+
+def fast(*, with_routes=True):
+    app = FastAPI()
+    if with_routes:
+        app.include_router(router, prefix="/v1")
+    return app
+
+
+def starry():
+    @get("/v1/orders")
+    async def orders() -> list[str]:
+        async with maker() as session:
+            return list(await session.scalars(select(Order.item)))
+
+    return Litestar([orders])
+
+
+def flask():
+    app = Flask("shop")
+    sync = create_engine("sqlite:///shop.db")
+
+    @app.get("/v1/orders")
+    def orders():
+        with Session(sync) as session:
+            return list(session.scalars(select(Order.item)))
+
+    return app
+
+
+fast_app, starry_app, flask_app = fast(), starry(), flask()
+"""
+SECOND = """
+import pytest
+from app import Order
+from factory import fast, flask, starry
+from fastapi.testclient import TestClient
+from litestar.testing import TestClient as LitestarClient
+
+CLIENTS = {
+    "fast": lambda: TestClient(fast()),
+    "starry": lambda: LitestarClient(starry()),
+    "flask": lambda: flask().test_client(),
+}
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_it(arena, db_session, pytestconfig, name):
+    if name not in pytestconfig.getoption("arena_app"):
+        pytest.skip("another framework")
+    db_session.add(Order(item="vase"))
+    response = CLIENTS[name]().get("/v1/orders")
+    assert (response.json() if name != "flask" else response.json) == ["vase"]
+    assert [request.path for request in arena.requests] == ["/v1/orders"]
+
+
+def test_another_app_is_another(arena):
+    TestClient(fast(with_routes=False)).get("/v1/orders")
+    assert not arena.requests
+"""
+
+
+@pytest.mark.parametrize("name", ["fast", "starry", "flask"])
+def test_another_app_of_the_factory_is_the_app_under_test(example: Example, name: str) -> None:
+    """A suite calls ``create_app()`` once more, beside the named app."""
+    project = shop(example, test_it=SECOND, factory=FACTORY)
+    app = project.files["app.py"].replace("@app.get", "@router.get")
+    app = app.replace("app = FastAPI()", "app = FastAPI()\nrouter = APIRouter()")
+    app = app.replace("import Depends", "import APIRouter, Depends")
+    project = project.with_files(app=app)
+    run = project.run(f"--arena-app=factory:{name}_app", *FILTERS)
+    run.expect(passed=2, skipped=2)

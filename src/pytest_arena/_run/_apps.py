@@ -16,6 +16,7 @@ from pytest_arena._app._kind import (
     build_app,
     check_app,
     enclosed,
+    is_sibling,
     is_wsgi,
     may_be_app,
     unwrapped,
@@ -77,13 +78,14 @@ class Apps:
         return apps
 
     def knows(self, app: object) -> bool:
-        """Return whether this is an app under test, or one that calls it."""
+        """Return whether this is an app under test, one that calls it, or one of its factory."""
         parts = (*unwrapped(app), *enclosed(app))
-        for app_in_use in self._in_use():
+        apps = self._in_use()
+        for app_in_use in apps:
             for inner in unwrapped(app_in_use):
                 if any(part is inner for part in parts):
                     return True
-        return False
+        return any(is_sibling(app, app_in_use) for app_in_use in apps)
 
     def test_of_request(self, app: object) -> RunningTest | None:
         """Return the test to which a request of the user's client to this app belongs.
