@@ -449,6 +449,16 @@ def test_a_job_of_an_own_queue_never_writes_in_the_next_test(example: Example, h
     run.says("ConnectionLeak: the test ended with a connection that was not given back")
 
 
+def test_nor_does_one_whose_worker_calls_task_done_before_it_writes(example: Example) -> None:
+    """No test waits for the rest of the job. It is still the job's until the worker asks again."""
+    project = app_with_workers(example, "copy", test_it=LEFT)
+    project = project.change(
+        "workers.py", "            do(job)", "            jobs.task_done(), do(job)"
+    )
+    run = project.run("--arena-settle=0.1", "-q").expect(1, passed=16, errors=4)
+    run.says("refused: a connection for work that a request of an earlier test had begun: ")
+
+
 @pytest.mark.slow
 @EACH
 def test_what_is_no_job_of_a_worker_is_left_alone(example: Example, how: str) -> None:

@@ -191,6 +191,15 @@ class JobsOfQueue:
         job.give_to(worker, work_before=known.work)
         known.take(job)
 
+    def stop_waiting(self) -> None:
+        """Note that no test has to wait any more for the job that the caller took, if it took one.
+
+        Until the worker asks for its next job, what it writes is still the job's.
+        """
+        known = self._workers.get(_caller())
+        if known is not None and known.job is not None:
+            known.job.end()
+
     def end_job(self) -> None:
         """Note that the caller has done the job that it took, if it took one."""
         known = self._workers.get(_caller())
@@ -335,7 +344,7 @@ def _ending(original: Any) -> Any:
     def task_done(job_queue: object) -> object:
         jobs = vars(job_queue).get(_JOBS)
         if jobs is not None:
-            jobs.end_job()
+            jobs.stop_waiting()
         return original(job_queue)
 
     return task_done
