@@ -173,6 +173,10 @@ async def test_a_body_of_an_error_too(client, storm):
     assert isinstance(answer.json(), (dict, list))
 
 @proves
+async def test_a_request_in_the_assertion(client, storm):
+    assert (await client.get("/dancers")).json() is not None
+
+@proves
 async def test_written_as_a_text(client, storm):
     answer = await client.get("/dancers")
     assert str(answer)

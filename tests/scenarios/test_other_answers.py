@@ -16,7 +16,8 @@ def is_idle(text: str) -> bool:
     request = httpx.Request("GET", "http://test/dancers", headers={"accept": "*/*"})
     response = httpx.Response(200, json=["Storm"], request=request)
     response.elapsed = timedelta(milliseconds=1)
-    variables = {"r": response, "client": None, "name": "Storm"}
+    client = httpx.Client()
+    variables = {"r": response, "client": client, "name": "Storm", "rows": {}}
     return passes_with_any_answer(is_idle.__code__, text, variables)
 
 
@@ -32,6 +33,8 @@ def is_idle(text: str) -> bool:
         *("sorted(r.json()) == sorted(r.json())", "len(r.text) >= 0", "(x for x in r.json())"),
         *("r.status_code in range(100, 600)", "self.assertIn(r.status_code, range(1000))"),
         *("self.assertIsNotNone(r.text)", "self.assertIsInstance(r.text, str)"),
+        *("(await client.get(f'/{name}')).json() is not None", "client.post('/').text is not None"),
+        "isinstance((await client.request('GET', '/')).json(), (dict, list))",
     ],
 )
 def test_it_passes_with_any_answer(text: str) -> None:
@@ -73,7 +76,16 @@ def test_it_passes_with_any_answer(text: str) -> None:
         ),
         *("self.assertFalse(r.text)", "self.assertNotIn('a', r.text)", "name in r.text"),
         *("r.status_code in range(599)", "r.status_code in range(201, 600)"),
-        *("client.get('/') == r", "name", "print(r)", "(await r.aread())", "r.json().pop('x')"),
+        *(
+            "client.get('/') == r",
+            "name",
+            "(await client.get('/')).json() == []",
+            "print(r)",
+            "(await r.aread())",
+            "r.json().pop('x')",
+        ),
+        *("client.get('/').is_success", "rows.get('a') is not None", "client.get is not None"),
+        "(await client.get('/')).json() == (await client.get('/')).json()",
     ],
 )
 def test_an_answer_could_fail_it(text: str) -> None:

@@ -47,6 +47,8 @@ _BODIES: tuple[object, ...] = (
     [1, 0],
 )
 _OF_ANSWER = re.compile(r"(\w+)\.(?:json\(\)|text|content|status_code|headers|cookies)")
+_METHODS = {"get", "post", "put", "patch", "delete", "head", "options", "request"}
+_ANSWER_OF = "answer_of_"
 _LATIN_1 = ("content-type", "text/plain; charset=latin-1")
 _HIGHEST = 10_000
 _LONGEST = 100_000
@@ -81,16 +83,17 @@ def passes_with_any_answer(
         return _results[key]
     expression = _about_answer(code, text)
     name = _only_name_in(expression)
-    if expression is None or name not in variables:
+    if expression is None or not name:
         return False
-    response: object = variables[name]
-    library: Any = sys.modules.get(type(response).__module__.partition(".")[0])
-    kind: Any = getattr(library, "Response", ())
-    if not isinstance(response, kind):
+    if name in variables:
+        library, request = _of_response(variables[name])
+    else:
+        library, request = _of_client(variables.get(name.removeprefix(_ANSWER_OF)))
+    if request is None:
         return False
     answers = _Answers(
         library=library,
-        request=response.request,
+        request=request,
         literals=_literals_in(expression),
     )
     is_idle = _passes_always(expression, name, answers)
@@ -98,9 +101,28 @@ def passes_with_any_answer(
     return is_idle
 
 
+def _of_response(response: object) -> tuple[Any, Any]:
+    """Return the library and the request of a response, None for another object."""
+    library: Any = sys.modules.get(type(response).__module__.partition(".")[0])
+    kind: Any = getattr(library, "Response", ())
+    return library, response.request if isinstance(response, kind) else None
+
+
+def _of_client(client: object) -> tuple[Any, Any]:
+    """Return the library of a client and some request, None for another object."""
+    for base in type(client).__mro__:
+        package = base.__module__.partition(".")[0]
+        if package in {"httpx", "httpx2"}:
+            library: Any = sys.modules[package]
+            return library, library.Request("GET", "http://test/")
+    return None, None
+
+
 @cache
 def _about_answer(code: CodeType, text: str) -> ast.expr | None:
     """Return an assertion with ``answer.json()`` in place of the variable that has its value.
+
+    A variable takes the place of a request that the assertion itself sends.
 
     Return None for an assertion that is not evaluated.
     """
@@ -111,6 +133,10 @@ def _about_answer(code: CodeType, text: str) -> ast.expr | None:
         return None  # a client sets it
     inlining = _Inlining(_values_by_name(code))
     inlined = inlining.visit(deepcopy(expression))
+    answering = _Answering()
+    inlined = answering.visit(inlined)
+    if answering.requests > 1:
+        return None  # two answers may differ
     ast.fix_missing_locations(inlined)
     return cast("ast.expr", inlined)
 
@@ -125,6 +151,28 @@ class _Inlining(ast.NodeTransformer):
         """Return the value of a variable."""
         value = self._values.get(node.id, node)
         return deepcopy(value)
+
+
+class _Answering(ast.NodeTransformer):
+    """Replaces ``await client.get("/orders")`` by a variable that has its answer."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+
+    def visit_Await(self, node: ast.Await) -> ast.expr:
+        """Return the variable of the answer of an async client."""
+        answer = self.visit(node.value)
+        return answer if isinstance(answer, ast.Name) else node
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        """Return the variable of the answer of a sync client."""
+        match node.func:
+            case ast.Attribute(value=ast.Name(id=client), attr=method):
+                if method in _METHODS:
+                    self.requests += 1
+                    return ast.Name(f"{_ANSWER_OF}{client}", ast.Load())
+        self.generic_visit(node)
+        return node
 
 
 @cache
