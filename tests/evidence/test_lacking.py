@@ -33,6 +33,9 @@ CONSTANT = Asserted(place="tests/test_b.py:16", text="True", after=1, is_constan
 EARLY = Asserted(place="tests/test_b.py:14", text="battle.id", after=0)
 
 
+MISSPELT = replace(POST, method="GET", path="/battle/7", route="(no route)", status=404)
+
+
 def verdict(what: Facts, **more: Any) -> tuple[Status, str]:
     """Status and reason of a scenario whose only test did this."""
     one = judged([attempt(facts=what)], **more)
@@ -51,6 +54,8 @@ def verdict(what: Facts, **more: Any) -> tuple[Status, str]:
         ({"asserted": (EARLY,)}, "(the last one, tests/test_b.py:14, is before it)"),
         ({"requests": (POST, POST)}, "no assertion after POST"),
         ({"requests": (), "asserted": ()}, "no request reached the app; no assertion"),
+        ({"requests": (MISSPELT,)}, "the app has no route for GET /battle/7, so it answered 404"),
+        ({"requests": (MISSPELT, MISSPELT), "first": 1}, "the app has no route for GET /battle/7"),
     ],
 )
 def test_a_piece_of_evidence_that_is_missing_makes_it_hollow(
@@ -320,6 +325,25 @@ def test_what_is_odd_about_a_request_is_remarked(request_: dict[str, Any], said:
     one = judged([attempt(facts=facts(requests=(replace(POST, **request_),)))])
     assert one.status is Status.PROVEN
     assert one.warnings == (said,)
+
+
+@pytest.mark.parametrize(
+    "missed",
+    [
+        {"path": "/battles/7/start", "method": "POST"},  # a step names it
+        {"status": 405},
+        {"route": ""},
+        {"route": "/battles/{battle_id}"},
+    ],
+)
+def test_other_answers_than_that_of_a_misspelt_path_are_evidence(missed: dict[str, Any]) -> None:
+    """Only the router's own 404 is none."""
+    request = replace(MISSPELT, **missed)
+    assert verdict(facts(requests=(request,)))[0] is Status.PROVEN
+    assert verdict(facts(requests=(MISSPELT, POST)))[0] is Status.HOLLOW
+    asserted = replace(facts().asserted[0], after=2)
+    mixed = facts(requests=(MISSPELT, POST), asserted=(asserted,))
+    assert verdict(mixed)[0] is Status.PROVEN
 
 
 @pytest.mark.parametrize("path, warnings", [("/", ()), ("/battles", ("never requested: GET /",))])

@@ -86,6 +86,7 @@ def test_of_starlette(arena_app):
 @pytest.mark.parametrize("arena_app", ["lite"], indirect=True)
 def test_of_litestar(test_client):
     test_client.get("/items/7")
+    test_client.get("/item/7")
 
 
 @proves
@@ -122,7 +123,7 @@ def test_each_request_is_told_once_with_its_route_and_status(run: Told) -> None:
     assert lines(run, "all_ways") == [
         "POST /v1/items/7 /v1/items/{item_id} 200",
         "GET /below/all/old /below/all/{kind} 200",
-        "GET /nowhere - 404",
+        "GET /nowhere (no route) 404",
         "GET /broken /broken 500",
         "WEBSOCKET /live/one /live/{room} 101",
     ]
@@ -131,7 +132,10 @@ def test_each_request_is_told_once_with_its_route_and_status(run: Told) -> None:
 def test_starlette_and_litestar_say_their_routes(run: Told) -> None:
     """Each in its own way."""
     assert lines(run, "of_starlette") == ["GET /a/items/7 /a/items/{item_id} 200"]
-    assert lines(run, "of_litestar") == ["GET /items/7 /items/{item_id} 200"]
+    assert lines(run, "of_litestar") == [
+        "GET /items/7 /items/{item_id} 200",
+        "GET /item/7 (no route) 404",
+    ]
 
 
 def test_a_look_at_an_answer_is_noted_and_its_class_is_its_own_again(run: Told) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_arena.scenarios.evidence._document import (
+    NO_ROUTE,
     Facts,
     JudgedStep,
     Mapping,
@@ -47,6 +48,7 @@ _NEEDED: dict[Kind, tuple[str, str]] = {
 }
 _WRITING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _NOTHING = re.compile(r"(?i)(?:there (?:is|are) )?(?:no|nobody|nothing|zero|0)(?!\S)")
+_NOT_FOUND = 404
 _PLACEHOLDER = re.compile(r"\{[^{}/]*\}|<[^<>/]*>")
 
 
@@ -172,14 +174,30 @@ class Claim:
         return text
 
     def _missing_request(self, facts: Facts) -> str:
-        if facts.requests or NO_REQUEST in self.tags:
+        if NO_REQUEST in self.tags:
             return ""
+        if facts.requests:
+            return self._missed_routes(facts.requests[facts.first :])
         if facts.late:
             return (
                 f"no request reached the app before the tear-down, which sent {facts.late[0]}"
                 " (send it in the test: a tear-down proves nothing)"
             )
         return "no request reached the app"
+
+    def _missed_routes(self, requests: Sequence[Requested]) -> str:
+        """Return a sentence if all requests had misspelt paths, and no step names the path."""
+        for request in requests:
+            is_named = any(_is_hit(*named, request) for named in paths(self.scenario))
+            if request.route != NO_ROUTE or request.status != _NOT_FOUND or is_named:
+                return ""
+        if not requests:
+            return ""
+        request = requests[0]
+        return (
+            f"the app has no route for {request.method} {request.path}, so it answered 404 (if "
+            "the scenario is about that path: name it in a step)"
+        )
 
     def _missing_assertion(self, facts: Facts) -> str:
         checks = facts.checks

@@ -22,6 +22,9 @@ SabotageResult = Literal["noticed", "survived", "not applicable", "unknown"]
 Outcome = Literal["passed", "failed", "skipped", "xfailed", "xpassed", "unfinished"]
 
 
+NO_ROUTE = "(no route)"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requested:
     """One request that reached the app under test, by any client."""
@@ -29,7 +32,10 @@ class Requested:
     method: str
     path: str
     route: str
-    """The template, ``/battles/{battle_id}``; empty if the framework has none."""
+    """The template, ``/battles/{battle_id}``; empty if the framework has none.
+
+    ``(no route)`` if the app has no route for the path.
+    """
     status: int | None
     role: str = ""
     changed: Counts | None = ()

@@ -17,6 +17,7 @@ from pytest_arena._app._kind import is_wsgi, unwrapped
 from pytest_arena._app._login import is_logging_in
 from pytest_arena._ledger import Request
 from pytest_arena._run._apps import Apps
+from pytest_arena.scenarios.evidence._document import NO_ROUTE
 from pytest_arena.scenarios.requests._record import RequestRecord
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
@@ -436,7 +437,10 @@ def _noting_status(
 
 
 def _route(app: object, scope: Scope) -> str:
-    """Return the template of the path, ``/battles/{battle_id}``; "" if the framework has none."""
+    """Return the template of the path, ``/battles/{battle_id}``; "" if the framework has none.
+
+    ``NO_ROUTE`` stands for a path of which Starlette's or Litestar's router knows no route.
+    """
     litestar_template = scope.get("path_template")
     if litestar_template:
         return str(litestar_template)
@@ -446,7 +450,8 @@ def _route(app: object, scope: Scope) -> str:
         endpoint = scope.get("endpoint")
         if endpoint:
             return _template_of(endpoint, getattr(app, "routes", ()))
-        return ""
+        has_router = "router" in scope or "litestar_app" in scope
+        return NO_ROUTE if has_router else ""
     root = str(scope.get("root_path", ""))
     app_root = str(scope.get("app_root_path", root))
     mount = root.removeprefix(app_root)
