@@ -44,7 +44,7 @@ _FOR_A_CALLER = {"", "pytest_arena", "sqlalchemy_utils"}
 
 
 def is_called_by_user() -> bool:
-    """Return whether the user's code called the present function, with no library between.
+    """Return whether no library called the present function for itself.
 
     The standard library does not count, nor does SQLAlchemy-Utils, whose ``drop_database`` removes
     a file for its caller.
@@ -55,7 +55,7 @@ def is_called_by_user() -> bool:
             return True
         if package_of(file) not in _FOR_A_CALLER:
             return False
-    return False
+    return True  # atexit calls a function of the standard library
 
 
 def line_of_function(function: object) -> CodeLine | None:

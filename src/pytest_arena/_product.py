@@ -178,6 +178,9 @@ class Files(Protocol):
     def is_replaced(self, real: str) -> bool:
         """Return whether a test's database replaces this file. Costs a look-up."""
 
+    def find_below(self, folder: str) -> str:
+        """Return a file in this folder that a test's database replaces, or ""."""
+
     def is_link_into_app(self, file: str) -> bool:
         """Return whether a link leads to a file that a test's database replaces."""
 

@@ -41,7 +41,7 @@ from pytest_arena._product import (
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from pytest_arena._config._read import Config
     from pytest_arena._gate._registry import Registry
@@ -185,6 +185,14 @@ class AllowedFiles:
         """Whether pytest-arena has a database in place of this file, given by its real path."""
         return real in self.of_app and not self.is_free(real)
 
+    def find_below(self, folder: str) -> str:
+        """Return a file that pytest-arena replaces and that is in this folder, or ""."""
+        for name in (*self.of_app, *_named_by_engines()):
+            file = real(name)
+            if file.startswith(folder + os.sep) and not self.is_free(file):
+                return file
+        return ""
+
     def is_link_into_app(self, file: str) -> bool:
         """Whether a link leads to a file in whose place pytest-arena has a database.
 
@@ -268,13 +276,18 @@ def real(file: str) -> str:
     return os.path.realpath(file)
 
 
-def _is_named_by_engine(file: str) -> bool:
-    path = real(file)
+def _named_by_engines() -> Iterator[str]:
+    """Yield the files in the URLs of the app's engines, connected or not."""
     for engine in known_engines.find():
         database = requested_by_engine(engine)
-        if database is None or database.product != "sqlite" or not database.name:
-            continue
-        if real(database.name) == path or _is_same(database.name, file):
+        if database is not None and database.product == "sqlite" and database.name:
+            yield database.name
+
+
+def _is_named_by_engine(file: str) -> bool:
+    path = real(file)
+    for name in _named_by_engines():
+        if real(name) == path or _is_same(name, file):
             return True
     return False
 

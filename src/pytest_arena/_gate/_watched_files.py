@@ -84,6 +84,9 @@ def _admit_renaming(
     source = _entry(old, old_folder)
     target = _entry(new, new_folder)
     now = core()
+    below = now.files.find_below(source)
+    if below and is_called_by_user():
+        raise now.ledger.refused(_changed_file(below, f"renaming {source}"))
     _admit_change(now, source, f"renaming {source}", is_there=os.path.lexists(source))
     _admit_change(now, target, f"renaming {source} to {target}")
 
