@@ -182,3 +182,76 @@ def test_what_the_info_of_a_pooled_connection_has_ends_with_its_test(
     """``Connection.info`` lives as long as the connection, which stays in the pool."""
     doubled = INFO.replace("{", "{{").replace("}", "}}")
     run_on(isolation, tmp_path, test_1=doubled).expect(passed=4)
+
+BELOW = '''
+import pytest
+from app import engine as psycopg_engine
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+URL = psycopg_engine.url
+engine = create_async_engine(URL.set(drivername="postgresql+asyncpg"))
+ENGINES = [psycopg_engine, create_engine(URL.set(drivername="postgresql+psycopg2"))]
+ALTERING = {{
+    "setting": "SET work_mem = 4321",
+    "call": "SELECT set_config('app.tenant', 'me', false)",
+    "temporary table": "CREATE TEMP TABLE left_over (id INTEGER)",
+    "lock": "SELECT pg_advisory_lock(77)",
+    "listener": "LISTEN orders",
+}}
+STATE = """
+SELECT current_setting('work_mem'), coalesce(current_setting('app.tenant', true), ''),
+    (SELECT count(*) FROM pg_class WHERE relname = 'left_over'),
+    (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 77),
+    (SELECT count(*) FROM pg_listening_channels())
+"""
+CLEAN = ("4MB", "", 0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", [*ALTERING, "nothing"])
+async def test_async(kind):
+    async with engine.connect() as connection:
+        assert tuple((await connection.execute(text(STATE))).one()) == CLEAN
+        await connection.rollback()
+        driver = (await connection.get_raw_connection()).driver_connection
+        if kind == "listener":
+            await driver.add_listener("orders", print)
+        else:
+            await driver.execute(ALTERING.get(kind, "SELECT 1"))
+
+
+@pytest.mark.parametrize("kind", [*ALTERING, "nothing"])
+@pytest.mark.parametrize("sync_engine", ENGINES, ids=str)
+def test_sync(kind, sync_engine):
+    with sync_engine.connect() as connection:
+        assert tuple(connection.execute(text(STATE)).one()) == CLEAN
+        driver = connection.connection.driver_connection
+        driver.cursor().execute(ALTERING.get(kind, "SELECT 1"))
+        driver.commit()
+
+
+@event.listens_for(ENGINES[0], "checkout")
+def set_tenant(dbapi_connection, *_):
+    if HAS_TENANT:
+        dbapi_connection.cursor().execute("SELECT set_config('app.tenant', 'me', false)")
+        dbapi_connection.commit()
+
+
+HAS_TENANT = []
+
+
+def test_at_a_checkout():
+    HAS_TENANT.append(True)
+    with ENGINES[0].connect():
+        HAS_TENANT.clear()
+
+
+def test_after_it():
+    with ENGINES[0].connect() as connection:
+        assert tuple(connection.execute(text(STATE)).one()) == CLEAN
+'''
+
+
+def test_what_is_set_below_an_engine_ends_with_its_test(tmp_path: Path) -> None:
+    """By the driver's connection or cursor, which a listener of the pool may use too."""
+    run_on("undo", tmp_path, test_1=BELOW).expect(passed=20)

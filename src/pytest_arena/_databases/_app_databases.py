@@ -286,10 +286,9 @@ def _named_by_engines() -> Iterator[str]:
 
 def _is_named_by_engine(file: str) -> bool:
     path = real(file)
-    for name in _named_by_engines():
-        if real(name) == path or _is_same(name, file):
-            return True
-    return False
+    return any(
+        real(name) == path or _is_same(name, file) for name in _named_by_engines()
+    )
 
 
 def _is_same(file: str, other: str) -> bool:

@@ -20,9 +20,9 @@ from pytest_arena._postgresql._identity import (
     identity,
     name_of,
 )
-from pytest_arena._postgresql._session_functions import ALTERING_CALLS
 from pytest_arena._postgresql.drivers import _statements as drivers
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
+from pytest_arena._postgresql.drivers._sessions import alters_session
 from pytest_arena._postgresql.drivers._spawned_connections import SpawnedConnections
 from pytest_arena._postgresql.moving._moving_trial import prepare
 from pytest_arena._postgresql.moving._transport import at_checkin
@@ -337,8 +337,8 @@ class ServerHandle:
         at_checkin(self._reference())
 
     def session(self) -> object:
-        """Return the number of statements that have changed the session."""
-        return self._states
+        """Return the number of statements that have changed the session, by any interface."""
+        return self._states + self._record.session_changes
 
 
 def _isolation_at(target: ConnectTarget) -> ServerIsolation | None:
@@ -363,28 +363,8 @@ def _is_open(driver: Any) -> bool:
     return bool(getattr(info, "transaction_status", _IDLE) != _IDLE)
 
 
-# Statements with effects beyond their transaction: settings, roles, listeners, locks, prepared
-# statements.
-_ALTERING = (
-    r"(?:SET(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)|RESET|DISCARD|LISTEN|UNLISTEN|PREPARE|"
-    r"DECLARE|LOAD|DO\b|EXPLAIN\b(?=[^;]*\bTEMP)|CREATE\s+(?:OR\s+REPLACE\s+)?(?:LOCAL\s+|GLOBAL\s+)?TEMP)"
-)
-_ALTERS = re.compile(START + _ALTERING, re.IGNORECASE | re.DOTALL)
-_ALTERS_LATER = re.compile(";" + START + _ALTERING, re.IGNORECASE | re.DOTALL)
-_CALLS = re.compile(ALTERING_CALLS, re.IGNORECASE)
-
-
 # Statements that cannot return a number of a sequence. Before these pytest-arena may not send its
 # statement: SET TRANSACTION must be the first of its transaction, and LOCK precedes its snapshot.
 _KNOWS_NO_NUMBER = re.compile(
     START + r"(?:SET\b|(?:SELECT|SHOW|LOCK)\b[^(]*\Z)", re.IGNORECASE
 )
-
-
-def alters_session(statement: str) -> bool:
-    """Return whether a statement may change the session beyond its transaction. Costs 1 µs."""
-    return bool(
-        _ALTERS.match(statement)
-        or _CALLS.search(statement)
-        or (";" in statement and _ALTERS_LATER.search(statement))
-    )

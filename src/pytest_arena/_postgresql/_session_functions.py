@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from pytest_arena._postgresql.drivers._sessions import ALTERING_CALLS
 from pytest_arena._postgresql.journal._tables import PLAIN_SCHEMA
 from pytest_arena._values import STATEMENT_START as START
 from pytest_arena._values import without_comments
@@ -20,14 +21,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql._control import Control
 
-# `set_config(…, true)` has an effect until the transaction ends. Apps with row security call it in
-# each transaction.
-ALTERING_CALLS = (
-    r"set_config(?!\"?\s*\([^()]*,\s*true\s*\))|pg_(?:try_)?advisory_lock|\bpg_temp\b|"
-    r"\bsetseed\b|\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?\s|"
-    r"\bUPDATE\b[^;]*\bpg_settings\b|"
-    r'\bU&"'  # a name with escaped letters: it may be any of these
-)
 _ALTERING_STATEMENT = (
     r"(?:SET(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)|RESET|DISCARD|LISTEN|UNLISTEN|LOAD|"
     r"CREATE\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?)\b"

@@ -10,6 +10,7 @@ from functools import cache, lru_cache, wraps
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_arena._origin import WORK, who_connects
+from pytest_arena._postgresql.drivers._sessions import alters_session
 from pytest_arena._postgresql.drivers._test_databases import (
     is_replacement,
     made_or_dropped,
@@ -51,6 +52,8 @@ class DriverConnection:
         self.admission: Admission | None = None  # None if it was not admitted
         # The database of an idle connection in a pool of an engine.
         self.idle_key: Key | None = None
+        # How many statements that the driver has sent have changed the session.
+        self.session_changes = 0
 
     def admit(self, admission: Admission) -> None:
         """Note why it was admitted."""
@@ -61,9 +64,18 @@ class DriverConnection:
         if self.admission is not None:
             self.admission = replace(self.admission, target=None)
 
+    def note(self, statement: str) -> None:
+        """Note a statement that the driver sends. An engine's pool hands out the session later."""
+        self.session_changes += _alters_session(statement)
+
     def rest(self, key: Key | None) -> None:
         """Note that an engine's pool has it back. None: the pool has handed it out."""
         self.idle_key = key
+
+
+@lru_cache(maxsize=1024)
+def _alters_session(statement: str) -> bool:
+    return alters_session(without_comments(statement))
 
 
 _connections: weakref.WeakKeyDictionary[object, DriverConnection] = (
@@ -392,6 +404,7 @@ def _to_send(core: FindCore, connection: object, statement: str | bytes) -> str 
     known = _connections.get(connection)
     if known is None:
         return statement
+    known.note(text)
     if known.idle_key is not None:
         _note_kept(core(), known.idle_key, text)
     work = WORK.get()
