@@ -16,7 +16,7 @@ from pytest_arena._gate.writes._statement_log import (
     savepoint_in,
     written_table,
 )
-from pytest_arena._postgresql.drivers._sessions import alters_session
+from pytest_arena._postgresql.drivers._session_state import alters_session
 from tests.gate.lost_app import APP
 from tests.servers.postgresql import URL
 

@@ -183,6 +183,7 @@ def test_what_the_info_of_a_pooled_connection_has_ends_with_its_test(
     doubled = INFO.replace("{", "{{").replace("}", "}}")
     run_on(isolation, tmp_path, test_1=doubled).expect(passed=4)
 
+
 BELOW = '''
 import pytest
 from app import engine as psycopg_engine

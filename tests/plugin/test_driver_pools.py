@@ -124,9 +124,41 @@ def test_a_pool_in_the_sessions_loop_is_refused(pooled: Example) -> None:
     """A test would wait for it until the pool's patience ends: the first failure says the cure."""
     run = pooled.run("-p", "no:randomly", "--arena-lifespan=session")
     run.expect(1, errors=5).says(
-        "the start-up, which runs once for all tests, opens an AsyncConnectionPool: set "
-        "arena_lifespan = on"
+        "the start-up, which runs once for all tests, opens a pool of psycopg_pool "
+        "(AsyncConnectionPool): set arena_lifespan = on"
     )
+
+
+ASYNCPG = """
+from contextlib import asynccontextmanager
+import asyncpg
+from fastapi import FastAPI
+
+@asynccontextmanager
+async def lifespan(app):
+    async with asyncpg.create_pool("postgresql://me:s3cret@db.example.org/shop") as pool:
+        app.state.pool = pool
+        yield
+
+app = FastAPI(lifespan=lifespan)
+
+@app.post("/dancers/{name}")
+async def add(name: str):
+    await app.state.pool.execute("INSERT INTO dancers (name) VALUES ($1)", name)
+
+@app.get("/dancers")
+async def dancers():
+    rows = await app.state.pool.fetch("SELECT name FROM dancers ORDER BY name")
+    return [row["name"] for row in rows]
+"""
+
+
+def test_a_pool_of_asyncpg_in_the_sessions_loop_is_refused_too(pooled: Example) -> None:
+    """Two loops would use its connections at once."""
+    project = pooled.with_files(app=ASYNCPG)
+    project.run("-p", "no:randomly").expect(passed=5)
+    run = project.run("-p", "no:randomly", "--arena-lifespan=session")
+    run.expect(1, errors=5).says("opens a pool of asyncpg (Pool): set arena_lifespan = on")
 
 
 CHECKED = """

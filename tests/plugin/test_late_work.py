@@ -672,3 +672,87 @@ print("looked")
 def test_the_collector_may_run_while_stacks_are_looked_at(example: Example) -> None:
     """Python 3.11 waited for itself, for good, where a `threading.local` was garbage."""
     example.with_files(stacks=STACKS).python("stacks.py").says("looked")
+
+
+CHAINS = """
+import asyncio
+import threading
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+ENDED = []
+TASKS = set()
+
+
+async def send():
+    await asyncio.sleep(0.01)
+    ENDED.append("sent")
+
+
+def start(*_):
+    TASKS.add(asyncio.get_running_loop().create_task(send()))
+
+
+@asynccontextmanager
+async def lifespan(app):
+    async def relay():
+        woken = asyncio.Event()
+        while True:
+            await asyncio.wait_for(woken.wait(), 600)
+
+    task = asyncio.create_task(relay())
+    yield
+    task.cancel()
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.post("/{how}")
+async def begin(how: str):
+    loop = asyncio.get_running_loop()
+    match how:
+        case "soon":
+            loop.call_soon(start)
+        case "twice":
+            loop.call_soon(loop.call_soon, start)
+        case "threadsafe":
+            loop.call_soon_threadsafe(start)
+        case "coroutine":
+            asyncio.run_coroutine_threadsafe(send(), loop)
+        case "callback":
+            future = loop.create_future()
+            future.add_done_callback(start)
+            future.set_result(None)
+        case "chain":
+            loop.create_task(asyncio.sleep(0.01)).add_done_callback(start)
+"""
+CHAINED = """
+import pytest
+from app import ENDED
+
+HOWS = ("soon", "twice", "threadsafe", "coroutine", "callback", "chain")
+
+
+@pytest.mark.parametrize("how", HOWS)
+async def test_async(client, how):
+    assert (await client.post(f"/{how}")).status_code == 200
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_sync(test_client, how):
+    assert test_client.post(f"/{how}").status_code == 200
+
+
+def test_all_have_ended():
+    assert ENDED == ["sent"] * 2 * len(HOWS)
+"""
+
+
+def test_what_a_callback_of_the_loop_begins_is_waited_for(example: Example) -> None:
+    """At the end of a test. A relay of the lifespan is not, whose request wakes nothing."""
+    project = example.with_files(app=CHAINS, test_late=CHAINED)
+    for line in ("arena_schema = app:Base\n", "arena_seed = seed:seed\n"):
+        project = project.change("pytest.ini", line, "")
+    project.run("-p", "no:randomly", "-o", "arena_late=fail").expect(passed=13)

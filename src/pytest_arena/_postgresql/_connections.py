@@ -22,7 +22,7 @@ from pytest_arena._postgresql._identity import (
 )
 from pytest_arena._postgresql.drivers import _statements as drivers
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
-from pytest_arena._postgresql.drivers._sessions import alters_session
+from pytest_arena._postgresql.drivers._session_state import alters_session
 from pytest_arena._postgresql.drivers._spawned_connections import SpawnedConnections
 from pytest_arena._postgresql.moving._moving_trial import prepare
 from pytest_arena._postgresql.moving._transport import at_checkin

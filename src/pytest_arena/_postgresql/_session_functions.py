@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql.drivers._sessions import ALTERING_CALLS
+from pytest_arena._postgresql.drivers._session_state import ALTERING_CALLS
 from pytest_arena._postgresql.journal._tables import PLAIN_SCHEMA
 from pytest_arena._values import STATEMENT_START as START
 from pytest_arena._values import without_comments

@@ -142,7 +142,7 @@ class _Guard:
         if core is None:
             return
         if dialect == "psycopg_async" and IN_SESSION_LIFESPAN.get():
-            raise _pool_of_another_loop()
+            raise _pool_of_another_loop(pool)
         serial = core.serial()
         # psycopg_pool has no public way: a closed pool cannot be opened.
         if self._pools.get(pool, serial) != serial:
@@ -361,6 +361,21 @@ def _guard_pools(guard: _Guard, module: ModuleType) -> None:
             replace_function(owner, "_open", partial(_refusing_open, guard, dialect))
 
 
+def _guard_asyncpg_pools(_guard: _Guard, module: ModuleType) -> None:
+    """Refuse a pool of the app's start-up that runs in another loop than the tests."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., object]:
+        async def _async__init__(pool: object) -> object:
+            if IN_SESSION_LIFESPAN.get():
+                raise _pool_of_another_loop(pool)
+            return await original(pool)
+
+        return _async__init__
+
+    # `await pool` and `async with pool` call it.
+    replace_function(module.Pool, "_async__init__", make)
+
+
 def _refusing_open(
     guard: _Guard, dialect: str, original: Callable[..., Any]
 ) -> Callable[..., object]:
@@ -379,6 +394,7 @@ def _refusing_open(
 
 _CONNECTING = {
     "asyncpg.connect_utils": _guard_asyncpg,
+    "asyncpg.pool": _guard_asyncpg_pools,
     "psycopg.generators": _guard_generators,
     "psycopg.connection": _guard_psycopg,
     "psycopg.connection_async": _guard_async_psycopg,
@@ -459,12 +475,13 @@ def _spawned_elsewhere(target: ServerTarget) -> UnknownDatabaseError:
     )
 
 
-def _pool_of_another_loop() -> ConfigError:
+def _pool_of_another_loop(pool: object) -> ConfigError:
+    package = type(pool).__module__.partition(".")[0]
     return ConfigError(
-        "the start-up, which runs once for all tests, opens an AsyncConnectionPool: set "
-        "arena_lifespan = on",
-        why="the pool belongs to the start-up's event loop. A test waits in another loop, which "
-        "the pool cannot wake, and ends in PoolTimeout",
+        f"the start-up, which runs once for all tests, opens a pool of {package} "
+        f"({type(pool).__name__}): set arena_lifespan = on",
+        why="the pool belongs to the start-up's event loop. A test runs in another loop, in which "
+        "the pool's connections cannot be used",
         cause=who_connects(),
         fix="arena_lifespan = on   (the pool is opened again for each test)",
     )

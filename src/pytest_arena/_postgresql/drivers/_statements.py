@@ -10,7 +10,7 @@ from functools import cache, lru_cache, wraps
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_arena._origin import WORK, who_connects
-from pytest_arena._postgresql.drivers._sessions import alters_session
+from pytest_arena._postgresql.drivers._session_state import alters_session
 from pytest_arena._postgresql.drivers._test_databases import (
     is_replacement,
     made_or_dropped,
@@ -64,9 +64,9 @@ class DriverConnection:
         if self.admission is not None:
             self.admission = replace(self.admission, target=None)
 
-    def note(self, statement: str) -> None:
-        """Note a statement that the driver sends. An engine's pool hands out the session later."""
-        self.session_changes += _alters_session(statement)
+    def note_session_change(self) -> None:
+        """Note a statement that changes the session. An engine's pool may have the connection."""
+        self.session_changes += 1
 
     def rest(self, key: Key | None) -> None:
         """Note that an engine's pool has it back. None: the pool has handed it out."""
@@ -404,7 +404,8 @@ def _to_send(core: FindCore, connection: object, statement: str | bytes) -> str 
     known = _connections.get(connection)
     if known is None:
         return statement
-    known.note(text)
+    if _alters_session(text):
+        known.note_session_change()
     if known.idle_key is not None:
         _note_kept(core(), known.idle_key, text)
     work = WORK.get()

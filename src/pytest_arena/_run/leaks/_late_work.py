@@ -14,6 +14,7 @@ from pytest_arena._config._load import package_of
 from pytest_arena._origin import (
     CHILDREN,
     IDLE_WORKERS,
+    LIFESPAN,
     OUR_TASK,
     PIECES,
     WORK,
@@ -52,6 +53,9 @@ _STEP = 0.0002
 # Passes of a loop until a task of the lifespan that a request has woken begins tasks for it, as the
 # worker of Litestar's events does.
 _PASSES = 5
+
+# Passes until a callback that is due has begun a task. Each test takes them.
+_PASSES_AT_END = 2
 
 _LINES_OF_AN_ERROR = 4
 
@@ -194,10 +198,13 @@ class LateWork:
                     continue
                 if not is_users_task(task):
                     continue
-                hops = context_of(task).get(HOPS) or ()
-                # SQLAlchemy ends a session's block in a task. A fixture's task waits for it.
+                context = context_of(task)
+                hops = context.get(HOPS) or ()
+                # SQLAlchemy ends a session's block in a task, and so does `asyncio.wait_for` wait
+                # before Python 3.12. A task of a fixture or of the lifespan awaits it.
                 has_line = line_of_coroutine(task.get_coro()) is not None
-                if not (hops or has_line) and is_of_wide_fixture(task):
+                is_older = is_of_wide_fixture(task) or LIFESPAN in context
+                if is_older and not (hops or has_line):
                     continue
                 # The task that serves the first request existed before that request.
                 is_of_a_request = hops or task not in before
@@ -304,11 +311,19 @@ class LateWork:
         deque(self.waiting(patience), maxlen=0)
 
     async def asettled(self, patience: float | None = None) -> None:
-        """Wait in a loop until the work is done, as `waiting` says."""
-        if patience is not None:
-            await _let_pass()
-        for _ in self.waiting(patience):
-            await asyncio.sleep(0)
+        """Wait in a loop until the work is done, as `waiting` says.
+
+        A callback that is due may begin a task. So may the end of a task.
+        """
+        end = seconds() + (self._patience if patience is None else patience)
+        has_waited = True
+        passes = _PASSES if patience is not None else _PASSES_AT_END
+        while has_waited:
+            await _let_pass(passes)
+            has_waited = False
+            for _ in self.waiting(patience):
+                has_waited = seconds() < end
+                await asyncio.sleep(0)
 
     def pausing(self) -> Iterator[None]:
         """Pause shortly while work runs that may end, at most ``arena_settle`` seconds.
@@ -372,8 +387,8 @@ def refuse_threads_of_ended_lifespans(late: dict[int, FrameType]) -> None:
                 late[number] = stack[-1]
 
 
-async def _let_pass() -> None:
-    for _ in range(_PASSES):
+async def _let_pass(passes: int = _PASSES) -> None:
+    for _ in range(passes):
         await asyncio.sleep(0)
 
 

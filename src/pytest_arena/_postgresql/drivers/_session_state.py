@@ -14,10 +14,10 @@ ALTERING_CALLS = (
     r"\bUPDATE\b[^;]*\bpg_settings\b|"
     r'\bU&"'  # a name with escaped letters: it may be any of these
 )
-# Settings, roles, listeners, locks, prepared statements.
+# Settings, roles, listeners, locks, prepared statements. pytest-arena sends DISCARD SEQUENCES.
 _ALTERING = (
-    r"(?:SET(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)|RESET|DISCARD|LISTEN|UNLISTEN|PREPARE|"
-    r"DECLARE\b(?=[^;]*\bHOLD)|LOAD|DO\b|EXPLAIN\b(?=[^;]*\bTEMP)|"
+    r"(?:SET(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)|RESET|DISCARD(?!\s+SEQ)|LISTEN|UNLISTEN|"
+    r"PREPARE|DECLARE\b(?=[^;]*\bHOLD)|LOAD|DO\b|EXPLAIN\b(?=[^;]*\bTEMP)|"
     r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:LOCAL\s+|GLOBAL\s+)?TEMP)"
 )
 _ALTERS = re.compile(START + _ALTERING, re.IGNORECASE | re.DOTALL)
