@@ -40,6 +40,18 @@ def user_line() -> CodeLine | None:
     return None
 
 
+def line_that_pytest_called() -> CodeLine | None:
+    """Return the present line of the user's hook, module or test that pytest has called."""
+    line = None
+    for frame in frames():
+        file = frame.f_code.co_filename
+        if package_of(file) in {"_pytest", "pluggy"}:
+            break
+        if not _is_library(file):
+            line = line_of(frame)
+    return line
+
+
 _FOR_A_CALLER = {"", "pytest_arena", "sqlalchemy_utils"}
 
 

@@ -347,3 +347,56 @@ def test_levels_where_a_parameter_ends_what_lies_below(example: Example) -> None
     """What the test has set up above it by then must not go with it: its rows would be missing."""
     changed = example.with_files(conftest=SEEDING, test_it=OF_ANOTHER_PARAMETER)
     changed.run().expect(passed=6)
+
+
+HOOKS = """
+import app
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("seeded"):
+        app.add("of a hook")
+"""
+OF_HOOKS = """
+import pytest
+
+
+@pytest.mark.seeded
+def test_a(test_client):
+    assert "of a hook" in test_client.get("/dancers").json()
+
+
+def test_b(test_client):  # alone it is red
+    assert "of a hook" in test_client.get("/dancers").json()
+"""
+AT_IMPORT = """
+import app
+
+app.add("at import")
+
+
+def test_it(test_client):
+    assert "at import" in test_client.get("/dancers").json()
+"""
+ADD = """
+from sqlalchemy import create_engine, insert
+
+sync_engine = create_engine("sqlite:///dev.db")
+
+
+def add(name):
+    with sync_engine.begin() as connection:
+        connection.execute(insert(Dancer).values(name=name))
+"""
+
+
+def test_rows_that_neither_a_test_nor_a_fixture_writes_are_named(example: Example) -> None:
+    """They stay: no level restores them."""
+    app = example.files["app.py"] + ADD
+    project = example.with_files(app=app, conftest=HOOKS, test_a=OF_HOOKS)
+    markers = "[pytest]\nmarkers = seeded\n"
+    run = project.change("pytest.ini", "[pytest]\n", markers).run("-q").expect(passed=2)
+    told = "writes dancers outside of tests and fixtures: the rows stay for the whole run"
+    run.says(f'conftest.py:7  app.add("of a hook") {told}')
+    run = example.with_files(app=app, conftest="", test_a=AT_IMPORT).run("-q").expect(passed=1)
+    run.says(f'test_a.py:4  app.add("at import") {told}')

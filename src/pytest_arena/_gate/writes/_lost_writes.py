@@ -52,6 +52,7 @@ from pytest_arena._origin import (
     REQUEST,
     WORK,
     lifespan_here,
+    line_that_pytest_called,
     user_line,
 )
 from pytest_arena._product import PRODUCT_PACKAGES, Core, Key
@@ -224,6 +225,7 @@ class LostWrites:
         pooled = PooledConnection.find(proxied)
         self._look_for_failure(pooled, proxied)
         self._note_older_thread(pooled)
+        self._note_outside_of_levels(pooled)
         write = self._written_by_lifespan(pooled)
         answer = ANSWER.get()
         try:
@@ -390,6 +392,19 @@ class LostWrites:
         tables = ", ".join(tables_of(writes.writes))
         note = _gate_notes.commit_of_older_thread(began, tables, writes.line)
         self._core.ledger.note(note)
+
+    def _note_outside_of_levels(self, pooled: PooledConnection | None) -> None:
+        """Note rows that are committed before a level begins: no level restores them.
+
+        A hook of a conftest writes them, or a module while it is imported.
+        """
+        if self._core.serial() or pooled is None or pooled.pending_writes is None:
+            return
+        if pooled.target is None or pooled.target.key.kind == "building":
+            return
+        line = line_that_pytest_called()
+        tables = ", ".join(tables_of(pooled.pending_writes.writes))
+        self._core.ledger.note(_gate_notes.commit_outside_of_levels(tables, line))
 
     def _may_lose(self, pooled: PooledConnection) -> bool:
         """Return whether the open writes of a connection are a test's."""

@@ -319,7 +319,8 @@ class LateWork:
         has_waited = True
         passes = _PASSES if patience is not None else _PASSES_AT_END
         while has_waited:
-            await _let_pass(passes)
+            if self._tasks_before:
+                await _let_pass(passes)
             has_waited = False
             for _ in self.waiting(patience):
                 has_waited = seconds() < end
