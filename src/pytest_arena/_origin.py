@@ -52,22 +52,28 @@ def line_that_pytest_called() -> CodeLine | None:
     return line
 
 
-_FOR_A_CALLER = {"", "pytest_arena", "sqlalchemy_utils"}
+_FOR_A_CALLER = {"", "pytest_arena", "sqlalchemy", "sqlalchemy_utils", "sqlmodel"}
 
 
 def is_called_by_user() -> bool:
     """Return whether no library called the present function for itself.
 
-    The standard library does not count, nor does SQLAlchemy-Utils, whose ``drop_database`` removes
-    a file for its caller.
+    The standard library does not count, nor do SQLAlchemy and SQLAlchemy-Utils, whose
+    ``drop_database`` removes a file for its caller.
     """
+    return not calling_library()
+
+
+def calling_library() -> str:
+    """Return the library that called the present function for itself, "" for the user's code."""
     for frame in frames():
         file = frame.f_code.co_filename
         if not _is_library(file):
-            return True
-        if package_of(file) not in _FOR_A_CALLER:
-            return False
-    return True  # atexit calls a function of the standard library
+            return ""
+        package = package_of(file)
+        if package not in _FOR_A_CALLER:
+            return package
+    return ""  # atexit calls a function of the standard library
 
 
 def line_of_function(function: object) -> CodeLine | None:

@@ -193,3 +193,78 @@ def test_writes_that_no_error_undoes_are_named(example: Example) -> None:
     run.says("POST /left/async_for 200 wrote dancers (1 row) and never committed it: lost")
     run.says("POST /handled/unflushed 200 added Dancer, and never flushed or committed it: lost")
     run.never_says("/honest/")
+
+
+# It commits before an answer of 2xx is sent, and rolls back before another one, as Advanced Alchemy
+# does under `before_send_handler="autocommit"`.
+LIBRARY = """
+import logging
+
+
+class Autocommit:
+    def __init__(self, app, maker):
+        self.app, self.maker = app, maker
+
+    async def __call__(self, scope, receive, send):
+        scope["session"] = session = self.maker()
+
+        async def finish(message):
+            if message["type"] == "http.response.start":
+                await end(session, message["status"])
+            await send(message)
+
+        await self.app(scope, receive, finish)
+
+
+async def end(session, status):
+    try:
+        if 200 <= status < 300:
+            await session.commit()
+        else:
+            await session.rollback()
+    except Exception:
+        logging.debug("no commit")
+    finally:
+        await session.close()
+"""
+COMMITS = """
+import autocommit
+from fastapi import Request
+
+app.add_middleware(autocommit.Autocommit, maker=maker)
+
+
+@app.post("/auto/{status}/{name}")
+async def auto(request: Request, status: int, name: str, flushes: bool = False):
+    request.scope["session"].add(Dancer(name=name))
+    if flushes:
+        await request.scope["session"].flush()
+    return Response(status_code=status)
+"""
+COMMITTED = """
+import pytest
+
+PATHS = ("201/Dune", "201/Sand", "303/Dune", "303/Dune?flushes=1", "404/Dune?flushes=1")
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_it(client, path):
+    await client.post(f"/auto/{path}")
+    names = ["Sand", "Dune"] if path == "201/Dune" else ["Sand"]
+    assert (await client.get("/dancers")).json() == names
+"""
+
+
+def test_a_commit_that_a_library_fails_or_leaves_out_is_named(example: Example) -> None:
+    """The client gets a success, and no code of the app has asked for the rollback."""
+    app = "from fastapi import Response\n" + example.files["app.py"] + COMMITS
+    project = example.with_files(app=app, test_it=COMMITTED)
+    project = project.with_paths({"site-packages/autocommit.py": LIBRARY})
+    project = project.change("pytest.ini", "pythonpath = .", "pythonpath = . site-packages")
+    run = project.run("-o", "arena_lost_writes=fail").expect(1, passed=5, errors=3)
+    run.says(
+        "POST /auto/201/Sand 201 failed to commit, and autocommit caught the error: "
+        "IntegrityError: (sqlite3.IntegrityError) UNIQUE constraint failed: dancers.name",
+        "POST /auto/303/Dune 303 added Dancer in a session, and the app never flushed",
+        "POST /auto/303/Dune 303 wrote dancers (1 row), and the app never committed it",
+    )

@@ -489,6 +489,9 @@ def line_of_loss(request: Request, lost: LostWrite | LostObjects) -> str:
 
 def lost_words(lost: LostWrite | LostObjects) -> str:
     """Return what was lost, and where: ``wrote stock (1 row) and never committed it: lost``."""
+    if isinstance(lost, LostObjects) and lost.caught_by:
+        what = f"failed to commit, and {lost.caught_by} caught the error"
+        return f"{what}: {lost.words} ({lost.line})"
     if isinstance(lost, LostObjects):
         return f"{lost.words}, and never flushed or committed it: lost ({lost.line})"
     if lost.by:
@@ -510,6 +513,15 @@ def lost_write(request: Request, lost: LostWrite | LostObjects) -> LostWriteErro
     success = "the client got a success"
     if request.method == LIFESPAN:
         success = "the app has started or stopped without an error"
+    if isinstance(lost, LostObjects) and lost.caught_by:
+        return LostWriteError(
+            f"{asked_and_answered(request)} failed to commit, and {lost.caught_by} caught the "
+            f"error: {lost.words}",
+            why=f"{success}, and in production nothing would be written either",
+            cause=lost.line,
+            fix="session.flush() in the endpoint, with await if it is async: the error then "
+            "reaches the client",
+        )
     if isinstance(lost, LostObjects):
         return LostWriteError(
             f"{asked_and_answered(request)} {lost.words} in a session, and the app never "

@@ -51,6 +51,7 @@ from pytest_arena._origin import (
     OF_WIDE_FIXTURE,
     REQUEST,
     WORK,
+    calling_library,
     lifespan_here,
     line_that_pytest_called,
     user_line,
@@ -102,6 +103,7 @@ class LostObjects:
     words: str  # as ``added Order (2)``
     line: str  # of the app, that added the first of them, or that closed the session
     request: object = None  # as above
+    caught_by: str = ""  # the library that has caught the error of their commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +259,7 @@ class LostWrites:
         if writes is not None and id(error) == writes.handled_error:
             error = None  # the app wrote in its `except` block
         who = _who_ends(sys._getframe())  # noqa: SLF001 - the documented way to a frame
-        is_lost = not who
+        is_lost = not who or (who == _APP and bool(calling_library()))
         if error is not None:
             # The client takes a redirect for a success, and the app rolls back because of it.
             is_lost = answers_well(error) and who != _ARENA
@@ -282,6 +284,24 @@ class LostWrites:
         return True
 
     # Called by a session's methods.
+
+    def commit_failed(self, session: Session, error: Exception) -> None:
+        """Note a commit of a request that fails and is rolled back, if a library asked for it.
+
+        The library may catch the error: Advanced Alchemy commits for the app, before the answer is
+        sent. An app that catches the error of its commit may have expected it.
+        """
+        answer: RequestAnswer | None = REQUEST.get()
+        if answer is None or not _is_in_commit(sys._getframe()):  # noqa: SLF001 - the documented way to a frame
+            return
+        library = calling_library()
+        if not library:
+            return
+        line = answer.lines_of_adds.get(session.hash_key) or user_line()
+        first_line = str(error).partition("\n")[0]
+        words = f"{type(error).__name__}: {first_line}"
+        lost = LostObjects(words, str(line or _NO_LINE), answer, caught_by=library)
+        self._add(self._core.serial(), lost)
 
     def closing(self, session: Session) -> None:
         """Look for objects that a session has not flushed, before it is closed."""
@@ -570,6 +590,18 @@ def _who_ends(frame: FrameType | None) -> str:
     return ""
 
 
+def _is_in_commit(frame: FrameType | None) -> bool:
+    """Return whether SQLAlchemy rolls back because a commit of a session fails."""
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if not module.startswith(("pytest_arena.", "sqlalchemy.")):
+            return False
+        if frame.f_code.co_name == "commit" and module == "sqlalchemy.orm.session":
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _is_collected(frame: FrameType | None) -> bool:
     """Return whether SQLAlchemy's pool gives up a connection that the app has dropped unclosed."""
     while frame is not None:
@@ -695,8 +727,10 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
     def rolling_back(self: SessionTransaction, *args: Any, **kwargs: Any) -> None:
         error = error_on_its_way()
         _give_up(self.session)
-        if error is not None and answers_well(error):
+        if _is_for_success(error):
             gates[-1].lost.closing(self.session)
+        elif isinstance(error, Exception):
+            gates[-1].lost.commit_failed(self.session, error)
         if not self.nested:
             ADDS_OF_TESTS.pop(self.session.hash_key, None)
         roll_back(self, *args, **kwargs)
@@ -707,6 +741,16 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
     SessionTransaction.rollback = rolling_back  # type: ignore[method-assign] # as said
     event.listen(Session, "transient_to_pending", _on_add)
     event.listen(Session, "after_commit", _on_commit)
+
+
+def _is_for_success(error: BaseException | None) -> bool:
+    """Return whether a rollback belongs to a success.
+
+    A raised redirect or a library asked for it, as Advanced Alchemy does at an answer of 303.
+    """
+    if error is None:
+        return bool(calling_library())
+    return answers_well(error)
 
 
 def _give_up(session: Session) -> None:
