@@ -5,13 +5,16 @@ from __future__ import annotations
 import linecache
 import re
 from collections import Counter, OrderedDict, defaultdict, deque
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
+from itertools import chain
 from operator import is_
 from pathlib import Path
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -221,10 +224,11 @@ _MOST_CONTAINERS = 1_000
 
 
 class Contents:
-    """A copy of a container, and of the plain containers and objects inside it.
+    """A copy of a container, and of the containers and objects inside it.
 
-    ``is_restorable`` says whether an object's attributes are copied. Without it none are. A copy of
-    an empty dict and the comparison with it take 2 µs.
+    ``is_restorable`` says whether an object of another class than the plain containers is copied:
+    its attributes, and its items if its class is a container. Without it none are. A copy of an
+    empty dict and the comparison with it take 2 µs.
     """
 
     __slots__ = ("_attributes", "_containers")
@@ -235,54 +239,124 @@ class Contents:
         is_restorable: Callable[[object], bool] | None = None,
     ) -> None:
         self._containers: list[tuple[Any, Any]] = []
-        self._attributes: list[tuple[dict[str, object], dict[str, object]]] = []
+        self._attributes: list[tuple[object, dict[str, object]]] = []
         known: set[int] = set()
         waiting = [container]
         while waiting:
-            container = waiting.pop()
-            is_plain = type(container) in PLAIN
-            inside = container
-            if not is_plain and is_restorable and is_restorable(container):
-                inside = vars(container)
-            is_known = id(inside) in known
-            if is_known or len(inside) > _MOST_ITEMS:
+            value = waiting.pop()
+            if id(value) in known:
                 continue
             if len(known) >= _MOST_CONTAINERS:
                 break
-            known.add(id(inside))
-            copy = _copied(inside)
-            if inside is container:
-                self._containers.append((inside, copy))
-            else:
-                self._attributes.append((inside, copy))
-            values = copy.values() if isinstance(copy, dict) else copy
-            for value in values:
-                kind = type(value)
+            known.add(id(value))
+            inside: list[Any] = []
+            kind: type = type(value)
+            container_class = _container_class(kind)
+            if container_class and container_class.__len__(value) <= _MOST_ITEMS:
+                items = _copied(value)
+                self._containers.append((value, items))
+                inside.append(items.values() if isinstance(items, dict) else items)
+            if kind not in PLAIN and is_restorable and is_restorable(value):
+                attributes = dict(_attributes(value))
+                self._attributes.append((value, attributes))
+                inside.append(attributes.values())
+            for item in chain.from_iterable(inside):
+                kind = type(item)
                 if kind in PLAIN or (
-                    is_restorable and kind not in _DATA and is_restorable(value)
+                    is_restorable and kind not in _DATA and is_restorable(item)
                 ):
-                    waiting.append(value)
+                    waiting.append(item)
 
     def is_changed(self) -> bool:
         """Whether a container or an object has other objects now."""
-        copies = [*self._containers, *self._attributes]
-        return any(_differ(container, before) for container, before in copies)
+        for container, before in self._containers:
+            if _differ(container, before):
+                return True
+        return any(
+            _differ(_attributes(value), before) for value, before in self._attributes
+        )
 
     def restore(self) -> bool:
         """Put the former objects back. Return whether a container had other objects."""
         is_changed = False
-        for attributes, before in self._attributes:
-            is_changed |= _restore_attributes(attributes, before)
-        for container, before in self._containers:
-            if not _differ(container, before):
-                continue
-            is_changed = True
-            container.clear()
-            if isinstance(container, list | deque):
-                container.extend(before)
-            else:
-                container.update(before)
+        for value, attributes in self._attributes:
+            is_changed |= _restore_attributes(value, attributes)
+        for container, items in self._containers:
+            if _differ(container, items):
+                is_changed = True
+                _restore_items(container, items)
         return is_changed
+
+
+def holds_values(kind: type) -> bool:
+    """Whether objects of a class have attributes or items that `Contents` can restore."""
+    return bool(kind.__dictoffset__ or _slots(kind) or _container_class(kind))
+
+
+# A subclass may override a container's methods: to read an item may count it, to write one may
+# be refused. So the methods of the built-in class are called.
+
+
+@lru_cache(maxsize=1024)
+def _container_class(kind: type) -> Any:
+    """Return the built-in class that keeps the items of a container, None of another object."""
+    for container_class in (OrderedDict, dict, list, deque, set):
+        if issubclass(kind, container_class):
+            return container_class
+    return None
+
+
+def _copied(container: Any) -> Any:
+    items = container
+    kind: type = type(container)
+    if kind not in PLAIN:
+        container_class = _container_class(kind)
+        is_dict = issubclass(container_class, dict)
+        read = container_class.items if is_dict else container_class.__iter__
+        items = read(container)
+    if isinstance(container, dict):
+        return dict(items)
+    if isinstance(container, set):
+        return set(items)
+    return list(items)
+
+
+def _restore_items(container: Any, before: Any) -> None:
+    kind: type = type(container)
+    container_class = _container_class(kind)
+    container_class.clear(container)
+    if container_class is set:
+        set.update(container, before)
+    elif isinstance(before, list):
+        container_class.extend(container, before)
+    else:
+        for key, value in before.items():
+            container_class.__setitem__(container, key, value)
+
+
+@lru_cache(maxsize=1024)
+def _slots(kind: type) -> dict[str, MemberDescriptorType]:
+    """Return the attributes that objects of a class keep outside of their `__dict__`."""
+    slots: dict[str, MemberDescriptorType] = {}
+    for base in reversed(kind.__mro__):
+        for name, value in vars(base).items():
+            if isinstance(value, MemberDescriptorType):
+                slots[name] = value
+    return slots
+
+
+def _attributes(value: object) -> dict[str, object]:
+    """Return the attributes of an object: its `__dict__` itself if its class has no slots."""
+    kind: type = type(value)
+    attributes = vars(value) if kind.__dictoffset__ else {}
+    slots = _slots(kind)
+    if not slots:
+        return attributes
+    attributes = dict(attributes)
+    for name, slot in slots.items():
+        with suppress(AttributeError):  # the slot is empty
+            attributes[name] = slot.__get__(value)
+    return attributes
 
 
 # Values of attributes that are restored.
@@ -293,30 +367,41 @@ _DATA = {
 _MISSING = object()
 
 
-def _restore_attributes(
-    attributes: dict[str, object], before: dict[str, object]
-) -> bool:
+def _restore_attributes(value: object, before: dict[str, object]) -> bool:
     """Put the former attributes of an object back. Return whether any were different.
 
     If one of them is no data, such as a connection, a thread or a client, all keep their values:
     they belong together.
     """
+    now = _attributes(value)
     changed = []
-    for name in {**before, **attributes}:
-        value = attributes.get(name, _MISSING)
+    for name in {**before, **now}:
+        present = now.get(name, _MISSING)
         former = before.get(name, _MISSING)
-        if value is former:
+        if present is former:
             continue
-        if not (_is_data(value) and _is_data(former)):
+        if not (_is_data(present) and _is_data(former)):
             return False
         changed.append(name)
     # One by one: a thread may use the object meanwhile.
     for name in changed:
-        if name in before:
-            attributes[name] = before[name]
-        else:
-            del attributes[name]
+        _set_attribute(value, name, before.get(name, _MISSING))
     return bool(changed)
+
+
+def _set_attribute(value: object, name: str, former: object) -> None:
+    """Set or delete an attribute. The `__setattr__` of a frozen class is not called."""
+    kind: type = type(value)
+    slot = _slots(kind).get(name)
+    if slot is not None:
+        if former is _MISSING:
+            slot.__delete__(value)
+        else:
+            slot.__set__(value, former)
+    elif former is _MISSING:
+        del vars(value)[name]
+    else:
+        vars(value)[name] = former
 
 
 def _is_data(value: object) -> bool:
@@ -325,16 +410,10 @@ def _is_data(value: object) -> bool:
     return is_data or value is _MISSING
 
 
-def _copied(container: Any) -> Any:
-    if isinstance(container, dict):
-        return dict(container)
-    if isinstance(container, set):
-        return set(container)
-    return list(container)
-
-
 def _differ(now: Any, before: Any) -> bool:
     """Compare by identity, because the ``==`` of an app's object may return an array."""
+    if type(now) not in PLAIN:
+        now = _copied(now)
     if len(now) != len(before):
         return True
     if isinstance(now, set):

@@ -320,6 +320,160 @@ def test_the_attributes_of_the_apps_objects_in_its_state_end_with_the_test(
     project.run().expect(passed=2)
 
 
+KINDS = """
+
+from collections import OrderedDict, UserDict, defaultdict, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import pydantic
+
+
+@dataclass(slots=True)
+class InSlots:
+    data: dict = field(default_factory=dict)
+    hits: int = 0
+    late: Any = None
+
+
+class Model(pydantic.BaseModel):
+    data: dict = {}
+    hits: int = 0
+    _seen: set = pydantic.PrivateAttr(default_factory=set)
+
+
+class Struct(msgspec.Struct):
+    data: dict = msgspec.field(default_factory=dict)
+    hits: int = 0
+
+
+class Cache(dict):
+    hits = 0
+
+    def __getitem__(self, name):
+        self.hits += 1
+        return super().__getitem__(name)
+
+    def __setitem__(self, name, value):
+        raise TypeError("read only")
+
+    def __iter__(self):
+        raise TypeError("not for loops")
+
+
+class Ordered(OrderedDict):
+    pass
+
+
+class Lists(defaultdict):
+    __slots__ = ("hits",)
+
+
+class User(UserDict):
+    pass
+
+
+class Names(list):
+    pass
+
+
+class Last(deque):
+    pass
+
+
+class Seen(set):
+    pass
+
+
+objects = {
+    "slots": InSlots(),
+    "model": Model(),
+    "struct": Struct(),
+    "cache": Cache(sand=1),
+    "ordered": Ordered(sand=1),
+    "lists": Lists(list, sand=[1]),
+    "user": User(sand=1),
+    "names": Names(["sand"]),
+    "last": Last(["sand"], maxlen=3),
+    "seen": Seen({"sand"}),
+    "mailer": InSlots(),
+}
+app.state.objects = objects
+app.state.inner = InSlots(data=Struct(data=Model(data=Cache())))
+
+
+def attributes_of(names):
+    found = {}
+    for name in names:
+        value = objects[name]
+        found[name] = (dict(value.data), value.hits)
+    return found
+
+
+def contents():
+    inner = app.state.inner
+    return {
+        **attributes_of(["slots", "model", "struct"]),
+        "private": list(objects["model"]._seen),
+        "fields set": list(objects["model"].model_fields_set),
+        "cache": (list(objects["cache"].items()), objects["cache"].hits),
+        "ordered": list(objects["ordered"]),
+        "lists": (dict(objects["lists"]), hasattr(objects["lists"], "hits")),
+        "user": dict(objects["user"]),
+        "names": list(objects["names"]),
+        "last": (list(objects["last"]), objects["last"].maxlen),
+        "seen": list(objects["seen"]),
+        "inner": (inner.hits, inner.data.hits, list(inner.data.data.data.items())),
+    }
+
+
+@app.post("/fill")
+def fill():
+    for name in ("slots", "model", "struct", "mailer"):
+        objects[name].data["moon"] = 1
+        objects[name].hits += 1
+    objects["mailer"].late = objects["mailer"].late or object()
+    objects["model"]._seen.add("moon")
+    objects["cache"].update(moon=1)
+    objects["cache"]["moon"]
+    objects["ordered"]["moon"] = 1
+    objects["ordered"].move_to_end("sand")
+    objects["lists"]["sand"].append(2)
+    objects["lists"].hits = 1
+    objects["user"]["moon"] = 1
+    objects["names"].append("moon")
+    objects["last"].extend("abc")
+    objects["seen"].add("moon")
+    app.state.inner.hits = 1
+    app.state.inner.data.hits = 1
+    app.state.inner.data.data.data.update(moon=1)
+"""
+KINDS_TESTS = """
+import pytest
+from app import contents, objects
+
+BEFORE = contents()
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_it(test_client, turn):
+    assert contents() == BEFORE
+    test_client.post("/fill")
+    now = contents()
+    assert [name for name in now if now[name] == BEFORE[name]] == []
+    assert (objects["mailer"].data, objects["mailer"].hits) == ({"moon": 1}, turn + 1)
+"""
+
+
+def test_objects_with_slots_models_and_subclasses_of_containers_are_restored(
+    example: Example,
+) -> None:
+    """Also attributes of a pydantic model and a msgspec Struct. No method of the app is called."""
+    project = example.with_files(app=example.files["app.py"] + KINDS, test_state=KINDS_TESTS)
+    project.run().expect(passed=2)
+
+
 CACHED = """
 import os
 from functools import cache, lru_cache

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._kind import unwrapped
 from pytest_arena._config._load import is_library
-from pytest_arena._values import PLAIN, Contents
+from pytest_arena._values import PLAIN, Contents, holds_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -65,9 +65,10 @@ class AppState:
 
 
 def is_of_app(value: object) -> bool:
-    """Whether the attributes of an object are the app's: no class of a library is above its class.
+    """Whether the attributes and items of an object are the app's.
 
-    A library's class keeps connections, threads and locks in attributes.
+    They are if no class of a library is above its class: a library's class keeps connections,
+    threads and locks in attributes. The classes of `_VALUE_MODULES` keep only values.
     """
     kind: type = type(value)
     return _is_class_of_app(kind)
@@ -75,18 +76,29 @@ def is_of_app(value: object) -> bool:
 
 @lru_cache(maxsize=1024)
 def _is_class_of_app(kind: type) -> bool:
-    if not getattr(kind, "__dictoffset__", 0):
+    if issubclass(kind, type) or not holds_values(kind):
         return False
     for base in kind.__mro__:
-        if base.__module__ in _WITHOUT_ATTRIBUTES:
+        if base.__module__ in _VALUE_MODULES:
             continue
         module = sys.modules.get(base.__module__)
         if is_library(getattr(module, "__file__", None) or "<"):
             return False
-    return kind.__module__ not in _WITHOUT_ATTRIBUTES
+    return kind.__module__ not in _VALUE_MODULES
 
 
-_WITHOUT_ATTRIBUTES = {"abc", "builtins", "typing"}  # `ABC`, `object`, `Protocol`
+_VALUE_MODULES = {
+    "abc",
+    "builtins",
+    "collections",
+    "collections.abc",
+    "msgspec",
+    "msgspec._core",
+    "pydantic.main",
+    "pydantic.root_model",
+    "pydantic_settings.main",
+    "typing",
+}
 
 
 def _apps_of(app: object, deepest: int = 3) -> Iterator[object]:
