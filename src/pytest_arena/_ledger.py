@@ -48,6 +48,8 @@ class Request:
     raised: str = field(default="", repr=False)
     # The last exception that the app logged.
     logged: str = field(default="", repr=False)
+    # The hash of the query. It tells two requests to one path apart, and shows no secret.
+    query_hash: int = field(default=0, repr=False)
     # Cookies that the client has and did not send.
     unsent: str = field(default="", repr=False)
     is_open: bool = field(

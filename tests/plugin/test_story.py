@@ -644,6 +644,48 @@ def test_an_answer_that_may_be_of_a_cache(example: Example, how: str) -> None:
     assert [story.count(hint) for story in stories(run)] == [1, 1], run.output
 
 
+BY_QUERY = """
+from app import Order, app, maker
+from functools import cache
+from sqlalchemy import select
+
+remembered = {}
+
+
+@app.get("/prices")
+async def prices(currency: str):
+    if currency not in remembered:
+        async with maker() as session:
+            remembered[currency] = list(await session.scalars(select(Order.item)))
+    return remembered[currency]
+
+
+async def test_euros(client):
+    assert (await client.get("/prices?currency=EUR")).json() == []
+
+
+def test_dollars(test_client):
+    assert test_client.get("/prices", params={"currency": "USD"}).json() == []
+
+
+async def test_dollars_then(client):
+    assert (await client.get("/prices?currency=USD")).json() == ["vase"]
+
+
+def test_euros_then(test_client):
+    assert test_client.get("/prices?currency=EUR").json() == ["vase"]
+"""
+
+
+def test_the_test_that_filled_a_cache_has_sent_the_same_query(example: Example) -> None:
+    """The query is not printed: it may hold secrets."""
+    run = shop(example, test_it=BY_QUERY).run().expect(1, passed=2, failed=2)
+    first, second = stories(run)
+    assert "sent no statement, in test_it.py::test_dollars it did" in first, run.output
+    assert "sent no statement, in test_it.py::test_euros it did" in second, run.output
+    assert "currency" not in first + second, run.output
+
+
 UNSENT = """
 import pytest
 from app import app

@@ -242,10 +242,12 @@ def note_unsent(
         request.note_unsent(", ".join(names))
 
 
-def hop(method: str, path: str, login: Login | None) -> Request:
+def hop(method: str, path: str, query: bytes, login: Login | None) -> Request:
     """Create and return the record of a request that is about to be sent."""
     role = login.role if login is not None else None
-    request = Request(method=method, path=path, role=role, began=now())
+    request = Request(
+        method=method, path=path, role=role, began=now(), query_hash=hash(query)
+    )
     hops = HOPS.get(None)
     if hops is not None:
         hops.append(request)
@@ -255,7 +257,8 @@ def hop(method: str, path: str, login: Login | None) -> Request:
 def hop_of(request: httpx.Request, login: Login | None) -> Request:
     """Create the record of a library's request. Test clients open websockets by a GET."""
     is_websocket = request.url.scheme in {"ws", "wss"}
-    return hop("WEBSOCKET" if is_websocket else request.method, request.url.path, login)
+    method = "WEBSOCKET" if is_websocket else request.method
+    return hop(method, request.url.path, request.url.query, login)
 
 
 def answered(sent: Request, response: httpx.Response) -> httpx.Response:
@@ -621,7 +624,8 @@ def open_async_client(
 def _begin(host: Host, login: Login | None, scope: Scope, send: Send) -> Send:
     """Record a call of the app, and add the lifespan's state, which the library does not."""
     scope["state"] = dict(host.state)
-    hop(scope.get("method", "WEBSOCKET"), scope["path"], login)
+    method = scope.get("method", "WEBSOCKET")
+    hop(method, scope["path"], scope.get("query_string", b""), login)
     return send
 
 
@@ -733,7 +737,9 @@ def _watch_werkzeug_client(hooks_of: FindHooks, undo: ExitStack, module: Any) ->
             return original(client, environ, *args, **options)
         hooks.before(refuses=False)
         with sending(hooks):
-            request = hop(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), None)
+            path = environ.get("PATH_INFO", "")
+            query = environ.get("QUERY_STRING", "").encode()
+            request = hop(environ["REQUEST_METHOD"], path, query, None)
             answer = hooks.answering(request)
             try:
                 body, status, headers = original(client, environ, *args, **options)

@@ -342,7 +342,8 @@ def _shown(scope: Scope) -> str:
 
 def _begin(app_run: AppRun, scope: Scope, send: Send) -> Send:
     scope["state"] = dict(app_run.state)
-    request = hop(scope.get("method", "WEBSOCKET"), scope["path"], None)
+    method = scope.get("method", "WEBSOCKET")
+    request = hop(method, scope["path"], scope.get("query_string", b""), None)
 
     async def noting(message: Message) -> None:
         if message["type"] in _STARTS:

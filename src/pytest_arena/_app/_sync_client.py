@@ -194,7 +194,9 @@ class _Session(_SessionBase):
         login = self.arena_client._arena_login  # noqa: SLF001 - a class of this file
         host.hooks.before()
         with clients.sending(host.hooks):
-            request = clients.hop("WEBSOCKET", self.scope["path"], login)
+            path = self.scope["path"]
+            query = self.scope.get("query_string", b"")
+            request = clients.hop("WEBSOCKET", path, query, login)
             request.note_status(exchanges.REFUSED)
             entered = super().__enter__()
         request.note_status(exchanges.ACCEPTED)

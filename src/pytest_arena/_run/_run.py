@@ -107,8 +107,8 @@ class ArenaRun:
         self._shared_session_words = ""
         # Lines of late work that a test waited for in vain.
         self._endless: set[str] = set()
-        # The test that first made a request which sent a statement, by method and path.
-        self._askers: dict[tuple[str, str], str] = {}
+        # The test that first made a request which sent a statement, by method, path and query.
+        self._askers: dict[tuple[str, str, int], str] = {}
 
     def check(self) -> None:
         """Import and check the objects that options name. Find the app's engines.
@@ -252,7 +252,8 @@ class ArenaRun:
             if turn.is_quiet:
                 continue
             for request in turn.records:
-                self._askers.setdefault((request.method, request.path), test.plan.name)
+                key = (request.method, request.path, request.query_hash)
+                self._askers.setdefault(key, test.plan.name)
 
     def _note_lost_writes(self, test: RunningTest) -> None:
         """Note lost writes, or fail the test. The report of a failed test names them itself."""

@@ -303,7 +303,7 @@ def _gathered(turns: list[Turn]) -> Iterator[list[Turn]]:
             yield middle
 
 
-def _hints(turn: Turn, askers: Mapping[tuple[str, str], str]) -> Iterator[str]:
+def _hints(turn: Turn, askers: Mapping[tuple[str, str, int], str]) -> Iterator[str]:
     """Yield notes about late commits, the app's errors, caches and unsent cookies."""
     for record in turn.records:
         if record.answer is not None and record.answer.is_early:
@@ -312,7 +312,7 @@ def _hints(turn: Turn, askers: Mapping[tuple[str, str], str]) -> Iterator[str]:
         raised = _raised_words(record)
         if raised:
             yield raised
-        first = askers.get((record.method, record.path))
+        first = askers.get((record.method, record.path, record.query_hash))
         if turn.after is None:
             yield "its answer was still open"
         elif first is not None and turn.is_quiet and turn.went_well:

@@ -206,7 +206,7 @@ class RunningTest(Hooks):
     ledger: Ledger
     app_watcher: AppWatcher | None = None
     # The test that first made a request which sent a statement, by method and path.
-    askers: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    askers: Mapping[tuple[str, str, int], str] = field(default_factory=dict)
     # Returns the value of the fixture `client_options`.
     client_options: Callable[[], Mapping[str, object]] = dict
     app_states: list[AppState] = field(default_factory=list)
