@@ -112,6 +112,12 @@ def starts_app(item: object, *, is_async: bool) -> bool:
     return False
 
 
+def has_argument(item: object, name: str) -> bool:
+    """Return whether a test's function requests a fixture as an argument."""
+    info = getattr(item, "_fixtureinfo", None)
+    return name in getattr(info, "argnames", ())
+
+
 def has_our_app(item: object) -> bool:
     """Return whether the test's app is the one that the option names, not a suite's fixture."""
     fixtures = _fixtures_of(item).get("arena_app", ())

@@ -129,6 +129,7 @@ class Plan:
     is_async: bool
     has_examples: bool = False  # whether Hypothesis runs it
     starts_app: bool = False  # whether a fixture of pytest-arena starts the app first
+    has_arena: bool = False  # whether `arena` is an argument of the test
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,6 +256,7 @@ def _planned(item: pytest.Item, run: ArenaRun) -> Plan:
         is_async=is_async,
         has_examples=owner is not item,
         starts_app=_others.starts_app(item, is_async=is_async),
+        has_arena=_others.has_argument(item, "arena"),
     )
 
 

@@ -453,6 +453,7 @@ def test_what_the_app_has_done():
 RED = """
 import pytest
 import late
+from pytest_arena.errors import LateWorkError
 
 
 @pytest.fixture(autouse=True)
@@ -477,6 +478,19 @@ async def test_settled(arena, client):
     assert (await client.post("/task/Late")).status_code == 202
     await arena.settled()
     assert (await client.get("/dancers")).json() == ["Sand"]
+
+
+async def test_settled_too_early(arena, client):
+    await arena.settled()
+    assert (await client.post("/endless")).status_code == 202
+    assert (await client.get("/dancers")).json() == ["Sand", "Late"]
+
+
+async def test_settled_in_vain(arena, client):
+    assert (await client.post("/endless")).status_code == 202
+    with pytest.raises(LateWorkError):
+        await arena.settled(0)
+    assert (await client.get("/dancers")).json() == ["Sand", "Late"]
 
 
 async def test_none(client):
@@ -507,16 +521,18 @@ EACH = pytest.mark.parametrize(
 def test_a_failed_test_names_the_work_that_still_runs(example: Example) -> None:
     """Where that stands, and how to wait for it; nothing where all is done."""
     run = late_app(example, "copy", test_late=RED).run("-W", "ignore", "--arena-settle=0")
-    assert (run.status, run.outcomes["failed"]) == (1, 6), run.output
+    assert (run.status, run.outcomes["failed"]) == (1, 8), run.output
     told = "not finished when the test failed"
-    assert run.output.count(told) == 4, run.output
+    assert run.output.count(told) == 5, run.output
     run.says(
         f"{told} a request began work that still ran: ", "late.py:61 await asyncio.Event().wait()"
     )
     run.says("late.py:36 GATE.wait(60)", "late.py:115 POOL.submit(after_the_gate, name)")
     run.says("next: await arena.settled() before you look at what it does")
     run.says("next: arena.settled() before you look at what it does")
-    run.says("`arena` is a fixture: name it among the test's arguments")
+    # `test_settled_too_early` has the argument.
+    hint = "`arena` is a fixture: name it among the test's arguments"
+    assert run.output.count(hint) == 4, run.output
 
 
 @pytest.mark.slow

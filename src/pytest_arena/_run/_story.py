@@ -461,7 +461,8 @@ def _late_work(test: RunningTest) -> tuple[str, ...]:
         shown.append(f"and {more} more")
     awaited = "await " if test.plan.is_async else ""
     shown.append(f"next: {awaited}arena.settled()   before you look at what it does")
-    shown.append("      `arena` is a fixture: name it among the test's arguments")
+    if not test.plan.has_arena:
+        shown.append("      `arena` is a fixture: name it among the test's arguments")
     return tuple(shown)
 
 
