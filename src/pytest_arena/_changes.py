@@ -74,6 +74,31 @@ class Mask:
 
         return replaced
 
+    def without_values(self, text: str) -> str:
+        """Return the text of a database's error without the values of hidden columns.
+
+        It has no parameters if its statement names a hidden column. A failing row of PostgreSQL
+        has no names of columns, so its values are always replaced.
+        """
+        text = _PARAMETERS.sub(self._without_parameters, text)
+        text = _KEY.sub(self._without_key, text)
+        return _FAILING_ROW.sub("(***)", text)
+
+    def _without_parameters(self, match: re.Match[str]) -> str:
+        statement = match["statement"]
+        tables = [name.replace('"', "") for name in _TABLE.findall(statement)]
+        tables += [name.rpartition(".")[2] for name in tables]
+        for word in re.findall(r"\w+", statement):
+            if any(self.hides(table, word) for table in tables or [""]):
+                return f"{match['head']}[parameters: ***]"
+        return match[0]
+
+    def _without_key(self, match: re.Match[str]) -> str:
+        columns = re.findall(r"\w+", match["columns"])
+        if any(self.hides("", column) for column in columns):
+            return f"({match['columns']})=(***)"
+        return match[0]
+
     def shown(self, table: str, column: str, value: object) -> str:
         """Return a value of a column as a person may read it."""
         if value is not None and self.hides(table, column):
@@ -84,6 +109,14 @@ class Mask:
 NamedValues: TypeAlias = "tuple[str, Sequence[Mapping[str, object]]]"
 """The name of a table, and rows of its values by the names of columns."""
 _SHORTEST_SECRET = 4  # letters
+# The statement and the parameters in the text of SQLAlchemy's errors.
+_PARAMETERS = re.compile(
+    r"(?s)(?P<head>\[SQL: (?P<statement>.*?)\]\n)\[parameters: .*?\](?=\n|\Z)"
+)
+_TABLE = re.compile(r'(?i)\b(?:into|update|from|join|only)\s+([\w."]+)')
+# Values in the details of PostgreSQL's errors.
+_KEY = re.compile(r"(?<=Key )\((?P<columns>[^()]*)\)=\(.*\)")
+_FAILING_ROW = re.compile(r"(?s)(?<=Failing row contains )\(.*?\)(?=\.?(?:\n|\Z))")
 # `hash` in a longer word, such as `hashtag`, is no secret.
 _SECRET = re.compile(
     r"(?i)pass(word|wd|phrase|code)|pwd|secret|token|(api|private|secret)_?key|credential"

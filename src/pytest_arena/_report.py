@@ -16,7 +16,7 @@ from pytest_arena.errors import ArenaError, NotWritten, TemplateError, causes, r
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from pytest_arena._changes import Changes
+    from pytest_arena._changes import Changes, Mask
     from pytest_arena._ledger import TestFacts
 
 
@@ -243,12 +243,15 @@ def kept_notes(texts: list[str]) -> list[str]:
     return [last]
 
 
-def users_trace(error: BaseException) -> str:
-    """Return the traceback of an error with only the user's lines, and its text in full."""
-    return _users_lines(traceback.TracebackException.from_exception(error))
+def users_trace(error: BaseException, mask: Mask) -> str:
+    """Return the traceback of an error with only the user's lines, and its text.
+
+    The text has no values of masked columns.
+    """
+    return _users_lines(traceback.TracebackException.from_exception(error), mask)
 
 
-def _users_lines(trace: traceback.TracebackException) -> str:
+def _users_lines(trace: traceback.TracebackException, mask: Mask) -> str:
     frames = [frame for frame in trace.stack if not is_library(frame.filename)]
     parts = traceback.format_list(frames)
     parts += trace.format_exception_only()
@@ -257,7 +260,7 @@ def _users_lines(trace: traceback.TracebackException) -> str:
         parts += [f"{note}\n" for note in cause.__notes__ or ()]
         cause = cause.__cause__ or cause.__context__
     text = "".join(parts)
-    return redact(text.rstrip())
+    return redact(mask.without_values(text.rstrip()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +361,7 @@ def _cut_title(title: str) -> str:
     return title[: _LONGEST_TITLE - 1] + "…"
 
 
-def show_users_lines(report: Any, excinfo: Any, option: object) -> None:
+def show_users_lines(report: Any, excinfo: Any, option: object, mask: Mask) -> None:
     """Show only the user's lines in the traceback of an error of pytest-arena."""
     error = excinfo.value
     if not isinstance(error, ArenaError) or not _wants_few_lines(option):
@@ -382,7 +385,7 @@ def show_users_lines(report: Any, excinfo: Any, option: object) -> None:
             crash.path = str(last.path)
             crash.lineno = last.lineno + 1
     if isinstance(error, TemplateError) and error.__cause__:
-        trace = users_trace(error.__cause__)
+        trace = users_trace(error.__cause__, mask)
         report.sections.append(("arena: where the build failed", trace))
 
 
@@ -391,7 +394,9 @@ def _wants_few_lines(option: Any) -> bool:
     return option.tbstyle in {"auto", "long", "short"} and not option.fulltrace
 
 
-def fold_library_frames(report: Any, raised: BaseException, option: object) -> None:
+def fold_library_frames(
+    report: Any, raised: BaseException, option: object, mask: Mask
+) -> None:
     """Show the lines of the test and of the app. Fold library frames between them into one line.
 
     Called if the app raised the error that a request of the test ended with.
@@ -400,10 +405,10 @@ def fold_library_frames(report: Any, raised: BaseException, option: object) -> N
         return
     for shown, *_ in getattr(report.longrepr, "chain", ()):
         if shown.style != "native":
-            shown.reprentries = list(_folded(shown.reprentries))
+            shown.reprentries = list(_folded(shown.reprentries, mask))
 
 
-def _folded(entries: Iterable[Any]) -> Iterator[object]:
+def _folded(entries: Iterable[Any], mask: Mask) -> Iterator[object]:
     """Yield the entries of a traceback, with one entry for each run of library frames."""
     for is_of_library, group in groupby(entries, key=_is_of_library):
         run = list(group)
@@ -420,8 +425,8 @@ def _folded(entries: Iterable[Any]) -> Iterator[object]:
             if line.startswith(_ERROR_MARK):
                 error_lines.append(line.removeprefix("E"))
         if error_lines:
-            texts = dedent("\n".join(error_lines)).splitlines()
-            marked = [_ERROR_MARK + text for text in texts]
+            text = mask.without_values(dedent("\n".join(error_lines)))
+            marked = [_ERROR_MARK + line for line in text.splitlines()]
             yield replace(hidden, lines=marked, style="short")
 
 
@@ -474,6 +479,7 @@ def show_server(
     broken: list[tuple[str, Exception]],
     handled: list[tuple[str, traceback.TracebackException]],
     raised: Any,
+    mask: Mask,
 ) -> None:
     """Show the errors of the app that became a 500, unless the test's report shows them.
 
@@ -484,9 +490,9 @@ def show_server(
     traces = []
     for request, error in broken:
         if id(error) not in shown:
-            traces.append((request, users_trace(error)))
+            traces.append((request, users_trace(error, mask)))
     for request, trace in handled:
-        traces.append((request, _users_lines(trace)))
+        traces.append((request, _users_lines(trace, mask)))
     for request, text in traces:
         report.sections.append((f"arena: the server's traceback, {request}", text))
 

@@ -438,7 +438,8 @@ def _show_causes(
     errors = [raised]
     if run.test is not None:
         broken = run.test.broken
-        _report.show_server(report, broken, run.test.handled_traces, raised)
+        handled = run.test.handled_traces
+        _report.show_server(report, broken, handled, raised, run.moments.mask)
         errors += [error for _, error in broken]
     _report.show_missing_file(report, errors, run.missing_file)
     _report.show_processes(report, run.outputs())
@@ -467,10 +468,11 @@ def _explain_error(
     error = excinfo.value
     option = item.config.option
     run.ledger.mark_reported(*causes(error))
-    _report.show_users_lines(report, excinfo, option)
+    mask = run.moments.mask
+    _report.show_users_lines(report, excinfo, option, mask)
     test = run.test
     if test is not None and test.was_broken_by(error):
-        _report.fold_library_frames(report, error, option)
+        _report.fold_library_frames(report, error, option, mask)
     _report.explain(report, error, run.missing_schema, run.explained)
 
 

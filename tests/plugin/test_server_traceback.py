@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_arena._changes import Mask
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -48,6 +50,81 @@ def test_a_failed_test_shows_the_servers_traceback(example: Example, *, handled:
     run = example.with_files(app=app, test_it=TESTS).run().expect(1, failed=3, passed=1)
     assert run.output.count("arena: the server's traceback, GET /breaks") == 2
     run.says("in breaks", "KeyError: 'nothing of that name'")
+
+
+MASKED = """
+
+class User(Base):
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    password_hash: Mapped[str]
+
+
+class Patient(Base):
+    __tablename__ = "patients"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    disease: Mapped[str] = mapped_column(unique=True)
+
+
+@app.post("/users")
+async def add_user(db=Depends(get_db)):
+    for _ in range(2):
+        db.add(User(name="Sand", password_hash="abc]def"))
+        await db.flush()
+
+
+@app.post("/patients")
+async def add_patient(db=Depends(get_db)):
+    await db.execute(insert(Patient), [{"disease": "flu"}, {"disease": "flu"}])
+
+
+@app.post("/sand")
+async def add_sand(db=Depends(get_db)):
+    db.add(Dancer(id=1, name="Sand"))
+    await db.commit()
+"""
+MASKED_TESTS = """
+import pytest
+
+
+@pytest.mark.parametrize("path", ["/users", "/patients", "/sand"])
+@pytest.mark.parametrize("raises", [True, False])
+def test_it(arena, path, raises):
+    client = arena.test_client(raise_server_exceptions=raises)
+    assert client.post(path).status_code == 200
+"""
+
+
+def test_parameters_of_a_masked_column_are_hidden(example: Example) -> None:
+    """Both in the server's traceback and in the test's, whose library frames are folded."""
+    app = example.files["app.py"] + MASKED
+    app = app.replace("import select", "import insert, select")
+    files = example.with_files(app=app, test_it=MASKED_TESTS)
+    masks = files.change("pytest.ini", "[pytest]", "[pytest]\narena_mask = patients.*")
+    run = masks.run("--tb=short").expect(1, failed=6)
+    assert run.output.count("arena: the server's traceback") == 3
+    assert run.output.count("[parameters: ***]") == 4, run.output
+    assert run.output.count("[parameters: (1, 'Sand')]") == 2, run.output
+    run.never_says("abc", "def'", "flu'")
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        (
+            "[SQL: UPDATE ward.patients\nSET age=?]\n[parameters: ('flu',)]\n(Background on it)",
+            "[SQL: UPDATE ward.patients\nSET age=?]\n[parameters: ***]\n(Background on it)",
+        ),
+        ("[SQL: SELECT flu]\n[parameters: (1,)]", "[SQL: SELECT flu]\n[parameters: (1,)]"),
+        ("Key (name, pin)=(Sand, 1234) exists", "Key (name, pin)=(***) exists"),
+        ("Key (name)=(Sand) exists", "Key (name)=(Sand) exists"),
+        ("Failing row contains (1, flu).", "Failing row contains (***)."),
+    ],
+)
+def test_what_a_mask_hides_in_the_text_of_an_error(text: str, shown: str) -> None:
+    """PostgreSQL names no columns of a failing row."""
+    assert Mask(("patients.*",)).without_values(text) == shown
 
 
 UNABLE = """

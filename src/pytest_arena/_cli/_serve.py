@@ -212,7 +212,7 @@ class _LevelCommands:
             except Exception as error:  # noqa: BLE001 - a seed may raise anything
                 text = str(error)
                 if not isinstance(error, ArenaError):
-                    text = users_trace(error)
+                    text = users_trace(error, self._run.moments.mask)
                 command.answer(500, {"error": redact(text)})
 
     def _run_command(self, command: Command) -> None:
@@ -233,7 +233,8 @@ class _LevelCommands:
         """Return the text that the report of a failed test has."""
         report = SimpleNamespace(sections=[])
         test = self._run.current.running()
-        show_server(report, test.broken, test.handled_traces, None)
+        mask = self._run.moments.mask
+        show_server(report, test.broken, test.handled_traces, None, mask)
         show_processes(report, self._run.outputs())
         show_story(report, self._run.story())
         sections = [f"{title}\n{text}" for title, text in report.sections]
