@@ -399,7 +399,8 @@ def fold_library_frames(
 ) -> None:
     """Show the lines of the test and of the app. Fold library frames between them into one line.
 
-    Called if the app raised the error that a request of the test ended with.
+    Called if the app raised the error that a request of the test ended with, or pytest-arena's
+    commit before the request.
     """
     if not _wants_few_lines(option) or isinstance(raised, ArenaError):
         return

@@ -471,8 +471,10 @@ def _explain_error(
     mask = run.moments.mask
     _report.show_users_lines(report, excinfo, option, mask)
     test = run.test
-    if test is not None and test.was_broken_by(error):
-        _report.fold_library_frames(report, error, option, mask)
+    if test is not None:
+        is_folded = test.was_broken_by(error) or test.was_broken_by_commit(error)
+        if is_folded:
+            _report.fold_library_frames(report, error, option, mask)
     _report.explain(report, error, run.missing_schema, run.explained)
 
 

@@ -211,6 +211,33 @@ def test_frames_between_the_test_and_the_app_are_folded(example: Example) -> Non
     run.says("ValueError: no request")
 
 
+OWN_COMMIT = """
+from app import Dancer
+
+
+async def test_async(client, db_session):
+    db_session.add(Dancer(id=1, name="same"))
+    await client.get("/dancers")  # the user's line
+
+
+def test_sync(test_client, db_session):
+    db_session.add(Dancer(id=1, name="same"))
+    test_client.get("/dancers")  # the user's line
+"""
+
+
+def test_an_error_of_the_commit_before_a_request_ends_at_the_tests_line(example: Example) -> None:
+    """The frames of the HTTP library, pytest-arena and SQLAlchemy are one line."""
+    files = example.with_files(test_it=OWN_COMMIT)
+    run = files.run().expect(1, failed=2)
+    run.never_says("site-packages", "src/pytest_arena")
+    assert run.output.count("# the user's line") == 2
+    assert len(re.findall(f"(?m)^{FOLDED}$", run.output)) == 2, run.output
+    assert len(re.findall(r"(?m)^E {3}sqlalchemy.exc.IntegrityError: ", run.output)) == 2
+    run.says("pytest-arena commits the pending changes of db_session before each request")
+    files.run("--full-trace").expect(1, failed=2).says("sqlalchemy/orm/session.py")
+
+
 @pytest.mark.slow
 def test_all_frames_are_shown_where_that_is_wanted(example: Example) -> None:
     """Frames are shown as pytest shows them."""

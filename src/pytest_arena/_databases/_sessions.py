@@ -239,6 +239,8 @@ class Sessions:
     is_used: bool = False  # whether a session was opened
     has_committed: bool = False  # before a request
     starter: Starter | None = None  # of the app, before the first use of a connection
+    # Errors of commits before requests.
+    failures: list[Exception] = field(default_factory=list)
     _sync: list[FreshSession] = field(default_factory=list)
     _async: list[AsyncSession] = field(default_factory=list)
     # Concurrent requests commit one after the other: gathered ones, and those of threads.
@@ -285,7 +287,7 @@ class Sessions:
         async with self._async_mutex or nullcontext():
             for session in _to_be_committed(self._async):
                 self.has_committed = True
-                with _explained("await ", _fresh(session)):
+                with _explained("await ", _fresh(session), self.failures):
                     await session.commit()
 
     def commit(self) -> None:
@@ -309,7 +311,7 @@ class Sessions:
         with self._lock:
             for session in _to_be_committed(self._sync):
                 self.has_committed = True
-                with _explained("", session):
+                with _explained("", session, self.failures):
                     session.commit()
 
     def remember(self) -> Memory:
@@ -376,13 +378,16 @@ class Sessions:
 
 
 @contextmanager
-def _explained(awaited: str, session: FreshSession) -> Iterator[None]:
+def _explained(
+    awaited: str, session: FreshSession, failures: list[Exception]
+) -> Iterator[None]:
     """Add a note to an error of this commit: it is not an error of the app."""
     try:
         yield
     except ArenaError:  # its message is complete
         raise
     except Exception as error:
+        failures.append(error)
         error.add_note(
             "pytest-arena commits the pending changes of db_session before each request. These are "
             "changes of the test. The app has not got the request yet.\n"

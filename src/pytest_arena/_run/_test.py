@@ -587,9 +587,11 @@ class RunningTest(Hooks):
     def was_broken_by(self, raised: BaseException) -> bool:
         """Return whether an error of the test is one that the app raised in a request."""
         raised_by_app = [error for _, error in self.broken]
-        return any(
-            cause is error for cause in causes(raised) for error in raised_by_app
-        )
+        return _is_among(raised_by_app, raised)
+
+    def was_broken_by_commit(self, raised: BaseException) -> bool:
+        """Return whether an error of the test is one of the commit before a request."""
+        return _is_among(self.sessions.failures, raised)
 
     # Called by levels, fixtures and reports.
 
@@ -652,6 +654,11 @@ class RunningTest(Hooks):
         for name in databases:
             if name not in self.changed:
                 self.changed.append(name)
+
+
+def _is_among(errors: list[Exception], raised: BaseException) -> bool:
+    """Return whether one of the errors is the raised one, or its cause."""
+    return any(cause is error for cause in causes(raised) for error in errors)
 
 
 class Current:
