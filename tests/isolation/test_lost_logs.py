@@ -232,3 +232,78 @@ def test_an_app_in_wal_mode_that_copies_and_a_test_that_empties_its_file(tmp_pat
     run = fastapi_example(tmp_path).with_files(test_story=STORY).run().expect(status=0, passed=5)
     run.says("its log (-wal, -shm) was removed, or the file overwritten, while connections were")
     run.says("VACUUM INTO copies a database whose connections stay open); a new file was put")
+
+
+RESTORES = """
+import shutil
+import sqlite3
+
+import app
+import pytest
+from app import Dancer, sync_engine
+from sqlalchemy import event, insert, make_url, select
+
+MODES = []
+
+
+@event.listens_for(sync_engine, "connect")
+def set_mode(connection, _):
+    for mode in MODES:
+        connection.execute(f"PRAGMA journal_mode = {mode}")
+
+
+def add(name):
+    with sync_engine.begin() as connection:
+        connection.execute(insert(Dancer).values(name=name))
+
+
+def names():
+    with sync_engine.connect() as connection:
+        return list(connection.scalars(select(Dancer.name)))
+
+
+def restores_a_backup(file, folder):
+    shutil.copyfile(folder / "backup.db", file)
+
+
+def puts_another_database_there(file, folder):
+    with sqlite3.connect(folder / "other.db") as connection:
+        connection.execute("CREATE TABLE other (id INTEGER)")
+    connection.close()
+    shutil.copyfile(folder / "other.db", file)
+
+
+def test_overwrites(arena, tmp_path):
+    sync_engine.dispose()
+    file = make_url(arena.url).database
+    add("before")
+    shutil.copyfile(file, tmp_path / "backup.db")
+    add("after")
+    OVERWRITE(file, tmp_path)
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_next(arena, turn):
+    assert names() == ["Sand"]
+    add("more")
+    assert names() == ["Sand", "more"]
+"""
+SYNC = """
+from sqlalchemy import create_engine
+
+sync_engine = create_engine("sqlite:///dev.db")
+"""
+
+
+@pytest.mark.parametrize("mode", ["rollback journal", "wal"])
+@pytest.mark.parametrize("how", ["restores_a_backup", "puts_another_database_there"])
+def test_the_next_test_reads_the_restored_file_after_one_that_overwrites_it(
+    tmp_path: Path, mode: str, how: str
+) -> None:
+    """A connection of the pool has pages in its cache, under a change counter that comes again."""
+    tests = RESTORES.replace("OVERWRITE", how)
+    if mode == "wal":
+        tests = tests.replace("MODES = []", 'MODES = ["wal"]')
+    example = fastapi_example(tmp_path)
+    project = example.with_files(app=example.files["app.py"] + SYNC, test_it=tests)
+    project.run("-p", "no:randomly").expect(passed=4)

@@ -112,6 +112,7 @@ class LiveFile:
         if is_supported():
             self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._shm_descriptor = -1
+        self._log = f"{path}-wal"
         self._keeps_log = False
         self._identity = sql.identity(path)
 
@@ -168,11 +169,12 @@ class LiveFile:
         If the log was removed, open connections continue to use a file that no other process can
         open. An overwritten database is noticed if the new file is not in WAL mode.
         """
-        if self._shm_descriptor < 0:
+        if self._shm_descriptor >= 0:
+            is_unlinked = os.fstat(self._shm_descriptor).st_nlink == 0
+            if is_unlinked:
+                return True
+        elif self.descriptor < 0 or not os.path.exists(self._log):  # noqa: PTH110 - asked at each level
             return False
-        is_unlinked = os.fstat(self._shm_descriptor).st_nlink == 0
-        if is_unlinked:
-            return True
         mode = os.pread(self.descriptor, 2, _MODE_OFFSET)
         return mode != _WAL_MODE
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 NEVER = -1  # a data version that no file has
 _CHUNK = 256 * 1024  # a multiple of each page size, and less than a processor's cache
 _WORD = 0xFFFFFFFF  # the numbers in a file's header have 32 bits
+_COUNTER_STEP = 1 << 16  # more commits than a test makes
 _LARGEST_SIGNED = 0x7FFFFFFF
 
 # Fields of the first page: https://sqlite.org/fileformat.html#the_database_header
@@ -205,6 +206,10 @@ class Pages(RestoreMethod):
     name = "pages"
     has_wal = False
 
+    def __init__(self, live: LiveFile) -> None:
+        super().__init__(live)
+        self._counter = 0  # the change counter at the last restore
+
     def settle(self, snapshot: FileSnapshot, version: int) -> None:  # noqa: ARG002 - the log's method needs it
         """Forget the schema cookie, which another method has changed."""
         snapshot.note_cookie(None)
@@ -243,7 +248,9 @@ class Pages(RestoreMethod):
             self._write_changed_pages(memoryview(content), header.page_size)
             # A connection that was idle during the test compares these two numbers with those that
             # it knows. An earlier value would let it use its cached pages, or its cached schema.
-            counter = (header.counter + 1) & _WORD
+            # A test may have put an older file there, whose counter is lower than theirs.
+            counter = (max(header.counter, self._counter) + _COUNTER_STEP) & _WORD
+            self._counter = counter
             cookie = header.cookie
             if cookie != snapshot.cookie:
                 cookie = (cookie + 1) & _WORD
