@@ -9,11 +9,11 @@ from pytest_arena._databases._resolver import Level
 from pytest_arena._process import running_loop
 from pytest_arena._run._run import ArenaRun
 from pytest_arena._run._test import RunningTest
-from pytest_arena.errors import IsolationError
+from pytest_arena.errors import IsolationError, LateWorkError
 from pytest_arena.scenarios.evidence._document import Facts, Requested, SabotageKind
 from pytest_arena.scenarios.requests._reads import read_of
 from pytest_arena.scenarios.requests._record import RequestRecord
-from pytest_arena.scenarios.requests._tracker import Message, Send
+from pytest_arena.scenarios.requests._tracker import Message, Send, request_of
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _REFUSAL = 400
@@ -34,8 +34,8 @@ class Breaking:
     - ``seed``: before the request all databases get the content of their templates. Objects in
       memory stay. Rows of wide fixtures return when the test's level is left; without wide
       fixtures the test's level is emptied.
-    - ``commit``: after the request, what the app committed is removed, with the commits of requests
-      that ran at the same time. The answer stays.
+    - ``commit``: after the request and the work that it began, what the app committed is removed,
+      with the commits of requests that ran at the same time. The answer stays.
     - ``policy``: before the request the row-level policies of all tables are switched off, until
       the current level is left.
     - ``empty``, ``500``: the answer comes without its body, or as a plain 500. The commits stay.
@@ -74,6 +74,7 @@ class Breaking:
         self._under_way = 0
         self._first_under_way = 0
         self._level: Level | None = None
+        self._request: RequestRecord | None = None  # once it is sent
 
     async def call_limited(self, call: Coroutine[object, object, None]) -> None:
         """Await the test's coroutine for a limited time: it may wait for what was broken."""
@@ -112,6 +113,7 @@ class Breaking:
             self._under_way += 1
             if request.number == self._number:
                 self.is_reached = True
+                self._request = request
                 self._change_databases(self._run.current.running())
 
     def _change_databases(self, test: RunningTest) -> None:
@@ -177,6 +179,15 @@ class Breaking:
                 return failed(send, self.apply)
         return send
 
+    async def returned(self, request: RequestRecord) -> None:
+        """Wait for the work of the request whose commits are removed, as ``arena_settle`` says."""
+        is_broken = self._kind == "commit" and request is self._request
+        if not is_broken or self._level is None or running_loop() is None:
+            return
+        late_work = self._run.current.running().late_work
+        for _ in late_work.pausing(self._is_begun_by_request):
+            await asyncio.sleep(0)
+
     def ends(self, request: RequestRecord) -> None:
         """Called when the app has returned, its background tasks included."""
         if not request.is_counted:
@@ -189,6 +200,17 @@ class Breaking:
                 self._level = None
                 changed = self._run.levels.leave(level)
                 self.is_applied = bool(changed)
+                unfinished = self._unfinished()
+                if unfinished and not changed:
+                    self.errors.append(_still_running(unfinished[0]))
+
+    def _unfinished(self) -> list[str]:
+        late_work = self._run.current.running().late_work
+        return late_work.lines(self._is_begun_by_request)
+
+    def _is_begun_by_request(self, task: asyncio.Task[object]) -> bool:
+        """Return whether the request has begun a task. The client has tasks that wait for it."""
+        return request_of(task) is self._request
 
     @contextmanager
     def _errors_kept(self) -> Iterator[None]:
@@ -207,6 +229,16 @@ class Breaking:
             self.errors.append(kept)
         except Exception as error:  # noqa: BLE001 - any error would become the app's
             self.errors.append(error)
+
+
+def _still_running(line: str) -> LateWorkError:
+    """Return the error about work whose commits could not be removed."""
+    return LateWorkError(
+        f"work of the request still ran when its commits were to be removed ({line})",
+        why="what it commits later stays, and the test may pass because of it",
+        cause=line,
+        fix="let the work end without the test, or a longer arena_settle",
+    )
 
 
 def policed(run: ArenaRun, *, is_off: bool = False) -> tuple[str, ...]:

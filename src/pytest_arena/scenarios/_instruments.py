@@ -10,9 +10,10 @@ from sqlalchemy.orm import object_session
 from pytest_arena._app._login import is_logging_in
 from pytest_arena._databases._sessions import FreshSession
 from pytest_arena._gate.writes._statement_log import StatementLog, watch_statements
+from pytest_arena._origin import REQUEST
 from pytest_arena._process import seconds as now
 from pytest_arena.scenarios._log import Log
-from pytest_arena.scenarios._reading import Reading, better, unknown
+from pytest_arena.scenarios._reading import Reading, better, unknown, with_late_rows
 from pytest_arena.scenarios.requests._tracker import (
     RequestTracker,
     Send,
@@ -190,6 +191,7 @@ class Instruments:
             for record in self.log.requests[len(facts.requests) :]:
                 request = record.request
                 late.append(f"{request.method} {mask(request.path)}")
+            facts = with_late_rows(facts, self.log.requests)
             facts = replace(facts, late=tuple(late))
         self._facts = None
         self.log = None
@@ -286,7 +288,7 @@ class Instruments:
 
     def _current_statement_log(self) -> StatementLog | None:
         """Return where a statement that runs now is recorded; None if it is not."""
-        request = request_now()
+        request = request_now() or self._request_of_late_work()
         if request:
             return request.statement_log
         levels = self.run.databases.levels
@@ -298,6 +300,16 @@ class Instruments:
         if is_in_lifespan():
             return statement_log.of_the_app()
         return statement_log
+
+    def _request_of_late_work(self) -> RequestRecord | None:
+        """Return the request of this test that has begun the calling task, thread or job."""
+        answer = REQUEST.get()
+        if answer is None or self.log is None:
+            return None
+        for record in self.log.requests:
+            if record.request.answer is answer:
+                return record
+        return None
 
     def _statement_log_of(self, level: Level) -> StatementLog:
         if level not in self._statement_logs:
@@ -357,6 +369,11 @@ class Instruments:
         log = self.log
         if log and request in log.requests and request.note_answered():
             log.count_answer()
+
+    async def returned(self, request: RequestRecord) -> None:
+        """Wait for the work of a request whose commits are to be removed."""
+        if self.breaking is not None:
+            await self.breaking.returned(request)
 
     def ends(self, request: RequestRecord) -> None:
         """Record that the app has returned, its background tasks included."""

@@ -338,6 +338,18 @@ class Reading:
             yield from _texts_in(values)
 
 
+def with_late_rows(facts: Facts, records: Sequence[RequestRecord]) -> Facts:
+    """Add the rows that work of the requests has committed since the facts were read."""
+    requests = [*facts.requests]
+    for place, record in enumerate(records[: len(requests)]):
+        request = requests[place]
+        rows = _net_rows(record.statement_log.written)
+        if request.changed == () and rows:
+            changed = tuple(sorted(rows.items()))
+            requests[place] = replace(request, changed=changed)
+    return replace(facts, requests=tuple(requests))
+
+
 def unknown(error: Exception) -> Facts:
     """Return the facts of a test of which nothing could be read."""
     why = _why(error)

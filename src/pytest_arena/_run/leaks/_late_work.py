@@ -39,10 +39,12 @@ from pytest_arena._process import (
 from pytest_arena.errors import LateWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
     from pytest_arena._values import CodeLine
+
+    TaskFilter = Callable[[asyncio.Task[object]], bool]
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
 
@@ -162,8 +164,11 @@ class LateWork:
                 pieces[piece] = PIECES.get(piece)
         return pieces
 
-    def lines(self) -> list[str]:
-        """Return the line of each piece of work that still runs."""
+    def lines(self, counts: TaskFilter | None = None) -> list[str]:
+        """Return the line of each piece of work that still runs.
+
+        ``counts`` returns whether a task of a request counts. By default each one does.
+        """
         # pytest-arena looks at jobs before and after it looks at tasks and threads: a task may
         # begin a job and end meanwhile.
         jobs = self._pieces() if PIECES else {}
@@ -171,6 +176,8 @@ class LateWork:
             return []
         lines: list[object] = []
         for task in self._tasks_of_requests():
+            if counts is not None and not counts(task):
+                continue
             lines.append(line_of_coroutine(task.get_coro()) or _name_of(task))
         if self._loops_elsewhere:
             lines += self._lines_elsewhere()
@@ -212,11 +219,10 @@ class LateWork:
                     tasks.append(task)
         return tasks
 
-    def unfinished(self) -> list[str]:
+    def unfinished(self, counts: TaskFilter | None = None) -> list[str]:
         """Return the lines of unfinished work that a test may wait for, each once."""
-        return [
-            line for line in dict.fromkeys(self.lines()) if line not in self._endless
-        ]
+        lines = dict.fromkeys(self.lines(counts))
+        return [line for line in lines if line not in self._endless]
 
     def _lines_elsewhere(self) -> Iterator[CodeLine]:
         """Yield the lines of its tasks in loops in which the app does not answer.
@@ -326,13 +332,13 @@ class LateWork:
                 has_waited = seconds() < end
                 await asyncio.sleep(0)
 
-    def pausing(self) -> Iterator[None]:
+    def pausing(self, counts: TaskFilter | None = None) -> Iterator[None]:
         """Pause shortly while work runs that may end, at most ``arena_settle`` seconds.
 
         The test continues after it. ``unfinished`` returns the lines that still run.
         """
         end = seconds() + self._patience
-        while self.unfinished() and seconds() < end:
+        while self.unfinished(counts) and seconds() < end:
             rest(_STEP)
             yield
 

@@ -1,5 +1,6 @@
 """Observes requests, and how the test uses the answers."""
 
+import asyncio
 import functools
 import inspect
 import sys
@@ -16,6 +17,7 @@ from pytest_arena._app._client import HOPS
 from pytest_arena._app._kind import is_wsgi, unwrapped
 from pytest_arena._app._login import is_logging_in
 from pytest_arena._ledger import Request
+from pytest_arena._process import context_of
 from pytest_arena._run._apps import Apps
 from pytest_arena.scenarios.evidence._document import NO_ROUTE
 from pytest_arena.scenarios.requests._record import RequestRecord
@@ -112,6 +114,9 @@ class RequestListener(Protocol):
     def answers(self, request: RequestRecord) -> None:
         """Called before the last part of an answer is sent, or a websocket is accepted."""
 
+    async def returned(self, request: RequestRecord) -> None:
+        """Called when the app has returned without an error, before ``ends``."""
+
     def ends(self, request: RequestRecord) -> None:
         """Called when the app has returned, its background tasks included."""
 
@@ -137,6 +142,11 @@ def request_now() -> RequestRecord | None:
     if len(requests) == 1:
         return requests[0]
     return None
+
+
+def request_of(task: asyncio.Task[object]) -> RequestRecord | None:
+    """Return the request whose code has begun a task."""
+    return context_of(task).get(_request)
 
 
 def is_in_lifespan() -> bool:
@@ -315,6 +325,7 @@ class RequestTracker:
                 receive,
                 _noting_status(record, altered_send, listener),
             )
+            await listener.returned(record)
         finally:
             record.end(_route(app, scope))
             _under_way.remove(record)

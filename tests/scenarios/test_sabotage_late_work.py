@@ -1,0 +1,142 @@
+"""The sabotage of a commit includes the commits of work that outlives its request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.scenarios.sabotaged import results, sabotaged, suite
+from tests.scenarios.seen import facts_of
+
+if TYPE_CHECKING:
+    from tests.scenarios.proving import Told
+
+LATE = """
+from app import maker
+
+TASKS = set()
+RELEASE = asyncio.Event()
+
+
+async def save(name):
+    async with maker() as session:
+        session.add(Dancer(name=name))
+        await session.commit()
+
+
+async def release_and_save(name):
+    await RELEASE.wait()
+    await save(name)
+
+
+async def send_mail(name):
+    await asyncio.sleep(0)
+
+
+def begin(work):
+    task = asyncio.create_task(work)
+    TASKS.add(task)
+    task.add_done_callback(TASKS.discard)
+
+
+@app.post("/later/{name}", status_code=202)
+async def later(name: str):
+    begin(save(name))
+    return name
+
+
+@app.post("/mails/{name}", status_code=202)
+async def mail(name: str):
+    begin(send_mail(name))
+    return name
+
+
+@app.post("/released/{name}", status_code=202)
+async def released(name: str):
+    begin(release_and_save(name))
+    return name
+
+
+async def test_believes_a_task(client, arena):
+    answer = await client.post("/later/Ann")
+    await arena.settled()
+    assert answer.status_code == 202
+    assert answer.json() == "Ann"
+
+
+def test_believes_a_task_and_is_sync(test_client, arena):
+    answer = test_client.post("/later/Ann")
+    arena.settled()
+    assert answer.status_code == 202
+    assert answer.json() == "Ann"
+
+
+async def test_does_not_wait_for_a_task(client):
+    answer = await client.post("/later/Ann")
+    assert answer.status_code == 202
+    assert answer.json() == "Ann"
+
+
+async def test_reads_what_a_task_saved(client, arena):
+    answer = await client.post("/later/Ann")
+    await arena.settled()
+    assert answer.status_code == 202
+    assert answer.json() == "Ann"
+    answer = await client.get("/dancers")
+    assert answer.status_code == 200
+    assert answer.json() == ["Sand", "Ann"]
+
+
+async def test_believes_an_answer_before_a_task_without_rows(client, arena):
+    answer = await client.post("/dancers/Ann")
+    assert answer.json() == "Ann"
+    answer = await client.post("/mails/Ann")
+    await arena.settled()
+    assert answer.status_code == 202
+    assert answer.json() == "Ann"
+
+
+async def test_releases_a_task_itself(client, arena):
+    RELEASE.clear()
+    answer = await client.post("/released/Ann")
+    RELEASE.set()
+    await arena.settled()
+    assert answer.status_code == 202
+    assert answer.json() == "Ann"
+"""
+
+
+@pytest.fixture(scope="module")
+def late(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """One run of tests whose requests begin tasks."""
+    example = suite(tmp_path_factory.mktemp("late"), LATE)
+    return sabotaged(example, "-o", "arena_settle=0.2", "-v")
+
+
+def test_commits_of_a_task_are_rolled_back_with_those_of_its_request(late: Told) -> None:
+    """So are those of an earlier request if the last task commits none."""
+    assert results(late) == {
+        "believes_a_task": "-SNN",
+        "believes_a_task_and_is_sync": "-SNN",
+        "does_not_wait_for_a_task": "-SNN",
+        "reads_what_a_task_saved": "-NNN",
+        "believes_an_answer_before_a_task_without_rows": "-SNN",
+        "releases_a_task_itself": "-UNN",
+    }
+
+
+def test_work_that_did_not_end_is_named_as_the_reason(late: Told) -> None:
+    """Its later commit could not be rolled back."""
+    reason = late.reason("releases_a_task_itself")
+    assert late.statuses["releases_a_task_itself"] == "UNKNOWN"
+    assert "still ran" in reason
+    assert "test_it.py" in reason
+
+
+def test_rows_of_a_task_are_rows_of_its_request(late: Told) -> None:
+    """Also if it commits them when the test's function is over."""
+    for name in ("believes_a_task", "does_not_wait_for_a_task"):
+        [request] = facts_of(late, name)["requests"]
+        assert request["changed"] == {"dancers": 1}
+    late.run.never_says("POST /later/{name} changed no row")
