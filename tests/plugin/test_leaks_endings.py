@@ -278,13 +278,15 @@ def test_closes_its_loop():
 
 
 def test_leaks_fail_their_test_and_disturb_no_other(example: Example) -> None:
-    """P2, P7: the line that took it is named; a failed test is not told of its leaks as well."""
+    """P2, P7: the line that wrote, or took it, is named; a failed test is not told of its leaks as well."""
     run = example.with_files(test_it=LEAKS).run("-p", "no:cacheprovider")
     run.expect(1, passed=13, failed=1, errors=4)
-    run.says("the line that took it", "# took a connection", "connection = twin.connect()")
+    run.says("the line that took it", "# took a connection", "# not committed")
     run.says("ERROR at teardown of test_1_an_open_transaction", "an open transaction")
     run.says("ERROR at teardown of test_3_a_connection", "that was not given back")
-    run.says("ERROR at teardown of test_a_connection_in_the_apps_state", "held = await engine")
+    run.says(
+        "ERROR at teardown of test_a_connection_in_the_apps_state", "await app.state.held.execute"
+    )
     run.says("test_overrides_pitfall_120 left app.dependency_overrides; restored")
 
 

@@ -142,3 +142,52 @@ def test_a_commit_that_the_test_session_makes_for_the_app_is_named_once(example:
 def test_an_app_that_commits_in_the_test_session_is_not_named(example: Example) -> None:
     """Nor what the test itself has written, a read, or a request that was refused."""
     _in_project(example, COMMITS).run("-q").expect(passed=2).never_says(NOTE)
+
+
+FLUSHES = """
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import StaticPool, create_engine
+from sqlalchemy.orm import Session
+from app import Base, Item, app, engine, get_db
+
+STATIC = create_engine(
+    "sqlite://", connect_args={"check_same_thread": False}, poolclass=StaticPool
+)
+
+
+@pytest.fixture(scope="module", params=[engine, STATIC], ids=["file", "memory"])
+def session(request):
+    Base.metadata.create_all(request.param)
+    with Session(request.param) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def client(session):
+    app.dependency_overrides[get_db] = lambda: session
+    yield TestClient(app)
+    app.dependency_overrides.clear()
+
+
+def test_a(client):
+    client.post("/committed")
+    assert client.get("/items").json() == 1
+
+
+def test_b(session):
+    session.add(Item(name="mine"))
+    session.flush()  # the line to blame
+
+
+def test_c(client):
+    assert client.get("/items").json() == 0
+"""
+
+
+def test_an_open_transaction_is_blamed_on_the_line_that_wrote(example: Example) -> None:
+    """An earlier test may have checked the connection out."""
+    project = _in_project(example, FLUSHES).with_files(conftest="")
+    run = project.run("-p", "no:randomly").expect(1, passed=6, errors=2)
+    line = "cause: test_it.py:34  session.flush()  # the line to blame"
+    assert run.output.count(line) == 2, run.output

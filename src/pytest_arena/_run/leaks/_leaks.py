@@ -279,7 +279,7 @@ def _is_used_by_a_thread(session: Session) -> bool:
 
 
 def leak_error(leaks: list[Checkout]) -> ConnectionLeak:
-    """Return the error that names the lines which took the connections."""
+    """Return the error that names the lines which wrote, or which took the connections."""
     transactions = [leak for leak in leaks if leak.in_transaction]
     if transactions:
         what = "the test ended with an open transaction"
@@ -319,6 +319,13 @@ def lost_error(holders: Iterable[Checkout], level: str) -> IsolationError:
 
 
 def _lines_of(checkouts: Iterable[Checkout]) -> list[str]:
-    return sorted(
-        {str(checkout.line or "a line that cannot be seen") for checkout in checkouts}
-    )
+    return sorted({_line_to_blame(checkout) for checkout in checkouts})
+
+
+def _line_to_blame(checkout: Checkout) -> str:
+    """Return the line of the first write in the open transaction, else that of the checkout."""
+    writes = checkout.pending_writes
+    # An earlier test may have checked out the connection of a session that outlives it.
+    if writes is not None and not writes.is_over and writes.line is not None:
+        return str(writes.line)
+    return str(checkout.line or "a line that cannot be seen")
