@@ -116,7 +116,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     early_config.stash[WIDE] = {}
     atexit.register(_report_late_refusals, run)
     atexit.register(run.finish)  # if the session never finishes
-    run.databases.environment.redirect()  # after the gate
+    try:
+        run.databases.environment.redirect()  # after the gate
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def _temporary_folder(config: pytest.Config) -> Path | None:

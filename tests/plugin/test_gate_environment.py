@@ -198,7 +198,7 @@ def test_servers_get_a_host_that_reaches_nothing(name):
     assert now.query.get("charset") == was.query.get("charset")
 
 @pytest.mark.parametrize("name, value", [
-    ("WORD", "production"), ("HALF", "sqlite://dev.db"), ("PORT", "postgresql://h:port/db"),
+    ("HALF", "sqlite://dev.db"),
     ("UNKNOWN", "sqlite:///"), ("MEMORY", "sqlite+aiosqlite://"),
     ("NAMED", "sqlite:///file:x?mode=memory&cache=shared&uri=true"),
     ("ALLOWED", "postgresql+psycopg://me:pw@ok.example.com:5432/shop"),
@@ -220,15 +220,13 @@ def test_a_uri_stays_a_uri():
 
 
 def test_values_of_every_kind(tmp_path: Path) -> None:
-    """Servers lead nowhere, also by their queries; what is no URL, or is allowed, stays."""
+    """Servers lead nowhere, also by their queries; what is allowed stays."""
     namespace: dict[str, object] = {}
     exec(VALUES, namespace)  # noqa: S102 - the text above, for the values that it expects
     servers = namespace["SERVERS"]
     assert isinstance(servers, dict)
     more = {
-        "WORD": "production",
         "HALF": "sqlite://dev.db",
-        "PORT": "postgresql://h:port/db",
         "EMPTY": "",
         "UNKNOWN": "sqlite:///",
         "MEMORY": "sqlite+aiosqlite://",
@@ -240,7 +238,44 @@ def test_values_of_every_kind(tmp_path: Path) -> None:
     options = f"[pytest]\narena_env = {', '.join(env)}\narena_allow = postgresql://ok.example.com*"
     example = small_example(tmp_path, test_values=VALUES).change("pytest.ini", "[pytest]", options)
     with untouched(example):
-        example.run(env=env).expect(passed=len(servers) + 9)
+        example.run(env=env).expect(passed=len(servers) + 7)
+
+
+READS_A_PATH = """
+import os, sqlite3
+
+def test_it():
+    with sqlite3.connect(os.environ["DB_PATH"]) as connection:
+        connection.execute("CREATE TABLE dancers (name)")
+"""
+
+
+@pytest.mark.parametrize(
+    "value", ["dev.db", "/srv/me:s3cret/dev.db", "postgresql://me:s3cret@h:port/db"]
+)
+def test_a_value_that_is_no_url_is_refused(tmp_path: Path, value: str) -> None:
+    """A path leads the app to the developer's file. The value may hold a password."""
+    options = "[pytest]\narena_env = DB_PATH"
+    example = small_example(tmp_path, test_it=READS_A_PATH)
+    example = example.change("pytest.ini", "[pytest]", options)
+    with untouched(example):
+        run = example.run(env={"DB_PATH": value})
+        assert run.status == 4
+        run.never_says("s3cret", "Traceback")
+    run.says(
+        "arena_env names DB_PATH, whose value is no database URL",
+        "arena_env = DB_PATH names the variable",
+        "DB_PATH=sqlite:///",
+        "[A101]",
+    )
+
+
+def test_an_unset_or_empty_variable_is_allowed(tmp_path: Path) -> None:
+    """The app has its URL from elsewhere then."""
+    options = "[pytest]\narena_env = DB_PATH, EMPTY"
+    example = small_example(tmp_path, test_it="def test_it(): pass")
+    example = example.change("pytest.ini", "[pytest]", options)
+    example.run(env={"EMPTY": ""}).expect(passed=1)
 
 
 AFTER = """

@@ -216,7 +216,8 @@ OPTIONS = (
     Option(
         "env",
         "DATABASE_URL",
-        "Environment variables that hold the app's database URLs. pytest-arena changes each "
+        "Environment variables that hold the app's database URLs. Another value, such as a path, "
+        "is an error. pytest-arena changes each "
         "variable to the URL of a test database before it imports your code. When the "
         "app has created its engine, pytest-arena also sets the variables that were not set, "
         "for child processes: the first one to the URL of the app's first database, the others "

@@ -691,9 +691,11 @@ class Environment:
     would use the app's default, which is no test database.
     """
 
-    def __init__(self, names: tuple[str, ...], known: KnownDatabases) -> None:
+    def __init__(self, config: Config, known: KnownDatabases) -> None:
+        names = config.env
         self._known = known
         self._names = names
+        self._place = config.places["env"]
         self._before = {name: os.environ.get(name) for name in (*names, _ORIGINALS)}
         inherited = _inherited()
         self._originals: dict[str, str] = {}
@@ -704,14 +706,22 @@ class Environment:
         self._unset = [name for name in names if not self._originals.get(name)]
 
     def redirect(self) -> None:
-        """Put the new URLs in place. The database of the first URL is the app's first one."""
+        """Put the new URLs in place. The database of the first URL is the app's first one.
+
+        Raises:
+            ConfigError: the value of a variable is no URL.
+        """
         redirected = {}
-        for name, url in self._originals.items():
-            if url:
-                redirected[name] = self._inside(url)
+        for name, text in self._originals.items():
+            if not text:
+                continue
+            url = _url(text)
+            if url is None:
+                raise _no_url(name, self._place)
+            redirected[name] = self._inside(text, url)
         self._put(redirected)
-        for name, url in self._originals.items():
-            if not url:
+        for name, text in self._originals.items():
+            if not text:
                 del os.environ[name]  # the parent run has set it
 
     def complete(self) -> None:
@@ -758,10 +768,7 @@ class Environment:
                 return database
         return None
 
-    def _inside(self, text: str) -> str:
-        url = _url(text)
-        if url is None:
-            return text
+    def _inside(self, text: str, url: URL) -> str:
         new = self._new_url(url)
         if new is url:
             return text
@@ -810,13 +817,28 @@ class Environment:
                 os.environ[name] = value
 
 
+def _no_url(variable: str, place: str) -> ConfigError:
+    """Return the error for a variable that holds a path, for instance.
+
+    It does not have the value, which may hold a password.
+    """
+    return ConfigError(
+        f"arena_env names {variable}, whose value is no database URL",
+        why="pytest-arena leads the app into a test database by changing the URL in the variable. "
+        "The app would use the database that the value names, which may be your own",
+        cause=f"{place} names the variable\nthe environment has its value, such as a path",
+        fix=f"{variable}=sqlite:///dev.db pytest …   (a URL, which the app has to read)\n"
+        "or, if the value names no database: arena_env = another variable",
+    )
+
+
 def _inherited() -> dict[str, str]:
     """Return the original values by the URLs that replace them; "" if a variable was not set."""
     return dict(json.loads(os.environ.get(_ORIGINALS, "{}")))
 
 
 def _url(text: str) -> URL | None:
-    # The app may use the variable for something else.
+    # A test or a conftest may set the variable to something else.
     with suppress(ArgumentError, ValueError):
         return make_url(text)
     return None

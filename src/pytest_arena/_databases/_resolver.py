@@ -96,7 +96,7 @@ class Databases:
         self.products = Products(self, config)
         self.files = AllowedFiles(config, temporary)
         self.known = KnownDatabases(config, self.products, self.files, connections)
-        self.environment = Environment(config.env, self.known)
+        self.environment = Environment(config, self.known)
         self.children = Children(config, ledger, self.known)
         self._builds = Builds()
         self.provision = Provision(
