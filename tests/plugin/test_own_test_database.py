@@ -80,7 +80,7 @@ def test_a_fixture_that_makes_the_test_database_is_answered(example: Example, sc
         "a fixture makes or drops a test database:",
         "conftest.py:12  connection.execute(text(statement)).",
         "pytest-arena did not send it",
-        "arena_schema = <module>:<Base>",
+        "a line `shop-test = <module>:<Base>` in arena_schema",
     )
     assert run.output.count("a fixture makes or drops") == 1
 
@@ -334,3 +334,52 @@ def test_what_is_no_set_up_of_a_test_database_is_refused(example: Example) -> No
         "refused: CREATE DATABASE, which reaches beyond the test's database",
         "refused: ALTER DATABASE, which reaches beyond the test's database",
     )
+
+
+# The app has an engine on `shop`, which no test uses.
+FILLS_ITS_OWN = MAKES_ITS_OWN.replace(
+    "    create()\n    yield\n",
+    "    create()\n    engine = create_engine(TEST_URL)\n"
+    "    Base.metadata.create_all(engine)\n    engine.dispose()\n    yield\n",
+).replace("import pytest\n", "import pytest\nfrom app import Base\n")
+
+USES_TABLES = """
+import pytest
+from app import Dancer
+from sqlalchemy import select
+
+@pytest.mark.parametrize("turn", range(2))
+def test_it(session, turn):
+    assert session.scalars(select(Dancer.name)).all() == []
+    session.execute(Dancer.__table__.insert().values(name="Sand"))
+"""
+
+NAMED = "arena_schema =\n    shop-test = app:Base\n"
+
+
+def test_the_advice_is_for_the_database_that_the_fixture_makes(example: Example) -> None:
+    """`arena_schema = app:Base` would fill the database of the app's engine, which no test uses."""
+    conftest = FILLS_ITS_OWN.replace("SCOPE", "session")
+    filled = on_postgresql(example, conftest=conftest, test_it=USES_TABLES)
+    schema = "arena_schema = app:Base\n"
+    filled = filled.change("pytest.ini", f"{schema}arena_seed = seed:seed\n", schema)
+    bare = filled.change("pytest.ini", schema, "")
+    advice = "to have each test start with the tables: arena_schema = shop-test = app:Base"
+    run = bare.run("-p", "no:randomly").expect(passed=2).says(advice)
+    run.says("a line `shop-test = <module>:<Base>` in arena_schema")
+    both = "start with the tables: arena_schema = shop = app:Base shop-test = app:Base"
+    filled.run().expect(passed=2).says(both)
+    followed = filled.change("pytest.ini", schema, NAMED)
+    followed = followed.change("conftest.py", "autouse=True", "").change(
+        "conftest.py", "session(database)", "session()"
+    )
+    followed.run().expect(passed=2).never_says("start with the tables", "a fixture makes or drops")
+
+
+def test_a_failed_test_is_told_of_the_database_that_it_used(example: Example) -> None:
+    """Its tables are missing, as the fixture does not make them."""
+    conftest = MAKES_ITS_OWN.replace("SCOPE", "session")
+    bare = on_postgresql(example, conftest=conftest, test_it=USES_TABLES)
+    bare = bare.change("pytest.ini", "arena_schema = app:Base\narena_seed = seed:seed\n", "")
+    run = bare.run("-q").expect(1, failed=2)
+    run.says("begins with an empty database", "next: arena_schema = shop-test = app:Base")

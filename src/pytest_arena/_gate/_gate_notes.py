@@ -191,8 +191,9 @@ def child_client(program: str, name: str, *, of_app: bool) -> RefusedError:
     kind = ProductionDatabaseError if of_app else UnknownDatabaseError
     if program in {"createdb", "dropdb"}:
         fix = (
-            "delete the fixture that makes a test database, and name what fills one:\n"
-            "arena_schema = <module>:<Base>"
+            "delete the fixture that makes a test database, and name what fills it:\n"
+            "arena_schema =\n"
+            "    <name of the database> = <module>:<Base>"
         )
     else:
         fix = (

@@ -13,11 +13,7 @@ from pytest_arena._app._child_processes import watch_child_processes
 from pytest_arena._app._client import watch_own_clients
 from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._changes import Mask
-from pytest_arena._databases._builders import (
-    schema_builder,
-    seed_builder,
-    suggested_schema,
-)
+from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._resolver import Databases, Level
 from pytest_arena._databases._sessions import Engines
 from pytest_arena._databases._watch import watch_imports
@@ -29,7 +25,7 @@ from pytest_arena._gate._registry import Registry
 from pytest_arena._gate.loops._any_loop import adopt
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._origin import OF_WIDE_FIXTURE, WORK, frames
-from pytest_arena._run import _story
+from pytest_arena._run import _story, _summary
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
 from pytest_arena._run._module_state import ModuleContainers
@@ -470,10 +466,9 @@ class ArenaRun:
         schema = self.config.schema
         first = self._known.primary
         if not schema:
-            suggested = suggested_schema(self.config.root)
-            if not suggested:
-                return ""
-            return _EMPTY.format(self.config.schema_lines({"": suggested}))
+            used = self.databases.provisioned()
+            lines = _summary.schema_to_set(self.config, used, first)
+            return _EMPTY.format(lines) if lines else ""
         if first is None or "" not in schema:
             return ""
         for database in self.databases.provisioned():

@@ -49,7 +49,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     if not (config.schema and has_template):
         table_seconds = tuple(ledger.table_seconds.values())
         if ledger.filled:
-            suggestion = _suggestion(config, used, databases.known.primary)
+            suggestion = schema_to_set(config, used, databases.known.primary)
     unused: tuple[str, ...] = ()
     if ledger.filled:
         unused = _unused(config, [*of_engines, *used], databases.known)
@@ -84,15 +84,21 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     )
 
 
-def _suggestion(config: Config, used: list[Database], primary: Database | None) -> str:
+def schema_to_set(
+    config: Config, used: list[Database], primary: Database | None
+) -> str:
     """Return the lines of ``arena_schema`` that would make the tables, "" if unknown."""
     schema = suggested_schema(config.root)
     if not schema:
         return ""
     # A value without a name is for the app's first database.
-    if len(used) != 1 or primary is None or used[0] is primary:
+    if primary is None or not used or primary in used:
         return config.schema_lines({"": schema})
-    return config.schema_lines_with(used[0].name, schema, first=primary.name)
+    # A fixture that makes a test database is connected to `postgres`.
+    filled = [database for database in used if database.tails != ("postgres",)]
+    if len(filled) != 1:
+        return ""
+    return config.schema_lines_with(filled[0].name, schema, first=primary.name)
 
 
 def _has_template(

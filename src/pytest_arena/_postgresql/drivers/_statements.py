@@ -364,7 +364,7 @@ def _note_staying(core: Core, target: ConnectTarget | None, statement: str) -> N
 
 _ANSWERED = (
     "pytest-arena did not send it: engines on any database reach the "
-    "test's. Delete the fixture, and name what fills the database: arena_schema = <module>:<Base>"
+    "test's. Delete the fixture, and name what fills the database, by"
 )
 
 
@@ -382,9 +382,10 @@ def statement_to_send(core: Core, target: ConnectTarget | None, statement: str) 
     key = target.key if target else None
     if not name or not core.sets_up(key, name):
         raise core.ledger.refused(refused_beyond(beyond))
-    if not any(note.endswith(_ANSWERED) for note in core.ledger.notes):
+    if not any(_ANSWERED in note for note in core.ledger.notes):
         core.ledger.note(
-            f"a fixture makes or drops a test database: {who_connects()}. {_ANSWERED}"
+            f"a fixture makes or drops a test database: {who_connects()}. {_ANSWERED} "
+            f"a line `{name} = <module>:<Base>` in arena_schema"
         )
     return replacement(statement)
 
@@ -433,8 +434,9 @@ _DEFAULT = (
 # The statements to send instead.
 INSTEAD = {"ALTER ROLE": _DEFAULT, "ALTER USER": _DEFAULT}
 _FILL = (
-    "delete the fixture that makes a test database, and name what fills one:\n"
-    "arena_schema = <module>:<Base>"
+    "delete the fixture that makes a test database, and name what fills it:\n"
+    "arena_schema =\n"
+    "    <name of the database> = <module>:<Base>"
 )
 _IN_SCHEMA = (
     "send it in a migration or in arena_schema, for the database that it runs in:\n"
