@@ -322,6 +322,55 @@ def test_what_looks_alike_is_told_apart(
     assert codes(doctor({"pytest.ini": "[pytest]\n", **files}).output) == expected, name
 
 
+GET_DB = """\
+from sqlalchemy.orm import Session
+
+def get_db():
+    with Session(engine) as session:
+        yield session
+        session.commit()
+"""
+ROUTES = """\
+from fastapi import Depends, FastAPI
+from shop import db
+app = FastAPI()
+@app.get("/")
+def root(session=Depends(db.get_db)): ...
+"""
+OF_APP = {"shop/db.py": GET_DB, "shop/main.py": ROUTES, "shop/__init__.py": "\n"}
+USES_CLIENT = "def test_it(test_client):\n    assert test_client.get('/')\n"
+USES_APP = f"from shop.main import app\n{USES_CLIENT}"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"pytest.ini": "[pytest]\narena_app = shop.main:app\n", "tests/test_a.py": USES_CLIENT},
+        {"tests/test_a.py": USES_APP, "tests/test_b.py": USES_APP},
+        {
+            "pyproject.toml": '[tool.pytest.ini_options]\narena_app = "shop.main:app"\n',
+            "tests/test_a.py": USES_CLIENT,
+            "tests/test_b.py": "import shop.db\n",
+        },
+    ],
+    ids=["of arena_app", "of the tests", "of both"],
+)
+def test_a_dependency_in_a_module_that_the_app_imports_is_named_once(
+    files: dict[str, str], doctor: Doctor
+) -> None:
+    """At its own line, however many tests lead to it."""
+    called = doctor({"pytest.ini": "[pytest]\n", **OF_APP, **files})
+    assert codes(called.output) == ["ARD409"]
+    assert "shop/db.py:3:1: ARD409 " in called.output
+
+
+def test_a_comment_in_a_module_of_the_app_waives(doctor: Doctor) -> None:
+    """The fault is in that file, so the waiver is too."""
+    waived = GET_DB.replace("get_db():", "get_db():  # arena: ignore[ARD409] read by hand only")
+    files = {"pytest.ini": "[pytest]\n", "tests/test_a.py": USES_APP, **OF_APP}
+    assert codes(doctor(files | {"shop/db.py": waived}).output) == []
+
+
 def test_rules_are_off_that_arena_ends(doctor: Doctor) -> None:
     """Where it is configured; the others go on."""
     files = twin(RULES["ARD301"], "Fails") | {"tests/test_a.py": SLEEPS.format(waiver="")}

@@ -24,6 +24,17 @@ def imported_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
                 yield alias.asname or package, alias.name if alias.asname else package
 
 
+def imported_paths(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the dotted path of each import: ``module.name``, ``.module.name`` or ``module``."""
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            for _, path in imported_names([node]):
+                yield path
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name
+
+
 def absolute(module: str, package: str) -> str:
     """Return the full name of a module. ``package`` resolves the dots of a relative import."""
     name = module.lstrip(".")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from pytest_arena._cli.doctor import _rules_app, _rules_database, _rules_proof
 from pytest_arena._cli.doctor._code import Code
 from pytest_arena._cli.doctor._rule import RULES, Fault, Findings, rule
-from pytest_arena._cli.doctor._surroundings import TEST_FOLDERS
+from pytest_arena._cli.doctor._surroundings import TEST_FOLDERS, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -144,15 +144,20 @@ def examine(files: list[Path], rules: list[Rule], *, processes: int) -> list[Fau
         size = 1 + len(files) // (4 * processes)
         with ProcessPoolExecutor(processes, initializer=gc.disable) as pool:
             faults = pool.map(check, files, chunksize=size)
-            return list(chain.from_iterable(faults))
+            return _once(faults)
     # The garbage collector would walk each syntax tree several times.
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        return list(chain.from_iterable(map(check, files)))
+        return _once(map(check, files))
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _once(faults: Iterable[list[Fault]]) -> list[Fault]:
+    """Return each fault once. Several test files may import the app's module that has it."""
+    return list(dict.fromkeys(chain.from_iterable(faults)))
 
 
 def examine_file(file: Path, rules: list[Rule]) -> list[Fault]:
@@ -189,9 +194,14 @@ def _faults(file: Path, rules: list[Rule]) -> Iterable[Fault]:
             code = Code(file, text, tree)
         if not (each.solved_by_arena and code.project.uses_arena):
             faults |= _rule_faults(each, code)
-    if "arena: ignore" in text:
-        return _not_waived(file, text, faults, rules)
-    return faults
+    by_file: dict[Path, set[Fault]] = {file: set()}
+    for fault in faults:
+        by_file.setdefault(Path(fault.file), set()).add(fault)
+    kept: list[Fault] = []
+    for path, faults_of_file in by_file.items():
+        text_of_file = text if path == file else read(path.absolute())
+        kept += _not_waived(path, text_of_file, faults_of_file, rules)
+    return kept
 
 
 def _file_fault(
@@ -203,9 +213,14 @@ def _file_fault(
 
 def _rule_faults(rule: Rule, code: Code) -> set[Fault]:
     faults = set()
-    lines = code.text.splitlines()
     for finding in rule.check(code):
         node = finding.node
+        path = code.path
+        text = code.text
+        if finding.file:
+            path = _shown(finding.file)
+            text = read(finding.file)
+        lines = text.splitlines()
         message = rule.title
         quoted = " ".join(finding.quoted.split())
         if len(quoted) > _QUOTED:
@@ -217,7 +232,7 @@ def _rule_faults(rule: Rule, code: Code) -> set[Fault]:
         before = line[: node.col_offset].decode(errors="replace")
         column = len(before) + 1
         fault = Fault(
-            str(code.path),
+            str(path),
             node.lineno,
             column,
             rule.code,
@@ -229,11 +244,20 @@ def _rule_faults(rule: Rule, code: Code) -> set[Fault]:
     return faults
 
 
+def _shown(path: Path) -> Path:
+    """Return a path as the user writes it: relative to the working folder, if it is inside."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def _not_waived(
     file: Path, text: str, faults: set[Fault], rules: list[Rule]
 ) -> Iterator[Fault]:
     """Yield the faults that no comment waives, and a fault for each wrong comment."""
     kept = set(faults)
+    if "arena: ignore" not in text:
+        yield from kept
+        return
     checked = {rule.code for rule in rules}
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         waiver = _WAIVER.match(token.string)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import ast
+    from pathlib import Path
 
     from pytest_arena._cli.doctor._code import Code
 
@@ -33,11 +34,16 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A wrong node, the text that the message quotes, and the repair if it is safe."""
+    """A wrong node, the text that the message quotes, and the repair if it is safe.
+
+    Attributes:
+        file: the file of the node, None if it is the checked one.
+    """
 
     node: ast.expr | ast.stmt
     quoted: str = ""
     edits: tuple[Replacement, ...] = ()
+    file: Path | None = None
 
 
 Findings = Iterator[Finding]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 
+from pytest_arena._cli._imports import imported_paths
 from pytest_arena._cli.doctor._code import (
     WIDE,
     AnyFunction,
@@ -688,7 +690,7 @@ def session_for_many_tests(code: Code) -> Findings:
                 yield Finding(node, fixture.node.name)
 
 
-@rule("ARD409", "commit-behind-yield", "import", "yield")
+@rule("ARD409", "commit-behind-yield", "import", "yield", "def ")
 def commit_behind_yield(code: Code) -> Findings:
     """A dependency commits after its `yield`.
 
@@ -723,23 +725,27 @@ def commit_behind_yield(code: Code) -> Findings:
         name = function.name
         if _commits_behind_yield(function) and not _ends_early(name, code.text):
             yield Finding(function, name)
-    reported = set()
-    for imported_name, statement in code.import_lines.items():
-        origin = code.imports[imported_name]
-        text, defined_name = code.project.defining(origin)
-        if "yield" not in text:
-            continue
-        for function in functions_in(text):
+    imported = set(map(code.project.defining, code.imports.values()))
+    modules = code.project.modules_behind(imported_paths(code.parents))
+    for module in modules:
+        for function in _late_functions(module.text):
             name = function.name
-            if name == defined_name:
-                name = imported_name
-            elif not re.search(rf"\b(?:Depends|Security)\(\s*{name}\b", text):
-                continue
-            if function in reported or _ends_early(name, code.text + text):
-                continue
-            if _commits_behind_yield(function):
-                reported.add(function)
-                yield Finding(statement, name)
+            texts = "\n".join(each.text for each in modules)
+            depends = rf"\b(?:Depends|Security)\(\s*(?:\w+\.)*{name}\b"
+            is_imported = (module.text, name) in imported
+            is_dependency = is_imported or re.search(depends, texts)
+            if is_dependency and not _ends_early(name, code.text + texts):
+                yield Finding(function, name, file=module.path)
+
+
+@cache
+def _late_functions(text: str) -> list[AnyFunction]:
+    """Return the functions of an app's module that commit after they yield a session."""
+    if "yield" not in text:
+        return []
+    return [
+        function for function in functions_in(text) if _commits_behind_yield(function)
+    ]
 
 
 def _ends_early(name: str, text: str) -> bool:

@@ -5,13 +5,17 @@ Modules are found as files and read as text. None is imported.
 
 from __future__ import annotations
 
+import ast
 import re
+from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli._imports import absolute
+from pytest_arena._cli._imports import absolute, imported_paths
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 CONFIGURATIONS = ("pytest.toml", "pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
@@ -24,7 +28,22 @@ _WIPES = re.compile(
 _LIFESPAN = re.compile(
     r"\blifespan\s*=|\.on_event\(|\bon_startup\s*=|add_event_handler\("
 )
+_ARENA_APP = re.compile(r"""(?m)^\s*arena_app\s*=\s*["']?([\w.]+)""")
 _REEXPORTS = 3  # modules through which a name is followed
+_IMPORTS = 6  # modules through which imports are followed
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module of the app.
+
+    Attributes:
+        package: the package to which its relative imports belong.
+    """
+
+    path: Path
+    text: str
+    package: str
 
 
 class Surroundings:
@@ -56,7 +75,7 @@ class Surroundings:
         if "engine" not in name.lower() or "test" in origin.lower():
             return False
         while owner:
-            if self.module(owner)[0]:
+            if self.module(owner):
                 return True
             owner = owner.rpartition(".")[0]
         return False
@@ -77,37 +96,75 @@ class Surroundings:
         """Return the text of the app's module that defines a name, and a pattern of the name."""
         for _ in range(_REEXPORTS):
             module, _, name = origin.rpartition(".")
-            text, package = self.module(module)
+            defining = self.module(module)
+            text = defining.text if defining else ""
             pattern = re.escape(name)
             imported = re.search(
                 rf"(?m)^from (\S+) import (?:[^(\n]*|\([^)]*)\b(?:(\w+) as )?{pattern}\b",
                 text,
             )
-            if not name or not imported:
+            if defining is None or not name or not imported:
                 return text, pattern
-            origin_module = absolute(imported[1], package)
+            origin_module = absolute(imported[1], defining.package)
             original_name = imported[2] or name
             origin = f"{origin_module}.{original_name}"
         return "", ""
 
-    def _module(self, module: str) -> tuple[str, str]:
-        """Return the text of a module of the app, and its package. Test modules have no text."""
+    def modules_behind(self, paths: Iterable[str]) -> list[Module]:
+        """Return the app's modules that these imports and ``arena_app`` reach.
+
+        An import of ``a.b.c`` also imports ``a.b`` and ``a``.
+        """
+        reached: dict[Module, None] = {}
+        pending = [*paths, *_ARENA_APP.findall(self.configuration)]
+        for _ in range(_IMPORTS):
+            modules = chain.from_iterable(map(self._modules_on, pending))
+            new = [module for module in modules if module not in reached]
+            reached.update(dict.fromkeys(new))
+            pending = list(chain.from_iterable(map(_paths_behind, new)))
+        return list(reached)
+
+    def _modules_on(self, path: str) -> list[Module]:
+        """Return the app's modules that an import of a dotted path runs."""
+        modules = []
+        while path:
+            module = self.module(path)
+            if module is not None:
+                modules.append(module)
+            path = path.rpartition(".")[0]
+        return modules
+
+    def _module(self, module: str) -> Module | None:
+        """Return a module of the app, None for a test module and a module without text."""
         parts = module.split(".")
         is_test = parts[-1].startswith(("test_", "conftest"))
         if not parts[0] or is_test or TEST_FOLDERS.intersection(parts):
-            return "", ""
+            return None
         for folder in self.folders:
             if TEST_FOLDERS.intersection(folder.relative_to(self.root).parts):
                 continue
             for base in (folder, folder / "src", folder / "backend"):
-                path = base.joinpath(*parts)
-                text = read(path / "__init__.py")
+                folder_of_package = base.joinpath(*parts)
+                path = folder_of_package / "__init__.py"
+                text = read(path)
                 if text:
-                    return text, module
-                text = read(path.with_suffix(".py"))
+                    return Module(path, text, module)
+                path = folder_of_package.with_suffix(".py")
+                text = read(path)
                 if text:
-                    return text, module.rpartition(".")[0]
-        return "", ""
+                    return Module(path, text, module.rpartition(".")[0])
+        return None
+
+
+@cache
+def _paths_behind(module: Module) -> list[str]:
+    """Return the absolute dotted paths that a module imports."""
+    try:
+        tree = ast.parse(module.text)
+    except SyntaxError:
+        return []
+    paths = imported_paths(ast.walk(tree))
+    return [absolute(path, module.package) for path in paths]
 
 
 @cache
