@@ -52,16 +52,31 @@ def line_that_pytest_called() -> CodeLine | None:
     return line
 
 
+# The modules that see an audit event before the system acts.
+_AUDITING = {
+    "pytest_arena._process",
+    "pytest_arena._origin",
+    "pytest_arena._gate._watched_files",
+}
 _FOR_A_CALLER = {"", "pytest_arena", "sqlalchemy", "sqlalchemy_utils", "sqlmodel"}
 
 
 def is_called_by_user() -> bool:
-    """Return whether no library called the present function for itself.
+    """Return whether neither pytest-arena nor a library called the present function for itself.
 
     The standard library does not count, nor do SQLAlchemy and SQLAlchemy-Utils, whose
     ``drop_database`` removes a file for its caller.
     """
-    return not calling_library()
+    for frame in frames():
+        if frame.f_globals.get("__name__") in _AUDITING:
+            continue
+        file = frame.f_code.co_filename
+        if not _is_library(file):
+            return True
+        package = package_of(file)
+        if package == "pytest_arena" or package not in _FOR_A_CALLER:
+            return False
+    return True  # atexit calls a function of the standard library
 
 
 def calling_library() -> str:
@@ -73,7 +88,7 @@ def calling_library() -> str:
         package = package_of(file)
         if package not in _FOR_A_CALLER:
             return package
-    return ""  # atexit calls a function of the standard library
+    return ""
 
 
 def line_of_function(function: object) -> CodeLine | None:

@@ -281,7 +281,8 @@ _INSTALLED = tuple(
 
 def is_library(file: str) -> bool:
     """Return whether a file is of the standard library, an installed package, or pytest-arena."""
-    if file.endswith((".pyx", ".pxd", ".pxi")):  # Cython's files have no folder
+    # Cython's files have no folder, or one of the machine that compiled them.
+    if file.endswith((".pyx", ".pxd", ".pxi")) or not os.path.isabs(file):
         return True
     return file.startswith(_LIBRARIES) or any(name in file for name in _INSTALLED)
 

@@ -442,15 +442,16 @@ def _threads_of_others() -> frozenset[int]:
     return frozenset(threads)
 
 
-def is_users_task(task: asyncio.Task[object]) -> bool:
-    """Whether a task is neither pytest-arena's nor the rest of a cancelled aiosqlite connection.
+# SQLAlchemy stops the thread of a cancelled aiosqlite connection, and a task waits for it in vain.
+# anyio's pytest plugin has a task that waits for the test or the fixture.
+_NOT_OF_USERS = {"_terminate_graceful_close", "_call_in_runner_task"}
 
-    SQLAlchemy stops the thread of such a connection, and its task waits for it in vain.
-    """
+
+def is_users_task(task: asyncio.Task[object]) -> bool:
+    """Whether a task may be the user's: it is neither pytest-arena's nor one of these."""
     if task.get_name() == OUR_TASK:
         return False
-    name = getattr(task.get_coro(), "__name__", "")
-    return bool(name != "_terminate_graceful_close")
+    return getattr(task.get_coro(), "__name__", "") not in _NOT_OF_USERS
 
 
 def _name_of(task: asyncio.Task[object]) -> str:
