@@ -278,7 +278,7 @@ def test_closes_its_loop():
 
 
 def test_leaks_fail_their_test_and_disturb_no_other(example: Example) -> None:
-    """P2, P7: the line that wrote, or took it, is named; a failed test is not told of its leaks as well."""
+    """P2, P7: the line that wrote, or took it, is named; a failed test has no second error."""
     run = example.with_files(test_it=LEAKS).run("-p", "no:cacheprovider")
     run.expect(1, passed=13, failed=1, errors=4)
     run.says("the line that took it", "# took a connection", "# not committed")

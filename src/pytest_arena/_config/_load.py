@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import os
+import string
 import sys
 import sysconfig
 import traceback
@@ -279,10 +280,13 @@ _INSTALLED = tuple(
 )
 
 
+_ROOTS = ("/", "\\", *(f"{letter}:" for letter in string.ascii_letters))
+
+
 def is_library(file: str) -> bool:
     """Return whether a file is of the standard library, an installed package, or pytest-arena."""
     # Cython's files have no folder, or one of the machine that compiled them.
-    if file.endswith((".pyx", ".pxd", ".pxi")) or not os.path.isabs(file):
+    if file.endswith((".pyx", ".pxd", ".pxi")) or not file.startswith(_ROOTS):
         return True
     return file.startswith(_LIBRARIES) or any(name in file for name in _INSTALLED)
 
