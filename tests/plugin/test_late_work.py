@@ -772,3 +772,32 @@ def test_what_a_callback_of_the_loop_begins_is_waited_for(example: Example) -> N
     for line in ("arena_schema = app:Base\n", "arena_seed = seed:seed\n"):
         project = project.change("pytest.ini", line, "")
     project.run("-p", "no:randomly", "-o", "arena_late=fail").expect(passed=13)
+
+UNDER_ANYIO = """
+import pytest
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture
+async def logged_in(client):
+    await client.get("/dancers")
+    return client
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("turn", range(2))
+async def test_it(logged_in, turn):
+    assert (await logged_in.get("/dancers")).json() == ["Sand"]
+"""
+
+
+def test_the_runner_of_anyio_is_no_work_of_a_request(example: Example) -> None:
+    """It waits in a task for each async fixture, which is newer than the fixture's request."""
+    project = example.with_files(test_it=UNDER_ANYIO)
+    project = project.change("pytest.ini", "asyncio_mode = auto\n", "asyncio_mode = strict\n")
+    run = project.run("-p", "anyio", "-o", "arena_late=fail").expect(passed=2)
+    run.never_says("cut off")
