@@ -773,6 +773,7 @@ def test_what_a_callback_of_the_loop_begins_is_waited_for(example: Example) -> N
         project = project.change("pytest.ini", line, "")
     project.run("-p", "no:randomly", "-o", "arena_late=fail").expect(passed=13)
 
+
 UNDER_ANYIO = """
 import pytest
 
