@@ -6,7 +6,6 @@ import difflib
 import importlib
 import inspect
 import os
-import string
 import sys
 import sysconfig
 import traceback
@@ -280,13 +279,10 @@ _INSTALLED = tuple(
 )
 
 
-_ROOTS = ("/", "\\", *(f"{letter}:" for letter in string.ascii_letters))
-
-
 def is_library(file: str) -> bool:
     """Return whether a file is of the standard library, an installed package, or pytest-arena."""
-    # Cython's files have no folder, or one of the machine that compiled them.
-    if file.endswith((".pyx", ".pxd", ".pxi")) or not file.startswith(_ROOTS):
+    # Files of Cython have no folder, and those of SQLAlchemy one of its source.
+    if file.endswith((".pyx", ".pxd", ".pxi")) or file.startswith("lib/sqlalchemy/"):
         return True
     return file.startswith(_LIBRARIES) or any(name in file for name in _INSTALLED)
 
