@@ -67,26 +67,26 @@ def is_called_by_user() -> bool:
     The standard library does not count, nor do SQLAlchemy and SQLAlchemy-Utils, whose
     ``drop_database`` removes a file for its caller.
     """
-    for frame in frames():
-        if frame.f_globals.get("__name__") in _AUDITING:
-            continue
-        file = frame.f_code.co_filename
-        if not _is_library(file):
-            return True
-        package = package_of(file)
-        if package == "pytest_arena" or package not in _FOR_A_CALLER:
-            return False
-    return True  # atexit calls a function of the standard library
+    callers = (
+        frame for frame in frames() if frame.f_globals.get("__name__") not in _AUDITING
+    )
+    # No frame is left if atexit calls a function of the standard library.
+    return not _first_library(callers, _FOR_A_CALLER - {"pytest_arena"})
 
 
 def calling_library() -> str:
     """Return the library that called the present function for itself, "" for the user's code."""
-    for frame in frames():
+    return _first_library(frames(), _FOR_A_CALLER)
+
+
+def _first_library(callers: Iterable[FrameType], passed: Container[str]) -> str:
+    """Return the first package that is not passed, "" if the user's code comes before it."""
+    for frame in callers:
         file = frame.f_code.co_filename
         if not _is_library(file):
             return ""
         package = package_of(file)
-        if package not in _FOR_A_CALLER:
+        if package not in passed:
             return package
     return ""
 

@@ -142,6 +142,22 @@ def test_a_tag_of_the_rows_examples_counts_for_its_test() -> None:
     assert [test.status for test in one.tests] == [Status.PROVEN, Status.HOLLOW]
 
 
+def test_a_path_without_a_route_that_the_row_names_is_evidence() -> None:
+    """The steps of an Outline have the placeholder, those of its row the path."""
+    steps = (START[0], step("When I GET <p>"), START[2])
+    whole = outline("/battle/7", "/other", steps=steps)
+    rows = []
+    for row in whole.rows:
+        [(_, path)] = row.values
+        filled = (START[0], step(f"When I GET {path}"), START[2])
+        rows.append(replace(row, steps=filled))
+    whole = replace(whole, rows=tuple(rows))
+    maps = [mapping(f"t{n}", whole, row=row.values) for n, row in enumerate(rows)]
+    tries = [attempt(f"t{n}", facts=facts(requests=(MISSPELT,))) for n in range(2)]
+    tests = judged(tries, maps, of=whole).tests
+    assert [test.status for test in tests] == [Status.PROVEN, Status.HOLLOW]
+
+
 # --- step blocks ------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._app._kind import unwrapped
+from pytest_arena._app._kind import apps_of
 from pytest_arena._config._load import is_library
 from pytest_arena._values import PLAIN, Contents, holds_values
 
@@ -29,7 +29,7 @@ class AppState:
         self._lifespan_state = lifespan_state
         self._parts = []
         self._routes: list[tuple[list[object], list[object]]] = []
-        for part in _apps_of(app):
+        for part in apps_of(app):
             routes = getattr(part, "routes", None)
             if isinstance(routes, list):
                 self._routes.append((routes, routes.copy()))
@@ -99,33 +99,6 @@ _VALUE_MODULES = {
     "pydantic_settings.main",
     "typing",
 }
-
-
-def _apps_of(app: object, deepest: int = 3) -> Iterator[object]:
-    """Yield an app and the apps that are mounted in it."""
-    for part in unwrapped(app):
-        yield part
-        mounted = _mounted_in(part) if deepest else []
-        for inner in mounted:
-            yield from _apps_of(inner, deepest - 1)
-
-
-def _mounted_in(app: object) -> list[object]:
-    mounted: list[object] = []
-    mounts = getattr(app, "mounts", None)  # of Werkzeug's DispatcherMiddleware
-    if isinstance(mounts, dict):
-        mounted.extend(mounts.values())
-    routes = getattr(app, "routes", None)
-    if isinstance(routes, list):
-        for route in routes:
-            # FastAPI keeps an included router beside the app's routes.
-            router = getattr(route, "original_router", None)
-            if router is not None:
-                mounted.extend(_mounted_in(router))
-            # Of Starlette's classes only Mount and Host have `routes`. Both hold an app.
-            elif hasattr(route, "routes") and hasattr(route, "app"):
-                mounted.append(route.app)
-    return mounted
 
 
 def _state_of(app: object) -> Iterator[tuple[str, Any]]:

@@ -212,19 +212,54 @@ def unwrapped(app: object) -> Iterator[object]:
             return
 
 
+def apps_of(app: object, deepest: int = 3) -> Iterator[object]:
+    """Yield an app and the apps that are mounted in it."""
+    for part in unwrapped(app):
+        yield part
+        mounted = _mounted_in(part) if deepest else []
+        for inner in mounted:
+            yield from apps_of(inner, deepest - 1)
+
+
+def _mounted_in(app: object) -> list[object]:
+    mounted: list[object] = []
+    mounts = getattr(app, "mounts", None)  # of Werkzeug's DispatcherMiddleware
+    if isinstance(mounts, dict):
+        mounted.extend(mounts.values())
+    for route in _routes(app):
+        # Of Starlette's classes only Mount and Host have `routes`. Both hold an app.
+        if hasattr(route, "routes") and hasattr(route, "app"):
+            mounted.append(route.app)
+    return mounted
+
+
+def _routes(app: object) -> list[Any]:
+    """Return an app's routes. FastAPI keeps an included router beside them."""
+    own_routes = getattr(app, "routes", None)
+    routes: list[Any] = []
+    if not isinstance(own_routes, list):  # a mock has any attribute
+        return routes
+    for route in own_routes:
+        router = getattr(route, "original_router", None)
+        if router is None:
+            routes.append(route)
+        else:
+            routes += _routes(router)
+    return routes
+
+
 def is_sibling(app: object, other: object) -> bool:
     """Return whether two apps have an endpoint in common. Costs 10 µs for each endpoint.
 
-    A factory makes such apps. It may define its endpoints anew, from the same lines.
+    A factory makes such apps. It may define its endpoints again, on the same lines.
     """
     return not _endpoints(app).isdisjoint(_endpoints(other))
 
 
-def _endpoints(app: object, deepest: int = 3) -> set[object]:
+def _endpoints(app: object) -> set[object]:
     """Return the first lines of an app's endpoints, as far as they are the user's code."""
     functions: list[object] = []
-    endpoints: set[object] = set()
-    for part in unwrapped(app):
+    for part in apps_of(app):
         views = getattr(part, "view_functions", None)  # Flask's
         if isinstance(views, dict):
             functions += views.values()
@@ -232,17 +267,8 @@ def _endpoints(app: object, deepest: int = 3) -> set[object]:
             functions.append(getattr(route, "endpoint", None))
             for handler in getattr(route, "route_handlers", ()):  # Litestar's
                 functions.append(handler.fn)
-            # FastAPI keeps an included router beside the app's routes. A mount has an app.
-            inner = getattr(route, "original_router", getattr(route, "app", None))
-            if inner is not None and deepest:
-                endpoints |= _endpoints(inner, deepest - 1)
-    endpoints.update(map(line_of_function, functions))
-    return endpoints - {None}
-
-
-def _routes(app: object) -> list[object]:
-    routes = getattr(app, "routes", None)
-    return routes if isinstance(routes, list) else []  # a mock has any attribute
+    lines: set[object] = set(map(line_of_function, functions))
+    return lines - {None}
 
 
 def enclosed(app: object, deepest: int = 3) -> Iterator[object]:

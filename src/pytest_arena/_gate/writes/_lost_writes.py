@@ -226,8 +226,10 @@ class LostWrites:
         self.refuse_late()
         pooled = PooledConnection.find(proxied)
         self._look_for_failure(pooled, proxied)
-        self._note_older_thread(pooled)
-        self._note_outside_of_levels(pooled)
+        if self._core.serial() == 0:
+            self._note_outside_of_levels(pooled)
+        else:
+            self._note_older_thread(pooled)
         write = self._written_by_lifespan(pooled)
         answer = ANSWER.get()
         try:
@@ -292,7 +294,8 @@ class LostWrites:
         sent. An app that catches the error of its commit may have expected it.
         """
         answer: RequestAnswer | None = REQUEST.get()
-        if answer is None or not _is_in_commit(sys._getframe()):  # noqa: SLF001 - the documented way to a frame
+        frame = sys._getframe()  # noqa: SLF001 - the documented way to a frame
+        if answer is None or _frame_of_sqlalchemy(frame, "commit") is None:
             return
         library = calling_library()
         if not library:
@@ -418,7 +421,7 @@ class LostWrites:
 
         A hook of a conftest writes them, or a module while it is imported.
         """
-        if self._core.serial() or pooled is None or pooled.pending_writes is None:
+        if pooled is None or pooled.pending_writes is None:
             return
         if pooled.target is None or pooled.target.key.kind == "building":
             return
@@ -590,28 +593,22 @@ def _who_ends(frame: FrameType | None) -> str:
     return ""
 
 
-def _is_in_commit(frame: FrameType | None) -> bool:
-    """Return whether SQLAlchemy rolls back because a commit of a session fails."""
+def _frame_of_sqlalchemy(frame: FrameType | None, function: str) -> FrameType | None:
+    """Return the frame of a function of SQLAlchemy that made this call, without other callers."""
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
         if not module.startswith(("pytest_arena.", "sqlalchemy.")):
-            return False
-        if frame.f_code.co_name == "commit" and module == "sqlalchemy.orm.session":
-            return True
+            return None
+        if frame.f_code.co_name == function and module.startswith("sqlalchemy."):
+            return frame
         frame = frame.f_back
-    return False
+    return None
 
 
 def _is_collected(frame: FrameType | None) -> bool:
     """Return whether SQLAlchemy's pool gives up a connection that the app has dropped unclosed."""
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__", ""))
-        if not module.startswith(("pytest_arena.", "sqlalchemy.")):
-            return False
-        if frame.f_code.co_name == "_finalize_fairy":
-            return bool(frame.f_locals.get("is_gc_cleanup"))
-        frame = frame.f_back
-    return False
+    fairy = _frame_of_sqlalchemy(frame, "_finalize_fairy")
+    return fairy is not None and bool(fairy.f_locals.get("is_gc_cleanup"))
 
 
 # The error that closes an async session or connection. SQLAlchemy closes it in a greenlet or in
@@ -725,14 +722,17 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
 
     @wraps(roll_back)
     def rolling_back(self: SessionTransaction, *args: Any, **kwargs: Any) -> None:
+        session = self.session
         error = error_on_its_way()
-        _give_up(self.session)
-        if _is_for_success(error):
-            gates[-1].lost.closing(self.session)
+        _give_up(session)
+        # It is asked first: to find the caller takes longer, and most sessions have nothing.
+        has_pending = bool(session.new or session.dirty or session.deleted)
+        if has_pending and _is_for_success(error):
+            gates[-1].lost.closing(session)
         elif isinstance(error, Exception):
-            gates[-1].lost.commit_failed(self.session, error)
+            gates[-1].lost.commit_failed(session, error)
         if not self.nested:
-            ADDS_OF_TESTS.pop(self.session.hash_key, None)
+            ADDS_OF_TESTS.pop(session.hash_key, None)
         roll_back(self, *args, **kwargs)
 
     Session.__init__ = making  # type: ignore[method-assign] # as said

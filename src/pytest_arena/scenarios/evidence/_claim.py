@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_arena.scenarios.evidence._document import (
     NO_ROUTE,
@@ -187,8 +187,9 @@ class Claim:
 
     def _missed_routes(self, requests: Sequence[Requested]) -> str:
         """Return a sentence if all requests had misspelt paths, and no step names the path."""
+        named = paths(replace(self.scenario, steps=self.steps))
         for request in requests:
-            is_named = any(_is_hit(*named, request) for named in paths(self.scenario))
+            is_named = any(_is_hit(verb, path, request) for verb, path in named)
             if request.route != NO_ROUTE or request.status != _NOT_FOUND or is_named:
                 return ""
         if not requests:
