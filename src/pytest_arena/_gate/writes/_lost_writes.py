@@ -725,7 +725,7 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
         session = self.session
         error = error_on_its_way()
         _give_up(session)
-        # It is asked first: to find the caller takes longer, and most sessions have nothing.
+        # Most sessions have nothing pending, and to find the caller takes longer.
         has_pending = bool(session.new or session.dirty or session.deleted)
         if has_pending and _is_for_success(error):
             gates[-1].lost.closing(session)
