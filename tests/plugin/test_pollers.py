@@ -445,7 +445,7 @@ def test_a_statement_that_does_not_end_pitfall_141(example: Example) -> None:
     """P2, P5: whose it is stands in the error; nobody closes the connection under it."""
     run = example.with_files(test_it=INSIDE).run()
     run.expect(status=1, passed=2, errors=1)
-    run.says("ConnectionLeak: the test ended with an open transaction", "test_it.py:16")
+    run.says("ConnectionLeak: the test ended with an open transaction", "test_it.py:17")
 
 
 @pytest.mark.slow

@@ -192,6 +192,11 @@ async def logo():
     return ""
 
 
+@app.get("/favicon.ico", status_code=404)
+async def icon():
+    return ""
+
+
 @pytest.fixture
 async def storm(db_session):
     db_session.add(Dancer(name="Storm"))

@@ -78,23 +78,26 @@ class Apps:
         return apps
 
     def knows(self, app: object) -> bool:
-        """Return whether this is an app under test, one that calls it, or one of its factory."""
+        """Return whether this is an app under test, or one that calls it."""
         parts = (*unwrapped(app), *enclosed(app))
-        apps = self._in_use()
-        for app_in_use in apps:
+        for app_in_use in self._in_use():
             for inner in unwrapped(app_in_use):
                 if any(part is inner for part in parts):
                     return True
-        return any(is_sibling(app, app_in_use) for app_in_use in apps)
+        return False
 
     def test_of_request(self, app: object) -> RunningTest | None:
         """Return the test to which a request of the user's client to this app belongs.
 
-        If no app is named, or only a factory, each app counts as the app under test.
+        If no app is named, or only a factory, each app counts as the app under test. So does an
+        app with the same endpoints, but only here: it proves no scenario.
         """
-        is_named = self.factory is None and self._in_use()
+        apps = self._in_use()
+        is_named = self.factory is None and bool(apps)
         if is_named and not self.knows(app):
-            return None
+            is_like_one = any(is_sibling(app, app_in_use) for app_in_use in apps)
+            if not is_like_one:
+                return None
         return self._current.on_top()
 
     def load(self) -> None:
