@@ -163,6 +163,34 @@ def lie(self, level):
 ServerJournal.leave = lie
 """
 
+ONLY_AT_THE_END = {"ARENA_VERIFY": ""}
+ONE_TEST = """
+async def test_writes(client):
+    assert (await client.post("/dancers/Bob")).status_code == 201
+"""
+
+
+@pytest.mark.parametrize("options", ["", "-q"])
+def test_a_row_that_copy_leaves_fails_the_run(example: Example, options: str) -> None:
+    """Without the option, after the last test. No test fails."""
+    statement, difference = LEFT[0]
+    lies = COPY_LIES.format(statement=statement)
+    app = example.change("pytest.ini", "[pytest]", "[pytest]\naddopts = -p liar")
+    run = app.with_files(test_it=ONE_TEST, liar=lies).run(*options.split(), env=ONLY_AT_THE_END)
+    run.expect(1, passed=1)
+    run.says("dev is not as it was before the first test", difference, "pytest --arena-verify")
+
+
+def test_a_row_that_undo_leaves_fails_the_run(example: Example) -> None:
+    """Likewise."""
+    options = f"arena_database = {SERVER}\narena_isolation = undo\naddopts = -p liar"
+    app = example.change("app.py", "sqlite+aiosqlite:///dev.db", PRODUCTION)
+    app = app.change("pytest.ini", "[pytest]", f"[pytest]\n{options}")
+    run = app.with_files(test_it=ONE_TEST, liar=UNDO_LIES).run(env=ONLY_AT_THE_END)
+    run.expect(1, passed=1)
+    run.says("is not as it was before the first test", "table dancers (2 rows, and had 1 rows)")
+
+
 ON_A_WIDE_LEVEL = """
 import pytest
 from app import Dancer

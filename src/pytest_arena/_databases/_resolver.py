@@ -21,7 +21,7 @@ from pytest_arena._databases._app_databases import (
 )
 from pytest_arena._databases._children import Children
 from pytest_arena._databases._template import Builds, Recipe, RunningBuild, Store
-from pytest_arena._databases._verified import Verified
+from pytest_arena._databases._verified import Content, Verified, first_content
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import requested_by_engine
 from pytest_arena._gate._known_engines import known_engines
@@ -470,6 +470,7 @@ class Provision:
         self._builds = builds
         self._known = known
         self._connections = connections
+        self.first_contents: dict[Database, Content | None] = {}
         # `--arena-rebuild` ignores templates that are older than the start of the run. The workers
         # inherit the time from the first process, so that they build once together.
         since = "0"
@@ -536,6 +537,11 @@ class Provision:
                     cause="the test's marker, @pytest.mark.arena",
                     fix=f"@pytest.mark.arena(isolation={isolation.name!r}), or no isolation",
                 )
+        if database not in self.first_contents and not isolation.depth:
+            content = None
+            if database.key.kind != "memory":  # one in memory ends with its engines
+                content = first_content(isolation)
+            self.first_contents[database] = content
         isolation.enter()
         if level.is_anew or level.stage is not Stage.SEEDED:
             isolation.replace(self._template(database, level.stage))

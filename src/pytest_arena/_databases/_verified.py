@@ -1,4 +1,4 @@
-"""Compares a database before and after a level."""
+"""Compares a database before and after a level, and before and after the run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from pytest_arena._product import Held, Isolation
 from pytest_arena.errors import ArenaError, IsolationError
 
 if TYPE_CHECKING:
-    from pytest_arena._ledger import Ledger
+    from collections.abc import Iterator, Mapping
 
-_Content = dict[str, str]
+    from pytest_arena._ledger import Ledger
+    from pytest_arena._product import Database
+
+Content = dict[str, str]
 
 
 class Verified:
@@ -30,7 +33,7 @@ class Verified:
         self._database = database
         self._ledger = ledger
         # One entry for each level. None: the content could not be read.
-        self._before: list[_Content | None] = []
+        self._before: list[Content | None] = []
         self._error: IsolationError | None = None
         isolation.call_after_leave(self._check)
 
@@ -107,7 +110,7 @@ class Verified:
             )
             raise self._error
 
-    def _read(self) -> _Content | None:
+    def _read(self) -> Content | None:
         started = _process.seconds()
         try:
             content = dict(self._isolation.content())
@@ -121,12 +124,8 @@ class Verified:
 
     def _difference_error(self, different: list[str], outcome: str) -> IsolationError:
         name = self._isolation.name
-        shown = ", ".join(different[:_MOST])
-        hidden = len(different) - _MOST
-        if hidden > 0:
-            shown += f" and {hidden} more"
         return IsolationError(
-            f"{self._database} is not as it was before ({outcome}): {shown}",
+            f"{self._database} is not as it was before ({outcome}): {_shown(different)}",
             why="the next test would have started with the changes of this one",
             cause=f"the isolation {name!r} missed the change, or a thread or another process "
             "wrote while arena compared",
@@ -134,12 +133,53 @@ class Verified:
         )
 
 
+def first_content(isolation: Isolation) -> Content | None:
+    """Read a database before its first level, for ``differences_at_the_end``.
+
+    Return None if the reading fails, or takes longer than a quarter of a second.
+    """
+    started = _process.seconds()
+    try:
+        content = dict(isolation.content())
+    except (Held, ArenaError):
+        return None
+    if _process.seconds() - started > _LONGEST:
+        return None
+    return content
+
+
+def differences_at_the_end(
+    first_contents: Mapping[Database, Content | None],
+) -> Iterator[str]:
+    """Yield a line for each database whose content differs after the last test.
+
+    A change that every restore missed is still in the database at the end.
+
+    Cost: one read of all rows and definitions of each database.
+    """
+    for database, before in first_contents.items():
+        isolation = database.isolation
+        if before is None or isolation is None or isolation.depth:
+            continue
+        try:
+            different = _different(before, dict(isolation.content()))
+        except (Held, ArenaError):
+            continue  # the connection that holds the lock is reported as a leak
+        if different:
+            yield (
+                f"{database.name} is not as it was before the first test: {_shown(different)}. "
+                "A restore missed the change, or another program wrote. "
+                "Run pytest --arena-verify: it fails the test that left the change"
+            )
+
+
+_LONGEST = 0.25  # seconds
 _REPORT = "please report it, with the output of pytest --arena-verify"
 _FIXES = {"undo": f"pytest --arena-isolation=clone   # and {_REPORT}"}
 _MOST = 6
 
 
-def _different(before: _Content | None, after: _Content | None) -> list[str]:
+def _different(before: Content | None, after: Content | None) -> list[str]:
     """Describe the differences. Return none if one of the contents is unknown."""
     if before is None or after is None or before == after:
         return []
@@ -152,6 +192,15 @@ def _different(before: _Content | None, after: _Content | None) -> list[str]:
         for name in definitions_last
         if before.get(name) != after.get(name)
     ]
+
+
+def _shown(different: list[str]) -> str:
+    """Return the first differences, and the number of the others."""
+    shown = ", ".join(different[:_MOST])
+    hidden = len(different) - _MOST
+    if hidden > 0:
+        shown += f" and {hidden} more"
+    return shown
 
 
 def _difference(name: str, before: str | None, after: str | None) -> str:

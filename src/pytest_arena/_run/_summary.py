@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._builders import candidates, suggested_schema
+from pytest_arena._databases._verified import differences_at_the_end
 from pytest_arena._gate._engines import requested_by_engine, requested_by_url
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._ledger import Ledger, TestFacts
@@ -63,7 +64,10 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
             *_unread(databases),
             *migration_notes,
         ),
-        failures=migration_failures,
+        failures=(
+            *migration_failures,
+            *differences_at_the_end(databases.provision.first_contents),
+        ),
         has_template=has_template,
         built_because=tuple(
             reason for store in stores for reason in store.reasons if reason

@@ -66,7 +66,7 @@ def content(file: Path) -> dict[str, str]:
 
         content(Path("live.db"))
         # {"table orders": "3 rows, …", "sequence orders": "4", "definition of table orders": "…",
-        #  "user_version": "0"}
+        #  "user_version": "7"}
 
     Raises:
         Busy: a connection commits now.
@@ -83,7 +83,9 @@ def content(file: Path) -> dict[str, str]:
 
 def _digests(ask: Ask) -> Iterator[tuple[str, str]]:
     for pragma in ("user_version", "application_id"):
-        yield pragma, str(ask(f"PRAGMA {pragma}").fetchone()[0])
+        number = ask(f"PRAGMA {pragma}").fetchone()[0]
+        if number:  # without any content an empty file equals no file
+            yield pragma, str(number)
     schema = ask(
         "SELECT CAST(type AS BLOB), CAST(name AS BLOB), sql FROM sqlite_master"
     ).fetchall()
