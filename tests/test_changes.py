@@ -14,8 +14,7 @@ from pytest_arena import Changes, deleted, inserted, updated
 from pytest_arena._changes import Mask, shown
 from pytest_arena._expect import Expected, difference
 from pytest_arena._gate._registry import Registry
-from pytest_arena._gate.writes._lost_writes import LostWrite
-from pytest_arena._product import Key
+from pytest_arena._gate.writes._lost_writes import LostWork
 from pytest_arena._report import StoryPart, story_lines
 from pytest_arena._run._test import Moments, RunningTest
 from pytest_arena._values import TableRows
@@ -367,7 +366,7 @@ def test_what_was_lost_stands_below_its_request() -> None:
 
 def test_a_request_of_an_example_that_is_over_has_lost_nothing_in_the_next() -> None:
     """It was under way when Hypothesis went on; its answer is nobody's, and so is what it lost."""
-    lost = LostWrite(Key("file", "shop.db"), ("stock",), 1, "app.py:1")
+    lost = LostWork("wrote stock (1 row)", "app.py:1")
     databases: Any = SimpleNamespace(provisioned=list, levels=())
     losses = SimpleNamespace(take=lambda: [lost], losses=[lost])
     gate: Any = SimpleNamespace(lost=losses, registry=Registry())

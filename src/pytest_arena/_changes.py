@@ -342,10 +342,16 @@ class Changes:
 
 
 def _paired(rows: TableRows, mask: Mask) -> list[Change]:
-    pairs = _by_key(rows) if rows.key else _by_content(rows)
     changes = []
-    for old, new in pairs:
-        changes.append(_change(rows, old, new, mask))
+    for old, new in _pairs(rows):
+        kind: Kind = "updated"
+        if old is None:
+            kind = "inserted"
+        elif new is None:
+            kind = "deleted"
+        before = _named(rows.columns, old)
+        after = _named(rows.columns, new)
+        changes.append(Change(rows.table, kind, before, after, rows.key, mask))
     return sorted(changes, key=_order)
 
 
@@ -356,8 +362,10 @@ _Identified = tuple["Hashable", Row]
 _Pair = tuple[Row | None, Row | None]
 
 
-def _by_key(rows: TableRows) -> list[_Pair]:
-    """Return removed and added rows in pairs of the same key."""
+def _pairs(rows: TableRows) -> list[_Pair]:
+    """Return removed and added rows in pairs of the same key. Without a key each is alone."""
+    if not rows.key:
+        return _by_content(rows)
     places = [rows.columns.index(name) for name in rows.key]
     old = _keyed(rows.removed, places)
     new = _keyed(rows.added, places)
@@ -402,17 +410,6 @@ def _hashable(value: object) -> object:
     except TypeError:  # an array
         return repr(value)
     return value
-
-
-def _change(rows: TableRows, old: Row | None, new: Row | None, mask: Mask) -> Change:
-    kind: Kind = "updated"
-    if old is None:
-        kind = "inserted"
-    elif new is None:
-        kind = "deleted"
-    before = _named(rows.columns, old)
-    after = _named(rows.columns, new)
-    return Change(rows.table, kind, before, after, rows.key, mask)
 
 
 def _named(columns: tuple[str, ...], row: Row | None) -> Mapping[str, object]:
@@ -466,40 +463,22 @@ def limited(rows: TableRows, limit: int | None) -> TableRows:
     number = len(rows.removed) + len(rows.added)
     if limit is None or number <= limit:
         return rows
-    places = [rows.columns.index(name) for name in rows.key]
-    removed_keys = _keys(rows.removed, places, "-")
-    added_keys = _keys(rows.added, places, "+")
-    kept = set()
+    removed: list[Row] = []
+    added: list[Row] = []
     total = 0
-    for key, rows_of_key in Counter([*removed_keys, *added_keys]).items():
-        total += rows_of_key
+    for old, new in _pairs(rows):
+        is_update = old is not None and new is not None
+        total += 2 if is_update else 1
         if total > limit:
             break
-        kept.add(key)
-    removed = _kept(rows.removed, removed_keys, kept)
-    added = _kept(rows.added, added_keys, kept)
+        if old is not None:
+            removed.append(old)
+        if new is not None:
+            added.append(new)
     more = number - len(removed) - len(added)
-    return replace(rows, removed=removed, added=added, more=rows.more + more)
-
-
-def _keys(rows: Sequence[Row], places: list[int], side: str) -> list[str]:
-    """Return a key for each row. Without a primary key, the key is ``side`` and a number."""
-    keys = []
-    for number, row in enumerate(rows):
-        if places:
-            # As text, because a column may have a list, which has no hash.
-            keys.append(repr([row[place] for place in places]))
-        else:
-            keys.append(f"{side}{number}")
-    return keys
-
-
-def _kept(rows: tuple[Row, ...], keys: list[str], kept: set[str]) -> tuple[Row, ...]:
-    left = []
-    for row, key in zip(rows, keys, strict=True):
-        if key in kept:
-            left.append(row)
-    return tuple(left)
+    return replace(
+        rows, removed=tuple(removed), added=tuple(added), more=rows.more + more
+    )
 
 
 # The text of a change

@@ -7,10 +7,10 @@ import gc
 import sys
 from concurrent.futures import Future
 from concurrent.futures.thread import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from threading import Thread, current_thread, get_ident, main_thread
 from threading import enumerate as all_threads
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType
@@ -20,7 +20,13 @@ from weakref import WeakKeyDictionary
 import greenlet
 
 from pytest_arena._config._load import is_library, package_of
-from pytest_arena._process import alive, context_of, running_loop
+from pytest_arena._process import (
+    AnyTask,
+    alive,
+    context_of,
+    replace_attribute,
+    running_loop,
+)
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ArenaError
 
@@ -250,7 +256,7 @@ def _behind(frame: FrameType) -> Sequence[FrameType | None]:
     return behind
 
 
-def _shielding(inner: object, tasks: Iterable[asyncio.Task[object]]) -> list[FrameType]:
+def _shielding(inner: object, tasks: Iterable[AnyTask]) -> list[FrameType]:
     """Return the frames that wait for a task through ``asyncio.shield``, the innermost last.
 
     Only a callback of the future between the two tasks shows which task waits for which.
@@ -445,7 +451,7 @@ _IN_TASK_OF_WIDE_FIXTURE: ContextVar[bool] = ContextVar(
 )
 
 
-def keep_for_wide_fixture(task: asyncio.Task[object]) -> None:
+def keep_for_wide_fixture(task: AnyTask) -> None:
     """Note that a wider fixture started a task. The tasks that it starts later belong to it too."""
     context = context_of(task)
     # A test runs in the task of anyio's runner, which waits in no line of the user's code.
@@ -461,7 +467,7 @@ def is_in_task_of_wide_fixture() -> bool:
     return _IN_TASK_OF_WIDE_FIXTURE.get() and WORK.get() is None
 
 
-def is_of_wide_fixture(task: asyncio.Task[object] | None) -> bool:
+def is_of_wide_fixture(task: AnyTask | None) -> bool:
     """Return whether a task runs that a wider fixture, or one of its tasks, has started.
 
     A worker that does a job of a test's request works for the test.
@@ -554,18 +560,14 @@ def is_of(thread: int, others: Container[int]) -> bool:
     return bool(thread)
 
 
-def watch_what_is_begun() -> Callable[[], None]:
+def watch_what_is_begun(undo: ExitStack) -> None:
     """Watch the work that the user's code gives to threads, to pools and to delayed calls.
 
     Threads and callbacks of libraries do not count. Outside of requests, this takes 0.1 µs.
-
-    Returns:
-        A function that restores the classes.
+    ``undo`` restores the classes.
     """
     loops: Any = asyncio.BaseEventLoop
     start = Thread.start
-    submit = ThreadPoolExecutor.submit
-    call_at = loops.call_at
     call_soon_threadsafe = loops.call_soon_threadsafe
     add_done_callback = Future.add_done_callback
 
@@ -600,23 +602,19 @@ def watch_what_is_begun() -> Callable[[], None]:
             fn = Piece(work, fn)
         add_done_callback(future, fn)
 
-    _install(
-        watched_start,
-        _watched(submit, 1),
-        _watched(call_at, 2, is_clock=True),
-        watched_call_soon,
-        watched_callback,
-    )
-    return partial(
-        _install, start, submit, call_at, call_soon_threadsafe, add_done_callback
-    )
+    submit = _watched(ThreadPoolExecutor.submit, 1)
+    call_at = _watched(loops.call_at, 2, is_clock=True)
+    replace_attribute(undo, Thread, "start", watched_start)
+    replace_attribute(undo, ThreadPoolExecutor, "submit", submit)
+    replace_attribute(undo, loops, "call_at", call_at)
+    replace_attribute(undo, loops, "call_soon_threadsafe", watched_call_soon)
+    replace_attribute(undo, Future, "add_done_callback", watched_callback)
 
 
-def watch_failures() -> Callable[[], None]:
+def watch_failures(undo: ExitStack) -> None:
     """Note the errors of tasks and callbacks that no code retrieves: asyncio only logs them.
 
-    Returns:
-        A function that restores the class.
+    ``undo`` restores the class.
     """
     loops: Any = asyncio.BaseEventLoop
     original = loops.call_exception_handler
@@ -631,24 +629,7 @@ def watch_failures() -> Callable[[], None]:
                 work.note_failure(error)
         original(loop, details)
 
-    loops.call_exception_handler = watched
-    return partial(setattr, loops, "call_exception_handler", original)
-
-
-def _install(
-    start: Any,
-    submit: Any,
-    call_at: Any,
-    call_soon_threadsafe: Any,
-    add_done_callback: Any,
-) -> None:
-    """Set the methods that begin work: the watching ones, or at the end the original ones."""
-    loops: Any = asyncio.BaseEventLoop
-    Thread.start = start  # type: ignore[method-assign] # restored at the end
-    ThreadPoolExecutor.submit = submit  # type: ignore[method-assign] # restored at the end
-    loops.call_at = call_at
-    loops.call_soon_threadsafe = call_soon_threadsafe
-    Future.add_done_callback = add_done_callback  # type: ignore[method-assign] # restored at the end
+    replace_attribute(undo, loops, "call_exception_handler", watched)
 
 
 def _watched(

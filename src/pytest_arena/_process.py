@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from contextvars import Context
 from functools import cache, partial, wraps
 from importlib.abc import Loader, MetaPathFinder
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     Change = Callable[[ModuleType], None]
 
+AnyTask = asyncio.Task[Any]
 _Answer = TypeVar("_Answer")
 _Key = TypeVar("_Key")
 
@@ -70,6 +71,12 @@ def until(ask: Callable[[], _Answer], *, within: float, step: float = 0.001) -> 
             return answer
         rest(step)
         step = min(step * 2, _LONGEST_STEP)
+
+
+def replace_attribute(undo: ExitStack, owner: object, name: str, value: object) -> None:
+    """Replace an attribute of a class or a module. ``undo`` restores it."""
+    undo.callback(setattr, owner, name, getattr(owner, name))
+    setattr(owner, name, value)
 
 
 def alive(known: WeakKeyDictionary[_Key, Any] | WeakSet[_Key]) -> list[_Key]:

@@ -80,19 +80,15 @@ def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
     if summary is None:
         return []
     if verbosity < 0:
-        return _quiet_lines(summary)
+        # Under `-q`: only lines that say what is wrong, without figures.
+        quiet = [*summary.unused, *summary.notes, *summary.failures]
+        quiet += map(_spoiled_line, summary.spoiled)
+        quiet += [f"outside of any test {refusal}" for refusal in summary.refusals]
+        return [f"arena: {line}" for line in quiet]
     shown = list(_summary_lines(summary))
     if shown and verbosity > 0:
         shown += _test_lines(summary)
     return shown
-
-
-def _quiet_lines(summary: Summary) -> list[str]:
-    """Return the lines under ``-q``: those that say what is wrong, without figures."""
-    shown = [*summary.unused, *summary.notes, *summary.failures]
-    shown += map(_spoiled_line, summary.spoiled)
-    shown += [f"outside of any test {refusal}" for refusal in summary.refusals]
-    return [f"arena: {line}" for line in shown]
 
 
 def _summary_lines(summary: Summary) -> Iterator[str]:
@@ -371,19 +367,23 @@ def show_users_lines(report: Any, excinfo: Any, option: object, mask: Mask) -> N
         return not is_library(str(entry.path))
 
     users = excinfo.traceback.filter(is_of_user)
-    report.longrepr = excinfo.getrepr(
-        style="short", chain=False, tbfilter=lambda _: users
-    )
-    shown = getattr(report.longrepr, "reprtraceback", None)
-    if shown is not None:
-        if not users:
-            shown.extraline = None  # "All traceback entries are hidden"
-        _show_short_name(report.longrepr, error)
-        crash = getattr(report.longrepr, "reprcrash", None)
-        if users and crash is not None:
-            last = users[-1]
+    shown = excinfo.getrepr(style="short", chain=False, tbfilter=lambda _: users)
+    report.longrepr = shown
+    if not users:
+        shown.reprtraceback.extraline = None  # "All traceback entries are hidden"
+    # The name has no module, because pytest's summary cuts long lines.
+    kind = type(error)
+    short = f"{kind.__name__}: "
+    long = f"{kind.__module__}.{short}"
+    crash = shown.reprcrash
+    if crash is not None:
+        crash.message = crash.message.replace(long, short, 1)
+        for last in users[-1:]:
             crash.path = str(last.path)
             crash.lineno = last.lineno + 1
+    if isinstance(error, NotWritten):
+        for entry in shown.reprtraceback.reprentries:
+            entry.lines = [line.replace(long, short, 1) for line in entry.lines]
     if isinstance(error, TemplateError) and error.__cause__:
         trace = users_trace(error.__cause__, mask)
         report.sections.append(("arena: where the build failed", trace))
@@ -462,27 +462,13 @@ def _folded_line(entries: list[object]) -> str:
     return f"    {count} frames of {names}: `--full-trace` shows them"
 
 
-def _show_short_name(longrepr: Any, error: ArenaError) -> None:
-    """Remove the module from an error's name, because pytest's summary cuts long lines."""
-    kind = type(error)
-    short = f"{kind.__name__}: "
-    long = f"{kind.__module__}.{short}"
-    crash = getattr(longrepr, "reprcrash", None)
-    if crash is not None:
-        crash.message = crash.message.replace(long, short, 1)
-    if isinstance(error, NotWritten):
-        for entry in longrepr.reprtraceback.reprentries:
-            entry.lines = [line.replace(long, short, 1) for line in entry.lines]
-
-
-def show_server(
-    report: Any,
+def server_sections(
     broken: list[tuple[str, Exception]],
     handled: list[tuple[str, traceback.TracebackException]],
     raised: Any,
     mask: Mask,
-) -> None:
-    """Show the errors of the app that became a 500, unless the test's report shows them.
+) -> list[tuple[str, str]]:
+    """Return the errors of the app that became a 500, unless the test's report shows them.
 
     Each error has its request. ``broken`` has those that the app raised instead of an answer,
     ``handled`` the unexpected ones for which the app sent an answer.
@@ -494,51 +480,18 @@ def show_server(
             traces.append((request, users_trace(error, mask)))
     for request, trace in handled:
         traces.append((request, _users_lines(trace, mask)))
-    for request, text in traces:
-        report.sections.append((f"arena: the server's traceback, {request}", text))
+    return [
+        (f"arena: the server's traceback, {request}", text) for request, text in traces
+    ]
 
 
-def show_missing_file(
-    report: Any,
-    errors: list[BaseException | None],
-    explained: Callable[[list[BaseException]], str],
-) -> None:
-    """Show where the test's database is, if the app did not find its file."""
-    raised: list[BaseException] = []
-    for error in errors:
-        raised += causes(error)
-    words = explained(raised)
-    if words:
-        report.sections.append(("arena", words))
-
-
-def show_processes(report: Any, outputs: list[tuple[str, str]]) -> None:
-    """Show the last lines that programs of ``arena.process(…)`` have printed."""
-    for command, text in outputs:
-        report.sections.append((f"arena: the output of {command}", text))
-
-
-def show_children(report: Any, warnings: list[str]) -> None:
-    """Report the child processes that may have used another database than the test's."""
-    if warnings:
-        text = "\n".join(warnings)
-        report.sections.append(("arena: processes on another database", text))
-
-
-def show_story(report: Any, parts: list[StoryPart]) -> None:
-    """Show the changes of the test and of each of its requests."""
-    if parts:
-        text = "\n".join(story_lines(parts))
-        report.sections.append((_STORY, text))
-
-
-def show_stale(report: Any, lines: list[str]) -> None:
-    """Show which instances of a failed assertion have old values."""
+def show(report: Any, title: str, lines: list[str]) -> None:
+    """Add a section to a report, if there are lines for it."""
     if lines:
-        report.sections.append(("arena", "\n".join(lines)))
+        report.sections.append((title, "\n".join(lines)))
 
 
-_STORY = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
+STORY = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
 
 
 def explain(

@@ -86,6 +86,13 @@ def _comment_end(statement: str, start: int) -> int:
     return first_end + 2 if first_end != -1 else -1
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 file``, ``2,000 files``."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun}s"
+
+
 class Stage(Enum):
     """The content of a fresh database."""
 

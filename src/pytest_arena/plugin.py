@@ -442,11 +442,13 @@ def _show_causes(
     if run.test is not None:
         broken = run.test.broken
         handled = run.test.handled_traces
-        _report.show_server(report, broken, handled, raised, run.moments.mask)
+        mask = run.moments.mask
+        report.sections += _report.server_sections(broken, handled, raised, mask)
         errors += [error for _, error in broken]
-    _report.show_missing_file(report, errors, run.missing_file)
-    _report.show_processes(report, run.outputs())
-    _report.show_children(report, run.children_elsewhere())
+    _report.show(report, "arena", run.missing_file(errors))
+    report.sections += run.outputs()
+    warnings = run.databases.children.warnings
+    _report.show(report, "arena: processes on another database", [*warnings])
 
 
 def _show_story(
@@ -457,8 +459,8 @@ def _show_story(
     excinfo = call.excinfo
     if excinfo is not None and isinstance(excinfo.value, AssertionError):
         statements = _users_statements(excinfo)
-        _report.show_stale(report, run.stale(statements, parts))
-    _report.show_story(report, parts)
+        _report.show(report, "arena", run.stale(statements, parts))
+    _report.show(report, _report.STORY, _report.story_lines(parts))
 
 
 def _explain_error(

@@ -40,6 +40,7 @@ import app as shop
 from app import LOST, SILENT, Dancer, Score, app, async_engines, sync_engines
 from pytest_arena._app._client import HOPS
 from pytest_arena._gate import _listeners
+from pytest_arena._gate._pooled import wrote
 
 WAYS = [f"/sync/{driver}" for driver in sync_engines]
 WAYS += [f"/{way}/{driver}" for driver in async_engines for way in ("async", "by-hand")]
@@ -76,7 +77,7 @@ def test_lost(way, case):
         return
     [lost] = post(f"{way}/case/{case}")
     function, tables, rows = LOST[case]
-    assert (lost.tables, lost.rows) == (tables, rows)
+    assert lost.words == wrote(tables, rows)
     source = lost.line.partition("  ")[2]
     assert "session." in source and "app.py:" in lost.line, lost.line
     assert take() == []
@@ -110,7 +111,7 @@ def test_blocks_that_commit(way):
 @MOST
 def test_a_connection_without_a_session(way):
     [lost] = post(f"{way}/connection")
-    assert (lost.tables, lost.rows) == (("scores",), 1)
+    assert lost.words == "wrote scores (1 row)"
     assert "connection.execute(insert(Score)" in lost.line
     assert post(f"{way}/connection-rolled-back") == []
 
@@ -118,7 +119,7 @@ def test_a_connection_without_a_session(way):
 @SYNC
 def test_a_session_that_nobody_has_closed(driver):
     [lost] = post(f"/sync/{driver}/never-closed")
-    assert (lost.tables, lost.rows) == (("dancers", "scores"), 3)
+    assert lost.words == "wrote dancers, scores (3 rows)"
 
 
 @MOST

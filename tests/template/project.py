@@ -79,7 +79,7 @@ class Project:
         store = Store(FileTemplates(self.cache, Home()), self.root, newer_than)
         template = store.ensure(Recipe(self.schema, self.seed), stage, lambda _: nullcontext())
         assert template is not None
-        return template
+        return template.content
 
     def load(self, *modules: str) -> None:
         """Import modules, as the app does before anything is built."""

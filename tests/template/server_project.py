@@ -81,7 +81,7 @@ class ServerProject(Project):
         store = Store(self.template_store, self.root, newer_than)
         template = store.ensure(Recipe(self.schema, self.seed), stage, self._aimed)
         assert template is not None
-        return template
+        return template.content
 
     @contextlib.contextmanager
     def _aimed(self, target: BuildTarget) -> Iterator[None]:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from anyio.from_thread import BlockingPortal
 
-    from pytest_arena._app._kind import ASGIApp
+    from pytest_arena._app._kind import ASGIApp, Options
     from pytest_arena._app._sync_client import TestClient
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
-_NOTHING: Mapping[str, object] = MappingProxyType({})
+_NOTHING: Options = MappingProxyType({})
 # One option with two names: the same options serve both kinds of clients.
 _SYNC_NAMES = {"raise_app_exceptions": "raise_server_exceptions"}
 _ASYNC_NAMES = {"raise_server_exceptions": "raise_app_exceptions"}
@@ -98,7 +98,7 @@ class AppRun:
         return self._lifespan.state if self._lifespan else self._given_state
 
     def new_client(
-        self, *, role: str | None = None, options: Mapping[str, object] = _NOTHING
+        self, *, role: str | None = None, options: Options = _NOTHING
     ) -> AsyncClient:
         """Return an async client. With a role it logs in before its first request.
 
@@ -119,7 +119,7 @@ class AppRun:
         return client
 
     def new_test_client(
-        self, *, role: str | None = None, options: Mapping[str, object] = _NOTHING
+        self, *, role: str | None = None, options: Options = _NOTHING
     ) -> TestClient:
         """Return a sync test client: Litestar's for a Litestar app, otherwise Starlette's.
 
@@ -197,9 +197,7 @@ class AppRun:
         if self._lifespan is not None and not self._lifespan.is_up:
             await self._lifespan.ajoin()
 
-    def join(
-        self, backend: Mapping[str, object]
-    ) -> tuple[BlockingPortal, Lifespan | None]:
+    def join(self, backend: Options) -> tuple[BlockingPortal, Lifespan | None]:
         """Wait until the app is up. Return its portal, and its lifespan if this call started it."""
         if self._is_closed:
             raise _app_errors.run_is_over()

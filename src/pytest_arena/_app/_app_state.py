@@ -103,29 +103,24 @@ _VALUE_MODULES = {
 
 def _state_of(app: object) -> Iterator[tuple[str, Any]]:
     """Yield the containers in which an app keeps its state."""
-    overrides = getattr(app, "dependency_overrides", None)
-    if isinstance(overrides, dict):
-        yield OVERRIDES, overrides
     # `_state` is what Starlette's and Litestar's State keep their attributes in. There is no
     # public way to replace them all.
-    state = getattr(app, "state", None)
-    attributes = getattr(state, "_state", None)
-    if isinstance(attributes, dict):
-        yield "app.state", attributes
-    config = getattr(app, "config", None)  # Flask's
-    if isinstance(config, dict):
-        yield "app.config", config
+    attributes = getattr(getattr(app, "state", None), "_state", None)
+    containers = {
+        OVERRIDES: getattr(app, "dependency_overrides", None),
+        "app.state": attributes,
+        "app.config": getattr(app, "config", None),  # Flask's
+    }
+    for name, container in containers.items():
+        if isinstance(container, dict):
+            yield name, container
     extensions = getattr(app, "extensions", None)
     if isinstance(extensions, dict):
         # The names stay: an extension that a test adds has also registered functions.
         for held in list(extensions.values()):
             if type(held) in PLAIN or is_of_app(held):
                 yield "app.extensions", held
-    yield from _stores_of(app)
-
-
-def _stores_of(app: object) -> Iterator[tuple[str, Any]]:
-    """Yield the stores of a Litestar app, and the contents of those in memory."""
+    # The stores of a Litestar app, and the contents of those in memory.
     registry = getattr(app, "stores", None)
     stores = getattr(registry, "_stores", None)
     if isinstance(stores, dict):

@@ -8,15 +8,16 @@ from __future__ import annotations
 import multiprocessing.process
 import os
 import subprocess
-from contextlib import ExitStack
 from contextvars import ContextVar
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._origin import CHILDREN, WORK, ChildProcess, frames, is_own, user_line
+from pytest_arena._process import replace_attribute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextlib import ExitStack
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -27,31 +28,24 @@ _in_multiprocessing: ContextVar[bool] = ContextVar(
 
 
 def watch_child_processes(
-    leads_to_test: Callable[[Iterable[str]], bool],
-) -> Callable[[], None]:
+    undo: ExitStack, leads_to_test: Callable[[Iterable[str]], bool]
+) -> None:
     """Know the child processes that a test, or its request, begins.
 
     Args:
+        undo: restores the methods.
         leads_to_test: whether one of some texts names a database of the tests.
-
-    Returns:
-        A function that restores the methods.
     """
-    undo = ExitStack()
-
-    def replace(
-        owner: object, name: str, wrap: Callable[..., Any], *values: object
-    ) -> None:
-        original = getattr(owner, name)
-        setattr(owner, name, wraps(original)(wrap(original, *values)))
-        undo.callback(setattr, owner, name, original)
-
-    replace(subprocess.Popen, "__init__", _starting_program, leads_to_test)
-    replace(multiprocessing.process.BaseProcess, "start", _starting_process)
+    watched: list[tuple[object, str, Callable[[Any], Any]]] = [
+        (subprocess.Popen, "__init__", partial(_starting_program, leads_to_test)),
+        (multiprocessing.process.BaseProcess, "start", _starting_process),
+    ]
     if hasattr(os, "fork"):
-        replace(os, "fork", _forking)
+        watched.append((os, "fork", _forking))
+    for owner, name, wrap in watched:
+        original = getattr(owner, name)
+        replace_attribute(undo, owner, name, wraps(original)(wrap(original)))
     undo.callback(CHILDREN.clear)
-    return undo.close
 
 
 def _note(is_running: Callable[[], bool]) -> None:
@@ -62,7 +56,7 @@ def _note(is_running: Callable[[], bool]) -> None:
 
 
 def _starting_program(
-    original: Any, leads_to_test: Callable[[Iterable[str]], bool]
+    leads_to_test: Callable[[Iterable[str]], bool], original: Any
 ) -> object:
     def start(self: Any, args: Any, *others: object, **named: Any) -> None:
         original(self, args, *others, **named)

@@ -26,7 +26,13 @@ from pytest_arena._origin import (
     watch_failures,
     watch_what_is_begun,
 )
-from pytest_arena._process import context_of, running_loop, when_imported
+from pytest_arena._process import (
+    AnyTask,
+    context_of,
+    replace_attribute,
+    running_loop,
+    when_imported,
+)
 from pytest_arena._process import seconds as now
 
 if TYPE_CHECKING:
@@ -46,9 +52,10 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
     from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
 
-    from pytest_arena._app._kind import ASGIApp, Message, Receive, Scope, Send
+    from pytest_arena._app._kind import ASGIApp, Message, Options, Receive, Scope, Send
     from pytest_arena._app._lifespan import Lifespan
     from pytest_arena._app._login import Login
+    from pytest_arena._app._raised import AnsweredRequest
     from pytest_arena._origin import Work
 
     _Base = httpx.AsyncClient
@@ -197,9 +204,7 @@ class Host(Protocol):
     async def ajoin(self) -> None:
         """Wait until the app is up."""
 
-    def join(
-        self, backend: Mapping[str, object]
-    ) -> tuple[BlockingPortal, Lifespan | None]:
+    def join(self, backend: Options) -> tuple[BlockingPortal, Lifespan | None]:
         """Wait until the app is up; return where it runs, and the lifespan if this began it."""
 
 
@@ -376,7 +381,10 @@ def ending_websockets(app: ASGIApp, hooks: Hooks) -> ASGIApp:
 
 
 def _noting(
-    hops: Hops, answer: AnswerNotes | None, send: Send, traces: list[TracebackException]
+    hops: Hops,
+    answer: AnswerNotes | None,
+    send: Send,
+    traces: list[TracebackException],
 ) -> Send:
     """Return a ``send`` that notes each message of the app's answer."""
     request = hops[-1]
@@ -402,7 +410,7 @@ def _broke(hooks: Hooks, request: str, error: Exception) -> None:
     hooks.broke(request, error)
 
 
-def _answered_here() -> tuple[Request, BaseException | None] | None:
+def _answered_here() -> AnsweredRequest | None:
     """Return the present request, and the exception that the test handled when it sent it."""
     hops = HOPS.get(None)
     return (hops[-1], hops.outside) if hops else None
@@ -585,7 +593,7 @@ _OF_THE_TRANSPORT = {"raise_app_exceptions", "root_path", "client"}
 
 
 def open_async_client(
-    host: Host, login: Login | None, *, options: Mapping[str, object]
+    host: Host, login: Login | None, *, options: Options
 ) -> AsyncClient:
     """Return a new client. Its options are those of the library and of ``ASGITransport``.
 
@@ -651,7 +659,7 @@ def http_library() -> Any:
     raise _app_errors.no_http_library()
 
 
-def watch_own_clients(hooks_of: FindHooks) -> Callable[[], None]:
+def watch_own_clients(undo: ExitStack, hooks_of: FindHooks) -> None:
     """Call hooks around requests of the user's clients, and watch the work that they begin.
 
     These clients use a transport of the HTTP library or of a framework's test client. Their
@@ -659,16 +667,13 @@ def watch_own_clients(hooks_of: FindHooks) -> Callable[[], None]:
     request of pytest-arena's clients.
 
     Args:
+        undo: restores the classes.
         hooks_of: gets the app, and returns the hooks, or None for an unknown app.
-
-    Returns:
-        A function that restores the classes.
     """
-    undo = ExitStack()
-    undo.callback(watch_what_is_begun())
-    undo.callback(watch_failures())
-    undo.callback(watch_queues())
-    undo.callback(watch_logged_errors(_answered_here))
+    watch_what_is_begun(undo)
+    watch_failures(undo)
+    watch_queues(undo)
+    watch_logged_errors(undo, _answered_here)
     for module, name in _TRANSPORTS.items():
         when_imported(module, functools.partial(_watch, name, hooks_of, undo))
     when_imported(
@@ -677,7 +682,6 @@ def watch_own_clients(hooks_of: FindHooks) -> Callable[[], None]:
     when_imported(
         "werkzeug.test", functools.partial(_watch_werkzeug_client, hooks_of, undo)
     )
-    return undo.close
 
 
 _TRANSPORTS = {
@@ -695,13 +699,7 @@ def _watch(name: str, hooks_of: FindHooks, undo: ExitStack, module: object) -> N
         original = getattr(transport_class, method, None)
         if original is not None:  # another version may lack it
             watched = _watched(original, ask, hooks_of)
-            _replace(transport_class, method, watched, undo)
-
-
-def _replace(owner: type, name: str, method: object, undo: ExitStack) -> None:
-    """Replace a method of a class. ``undo`` restores it."""
-    undo.callback(setattr, owner, name, getattr(owner, name))
-    setattr(owner, name, method)
+            replace_attribute(undo, transport_class, method, watched)
 
 
 def _watch_test_clients(
@@ -719,7 +717,7 @@ def _watch_test_clients(
             hooks.sends(client)
         return original(client, *args, **options)
 
-    _replace(client_class, "request", watched, undo)
+    replace_attribute(undo, client_class, "request", watched)
 
 
 def _watch_werkzeug_client(hooks_of: FindHooks, undo: ExitStack, module: Any) -> None:
@@ -756,7 +754,7 @@ def _watch_werkzeug_client(hooks_of: FindHooks, undo: ExitStack, module: Any) ->
         hooks.ended()
         return body, status, headers
 
-    _replace(client_class, "run_wsgi_app", watched, undo)
+    replace_attribute(undo, client_class, "run_wsgi_app", watched)
 
 
 _WITHOUT_BODY = {204, 304}  # statuses
@@ -871,7 +869,7 @@ def _watch_left_tasks(work: Work) -> None:
             task.add_done_callback(functools.partial(_note_cut_off, work, str(line)))
 
 
-def _note_cut_off(work: Work, line: str, task: asyncio.Task[object]) -> None:
+def _note_cut_off(work: Work, line: str, task: AnyTask) -> None:
     if not task.cancelled() or work.is_over:
         return
     if any(frame.f_code.co_name == "_cancel_all_tasks" for frame in frames()):

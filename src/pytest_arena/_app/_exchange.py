@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._kind import ASGIApp, Message, Receive, Scope, Send, is_litestar
 from pytest_arena._origin import line_of_coroutine, user_line
-from pytest_arena._process import rest
+from pytest_arena._process import AnyTask, rest
 from pytest_arena._process import seconds as now
 from pytest_arena.errors import redact
 
@@ -190,7 +190,7 @@ class Call(Exchange):
     An app that streams is at most two messages ahead of its reader.
     """
 
-    task: asyncio.Task[object]
+    task: AnyTask
     opening: Message  # the first message of the app
     way = "async with"
 
@@ -258,7 +258,7 @@ class Call(Exchange):
             self._outbox.put_nowait(message)
         await asyncio.sleep(0)  # an app without pauses would block the loop
 
-    def _over(self, task: asyncio.Task[object]) -> None:
+    def _over(self, task: AnyTask) -> None:
         self.is_over = True
         if not task.cancelled():
             self.error = task.exception()

@@ -7,7 +7,7 @@ import inspect
 import math
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from enum import Enum, auto
@@ -24,6 +24,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+# The options of a client, or of its event loop.
+Options = Mapping[str, object]
 
 # The numbers of arguments of the two kinds of apps.
 _ASGI = 3
@@ -62,12 +64,16 @@ def check_app(app: object, path: str) -> bool:
         check_app(main.app, "main:app")
     """
     kind = _kind_of(app)
-    refusal = _REFUSALS.get(kind)
-    if refusal is not None:
-        raise refusal(app, f"arena_app = {path}")
-    if kind is _Kind.WSGI:
-        _require_wsgi(app, f"arena_app = {path}")
+    _refuse_unfit(app, kind, f"arena_app = {path}")
     return kind is _Kind.FACTORY
+
+
+def _refuse_unfit(app: object, kind: _Kind, what: str) -> None:
+    refusal = _REFUSALS.get(kind)
+    if kind is _Kind.WSGI and find_spec("a2wsgi") is None:
+        refusal = _app_errors.no_a2wsgi
+    if refusal is not None:
+        raise refusal(app, what)
 
 
 def may_be_app(thing: object) -> bool:
@@ -92,21 +98,17 @@ def build_app(app: object) -> ASGIApp:
         run = AppRun(build_app(main.create_app), hooks=hooks)
     """
     kind = _kind_of(app)
+    what = "the app"
     if kind is _Kind.FACTORY:
-        created = cast("Callable[[], object]", app)()
-        description = f"what {_app_errors.describe(app)} returns"
-        return _checked(created, _kind_of(created), description)
-    return _checked(app, kind, "the app")
-
-
-def _checked(app: object, kind: _Kind, what: str) -> ASGIApp:
-    if kind is _Kind.WSGI:
-        _require_wsgi(app, what)
-    if kind in {_Kind.ASGI, _Kind.WSGI}:
-        return cast("ASGIApp", app)
+        what = f"what {_app_errors.describe(app)} returns"
+        app = cast("Callable[[], object]", app)()
+        kind = _kind_of(app)
+        if kind is _Kind.FACTORY:
+            raise _app_errors.no_app(app, what)
     if inspect.iscoroutine(app):
         app.close()  # otherwise Python warns that it was never awaited
-    raise _REFUSALS.get(kind, _app_errors.no_app)(app, what)
+    _refuse_unfit(app, kind, what)
+    return cast("ASGIApp", app)
 
 
 def _kind_of(app: object) -> _Kind:
@@ -155,11 +157,6 @@ def as_asgi(app: Any) -> ASGIApp:
 def _wsgi_threads(_process: int) -> ThreadPoolExecutor:
     """Return the threads in which this process calls WSGI apps. A fork has none of them."""
     return ThreadPoolExecutor(len(A2WSGI_THREADS), A2WSGI_PREFIX)
-
-
-def _require_wsgi(app: object, what: str) -> None:
-    if find_spec("a2wsgi") is None:
-        raise _app_errors.no_a2wsgi(app, what)
 
 
 def _arity(app: Callable[..., object]) -> tuple[int, float]:

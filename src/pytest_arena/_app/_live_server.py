@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import threading
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 
@@ -14,7 +13,7 @@ from pytest_arena._app import _app_errors
 from pytest_arena._app._client import hop, http_library, reporting, sending
 from pytest_arena._app._exchange import ACCEPTED, REFUSED
 from pytest_arena._origin import OUR_TASK, SERVER_THREAD
-from pytest_arena._process import running_loop, until
+from pytest_arena._process import AnyTask, running_loop, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,18 +51,6 @@ class Turnstile(Protocol):
         """Commit pending work of the test's sync sessions. Called in the test's thread."""
 
 
-@dataclass(slots=True)
-class _OpenRequest:
-    """A request by a socket that the app has not finished."""
-
-    words: str
-    is_cancelled: bool = False
-
-    def cancel(self) -> None:
-        """Note that pytest-arena cancels its task."""
-        self.is_cancelled = True
-
-
 class LiveServer(Generic[C]):
     """The app, served by uvicorn on a free port of this machine, in a thread of this process.
 
@@ -97,7 +84,9 @@ class LiveServer(Generic[C]):
 
     def __init__(self, turnstile: Any, *, port: int = 0) -> None:
         self._turnstile: Turnstile = turnstile
-        self._open: dict[asyncio.Task[object], _OpenRequest] = {}
+        # The requests that the app has not finished, and the cancelled ones.
+        self._open: dict[AnyTask, str] = {}
+        self._cancelled: set[AnyTask] = set()
         self.process: int = os.getpid()
         try:
             self._socket = socket.create_server((_HOST, port))
@@ -211,7 +200,6 @@ class LiveServer(Generic[C]):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         task: Any = asyncio.current_task()
-        request = _OpenRequest(_shown(scope))
         begun: list[Message] = []
 
         async def sending_on(message: Message) -> None:
@@ -220,7 +208,7 @@ class LiveServer(Generic[C]):
             await send(message)
 
         # First: from now on the end of the test waits for this request.
-        self._open[task] = request
+        self._open[task] = _shown(scope)
         try:
             app_run = self._turnstile.open()
             if app_run is None:
@@ -228,25 +216,26 @@ class LiveServer(Generic[C]):
             else:
                 await _call_app(app_run, scope, receive, sending_on)
         except asyncio.CancelledError:
-            if not request.is_cancelled:
+            if task not in self._cancelled:
                 raise
             if not begun:
                 await _refuse(scope, send)
         finally:
             self._open.pop(task, None)
+            self._cancelled.discard(task)
 
     def drain(self, patience: float) -> list[str]:
         """Wait for the open requests, then cancel them. Return the cancelled requests."""
         until(lambda: not self._open, within=patience)
         left = dict(self._open)
-        for task, request in left.items():
-            request.cancel()
+        self._cancelled.update(left)
+        for task in left:
             self.loop.call_soon_threadsafe(task.cancel)
         until(lambda: not self._open.keys() & left, within=_PATIENCE)
         # Requests that ignored the cancellation are forgotten: the next test must not wait.
         for task in left:
             self._open.pop(task, None)
-        return [f"{request.words}, by a socket" for request in left.values()]
+        return [f"{request}, by a socket" for request in left.values()]
 
     def close(self) -> None:
         """Stop the server. Idempotent."""

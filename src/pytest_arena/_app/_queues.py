@@ -26,7 +26,7 @@ from pytest_arena._origin import (
     Piece,
     line_in_users_code,
 )
-from pytest_arena._process import alive, context_of, running_loop
+from pytest_arena._process import alive, context_of, replace_attribute, running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,28 +97,8 @@ class QueuedJob(Piece):
         PIECES.pop(self, None)
 
 
-class _KnownWorker:
-    """What one worker does for a queue."""
-
-    def __init__(self) -> None:
-        self.work: Work | None = (
-            None  # to which it belonged when it last asked for a job
-        )
-        self.job: QueuedJob | None = None  # that it has taken, and not ended
-
-    def ask(self, work: Work | None) -> None:
-        """Note that it asks for a job."""
-        self.work = work
-
-    def take(self, job: QueuedJob) -> None:
-        """Note the job that it has taken."""
-        self.job = job
-
-    def end_job(self) -> QueuedJob | None:
-        """Note that it has done its job. Return the job."""
-        job = self.job
-        self.job = None
-        return job
+_WorkAndJob = tuple["Work | None", QueuedJob | None]
+_UNKNOWN: _WorkAndJob = (None, None)
 
 
 class JobsOfQueue:
@@ -126,7 +106,9 @@ class JobsOfQueue:
 
     def __init__(self) -> None:
         self._waiting: list[QueuedJob] = []
-        self._workers: WeakKeyDictionary[_Worker, _KnownWorker] = WeakKeyDictionary()
+        # The work to which a worker belonged when it last asked for a job, and the job that it has
+        # taken and not ended.
+        self._workers: WeakKeyDictionary[_Worker, _WorkAndJob] = WeakKeyDictionary()
         self._line: CodeLine | None = None  # where a worker has last asked for a job
         self.is_of_a_library = False  # a library's code asks for its items
         # The collector may run a finalizer that uses the same queue.
@@ -156,7 +138,7 @@ class JobsOfQueue:
         if line is None or worker is threading.main_thread():
             return None
         self.end_job()
-        self._workers.setdefault(worker, _KnownWorker()).ask(WORK.get())
+        self._workers[worker] = (WORK.get(), None)
         self._line = line
         return worker
 
@@ -183,28 +165,29 @@ class JobsOfQueue:
         if worker is None:
             job.end()  # a library does it
             return
-        known = self._workers.setdefault(worker, _KnownWorker())
-        if known.work is not None and not known.work.is_over:
+        work, _ = self._workers.get(worker, _UNKNOWN)
+        if work is not None and not work.is_over:
             job.end()  # a running test does it
             return
         job.wait_for(self._line)
-        job.give_to(worker, work_before=known.work)
-        known.take(job)
+        job.give_to(worker, work_before=work)
+        self._workers[worker] = (work, job)
 
     def stop_waiting(self) -> None:
         """Note that no test has to wait any more for the job that the caller took, if it took one.
 
         Until the worker asks for its next job, what it writes is still the job's.
         """
-        known = self._workers.get(_caller())
-        if known is not None and known.job is not None:
-            known.job.end()
+        _, job = self._workers.get(_caller(), _UNKNOWN)
+        if job is not None:
+            job.end()
 
     def end_job(self) -> None:
         """Note that the caller has done the job that it took, if it took one."""
-        known = self._workers.get(_caller())
-        job = known.end_job() if known is not None else None
+        worker = _caller()
+        work, job = self._workers.get(worker, _UNKNOWN)
         if job is not None:
+            self._workers[worker] = (work, None)
             job.end()
             WORK.set(job.work_before)
             REQUEST.set(job.request_before)
@@ -221,11 +204,10 @@ class JobsOfQueue:
 
     def _takes_jobs(self, worker: _Worker) -> bool:
         """Return whether a worker takes the next job, now or once it has done another one."""
-        known = self._workers.get(worker)
-        if known is None or _has_ended(worker):
+        if _has_ended(worker):
             return False
-        is_older = known.work is None
-        return is_older or worker in IDLE_WORKERS or known.job is not None
+        work, job = self._workers.get(worker, _UNKNOWN)
+        return work is None or worker in IDLE_WORKERS or job is not None
 
 
 def _caller() -> _Worker:
@@ -249,13 +231,11 @@ def _jobs_of(job_queue: object) -> JobsOfQueue:
     return jobs
 
 
-def watch_queues() -> Callable[[], None]:
+def watch_queues(undo: ExitStack) -> None:
     """Know the jobs that tests put into queues, and the workers that take them.
 
-    Returns:
-        A function that restores the classes.
+    ``undo`` restores the classes.
     """
-    undo = ExitStack()
     for kind, name, wrap in (
         (queue.Queue, "put", _putting),
         (queue.Queue, "get", _getting),
@@ -269,9 +249,7 @@ def watch_queues() -> Callable[[], None]:
         if (
             original.__code__.co_filename != __file__
         ):  # else a run around this one watches
-            setattr(kind, name, wrap(original))
-            undo.callback(setattr, kind, name, original)
-    return undo.close
+            replace_attribute(undo, kind, name, wrap(original))
 
 
 def _putting(original: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from traceback import TracebackException
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_arena._app._exchange import in_words, is_disconnect
 from pytest_arena._config._load import blame
@@ -14,9 +14,13 @@ from pytest_arena.errors import causes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import ExitStack
 
     from pytest_arena._app._kind import Message
     from pytest_arena._ledger import Request
+
+    # A request, and the exception that the test handled when it sent the request.
+    AnsweredRequest = tuple[Request, BaseException | None]
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -58,18 +62,16 @@ _REFUSAL = 400
 
 
 def watch_logged_errors(
-    current: Callable[[], tuple[Request, BaseException | None] | None],
-) -> Any:
+    undo: ExitStack, current: Callable[[], AnsweredRequest | None]
+) -> None:
     """Write into the record of a request which exception the app logged last, from ERROR on.
 
     An exception that was answered may be known by no other way: Flask handles it before it answers.
 
     Args:
+        undo: ends it.
         current: returns the record of the request that is answered here, and the exception that the
             test handled when it made the request. None if no request is answered.
-
-    Returns:
-        A function that ends it.
     """
     make = logging.getLogRecordFactory()
 
@@ -85,12 +87,10 @@ def watch_logged_errors(
             logging.setLogRecordFactory(make)
 
     logging.setLogRecordFactory(make_and_note)
-    return end
+    undo.callback(end)
 
 
-def _note_logged(
-    record: logging.LogRecord, current: tuple[Request, BaseException | None] | None
-) -> None:
+def _note_logged(record: logging.LogRecord, current: AnsweredRequest | None) -> None:
     if current is None:
         return
     request, outside = current

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from pytest_arena._app import _app_errors
 from pytest_arena._app import _client as clients
 from pytest_arena._app import _exchange as exchanges
-from pytest_arena._app._kind import ASGIApp, Receive, Scope, Send, is_async, is_litestar
+from pytest_arena._app._kind import (
+    ASGIApp,
+    Options,
+    Receive,
+    Scope,
+    Send,
+    is_async,
+    is_litestar,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -143,7 +151,7 @@ class TestClient(_Base):
         self._arena_use_portal(portal, self._arena_host.state)
         return begun
 
-    def _arena_portal_options(self) -> Mapping[str, object]:
+    def _arena_portal_options(self) -> Options:
         """Return the arguments with which anyio starts the client's loop."""
         raise NotImplementedError
 
@@ -158,7 +166,7 @@ class TestClient(_Base):
 
 
 def open_test_client(
-    host: clients.Host, login: Login | None, *, options: Mapping[str, object]
+    host: clients.Host, login: Login | None, *, options: Options
 ) -> TestClient:
     """Return a new test client of the app's framework, with the framework's options.
 
@@ -257,7 +265,7 @@ def _starlette_client_class() -> type[Any]:
         raise _app_errors.no_test_client(error) from None
 
     class ArenaStarletteClient(TestClient, StarletteClient):
-        def _arena_portal_options(self) -> Mapping[str, object]:
+        def _arena_portal_options(self) -> Options:
             return self.async_backend
 
         def _arena_use_portal(
@@ -282,7 +290,7 @@ def _litestar_client_class() -> type[Any]:
         raise _app_errors.no_test_client(error) from None
 
     class ArenaLitestarClient(TestClient, LitestarClient[Any]):  # type: ignore[misc] # as above
-        def _arena_portal_options(self) -> Mapping[str, object]:
+        def _arena_portal_options(self) -> Options:
             options = dict(self.backend_options or {})
             return {"backend": self.backend, "backend_options": options}
 

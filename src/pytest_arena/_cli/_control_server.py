@@ -25,12 +25,8 @@ _MAX_BODY = 1 << 20  # bytes
 _PAUSE = 0.5  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer: an HTTP status and JSON."""
-
-    status: int
-    text: str
+# An answer: an HTTP status and JSON.
+Reply = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +46,7 @@ class Command:
         """
         if not self.reply.done():
             text = json.dumps(content, default=str)
-            self.reply.set_result(Reply(status, text))
+            self.reply.set_result((status, text))
 
 
 class ControlServer(socketserver.ThreadingTCPServer):
@@ -110,9 +106,9 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        reply = self._reply()
-        body = f"{reply.text}\n".encode()
-        self.send_response(reply.status)
+        status, text = self._reply()
+        body = f"{text}\n".encode()
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -145,4 +141,4 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _refusal(status: int, reason: str) -> Reply:
-    return Reply(status, json.dumps({"error": reason}))
+    return status, json.dumps({"error": reason})

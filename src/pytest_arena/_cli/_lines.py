@@ -123,13 +123,6 @@ def ask(question: str, *, is_agreed: bool, refusal: str, command: str) -> bool:
     return True
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: ``1 file``, ``2 files``."""
-    if number == 1:
-        return f"1 {noun}"
-    return f"{number} {noun}s"
-
-
 def size_of(path: Path) -> int:
     """Return the bytes of a file, or of all files in a folder. A file may vanish meanwhile."""
     files = [path]

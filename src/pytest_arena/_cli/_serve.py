@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from contextlib import redirect_stdout
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +17,7 @@ import pytest
 from pytest_arena._cli._control_server import TOKEN, Command, ControlServer
 from pytest_arena._config._load import load_attribute
 from pytest_arena._fixtures import RUNS, started_server
-from pytest_arena._report import show_processes, show_server, show_story, users_trace
+from pytest_arena._report import STORY, server_sections, story_lines, users_trace
 from pytest_arena._run._facade import Arena
 from pytest_arena.errors import ArenaError, ConfigError, redact
 
@@ -41,11 +41,16 @@ _METHODS = {
     "/story": "GET",
 }
 # Options that a suite has for its test runs (coverage, workers, a time limit) do not apply here.
-_OPTIONS = (
-    *("--override-ini=addopts=", "--override-ini=console_output_style=classic"),
-    *("--capture=no", "-v", "-p", "no:timeout", "--override-ini=arena_scenarios=off"),
+WITHOUT_TESTS = (
+    *("-p", "no:timeout", "--override-ini=addopts="),
+    "--override-ini=arena_scenarios=off",
     # pytest warns that it cannot rewrite the assertions of pytest-arena.
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+)
+"""the options of runs that collect no tests"""
+_OPTIONS = (
+    *("--capture=no", "-v", "--override-ini=console_output_style=classic"),
+    *WITHOUT_TESTS,
 )
 # The exit statuses that differ from those of pytest.
 _STATUS: dict[int, int] = {
@@ -231,14 +236,14 @@ class _LevelCommands:
 
     def _story(self) -> str:
         """Return the text that the report of a failed test has."""
-        report = SimpleNamespace(sections=[])
         test = self._run.current.running()
         mask = self._run.moments.mask
-        show_server(report, test.broken, test.handled_traces, None, mask)
-        show_processes(report, self._run.outputs())
-        show_story(report, self._run.story())
-        sections = [f"{title}\n{text}" for title, text in report.sections]
-        return "\n\n".join(sections)
+        sections = server_sections(test.broken, test.handled_traces, None, mask)
+        sections += self._run.outputs()
+        lines = story_lines(self._run.story())
+        if lines:
+            sections.append((STORY, "\n".join(lines)))
+        return "\n\n".join(f"{title}\n{text}" for title, text in sections)
 
     def _shown(self, change: Change) -> dict[str, object]:
         """Return a change. The values of masked columns are hidden."""

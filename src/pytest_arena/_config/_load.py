@@ -17,7 +17,7 @@ from pytest_arena._values import CodeLine
 from pytest_arena.errors import ArenaError, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from types import ModuleType
 
 # The place of an option, for a message that does not know it.
@@ -285,6 +285,14 @@ def is_library(file: str) -> bool:
     if file.endswith((".pyx", ".pxd", ".pxi")) or file.startswith("lib/sqlalchemy/"):
         return True
     return file.startswith(_LIBRARIES) or any(name in file for name in _INSTALLED)
+
+
+def project_modules() -> Iterator[tuple[ModuleType, Path]]:
+    """Yield the project's loaded modules and their files."""
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and not is_library(file):
+            yield module, Path(file)
 
 
 def package_of(file: str) -> str:

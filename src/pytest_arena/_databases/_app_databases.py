@@ -714,15 +714,13 @@ class Environment:
         redirected = {}
         for name, text in self._originals.items():
             if not text:
+                del os.environ[name]  # the parent run has set it
                 continue
             url = _url(text)
             if url is None:
                 raise _no_url(name, self._place)
             redirected[name] = self._inside(text, url)
         self._put(redirected)
-        for name, text in self._originals.items():
-            if not text:
-                del os.environ[name]  # the parent run has set it
 
     def complete(self) -> None:
         """Set the unset variables, if the app's first database is known.
@@ -779,27 +777,18 @@ class Environment:
 
     def _new_url(self, url: URL) -> URL:
         requested = requested_by_url(url)
-        if url.get_backend_name() != "sqlite":
-            return self._on_server(url, requested)
-        # A memory URL keeps its pool class. Tests may open a free file themselves.
-        if (
-            requested is None
-            or not requested.name
-            or self._known.files.is_free(requested.name)
-        ):
-            return url
-        file = self._known.name(requested).file
-        if str(url.query.get("uri", "")).lower() in {"true", "1", "yes"}:
-            file = f"file:{quote(file)}"
-        return url.set(database=file)
-
-    def _on_server(self, url: URL, requested: RequestedDatabase | None) -> URL:
-        """Return the same database on a host that does not exist. The gate knows the real one.
-
-        A raw driver or another process does not ask the gate, and fails there.
-        """
-        name = requested.name if requested else described_url(url)
-        if self._known.files.is_allowed(name):
+        files = self._known.files
+        if url.get_backend_name() == "sqlite":
+            # A memory URL keeps its pool class. Tests may open a free file themselves.
+            if requested is None or not requested.name or files.is_free(requested.name):
+                return url
+            file = self._known.name(requested).file
+            if str(url.query.get("uri", "")).lower() in {"true", "1", "yes"}:
+                file = f"file:{quote(file)}"
+            return url.set(database=file)
+        # The same database on a host that does not exist. The gate knows the real one. A raw
+        # driver or another process does not ask the gate, and fails there.
+        if files.is_allowed(requested.name if requested else described_url(url)):
             return url
         if requested is not None and requested.product in self._known.products:
             self._known.name(requested)

@@ -25,9 +25,8 @@ from pytest_arena.errors import ConfigError, TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from types import ModuleType
 
-    from sqlalchemy.engine import URL, Connection, Dialect
+    from sqlalchemy.engine import Connection, Dialect
     from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.sql.ddl import ExecutableDDLElement
     from sqlalchemy.types import TypeEngine
@@ -117,7 +116,15 @@ def _fill(
     An async function runs in an event loop. So does a sync one if no sync driver is installed.
     """
     if not is_async and target.sync_url is not None:
-        _fill_sync(target.sync_url, function, in_session=in_session)
+        sync_engine = create_engine(target.sync_url, poolclass=NullPool)
+        try:
+            sync_work: Session | Connection
+            sync_work = Session(sync_engine) if in_session else sync_engine.connect()
+            with sync_work:
+                function(sync_work)
+                sync_work.commit()
+        finally:
+            sync_engine.dispose()
         return
 
     async def fill() -> None:
@@ -135,20 +142,6 @@ def _fill(
             await engine.dispose()
 
     asyncio.run(fill())
-
-
-def _fill_sync(
-    url: URL, function: Callable[[object], object], *, in_session: bool
-) -> None:
-    engine = create_engine(url, poolclass=NullPool)
-    try:
-        work: Session | Connection
-        work = Session(engine) if in_session else engine.connect()
-        with work:
-            function(work)
-            work.commit()
-    finally:
-        engine.dispose()
 
 
 class Builder(Protocol):
@@ -529,7 +522,7 @@ class Candidate:
 
 def candidates() -> Iterator[Candidate]:
     """Yield the bases and metadata with tables in the loaded modules."""
-    for module, file in _modules():
+    for module, file in _load.project_modules():
         for name, value in list(vars(module).items()):
             metadata = _metadata_of(value)
             if metadata is not None and metadata.tables and not name.startswith("_"):
@@ -548,21 +541,9 @@ def _metadata_of(value: object) -> MetaData | None:
 
 def model_files() -> Iterator[Path]:
     """Yield the files of the project's loaded modules that define models."""
-    for module, file in _modules():
-        if any(_is_model(value, module) for value in list(vars(module).values())):
-            yield file
-
-
-def _is_model(value: object, module: ModuleType) -> bool:
-    """Whether this is a model that the module defines."""
-    if not isinstance(value, type):
-        return False
-    return "__table__" in vars(value) and value.__module__ == module.__name__
-
-
-def _modules() -> Iterator[tuple[ModuleType, Path]]:
-    """Yield the project's loaded modules and their files."""
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if isinstance(file, str) and not _load.is_library(file):
-            yield module, Path(file)
+    for module, file in _load.project_modules():
+        for value in list(vars(module).values()):
+            is_model = isinstance(value, type) and "__table__" in vars(value)
+            if is_model and value.__module__ == module.__name__:
+                yield file
+                break

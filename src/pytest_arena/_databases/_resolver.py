@@ -497,28 +497,24 @@ class Provision:
             return database.isolation  # type: ignore[return-value]  # None only inside _fill
 
     def _fill(self, database: Database, levels: list[Level]) -> None:
+        """Make the content of a database, and enter the present levels on it."""
         try:
             with database.being_filled():
-                isolation = self._isolated(database, levels)
+                template = self._template(database, Stage.SEEDED)
+                started = _process.seconds()
+                uses = self._connections.usage_of(database.key)
+                isolation = database.product.isolate(database, template, uses)
+                if self._config.verify:
+                    verified = Verified(isolation, database.name, self._ledger)
+                    isolation = cast("Isolation", verified)
+                for level in levels:
+                    self.enter(isolation, database, level)
+                self._ledger.add_isolation(_process.seconds() - started)
+                database.fill(isolation, levels[-1] if levels else None)
         except (ConfigError, ServerError, TemplateError) as error:
             database.fail(error)
             raise self._ledger.refused(error) from error.__cause__
         self._ledger.filled[database.product.shown, isolation.name] = None
-
-    def _isolated(self, database: Database, levels: list[Level]) -> Isolation:
-        """Make the content of a database, and enter the present levels on it."""
-        template = self._template(database, Stage.SEEDED)
-        started = _process.seconds()
-        uses = self._connections.usage_of(database.key)
-        isolation = database.product.isolate(database, template, uses)
-        if self._config.verify:
-            verified = Verified(isolation, database.name, self._ledger)
-            isolation = cast("Isolation", verified)
-        for level in levels:
-            self.enter(isolation, database, level)
-        self._ledger.add_isolation(_process.seconds() - started)
-        database.fill(isolation, levels[-1] if levels else None)
-        return isolation
 
     def enter(self, isolation: Isolation, database: Database, level: Level) -> None:
         """Enter a level on one database, with the content that the level needs.
@@ -552,7 +548,8 @@ class Provision:
         def build_around(target: BuildTarget) -> AbstractContextManager[None]:
             return self._builds.around(RunningBuild(database, str(recipe), target))
 
-        return self._store(database).ensure(recipe, stage, build_around)
+        template = self._store(database).ensure(recipe, stage, build_around)
+        return template.content if template is not None else None
 
     def _store(self, database: Database) -> Store[object]:
         key = (database.product.name, database.dialect.driver)

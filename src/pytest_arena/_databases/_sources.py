@@ -9,7 +9,8 @@ import sys
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import distributions
-from itertools import accumulate, chain
+from itertools import accumulate
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,23 +115,18 @@ def _imports_of(file: Path, module: ModuleType | None) -> set[str]:
     imports_by_computed_names = False
     for node in ast.walk(_parsed(file)):
         names.update(_imported_names(node, package))
-        if _called(node) in _IMPORTERS:
+        called = getattr(node, "attr", None) or getattr(node, "id", None)
+        if called in _IMPORTERS:
             imports_by_computed_names = True
     if package and imports_by_computed_names:
         names.update(name for name in [*sys.modules] if name.startswith(f"{package}."))
-    return set(chain.from_iterable(map(_with_packages, names)))
+    with_packages: set[str] = set()
+    for name in names:  # `a`, `a.b` and `a.b.c` for `a.b.c`
+        with_packages.update(accumulate(name.split("."), "{}.{}".format))
+    return with_packages
 
 
 _IMPORTERS = {"__import__", "import_module", "iter_modules", "walk_packages"}
-
-
-def _with_packages(name: str) -> Iterator[str]:
-    """Yield `a`, `a.b` and `a.b.c` for `a.b.c`."""
-    return accumulate(name.split("."), "{}.{}".format)
-
-
-def _called(node: ast.AST) -> object:
-    return getattr(node, "attr", None) or getattr(node, "id", None)
 
 
 def _parsed(file: Path) -> ast.AST:
@@ -212,10 +208,15 @@ def digest_folders(files: set[Path], watch: Watch, root: Path) -> Digests:
     parents = {folder.parent for folder in folders}
     digests = {}
     for folder in sorted(folders):
-        kinds = {
-            file.suffix for file in files if file.suffix and _near(file.parent, folder)
-        }
-        if folder in by_project and not _has_read_in(folder, files):
+        kinds = set()
+        has_read_below = False
+        for file in filter(_has_suffix, files):
+            is_below = file.is_relative_to(folder)
+            has_read_below |= is_below
+            # `rglob` lists folders inside folders.
+            if is_below or folder.is_relative_to(file.parent):
+                kinds.add(file.suffix)
+        if folder in by_project and not has_read_below:
             kinds.add(_ALL)
         if folder in parents:
             kinds.add(_FOLDERS)
@@ -227,15 +228,7 @@ def digest_folders(files: set[Path], watch: Watch, root: Path) -> Digests:
 
 _FOLDERS = "/"
 _ALL = "*"
-
-
-def _has_read_in(folder: Path, files: set[Path]) -> bool:
-    return any(file.suffix and file.is_relative_to(folder) for file in files)
-
-
-def _near(folder: Path, other: Path) -> bool:
-    """Whether one of them is inside the other: ``rglob`` lists folders inside folders."""
-    return folder.is_relative_to(other) or other.is_relative_to(folder)
+_has_suffix = attrgetter("suffix")
 
 
 def _names(folder: Path, kinds: Collection[str]) -> list[str]:

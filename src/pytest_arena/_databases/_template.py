@@ -234,8 +234,8 @@ class Store(Generic[ContentT]):
 
     def ensure(
         self, recipe: Recipe, stage: Stage, build_around: BuildAround
-    ) -> ContentT | None:
-        """Return the content of a template, and build it first if it does not exist.
+    ) -> Template[ContentT] | None:
+        """Return a template, and build it first if it does not exist.
 
         Returns None for an empty template. ``build_around`` leads each engine that connects
         during the build to the target.
@@ -243,17 +243,9 @@ class Store(Generic[ContentT]):
         Raises:
             TemplateError: the build failed, or the build of another process takes too long.
         """
-        template = self._ensure(recipe, stage, build_around)
-        if template is None:
-            return None
-        return template.content
-
-    def _ensure(
-        self, recipe: Recipe, stage: Stage, build_around: BuildAround
-    ) -> Template[ContentT] | None:
         below = None
         if stage is Stage.SEEDED:
-            below = self._ensure(recipe, Stage.SCHEMA, build_around)
+            below = self.ensure(recipe, Stage.SCHEMA, build_around)
         if stage is Stage.EMPTY or not recipe.value(stage):
             return below
         build = StageBuild(
@@ -331,7 +323,13 @@ class Store(Generic[ContentT]):
                 comparison = build.compare()
             code = build.code()
             watch.add_imports(code.files, code.optional)
-            self._note_programs(build, watch.programs)
+            # Later runs find the template, and note nothing.
+            for program, line in watch.programs.items():
+                self.notes.append(
+                    f"{build.option} started `{program}` ({line}). pytest-arena does not see what "
+                    "that reads, except files that its arguments name. After other changes: pytest "
+                    "--arena-rebuild. Or open the files in the build as well, so that they count"
+                )
             read = watch.files(self.root)
             manifest = Manifest(
                 now,
@@ -351,17 +349,6 @@ class Store(Generic[ContentT]):
         finally:
             self.built_seconds += _process.seconds() - started
         return Template(content, fingerprint, manifest)
-
-    def _note_programs(
-        self, build: StageBuild[ContentT], programs: dict[str, str]
-    ) -> None:
-        """Note the child processes of a build. Later runs find the template, and note nothing."""
-        for program, line in programs.items():
-            self.notes.append(
-                f"{build.option} started `{program}` ({line}). pytest-arena does not see what that "
-                "reads, except files that its arguments name. After other changes: pytest "
-                "--arena-rebuild. Or open the files in the build as well, so that they count"
-            )
 
     @property
     def _project(self) -> str:
@@ -429,7 +416,10 @@ def _process_restored() -> Iterator[None]:
     A ``dictConfig`` or ``fileConfig`` of logging disables every logger of the app. Before that, it
     closes every handler by ``logging.shutdown``, pytest's too.
     """
-    states = {logger: _state(logger) for logger in _loggers()}
+    states = {}
+    for logger in _loggers():
+        handlers = logger.handlers[:]
+        states[logger] = handlers, logger.level, logger.disabled, logger.propagate
     try:
         with (
             chdir("."),
@@ -441,7 +431,20 @@ def _process_restored() -> Iterator[None]:
     finally:
         for logger in _loggers():
             # The builder may have created the logger.
-            _restore(logger, states.get(logger, _LoggerState()))
+            handlers, level, logger.disabled, logger.propagate = states.get(
+                logger, _NEW_LOGGER
+            )
+            logger.handlers[:] = handlers
+            logger.setLevel(level)
+
+
+# The handlers, the level, and whether it is disabled and propagates.
+_NEW_LOGGER: tuple[list[logging.Handler], int, bool, bool] = (
+    [],
+    logging.NOTSET,
+    False,
+    True,
+)
 
 
 def _loggers() -> list[logging.Logger]:
@@ -450,29 +453,6 @@ def _loggers() -> list[logging.Logger]:
         if isinstance(logger, logging.Logger):
             loggers.append(logger)
     return loggers
-
-
-@dataclass(frozen=True, slots=True)
-class _LoggerState:
-    """The configuration of a logger. The defaults are those of a new logger."""
-
-    handlers: tuple[logging.Handler, ...] = ()
-    level: int = logging.NOTSET
-    disabled: bool = False
-    propagate: bool = True
-
-
-def _state(logger: logging.Logger) -> _LoggerState:
-    return _LoggerState(
-        tuple(logger.handlers), logger.level, logger.disabled, logger.propagate
-    )
-
-
-def _restore(logger: logging.Logger, state: _LoggerState) -> None:
-    logger.handlers[:] = state.handlers
-    logger.setLevel(state.level)
-    logger.disabled = state.disabled
-    logger.propagate = state.propagate
 
 
 @dataclass(slots=True, eq=False)

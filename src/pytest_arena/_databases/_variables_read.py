@@ -6,37 +6,30 @@ A Python program that a test starts then reads it too, and gets a URL that leads
 from __future__ import annotations
 
 import ast
-import sys
 from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pytest_arena._config._load import is_library
+from pytest_arena._config._load import project_modules
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def is_read(names: tuple[str, ...]) -> bool:
     """Return whether an imported module, not counting tests, names one of these variables."""
-    for module in [*sys.modules.values()]:
-        file = getattr(module, "__file__", None) or ""
-        if _may_read(file) and _reads(file, names):
+    for _, file in project_modules():
+        is_of_tests = file.name.startswith(("test_", "conftest"))
+        if file.suffix == ".py" and not is_of_tests and _reads(file, names):
             return True
     return False
 
 
-def _may_read(file: str) -> bool:
-    name = Path(file).name
-    return (
-        name.endswith(".py")
-        and not name.startswith(("test_", "conftest"))
-        and not is_library(file)
-    )
-
-
 @lru_cache(maxsize=1000)
-def _reads(file: str, names: tuple[str, ...]) -> bool:
+def _reads(file: Path, names: tuple[str, ...]) -> bool:
     """Return whether a file has a name as a string, or as a field of settings (pydantic)."""
     with suppress(OSError, SyntaxError, ValueError):
-        text = Path(file).read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
         fields = {name.lower() for name in names}
         if not any(field in text.lower() for field in fields):
             return False

@@ -127,15 +127,8 @@ class Watch:
         self.absent |= optional
         for file, watch in [*_at_import.items()]:
             if Path(file).resolve() in code:
-                self.read |= watch.read
-                self.written |= watch.written
-                self.listed |= watch.listed
-                self.listed_by_project |= watch.listed_by_project
-                self.absent |= watch.absent
-                self.present |= watch.present
-                self.databases |= watch.databases
-                self.arguments |= watch.arguments
-                self.programs |= watch.programs
+                for name in _RECORDS:
+                    getattr(self, name).update(getattr(watch, name))
 
     # The arguments of audit events: https://docs.python.org/3/library/audit_events.html
 
@@ -214,6 +207,18 @@ class Watch:
                 self.programs.setdefault(program.name, place)
 
 
+# The sets and dictionaries of a `Watch`.
+_RECORDS = (
+    "read",
+    "written",
+    "listed",
+    "listed_by_project",
+    "absent",
+    "present",
+    "databases",
+    "arguments",
+    "programs",
+)
 WAL = "-wal"  # SQLite's log of what is not in the file yet
 
 
@@ -377,22 +382,26 @@ def _modules_at_work() -> Iterator[str]:
 
     A function that reads the settings and caches them reads nothing when the build calls it.
     """
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller
-    while frame is not None:
+    for frame in _callers():
         file = frame.f_code.co_filename
         if frame.f_code.co_name == "<module>" or not is_library(file):
             yield file
+
+
+def _callers() -> Iterator[FrameType]:
+    """Yield the frames of those who called the function that asks, the innermost first."""
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - the documented way to a caller
+    while frame is not None:
+        yield frame
         frame = frame.f_back
 
 
 def _is_by_import() -> bool:
     """Whether an import lists a folder of sys.path: no file is read by its name."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - see above
-    while frame is not None and _is_ours(frame):
-        frame = frame.f_back
-    if frame is None:
-        return False
-    return frame.f_code.co_filename.startswith("<frozen importlib")
+    for frame in _callers():
+        if not _is_ours(frame):
+            return frame.f_code.co_filename.startswith("<frozen importlib")
+    return False
 
 
 def _is_ours(frame: FrameType) -> bool:
@@ -405,25 +414,21 @@ _RECORDERS = {__name__, on_audit_events.__module__}
 
 def _is_by_us() -> bool:
     """Whether pytest-arena itself opens a file, not the user's code or a library."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - see above
-    while frame is not None:
+    for frame in _callers():
         is_recorder = frame.f_globals.get("__name__") in _RECORDERS
         if not is_recorder and not _is_of_python(frame.f_code.co_filename):
             return _is_ours(frame)
-        frame = frame.f_back
     return False
 
 
 def _is_by_project() -> bool:
     """Whether the project's code lists a folder, not a library."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - see above
-    while frame is not None:
+    for frame in _callers():
         file = frame.f_code.co_filename
         if not _is_of_python(file) and not _is_ours(frame):
             return not is_library(file)
         if "importlib" in file:  # the names of packages
             return False
-        frame = frame.f_back
     return False
 
 

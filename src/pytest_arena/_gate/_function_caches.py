@@ -12,9 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import sessionmaker
 
 from pytest_arena._config._load import is_library
+from pytest_arena._process import replace_attribute
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import ExitStack
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -54,14 +56,11 @@ def empty_caches(level: int = 0) -> None:
             cache.clear()
 
 
-def watch_cached_functions() -> Callable[[], None]:
+def watch_cached_functions(undo: ExitStack) -> None:
     """Watch the functions of the app that are decorated with `lru_cache` or `cache` from here on.
 
     Functions of libraries do not count. Costs a microsecond if a value is computed, nothing if it
-    comes from the cache.
-
-    Returns:
-        A function that restores `functools`.
+    comes from the cache. ``undo`` restores `functools`.
     """
     original: Any = functools.lru_cache
 
@@ -71,8 +70,7 @@ def watch_cached_functions() -> Callable[[], None]:
             return functools.partial(_cached, original(maxsize, typed))
         return _cached(original(typed=typed), maxsize)
 
-    functools.lru_cache = watched
-    return functools.partial(setattr, functools, "lru_cache", original)
+    replace_attribute(undo, functools, "lru_cache", watched)
 
 
 def _cached(decorate: Callable[[object], Any], function: Any) -> Any:

@@ -16,7 +16,7 @@ from pytest_arena._gate._unnamed import (
     WRITES,
 )
 from pytest_arena._origin import REQUEST
-from pytest_arena._values import Contents
+from pytest_arena._values import Contents, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -50,6 +50,11 @@ def tables_of(writes: Iterable[TableWrite]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(write.table for write in writes))
 
 
+def wrote(tables: Iterable[str], rows: int) -> str:
+    """Return the tables and rows that were written, as ``wrote stock (1 row)``."""
+    return f"wrote {', '.join(tables)} ({counted(rows, 'row')})"
+
+
 @dataclass(slots=True, eq=False)
 class PendingWrites:
     """Uncommitted writes of an open transaction, by statements that SQLAlchemy ran.
@@ -73,12 +78,13 @@ class PendingWrites:
 
     def __str__(self) -> str:
         tables = ", ".join(tables_of(self.writes))
-        return f"{self._rows.replace(' ', ' uncommitted ')} ({tables}), written at {self.place}"
+        rows = counted(self._rows, "uncommitted row")
+        return f"{rows} ({tables}), written at {self.place}"
 
     @property
     def words(self) -> str:
         """The tables and rows that were written, as ``wrote stock (1 row)``."""
-        return f"wrote {', '.join(tables_of(self.writes))} ({self._rows})"
+        return wrote(tables_of(self.writes), self._rows)
 
     @property
     def place(self) -> str:
@@ -86,10 +92,8 @@ class PendingWrites:
         return str(self.line or "a line that cannot be seen")
 
     @property
-    def _rows(self) -> str:
-        rows = sum(write.rows or 1 for write in self.writes)
-        plural = "" if rows == 1 else "s"
-        return f"{rows:,} row{plural}"
+    def _rows(self) -> int:
+        return sum(write.rows or 1 for write in self.writes)
 
     def add(self, write: TableWrite) -> None:
         """Add what a statement has written."""

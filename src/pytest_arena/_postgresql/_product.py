@@ -28,6 +28,7 @@ from pytest_arena._product import (
     RequestedDatabase,
     isolation_named,
 )
+from pytest_arena._values import counted
 from pytest_arena.errors import ConfigError, impossible
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ class PostgreSQL:
             self._server.close()
         if not (is_hurried and number):
             return ""
-        databases = "1 database" if number == 1 else f"{number} databases"
+        databases = counted(number, "database")
         return f"left {databases} of this run on {place}. The next run drops what is left there"
 
 

@@ -12,6 +12,7 @@ from pytest_arena._app._app_state import AppState
 from pytest_arena._app._client import Hooks
 from pytest_arena._app._kind import (
     ASGIApp,
+    Options,
     as_asgi,
     build_app,
     check_app,
@@ -166,23 +167,19 @@ class Apps:
         else:
             app_run.join({"backend": "asyncio"})
 
-    def new_client(
-        self, options: Mapping[str, object], role: str | None = None
-    ) -> AsyncClient:
+    def new_client(self, options: Options, role: str | None = None) -> AsyncClient:
         """Return a client. In a test it has the options of the fixture, below these."""
         return self.running().new_client(
             role=role, options=self._with_fixtures(options)
         )
 
-    def new_test_client(
-        self, options: Mapping[str, object], role: str | None = None
-    ) -> TestClient:
+    def new_test_client(self, options: Options, role: str | None = None) -> TestClient:
         """Return a sync client, with the options that ``new_client`` has."""
         return self.running().new_test_client(
             role=role, options=self._with_fixtures(options)
         )
 
-    def _with_fixtures(self, options: Mapping[str, object]) -> dict[str, object]:
+    def _with_fixtures(self, options: Options) -> dict[str, object]:
         test = self._current.on_top()
         if test is None:
             return dict(options)

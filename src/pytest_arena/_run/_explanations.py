@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import re
-import sys
 import traceback
 from contextlib import suppress
 from functools import partial
@@ -24,7 +23,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstanceState, Session
 
-from pytest_arena._config._load import blame, is_library
+from pytest_arena._config._load import blame, project_modules
 from pytest_arena._databases._sessions import FreshSession
 from pytest_arena._run._long_sessions import shown_row, table_of
 
@@ -45,15 +44,17 @@ if TYPE_CHECKING:
     from pytest_arena._changes import Change
     from pytest_arena._report import StoryPart
 
+    State = InstanceState[object]
+    Values = Mapping[str, object]
     # The source of a statement on the way to the error, and the variables of its function.
-    Statement = tuple[str, Mapping[str, object]]
+    Statement = tuple[str, Values]
 
 
 def stale_lines(
     statements: Sequence[Statement],
     parts: Sequence[StoryPart],
     dialect: Callable[[], Dialect],
-    held: Container[InstanceState[object]],
+    held: Container[State],
     *,
     is_async: bool,
 ) -> list[str]:
@@ -88,9 +89,7 @@ def stale_lines(
 # The values that a statement names. No attribute is read that may load rows.
 
 
-def _values_in(
-    source: str, variables: Mapping[str, object]
-) -> Iterator[tuple[str, object]]:
+def _values_in(source: str, variables: Values) -> Iterator[tuple[str, object]]:
     """Yield the values that a statement names, each with its expression, and their members."""
     for node in ast.walk(_parsed(source)):
         if not isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
@@ -112,7 +111,7 @@ def _parsed(source: str) -> ast.AST:
     return ast.Module([], [])
 
 
-def _value_of(node: ast.AST, variables: Mapping[str, object]) -> object:
+def _value_of(node: ast.AST, variables: Values) -> object:
     """Return the value of a name, an attribute or an item, None if it is not loaded."""
     if isinstance(node, ast.Name):
         return variables.get(node.id)
@@ -143,9 +142,9 @@ _MOST_MEMBERS = 50  # of a container that a statement names
 
 def _refresh(
     expression: str,
-    state: InstanceState[object],
-    variables: Mapping[str, object],
-    held: Container[InstanceState[object]],
+    state: State,
+    variables: Values,
+    held: Container[State],
     *,
     is_async: bool,
 ) -> str:
@@ -168,7 +167,7 @@ def _refresh(
     )
 
 
-def _sessions_in(variables: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+def _sessions_in(variables: Values) -> Iterator[tuple[str, object]]:
     """Yield the sync sessions among the variables of a test, and among those of its class."""
     named = dict(variables)
     attributes = getattr(variables.get("self"), "__dict__", {})
@@ -185,7 +184,7 @@ def _sessions_in(variables: Mapping[str, object]) -> Iterator[tuple[str, object]
 
 
 def _stale_columns(
-    state: InstanceState[object], parts: Sequence[StoryPart], dialect: Dialect
+    state: State, parts: Sequence[StoryPart], dialect: Dialect
 ) -> tuple[str, list[str]] | None:
     """Return the first request that changed values of an instance, and their columns."""
     loaded = dict(_loaded(state, dialect))
@@ -203,19 +202,8 @@ def _stale_columns(
         ]
         if stale:
             return request, stale
-    return _stale_as_a_whole(state, parts, loaded, dialect)
-
-
-def _stale_as_a_whole(
-    state: InstanceState[object],
-    parts: Sequence[StoryPart],
-    loaded: Mapping[str, tuple[object, object]],
-    dialect: Dialect,
-) -> tuple[str, list[str]] | None:
-    """Do the same if only the changes of all requests together are known.
-
-    The statements of a request show the columns that it wrote.
-    """
+    # Perhaps only the changes of all requests together are known. The statements of a request
+    # show the columns that it wrote.
     for row in _rows(state, parts, dialect):
         old = [
             column
@@ -232,8 +220,8 @@ def _stale_as_a_whole(
 
 
 def _rows(
-    state: InstanceState[object], parts: Sequence[StoryPart], dialect: Dialect
-) -> Iterator[Mapping[str, object]]:
+    state: State, parts: Sequence[StoryPart], dialect: Dialect
+) -> Iterator[Values]:
     """Yield the row of an instance as it is now, if the test has inserted or changed it."""
     for part in parts:
         for change in part.changes or ():
@@ -259,7 +247,7 @@ _UPDATE = re.compile(
 
 
 def _updates(
-    state: InstanceState[object], parts: Sequence[StoryPart], dialect: Dialect
+    state: State, parts: Sequence[StoryPart], dialect: Dialect
 ) -> Iterator[tuple[str, Change]]:
     """Yield the updates of an instance's row, each with its request."""
     for part in parts:
@@ -272,9 +260,9 @@ def _updates(
 
 
 def _is_row_of(
-    state: InstanceState[object],
+    state: State,
     change: Change,
-    row: Mapping[str, object],
+    row: Values,
     dialect: Dialect,
 ) -> bool:
     """Whether a change is one of the row that an instance is mapped to."""
@@ -289,7 +277,7 @@ def _is_row_of(
 
 
 def _loaded(
-    state: InstanceState[object], dialect: Dialect
+    state: State, dialect: Dialect
 ) -> Iterator[tuple[str, tuple[object, object]]]:
     """Yield the loaded values that the test has not changed, also as the driver has them."""
     for attribute in state.mapper.column_attrs:
@@ -350,10 +338,11 @@ def pool_of_earlier_test(error: BaseException) -> str:
     """Explain an error of a driver's pool that an earlier test has opened."""
     if isinstance(error, SQLAlchemyError):
         return ""
-    is_of_psycopg = type(error).__module__ == "psycopg.errors"
-    is_ended = getattr(error, "sqlstate", "") == _ENDED_BY_ADMINISTRATOR
-    if (is_of_psycopg and is_ended) or _has_lost_psycopg2(error):
-        return _POOL_OF_PSYCOPG
+    # A block of psycopg2's connection that cannot roll back raises another error in its place.
+    for cause in (error, error.__context__):
+        is_of_psycopg = type(cause).__module__ in {"psycopg.errors", "psycopg2"}
+        if is_of_psycopg and _ENDED_BY_ADMINISTRATOR in str(cause):
+            return _POOL_OF_PSYCOPG
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if type(error).__name__ == "PoolTimeout" and _has_workers_of_closed_loop(frames):
         return _POOL_WITHOUT_WORKERS
@@ -366,22 +355,6 @@ def pool_of_earlier_test(error: BaseException) -> str:
     if not any(words in text for words in _OF_ANOTHER_LOOP):
         return ""
     return _POOL_OF_ASYNCPG if "asyncpg.pool" in modules else _CONNECTION_OF_ASYNCPG
-
-
-def _has_lost_psycopg2(error: BaseException) -> bool:
-    """Whether a statement of psycopg2 lost its connection. It reports no SQLSTATE for that.
-
-    A block of the connection that cannot roll back raises another error in its place.
-    """
-    for cause in (error, error.__context__):
-        kind = type(cause)
-        if cause is None or kind.__module__ != "psycopg2":
-            continue
-        raised_in = [frame for frame, _ in traceback.walk_tb(cause.__traceback__)][-1]
-        is_connecting = raised_in.f_globals.get("__name__") == "psycopg2"
-        if kind.__name__ == "OperationalError" and not is_connecting:
-            return True
-    return False
 
 
 def _has_workers_of_closed_loop(frames: list[FrameType]) -> bool:
@@ -400,7 +373,7 @@ _POOL_WITHOUT_WORKERS = """\
 the workers of this AsyncConnectionPool are tasks of the event loop in which an earlier test has
 opened it. That loop is closed, so no worker opens a connection
 next: open the pool in the app's lifespan, and close it there"""
-_ENDED_BY_ADMINISTRATOR = "57P01"
+_ENDED_BY_ADMINISTRATOR = "terminating connection due to administrator command"
 _POOL_OF_PSYCOPG = """\
 the server has ended this connection. pytest-arena ends each connection that a driver opens without
 an engine with the test in which it was opened. A pool that the app keeps in a global still has it
@@ -466,9 +439,7 @@ asyncio_default_test_loop_scope = session and asyncio_default_fixture_loop_scope
 
 def _global_name(value: object) -> str:
     """Return the name of a global of a module of the user, as ``app.JOBS``, "" if it is none."""
-    for module in [*sys.modules.values()]:
-        if is_library(getattr(module, "__file__", None) or "<"):
-            continue
+    for module, _ in project_modules():
         for name, member in [*vars(module).items()]:
             if member is value:
                 return f"{module.__name__}.{name}"
@@ -517,7 +488,7 @@ def not_requested(error: BaseException) -> str:
 
 def _read_attributes(
     error: BaseException,
-) -> Iterator[tuple[InstanceState[object], str]]:
+) -> Iterator[tuple[State, str]]:
     """Yield the attributes that SQLAlchemy was loading, by the variables of its functions."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         state = frame.f_locals.get("state")

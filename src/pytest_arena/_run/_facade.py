@@ -18,6 +18,7 @@ from pytest_arena._expect import Expected, difference
 from pytest_arena._origin import user_line
 from pytest_arena._process import running_loop
 from pytest_arena._product import Held
+from pytest_arena._values import counted
 from pytest_arena.errors import (
     ArenaError,
     IsolationError,
@@ -359,7 +360,16 @@ class Arena(Generic[S]):
             TypeError: an expectation is not made by ``inserted``, ``updated`` or ``deleted``, or a
                 table has two.
         """
-        wanted = _expectations(expected or {}, tables)
+        mapping = expected or {}
+        for table in sorted(mapping.keys() & tables.keys()):
+            raise TypeError(f"{table} is expected twice: join the two with &")
+        wanted = {**mapping, **tables}
+        for table, value in wanted.items():
+            if not isinstance(value, Expected):
+                raise TypeError(
+                    f"{table}={value!r} is no expectation: write {table}=inserted(1), or updated, "
+                    "or deleted. All three are imported from pytest_arena"
+                )
         return ExpectedChanges(self._observer, wanted, ignore, database)
 
     def max_statements(self, count: int) -> StatementLimit:
@@ -698,34 +708,12 @@ def _too_many(requests: list[Request], sent: list[str], count: int) -> str:
     most_frequent = Counter(sent).most_common(_MOST_STATEMENTS)
     for statement, times in most_frequent:
         text = textwrap.shorten(" ".join(statement.split()), 100, placeholder=" …")
-        noun = "time" if times == 1 else "times"
-        lines.append(f"  {times:,} {noun}: {text}")
+        lines.append(f"  {counted(times, 'time')}: {text}")
     if most_frequent[0][1] > 1:
         lines.append(
             "next: load rows that belong together at once: selectinload(…) or a join"
         )
     return "\n".join(lines)
-
-
-def _expectations(
-    mapping: Mapping[str, Any], keywords: Mapping[str, object]
-) -> dict[str, Expected]:
-    """Return the expectation of each table.
-
-    Raises:
-        TypeError: a value is no expectation, or a table has two.
-    """
-    twice = sorted(mapping.keys() & keywords.keys())
-    if twice:
-        raise TypeError(f"{twice[0]} is expected twice: join the two with &")
-    tables = {**mapping, **keywords}
-    for table, expected in tables.items():
-        if not isinstance(expected, Expected):
-            raise TypeError(
-                f"{table}={expected!r} is no expectation: write {table}=inserted(1), or updated, "
-                "or deleted. All three are imported from pytest_arena"
-            )
-    return tables
 
 
 def _pending() -> PendingWorkError:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._app._app_state import OVERRIDES, AppState
 from pytest_arena._databases._resolver import Level
 from pytest_arena._gate._function_caches import FILLED, empty_caches
+from pytest_arena._gate._orm_sessions import session_numbers
 from pytest_arena._run._long_sessions import LongSessions
 from pytest_arena._run._story import lost_by_fixture, lost_words
 from pytest_arena._run._test import Current, RunningTest, Watcher
@@ -19,17 +20,17 @@ from pytest_arena._run.leaks._late_work import (
     late_error,
     refuse_threads_of_ended_lifespans,
 )
-from pytest_arena._run.leaks._leaks import empty_sessions, may_have_leaks
+from pytest_arena._run.leaks._leaks import empty_sessions
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConnectionLeak, IsolationError
 
 if TYPE_CHECKING:
-    from asyncio import Task
     from collections.abc import Callable, Iterable, Iterator
 
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._databases._sessions import Memory
     from pytest_arena._ledger import Ledger
+    from pytest_arena._process import AnyTask
     from pytest_arena._run._apps import Apps
     from pytest_arena._run._processes import Process
     from pytest_arena._run.leaks._leaks import HeldByFixtures
@@ -147,7 +148,10 @@ class FixtureLevels:
             or self.processes
             or test.late_work.has_begun
             or test.bodies
-            or may_have_leaks(self.levels.gate, self._tasks.loops())
+            # A session, a connection or an event loop may have work that the test has left.
+            or session_numbers()
+            or self.levels.gate.registry.taken()
+            or self._tasks.loops()
         )
 
     def _steps(
@@ -503,7 +507,7 @@ class Examples:
         self._sessions: Memory | None = None
         self._level: Level | None = None
         self._restores: list[Callable[[], object]] = []
-        self._tasks_of_fixtures: set[Task[object]] = set()
+        self._tasks_of_fixtures: set[AnyTask] = set()
 
     def begin(self) -> None:
         """Begin an example of a sync test."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._config._load import is_library
-from pytest_arena._values import PLAIN
+from pytest_arena._config._load import project_modules
+from pytest_arena._values import PLAIN, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _MOST_LINES = 4
 
@@ -41,16 +40,11 @@ class ModuleContainers:
         for name, (container, before) in self._sizes.items():
             now = len(container)
             if now > before:
-                plural = "" if now == 1 else "s"
-                lines.append(f"{name} has {now:,} item{plural}, and had {before:,}")
+                lines.append(f"{name} has {counted(now, 'item')}, and had {before:,}")
         return lines[:_MOST_LINES]
 
     def _containers(self) -> Iterator[tuple[str, Any]]:
-        for module in [*sys.modules.values()]:
-            file = getattr(module, "__file__", None)
-            if not isinstance(file, str) or is_library(file):
-                continue
-            path = Path(file)
+        for module, path in project_modules():
             is_of_tests = path.stem == "conftest" or "test" in path.stem.split("_")
             if is_of_tests or not path.is_relative_to(self._root):
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,13 @@ from pytest_arena._run._written_files import WrittenFiles
 from pytest_arena._run.leaks._late_work import LateWork, failed_work_error
 from pytest_arena._run.leaks._loop_tasks import Tasks
 from pytest_arena._run.levels._levels import Levels
-from pytest_arena.errors import ArenaError, ConfigError, ConnectionLeak, LifespanError
+from pytest_arena.errors import (
+    ArenaError,
+    ConfigError,
+    ConnectionLeak,
+    LifespanError,
+    causes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -77,9 +83,10 @@ class ArenaRun:
         self.levels = Levels(self.databases, self.gate, ledger, hooks, self.tasks)
         self.engines = Engines(self.databases)
         self.apps = Apps(config, self.current, self.watcher)
-        self._leave_clients = watch_own_clients(self.apps.test_of_request)
-        self._leave_children = watch_child_processes(self.databases.leads_to_test)
-        self._leave_caches = watch_cached_functions()
+        self._undo = ExitStack()
+        watch_own_clients(self._undo, self.apps.test_of_request)
+        watch_child_processes(self._undo, self.databases.leads_to_test)
+        watch_cached_functions(self._undo)
         self._end_imports = watch_imports()
         self._written_files = WrittenFiles(
             self.current, config.root, config.cache, temporary
@@ -98,9 +105,7 @@ class ArenaRun:
         self.serials = count(1)
         self._process = os.getpid()
         # The notes of this run, by the line of the app that has to be repaired.
-        self._notes_of_lost_writes: dict[str, str] = {}
-        self._notes_of_late_commits: dict[str, str] = {}
-        self._shared_session_words = ""
+        self._mistakes: dict[str, str] = {}
         # Lines of late work that a test waited for in vain.
         self._endless: set[str] = set()
         # The test that first made a request which sent a statement, by method, path and query.
@@ -220,8 +225,8 @@ class ArenaRun:
                 if self.gate.lost.losses:
                     self.gate.lost.take()  # by the test itself, or by another app
                 test.take_unclosed()
-                self._note_lost_set_up(test)
-                if test.turns or test.lost:
+                self._note_lost_writes(test)
+                if test.turns:
                     self._note_requests(test)
                 if test.late_work.failures or test.broken:
                     self._note_failed_work(test)
@@ -239,7 +244,6 @@ class ArenaRun:
         return errors
 
     def _note_requests(self, test: RunningTest) -> None:
-        self._note_lost_writes(test)
         self._note_late_commits(test)
         for request, answer in test.answers:
             if answer.lines_in_sessions_of_tests:
@@ -253,17 +257,25 @@ class ArenaRun:
 
     def _note_lost_writes(self, test: RunningTest) -> None:
         """Note lost writes, or fail the test. The report of a failed test names them itself."""
-        if test.failed or self.config.lost_writes == "off" or not test.lost:
+        if test.failed or self.config.lost_writes == "off":
             return
         if self.config.lost_writes == "fail":
-            test.errors.append(_story.lost_write(*test.lost[0]))
+            for lost in test.lost_in_set_up[:1]:
+                test.errors.append(_story.lost_by_fixture(_ITS_FIXTURE, lost))
+            for request, lost in test.lost[:1]:
+                test.errors.append(_story.lost_write(request, lost))
             return
+        for lost in test.lost_in_set_up:
+            words = f"{_ITS_FIXTURE} {_story.lost_words(lost)}"
+            self.ledger.note(f"{{test}}: {words}")
         for request, lost in test.lost:
             words = f"{_story.asked_and_answered(request)} {_story.lost_words(lost)}"
-            # One note for each line of the app, which the user has to repair.
-            line = _story.line_of_loss(request, lost)
-            words = self._notes_of_lost_writes.setdefault(line, words)
-            self.ledger.note(f"{{test}}: {words}")
+            self._note_mistake(_story.line_of_loss(request, lost), words)
+
+    def _note_mistake(self, line: str, words: str) -> None:
+        """Note a mistake. There is one note for each line of the app that has to be repaired."""
+        words = self._mistakes.setdefault(line, words)
+        self.ledger.note(f"{{test}}: {words}")
 
     def _note_failed_work(self, test: RunningTest) -> None:
         """Note work that failed after an answer. The report of a failed test names it itself."""
@@ -277,48 +289,26 @@ class ArenaRun:
         for failure in failures:
             self.ledger.note(f"{{test}} {what}: {failure}")
 
-    def _note_lost_set_up(self, test: RunningTest) -> None:
-        """Note what function fixtures have written and not committed, or fail the test."""
-        is_named = test.failed or self.config.lost_writes == "off"
-        if is_named or not test.lost_in_set_up:
-            return
-        if self.config.lost_writes == "fail":
-            error = _story.lost_by_fixture(_ITS_FIXTURE, test.lost_in_set_up[0])
-            test.errors.append(error)
-            return
-        for lost in test.lost_in_set_up:
-            words = f"{_ITS_FIXTURE} {_story.lost_words(lost)}"
-            self.ledger.note(f"{{test}}: {words}")
-
     def _note_shared_session(self, request: Request, answer: RequestAnswer) -> None:
         """Note in the summary, once, that the app has left a commit to the test's session."""
         is_refused = request.status is None or request.status >= REFUSAL
         if is_refused or self.config.lost_writes == "off":
             return
-        if not self._shared_session_words:
-            words = _story.wrote_in_session_of_test(request, answer)
-            self._shared_session_words = words
-        self.ledger.note(f"{{test}}: {self._shared_session_words}")
+        words = _story.wrote_in_session_of_test(request, answer)
+        self._note_mistake("the session of the test", words)
 
     def _note_late_commits(self, test: RunningTest) -> None:
         """Note early answers, or fail the test. The report of a failed test names them itself."""
         if test.failed or self.config.late_commits == "off":
             return
-        early_answers = []
-        for request, answer in test.answers:
-            if answer.is_early:
-                early_answers.append((request, answer))
+        early_answers = [pair for pair in test.answers if pair[1].is_early]
         for request, answer in early_answers:
             if answer.error is not None or self.config.late_commits == "fail":
                 test.errors.append(_story.late_commit(request, answer))
                 return
         for request, answer in early_answers:
-            # One note for each line of the app, which the user has to repair.
-            line = _story.line_of_late_commit(answer)
-            words = self._notes_of_late_commits.setdefault(
-                line, _story.early_words(request, answer)
-            )
-            self.ledger.note(f"{{test}}: {words}")
+            line = f"late commit: {_story.line_of_late_commit(answer)}"
+            self._note_mistake(line, _story.early_words(request, answer))
 
     def _facts(self, test: RunningTest) -> TestFacts:
         names = []
@@ -427,13 +417,14 @@ class ArenaRun:
         return process
 
     def outputs(self) -> list[tuple[str, str]]:
-        """Return the output of other programs on the database, each with its command."""
+        """Return the output of other programs on the database, each as a section of a report."""
         outputs = []
         for processes in self.fixtures.processes.values():
             for process in processes:
                 shown = process.shown
                 if shown:
-                    outputs.append((process.command, shown))
+                    title = f"arena: the output of {process.command}"
+                    outputs.append((title, shown))
         return outputs
 
     def explained(self, error: BaseException) -> str:
@@ -457,10 +448,6 @@ class ArenaRun:
             return ""
         return _explanations.ended_transaction(error)
 
-    def children_elsewhere(self) -> list[str]:
-        """Return the warnings about processes that know a database of the app."""
-        return list(self.databases.children.warnings)
-
     def missing_schema(self) -> str:
         """Return the `arena_schema` that would create the tables of this test, "" if unknown."""
         schema = self.config.schema
@@ -479,13 +466,14 @@ class ArenaRun:
                 return _ANOTHER.format(database.name, first.name, lines)
         return ""
 
-    def missing_file(self, errors: Iterable[BaseException]) -> str:
-        """Return where the database is whose file an error calls missing, "" for no such error."""
+    def missing_file(self, errors: Iterable[BaseException | None]) -> list[str]:
+        """Return lines about the database whose file an error calls missing, none without one."""
         for error in errors:
-            file = self.databases.files.missed_by(error)
-            if file:
-                return _ELSEWHERE.format(file)
-        return ""
+            for cause in causes(error):
+                file = self.databases.files.missed_by(cause)
+                if file:
+                    return [_ELSEWHERE.format(file)]
+        return []
 
     def story(self) -> list[StoryPart]:
         """Return what the running test has changed so far."""
@@ -546,9 +534,7 @@ class ArenaRun:
         self.settle()
         if self.watcher is not None:
             self.watcher.close()
-        self._leave_clients()
-        self._leave_children()
-        self._leave_caches()
+        self._undo.close()
         self._written_files.close()
         self._end_imports()  # also if nothing was checked
         self.apps.close()

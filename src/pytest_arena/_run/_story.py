@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
 from pytest_arena._gate._orm_sessions import unflushed_by_tests
-from pytest_arena._gate.writes._lost_writes import LostObjects
+from pytest_arena._gate._pooled import wrote
 from pytest_arena._ledger import FAILURE
 from pytest_arena._report import StoryPart
 from pytest_arena._run._test import (
@@ -20,13 +20,16 @@ from pytest_arena._run._test import (
     StoryMoment,
     Turn,
 )
+from pytest_arena._values import counted
 from pytest_arena.errors import LateCommitError, LostWriteError, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_arena._gate._answers import RequestAnswer
-    from pytest_arena._gate.writes._lost_writes import LostWrite
+    from pytest_arena._gate._pending import PendingObjects
+    from pytest_arena._gate._pooled import PendingWrites
+    from pytest_arena._gate.writes._lost_writes import LostWork
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
     from pytest_arena._values import TableRows
@@ -43,30 +46,30 @@ def story_parts(
     reader = _StoryReader(test)
     below = list(reader.below())
     own = list(reader.own())
-    lines = test.uncommitted or uncommitted(test)
-    if lines:
-        own.append(StoryPart("not committed", None, notes=tuple(lines)))
-    by_lifespan = _by_lifespan(test)
-    if by_lifespan:
-        own.append(StoryPart("work that no request started", None, notes=by_lifespan))
-    late_work = _late_work(test)
-    if late_work and not test.late_work.has_waited_in_vain:
-        own.append(
-            StoryPart("not finished when the test failed", None, notes=late_work)
-        )
-    failures = test.late_work.failures
-    if failures:
-        own.append(StoryPart("failed after the answer", None, notes=tuple(failures)))
-    if files:
-        title = "files written in the project, which stay there"
-        own.append(StoryPart(title, None, notes=tuple(files)))
+    late_work: Sequence[str] = ()
+    if not test.late_work.has_waited_in_vain:
+        late_work = _late_work(test)
+    notes = {
+        "not committed": test.uncommitted or uncommitted(test),
+        "work that no request started": _by_lifespan(test),
+        "not finished when the test failed": late_work,
+        "failed after the answer": test.late_work.failures,
+        "files written in the project, which stay there": files,
+    }
+    own += _parts_of(notes)
     has_changes = any(part.changes or part.notes for part in own)
-    if test.turns or test.gate.registry.has_used or has_changes:
-        if containers:
-            title = "in the app's modules, by this test or an earlier one"
-            own.append(StoryPart(title, None, notes=tuple(containers)))
-        return [*reader.databases(), *below, *own]
-    return []
+    if not (test.turns or test.gate.registry.has_used or has_changes):
+        return []
+    title = "in the app's modules, by this test or an earlier one"
+    own += _parts_of({title: containers})
+    return [*reader.databases(), *below, *own]
+
+
+def _parts_of(notes: Mapping[str, Sequence[str]]) -> Iterator[StoryPart]:
+    """Yield a part for each title with lines."""
+    for title, lines in notes.items():
+        if lines:
+            yield StoryPart(title, None, notes=tuple(lines))
 
 
 _LATE_START_ASYNC = (
@@ -341,10 +344,8 @@ def uncommitted(test: RunningTest) -> list[str]:
     lines = []
     pending = test.sessions.pending()
     if pending:
-        plural = "" if pending == 1 else "s"
-        lines.append(
-            f"{pending} object{plural} pending in db_session: {awaited}db_session.commit()"
-        )
+        objects = counted(pending, "object")
+        lines.append(f"{objects} pending in db_session: {awaited}db_session.commit()")
     if test.turns and not any(turn.checkouts for turn in test.turns):
         return lines  # the app uses the test's session
     unseen = dict(_unseen(test))
@@ -372,53 +373,43 @@ def _unseen(test: RunningTest) -> Iterator[tuple[str, Turn | None]]:
     for turn in turns:
         for lost in turn.lost_before:
             yield _lost_by_test(lost), turn
-    held = set()
-    if turns:
-        held = {str(writes.place) for writes in turns[-1].held}
-    for lost in test.own_lost:
-        if str(lost.line) not in held:  # else it is named as a write of an open session
-            yield _lost_by_test(lost), None
-    yield from _unseen_of_open_sessions(test, turns)
-
-
-def _unseen_of_open_sessions(
-    test: RunningTest, turns: list[Turn]
-) -> Iterator[tuple[str, Turn | None]]:
     last = turns[-1] if turns else None
-    pending_writes = test.own_writes()
-    unflushed = []
+    held: set[PendingWrites] = set()
+    unflushed: list[PendingObjects] = []
     if last is not None:
-        pending_writes |= last.held
+        held = last.held
         unflushed = last.unflushed
+    named = {str(writes.place) for writes in held}  # as writes of open sessions
+    for lost in test.own_lost:
+        if lost.line not in named:
+            yield _lost_by_test(lost), None
+    pending_writes = test.own_writes() | held
     for writes in sorted(pending_writes, key=str):
         if writes.request:
             continue  # the app's
-        missed = []
-        for turn in turns:
-            if writes in turn.held:
-                missed.append(turn)
         line = f"{_TEST} {writes.words} and did not commit it: {writes.place}"
-        yield line, missed[0] if missed else None
-    if not unflushed:
+        yield line, next((turn for turn in turns if writes in turn.held), None)
+    yield from _unflushed(unflushed, last)
+
+
+def _unflushed(
+    pending_objects: list[PendingObjects], last: Turn | None
+) -> Iterator[tuple[str, Turn | None]]:
+    """Yield a line for the objects that the last turn missed, or else for those of now."""
+    if not pending_objects:
         last = None
-        unflushed = unflushed_by_tests()
-    for pending in unflushed:
-        if pending.are_written:
-            continue
-        line = f"{_TEST} {pending} and did not commit it: {pending.line}"
-        yield line, last
+        pending_objects = unflushed_by_tests()
+    for pending in pending_objects:
+        if not pending.are_written:
+            yield f"{_TEST} {pending} and did not commit it: {pending.line}", last
 
 
-def _lost_by_test(lost: LostWrite | LostObjects) -> str:
+def _lost_by_test(lost: LostWork) -> str:
     """Return what a session of the test was closed with."""
-    if isinstance(lost, LostObjects):
-        return (
-            f"{_TEST} {lost.words} and closed the session without a commit: {lost.line}"
-        )
     how = "closed the session without a commit"
     if lost.is_failed:
         how = "committed after a failed statement, which is a rollback"
-    return f"{_TEST} {lost.by or _wrote(lost.tables, lost.rows)} and {how}: {lost.line}"
+    return f"{_TEST} {lost.words} and {how}: {lost.line}"
 
 
 def _name_of(turn: Turn) -> str:
@@ -435,8 +426,8 @@ def _by_lifespan(test: RunningTest) -> tuple[str, ...]:
         rows[write.tables, write.line] += write.rows
     lines = []
     for (tables, line), count in rows.items():
-        wrote = _wrote(tables, count)
-        lines.append(f"a task or a thread of the lifespan {wrote}: {line}")
+        words = wrote(tables, count)
+        lines.append(f"a task or a thread of the lifespan {words}: {line}")
     return tuple(lines)
 
 
@@ -480,89 +471,70 @@ def failed_work(test: RunningTest) -> list[str]:
     return failures
 
 
-def line_of_loss(request: Request, lost: LostWrite | LostObjects) -> str:
+def line_of_loss(request: Request, lost: LostWork) -> str:
     """Return the key of a mistake of the app, which is noted once in a run."""
-    if isinstance(lost, LostObjects):
+    if lost.is_unflushed:
         # Sessions of many endpoints may be closed in one line.
         return f"{request.method} {lost.words} {lost.line}"
     return lost.line
 
 
-def lost_words(lost: LostWrite | LostObjects) -> str:
+def lost_words(lost: LostWork) -> str:
     """Return what was lost, and where: ``wrote stock (1 row) and never committed it: lost``."""
-    if isinstance(lost, LostObjects) and lost.caught_by:
-        what = f"failed to commit, and {lost.caught_by} caught the error"
-        return f"{what}: {lost.words} ({lost.line})"
-    if isinstance(lost, LostObjects):
-        return f"{lost.words}, and never flushed or committed it: lost ({lost.line})"
-    if lost.by:
-        return f"{lost.by} and never committed it: lost ({lost.line})"
-    wrote = _wrote(lost.tables, lost.rows)
-    if lost.is_failed:
-        return f"{wrote}, and committed after a failed statement: rolled back, lost ({lost.line})"
-    return f"{wrote} and never committed it: lost ({lost.line})"
+    how = " and never committed it: lost"
+    if lost.caught_by:
+        caught = f"failed to commit, and {lost.caught_by} caught the error"
+        return f"{caught}: {lost.words} ({lost.line})"
+    if lost.is_unflushed:
+        how = ", and never flushed or committed it: lost"
+    elif lost.is_failed:
+        how = ", and committed after a failed statement: rolled back, lost"
+    return f"{lost.words}{how} ({lost.line})"
 
 
-def _wrote(tables: tuple[str, ...], rows: int) -> str:
-    """Return the tables and rows that were written, as ``wrote stock (1 row)``."""
-    plural = "" if rows == 1 else "s"
-    return f"wrote {', '.join(tables)} ({rows:,} row{plural})"
-
-
-def lost_write(request: Request, lost: LostWrite | LostObjects) -> LostWriteError:
+def lost_write(request: Request, lost: LostWork) -> LostWriteError:
     """Return the error of a test whose app lost writes, in its lifespan or before a success."""
     success = "the client got a success"
     if request.method == LIFESPAN:
         success = "the app has started or stopped without an error"
-    if isinstance(lost, LostObjects) and lost.caught_by:
-        return LostWriteError(
-            f"{asked_and_answered(request)} failed to commit, and {lost.caught_by} caught the "
-            f"error: {lost.words}",
-            why=f"{success}, and in production nothing would be written either",
-            cause=lost.line,
-            fix="session.flush() in the endpoint, with await if it is async: the error then "
-            "reaches the client",
-        )
-    if isinstance(lost, LostObjects):
-        return LostWriteError(
-            f"{asked_and_answered(request)} {lost.words} in a session, and the app never "
-            "flushed or committed it",
-            why=f"{success}, and in production nothing would be written either",
-            cause=lost.line,
-            fix="session.commit() before the answer, with await if the session is async. If the "
-            "app shall not write it: session.rollback(), or session.expunge(…)",
-        )
-    if lost.is_failed:
-        return LostWriteError(
-            f"{asked_and_answered(request)} {_wrote(lost.tables, lost.rows)}, and the app "
-            "committed after a failed statement",
-            why="the server rolls such a transaction back at its commit, and raises no error",
-            cause=str(lost.line),
-            fix="async with session.begin_nested():   around the statement that may fail",
-        )
-    what = lost.by or _wrote(lost.tables, lost.rows)
-    return LostWriteError(
-        f"{asked_and_answered(request)} {what}, and the app never committed it",
-        why=f"{success}, and in production the write would be lost as well",
-        cause=str(lost.line),
-        fix="commit before the answer, with await if it is async: session.commit(), "
+    sent = asked_and_answered(request)
+    what = f"{sent} {lost.words}, and the app never committed it"
+    why = f"{success}, and in production the write would be lost as well"
+    fix = (
+        "commit before the answer, with await if it is async: session.commit(), "
         "connection.commit(), or `with engine.begin() as connection:`. If the app shall not "
-        "write it, roll back: session.rollback()",
+        "write it, roll back: session.rollback()"
     )
+    if lost.is_failed:
+        what = f"{sent} {lost.words}, and the app committed after a failed statement"
+        why = "the server rolls such a transaction back at its commit, and raises no error"
+        fix = "async with session.begin_nested():   around the statement that may fail"
+    elif lost.is_unflushed:
+        what = f"{sent} {lost.words} in a session, and the app never flushed or committed it"
+        why = f"{success}, and in production nothing would be written either"
+        fix = (
+            "session.commit() before the answer, with await if the session is async. If the "
+            "app shall not write it: session.rollback(), or session.expunge(…)"
+        )
+    if lost.caught_by:
+        caught = f"failed to commit, and {lost.caught_by} caught the error"
+        what = f"{sent} {caught}: {lost.words}"
+        fix = (
+            "session.flush() in the endpoint, with await if it is async: the error then "
+            "reaches the client"
+        )
+    return LostWriteError(what, why=why, cause=lost.line, fix=fix)
 
 
-def lost_by_fixture(fixture: str, lost: LostWrite | LostObjects) -> LostWriteError:
+def lost_by_fixture(fixture: str, lost: LostWork) -> LostWriteError:
     """Return the error of a fixture that wrote and never committed it."""
-    if isinstance(lost, LostObjects):
-        words = f"{lost.words} in a session"
-    elif lost.by:
-        words = lost.by
-    else:
-        words = _wrote(lost.tables, lost.rows)
+    words = lost.words
+    if lost.is_unflushed:
+        words += " in a session"
     return LostWriteError(
         f"{fixture} {words}, and never committed it",
         why="the test does not find what the fixture has written",
-        cause=str(lost.line),
+        cause=lost.line,
         fix="session.commit() before the session is closed, with await if it is async",
     )
 

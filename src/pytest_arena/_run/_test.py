@@ -15,7 +15,7 @@ from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._answers import RequestAnswer
 from pytest_arena._gate._orm_sessions import session_numbers, unflushed_by_tests
 from pytest_arena._gate._pending import ADDS_OF_TESTS
-from pytest_arena._gate.writes._lost_writes import LostObjects, LostWrite
+from pytest_arena._gate.writes._lost_writes import LostWork
 from pytest_arena._ledger import Request
 from pytest_arena._origin import LOGINS
 from pytest_arena._process import running_loop
@@ -140,12 +140,12 @@ class Turn:
     # How many checkouts the run had before the turn. When it is over: how many the turn had.
     checkouts: int = 0
     is_quiet: bool = False  # it has sent no statement
-    lost: list[LostWrite | LostObjects] = field(default_factory=list)
+    lost: list[LostWork] = field(default_factory=list)
     # When the turn began: uncommitted writes of the test, objects that it had not flushed, and what
     # it had lost since the turn before.
     held: set[PendingWrites] = field(default_factory=set)
     unflushed: list[PendingObjects] = field(default_factory=list)
-    lost_before: list[LostWrite | LostObjects] = field(default_factory=list)
+    lost_before: list[LostWork] = field(default_factory=list)
 
     @property
     def went_well(self) -> bool:
@@ -219,11 +219,11 @@ class RunningTest(Hooks):
     handled_traces: list[tuple[str, TracebackException]] = field(default_factory=list)
     answers: list[tuple[Request, RequestAnswer]] = field(default_factory=list)
     # Also of the examples before the last one, whose turns are forgotten.
-    lost: list[tuple[Request, LostWrite | LostObjects]] = field(default_factory=list)
+    lost: list[tuple[Request, LostWork]] = field(default_factory=list)
     # What the test and its fixtures have lost since the last turn.
-    own_lost: list[LostWrite | LostObjects] = field(default_factory=list)
+    own_lost: list[LostWork] = field(default_factory=list)
     # What its function fixtures have lost before its function was called.
-    lost_in_set_up: list[LostWrite | LostObjects] = field(default_factory=list)
+    lost_in_set_up: list[LostWork] = field(default_factory=list)
     # Of the app that the fixture `arena_app` returns. Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)
     checkouts: int = 0  # of connections, before the test
@@ -385,9 +385,9 @@ class RunningTest(Hooks):
     def _refuse_lost(self) -> None:
         """Raise a PendingWorkError if the commit of the test's sessions was a rollback."""
         for lost in self.gate.lost.take():
-            if isinstance(lost, LostWrite) and lost.is_failed:
+            if lost.is_failed:
                 raise PendingWorkError(
-                    f"a statement of db_session failed after it wrote {', '.join(lost.tables)}",
+                    f"a statement of db_session failed after it {lost.words}",
                     why="the server rolls such a transaction back at its commit: the rows are lost",
                     cause=lost.line,
                     fix="with db_session.begin_nested():   around the statement that may fail "
@@ -512,7 +512,7 @@ class RunningTest(Hooks):
             request = self.request_of(lost)
             if request is not None:
                 self._note_lost(request, lost)
-            elif turn is None or isinstance(lost, LostObjects):
+            elif turn is None or lost.is_unflushed:
                 self.own_lost.append(lost)
             elif turn.went_well:
                 turn.lost.append(lost)
@@ -525,10 +525,11 @@ class RunningTest(Hooks):
                 is_kept = pending.session in session_numbers()
                 if not (is_kept or pending.is_given_up or pending.are_written):
                     line = str(pending.line or "a line that cannot be seen")
-                    self._note_lost(request, LostObjects(str(pending), line, answer))
+                    lost = LostWork(str(pending), line, answer, is_unflushed=True)
+                    self._note_lost(request, lost)
             answer.unflushed.clear()
 
-    def _note_lost(self, request: Request, lost: LostWrite | LostObjects) -> None:
+    def _note_lost(self, request: Request, lost: LostWork) -> None:
         status = request.status
         is_refused = status is None or status >= REFUSAL
         if is_refused and request.method != LIFESPAN:
@@ -545,7 +546,7 @@ class RunningTest(Hooks):
                 return turn
         return None
 
-    def request_of(self, lost: LostWrite | LostObjects) -> Request | None:
+    def request_of(self, lost: LostWork) -> Request | None:
         """Return the request that has begun the work which lost something."""
         if lost.request is not None:
             for request, answer in self.answers:

@@ -312,13 +312,3 @@ def local_names(function: AnyFunction) -> set[str]:
     nodes = all_below(function)
     parameters = {argument.arg for argument in of_kind(ast.arg, nodes)}
     return parameters | stored_in(nodes)
-
-
-@cache
-def functions_in(text: str) -> list[AnyFunction]:
-    """Return the functions of an app's module, or none if the module cannot be parsed."""
-    try:
-        body = ast.parse(text).body
-    except SyntaxError:
-        return []
-    return [node for node in body if isinstance(node, AnyFunction)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_arena._cli._serve import WITHOUT_TESTS
 from pytest_arena._config._project import read_project
 from pytest_arena._databases._builders import is_alembic
 from pytest_arena._fixtures import RUNS
@@ -23,13 +24,10 @@ if TYPE_CHECKING:
 
 _DIFFERENT = 1
 _USAGE = 2
-# Options that a suite has for its test runs (coverage, workers, a time limit) do not apply here.
 _OPTIONS = (
-    *("-p", "no:timeout", "-p", "no:cacheprovider", "--override-ini=addopts="),
-    *("--override-ini=required_plugins=", "--arena-scenarios=off"),
+    *("-p", "no:cacheprovider", "--override-ini=required_plugins="),
     *("--arena-seed=", "--arena-migrations=warn"),
-    # pytest warns that it cannot rewrite the assertions of pytest-arena.
-    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+    *WITHOUT_TESTS,
 )
 
 

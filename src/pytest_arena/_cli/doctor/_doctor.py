@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._cli._file_changes import FileChange, write_all
-from pytest_arena._cli._lines import counted
 from pytest_arena._cli.doctor._examine import examine, suite_files
 from pytest_arena._cli.doctor._fault_formats import FORMATS
 from pytest_arena._cli.doctor._rule import RULES, chosen
 from pytest_arena._cli.doctor._surroundings import surroundings
+from pytest_arena._values import counted
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:

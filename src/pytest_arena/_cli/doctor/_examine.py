@@ -169,11 +169,9 @@ def examine_file(file: Path, rules: list[Rule]) -> list[Fault]:
 
 def _faults(file: Path, rules: list[Rule]) -> Iterable[Fault]:
     try:
-        content = file.read_bytes()
-        lines = io.BytesIO(content)
-        encoding, _ = tokenize.detect_encoding(lines.readline)
-        text = content.decode(encoding)
-    # detect_encoding raises a SyntaxError if the file names an unknown encoding.
+        with tokenize.open(file) as opened:
+            text = opened.read()
+    # tokenize raises a SyntaxError if the file names an unknown encoding.
     except (OSError, UnicodeDecodeError, SyntaxError) as error:
         return [_file_fault(file, "ARD002", str(error))]
     try:
@@ -222,11 +220,10 @@ def _rule_faults(rule: Rule, code: Code) -> set[Fault]:
             text = read(finding.file)
         lines = text.splitlines()
         message = rule.title
-        quoted = " ".join(finding.quoted.split())
+        quoted = " ".join((finding.quoted or ast.unparse(node)).split())
         if len(quoted) > _QUOTED:
             quoted = f"{quoted[: _QUOTED - 1]}…"
-        if quoted:
-            message += f": `{quoted}`"
+        message += f": `{quoted}`"
         # A node's column counts bytes. A fault's column counts characters from 1.
         line = lines[node.lineno - 1].encode()
         before = line[: node.col_offset].decode(errors="replace")

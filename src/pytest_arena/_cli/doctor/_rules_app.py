@@ -235,7 +235,7 @@ def client_without_lifespan(code: Code) -> Findings:
         entered = rf"with {name}\b|enter\w*\({name}\)"
         if name and re.search(entered, code.text):
             continue
-        yield Finding(call, ast.unparse(call))
+        yield Finding(call)
         return  # once in a file, because one fixture repairs all places
 
 
@@ -269,7 +269,7 @@ def client_app_argument(code: Code) -> Findings:
         app = keyword(call, "app")
         if app is not None and code.origin(call.func) == "httpx.AsyncClient":
             edits = _transport_edits(code, call, app)
-            yield Finding(call, ast.unparse(call), edits)
+            yield Finding(call, edits=edits)
 
 
 def _transport_edits(
@@ -342,7 +342,7 @@ def transport_without_lifespan(code: Code) -> Findings:
     if re.search(r"(?i)lifespan|startup", text):
         return
     for call in _with_lifespan(code, "ASGITransport"):
-        yield Finding(call, ast.unparse(call))
+        yield Finding(call)
         return  # once in a file, because one fixture repairs all places
 
 
@@ -380,7 +380,7 @@ def sync_client_in_async_test(code: Code) -> Findings:
             continue
         is_sync_client = code.origin(call).startswith(frameworks)
         if is_sync_client and _awaits_database(test.nodes):
-            yield Finding(call, ast.unparse(call))
+            yield Finding(call)
 
 
 def _awaits_database(nodes: list[ast.AST]) -> bool:
@@ -468,7 +468,7 @@ def loop_inside_test(code: Code) -> Findings:
             work = call.args[0]
             function = code.defined.get(dotted(work), work)
             if _uses_database(function):
-                yield Finding(call, ast.unparse(call))
+                yield Finding(call)
 
 
 def _uses_database(*nodes: ast.AST) -> bool:

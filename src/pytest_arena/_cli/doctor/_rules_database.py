@@ -16,7 +16,6 @@ from pytest_arena._cli.doctor._code import (
     all_below,
     arguments,
     dotted,
-    functions_in,
     last_name,
     of_kind,
     target_of,
@@ -476,7 +475,7 @@ def memory_engine_at_import(code: Code) -> Findings:
         # aiosqlite needs create_async_engine.
         is_unusable = last_name(call) == "create_engine" and "aiosqlite" in url
         if _MEMORY.match(url) and not is_unusable:
-            yield Finding(call, ast.unparse(call))
+            yield Finding(call)
 
 
 def _in_test_fixtures(code: Code, matches: Callable[[ast.AST], bool]) -> Findings:
@@ -743,9 +742,12 @@ def _late_functions(text: str) -> list[AnyFunction]:
     """Return the functions of an app's module that commit after they yield a session."""
     if "yield" not in text:
         return []
-    return [
-        function for function in functions_in(text) if _commits_behind_yield(function)
-    ]
+    try:
+        body = ast.parse(text).body
+    except SyntaxError:
+        return []
+    functions = [node for node in body if isinstance(node, AnyFunction)]
+    return list(filter(_commits_behind_yield, functions))
 
 
 def _ends_early(name: str, text: str) -> bool:

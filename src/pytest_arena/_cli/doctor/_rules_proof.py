@@ -90,7 +90,7 @@ def session_mocked(code: Code) -> Findings:
         if spec is None and uses_sqlalchemy:
             is_session = _SESSION.search(name)
         if is_session:
-            yield Finding(call, name or ast.unparse(call))
+            yield Finding(call, name)
 
 
 @rule("ARD503", "session-calls-asserted", *_ASSERTED, solved_by_arena=True)
@@ -371,7 +371,7 @@ def sleep(code: Code) -> Findings:
         is_long = re.search(r"\((?=[^,)]*[1-9])[\d.e-]+[,)]", ast.unparse(call))
         is_intended = any(map(_is_loop_or_limit, code.ancestors_of(call)))
         if is_sleep and is_long and not is_intended:
-            yield Finding(call, ast.unparse(call))
+            yield Finding(call)
 
 
 def _is_loop_or_limit(node: ast.AST) -> bool:

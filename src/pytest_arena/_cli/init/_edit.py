@@ -46,7 +46,11 @@ def with_values(path: Path, values: Values) -> FileChange:
     for table, position, new_lines in _places(text, tables, lines):
         addition = "\n".join([f"[{table}]", *lines])
         expected = _merged(old, _parsed(addition, is_toml=is_toml))
-        after = _inserted(text, position, new_lines)
+        end = "\r\n" if "\r\n" in text else "\n"
+        start = text[:position]
+        if start and not start.endswith("\n"):
+            start += end
+        after = start + end.join([*new_lines, ""]) + text[position:]
         is_right = _parsed(after, is_toml=is_toml) == expected
         if is_right and old is not None:
             return FileChange(path, before, after.encode())
@@ -105,16 +109,6 @@ def _places(
     if text and not text.endswith(("\n\n", "\n\r\n")):
         new_table.insert(0, "")
     yield tables[0], len(text), new_table
-
-
-def _inserted(text: str, position: int, lines: list[str]) -> str:
-    """Insert lines, with the line ends of the text."""
-    end = "\r\n" if "\r\n" in text else "\n"
-    new = end.join([*lines, ""])
-    before = text[:position]
-    if before and not before.endswith("\n"):
-        new = end + new
-    return before + new + text[position:]
 
 
 def _toml_lines(name: str, value: str | list[str]) -> list[str]:

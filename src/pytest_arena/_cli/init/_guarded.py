@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from pytest_arena._cli._serve import module_in
+from pytest_arena._cli._serve import WITHOUT_TESTS, module_in
 from pytest_arena._cli.init._look import is_private
 from pytest_arena._config._load import blame, described
 from pytest_arena._databases._builders import candidates
@@ -58,12 +58,9 @@ class RouteAnswer(NamedTuple):
 
 
 _MODULE = "pytest_arena._cli.init._guarded"
-# Options that a suite has for its test runs (coverage, workers, a time limit) do not apply here.
 _OPTIONS = (
-    *("-q", "-p", "no:timeout", "-p", "no:cacheprovider", "--override-ini=addopts="),
-    *("--override-ini=arena_scenarios=off", "--override-ini=required_plugins="),
-    # pytest warns that it cannot rewrite the assertions of pytest-arena.
-    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+    *("-q", "-p", "no:cacheprovider", "--override-ini=required_plugins="),
+    *WITHOUT_TESTS,
 )
 _HEALTH = re.compile(r".*/(health|healthz|health-?check|ping|status|ready|live)/?")
 # Pages of the framework, routes that end a login, and paths with parameters.

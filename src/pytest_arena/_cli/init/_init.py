@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._cli._file_changes import FileChange, write_all
-from pytest_arena._cli._lines import ask, counted, say
+from pytest_arena._cli._lines import ask, say
 from pytest_arena._cli.init._guarded import REDIRECT, filled_lines, guarded, run_python
 from pytest_arena._cli.init._look import Project, parse_project
 from pytest_arena._cli.init._proposal import Proposal, chosen_app, proposed, schemas
 from pytest_arena._config._project import pytest_file
+from pytest_arena._values import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._cli.init._guarded import Facts, RouteAnswer
+    from pytest_arena._cli.init._guarded import Facts
 
     # Starts a guarded run with a question and arguments of pytest.
     Probe = Callable[[Facts, list[str]], Facts]
@@ -237,19 +238,14 @@ def _accept_schema(plan: Proposal, schema: str, facts: Facts) -> bool:
             line += ", from the database"
         say(line)
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            _doubt_server_error(plan, answer)
+            steps = "look into the app's log"
+            if not plan.schema:
+                steps = f"set arena_schema, so that the tables exist, or {steps}"
+            title = f"GET {answer.path} answers {answer.status}, so no test expects it:"
+            plan.doubt(title, [steps])
         elif answer.status:
             plan.answers.append(answer)
     return True
-
-
-def _doubt_server_error(plan: Proposal, answer: RouteAnswer) -> None:
-    """Say that the app answered with an error, so that no test expects this status."""
-    lines = ["set arena_schema, so that the tables exist, or look into the app's log"]
-    if plan.schema:
-        lines = ["look into the app's log"]
-    title = f"GET {answer.path} answers {answer.status}, so no test expects it:"
-    plan.doubt(title, lines)
 
 
 def _run_first_test(here: Path, edits: list[FileChange]) -> int:

@@ -6,7 +6,7 @@ import ast
 import os
 import re
 import textwrap
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,19 +74,15 @@ class Project:
     """The definitions and scripts below a folder."""
 
     folder: Path
-    files: int = 0
-    definitions: list[Definition] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
+    files: int
+    definitions: list[Definition]
+    unread: list[str]
     """``file:line`` of each file that cannot be parsed"""
-    migrations: list[Path] = field(default_factory=list)
-    scripts: list[Path] = field(default_factory=list)
+    migrations: list[Path]
+    scripts: list[Path]
     """SQL files that create tables"""
-    roots: dict[str, Path] = field(default_factory=dict)
+    roots: dict[str, Path]
     """by module: the folder from which Python imports it"""
-
-    def count_file(self) -> None:
-        """Note that a file was read."""
-        self.files += 1
 
     def all(self, *kinds: str) -> list[Definition]:
         """Return the definitions of these kinds, in the order of files and lines."""
@@ -96,8 +92,7 @@ class Project:
 
     def has_fixture(self, name: str) -> bool:
         """Return whether the project defines a fixture of this name."""
-        names = [fixture.name for fixture in self.all("fixture")]
-        return name in names
+        return name in [fixture.name for fixture in self.all("fixture")]
 
     @property
     def is_library(self) -> bool:
@@ -123,35 +118,41 @@ def parse_project(folder: Path) -> Project:
 
         [app.name for app in parse_project(Path.cwd()).all("app")]
     """
-    project = Project(folder)
+    scripts = []
+    migrations = []
     modules = []
+    unread = []
     for file in _files(folder):
         if file.suffix == ".sql":
             if _creates_tables(folder, file):
-                project.scripts.append(file)
-            continue
-        project.count_file()
-        if file.name == "alembic.ini":
+                scripts.append(file)
+        elif file.name == "alembic.ini":
             if is_alembic(file):
-                project.migrations.append(file)
-            continue
-        try:
-            modules.append(_Module(folder, file))
-        except (SyntaxError, ValueError, OSError) as error:
-            name = file.relative_to(folder).as_posix()
-            line = getattr(error, "lineno", None) or 1
-            project.unread.append(f"{name}:{line}")
+                migrations.append(file)
+        else:
+            try:
+                modules.append(_Module(folder, file))
+            except (SyntaxError, ValueError, OSError) as error:
+                name = file.relative_to(folder).as_posix()
+                line = getattr(error, "lineno", None) or 1
+                unread.append(f"{name}:{line}")
     assigned: dict[str, ast.expr] = {}
     mounted: set[str] = set()
     for module in modules:
-        project.roots[module.name] = module.root
         assigned |= module.assigned
         mounted |= module.mounted
     definitions: list[Definition] = []
     for module in modules:
         definitions += module.definitions(assigned)
-    project.definitions.extend(_only_whole_apps(definitions, mounted))
-    return project
+    return Project(
+        folder,
+        files=len(modules) + len(unread) + len(migrations),
+        definitions=_only_whole_apps(definitions, mounted),
+        unread=unread,
+        migrations=migrations,
+        scripts=scripts,
+        roots={module.name: module.root for module in modules},
+    )
 
 
 def likely_schema(project: Project) -> str:

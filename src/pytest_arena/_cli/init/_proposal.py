@@ -152,27 +152,16 @@ def schemas(plan: Proposal) -> Iterator[str]:
         yield bases[0]
     elif bases:
         plan.doubt("which of these has the tables:", bases)
-    is_alone = not bases and not project.migrations
-    yield from _scripts(plan, is_alone=is_alone)
-    yield ""
-
-
-def _scripts(plan: Proposal, *, is_alone: bool) -> Iterator[str]:
-    """Yield the SQL script that creates the tables: the only one, or the one named schema.
-
-    ``is_alone`` is true if nothing else creates tables. Then the choice between scripts is a doubt.
-    """
-    scripts = [plan.relative(script) for script in plan.project.scripts]
-    named = []
-    for name in scripts:
-        if Path(name).stem.startswith("schema"):
-            named.append(name)
+    # An SQL script: the only one, or the one named schema.
+    scripts = [plan.relative(script) for script in project.scripts]
+    named = [name for name in scripts if Path(name).stem.startswith("schema")]
     if len(scripts) == 1:
         yield scripts[0]
     elif len(named) == 1:
         yield named[0]
-    elif scripts and is_alone:
+    elif scripts and not bases and not project.migrations:
         plan.doubt("which of these creates the tables, as arena_schema:", scripts)
+    yield ""
 
 
 def _pairs(databases: list[str], bases: list[str]) -> dict[str, str]:

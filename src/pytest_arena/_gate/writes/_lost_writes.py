@@ -31,7 +31,7 @@ from pytest_arena._gate._pending import (
     is_of_arena,
     pending_objects,
 )
-from pytest_arena._gate._pooled import PooledConnection, TableWrite, tables_of
+from pytest_arena._gate._pooled import PooledConnection, TableWrite, tables_of, wrote
 from pytest_arena._gate._unnamed import (
     MAY_WRITE,
     NOTIFIES,
@@ -56,7 +56,7 @@ from pytest_arena._origin import (
     line_that_pytest_called,
     user_line,
 )
-from pytest_arena._product import PRODUCT_PACKAGES, Core, Key
+from pytest_arena._product import PRODUCT_PACKAGES, Core
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -79,30 +79,18 @@ _NO_LINE = "a line that cannot be seen"
 
 
 @dataclass(frozen=True, slots=True)
-class LostWrite:
-    """Writes of a transaction that was closed without a commit or a rollback.
+class LostWork:
+    """Writes of a transaction, or objects of a session, that were closed without a commit.
 
     ``is_failed``: it was committed after a failed statement, and the server rolled it back.
     """
 
-    key: Key
-    tables: tuple[str, ...]  # by the app's statements, without those of triggers
-    rows: int  # at least
-    line: str  # of the app, that wrote first
-    is_failed: bool = False
-    # Words for the first of the statements, if none of them names a table.
-    by: str = ""
+    words: str  # as ``wrote stock (1 row)`` or ``added Order (2)``
+    line: str  # of the app, that wrote first, or that closed the session
     # The `RequestAnswer` of the request that has begun what closed it.
     request: object = None
-
-
-@dataclass(frozen=True, slots=True)
-class LostObjects:
-    """Objects of a session that was closed without a flush, a commit or a rollback."""
-
-    words: str  # as ``added Order (2)``
-    line: str  # of the app, that added the first of them, or that closed the session
-    request: object = None  # as above
+    is_failed: bool = False
+    is_unflushed: bool = False  # objects of a session
     caught_by: str = ""  # the library that has caught the error of their commit
 
 
@@ -129,11 +117,11 @@ class LostWrites:
         self._registry = registry
         # The last commits of the app's lifespan, each with the serial of its level.
         self._by_lifespan: deque[tuple[int, LifespanWrite]] = deque(maxlen=_KEPT)
-        self.losses: list[tuple[int, LostWrite | LostObjects]] = []  # with serials
+        self.losses: list[tuple[int, LostWork]] = []  # with serials
         # Of wider fixtures that still exist, by the serials of their levels.
-        self._of_fixtures: dict[int, list[LostWrite | LostObjects]] = {}
+        self._of_fixtures: dict[int, list[LostWork]] = {}
 
-    def take(self) -> list[LostWrite | LostObjects]:
+    def take(self) -> list[LostWork]:
         """Return what was lost in the current level since the last call.
 
         A transaction counts once it is over: its session or connection was closed, or returned to
@@ -146,11 +134,11 @@ class LostWrites:
         current = self._core.serial()
         return [each for serial, each in lost if serial == current]
 
-    def of_fixtures(self) -> list[LostWrite | LostObjects]:
+    def of_fixtures(self) -> list[LostWork]:
         """Return what the wider fixtures have lost that still exist."""
         return [lost for losses in self._of_fixtures.values() for lost in losses]
 
-    def of_fixture(self, serial: int) -> list[LostWrite | LostObjects]:
+    def of_fixture(self, serial: int) -> list[LostWork]:
         """Return what the wider fixture whose level has this serial has lost."""
         return list(self._of_fixtures.get(serial, ()))
 
@@ -303,7 +291,13 @@ class LostWrites:
         line = answer.lines_of_adds.get(session.hash_key) or user_line()
         first_line = str(error).partition("\n")[0]
         words = f"{type(error).__name__}: {first_line}"
-        lost = LostObjects(words, str(line or _NO_LINE), answer, caught_by=library)
+        lost = LostWork(
+            words,
+            str(line or _NO_LINE),
+            answer,
+            is_unflushed=True,
+            caught_by=library,
+        )
         self._add(self._core.serial(), lost)
 
     def closing(self, session: Session) -> None:
@@ -321,7 +315,9 @@ class LostWrites:
             answer: RequestAnswer | None = REQUEST.get()
             lines = ADDS_OF_TESTS if answer is None else answer.lines_of_adds
             line = lines.get(session.hash_key) or user_line()
-            lost = LostObjects(str(pending), str(line or _NO_LINE), answer)
+            lost = LostWork(
+                str(pending), str(line or _NO_LINE), answer, is_unflushed=True
+            )
             self._add(self._core.serial(), lost)
 
     def _look_for_open_writes(self, pooled: PooledConnection, proxied: Any) -> None:
@@ -354,10 +350,7 @@ class LostWrites:
         if not is_lost:
             return
         line = str(unnamed.line or _NO_LINE)
-        words = unnamed.words
-        lost = LostWrite(
-            pooled.target.key, (), 0, line, by=words, request=REQUEST.get()
-        )
+        lost = LostWork(unnamed.words, line, REQUEST.get())
         self._add(unnamed.serial, lost)
 
     def _note_unnamed(self, pooled: PooledConnection | None, statement: str) -> None:
@@ -447,17 +440,18 @@ class LostWrites:
         writes = pooled.pending_writes
         if writes is None or pooled.target is None:
             return
-        lost = LostWrite(
-            pooled.target.key,
-            tables_of(writes.writes),
-            pooled.rows_written(),
+        request = writes.request
+        if not is_collected:
+            request = REQUEST.get() or request
+        lost = LostWork(
+            wrote(tables_of(writes.writes), pooled.rows_written()),
             str(writes.line or _NO_LINE),
+            request,
             is_failed=is_failed,
-            request=writes.request if is_collected else REQUEST.get() or writes.request,
         )
         self._add(writes.serial, lost)
 
-    def _add(self, serial: int, lost: LostWrite | LostObjects) -> None:
+    def _add(self, serial: int, lost: LostWork) -> None:
         if serial < 0:
             self._of_fixtures.setdefault(serial, []).append(lost)
         elif serial > 0:

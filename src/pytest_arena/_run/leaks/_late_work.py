@@ -28,6 +28,7 @@ from pytest_arena._origin import (
     users_frames,
 )
 from pytest_arena._process import (
+    AnyTask,
     alive,
     context_of,
     innermost_frames,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._values import CodeLine
 
-    TaskFilter = Callable[[asyncio.Task[object]], bool]
+    TaskFilter = Callable[[AnyTask], bool]
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
 
@@ -116,9 +117,7 @@ class LateWork:
         self._patience = patience  # seconds
         # Lines that a test of this run waited for in vain: no test waits for them again.
         self._endless = endless
-        self._tasks_before: dict[
-            asyncio.AbstractEventLoop, WeakSet[asyncio.Task[object]]
-        ] = {}
+        self._tasks_before: dict[asyncio.AbstractEventLoop, WeakSet[AnyTask]] = {}
         self._loops_elsewhere: dict[asyncio.AbstractEventLoop, None] = {}
         self._threads_before: frozenset[int] = frozenset()
         # The outermost frames of the threads that worked when the test stopped waiting. None if
@@ -193,7 +192,7 @@ class LateWork:
                     lines.append(line)
         return list(map(str, lines))
 
-    def _tasks_of_requests(self) -> list[asyncio.Task[object]]:
+    def _tasks_of_requests(self) -> list[AnyTask]:
         this_task = asyncio.current_task() if running_loop() else None
         tasks = []
         # Another loop may begin to answer meanwhile.
@@ -447,14 +446,14 @@ def _threads_of_others() -> frozenset[int]:
 _NOT_OF_USERS = {"_terminate_graceful_close", "_call_in_runner_task"}
 
 
-def is_users_task(task: asyncio.Task[object]) -> bool:
+def is_users_task(task: AnyTask) -> bool:
     """Whether a task may be the user's: it is neither pytest-arena's nor one of these."""
     if task.get_name() == OUR_TASK:
         return False
     return getattr(task.get_coro(), "__name__", "") not in _NOT_OF_USERS
 
 
-def _name_of(task: asyncio.Task[object]) -> str:
+def _name_of(task: AnyTask) -> str:
     """Return words for a task that waits in no line of the user's code."""
     coroutine = task.get_coro()
     code = getattr(coroutine, "cr_code", None)

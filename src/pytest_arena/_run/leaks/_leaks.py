@@ -112,10 +112,6 @@ class HeldByFixtures:
             instances=instances,
         )
 
-    def sessions_since(self) -> frozenset[int]:
-        """Return the numbers of the sessions that were created since."""
-        return session_numbers().difference(self.sessions)
-
 
 NOTHING_HELD = HeldByFixtures()
 _identity_of_thread = attrgetter("ident", "name")
@@ -126,11 +122,6 @@ _number_of_writes = attrgetter("writes")
 def _threads_of_others(here: int, *threads: tuple[int | None, str]) -> HeldByFixtures:
     numbers = {number or 0 for number, name in threads if name not in SHARED_THREADS}
     return HeldByFixtures(threads=frozenset(numbers - {here}))
-
-
-def may_have_leaks(gate: Gate, loops: Collection[object]) -> bool:
-    """Whether a session, a connection or an event loop exists in which a test can leave work."""
-    return bool(session_numbers() or gate.registry.taken() or loops)
 
 
 def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:

@@ -13,7 +13,7 @@ from pytest_arena._origin import (
     keep_for_wide_fixture,
     line_of_coroutine,
 )
-from pytest_arena._process import alive, running_loop
+from pytest_arena._process import AnyTask, alive, running_loop
 from pytest_arena._run.leaks._late_work import is_users_task
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Tasks:
         self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = (
             WeakKeyDictionary()
         )
-        self._known: WeakSet[asyncio.Task[object]] = WeakSet()
+        self._known: WeakSet[AnyTask] = WeakSet()
 
     def loops(self) -> list[asyncio.AbstractEventLoop]:
         """Return the loops that pytest-arena has seen."""
@@ -57,17 +57,17 @@ class Tasks:
         finally:
             self._keep([task for task in self._present() if task not in before])
 
-    def _keep(self, tasks: Iterable[asyncio.Task[object]]) -> None:
+    def _keep(self, tasks: Iterable[AnyTask]) -> None:
         self._known.update(tasks)
         for task in tasks:
             keep_for_wide_fixture(task)
 
-    def of_fixtures(self) -> set[asyncio.Task[object]]:
+    def of_fixtures(self) -> set[AnyTask]:
         """Return the tasks of the fixtures. Called in the test's loop, before its coroutine."""
         self.see()
         return set(self._present())
 
-    async def aend_of_example(self, of_fixtures: set[asyncio.Task[object]]) -> None:
+    async def aend_of_example(self, of_fixtures: set[AnyTask]) -> None:
         """Cancel the tasks that the last example of a test began. Called in its loop."""
         loop = running_loop()
         if loop is None:
@@ -109,7 +109,7 @@ class Tasks:
                 loop.run_until_complete(asyncio.wait(left, timeout=_PATIENCE))
         return lines
 
-    def _left(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[object]]:
+    def _left(self, loop: asyncio.AbstractEventLoop) -> list[AnyTask]:
         return [
             task
             for task in asyncio.all_tasks(loop)
@@ -118,7 +118,7 @@ class Tasks:
             and not is_of_wide_fixture(task)
         ]
 
-    def _present(self) -> Iterator[asyncio.Task[object]]:
+    def _present(self) -> Iterator[AnyTask]:
         for loop in list(self._threads):
             yield from asyncio.all_tasks(loop)
 

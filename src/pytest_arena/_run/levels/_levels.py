@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from pytest_arena import _process
+from pytest_arena._gate._orm_sessions import session_numbers
 from pytest_arena._product import Held, nothing
 from pytest_arena._run.leaks import _leaks
 from pytest_arena._run.levels._participants import (
@@ -125,7 +126,7 @@ class Levels:
         """
         held = self.held_before(level)
         if level is not None:
-            self._surviving_sessions = held.sessions_since()
+            self._surviving_sessions = session_numbers().difference(held.sessions)
         try:
             leaks = _leaks.connection_leaks(self.gate, serial, held)
         finally:
@@ -282,7 +283,7 @@ class Levels:
                 except ArenaError as error:  # another failure is raised
                     self._ledger.note(error.what)
         while self._hooks.depth > depth:
-            self._hooks.leave_by_force("pytest-arena was interrupted")
+            self._hooks.forget()
         for level in self._stack[depth:]:
             self._context.held.pop(level, None)
         del self._stack[depth:]
