@@ -119,10 +119,12 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
 
 def _spoiled_line(file: str) -> str:
     return (
-        f"{file} was changed during this run, by another process, by code that writes the file "
-        "without a driver, or by a driver before the app had an engine for the file. pytest-arena "
-        "redirects engines, and connections whose URL is read from the environment. If tests may "
-        f"change the file: arena_allow = {file}"
+        f"{file} was changed during this run, by another process (a program that a conftest "
+        "starts, a server that runs beside the tests), by code that writes the file without a "
+        "driver, or by a driver before the app had an engine for the file. pytest-arena redirects "
+        "engines, and connections whose URL is read from the environment. If a conftest makes the "
+        "tables: arena_schema = …, for instance alembic. If tests may change the file: "
+        f"arena_allow = {file}"
     )
 
 

@@ -178,6 +178,8 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
+    of_controller = getattr(config, "workerinput", {}).get("arena_files", {})
+    RUNS[config].databases.files.first_seen.update(of_controller)
     if config.pluginmanager.has_plugin("pytest_forked"):
         config.pluginmanager.register(Forks(), "arena_forks")
     facts = FactsOfProcesses(config, RUNS[config].ledger)
@@ -646,6 +648,13 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
     if summary.refusals or summary.spoiled or summary.failures:
         return pytest.ExitCode.TESTS_FAILED
     return status
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Send a worker the states of files from before the controller started a process."""
+    run = RUNS[node.config]
+    node.workerinput["arena_files"] = run.databases.files.first_seen
 
 
 @pytest.hookimpl(optionalhook=True)

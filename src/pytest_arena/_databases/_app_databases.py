@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError
 from pytest_arena._config._load import nearest
 from pytest_arena._gate._engines import (
     described_url,
-    requested_by_engine,
+    requested_by_engines,
     requested_by_url,
 )
 from pytest_arena._gate._gate_notes import another_product, unknown_product
@@ -87,7 +87,9 @@ class AllowedFiles:
         self.of_app: set[str] = set()  # real paths of files that engines name
         self.names: tuple[str, ...] = ()  # of those files, without folders
         self._by_number: dict[tuple[int, int], str] = {}  # by device and inode
-        self._first_seen: dict[str, list[tuple[int, int]]] = {}
+        # By real paths. A controller of pytest-xdist sends them to its workers.
+        self.first_seen: dict[str, list[tuple[int, int]]] = {}
+        self._unsearched = [config.root]
         self._temporary = temporary  # returns pytest's folder for tests, if it exists
         self._began = time.time()
 
@@ -110,9 +112,18 @@ class AllowedFiles:
     def register_opened(self, file: str) -> str:
         """Record the state of a file that an engine may name later. Return its real path."""
         path = real(file)
-        if path not in self._first_seen:
-            self._first_seen[path] = _signature(file)
+        if path not in self.first_seen:
+            self.first_seen[path] = _signature(file)
         return path
+
+    def register_present(self) -> None:
+        """Record the states of the project's databases before its first child process starts.
+
+        The child may change a file that an engine names later.
+        """
+        while self._unsearched:
+            for file in _databases_below(self._unsearched.pop()):
+                self.register_opened(file)
 
     def missed_by(self, error: BaseException) -> str:
         """Return the app's database file that an error calls missing, or ""."""
@@ -137,7 +148,7 @@ class AllowedFiles:
         return [
             file
             for file in sorted(self.of_app)
-            if _signature(file) != self._first_seen[file]
+            if _signature(file) != self.first_seen[file]
         ]
 
     def is_ours(self, file: str) -> bool:
@@ -172,9 +183,7 @@ class AllowedFiles:
         return all(map(self._is_allowed_name, names))
 
     def _is_allowed_name(self, name: str) -> bool:
-        if name in self.allowed:
-            return True
-        return any(fnmatch(name, pattern) for pattern in self.allowed)
+        return any(fnmatch(name, each) or name == each for each in self.allowed)
 
     def belongs_to_app(self, file: str) -> bool:
         """Whether an engine names this file, connected or not, so that pytest-arena replaces it."""
@@ -214,13 +223,13 @@ class AllowedFiles:
 
         It has no data of the app. Its absence is no change of the app's files.
         """
-        if real not in self.of_app or _signature(real) != self._first_seen[real]:
+        if real not in self.of_app or _signature(real) != self.first_seen[real]:
             return False
         is_temporary = Path(real).is_relative_to(_temporary_folder())
-        sizes = [size for _, size in self._first_seen[real]]
+        sizes = [size for _, size in self.first_seen[real]]
         if not is_temporary or sizes != [0]:
             return False
-        self._first_seen[real] = []
+        self.first_seen[real] = []
         return True
 
     def is_of_earlier_run(self, file: str) -> bool:
@@ -267,6 +276,24 @@ def _is_database(file: str) -> bool:
         return False
 
 
+_LONGEST_SEARCH = 0.5  # seconds
+_NAME_OF_DATABASE = re.compile(r"\.(db|sqlite)\w*$")
+_FOLDER_OF_TOOL = re.compile(r"\.|(node_modules|site-packages)$")
+
+
+def _databases_below(folder: Path) -> Iterator[str]:
+    """Yield databases in a folder and below it, by their names. The search has a limit of time."""
+    latest = time.monotonic() + _LONGEST_SEARCH
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not _FOLDER_OF_TOOL.match(name)]
+        for name in filter(_NAME_OF_DATABASE.search, names):
+            file = str(Path(place, name))
+            if any(size for _, size in _signature(file)):
+                yield file
+        if time.monotonic() > latest:
+            return
+
+
 def _temporary_folder() -> str:
     return real(tempfile.gettempdir())
 
@@ -278,9 +305,8 @@ def real(file: str) -> str:
 
 def _named_by_engines() -> Iterator[str]:
     """Yield the files in the URLs of the app's engines, connected or not."""
-    for engine in known_engines.find():
-        database = requested_by_engine(engine)
-        if database is not None and database.product == "sqlite" and database.name:
+    for database in requested_by_engines(known_engines.find()):
+        if database.product == "sqlite" and database.name:
             yield database.name
 
 
@@ -503,10 +529,7 @@ class KnownDatabases:
         if self.primary is None:
             engines = known_engines.find_in_use()
             if any(engine.dialect is not asking for engine in engines):
-                requested = map(requested_by_engine, engines)
-                self.choose_primary(
-                    [database for database in requested if database is not None]
-                )
+                self.choose_primary(requested_by_engines(engines))
         return self.primary is not None or self._former is not None
 
     def choose_primary(self, requested: list[RequestedDatabase]) -> None:

@@ -20,7 +20,7 @@ from pytest_arena._databases._app_databases import real
 from pytest_arena._databases._child_programs import child_programs
 from pytest_arena._databases._variables_read import is_read
 from pytest_arena._gate import _gate_notes
-from pytest_arena._gate._engines import requested_by_engine, requested_by_url
+from pytest_arena._gate._engines import requested_by_engines, requested_by_url
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._origin import user_line
 from pytest_arena._product import (
@@ -32,7 +32,7 @@ from pytest_arena._product import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from pytest_arena._config._read import Config
     from pytest_arena._databases._app_databases import KnownDatabases
@@ -50,11 +50,20 @@ _PATH = re.compile(r"[^\s'\"<>()\[\]{}|;`=,:?&]+")
 class Children:
     """Checks the arguments and variables of child processes."""
 
-    def __init__(self, config: Config, ledger: Ledger, known: KnownDatabases) -> None:
+    def __init__(
+        self,
+        config: Config,
+        ledger: Ledger,
+        known: KnownDatabases,
+        leads_to_test: Callable[[Iterable[str]], bool],
+    ) -> None:
         self._config = config
         self._ledger = ledger
         self._known = known
+        self._leads_to_test = leads_to_test
         self.warnings: dict[str, None] = {}  # for the reports of failed tests
+        # Those that were started before the app had an engine.
+        self._early: list[tuple[Child, list[ChildProgram], CodeLine]] = []
 
     def check(self, child: Child) -> None:
         """Refuse a child whose arguments name a database of the app. Warn if it may open one.
@@ -75,12 +84,31 @@ class Children:
         line = user_line()
         if line is None:
             return  # a library starts the child: pytest-xdist a worker, for example
+        if self._known.primary is None:
+            self._early.append((child, programs, line))
+            return
         variables = os.environ if child.variables is None else child.variables
         if self._warn_of_variables(variables, reader, line):
             return
         for program in programs:
             if program.may_run_app:
                 self._check_python(program, reader, line)
+
+    def check_early(self) -> None:
+        """Warn of children that were started before the app had an engine.
+
+        Each child inherits the variables of this process: here only Python programs count.
+        """
+        for child, programs, line in self._early:
+            reader = _NamedDatabases(self._config, self._known, child.folder)
+            for name in filter(None, map(reader.named_in, child.arguments)):
+                self._warn(_gate_notes.child_early(name, line))
+            for program in programs:
+                variables = program.variables
+                if not program.may_run_app:
+                    continue
+                if not self._warn_of_variables(variables, reader, line):
+                    self._check_python(program, reader, line)
 
     def _check_client(self, program: ChildProgram, reader: _NamedDatabases) -> None:
         """Refuse a client program that leads neither to the arena nor to an allowed database."""
@@ -103,7 +131,7 @@ class Children:
 
         A variable of ``arena_env`` has a URL that leads nowhere, if the program inherits it.
         """
-        if reader.leads_to_test([*program.words, *program.variables.values()]):
+        if self._leads_to_test([*program.words, *program.variables.values()]):
             return
         name = reader.url_of_code()
         if name and not is_read(self._config.env):
@@ -156,18 +184,12 @@ class _NamedDatabases:
         self._config = config
         self._known = known
         self._folder = folder
+        self._of_engines = requested_by_engines(known_engines.find())
         self._servers = [*known.requested]
         files = [*known.files.of_app]
-        self._of_engines: list[RequestedDatabase] = []  # on servers
-        for engine in known_engines.find():
-            database = requested_by_engine(engine)
-            if database is None:
-                continue
-            if database.product == "sqlite":
-                files.append(database.name)
-                continue
+        for database in self._of_engines:
             self._servers.append(database.name)
-            self._of_engines.append(database)
+            files.append(database.name)
         self._file_names = {Path(file).name for file in files}
 
     def named_in(self, argument: str) -> str:
@@ -213,19 +235,10 @@ class _NamedDatabases:
 
     def url_of_code(self) -> str:
         """Return a database on a server that an engine of the app has not from ``arena_env``."""
-        names = (each.name for each in self._of_engines if self._is_outside(each))
-        return next(names, "")
-
-    def leads_to_test(self, texts: Iterable[str]) -> bool:
-        """Return whether a text names a database of the arena's on a server."""
-        known = [
-            each
-            for each in [*self._known.by_key.values()]
-            if each.isolation is not None
-        ]
-        addresses = [each.target.address for each in known]
-        names = [address.database for address in addresses if address is not None]
-        return any(name in text for text in texts for name in names)
+        for database in self._of_engines:
+            if database.product != "sqlite" and self._is_outside(database):
+                return database.name
+        return ""
 
     def _server_at(self, url: URL) -> str:
         database = requested_by_url(_with_known_driver(url))

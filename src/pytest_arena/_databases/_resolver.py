@@ -23,7 +23,7 @@ from pytest_arena._databases._children import Children
 from pytest_arena._databases._template import Builds, Recipe, RunningBuild, Store
 from pytest_arena._databases._verified import Content, Verified, first_content
 from pytest_arena._gate import _gate_notes
-from pytest_arena._gate._engines import requested_by_engine
+from pytest_arena._gate._engines import requested_by_engines
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._origin import WORK, frames, is_driven_here, user_line
 from pytest_arena._product import (
@@ -97,7 +97,7 @@ class Databases:
         self.files = AllowedFiles(config, temporary)
         self.known = KnownDatabases(config, self.products, self.files, connections)
         self.environment = Environment(config, self.known)
-        self.children = Children(config, ledger, self.known)
+        self.children = Children(config, ledger, self.known, self.leads_to_test)
         self._builds = Builds()
         self.provision = Provision(
             config, ledger, self._builds, self.known, connections
@@ -223,6 +223,7 @@ class Databases:
         fails, the first connection reports it.
         """
         self.environment.complete()
+        self.files.register_present()
         if not child.is_fork and not self.finished:
             self.children.check(child)
         databases = [*self.known.by_key.values()]
@@ -252,7 +253,7 @@ class Databases:
         if self.finished:
             return []
         self.before_child(Child(is_fork=True))
-        requested = _databases_of_engines()
+        requested = requested_by_engines(known_engines.find())
         guards: list[object] = []
         for name, product in loaded.items():
             of_product = [
@@ -285,7 +286,9 @@ class Databases:
 
     def requested(self) -> tuple[list[str], set[str]]:
         """Return the requested databases on servers, and the users that engines name."""
-        logins = [database.login for database in _databases_of_engines()]
+        logins = [
+            database.login for database in requested_by_engines(known_engines.find())
+        ]
         logins += [database.login for database in self.known.by_key.values()]
         users = {login.user for login in logins if login is not None}
         return list(self.known.requested), users
@@ -295,7 +298,7 @@ class Databases:
         return any(
             database.product == requested.product
             and database.database == requested.database
-            for database in _databases_of_engines()
+            for database in requested_by_engines(known_engines.find())
         )
 
     def sets_up(self, key: Key | None, name: str) -> bool:
@@ -447,11 +450,6 @@ class Databases:
         if self.process != os.getpid():
             raise self.ledger.refused(_gate_notes.forked_before(database.name))
         return self.provision.ensure(database, self.levels)
-
-
-def _databases_of_engines() -> list[RequestedDatabase]:
-    requested = map(requested_by_engine, known_engines.find())
-    return [database for database in requested if database is not None]
 
 
 class Provision:

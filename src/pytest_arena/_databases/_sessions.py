@@ -48,6 +48,16 @@ _Session = TypeVar("_Session", "FreshSession", AsyncSession)
 Memory = tuple[list[tuple["FreshSession", "Kept"]], list[tuple[AsyncSession, "Kept"]]]
 
 
+def _noting_write(name: str) -> Callable[..., Any]:
+    """Return a method of sessions that notes a write, and calls SQLAlchemy's method."""
+
+    def method(self: FreshSession, *args: Any, **kwargs: Any) -> Any:
+        self.wrote = True
+        return getattr(super(FreshSession, self), name)(*args, **kwargs)
+
+    return method
+
+
 class FreshSession(Session):
     """A session that reads rows from the database even if it has loaded them before.
 
@@ -118,25 +128,10 @@ class FreshSession(Session):
 
     # Rows that these methods write are not in `new` or `dirty`.
 
-    def connection(self, *args: Any, **kwargs: Any) -> Any:
-        """Call ``Session.connection``."""
-        self.wrote = True
-        return super().connection(*args, **kwargs)
-
-    def bulk_save_objects(self, *args: Any, **kwargs: Any) -> None:
-        """Call ``Session.bulk_save_objects``."""
-        self.wrote = True
-        super().bulk_save_objects(*args, **kwargs)
-
-    def bulk_insert_mappings(self, *args: Any, **kwargs: Any) -> None:
-        """Call ``Session.bulk_insert_mappings``."""
-        self.wrote = True
-        super().bulk_insert_mappings(*args, **kwargs)
-
-    def bulk_update_mappings(self, *args: Any, **kwargs: Any) -> None:
-        """Call ``Session.bulk_update_mappings``."""
-        self.wrote = True
-        super().bulk_update_mappings(*args, **kwargs)
+    connection = _noting_write("connection")
+    bulk_save_objects = _noting_write("bulk_save_objects")
+    bulk_insert_mappings = _noting_write("bulk_insert_mappings")
+    bulk_update_mappings = _noting_write("bulk_update_mappings")
 
     def flush(self, objects: Any = None) -> None:
         """Call ``Session.flush``."""
@@ -432,11 +427,9 @@ class Engines:
 
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
-        self._sync: dict[Database, Engine] = {}
-        self._async: dict[Database, AsyncEngine] = {}
-        # Engines that use arena's login, past the app's policies.
-        self._past_sync: dict[Database, Engine] = {}
-        self._past_async: dict[Database, AsyncEngine] = {}
+        # By database, and by whether they use arena's login, past the app's policies.
+        self._sync: dict[tuple[Database, bool], Engine] = {}
+        self._async: dict[tuple[Database, bool], AsyncEngine] = {}
 
     def given_url(self, database: Database) -> URL:
         """Return the URL of a database that has content.
@@ -487,41 +480,30 @@ class Engines:
                 raise _policed(tables)
         session: AsyncSession | FreshSession
         if wants_async and database.dialect.is_async:
-            async_on = self._async_past_policies if past_policies else self._async_on
-            session = sessions.open_async(async_on(database))
+            async_engine = self._async_on(database, past_policies=past_policies)
+            session = sessions.open_async(async_engine)
         else:
-            sync_on = self._sync_past_policies if past_policies else self._sync_on
-            session = sessions.open_sync(sync_on(database))
+            engine = self._sync_on(database, past_policies=past_policies)
+            session = sessions.open_sync(engine)
         _fresh(session).serve(
             partial(self._names_beside, database),
             is_committed_before_requests=commit_before_requests,
         )
         return session
 
-    # These engines do not have the app's listeners, which may set a role or a tenant.
+    # Engines past policies do not have the app's listeners, which may set a role or a tenant.
 
-    def _sync_past_policies(self, database: Database) -> Engine:
-        if database not in self._past_sync:
-            url = led_url(database, _sync_driver(database)).set(username=PAST_POLICIES)
-            engine = create_engine(url)
-            self._past_sync[database] = engine
+    def _sync_on(self, database: Database, *, past_policies: bool = False) -> Engine:
+        key = (database, past_policies)
+        if key not in self._sync:
+            if past_policies:
+                url = led_url(database, _sync_driver(database))
+                engine = create_engine(url.set(username=PAST_POLICIES))
+            else:
+                engine = self._new_sync(database)
+            self._sync[key] = engine
             self._databases.known.add_own(engine, database)
-        return self._past_sync[database]
-
-    def _async_past_policies(self, database: Database) -> AsyncEngine:
-        if database not in self._past_async:
-            url = led_url(database, driver_of(database)).set(username=PAST_POLICIES)
-            engine = create_async_engine(url)
-            self._past_async[database] = engine
-            self._databases.known.add_own(engine.sync_engine, database)
-        return self._past_async[database]
-
-    def _sync_on(self, database: Database) -> Engine:
-        if database not in self._sync:
-            engine = self._new_sync(database)
-            self._sync[database] = engine
-            self._databases.known.add_own(engine, database)
-        return self._sync[database]
+        return self._sync[key]
 
     def _new_sync(self, database: Database) -> Engine:
         # A test may have a sync engine on an async app: the app's engine is an async one then.
@@ -535,17 +517,22 @@ class Engines:
             return create_engine(url)
         return sync_twin(like, url)
 
-    def _async_on(self, database: Database) -> AsyncEngine:
-        if database not in self._async:
+    def _async_on(
+        self, database: Database, *, past_policies: bool = False
+    ) -> AsyncEngine:
+        key = (database, past_policies)
+        if key not in self._async:
             url = led_url(database, driver_of(database))
             like = self._engine_of_app(database, is_async=True)
-            if like is None:
+            if past_policies:
+                engine = create_async_engine(url.set(username=PAST_POLICIES))
+            elif like is None:
                 engine = create_async_engine(url)
             else:
                 engine = AsyncEngine(engine_like(like, url))
-            self._async[database] = engine
+            self._async[key] = engine
             self._databases.known.add_own(engine.sync_engine, database)
-        return self._async[database]
+        return self._async[key]
 
     def _url(self, database: Database) -> URL:
         """Return the URL of a database for any program that has the app's driver."""
@@ -568,15 +555,10 @@ class Engines:
 
     def close(self, databases: list[Database]) -> None:
         """Close the engines on dropped databases."""
-        for database in databases:
-            for engines in (self._sync, self._past_sync):
-                engine = engines.pop(database, None)
-                if engine is not None:
-                    engine.dispose()
-            for async_engines in (self._async, self._past_async):
-                async_engine = async_engines.pop(database, None)
-                if async_engine is not None:
-                    run_in_new_loop(async_engine.dispose())
+        for key in [key for key in self._sync if key[0] in databases]:
+            self._sync.pop(key).dispose()
+        for key in [key for key in self._async if key[0] in databases]:
+            run_in_new_loop(self._async.pop(key).dispose())
 
 
 def _policed(tables: tuple[str, ...]) -> ConfigError:

@@ -10,7 +10,7 @@ from sqlalchemy.engine import URL, Dialect, Engine, make_url
 from pytest_arena._product import PRODUCT_PACKAGES, RequestedDatabase, product_package
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from sqlalchemy.orm import Session
 
@@ -54,6 +54,12 @@ def _server_name(product: str, host: str, port: int | str, database: str | None)
 def requested_by_engine(engine: Engine) -> RequestedDatabase | None:
     """Return the database that an engine means. None if only a connection can show it."""
     return _requested(engine.url, engine.dialect)
+
+
+def requested_by_engines(engines: Iterable[Engine]) -> list[RequestedDatabase]:
+    """Return the databases that engines mean, without those that only a connection can show."""
+    requested = map(requested_by_engine, engines)
+    return [database for database in requested if database is not None]
 
 
 def requested_by_url(url: str | URL) -> RequestedDatabase | None:

@@ -186,6 +186,15 @@ def child_by_variable(
     )
 
 
+def child_early(name: str, line: CodeLine) -> str:
+    """Return the note for a process whose arguments named a database before the app did."""
+    return redact(
+        f"a process was started with {name}, a database of the app, in its arguments: {line}. The "
+        "app had no engine yet. Its writes there stay, and tests do not see them. Start it in a "
+        "fixture, with arena.url. If it makes the tables: arena_schema = …"
+    )
+
+
 def child_client(program: str, name: str, *, of_app: bool) -> RefusedError:
     """Return the error for a client program of a database outside the arena."""
     kind = ProductionDatabaseError if of_app else UnknownDatabaseError
@@ -226,7 +235,7 @@ def python_without(variable: str, line: CodeLine) -> str:
     return (
         f"a Python program was started without the variable {variable}: {line}. If it then opens "
         "the app's default database, its writes stay there, and tests do not see them. Give it "
-        f"the test's database: env={{{variable!r}: arena.url}}"
+        f"the test's database, in a fixture: env={{{variable!r}: arena.url}}"
     )
 
 

@@ -18,7 +18,7 @@ from pytest_arena._databases._resolver import Databases, Level
 from pytest_arena._databases._sessions import Engines
 from pytest_arena._databases._watch import watch_imports
 from pytest_arena._gate import _listeners as gates
-from pytest_arena._gate._engines import requested_by_engine
+from pytest_arena._gate._engines import requested_by_engines
 from pytest_arena._gate._function_caches import watch_cached_functions
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._gate._registry import Registry
@@ -146,13 +146,9 @@ class ArenaRun:
 
     def _know_engines(self) -> None:
         engines = known_engines.find()
-        requested = []
         for engine in engines:
             adopt(engine.pool)  # an engine may be older than the gate
-            database = requested_by_engine(engine)
-            if database is not None:
-                requested.append(database)
-        self._known.choose_first(requested)
+        self._known.choose_first(requested_by_engines(engines))
         named = self.databases.environment.written_since()
         if named is not None:
             self._known.prefer(named)

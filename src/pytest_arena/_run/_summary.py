@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     """Return the facts of this process. Marks refusals outside of tests as reported."""
+    databases.children.check_early()
     refused = ledger.unreported("")
     ledger.mark_reported(*refused)
     of_engines = []

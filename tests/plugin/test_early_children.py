@@ -1,0 +1,118 @@
+"""Programs that a conftest starts before the app has an engine: what they change is named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.developer import change_of, small_example
+from tests.plugin.test_postgresql_story import PRODUCTION, on_postgresql
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_arena.testing import Example
+
+USES_THE_APP = """
+from app import engine, names
+
+def test_it():
+    assert names(engine) == []
+"""
+
+DELETES = """
+import sqlite3
+with sqlite3.connect("dev.db") as db:
+    db.execute("DELETE FROM dancers")
+"""
+
+JOBS = """
+def delete():
+    import deletes
+"""
+
+WAYS = {
+    "program": "import subprocess, sys\nsubprocess.run([sys.executable, 'deletes.py'], check=True)",
+    "shell": "import os\nassert os.system('cp backup.db dev.db') == 0",
+    "spawn": "import multiprocessing, jobs\n"
+    "context = multiprocessing.get_context('spawn')\n"
+    "def pytest_configure():\n"
+    "    child = context.Process(target=jobs.delete)\n"
+    "    child.start()\n"
+    "    child.join()",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_changed_file_fails_the_run(tmp_path: Path, way: str) -> None:
+    """The app's engine means the file only later."""
+    project = small_example(
+        tmp_path, conftest=WAYS[way], deletes=DELETES, jobs=JOBS, test_it=USES_THE_APP
+    )
+    with change_of(project, {"dev.db": False}) as changed:
+        (project.folder / "backup.db").write_bytes(b"")
+        run = project.run("test_it.py").expect(1, passed=1)
+    assert changed == ["dev.db"]
+    file = project.folder / "dev.db"
+    run.says(f"{file} was changed during this run", "arena_schema", f"arena_allow = {file}")
+
+
+@pytest.mark.slow
+def test_also_if_the_controller_of_workers_starts_it(tmp_path: Path) -> None:
+    """In the workers the same program changes nothing more."""
+    files = {"conftest": WAYS["program"], "deletes": DELETES, "test_it": USES_THE_APP}
+    project = small_example(tmp_path, **files)
+    with change_of(project, {"dev.db": False}) as changed:
+        run = project.run("-p", "xdist.plugin", "-n", "2", "test_it.py").expect(1, passed=1)
+    assert changed == ["dev.db"]
+    run.says(f"{project.folder / 'dev.db'} was changed during this run")
+
+
+def test_a_program_that_changes_no_file_of_the_app_is_not_named(tmp_path: Path) -> None:
+    """It changes another database of the project."""
+    other = DELETES.replace("dev.db", "other.db")
+    files = {"conftest": WAYS["program"], "deletes": other, "test_it": USES_THE_APP}
+    project = small_example(tmp_path, **files)
+    with change_of(project, {"dev.db": False, "other.db": False}) as changed:
+        run = project.run("test_it.py", env={"SHOP_URL": "sqlite:///dev.db"}).expect(passed=1)
+    assert changed == ["other.db"]
+    run.never_says("was changed").says(
+        f"a process was started with {project.folder / 'dev.db'}, a database of the app, in its "
+        "variable SHOP_URL: conftest.py:2"
+    )
+
+
+STARTS = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", "print(1)"])
+subprocess.run(["git", "--version"])
+subprocess.run(["true", "postgres://me@db.example.org/shop"])
+"""
+
+PASSES = """
+def test_it(test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+"""
+
+
+def test_a_program_that_has_the_apps_url_of_a_server_is_named(example: Example) -> None:
+    """The app's engine means the database only later. Git has nothing to do with it."""
+    project = on_postgresql(example, conftest=STARTS, test_it=PASSES)
+    run = project.run("test_it.py", env={"SHOP_URL": PRODUCTION}).expect(passed=1)
+    name = "a process was started with postgresql://db.example.org:5432/shop, a database of the app"
+    run.says(
+        f"{name}, in its variable SHOP_URL: conftest.py:3",
+        f"{name}, in its arguments: conftest.py:5",
+    )
+    run.never_says("conftest.py:4", "s3cret")
+
+
+def test_a_python_program_without_the_tests_url_is_named(example: Example) -> None:
+    """The app has its URL from a default, as from a file of settings: so may the program."""
+    project = on_postgresql(example, conftest=STARTS.replace("postgres:", ""), test_it=PASSES)
+    run = project.run("test_it.py").expect(passed=1)
+    run.says("a Python program was started without", ": conftest.py:3")
+    run.never_says("conftest.py:4", "conftest.py:5")
+    led = project.run("test_it.py", env={"DATABASE_URL": PRODUCTION}).expect(passed=1)
+    led.never_says("was started")
