@@ -180,6 +180,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
     of_controller = getattr(config, "workerinput", {}).get("arena_files", {})
     RUNS[config].databases.files.first_seen.update(of_controller)
+    # The live server's uvicorn, before 0.50, uses deprecated parts of websockets.
+    ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
+    config.addinivalue_line("filterwarnings", ignored)
     if config.pluginmanager.has_plugin("pytest_forked"):
         config.pluginmanager.register(Forks(), "arena_forks")
     facts = FactsOfProcesses(config, RUNS[config].ledger)
