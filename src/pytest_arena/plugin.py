@@ -421,8 +421,12 @@ def pytest_runtest_makereport(
         facts.attach(report)
     if call.excinfo is not None:
         _explain_error(item, report, call.excinfo)
-    if report.outcome == "failed" and report.when == "call":
-        _show_causes(report, call, run)
+    if report.outcome == "failed":
+        if report.when == "call":
+            _show_causes(report, call, run)
+        # A fixture may have started such a process, or sent requests to it.
+        warnings = run.databases.children.warnings
+        _report.show(report, "arena: processes on another database", [*warnings])
     if run.ledger.refusals:
         refused = run.ledger.unreported(item.nodeid)
         if refused:
@@ -452,8 +456,6 @@ def _show_causes(
         errors += [error for _, error in broken]
     _report.show(report, "arena", run.missing_file(errors))
     report.sections += run.outputs()
-    warnings = run.databases.children.warnings
-    _report.show(report, "arena: processes on another database", [*warnings])
 
 
 def _show_story(

@@ -272,6 +272,32 @@ def test_the_tests_own_database(arena, test_client):
 """
 
 
+# The set-up of a fixture fails, because what its server has written is not there.
+IN_A_FIXTURE = """
+
+@pytest.fixture
+def dancer(test_client):
+    child("SHOP_URL")
+    return test_client.get("/dancers").json()[1]
+
+def test_what_a_server_has_made(dancer):
+    assert dancer == "Child"
+"""
+
+
+@pytest.mark.slow
+def test_a_fixture_that_fails_because_of_such_a_child_names_it(example: Example) -> None:
+    """Its rows are in the developer's database, and the error of the set-up is about another."""
+    env = {"SHOP_URL": "sqlite+aiosqlite:///dev.db"}
+    given = GIVEN_THE_URL + IN_A_FIXTURE
+    tests = example.with_files(make_dev=MAKE_DEV, test_cli=given)
+    tests.python("make_dev.py")
+    run = tests.run("test_cli.py", "-k", "made", env=env).expect(1, errors=1)
+    run.says("arena: processes on another database", "Name the variable: arena_env = SHOP_URL")
+    cured = tests.run("test_cli.py", "-k", "made", "--arena-env=SHOP_URL", env=env)
+    cured.expect(passed=1).never_says("a process was started")
+
+
 @pytest.mark.slow
 def test_a_child_with_the_apps_database_in_its_environment_is_named(example: Example) -> None:
     """Its rows are in the developer's database: the failed test says which variable leads there."""
