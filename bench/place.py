@@ -31,7 +31,7 @@ _SERVERS = ("BENCH_POSTGRESQL", "ARENA_CLUSTERS", "ARENA_CLUSTER_IDLE", "PGBIN")
 @contextmanager
 def scratch() -> Iterator[Path]:
     """A folder beside the product's live files: alternatives get no slower disk than it has."""
-    home = Home()
+    home = Home(None)
     try:
         with TemporaryDirectory(dir=home.path) as folder:
             yield Path(folder)

@@ -47,8 +47,10 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 # A run on files, and one on a server: they say when they are ready, and stay until they are ended.
 ON_FILES = """
+import os
+from pytest_arena._config._read import files_folder
 from pytest_arena._sqlite._home import Home
-home = Home()
+home = Home(files_folder(os.environ))
 (home.path / "shop.db").write_bytes(b"x" * 5000)
 print(home.path.name, flush=True)
 input()

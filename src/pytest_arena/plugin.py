@@ -118,7 +118,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     atexit.register(run.finish)  # if the session never finishes
     try:
         run.databases.environment.redirect()  # after the gate
-    except ConfigError as error:
+    except ArenaError as error:
         raise pytest.UsageError(str(error)) from None
 
 
@@ -226,7 +226,7 @@ def pytest_collection_modifyitems(
             run.ledger.note(line)
         if not run.config.specs:
             _note_unused_markers(items, run)
-    except ConfigError as error:
+    except ArenaError as error:
         if not config.stash[FACTS].hands_on(str(error)):
             raise pytest.UsageError(str(error)) from None
         items.clear()

@@ -15,25 +15,19 @@ from pytest_arena.errors import ServerError
 
 HOLDS = """
 import sys
+from pathlib import Path
 from pytest_arena._sqlite._home import Home
-home = Home()
+home = Home(Path(sys.argv[1]))
 (home.path / "live.db").write_text("data")
 print(home.path, flush=True)
 sys.stdin.readline()
 """
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for homes that this test alone uses."""
-    monkeypatch.setenv("ARENA_FILES", str(tmp_path))
-    return tmp_path
-
-
-def holder() -> tuple[subprocess.Popen[str], Path]:
+def holder(place: Path) -> tuple[subprocess.Popen[str], Path]:
     """Start a process that has a home, and return it with that home's folder."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDS],
+        [sys.executable, "-c", HOLDS, str(place)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -43,29 +37,28 @@ def holder() -> tuple[subprocess.Popen[str], Path]:
 
 
 def test_the_folder_of_a_killed_run_goes_and_that_of_a_live_one_stays_pitfall_071(
-    place: Path,
+    tmp_path: Path,
 ) -> None:
     """The lock of a dead process is free, that of a live one is not."""
-    (killed, left), (alive, used) = holder(), holder()
+    (killed, left), (alive, used) = holder(tmp_path), holder(tmp_path)
     with killed, alive:
         killed.send_signal(signal.SIGKILL)
         killed.wait()
         assert (left / "live.db").exists()
-        assert left.is_relative_to(place)
-        home = Home()
+        assert left.is_relative_to(tmp_path)
+        home = Home(tmp_path)
         assert not left.exists()
         assert not left.with_name(f"{left.name}.lock").exists()
         assert (used / "live.db").exists()
         home.close()
         alive.communicate("\n")
-    Home().close()
-    assert list(place.glob("*/*")) == []
+    Home(tmp_path).close()
+    assert list(tmp_path.glob("*/*")) == []
 
 
-@pytest.mark.usefixtures("place")
-def test_the_folder_is_the_users_alone() -> None:
+def test_the_folder_is_the_users_alone(tmp_path: Path) -> None:
     """Nobody else can enter it."""
-    home = Home()
+    home = Home(tmp_path)
     assert home.path.stat().st_mode & 0o077 == 0
     assert home.path.parent.stat().st_mode & 0o077 == 0
     home.close()
@@ -75,27 +68,26 @@ def test_the_folder_is_the_users_alone() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="folders have no owner here")
 def test_a_folder_that_somebody_else_has_made_is_not_used(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever made it can read what is in it."""
     user = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: user + 1)
-    (place / f"pytest-arena-{user + 1}").mkdir()
+    (tmp_path / f"pytest-arena-{user + 1}").mkdir()
     with pytest.raises(ServerError, match="belongs to another user"):
-        Home()
+        Home(tmp_path)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
-@pytest.mark.usefixtures("place")
-def test_a_forked_child_leaves_the_folder_of_its_parent_alone_pitfall_021() -> None:
+def test_a_forked_child_leaves_the_folder_of_its_parent_alone_pitfall_021(tmp_path: Path) -> None:
     """A fork inherits the lock, and not the folder."""
-    home = Home()
+    home = Home(tmp_path)
     if (child := os.fork()) == 0:
         home.close()
         os._exit(0)
     os.waitpid(child, 0)
     assert home.path.exists()
-    other = Home()  # sweeps
+    other = Home(tmp_path)  # sweeps
     assert home.path.exists()
     other.close()
     home.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,11 +14,11 @@ ONE = "def test_one():\n    pass\n"
 WORKERS = ("-p", "xdist.plugin", "-n", "2")
 
 
-def expect_one_message(run: Run, *texts: str) -> None:
+def expect_one_message(run: Run, *texts: str, code: str = "[A101]") -> None:
     """Exit status 4, the four parts and the code once, and no traceback."""
     assert run.status == 4, run.output
-    run.says(*texts, "[A101]").never_says("INTERNALERROR", "Traceback (most recent call last)")
-    assert run.output.count("[A101]") == 1, run.output
+    run.says(*texts, code).never_says("INTERNALERROR", "Traceback (most recent call last)")
+    assert run.output.count(code) == 1, run.output
     for part in ("why:", "cause:", "next:"):
         assert run.output.count(f"  {part}") == 1, run.output
 
@@ -156,3 +157,42 @@ def test_a_client_without_an_app_is_said_where_it_is_needed(example: Example) ->
     text = "def test_one(client):\n    pass\n"
     run = project.with_files(test_one=text).run().expect(status=1, errors=1)
     run.says("there is no arena_app", "arena_app = app.main:app").never_says("_fixtures.py")
+
+
+READS = "def test_one(test_client):\n    assert test_client.get('/dancers').json() == ['Sand']\n"
+
+
+@pytest.mark.parametrize("folder", ["app.py", "app.py/files", "taken"])
+def test_a_folder_for_files_that_cannot_be_used(example: Example, folder: str) -> None:
+    """A file is in its place, or above it, or where pytest-arena creates the user's folder."""
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    project = example.with_files(test_one=READS)
+    project = project.with_paths({f"taken/pytest-arena-{user}": ""})
+    run = project.run(env={"ARENA_FILES": folder})
+    expect_one_message(
+        run,
+        f"no folder for the test databases: {project.folder / folder}",
+        "next: ARENA_FILES=<a folder that you can write to> pytest …",
+        code="[A301]",
+    )
+
+
+CHANGES_FOLDER = """
+import os
+import pytest
+
+@pytest.fixture(autouse=True, scope="session")
+def elsewhere(tmp_path_factory):
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+"""
+
+
+def test_a_relative_folder_for_files_counts_from_where_pytest_starts(example: Example) -> None:
+    """Also for an engine that a test makes after it has changed the working folder."""
+    late = "import app\n\ndef make():\n    return app.app\n"
+    fails = "def test_fails(test_client):\n    assert test_client.post('/dancers/Dune').is_error\n"
+    project = example.with_files(conftest=CHANGES_FOLDER, late=late, test_one=READS + fails)
+    project = project.change("pytest.ini", "app:app", "late:make")
+    run = project.run(env={"ARENA_FILES": "new/files"}).expect(status=1, passed=1, failed=1)
+    run.says("+ dancers id=2").never_says("files written in the project")
+    assert [folder.name[:12] for folder in project.folder.glob("new/files/*")] == ["pytest-arena"]

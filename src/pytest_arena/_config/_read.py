@@ -59,6 +59,7 @@ class Config:
     verify: bool
     root: Path
     cache: Path
+    files: Path | None  # the folder for SQLite files
     places: Mapping[
         str, str
     ]  # for each option: a line of a file, or what else has set it
@@ -150,6 +151,7 @@ def load_config(
         verify=_switched_on("verify", flags, environ),
         root=root,
         cache=_cache(environ, root),
+        files=files_folder(environ),
         places={name: redact(value.place) for name, value in written.items()},
         scenario=_flag_values(flags, "scenario"),
         scenarios_out=",".join(_flag_values(flags, "scenarios_out")),
@@ -268,6 +270,12 @@ def _cache(environ: Mapping[str, str], root: Path) -> Path:
             fix=f"ARENA_CACHE={root / '.arena_cache'} pytest …",
         )
     return cache
+
+
+def files_folder(environ: Mapping[str, str]) -> Path | None:
+    """Return the folder that ``ARENA_FILES`` names, or None."""
+    chosen = environ.get("ARENA_FILES")
+    return Path(chosen).expanduser().resolve() if chosen else None
 
 
 def _read(

@@ -105,10 +105,13 @@ def _admit_truncation(core: Callable[[], Core], name: Any, *_: object) -> None:
 
 def _admit_change(core: Core, file: str, action: str, *, is_there: bool = True) -> None:
     database = _without_log(file)
-    if core.ledger.test and is_there and database.endswith(core.files.names):
-        is_of_app = core.files.is_replaced(database)
-        if is_of_app:
-            raise core.ledger.refused(_changed_file(database, action))
+    if (
+        core.ledger.test
+        and is_there
+        and database.endswith(core.files.names)
+        and core.files.is_replaced(database)
+    ):
+        raise core.ledger.refused(_changed_file(database, action))
     _admit_change_of_old(core, database, action)
 
 

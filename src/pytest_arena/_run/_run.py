@@ -89,7 +89,7 @@ class ArenaRun:
         watch_cached_functions(self._undo)
         self._end_imports = watch_imports()
         self._written_files = WrittenFiles(
-            self.current, config.root, config.cache, temporary
+            self.current, config.root, (config.cache, config.files), temporary
         )
         self._module_containers = ModuleContainers(config.root)
         self.fixtures = FixtureLevels(

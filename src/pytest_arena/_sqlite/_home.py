@@ -12,8 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
+from pytest_arena._config._read import files_folder
 from pytest_arena.errors import ServerError
 
 if TYPE_CHECKING:
@@ -34,10 +35,11 @@ class Home:
     held lock, which ``kill -9`` has left.
     """
 
-    def __init__(self) -> None:
-        parent = _parent()
+    def __init__(self, chosen: Path | None) -> None:
+        parent = _parent(chosen)
         _sweep(parent)
-        name = f"run-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        number = uuid.uuid4().hex[:8]
+        name = f"run-{os.getpid()}-{number}"
         # The lock is made first, so that no other run takes the folder for a dead run's.
         self._lock = FileLock(parent / f"{name}.lock")
         self._lock.acquire()
@@ -47,49 +49,58 @@ class Home:
     def close(self) -> None:
         """Remove the folder. Idempotent. A forked child does not remove its parent's folder."""
         if self._lock.is_locked:
-            shutil.rmtree(self.path, ignore_errors=True)
             self._lock.release()
-            Path(self._lock.lock_file).unlink(missing_ok=True)
+            remove_dead_run(self.path)
             _sweep(self.path.parent)  # folders of this run's workers that were killed
 
 
 def homes() -> list[Path]:
     """Return the existing folders that contain this user's run folders."""
-    return [parent for parent in _parents() if parent.is_dir() and _is_own(parent)]
+    existing = []
+    for parent in _parents(files_folder(os.environ)):
+        if parent.is_dir() and _is_own(parent):
+            existing.append(parent)
+    return existing
 
 
-def _parent() -> Path:
+def _parent(chosen: Path | None) -> Path:
     tried = []
-    for parent in _parents():
-        if parent.parent == _MEMORY and not _has_room(_MEMORY):
+    for parent in _parents(chosen):
+        is_preferred = chosen is None and parent.parent == _MEMORY
+        if is_preferred and not _has_room(_MEMORY):
             continue
         try:
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            tried.append(f"{parent}: {error}")
+            tried.append(f"{parent}: {error.strerror}")
             continue
-        if _is_own(parent):
+        if _is_own(parent) and os.access(parent, os.W_OK):
             return parent
-        tried.append(f"{parent}: belongs to another user")
+        tried.append(f"{parent}: belongs to another user, or is not writable")
+    variable = "TMPDIR" if chosen is None else "ARENA_FILES"
     raise ServerError(
         "no folder for the test databases: " + "; ".join(tried),
         why="each test has its own files, in a folder that only this user may read",
-        cause="the permissions of these folders, or a full disk",
-        fix="TMPDIR=<a folder that you can write to> pytest …",
+        cause=f"{variable} names a folder that you cannot use, or the disk is full",
+        fix=f"{variable}=<a folder that you can write to> pytest …",
     )
 
 
-def _parents() -> list[Path]:
+def _parents(chosen: Path | None) -> list[Path]:
     """Return where this user's run folders may be, the best place first."""
-    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    user = os.environ.get("USERNAME", "user")  # on Windows
+    if hasattr(os, "getuid"):
+        user = str(os.getuid())
     places = [_MEMORY, Path(tempfile.gettempdir()).resolve()]
-    if configured := os.environ.get("ARENA_FILES"):
-        places = [Path(configured)]
+    if chosen is not None:
+        places = [chosen]
     return [place / f"pytest-arena-{user}" for place in dict.fromkeys(places)]
 
 
 def _has_room(folder: Path) -> bool:
-    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free >= _ROOM_NEEDED
+    if not os.access(folder, os.W_OK):
+        return False
+    return shutil.disk_usage(folder).free >= _ROOM_NEEDED
 
 
 def _is_own(folder: Path) -> bool:
@@ -124,7 +135,7 @@ def try_lock(path: Path) -> Iterator[bool]:
     """Try to take a lock, and yield whether it is taken. A missing lock file is not made."""
     lock = FileLock(path, timeout=0)
     if path.exists():
-        with suppress(Timeout, OSError):
+        with suppress(OSError):  # filelock's Timeout is one
             lock.acquire()
     try:
         yield lock.is_locked
@@ -142,9 +153,8 @@ def kept_file(cache: Path, test: str, database: str) -> Path:
         name = f"{name[-_LONGEST_NAME:]}-{digest}"
     file = folder / f"{name}-{database}"
     file.unlink(missing_ok=True)
-    for old in sorted(folder.iterdir(), key=written_at, reverse=True)[
-        _KEPT_FILES - 1 :
-    ]:
+    newest_first = sorted(folder.iterdir(), key=written_at, reverse=True)
+    for old in newest_first[_KEPT_FILES - 1 :]:
         old.unlink(missing_ok=True)
     return file
 
