@@ -422,11 +422,7 @@ def pytest_runtest_makereport(
     if call.excinfo is not None:
         _explain_error(item, report, call.excinfo)
     if report.outcome == "failed":
-        if report.when == "call":
-            _show_causes(report, call, run)
-        # A fixture may have started such a process, or sent requests to it.
-        warnings = run.databases.children.warnings
-        _report.show(report, "arena: processes on another database", [*warnings])
+        _show_causes(report, call, run)
     if run.ledger.refusals:
         refused = run.ledger.unreported(item.nodeid)
         if refused:
@@ -445,7 +441,12 @@ def pytest_runtest_makereport(
 def _show_causes(
     report: pytest.TestReport, call: pytest.CallInfo[None], run: ArenaRun
 ) -> None:
-    """Show the errors of the app, and the output of other programs in a failed test."""
+    """Show the errors of the app and the output of other programs, in a failed test."""
+    # A fixture may have started such a process, or sent requests to it.
+    warnings = run.databases.children.warnings
+    _report.show(report, "arena: processes on another database", [*warnings])
+    if report.when != "call":
+        return
     raised = call.excinfo.value if call.excinfo else None
     errors = [raised]
     if run.test is not None:

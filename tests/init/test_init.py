@@ -315,6 +315,19 @@ def test_a_conftest_that_fails_is_told_and_the_app_is_asked_all_the_same(tmp_pat
 
 
 @pytest.mark.slow
+def test_a_suite_with_a_time_limit_and_strict_about_its_options(tmp_path: Path) -> None:
+    """The limit is for its tests: the app is imported without one, and the option is known."""
+    strict = 'timeout = 90\nfilterwarnings = ["error::pytest.PytestConfigWarning"]\n\n'
+    text = FACTORY["pyproject.toml"].replace("[tool.coverage", f"{strict}[tool.coverage")
+    bench = 'import os\n\nURL = os.environ["BENCH_DATABASE_URL"]\n'
+    files = {**FACTORY, "pyproject.toml": text, "benches/bench_items.py": bench}
+    called = init(project(tmp_path, files))
+    assert "Not sure:" not in called.output
+    assert "GET /items → 200, from the database" in called.output
+    assert '+arena_env = ["SHOP_DATABASE_URL"]' in called.output
+
+
+@pytest.mark.slow
 def test_migrations_that_fail_are_told_and_the_models_are_taken(tmp_path: Path) -> None:
     """The second likeliest is tried."""
     ini = "[alembic]\nscript_location = nowhere\n"

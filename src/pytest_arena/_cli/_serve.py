@@ -23,7 +23,7 @@ from pytest_arena.errors import ArenaError, ConfigError, redact
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pytest_arena._changes import Change
     from pytest_arena._run._run import ArenaRun
@@ -40,18 +40,12 @@ _METHODS = {
     "/changes": "GET",
     "/story": "GET",
 }
-# Options that a suite has for its test runs (coverage, workers, a time limit) do not apply here.
-WITHOUT_TESTS = (
-    *("-p", "no:timeout", "--override-ini=addopts="),
-    "--override-ini=arena_scenarios=off",
+_WITHOUT_TESTS = (
+    *("--override-ini=addopts=", "--override-ini=arena_scenarios=off"),
     # pytest warns that it cannot rewrite the assertions of pytest-arena.
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
 )
-"""the options of runs that collect no tests"""
-_OPTIONS = (
-    *("--capture=no", "-v", "--override-ini=console_output_style=classic"),
-    *WITHOUT_TESTS,
-)
+_OPTIONS = ("--capture=no", "-v", "--override-ini=console_output_style=classic")
 # The exit statuses that differ from those of pytest.
 _STATUS: dict[int, int] = {
     pytest.ExitCode.USAGE_ERROR: 2,
@@ -71,12 +65,21 @@ def serve(options: argparse.Namespace) -> int:
     sys.path.insert(0, "")  # as `python -m pytest` has it
     with ControlServer(token, port=options.control_port) as control:
         levels = LevelServer(control, port=options.port, seeds=options.seeds)
-        words = [*_OPTIONS, *options.others]
         # stdout has only the line with the URLs.
         with redirect_stdout(sys.stderr):
-            status = pytest.main(words, plugins=[levels])
+            status = run_without_tests([*_OPTIONS, *options.others], levels)
         control.shutdown()
-    return _STATUS.get(status, int(status))
+    return _STATUS.get(status, status)
+
+
+def run_without_tests(options: Sequence[str], plugin: object) -> int:
+    """Run pytest for a command, and return its exit status.
+
+    The suite's options for its tests (coverage, workers, a time limit) do not apply.
+    """
+    # Without its plugin, the setting `timeout` would be unknown, and may be an error.
+    os.environ["PYTEST_TIMEOUT"] = "0"
+    return int(pytest.main([*_WITHOUT_TESTS, *options], plugins=[plugin]))
 
 
 class LevelServer:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._cli._serve import WITHOUT_TESTS
+from pytest_arena._cli._serve import run_without_tests
 from pytest_arena._config._project import read_project
 from pytest_arena._databases._builders import is_alembic
 from pytest_arena._fixtures import RUNS
@@ -27,7 +27,6 @@ _USAGE = 2
 _OPTIONS = (
     *("-p", "no:cacheprovider", "--override-ini=required_plugins="),
     *("--arena-seed=", "--arena-migrations=warn"),
-    *WITHOUT_TESTS,
 )
 
 
@@ -49,7 +48,7 @@ def compare_migrations() -> int:
     plugin = ComparisonPlugin(tuple(schemas))
     output = io.StringIO()
     with redirect_stdout(output):
-        pytest.main([*_OPTIONS, schema], plugins=[plugin])
+        run_without_tests([*_OPTIONS, schema], plugin)
     if plugin.error is not None:
         raise plugin.error
     if not plugin.has_ended:

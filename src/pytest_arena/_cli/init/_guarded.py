@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from pytest_arena._cli._serve import WITHOUT_TESTS, module_in
+from pytest_arena._cli._serve import module_in, run_without_tests
 from pytest_arena._cli.init._look import is_private
 from pytest_arena._config._load import blame, described
 from pytest_arena._databases._builders import candidates
@@ -58,10 +58,7 @@ class RouteAnswer(NamedTuple):
 
 
 _MODULE = "pytest_arena._cli.init._guarded"
-_OPTIONS = (
-    *("-q", "-p", "no:cacheprovider", "--override-ini=required_plugins="),
-    *WITHOUT_TESTS,
-)
+_OPTIONS = ("-q", "-p", "no:cacheprovider", "--override-ini=required_plugins=")
 _HEALTH = re.compile(r".*/(health|healthz|health-?check|ping|status|ready|live)/?")
 # Pages of the framework, routes that end a login, and paths with parameters.
 _SKIPPED = re.compile(r"/schema|openapi\.json|/docs|redoc|oauth2|logout|callback|{")
@@ -344,7 +341,7 @@ def main(text: str, *arguments: str) -> int:
     package = question["module"].partition(".")[0]
     question["installed"] = bool(package and find_spec(package))
     probe = AppProbe(question)
-    return int(pytest.main([*_OPTIONS, *arguments], plugins=[probe]))
+    return run_without_tests([*_OPTIONS, *arguments], probe)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ _DATABASE_FIXTURE = re.compile(
 )
 FIXTURES = ("arena", "client", "client_as", "db_session", "live_server", "test_client")
 # Folders whose programs are not the app.
-_OTHER_PROGRAMS = re.compile(r"(docs|docs_src|examples?|benchmarks|scripts)/")
+_OTHER_PROGRAMS = re.compile(r"(docs|docs_src|examples?|bench\w*|scripts)/")
 _TEST_FILE = re.compile(r"(.*/)?((tests?|testing)/|test_|conftest\.py)")
 _CREATES_TABLE = re.compile(rb"(?im)^\s*CREATE\s+(?:UNLOGGED\s+)?TABLE\b")
 _BYTES_OF_A_SCRIPT = 1_000_000  # a dump is long, and CREATE TABLE is near its beginning
