@@ -268,6 +268,7 @@ class Contents:
                 attributes = dict(_attributes(value))
                 self._attributes.append((value, attributes))
                 inside.append(attributes.values())
+                inside.append(_containers_of_class(kind))
             for item in chain.from_iterable(inside):
                 kind = type(item)
                 if kind in PLAIN or (
@@ -340,6 +341,17 @@ def _restore_items(container: Any, before: Any) -> None:
     else:
         for key, value in before.items():
             container_class.__setitem__(container, key, value)
+
+
+@lru_cache(maxsize=1024)
+def _containers_of_class(kind: type) -> list[object]:
+    """Return the plain containers that all objects of a class share."""
+    containers = []
+    for base in kind.__mro__:
+        for name, value in vars(base).items():
+            if type(value) in PLAIN and not name.startswith("__"):
+                containers.append(value)
+    return containers
 
 
 @lru_cache(maxsize=1024)

@@ -736,3 +736,102 @@ def test_what_a_wider_fixture_changes_in_the_app_ends_with_the_fixture(example: 
     result.says("setUpClass_fixture_TestAdmin left app.dependency_overrides; restored")
     result.says("module fixture that_fails left app.dependency_overrides; restored")
     result.never_says("session fixture")
+
+
+SETTINGS = """
+import pytest
+from app import app
+from fastapi import HTTPException
+from fastapi.responses import JSONResponse
+from fastapi.testclient import TestClient
+from starlette.datastructures import State
+
+client = TestClient(app)
+
+
+def answer():
+    return client.get("/me").json()
+
+
+def test_1_overrides():
+    app.state.repository.store["a"] = 1
+    app.dependency_overrides = {app.state.user: lambda: "Ada"}
+    assert answer() == "Ada"
+
+
+def test_2():
+    assert app.state.repository.store == {}
+    assert answer() == {"detail": "who?"}
+
+
+@pytest.fixture
+def overridden():
+    app.dependency_overrides = {app.state.user: lambda: "Ada"}
+
+
+def test_3_by_a_fixture(overridden):
+    assert answer() == "Ada"
+
+
+def test_4():
+    assert answer() == {"detail": "who?"}
+    app.state = State({"user": app.state.user, "extra": 1})
+
+
+def test_5_state():
+    assert not hasattr(app.state, "extra")
+    app.add_exception_handler(HTTPException, lambda request, error: JSONResponse("handled"))
+    app.middleware_stack = None
+    assert answer() == "handled"
+
+
+def test_6_handlers():
+    assert answer() == {"detail": "who?"}
+    app.router.routes = []
+    assert answer() == {"detail": "Not Found"}
+
+
+def test_7_routes():
+    assert answer() == {"detail": "who?"}
+    client.headers["Authorization"] = "Ada"
+    client.params = {"a": "1"}
+    client.follow_redirects = False
+    assert answer() == "Ada"
+
+
+def test_8_settings_of_a_client():
+    assert answer() == {"detail": "who?"}
+    assert not client.params
+    assert client.follow_redirects
+"""
+USER = """
+
+from fastapi import Depends, Header, HTTPException
+
+
+def user(authorization: str = Header("")):
+    if not authorization:
+        raise HTTPException(401, "who?")
+    return authorization
+
+
+class Repository:
+    store: dict = {}
+
+
+app.state.user = user
+app.state.repository = Repository()
+
+
+@app.get("/me")
+def me(name: str = Depends(user)):
+    return name
+"""
+
+
+def test_settings_of_the_app_and_of_a_modules_client_end_with_the_test(example: Example) -> None:
+    """An attribute that a test assigns, too, not only what it puts into a container."""
+    project = example.with_files(app=example.files["app.py"] + USER, test_state=SETTINGS)
+    run = project.run("-p", "no:randomly").expect(passed=8)
+    run.says("test_1_overrides left app.dependency_overrides; restored")
+    run.says("test_3_by_a_fixture left app.dependency_overrides; restored")

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
+from pytest_arena._app._app_state import ClientState
 from pytest_arena._app._client import AsyncClient, Hooks, open_async_client
 from pytest_arena._app._exchange import Call, Exchange
 from pytest_arena._app._lifespan import Lifespan, SharedLifespan, wake_from_any_thread
@@ -264,15 +265,13 @@ class AppRun:
 
 
 def state_of(client: Any) -> Callable[[], None]:
-    """Return a function that restores the cookies, headers and login of a client."""
-    login = getattr(client, "_arena_login", None)  # None of a client of the suite
-    cookies = type(client.cookies)(client.cookies)
-    headers = client.headers.copy()
+    """Return a function that restores the settings and the login of a client."""
+    login = client._arena_login  # noqa: SLF001 - ours, of another file
+    state = ClientState(client)
     has_logged_in = login is not None and login.is_done
 
     def restore() -> None:
-        client.cookies = cookies  # the library copies both
-        client.headers = headers
+        state.restore()
         if login is not None and not has_logged_in:
             login.forget()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
+from operator import is_
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from pytest_arena._app._kind import apps_of
 from pytest_arena._config._load import is_library
@@ -14,11 +16,58 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 OVERRIDES = "app.dependency_overrides"
+_HANDLERS = "app.exception_handlers"
+# The attributes of Starlette's apps and routers that tests set. The app sets the others itself.
+_SETTINGS = {
+    *("debug", "dependency_overrides", "exception_handlers", "lifespan_context"),
+    *("on_shutdown", "on_startup", "redirect_slashes", "root_path", "routes", "state"),
+    *("title", "user_middleware", "version"),
+}
+
+
+# The suite's own instances of Starlette's TestClient. Modules and classes keep some of them.
+SUITES_CLIENTS: WeakSet[Any] = WeakSet()
+
+
+class ClientState:
+    """The cookies, headers and settings of a client, as they were before a test."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._cookies = type(client.cookies)(client.cookies)
+        self._headers = client.headers.copy()
+        self._params = client.params
+        self._follow_redirects = client.follow_redirects
+
+    def is_changed(self) -> bool:
+        """Whether the client has other cookies, headers or settings now."""
+        client = self._client
+        before = [*self._cookies.jar]
+        now = [*client.cookies.jar]
+        return (
+            len(now) != len(before)
+            or not all(map(is_, now, before))
+            or client.headers != self._headers
+            or client.params != self._params
+            or client.follow_redirects != self._follow_redirects
+        )
+
+    def restore(self) -> bool:
+        """Put the former ones back. Return whether the client had others."""
+        is_changed = self.is_changed()
+        if is_changed:
+            client = self._client
+            client.cookies = self._cookies  # the library copies both
+            client.headers = self._headers
+            client.params = self._params
+            client.follow_redirects = self._follow_redirects
+        return is_changed
 
 
 class AppState:
     """The overrides of an app and the containers in its state, as they were before a test.
 
+    The state of the suite's own clients is part of it.
     ``lifespan_state`` is the state that a lifespan for the whole session gives to requests.
     """
 
@@ -27,9 +76,16 @@ class AppState:
     ) -> None:
         self.app = app
         self._lifespan_state = lifespan_state
-        self._parts = []
+        self._parts: list[tuple[str, Contents | ClientState]] = []
+        for client in SUITES_CLIENTS:
+            self._parts.append(("a TestClient", ClientState(client)))
+        self._settings: list[tuple[dict[str, object], str, object]] = []
         self._routes: list[tuple[list[object], list[object]]] = []
         for part in apps_of(app):
+            for owner in (part, getattr(part, "router", None)):
+                attributes = getattr(owner, "__dict__", {})
+                for name in _SETTINGS & attributes.keys():
+                    self._settings.append((attributes, name, attributes[name]))
             routes = getattr(part, "routes", None)
             if isinstance(routes, list):
                 self._routes.append((routes, routes.copy()))
@@ -47,6 +103,9 @@ class AppState:
     def changed(self) -> list[str]:
         """Return the names of the parts that are different now."""
         changed = []
+        for attributes, name, value in self._settings:
+            if attributes.get(name) is not value:
+                changed.append(f"app.{name}")
         for name, contents in self._parts:
             if contents.is_changed():
                 changed.append(name)
@@ -54,13 +113,22 @@ class AppState:
 
     def restore(self) -> list[str]:
         """Put the former contents back. Returns the names of the parts that were different."""
+        changed = []
+        for attributes, name, value in self._settings:
+            if attributes.get(name) is not value:
+                attributes[name] = value
+                changed.append(f"app.{name}")
         for routes, before in self._routes:
             if routes != before:
                 routes[:] = before
-        changed = []
         for name, contents in self._parts:
             if contents.restore():
                 changed.append(name)
+        if _HANDLERS in changed:
+            for part in apps_of(self.app):
+                attributes = getattr(part, "__dict__", {})
+                if "middleware_stack" in attributes:  # Starlette has put the handlers into it
+                    attributes["middleware_stack"] = None
         return changed
 
 
@@ -108,6 +176,7 @@ def _state_of(app: object) -> Iterator[tuple[str, Any]]:
     attributes = getattr(getattr(app, "state", None), "_state", None)
     containers = {
         OVERRIDES: getattr(app, "dependency_overrides", None),
+        _HANDLERS: getattr(app, "exception_handlers", None),
         "app.state": attributes,
         "app.config": getattr(app, "config", None),  # Flask's
     }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app import _exchange as exchanges
+from pytest_arena._app._app_state import SUITES_CLIENTS
 from pytest_arena._app._queues import watch_queues
 from pytest_arena._app._raised import note_handled, note_raised, watch_logged_errors
 from pytest_arena._ledger import Request
@@ -153,9 +154,6 @@ class Hooks:
 
     def begins(self) -> None:
         """Called before each request, after pending work is committed."""
-
-    def sends(self, client: object) -> None:
-        """Called before a client of the suite sends a request."""
 
     def serving(self) -> None:
         """Called in the app's loop before it answers."""
@@ -676,9 +674,7 @@ def watch_own_clients(undo: ExitStack, hooks_of: FindHooks) -> None:
     watch_logged_errors(undo, _answered_here)
     for module, name in _TRANSPORTS.items():
         when_imported(module, functools.partial(_watch, name, hooks_of, undo))
-    when_imported(
-        "starlette.testclient", functools.partial(_watch_test_clients, hooks_of, undo)
-    )
+    when_imported("starlette.testclient", functools.partial(_watch_test_clients, undo))
     when_imported(
         "werkzeug.test", functools.partial(_watch_werkzeug_client, hooks_of, undo)
     )
@@ -702,22 +698,18 @@ def _watch(name: str, hooks_of: FindHooks, undo: ExitStack, module: object) -> N
             replace_attribute(undo, transport_class, method, watched)
 
 
-def _watch_test_clients(
-    hooks_of: FindHooks, undo: ExitStack, module: ModuleType
-) -> None:
-    """Note each of the suite's test clients that sends a request: a module may keep it."""
+def _watch_test_clients(undo: ExitStack, module: ModuleType) -> None:
+    """Note each of the suite's test clients: a module or a class may keep it."""
     client_class = module.TestClient
-    original = client_class.request
+    original = client_class.__init__
 
     @functools.wraps(original)
-    def watched(client: Any, *args: object, **options: object) -> object:
-        hooks = hooks_of(client.app)
-        is_of_suite = not hasattr(client, "_arena_login")
-        if hooks is not None and is_of_suite:
-            hooks.sends(client)
-        return original(client, *args, **options)
+    def making(client: Any, *args: object, **options: object) -> None:
+        original(client, *args, **options)
+        if not hasattr(client, "arena_use"):
+            SUITES_CLIENTS.add(client)
 
-    replace_attribute(undo, client_class, "request", watched)
+    replace_attribute(undo, client_class, "__init__", making)
 
 
 def _watch_werkzeug_client(hooks_of: FindHooks, undo: ExitStack, module: Any) -> None:

@@ -258,8 +258,6 @@ class FixtureLevels:
     def _restore_app_state(self, test: RunningTest) -> None:
         if FILLED:
             empty_caches()
-        for restore in test.client_restores.values():
-            restore()
         # Two may be of the same app: the older contents are restored last.
         for state in reversed(test.app_states):
             if OVERRIDES in state.restore():

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_arena._app._app_errors import no_asyncio
-from pytest_arena._app._app_run import state_of
 from pytest_arena._app._client import AppWatcher, Hooks
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._answers import RequestAnswer
@@ -211,7 +210,6 @@ class RunningTest(Hooks):
     client_options: Callable[[], Mapping[str, object]] = dict
     app_states: list[AppState] = field(default_factory=list)
     # Restore the clients of the suite that have sent a request. The keys are their ids.
-    client_restores: dict[int, Callable[[], None]] = field(default_factory=dict)
     sessions: Sessions = field(init=False)
     # Errors that the app has raised, with its requests.
     broken: list[tuple[str, Exception]] = field(default_factory=list)
@@ -459,11 +457,6 @@ class RunningTest(Hooks):
         place = len(self.turns) - _KEPT
         if place > FIRST:
             self.turns[place].forget_moments()
-
-    def sends(self, client: object) -> None:
-        """Note the cookies and headers of a client that the suite may keep for later tests."""
-        if id(client) not in self.client_restores:
-            self.client_restores[id(client)] = state_of(client)
 
     def serving(self) -> None:
         """Note the tasks and threads that exist before the app answers. Called in its loop."""
