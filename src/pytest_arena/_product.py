@@ -184,8 +184,8 @@ class Files(Protocol):
     def is_link_into_app(self, file: str) -> bool:
         """Return whether a link leads to a file that a test's database replaces."""
 
-    def give_up_empty(self, real: str) -> bool:
-        """Return whether a test may remove this file: it is empty, and a temporary file."""
+    def note_removal(self, real: str) -> None:
+        """Note that the user's code removes a file that it has created."""
 
     def is_of_earlier_run(self, file: str) -> bool:
         """Return whether this is an SQLite database that has not changed in this run."""
@@ -741,11 +741,8 @@ class Product(Protocol):
     def remove(self, database: Database) -> None:
         """Close the isolation of a database, and drop all that belongs to it."""
 
-    def close(self, *, is_hurried: bool = False) -> str:
-        """Release everything at the end of a run. Return a message about what it leaves behind.
-
-        ``is_hurried`` says that the user waits after Ctrl-C: a later run does what takes seconds.
-        """
+    def close(self) -> str:
+        """Release everything at the end of a run. Return a message about what it leaves behind."""
 
 
 class Held(Exception):

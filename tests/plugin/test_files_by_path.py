@@ -332,3 +332,69 @@ def test_a_conftest_may_remove_a_database_of_this_run_and_other_files(example: E
     """A suite's own files: they began in this run, or are no databases."""
     project = example.with_files(conftest=OTHERS, test_it="def test_it(test_client): ...")
     project.with_paths({"text.db": "a text"}).run().expect(passed=1)
+
+
+OWN_FILES = """
+import os
+import shutil
+import sqlite3
+import tempfile
+
+import pytest
+
+FOLDER = tempfile.mkdtemp()
+{make}
+os.environ["DATABASE_URL"] = "sqlite+aiosqlite:///" + os.path.abspath(FILE)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def leaves_no_file():
+    yield
+    {remove}
+    assert not os.path.exists(FILE)
+"""
+READS = "def test_it(test_client):\n    assert test_client.get('/dancers').json() == ['Sand']\n"
+
+
+@pytest.mark.parametrize(
+    "make, remove",
+    [
+        ('FILE = shutil.copy2("base.db", FOLDER)', "shutil.rmtree(FOLDER)"),
+        ('FILE = shutil.copy2("base.db", FOLDER)', 'os.rename(FOLDER, FOLDER + "-old")'),
+        ('FILE = shutil.copy2("base.db", "dev.db")', "os.remove(FILE)"),
+        (
+            'FILE = "dev.db"\nsqlite3.connect(FILE).execute("CREATE TABLE t (id INTEGER)")',
+            "os.remove(FILE)",
+        ),
+        (
+            'FILE = "dev.db"\nos.replace(shutil.copy2("base.db", "part.db"), FILE)',
+            'os.rename(FILE, "old.db")',
+        ),
+    ],
+)
+def test_a_suite_may_remove_what_it_has_made_in_this_run(
+    example: Example, make: str, remove: str
+) -> None:
+    """Its temporary folder or file, with a copy that keeps the times of an older file."""
+    conftest = OWN_FILES.format(make=make, remove=remove)
+    project = example.with_files(conftest=conftest, test_it=READS)
+    _write_database(project.write() / "base.db")
+    run = project.run().expect(passed=1)
+    run.never_says("another program")
+
+
+@pytest.mark.parametrize(
+    "make, remove",
+    [
+        ('os.makedirs("data", exist_ok=True)\nFILE = "data/dev.db"', "shutil.rmtree('data')"),
+        ('os.rename("data", FOLDER + "/data")\nFILE = FOLDER + "/data/dev.db"', "os.remove(FILE)"),
+        ('FILE = "data/dev.db"\nopen(FILE, "a").close()', "os.remove(FILE)"),
+    ],
+)
+def test_a_suite_may_not_remove_what_it_has_found(example: Example, make: str, remove: str) -> None:
+    """A folder that was there already, also one that the suite has moved into its own."""
+    conftest = OWN_FILES.format(make=make, remove=remove)
+    project = example.with_files(conftest=conftest, test_it=READS)
+    project = project.with_paths({"data/dev.db": "the developer's"})
+    run = project.run().expect(status=1, passed=1, errors=1)
+    run.says("refused: removing", "is a database file of the app", "[A201]")

@@ -127,7 +127,9 @@ class AppState:
         if _HANDLERS in changed:
             for part in apps_of(self.app):
                 attributes = getattr(part, "__dict__", {})
-                if "middleware_stack" in attributes:  # Starlette has put the handlers into it
+                if (
+                    "middleware_stack" in attributes
+                ):  # Starlette has put the handlers into it
                     attributes["middleware_stack"] = None
         return changed
 

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import stat
-import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -218,19 +217,10 @@ class AllowedFiles:
             return False
         return not self.is_free(known) and not self.is_free(file)
 
-    def give_up_empty(self, real: str) -> bool:
-        """Whether a test may remove this file: it is empty, and a temporary file.
-
-        It has no data of the app. Its absence is no change of the app's files.
-        """
-        if real not in self.of_app or _signature(real) != self.first_seen[real]:
-            return False
-        is_temporary = Path(real).is_relative_to(_temporary_folder())
-        sizes = [size for _, size in self.first_seen[real]]
-        if not is_temporary or sizes != [0]:
-            return False
-        self.first_seen[real] = []
-        return True
+    def note_removal(self, real: str) -> None:
+        """Note that the user's code removes a file, so that its absence is no change."""
+        if real in self.first_seen:
+            self.first_seen[real] = []
 
     def is_of_earlier_run(self, file: str) -> bool:
         """Whether this is an SQLite database that has not changed since the run began.
@@ -244,9 +234,8 @@ class AllowedFiles:
         is_old = status.st_ctime < self._began - _CLOCK_STEP
         if not is_old or not stat.S_ISREG(status.st_mode):
             return False
-        if self.is_ours(file) or self.is_free(file):
-            return False
-        return _is_database(file)
+        is_foreign = not self.is_ours(file) and not self.is_free(file)
+        return is_foreign and _is_database(file)
 
     def _is_link_to_app(self, file: str) -> bool:
         """Whether the file is another name (a hard link) of one that belongs to the app."""
@@ -292,10 +281,6 @@ def _databases_below(folder: Path) -> Iterator[str]:
                 yield file
         if time.monotonic() > latest:
             return
-
-
-def _temporary_folder() -> str:
-    return real(tempfile.gettempdir())
 
 
 def real(file: str) -> str:

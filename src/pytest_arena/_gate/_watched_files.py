@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 
     from pytest_arena._product import Core
 
+    CurrentCore = Callable[[], Core]
+
 __tracebackhide__ = True  # a traceback ends at a line of the app or of the test
 
 _LOGS = ("-wal", "-journal")  # SQLite keeps the latest writes in a log beside the file
 _WRITING = os.O_WRONLY | os.O_RDWR
+# Whether this process has created a file or folder, by its path. The times of a file do not say it.
+# A path without an entry is as its folder.
+_created: dict[str, bool] = {}
 
 
-def watch_files(core: Callable[[], Core]) -> None:
+def watch_files(core: CurrentCore) -> None:
     """Watch database files until the process ends.
 
     An audit hook sees a call before the system does it, and can refuse it. No code can remove the
@@ -35,13 +40,15 @@ def watch_files(core: Callable[[], Core]) -> None:
             "open": partial(_admit_open, core),
             "os.remove": partial(_admit_removal, core),
             "os.rename": partial(_admit_renaming, core),
+            "os.mkdir": _note_creation,
+            "sqlite3.connect": _note_creation,
             "os.truncate": partial(_admit_truncation, core),
         }
     )
 
 
 def _admit_open(
-    core: Callable[[], Core], name: object, _mode: object = None, flags: int = 0
+    core: CurrentCore, name: object, _mode: object = None, flags: int = 0
 ) -> None:
     """Refuse to let a test open a database file of the app by its path. Costs 2 µs.
 
@@ -55,26 +62,44 @@ def _admit_open(
         has_name = file.endswith(now.files.names)
         is_of_app = has_name and now.files.is_replaced(os.path.realpath(file))
         if is_of_app or now.files.is_link_into_app(file):
-            raise now.ledger.refused(_opened_file(file))
+            # As shutil.copy does.
+            error = ProductionDatabaseError(
+                f"refused: opening {file}, a database file of the app, by its path",
+                why="the test's database is in another file. This file has the app's data, or "
+                "does not exist",
+                cause=who_connects(),
+                fix="copy the database by a connection of the engine: VACUUM INTO 'copy.db'. Or "
+                "set the app's path to make_url(arena.url).database in a fixture. If tests may "
+                f"open this file:\narena_allow = {file}",
+            )
+            raise now.ledger.refused(error)
     if flags & _WRITING:
+        _note_creation(name)
         _admit_change_of_old(now, os.path.realpath(file), f"writing {file}")
 
 
-def _admit_removal(
-    core: Callable[[], Core], name: object, folder: int = -1, *_: object
-) -> None:
-    """Refuse to let the user's code remove a database file. A file must be there.
+def _note_creation(name: object, _mode: int = 0, folder: int = -1) -> None:
+    """Note a file or folder that does not exist yet: the call creates it."""
+    entry = _entry(name, folder)
+    if not os.path.lexists(entry):
+        _created[entry] = True
 
-    A fixture may remove an empty file that ``tempfile`` has made for its engine.
-    """
+
+def _is_created_here(file: str) -> bool:
+    for path in map(str, (Path(file), *Path(file).parents)):
+        if path in _created:
+            return _created[path]
+    return False
+
+
+def _admit_removal(core: CurrentCore, name: object, folder: int = -1) -> None:
+    """Refuse to let the user's code remove a database file. A file must be there."""
     file = _entry(name, folder)
-    now = core()
-    if not now.files.give_up_empty(file):
-        _admit_change(now, file, f"removing {file}", is_there=os.path.lexists(file))
+    _admit_loss(core(), file, f"removing {file}")
 
 
 def _admit_renaming(
-    core: Callable[[], Core],
+    core: CurrentCore,
     old: object,
     new: object,
     old_folder: int = -1,
@@ -84,14 +109,24 @@ def _admit_renaming(
     source = _entry(old, old_folder)
     target = _entry(new, new_folder)
     now = core()
-    below = now.files.find_below(source)
-    if below and is_called_by_user():
-        raise now.ledger.refused(_changed_file(below, f"renaming {source}"))
-    _admit_change(now, source, f"renaming {source}", is_there=os.path.lexists(source))
-    _admit_change(now, target, f"renaming {source} to {target}")
+    _admit_loss(now, source, f"renaming {source}")
+    if not _is_created_here(target):
+        _admit_change(now, target, f"renaming {source} to {target}")
+    _created[target] = _is_created_here(source) and not Path(target).is_dir()
 
 
-def _admit_truncation(core: Callable[[], Core], name: Any, *_: object) -> None:
+def _admit_loss(core: Core, file: str, action: str) -> None:
+    """Refuse to remove or rename a file, or a folder with one. This process may have created it."""
+    below = core.files.find_below(file)
+    if _is_created_here(file):
+        core.files.note_removal(below or file)
+    elif below and is_called_by_user():
+        raise core.ledger.refused(_changed_file(below, action))
+    else:
+        _admit_change(core, file, action, is_there=os.path.lexists(file))
+
+
+def _admit_truncation(core: CurrentCore, name: Any, *_: object) -> None:
     """Refuse to let the user's code truncate a database file."""
     if isinstance(name, int):
         return  # the number of an open file: `_admit_open` has seen its path
@@ -125,7 +160,15 @@ def _admit_change_of_old(core: Core, database: str, action: str) -> None:
     if core.ledger.test and core.files.names:
         return
     if core.files.is_of_earlier_run(database) and is_called_by_user():
-        raise core.ledger.refused(_old_file(database, action))
+        error = ProductionDatabaseError(
+            f"refused: {action}: {database} is an SQLite database that is older than this run",
+            why="it may have the developer's data. The app's tests do not need it: each one has a "
+            "separate database",
+            cause=who_connects(),
+            fix="delete the line. If the file is a leftover, remove it by hand. If tests may "
+            f"change this file:\narena_allow = {database}",
+        )
+        raise core.ledger.refused(error)
 
 
 def _without_log(file: str) -> str:
@@ -146,19 +189,6 @@ def _entry(name: Any, folder: int) -> str:
     return str(path.absolute().parent.resolve() / path.name)
 
 
-def _opened_file(file: str) -> ProductionDatabaseError:
-    """Return the error for a file of the app that a test opens by its path, as shutil.copy does."""
-    return ProductionDatabaseError(
-        f"refused: opening {file}, a database file of the app, by its path",
-        why="the test's database is in another file. This file has the app's data, or does not "
-        "exist",
-        cause=who_connects(),
-        fix="copy the database by a connection of the engine: VACUUM INTO 'copy.db'. Or set the "
-        "app's path to make_url(arena.url).database in a fixture. If tests may open this file:\n"
-        f"arena_allow = {file}",
-    )
-
-
 def _changed_file(file: str, action: str) -> ProductionDatabaseError:
     """Return the error for a file of the app that a test removes, renames or truncates."""
     return ProductionDatabaseError(
@@ -167,16 +197,4 @@ def _changed_file(file: str, action: str) -> ProductionDatabaseError:
         cause=who_connects(),
         fix="delete the line: each test starts with a fresh database. If tests may change this "
         f"file:\narena_allow = {file}",
-    )
-
-
-def _old_file(file: str, action: str) -> ProductionDatabaseError:
-    """Return the error for a change of a database that is older than this run."""
-    return ProductionDatabaseError(
-        f"refused: {action}: {file} is an SQLite database that is older than this run",
-        why="it may have the developer's data. The app's tests do not need it: each one has a "
-        "separate database",
-        cause=who_connects(),
-        fix="delete the line. If the file is a leftover, remove it by hand. If tests may change "
-        f"this file:\narena_allow = {file}",
     )
