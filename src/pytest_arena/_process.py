@@ -28,6 +28,9 @@ _Key = TypeVar("_Key")
 
 _LONGEST_STEP = 0.05
 
+# Set when the user has pressed Ctrl-C: a later run does what takes seconds.
+interrupted = threading.Event()
+
 # `time.perf_counter` and `time.sleep`, also if a test freezes or replaces them. They are partials,
 # because freezegun replaces the clocks that it finds in modules.
 seconds = partial(time.perf_counter)

@@ -22,7 +22,7 @@ from pytest_arena._config._read import MARKERS, Config, load_config, marker_valu
 from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
 from pytest_arena._origin import OF_WIDE_FIXTURE, WORK
-from pytest_arena._process import running_loop
+from pytest_arena._process import interrupted, running_loop
 from pytest_arena._run._fixture_levels import WideFixture
 from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import FactsOfProcesses, summarized
@@ -626,20 +626,29 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     return status
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_keyboard_interrupt() -> None:
+    """Say that databases are dropped, before fixtures are torn down. Wait for no drop from now."""
+    for config, run in RUNS.items():
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        is_slow = any(not database.file for database in run.databases.provisioned())
+        if reporter is not None and is_slow:
+            reporter.ensure_newline()
+            reporter.write_line("arena: dropping the databases of this run")
+    interrupted.set()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Leave the levels, close the gate, send a worker's facts to the controller."""
     run = RUNS[session.config]
     facts = session.config.stash[FACTS]
     summary = summarized(run.config, run.databases, run.ledger)
-    is_interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if is_interrupted and reporter is not None and run.has_databases_on_a_server():
-        reporter.ensure_newline()
-        reporter.write_line("arena: dropping the databases of this run")
-    for line in run.finish(is_hurried=is_interrupted):
+    for line in run.finish():
         if reporter is not None:
             reporter.write_line(f"arena: {line}")
+    interrupted.clear()
     facts.end(summary)
     session.exitstatus = _exit_status(facts, session.exitstatus)
 

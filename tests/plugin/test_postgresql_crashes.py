@@ -323,6 +323,76 @@ def test_ctrl_c_pitfall_071(project: Project, places: str) -> None:
         project.is_green_next()
 
 
+# A server that syncs takes seconds for each drop. Here a drop takes longer than the run.
+SLOW_DROPS = """
+import os
+import signal
+import time
+from pytest_arena._postgresql._control import Control
+
+
+def execute(self, sql, *, fetch, say=Control._execute):
+    if sql.startswith("DROP DATABASE"):
+        time.sleep(60)
+    return say(self, sql, fetch=fetch)
+
+
+def note():
+    with open("times", "a") as file:
+        print(time.monotonic(), file=file)
+
+
+def strike(place=""):
+    if place:
+        return  # the seed calls it
+    note()
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def pytest_keyboard_interrupt():
+    note()
+
+
+def pytest_unconfigure():
+    note()
+
+
+Control._execute = execute
+"""
+WAITS = """
+import os
+import threading
+import pytest
+from conftest import strike
+
+timers = [threading.Timer(0, int)]
+
+
+@pytest.mark.parametrize("turn", range(40))
+def test_it(test_client, turn):
+    timers[-1].cancel()
+    test_client.post("/dancers/Dune")
+    if os.environ["PLACES"] == "call" and turn == 12:
+        strike()
+    timers.append(threading.Timer(1, strike))  # as long as no restore waits for drops
+    timers[-1].start()
+"""
+
+
+@pytest.mark.parametrize("place", ["call", "restore"])
+def test_ctrl_c_waits_for_no_slow_drop(project: Project, place: str) -> None:
+    """It is said at once, and after three seconds the databases are left to the next run."""
+    example = project.example.with_files(conftest=SLOW_DROPS, test_slow=WAITS)
+    run = example.run("test_slow.py", env=project.env({"PLACES": place}))
+    assert run.status == pytest.ExitCode.INTERRUPTED, run.output
+    run.says("arena: dropping the databases of this run", "The next run drops what is left there")
+    times = (example.folder / "times").read_text().split()
+    struck, interrupted, ended = map(float, times)
+    assert interrupted - struck < 2, run.output
+    assert ended - struck < 6, run.output
+    project.is_green_next()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "places",

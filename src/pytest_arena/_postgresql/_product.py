@@ -19,6 +19,7 @@ from pytest_arena._postgresql.isolation import ServerIsolation, isolate
 from pytest_arena._postgresql.journal._journal_templates import lacking
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers._find import find_server
+from pytest_arena._process import interrupted
 from pytest_arena._product import (
     ConnectTarget,
     Core,
@@ -240,16 +241,16 @@ class PostgreSQL:
             if known is not database
         }
 
-    def close(self, *, is_hurried: bool = False) -> str:
+    def close(self) -> str:
         """Drop the databases of this run. A private server runs until it is idle."""
         number = 0
         if self._own is not None:
-            number = self._own.close(is_hurried=is_hurried)
+            number = self._own.close()
         place = ""
         if self._server is not None:
             place = self._server.address.server
             self._server.close()
-        if not (is_hurried and number):
+        if not (interrupted.is_set() and number):
             return ""
         databases = counted(number, "database")
         return f"left {databases} of this run on {place}. The next run drops what is left there"

@@ -509,20 +509,16 @@ class ArenaRun:
 
     # The end of the run
 
-    def has_databases_on_a_server(self) -> bool:
-        """Return whether the run has databases on a server, which take time to drop."""
-        return any(not database.file for database in self.databases.provisioned())
-
     def sweep_at_the_end(self) -> None:
         """Remove the files of a crashed worker at the end: closing SQLite does that."""
         with suppress(ArenaError):  # without room for files the next run removes them
             self.databases.products["sqlite"]
 
-    def finish(self, *, is_hurried: bool = False) -> list[str]:
+    def finish(self) -> list[str]:
         """Leave all levels after the session. The gate refuses every later connection.
 
         A run inside a test of a run without pytest-arena restores that run's connections.
-        Return messages about what a hurried end leaves behind.
+        Return messages about what it leaves behind after Ctrl-C.
         """
         is_fork = os.getpid() != self._process
         if self.databases.finished or is_fork:
@@ -552,7 +548,7 @@ class ArenaRun:
         if is_inside:
             self.databases.environment.restore()
         products = self.databases.products.opened.values()
-        left = [product.close(is_hurried=is_hurried) for product in products]
+        left = [product.close() for product in products]
         return [line for line in left if line]
 
 

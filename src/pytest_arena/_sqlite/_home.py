@@ -38,8 +38,7 @@ class Home:
     def __init__(self, chosen: Path | None) -> None:
         parent = _parent(chosen)
         _sweep(parent)
-        number = uuid.uuid4().hex[:8]
-        name = f"run-{os.getpid()}-{number}"
+        name = f"run-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         # The lock is made first, so that no other run takes the folder for a dead run's.
         self._lock = FileLock(parent / f"{name}.lock")
         self._lock.acquire()
@@ -56,18 +55,14 @@ class Home:
 
 def homes() -> list[Path]:
     """Return the existing folders that contain this user's run folders."""
-    existing = []
-    for parent in _parents(files_folder(os.environ)):
-        if parent.is_dir() and _is_own(parent):
-            existing.append(parent)
-    return existing
+    parents = _parents(files_folder(os.environ))
+    return [parent for parent in parents if parent.is_dir() and _is_own(parent)]
 
 
 def _parent(chosen: Path | None) -> Path:
     tried = []
     for parent in _parents(chosen):
-        is_preferred = chosen is None and parent.parent == _MEMORY
-        if is_preferred and not _has_room(_MEMORY):
+        if chosen is None and parent.parent == _MEMORY and not _has_room(_MEMORY):
             continue
         try:
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,9 +83,7 @@ def _parent(chosen: Path | None) -> Path:
 
 def _parents(chosen: Path | None) -> list[Path]:
     """Return where this user's run folders may be, the best place first."""
-    user = os.environ.get("USERNAME", "user")  # on Windows
-    if hasattr(os, "getuid"):
-        user = str(os.getuid())
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     places = [_MEMORY, Path(tempfile.gettempdir()).resolve()]
     if chosen is not None:
         places = [chosen]
@@ -98,9 +91,7 @@ def _parents(chosen: Path | None) -> list[Path]:
 
 
 def _has_room(folder: Path) -> bool:
-    if not os.access(folder, os.W_OK):
-        return False
-    return shutil.disk_usage(folder).free >= _ROOM_NEEDED
+    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free >= _ROOM_NEEDED
 
 
 def _is_own(folder: Path) -> bool:
@@ -153,8 +144,9 @@ def kept_file(cache: Path, test: str, database: str) -> Path:
         name = f"{name[-_LONGEST_NAME:]}-{digest}"
     file = folder / f"{name}-{database}"
     file.unlink(missing_ok=True)
-    newest_first = sorted(folder.iterdir(), key=written_at, reverse=True)
-    for old in newest_first[_KEPT_FILES - 1 :]:
+    for old in sorted(folder.iterdir(), key=written_at, reverse=True)[
+        _KEPT_FILES - 1 :
+    ]:
         old.unlink(missing_ok=True)
     return file
 

@@ -146,8 +146,7 @@ class SQLite:
             database.isolation.close()
             sql.remove_file(Path(database.file))
 
-    def close(self, *, is_hurried: bool = False) -> str:
+    def close(self) -> str:
         """Remove the folder, which takes no time."""
-        del is_hurried
         self._home.close()
         return ""

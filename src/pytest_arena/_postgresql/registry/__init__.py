@@ -34,7 +34,7 @@ from pytest_arena._postgresql.registry._registry_run import (
     RegistryRun,
     state_of_registry,
 )
-from pytest_arena._process import seconds, until
+from pytest_arena._process import interrupted, seconds, until
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -345,6 +345,7 @@ class ServerRegistry:
         """End a database's connections in the background, and drop it there together with others.
 
         If many databases wait already, wait until there are fewer, so that the disk does not fill.
+        Ctrl-C ends this wait.
         ``close`` drops those that are left.
         """
         self._dropping_thread.do(partial(self._collect, name))
@@ -485,29 +486,26 @@ class ServerRegistry:
 
     # End
 
-    def close(self, *, is_hurried: bool = False) -> int:
+    def close(self) -> int:
         """Drop this run's databases, except templates and kept ones, and end the run.
 
-        With ``is_hurried`` this takes at most three seconds: the user has pressed Ctrl-C, and a
-        server that syncs takes seconds for each database. Return the number of databases that are
+        After Ctrl-C this takes at most three seconds. A server that syncs takes seconds for each
+        database. Return the number of databases that are
         left. The next run drops them.
         """
         if self._is_closed or self._process != os.getpid():
             return 0
         self._is_closed = True
-        is_in_time = not is_hurried or self._drop_within(_HURRIED_SECONDS)
+        is_in_time = not interrupted.is_set() or self._drop_within(_HURRIED_SECONDS)
         patience = _END_SECONDS if is_in_time else 0.0
-        # The connection of a thread that still works closes when the thread ends.
-        if self._creating_thread.close(patience):
-            self._creating_control.close()
-        has_dropped = self._dropping_thread.close(patience)
+        # A thread closes its connection when it ends.
+        self._creating_thread.close(patience)
+        self._dropping_thread.close(patience)
         with suppress(ControlFailure, ArenaError):
             # If neither holds, another run has swept the registry, and this run from it.
             if is_in_time and (self._run.databases or self.control.is_open):
                 self.drop(*self._run.databases)
                 self._run.end()
-        if has_dropped:
-            self._dropping_control.close()
         self.control.close()
         return len(self._run.databases)
 
@@ -517,12 +515,9 @@ class ServerRegistry:
         # A copy that is being made has a row, and no database yet.
         if not self._creating_thread.close(patience):
             return False
-        self._dropping_thread.do(
-            lambda: self._drop(
-                _is_named([*self._run.databases]), self._dropping_control
-            )
-        )
-        has_finished = self._dropping_thread.rest(max(end - seconds(), 0))
+        self._to_drop += self._run.databases
+        self._dropping_thread.do(self._drop_collected)
+        has_finished = self._dropping_thread.rest(end - seconds())
         return has_finished and not self._run.databases
 
     @contextmanager

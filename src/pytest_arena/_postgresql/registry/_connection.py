@@ -10,7 +10,7 @@ from queue import Queue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena._postgresql._control import Control, ControlFailure, Reconnecting
-from pytest_arena._process import until
+from pytest_arena._process import interrupted, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -127,8 +127,17 @@ class Background:
         return future
 
     def rest(self, seconds: float, *, most: int = 0) -> bool:
-        """Wait until at most ``most`` jobs are not done. Return whether that is so in time."""
-        return until(lambda: self._jobs.unfinished_tasks <= most, within=seconds)
+        """Wait until at most ``most`` jobs are not done. Return whether that is so in time.
+
+        Ctrl-C ends the wait if jobs may be left.
+        """
+        return until(
+            lambda: (
+                self._jobs.unfinished_tasks <= most
+                or (most > 0 and interrupted.is_set())
+            ),
+            within=seconds,
+        )
 
     def close(self, seconds: float) -> bool:
         """Cancel jobs that have not begun. Wait for the running one; return whether it ended."""

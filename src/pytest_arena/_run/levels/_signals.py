@@ -8,6 +8,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._process import interrupted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -38,6 +40,8 @@ def delayed_signals() -> Iterator[None]:
     delayed: dict[int, object] = {}
 
     def delay(number: int, frame: object) -> None:
+        if number == signal.SIGINT:
+            interrupted.set()
         if number in delayed:
             handlers[number](number, frame)
         delayed[number] = frame
