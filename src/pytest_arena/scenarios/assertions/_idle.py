@@ -481,11 +481,7 @@ def _sent_in(call: ast.Call) -> list[ast.expr]:
     """Return the arguments of a request that a client serializes, and does not change."""
     if not isinstance(call.func, ast.Attribute) or call.func.attr not in _METHODS:
         return []
-    sent = []
-    for keyword in call.keywords:
-        if keyword.arg in _SENT:
-            sent.append(keyword.value)
-    return sent
+    return [keyword.value for keyword in call.keywords if keyword.arg in _SENT]
 
 
 def _read_names(node: ast.AST) -> Iterator[ast.Name]:

@@ -191,10 +191,11 @@ def _values_by_name(code: CodeType) -> Mapping[str, ast.expr]:
     for node in nodes:
         if isinstance(node, ast.Assert):
             asserted.update(ast.walk(node))
-    shared = set()
-    for node in nodes:
-        if isinstance(node, ast.Name) and node not in asserted:
-            shared.add((node.id, type(node.ctx)))
+    shared = {
+        (node.id, type(node.ctx))
+        for node in nodes
+        if isinstance(node, ast.Name) and node not in asserted
+    }
     values = {}
     for name, value in _assigned(function.body):
         text = ast.unparse(value)
@@ -298,10 +299,9 @@ class _Answers:
     @property
     def texts(self) -> list[str]:
         """The texts and numbers of the assertion, and texts with these lengths."""
-        texts = []
-        for literal in self.literals:
-            if isinstance(literal, str | int):
-                texts.append(str(literal))
+        texts = [
+            str(literal) for literal in self.literals if isinstance(literal, str | int)
+        ]
         for number in self.numbers:
             texts.append("x" * number)
         return texts

@@ -238,9 +238,10 @@ def chapters(
     for path in sorted({*sources, *by_path}):
         words = re.sub(r"[^\w]+", "-", path.lower()).strip("-")
         anchor = anchors.take(words or "file")
-        judged = {}
-        for each in by_path[path]:
-            judged[anchors.take(f"{anchor}-L{each.scenario.line}")] = each
+        judged = {
+            anchors.take(f"{anchor}-L{each.scenario.line}"): each
+            for each in by_path[path]
+        }
         chapters.append(
             Chapter(
                 path=path,

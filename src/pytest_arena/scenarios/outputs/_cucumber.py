@@ -191,10 +191,11 @@ class _Writer:
         """Return the trees of a file, each with its scenarios by the ids of their nodes."""
         left = {judged.scenario: judged for judged in scenarios}
         content = parse(text, spec)
-        by_line = {}
-        for scenario in content.scenarios:
-            if scenario.rows or not scenario.is_outline:
-                by_line[scenario.line] = scenario
+        by_line = {
+            scenario.line: scenario
+            for scenario in content.scenarios
+            if scenario.rows or not scenario.is_outline
+        }
         trees = []
         for feature in content.features:
             tree = self._renumbered(feature.document)

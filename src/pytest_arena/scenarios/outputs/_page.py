@@ -237,11 +237,11 @@ def _lines_of(
     """Return the lines of a scenario that is a heading, without the marks of Markdown."""
     begin, _ = part[0].map or (0, 0)
     _, end = part[-1].map or (0, 0)
-    lines = []
-    for number, line in enumerate(chapter.lines[begin:end], begin + 1):
-        if not _UNDER_A_HEAD.fullmatch(line):
-            lines.append((number, _MARK.sub("", line)))
-    return lines
+    return [
+        (number, _MARK.sub("", line))
+        for number, line in enumerate(chapter.lines[begin:end], begin + 1)
+        if not _UNDER_A_HEAD.fullmatch(line)
+    ]
 
 
 def _rendered(

@@ -94,16 +94,9 @@ def _stub_file(
     runner: str | None,
 ) -> StubFile:
     names = {*module.names, "pytest"}
-    tests = []
-    for scenario in scenarios:
-        tests.append(
-            _test(
-                scenario,
-                names,
-                index=index,
-                runner=runner,
-            )
-        )
+    tests = [
+        _test(scenario, names, index=index, runner=runner) for scenario in scenarios
+    ]
     text = "\n\n".join(tests)
     if module.text:
         # The line ends that are missing for two blank lines.
@@ -394,10 +387,7 @@ def _pairs(
     row: Mapping[str, str],
     columns: Mapping[str, str],
 ) -> list[str]:
-    pairs = []
-    for name, cell in row.items():
-        pairs.append(f"{quoted(name)}: {_filled(cell, columns)}")
-    return pairs
+    return [f"{quoted(name)}: {_filled(cell, columns)}" for name, cell in row.items()]
 
 
 def _filled(text: str, columns: Mapping[str, str]) -> str:

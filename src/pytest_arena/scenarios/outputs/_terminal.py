@@ -147,10 +147,11 @@ def _totals_line(document: Document, strict: str) -> str:
 
 def _next_lines(document: Document, specs: Sequence[str]) -> Iterator[str]:
     """Yield the next steps that no reason names, each once."""
-    reported = []
-    for judged in document.scenarios:
-        if phrases.is_open(judged, document) and not judged.is_excused:
-            reported.append(judged)
+    reported = [
+        judged
+        for judged in document.scenarios
+        if phrases.is_open(judged, document) and (not judged.is_excused)
+    ]
     if any(judged.status is Status.UNMAPPED for judged in reported):
         stubs = " ".join(["stubs", *map(shlex.quote, specs), "--write tests"])
         yield f"next: arena scenarios {stubs}   begins the lacking tests"

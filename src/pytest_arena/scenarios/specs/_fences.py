@@ -191,10 +191,11 @@ class _Page:
                 )
             return
         markup = token.markup
-        inner = []
-        for place in marks:
-            if place > span.start and self._bare(place).startswith(markup):
-                inner.append(place)
+        inner = [
+            place
+            for place in marks
+            if place > span.start and self._bare(place).startswith(markup)
+        ]
         last = self._bare(span.stop - 1).rstrip()
         is_closed = last.startswith(markup) and not last.strip(markup[0])
         is_closed = is_closed and len(span) > 1

@@ -123,10 +123,9 @@ class Language:
         if not first.isalpha():
             return None
         # The end of a keyword is only known where a blank must follow.
-        keywords = {}
-        for word in self.steps:
-            if f"{word} " in self.kinds:
-                keywords[word.casefold()] = word
+        keywords = {
+            word.casefold(): word for word in self.steps if f"{word} " in self.kinds
+        }
         for near in get_close_matches(first, keywords, n=1, cutoff=_LIKE):
             return Slip(keyword=keywords[near], kind="letters")
         return None

@@ -84,9 +84,7 @@ def _row(row: object, place: str) -> Pairs:
             place,
             'row={"column": "value"}',
         )
-    pairs = []
-    for column, value in row.items():
-        pairs.append((canonical(str(column)), str(value)))
+    pairs = [(canonical(str(column)), str(value)) for column, value in row.items()]
     return tuple(sorted(pairs))
 
 
@@ -308,9 +306,7 @@ class Index:
         if rev:
             arguments.append(f"rev={quoted(rev)}")
         if row:
-            pairs = []
-            for column, value in row:
-                pairs.append(f"{quoted(column)}: {quoted(value)}")
+            pairs = [f"{quoted(column)}: {quoted(value)}" for column, value in row]
             arguments.append(f"row={{{', '.join(pairs)}}}")
         return f"@pytest.mark.scenario({', '.join(arguments)})"
 
@@ -323,10 +319,7 @@ class Index:
     def _of_name(self, name: str) -> list[ScenarioSpec]:
         """Return the scenarios of this name. A whole name precedes one that omits the rule."""
         matches = self._by_name.get(name, [])
-        whole = []
-        for match in matches:
-            if name in {match.key, _names(match)[-1]}:
-                whole.append(match)
+        whole = [match for match in matches if name in {match.key, _names(match)[-1]}]
         if len(whole) == 1:
             return whole
         return matches
@@ -416,10 +409,11 @@ class Index:
 
     def _renamed(self, name: str) -> list[ScenarioSpec]:
         """Return the scenarios that had this name when they were accepted."""
-        keys = set()
-        for former, key in self._former().items():
-            if name in {former, former.rpartition(" :: ")[2]}:
-                keys.add(key)
+        keys = {
+            key
+            for former, key in self._former().items()
+            if name in {former, former.rpartition(" :: ")[2]}
+        }
         return [scenario for scenario in self._scenarios if scenario.key in keys]
 
     def _pasted(self, scenario: ScenarioSpec, reference: Reference) -> str:
