@@ -436,3 +436,16 @@ def test_what_another_test_did_is_not_remarked() -> None:
     """A warning says what no test of the scenario did."""
     tries = [attempt("a", facts=facts(seen=())), attempt("b")]
     assert judged(tries, [mapping("a"), mapping("b")]).warnings == ()
+
+
+def test_a_path_in_a_step_has_the_values_of_the_row() -> None:
+    """Also one with blanks. A request of the same template with another value does not count."""
+    one = replace(outline("gold", "pro & co"), steps=(step("When I GET /plans/<p>"),))
+    named = [mapping(p, one, row=(("p", p),)) for p in ("gold", "pro & co")]
+    gold = replace(POST, method="GET", route="/plans/{plan}", path="/plans/gold")
+    pro = replace(gold, path="/plans/pro%20&%20co")
+    first = attempt("gold", facts=facts(requests=(gold,)))
+    right = judged([first, attempt("pro & co", facts=facts(requests=(pro,)))], named, of=one)
+    wrong = judged([first, attempt("pro & co", facts=facts(requests=(gold,)))], named, of=one)
+    assert [len(right.tests), right.warnings] == [2, ()]
+    assert wrong.warnings == ("never requested: GET /plans/pro%20%26%20co",)

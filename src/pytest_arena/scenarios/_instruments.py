@@ -259,6 +259,11 @@ class Instruments:
         kept_values = values if self._literals else ()
         log.passed(place, text, kept_values, is_idle=is_idle)
 
+    def failed(self, place: str, text: str) -> None:
+        """Record an assertion that has failed. If the test passes, it was swallowed."""
+        if self.log is not None and self.log.in_call:
+            self.log.failed(place, text)
+
     def is_as_seeded(self, value: object) -> bool:
         """Return whether a value is an ORM instance that still has the values of the test.
 

@@ -51,6 +51,8 @@ class Log:
     reads: int = -1
     """How often sessions of the test had read when its first own request began."""
     heard: dict[AssertionKey, Asserted] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    """The assertions that failed when they ran last: place and text."""
     values: dict[AssertionKey, list[object]] = field(default_factory=dict)
     """The values at each assertion when it passed last."""
     assertions: int = 0
@@ -134,6 +136,7 @@ class Log:
             values: those of the variables at that line.
             is_idle: whether nothing that the app does could have made it fail.
         """
+        self.failures.pop(place, None)
         key = (place, text)
         is_idle = is_idle or is_constant(text)
         asserted = self.heard.get(key)
@@ -150,6 +153,14 @@ class Log:
         self.values[key] = [value for value in values if isinstance(value, _KEPT)]
         if not is_idle:
             self.assertions += 1
+
+    def failed(
+        self,
+        place: str,
+        text: str,
+    ) -> None:
+        """Note that an assertion has failed."""
+        self.failures[place] = _shortened(text)
 
     def forget_values(self) -> None:
         """Drop the values of assertions: the log must not prolong their lives."""
@@ -168,6 +179,7 @@ class Log:
             del self.steps[steps:]
             self.answered = answered
             self.heard = {}
+            self.failures = {}
             self.values = {}
             self.assertions = 0
 

@@ -64,8 +64,10 @@ class Reading:
             table: self._rows_inserted(table, count) for table, count in seeded or ()
         }
         # The most telling ones first.
+        failures = self.log.failures
         asserted = sorted(
-            self.log.heard.values(), key=lambda check: (check.is_constant, -check.after)
+            [check for check in self.log.heard.values() if check.place not in failures],
+            key=lambda check: (check.is_constant, -check.after),
         )
         shown = [
             replace(check, text=self.mask(check.text))
@@ -78,6 +80,9 @@ class Reading:
             requests=tuple(map(self._requested, self.log.requests)),
             first=self.log.first,
             asserted=tuple(shown),
+            swallowed=tuple(
+                (place, self.mask(text)) for place, text in failures.items()
+            ),
             steps=tuple(self.log.steps),
             seen=self._literals_seen(),
             off=tuple(sorted(self.off.items())),

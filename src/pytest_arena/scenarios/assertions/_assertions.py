@@ -36,6 +36,7 @@ from pytest_arena.scenarios.assertions._idle import (
     is_uncalled_method,
 )
 from pytest_arena.scenarios.assertions._other_answers import passes_with_any_answer
+from pytest_arena.scenarios.assertions._swallowed import is_swallowed
 from pytest_arena.scenarios.specs._reader import relative
 
 if TYPE_CHECKING:
@@ -129,6 +130,9 @@ class CallRecorder(Protocol):
     ) -> None:
         """Record an assertion that has passed."""
 
+    def failed(self, place: str, text: str) -> None:
+        """Record an assertion that has failed. If the test passes, it was swallowed."""
+
 
 @contextmanager
 def heard(instruments: CallRecorder, item: pytest.Item) -> Iterator[None]:
@@ -149,6 +153,7 @@ def heard(instruments: CallRecorder, item: pytest.Item) -> Iterator[None]:
     try:
         with (
             mock.patch.object(asserting, "_assertion_pass", listener, create=True),
+            mock.patch.object(rewriting, "_format_explanation", listener.explain),
             record(instruments, item),
         ):
             yield
@@ -233,12 +238,28 @@ class _Listener:
         if frame is not None:
             self._record(frame)
 
+    def explain(self, explanation: str) -> str:
+        """Explain an assertion, as pytest does, and record it if it failed."""
+        # A hook of the project has those explained that pass, without this word.
+        if explanation.startswith("assert ") or "\n>assert " in explanation:
+            self.failed(sys._getframe(1))  # noqa: SLF001 - the line that asserts
+        return asserting.format_explanation(explanation)
+
+    def failed(self, frame: FrameType) -> None:
+        """Record that the assertion of a frame has failed, if the failure is swallowed."""
+        if is_swallowed(frame):
+            text = statement(frame.f_code.co_filename, frame.f_lineno)
+            self._instruments.failed(self._place(frame), text)
+
+    def _place(self, frame: FrameType) -> str:
+        return f"{_file(frame.f_code.co_filename, self._root)}:{frame.f_lineno}"
+
     def _record(self, frame: FrameType) -> None:
         """Record the assertion that a frame executes."""
         code = frame.f_code
         variables = _variables(frame)
         text = statement(code.co_filename, frame.f_lineno)
-        place = f"{_file(code.co_filename, self._root)}:{frame.f_lineno}"
+        place = self._place(frame)
         is_idle = depends_only_on_test_data(
             code, text, variables, self._instruments.is_as_seeded
         )
@@ -306,10 +327,11 @@ def _wrap_methods(
     prefixes: str | tuple[str, ...],
 ) -> None:
     """Wrap all methods whose names begin so."""
-    names = []
-    for name, value in vars(kind).items():
-        if callable(value) and name.startswith(prefixes):
-            names.append(name)
+    names = [
+        name
+        for name, value in vars(kind).items()
+        if callable(value) and name.startswith(prefixes)
+    ]
     _wrap(patches, kind, names, _recording_check)
 
 
@@ -351,11 +373,15 @@ def _recording_check(check: Callable[..., object]) -> Callable[..., object]:
     @functools.wraps(check)
     def check_and_record(*args: object, **kwargs: object) -> object:
         __tracebackhide__ = True
-        result = check(*args, **kwargs)
-        if _listeners and result is None:
-            caller = sys._getframe(1)  # noqa: SLF001 - the line that asserts
-            if not _is_tool(caller):
-                _listeners[-1].passed(caller)
+        caller = sys._getframe(1)  # noqa: SLF001 - the line that asserts
+        try:
+            result = check(*args, **kwargs)
+        except AssertionError:
+            if _listeners and not _is_tool(caller):
+                _listeners[-1].failed(caller)
+            raise
+        if _listeners and result is None and not _is_tool(caller):
+            _listeners[-1].passed(caller)
         return result
 
     return check_and_record
@@ -380,7 +406,12 @@ async def _await_and_record(
     check: Callable[[], Coroutine[object, object, None]], caller: FrameType
 ) -> None:
     __tracebackhide__ = True
-    await check()
+    try:
+        await check()
+    except AssertionError:
+        if _listeners:
+            _listeners[-1].failed(caller)
+        raise
     if _listeners:
         _listeners[-1].passed(caller)
 
@@ -451,10 +482,11 @@ def _asserted(text: str) -> str | None:
             tree = ast.parse(whole)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
-        segments = []
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Assert):
-                segments.append(ast.get_source_segment(whole, node.test) or "")
+        segments = [
+            ast.get_source_segment(whole, node.test) or ""
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assert)
+        ]
         if len(segments) > 1:  # as one, whose parts are judged together
             return " and ".join(f"({segment})" for segment in segments)
         return segments[0] if segments else text

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from urllib.parse import unquote
 
 from pytest_arena.scenarios.evidence._document import (
     NO_ROUTE,
@@ -16,6 +17,7 @@ from pytest_arena.scenarios.evidence._document import (
 )
 from pytest_arena.scenarios.specs._specification import (
     Kind,
+    Row,
     ScenarioSpec,
     Step,
     grouped_by,
@@ -32,8 +34,6 @@ BROKEN = {
     "empty": "the answer emptied",
     "500": "the answer turned into a 500",
 }
-EXCUSES = (NO_SEED, NO_REQUEST, *(f"@survives-{kind}" for kind in BROKEN))
-"""The tags that excuse a scenario from a piece of evidence."""
 
 _SHOWS = {
     "seeded": "seeded rows",
@@ -67,10 +67,11 @@ def worst(flags: Iterable[StatusReason]) -> StatusReason:
     if not ordered:
         return StatusReason(Status.PROVEN)
     first = ordered[0]
-    reasons: dict[str, None] = {}
-    for flag in ordered:
-        if flag.reason and flag.status is first.status:
-            reasons[flag.reason] = None
+    reasons: dict[str, None] = {
+        flag.reason: None
+        for flag in ordered
+        if flag.reason and flag.status is first.status
+    }
     return StatusReason(
         first.status,
         "; ".join(reasons),
@@ -99,27 +100,28 @@ class Claim:
     """Whether tests were run again with something broken."""
 
     @property
-    def tags(self) -> frozenset[str]:
-        """The tags of the scenario, and of the row that the test proves."""
-        tags = set(self.scenario.tags)
+    def proven(self) -> ScenarioSpec | Row:
+        """The row that the test proves, else the scenario."""
         for row in self.scenario.rows:
             if row.values == self.mapping.row:
-                tags |= set(row.tags)
-        return frozenset(tags)
+                return row
+        return self.scenario
 
     @property
-    def steps(self) -> tuple[Step, ...]:
-        """The steps of the row that the test proves, else of the scenario."""
-        for row in self.scenario.rows:
-            if row.values == self.mapping.row:
-                return row.steps
-        return self.scenario.steps
+    def tags(self) -> frozenset[str]:
+        """The tags of the scenario, and of the row that the test proves."""
+        return frozenset(self.scenario.tags + self.proven.tags)
+
+    @property
+    def paths(self) -> tuple[tuple[str, str], ...]:
+        """The paths of the steps with their verbs, as the row that the test proves has them."""
+        return paths(self.scenario, self.mapping.row)
 
     def needs_seed(self, facts: Facts) -> bool:
         """Return whether a Given needs rows from the test."""
         if NO_SEED in self.tags:
             return False
-        for step in self.steps:
+        for step in self.proven.steps:
             if step.kind != "given" or _NOTHING.match(step.text):
                 continue
             has_empty_table = len(step.table) == 1
@@ -187,9 +189,8 @@ class Claim:
 
     def _missed_routes(self, requests: Sequence[Requested]) -> str:
         """Return a sentence if all requests had misspelt paths, and no step names the path."""
-        named = paths(replace(self.scenario, steps=self.steps))
         for request in requests:
-            is_named = any(_is_hit(verb, path, request) for verb, path in named)
+            is_named = any(_is_hit(verb, path, request) for verb, path in self.paths)
             if request.route != NO_ROUTE or request.status != _NOT_FOUND or is_named:
                 return ""
         if not requests:
@@ -315,9 +316,17 @@ class Claim:
         """
         unrecorded = dict(facts.off)
         own = facts.requests[facts.first :]
-        warnings: list[str] = []
+        warnings = [
+            f"{place}: the test swallows that this assertion failed: {text}"
+            for place, text in facts.swallowed
+        ]
         if "requested" not in unrecorded:
-            warnings += _other_routes(self.scenario, facts)
+            for verb, path in self.paths:
+                is_hit = any(_is_hit(verb, path, request) for request in facts.requests)
+                if facts.requests and not is_hit:
+                    warnings.append(
+                        f"never requested: {verb} {path}".replace("  ", " ")
+                    )
         is_unread = bool(own) and all(request.read == () for request in own)
         if "read" not in unrecorded and facts.seeded and is_unread:
             tables = ", ".join(table for table, _ in facts.seeded)
@@ -359,16 +368,6 @@ def _why_unknown(facts: Facts, kind: str) -> str:
     return dict(facts.off).get(kind, "")
 
 
-def _other_routes(scenario: ScenarioSpec, facts: Facts) -> Iterator[str]:
-    for verb, path in paths(scenario):
-        is_hit = any(_is_hit(verb, path, request) for request in facts.requests)
-        if facts.requests and not is_hit:
-            route = path
-            if verb:
-                route = f"{verb} {path}"
-            yield f"never requested: {route}"
-
-
 def _is_hit(
     verb: str,
     path: str,
@@ -380,8 +379,8 @@ def _is_hit(
     """
     if verb and verb != request.method.upper():
         return False
-    named = path.rstrip("/")
-    sent = request.path.partition("?")[0].rstrip("/")
+    named = unquote(path).rstrip("/")
+    sent = unquote(request.path.partition("?")[0]).rstrip("/")
     if not named:  # each path ends with nothing
         return not sent or request.route == "/"
     template = _PLACEHOLDER.sub("{}", named)

@@ -108,6 +108,8 @@ class Facts:
     """Requests of the tear-down, which are no evidence: ``GET /battles``."""
     asserted: tuple[Asserted, ...] = ()
     """At most 20 places; those after the last request come first."""
+    swallowed: Pairs = ()
+    """The assertions that failed at last, and did not fail the test: place and code."""
     steps: tuple[StepFacts, ...] = ()
     seen: tuple[str, ...] = ()
     """The literals of the steps that occurred in rows, requests or assertions."""
@@ -467,10 +469,11 @@ def from_shape(kind: Any, raw: object) -> Any:
         ValueError: a value is not among the allowed ones.
     """
     shape = _checked(raw, dict)
-    values = {}
-    for name, hint, default in _fields(kind):
-        if name in shape or default is MISSING:
-            values[name] = _read(hint, shape[name])
+    values = {
+        name: _read(hint, shape[name])
+        for name, hint, default in _fields(kind)
+        if name in shape or default is MISSING
+    }
     return kind(**values)
 
 

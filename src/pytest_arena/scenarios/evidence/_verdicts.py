@@ -309,11 +309,17 @@ def _warnings(
         is_silent = test.status in {Status.PROVEN, Status.NOT_RUN}
         if status is Status.PROVEN and not is_silent:
             yield f"{test.test} is {test.status.value}, another test proves it: {test.reason}"
-    # A warning holds for the scenario if it holds for each of its passed tests.
+    # A warning holds for a row, or for the scenario, if it holds for each of its passed tests.
     passed = [test for test in tests if test.status in PASSED]
-    for text in dict.fromkeys(text for test in passed for text in test.warnings):
-        if all(text in test.warnings for test in passed):
-            yield text
+    shown: dict[str, None] = {}
+    for test in passed:
+        others = [
+            other for other in passed if not test.row or other.row in {(), test.row}
+        ]
+        for text in test.warnings:
+            if all(text in other.warnings for other in others):
+                shown[text] = None
+    yield from shown
 
 
 # The gate.
@@ -330,10 +336,11 @@ def gaps(document: Document) -> tuple[str, ...]:
 def _problem_gaps(document: Document) -> Iterator[str]:
     if not document.scenarios:
         yield "no scenario was found"
-    malformed = set()
-    for judged in document.scenarios:
-        if judged.standing.malformed:
-            malformed.add(judged.scenario.key)
+    malformed = {
+        judged.scenario.key
+        for judged in document.scenarios
+        if judged.standing.malformed
+    }
     for problem in document.problems:
         is_in_spec = problem.spec in document.specs
         if not problem.is_error or (document.partial and not is_in_spec):

@@ -10,6 +10,7 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Literal, TypeVar
 from unicodedata import normalize
+from urllib.parse import quote
 
 Kind = Literal["given", "when", "then"]
 Pairs = tuple[tuple[str, str], ...]
@@ -352,14 +353,19 @@ def _blanked(match: re.Match[str]) -> str:
     return " " * len(match.group())
 
 
-def paths(scenario: ScenarioSpec) -> tuple[tuple[str, str], ...]:
+def paths(scenario: ScenarioSpec, row: Pairs = ()) -> tuple[tuple[str, str], ...]:
     """Return the paths of the steps, each with its verb in capitals or ``""``, each pair once.
 
-    Placeholders are written as a route has them: ``/battles/{battle_id}/start``.
+    They have the values of the row. Other placeholders are written as a route has them:
+    ``/battles/{battle_id}/start``.
     """
     pairs: dict[tuple[str, str], None] = {}
     for step in scenario.steps:
-        pairs |= dict.fromkeys(_paths(step.text))
+        text = step.text
+        for column, value in row:
+            # Quoted, because a blank would end the path.
+            text = text.replace(f"<{column}>", quote(value, safe="/?#:"))
+        pairs |= dict.fromkeys(_paths(text))
     return tuple(pairs)
 
 

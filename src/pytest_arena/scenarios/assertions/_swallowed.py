@@ -1,0 +1,43 @@
+"""Finds out whether the code that catches a failed assertion swallows the failure."""
+
+import ast
+import re
+from types import FrameType
+
+from pytest_arena._config._load import is_library
+from pytest_arena.scenarios.assertions._idle import function_of
+
+_CATCHES = re.compile(
+    r"except(?::|.*\b(?:AssertionError|Exception|BaseException)\b)"
+    r"|(?:async )?with .*(?:[rR]aises|suppress)\w*\("
+)
+# The handler only passes, waits or prints.
+_SWALLOWS = re.compile(
+    r"(?:async )?with .*suppress"
+    r"|except.*:(?:\n\s+(?:pass|\.\.\.|continue|break|return(?: None)?|(?:print|log\w*\.\w+)\(.*"
+    r"|await .*|\w*\.?sleep\(.*))+$",
+    re.IGNORECASE,
+)
+
+
+def is_swallowed(frame: FrameType | None) -> bool:
+    """Return whether the innermost code that catches a failing line does nothing about it.
+
+    ``contextlib.suppress`` does nothing, and so does an ``except`` that only passes, waits or
+    prints. A failure that no code of the project catches was swallowed elsewhere.
+    """
+    while frame is not None:
+        file = frame.f_code.co_filename
+        function = None if is_library(file) else function_of(frame.f_code)
+        texts: list[str] = []
+        for node in ast.walk(function) if function else ():
+            if not isinstance(node, ast.Try | ast.With | ast.AsyncWith):
+                continue
+            last = node.body[-1].end_lineno or 0
+            if node.body[0].lineno <= frame.f_lineno <= last:
+                texts += map(ast.unparse, getattr(node, "handlers", [node]))
+        texts = [text for text in texts if _CATCHES.match(text)]
+        if texts:
+            return _SWALLOWS.match(texts[-1]) is not None
+        frame = frame.f_back
+    return True
