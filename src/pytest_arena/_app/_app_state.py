@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 OVERRIDES = "app.dependency_overrides"
-_HANDLERS = "app.exception_handlers"
 # The attributes of Starlette's apps and routers that tests set. The app sets the others itself.
 _SETTINGS = {
     *("debug", "dependency_overrides", "exception_handlers", "lifespan_context"),
@@ -24,6 +23,9 @@ _SETTINGS = {
     *("title", "user_middleware", "version"),
 }
 
+
+# The attributes of an app or router, a name, its value, and a copy of a dict or list.
+_Setting = tuple[dict[str, Any], str, Any, Any]
 
 # The suite's own instances of Starlette's TestClient. Modules and classes keep some of them.
 SUITES_CLIENTS: WeakSet[Any] = WeakSet()
@@ -79,13 +81,10 @@ class AppState:
         self._parts: list[tuple[str, Contents | ClientState]] = []
         for client in SUITES_CLIENTS:
             self._parts.append(("a TestClient", ClientState(client)))
-        self._settings: list[tuple[dict[str, object], str, object]] = []
+        self._settings: list[_Setting] = []
         self._routes: list[tuple[list[object], list[object]]] = []
         for part in apps_of(app):
-            for owner in (part, getattr(part, "router", None)):
-                attributes = getattr(owner, "__dict__", {})
-                for name in _SETTINGS & attributes.keys():
-                    self._settings.append((attributes, name, attributes[name]))
+            self._settings += _settings_of(part)
             routes = getattr(part, "routes", None)
             if isinstance(routes, list):
                 self._routes.append((routes, routes.copy()))
@@ -103,8 +102,9 @@ class AppState:
     def changed(self) -> list[str]:
         """Return the names of the parts that are different now."""
         changed = []
-        for attributes, name, value in self._settings:
-            if attributes.get(name) is not value:
+        for attributes, name, value, items in self._settings:
+            is_same = attributes.get(name) is value
+            if not is_same or (items is not None and value != items):
                 changed.append(f"app.{name}")
         for name, contents in self._parts:
             if contents.is_changed():
@@ -113,25 +113,45 @@ class AppState:
 
     def restore(self) -> list[str]:
         """Put the former contents back. Returns the names of the parts that were different."""
-        changed = []
-        for attributes, name, value in self._settings:
-            if attributes.get(name) is not value:
-                attributes[name] = value
-                changed.append(f"app.{name}")
+        changed = self._restore_settings()
         for routes, before in self._routes:
             if routes != before:
                 routes[:] = before
         for name, contents in self._parts:
             if contents.restore():
                 changed.append(name)
-        if _HANDLERS in changed:
-            for part in apps_of(self.app):
-                attributes = getattr(part, "__dict__", {})
-                if (
-                    "middleware_stack" in attributes
-                ):  # Starlette has put the handlers into it
-                    attributes["middleware_stack"] = None
         return changed
+
+    def _restore_settings(self) -> list[str]:
+        changed = []
+        for attributes, name, value, items in self._settings:
+            is_same = attributes.get(name) is value
+            if is_same and (items is None or value == items):
+                continue
+            changed.append(f"app.{name}")
+            attributes[name] = value
+            if isinstance(value, dict):
+                value.clear()
+                value.update(items)
+            elif isinstance(value, list):
+                value[:] = items
+            if name == "exception_handlers":
+                # Starlette has put the handlers into the stack, and makes it again.
+                attributes["middleware_stack"] = None
+        return changed
+
+
+def _settings_of(app: object) -> list[_Setting]:
+    settings = []
+    for owner in (app, getattr(app, "router", None)):
+        attributes = getattr(owner, "__dict__", {})
+        for name in _SETTINGS & attributes.keys():
+            value = attributes[name]
+            items = None
+            if isinstance(value, dict | list):
+                items = value.copy()
+            settings.append((attributes, name, value, items))
+    return settings
 
 
 def is_of_app(value: object) -> bool:
@@ -177,8 +197,6 @@ def _state_of(app: object) -> Iterator[tuple[str, Any]]:
     # public way to replace them all.
     attributes = getattr(getattr(app, "state", None), "_state", None)
     containers = {
-        OVERRIDES: getattr(app, "dependency_overrides", None),
-        _HANDLERS: getattr(app, "exception_handlers", None),
         "app.state": attributes,
         "app.config": getattr(app, "config", None),  # Flask's
     }

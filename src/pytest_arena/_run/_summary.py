@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from pytest_arena._config._read import Config
-    from pytest_arena._databases._app_databases import KnownDatabases
     from pytest_arena._databases._migrations import Comparison
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._product import Database
@@ -52,9 +51,6 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         table_seconds = tuple(ledger.table_seconds.values())
         if ledger.filled:
             suggestion = schema_to_set(config, used, databases.known.primary)
-    unused: tuple[str, ...] = ()
-    if ledger.filled:
-        unused = _unused(config, [*of_engines, *used], databases.known)
     return Summary(
         tests=tuple(ledger.tests),
         databases=tuple(database.name for database in used),
@@ -77,7 +73,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         known=tuple(database.name for database in of_engines),
         in_memory=databases.known.in_memory,
         unasked=tuple(name for name in named if name and name not in names_of_engines),
-        unused=unused,
+        unused=_unused(config, [*of_engines, *used], databases),
         suggestion=suggestion,
         spoiled=tuple(databases.files.changed()),
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
@@ -171,21 +167,23 @@ def _unread(databases: Databases) -> Iterator[str]:
 
 
 def _unused(
-    config: Config, databases: list[Database], known: KnownDatabases
+    config: Config, used: list[Database], databases: Databases
 ) -> tuple[str, ...]:
     """Return a line if an option names a server, and all engines of the app are on SQLite."""
-    products = {database.product.name for database in databases}
+    if not databases.ledger.filled:
+        return ()
+    products = {database.product.name for database in used}
     if config.database in {"auto", "sqlite"} or products - {"sqlite"}:
         return ()
-    files = {database.file for database in databases}
+    files = {database.file for database in used}
     names = []
     for engine in known_engines.find():
         requested = requested_by_engine(engine)
-        is_of_app = requested is not None and known.is_the_apps(requested)
+        is_of_app = requested is not None and databases.known.is_the_apps(requested)
         if is_of_app and engine.url.database not in files:
             names.append(str(engine.url))
     if not names:
-        names = [databases[0].name] if databases else ["in memory"]
+        names = [used[0].name] if used else ["in memory"]
     line = (
         f"arena_database = {config.database} was not used: the app's engine is SQLite "
         f"({', '.join(dict.fromkeys(names))})"

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from sqlalchemy import inspect
 
@@ -99,7 +98,7 @@ class HeldByFixtures:
         ]
         instances = {}
         for key, states in self.instances.items():
-            left = WeakKeyDictionary(states)
+            left = states.copy()
             for state in others.instances.get(key, ()):
                 left.pop(state, None)
             if left or key not in others.instances:

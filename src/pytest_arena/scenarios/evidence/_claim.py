@@ -34,6 +34,8 @@ BROKEN = {
     "empty": "the answer emptied",
     "500": "the answer turned into a 500",
 }
+EXCUSES = (NO_SEED, NO_REQUEST, *(f"@survives-{kind}" for kind in BROKEN))
+"""The tags that excuse a scenario from a piece of evidence."""
 
 _SHOWS = {
     "seeded": "seeded rows",
