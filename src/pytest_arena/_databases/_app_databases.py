@@ -764,7 +764,7 @@ class Environment:
         exported = self._known.exported.splitlines()
         for name in self._names:
             text = os.environ.get(name, "")
-            if not text or text in exported:
+            if text in exported:
                 continue
             url = _url(text)
             if url is None:

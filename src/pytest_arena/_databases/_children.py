@@ -137,19 +137,11 @@ class Children:
         if name and not is_read(self._config.env):
             self._warn(_gate_notes.python_by_code(name, self._config.env, line))
             return
-        variable = self._variable_lost(program)
-        if variable:
-            self._warn(_gate_notes.python_without(variable, line))
-
-    def _variable_lost(self, program: ChildProgram) -> str:
-        """Return a variable that keeps this process from a server, and that the child lacks."""
         for variable in self._config.env:
-            if (
-                NOWHERE in os.environ.get(variable, "")
-                and variable not in program.variables
-            ):
-                return variable
-        return ""
+            leads_nowhere = NOWHERE in os.environ.get(variable, "")
+            if leads_nowhere and variable not in program.variables:
+                self._warn(_gate_notes.python_without(variable, line))
+                return
 
     def _warn_of_variables(
         self, variables: Mapping[str, str], reader: _NamedDatabases, line: CodeLine
@@ -195,8 +187,11 @@ class _NamedDatabases:
     def named_in(self, argument: str) -> str:
         """Return the app's database that an argument names in any place, or ""."""
         words = [argument, *_URL.findall(argument), *_PATH.findall(argument)]
-        names = (self.named_by(word) for word in dict.fromkeys(words))
-        return next(filter(None, names), "")
+        for word in dict.fromkeys(words):
+            name = self.named_by(word)
+            if name:
+                return name
+        return ""
 
     def named_by(self, text: str) -> str:
         """Return the app's database that a text names, in the form of ``arena_allow``, or ""."""

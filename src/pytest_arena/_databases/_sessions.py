@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _Session = TypeVar("_Session", "FreshSession", AsyncSession)
 
 # The memory of the sync and of the async sessions of a test.
-Memory = tuple[list[tuple["FreshSession", "Kept"]], list[tuple[AsyncSession, "Kept"]]]
+Memory = tuple[dict["FreshSession", "Kept"], dict[AsyncSession, "Kept"]]
 
 
 def _noting_write(name: str) -> Callable[..., Any]:
@@ -66,6 +66,7 @@ class FreshSession(Session):
     """
 
     wrote = False
+    may_be_connected = False
     reads = 0  # how often it may have read a row again
     sessions: Sessions | None = None  # all sessions of the test
     is_committed_before_requests = True
@@ -76,17 +77,18 @@ class FreshSession(Session):
         kwargs["expire_on_commit"] = False
         super().__init__(*args, **kwargs)
 
-    def join(self, sessions: Sessions) -> None:
-        """Note the sessions of the test, of which this is one."""
-        self.sessions = sessions
-
     def serve(
         self,
+        sessions: Sessions,
         names_beside: Callable[[], list[str]],
         *,
         is_committed_before_requests: bool,
     ) -> None:
-        """Note how a test uses it, and a function that returns the names of other databases."""
+        """Note the sessions of the test, and how it uses this one.
+
+        ``names_beside`` returns the names of other databases.
+        """
+        self.sessions = sessions
         self.names_beside = names_beside
         self.is_committed_before_requests = is_committed_before_requests
 
@@ -97,8 +99,9 @@ class FreshSession(Session):
             self.wrote = True
 
     def end_transaction(self) -> None:
-        """Note that nothing is written and not committed."""
+        """Note that nothing is written and not committed, and that no connection is used."""
         self.wrote = False
+        self.may_be_connected = False
 
     @property
     def has_pending_work(self) -> bool:
@@ -122,6 +125,7 @@ class FreshSession(Session):
 
     def get_bind(self, *args: Any, **kwargs: Any) -> Any:
         """Start the app. SQLAlchemy calls this before each use of a connection."""
+        self.may_be_connected = True
         if self.sessions is not None:
             self.sessions.start_app()
         return super().get_bind(*args, **kwargs)
@@ -197,13 +201,18 @@ class Kept:
             if inspect(instance).was_deleted:
                 make_transient(instance)
                 make_transient_to_detached(instance)
-            session.add(instance)
-        for instance in list(session.new):  # added by the cascade of a collection
-            session.expunge(instance)
+        _add(session, [instance for instance, _ in self._instances])
         session.expire_all()
         for instance, names in self._instances:
             session.refresh(instance, names)
         session.commit()
+
+
+def _add(session: Session, instances: list[object]) -> None:
+    """Put detached instances into a session, without others that are related to them."""
+    session.add_all(instances)
+    for instance in list(session.new):
+        session.expunge(instance)
 
 
 def _loaded(instance: object) -> list[str]:
@@ -246,7 +255,6 @@ class Sessions:
         """Open a sync session."""
         sync_class, _ = _session_classes(is_sqlmodel="sqlmodel" in sys.modules)
         session = sync_class(engine)
-        session.join(self)
         self._sync.append(session)
         self.is_used = True
         return session
@@ -259,7 +267,6 @@ class Sessions:
         session = async_class(
             engine, sync_session_class=sync_class, expire_on_commit=False
         )
-        _fresh(session).join(self)
         self._async.append(session)
         if self._async_mutex is None:
             self._async_mutex = AnyLoopMutex()
@@ -311,8 +318,8 @@ class Sessions:
 
     def remember(self) -> Memory:
         """Return the instances of the sessions. No work may be pending."""
-        of_sync = [(session, Kept(session)) for session in self._sync]
-        of_async = [(session, Kept(session.sync_session)) for session in self._async]
+        of_sync = {session: Kept(session) for session in self._sync}
+        of_async = {session: Kept(session.sync_session) for session in self._async}
         return of_sync, of_async
 
     async def arestore(self, memory: Memory) -> None:
@@ -320,28 +327,27 @@ class Sessions:
         await self.aclose()
         self.restore(memory)
         _, of_async = memory
-        for session, kept in of_async:
+        for session, kept in of_async.items():
             await session.run_sync(kept.restore)
-        self._async = [session for session, _ in of_async]
+        self._async = [*of_async]
 
     def restore(self, memory: Memory) -> None:
         """Restore the instances of the sync sessions. Close those that were opened since."""
         of_sync, _ = memory
-        sessions = [session for session, _ in of_sync]
         for session in self._sync:
-            if session not in sessions:
+            if session not in of_sync:
                 session.close()
-        for session, kept in of_sync:
+        for session, kept in of_sync.items():
             kept.restore(session)
-        self._sync = sessions
+        self._sync = [*of_sync]
 
     def pending(self) -> int:
         """Return how many instances the next commit before a request writes."""
-        number = 0
+        pending: list[object] = []
         for session in self._all():
             if session.is_committed_before_requests:
-                number += len(session.new) + len(session.dirty) + len(session.deleted)
-        return number
+                pending += [*session.new, *session.dirty, *session.deleted]
+        return len(pending)
 
     def held(self) -> set[InstanceState[object]]:
         """Return the states of the instances in the sessions."""
@@ -360,16 +366,21 @@ class Sessions:
             session.rollback()
 
     async def aclose(self) -> None:
-        """Close the async sessions in the loop of the test. Their next use opens them again."""
+        """Close the async sessions in the loop of the test. Their next use opens them again.
+
+        They keep their persistent instances: the tear-down of a fixture may refresh one.
+        """
         for session in self._async:
+            instances = [*_fresh(session).identity_map.values()]
             await session.close()
+            _add(_fresh(session), instances)
 
     def close(self) -> None:
         """Close all sessions after the loops have ended. Uncommitted changes are rolled back."""
-        for session in self._sync:
-            session.close()
-        if any(session.in_transaction() for session in self._async):
+        if any(session.may_be_connected for session in map(_fresh, self._async)):
             run_in_new_loop(self.aclose())
+        for session in self._all():
+            session.close()
 
 
 @contextmanager
@@ -413,9 +424,8 @@ def _to_be_committed(sessions: list[_Session]) -> list[_Session]:
 
 def _is_to_be_committed(session: AsyncSession | FreshSession) -> bool:
     fresh = _fresh(session)
-    if not fresh.is_committed_before_requests:
-        return False
-    return session.in_transaction() or fresh.has_pending_work
+    has_work = session.in_transaction() or fresh.has_pending_work
+    return fresh.is_committed_before_requests and has_work
 
 
 def _fresh(session: AsyncSession | FreshSession) -> FreshSession:
@@ -486,6 +496,7 @@ class Engines:
             engine = self._sync_on(database, past_policies=past_policies)
             session = sessions.open_sync(engine)
         _fresh(session).serve(
+            sessions,
             partial(self._names_beside, database),
             is_committed_before_requests=commit_before_requests,
         )
@@ -507,9 +518,9 @@ class Engines:
 
     def _new_sync(self, database: Database) -> Engine:
         # A test may have a sync engine on an async app: the app's engine is an async one then.
-        like = self._engine_of_app(database, is_async=database.dialect.is_async)
-        if like is None:
-            like = self._engine_of_app(database, is_async=not database.dialect.is_async)
+        is_async = database.dialect.is_async
+        like = self._engine_of_app(database, is_async=is_async)
+        like = like or self._engine_of_app(database, is_async=not is_async)
         if like is not None and not like.dialect.is_async:
             return engine_like(like, led_url(database, driver_of(database)))
         url = led_url(database, _sync_driver(database))
@@ -541,17 +552,15 @@ class Engines:
 
     def _engine_of_app(self, database: Database, *, is_async: bool) -> Engine | None:
         """Return the app's oldest engine on this database, sync or async."""
+        known = self._databases.known
         for engine in known_engines.find():
-            if engine.dialect.is_async == is_async and self._means(engine, database):
+            requested = requested_by_engine(engine)
+            if requested is None or requested.product not in known.products:
+                continue
+            is_on_it = known.find(requested) is database
+            if is_on_it and engine.dialect.is_async == is_async:
                 return engine
         return None
-
-    def _means(self, engine: Engine, database: Database) -> bool:
-        known = self._databases.known
-        requested = requested_by_engine(engine)
-        if requested is None or requested.product not in known.products:
-            return False
-        return known.find(requested) is database
 
     def close(self, databases: list[Database]) -> None:
         """Close the engines on dropped databases."""
