@@ -357,7 +357,8 @@ def uncommitted(test: RunningTest) -> list[str]:
         first = min(turns, key=test.turns.index)
         lines.append(f"{_name_of(first)} could not see it")
     lines += [line for line, turn in unseen.items() if turn is None]
-    lines.append(f"next: commit it before the request: {awaited}session.commit()")
+    reader = "the request" if test.turns else "the app reads it"
+    lines.append(f"next: commit it before {reader}: {awaited}session.commit()")
     return lines
 
 

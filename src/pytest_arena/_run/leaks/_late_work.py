@@ -458,6 +458,8 @@ def _name_of(task: AnyTask) -> str:
     coroutine = task.get_coro()
     code = getattr(coroutine, "cr_code", None)
     package = package_of(code.co_filename) if code is not None else ""
+    if package == "pytest_arena":  # it wraps the methods by which sessions end
+        package = "sqlalchemy"
     function = getattr(coroutine, "__qualname__", "")
     return f"a task of {package or 'asyncio'}: {function} ({task.get_name()})"
 
