@@ -24,7 +24,7 @@ def test_it():
 DELETES = """
 import sqlite3
 with sqlite3.connect("dev.db") as db:
-    db.execute("DELETE FROM dancers")
+    db.execute("DELETE FROM dancers WHERE name > ''")
 """
 
 JOBS = """
