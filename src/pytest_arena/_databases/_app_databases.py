@@ -187,7 +187,10 @@ class AllowedFiles:
     def belongs_to_app(self, file: str) -> bool:
         """Whether an engine names this file, connected or not, so that pytest-arena replaces it."""
         is_known = real(file) in self.of_app or self._is_link_to_app(file)
-        return (is_known or _is_named_by_engine(file)) and not self.is_free(file)
+        path = real(file)
+        for name in _named_by_engines():
+            is_known = is_known or real(name) == path or _is_same(name, file)
+        return is_known and not self.is_free(file)
 
     def is_replaced(self, real: str) -> bool:
         """Whether pytest-arena has a database in place of this file, given by its real path."""
@@ -293,13 +296,6 @@ def _named_by_engines() -> Iterator[str]:
     for database in requested_by_engines(known_engines.find()):
         if database.product == "sqlite" and database.name:
             yield database.name
-
-
-def _is_named_by_engine(file: str) -> bool:
-    path = real(file)
-    return any(
-        real(name) == path or _is_same(name, file) for name in _named_by_engines()
-    )
 
 
 def _is_same(file: str, other: str) -> bool:

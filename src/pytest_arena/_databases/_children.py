@@ -201,7 +201,10 @@ class _NamedDatabases:
         if url is None:
             return ""
         if url.get_backend_name() != "sqlite":
-            return self._server_at(url)
+            database = requested_by_url(_with_known_driver(url))
+            if database is None or not self._is_outside(database):
+                return ""
+            return database.name if self.is_of_app(database.name) else ""
         return self._file_at(
             (url.database or "").removeprefix("file:").partition("?")[0]
         )
@@ -234,12 +237,6 @@ class _NamedDatabases:
             if database.product != "sqlite" and self._is_outside(database):
                 return database.name
         return ""
-
-    def _server_at(self, url: URL) -> str:
-        database = requested_by_url(_with_known_driver(url))
-        if database is None or not self._is_outside(database):
-            return ""
-        return database.name if self.is_of_app(database.name) else ""
 
     def _is_outside(self, database: RequestedDatabase) -> bool:
         if NOWHERE in database.name or UNNAMED in database.name:

@@ -10,10 +10,18 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from sqlalchemy import Delete, Insert, TextClause, Update, create_engine, inspect
+from sqlalchemy import (
+    Delete,
+    Insert,
+    Select,
+    TextClause,
+    Update,
+    create_engine,
+    inspect,
+)
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import Session, make_transient, make_transient_to_detached
+from sqlalchemy.orm import Session, make_transient, make_transient_to_detached, undefer
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
@@ -164,6 +172,21 @@ def _read_again(state: ORMExecuteState) -> None:
         is_flushed_before = getattr(state.load_options, "_autoflush", True)
     if session.may_overwrite(is_flushed_before=is_flushed_before):
         state.update_execution_options(populate_existing=True)
+        if isinstance(state.statement, Select) and not state.is_column_load:
+            options = _undeferring(session, state.statement)
+            state.statement = state.statement.options(*options)
+
+
+def _undeferring(session: Session, statement: Select[Any]) -> Iterator[Any]:
+    """Yield options for the deferred columns that instances have loaded: these stay loaded."""
+    loaded = {key for instance in session for key in vars(instance)}
+    for column in statement.column_descriptions:
+        entity = column["entity"]
+        if column["expr"] is not entity:
+            continue
+        for attribute in inspect(entity).mapper.column_attrs:
+            if attribute.deferred and attribute.key in loaded:
+                yield undefer(getattr(entity, attribute.key))
 
 
 def _has_ended(session: Session, transaction: SessionTransaction) -> None:
@@ -191,7 +214,11 @@ class Kept:
     """The instances in a session, and the loaded attributes of each."""
 
     def __init__(self, session: Session) -> None:
-        self._instances = [(instance, _loaded(instance)) for instance in session]
+        self._instances = []
+        for instance in session:
+            state = inspect(instance)
+            loaded = {*state.mapper.attrs.keys()} - state.unloaded
+            self._instances.append((instance, loaded))
 
     def restore(self, session: Session) -> None:
         """Put exactly these instances back into the session, with the values of the database."""
@@ -213,15 +240,6 @@ def _add(session: Session, instances: list[object]) -> None:
     session.add_all(instances)
     for instance in list(session.new):
         session.expunge(instance)
-
-
-def _loaded(instance: object) -> list[str]:
-    state = inspect(instance)
-    return [
-        attribute.key
-        for attribute in state.mapper.attrs
-        if attribute.key not in state.unloaded
-    ]
 
 
 class Starter(Protocol):
@@ -418,14 +436,13 @@ def _next_step(error: Exception, awaited: str, session: FreshSession) -> str:
 
 def _to_be_committed(sessions: list[_Session]) -> list[_Session]:
     """Return the sessions to commit before a request. Those that hold locks come first."""
-    chosen = [session for session in sessions if _is_to_be_committed(session)]
+    chosen = []
+    for session in sessions:
+        fresh = _fresh(session)
+        has_work = session.in_transaction() or fresh.has_pending_work
+        if fresh.is_committed_before_requests and has_work:
+            chosen.append(session)
     return sorted(chosen, key=lambda session: not _fresh(session).wrote)
-
-
-def _is_to_be_committed(session: AsyncSession | FreshSession) -> bool:
-    fresh = _fresh(session)
-    has_work = session.in_transaction() or fresh.has_pending_work
-    return fresh.is_committed_before_requests and has_work
 
 
 def _fresh(session: AsyncSession | FreshSession) -> FreshSession:
