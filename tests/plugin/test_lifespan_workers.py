@@ -102,3 +102,36 @@ def test_work_without_an_end_is_named_with_a_step_that_helps(example: Example) -
     run.says("still runs after 0.1 s", "a task of asyncio: Event.wait (poller-1)")
     run.says("in the app's lifespan: settled() does not wait for it", "arena.settled(60)")
     run.never_says("next: await arena.settled()")
+
+
+# The suite runs a worker itself. The loops of its library begin after the first request, as
+# docket's do, and wait without a line of the user's code.
+LATE_LOOPS = """
+import asyncio
+import pytest
+from httpx2 import ASGITransport, AsyncClient
+from app import app
+
+async def work():
+    await asyncio.sleep(0.02)
+    await asyncio.create_task(asyncio.Event().wait(), name="heartbeat")
+
+@pytest.fixture
+async def own():
+    worker = asyncio.create_task(work())
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        yield client
+    worker.cancel()
+
+async def test_own(own):
+    await own.post("/dancers/Grain")
+    await asyncio.sleep(0.1)
+"""
+
+
+def test_the_loops_of_a_worker_that_a_fixture_runs_are_no_work_of_a_request(
+    example: Example,
+) -> None:
+    """They wait until the fixture ends them: no test waits for them, and none is cut off."""
+    run = example.with_files(test_it=LATE_LOOPS).run().expect(passed=1)
+    run.never_says("cut off", "heartbeat")

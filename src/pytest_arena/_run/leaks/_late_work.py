@@ -14,13 +14,11 @@ from pytest_arena._config._load import package_of
 from pytest_arena._origin import (
     CHILDREN,
     IDLE_WORKERS,
-    LIFESPAN,
     OUR_TASK,
     PIECES,
     WORK,
     Piece,
     is_of,
-    is_of_wide_fixture,
     line_of,
     line_of_coroutine,
     outermost,
@@ -204,13 +202,10 @@ class LateWork:
                     continue
                 if not is_users_task(task):
                     continue
-                context = context_of(task)
-                hops = context.get(HOPS) or ()
-                # SQLAlchemy ends a session's block in a task, and so does `asyncio.wait_for` wait
-                # before Python 3.12. A task of a fixture or of the lifespan awaits it.
-                has_line = line_of_coroutine(task.get_coro()) is not None
-                is_older = is_of_wide_fixture(task) or LIFESPAN in context
-                if is_older and not (hops or has_line):
+                hops = context_of(task).get(HOPS) or ()
+                # A library's task that no request has begun: of the lifespan, of a fixture whose
+                # worker starts late, or of SQLAlchemy, which ends a session's block in a task.
+                if not hops and line_of_coroutine(task.get_coro()) is None:
                     continue
                 # The task that serves the first request existed before that request.
                 is_of_a_request = hops or task not in before
