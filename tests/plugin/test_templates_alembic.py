@@ -159,6 +159,40 @@ def test_a_migration_that_fails_says_its_own_line_once(example: Example) -> None
     assert len(re.findall("where the build failed", run.output)) == 1
 
 
+# A package contains its migrations, and a fixture of the suite runs them.
+MIGRATES = """
+import pytest
+from alembic import command
+from alembic.config import Config
+
+@pytest.fixture(autouse=True)
+def tables():
+    command.upgrade(Config("shop/alembic.ini"), "head")
+"""
+
+
+@pytest.mark.slow
+def test_the_migrations_of_a_package_are_proposed_and_not_its_base(example: Example) -> None:
+    """The fixture finds nothing more to do. On tables of the base it would fail: they exist."""
+    env = SYNC_ENV.replace("import app", "from shop import app")
+    files = {
+        "shop/app.py": example.files["app.py"],
+        "shop/alembic.ini": INI,
+        "shop/migrations/env.py": env,
+        "shop/migrations/versions/first.py": FIRST,
+        "conftest.py": MIGRATES,
+        "test_it.py": "def test_none(test_client): assert test_client.get('/dancers').json() == []",
+    }
+    options = "arena_schema = app:Base\narena_seed = seed:seed\n"
+    suite = example.change("pytest.ini", options, "").change(
+        "pytest.ini", "app:app", "shop.app:app"
+    )
+    suite = suite.with_paths(files)
+    suite.run().expect(passed=1).says("arena_schema = shop/alembic.ini")
+    suite.run("--arena-schema=shop/alembic.ini").expect(passed=1).says("template built")
+    suite.run("--arena-schema=shop.app:Base").expect(1, errors=1).says("already exists")
+
+
 # A driver that is not there, for a product that this version does not isolate.
 DRIVER = """
 import types

@@ -345,14 +345,30 @@ class AlembicBuilder:
         from alembic import command  # noqa: PLC0415 - an extra, needed by this form alone
         from alembic.config import Config  # noqa: PLC0415 - the same
 
-        # Paths in alembic.ini count from the working folder unless they have %(here)s.
-        with contextlib.chdir(self.ini.parent):
+        with self._running():
             command.upgrade(Config(str(self.ini)), "heads")
 
     def compare(self) -> Comparison:
         """Compare the migrated database with the models."""
-        with contextlib.chdir(self.ini.parent):
+        with self._running():
             return compare(self.ini)
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """Run Alembic in a block, also if ``alembic upgrade`` of a fixture has just connected.
+
+        The module ``alembic.context`` is for the last run that has started.
+        """
+        from alembic import context  # noqa: PLC0415 - an extra, needed by this form alone
+
+        outer: Any = vars(context).get("_proxy")
+        try:
+            # Paths in alembic.ini count from the working folder unless they have %(here)s.
+            with contextlib.chdir(self.ini.parent):
+                yield
+        finally:
+            if outer is not None:
+                outer._install_proxy()  # noqa: SLF001 - Alembic has no public name for it
 
 
 def _alembic_builder(ini: Path, source: str) -> AlembicBuilder:
@@ -490,6 +506,11 @@ def suggested_schema(root: Path) -> str:
     if len({id(candidate.metadata) for candidate in near}) != 1:
         return ""
     best = min(near, key=Candidate.rank)
+    # A package may contain its migrations. What they make may differ from what the base makes.
+    for folder in best.file.parents:
+        ini = folder / "alembic.ini"
+        if root in folder.parents and is_alembic(ini):
+            return ini.relative_to(root).as_posix()
     return best.name
 
 
