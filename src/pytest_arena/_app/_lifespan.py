@@ -72,6 +72,8 @@ class Lifespan:
         # waiter would cancel it for the others.
         self._started: Future[None] = Future()
         self._started.set_running_or_notify_cancel()
+        # For waiters in the same loop: an event wakes them without a byte through a socket.
+        self._started_here = asyncio.Event()
         self._shutdown_asked = asyncio.Event()
         # The state of the protocol. No flag is ever reset.
         self._took_startup = False
@@ -122,7 +124,10 @@ class Lifespan:
         """
         if not (self._is_up or self._started.done()):
             self._check_it_moves(blocked=None)
-            await asyncio.wrap_future(self._started)
+            if self.loop is running_loop():
+                await self._started_here.wait()
+            else:
+                await asyncio.wrap_future(self._started)
         self._raise_start_error()
 
     def started(self) -> None:
@@ -222,6 +227,7 @@ class Lifespan:
     def _say_started(self) -> None:
         if not self._started.done():
             self._started.set_result(None)
+            self._started_here.set()
 
     def _check_it_moves(self, *, blocked: asyncio.AbstractEventLoop | None) -> None:
         if self.loop is blocked or not self.loop.is_running():
