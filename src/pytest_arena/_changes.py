@@ -180,16 +180,7 @@ class Change:
 
 def _differ(old: object, new: object) -> bool:
     """Return whether two values differ in the database. To Python, 1.0 and 1.00 are equal."""
-    if type(old) is not type(new):
-        return True
-    return repr(_plain(old)) != repr(_plain(new))
-
-
-def _plain(value: object) -> object:
-    """Return the bytes of a ``memoryview``, as psycopg2 returns a ``bytea``, else the value."""
-    if isinstance(value, memoryview):
-        return bytes(value)
-    return value
+    return _content([old]) != _content([new])
 
 
 class Changes:
@@ -376,12 +367,13 @@ def _pairs(rows: TableRows) -> list[_Pair]:
     return pairs
 
 
-def _keyed(rows: Iterable[Row], places: list[int]) -> dict[object, list[Row]]:
+def _keyed(rows: Iterable[Row], places: list[int]) -> dict[Hashable, list[Row]]:
     """Return the rows by their keys. ``places`` are the indexes of the key's columns."""
-    keyed: dict[object, list[Row]] = defaultdict(list)
+    keyed: dict[Hashable, list[Row]] = defaultdict(list)
     for row in rows:
-        values = [_hashable(row[place]) for place in places]
-        keyed[tuple(values)].append(row)
+        # By their texts, because an array has no hash.
+        key = _content([row[place] for place in places])
+        keyed[key].append(row)
     return keyed
 
 
@@ -398,18 +390,11 @@ def _by_content(rows: TableRows) -> list[_Pair]:
     return pairs
 
 
-def _content(row: Row) -> Hashable:
+def _content(row: Iterable[object]) -> Hashable:
     """Return an object that is equal for two rows if their values and types are equal."""
-    return tuple((type(value), repr(_plain(value))) for value in row)
-
-
-def _hashable(value: object) -> object:
-    value = _plain(value)
-    try:
-        hash(value)
-    except TypeError:  # an array
-        return repr(value)
-    return value
+    # psycopg2 returns a `bytea` as a memoryview.
+    values = [bytes(each) if isinstance(each, memoryview) else each for each in row]
+    return tuple((type(value), repr(value)) for value in values)
 
 
 def _named(columns: tuple[str, ...], row: Row | None) -> Mapping[str, object]:

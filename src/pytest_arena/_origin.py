@@ -528,8 +528,7 @@ def lifespan_here() -> RunningLifespan | None:
     lifespan = LIFESPAN.get()
     if lifespan is None:
         # Of a thread that the lifespan started, or one of its threads.
-        start: ThreadStart = getattr(current_thread(), "arena_start", _UNKNOWN_START)
-        lifespan = start.lifespan
+        lifespan = start_of(current_thread()).lifespan
     if lifespan is None or not lifespan.is_up:
         return None
     request = REQUEST.get()

@@ -14,7 +14,7 @@ from pytest_arena._config._load import is_library, package_of
 from pytest_arena.errors import ArenaError, NotWritten, TemplateError, causes, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from pytest_arena._changes import Changes, Mask
     from pytest_arena._ledger import TestFacts
@@ -494,49 +494,6 @@ def show(report: Any, title: str, lines: list[str]) -> None:
 
 
 STORY = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
-
-
-def explain(
-    report: Any,
-    raised: Any,
-    missing_schema: Callable[[], str],
-    explained: Callable[[BaseException], str],
-) -> None:
-    """Explain an error of a driver: too many connections, or a database without tables.
-
-    ``missing_schema`` returns an option that would have made a table. ``explained`` returns what is
-    known about an error. Both return "" if nothing is known.
-    """
-    errors = list(causes(raised))
-    texts = [explained(error) for error in errors]
-    if _TOO_MANY_CLIENTS in map(_state_of, errors):
-        texts.append(_CROWDED)
-    if any(map(_says_no_table, errors)):
-        texts.append(missing_schema())
-    for text in dict.fromkeys(texts):
-        if text:
-            report.sections.append(("arena", text))
-
-
-def _state_of(error: BaseException) -> object:
-    """Return PostgreSQL's code of an error. psycopg2 has another name for it."""
-    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-
-
-def _says_no_table(error: BaseException) -> bool:
-    if _state_of(error) == _NO_TABLE:
-        return True
-    # The class is checked first, because `str` of a user's error may fail.
-    is_of_driver = type(error).__name__ == "OperationalError"
-    return is_of_driver and "no such table" in str(error)
-
-
-_TOO_MANY_CLIENTS = "53300"
-_NO_TABLE = "42P01"
-_CROWDED = """\
-all connections of the server are taken: each process of the tests has those of the
-app's pools, two of pytest-arena, and one of pytest-arena for each database of the app
-next: pytest -n 2, a smaller pool_size in tests, or a larger max_connections on the server"""
 
 
 def report_swallowed(report: Any, errors: list[ArenaError]) -> None:

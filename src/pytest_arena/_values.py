@@ -86,6 +86,11 @@ def _comment_end(statement: str, start: int) -> int:
     return first_end + 2 if first_end != -1 else -1
 
 
+def sqlstate(error: object) -> object:
+    """Return PostgreSQL's code of an error. psycopg2 has another name for it."""
+    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: ``1 file``, ``2,000 files``."""
     if number == 1:

@@ -488,7 +488,9 @@ def _explain_error(
         is_folded = test.was_broken_by(error) or test.was_broken_by_commit(error)
         if is_folded:
             _report.fold_library_frames(report, error, option, mask)
-    _report.explain(report, error, run.missing_schema, run.explained)
+    texts = map(run.explained, causes(error))
+    for text in filter(None, dict.fromkeys(texts)):
+        report.sections.append(("arena", text))
 
 
 def _users_statements(excinfo: pytest.ExceptionInfo[BaseException]) -> list[Statement]:
@@ -584,6 +586,7 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
     owner = WideFixture(
         f"{fixturedef.scope} fixture {fixturedef.argname}",
         functools.partial(fixturedef.finish, request),
+        tuple(run.current.being_set_up),
         lasts_to_the_end=fixturedef.scope == "session",
     )
     request.config.stash[WIDE][fixturedef] = owner

@@ -178,8 +178,7 @@ def _finished(folder: Path) -> Iterator[DatabaseFiles]:
             continue  # another program's file
         # The manifest is removed first: without it there is no template.
         files = [manifest, manifest.with_suffix(".sqlite")]
-        name = f"{folder.name[:8]}/{manifest.stem}"
-        thing = _thing(name, "template", manifest)
+        thing = _thing(f"{folder.name[:8]}/{manifest.stem}", "template", manifest)
         created = datetime.fromtimestamp(built, UTC)
         size = sum(map(size_of, files))
         yield replace(thing, created=created, bytes=size), files

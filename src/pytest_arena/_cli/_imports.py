@@ -1,12 +1,32 @@
-"""The imports of a parsed file."""
+"""The files of a project, and their imports."""
 
 from __future__ import annotations
 
 import ast
+import os
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+
+_TOOL_FOLDER = re.compile(
+    r"\.|(node_modules|site-packages|__pycache__|build|dist|venv|env)$"
+)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder in a fixed order, but not those of a tool's folder."""
+    for path, folders, names in os.walk(folder):
+        if "pyvenv.cfg" in names:
+            folders.clear()  # os.walk skips the folders that are removed from its list
+            continue
+        kept = [name for name in folders if not _TOOL_FOLDER.match(name)]
+        folders[:] = sorted(kept)
+        for name in sorted(names):
+            yield Path(path, name)
 
 
 def imported_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:

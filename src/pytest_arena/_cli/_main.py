@@ -120,9 +120,11 @@ def _parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"arena {version('pytest-arena')}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    about = "list or remove the databases of pytest-arena"
     databases = commands.add_parser(
-        "databases", help=about, description=_DATABASES, **_SHAPE
+        "databases",
+        help="list or remove the databases of pytest-arena",
+        description=_DATABASES,
+        **_SHAPE,
     )
     _add_databases(databases.add_subparsers(metavar="COMMAND", required=True))
     _add_serve(commands)
@@ -144,9 +146,13 @@ def _add(
     usage: str | None = None,
 ) -> argparse.ArgumentParser:
     """Add a command. Its help says when it ``fails``."""
-    status = f"exit status: 0; {fails}; 2 for wrong options"
     parser = commands.add_parser(
-        name, help=about, description=text, epilog=status, usage=usage, **_SHAPE
+        name,
+        help=about,
+        description=text,
+        epilog=f"exit status: 0; {fails}; 2 for wrong options",
+        usage=usage,
+        **_SHAPE,
     )
     parser.set_defaults(do=do)
     return parser
@@ -183,10 +189,6 @@ def _do_databases(options: Options) -> int:
 
 
 def _add_serve(commands: Commands) -> None:
-    usage = (
-        "arena serve [-h] [--port N] [--control-port N] [--seeds MODULE] "
-        "[PYTEST ARGUMENTS]"
-    )
     parser = _add(
         commands,
         "serve",
@@ -194,15 +196,30 @@ def _add_serve(commands: Commands) -> None:
         "serve the app and its database to tests in another language",
         _SERVE,
         fails="1 if a level had a problem",
-        usage=usage,
+        usage="arena serve [-h] [--port N] [--control-port N] [--seeds MODULE] "
+        "[PYTEST ARGUMENTS]",
     )
     parser.set_defaults(takes_others=True)
-    about = "the port of the app (default: a free one)"
-    parser.add_argument("--port", type=int, default=0, metavar="N", help=about)
-    about = "the port of the control interface (default: a free one)"
-    parser.add_argument("--control-port", type=int, default=0, metavar="N", help=about)
-    about = "the module with the functions that POST /seed/NAME calls with a session"
-    parser.add_argument("--seeds", default="", metavar="MODULE", help=about)
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the port of the app (default: a free one)",
+    )
+    parser.add_argument(
+        "--control-port",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the port of the control interface (default: a free one)",
+    )
+    parser.add_argument(
+        "--seeds",
+        default="",
+        metavar="MODULE",
+        help="the module with the functions that POST /seed/NAME calls with a session",
+    )
 
 
 def _do_serve(options: Options) -> int:
@@ -212,10 +229,9 @@ def _do_serve(options: Options) -> int:
 
 
 def _add_explain(commands: Commands) -> None:
-    about = "print the page for coding agents, or the page of an error"
     parser = commands.add_parser(
         "explain",
-        help=about,
+        help="print the page for coding agents, or the page of an error",
         description=_EXPLAIN,
         epilog="exit status: 0; 2 if no error has the code",
         **_SHAPE,
@@ -262,14 +278,24 @@ def _add_init(commands: Commands) -> None:
         _INIT,
         fails="1 if nothing was written, or tests differ",
     )
-    about = "the app, if none or several are found"
-    parser.add_argument("--app", default="", metavar="MODULE:NAME", help=about)
-    parser.add_argument("--yes", action="store_true", help="do not ask")
-    about = "compare the suite with and without the plugin"
-    parser.add_argument("--check", action="store_true", help=about)
-    about = "the time limit of the import of the app, and of its requests (default: 60)"
     parser.add_argument(
-        "--timeout", type=float, default=60, metavar="SECONDS", help=about
+        "--app",
+        default="",
+        metavar="MODULE:NAME",
+        help="the app, if none or several are found",
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="compare the suite with and without the plugin",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=60,
+        metavar="SECONDS",
+        help="the time limit of the import of the app, and of its requests (default: 60)",
     )
 
 
@@ -292,25 +318,40 @@ def _add_doctor(commands: Commands) -> None:
         _DOCTOR,
         fails="1 if there are faults",
     )
-    about = "a folder or a file (default: this folder)"
-    parser.add_argument("paths", nargs="*", default=["."], metavar="PATH", help=about)
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        default=["."],
+        metavar="PATH",
+        help="a folder or a file (default: this folder)",
+    )
     for name, about in (
         ("--select", "check only rules whose codes begin with these: ARD1,ARD602"),
         ("--ignore", "check no rules whose codes begin with these: ARD1,ARD602"),
     ):
         parser.add_argument(name, type=_codes, default=[], metavar="CODES", help=about)
-    about = "explain a rule with an example, or all rules whose codes begin with CODE"
-    parser.add_argument("--explain", metavar="CODE", help=about)
+    parser.add_argument(
+        "--explain",
+        metavar="CODE",
+        help="explain a rule with an example, or all rules whose codes begin with CODE",
+    )
     forms = ("text", "json", "sarif", "github")
     parser.add_argument(
         "--output-format", choices=forms, default="text", help="default: text"
     )
-    about = "repair the faults that can be repaired safely"
-    parser.add_argument("--fix", action="store_true", help=about)
-    about = "show what --fix would write"
-    parser.add_argument("--diff", action="store_true", help=about)
-    about = "only compare the database that Alembic's migrations build with the models"
-    parser.add_argument("--migrations", action="store_true", help=about)
+    parser.add_argument(
+        "--fix",
+        action="store_true",
+        help="repair the faults that can be repaired safely",
+    )
+    parser.add_argument(
+        "--diff", action="store_true", help="show what --fix would write"
+    )
+    parser.add_argument(
+        "--migrations",
+        action="store_true",
+        help="only compare the database that Alembic's migrations build with the models",
+    )
 
 
 def _codes(text: str) -> list[str]:

@@ -94,9 +94,11 @@ class PrivateServers:
         ) as error:  # the server starts, stops, or has no free connection
             note = error.what
         version = folder.path.name.split("-")[0]
-        shown = f"PostgreSQL {version}, a private server"
         return Place(
-            shown=shown, where=str(folder.path), things=(server, *inside), note=note
+            shown=f"PostgreSQL {version}, a private server",
+            where=str(folder.path),
+            things=(server, *inside),
+            note=note,
         )
 
 

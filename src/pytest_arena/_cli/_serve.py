@@ -165,8 +165,11 @@ class LevelServer:
             ends.append(commands.run_until_end(self._control))
 
         # Without brackets, pytest shows :: for each dot of the name.
-        name = f"level[{enter.arguments.get('name', '')}]"
-        item = pytest.Function.from_parent(self._module, name=name, callobj=level)
+        item = pytest.Function.from_parent(
+            self._module,
+            name=f"level[{enter.arguments.get('name', '')}]",
+            callobj=level,
+        )
         # Wide fixtures stay set up for the next item.
         next_item = pytest.Function.from_parent(
             self._module, name="the next level", callobj=level

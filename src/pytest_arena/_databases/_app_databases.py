@@ -40,7 +40,7 @@ from pytest_arena._product import (
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from pytest_arena._config._read import Config
     from pytest_arena._gate._registry import Registry
@@ -346,15 +346,11 @@ class KnownDatabases:
         self.is_late = False
         self._former: Database | None = None
         self.tried = ""  # what was tried to find the app's engines, if none is known
-        self.exported = ""  # the redirected variables, one a line
+        self.exported: set[str] = set()  # values of the redirected variables
 
     def note_tried(self, words: str) -> None:
         """Note what was tried to find the app's engines."""
         self.tried = words
-
-    def note_exported(self, values: Iterable[str]) -> None:
-        """Note values of redirected variables."""
-        self.exported = "\n".join([*self.exported.splitlines(), *values])
 
     def at_file(self, file: str) -> Database | None:
         """Return the database whose live file this is."""
@@ -749,7 +745,7 @@ class Environment:
 
     def _put(self, new: dict[str, str]) -> None:
         os.environ.update(new)
-        self._known.note_exported(new.values())
+        self._known.exported.update(new.values())
         originals = _inherited()
         for name, url in new.items():
             originals[url] = self._originals.get(name, "")
@@ -757,15 +753,11 @@ class Environment:
 
     def written_since(self) -> RequestedDatabase | None:
         """Return the database that a conftest names by a new value of a variable."""
-        exported = self._known.exported.splitlines()
         for name in self._names:
             text = os.environ.get(name, "")
-            if text in exported:
+            if text in self._known.exported:
                 continue
-            url = _url(text)
-            if url is None:
-                continue
-            database = requested_by_url(url)
+            database = requested_by_url(_url(text))
             if database is not None:
                 return database
         return None

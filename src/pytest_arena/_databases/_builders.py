@@ -9,7 +9,7 @@ import inspect
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import MetaData, Table, create_engine, schema
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -142,19 +142,6 @@ def _fill(
             await engine.dispose()
 
     asyncio.run(fill())
-
-
-class Builder(Protocol):
-    """Fills a database. ``identity`` and ``sources`` say when it has to be built again."""
-
-    def identity(self, ddl: Dialect) -> str:
-        """Return what is known before the build, without reading code: the compiled DDL."""
-
-    def sources(self) -> Iterable[Path]:
-        """Return the files of code from which the build starts. Their imports count too."""
-
-    def build(self, target: BuildTarget) -> None:
-        """Fill the target. Called in a thread without a running event loop."""
 
 
 def schema_builder(value: str, root: Path, *, source: str = _load.SOMEWHERE) -> Builder:
@@ -487,6 +474,12 @@ class CodeBuilder:
             f"{self.function.__name__}() returned something to await, and is no async function "
             "itself: take the decorator off, or let it be async def as well"
         )
+
+
+# Fills a database. ``identity`` returns what is known before the build, without reading code.
+# ``sources`` returns the files of code from which the build starts. Their imports count too.
+# ``build`` fills the target, in a thread without a running event loop.
+Builder = MetadataBuilder | AlembicBuilder | ScriptBuilder | CodeBuilder
 
 
 # Values for `arena_schema`, from the loaded modules.

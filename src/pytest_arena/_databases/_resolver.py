@@ -265,7 +265,8 @@ class Databases:
         return guards
 
     def _is_exported(self, database: Database) -> bool:
-        return bool(database.file) and database.file in self.known.exported
+        file = database.file
+        return bool(file) and any(file in url for url in self.known.exported)
 
     def serial(self) -> int:
         """The serial of the top level, 0 if there is no level.

@@ -10,7 +10,7 @@ import asyncio
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from sqlalchemy.engine import Connection
@@ -22,7 +22,7 @@ from pytest_arena._gate._pending import (
     is_of_arena,
     pending_objects,
 )
-from pytest_arena._gate._pooled import PooledConnection
+from pytest_arena._gate._pooled import PendingWrites, PooledConnection
 from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._process import running_loop
 from pytest_arena.errors import redact
@@ -33,12 +33,6 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from pytest_arena._values import CodeLine
-
-
-class OpenWrites(Protocol):
-    """The writes of a transaction."""
-
-    is_over: bool  # it was committed, or rolled back
 
 
 @dataclass(slots=True, eq=False)
@@ -73,11 +67,11 @@ class RequestAnswer:
     _body_size: int | None = None  # as the header says it
     _bytes_sent: int = 0
     _sessions: WeakSet[Session] = field(default_factory=WeakSet)  # used by the request
-    _writes: list[OpenWrites] = field(default_factory=list)  # made by the request
+    _writes: list[PendingWrites] = field(default_factory=list)  # made by the request
     _late_sessions: list[Session] = field(
         default_factory=list
     )  # with work when it was sent
-    _late_writes: list[OpenWrites] = field(
+    _late_writes: list[PendingWrites] = field(
         default_factory=list
     )  # not committed when it was sent
 
@@ -191,12 +185,12 @@ class RequestAnswer:
         if not self.is_sent and self._is_at_work():
             self._sessions.add(session)
 
-    def note_write(self, written: OpenWrites) -> None:
+    def note_write(self, written: PendingWrites) -> None:
         """Note the first write of a transaction of the request."""
         if not self.is_sent and self._is_at_work():
             self._writes.append(written)
 
-    def note_commit(self, written: OpenWrites, pooled: object) -> None:
+    def note_commit(self, written: PendingWrites, pooled: object) -> None:
         """Note that this connection has committed a transaction with writes."""
         if self._has_late_work and (
             written in self._late_writes or self._is_late(pooled)

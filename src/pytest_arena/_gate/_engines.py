@@ -62,9 +62,9 @@ def requested_by_engines(engines: Iterable[Engine]) -> list[RequestedDatabase]:
     return [database for database in requested if database is not None]
 
 
-def requested_by_url(url: str | URL) -> RequestedDatabase | None:
-    """Return the database that a URL means. None if its driver is not installed."""
-    return _requested(make_url(url))
+def requested_by_url(url: str | URL | None) -> RequestedDatabase | None:
+    """Return the database that a URL means. None without one, or without its driver."""
+    return _requested(make_url(url)) if url is not None else None
 
 
 def _requested(url: URL, dialect: Dialect | None = None) -> RequestedDatabase | None:

@@ -26,6 +26,7 @@ from sqlalchemy.orm import InstanceState, Session
 from pytest_arena._config._load import blame, project_modules
 from pytest_arena._databases._sessions import FreshSession
 from pytest_arena._run._long_sessions import shown_row, table_of
+from pytest_arena._values import sqlstate
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -316,8 +317,7 @@ def ended_transaction(error: BaseException) -> str:
     Call it only if pytest-arena has committed a session of the test before a request.
     """
     if isinstance(error, DBAPIError):
-        states = [getattr(error.orig, name, None) for name in ("sqlstate", "pgcode")]
-        is_ended = _NO_CURSOR in states
+        is_ended = sqlstate(error.orig) == _NO_CURSOR
     else:
         is_ended = isinstance(error, InvalidRequestError) and (
             "closed transaction inside context manager" in str(error)
@@ -341,7 +341,10 @@ def pool_of_earlier_test(error: BaseException) -> str:
     # A block of psycopg2's connection that cannot roll back raises another error in its place.
     for cause in (error, error.__context__):
         is_of_psycopg = type(cause).__module__ in {"psycopg.errors", "psycopg2"}
-        if is_of_psycopg and _ENDED_BY_ADMINISTRATOR in str(cause):
+        if not is_of_psycopg:
+            continue
+        # psycopg2 reports no SQLSTATE for that.
+        if sqlstate(cause) == _ENDED_BY_ADMINISTRATOR or _ENDED in str(cause):
             return _POOL_OF_PSYCOPG
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if type(error).__name__ == "PoolTimeout" and _has_workers_of_closed_loop(frames):
@@ -373,7 +376,8 @@ _POOL_WITHOUT_WORKERS = """\
 the workers of this AsyncConnectionPool are tasks of the event loop in which an earlier test has
 opened it. That loop is closed, so no worker opens a connection
 next: open the pool in the app's lifespan, and close it there"""
-_ENDED_BY_ADMINISTRATOR = "terminating connection due to administrator command"
+_ENDED_BY_ADMINISTRATOR = "57P01"
+_ENDED = "terminating connection due to administrator command"
 _POOL_OF_PSYCOPG = """\
 the server has ended this connection. pytest-arena ends each connection that a driver opens without
 an engine with the test in which it was opened. A pool that the app keeps in a global still has it
@@ -444,6 +448,30 @@ def _global_name(value: object) -> str:
             if member is value:
                 return f"{module.__name__}.{name}"
     return ""
+
+
+def no_connection_left(error: BaseException) -> str:
+    """Explain that the server has too many connections, "" for another error."""
+    return _CROWDED if sqlstate(error) == _TOO_MANY_CLIENTS else ""
+
+
+_TOO_MANY_CLIENTS = "53300"
+_CROWDED = """\
+all connections of the server are taken: each process of the tests has those of the
+app's pools, two of pytest-arena, and one of pytest-arena for each database of the app
+next: pytest -n 2, a smaller pool_size in tests, or a larger max_connections on the server"""
+
+
+def says_no_table(error: BaseException) -> bool:
+    """Return whether a driver reports that a table does not exist."""
+    if sqlstate(error) == _NO_TABLE:
+        return True
+    # The class is checked first, because `str` of a user's error may fail.
+    is_of_driver = type(error).__name__ == "OperationalError"
+    return is_of_driver and "no such table" in str(error)
+
+
+_NO_TABLE = "42P01"
 
 
 def not_loaded(error: BaseException) -> str:

@@ -25,9 +25,10 @@ from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConnectionLeak, IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from pytest_arena._app._app_run import AppRun
+    from pytest_arena._config._read import Config
     from pytest_arena._databases._sessions import Memory
     from pytest_arena._ledger import Ledger
     from pytest_arena._process import AnyTask
@@ -57,10 +58,6 @@ class WideFixture:
     app_state: AppState | None = None
     """The state of the app before its set-up, if its end restores that."""
 
-    def note_askers(self, askers: Iterable[WideFixture]) -> None:
-        """Note the fixtures whose set-up asks for it now."""
-        self.askers = tuple(askers)
-
     def remember_app(self, state: AppState | None) -> None:
         """Record the state of the app, which pytest-arena restores when the fixture ends."""
         self.app_state = state
@@ -77,16 +74,14 @@ class FixtureLevels:
         tasks: Tasks,
         ledger: Ledger,
         *,
-        late: str,
-        lost_writes: str,
+        config: Config,
     ) -> None:
         self.levels = levels
         self._current = current
         self._apps = apps
         self._tasks = tasks
         self._ledger = ledger
-        self._late = late
-        self._lost_writes = lost_writes
+        self._config = config
         self.processes: dict[object, list[Process]] = {}
         """The programs that a test or a wider fixture has started."""
         self.long_sessions = LongSessions()
@@ -196,7 +191,7 @@ class FixtureLevels:
         test.close_bodies()
         lines = late_work.cut_off
         what = "has ended, and work that a request had begun was cut off"
-        if lines and self._late == "fail":
+        if lines and self._config.late == "fail":
             raise late_error(lines, f"{test.plan.name} {what}")
         for line in lines:
             self._ledger.note(f"{{test}} {what}: {line}")
@@ -297,9 +292,9 @@ class FixtureLevels:
     def _note_lost(self, owner: WideFixture) -> None:
         """Note what the set-up of a wider fixture has written and not committed."""
         for lost in self.levels.gate.lost.of_fixture(owner.serial):
-            if self._lost_writes == "fail":
+            if self._config.lost_writes == "fail":
                 raise lost_by_fixture(owner.name, lost)
-            if self._lost_writes == "warn":
+            if self._config.lost_writes == "warn":
                 self._ledger.note(f"{owner.name} {lost_words(lost)}")
 
     @contextmanager
@@ -349,8 +344,7 @@ class FixtureLevels:
 
     @contextmanager
     def _set_up(self, owner: WideFixture) -> Iterator[None]:
-        """Record which fixtures ask for this one by ``getfixturevalue``."""
-        owner.note_askers(self._current.being_set_up)
+        """Record that fixtures may ask for others by ``getfixturevalue`` now."""
         self._current.being_set_up.append(owner)
         try:
             yield

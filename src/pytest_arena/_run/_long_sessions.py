@@ -3,64 +3,21 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import make_transient, make_transient_to_detached
 from sqlalchemy.orm.attributes import set_committed_value
-from sqlalchemy.orm.collections import collection_adapter
 
 from pytest_arena._databases._sessions import FreshSession
 from pytest_arena._gate._orm_sessions import sessions_in_use
+from pytest_arena._run.leaks._leaks import loaded_values
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from sqlalchemy.orm import InstanceState
 
-    from sqlalchemy.orm import InstanceState, Session
-
-    # The instances of a session. Those that pytest-arena's sessions have loaded have the values of
-    # their attributes, the others None.
-    HeldInstances = WeakKeyDictionary[InstanceState[object], dict[str, object] | None]
-
-
-class HeldBefore(Protocol):
-    """The instances that sessions held when a level was entered, by the numbers of the sessions."""
-
-    @property
-    def sessions(self) -> Collection[int]:
-        """The numbers of the sessions that existed."""
-
-    @property
-    def instances(self) -> Mapping[int, HeldInstances]:
-        """The instances in these sessions."""
-
-
-def held_instances(session: Session) -> HeldInstances:
-    """Return the instances of a session, in pytest-arena's sessions with their loaded values.
-
-    These cost a microsecond for each attribute of each instance.
-    """
-    has_values = isinstance(session, FreshSession)
-    held: HeldInstances = WeakKeyDictionary()
-    for instance in session:
-        state = inspect(instance)
-        held[state] = _values(state) if has_values and state.persistent else None
-    return held
-
-
-def _values(state: InstanceState[object]) -> dict[str, object]:
-    names = state.mapper.attrs.keys()  # iterating a mapper's collection gives values
-    values = {name: state.dict[name] for name in names if name in state.dict}
-    for relationship in state.mapper.relationships:
-        if relationship.uselist and values.get(relationship.key) is not None:
-            values[relationship.key] = _members(values[relationship.key])
-    return values
-
-
-def _members(collection: Any) -> list[object]:
-    adapter = collection_adapter(collection)
-    return list(adapter) if adapter is not None else list(collection)
+    from pytest_arena._run.leaks._leaks import HeldByFixtures, HeldInstances
 
 
 class LongSessions:
@@ -70,7 +27,7 @@ class LongSessions:
         # Instances that the suite's sessions keep, with the test that loaded them.
         self._left: WeakKeyDictionary[InstanceState[object], str] = WeakKeyDictionary()
 
-    def leave(self, before: HeldBefore, test: str) -> None:
+    def leave(self, before: HeldByFixtures, test: str) -> None:
         """Make pytest-arena's sessions forget what they loaded or added in the level that ends.
 
         Remember the instances in the suite's sessions, for the report of a later error.
@@ -147,9 +104,10 @@ def _put_back(
         make_transient_to_detached(instance)
         for key, value in values.items():
             set_committed_value(instance, key, value)
-    now = _values(state)
-    for key in _changed(values, now):
-        set_committed_value(instance, key, values[key])
+    now = loaded_values(state)
+    for key, value in values.items():
+        if key not in now or not _is_same(value, now[key]):
+            set_committed_value(instance, key, value)
     loaded_since = [key for key in now if key not in values]
     for relationship in state.mapper.relationships:
         if relationship.key in loaded_since:  # `add` would follow it
@@ -157,12 +115,6 @@ def _put_back(
                 instance, relationship.key, [] if relationship.uselist else None
             )
     return loaded_since
-
-
-def _changed(before: dict[str, object], now: dict[str, object]) -> Iterator[str]:
-    for key, value in before.items():
-        if key not in now or not _is_same(value, now[key]):
-            yield key
 
 
 def _is_same(before: object, now: object) -> bool:

@@ -175,7 +175,7 @@ def variables(
     """
     variables: dict[str, str] = {}
     for name, original in environment.originals().items():
-        requested = requested_by_url(original) if original is not None else None
+        requested = requested_by_url(original)
         if requested is not None and original is not None:
             url = url_of(known.register(requested)).set(drivername=original.drivername)
         elif not variables and known.primary is not None:

@@ -98,8 +98,7 @@ class ArenaRun:
             self.apps,
             self.tasks,
             ledger,
-            late=config.late,
-            lost_writes=config.lost_writes,
+            config=config,
         )
         self.moments = Moments(self.databases, Mask(config.mask))
         self.serials = count(1)
@@ -303,8 +302,10 @@ class ArenaRun:
                 test.errors.append(_story.late_commit(request, answer))
                 return
         for request, answer in early_answers:
-            line = f"late commit: {_story.line_of_late_commit(answer)}"
-            self._note_mistake(line, _story.early_words(request, answer))
+            self._note_mistake(
+                f"late commit: {_story.line_of_late_commit(answer)}",
+                _story.early_words(request, answer),
+            )
 
     def _facts(self, test: RunningTest) -> TestFacts:
         names = []
@@ -433,10 +434,13 @@ class ArenaRun:
             or _explanations.not_awaited(error)
             or _explanations.not_requested(error)
             or _explanations.pool_of_earlier_test(error)
+            or _explanations.no_connection_left(error)
             or _explanations.bound_to_another_loop(
                 error, has_session_lifespan=self.config.lifespan == "session"
             )
         )
+        if not words and _explanations.says_no_table(error):
+            words = self._missing_schema()
         test = self.test
         if words or test is None or not test.sessions.has_committed:
             return words
@@ -444,7 +448,7 @@ class ArenaRun:
             return ""
         return _explanations.ended_transaction(error)
 
-    def missing_schema(self) -> str:
+    def _missing_schema(self) -> str:
         """Return the `arena_schema` that would create the tables of this test, "" if unknown."""
         schema = self.config.schema
         first = self._known.primary

@@ -87,8 +87,7 @@ class _StoryReader:
     """Reads the changes of a test once, for its report."""
 
     def __init__(self, test: RunningTest) -> None:
-        self._moments = test.moments
-        self._askers = test.askers
+        self._test = test
         self._levels = test.moments.levels()
         # Requests of the present levels. The report sums up what lower levels wrote.
         self._turns: list[Turn] = []
@@ -105,7 +104,6 @@ class _StoryReader:
             if all(moment.knows(database) for moment in moments)
         ]
         self._start = self._late_start(test)
-        self._is_async = test.plan.is_async
         self._failure = ""
 
     def _late_start(self, test: RunningTest) -> StoryMoment | None:
@@ -122,8 +120,9 @@ class _StoryReader:
         """Yield a line about the names of tables if the test used several databases."""
         names = [database.name for database in self._used]
         if len(names) > 1:
-            title = f"tables are named DATABASE/TABLE; databases: {', '.join(names)}"
-            yield StoryPart(title, None)
+            yield StoryPart(
+                f"tables are named DATABASE/TABLE; databases: {', '.join(names)}", None
+            )
 
     def below(self) -> Iterator[StoryPart]:
         """Yield the changes of the levels below, the lowest first."""
@@ -144,10 +143,11 @@ class _StoryReader:
             changes = self._of(self._rows(database))
             if changes is not None:
                 how = database.isolation.name if database.isolation else ""
-                title = (
-                    f"in all (with {how} it is not known which request changed what)"
+                yield StoryPart(
+                    f"in all (with {how} it is not known which request changed what)",
+                    changes,
+                    is_whole=True,
                 )
-                yield StoryPart(title, changes, is_whole=True)
         if self._failure:
             yield StoryPart(f"what changed could not be read: {self._failure}", None)
 
@@ -159,7 +159,9 @@ class _StoryReader:
         if self._start is not None:
             changes = self._changes(None, self._start)
             if changes:
-                hint = _LATE_START_ASYNC if self._is_async else _LATE_START_SYNC
+                hint = (
+                    _LATE_START_ASYNC if self._test.plan.is_async else _LATE_START_SYNC
+                )
                 yield StoryPart("before the app started", changes, notes=(hint,))
                 since = self._start
         for turns in _gathered(self._turns):
@@ -195,7 +197,7 @@ class _StoryReader:
         return StoryPart(
             _requests(turn),
             changes,
-            notes=(*map(lost_words, turn.lost), *_hints(turn, self._askers)),
+            notes=(*map(lost_words, turn.lost), *_hints(turn, self._test.askers)),
             request=_name_of(turn) if turn.records else "",
             statements=tuple(statements),
         )
@@ -220,7 +222,7 @@ class _StoryReader:
         return self._of(rows)
 
     def _of(self, rows: list[TableRows]) -> Changes | None:
-        return None if self._failure else Changes.of(rows, self._moments.mask)
+        return None if self._failure else Changes.of(rows, self._test.moments.mask)
 
     def _rows(
         self,
@@ -233,7 +235,7 @@ class _StoryReader:
         if self._failure:  # the connection is lost
             return []
         try:
-            rows = self._moments.rows(
+            rows = self._test.moments.rows(
                 database, since, until, depth=depth, limit=_MOST_ROWS
             )
         except Exception as error:  # noqa: BLE001 - the report shows it

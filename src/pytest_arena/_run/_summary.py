@@ -157,7 +157,7 @@ def _unread(databases: Databases) -> Iterator[str]:
     if not (databases.config.schema or first.isolation):
         return  # no option and no connection concerned it
     for variable, url in databases.environment.originals().items():
-        requested = requested_by_url(url) if url is not None else None
+        requested = requested_by_url(url)
         if requested is not None and known.find(requested) is first:
             yield (
                 f"{variable} names the database {first.name!r}, on which the app has no engine "

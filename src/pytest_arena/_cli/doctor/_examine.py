@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import gc
 import io
-import os
 import re
 import sys
 import tokenize
@@ -16,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_arena._cli._imports import files_below
 from pytest_arena._cli.doctor import _rules_app, _rules_database, _rules_proof
 from pytest_arena._cli.doctor._code import Code
 from pytest_arena._cli.doctor._rule import RULES, Fault, Findings, rule
@@ -27,15 +27,6 @@ if TYPE_CHECKING:
     from pytest_arena._cli.doctor._rule import Rule
 
 RULE_MODULES = (_rules_app, _rules_database, _rules_proof)
-_SKIPPED = {
-    "node_modules",
-    "build",
-    "dist",
-    "site-packages",
-    "venv",
-    "env",
-    "__pycache__",
-}
 _TEST_FILE = re.compile(r"(?:test_.*|.*_test|conftest)\.py")
 _PYTHON_FILE = re.compile(r".*\.py")
 _WAIVER = re.compile(
@@ -120,21 +111,11 @@ def suite_files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if not path.is_dir():
             yield path
-        for parent, folders, names in os.walk(path):
-            folder = Path(parent)
-            kept = [name for name in folders if not _is_skipped(folder / name)]
-            folders[:] = sorted(kept)
-            is_of_tests = TEST_FOLDERS.intersection(folder.absolute().parts)
+        for file in files_below(path):
+            is_of_tests = TEST_FOLDERS.intersection(file.absolute().parts)
             pattern = _PYTHON_FILE if is_of_tests else _TEST_FILE
-            for name in filter(pattern.fullmatch, sorted(names)):
-                yield folder / name
-
-
-def _is_skipped(folder: Path) -> bool:
-    name = folder.name
-    if name.startswith(".") or name in _SKIPPED:
-        return True
-    return (folder / "pyvenv.cfg").exists()
+            if pattern.fullmatch(file.name):
+                yield file
 
 
 def examine(files: list[Path], rules: list[Rule], *, processes: int) -> list[Fault]:
@@ -205,8 +186,7 @@ def _faults(file: Path, rules: list[Rule]) -> Iterable[Fault]:
 def _file_fault(
     file: Path, code: str, problem: str, *, line: int = 1, column: int = 1
 ) -> Fault:
-    message = f"{RULES[code].title}: {problem}"
-    return Fault(str(file), line, column, code, message, line)
+    return Fault(str(file), line, column, code, f"{RULES[code].title}: {problem}", line)
 
 
 def _rule_faults(rule: Rule, code: Code) -> set[Fault]:
@@ -272,6 +252,11 @@ def _not_waived(
         # A code may be unused because its rule was not selected.
         is_unused = unused and (codes <= checked or unused - RULES.keys())
         if is_unused or not waiver["reason"].strip(" :-"):
-            comment = f"`{token.string.strip()}`"
-            yield _file_fault(file, "ARD003", comment, line=line, column=column + 1)
+            yield _file_fault(
+                file,
+                "ARD003",
+                f"`{token.string.strip()}`",
+                line=line,
+                column=column + 1,
+            )
     yield from kept

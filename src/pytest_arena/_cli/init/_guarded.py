@@ -180,8 +180,7 @@ class AppProbe:
 
         def rank(base: Candidate) -> tuple[object, ...]:
             is_unlikely = base.name not in likely
-            is_elsewhere = not base.is_at_home
-            return is_private(base.name), is_unlikely, is_elsewhere, base.name
+            return is_private(base.name), is_unlikely, *base.rank()
 
         names = []
         reported = set()

@@ -129,8 +129,9 @@ def _import_app(plan: Proposal, probe: Probe) -> None:
     question = {"app": plan.app, "module": module, "bases": bases}
     plan.note_facts(probe(question, [*words, "--arena-schema="]))
     if "problem" in plan.facts:
-        title = "pytest could not start with your conftest.py:"
-        plan.doubt(title, plan.facts["problem"])
+        plan.doubt(
+            "pytest could not start with your conftest.py:", plan.facts["problem"]
+        )
         words.append("--noconftest")
         plan.note_facts(probe(question, [*words, "--arena-schema="]))
     problem = plan.facts.get("error") or plan.facts.get("problem")
@@ -241,8 +242,10 @@ def _accept_schema(plan: Proposal, schema: str, facts: Facts) -> bool:
             steps = "look into the app's log"
             if not plan.schema:
                 steps = f"set arena_schema, so that the tables exist, or {steps}"
-            title = f"GET {answer.path} answers {answer.status}, so no test expects it:"
-            plan.doubt(title, [steps])
+            plan.doubt(
+                f"GET {answer.path} answers {answer.status}, so no test expects it:",
+                [steps],
+            )
         elif answer.status:
             plan.answers.append(answer)
     return True

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import textwrap
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli._imports import absolute, imported_names
+from pytest_arena._cli._imports import absolute, files_below, imported_names
 from pytest_arena._databases._builders import is_alembic
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Assignment = ast.Assign | ast.AnnAssign
@@ -45,7 +44,6 @@ _TEST_FILE = re.compile(r"(.*/)?((tests?|testing)/|test_|conftest\.py)")
 _CREATES_TABLE = re.compile(rb"(?im)^\s*CREATE\s+(?:UNLOGGED\s+)?TABLE\b")
 _BYTES_OF_A_SCRIPT = 1_000_000  # a dump is long, and CREATE TABLE is near its beginning
 _CALL_WIDTH = 80  # characters of the call that creates an engine
-_TOOL_FOLDER = re.compile(r"\.|(node_modules|site-packages|__pycache__|build|dist)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +120,14 @@ def parse_project(folder: Path) -> Project:
     migrations = []
     modules = []
     unread = []
-    for file in _files(folder):
+    for file in files_below(folder):
         if file.suffix == ".sql":
             if _creates_tables(folder, file):
                 scripts.append(file)
         elif file.name == "alembic.ini":
             if is_alembic(file):
                 migrations.append(file)
-        else:
+        elif file.suffix == ".py":
             try:
                 modules.append(_Module(folder, file))
             except (SyntaxError, ValueError, OSError) as error:
@@ -174,19 +172,6 @@ def public_names(definitions: list[Definition]) -> list[str]:
 def is_private(name: str) -> bool:
     """Return whether a part of a name begins with an underscore, as in ``package._module:Base``."""
     return re.search(r"(?:^|[.:])_", name) is not None
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield Python files, SQL scripts and ``alembic.ini``, but not those of a tool's folder."""
-    for path, folders, names in os.walk(folder):
-        if "pyvenv.cfg" in names:
-            folders.clear()  # os.walk skips the folders that are removed from its list
-            continue
-        kept = [name for name in folders if not _TOOL_FOLDER.match(name)]
-        folders[:] = sorted(kept)
-        for name in sorted(names):
-            if name == "alembic.ini" or name.endswith((".py", ".sql")):
-                yield Path(path, name)
 
 
 def _creates_tables(folder: Path, file: Path) -> bool:
@@ -295,22 +280,19 @@ class _Module:
     def _definition(
         self, kind: str, name: str, node: ast.stmt | ast.expr, detail: str = ""
     ) -> Definition:
-        place = f"{self._path}:{node.lineno}"
-        return Definition(kind, name, place, detail)
+        return Definition(kind, name, f"{self._path}:{node.lineno}", detail)
 
     def _attribute(
         self, kind: str, name: str, node: ast.stmt, detail: str = ""
     ) -> Definition:
         """Return the definition of a name of the module, as an option names it."""
-        full_name = f"{self.name}:{name}"
-        return self._definition(kind, full_name, node, detail)
+        return self._definition(kind, f"{self.name}:{name}", node, detail)
 
     def _origin(self, node: ast.AST | None) -> str:
         """Return the dotted name of an expression, with the module that defines it."""
         match node:
             case ast.Name(id=name):
-                own_name = f"{self.name}.{name}"
-                return self._imports.get(name, own_name)
+                return self._imports.get(name, f"{self.name}.{name}")
             case ast.Attribute(value=value, attr=name):
                 owner = self._origin(value)
                 return f"{owner}.{name}"

@@ -57,6 +57,7 @@ from pytest_arena._origin import (
     user_line,
 )
 from pytest_arena._product import PRODUCT_PACKAGES, Core
+from pytest_arena._values import sqlstate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -459,7 +460,7 @@ class LostWrites:
 
     def _explain_lock(self, error: BaseException, own: PooledConnection | None) -> None:
         """Add to an error who holds the lock for which a statement has waited."""
-        state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+        state = sqlstate(error)
         is_locked = state == _LOCK_NOT_AVAILABLE or "database is locked" in str(error)
         if not is_locked:
             return

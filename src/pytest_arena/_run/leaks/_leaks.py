@@ -8,13 +8,16 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import inspect
+from sqlalchemy.orm.collections import collection_adapter
 
 # `close_all_sessions`, its public user, would close the sessions of fixtures too.
 from sqlalchemy.orm.session import _sessions
 
+from pytest_arena._databases._sessions import FreshSession
 from pytest_arena._gate._orm_sessions import (
     held_by_sessions,
     is_used_by_wide_fixture,
@@ -24,7 +27,6 @@ from pytest_arena._gate._orm_sessions import (
 )
 from pytest_arena._gate._registry import entry_of
 from pytest_arena._origin import SHARED_THREADS, is_of
-from pytest_arena._run._long_sessions import held_instances
 from pytest_arena._run.leaks._late_work import LateWork, OwnWork, threads_at_work
 from pytest_arena.errors import ConnectionLeak, IsolationError
 
@@ -32,11 +34,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable
     from contextlib import AbstractContextManager
 
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import InstanceState, Session
 
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
-    from pytest_arena._run._long_sessions import HeldInstances
+
+    # The instances of a session. Those that pytest-arena's sessions have loaded have the values of
+    # their attributes, the others None.
+    HeldInstances = WeakKeyDictionary[InstanceState[object], dict[str, object] | None]
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
 
@@ -44,6 +49,34 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at the user
 _PATIENCE = 1.0
 
 _LINES_OF_AN_ERROR = 4
+
+
+def held_instances(session: Session) -> HeldInstances:
+    """Return the instances of a session, in pytest-arena's sessions with their loaded values.
+
+    These cost a microsecond for each attribute of each instance.
+    """
+    has_values = isinstance(session, FreshSession)
+    held: HeldInstances = WeakKeyDictionary()
+    for instance in session:
+        state = inspect(instance)
+        held[state] = loaded_values(state) if has_values and state.persistent else None
+    return held
+
+
+def loaded_values(state: InstanceState[object]) -> dict[str, object]:
+    """Return the values of the attributes that an instance has loaded."""
+    names = state.mapper.attrs.keys()  # iterating a mapper's collection gives values
+    values = {name: state.dict[name] for name in names if name in state.dict}
+    for relationship in state.mapper.relationships:
+        if relationship.uselist and values.get(relationship.key) is not None:
+            values[relationship.key] = _members(values[relationship.key])
+    return values
+
+
+def _members(collection: Any) -> list[object]:
+    adapter = collection_adapter(collection)
+    return list(adapter) if adapter is not None else list(collection)
 
 
 @dataclass(frozen=True, slots=True)
