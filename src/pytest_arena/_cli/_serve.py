@@ -61,7 +61,12 @@ def serve(options: argparse.Namespace) -> int:
     """
     token = os.environ.get(TOKEN, "")
     if not token:
-        raise _no_token()
+        raise ConfigError(
+            f"{TOKEN} is not set",
+            why="a request to the control interface changes data, so it needs a secret",
+            cause="the program that starts `arena serve` sets the secret, and its tests send it",
+            fix=f"export {TOKEN}=...   with a random word, as of openssl rand -hex 16",
+        )
     sys.path.insert(0, "")  # as `python -m pytest` has it
     with ControlServer(token, port=options.control_port) as control:
         levels = LevelServer(control, port=options.port, seeds=options.seeds)
@@ -275,7 +280,12 @@ class _LevelCommands:
         function: Any = load_attribute(path, option="--seeds", source=_COMMAND)
         is_imported = getattr(function, "__module__", None) != self._seeds
         if name.startswith("_") or is_imported:
-            raise _no_seed(name, self._seeds)
+            raise ConfigError(
+                f"{path} is not a seed",
+                why="a seed is a public function that this module defines",
+                cause=f"--seeds {self._seeds}",
+                fix=f"def {name.lstrip('_')}(session, ...): ...   in {self._seeds}",
+            )
         if inspect.iscoroutinefunction(function):
             return asyncio.run(self._async_seed(function, arguments))
         session: Any = self.arena.session()
@@ -307,21 +317,3 @@ def _refuse(command: Command, reason: str) -> None:
         command.answer(405, {"error": f"{method} {path}"})
     else:
         command.answer(409, {"error": reason})
-
-
-def _no_seed(name: str, module: str) -> ConfigError:
-    return ConfigError(
-        f"{module}:{name} is not a seed",
-        why="a seed is a public function that this module defines",
-        cause=f"--seeds {module}",
-        fix=f"def {name.lstrip('_')}(session, ...): ...   in {module}",
-    )
-
-
-def _no_token() -> ConfigError:
-    return ConfigError(
-        f"{TOKEN} is not set",
-        why="a request to the control interface changes data, so it needs a secret",
-        cause="the program that starts `arena serve` sets the secret, and its tests send it",
-        fix=f"export {TOKEN}=...   with a random word, as of openssl rand -hex 16",
-    )

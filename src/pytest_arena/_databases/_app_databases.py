@@ -718,7 +718,17 @@ class Environment:
                 continue
             url = _url(text)
             if url is None:
-                raise _no_url(name, self._place)
+                # Such as a path. The message does not have the value, which may hold a password.
+                raise ConfigError(
+                    f"arena_env names {name}, whose value is no database URL",
+                    why="pytest-arena leads the app into a test database by changing the URL in "
+                    "the variable. The app would use the database that the value names, which may "
+                    "be your own",
+                    cause=f"{self._place} names the variable\n"
+                    "the environment has its value, such as a path",
+                    fix=f"{name}=sqlite:///dev.db pytest …   (a URL, which the app has to read)\n"
+                    "or, if the value names no database: arena_env = another variable",
+                )
             redirected[name] = self._inside(text, url)
         self._put(redirected)
 
@@ -800,21 +810,6 @@ class Environment:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _no_url(variable: str, place: str) -> ConfigError:
-    """Return the error for a variable that holds a path, for instance.
-
-    It does not have the value, which may hold a password.
-    """
-    return ConfigError(
-        f"arena_env names {variable}, whose value is no database URL",
-        why="pytest-arena leads the app into a test database by changing the URL in the variable. "
-        "The app would use the database that the value names, which may be your own",
-        cause=f"{place} names the variable\nthe environment has its value, such as a path",
-        fix=f"{variable}=sqlite:///dev.db pytest …   (a URL, which the app has to read)\n"
-        "or, if the value names no database: arena_env = another variable",
-    )
 
 
 def _inherited() -> dict[str, str]:

@@ -503,7 +503,15 @@ class Observer:
             self._moments.rows(database, since, until), self._moments.mask
         )
         if changes.counts_more:
-            raise _only_counted(changes, database)
+            raise IsolationError(
+                f"what was changed in {database.name} is not known row by row: "
+                f"{changes.counted()}",
+                why="a wider fixture changed the schema. Some of the rows that it wrote before "
+                "this test are kept for reports. The others are only in the copy that this test "
+                "uses",
+                cause=str(user_line() or "arena.changes()"),
+                fix="ask in the set-up of that fixture, or make the tables by arena_schema",
+            )
         return changes
 
     def moment(self, database: str) -> tuple[Database, object]:
@@ -531,7 +539,18 @@ class Observer:
             if test is not None:
                 test.sessions.commit()
         except PendingWorkError:
-            raise _pending() from None
+            raise PendingWorkError(
+                "the changes are asked for in an async test, while db_session has work not "
+                "committed",
+                why="uncommitted work has changed nothing yet, and this call cannot await the "
+                "commit",
+                cause=str(
+                    user_line()
+                    or "arena.changes(), or a plain `with arena.expect_changes()`"
+                ),
+                fix="await db_session.commit()   before it, or: async with "
+                "arena.expect_changes(...)",
+            ) from None
 
     async def acommit(self) -> None:
         """Commit pending work, like before a request of an async client."""
@@ -552,7 +571,15 @@ class Observer:
             for _ in test.late_work.pausing():
                 pass
         elif test.late_work.unfinished():
-            raise _behind_block(test.late_work.unfinished())
+            lines = test.late_work.unfinished()
+            raise LateWorkError(
+                "work that a request had begun still runs at the end of "
+                "arena.expect_changes(…)",
+                why="the block would not see what the work writes. A plain `with` in an async "
+                "test cannot wait for it",
+                cause="\n".join(sorted(set(lines))[:4]),
+                fix="async with arena.expect_changes(...):",
+            )
         self._name_unfinished(test)
 
     async def asettle(self) -> None:
@@ -570,16 +597,6 @@ class Observer:
                 "{test}: arena.expect_changes(…) has compared while work of a request "
                 f"still ran: {line}. The comparison lacks its later writes"
             )
-
-
-def _behind_block(lines: list[str]) -> LateWorkError:
-    return LateWorkError(
-        "work that a request had begun still runs at the end of arena.expect_changes(…)",
-        why="the block would not see what the work writes. A plain `with` in an async test "
-        "cannot wait for it",
-        cause="\n".join(sorted(set(lines))[:4]),
-        fix="async with arena.expect_changes(...):",
-    )
 
 
 @dataclass(slots=True, eq=False)
@@ -714,27 +731,6 @@ def _too_many(requests: list[Request], sent: list[str], count: int) -> str:
             "next: load rows that belong together at once: selectinload(…) or a join"
         )
     return "\n".join(lines)
-
-
-def _pending() -> PendingWorkError:
-    return PendingWorkError(
-        "the changes are asked for in an async test, while db_session has work not committed",
-        why="uncommitted work has changed nothing yet, and this call cannot await the commit",
-        cause=str(
-            user_line() or "arena.changes(), or a plain `with arena.expect_changes()`"
-        ),
-        fix="await db_session.commit()   before it, or: async with arena.expect_changes(...)",
-    )
-
-
-def _only_counted(changes: Changes, database: Database) -> IsolationError:
-    return IsolationError(
-        f"what was changed in {database.name} is not known row by row: {changes.counted()}",
-        why="a wider fixture changed the schema. Some of the rows that it wrote before this test "
-        "are kept for reports. The others are only in the copy that this test uses",
-        cause=str(user_line() or "arena.changes()"),
-        fix="ask in the set-up of that fixture, or make the tables by arena_schema",
-    )
 
 
 def _not_known(record: Request, database: Database, why: str) -> IsolationError:

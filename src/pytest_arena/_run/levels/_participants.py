@@ -103,7 +103,8 @@ class LevelContext:
         self.tasks = tasks
         self.held: dict[Level | None, HeldByFixtures] = {}
         """The connections and sessions of wider fixtures when each present level was entered."""
-        self._lost: list[Checkout] = []
+        self.lost: list[Checkout] = []
+        """The transactions of wider fixtures that pytest-arena had to end."""
         self.has_ended_leaks = False
 
     def leaks_ended(self) -> None:
@@ -114,14 +115,10 @@ class LevelContext:
         """Forget the ended leaks: their level is left."""
         self.has_ended_leaks = False
 
-    def fixtures_lost(self, transactions: list[Checkout]) -> None:
-        """Record the transactions of wider fixtures that pytest-arena had to end."""
-        self._lost += transactions
-
     def take_lost(self) -> list[Checkout]:
         """Return the transactions that wider fixtures lost, and forget them."""
-        lost = self._lost
-        self._lost = []
+        lost = self.lost
+        self.lost = []
         return lost
 
     def with_patience(self, call: Callable[[], _Answer], seconds: float) -> _Answer:
@@ -248,9 +245,9 @@ class DatabaseParticipant:
         if is_changed is not None:
             return is_changed
         transactions = _leaks.open_transactions(gate)
-        context.fixtures_lost(
-            [each for each in transactions if each in before.transactions]
-        )
+        for transaction in transactions:
+            if transaction in before.transactions:
+                context.lost.append(transaction)
         _leaks.end_transactions(gate.registry.taken())
         return self._left_with_patience(_PATIENCE)
 
