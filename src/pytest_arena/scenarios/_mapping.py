@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
 import linecache
 import re
@@ -21,12 +22,20 @@ from pytest_arena.errors import ConfigError, ScenarioError
 from pytest_arena.scenarios._tries import skip_reason
 from pytest_arena.scenarios.assertions._idle import function_of
 from pytest_arena.scenarios.evidence._document import Mapping, from_shape, to_shape
-from pytest_arena.scenarios.specs._index import Index, Reference, reference, row_proven
+from pytest_arena.scenarios.specs._index import (
+    Index,
+    Reference,
+    identifier,
+    reference,
+    row_proven,
+)
 from pytest_arena.scenarios.specs._reader import relative
 from pytest_arena.scenarios.specs._specification import (
+    Pairs,
     Problem,
     ScenarioSpec,
     Specification,
+    step_lines,
 )
 
 if TYPE_CHECKING:
@@ -120,11 +129,13 @@ class Mapper:
         wanted: Reference,
     ) -> None:
         scenario = self._index.find(wanted, named=self._keys_named)
+        row = row_proven(scenario, wanted, _parameters(item))
         mapping = Mapping(
             test=item.nodeid,
             place=_place(item),
             scenario=scenario.key,
-            row=row_proven(scenario, wanted, _parameters(item)),
+            row=row,
+            unused=_unused_columns(item, scenario, row),
             rev=wanted.rev,
             source=_hash_of(item),
         )
@@ -205,6 +216,64 @@ def _hash_of(item: pytest.Item) -> str:
         body = body[1:]
     text = "\n".join(map(ast.dump, body)).encode("utf-8", "surrogatepass")
     return f"1:{blake2b(text, digest_size=4).hexdigest()}"
+
+
+# Values of a row that its test ignores.
+
+# By these names a test may get any argument.
+_DYNAMIC = {"locals", "request"}
+
+
+def _unused_columns(item: Any, scenario: ScenarioSpec, row: Pairs) -> tuple[str, ...]:
+    """Return the columns of which a test has the value, and ignores it.
+
+    The test has an argument or a loop's variable of that name, which neither the test nor a
+    fixture reads. Only columns that a step names are looked for.
+    """
+    code = getattr(inspect.unwrap(own_function(item)[2]), "__code__", None)
+    if code is None or not row:
+        return ()
+    function = function_of(code)
+    if function is None:
+        return ()
+    read = _read_names(function)
+    if read & _DYNAMIC:
+        return ()
+    for fixtures in item._fixtureinfo.name2fixturedefs.values():  # noqa: SLF001 - no public name
+        for fixture in fixtures:
+            read.update(fixture.argnames, [getattr(fixture.func, "__name__", "")])
+    unread = {*code.co_varnames, *code.co_cellvars} - read
+    text = "\n".join(step_lines(scenario))
+    columns = [column for column, _ in row if identifier(column) in unread]
+    return tuple(column for column in columns if f"<{column}>" in text)
+
+
+def _read_names(function: ast.AST) -> set[str]:
+    """Return the variables that a function uses, not those that it only prints or checks alone."""
+    idle: set[ast.AST] = set()
+    for node in ast.walk(function):
+        if _is_idle(node):
+            idle.update(ast.walk(node))
+    names = set()
+    for node in ast.walk(function):
+        if not isinstance(node, ast.Name) or node in idle:
+            continue
+        if isinstance(node.ctx, ast.Load):
+            names.add(node.id)
+    return names
+
+
+def _is_idle(node: ast.AST) -> bool:
+    """Whether a statement prints or logs, or asserts something about one variable alone."""
+    if isinstance(node, ast.Assert):
+        names = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+        other = (ast.Attribute, ast.Await, ast.Subscript)
+        has_other = any(isinstance(part, other) for part in ast.walk(node))
+        return not has_other and len(names - vars(builtins).keys()) <= 1
+    if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
+        return False
+    called = ast.unparse(node.value.func).lower()
+    return called == "print" or called.startswith("log")
 
 
 # pytest-bdd.

@@ -23,6 +23,7 @@ from pytest_arena.scenarios.specs._specification import (
     grouped_by,
     literals,
     paths,
+    row_text,
 )
 
 NO_SEED = "@no-seed"  # every database already holds what the Given needs
@@ -338,6 +339,9 @@ class Claim:
             warnings.append("no answer was looked at")
         if "changed" not in unrecorded:
             warnings += _without_effect(own)
+        for column in self.mapping.unused:
+            row = row_text(self.mapping.row)
+            warnings.append(f"the test never uses <{column}> of the row {row}")
         warnings += self._unseen_literals(facts)
         return tuple(dict.fromkeys(warnings))
 

@@ -179,6 +179,8 @@ class Mapping:
     """The first line of the test: ``tests/test_x.py:12``."""
     source: str = ""
     """The hash of the test's code, for the lock file."""
+    unused: tuple[str, ...] = ()
+    """The columns of the row of which the test ignores the value."""
     scenario: str
     """The scenario's key."""
 
