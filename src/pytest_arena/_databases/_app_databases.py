@@ -568,12 +568,28 @@ class KnownDatabases:
         if len(matching) == 1:
             return matching[0]
         if matching:
-            raise _ambiguous(name, matching)
+            tails = reversed(matching[0].tails)
+            longer = next(tail for tail in tails if "/" in tail)
+            raise ConfigError(
+                f"there are {len(matching)} databases {name!r}",
+                why="which one was meant would depend on which was connected to first",
+                cause=f"{', '.join(database.tails[0] for database in matching)}\n"
+                f"{user_line() or ''}".strip(),
+                fix=f"arena.session(database={longer!r})",
+            )
         if name in self.named_by_options():
             return self._expected(name)
-        names = {database.name for database in databases}
-        names.update(self.named_by_options())
-        raise _unknown(name, sorted(names - {""}))
+        all_names = {database.name for database in databases}
+        all_names.update(self.named_by_options())
+        names = sorted(all_names - {""})
+        similar = nearest(name, names) if names else "app"
+        raise ConfigError(
+            f"there is no database {name!r}",
+            why="each database of the app has the name of its file, without its ending, or the "
+            "name that it has on its server",
+            cause=f"known databases: {', '.join(names) or 'none'}\n{user_line() or ''}".strip(),
+            fix=f"arena.session(database={similar!r})",
+        )
 
     def _expected(self, name: str) -> Database:
         """Return a database that is needed before any engine exists. The first engine means it.
@@ -627,28 +643,6 @@ class KnownDatabases:
     def named_by_options(self) -> list[str]:
         """Return the names of databases that options have values for."""
         return [*self._config.schema, *self._config.seed]
-
-
-def _ambiguous(name: str, databases: list[Database]) -> ConfigError:
-    shown = ", ".join(database.tails[0] for database in databases)
-    longer = next(tail for tail in reversed(databases[0].tails) if "/" in tail)
-    return ConfigError(
-        f"there are {len(databases)} databases {name!r}",
-        why="which one was meant would depend on which was connected to first",
-        cause=f"{shown}\n{user_line() or ''}".strip(),
-        fix=f"arena.session(database={longer!r})",
-    )
-
-
-def _unknown(name: str, names: list[str]) -> ConfigError:
-    similar = nearest(name, names) if names else "app"
-    return ConfigError(
-        f"there is no database {name!r}",
-        why="each database of the app has the name of its file, without its ending, or the name "
-        "that it has on its server",
-        cause=f"known databases: {', '.join(names) or 'none'}\n{user_line() or ''}".strip(),
-        fix=f"arena.session(database={similar!r})",
-    )
 
 
 def dialects(product: Product) -> list[type[Dialect]]:

@@ -17,12 +17,17 @@ from pytest_arena._run._long_sessions import LongSessions
 from pytest_arena._run._story import lost_by_fixture, lost_words
 from pytest_arena._run._test import Current, RunningTest, Watcher
 from pytest_arena._run.leaks._late_work import (
-    late_error,
+    LINES_OF_AN_ERROR,
     refuse_threads_of_ended_lifespans,
 )
 from pytest_arena._run.leaks._leaks import empty_sessions
 from pytest_arena._values import Stage
-from pytest_arena.errors import ArenaError, ConnectionLeak, IsolationError
+from pytest_arena.errors import (
+    ArenaError,
+    ConnectionLeak,
+    IsolationError,
+    LateWorkError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -192,7 +197,13 @@ class FixtureLevels:
         lines = late_work.cut_off
         what = "has ended, and work that a request had begun was cut off"
         if lines and self._config.late == "fail":
-            raise late_error(lines, f"{test.plan.name} {what}")
+            raise LateWorkError(
+                f"{test.plan.name} {what}",
+                why="what it had still to write is missing, and no test has seen whether it works",
+                cause="\n".join(sorted(set(lines))[:LINES_OF_AN_ERROR]),
+                fix="await arena.settled()   before you look at what it does (or a longer "
+                "arena_settle)",
+            )
         for line in lines:
             self._ledger.note(f"{{test}} {what}: {line}")
 

@@ -58,7 +58,7 @@ _PASSES = 5
 # Passes until a callback that is due has begun a task. Each test takes them.
 _PASSES_AT_END = 2
 
-_LINES_OF_AN_ERROR = 4
+LINES_OF_AN_ERROR = 4
 
 
 class OwnWork:
@@ -368,7 +368,15 @@ class LateWork:
             self._is_done = not lines
         elif lines:
             self.has_waited_in_vain = True
-            raise endless_error(lines, patience)
+            longer = max(60, patience * 2)
+            raise LateWorkError(
+                f"work that a request had begun still runs after {patience:g} s",
+                why="what it has still to write is missing",
+                cause="\n".join(sorted(set(lines))[:LINES_OF_AN_ERROR]),
+                fix="begin work without an end, such as a pool's tasks or a poller, in the app's "
+                "lifespan: settled() does not wait for it. For slow work: "
+                f"arena.settled({longer:g})",
+            )
 
 
 def refuse_threads_of_ended_lifespans(late: dict[int, FrameType]) -> None:
@@ -457,34 +465,3 @@ def _name_of(task: AnyTask) -> str:
         package = "sqlalchemy"
     function = getattr(coroutine, "__qualname__", "")
     return f"a task of {package or 'asyncio'}: {function} ({task.get_name()})"
-
-
-def endless_error(lines: Iterable[str], patience: float) -> LateWorkError:
-    """Return the error of ``arena.settled()`` whose time is up."""
-    return LateWorkError(
-        f"work that a request had begun still runs after {patience:g} s",
-        why="what it has still to write is missing",
-        cause="\n".join(sorted(set(lines))[:_LINES_OF_AN_ERROR]),
-        fix="begin work without an end, such as a pool's tasks or a poller, in the app's lifespan: "
-        f"settled() does not wait for it. For slow work: arena.settled({max(60, patience * 2):g})",
-    )
-
-
-def failed_work_error(test: str, what: str, failures: list[str]) -> LateWorkError:
-    """Return the error of a test whose requests have begun work that failed."""
-    return LateWorkError(
-        f"{test} {what}",
-        why="the client has its answer, and does not learn of the error",
-        cause="\n".join(failures[:_LINES_OF_AN_ERROR]),
-        fix="repair it, or catch the error in the task if the app expects it",
-    )
-
-
-def late_error(lines: Iterable[str], what: str) -> LateWorkError:
-    """Return the error that names the work which a request has begun."""
-    return LateWorkError(
-        what,
-        why="what it had still to write is missing, and no test has seen whether it works",
-        cause="\n".join(sorted(set(lines))[:_LINES_OF_AN_ERROR]),
-        fix="await arena.settled()   before you look at what it does (or a longer arena_settle)",
-    )

@@ -27,7 +27,12 @@ from pytest_arena._gate._orm_sessions import (
 )
 from pytest_arena._gate._registry import entry_of
 from pytest_arena._origin import SHARED_THREADS, is_of
-from pytest_arena._run.leaks._late_work import LateWork, OwnWork, threads_at_work
+from pytest_arena._run.leaks._late_work import (
+    LINES_OF_AN_ERROR,
+    LateWork,
+    OwnWork,
+    threads_at_work,
+)
 from pytest_arena.errors import ConnectionLeak, IsolationError
 
 if TYPE_CHECKING:
@@ -47,8 +52,6 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at the user
 
 # Seconds until a thread that uses a connection leaves it.
 _PATIENCE = 1.0
-
-_LINES_OF_AN_ERROR = 4
 
 
 def held_instances(session: Session) -> HeldInstances:
@@ -326,7 +329,7 @@ def leak_error(leaks: list[Checkout]) -> ConnectionLeak:
     return ConnectionLeak(
         what,
         why="the next test would wait for its lock, or lose the connection from the app's pool",
-        cause="\n".join(lines[:_LINES_OF_AN_ERROR]),
+        cause="\n".join(lines[:LINES_OF_AN_ERROR]),
         fix=fix,
     )
 
@@ -336,7 +339,7 @@ def lost_error(holders: Iterable[Checkout], level: str) -> IsolationError:
     return IsolationError(
         f"{level}: an open transaction of a wider fixture is in the way",
         why="pytest-arena cannot restore the database while a transaction holds its lock",
-        cause="\n".join(_lines_of(holders)[:_LINES_OF_AN_ERROR]),
+        cause="\n".join(_lines_of(holders)[:LINES_OF_AN_ERROR]),
         fix="commit, or roll back, before the fixture's `yield`",
     )
 
