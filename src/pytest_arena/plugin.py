@@ -546,7 +546,8 @@ def pytest_fixture_setup(
     """Enter a level for each fixture that outlives the test."""
     run = RUNS[request.config]
     test = run.current.test
-    is_wide = fixturedef.scope != "function"
+    # `parametrize(…, indirect=True, scope="class")` overrides the scope of the fixture.
+    is_wide = request.scope != "function"
     own_work = None
     if test is not None and not is_wide:
         own_work = test.late_work.own
@@ -584,10 +585,10 @@ def pytest_fixture_setup(
 def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[None]:
     """Enter a level for the set-up of a wide fixture. Note when its tear-down begins."""
     owner = WideFixture(
-        f"{fixturedef.scope} fixture {fixturedef.argname}",
+        f"{request.scope} fixture {fixturedef.argname}",
         functools.partial(fixturedef.finish, request),
         tuple(run.current.being_set_up),
-        lasts_to_the_end=fixturedef.scope == "session",
+        lasts_to_the_end=request.scope == "session",
     )
     request.config.stash[WIDE][fixturedef] = owner
     is_wide = OF_WIDE_FIXTURE.set(True)
@@ -608,8 +609,6 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
 
 def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
     """Leave the fixture's level, with the changes of its tear-down."""
-    if fixturedef.scope == "function":
-        return
     owner = request.config.stash[WIDE].pop(fixturedef, None)
     if owner is not None:
         RUNS[request.config].fixtures.leave(owner)

@@ -266,3 +266,45 @@ def test_levels_under_anyio(example: Example) -> None:
     off = example.change("pytest.ini", "asyncio_mode = auto", "asyncio_mode = strict")
     run = off.with_paths({"conftest.py": CONFTEST}).with_files(test_anyio=text)
     run.run("-p", "anyio").expect(passed=7)
+
+
+SCOPE_OF_PARAMETRIZE = """
+import pytest
+
+
+@pytest.fixture
+def named(arena, request):
+    with arena.session() as session:
+        session.add(Dancer(name=request.param))
+        session.commit()
+
+
+def found(arena):
+    with arena.session() as session:
+        return list(session.scalars(select(Dancer.name)))
+
+
+@pytest.mark.parametrize("named", ["Ada", "Bob"], indirect=True, scope="class")
+class TestClass:
+    def test_1(self, named, arena):
+        assert found(arena)[1:] in (["Ada"], ["Bob"])
+
+    def test_2(self, named, arena):
+        assert found(arena)[1:] in (["Ada"], ["Bob"])
+
+
+def pytest_generate_tests(metafunc):
+    if metafunc.function is test_3:
+        metafunc.parametrize("named", ["Eve"], indirect=True, scope="module")
+
+
+def test_3(named, arena):
+    assert found(arena) == ["Sand", "Eve"]
+"""
+
+
+def test_a_scope_that_parametrize_sets_overrides_that_of_the_fixture(example: Example) -> None:
+    """As in pytest: the rows live as long as the fixture."""
+    imports = "from app import Dancer\nfrom sqlalchemy import select\n"
+    project = example.with_files(test_scopes=imports + SCOPE_OF_PARAMETRIZE)
+    project.run("-p", "no:randomly").expect(passed=5)
