@@ -396,7 +396,7 @@ def test_rows_that_neither_a_test_nor_a_fixture_writes_are_named(example: Exampl
     project = example.with_files(app=app, conftest=HOOKS, test_a=OF_HOOKS)
     markers = "[pytest]\nmarkers = seeded\n"
     run = project.change("pytest.ini", "[pytest]\n", markers).run("-q").expect(passed=2)
-    told = "writes dancers outside of tests and fixtures: the rows stay for the whole run"
+    told = "writes rows outside of tests and fixtures: they stay for the whole run"
     run.says(f'conftest.py:7  app.add("of a hook") {told}')
     run = example.with_files(app=app, conftest="", test_a=AT_IMPORT).run("-q").expect(passed=1)
     run.says(f'test_a.py:4  app.add("at import") {told}')

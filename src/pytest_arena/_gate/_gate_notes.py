@@ -132,11 +132,11 @@ def commit_of_older_thread(began: str, tables: str, line: CodeLine | None) -> st
     )
 
 
-def commit_outside_of_levels(tables: str, line: CodeLine | None) -> str:
+def commit_outside_of_levels(line: CodeLine | None) -> str:
     """Return the note for rows that neither a test nor a fixture writes."""
     return (
-        f"{line or 'a line that cannot be seen'} writes {tables} outside of tests and fixtures: "
-        "the rows stay for the whole run. Next: write them in a fixture or in arena_seed"
+        f"{line or 'a line that cannot be seen'} writes rows outside of tests and fixtures: "
+        "they stay for the whole run. Next: write them in a fixture or in arena_seed"
     )
 
 

@@ -420,8 +420,7 @@ class LostWrites:
         if pooled.target is None or pooled.target.key.kind == "building":
             return
         line = line_that_pytest_called()
-        tables = ", ".join(tables_of(pooled.pending_writes.writes))
-        self._core.ledger.note(_gate_notes.commit_outside_of_levels(tables, line))
+        self._core.ledger.note(_gate_notes.commit_outside_of_levels(line))
 
     def _may_lose(self, pooled: PooledConnection) -> bool:
         """Return whether the open writes of a connection are a test's."""
