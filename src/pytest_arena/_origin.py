@@ -9,8 +9,8 @@ from concurrent.futures import Future
 from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from threading import Thread, current_thread, get_ident, main_thread
 from threading import enumerate as all_threads
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType
@@ -503,6 +503,7 @@ class ThreadStart:
     starter: int = 0
     """The number of the thread. 0 for the main thread, and for a test's work."""
     lifespan: RunningLifespan | None = None
+    """The lifespan that started the thread, or gave its present job to a pool."""
 
 
 _UNKNOWN_START = ThreadStart()
@@ -521,14 +522,11 @@ LIFESPAN: ContextVar[RunningLifespan | None] = ContextVar(
 
 
 def lifespan_here() -> RunningLifespan | None:
-    """Return the lifespan whose start-up began this task or this thread, if it is up.
+    """Return the lifespan that began this task, this thread or this job, if it is up.
 
     A job of a request that such a worker does is the request's.
     """
-    lifespan = LIFESPAN.get()
-    if lifespan is None:
-        # Of a thread that the lifespan started, or one of its threads.
-        lifespan = start_of(current_thread()).lifespan
+    lifespan = _current_lifespan()
     if lifespan is None or not lifespan.is_up:
         return None
     request = REQUEST.get()
@@ -576,10 +574,15 @@ def watch_what_is_begun(undo: ExitStack) -> None:
         starter = get_ident()
         if work or starter == main_thread().ident:
             starter = 0
-        lifespan = LIFESPAN.get() or start_of(current_thread()).lifespan
+        lifespan = _current_lifespan()
+        module = getattr(function, "__module__", None) or ""
+        if module.partition(".")[0] in _LIBRARIES_WITH_WORKERS:
+            lifespan = None
         thread.arena_start = ThreadStart(work, starter, lifespan)
         if work and _is_the_users(function):
             thread.run = Piece(work, thread.run, getattr(thread, "cancel", bool))
+        elif lifespan:
+            thread.run = partial(_run_for_lifespan, lifespan, thread.run)
         start(thread)
 
     def watched_call_soon(
@@ -610,6 +613,34 @@ def watch_what_is_begun(undo: ExitStack) -> None:
     replace_attribute(undo, Future, "add_done_callback", watched_callback)
 
 
+# Threads of these libraries do jobs of any test, whoever started them.
+_LIBRARIES_WITH_WORKERS = {"aiosqlite", "anyio", "concurrent", "multiprocessing"}
+
+
+def _current_lifespan() -> RunningLifespan | None:
+    """Return the lifespan whose task, thread or job is the caller, also if it has ended."""
+    lifespan = LIFESPAN.get()
+    if lifespan is None:
+        lifespan = start_of(current_thread()).lifespan
+    return lifespan
+
+
+def _run_for_lifespan(
+    lifespan: RunningLifespan, function: Callable[..., object], *args: object
+) -> object:
+    """Run a thread of a lifespan, or a job that the lifespan gave to a pool."""
+    thread: Any = current_thread()
+    before = start_of(thread)
+    thread.arena_start = replace(before, lifespan=lifespan)
+    try:
+        return function(*args)
+    except ArenaError as error:
+        _end_at_user_line(error)
+        raise
+    finally:
+        thread.arena_start = before
+
+
 def watch_failures(undo: ExitStack) -> None:
     """Note the errors of tasks and callbacks that no code retrieves: asyncio only logs them.
 
@@ -637,9 +668,13 @@ def _watched(
     """Return a function like ``schedule`` that makes a piece of the argument at this position."""
 
     def watched(*args: Any, **kwargs: object) -> object:
-        work = None
-        if len(args) > position:
-            work = WORK.get()
+        if len(args) <= position:
+            return schedule(*args, **kwargs)
+        work = WORK.get()
+        lifespan = None if work or is_clock else _current_lifespan()
+        if lifespan:
+            job = partial(_run_for_lifespan, lifespan, args[position])
+            args = (*args[:position], job, *args[position + 1 :])
         # A library's job in a pool is work for the user. A library's delayed call may be a timeout.
         if not work or (is_clock and not _is_the_users(args[position])):
             return schedule(*args, **kwargs)

@@ -323,7 +323,8 @@ class Databases:
         """
         work = WORK.get()
         is_late = work is not None and work.is_over
-        if not (is_late or self._connections.late):
+        connections = self._connections
+        if not (is_late or connections.late or connections.ended_lifespans):
             return
         if is_late and _process.running_loop() and not user_line():
             # A library's task that a request started may serve later requests.
@@ -331,13 +332,14 @@ class Databases:
         if is_late and _process.running_loop() and is_driven_here():
             is_late = False
         thread = get_ident()
-        late_threads = self._connections.late
+        late_threads = connections.late
         frame = late_threads.get(thread)
         if frame and frame not in frames(of_users=True):
             # The late call has returned. A library's thread may now work for another test.
             del late_threads[thread]
         is_of_running_test = work is not None and not work.is_over
-        if not is_late and (thread not in late_threads or is_of_running_test):
+        is_late_thread = thread in late_threads or connections.is_of_ended_lifespan()
+        if not is_late and (is_of_running_test or not is_late_thread):
             return
         error = _gate_notes.late_work(
             work if is_late else None, is_statement=is_statement

@@ -94,10 +94,14 @@ def late_work(work: object, *, is_statement: bool) -> LateWorkError:
         "ending",
         "arena.settled()   in that test, before it ends (or a longer arena_settle)",
     )
-    lifespan = start_of(threading.current_thread()).lifespan
+    thread = threading.current_thread()
+    lifespan = start_of(thread).lifespan
     if work is None and lifespan is not None and not lifespan.is_up:
         owner = "a thread that the lifespan of an earlier test had started"
         fix = "stop and join the thread in the lifespan's shutdown"
+        if isinstance(thread, threading.Timer):
+            owner = "a timer that the lifespan of an earlier test had started"
+            fix = "cancel the timer in the lifespan's shutdown"
     cause = who_connects()
     piece = piece_here()
     begun_at = PIECES.get(piece) if piece is not None else None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._gate._orm_sessions import held_by_sessions
 from pytest_arena._gate._pooled import PooledConnection
-from pytest_arena._origin import WORK, is_of_wide_fixture, user_line
+from pytest_arena._origin import WORK, is_of_wide_fixture, start_of, user_line
 from pytest_arena._process import alive, running_loop
 from pytest_arena._product import nothing
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from pytest_arena._gate._pooled import PendingWrites
-    from pytest_arena._origin import ThreadStart, Work
+    from pytest_arena._origin import RunningLifespan, ThreadStart, Work
     from pytest_arena._product import ConnectTarget, Handle, Key
     from pytest_arena._values import CodeLine
 
@@ -51,6 +51,8 @@ class Registry:
         self.has_raw = False  # whether a connection was ever opened without an engine
         # Threads whose test is over, by the frame in which they work.
         self.late: dict[int, FrameType] = {}
+        # Lifespans of earlier tests whose threads have not ended.
+        self.ended_lifespans: set[RunningLifespan] = set()
         self.lock = threading.RLock()
         self._connections: weakref.WeakSet[PooledConnection] = weakref.WeakSet()
         self._checkouts: dict[ConnectionPoolEntry, Checkout] = {}
@@ -82,6 +84,25 @@ class Registry:
         start: ThreadStart | None = getattr(thread, "arena_start", None)
         is_late = start is not None and start.work is not None and start.work.is_over
         return "in an earlier test" if is_late else ""
+
+    def refuse_ended_lifespans(self) -> None:
+        """Note the lifespans that have ended and whose threads have not.
+
+        Their threads get no connection from here on. The shutdown of a lifespan, which waits for
+        some of them, is over.
+        """
+        ended = set()
+        for thread in threading.enumerate():
+            lifespan = start_of(thread).lifespan
+            if lifespan is not None and not lifespan.is_up:
+                ended.add(lifespan)
+        self.ended_lifespans = ended
+
+    def is_of_ended_lifespan(self) -> bool:
+        """Return whether the user's code runs in a thread of such a lifespan."""
+        if start_of(threading.current_thread()).lifespan not in self.ended_lifespans:
+            return False
+        return user_line() is not None  # a library's thread may serve all tests
 
     def add(self, pooled: PooledConnection) -> None:
         """Add a connection that a pool has."""

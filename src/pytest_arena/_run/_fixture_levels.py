@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,10 +15,7 @@ from pytest_arena._gate._orm_sessions import session_numbers
 from pytest_arena._run._long_sessions import LongSessions
 from pytest_arena._run._story import lost_by_fixture, lost_words
 from pytest_arena._run._test import Current, RunningTest, Watcher
-from pytest_arena._run.leaks._late_work import (
-    LINES_OF_AN_ERROR,
-    refuse_threads_of_ended_lifespans,
-)
+from pytest_arena._run.leaks._late_work import LINES_OF_AN_ERROR
 from pytest_arena._run.leaks._leaks import empty_sessions
 from pytest_arena._values import Stage
 from pytest_arena.errors import (
@@ -242,8 +238,8 @@ class FixtureLevels:
                 if isinstance(upper.owner, Examples):
                     self.levels.end_leaks(upper, upper.serial, cancel_jobs)
         self.levels.end_leaks(level, test.serial, cancel_jobs)
-        if threading.active_count() > 1:
-            refuse_threads_of_ended_lifespans(test.gate.registry.late)
+        # Afterwards, because such a thread may be about to end its transaction.
+        test.gate.registry.refuse_ended_lifespans()
 
     def _empty_sessions(self, test: RunningTest, before: HeldByFixtures) -> None:
         kinds = empty_sessions(before)
@@ -420,6 +416,7 @@ class FixtureLevels:
             for upper in self.levels.above(level):
                 self.levels.leave(upper)
             self.levels.leave(level)
+            self.levels.gate.registry.refuse_ended_lifespans()
             empty_caches(level.serial)
 
     @contextmanager

@@ -160,7 +160,9 @@ class LostWrites:
         thread.
         """
         work = WORK.get()
-        if self._registry.late or (work is not None and work.is_over):
+        registry = self._registry
+        has_late_threads = registry.late or registry.ended_lifespans
+        if has_late_threads or (work is not None and work.is_over):
             self._core.refuse_late(is_statement=True)
 
     def executed(

@@ -22,7 +22,6 @@ from pytest_arena._origin import (
     line_of,
     line_of_coroutine,
     outermost,
-    start_of,
     users_frames,
 )
 from pytest_arena._process import (
@@ -377,23 +376,6 @@ class LateWork:
                 "lifespan: settled() does not wait for it. For slow work: "
                 f"arena.settled({longer:g})",
             )
-
-
-def refuse_threads_of_ended_lifespans(late: dict[int, FrameType]) -> None:
-    """Add the threads to ``late`` that a lifespan started and its shutdown has not joined.
-
-    It is called after pytest-arena has waited for open
-    transactions, because such a thread may be about to end.
-    """
-    left = set()
-    for thread in threading.enumerate():
-        lifespan = start_of(thread).lifespan
-        if lifespan is not None and not lifespan.is_up:
-            left.add(thread.ident)
-    if left:
-        for number, stack in threads_at_work().items():
-            if number in left:
-                late[number] = stack[-1]
 
 
 async def _let_pass(passes: int = _PASSES) -> None:
