@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pytest_arena.errors import ArenaError
 
@@ -121,7 +121,8 @@ class Ledger:
     requests: list[Request] = field(default_factory=list)
     # Errors that the gate or a template raised in the user's code, each with its test.
     refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    # Lines for the summary, each with a test. The test is "" if the line names none.
+    noted: dict[tuple[str, str], None] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
     # The products and isolations of the filled databases. The keys are ordered, the values unused.
     filled: dict[tuple[str, str], None] = field(default_factory=dict)
@@ -131,7 +132,6 @@ class Ledger:
     verified: int = 0
     verified_seconds: float = 0.0
     _last_table_at: float = 0.0
-    _noted_in: dict[str, list[str]] = field(default_factory=dict)  # by line: its tests
     # The ids of reported errors, which `refusals` keeps alive.
     _reported: set[int] = field(default_factory=set)
 
@@ -218,24 +218,28 @@ class Ledger:
 
         The summary replaces ``{test}`` in the line by the first test, and counts the other tests.
         """
-        if line not in self.notes:
-            self.notes.append(line)
-        if _TEST in line:
-            tests = self._noted_in.setdefault(line, [])
-            if self.test not in tests:
-                tests.append(self.test)
+        test = self.test if _TEST in line else ""
+        self.noted[line, test] = None
 
-    def noted_lines(self) -> list[str]:
-        """Return the lines for the summary."""
-        lines = []
-        for line in self.notes:
-            tests = self._noted_in.get(line, [""])
-            text = line.replace(_TEST, tests[0] or "outside of any test")
-            more = len(tests) - 1
-            if more:
-                text += f"; so in {more:,} more"
-            lines.append(text)
-        return lines
+    @property
+    def notes(self) -> list[str]:
+        """The noted lines, each once."""
+        return list(dict.fromkeys(line for line, _ in self.noted))
+
+
+def noted_lines(noted: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the lines for the summary, from lines and their tests."""
+    tests_of: dict[str, list[str]] = {}
+    for line, test in noted:
+        tests_of.setdefault(line, []).append(test)
+    lines = []
+    for line, tests in tests_of.items():
+        text = line.replace(_TEST, tests[0] or "outside of any test")
+        more = len(tests) - 1
+        if more:
+            text += f"; so in {more:,} more"
+        lines.append(text)
+    return lines
 
 
 def _copy_fields(source: Ledger, target: Ledger) -> None:

@@ -11,6 +11,7 @@ from textwrap import dedent, indent
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._load import is_library, package_of
+from pytest_arena._ledger import noted_lines
 from pytest_arena.errors import ArenaError, NotWritten, TemplateError, causes, redact
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Summary:
     tests: tuple[TestFacts, ...]
     databases: tuple[str, ...]
     notes: tuple[str, ...]
+    noted: tuple[tuple[str, str], ...]  # lines, each with a test: see the ledger
     refusals: tuple[str, ...]
     spoiled: tuple[str, ...]  # files of the app's databases that were changed
     built_seconds: float  # for templates, 0 if they were in the cache
@@ -81,7 +83,8 @@ def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
         return []
     if verbosity < 0:
         # Under `-q`: only lines that say what is wrong, without figures.
-        quiet = [*summary.unused, *summary.notes, *summary.failures]
+        quiet = [*summary.unused, *noted_lines(summary.noted)]
+        quiet += [*summary.notes, *summary.failures]
         quiet += map(_spoiled_line, summary.spoiled)
         quiet += [f"outside of any test {refusal}" for refusal in summary.refusals]
         return [f"arena: {line}" for line in quiet]
@@ -106,7 +109,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     elif used and not summary.has_template and summary.suggestion:
         yield "to have each test start with the tables:"
         yield indent(summary.suggestion, "    ")
-    yield from (*summary.unused, *summary.notes)
+    yield from (*summary.unused, *noted_lines(summary.noted), *summary.notes)
     known = ", ".join(sorted(summary.known)) or "none"
     for name in summary.unasked:
         problem = f"no engine asked for a database {name!r}, which the options name"

@@ -199,3 +199,33 @@ def test_a_database_that_any_worker_asked_for_is_known(example: Example) -> None
     run = named.with_files(test_it=NAMED).run(*PLUGINS, "-n2").expect(passed=2)
     run.says("no engine asked for a database 'thrid', which the options name (there are: ")
     assert run.output.count("no engine asked") == 1
+
+
+LOSES = """
+
+@app.post("/lost/{name}")
+async def lose(name: str, db=Depends(get_db)):
+    db.add(Dancer(name=name))
+"""
+LOSING = """
+import os
+import pytest
+
+
+@pytest.mark.parametrize("turn", range(4))
+async def test_loses(client, turn):
+    assert (await client.post("/lost/Ghost")).status_code == 200
+
+
+def test_dies():
+    os._exit(3)
+"""
+
+
+def test_the_notes_of_workers_are_counted_in_one_line(example: Example) -> None:
+    """Also those of a worker that died: they came with the reports of its tests."""
+    app = example.files["app.py"] + LOSES
+    project = example.with_files(app=app, test_it=LOSING)
+    run = project.run("-q", *PLUGINS, "-n2").expect(1, passed=4, failed=1)
+    assert run.output.count("added Dancer, and never flushed or committed it") == 1
+    run.says("so in 3 more")

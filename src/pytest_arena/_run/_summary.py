@@ -55,12 +55,12 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         tests=tuple(ledger.tests),
         databases=tuple(database.name for database in used),
         notes=(
-            *ledger.noted_lines(),
             *kept_notes(ledger.kept),
             *(note for store in stores for note in store.notes),
             *_unread(databases),
             *migration_notes,
         ),
+        noted=tuple(ledger.noted),
         failures=(
             *migration_failures,
             *differences_at_the_end(databases.provision.first_contents),
@@ -199,8 +199,8 @@ _SUMMARY = "arena"
 class FactsOfProcesses:
     """The facts of this process, its forks and its workers. A worker sends them to its controller.
 
-    The facts of each test travel with its last report: a worker may crash later, and a fork has no
-    other way.
+    The facts of each test travel with its last report, and so do the notes until then: a worker may
+    crash later, and a fork has no other way.
     """
 
     def __init__(self, config: Any, ledger: Ledger) -> None:
@@ -208,6 +208,7 @@ class FactsOfProcesses:
         self._ledger = ledger
         self._next = 0  # the number of the first test that is not attached to a report
         self._sent: set[int] = set()
+        self._sent_notes = 0
         # pytest-xdist sends it from a worker to the controller. None in any other process.
         self._output: dict[str, Any] | None = getattr(config, "workeroutput", None)
         is_shared = self._output is not None or config.getoption("dist", "no") != "no"
@@ -225,6 +226,7 @@ class FactsOfProcesses:
                 "process": os.getpid(),
                 "number": number,
                 "facts": facts,
+                "noted": [*self._ledger.noted][self._sent_notes :],
             }
 
     def pytest_runtest_logreport(self, report: object) -> None:
@@ -234,7 +236,9 @@ class FactsOfProcesses:
             return
         if sent["process"] == os.getpid():
             self._sent.add(sent["number"])
+            self._sent_notes += len(sent["noted"])
         else:
+            self._ledger.noted.update(dict.fromkeys(sent["noted"]))
             self._ledger.tests.append(TestFacts(**sent["facts"]))
 
     def hands_on(self, mistake: str) -> bool:
