@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dis
 import gc
 import sys
 from concurrent.futures import Future
@@ -123,6 +124,47 @@ def line_of_coroutine(coroutine: object) -> CodeLine | None:
         if not _is_library(frame.f_code.co_filename):
             innermost = frame
     return line_of(innermost)
+
+
+def line_of_cut_off(coroutine: Any) -> CodeLine | None:
+    """Return the user's line at which a coroutine waits that has more to do, or None.
+
+    It has not begun, or it sleeps, or it is in the middle of work in a database. A coroutine in a
+    loop without an end has no more to do: it may be cancelled in each turn.
+    """
+    waiting = list(_awaited(coroutine))
+    has_more = getattr(coroutine, "cr_await", coroutine) is None
+    for frame in waiting:
+        if _is_in_endless_loop(frame):
+            return None
+        code = frame.f_code
+        if code is _SLEEP or package_of(code.co_filename) == "sqlalchemy":
+            has_more = True
+    if not has_more:
+        return None
+    return line_of_coroutine(coroutine)
+
+
+_SLEEP = asyncio.sleep.__code__
+
+
+def _is_in_endless_loop(frame: FrameType) -> bool:
+    """Return whether a frame of the user's code waits in a loop that is not a ``for``."""
+    if _is_library(frame.f_code.co_filename):
+        return False
+    here = frame.f_lasti
+    finite = set()
+    for each in dis.get_instructions(frame.f_code):
+        name = each.opname
+        if name == "FOR_ITER":
+            finite.add(each.offset)
+        # An `await` is a jump that no signal interrupts.
+        if "BACKWARD" not in name or "NO_INTERRUPT" in name:
+            continue
+        start = each.argval
+        if start <= here < each.offset and start not in finite:
+            return True
+    return False
 
 
 def users_frames(frame: FrameType | None) -> list[FrameType]:

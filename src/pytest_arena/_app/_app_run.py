@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._app._kind import ASGIApp, Options
     from pytest_arena._app._sync_client import TestClient
+    from pytest_arena._values import CodeLine
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -208,6 +209,10 @@ class AppRun:
         if self._lifespan is None:
             return portal, None
         return portal, self._lifespan.join(portal)
+
+    def cut_off(self) -> list[CodeLine]:
+        """Return the lines of start-up tasks that the app's shutdown cut off."""
+        return self._lifespan.cut_off() if self._lifespan else []
 
     def close_lifespans_in(self, loop: AbstractEventLoop) -> None:
         """Shut the app down in this loop. The next request starts it in another loop."""

@@ -27,8 +27,9 @@ from pytest_arena._origin import (
     OUR_TASK,
     REQUEST,
     WORK,
+    line_of_cut_off,
 )
-from pytest_arena._process import running_loop
+from pytest_arena._process import context_of, running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
     from pytest_arena._app._kind import ASGIApp, Message
+    from pytest_arena._values import CodeLine
     from pytest_arena.errors import LifespanError
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
@@ -80,6 +82,8 @@ class Lifespan:
         self._is_up = False
         self._is_stopping = False
         self._is_left = False
+        self.cut_off: list[CodeLine] = []
+        """The lines of tasks that had more to do when the app was shut down."""
         self._message: str | None = None
         self._start_error: LifespanError | None = None
         self._failure: LifespanError | None = None
@@ -206,6 +210,7 @@ class Lifespan:
             return  # an effect of `_leave`
         error = _innermost(error)
         if self._is_up:
+            self._note_cut_off()
             if error is not None or self._message is not None:
                 text = _app_errors.shutdown_failed(
                     error, self._message, is_requested=self._is_stopping
@@ -215,6 +220,14 @@ class Lifespan:
             text = _app_errors.startup_failed(error, self._message)
             self._start_error = _because(text, error)
         # Otherwise the app has no lifespan. ASGI wants a server to continue without one.
+
+    def _note_cut_off(self) -> None:
+        """Note the tasks of the lifespan that end with their loop, and not by themselves."""
+        for task in asyncio.all_tasks(self.loop) - {self._task}:
+            if context_of(task).get(LIFESPAN) is self and not task.cancelling():
+                line = line_of_cut_off(task.get_coro())
+                if line is not None:
+                    self.cut_off.append(line)
 
     def _over(self, task: asyncio.Task[None]) -> None:
         # `_live` raises a cancellation before its first step, Ctrl-C and SystemExit. asyncio warns
@@ -367,6 +380,10 @@ class SharedLifespan:
     def known(self) -> list[Lifespan]:
         """Return the lifespans that were started and are not settled."""
         return list(self._lifespans)
+
+    def cut_off(self) -> list[CodeLine]:
+        """Return the lines of tasks that the last shutdown cut off."""
+        return self._lifespans[-1].cut_off if self._lifespans else []
 
     async def aclose(self) -> None:
         """Shut down the lifespans in this loop."""

@@ -221,6 +221,12 @@ class FixtureLevels:
                 stack.callback(test.sessions.close)
             for app_run in test.app_runs:
                 stack.callback(app_run.close)
+        for app_run in test.app_runs:
+            for line in app_run.cut_off():
+                self._ledger.note(
+                    "{test} has ended, and work that the app's start-up had begun was cut off: "
+                    f"{line}. Await it in the lifespan, before or after the `yield`"
+                )
 
     def _end_tasks(self, test: RunningTest) -> None:
         # After the clients: a request that they close may need its database.
