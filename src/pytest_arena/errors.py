@@ -190,7 +190,7 @@ class ServerError(ArenaError):
 
 
 class TemplateError(ArenaError):
-    """The template (schema and seed) could not be built. The first connection says it in full."""
+    """The template (schema and seed) could not be built. The first error has its traceback."""
 
     code = "A401"
 

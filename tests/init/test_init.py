@@ -336,6 +336,30 @@ def test_migrations_that_fail_are_told_and_the_models_are_taken(tmp_path: Path) 
     assert '+arena_schema = "shop.models:Base"' in called.output
 
 
+WAITS = """
+from contextlib import suppress
+
+with suppress(Exception), engine.connect():
+    pass
+"""
+
+
+@pytest.mark.slow
+def test_migrations_that_fail_while_the_app_is_imported_are_explained(tmp_path: Path) -> None:
+    """The app swallows the first error. No test has failed before, so the output names none."""
+    files = {
+        "main.py": SQLMODEL["main.py"] + WAITS,
+        "alembic.ini": "[alembic]\nscript_location = migrations\n",
+        "migrations/env.py": "raise RuntimeError('no dunes')\n",
+        "migrations/versions/first.py": "",
+    }
+    called = init(project(tmp_path, files))
+    doubts = called.output.partition("Not sure:")[2]
+    assert "arena_schema = alembic.ini failed: RuntimeError: no dunes" in doubts
+    assert "migrations/env.py:1" in doubts
+    assert "first test that connected" not in doubts
+
+
 CREATES = """
 import psycopg
 import pytest

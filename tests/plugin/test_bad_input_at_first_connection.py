@@ -1,4 +1,4 @@
-"""A template that cannot be built: said in full once, and every test fails, none hangs."""
+"""A template that cannot be built: every test fails and says why, none hangs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,32 @@ def test_a_seed_that_fails_is_told_in_full_once(example: Example, seed: str, say
     run.expect(status=1, failed=4, passed=1).says("arena_seed = seed:seed failed:", says)
     run.never_says("sqlalchemy/", "pytest_arena/_")
     assert run.output.count("arena: where the build failed") == 1
-    assert run.output.count("as the first test that connected says\nE") >= 2
+    assert run.output.count("cause: seed.py:") >= 4
+
+
+CONNECTS_EARLY = """
+from contextlib import suppress
+from sqlalchemy import text
+from app import engine
+
+async def wait_for_database():
+    with suppress(Exception):
+        async with engine.connect() as connection:
+            await connection.execute(text("select 1"))
+
+import asyncio
+asyncio.run(wait_for_database())
+"""
+
+
+def test_a_build_that_fails_while_conftest_is_imported_is_explained_by_each_test(
+    example: Example,
+) -> None:
+    """The conftest swallows the first error. No test refers to it, because no test has it."""
+    project = example.with_files(test_seed=TESTS, seed=SYNC, conftest=CONNECTS_EARLY)
+    run = project.run("test_seed.py").expect(status=1, failed=4, passed=1)
+    run.never_says("as the first test", "the same as there")
+    assert run.output.count("cause: seed.py:4") >= 3
 
 
 @pytest.mark.slow

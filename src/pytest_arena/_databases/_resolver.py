@@ -6,6 +6,7 @@ import gc
 import os
 import time
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from threading import get_ident
 from typing import TYPE_CHECKING, cast
@@ -442,7 +443,7 @@ class Databases:
         """Give a database its content, once.
 
         Raises:
-            TemplateError: the template cannot be built. The first error is the full one.
+            TemplateError: the template cannot be built.
             ServerError: there is no server for it.
             ConfigError: its product does not have the requested isolation.
             RefusedError: it has no content yet, and this is a fork, which runs no test.
@@ -486,13 +487,14 @@ class Provision:
         """Give a database its content, once.
 
         Raises:
-            TemplateError: the template cannot be built. The first error is the full one.
-            ServerError: there is no server for it. The first error is the full one.
+            TemplateError: the template cannot be built.
+            ServerError: there is no server for it.
             ConfigError: its product does not have the requested isolation.
         """
         with database.lock:
             if database.failure is not None:
-                raise self._ledger.refused(_repeated(database.failure))
+                # A copy has no traceback of the build. The first error has it.
+                raise self._ledger.refused(copy(database.failure))
             if database.isolation is None and not database.busy:
                 self._fill(database, levels)
             return database.isolation  # type: ignore[return-value]  # None only inside _fill
@@ -589,13 +591,3 @@ def _first_value(values: Mapping[str, str], names: list[str]) -> str:
 
 
 _SINCE = "ARENA_REBUILT_SINCE"
-
-
-def _repeated(failure: ArenaError) -> ArenaError:
-    what = f"no database, as the first test that connected says: {failure.what}"
-    why = failure.why
-    if isinstance(failure, TemplateError):
-        builder = failure.what.partition(" failed:")[0]
-        what = f"no database: {builder} failed, as the first test that connected says"
-        why = "no test can have a database before its template is built"
-    return type(failure)(what, why=why, cause=failure.cause, fix="the same as there")
