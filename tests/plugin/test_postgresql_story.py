@@ -180,10 +180,10 @@ async def test_the_last_one(client):
 
 @pytest.mark.slow
 def test_transactions_that_tests_leave_open_are_named_and_ended(example: Example) -> None:
-    """Each by the line that began it; no tear-down waits for a lock, and no other test does."""
+    """Each by its last write; no tear-down waits for a lock, and no other test does."""
     run = on_postgresql(example, test_it=LEFT_OPEN).run("-W", "ignore")
     run.expect(1, passed=6, failed=1, errors=4)
-    run.says("test_it.py:14", "test_it.py:20", "test_it.py:36", "test_it.py:44")
+    run.says("test_it.py:14", "test_it.py:20", "test_it.py:38", "test_it.py:45")
     run.says("the test ended with an open transaction", "a connection that was not given back")
 
 

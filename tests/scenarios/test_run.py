@@ -154,7 +154,11 @@ def test_of_a_row_its_own_values_are_looked_for(tmp_path: Path) -> None:
         ({"name": "Ray"}, ["Ray"]),
         ({"name": "Storm"}, ["Storm"]),
     ]
-    assert not any(test.get("warnings") for test in tests)
+    warnings = [warning for test in tests for warning in test["warnings"]]
+    assert warnings == [
+        "the test never uses <name> of the row name=Ray",
+        "the test never uses <name> of the row name=Storm",
+    ]
 
 
 @pytest.mark.slow

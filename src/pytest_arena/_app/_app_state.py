@@ -27,7 +27,7 @@ _SETTINGS = {
 # The attributes of an app or router, a name, its value, and a copy of a dict or list.
 _Setting = tuple[dict[str, Any], str, Any, Any]
 
-# The suite's own instances of Starlette's TestClient. Modules and classes keep some of them.
+# The suite's own instances of Starlette's TestClient that no test has made.
 SUITES_CLIENTS: WeakSet[Any] = WeakSet()
 
 
@@ -36,33 +36,32 @@ class ClientState:
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._cookies = type(client.cookies)(client.cookies)
-        self._headers = client.headers.copy()
-        self._params = client.params
-        self._follow_redirects = client.follow_redirects
+        self._cookies = [*client.cookies.jar]
+        self._settings = {
+            "cookies": type(client.cookies)(client.cookies),
+            "headers": client.headers.copy(),
+            "params": client.params,
+            "follow_redirects": client.follow_redirects,
+        }
 
     def is_changed(self) -> bool:
         """Whether the client has other cookies, headers or settings now."""
-        client = self._client
-        before = [*self._cookies.jar]
-        now = [*client.cookies.jar]
-        return (
-            len(now) != len(before)
-            or not all(map(is_, now, before))
-            or client.headers != self._headers
-            or client.params != self._params
-            or client.follow_redirects != self._follow_redirects
-        )
+        cookies = [*self._client.cookies.jar]
+        if len(cookies) != len(self._cookies):
+            return True
+        if not all(map(is_, cookies, self._cookies)):
+            return True
+        for name in ("headers", "params", "follow_redirects"):
+            if getattr(self._client, name) != self._settings[name]:
+                return True
+        return False
 
     def restore(self) -> bool:
         """Put the former ones back. Return whether the client had others."""
         is_changed = self.is_changed()
         if is_changed:
-            client = self._client
-            client.cookies = self._cookies  # the library copies both
-            client.headers = self._headers
-            client.params = self._params
-            client.follow_redirects = self._follow_redirects
+            for name, value in self._settings.items():
+                setattr(self._client, name, value)
         return is_changed
 
 

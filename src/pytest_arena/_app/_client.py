@@ -699,14 +699,15 @@ def _watch(name: str, hooks_of: FindHooks, undo: ExitStack, module: object) -> N
 
 
 def _watch_test_clients(undo: ExitStack, module: ModuleType) -> None:
-    """Note each of the suite's test clients: a module or a class may keep it."""
+    """Note the suite's test clients that a module, a class or a wider fixture keeps."""
     client_class = module.TestClient
     original = client_class.__init__
 
     @functools.wraps(original)
     def making(client: Any, *args: object, **options: object) -> None:
         original(client, *args, **options)
-        if not hasattr(client, "arena_use"):
+        is_of_test = WORK.get() is not None
+        if not is_of_test and not hasattr(client, "arena_use"):
             SUITES_CLIENTS.add(client)
 
     replace_attribute(undo, client_class, "__init__", making)

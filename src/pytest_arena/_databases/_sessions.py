@@ -181,8 +181,8 @@ def _undeferring(session: Session, statement: Select[Any]) -> Iterator[Any]:
     """Yield options for the deferred columns that instances have loaded: these stay loaded."""
     loaded = {key for instance in session for key in vars(instance)}
     for column in statement.column_descriptions:
-        entity = column["entity"]
-        if column["expr"] is not entity:
+        entity = column.get("entity")  # a table has none
+        if entity is None or column["expr"] is not entity:
             continue
         for attribute in inspect(entity).mapper.column_attrs:
             if attribute.deferred and attribute.key in loaded:

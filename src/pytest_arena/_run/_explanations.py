@@ -338,14 +338,10 @@ def pool_of_earlier_test(error: BaseException) -> str:
     """Explain an error of a driver's pool that an earlier test has opened."""
     if isinstance(error, SQLAlchemyError):
         return ""
-    # A block of psycopg2's connection that cannot roll back raises another error in its place.
-    for cause in (error, error.__context__):
-        is_of_psycopg = type(cause).__module__ in {"psycopg.errors", "psycopg2"}
-        if not is_of_psycopg:
-            continue
-        # psycopg2 reports no SQLSTATE for that.
-        if sqlstate(cause) == _ENDED_BY_ADMINISTRATOR or _ENDED in str(cause):
-            return _POOL_OF_PSYCOPG
+    is_of_psycopg = type(error).__module__ == "psycopg.errors"
+    is_ended = sqlstate(error) == _ENDED_BY_ADMINISTRATOR
+    if (is_of_psycopg and is_ended) or _has_lost_psycopg2(error):
+        return _POOL_OF_PSYCOPG
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if type(error).__name__ == "PoolTimeout" and _has_workers_of_closed_loop(frames):
         return _POOL_WITHOUT_WORKERS
@@ -376,8 +372,23 @@ _POOL_WITHOUT_WORKERS = """\
 the workers of this AsyncConnectionPool are tasks of the event loop in which an earlier test has
 opened it. That loop is closed, so no worker opens a connection
 next: open the pool in the app's lifespan, and close it there"""
+def _has_lost_psycopg2(error: BaseException) -> bool:
+    """Whether a statement of psycopg2 lost its connection. It reports no SQLSTATE for that.
+
+    A block of the connection that cannot roll back raises another error in its place.
+    """
+    for cause in (error, error.__context__):
+        kind = type(cause)
+        if cause is None or kind.__module__ != "psycopg2":
+            continue
+        raised_in = [frame for frame, _ in traceback.walk_tb(cause.__traceback__)][-1]
+        is_connecting = raised_in.f_globals.get("__name__") == "psycopg2"
+        if kind.__name__ == "OperationalError" and not is_connecting:
+            return True
+    return False
+
+
 _ENDED_BY_ADMINISTRATOR = "57P01"
-_ENDED = "terminating connection due to administrator command"
 _POOL_OF_PSYCOPG = """\
 the server has ended this connection. pytest-arena ends each connection that a driver opens without
 an engine with the test in which it was opened. A pool that the app keeps in a global still has it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -245,7 +246,9 @@ class FixtureLevels:
                     self.levels.end_leaks(upper, upper.serial, cancel_jobs)
         self.levels.end_leaks(level, test.serial, cancel_jobs)
         # Afterwards, because such a thread may be about to end its transaction.
-        test.gate.registry.refuse_ended_lifespans()
+        registry = test.gate.registry
+        if threading.active_count() > 1 or registry.ended_lifespans:
+            registry.refuse_ended_lifespans()
 
     def _empty_sessions(self, test: RunningTest, before: HeldByFixtures) -> None:
         kinds = empty_sessions(before)
