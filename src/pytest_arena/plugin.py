@@ -581,11 +581,30 @@ def pytest_fixture_setup(
     return result
 
 
+# Set-up functions of modules and classes, by the start of the name of the fixture around them.
+_SETUPS = {
+    "_xunit_setup_module_fixture_": ("setUpModule", "setup_module"),
+    "_xunit_setup_class_fixture_": ("setup_class",),
+    "_unittest_setUpClass_fixture_": ("setUpClass",),
+}
+
+
+def _name_of_fixture(fixturedef: Any, request: Any) -> str:
+    """Return the name of a wide fixture, or of the set-up function of a module or a class."""
+    for start, functions in _SETUPS.items():
+        if not fixturedef.argname.startswith(start):
+            continue
+        for function in functions:
+            if hasattr(request.node.obj, function):
+                return f"{function} of {request.node.nodeid}"
+    return f"{request.scope} fixture {fixturedef.argname}"
+
+
 @contextmanager
 def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[None]:
     """Enter a level for the set-up of a wide fixture. Note when its tear-down begins."""
     owner = WideFixture(
-        f"{request.scope} fixture {fixturedef.argname}",
+        _name_of_fixture(fixturedef, request),
         functools.partial(fixturedef.finish, request),
         tuple(run.current.being_set_up),
         lasts_to_the_end=request.scope == "session",

@@ -733,7 +733,7 @@ def test_what_a_wider_fixture_changes_in_the_app_ends_with_the_fixture(example: 
     )
     result = project.run().expect(1, passed=7, errors=1)
     result.says("module fixture as_admin left app.dependency_overrides; restored")
-    result.says("setUpClass_fixture_TestAdmin left app.dependency_overrides; restored")
+    result.says("setUpClass of test_b.py::TestAdmin left app.dependency_overrides; restored")
     result.says("module fixture that_fails left app.dependency_overrides; restored")
     result.never_says("session fixture")
 

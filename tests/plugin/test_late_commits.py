@@ -308,3 +308,43 @@ def test_late_commits_fail_their_tests_or_are_not_told(example: Example) -> None
     run.says("LateCommitError: POST /added/chair answered 201 before its commit\n", "[A605]")
     run = run_of(example, LATE, "--arena-late-commits=off").expect(1, passed=8, failed=1)
     assert run.output.count("before its commit") == 1
+
+
+COMMITTING_MIDDLEWARE = """
+from fastapi import Request
+
+class Committing:
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        async with maker() as session:
+            scope["session"] = session
+            await self.app(scope, receive, send)
+            await session.commit()  # in a middleware
+
+
+@app.post("/by_middleware/{item}", status_code=201)
+async def by_middleware(item: str, request: Request):
+    request.scope["session"].add(Order(item=item))
+
+
+app.add_middleware(Committing)
+"""
+
+
+def test_a_middleware_that_commits_late_is_no_dependency(example: Example) -> None:
+    """The error says nothing of FastAPI, whose dependency is not the cause."""
+    test = """
+async def test_it(client):
+    await client.post("/by_middleware/chair")
+"""
+    more = COMMITTING_MIDDLEWARE
+    run = run_of(example, test, "--arena-late-commits=fail", more=more).expect(
+        1, passed=1, errors=1
+    )
+    run.says("this code of the app runs after the answer, as the end of a middleware does")
+    run.says("next: commit before the answer is sent, in the endpoint: await session.commit()")
+    run.never_says("FastAPI runs the code")

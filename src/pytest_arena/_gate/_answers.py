@@ -10,6 +10,7 @@ import asyncio
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
+from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -23,7 +24,7 @@ from pytest_arena._gate._pending import (
     pending_objects,
 )
 from pytest_arena._gate._pooled import PendingWrites, PooledConnection
-from pytest_arena._origin import REQUEST, user_line
+from pytest_arena._origin import REQUEST, frames, user_line
 from pytest_arena._process import running_loop
 from pytest_arena.errors import redact
 
@@ -54,6 +55,7 @@ class RequestAnswer:
         None  # what a late commit, or the code around it, has raised
     )
     error_line: CodeLine | None = None
+    is_behind_yield: bool = False  # a generator's code has committed late, or failed to
     # The line that first added an object, by the session's number.
     lines_of_adds: dict[int, CodeLine | None] = field(default_factory=dict)
     # Of sessions that it has not closed, when the app returned.
@@ -197,6 +199,7 @@ class RequestAnswer:
         ):
             self.is_early = True
             self.late_commits.append(user_line())
+            self._note_generator()
             self.error = None
 
     def note_error(self, error: BaseException) -> None:
@@ -209,6 +212,14 @@ class RequestAnswer:
             self.is_early = True
             self.error = error
             self.error_line = line
+            self._note_generator()
+
+    def _note_generator(self) -> None:
+        """Note whether the user's code that commits is a generator, as a dependency is."""
+        for frame in frames(of_users=True):
+            flags = frame.f_code.co_flags
+            self.is_behind_yield = bool(flags & (CO_GENERATOR | CO_ASYNC_GENERATOR))
+            return
 
     def _is_at_work(self) -> bool:
         """Return whether the current task is the request's, or a middleware's task for it.

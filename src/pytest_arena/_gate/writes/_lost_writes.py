@@ -75,6 +75,9 @@ _NEXT = (
 _NO_HOLDER = """
 no open transaction of this process holds it: a result that was not read to its end may
 next: read it to its end before the request: session.scalars(…).all()"""
+_SOLE = """
+SQLite leaves the mode WAL only for a sole connection, and pytest-arena has one too
+next: set journal_mode in a `connect` listener of the engine, the same mode for each connection"""
 _LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's
 _NO_LINE = "a line that cannot be seen"
 
@@ -203,14 +206,16 @@ class LostWrites:
     def failed(self, context: object, error: BaseException) -> None:
         """Note a statement that has failed. The app has to roll back before its next statement."""
         pooled = None
+        statement = ""
         if isinstance(context, DefaultExecutionContext):
+            statement = context.statement or ""
             connection = context.root_connection
             # SQLAlchemy would open a closed connection again.
             if not (connection.closed or connection.invalidated):
                 pooled = PooledConnection.find(connection.connection)
         if pooled is not None:
             pooled.fail_writes()
-        self._explain_lock(error, pooled)
+        self._explain_lock(error, pooled, statement)
 
     def commit(self, commit: Callable[[object], None], proxied: Any) -> None:
         """Commit by the method of the dialect."""
@@ -459,7 +464,12 @@ class LostWrites:
         elif serial > 0:
             self.losses.append((serial, lost))
 
-    def _explain_lock(self, error: BaseException, own: PooledConnection | None) -> None:
+    def _explain_lock(
+        self,
+        error: BaseException,
+        own: PooledConnection | None,
+        statement: str = "",
+    ) -> None:
         """Add to an error who holds the lock for which a statement has waited."""
         state = sqlstate(error)
         is_locked = state == _LOCK_NOT_AVAILABLE or "database is locked" in str(error)
@@ -481,7 +491,8 @@ class LostWrites:
         words = "".join(f"\nanother connection {holder}" for holder in holders)
         words += f"\n{_NEXT.format('await ' if is_async else '')}"
         if not holders and state is None:  # SQLite
-            words = _NO_HOLDER
+            sets_mode = "journal_mode" in statement.lower()
+            words = _SOLE if sets_mode else _NO_HOLDER
         error.add_note(f"it waited in vain for a lock at {user_line()}{words}")
 
 
