@@ -376,3 +376,45 @@ def test_a_scenario_is_proven(flask: Example) -> None:
     project = flask.with_files(test_proof=PROOF).with_paths({"crew.feature": SCENARIO})
     project = project.change("pytest.ini", "[pytest]", "[pytest]\narena_specs = crew.feature")
     project.run("--scenarios=strict").expect(passed=1).says("1 of 1 proven")
+
+
+CONTEXTS = """
+import pytest
+from app import app
+
+
+@pytest.fixture(scope="module")
+def wide():
+    with app.app_context():
+        yield
+
+
+@pytest.fixture
+def narrow():
+    with app.app_context():
+        yield
+
+
+def test_uses_contexts(wide, narrow):
+    with app.app_context():
+        assert app.test_client().get("/dancers").json == ["Sand"]
+"""
+LEFT = """
+from app import app
+
+
+def test_leaves_a_context():
+    app.app_context().push()
+
+
+def test_next():
+    assert app.test_client().get("/dancers").json == ["Sand"]
+"""
+
+
+def test_a_context_that_a_test_leaves_is_named(flask: Example) -> None:
+    """Its session would be the next test's. The context of a fixture is no leak."""
+    run = flask.with_files(test_a=CONTEXTS, test_b=LEFT).run("-q")
+    run.expect(1, passed=3, errors=1)  # the leak of the next test, whose route is innocent
+    run.says("test_b.py::test_leaves_a_context left an application context of Flask")
+    assert run.output.count("left an application context of Flask") == 1

@@ -576,7 +576,9 @@ def late_commit(request: Request, answer: RequestAnswer) -> LateCommitError:
         first_line = str(answer.error).partition("\n")[0]
         what += f", and then raised {type(answer.error).__name__}: {first_line}"
         why = f"in production the client gets {answer.status}, and does not learn of the error"
-    cause = "this code of the app runs after the answer, as the end of a middleware does"
+    cause = (
+        "this code of the app runs after the answer, as the end of a middleware does"
+    )
     fix = "commit before the answer is sent, in the endpoint: await session.commit()"
     if answer.is_behind_yield:
         cause = "FastAPI runs the code behind `yield` after the answer"
