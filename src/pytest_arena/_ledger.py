@@ -124,6 +124,8 @@ class Ledger:
     # Lines for the summary, each with a test. The test is "" if the line names none.
     noted: dict[tuple[str, str], None] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
+    # Why connections of wider fixtures ended that no engine has opened.
+    ended_connections: list[str] = field(default_factory=list)
     # The products and isolations of the filled databases. The keys are ordered, the values unused.
     filled: dict[tuple[str, str], None] = field(default_factory=dict)
     # The time in which the app made tables, by test, "" outside of any test.

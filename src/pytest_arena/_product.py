@@ -365,8 +365,15 @@ class Connections(Protocol):
         ``core`` returns the core of the running run. None: every connection is admitted.
         """
 
-    def end_raw(self, serial: int) -> None:
-        """End the connections that no engine has opened in this level, if that is possible."""
+    def end_raw(self, core: Core, serial: int | None) -> list[str]:
+        """End the connections that no engine has opened in this level, before it is left.
+
+        Those to a replaced database end at any call. Wider ones whose session the level has changed
+        are reset or ended. Return the lines whose uncommitted writes are lost.
+        """
+
+    def raw_transactions(self) -> list[str]:
+        """Return the lines of the open transactions of connections that no engine has opened."""
 
     def owns(self, database: str) -> bool:
         """Return whether a database of this name on a server belongs to pytest-arena."""

@@ -140,7 +140,7 @@ def test_an_open_writer_holds_the_level_p88(world: ServerWorld) -> None:
     with pytest.raises(Held, match=str(pid)):
         world.isolation.leave()
     hand.execute("SELECT 1")
-    world.isolation.end(pid)
+    world.isolation.end(pid, world.isolation.live.name)
     wait_until(lambda: not world.isolation.writers())
     world.isolation.leave()
     assert world.dump() == before

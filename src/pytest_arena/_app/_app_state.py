@@ -140,6 +140,12 @@ class AppState:
                 attributes["middleware_stack"] = None
         return changed
 
+    @property
+    def has_left_context(self) -> bool:
+        """Whether an application context of Flask is left that was not there before."""
+        context = _context_of_flask()
+        return context is not None and context is not self._context
+
 
 def _settings_of(app: object) -> list[_Setting]:
     settings = []
@@ -152,13 +158,6 @@ def _settings_of(app: object) -> list[_Setting]:
                 items = value.copy()
             settings.append((attributes, name, value, items))
     return settings
-
-
-    @property
-    def has_left_context(self) -> bool:
-        """Whether an application context of Flask is left that was not there before."""
-        context = _context_of_flask()
-        return context is not None and context is not self._context
 
 
 def _context_of_flask() -> object:

@@ -250,13 +250,26 @@ class Gate:
                 continue
             if self.registry.take_away(checkout):
                 self.core.ledger.note(_gate_notes.lost_transaction(checkout.line))
+        if self.registry.has_raw:
+            self.end_raw(None)
 
-    def end_raw(self, serial: int) -> None:
-        """End the connections that drivers have opened without an engine in a level."""
-        if not self.registry.has_raw:
-            return
+    def end_raw(self, serial: int | None) -> list[str]:
+        """End the connections that drivers have opened without an engine in a level.
+
+        Those to a replaced database end at any call. Return the lines whose writes are lost.
+        """
+        lost: list[str] = []
+        if self.registry.has_raw:
+            for product in [*loaded.values()]:
+                lost += product.connections.end_raw(self.core, serial)
+        return lost
+
+    def raw_transactions(self) -> list[str]:
+        """Return the lines of open transactions of connections without an engine."""
+        lines: list[str] = []
         for product in [*loaded.values()]:
-            product.connections.end_raw(serial)
+            lines += product.connections.raw_transactions()
+        return lines
 
     @contextmanager
     def keeping_altered(self, serial: int) -> Iterator[None]:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._postgresql._identity import Identity
     from pytest_arena._postgresql._product import PostgreSQL
+    from pytest_arena._postgresql.drivers._statements import RawConnection
     from pytest_arena._postgresql.isolation import ServerIsolation
     from pytest_arena._values import Address
 
@@ -116,11 +117,38 @@ class PostgreSQLConnections:
         """Watch the functions that open every connection of a driver."""
         watch_drivers(core)
 
-    def end_raw(self, serial: int) -> None:
-        """End the backends of the connections that no engine has opened in this level."""
-        for pid, raw in drivers.raw_connections():
-            if raw.target is not None and raw.serial == serial and pid:
-                _end(raw.target, pid, cancel=False)
+    def end_raw(self, core: Core, serial: int | None) -> list[str]:
+        """End the backends of a level's connections, and of those to replaced databases.
+
+        The sessions of wider fixtures are reset, if possible. Return the lines of lost writes.
+        """
+        lost: list[str] = []
+        for raw in drivers.raw_connections():
+            record = raw.record
+            is_of_level = raw.serial == serial
+            may_have_lost = is_of_level or record.last_write[0] == serial
+            has_lost = may_have_lost and _has_open_writes(raw)
+            if has_lost:
+                lost.append(_line_of(raw))
+            if is_of_level:
+                _end_raw(raw)
+            elif has_lost:
+                _end_wide(core, raw, f"it was left inside a transaction ({lost[-1]})")
+            elif serial in record.altered:
+                line = record.altered[serial]
+                # A wider fixture's changes would be reset, too.
+                if len(record.altered) > 1 or not _is_reset(raw.driver):
+                    _end_wide(core, raw, f"its session was changed ({line})")
+                record.forget_changes(serial)
+            elif raw.is_stale:
+                _end_wide(core, raw, "its database was replaced")
+        return lost
+
+    def raw_transactions(self) -> list[str]:
+        """Return the lines of raw connections that are inside a transaction."""
+        return [
+            _line_of(raw) for raw in drivers.raw_connections() if _is_open(raw.driver)
+        ]
 
     def owns(self, database: str) -> bool:
         """Return whether a name has the form of pytest-arena's databases."""
@@ -349,9 +377,61 @@ def _isolation_at(target: ConnectTarget) -> ServerIsolation | None:
 
 def _end(target: ConnectTarget, pid: int, *, cancel: bool) -> None:
     isolation = _isolation_at(target)
-    if isolation is not None:
+    if isolation is not None and target.address is not None:
         with suppress(ArenaError):  # a server that does not answer has ended it
-            isolation.end(pid, cancel=cancel)
+            isolation.end(pid, target.address.database, cancel=cancel)
+
+
+def _line_of(raw: RawConnection) -> str:
+    """Return the line that has written last by a raw connection, else the one that opened it."""
+    line = raw.record.last_write[1] or raw.record.opened_at
+    return str(line or "a pool of a driver")
+
+
+def _has_open_writes(raw: RawConnection) -> bool:
+    """Return whether an open transaction has written."""
+    isolation = _isolation_at(raw.target)
+    if isolation is None or not _is_open(raw.driver):
+        return False
+    with suppress(ArenaError):  # `leave` reports a server that does not answer
+        return raw.pid in isolation.writers()
+    return False
+
+
+def _end_raw(raw: RawConnection) -> None:
+    _end(raw.target, raw.pid, cancel=False)
+    raw.record.end()
+
+
+def _end_wide(core: Core, raw: RawConnection, reason: str) -> None:
+    """End a connection of a wider fixture. A later error explains the reason."""
+    opened_at = raw.record.opened_at or "by a pool"
+    core.ledger.ended_connections.append(f"{reason}; opened: {opened_at}")
+    _end_raw(raw)
+    # A pool of asyncpg opens another one if it knows that this one has ended.
+    loop = getattr(raw.driver, "_loop", None)
+    if loop is not None and not loop.is_closed() and not loop.is_running():
+        raw.driver.terminate()
+
+
+# As DISCARD ALL, without the prepared statements that the driver knows.
+_RESET = (
+    "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; "
+    "SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
+)
+
+
+def _is_reset(driver: Any) -> bool:
+    """Reset the session of an idle connection of psycopg or psycopg2. Return whether it is."""
+    with suppress(Exception):  # it is asyncpg's, or lost
+        if _is_open(driver):
+            return False
+        if hasattr(driver, "pgconn"):  # psycopg, also if async
+            return not driver.pgconn.exec_(_RESET.encode()).error_message
+        driver.cursor().execute(_RESET)
+        driver.commit()
+        return True
+    return False
 
 
 def _is_open(driver: Any) -> bool:

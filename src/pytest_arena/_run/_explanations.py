@@ -25,6 +25,7 @@ from sqlalchemy.orm import InstanceState, Session
 
 from pytest_arena._config._load import blame, project_modules
 from pytest_arena._databases._sessions import FreshSession
+from pytest_arena._product import DRIVERS
 from pytest_arena._run._long_sessions import shown_row, table_of
 from pytest_arena._values import sqlstate
 
@@ -334,10 +335,35 @@ next: make the request after the block, and read a result to its end before: `.a
 or use a session that is not committed: `arena.session(commit_before_requests=False)`"""
 
 
-def pool_of_earlier_test(error: BaseException) -> str:
-    """Explain an error of a driver's pool that an earlier test has opened."""
+_REASONS = 3
+_OF_ENDED = (
+    "terminating connection due to administrator command",
+    "connection is closed",
+    "connection already closed",
+    "server closed the connection",
+    "connection was closed",
+    "underlying connection",
+    "cannot switch to state",
+)
+_ENDED = """\
+pytest-arena has ended a connection that outlives its tests:
+{}
+next: open it in a fixture of scope="function", or use the app's engine, which connects again"""
+
+
+def pool_of_earlier_test(error: BaseException, reasons: list[str]) -> str:
+    """Explain an error of a driver's connection or pool that an earlier test has opened.
+
+    ``reasons`` says which connections of wider fixtures pytest-arena has ended, and why.
+    """
     if isinstance(error, SQLAlchemyError):
         return ""
+    if reasons:
+        # A block of psycopg2's connection that cannot roll back raises another error in its place.
+        for cause in (error, error.__context__):
+            is_of_driver = type(cause).__module__.partition(".")[0] in DRIVERS
+            if is_of_driver and any(sign in str(cause) for sign in _OF_ENDED):
+                return _ENDED.format("\n".join(dict.fromkeys(reasons[-_REASONS:])))
     is_of_psycopg = type(error).__module__ == "psycopg.errors"
     is_ended = sqlstate(error) == _ENDED_BY_ADMINISTRATOR
     if (is_of_psycopg and is_ended) or _has_lost_psycopg2(error):
@@ -348,12 +374,12 @@ def pool_of_earlier_test(error: BaseException) -> str:
     modules = {str(frame.f_globals.get("__name__")) for frame in frames}
     is_of_an_engine = any(module.startswith("sqlalchemy.") for module in modules)
     is_of_asyncpg = bool(modules & {"asyncpg.pool", "asyncpg.connection"})
-    if is_of_an_engine or not is_of_asyncpg:
-        return ""
-    text = str(error)  # not before: the `str` of a user's error may fail
-    if not any(words in text for words in _OF_ANOTHER_LOOP):
-        return ""
-    return _POOL_OF_ASYNCPG if "asyncpg.pool" in modules else _CONNECTION_OF_ASYNCPG
+    may_explain = is_of_asyncpg and not is_of_an_engine
+    # The last, because the `str` of a user's error may fail.
+    if may_explain and any(sign in str(error) for sign in _OF_ANOTHER_LOOP):
+        is_of_pool = "asyncpg.pool" in modules
+        return _POOL_OF_ASYNCPG if is_of_pool else _CONNECTION_OF_ASYNCPG
+    return ""
 
 
 def _has_workers_of_closed_loop(frames: list[FrameType]) -> bool:
@@ -372,6 +398,8 @@ _POOL_WITHOUT_WORKERS = """\
 the workers of this AsyncConnectionPool are tasks of the event loop in which an earlier test has
 opened it. That loop is closed, so no worker opens a connection
 next: open the pool in the app's lifespan, and close it there"""
+
+
 def _has_lost_psycopg2(error: BaseException) -> bool:
     """Whether a statement of psycopg2 lost its connection. It reports no SQLSTATE for that.
 

@@ -440,7 +440,7 @@ class ArenaRun:
             or _explanations.not_loaded(error)
             or _explanations.not_awaited(error)
             or _explanations.not_requested(error)
-            or _explanations.pool_of_earlier_test(error)
+            or _explanations.pool_of_earlier_test(error, self.ledger.ended_connections)
             or _explanations.no_connection_left(error)
             or _explanations.bound_to_another_loop(
                 error, has_session_lifespan=self.config.lifespan == "session"

@@ -250,8 +250,14 @@ class SQLiteConnections:
         watch_raw_connections(core)
         _watch_aiosqlite(core)
 
-    def end_raw(self, serial: int) -> None:
+    def end_raw(self, core: Core, serial: int | None) -> list[str]:
         """Do nothing: the file is restored under raw connections."""
+        del core, serial
+        return []
+
+    def raw_transactions(self) -> list[str]:
+        """Return nothing: the product ends a raw transaction itself."""
+        return []
 
     def owns(self, database: str) -> bool:
         """Return False: SQLite has no server."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from fnmatch import fnmatch
 from functools import cache, partial
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -53,7 +54,7 @@ class _Guard:
 
     def __init__(self, find_core: FindCore) -> None:
         self._find_core = find_core
-        # Pools of psycopg_pool, with the serial of the level in which each was opened last.
+        # Pools of drivers, with the serial of the level in which each was opened last.
         self._pools: WeakKeyDictionary[object, int] = WeakKeyDictionary()
 
     def admit(
@@ -153,6 +154,21 @@ class _Guard:
                 del pool._lock  # noqa: SLF001 - it belongs to the event loop of the earlier test
         self._pools[pool] = serial
 
+    def note_pool(self, pool: object) -> None:
+        """Note the level in which a pool is opened."""
+        core = self._find_core()
+        if core is not None:
+            self._pools.setdefault(pool, core.serial())
+
+    @contextmanager
+    def growing(self, pool: object) -> Iterator[None]:
+        """Note that a pool opens a connection in the block."""
+        _pool_serial.set(self._pools.get(pool, 0))
+        try:
+            yield
+        finally:
+            _pool_serial.set(0)  # no token, as in `_inside`
+
     def opened(
         self, dialect: str, admission: Admission | None, connection: Any
     ) -> None:
@@ -169,7 +185,7 @@ class _Guard:
             if other is not None:
                 connection.close()
                 raise core.ledger.refused(_opened_by_factory(other))
-        record_opened(core, admission, connection)
+        record_opened(core, admission, connection, pool_serial=_pool_serial.get())
         if dialect == "psycopg2" and admission.address is not None:
             guard_cursors(
                 self._find_core, sys.modules["psycopg2.extensions"], connection
@@ -239,6 +255,9 @@ def _target_at(core: Core, requested: RequestedDatabase) -> ConnectTarget | None
 # The driver whose outer function has checked the arguments and calls the inner one now. The inner
 # function checks them itself if the app kept the driver's outer function from before the guard.
 _looked_at: ContextVar[str] = ContextVar("arena_looked_at", default="")
+
+# The serial of the level in which the pool was opened that opens a connection now.
+_pool_serial: ContextVar[int] = ContextVar("arena_pool_serial", default=0)
 
 
 @contextmanager
@@ -359,9 +378,42 @@ def _guard_pools(guard: _Guard, module: ModuleType) -> None:
         if owner is not None and owner.__module__ in {module.__name__, "psycopg_pool"}:
             # Both open() and `open=True` call it.
             replace_function(owner, "_open", partial(_refusing_open, guard, dialect))
+            replace_function(owner, "_connect", partial(_note_growth, guard))
 
 
-def _guard_asyncpg_pools(_guard: _Guard, module: ModuleType) -> None:
+def _watch_growth(guard: _Guard, pool_type: Any, name: str) -> None:
+    """Note where pools are made, and which pool opens a connection by its method ``name``."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., object]:
+        def __init__(pool: object, *args: object, **kwargs: object) -> None:  # noqa: N807 - replaces it
+            guard.note_pool(pool)
+            original(pool, *args, **kwargs)
+
+        return __init__
+
+    replace_function(pool_type, "__init__", make)
+    replace_function(pool_type, name, partial(_note_growth, guard))
+
+
+def _note_growth(guard: _Guard, original: Callable[..., Any]) -> Callable[..., object]:
+    """Return a pool's method that notes which pool opens a connection."""
+
+    def connect(pool: object, *args: object, **kwargs: object) -> object:
+        with guard.growing(pool):
+            return original(pool, *args, **kwargs)
+
+    async def aconnect(pool: object, *args: object, **kwargs: object) -> object:
+        with guard.growing(pool):
+            return await original(pool, *args, **kwargs)
+
+    return aconnect if iscoroutinefunction(original) else connect
+
+
+def _guard_psycopg2_pools(guard: _Guard, module: ModuleType) -> None:
+    _watch_growth(guard, module.AbstractConnectionPool, "_connect")
+
+
+def _guard_asyncpg_pools(guard: _Guard, module: ModuleType) -> None:
     """Refuse a pool of the app's start-up that runs in another loop than the tests."""
 
     def make(original: Callable[..., Any]) -> Callable[..., object]:
@@ -374,6 +426,8 @@ def _guard_asyncpg_pools(_guard: _Guard, module: ModuleType) -> None:
 
     # `await pool` and `async with pool` call it.
     replace_function(module.Pool, "_async__init__", make)
+    # A pool has a holder for each connection, and has no weak references.
+    _watch_growth(guard, module.PoolConnectionHolder, "connect")
 
 
 def _refusing_open(
@@ -399,6 +453,7 @@ _CONNECTING = {
     "psycopg.connection": _guard_psycopg,
     "psycopg.connection_async": _guard_async_psycopg,
     "psycopg2": _guard_psycopg2,
+    "psycopg2.pool": _guard_psycopg2_pools,
     "psycopg_pool.pool": _guard_pools,
     "psycopg_pool.pool_async": _guard_pools,
 }

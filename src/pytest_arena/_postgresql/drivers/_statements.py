@@ -7,9 +7,9 @@ import sys
 import weakref
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, wraps
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from pytest_arena._origin import WORK, who_connects
+from pytest_arena._origin import WORK, user_line, who_connects
 from pytest_arena._postgresql.drivers._session_state import alters_session
 from pytest_arena._postgresql.drivers._test_databases import (
     is_replacement,
@@ -17,6 +17,7 @@ from pytest_arena._postgresql.drivers._test_databases import (
     replacement,
 )
 from pytest_arena._values import QUOTED, without_comments
+from pytest_arena._values import STATEMENT_START as START
 from pytest_arena.errors import ProductionDatabaseError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from pytest_arena._product import ConnectTarget, Core, Key
-    from pytest_arena._values import Address
+    from pytest_arena._values import Address, CodeLine
 
     FindCore: TypeAlias = Callable[[], Core | None]
 
@@ -36,13 +37,13 @@ class Admission:
     """Why a connection was admitted: to a test's ``address``, or to one of ``arena_allow`` (None).
 
     ``target`` is set for a connection that no engine has opened and no engine's pool has. It
-    belongs to the level in which it was opened. At the end of the level pytest-arena ends
-    its backend.
+    belongs to the level in which it was opened, or its pool. At the end of the level pytest-arena
+    ends its backend.
     """
 
     address: Address | None = None
     target: ConnectTarget | None = None
-    serial: int = 0  # of the level in which the connection was opened
+    serial: int = 0  # of the level to which the connection belongs
 
 
 class DriverConnection:
@@ -54,19 +55,52 @@ class DriverConnection:
         self.idle_key: Key | None = None
         # How many statements that the driver has sent have changed the session.
         self.session_changes = 0
+        # Below: of a connection that no engine has opened.
+        self.opened_at: CodeLine | None = None
+        # The level and the line of the last statement that may have written.
+        self.last_write: tuple[int, CodeLine | None] = (0, None)
+        # The lines that have changed the session, by the serials of their levels.
+        self.altered: dict[int, CodeLine | None] = {}
+        self.has_temporary = False  # the session may have a temporary table
 
     def admit(self, admission: Admission) -> None:
         """Note why it was admitted."""
         self.admission = admission
+        if admission.target is not None:
+            self.opened_at = user_line()
 
     def join_pool(self) -> None:
         """Note that an engine's pool has it: it does not end with a level."""
         if self.admission is not None:
             self.admission = replace(self.admission, target=None)
 
+    end = join_pool  # pytest-arena has ended it: no level ends it again
+
     def note_session_change(self) -> None:
         """Note a statement that changes the session. An engine's pool may have the connection."""
         self.session_changes += 1
+
+    def note_statement(self, core: Core | None, statement: str) -> None:
+        """Note a statement of a connection that no engine has opened."""
+        serial = core.serial() if core is not None else 0
+        if statement.startswith(_ENDINGS[1]) and "RESET ALL" in statement:
+            # Sent by asyncpg's pool. Temporary tables stay.
+            if not self.has_temporary:
+                self.altered.pop(serial, None)
+            return
+        is_change = _alters_session(statement)
+        if _READS.match(statement) and not is_change:
+            return
+        line = user_line()
+        self.last_write = serial, line
+        if is_change:
+            self.altered[serial] = line
+            self.has_temporary |= "TEMP" in statement.upper()
+
+    def forget_changes(self, serial: int) -> None:
+        """Note that the session is as it was before a level."""
+        self.altered.pop(serial, None)
+        self.has_temporary = False
 
     def rest(self, key: Key | None) -> None:
         """Note that an engine's pool has it back. None: the pool has handed it out."""
@@ -91,9 +125,16 @@ def record_of(driver_connection: object) -> DriverConnection:
     return known
 
 
-def record_opened(core: Core, admission: Admission, connection: object) -> None:
-    """Record an admitted connection. Count a test's database as used."""
-    record_of(connection).admit(replace(admission, serial=core.serial()))
+def record_opened(
+    core: Core, admission: Admission, connection: object, *, pool_serial: int
+) -> None:
+    """Record an admitted connection. Count a test's database as used.
+
+    ``pool_serial`` is the level in which its pool was opened. A connection of a wider fixture's
+    pool lives as long as the pool.
+    """
+    serial = pool_serial if pool_serial < 0 else core.serial()
+    record_of(connection).admit(replace(admission, serial=serial))
     if admission.target is not None:
         core.opened_raw(admission.target.key)
 
@@ -127,17 +168,39 @@ def _note_kept(core: Core | None, key: Key, statement: str) -> None:
         core.opened_raw(key)
 
 
-def raw_connections() -> list[tuple[int, Admission]]:
-    """Return the open connections that no pool has, each with the pid of its backend or 0."""
+class RawConnection(NamedTuple):
+    """An open connection that no engine has opened, and no engine's pool has."""
+
+    pid: int  # of its backend, or 0
+    target: ConnectTarget
+    serial: int  # of the level to which it belongs
+    driver: Any
+    record: DriverConnection
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether its database was replaced, or dropped."""
+        now = self.target.database
+        return now is not None and now.target.generation != self.target.generation
+
+
+def raw_connections() -> list[RawConnection]:
+    """Return the open connections that no engine has opened."""
     connections = []
     for (
         reference
     ) in _connections.keyrefs():  # a copy: other threads change the dictionary
         connection = reference()
-        admission = admission_of(connection) if connection is not None else None
-        if admission is None or admission.target is None or _is_closed(connection):
+        if connection is None or _is_closed(connection):
             continue
-        connections.append((pid_of(connection), admission))
+        record = record_of(connection)
+        admission = record.admission
+        if admission is None or admission.target is None:
+            continue
+        pid = pid_of(connection)
+        target = admission.target
+        raw = RawConnection(pid, target, admission.serial, connection, record)
+        connections.append(raw)
     return connections
 
 
@@ -409,11 +472,13 @@ def _to_send(core: FindCore, connection: object, statement: str | bytes) -> str 
         known.note_session_change()
     if known.idle_key is not None:
         _note_kept(core(), known.idle_key, text)
+    admission = known.admission
+    if admission is not None and admission.target is not None:
+        known.note_statement(core(), text)
     work = WORK.get()
     is_late = work is not None and work.is_over and not text.startswith(_ENDINGS)
     if not (is_late or reaches_beyond(text)):
         return statement
-    admission = known.admission
     now = core()
     if admission is None or admission.address is None or now is None:
         return statement
@@ -426,6 +491,11 @@ def _to_send(core: FindCore, connection: object, statement: str | bytes) -> str 
 
 # Drivers and pools send these statements to end work that was refused.
 _ENDINGS = ("ROLLBACK", "SELECT pg_advisory_unlock_all()")
+# Statements that write nothing, unless a function that they call does.
+_READS = re.compile(
+    START + r"(?:SELECT|SHOW|FETCH|BEGIN|START|SAVEPOINT|RELEASE|ROLLBACK|COMMIT)\b",
+    re.IGNORECASE,
+)
 
 _DEFAULT = (
     "a role's default, in this database alone:\n"

@@ -388,12 +388,12 @@ class ServerIsolation:
         """Return the live database's backends inside a transaction with changes."""
         return set(self.live.look(self.depth).writers)
 
-    def end(self, pid: int, *, cancel: bool = False) -> None:
-        """End a connection to the live database, or cancel only its statement."""
+    def end(self, pid: int, database: str, *, cancel: bool = False) -> None:
+        """End a connection to a live or replaced database, or cancel only its statement."""
         function = "pg_cancel_backend" if cancel else "pg_terminate_backend"
         backend = (
             f"FROM pg_stat_activity WHERE pid = {pid} "
-            f"AND datname = {literal(self.live.name)} AND pid <> pg_backend_pid()"
+            f"AND datname = {literal(database)} AND pid <> pg_backend_pid()"
         )
         control = self._own.control
         with self._own.saying("a connection cannot be ended"):

@@ -334,12 +334,32 @@ def leak_error(leaks: list[Checkout]) -> ConnectionLeak:
     )
 
 
-def lost_error(holders: Iterable[Checkout], level: str) -> IsolationError:
-    """Return the error that names an open transaction which pytest-arena could not pass."""
+def raw_leak_error(lines: list[str]) -> ConnectionLeak:
+    """Return the error that names writes of drivers' connections which no commit followed."""
+    return ConnectionLeak(
+        "the test ended with an open transaction, of a connection that no engine has opened",
+        why="pytest-arena rolls it back, so that no other connection ever sees its rows",
+        cause="\n".join(lines[:LINES_OF_AN_ERROR]),
+        fix="connection.commit(), or close the connection in a fixture's tear-down",
+    )
+
+
+def held_error(gate: Gate, level: str) -> IsolationError:
+    """Return the error that names the open transactions of engines and of drivers."""
+    return lost_error(open_transactions(gate), level, gate.raw_transactions())
+
+
+def lost_error(
+    holders: Iterable[Checkout], level: str, raw: Iterable[str] = ()
+) -> IsolationError:
+    """Return the error that names an open transaction which pytest-arena could not pass.
+
+    ``raw`` has the lines of connections that no engine has opened.
+    """
     return IsolationError(
         f"{level}: an open transaction of a wider fixture is in the way",
         why="pytest-arena cannot restore the database while a transaction holds its lock",
-        cause="\n".join(_lines_of(holders)[:LINES_OF_AN_ERROR]),
+        cause="\n".join([*_lines_of(holders), *raw][:LINES_OF_AN_ERROR]),
         fix="commit, or roll back, before the fixture's `yield`",
     )
 

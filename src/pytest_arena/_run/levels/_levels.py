@@ -104,8 +104,7 @@ class Levels:
                 if database.isolation.depth > depth:
                     database.isolation.forget()
             if isinstance(error, Held):
-                transactions = _leaks.open_transactions(self.gate)
-                raise _leaks.lost_error(transactions, level.name) from error
+                raise _leaks.held_error(self.gate, level.name) from error
             raise
         except BaseException:  # a second Ctrl-C: the caller does not know this level
             self._cut_to(depth, self._participating_databases())
@@ -131,12 +130,16 @@ class Levels:
             leaks = _leaks.connection_leaks(self.gate, serial, held)
         finally:
             cancel_jobs()
+        # Now: the app's state, which is restored next, may keep the connection.
+        lost = self.gate.end_raw(serial) if self.gate.registry.has_raw else []
         if leaks:
             self._context.leaks_ended()
             error = _leaks.leak_error(leaks)
             _leaks.take_back([leak for leak in leaks if leak.serial == serial])
             _leaks.end_transactions([leak for leak in leaks if leak.serial != serial])
             raise error
+        if lost:
+            raise _leaks.raw_leak_error(lost)
 
     def held_before(self, level: Level | None) -> _leaks.HeldByFixtures:
         """Return what wider fixtures held when a level was entered."""
@@ -188,8 +191,7 @@ class Levels:
                 database.isolation.leave()
                 restored.append(database)
         except Held as error:
-            transactions = _leaks.open_transactions(self.gate)
-            raise _leaks.lost_error(transactions, level.name) from error
+            raise _leaks.held_error(self.gate, level.name) from error
         finally:
             for database in restored:
                 self._databases.provision.enter(
@@ -249,7 +251,9 @@ class Levels:
     ) -> list[str]:
         """Leave a level on each database, also after a failure. Return the changed ones."""
         if databases and level.is_test:
-            self.gate.end_raw(level.serial)
+            lost = self.gate.end_raw(level.serial)
+            if lost:
+                failures.append(_leaks.raw_leak_error(lost))
         changed = []
         for database in databases:
             try:

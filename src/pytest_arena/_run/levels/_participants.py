@@ -181,10 +181,7 @@ class DatabaseParticipant:
             return True
         if was_created_here:
             self.database.forget_level()
-        reason = (
-            f"{self.name}: locked by a connection that arena does not know or cannot end "
-            "(another process, a half-read cursor)"
-        )
+        reason = ""
         try:
             is_changed = self._left_at_once()
             if is_changed is None:
@@ -193,9 +190,18 @@ class DatabaseParticipant:
             is_changed = None
             reason = error.what
         if is_changed is None:
-            self.leave_by_force(reason)
+            self.leave_by_force(reason or f"{self.name}: locked by {self._holder()}")
             return True
         return is_changed
+
+    def _holder(self) -> str:
+        lines = self._context.gate.raw_transactions()
+        if lines:
+            return f"a connection that no engine has opened ({', '.join(lines)})"
+        return (
+            "a connection that arena does not know or cannot end "
+            "(another process, a half-read cursor)"
+        )
 
     def leave_by_force(self, reason: str) -> None:
         """Replace the database, and note the reason.
@@ -273,9 +279,10 @@ class DatabaseParticipant:
     def _left_with_patience(self, seconds: float) -> bool | None:
         # A reader that polls the database holds its lock for less than a millisecond.
         def leave() -> bool:
-            if self._context.has_ended_leaks and not self.isolation.is_free():
+            is_changed = self._left_at_once()
+            if is_changed is None:
                 raise Held
-            return self.isolation.leave()
+            return is_changed
 
         with suppress(Held):
             return self._context.with_patience(leave, seconds)
