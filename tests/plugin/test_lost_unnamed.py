@@ -116,6 +116,7 @@ LOST = {
     "call": run("CALL do_it()"),
     "truncate": run("TRUNCATE orders RESTART IDENTITY"),
     "create": run("CREATE TABLE more (id int)"),
+    "into": run("SELECT id, count(*) INTO more FROM orders GROUP BY id"),
     "index": run("CREATE INDEX IF NOT EXISTS by_item ON orders (item)"),
     "metadata": lambda session: (
         Base.metadata.drop_all(session.connection()),
@@ -223,6 +224,7 @@ WORDS = {
     "call": "ran CALL do_it",
     "truncate": "ran TRUNCATE orders RESTART",
     "create": "ran CREATE TABLE more",
+    "into": "ran SELECT id",
     "index": "ran CREATE INDEX IF",
     "metadata": "ran DROP TABLE orders",
     "comment": "ran COMMENT ON TABLE",
@@ -250,13 +252,15 @@ def test_all_other_writes_on_postgresql(example: Example) -> None:
 def test_other_writes_on_postgresql(example: Example) -> None:
     """The most frequent of them."""
     project = example.with_files(app=APP, seed=SEED, test_it=TESTS)
-    chosen = "lost and (func- or truncate or notify) and not pg_notify or reading or committed"
+    chosen = (
+        "lost and (func- or into or truncate or notify) and not pg_notify or reading or committed"
+    )
     run = project.run("--arena-lost-writes=fail", "-k", chosen, env=env_of("undo"))
     for way in ("sync", "async"):
-        for case in ("func", "truncate", "notify"):
+        for case in ("func", "into", "truncate", "notify"):
             what = f"{WORDS[case]}, and the app never committed it"
             run.says(f"POST /{way}/lost-{case}/200 200 {what}")
-    run.expect(1, errors=6, passed=10)
+    run.expect(1, errors=8, passed=12)
 
 
 def test_other_writes_on_sqlite(example: Example) -> None:
@@ -283,6 +287,9 @@ def test_other_writes_on_sqlite(example: Example) -> None:
         ("SELECT a FROM b FOR NO KEY UPDATE", LOCKS),
         ("select nextval('a')", LOCKS),
         ("LOCK TABLE a", LOCKS),
+        ("SELECT a, max(b) INTO c FROM d", WRITES),
+        ("SELECT a INTO TEMP TABLE b FROM c", ""),
+        ("SELECT 'into', a FROM b", ""),
         ("SELECT pg_notify('a', 'b')", NOTIFIES),
         ("notify a", NOTIFIES),
         ("DO $$ BEGIN END $$", MAY_WRITE),

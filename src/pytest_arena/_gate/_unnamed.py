@@ -33,6 +33,10 @@ _KINDS = (
         _at_start(rf"(?:{_DEFINES}|(?:TRUNCATE|COMMENT|GRANT|REVOKE|REFRESH)\b)"),
         WRITES,
     ),
+    (
+        _at_start(r"SELECT\b[^;'\"]*?\bINTO\s+(?!(?:(?:LOCAL|GLOBAL)\s+)?TEMP)"),
+        WRITES,
+    ),
     (_at_start(r"COPY\s[^()]*(?:\([^()]*\)\s*)?FROM\b"), WRITES),
     (_at_start(r"NOTIFY\b"), NOTIFIES),
     (_at_start(r"(?:DO|CALL|EXECUTE)\b"), MAY_WRITE),
