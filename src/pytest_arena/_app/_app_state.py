@@ -77,7 +77,6 @@ class AppState:
     ) -> None:
         self.app = app
         self._lifespan_state = lifespan_state
-        self._context = _context_of_flask()
         self._parts: list[tuple[str, Contents | ClientState]] = []
         for client in SUITES_CLIENTS:
             self._parts.append(("a TestClient", ClientState(client)))
@@ -140,12 +139,6 @@ class AppState:
                 attributes["middleware_stack"] = None
         return changed
 
-    @property
-    def has_left_context(self) -> bool:
-        """Whether an application context of Flask is left that was not there before."""
-        context = _context_of_flask()
-        return context is not None and context is not self._context
-
 
 def _settings_of(app: object) -> list[_Setting]:
     settings = []
@@ -158,13 +151,6 @@ def _settings_of(app: object) -> list[_Setting]:
                 items = value.copy()
             settings.append((attributes, name, value, items))
     return settings
-
-
-def _context_of_flask() -> object:
-    """Return the application context that is pushed in this thread, or None."""
-    module = sys.modules.get("flask.globals")
-    variable: Any = getattr(module, "_cv_app", None)
-    return variable.get(None) if variable is not None else None
 
 
 def is_of_app(value: object) -> bool:

@@ -275,11 +275,6 @@ class FixtureLevels:
                 self._ledger.note(
                     f"{test.plan.name} left app.dependency_overrides; restored"
                 )
-            if state.has_left_context:
-                self._ledger.note(
-                    "{test} left an application context of Flask, whose session later tests "
-                    "use: context.pop(), or with app.app_context():"
-                )
 
     # Wider fixtures
 
