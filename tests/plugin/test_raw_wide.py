@@ -106,8 +106,10 @@ def test_no_test_works_on_the_database_of_an_earlier_one(raw: Example) -> None:
 SESSION = f"""{HEADER}
 TEMPORARY = "CREATE TEMP TABLE mine (x int)"
 CHANGES = ["SET app.tenant = 'acme'", "SELECT pg_advisory_lock(7)", TEMPORARY]
-STATE = '''SELECT concat(current_setting('app.tenant', true), current_setting('app.kept', true),
-    to_regclass('mine'), (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'
+STATE = '''SELECT concat(
+    (SELECT name FROM pg_prepared_statements WHERE from_sql), current_setting('app.tenant', true),
+    current_setting('app.kept', true), to_regclass('mine'),
+    (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())))'''
 
 @pytest.fixture(scope="session", params=["psycopg", "psycopg2"])
@@ -122,7 +124,7 @@ def ask(connection, statement):
     cursor.execute(statement)
     return cursor.fetchone()[0] if cursor.description else None
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", [*CHANGES, "PREPARE kept AS SELECT 1", "LISTEN news"])
 def test_changes(wide, change):
     assert ask(wide, STATE) == "0"
     ask(wide, change)
@@ -173,9 +175,9 @@ class TestPool:
 def test_no_test_sees_the_session_of_an_earlier_one(raw: Example) -> None:
     """Reset if the driver can be used here and no fixture has changed it, else ended."""
     run = raw.with_files(test_it=SESSION).run("-p", "no:randomly")
-    run.expect(passed=15, failed=2, status=1)
-    assert "its session was changed (test_it.py:23  cursor.execute(statement))" in run.output
-    assert "its session was changed (test_it.py:57  await of_asyncpg.execute(" in run.output
+    run.expect(passed=19, failed=2, status=1)
+    assert "its session was changed (test_it.py:25  cursor.execute(statement))" in run.output
+    assert "its session was changed (test_it.py:59  await of_asyncpg.execute(" in run.output
     assert "database was replaced" not in run.output
 
 

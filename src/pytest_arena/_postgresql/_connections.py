@@ -417,7 +417,9 @@ def _end_wide(core: Core, raw: RawConnection, reason: str) -> None:
 # As DISCARD ALL, without the prepared statements that the driver knows.
 _RESET = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; "
-    "SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
+    "SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; "
+    "DO $$ DECLARE n text; BEGIN FOR n IN SELECT name FROM pg_prepared_statements "
+    "WHERE from_sql LOOP EXECUTE format('DEALLOCATE %I', n); END LOOP; END $$"
 )
 
 
