@@ -9,9 +9,9 @@ import sys
 from concurrent.futures import Future
 from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, partial, wraps
 from threading import Thread, current_thread, get_ident, main_thread
 from threading import enumerate as all_threads
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType
@@ -441,6 +441,32 @@ class Piece:
             PIECES.pop(self, None)
 
 
+class _ThreadRun:
+    """Runs a thread without the values of ``ContextVar`` that say for which test its starter works.
+
+    A thread has a context of its own. It inherits that of its starter in free-threaded Python
+    3.14, and by libraries that patch ``Thread.start`` (pytest-check, OpenTelemetry). A library's
+    thread, such as aiosqlite's, then worked for the test that started it, in all later tests.
+    """
+
+    def __init__(self, run: Callable[[], object]) -> None:
+        self.run = run
+
+    def __call__(self) -> object:
+        context = copy_context()
+        of_arena = {name for name in context if name.name.startswith("arena")}
+        try:
+            if not of_arena:
+                return self.run()
+            own_context = Context()
+            for variable, value in context.items():
+                if variable not in of_arena:
+                    own_context.run(variable.set, value)
+            return own_context.run(self.run)
+        finally:
+            del self.run  # ends a reference cycle
+
+
 def _end_at_user_line(error: BaseException) -> None:
     """Remove the frames of libraries from the end of a traceback."""
     last = None
@@ -605,27 +631,10 @@ def watch_what_is_begun(undo: ExitStack) -> None:
     Threads and callbacks of libraries do not count. Outside of requests, this takes 0.1 µs.
     ``undo`` restores the classes.
     """
+    _watch_threads(undo)
     loops: Any = asyncio.BaseEventLoop
-    start = Thread.start
     call_soon_threadsafe = loops.call_soon_threadsafe
     add_done_callback = Future.add_done_callback
-
-    def watched_start(thread: Any) -> None:
-        function = getattr(thread, "function", None) or thread._target or thread.run  # noqa: SLF001 - no other name
-        work = WORK.get()
-        starter = get_ident()
-        if work or starter == main_thread().ident:
-            starter = 0
-        lifespan = _current_lifespan()
-        module = getattr(function, "__module__", None) or ""
-        if module.partition(".")[0] in _LIBRARIES_WITH_WORKERS:
-            lifespan = None
-        thread.arena_start = ThreadStart(work, starter, lifespan)
-        if work and _is_the_users(function):
-            thread.run = Piece(work, thread.run, getattr(thread, "cancel", bool))
-        elif lifespan:
-            thread.run = partial(_run_for_lifespan, lifespan, thread.run)
-        start(thread)
 
     def watched_call_soon(
         loop: asyncio.AbstractEventLoop,
@@ -648,11 +657,43 @@ def watch_what_is_begun(undo: ExitStack) -> None:
 
     submit = _watched(ThreadPoolExecutor.submit, 1)
     call_at = _watched(loops.call_at, 2, is_clock=True)
-    replace_attribute(undo, Thread, "start", watched_start)
     replace_attribute(undo, ThreadPoolExecutor, "submit", submit)
     replace_attribute(undo, loops, "call_at", call_at)
     replace_attribute(undo, loops, "call_soon_threadsafe", watched_call_soon)
     replace_attribute(undo, Future, "add_done_callback", watched_callback)
+
+
+def _watch_threads(undo: ExitStack) -> None:
+    """Note who starts each thread. A thread begins without the test of its starter."""
+    initialize = Thread.__init__
+    start = Thread.start
+
+    @wraps(initialize)
+    def watched_init(thread: Any, *args: Any, **kwargs: Any) -> None:
+        initialize(thread, *args, **kwargs)
+        thread.arena_run = _ThreadRun(thread.run)
+        thread.run = thread.arena_run
+
+    def watched_start(thread: Any) -> None:
+        own: Any = getattr(thread, "arena_run", thread)
+        function = getattr(thread, "function", None) or thread._target or own.run  # noqa: SLF001 - no other name
+        work = WORK.get()
+        starter = get_ident()
+        if work or starter == main_thread().ident:
+            starter = 0
+        lifespan = _current_lifespan()
+        module = getattr(function, "__module__", None) or ""
+        if module.partition(".")[0] in _LIBRARIES_WITH_WORKERS:
+            lifespan = None
+        thread.arena_start = ThreadStart(work, starter, lifespan)
+        if work and _is_the_users(function):
+            own.run = Piece(work, own.run, getattr(thread, "cancel", bool))
+        elif lifespan:
+            own.run = partial(_run_for_lifespan, lifespan, own.run)
+        start(thread)
+
+    replace_attribute(undo, Thread, "__init__", watched_init)
+    replace_attribute(undo, Thread, "start", watched_start)
 
 
 # Threads of these libraries do jobs of any test, whoever started them.

@@ -398,3 +398,59 @@ def test_settled_waits_for_what_is_given_to_older_pools_and_loops(
     env = {"KINDS": " ".join(kinds)}
     run = project.run("--arena-settle=30", *isolation(how), env=env)
     run.expect(passed=3 * len(kinds)).never_says("cut off", "refused")
+
+
+# As pytest-check 3 and OpenTelemetry patch it, and as free-threaded Python 3.14 begins a thread.
+INHERITING = """
+import contextvars
+import threading
+
+start = threading.Thread.start
+
+
+def start_with_context(thread):
+    context = contextvars.copy_context()
+    run = thread.run
+    thread.run = lambda: context.run(run)
+    start(thread)
+
+
+threading.Thread.start = start_with_context
+"""
+INHERITED = """
+import threading
+from contextvars import ContextVar
+
+import pytest
+from app import Dancer
+
+value = ContextVar("value", default=0)
+
+
+@pytest.mark.parametrize("turn", range(3))
+async def test_async(client, db_session, turn):
+    db_session.add(Dancer(name="Ada"))
+    assert (await client.get("/dancers")).json() == ["Sand", "Ada"]
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_sync(test_client, turn):
+    assert test_client.post("/dancers/Ada").status_code == 201
+
+
+def test_a_thread_has_what_it_inherits_from_others():
+    value.set(7)
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(value.get()))
+    thread.start()
+    thread.join()
+    assert seen == [7]
+"""
+
+
+def test_threads_that_inherit_a_context_serve_every_test(example: Example) -> None:
+    """The thread of a pooled aiosqlite connection begins in the first test."""
+    project = example.change("pytest.ini", "pythonpath = .", "pythonpath = . site-packages")
+    project = project.with_paths({"site-packages/inheriting.py": INHERITING})
+    run = project.with_files(test_threads=INHERITED).run("-p", "inheriting", "-p", "no:randomly")
+    run.expect(passed=6).never_says("was cut off")
