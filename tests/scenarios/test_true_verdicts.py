@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena.testing import APP
+from tests.plugin.test_wsgi import APP as WSGI_APP
 from tests.scenarios.proving import told
 from tests.scenarios.seen import facts_of, seeing
 
@@ -79,6 +80,22 @@ async def test_unheard_object(client, storm):
 async def test_other_library(client, storm):
     answer = await client.get("/dancers")
     stranger.assert_that(answer.status_code, 200)
+
+@proves
+async def test_response_of_another_library(client, storm):
+    answer = stranger.Response(await client.get("/dancers"))
+    assert answer.status_code == 200
+
+@proves
+async def test_response_without_a_request(client, storm):
+    sent = await client.get("/dancers")
+    answer = httpx2.Response(sent.status_code, content=sent.content)
+    assert answer.json() == ["Sand", "Storm"]
+
+@proves
+async def test_object_that_refuses_attributes(client, storm):
+    answer = stranger.Strict((await client.get("/dancers")).json())
+    assert answer.names == ["Sand", "Storm"]
 
 @proves
 async def test_heard_helper(client, storm):
@@ -244,6 +261,27 @@ class Page:
         is_fine(self.answer)
 """
 
+STRANGER = """
+def matching(was, wanted):
+    pass
+
+assert_that = matching
+
+
+class Response:
+    def __init__(self, answer):
+        self.request = answer.request
+        self.status_code = answer.status_code
+
+
+class Strict:
+    def __init__(self, names):
+        self.names = names
+
+    def __getattr__(self, name):
+        raise KeyError(name)
+"""
+
 LIFESPAN = """
 class Start(Base):
     __tablename__ = "starts"
@@ -291,7 +329,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Told:
     example = seeing(tmp_path_factory.mktemp("true"), TESTS).with_files(
         app=SOCKET,
         checks=CHECKS,
-        stranger="def matching(was, wanted):\n    pass\n\nassert_that = matching\n",
+        stranger=STRANGER,
         heard=CHECKS,
         conftest="import pytest\npytest.register_assert_rewrite('heard')",
     )
@@ -305,7 +343,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Told:
     [
         *("message", "several_lines", "walrus", "row_that_is_there", "heard_helper"),
         *("pending_in_a_shared_session", "fixture_by_name", "socket", "socket_beside_a_request"),
-        *("unit", "async_unit", "asked_by_a_server", "async_socket", "stream", "sync_stream"),
+        *("response_of_another_library", "response_without_a_request", "unit", "async_unit"),
+        *("object_that_refuses_attributes", "asked_by_a_server", "async_socket"),
+        *("stream", "sync_stream"),
     ],
 )
 def test_an_honest_test_proves_its_scenario(run: Told, name: str) -> None:
@@ -396,3 +436,30 @@ def test_what_an_app_writes_as_it_starts_for_a_session_is_no_seed(tmp_path: Path
         "client_of_its_own": "HOLLOW",
         "seeding": "PROVEN",
     }, found.run.output
+
+
+OF_FLASK = """
+from app import Dancer, app
+
+@proves
+def test_status(db_session):
+    db_session.add(Dancer(name="Storm"))
+    db_session.commit()
+    answer = app.test_client().get("/dancers")
+    assert answer.status_code == 200
+    assert answer.json == ["Sand", "Storm"]
+
+@proves
+def test_nothing(db_session):
+    db_session.add(Dancer(name="Storm"))
+    db_session.commit()
+    app.test_client().get("/dancers")
+"""
+
+
+def test_responses_of_flask_are_not_rebuilt(tmp_path: Path) -> None:
+    """Their constructor is another one than that of httpx."""
+    example = seeing(tmp_path, OF_FLASK).with_files(app=WSGI_APP)
+    found = told(example)
+    found.run.expect(passed=2)
+    assert found.statuses == {"status": "UNKNOWN", "nothing": "HOLLOW"}, found.run.output

@@ -18,7 +18,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -168,7 +168,8 @@ def _call(instruments: CallRecorder, item: pytest.Item) -> Iterator[None]:
         yield
     finally:
         if instruments.lacks_assertions:
-            instruments.note_unheard(unheard(item))
+            with suppress(Exception):  # the test may name any objects
+                instruments.note_unheard(unheard(item))
         # Fixtures that the test got by `getfixturevalue` are not among its `fixturenames`.
         request = getattr(item, "_request", None)
         instruments.end_call(getattr(request, "_fixture_defs", ()))
@@ -247,27 +248,41 @@ class _Listener:
 
     def failed(self, frame: FrameType) -> None:
         """Record that the assertion of a frame has failed, if the failure is swallowed."""
-        if is_swallowed(frame):
-            text = statement(frame.f_code.co_filename, frame.f_lineno)
-            self._instruments.failed(self._place(frame), text)
+        try:
+            if is_swallowed(frame):
+                text = statement(frame.f_code.co_filename, frame.f_lineno)
+                self._instruments.failed(self._place(frame), text)
+        except Exception as error:  # noqa: BLE001 - recording never fails a test
+            self._note(error)
 
     def _place(self, frame: FrameType) -> str:
         return f"{_file(frame.f_code.co_filename, self._root)}:{frame.f_lineno}"
 
+    def _note(self, error: Exception) -> None:
+        """Note an error of the recording."""
+        reason = f"an assertion was not recorded: {type(error).__name__}"
+        self._instruments.note_unheard(reason)
+
     def _record(self, frame: FrameType) -> None:
         """Record the assertion that a frame executes."""
-        code = frame.f_code
-        variables = _variables(frame)
-        text = statement(code.co_filename, frame.f_lineno)
-        place = self._place(frame)
-        is_idle = depends_only_on_test_data(
-            code, text, variables, self._instruments.is_as_seeded
-        )
-        is_idle = is_idle or passes_with_any_answer(code, text, variables)
-        is_idle = is_idle or is_uncalled_method(text, variables)
-        is_idle = is_idle or is_block_of_python(code, frame.f_lineno)
-        values = list(variables.values())
-        self._instruments.asserted(place, text, values, is_idle=is_idle)
+        try:
+            code = frame.f_code
+            variables = _variables(frame)
+            text = statement(code.co_filename, frame.f_lineno)
+            place = self._place(frame)
+            try:
+                is_idle = depends_only_on_test_data(
+                    code, text, variables, self._instruments.is_as_seeded
+                )
+                is_idle = is_idle or passes_with_any_answer(code, text, variables)
+                is_idle = is_idle or is_uncalled_method(text, variables)
+                is_idle = is_idle or is_block_of_python(code, frame.f_lineno)
+            except Exception:  # noqa: BLE001 - then it counts as one that could have failed
+                is_idle = False
+            values = list(variables.values())
+            self._instruments.asserted(place, text, values, is_idle=is_idle)
+        except Exception as error:  # noqa: BLE001 - recording never fails a test
+            self._note(error)
 
 
 _listeners: list[_Listener] = []

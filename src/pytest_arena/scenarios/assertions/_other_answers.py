@@ -47,6 +47,8 @@ _BODIES: tuple[object, ...] = (
     [1, 0],
 )
 _OF_ANSWER = re.compile(r"(\w+)\.(?:json\(\)|text|content|status_code|headers|cookies)")
+# Responses of other libraries have other constructors.
+_PACKAGES = {"httpx", "httpx2"}
 _METHODS = {"get", "post", "put", "patch", "delete", "head", "options", "request"}
 _ANSWER_OF = "answer_of_"
 _LATIN_1 = ("content-type", "text/plain; charset=latin-1")
@@ -103,8 +105,11 @@ def passes_with_any_answer(
 
 def _of_response(response: object) -> tuple[Any, Any]:
     """Return the library and the request of a response, None for another object."""
-    library: Any = sys.modules.get(type(response).__module__.partition(".")[0])
-    kind: Any = getattr(library, "Response", ())
+    package = type(response).__module__.partition(".")[0]
+    if package not in _PACKAGES:
+        return None, None
+    library: Any = sys.modules[package]
+    kind: Any = library.Response
     return library, response.request if isinstance(response, kind) else None
 
 
@@ -112,7 +117,7 @@ def _of_client(client: object) -> tuple[Any, Any]:
     """Return the library of a client and some request, None for another object."""
     for base in type(client).__mro__:
         package = base.__module__.partition(".")[0]
-        if package in {"httpx", "httpx2"}:
+        if package in _PACKAGES:
             library: Any = sys.modules[package]
             return library, library.Request("GET", "http://test/")
     return None, None
