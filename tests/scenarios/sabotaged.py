@@ -380,6 +380,27 @@ async def test_ignores_what_was_prepared_by_a_request(client, posted):
     answer = await client.get("/dancers")
     assert answer.status_code == 200
     assert answer.json()[0] == "Sand"
+
+
+@pytest.fixture
+async def refreshed(db_session):
+    dancer = Dancer(name="Fresh")
+    db_session.add(dancer)
+    await db_session.commit()
+    yield
+    await db_session.refresh(dancer)
+
+
+async def test_ignores_what_its_tear_down_refreshes(client, refreshed):
+    answer = await client.get("/dancers")
+    assert answer.status_code == 200
+    assert len(answer.json()) < 1000
+
+
+async def test_notices_before_its_tear_down(client, refreshed):
+    answer = await client.get("/dancers")
+    assert answer.status_code == 200
+    assert answer.json() == ["Sand", "Fresh"]
 """
 
 # Of each kind what a test becomes, in the order seed, commit, empty, 500: Noticed, Survived,
@@ -422,6 +443,8 @@ ODD_RESULTS: Mapping[str, str] = {
     "logs_in_another_row_later": "N-NN",
     "prepared_by_a_request": "N-NN",
     "ignores_what_was_prepared_by_a_request": "S-NN",
+    "ignores_what_its_tear_down_refreshes": "U-NN",
+    "notices_before_its_tear_down": "N-NN",
 }
 
 _LETTERS = {"noticed": "N", "survived": "S", "unknown": "U", "not applicable": "-"}

@@ -114,6 +114,12 @@ def test_a_test_that_fails_whenever_it_is_run_again_has_noticed_nothing(odd: Tol
     assert odd.statuses["only_the_first_time"] == "UNKNOWN"
 
 
+def test_a_failure_of_the_tear_down_alone_is_no_notice(odd: Told) -> None:
+    """The fixture of the test failed, whatever the test asserts."""
+    reason = odd.reason("ignores_what_its_tear_down_refreshes")
+    assert "whether it notices its seed removed is not known: tear-down: " in reason
+
+
 def test_subtests_and_warnings_of_broken_tests_are_not_reported(odd: Told) -> None:
     """Both go to the terminal whoever runs the test."""
     assert "subtests" in odd.reason("subtests")
@@ -127,6 +133,7 @@ def test_workers_break_their_own_tests(tmp_path: Path) -> None:
     expected = {name: RESULTS[name] for name in results(found)}
     assert results(found) == expected
     found.run.says(f"sabotage: {len(expected)} tests run again ")
+    found.run.never_says(" in 0.0 s")
 
 
 @pytest.mark.slow
@@ -246,3 +253,28 @@ def test_on_postgresql_as_on_sqlite(tmp_path: Path, isolation: str) -> None:
         assert results(found) == RESULTS
         found.run.expect(1, passed=len(RESULTS)).never_says("was kept", "ERROR")
         server.check_clean(found.run.output)
+
+
+# The options as syrupy, inline-snapshot and pytest-regressions have them.
+_SNAPSHOTS = """
+def pytest_addoption(parser):
+    parser.addoption("--snapshot-update", action="store_true", dest="update_snapshots")
+    parser.addoption("--inline-snapshot")
+    parser.addoption("--force-regen", action="store_true")
+"""
+
+
+@pytest.mark.parametrize(
+    "option, word",
+    [
+        ("--snapshot-update", "sabotage: no test to run again (not while snapshots are updated"),
+        ("--inline-snapshot=report,fix", "not while snapshots are updated"),
+        ("--force-regen", "not while snapshots are updated"),
+        ("--inline-snapshot=report", "sabotage: 3 tests run again"),
+    ],
+)
+def test_no_broken_answer_is_saved_as_a_snapshot(tmp_path: Path, option: str, word: str) -> None:
+    """A run that updates snapshots breaks nothing, and says so."""
+    example = suite(tmp_path, HONEST).with_files(conftest=_SNAPSHOTS)
+    found = sabotaged(example, option)
+    found.run.expect(passed=3).says(word)

@@ -46,6 +46,16 @@ _TIMES = 10
 _MORE = 10.0
 _PATIENCE = 2.0  # seconds until a coroutine that was ended must have ended
 
+# The options of syrupy, pytest-snapshot and pytest-regressions that write snapshots.
+_UPDATES = (
+    "update_snapshots",
+    "update_new_snapshots_only",
+    "snapshot_update",
+    "force_regen",
+    "regen_all",
+)
+_INLINE_FLAGS = {"create", "fix", "review", "trim", "update"}  # of inline-snapshot
+
 _ENDLESS = "it waited without an end, and was ended"
 _NOTHING_BROKEN: dict[SabotageKind, str] = {
     "seed": "there was no moment to remove it",
@@ -66,8 +76,9 @@ class _Phase:
 
     @property
     def is_noticed(self) -> bool:
-        """Whether the test failed. An error of pytest-arena is no failure of the test."""
-        if not self.report.failed:
+        """Whether the set-up or the call failed, other than by an error of pytest-arena."""
+        # A fixture may read its row again in its tear-down, whatever the test asserts.
+        if not self.report.failed or self.report.when == "teardown":
             return False
         # The login function is the user's.
         return isinstance(self.error, LoginError) or not isinstance(
@@ -172,7 +183,8 @@ class SabotagePasses:
         except Exception as error:  # noqa: BLE001 - of pytest.exit(), for one: earlier results stay
             why = f"broken off: {type(error).__name__}: {error}"
             self._why_not = why.partition("\n")[0]
-        self._took = _process.seconds() - started
+        # On pytest-xdist's controller the figures of the workers were added before.
+        self._took += _process.seconds() - started
 
     def _sabotages(
         self,
@@ -326,6 +338,9 @@ def _why_not(session: pytest.Session) -> str:
         return "no test was run"
     if getattr(option, "usepdb", False):
         return "not with --pdb, which would stop at each failure"
+    flags = set(str(getattr(option, "inline_snapshot", None)).split(","))
+    if flags & _INLINE_FLAGS or any(getattr(option, name, False) for name in _UPDATES):
+        return "not while snapshots are updated: broken answers would be saved in them"
     if session.shouldstop or session.shouldfail:
         return "the run was stopped"
     if 0 < (option.maxfail or 0) <= session.testsfailed:
