@@ -9,7 +9,7 @@ import pytest
 from pytest_arena.testing import APP
 from tests.plugin.test_wsgi import APP as WSGI_APP
 from tests.scenarios.proving import told
-from tests.scenarios.seen import facts_of, seeing
+from tests.scenarios.seen import facts_of, scenarios, seeing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,8 @@ TESTS = """
 import asyncio, threading, unittest
 import httpx2
 from starlette.testclient import TestClient
-import checks, heard, stranger
+import checks, heard, pydantic, pytest_check, stranger
+from assertpy import assert_that as matches
 from app import Dancer, app, get_db, maker
 
 @pytest.fixture
@@ -80,6 +81,20 @@ async def test_unheard_object(client, storm):
 async def test_other_library(client, storm):
     answer = await client.get("/dancers")
     stranger.assert_that(answer.status_code, 200)
+
+@proves
+async def test_matcher_by_another_name(client, storm):
+    answer = await client.get("/dancers")
+    matches(answer.status_code).is_equal_to(200)
+
+@proves
+async def test_module_of_checks(client, storm):
+    answer = await client.get("/dancers")
+    pytest_check.equal(answer.status_code, 200)
+
+@proves
+async def test_model(client, storm):
+    pydantic.TypeAdapter(list[str]).validate_python((await client.get("/dancers")).json())
 
 @proves
 async def test_response_of_another_library(client, storm):
@@ -330,6 +345,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Told:
         app=SOCKET,
         checks=CHECKS,
         stranger=STRANGER,
+        assertpy="class assert_that:\n    __init__ = is_equal_to = lambda *_: None\n",
+        pytest_check="def equal(was, wanted):\n    pass\n",
         heard=CHECKS,
         conftest="import pytest\npytest.register_assert_rewrite('heard')",
     )
@@ -385,7 +402,21 @@ def test_what_a_helper_asserts_that_nobody_hears_is_unknown(run: Told, name: str
 def test_what_asserts_in_a_way_of_its_own_is_unknown(run: Told) -> None:
     """As libraries of matchers do, which raise the error themselves."""
     assert run.statuses["other_library"] == "UNKNOWN"
-    assert "pytest-arena does not see assert_that() pass" in run.reason("other_library")
+    assert "pytest-arena does not see assert_that pass" in run.reason("other_library")
+
+
+@pytest.mark.parametrize(
+    "name, what",
+    [
+        ("matcher_by_another_name", "matches"),
+        ("module_of_checks", "pytest_check"),
+        ("model", "validate_python"),
+    ],
+)
+def test_what_a_known_library_asserts_is_unknown(run: Told, name: str, what: str) -> None:
+    """By whatever name the test calls it."""
+    assert run.statuses[name] == "UNKNOWN"
+    assert f"pytest-arena does not see {what} pass" in run.reason(name)
 
 
 def test_what_unittest_does_around_a_test_is_not_the_tests(run: Told) -> None:
@@ -463,3 +494,43 @@ def test_responses_of_flask_are_not_rebuilt(tmp_path: Path) -> None:
     found = told(example)
     found.run.expect(passed=2)
     assert found.statuses == {"status": "UNKNOWN", "nothing": "HOLLOW"}, found.run.output
+
+
+STEPS = """
+from pytest_bdd import given, scenarios, then, when
+from app import Dancer
+import checks
+
+scenarios("dancers.feature")
+
+@given('a dancer "Storm" exists')
+def _(db_session):
+    db_session.add(Dancer(name="Storm"))
+    db_session.commit()
+
+@when("I GET /dancers", target_fixture="page")
+def _(test_client):
+    return checks.Page(test_client.get("/dancers"))
+
+@then("there are dancers")
+def _(page):
+    page.is_fine()
+"""
+
+
+@pytest.mark.parametrize(
+    "step, status",
+    [("page.is_fine()", "UNKNOWN"), ("checks.is_fine(page.answer)", "UNKNOWN"), ("pass", "HOLLOW")],
+)
+def test_a_step_that_calls_a_helper_is_judged_as_a_plain_test(
+    tmp_path: Path, step: str, status: str
+) -> None:
+    """Where nobody hears what the helper asserts, it is said how to have it heard."""
+    example = seeing(tmp_path, "").with_files(
+        test_it=STEPS.replace("page.is_fine()", step), checks=CHECKS
+    )
+    example = example.with_paths({"dancers.feature": scenarios(["dancing"])})
+    found = told(example, "-p", "pytest_bdd.plugin")
+    assert found.statuses == {"dancing": status}, found.run.output
+    reason = found.reason("dancing")
+    assert ("register_assert_rewrite('checks')" in reason) == (status == "UNKNOWN")

@@ -515,6 +515,14 @@ _RAISED = re.compile(
     r"^ *(raise AssertionError|pytest\.fail|self\.fail)\b", re.MULTILINE
 )
 _RECORDED = {"AssertionError", *dir(unittest.TestCase), *dir(mock.AsyncMock)}
+# Libraries that raise an error themselves, and methods of pydantic that do.
+_ASSERTING = {"assertpy", "expects", "hamcrest", "jsonschema", "pytest_check", "sure"}
+_VALIDATING = {
+    "model_validate",
+    "model_validate_json",
+    "validate_json",
+    "validate_python",
+}
 # The instruction of a plain `assert` before Python 3.14, and since.
 _PLAIN_ASSERT = {
     ("LOAD_ASSERTION_ERROR", ""),
@@ -528,13 +536,18 @@ def unheard(item: pytest.Item) -> str:
     pytest reports those in test files, conftest files and registered modules. Assertions of other
     functions are found by the names that the test uses. Costs some 100 µs.
     """
-    function: object = inspect.unwrap(own_function(item)[2])
-    # A method of unittest is inside of the wrapper of `_method_alone`.
-    function = getattr(function, "__func__", function)
-    if not isinstance(function, FunctionType):
-        return ""
     arguments = list(getattr(item, "funcargs", {}).values())
-    used = [function, *_used(function, arguments, depth=_DEPTH)]
+    values = _values_of_fixtures(item)
+    steps = [value.step_func for value in values if _package(value) == "pytest_bdd"]
+    if steps:
+        arguments = values
+    used = []
+    for function in [own_function(item)[2], *steps]:
+        plain = inspect.unwrap(function)
+        # A method of unittest is inside of the wrapper of `_method_alone`.
+        plain = getattr(plain, "__func__", plain)
+        if isinstance(plain, FunctionType):
+            used += [plain, *_used(plain, arguments, depth=_DEPTH)]
     for each in used:
         why = _why_unrecorded(each, item)
         if why:
@@ -544,10 +557,27 @@ def unheard(item: pytest.Item) -> str:
             "expect() is not recorded: import Playwright outside of the test function"
         )
     analysed = {each.__name__ for each in used} | _RECORDED
-    for name in _names(function):
-        if name.lower().startswith("assert") and name not in analysed:
-            return f"pytest-arena does not see {name}() pass: assert what it compares"
+    for each in used:
+        for name in _names(each):
+            value = each.__globals__.get(name)
+            is_assertion = name.lower().startswith("assert") and name not in analysed
+            if is_assertion or name in _VALIDATING or _package(value) in _ASSERTING:
+                return f"pytest-arena does not see {name} pass: assert what it compares"
     return ""
+
+
+def _values_of_fixtures(item: pytest.Item) -> list[Any]:
+    """Return the values of all fixtures of a test. pytest-bdd's steps are among them."""
+    request = getattr(item, "_request", None)
+    fixtures: Mapping[str, Any] = getattr(request, "_fixture_defs", {})
+    results = [fixture.cached_result for fixture in fixtures.values()]
+    return [result[0] for result in results if result]
+
+
+def _package(value: object) -> str:
+    """Return the top package of a module, or of the module that defines a value."""
+    name = getattr(value, "__module__", None) or getattr(value, "__name__", "")
+    return str(name).partition(".")[0]
 
 
 def _why_unrecorded(function: FunctionType, item: pytest.Item) -> str:
