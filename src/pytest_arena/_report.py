@@ -31,6 +31,7 @@ class Summary:
     noted: tuple[tuple[str, str], ...]  # lines, each with a test: see the ledger
     refusals: tuple[str, ...]
     spoiled: tuple[str, ...]  # files of the app's databases that were changed
+    unchanged: dict[str, list[tuple[int, int]]]  # states of those that were not
     built_seconds: float  # for templates, 0 if they were in the cache
     products: tuple[str, ...]
     isolations: tuple[str, ...]
@@ -64,6 +65,8 @@ def _added(value: object, other: Any) -> Any:
     """Return each item of two tuples once, the sum of numbers, or the first true value."""
     if isinstance(value, tuple):
         return tuple(dict.fromkeys(value + other))
+    if isinstance(value, dict):
+        return value | other
     if isinstance(value, bool | str):
         return value or other
     return value + other
@@ -85,7 +88,7 @@ def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
         # Under `-q`: only lines that say what is wrong, without figures.
         quiet = [*summary.unused, *noted_lines(summary.noted)]
         quiet += [*summary.notes, *summary.failures]
-        quiet += map(_spoiled_line, summary.spoiled)
+        quiet += map(spoiled_line, summary.spoiled)
         quiet += [f"outside of any test {refusal}" for refusal in summary.refusals]
         return [f"arena: {line}" for line in quiet]
     shown = list(_summary_lines(summary))
@@ -115,12 +118,13 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
         problem = f"no engine asked for a database {name!r}, which the options name"
         yield f"{problem} (there are: {known})"
     yield from summary.failures
-    yield from map(_spoiled_line, summary.spoiled)
+    yield from map(spoiled_line, summary.spoiled)
     for refusal in summary.refusals:
         yield f"refused outside of any test: {refusal}"
 
 
-def _spoiled_line(file: str) -> str:
+def spoiled_line(file: str) -> str:
+    """Return the line about a file of the app's database that was changed."""
     return (
         f"{file} was changed during this run, by another process (a program that a conftest "
         "starts, a server that runs beside the tests), by code that writes the file without a "

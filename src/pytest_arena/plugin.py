@@ -114,7 +114,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     run = ArenaRun(config, Ledger(), early_config.hook, temporary=folder, watch=watch)
     RUNS[early_config] = run
     early_config.stash[WIDE] = {}
-    atexit.register(_report_late_refusals, run)
+    atexit.register(_report_late, early_config)
     atexit.register(run.finish)  # if the session never finishes
     try:
         run.databases.environment.redirect()  # after the gate
@@ -157,11 +157,22 @@ def _config_of(config: pytest.Config) -> Config:
     )
 
 
-def _report_late_refusals(run: ArenaRun) -> None:
-    """Write the refusals after the summary to stderr, because the app may swallow them."""
-    texts = [str(error) for error in run.ledger.unreported("")]
+def _report_late(config: pytest.Config) -> bool:
+    """Write refusals and changed files after the summary to stderr. Return whether there are any.
+
+    The app may swallow a refusal.
+    """
+    run = RUNS[config]
+    refused = run.ledger.unreported("")
+    run.ledger.mark_reported(*refused)
+    texts = [str(error) for error in refused]
+    facts = config.stash.get(FACTS, None)
+    if facts is not None and run.watches_files:
+        changed = facts.changed_late(run.databases.files)
+        texts += map(_report.spoiled_line, changed)
     for text in dict.fromkeys(texts):
         sys.stderr.write(f"arena: {text}\n")
+    return bool(texts)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -178,8 +189,9 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    of_controller = getattr(config, "workerinput", {}).get("arena_files", {})
-    RUNS[config].databases.files.first_seen.update(of_controller)
+    of_controller = getattr(config, "workerinput", {}).get("arena_files")
+    if of_controller:
+        RUNS[config].databases.files.continue_run(*of_controller)
     # The live server's uvicorn, before 0.50, uses deprecated parts of websockets.
     ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
     config.addinivalue_line("filterwarnings", ignored)
@@ -638,11 +650,10 @@ def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
-    """Fail the run if pytest-arena refused something after the summary."""
+    """Fail the run if pytest-arena refused something, or a file changed, after the summary."""
     status = yield
-    run = RUNS.get(config)
-    is_passed = status == pytest.ExitCode.OK
-    if is_passed and run is not None and run.ledger.unreported(""):
+    is_wrong = config in RUNS and _report_late(config)
+    if is_wrong and status == pytest.ExitCode.OK:
         return pytest.ExitCode.TESTS_FAILED
     return status
 
@@ -689,17 +700,18 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Send a worker the states of files from before the controller started a process."""
-    run = RUNS[node.config]
-    node.workerinput["arena_files"] = run.databases.files.first_seen
+    files = RUNS[node.config].databases.files
+    node.workerinput["arena_files"] = (files.began, files.first_seen)
 
 
-@pytest.hookimpl(optionalhook=True)
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
     """Take over the facts of a worker of pytest-xdist."""
     facts = node.config.stash[FACTS]
-    facts.take_over(getattr(node, "workeroutput", {}))
+    run = RUNS[node.config]
+    facts.take_over(getattr(node, "workeroutput", {}), run.databases.files)
     if error:  # the worker crashed, and has left its databases
-        RUNS[node.config].sweep_at_the_end()
+        run.sweep_at_the_end()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -225,7 +225,7 @@ class Databases:
         """
         self.environment.complete()
         self.files.register_present()
-        if not child.is_fork and not self.finished:
+        if not child.is_fork and not self.is_guest:
             self.children.check(child)
         databases = [*self.known.by_key.values()]
         if not child.is_fork:

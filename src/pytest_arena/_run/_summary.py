@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from pytest_arena._config._read import Config
+    from pytest_arena._databases._app_databases import AllowedFiles
     from pytest_arena._databases._migrations import Comparison
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._product import Database
@@ -76,6 +77,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         unused=_unused(config, [*of_engines, *used], databases),
         suggestion=suggestion,
         spoiled=tuple(databases.files.changed()),
+        unchanged=databases.files.unchanged(),
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
         built_seconds=sum(store.built_seconds for store in stores),
         products=tuple(dict.fromkeys(product for product, _ in ledger.filled)),
@@ -267,7 +269,18 @@ class FactsOfProcesses:
         tests = enumerate(self._ledger.tests)
         return tuple(facts for number, facts in tests if number not in self._sent)
 
-    def take_over(self, output: Mapping[str, Any]) -> None:
+    def changed_late(self, files: AllowedFiles) -> list[str]:
+        """Return files of the app that changed after the summary. A worker leaves it to others."""
+        summary = self.summary
+        if summary is None or self._output is not None:
+            return []
+        changed = []
+        for file in files.changed():
+            if file in summary.unchanged and file not in summary.spoiled:
+                changed.append(file)
+        return changed
+
+    def take_over(self, output: Mapping[str, Any], files: AllowedFiles) -> None:
         """Add the facts that a worker has sent at its end."""
         self.mistake = output.get(_MISTAKE, self.mistake)
         values = output.get(_SUMMARY)
@@ -275,3 +288,4 @@ class FactsOfProcesses:
             tests = tuple(TestFacts(**facts) for facts in values["tests"])
             summary = Summary(**{**values, "tests": tests})
             self.summary = self.summary + summary if self.summary else summary
+            files.take_over(summary.unchanged)
