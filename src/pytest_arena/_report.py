@@ -32,6 +32,7 @@ class Summary:
     refusals: tuple[str, ...]
     spoiled: tuple[str, ...]  # files of the app's databases that were changed
     unchanged: dict[str, list[tuple[int, int]]]  # states of those that were not
+    started: tuple[str, ...]  # lines that started other processes
     built_seconds: float  # for templates, 0 if they were in the cache
     products: tuple[str, ...]
     isolations: tuple[str, ...]
@@ -88,7 +89,7 @@ def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
         # Under `-q`: only lines that say what is wrong, without figures.
         quiet = [*summary.unused, *noted_lines(summary.noted)]
         quiet += [*summary.notes, *summary.failures]
-        quiet += map(spoiled_line, summary.spoiled)
+        quiet += _spoiled_lines(summary)
         quiet += [f"outside of any test {refusal}" for refusal in summary.refusals]
         return [f"arena: {line}" for line in quiet]
     shown = list(_summary_lines(summary))
@@ -118,20 +119,33 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
         problem = f"no engine asked for a database {name!r}, which the options name"
         yield f"{problem} (there are: {known})"
     yield from summary.failures
-    yield from map(spoiled_line, summary.spoiled)
+    yield from _spoiled_lines(summary)
     for refusal in summary.refusals:
         yield f"refused outside of any test: {refusal}"
 
 
-def spoiled_line(file: str) -> str:
-    """Return the line about a file of the app's database that was changed."""
+def _spoiled_lines(summary: Summary) -> list[str]:
+    return [spoiled_line(file, summary.started) for file in summary.spoiled]
+
+
+_MOST_STARTS = 3  # lines that started processes: of more, none is named
+
+
+def spoiled_line(file: str, started: Iterable[str]) -> str:
+    """Return the line about a file of the app's database that was changed.
+
+    ``started``: the lines that started other processes.
+    """
+    program = "a program that a conftest starts"
+    lines = dict.fromkeys(started)
+    if 0 < len(lines) <= _MOST_STARTS:
+        program = f"this run started one at {', '.join(lines)}"
     return (
-        f"{file} was changed during this run, by another process (a program that a conftest "
-        "starts, a server that runs beside the tests), by code that writes the file without a "
-        "driver, or by a driver before the app had an engine for the file. pytest-arena redirects "
-        "engines, and connections whose URL is read from the environment. If a conftest makes the "
-        "tables: arena_schema = …, for instance alembic. If tests may change the file: "
-        f"arena_allow = {file}"
+        f"{file} was changed during this run, by another process ({program}, a server that runs "
+        "beside the tests), by code that writes the file without a driver, or by a driver before "
+        "the app had an engine for the file. pytest-arena redirects engines, and connections "
+        "whose URL is read from the environment. If a conftest makes the tables: arena_schema = "
+        f"…, for instance alembic. If tests may change the file: arena_allow = {file}"
     )
 
 

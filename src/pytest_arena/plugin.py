@@ -168,8 +168,7 @@ def _report_late(config: pytest.Config) -> bool:
     texts = [str(error) for error in refused]
     facts = config.stash.get(FACTS, None)
     if facts is not None and run.watches_files:
-        changed = facts.changed_late(run.databases.files)
-        texts += map(_report.spoiled_line, changed)
+        texts += facts.changed_late(run.databases)
     for text in dict.fromkeys(texts):
         sys.stderr.write(f"arena: {text}\n")
     return bool(texts)
@@ -189,9 +188,12 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    of_controller = getattr(config, "workerinput", {}).get("arena_files")
+    of_controller = getattr(config, "workerinput", {}).get("arena")
     if of_controller:
-        RUNS[config].databases.files.continue_run(*of_controller)
+        began, states, children = of_controller
+        databases = RUNS[config].databases
+        databases.files.continue_run(began, states)
+        databases.children.take_over(children)
     # The live server's uvicorn, before 0.50, uses deprecated parts of websockets.
     ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
     config.addinivalue_line("filterwarnings", ignored)
@@ -699,9 +701,11 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Send a worker the states of files from before the controller started a process."""
-    files = RUNS[node.config].databases.files
-    node.workerinput["arena_files"] = (files.began, files.first_seen)
+    """Send a worker the processes of the controller, and the states of files before them."""
+    databases = RUNS[node.config].databases
+    files = databases.files
+    early = databases.children.early()
+    node.workerinput["arena"] = (files.began, files.first_seen, early)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

@@ -56,6 +56,8 @@ def test_a_changed_file_fails_the_run(tmp_path: Path, way: str) -> None:
     assert changed == ["dev.db"]
     file = project.folder / "dev.db"
     run.says(f"{file} was changed during this run", "arena_schema", f"arena_allow = {file}")
+    if way != "spawn":  # it is started as a fork is
+        run.says("this run started one at conftest.py:2,")
 
 
 @pytest.mark.slow
@@ -66,7 +68,7 @@ def test_also_if_the_controller_of_workers_starts_it(tmp_path: Path) -> None:
     with change_of(project, {"dev.db": False}) as changed:
         run = project.run("-p", "xdist.plugin", "-n", "2", "test_it.py").expect(1, passed=1)
     assert changed == ["dev.db"]
-    run.says(f"{project.folder / 'dev.db'} was changed during this run")
+    run.says(f"{project.folder / 'dev.db'} was changed during this run", "one at conftest.py:2,")
 
 
 def test_a_program_that_changes_no_file_of_the_app_is_not_named(tmp_path: Path) -> None:
@@ -116,3 +118,19 @@ def test_a_python_program_without_the_tests_url_is_named(example: Example) -> No
     run.never_says("conftest.py:4", "conftest.py:5")
     led = project.run("test_it.py", env={"DATABASE_URL": PRODUCTION}).expect(passed=1)
     led.never_says("was started")
+
+
+@pytest.mark.slow
+def test_programs_of_the_controller_of_workers_are_named(example: Example) -> None:
+    """Only its workers import the app. They inherit its variables."""
+    starts = STARTS.replace("import subprocess", "import os, subprocess")
+    only_here = 'if "PYTEST_XDIST_WORKER" not in os.environ:\n    subprocess'
+    starts = starts.replace("\nsubprocess", f"\n{only_here}")
+    project = on_postgresql(example, conftest=starts, test_it=PASSES)
+    run = project.run("-p", "xdist.plugin", "-n", "1", "test_it.py").expect(passed=1)
+    run.says(
+        "a Python program was started without",
+        ": conftest.py:4",
+        "a database of the app, in its arguments: conftest.py:8",
+    )
+    run.never_says("conftest.py:6", "s3cret")

@@ -7,6 +7,7 @@ or the app's code names, so pytest-arena warns.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from contextlib import suppress
@@ -30,6 +31,7 @@ from pytest_arena._product import (
     UNNAMED,
     product_package,
 )
+from pytest_arena._values import Child, CodeLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from pytest_arena._databases._child_programs import ChildProgram
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import RequestedDatabase
-    from pytest_arena._values import Child, CodeLine
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -62,6 +63,7 @@ class Children:
         self._known = known
         self._leads_to_test = leads_to_test
         self.warnings: dict[str, None] = {}  # for the reports of failed tests
+        self.lines: dict[str, None] = {}  # the lines that started processes
         # Those that were started before the app had an engine.
         self._early: list[tuple[Child, list[ChildProgram], CodeLine]] = []
 
@@ -84,6 +86,7 @@ class Children:
         line = user_line()
         if line is None:
             return  # a library starts the child: pytest-xdist a worker, for example
+        self.lines[line.short] = None
         if self._known.primary is None:
             self._early.append((child, programs, line))
             return
@@ -93,6 +96,24 @@ class Children:
         for program in programs:
             if program.may_run_app:
                 self._check_python(program, reader, line)
+
+    def early(self) -> str:
+        """Return the children of a controller, for `take_over` in a worker.
+
+        pytest-xdist cannot send the undecodable bytes of a command. JSON escapes them.
+        """
+        records = []
+        for child, _, line in self._early:
+            command = (child.arguments, child.folder, child.variables)
+            records.append((*command, line.file, line.number))
+        return json.dumps(records)
+
+    def take_over(self, records: str) -> None:
+        """Add the children of the controller, which imports no app."""
+        for arguments, folder, variables, file, number in json.loads(records):
+            child = Child(tuple(arguments), folder, variables)
+            programs = list(child_programs(child))
+            self._early.append((child, programs, CodeLine(file, number)))
 
     def check_early(self) -> None:
         """Warn of children that were started before the app had an engine.

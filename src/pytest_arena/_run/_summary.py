@@ -11,7 +11,7 @@ from pytest_arena._databases._verified import differences_at_the_end
 from pytest_arena._gate._engines import requested_by_engine, requested_by_url
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._ledger import Ledger, TestFacts
-from pytest_arena._report import Summary, kept_notes
+from pytest_arena._report import Summary, kept_notes, spoiled_line
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         suggestion=suggestion,
         spoiled=tuple(databases.files.changed()),
         unchanged=databases.files.unchanged(),
+        started=tuple(databases.children.lines),
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
         built_seconds=sum(store.built_seconds for store in stores),
         products=tuple(dict.fromkeys(product for product, _ in ledger.filled)),
@@ -269,16 +270,17 @@ class FactsOfProcesses:
         tests = enumerate(self._ledger.tests)
         return tuple(facts for number, facts in tests if number not in self._sent)
 
-    def changed_late(self, files: AllowedFiles) -> list[str]:
-        """Return files of the app that changed after the summary. A worker leaves it to others."""
+    def changed_late(self, databases: Databases) -> list[str]:
+        """Return a line for each file that changed after the summary. A worker returns none."""
         summary = self.summary
         if summary is None or self._output is not None:
             return []
-        changed = []
-        for file in files.changed():
+        lines = []
+        started = (*summary.started, *databases.children.lines)
+        for file in databases.files.changed():
             if file in summary.unchanged and file not in summary.spoiled:
-                changed.append(file)
-        return changed
+                lines.append(spoiled_line(file, started))
+        return lines
 
     def take_over(self, output: Mapping[str, Any], files: AllowedFiles) -> None:
         """Add the facts that a worker has sent at its end."""
