@@ -503,6 +503,17 @@ def test_a_public_module_is_preferred_to_a_private_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_private_module_is_preferred_to_a_conftest(tmp_path: Path) -> None:
+    """A conftest imports the base for fixtures that are deleted later, and its import with them."""
+    files = dict(FACTORY)
+    files["src/shop/_models.py"] = files.pop("src/shop/models.py")
+    files["src/shop/app.py"] = files["src/shop/app.py"].replace("shop.models", "shop._models")
+    files["tests/conftest.py"] = "from shop._models import Base\n"
+    called = init(project(tmp_path, files))
+    assert '+arena_schema = "shop._models:Base"' in called.output
+
+
+@pytest.mark.slow
 def test_where_the_second_file_cannot_be_written_the_first_is_not(tmp_path: Path) -> None:
     """A folder `tests` that is a file, as any other reason."""
     folder = project(tmp_path, {**SQLMODEL, "tests": "a file"})

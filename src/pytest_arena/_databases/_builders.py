@@ -529,9 +529,13 @@ class Candidate:
     file: Path
     is_at_home: bool  # defined in this module, not imported there
 
-    def rank(self) -> tuple[bool, int, str]:
-        """Return a key by which the most likely value is the lowest."""
-        return not self.is_at_home, self.name.count("."), self.name
+    def rank(self) -> tuple[bool, bool, int, str]:
+        """Return a key by which the most likely value is the lowest.
+
+        The imports of a conftest are the least likely. They end with the fixtures that need them.
+        """
+        is_conftest = self.file.name == "conftest.py"
+        return is_conftest, not self.is_at_home, self.name.count("."), self.name
 
 
 def candidates() -> Iterator[Candidate]:

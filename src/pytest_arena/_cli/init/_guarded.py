@@ -180,7 +180,8 @@ class AppProbe:
 
         def rank(base: Candidate) -> tuple[object, ...]:
             is_unlikely = base.name not in likely
-            return is_private(base.name), is_unlikely, *base.rank()
+            is_conftest, *others = base.rank()
+            return is_conftest, is_private(base.name), is_unlikely, *others
 
         names = []
         reported = set()
