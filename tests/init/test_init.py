@@ -315,6 +315,17 @@ def test_a_conftest_that_fails_is_told_and_the_app_is_asked_all_the_same(tmp_pat
 
 
 @pytest.mark.slow
+def test_an_app_that_needs_the_conftest_that_fails(tmp_path: Path) -> None:
+    """The output says that the app was imported without the conftest, which sets the variable."""
+    conftest = "import os\n\nos.environ['SHOP_KEY'] = 'sand'\n1 / 0\n"
+    models = "import os\n\nKEY = os.environ['SHOP_KEY']\n" + FACTORY["src/shop/models.py"]
+    files = {**FACTORY, "tests/conftest.py": conftest, "src/shop/models.py": models}
+    called = init(project(tmp_path, files))
+    title = "without your conftest.py, the app could not be imported either, so no test is written:"
+    assert title in called.output
+
+
+@pytest.mark.slow
 def test_a_suite_with_a_time_limit_and_strict_about_its_options(tmp_path: Path) -> None:
     """The limit is for its tests: the app is imported without one, and the option is known."""
     strict = 'timeout = 90\nfilterwarnings = ["error::pytest.PytestConfigWarning"]\n\n'

@@ -128,15 +128,17 @@ def _import_app(plan: Proposal, probe: Probe) -> None:
     bases = [tables.name for tables in plan.project.all("tables")]
     question = {"app": plan.app, "module": module, "bases": bases}
     plan.note_facts(probe(question, [*words, "--arena-schema="]))
+    doubt = "the app could not be imported"
     if "problem" in plan.facts:
         plan.doubt(
             "pytest could not start with your conftest.py:", plan.facts["problem"]
         )
         words.append("--noconftest")
+        doubt = f"without your conftest.py, {doubt} either"
         plan.note_facts(probe(question, [*words, "--arena-schema="]))
     problem = plan.facts.get("error") or plan.facts.get("problem")
     if problem:
-        plan.doubt("the app could not be imported, so no test is written:", problem)
+        plan.doubt(f"{doubt}, so no test is written:", problem)
         plan.choose_schema(next(schemas(plan)))
         return
     say(*_imported_lines(plan.facts))
