@@ -199,7 +199,7 @@ def test_transactions_that_tests_leave_open_are_named_and_ended(example: Example
         ),
         pytest.param(
             "--arena-database=postgresql://db.example.org/shop",
-            "names the app's database",
+            "arena_database names a database that the tests use: postgresql://db.example.org:5432/shop",
             marks=pytest.mark.slow,
         ),
         ("--arena-database=postgresql://nobody:pw@127.0.0.1:1/x", "cannot be used"),

@@ -101,9 +101,9 @@ class PostgreSQL:
         if url.database and name in map(_with_port, names):
             other = "template1" if url.database == "postgres" else "postgres"
             raise ConfigError(
-                f"arena_database names the app's database: {name}",
-                why="pytest-arena creates its databases on that server, and needs to connect to "
-                "a database that is not the app's",
+                f"arena_database names a database that the tests use: {name}",
+                why="pytest-arena creates its databases on that server, and connects to a "
+                "database that neither the app nor a fixture uses",
                 cause=self._config.places["database"],
                 fix=f"ARENA_DATABASE={url.set(database=other).render_as_string()} pytest …",
             )
