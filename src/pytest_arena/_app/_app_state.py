@@ -103,7 +103,9 @@ class AppState:
         changed = []
         for attributes, name, value, items in self._settings:
             is_same = attributes.get(name) is value
-            if not is_same or (items is not None and value != items):
+            if is_same and items is not None:
+                is_same = value == items
+            if not is_same:
                 changed.append(f"app.{name}")
         for name, contents in self._parts:
             if contents.is_changed():
@@ -125,7 +127,9 @@ class AppState:
         changed = []
         for attributes, name, value, items in self._settings:
             is_same = attributes.get(name) is value
-            if is_same and (items is None or value == items):
+            if is_same and items is not None:
+                is_same = value == items
+            if is_same:
                 continue
             changed.append(f"app.{name}")
             attributes[name] = value
