@@ -235,6 +235,19 @@ def test_check_fails_where_a_module_cannot_be_collected(arena: Arena, project: P
     assert "No module named 'no_such_module'" in errors
 
 
+def test_a_broken_line_of_the_lock_is_deleted_before_accept(arena: Arena, project: Path) -> None:
+    """Accept reads the file as well: its advice says what works."""
+    assert arena("accept", "@BTL-1")[0] == 0
+    path = project / "scenarios.lock"
+    lock = path.read_text("utf-8")
+    path.write_text(f"{lock}\n{{\n", "utf-8")
+    status, output, errors = arena("accept", "@BTL-1")
+    assert status != 0
+    assert "or delete it, then: arena scenarios accept KEY" in output + errors
+    path.write_text(lock, "utf-8")
+    assert arena("accept", "@BTL-1")[0] == 0
+
+
 def test_accept_shows_the_difference_and_keeps_it(arena: Arena, project: Path) -> None:
     """A line for each of those that are new, and the steps of what has changed."""
     status, output, _ = arena("accept", "@BTL-1")

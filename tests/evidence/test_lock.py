@@ -212,6 +212,7 @@ def test_a_line_that_is_none_is_named(tmp_path: Path, line: str) -> None:
     with pytest.raises(ScenarioError, match=r"scenarios\.lock:2 is no line") as error:
         read(tmp_path / "scenarios.lock", f"# head\n{line}\n")
     assert error.value.cause == f"scenarios.lock:2  {line}"
+    assert "delete it" in error.value.fix
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:

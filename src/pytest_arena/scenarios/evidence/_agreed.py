@@ -197,12 +197,11 @@ class Lock:
             try:
                 entry = from_shape(Locked, json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
-                what = f"{place} is no line of a lock file"
-                fix = "arena scenarios accept KEY"
-                raise _unreadable(
-                    what,
-                    f"{place}  {line}",
-                    fix,
+                raise ScenarioError(
+                    f"{place} is no line of a lock file",
+                    why="without it pytest-arena cannot know what was agreed on",
+                    cause=f"{place}  {line}",
+                    fix="restore the line from git; or delete it, then: arena scenarios accept KEY",
                 ) from error
             if entries.setdefault(entry.key, entry) != entry:
                 raise ScenarioError(
