@@ -15,7 +15,7 @@ from pytest_arena._ledger import noted_lines
 from pytest_arena.errors import ArenaError, NotWritten, TemplateError, causes, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from pytest_arena._changes import Changes, Mask
     from pytest_arena._ledger import TestFacts
@@ -31,7 +31,7 @@ class Summary:
     noted: tuple[tuple[str, str], ...]  # lines, each with a test: see the ledger
     refusals: tuple[str, ...]
     spoiled: tuple[str, ...]  # files of the app's databases that were changed
-    unchanged: dict[str, list[tuple[int, int]]]  # states of those that were not
+    unchanged: tuple[str, ...]  # those that are older than the run
     started: tuple[str, ...]  # lines that started other processes
     built_seconds: float  # for templates, 0 if they were in the cache
     products: tuple[str, ...]
@@ -66,8 +66,6 @@ def _added(value: object, other: Any) -> Any:
     """Return each item of two tuples once, the sum of numbers, or the first true value."""
     if isinstance(value, tuple):
         return tuple(dict.fromkeys(value + other))
-    if isinstance(value, dict):
-        return value | other
     if isinstance(value, bool | str):
         return value or other
     return value + other
@@ -89,7 +87,7 @@ def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
         # Under `-q`: only lines that say what is wrong, without figures.
         quiet = [*summary.unused, *noted_lines(summary.noted)]
         quiet += [*summary.notes, *summary.failures]
-        quiet += _spoiled_lines(summary)
+        quiet += spoiled_lines(summary.spoiled, summary.started)
         quiet += [f"outside of any test {refusal}" for refusal in summary.refusals]
         return [f"arena: {line}" for line in quiet]
     shown = list(_summary_lines(summary))
@@ -119,34 +117,30 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
         problem = f"no engine asked for a database {name!r}, which the options name"
         yield f"{problem} (there are: {known})"
     yield from summary.failures
-    yield from _spoiled_lines(summary)
+    yield from spoiled_lines(summary.spoiled, summary.started)
     for refusal in summary.refusals:
         yield f"refused outside of any test: {refusal}"
-
-
-def _spoiled_lines(summary: Summary) -> list[str]:
-    return [spoiled_line(file, summary.started) for file in summary.spoiled]
 
 
 _MOST_STARTS = 3  # lines that started processes: of more, none is named
 
 
-def spoiled_line(file: str, started: Iterable[str]) -> str:
-    """Return the line about a file of the app's database that was changed.
+def spoiled_lines(files: Iterable[str], started: Collection[str]) -> list[str]:
+    """Return a line for each file of the app's databases that was changed.
 
     ``started``: the lines that started other processes.
     """
     program = "a program that a conftest starts"
-    lines = dict.fromkeys(started)
-    if 0 < len(lines) <= _MOST_STARTS:
-        program = f"this run started one at {', '.join(lines)}"
-    return (
+    if 0 < len(started) <= _MOST_STARTS:
+        program = f"this run started one at {', '.join(started)}"
+    return [
         f"{file} was changed during this run, by another process ({program}, a server that runs "
         "beside the tests), by code that writes the file without a driver, or by a driver before "
         "the app had an engine for the file. pytest-arena redirects engines, and connections "
         "whose URL is read from the environment. If a conftest makes the tables: arena_schema = "
         f"…, for instance alembic. If tests may change the file: arena_allow = {file}"
-    )
+        for file in files
+    ]
 
 
 _MOST_NAMES = 8  # of databases

@@ -146,14 +146,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A process that is about to start, with its arguments and environment.
-
-    ``variables`` is None if the child inherits the environment of this process.
-    """
+    """A process that is about to start, with its arguments and environment."""
 
     arguments: tuple[str, ...] = ()
     folder: str = ""
-    variables: Mapping[str, str] | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
     is_fork: bool = False
 
 

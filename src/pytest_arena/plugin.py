@@ -157,21 +157,19 @@ def _config_of(config: pytest.Config) -> Config:
     )
 
 
-def _report_late(config: pytest.Config) -> bool:
-    """Write refusals and changed files after the summary to stderr. Return whether there are any.
-
-    The app may swallow a refusal.
-    """
-    run = RUNS[config]
-    refused = run.ledger.unreported("")
-    run.ledger.mark_reported(*refused)
-    texts = [str(error) for error in refused]
-    facts = config.stash.get(FACTS, None)
-    if facts is not None and run.watches_files:
-        texts += facts.changed_late(run.databases)
-    for text in dict.fromkeys(texts):
+def _report_late(config: pytest.Config) -> None:
+    """Write what was wrong after the summary to stderr, because the app may swallow refusals."""
+    for text in dict.fromkeys(_late_faults(config)):
         sys.stderr.write(f"arena: {text}\n")
-    return bool(texts)
+
+
+def _late_faults(config: pytest.Config) -> list[str]:
+    """Return the refusals and the changed files since the summary."""
+    run = RUNS[config]
+    texts = [str(error) for error in run.ledger.unreported("")]
+    if FACTS in config.stash:
+        texts += config.stash[FACTS].changed_late(run.databases)
+    return texts
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -190,10 +188,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
     of_controller = getattr(config, "workerinput", {}).get("arena")
     if of_controller:
-        began, states, children = of_controller
         databases = RUNS[config].databases
-        databases.files.continue_run(began, states)
-        databases.children.take_over(children)
+        databases.files.first_seen.update(of_controller["files"])
+        databases.children.take_over(of_controller["children"])
     # The live server's uvicorn, before 0.50, uses deprecated parts of websockets.
     ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
     config.addinivalue_line("filterwarnings", ignored)
@@ -654,8 +651,8 @@ def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
     """Fail the run if pytest-arena refused something, or a file changed, after the summary."""
     status = yield
-    is_wrong = config in RUNS and _report_late(config)
-    if is_wrong and status == pytest.ExitCode.OK:
+    is_passed = status == pytest.ExitCode.OK
+    if is_passed and config in RUNS and _late_faults(config):
         return pytest.ExitCode.TESTS_FAILED
     return status
 
@@ -703,9 +700,10 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
 def pytest_configure_node(node: Any) -> None:
     """Send a worker the processes of the controller, and the states of files before them."""
     databases = RUNS[node.config].databases
-    files = databases.files
-    early = databases.children.early()
-    node.workerinput["arena"] = (files.began, files.first_seen, early)
+    node.workerinput["arena"] = {
+        "files": databases.files.first_seen,
+        "children": databases.children.early(),
+    }
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

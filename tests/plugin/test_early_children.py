@@ -134,3 +134,21 @@ def test_programs_of_the_controller_of_workers_are_named(example: Example) -> No
         "a database of the app, in its arguments: conftest.py:8",
     )
     run.never_says("conftest.py:6", "s3cret")
+
+
+SETS = f"""
+import os
+os.environ.setdefault("DATABASE_URL", "{PRODUCTION}")
+import subprocess, sys
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    subprocess.run([sys.executable, "-c", "print(1)"])
+"""
+
+
+@pytest.mark.slow
+def test_a_variable_of_the_controller_of_workers_is_named(example: Example) -> None:
+    """The worker inherits the variable, and redirects it. The program had the real one."""
+    project = on_postgresql(example, conftest=SETS, test_it=PASSES)
+    run = project.run("-p", "xdist.plugin", "-n", "1", "test_it.py").expect(passed=1)
+    run.says("a database of the app, in its variable DATABASE_URL: conftest.py:6")
+    run.never_says("s3cret")

@@ -48,6 +48,7 @@ def test_a_program_after_the_summary_fails_the_run(tmp_path: Path, way: str) -> 
         run = project.run("test_it.py").expect(1, passed=1)
     assert changed == ["dev.db"]
     run.says(f"arena: {project.folder / 'dev.db'} was changed during this run")
+    assert run.output.count("was changed during") == 1
 
 
 def test_a_program_at_the_end_of_the_process_is_named(tmp_path: Path) -> None:
@@ -111,3 +112,4 @@ def test_the_controller_of_workers_names_a_program(tmp_path: Path) -> None:
         run = project.run("-p", "xdist.plugin", "-n", "1", "test_it.py").expect(1, passed=1)
     assert changed == ["dev.db"]
     run.says(f"{project.folder / 'dev.db'} was changed during this run")
+    assert run.output.count("was changed during") == 1

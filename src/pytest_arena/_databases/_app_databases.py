@@ -40,7 +40,7 @@ from pytest_arena._product import (
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from pytest_arena._config._read import Config
     from pytest_arena._gate._registry import Registry
@@ -90,11 +90,12 @@ class AllowedFiles:
         self.first_seen: dict[str, list[tuple[int, int]]] = {}
         self._unsearched = [config.root]
         self._temporary = temporary  # returns pytest's folder for tests, if it exists
-        self.began = time.time()
+        self._began = time.time()
 
     def allow_all(self) -> None:
-        """Let tests reach every database."""
+        """Let tests reach every database. They may change the app's files."""
         self.allowed = ("*",)
+        self.of_app.clear()
 
     def add_live(self, folder: Path) -> None:
         """Note the folder of live databases."""
@@ -150,26 +151,9 @@ class AllowedFiles:
             if _signature(file) != self.first_seen[file]
         ]
 
-    def continue_run(
-        self, began: float, states: Mapping[str, list[tuple[int, int]]]
-    ) -> None:
-        """Note when the controller of this worker began, and which files it has seen."""
-        self.began = began
-        self.first_seen.update(states)
-
-    def unchanged(self) -> dict[str, list[tuple[int, int]]]:
-        """Return the states of the app's files that are older than this run."""
-        return {
-            file: self.first_seen[file]
-            for file in sorted(self.of_app)
-            if self.is_of_earlier_run(file)
-        }
-
-    def take_over(self, states: Mapping[str, list[tuple[int, int]]]) -> None:
-        """Add the app's files that a worker has found, as the worker has seen them."""
-        for file, state in states.items():
-            self.add(file)
-            self.first_seen[file] = state
+    def unchanged(self) -> tuple[str, ...]:
+        """Return the app's files that are older than this run."""
+        return tuple(filter(self.is_of_earlier_run, self.of_app))
 
     def is_ours(self, file: str) -> bool:
         """Whether the file is in a folder of pytest-arena."""
@@ -255,7 +239,7 @@ class AllowedFiles:
             status = os.lstat(file)
         except (OSError, ValueError):
             return False
-        is_old = status.st_ctime < self.began - _CLOCK_STEP
+        is_old = status.st_ctime < self._began - _CLOCK_STEP
         if not is_old or not stat.S_ISREG(status.st_mode):
             return False
         is_foreign = not self.is_ours(file) and not self.is_free(file)

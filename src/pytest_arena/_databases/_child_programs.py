@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from contextlib import suppress
@@ -76,13 +75,12 @@ class ChildProgram:
 
 def child_programs(child: Child) -> Iterator[ChildProgram]:
     """Yield the programs that a child process runs. A shell's command line may name several."""
-    variables = os.environ if child.variables is None else child.variables
     reader = _CommandLines(child.folder)
     if len(child.arguments) == 1:
         # os.system, or Windows, has one text for all.
-        yield from reader.in_text(child.arguments[0], variables)
+        yield from reader.in_text(child.arguments[0], child.variables)
     else:
-        yield from reader.in_words(child.arguments, variables)
+        yield from reader.in_words(child.arguments, child.variables)
 
 
 class _CommandLines:

@@ -90,8 +90,7 @@ class Children:
         if self._known.primary is None:
             self._early.append((child, programs, line))
             return
-        variables = os.environ if child.variables is None else child.variables
-        if self._warn_of_variables(variables, reader, line):
+        if self._warn_of_variables(child.variables, reader, line):
             return
         for program in programs:
             if program.may_run_app:
@@ -104,31 +103,32 @@ class Children:
         """
         records = []
         for child, _, line in self._early:
-            command = (child.arguments, child.folder, child.variables)
-            records.append((*command, line.file, line.number))
+            command = (child.arguments, child.folder, {**child.variables})
+            place = (line.file, line.number)
+            records.append((command, place))
         return json.dumps(records)
 
     def take_over(self, records: str) -> None:
         """Add the children of the controller, which imports no app."""
-        for arguments, folder, variables, file, number in json.loads(records):
-            child = Child(tuple(arguments), folder, variables)
+        for command, place in json.loads(records):
+            child = Child(*command)
             programs = list(child_programs(child))
-            self._early.append((child, programs, CodeLine(file, number)))
+            line = CodeLine(*place)
+            self._early.append((child, programs, line))
 
     def check_early(self) -> None:
         """Warn of children that were started before the app had an engine.
 
-        Each child inherits the variables of this process: here only Python programs count.
+        Each child may inherit the variables of this process: here only Python programs count.
         """
         for child, programs, line in self._early:
             reader = _NamedDatabases(self._config, self._known, child.folder)
             for name in filter(None, map(reader.named_in, child.arguments)):
                 self._warn(_gate_notes.child_early(name, line))
             for program in programs:
-                variables = program.variables
                 if not program.may_run_app:
                     continue
-                if not self._warn_of_variables(variables, reader, line):
+                if not self._warn_of_variables(program.variables, reader, line):
                     self._check_python(program, reader, line)
 
     def _check_client(self, program: ChildProgram, reader: _NamedDatabases) -> None:
@@ -225,7 +225,9 @@ class _NamedDatabases:
             database = requested_by_url(_with_known_driver(url))
             if database is None or not self._is_outside(database):
                 return ""
-            return database.name if self.is_of_app(database.name) else ""
+            if not self.is_of_app(database.name):
+                return ""
+            return database.name
         return self._file_at(
             (url.database or "").removeprefix("file:").partition("?")[0]
         )
@@ -241,7 +243,9 @@ class _NamedDatabases:
         file = str(Path(self._folder, path))
         if self._known.at_file(file) is not None or files.is_ours(file):
             return ""
-        return real(file) if files.belongs_to_app(file) else ""
+        if not files.belongs_to_app(file):
+            return ""
+        return real(file)
 
     def is_of_app(self, name: str) -> bool:
         """Return whether the app has a database of this name on a server, by any host name."""

@@ -392,8 +392,8 @@ def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
         *_, command, variables = values
     # On Windows a command is one text.
     arguments = [command] if isinstance(command, str | bytes) else command
-    environment = variables
-    if variables:
+    environment: Any = os.environ
+    if variables is not None:
         environment = {
             os.fsdecode(key): os.fsdecode(variables[key]) for key in variables
         }

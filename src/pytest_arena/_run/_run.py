@@ -104,7 +104,6 @@ class ArenaRun:
         self.moments = Moments(self.databases, Mask(config.mask))
         self.serials = count(1)
         self._process = os.getpid()
-        self._is_inside = False  # this run is over, and another one continues
         # The notes of this run, by the line of the app that has to be repaired.
         self._mistakes: dict[str, str] = {}
         # Lines of late work that a test waited for in vain.
@@ -557,17 +556,11 @@ class ArenaRun:
         ):
             self.databases.become_guest()
             is_inside = True
-        self._is_inside = is_inside
         if is_inside:
             self.databases.environment.restore()
         products = self.databases.products.opened.values()
         left = [product.close() for product in products]
         return [line for line in left if line]
-
-    @property
-    def watches_files(self) -> bool:
-        """Whether nothing but this run may change the app's files until the process ends."""
-        return os.getpid() == self._process and not self._is_inside
 
 
 _ITS_FIXTURE = "a fixture"

@@ -11,7 +11,7 @@ from pytest_arena._databases._verified import differences_at_the_end
 from pytest_arena._gate._engines import requested_by_engine, requested_by_url
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._ledger import Ledger, TestFacts
-from pytest_arena._report import Summary, kept_notes, spoiled_line
+from pytest_arena._report import Summary, kept_notes, spoiled_lines
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
@@ -273,14 +273,12 @@ class FactsOfProcesses:
     def changed_late(self, databases: Databases) -> list[str]:
         """Return a line for each file that changed after the summary. A worker returns none."""
         summary = self.summary
-        if summary is None or self._output is not None:
+        is_fork = os.getpid() != databases.process
+        if summary is None or self._output is not None or is_fork:
             return []
-        lines = []
-        started = (*summary.started, *databases.children.lines)
-        for file in databases.files.changed():
-            if file in summary.unchanged and file not in summary.spoiled:
-                lines.append(spoiled_line(file, started))
-        return lines
+        unnamed = {*summary.unchanged} - {*summary.spoiled}
+        changed = filter(unnamed.__contains__, databases.files.changed())
+        return spoiled_lines(changed, databases.children.lines)
 
     def take_over(self, output: Mapping[str, Any], files: AllowedFiles) -> None:
         """Add the facts that a worker has sent at its end."""
@@ -290,4 +288,5 @@ class FactsOfProcesses:
             tests = tuple(TestFacts(**facts) for facts in values["tests"])
             summary = Summary(**{**values, "tests": tests})
             self.summary = self.summary + summary if self.summary else summary
-            files.take_over(summary.unchanged)
+            for file in filter(files.is_of_earlier_run, summary.unchanged):
+                files.add(file)
