@@ -23,7 +23,7 @@ from pytest_arena.scenarios._mapping import (
     uncollected,
     what_is_left_out,
 )
-from pytest_arena.scenarios._sabotage import SabotagePasses
+from pytest_arena.scenarios._sabotage import SabotagePasses, updates_snapshots
 from pytest_arena.scenarios._tries import (
     SENT,
     Tries,
@@ -323,6 +323,8 @@ class Scenarios:
         return self._is_strict and has_gaps
 
     def _judged(self, session: pytest.Session) -> Document:
+        is_sabotaged = self._wanted.scenarios_sabotage
+        is_sabotaged = is_sabotaged and not updates_snapshots(self._config)
         return judge(
             self._specification,
             self._mappings.all(),
@@ -330,7 +332,7 @@ class Scenarios:
             rules=self._rules,
             partial=what_is_left_out(session, self._mappings, sorted(self._broken)),
             problems=list(self._mappings.problems),
-            is_sabotaged=self._wanted.scenarios_sabotage,
+            is_sabotaged=is_sabotaged,
         )
 
     def _write(self, session: pytest.Session, document: Document) -> None:

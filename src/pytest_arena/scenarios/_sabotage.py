@@ -331,6 +331,14 @@ class SabotagePasses:
         terminalreporter.write_line(line)
 
 
+def updates_snapshots(config: pytest.Config) -> bool:
+    """Return whether a run writes the answers that it gets into files of snapshots."""
+    option = config.option
+    flags = set(str(getattr(option, "inline_snapshot", None)).split(","))
+    is_update = any(getattr(option, name, False) for name in _UPDATES)
+    return is_update or bool(flags & _INLINE_FLAGS)
+
+
 def _why_not(session: pytest.Session) -> str:
     """Return why no test is run again; "" if tests are."""
     option = session.config.option
@@ -338,8 +346,7 @@ def _why_not(session: pytest.Session) -> str:
         return "no test was run"
     if getattr(option, "usepdb", False):
         return "not with --pdb, which would stop at each failure"
-    flags = set(str(getattr(option, "inline_snapshot", None)).split(","))
-    if flags & _INLINE_FLAGS or any(getattr(option, name, False) for name in _UPDATES):
+    if updates_snapshots(session.config):
         return "not while snapshots are updated: broken answers would be saved in them"
     if session.shouldstop or session.shouldfail:
         return "the run was stopped"
