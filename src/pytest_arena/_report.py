@@ -122,6 +122,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
         yield f"refused outside of any test: {refusal}"
 
 
+CHANGED = " was changed during this run, "
 _MOST_STARTS = 3  # lines that started processes: of more, none is named
 
 
@@ -134,7 +135,7 @@ def spoiled_lines(files: Iterable[str], started: Collection[str]) -> list[str]:
     if 0 < len(started) <= _MOST_STARTS:
         program = f"this run started one at {', '.join(started)}"
     return [
-        f"{file} was changed during this run, by another process ({program}, a server that runs "
+        f"{file}{CHANGED}by another process ({program}, a server that runs "
         "beside the tests), by code that writes the file without a driver, or by a driver before "
         "the app had an engine for the file. pytest-arena redirects engines, and connections "
         "whose URL is read from the environment. If a conftest makes the tables: arena_schema = "

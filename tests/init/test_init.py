@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import shutil
+import sqlite3
 import sys
 import tomllib
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -301,7 +303,10 @@ def test_an_app_that_never_ends(tmp_path: Path) -> None:
     endless = BROKEN.replace('raise RuntimeError("no sand left")', "from threading import Event")
     folder = project(tmp_path, {"app.py": f"{endless}Event().wait()\n"})
     called = init(folder, "--timeout", "3")
-    assert "it did not end within 3 s: --timeout gives it more" in called.output
+    assert called.status == 2
+    assert "the import of your code did not end within 3 s" in called.errors
+    assert "conftest.py:" not in called.output
+    assert "next: pytest" not in called.output
 
 
 @pytest.mark.slow
@@ -545,6 +550,57 @@ def test_the_developers_database_is_not_reached(tmp_path: Path) -> None:
     assert (folder / "database.db").read_bytes() == b""
 
 
+RUNS_RESET = """
+import subprocess, sys
+def pytest_sessionstart(session):
+    subprocess.run([sys.executable, "reset.py"])
+"""
+RESET = "import main; main.SQLModel.metadata.drop_all(main.engine)\n"
+REPLACES = "import subprocess; subprocess.run(['cp', 'other', 'database.db'])\n"
+
+
+def on_sqlite(folder: Path, files: Mapping[str, str]) -> Path:
+    """Write a project whose app has a table in an SQLite file, beside another such file."""
+    project(folder, {**SQLMODEL, "other": "", **files})
+    with closing(sqlite3.connect(folder / "database.db")) as connection:
+        connection.execute("CREATE TABLE hero (name)")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_program_that_may_change_the_developers_database_is_not_started(tmp_path: Path) -> None:
+    """The command ends and names the line: the program would have dropped the tables."""
+    files = {"tests/conftest.py": RUNS_RESET, "reset.py": RESET}
+    folder = on_sqlite(tmp_path, files)
+    before = contents(folder)
+    called = init(folder, "--yes")
+    assert called.status == 2
+    assert "arena init did not start the program of tests/conftest.py:4  " in called.errors
+    assert "next:  move your SQLite files out of the project" in called.errors
+    assert contents(folder) == before
+
+
+@pytest.mark.slow
+def test_a_program_of_another_language_may_have_changed_the_database(tmp_path: Path) -> None:
+    """Such programs run, as git and a compiler have to. The changed file ends the command."""
+    folder = on_sqlite(tmp_path, {"conftest.py": REPLACES})
+    called = init(folder, "--yes")
+    assert called.status == 2
+    assert f"{folder}/database.db changed while arena init ran your code" in called.errors
+    assert not (folder / "pytest.ini").exists()
+    assert init(on_sqlite(tmp_path / "git", {"conftest.py": REPLACES[:18]})).status == 1
+
+
+@pytest.mark.slow
+def test_a_first_test_that_passes_in_a_run_that_fails(tmp_path: Path) -> None:
+    """The run fails by the database that another program has changed."""
+    later = f"import os\nif os.path.exists('pytest.ini'):\n    {REPLACES}"
+    called = init(on_sqlite(tmp_path, {"conftest.py": later}), "--yes")
+    assert called.status == 1
+    assert "database.db was changed during this run" in called.output
+    assert "The first test passes, but the run fails. next: pytest" in called.output
+
+
 LEFTOVERS = """
 from sqlmodel import Session, select
 
@@ -648,6 +704,16 @@ def test_a_suite_that_cannot_begin_is_told(tmp_path: Path) -> None:
     assert called.status == 1
     assert "ZeroDivisionError" in called.output
     assert "pytest ended with 4: nothing to compare" in called.output
+
+
+@pytest.mark.slow
+def test_a_suite_that_changes_the_developers_database_is_not_compared(tmp_path: Path) -> None:
+    """The file is named, and the second run does not begin."""
+    files = {"pytest.ini": CONFIG, "test_one.py": FIRST, "conftest.py": REPLACES}
+    called = check(on_sqlite(tmp_path, files), "--yes")
+    assert called.status == 1
+    assert "database.db was changed during this run" in called.output
+    assert "without it:" not in called.output
 
 
 def test_the_same_suite_as_an_example(example: Example) -> None:

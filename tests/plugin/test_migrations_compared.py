@@ -280,6 +280,19 @@ def test_the_doctor_compares_them_where_tests_make_the_tables_otherwise(project:
     run.says(f"alembic.ini: {DIFFERENCE}", "column dancers.title: in the models only")
 
 
+@pytest.mark.slow
+def test_the_doctor_names_a_database_that_env_py_has_changed(project: Example) -> None:
+    """A program that env.py starts has no guard."""
+    starts = "import subprocess, sys\nsubprocess.run([sys.executable, 'other.py'])\n"
+    env = starts + project.files["migrations/env.py"]
+    writes = "from pathlib import Path\nPath('dev.db').write_text('yours')\n"
+    changing = project.with_files(other=writes)
+    changing = changing.with_paths({"migrations/env.py": env, "dev.db": "mine"})
+    run = changing.python(*DOCTOR, env=BY_ITSELF)
+    assert run.status == 2
+    run.says("dev.db changed while arena doctor --migrations ran your code")
+
+
 def test_the_doctor_refuses_a_project_without_migrations(example: Example) -> None:
     """Nothing would be compared."""
     run = example.python(*DOCTOR, env=BY_ITSELF)

@@ -16,6 +16,7 @@ import pytest
 
 from pytest_arena._cli._control_server import TOKEN, Command, ControlServer
 from pytest_arena._config._load import load_attribute
+from pytest_arena._databases._app_databases import changed_since
 from pytest_arena._fixtures import RUNS, started_server
 from pytest_arena._report import STORY, server_sections, story_lines, users_trace
 from pytest_arena._run._facade import Arena
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_arena._changes import Change
+    from pytest_arena._databases._app_databases import FileStates
     from pytest_arena._run._run import ArenaRun
 
 _COMMAND = "arena serve"
@@ -85,6 +87,31 @@ def run_without_tests(options: Sequence[str], plugin: object) -> int:
     # Without its plugin, the setting `timeout` would be unknown, and may be an error.
     os.environ["PYTEST_TIMEOUT"] = "0"
     return int(pytest.main([*_WITHOUT_TESTS, *options], plugins=[plugin]))
+
+
+def check_unchanged(states: FileStates, command: str, line: str = "") -> None:
+    """Check that a command has changed no database of the project.
+
+    Args:
+        states: the states of the files before the command ran the user's code.
+        command: its words.
+        line: the user's line with a program that was not started, or "".
+
+    Raises:
+        ConfigError: a file has changed, or a program was not started.
+    """
+    changed = ", ".join(changed_since(states))
+    problem = f"{changed} changed while {command} ran your code"
+    if line:
+        problem = f"{command} did not start the program of {line}"
+    elif not changed:
+        return
+    raise ConfigError(
+        problem,
+        why="pytest-arena cannot guard other programs: they may change your databases",
+        cause="your app, a conftest.py or env.py starts one, or one runs beside the command",
+        fix=f"move your SQLite files out of the project, then: {command}",
+    )
 
 
 class LevelServer:

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._gate._registry import Registry
 
+FileStates = dict[str, list[tuple[int, int]]]
+"""The times and sizes of files and of their write-ahead logs, by the files' paths."""
+
 
 class Products:
     """The products that the options allow. Each is opened at its first use."""
@@ -87,7 +90,7 @@ class AllowedFiles:
         self.names: tuple[str, ...] = ()  # of those files, without folders
         self._by_number: dict[tuple[int, int], str] = {}  # by device and inode
         # By real paths. A controller of pytest-xdist sends them to its workers.
-        self.first_seen: dict[str, list[tuple[int, int]]] = {}
+        self.first_seen: FileStates = {}
         self._unsearched = [config.root]
         self._temporary = temporary  # returns pytest's folder for tests, if it exists
         self._began = time.time()
@@ -145,11 +148,8 @@ class AllowedFiles:
 
     def changed(self) -> list[str]:
         """Return the app's files that changed in this run: another program wrote to them."""
-        return [
-            file
-            for file in sorted(self.of_app)
-            if _signature(file) != self.first_seen[file]
-        ]
+        states = {file: self.first_seen[file] for file in sorted(self.of_app)}
+        return changed_since(states)
 
     def unchanged(self) -> tuple[str, ...]:
         """Return the app's files that are older than this run."""
@@ -289,6 +289,16 @@ def _databases_below(folder: Path) -> Iterator[str]:
                 yield file
         if time.monotonic() > latest:
             return
+
+
+def states_below(folder: Path) -> FileStates:
+    """Return the states of the databases in a folder and below it, by their paths."""
+    return {file: _signature(file) for file in _databases_below(folder)}
+
+
+def changed_since(states: FileStates) -> list[str]:
+    """Return the files whose states have changed since they were read."""
+    return [file for file, state in states.items() if _signature(file) != state]
 
 
 def real(file: str) -> str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._cli._serve import run_without_tests
+from pytest_arena._cli._serve import check_unchanged, run_without_tests
 from pytest_arena._config._project import read_project
+from pytest_arena._databases._app_databases import states_below
 from pytest_arena._databases._builders import is_alembic
 from pytest_arena._fixtures import RUNS
 from pytest_arena.errors import ArenaError, ConfigError
@@ -38,7 +39,9 @@ def compare_migrations() -> int:
     Raises:
         ConfigError: the project has no migrations, or its app names no database.
     """
-    schemas = _migrations_of(read_project())
+    config = read_project()
+    schemas = _migrations_of(config)
+    states = states_below(config.root)
     os.environ.pop("PYTEST_ADDOPTS", None)
     sys.path.insert(0, "")  # as `python -m pytest` has it
     lines = []
@@ -49,6 +52,7 @@ def compare_migrations() -> int:
     output = io.StringIO()
     with redirect_stdout(output):
         run_without_tests([*_OPTIONS, schema], plugin)
+    check_unchanged(states, "arena doctor --migrations")
     if plugin.error is not None:
         raise plugin.error
     if not plugin.has_ended:

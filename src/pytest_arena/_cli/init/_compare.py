@@ -14,6 +14,7 @@ from pytest_arena._cli._lines import ask, say
 from pytest_arena._cli.init._guarded import run_python
 from pytest_arena._cli.init._look import FIXTURES, likely_schema, parse_project
 from pytest_arena._cli.init._outcomes import DATABASES, FILE
+from pytest_arena._report import CHANGED
 from pytest_arena.errors import redact
 
 _FAILED = 1
@@ -136,7 +137,7 @@ def _run(title: str, folder: Path, *words: str) -> Suite | None:
         outcomes = json.loads(file.read_text(encoding="utf-8"))
     suite = Suite(outcomes)
     say(f"{title} {suite.counts} in {seconds:.1f} s")
-    if status in _HAS_RUN:
+    if status in _HAS_RUN and CHANGED not in output:
         return suite
     lines = output.splitlines()
     say(*lines[-20:], f"pytest ended with {status}: nothing to compare")

@@ -20,11 +20,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from pytest_arena._cli._serve import module_in, run_without_tests
+from pytest_arena._cli._serve import check_unchanged, module_in, run_without_tests
 from pytest_arena._cli.init._look import is_private
 from pytest_arena._config._load import blame, described
+from pytest_arena._databases._app_databases import states_below
 from pytest_arena._databases._builders import candidates
+from pytest_arena._databases._child_programs import child_programs
 from pytest_arena._fixtures import RUNS
+from pytest_arena._gate._listeners import CHILD_EVENTS, child_of_event
+from pytest_arena._origin import is_own, user_line
+from pytest_arena._process import on_audit_events
 from pytest_arena.errors import ArenaError, ConfigError, ServerError, causes, redact
 
 if TYPE_CHECKING:
@@ -43,6 +48,7 @@ Facts = dict[str, Any]
   a fixture of the suite failed
 - server: whether the build failed because no server was found
 - redirect: whether pytest-arena refused a driver's connection
+- program: the user's line with a program that was not started
 """
 
 
@@ -64,6 +70,7 @@ _HEALTH = re.compile(r".*/(health|healthz|health-?check|ping|status|ready|live)/
 _SKIPPED = re.compile(r"/schema|openapi\.json|/docs|redoc|oauth2|logout|callback|{")
 REDIRECT = "arena_drivers = redirect"
 """the next step of an error that refuses a driver's connection"""
+_TIMED_OUT = -1
 _ROUTES = 6  # a request may have side effects
 _SHOWN = 8  # lines of pytest's output
 
@@ -91,7 +98,10 @@ def run_python(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return -1, f"it did not end within {seconds:g} s: --timeout gives it more"
+        return (
+            _TIMED_OUT,
+            f"it did not end within {seconds:g} s: --timeout gives it more",
+        )
     return process.returncode, redact(process.stdout)
 
 
@@ -103,13 +113,18 @@ def guarded(
     ``question`` has the ``app`` ("" for a library), the ``module`` that defines the app or the
     tables, and the names of the likely ``bases``. If it has a ``schema`` too, the probe builds the
     tables and sends requests. ``arguments`` are those of pytest.
+
+    Raises:
+        ConfigError: the user's code starts a Python program beside a database of the project, a
+            database has changed, or the import has not ended in time.
     """
+    states = states_below(folder)
     with tempfile.TemporaryDirectory(prefix="arena-init-") as temporary:
         report = Path(temporary, "facts")
         report.touch()
-        text = json.dumps({**question, "report": str(report)})
+        text = json.dumps({**question, "report": str(report), "files": len(states)})
         words = ["-m", _MODULE, text, *arguments]
-        _, output = run_python(folder, *words, seconds=seconds)
+        status, output = run_python(folder, *words, seconds=seconds)
         lines = report.read_text(encoding="utf-8").splitlines()
     facts: Facts = {"bases": [], "engines": [], "routes": []}
     for name, value in map(json.loads, lines):
@@ -117,6 +132,14 @@ def guarded(
             facts["routes"].append(RouteAnswer(*value))
         else:
             facts[name] = value
+    check_unchanged(states, "arena init", facts.get("program", ""))
+    if status == _TIMED_OUT and "schema" not in question:
+        raise ConfigError(
+            f"the import of your code did not end within {seconds:g} s",
+            why="the options and the first test depend on what the import defines",
+            cause="a line waits or loops: in the app, in what it imports, or in a conftest.py",
+            fix=f"arena init --timeout {2 * seconds:g}   if the import is only slow",
+        )
     if "ended" not in facts:
         facts["problem"] = filled_lines(output)[-_SHOWN:]
     return facts
@@ -137,6 +160,10 @@ class AppProbe:
         self._error: BaseException | None = None  # of the last level
         self._is_set_up_error = False
         self._is_driver_refused = False  # in the last level
+        if question["files"]:
+            on_audit_events(
+                {event: partial(self._on_child, event) for event in CHILD_EVENTS}
+            )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> bool:
@@ -167,6 +194,20 @@ class AppProbe:
         if self._error is None and call.excinfo is not None:
             self._error = call.excinfo.value
             self._is_set_up_error = call.when == "setup"
+
+    def _on_child(self, event: str, *values: object) -> None:
+        """End this process before the user's code starts a Python program.
+
+        The program may run the app or its migrations. The user's code might catch an exception.
+        """
+        line = user_line()
+        if line is None or is_own():
+            return
+        for program in child_programs(child_of_event(event, values)):
+            if not program.may_run_app:
+                continue
+            self._report("program", str(line))
+            os._exit(1)
 
     def _report(self, name: str, value: object) -> None:
         line = json.dumps([name, value])

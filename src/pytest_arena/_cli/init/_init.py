@@ -261,10 +261,13 @@ def _run_first_test(here: Path, edits: list[FileChange]) -> int:
             continue
         status, output = run_python(here, "-m", "pytest", "--no-header", str(test))
         lines = filled_lines(output)
-        if status:
-            say(*lines, f"The first test fails. next: pytest {test}")
-            return _FAILED
         outcome = lines[-1].strip("= ")
+        if status:
+            problem = "fails"
+            if outcome.startswith("1 passed"):
+                problem = "passes, but the run fails"
+            say(*lines, f"The first test {problem}. next: pytest {test}")
+            return _FAILED
         say(f"{test.name}: {outcome}")
     say("next: pytest, then arena init --check")
     return 0
