@@ -107,7 +107,8 @@ def late_work(work: object, *, is_statement: bool) -> LateWorkError:
     begun_at = PIECES.get(piece) if piece is not None else None
     if begun_at is not None:
         cause += f"\nbegun at {begun_at}"
-    if piece is not None and getattr(threading.current_thread(), "run", None) is piece:
+    own_run = getattr(thread, "arena_run", None)
+    if piece is not None and getattr(own_run, "run", None) is piece:
         fix += (
             "\nor begin it in the lifespan or in a session fixture, "
             "if it is a worker of all tests"
