@@ -354,7 +354,7 @@ _Pair = tuple[Row | None, Row | None]
 
 
 def _pairs(rows: TableRows) -> list[_Pair]:
-    """Return removed and added rows in pairs of the same key. Without a key each is alone."""
+    """Return removed and added rows in pairs of the same key. Without a key, no two are paired."""
     if not rows.key:
         return _by_content(rows)
     places = [rows.columns.index(name) for name in rows.key]
@@ -371,7 +371,7 @@ def _keyed(rows: Iterable[Row], places: list[int]) -> dict[Hashable, list[Row]]:
     """Return the rows by their keys. ``places`` are the indexes of the key's columns."""
     keyed: dict[Hashable, list[Row]] = defaultdict(list)
     for row in rows:
-        # By their texts, because an array has no hash.
+        # The texts of the values, because an array has no hash.
         key = _content([row[place] for place in places])
         keyed[key].append(row)
     return keyed

@@ -18,7 +18,7 @@ _TOOL_FOLDER = re.compile(
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder in a fixed order, but not those of a tool's folder."""
+    """Yield the files below a folder in a fixed order, without those in folders of tools."""
     for path, folders, names in os.walk(folder):
         if "pyvenv.cfg" in names:
             folders.clear()  # os.walk skips the folders that are removed from its list

@@ -84,7 +84,7 @@ def run_without_tests(options: Sequence[str], plugin: object) -> int:
 
     The suite's options for its tests (coverage, workers, a time limit) do not apply.
     """
-    # Without its plugin, the setting `timeout` would be unknown, and may be an error.
+    # With `-p no:timeout` the setting `timeout` would be unknown, which may be an error.
     os.environ["PYTEST_TIMEOUT"] = "0"
     return int(pytest.main([*_WITHOUT_TESTS, *options], plugins=[plugin]))
 
@@ -94,8 +94,8 @@ def check_unchanged(states: FileStates, command: str, line: str = "") -> None:
 
     Args:
         states: the states of the files before the command ran the user's code.
-        command: its words.
-        line: the user's line with a program that was not started, or "".
+        command: the words of the command, for the message.
+        line: the user's line whose program the command did not start, or "".
 
     Raises:
         ConfigError: a file has changed, or a program was not started.

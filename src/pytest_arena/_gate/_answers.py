@@ -55,7 +55,7 @@ class RequestAnswer:
         None  # what a late commit, or the code around it, has raised
     )
     error_line: CodeLine | None = None
-    is_behind_yield: bool = False  # a generator's code has committed late, or failed to
+    is_behind_yield: bool = False  # a generator committed late, or its commit failed
     # The line that first added an object, by the session's number.
     lines_of_adds: dict[int, CodeLine | None] = field(default_factory=dict)
     # Of sessions that it has not closed, when the app returned.
@@ -215,7 +215,7 @@ class RequestAnswer:
             self._note_generator()
 
     def _note_generator(self) -> None:
-        """Note whether the user's code that commits is a generator, as a dependency is."""
+        """Note whether the user's function that commits is a generator, as dependencies are."""
         for frame in frames(of_users=True):
             flags = frame.f_code.co_flags
             self.is_behind_yield = bool(flags & (CO_GENERATOR | CO_ASYNC_GENERATOR))

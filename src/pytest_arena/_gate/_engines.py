@@ -57,13 +57,13 @@ def requested_by_engine(engine: Engine) -> RequestedDatabase | None:
 
 
 def requested_by_engines(engines: Iterable[Engine]) -> list[RequestedDatabase]:
-    """Return the databases that engines mean, without those that only a connection can show."""
+    """Return the databases of engines. Skip an engine whose database only a connection shows."""
     requested = map(requested_by_engine, engines)
     return [database for database in requested if database is not None]
 
 
 def requested_by_url(url: str | URL | None) -> RequestedDatabase | None:
-    """Return the database that a URL means. None without one, or without its driver."""
+    """Return the database that a URL means. None if there is no URL or no driver."""
     return _requested(make_url(url)) if url is not None else None
 
 

@@ -51,7 +51,7 @@ class Registry:
         self.has_raw = False  # whether a connection was ever opened without an engine
         # Threads whose test is over, by the frame in which they work.
         self.late: dict[int, FrameType] = {}
-        # Lifespans of earlier tests whose threads have not ended.
+        # Lifespans that have ended, and whose threads have not.
         self.ended_lifespans: set[RunningLifespan] = set()
         self.lock = threading.RLock()
         self._connections: weakref.WeakSet[PooledConnection] = weakref.WeakSet()
@@ -88,8 +88,8 @@ class Registry:
     def refuse_ended_lifespans(self) -> None:
         """Note the lifespans that have ended and whose threads have not.
 
-        Their threads get no connection from here on. The shutdown of a lifespan, which waits for
-        some of them, is over.
+        Their threads get no connection from here on. Call this after the shutdown of a lifespan,
+        which waits for some of them.
         """
         ended = set()
         for thread in threading.enumerate():
@@ -99,7 +99,7 @@ class Registry:
         self.ended_lifespans = ended
 
     def is_of_ended_lifespan(self) -> bool:
-        """Return whether the user's code runs in a thread of such a lifespan."""
+        """Return whether the user's code runs in a thread of a lifespan that has ended."""
         if start_of(threading.current_thread()).lifespan not in self.ended_lifespans:
             return False
         return user_line() is not None  # a library's thread may serve all tests

@@ -23,8 +23,8 @@ __tracebackhide__ = True  # a traceback ends at a line of the app or of the test
 
 _LOGS = ("-wal", "-journal")  # SQLite keeps the latest writes in a log beside the file
 _WRITING = os.O_WRONLY | os.O_RDWR
-# Whether this process has created a file or folder, by its path. The times of a file do not say it.
-# A path without an entry is as its folder.
+# By path: whether this process created the file or folder. The times of a file do not show it.
+# A path without an entry counts as its folder does.
 _created: dict[str, bool] = {}
 
 
@@ -62,7 +62,7 @@ def _admit_open(
         has_name = file.endswith(now.files.names)
         is_of_app = has_name and now.files.is_replaced(os.path.realpath(file))
         if is_of_app or now.files.is_link_into_app(file):
-            # As shutil.copy does.
+            # shutil.copy opens a file so.
             error = ProductionDatabaseError(
                 f"refused: opening {file}, a database file of the app, by its path",
                 why="the test's database is in another file. This file has the app's data, or "
@@ -79,7 +79,7 @@ def _admit_open(
 
 
 def _note_creation(name: object, _mode: int = 0, folder: int = -1) -> None:
-    """Note a file or folder that does not exist yet: the call creates it."""
+    """Note that the call creates a file or folder, if it does not exist yet."""
     entry = _entry(name, folder)
     if not os.path.lexists(entry):
         _created[entry] = True
@@ -116,7 +116,7 @@ def _admit_renaming(
 
 
 def _admit_loss(core: Core, file: str, action: str) -> None:
-    """Refuse to remove or rename a file, or a folder with one. This process may have created it."""
+    """Refuse to remove or rename a database or its folder, unless this process created it."""
     below = core.files.find_below(file)
     if _is_created_here(file):
         core.files.note_removal(below or file)

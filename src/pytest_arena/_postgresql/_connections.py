@@ -120,7 +120,8 @@ class PostgreSQLConnections:
     def end_raw(self, core: Core, serial: int | None) -> list[str]:
         """End the backends of a level's connections, and of those to replaced databases.
 
-        The sessions of wider fixtures are reset, if possible. Return the lines of lost writes.
+        Reset sessions of wider fixtures that the level changed, if possible. Return the lines of
+        lost writes.
         """
         lost: list[str] = []
         for raw in drivers.raw_connections():
@@ -137,7 +138,7 @@ class PostgreSQLConnections:
             elif serial in record.altered:
                 line = record.altered[serial]
                 # A wider fixture's changes would be reset, too.
-                if len(record.altered) > 1 or not _is_reset(raw.driver):
+                if len(record.altered) > 1 or not _reset(raw.driver):
                     _end_wide(core, raw, f"its session was changed ({line})")
                 record.forget_changes(serial)
             elif raw.is_stale:
@@ -383,7 +384,7 @@ def _end(target: ConnectTarget, pid: int, *, cancel: bool) -> None:
 
 
 def _line_of(raw: RawConnection) -> str:
-    """Return the line that has written last by a raw connection, else the one that opened it."""
+    """Return the line that last wrote by a raw connection, else the line that opened it."""
     line = raw.record.last_write[1] or raw.record.opened_at
     return str(line or "a pool of a driver")
 
@@ -404,7 +405,7 @@ def _end_raw(raw: RawConnection) -> None:
 
 
 def _end_wide(core: Core, raw: RawConnection, reason: str) -> None:
-    """End a connection of a wider fixture. A later error explains the reason."""
+    """End a connection of a wider fixture. A later error names the reason."""
     opened_at = raw.record.opened_at or "by a pool"
     core.ledger.ended_connections.append(f"{reason}; opened: {opened_at}")
     _end_raw(raw)
@@ -414,7 +415,7 @@ def _end_wide(core: Core, raw: RawConnection, reason: str) -> None:
         raw.driver.terminate()
 
 
-# As DISCARD ALL, without the prepared statements that the driver knows.
+# Like DISCARD ALL, but statements that the driver has prepared stay.
 _RESET = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; "
     "SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; "
@@ -423,9 +424,9 @@ _RESET = (
 )
 
 
-def _is_reset(driver: Any) -> bool:
-    """Reset the session of an idle connection of psycopg or psycopg2. Return whether it is."""
-    with suppress(Exception):  # it is asyncpg's, or lost
+def _reset(driver: Any) -> bool:
+    """Reset the session of an idle connection of psycopg or psycopg2. Return whether it worked."""
+    with suppress(Exception):  # a connection of asyncpg, or a lost one
         if _is_open(driver):
             return False
         if hasattr(driver, "pgconn"):  # psycopg, also if async

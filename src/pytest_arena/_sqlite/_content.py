@@ -84,7 +84,7 @@ def content(file: Path) -> dict[str, str]:
 def _digests(ask: Ask) -> Iterator[tuple[str, str]]:
     for pragma in ("user_version", "application_id"):
         number = ask(f"PRAGMA {pragma}").fetchone()[0]
-        if number:  # without any content an empty file equals no file
+        if number:  # 0 is left out, so that an empty file equals a missing one
             yield pragma, str(number)
     schema = ask(
         "SELECT CAST(type AS BLOB), CAST(name AS BLOB), sql FROM sqlite_master"

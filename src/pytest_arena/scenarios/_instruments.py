@@ -260,7 +260,7 @@ class Instruments:
         log.passed(place, text, kept_values, is_idle=is_idle)
 
     def failed(self, place: str, text: str) -> None:
-        """Record an assertion that has failed. If the test passes, it was swallowed."""
+        """Record an assertion that has failed. If the test passes, it swallowed the failure."""
         if self.log is not None and self.log.in_call:
             self.log.failed(place, text)
 

@@ -154,11 +154,7 @@ class Log:
         if not is_idle:
             self.assertions += 1
 
-    def failed(
-        self,
-        place: str,
-        text: str,
-    ) -> None:
+    def failed(self, place: str, text: str) -> None:
         """Note that an assertion has failed."""
         self.failures[place] = _shortened(text)
 

@@ -220,15 +220,15 @@ def _hash_of(item: pytest.Item) -> str:
 
 # Values of a row that its test ignores.
 
-# By these names a test may get any argument.
+# A test that uses one of these names may read any argument.
 _DYNAMIC = {"locals", "request"}
 
 
 def _unused_columns(item: Any, scenario: ScenarioSpec, row: Pairs) -> tuple[str, ...]:
-    """Return the columns of which a test has the value, and ignores it.
+    """Return the columns whose values a test gets and ignores.
 
     The test has an argument or a loop's variable of that name, which neither the test nor a
-    fixture reads. Only columns that a step names are looked for.
+    fixture reads. Columns that no step names do not count.
     """
     code = getattr(inspect.unwrap(own_function(item)[2]), "__code__", None)
     if code is None or not row:
@@ -249,7 +249,7 @@ def _unused_columns(item: Any, scenario: ScenarioSpec, row: Pairs) -> tuple[str,
 
 
 def _read_names(function: ast.AST) -> set[str]:
-    """Return the variables that a function uses, not those that it only prints or checks alone."""
+    """Return the variables that a function reads, without those only printed or asserted alone."""
     idle: set[ast.AST] = set()
     for node in ast.walk(function):
         if _is_idle(node):
@@ -264,7 +264,7 @@ def _read_names(function: ast.AST) -> set[str]:
 
 
 def _is_idle(node: ast.AST) -> bool:
-    """Whether a statement prints or logs, or asserts something about one variable alone."""
+    """Return whether a statement prints or logs, or asserts something about one variable alone."""
     if isinstance(node, ast.Assert):
         names = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
         other = (ast.Attribute, ast.Await, ast.Subscript)

@@ -332,7 +332,7 @@ class SabotagePasses:
 
 
 def updates_snapshots(config: pytest.Config) -> bool:
-    """Return whether a run writes the answers that it gets into files of snapshots."""
+    """Return whether a run writes answers into snapshot files."""
     option = config.option
     flags = set(str(getattr(option, "inline_snapshot", None)).split(","))
     is_update = any(getattr(option, name, False) for name in _UPDATES)

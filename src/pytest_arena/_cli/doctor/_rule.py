@@ -37,7 +37,7 @@ class Finding:
     """A wrong node, the text that the message quotes, and the repair if it is safe.
 
     Attributes:
-        quoted: "" for the whole node.
+        quoted: the code that the message shows, "" for the whole node.
         file: the file of the node, None if it is the checked one.
     """
 

@@ -48,7 +48,7 @@ Facts = dict[str, Any]
   a fixture of the suite failed
 - server: whether the build failed because no server was found
 - redirect: whether pytest-arena refused a driver's connection
-- program: the user's line with a program that was not started
+- program: the user's line whose program was not started
 """
 
 
@@ -115,8 +115,8 @@ def guarded(
     tables and sends requests. ``arguments`` are those of pytest.
 
     Raises:
-        ConfigError: the user's code starts a Python program beside a database of the project, a
-            database has changed, or the import has not ended in time.
+        ConfigError: the user's code starts a Python program in a project with an SQLite file,
+            such a file has changed, or the import timed out.
     """
     states = states_below(folder)
     with tempfile.TemporaryDirectory(prefix="arena-init-") as temporary:
@@ -198,7 +198,7 @@ class AppProbe:
     def _on_child(self, event: str, *values: object) -> None:
         """End this process before the user's code starts a Python program.
 
-        The program may run the app or its migrations. The user's code might catch an exception.
+        The program may run the app or its migrations. No exception: the user's code might catch it.
         """
         line = user_line()
         if line is None or is_own():

@@ -75,7 +75,7 @@ _NEXT = (
 _NO_HOLDER = """
 no open transaction of this process holds it: a result that was not read to its end may
 next: read it to its end before the request: session.scalars(…).all()"""
-_SOLE = """
+_MODE_NOT_CHANGED = """
 SQLite leaves the mode WAL only for a sole connection, and pytest-arena has one too
 next: set journal_mode in a `connect` listener of the engine, the same mode for each connection"""
 _LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's
@@ -86,11 +86,11 @@ _NO_LINE = "a line that cannot be seen"
 class LostWork:
     """Writes of a transaction, or objects of a session, that were closed without a commit.
 
-    ``is_failed``: it was committed after a failed statement, and the server rolled it back.
+    ``is_failed``: the app committed after a failed statement, and the server rolled back.
     """
 
     words: str  # as ``wrote stock (1 row)`` or ``added Order (2)``
-    line: str  # of the app, that wrote first, or that closed the session
+    line: str  # of the app: the first write or add, else what closed the session
     # The `RequestAnswer` of the request that has begun what closed it.
     request: object = None
     is_failed: bool = False
@@ -492,7 +492,7 @@ class LostWrites:
         words += f"\n{_NEXT.format('await ' if is_async else '')}"
         if not holders and state is None:  # SQLite
             sets_mode = "journal_mode" in statement.lower()
-            words = _SOLE if sets_mode else _NO_HOLDER
+            words = _MODE_NOT_CHANGED if sets_mode else _NO_HOLDER
         error.add_note(f"it waited in vain for a lock at {user_line()}{words}")
 
 

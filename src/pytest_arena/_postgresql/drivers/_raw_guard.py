@@ -256,7 +256,7 @@ def _target_at(core: Core, requested: RequestedDatabase) -> ConnectTarget | None
 # function checks them itself if the app kept the driver's outer function from before the guard.
 _looked_at: ContextVar[str] = ContextVar("arena_looked_at", default="")
 
-# The serial of the level in which the pool was opened that opens a connection now.
+# The serial of the level of the pool that opens a connection now, 0 without a pool.
 _pool_serial: ContextVar[int] = ContextVar("arena_pool_serial", default=0)
 
 
@@ -382,7 +382,7 @@ def _guard_pools(guard: _Guard, module: ModuleType) -> None:
 
 
 def _watch_growth(guard: _Guard, pool_type: Any, name: str) -> None:
-    """Note where pools are made, and which pool opens a connection by its method ``name``."""
+    """Note the levels that make pools, and which pool opens a connection by method ``name``."""
 
     def make(original: Callable[..., Any]) -> Callable[..., object]:
         def __init__(pool: object, *args: object, **kwargs: object) -> None:  # noqa: N807 - replaces it
@@ -426,7 +426,7 @@ def _guard_asyncpg_pools(guard: _Guard, module: ModuleType) -> None:
 
     # `await pool` and `async with pool` call it.
     replace_function(module.Pool, "_async__init__", make)
-    # A pool has a holder for each connection, and has no weak references.
+    # A pool has a holder for each connection. The pool itself allows no weak references.
     _watch_growth(guard, module.PoolConnectionHolder, "connect")
 
 

@@ -37,8 +37,8 @@ class Admission:
     """Why a connection was admitted: to a test's ``address``, or to one of ``arena_allow`` (None).
 
     ``target`` is set for a connection that no engine has opened and no engine's pool has. It
-    belongs to the level in which it was opened, or its pool. At the end of the level pytest-arena
-    ends its backend.
+    belongs to the level that opened it, or that opened its pool. At the end of the level
+    pytest-arena ends its backend.
     """
 
     address: Address | None = None
@@ -55,7 +55,7 @@ class DriverConnection:
         self.idle_key: Key | None = None
         # How many statements that the driver has sent have changed the session.
         self.session_changes = 0
-        # Below: of a connection that no engine has opened.
+        # The attributes below are set for a connection that no engine has opened.
         self.opened_at: CodeLine | None = None
         # The level and the line of the last statement that may have written.
         self.last_write: tuple[int, CodeLine | None] = (0, None)
@@ -84,7 +84,7 @@ class DriverConnection:
         """Note a statement of a connection that no engine has opened."""
         serial = core.serial() if core is not None else 0
         if statement.startswith(_ENDINGS[1]) and "RESET ALL" in statement:
-            # Sent by asyncpg's pool. Temporary tables stay.
+            # asyncpg's pool sends this. Temporary tables stay.
             if not self.has_temporary:
                 self.altered.pop(serial, None)
             return
@@ -130,8 +130,8 @@ def record_opened(
 ) -> None:
     """Record an admitted connection. Count a test's database as used.
 
-    ``pool_serial`` is the level in which its pool was opened. A connection of a wider fixture's
-    pool lives as long as the pool.
+    ``pool_serial`` is the serial of the level that opened its pool, 0 without a pool. A connection
+    of a wider fixture's pool lives as long as the pool.
     """
     serial = pool_serial if pool_serial < 0 else core.serial()
     record_of(connection).admit(replace(admission, serial=serial))

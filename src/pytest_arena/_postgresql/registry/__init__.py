@@ -345,8 +345,7 @@ class ServerRegistry:
         """End a database's connections in the background, and drop it there together with others.
 
         If many databases wait already, wait until there are fewer, so that the disk does not fill.
-        Ctrl-C ends this wait.
-        ``close`` drops those that are left.
+        Ctrl-C ends this wait. ``close`` drops those that are left.
         """
         self._dropping_thread.do(partial(self._collect, name))
         if not self._is_closed and self._process == os.getpid():
@@ -490,8 +489,7 @@ class ServerRegistry:
         """Drop this run's databases, except templates and kept ones, and end the run.
 
         After Ctrl-C this takes at most three seconds. A server that syncs takes seconds for each
-        database. Return the number of databases that are
-        left. The next run drops them.
+        database. Return the number of databases that are left. The next run drops them.
         """
         if self._is_closed or self._process != os.getpid():
             return 0

@@ -129,7 +129,7 @@ class Background:
     def rest(self, seconds: float, *, most: int = 0) -> bool:
         """Wait until at most ``most`` jobs are not done. Return whether that is so in time.
 
-        Ctrl-C ends the wait if jobs may be left.
+        Ctrl-C ends the wait if ``most`` is more than 0.
         """
         return until(
             lambda: (

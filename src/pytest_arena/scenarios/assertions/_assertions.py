@@ -131,7 +131,7 @@ class CallRecorder(Protocol):
         """Record an assertion that has passed."""
 
     def failed(self, place: str, text: str) -> None:
-        """Record an assertion that has failed. If the test passes, it was swallowed."""
+        """Record an assertion that has failed. If the test passes, it swallowed the failure."""
 
 
 @contextmanager
@@ -168,7 +168,7 @@ def _call(instruments: CallRecorder, item: pytest.Item) -> Iterator[None]:
         yield
     finally:
         if instruments.lacks_assertions:
-            with suppress(Exception):  # the test may name any objects
+            with suppress(Exception):  # an object of the test may raise any error
                 instruments.note_unheard(unheard(item))
         # Fixtures that the test got by `getfixturevalue` are not among its `fixturenames`.
         request = getattr(item, "_request", None)
@@ -241,7 +241,7 @@ class _Listener:
 
     def explain(self, explanation: str) -> str:
         """Explain an assertion, as pytest does, and record it if it failed."""
-        # A hook of the project has those explained that pass, without this word.
+        # A hook of the project lets pytest explain passed assertions too, without this word.
         if explanation.startswith("assert ") or "\n>assert " in explanation:
             self.failed(sys._getframe(1))  # noqa: SLF001 - the line that asserts
         return asserting.format_explanation(explanation)
@@ -515,7 +515,7 @@ _RAISED = re.compile(
     r"^ *(raise AssertionError|pytest\.fail|self\.fail)\b", re.MULTILINE
 )
 _RECORDED = {"AssertionError", *dir(unittest.TestCase), *dir(mock.AsyncMock)}
-# Libraries that raise an error themselves, and methods of pydantic that do.
+# Libraries, and methods of pydantic, that raise an error without an `assert`.
 _ASSERTING = {"assertpy", "expects", "hamcrest", "jsonschema", "pytest_check", "sure"}
 _VALIDATING = {
     "model_validate",

@@ -24,7 +24,7 @@ def is_swallowed(frame: FrameType | None) -> bool:
     """Return whether the innermost code that catches a failing line does nothing about it.
 
     ``contextlib.suppress`` does nothing, and so does an ``except`` that only passes, waits or
-    prints. A failure that no code of the project catches was swallowed elsewhere.
+    prints. If no code of the project catches the failure, it counts as swallowed.
     """
     while frame is not None:
         file = frame.f_code.co_filename

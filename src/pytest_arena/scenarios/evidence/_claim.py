@@ -117,7 +117,7 @@ class Claim:
 
     @property
     def paths(self) -> tuple[tuple[str, str], ...]:
-        """The paths of the steps with their verbs, as the row that the test proves has them."""
+        """The paths of the steps with their verbs, and the values of the proven row."""
         return paths(self.scenario, self.mapping.row)
 
     def needs_seed(self, facts: Facts) -> bool:

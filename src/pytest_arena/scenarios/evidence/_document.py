@@ -109,7 +109,7 @@ class Facts:
     asserted: tuple[Asserted, ...] = ()
     """At most 20 places; those after the last request come first."""
     swallowed: Pairs = ()
-    """The assertions that failed at last, and did not fail the test: place and code."""
+    """The assertions that failed when they ran last, and did not fail the test: place and code."""
     steps: tuple[StepFacts, ...] = ()
     seen: tuple[str, ...] = ()
     """The literals of the steps that occurred in rows, requests or assertions."""
@@ -180,7 +180,7 @@ class Mapping:
     source: str = ""
     """The hash of the test's code, for the lock file."""
     unused: tuple[str, ...] = ()
-    """The columns of the row of which the test ignores the value."""
+    """The columns of the row whose values the test ignores."""
     scenario: str
     """The scenario's key."""
 

@@ -150,7 +150,7 @@ def _next_lines(document: Document, specs: Sequence[str]) -> Iterator[str]:
     reported = [
         judged
         for judged in document.scenarios
-        if phrases.is_open(judged, document) and (not judged.is_excused)
+        if phrases.is_open(judged, document) and not judged.is_excused
     ]
     if any(judged.status is Status.UNMAPPED for judged in reported):
         stubs = " ".join(["stubs", *map(shlex.quote, specs), "--write tests"])

@@ -356,7 +356,7 @@ def _blanked(match: re.Match[str]) -> str:
 def paths(scenario: ScenarioSpec, row: Pairs = ()) -> tuple[tuple[str, str], ...]:
     """Return the paths of the steps, each with its verb in capitals or ``""``, each pair once.
 
-    They have the values of the row. Other placeholders are written as a route has them:
+    A value of the row replaces its placeholder. Other placeholders are written as a route has them:
     ``/battles/{battle_id}/start``.
     """
     pairs: dict[tuple[str, str], None] = {}
