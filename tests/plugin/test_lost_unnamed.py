@@ -289,6 +289,8 @@ def test_other_writes_on_sqlite(example: Example) -> None:
         ("LOCK TABLE a", LOCKS),
         ("SELECT a, max(b) INTO c FROM d", WRITES),
         ("SELECT a INTO TEMP TABLE b FROM c", ""),
+        ("SELECT a INTO\n    TEMPORARY b FROM c", ""),
+        ("SELECT a INTO template_copy FROM c", WRITES),
         ("SELECT 'into', a FROM b", ""),
         ("SELECT pg_notify('a', 'b')", NOTIFIES),
         ("notify a", NOTIFIES),

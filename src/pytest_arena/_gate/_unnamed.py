@@ -34,7 +34,9 @@ _KINDS = (
         WRITES,
     ),
     (
-        _at_start(r"SELECT\b[^;'\"]*?\bINTO\s+(?!(?:(?:LOCAL|GLOBAL)\s+)?TEMP)"),
+        _at_start(
+            r"SELECT\b[^;'\"]*?\bINTO\b(?!\s+(?:(?:LOCAL|GLOBAL)\s+)?TEMP(?:ORARY)?\b)"
+        ),
         WRITES,
     ),
     (_at_start(r"COPY\s[^()]*(?:\([^()]*\)\s*)?FROM\b"), WRITES),

@@ -135,14 +135,14 @@ class PostgreSQLConnections:
                 _end_raw(raw)
             elif has_lost:
                 _end_wide(core, raw, f"it was left inside a transaction ({lost[-1]})")
+            elif raw.is_stale:
+                _end_wide(core, raw, "its database was replaced")
             elif serial in record.altered:
                 line = record.altered[serial]
                 # A wider fixture's changes would be reset, too.
                 if len(record.altered) > 1 or not _reset(raw.driver):
                     _end_wide(core, raw, f"its session was changed ({line})")
                 record.forget_changes(serial)
-            elif raw.is_stale:
-                _end_wide(core, raw, "its database was replaced")
         return lost
 
     def raw_transactions(self) -> list[str]:

@@ -261,7 +261,7 @@ def _run_first_test(here: Path, edits: list[FileChange]) -> int:
             continue
         status, output = run_python(here, "-m", "pytest", "--no-header", str(test))
         lines = filled_lines(output)
-        outcome = lines[-1].strip("= ")
+        outcome = "".join(lines[-1:]).strip("= ")
         if status:
             problem = "fails"
             if outcome.startswith("1 passed"):

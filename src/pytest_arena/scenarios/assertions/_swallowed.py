@@ -35,8 +35,9 @@ def is_swallowed(frame: FrameType | None) -> bool:
                 continue
             last = node.body[-1].end_lineno or 0
             if node.body[0].lineno <= frame.f_lineno <= last:
-                texts += map(ast.unparse, getattr(node, "handlers", [node]))
-        texts = [text for text in texts if _CATCHES.match(text)]
+                handlers = map(ast.unparse, getattr(node, "handlers", [node]))
+                # Python runs the first handler that catches.
+                texts += list(filter(_CATCHES.match, handlers))[:1]
         if texts:
             return _SWALLOWS.match(texts[-1]) is not None
         frame = frame.f_back
