@@ -127,10 +127,10 @@ def line_of_coroutine(coroutine: object) -> CodeLine | None:
 
 
 def line_of_cut_off(coroutine: Any) -> CodeLine | None:
-    """Return the user's line at which a coroutine waits that has more to do, or None.
+    """Return the user's line at which a coroutine waits, if it has more to do. Otherwise None.
 
-    It has not begun, or it sleeps, or it is in the middle of work in a database. A coroutine in a
-    loop without an end has no more to do: it may be cancelled in each turn.
+    A coroutine has more to do if it has not begun, sleeps, or works in a database. A coroutine in
+    an endless loop has not: the app expects to cancel it.
     """
     waiting = list(_awaited(coroutine))
     has_more = getattr(coroutine, "cr_await", coroutine) is None
@@ -149,20 +149,20 @@ _SLEEP = asyncio.sleep.__code__
 
 
 def _is_in_endless_loop(frame: FrameType) -> bool:
-    """Return whether a frame of the user's code waits in a loop that is not a ``for``."""
+    """Return whether a frame of the user's code waits in another loop than a ``for``."""
     if _is_library(frame.f_code.co_filename):
         return False
     here = frame.f_lasti
-    finite = set()
-    for each in dis.get_instructions(frame.f_code):
-        name = each.opname
+    starts_of_for = set()
+    for instruction in dis.get_instructions(frame.f_code):
+        name = instruction.opname
         if name == "FOR_ITER":
-            finite.add(each.offset)
-        # An `await` is a jump that no signal interrupts.
+            starts_of_for.add(instruction.offset)
+        # Python compiles an `await` to a loop of JUMP_BACKWARD_NO_INTERRUPT.
         if "BACKWARD" not in name or "NO_INTERRUPT" in name:
             continue
-        start = each.argval
-        if start <= here < each.offset and start not in finite:
+        start = instruction.argval
+        if start <= here < instruction.offset and start not in starts_of_for:
             return True
     return False
 
@@ -442,11 +442,12 @@ class Piece:
 
 
 class _ThreadRun:
-    """Runs a thread without the values of ``ContextVar`` that say for which test its starter works.
+    """Runs a thread without pytest-arena's context variables, such as the test of its starter.
 
-    A thread has a context of its own. It inherits that of its starter in free-threaded Python
-    3.14, and by libraries that patch ``Thread.start`` (pytest-check, OpenTelemetry). A library's
-    thread, such as aiosqlite's, then worked for the test that started it, in all later tests.
+    Usually a thread begins with an empty context. In free-threaded Python 3.14 it inherits the
+    context of its starter. So it does if a library patches ``Thread.start`` (pytest-check,
+    OpenTelemetry). Without this class, a thread of aiosqlite would work for its first test in all
+    later tests.
     """
 
     def __init__(self, run: Callable[[], object]) -> None:
@@ -571,7 +572,7 @@ class ThreadStart:
     starter: int = 0
     """The number of the thread. 0 for the main thread, and for a test's work."""
     lifespan: RunningLifespan | None = None
-    """The lifespan that started the thread, or gave its present job to a pool."""
+    """The lifespan that started the thread, or that gave the thread's job to a pool."""
 
 
 _UNKNOWN_START = ThreadStart()
@@ -590,7 +591,7 @@ LIFESPAN: ContextVar[RunningLifespan | None] = ContextVar(
 
 
 def lifespan_here() -> RunningLifespan | None:
-    """Return the lifespan that began this task, this thread or this job, if it is up.
+    """Return the lifespan that started this task, thread or job, if the lifespan is up.
 
     A job of a request that such a worker does is the request's.
     """
@@ -664,7 +665,7 @@ def watch_what_is_begun(undo: ExitStack) -> None:
 
 
 def _watch_threads(undo: ExitStack) -> None:
-    """Note who starts each thread. A thread begins without the test of its starter."""
+    """Note the starter of each thread. Run a thread without the context of its starter's test."""
     initialize = Thread.__init__
     start = Thread.start
 
@@ -696,12 +697,12 @@ def _watch_threads(undo: ExitStack) -> None:
     replace_attribute(undo, Thread, "start", watched_start)
 
 
-# Threads of these libraries do jobs of any test, whoever started them.
+# A thread of these libraries does jobs of any test.
 _LIBRARIES_WITH_WORKERS = {"aiosqlite", "anyio", "concurrent", "multiprocessing"}
 
 
 def _current_lifespan() -> RunningLifespan | None:
-    """Return the lifespan whose task, thread or job is the caller, also if it has ended."""
+    """Return the lifespan that started this task, thread or job, also if the lifespan has ended."""
     lifespan = LIFESPAN.get()
     if lifespan is None:
         lifespan = start_of(current_thread()).lifespan

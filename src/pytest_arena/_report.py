@@ -28,10 +28,10 @@ class Summary:
     tests: tuple[TestFacts, ...]
     databases: tuple[str, ...]
     notes: tuple[str, ...]
-    noted: tuple[tuple[str, str], ...]  # lines, each with a test: see the ledger
+    noted: tuple[tuple[str, str], ...]  # the ledger's lines, each with its test
     refusals: tuple[str, ...]
     spoiled: tuple[str, ...]  # files of the app's databases that were changed
-    unchanged: tuple[str, ...]  # those that are older than the run
+    unchanged: tuple[str, ...]  # files of these databases that are older than the run
     started: tuple[str, ...]  # lines that started other processes
     built_seconds: float  # for templates, 0 if they were in the cache
     products: tuple[str, ...]
@@ -84,7 +84,7 @@ def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
     if summary is None:
         return []
     if verbosity < 0:
-        # Under `-q`: only lines that say what is wrong, without figures.
+        # `-q` shows only the lines that say what is wrong.
         quiet = [*summary.unused, *noted_lines(summary.noted)]
         quiet += [*summary.notes, *summary.failures]
         quiet += spoiled_lines(summary.spoiled, summary.started)
@@ -123,13 +123,13 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
 
 
 CHANGED = " was changed during this run, "
-_MOST_STARTS = 3  # lines that started processes: of more, none is named
+_MOST_STARTS = 3  # lines that started processes. If there are more, no line is named
 
 
 def spoiled_lines(files: Iterable[str], started: Collection[str]) -> list[str]:
-    """Return a line for each file of the app's databases that was changed.
+    """Return a line for each changed file of the app's databases.
 
-    ``started``: the lines that started other processes.
+    ``started`` has the lines of code that started other processes.
     """
     program = "a program that a conftest starts"
     if 0 < len(started) <= _MOST_STARTS:
@@ -396,7 +396,8 @@ def show_users_lines(report: Any, excinfo: Any, option: object, mask: Mask) -> N
     crash = shown.reprcrash
     if crash is not None:
         crash.message = crash.message.replace(long, short, 1)
-        for last in users[-1:]:
+        if users:
+            last = users[-1]
             crash.path = str(last.path)
             crash.lineno = last.lineno + 1
     if isinstance(error, NotWritten):

@@ -158,13 +158,13 @@ def _config_of(config: pytest.Config) -> Config:
 
 
 def _report_late(config: pytest.Config) -> None:
-    """Write what was wrong after the summary to stderr, because the app may swallow refusals."""
+    """Write to stderr what went wrong after the summary. The app may have swallowed it."""
     for text in dict.fromkeys(_late_faults(config)):
         sys.stderr.write(f"arena: {text}\n")
 
 
 def _late_faults(config: pytest.Config) -> list[str]:
-    """Return the refusals and the changed files since the summary."""
+    """Return the refusals, and the changes of files, since the summary."""
     run = RUNS[config]
     texts = [str(error) for error in run.ledger.unreported("")]
     if FACTS in config.stash:
@@ -191,7 +191,7 @@ def pytest_configure(config: pytest.Config) -> None:
         databases = RUNS[config].databases
         databases.files.first_seen.update(of_controller["files"])
         databases.children.take_over(of_controller["children"])
-    # The live server's uvicorn, before 0.50, uses deprecated parts of websockets.
+    # Before 0.50, uvicorn, which the live server uses, imports deprecated parts of websockets.
     ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
     config.addinivalue_line("filterwarnings", ignored)
     if config.pluginmanager.has_plugin("pytest_forked"):
@@ -453,7 +453,7 @@ def _show_causes(
     report: pytest.TestReport, call: pytest.CallInfo[None], run: ArenaRun
 ) -> None:
     """Show the errors of the app and the output of other programs, in a failed test."""
-    # A fixture may have started such a process, or sent requests to it.
+    # Not only of a failed call: a fixture may have started such a process, or sent it a request.
     warnings = run.databases.children.warnings
     _report.show(report, "arena: processes on another database", [*warnings])
     if report.when != "call":
@@ -592,7 +592,7 @@ def pytest_fixture_setup(
     return result
 
 
-# Set-up functions of modules and classes, by the start of the name of the fixture around them.
+# Set-up functions of modules and classes, by the prefix of the fixture that pytest makes of them.
 _SETUPS = {
     "_xunit_setup_module_fixture_": ("setUpModule", "setup_module"),
     "_xunit_setup_class_fixture_": ("setup_class",),
@@ -659,7 +659,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_keyboard_interrupt() -> None:
-    """Say that databases are dropped, before fixtures are torn down. Wait for no drop from now."""
+    """Say that pytest-arena drops databases. From now on, wait only briefly for drops."""
     for config, run in RUNS.items():
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         is_slow = any(not database.file for database in run.databases.provisioned())
@@ -698,7 +698,7 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Send a worker the processes of the controller, and the states of files before them."""
+    """Send a worker the early child processes of the controller, and the states of files before."""
     databases = RUNS[node.config].databases
     node.workerinput["arena"] = {
         "files": databases.files.first_seen,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 OVERRIDES = "app.dependency_overrides"
-# The attributes of Starlette's apps and routers that tests set. The app sets the others itself.
+# The attributes of Starlette's apps and routers that tests set. The app sets the other attributes.
 _SETTINGS = {
     *("debug", "dependency_overrides", "exception_handlers", "lifespan_context"),
     *("on_shutdown", "on_startup", "redirect_slashes", "root_path", "routes", "state"),
@@ -24,10 +24,10 @@ _SETTINGS = {
 }
 
 
-# The attributes of an app or router, a name, its value, and a copy of a dict or list.
+# The `__dict__` of an app or router, a name in it, the value, and a copy of a dict or list.
 _Setting = tuple[dict[str, Any], str, Any, Any]
 
-# The suite's own instances of Starlette's TestClient that no test has made.
+# Starlette's test clients that modules, classes or wider fixtures of the suite have created.
 SUITES_CLIENTS: WeakSet[Any] = WeakSet()
 
 
@@ -57,7 +57,7 @@ class ClientState:
         return False
 
     def restore(self) -> bool:
-        """Put the former ones back. Return whether the client had others."""
+        """Restore the former values. Return whether the client had others."""
         is_changed = self.is_changed()
         if is_changed:
             for name, value in self._settings.items():
@@ -68,7 +68,7 @@ class ClientState:
 class AppState:
     """The overrides of an app and the containers in its state, as they were before a test.
 
-    The state of the suite's own clients is part of it.
+    The state includes the clients in ``SUITES_CLIENTS``.
     ``lifespan_state`` is the state that a lifespan for the whole session gives to requests.
     """
 
@@ -139,7 +139,7 @@ class AppState:
             elif isinstance(value, list):
                 value[:] = items
             if name == "exception_handlers":
-                # Starlette has put the handlers into the stack, and makes it again.
+                # The stack has the test's handlers. Starlette builds another one.
                 attributes["middleware_stack"] = None
         return changed
 
@@ -212,7 +212,7 @@ def _state_of(app: object) -> Iterator[tuple[str, Any]]:
         for held in list(extensions.values()):
             if type(held) in PLAIN or is_of_app(held):
                 yield "app.extensions", held
-    # The stores of a Litestar app, and the contents of those in memory.
+    # The stores of a Litestar app, and the contents of its stores in memory.
     registry = getattr(app, "stores", None)
     stores = getattr(registry, "_stores", None)
     if isinstance(stores, dict):

@@ -33,7 +33,7 @@ def watch_child_processes(
     """Know the child processes that a test, or its request, begins.
 
     Args:
-        undo: restores the methods.
+        undo: restores the methods when it is closed.
         leads_to_test: whether one of some texts names a database of the tests.
     """
     watched: list[tuple[object, str, Callable[[Any], Any]]] = [

@@ -665,7 +665,7 @@ def watch_own_clients(undo: ExitStack, hooks_of: FindHooks) -> None:
     request of pytest-arena's clients.
 
     Args:
-        undo: restores the classes.
+        undo: restores the classes when it is closed.
         hooks_of: gets the app, and returns the hooks, or None for an unknown app.
     """
     watch_what_is_begun(undo)
@@ -699,18 +699,18 @@ def _watch(name: str, hooks_of: FindHooks, undo: ExitStack, module: object) -> N
 
 
 def _watch_test_clients(undo: ExitStack, module: ModuleType) -> None:
-    """Note the suite's test clients that a module, a class or a wider fixture keeps."""
+    """Note each test client that a module, a class or a wider fixture creates."""
     client_class = module.TestClient
     original = client_class.__init__
 
     @functools.wraps(original)
-    def making(client: Any, *args: object, **options: object) -> None:
+    def watched_init(client: Any, *args: object, **options: object) -> None:
         original(client, *args, **options)
         is_of_test = WORK.get() is not None
         if not is_of_test and not hasattr(client, "arena_use"):
             SUITES_CLIENTS.add(client)
 
-    replace_attribute(undo, client_class, "__init__", making)
+    replace_attribute(undo, client_class, "__init__", watched_init)
 
 
 def _watch_werkzeug_client(hooks_of: FindHooks, undo: ExitStack, module: Any) -> None:

@@ -83,7 +83,7 @@ class Lifespan:
         self._is_stopping = False
         self._is_left = False
         self.cut_off: list[CodeLine] = []
-        """The lines of tasks that had more to do when the app was shut down."""
+        """The lines at which the app's shutdown cut off tasks of the lifespan."""
         self._message: str | None = None
         self._start_error: LifespanError | None = None
         self._failure: LifespanError | None = None
@@ -222,7 +222,7 @@ class Lifespan:
         # Otherwise the app has no lifespan. ASGI wants a server to continue without one.
 
     def _note_cut_off(self) -> None:
-        """Note the tasks of the lifespan that end with their loop, and not by themselves."""
+        """Note the unfinished tasks of the lifespan. The end of the loop will cancel them."""
         for task in asyncio.all_tasks(self.loop) - {self._task}:
             if context_of(task).get(LIFESPAN) is self and not task.cancelling():
                 line = line_of_cut_off(task.get_coro())

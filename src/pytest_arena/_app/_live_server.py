@@ -84,7 +84,7 @@ class LiveServer(Generic[C]):
 
     def __init__(self, turnstile: Any, *, port: int = 0) -> None:
         self._turnstile: Turnstile = turnstile
-        # The requests that the app has not finished, and the cancelled ones.
+        # Requests that the app has not finished, and the tasks that `drain` has cancelled.
         self._open: dict[AnyTask, str] = {}
         self._cancelled: set[AnyTask] = set()
         self.process: int = os.getpid()

@@ -106,8 +106,7 @@ class JobsOfQueue:
 
     def __init__(self) -> None:
         self._waiting: list[QueuedJob] = []
-        # The work to which a worker belonged when it last asked for a job, and the job that it has
-        # taken and not ended.
+        # The work to which a worker belonged at its last request for a job, and its present job.
         self._workers: WeakKeyDictionary[_Worker, _WorkAndJob] = WeakKeyDictionary()
         self._line: CodeLine | None = None  # where a worker has last asked for a job
         self.is_of_a_library = False  # a library's code asks for its items

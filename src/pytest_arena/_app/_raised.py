@@ -69,7 +69,7 @@ def watch_logged_errors(
     An exception that was answered may be known by no other way: Flask handles it before it answers.
 
     Args:
-        undo: ends it.
+        undo: restores the factory of log records when it is closed.
         current: returns the record of the request that is answered here, and the exception that the
             test handled when it made the request. None if no request is answered.
     """

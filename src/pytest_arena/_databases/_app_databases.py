@@ -89,7 +89,7 @@ class AllowedFiles:
         self.of_app: set[str] = set()  # real paths of files that engines name
         self.names: tuple[str, ...] = ()  # of those files, without folders
         self._by_number: dict[tuple[int, int], str] = {}  # by device and inode
-        # By real paths. A controller of pytest-xdist sends them to its workers.
+        # Keys are real paths. A controller of pytest-xdist sends the states to its workers.
         self.first_seen: FileStates = {}
         self._unsearched = [config.root]
         self._temporary = temporary  # returns pytest's folder for tests, if it exists
@@ -187,7 +187,9 @@ class AllowedFiles:
         return all(map(self._is_allowed_name, names))
 
     def _is_allowed_name(self, name: str) -> bool:
-        return any(fnmatch(name, each) or name == each for each in self.allowed)
+        return any(
+            name == pattern or fnmatch(name, pattern) for pattern in self.allowed
+        )
 
     def belongs_to_app(self, file: str) -> bool:
         """Whether an engine names this file, connected or not, so that pytest-arena replaces it."""
@@ -279,7 +281,10 @@ _FOLDER_OF_TOOL = re.compile(r"\.|(node_modules|site-packages)$")
 
 
 def _databases_below(folder: Path) -> Iterator[str]:
-    """Yield databases in a folder and below it, by their names. The search has a limit of time."""
+    """Yield files in a folder and below it that have the name of a database.
+
+    The search stops after half a second.
+    """
     latest = time.monotonic() + _LONGEST_SEARCH
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not _FOLDER_OF_TOOL.match(name)]

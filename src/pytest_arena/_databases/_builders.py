@@ -342,9 +342,9 @@ class AlembicBuilder:
 
     @contextlib.contextmanager
     def _running(self) -> Iterator[None]:
-        """Run Alembic in a block, also if ``alembic upgrade`` of a fixture has just connected.
+        """Let the block run Alembic, also inside an ``alembic upgrade`` of a fixture.
 
-        The module ``alembic.context`` is for the last run that has started.
+        ``alembic.context`` belongs to the latest run. This gives it back to the outer run.
         """
         from alembic import context  # noqa: PLC0415 - an extra, needed by this form alone
 
@@ -476,9 +476,9 @@ class CodeBuilder:
         )
 
 
-# Fills a database. ``identity`` returns what is known before the build, without reading code.
-# ``sources`` returns the files of code from which the build starts. Their imports count too.
-# ``build`` fills the target, in a thread without a running event loop.
+# A builder fills a database. `identity` returns what is known before the build, without reading
+# code. `sources` returns the files of code from which the build starts. Their imports count too.
+# `build` fills the target, in a thread without a running event loop.
 Builder = MetadataBuilder | AlembicBuilder | ScriptBuilder | CodeBuilder
 
 
@@ -499,7 +499,7 @@ def suggested_schema(root: Path) -> str:
     if len({id(candidate.metadata) for candidate in near}) != 1:
         return ""
     best = min(near, key=Candidate.rank)
-    # A package may contain its migrations. What they make may differ from what the base makes.
+    # A package may contain its migrations. They may create other tables than the base does.
     for folder in best.file.parents:
         ini = folder / "alembic.ini"
         if root in folder.parents and is_alembic(ini):
@@ -532,7 +532,8 @@ class Candidate:
     def rank(self) -> tuple[bool, bool, int, str]:
         """Return a key by which the most likely value is the lowest.
 
-        The imports of a conftest are the least likely. They end with the fixtures that need them.
+        A name in a conftest is the least likely. Users delete its import with the fixtures that
+        pytest-arena replaces.
         """
         is_conftest = self.file.name == "conftest.py"
         return is_conftest, not self.is_at_home, self.name.count("."), self.name

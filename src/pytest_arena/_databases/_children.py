@@ -64,7 +64,7 @@ class Children:
         self._leads_to_test = leads_to_test
         self.warnings: dict[str, None] = {}  # for the reports of failed tests
         self.lines: dict[str, None] = {}  # the lines that started processes
-        # Those that were started before the app had an engine.
+        # The children that were started before the app had an engine.
         self._early: list[tuple[Child, list[ChildProgram], CodeLine]] = []
 
     def check(self, child: Child) -> None:
@@ -97,7 +97,7 @@ class Children:
                 self._check_python(program, reader, line)
 
     def early(self) -> str:
-        """Return the children of a controller, for `take_over` in a worker.
+        """Return the early children of a controller, for `take_over` in a worker.
 
         pytest-xdist cannot send the undecodable bytes of a command. JSON escapes them.
         """
@@ -109,7 +109,7 @@ class Children:
         return json.dumps(records)
 
     def take_over(self, records: str) -> None:
-        """Add the children of the controller, which imports no app."""
+        """Add the early children of the controller, which has no engine: it imports no app."""
         for command, place in json.loads(records):
             child = Child(*command)
             programs = list(child_programs(child))
@@ -119,7 +119,8 @@ class Children:
     def check_early(self) -> None:
         """Warn of children that were started before the app had an engine.
 
-        Each child may inherit the variables of this process: here only Python programs count.
+        The variables of a program that is not Python are not checked. It may have inherited them
+        from this process.
         """
         for child, programs, line in self._early:
             reader = _NamedDatabases(self._config, self._known, child.folder)

@@ -57,7 +57,7 @@ Memory = tuple[dict["FreshSession", "Kept"], dict[AsyncSession, "Kept"]]
 
 
 def _noting_write(name: str) -> Callable[..., Any]:
-    """Return a method of sessions that notes a write, and calls SQLAlchemy's method."""
+    """Return a method of ``FreshSession`` that notes a write and calls SQLAlchemy's method."""
 
     def method(self: FreshSession, *args: Any, **kwargs: Any) -> Any:
         self.wrote = True
@@ -107,7 +107,7 @@ class FreshSession(Session):
             self.wrote = True
 
     def end_transaction(self) -> None:
-        """Note that nothing is written and not committed, and that no connection is used."""
+        """Note that the session has no uncommitted write and no connection."""
         self.wrote = False
         self.may_be_connected = False
 
@@ -178,7 +178,7 @@ def _read_again(state: ORMExecuteState) -> None:
 
 
 def _undeferring(session: Session, statement: Select[Any]) -> Iterator[Any]:
-    """Yield options for the deferred columns that instances have loaded: these stay loaded."""
+    """Yield options that keep the deferred columns loaded which instances have loaded."""
     loaded = {key for instance in session for key in vars(instance)}
     for column in statement.column_descriptions:
         entity = column.get("entity")  # a table has none
@@ -236,7 +236,7 @@ class Kept:
 
 
 def _add(session: Session, instances: list[object]) -> None:
-    """Put detached instances into a session, without others that are related to them."""
+    """Add detached instances to a session, without new instances that are related to them."""
     session.add_all(instances)
     for instance in list(session.new):
         session.expunge(instance)
@@ -454,7 +454,7 @@ class Engines:
 
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
-        # By database, and by whether they use arena's login, past the app's policies.
+        # Keys: a database, and whether the engine uses arena's login, past the app's policies.
         self._sync: dict[tuple[Database, bool], Engine] = {}
         self._async: dict[tuple[Database, bool], AsyncEngine] = {}
 
@@ -519,7 +519,7 @@ class Engines:
         )
         return session
 
-    # Engines past policies do not have the app's listeners, which may set a role or a tenant.
+    # An engine past the policies has none of the app's listeners: they may set a role or a tenant.
 
     def _sync_on(self, database: Database, *, past_policies: bool = False) -> Engine:
         key = (database, past_policies)

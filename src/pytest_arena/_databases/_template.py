@@ -323,7 +323,7 @@ class Store(Generic[ContentT]):
                 comparison = build.compare()
             code = build.code()
             watch.add_imports(code.files, code.optional)
-            # Later runs find the template, and note nothing.
+            # Only the run that builds a template notes its programs.
             for program, line in watch.programs.items():
                 self.notes.append(
                     f"{build.option} started `{program}` ({line}). pytest-arena does not see what "
@@ -438,7 +438,7 @@ def _process_restored() -> Iterator[None]:
             logger.setLevel(level)
 
 
-# The handlers, the level, and whether it is disabled and propagates.
+# Of a logger: its handlers, its level, whether it is disabled, and whether it propagates.
 _NEW_LOGGER: tuple[list[logging.Handler], int, bool, bool] = (
     [],
     logging.NOTSET,

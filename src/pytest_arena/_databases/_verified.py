@@ -164,7 +164,7 @@ def differences_at_the_end(
         try:
             different = _different(before, dict(isolation.content()))
         except (Held, ArenaError):
-            continue  # the connection that holds the lock is reported as a leak
+            continue  # pytest-arena reports the connection that holds the lock as a leak
         if different:
             yield (
                 f"{database.name} is not as it was before the first test: {_shown(different)}. "

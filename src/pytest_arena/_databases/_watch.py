@@ -389,7 +389,7 @@ def _modules_at_work() -> Iterator[str]:
 
 
 def _callers() -> Iterator[FrameType]:
-    """Yield the frames of those who called the function that asks, the innermost first."""
+    """Yield the callers of the function that iterates over them, the innermost first."""
     frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - the documented way to a caller
     while frame is not None:
         yield frame

@@ -204,7 +204,7 @@ def _stale_columns(
         ]
         if stale:
             return request, stale
-    # Perhaps only the changes of all requests together are known. The statements of a request
+    # pytest-arena may know only the changes of all requests together. The statements of a request
     # show the columns that it wrote.
     for row in _rows(state, parts, dialect):
         old = [
@@ -335,8 +335,8 @@ next: make the request after the block, and read a result to its end before: `.a
 or use a session that is not committed: `arena.session(commit_before_requests=False)`"""
 
 
-_REASONS = 3
-_OF_ENDED = (
+_MOST_REASONS = 3
+_SIGNS_OF_END = (
     "terminating connection due to administrator command",
     "connection is closed",
     "connection already closed",
@@ -362,8 +362,8 @@ def pool_of_earlier_test(error: BaseException, reasons: list[str]) -> str:
         # A block of psycopg2's connection that cannot roll back raises another error in its place.
         for cause in (error, error.__context__):
             is_of_driver = type(cause).__module__.partition(".")[0] in DRIVERS
-            if is_of_driver and any(sign in str(cause) for sign in _OF_ENDED):
-                return _ENDED.format("\n".join(dict.fromkeys(reasons[-_REASONS:])))
+            if is_of_driver and any(sign in str(cause) for sign in _SIGNS_OF_END):
+                return _ENDED.format("\n".join(dict.fromkeys(reasons[-_MOST_REASONS:])))
     is_of_psycopg = type(error).__module__ == "psycopg.errors"
     is_ended = sqlstate(error) == _ENDED_BY_ADMINISTRATOR
     if (is_of_psycopg and is_ended) or _has_lost_psycopg2(error):
@@ -375,7 +375,7 @@ def pool_of_earlier_test(error: BaseException, reasons: list[str]) -> str:
     is_of_an_engine = any(module.startswith("sqlalchemy.") for module in modules)
     is_of_asyncpg = bool(modules & {"asyncpg.pool", "asyncpg.connection"})
     may_explain = is_of_asyncpg and not is_of_an_engine
-    # The last, because the `str` of a user's error may fail.
+    # `str` is called last, because the `str` of a user's error may fail.
     if may_explain and any(sign in str(error) for sign in _OF_ANOTHER_LOOP):
         is_of_pool = "asyncpg.pool" in modules
         return _POOL_OF_ASYNCPG if is_of_pool else _CONNECTION_OF_ASYNCPG

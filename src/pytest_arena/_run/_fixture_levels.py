@@ -360,7 +360,7 @@ class FixtureLevels:
 
     @contextmanager
     def _set_up(self, owner: WideFixture) -> Iterator[None]:
-        """Record that fixtures may ask for others by ``getfixturevalue`` now."""
+        """Record that the set-up of this fixture runs, and may call ``getfixturevalue``."""
         self._current.being_set_up.append(owner)
         try:
             yield

@@ -104,7 +104,7 @@ class ArenaRun:
         self.moments = Moments(self.databases, Mask(config.mask))
         self.serials = count(1)
         self._process = os.getpid()
-        # The notes of this run, by the line of the app that has to be repaired.
+        # The first note about each mistake, by the line of the app that has to be repaired.
         self._mistakes: dict[str, str] = {}
         # Lines of late work that a test waited for in vain.
         self._endless: set[str] = set()
@@ -269,7 +269,7 @@ class ArenaRun:
             self._note_mistake(_story.line_of_loss(request, lost), words)
 
     def _note_mistake(self, line: str, words: str) -> None:
-        """Note a mistake. There is one note for each line of the app that has to be repaired."""
+        """Note a mistake. All notes about one line of the app have the words of the first."""
         words = self._mistakes.setdefault(line, words)
         self.ledger.note(f"{{test}}: {words}")
 
@@ -421,7 +421,7 @@ class ArenaRun:
         return process
 
     def outputs(self) -> list[tuple[str, str]]:
-        """Return the output of other programs on the database, each as a section of a report."""
+        """Return sections of a report with the output of programs that the suite has started."""
         outputs = []
         for processes in self.fixtures.processes.values():
             for process in processes:
@@ -474,7 +474,7 @@ class ArenaRun:
         return ""
 
     def missing_file(self, errors: Iterable[BaseException | None]) -> list[str]:
-        """Return lines about the database whose file an error calls missing, none without one."""
+        """Return a line that says where the database is whose file an error calls missing."""
         for error in errors:
             for cause in causes(error):
                 file = self.databases.files.missed_by(cause)

@@ -382,7 +382,8 @@ def _unseen(test: RunningTest) -> Iterator[tuple[str, Turn | None]]:
     if last is not None:
         held = last.held
         unflushed = last.unflushed
-    named = {str(writes.place) for writes in held}  # as writes of open sessions
+    # The lines below name these places as writes of open sessions.
+    named = {str(writes.place) for writes in held}
     for lost in test.own_lost:
         if lost.line not in named:
             yield _lost_by_test(lost), None
@@ -398,7 +399,7 @@ def _unseen(test: RunningTest) -> Iterator[tuple[str, Turn | None]]:
 def _unflushed(
     pending_objects: list[PendingObjects], last: Turn | None
 ) -> Iterator[tuple[str, Turn | None]]:
-    """Yield a line for the objects that the last turn missed, or else for those of now."""
+    """Yield a line for each unflushed object: those that the last turn missed, if there are any."""
     if not pending_objects:
         last = None
         pending_objects = unflushed_by_tests()

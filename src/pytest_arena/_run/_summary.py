@@ -202,8 +202,8 @@ _SUMMARY = "arena"
 class FactsOfProcesses:
     """The facts of this process, its forks and its workers. A worker sends them to its controller.
 
-    The facts of each test travel with its last report, and so do the notes until then: a worker may
-    crash later, and a fork has no other way.
+    The last report of each test carries the facts of the test, and the notes until then. A worker
+    may crash later, and a fork has no other way.
     """
 
     def __init__(self, config: Any, ledger: Ledger) -> None:
@@ -271,13 +271,13 @@ class FactsOfProcesses:
         return tuple(facts for number, facts in tests if number not in self._sent)
 
     def changed_late(self, databases: Databases) -> list[str]:
-        """Return a line for each file that changed after the summary. A worker returns none."""
+        """Return a line for each file that changed after the summary. In a worker, return none."""
         summary = self.summary
         is_fork = os.getpid() != databases.process
         if summary is None or self._output is not None or is_fork:
             return []
-        unnamed = {*summary.unchanged} - {*summary.spoiled}
-        changed = filter(unnamed.__contains__, databases.files.changed())
+        unreported = {*summary.unchanged} - {*summary.spoiled}
+        changed = filter(unreported.__contains__, databases.files.changed())
         return spoiled_lines(changed, databases.children.lines)
 
     def take_over(self, output: Mapping[str, Any], files: AllowedFiles) -> None:

@@ -209,7 +209,6 @@ class RunningTest(Hooks):
     # Returns the value of the fixture `client_options`.
     client_options: Callable[[], Mapping[str, object]] = dict
     app_states: list[AppState] = field(default_factory=list)
-    # Restore the clients of the suite that have sent a request. The keys are their ids.
     sessions: Sessions = field(init=False)
     # Errors that the app has raised, with its requests.
     broken: list[tuple[str, Exception]] = field(default_factory=list)

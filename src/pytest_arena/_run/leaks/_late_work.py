@@ -202,8 +202,8 @@ class LateWork:
                 if not is_users_task(task):
                     continue
                 hops = context_of(task).get(HOPS) or ()
-                # A library's task that no request has begun: of the lifespan, of a fixture whose
-                # worker starts late, or of SQLAlchemy, which ends a session's block in a task.
+                # A library's task that no request has begun. The lifespan or a fixture has started
+                # it, or SQLAlchemy, which ends a session's block in a task.
                 if not hops and line_of_coroutine(task.get_coro()) is None:
                     continue
                 # The task that serves the first request existed before that request.
@@ -443,7 +443,7 @@ def _name_of(task: AnyTask) -> str:
     coroutine = task.get_coro()
     code = getattr(coroutine, "cr_code", None)
     package = package_of(code.co_filename) if code is not None else ""
-    if package == "pytest_arena":  # it wraps the methods by which sessions end
+    if package == "pytest_arena":  # pytest-arena wraps the methods that end sessions
         package = "sqlalchemy"
     function = getattr(coroutine, "__qualname__", "")
     return f"a task of {package or 'asyncio'}: {function} ({task.get_name()})"

@@ -335,7 +335,7 @@ def leak_error(leaks: list[Checkout]) -> ConnectionLeak:
 
 
 def raw_leak_error(lines: list[str]) -> ConnectionLeak:
-    """Return the error that names writes of drivers' connections which no commit followed."""
+    """Return the error that names uncommitted writes of connections that no engine has opened."""
     return ConnectionLeak(
         "the test ended with an open transaction, of a connection that no engine has opened",
         why="pytest-arena rolls it back, so that no other connection ever sees its rows",

@@ -130,7 +130,7 @@ class Levels:
             leaks = _leaks.connection_leaks(self.gate, serial, held)
         finally:
             cancel_jobs()
-        # Now: the app's state, which is restored next, may keep the connection.
+        # Before the app's state is restored, because that state may keep the connection.
         lost = self.gate.end_raw(serial) if self.gate.registry.has_raw else []
         if leaks:
             self._context.leaks_ended()
