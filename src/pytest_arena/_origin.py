@@ -148,6 +148,9 @@ def line_of_cut_off(coroutine: Any) -> CodeLine | None:
 _SLEEP = asyncio.sleep.__code__
 
 
+_BEFORE_AN_INSTRUCTION = 6  # bytes: up to three EXTENDED_ARG
+
+
 def _is_in_endless_loop(frame: FrameType) -> bool:
     """Return whether a frame of the user's code waits in another loop than a ``for``."""
     if _is_library(frame.f_code.co_filename):
@@ -162,7 +165,10 @@ def _is_in_endless_loop(frame: FrameType) -> bool:
         if "BACKWARD" not in name or "NO_INTERRUPT" in name:
             continue
         start = instruction.argval
-        if start <= here < instruction.offset and start not in starts_of_for:
+        is_of_for = any(
+            0 <= place - start <= _BEFORE_AN_INSTRUCTION for place in starts_of_for
+        )
+        if start <= here < instruction.offset and not is_of_for:
             return True
     return False
 
@@ -450,8 +456,9 @@ class _ThreadRun:
     later tests.
     """
 
-    def __init__(self, run: Callable[[], object]) -> None:
-        self.run = run
+    def __init__(self, thread: Thread) -> None:
+        self.thread = thread
+        self.run: Callable[[], object] = thread.run
 
     def __call__(self) -> object:
         context = copy_context()
@@ -465,7 +472,9 @@ class _ThreadRun:
                     own_context.run(variable.set, value)
             return own_context.run(self.run)
         finally:
-            del self.run  # ends a reference cycle
+            # From now on the thread has the method of its class, and no reference cycle.
+            vars(self.thread).pop("run", None)
+            del self.thread, self.run
 
 
 def _end_at_user_line(error: BaseException) -> None:
@@ -672,7 +681,7 @@ def _watch_threads(undo: ExitStack) -> None:
     @wraps(initialize)
     def watched_init(thread: Any, *args: Any, **kwargs: Any) -> None:
         initialize(thread, *args, **kwargs)
-        thread.arena_run = _ThreadRun(thread.run)
+        thread.arena_run = _ThreadRun(thread)
         thread.run = thread.arena_run
 
     def watched_start(thread: Any) -> None:

@@ -749,6 +749,17 @@ from starlette.datastructures import State
 client = TestClient(app)
 
 
+class Counting:
+    requests = 0
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        Counting.requests += scope["type"] == "http"
+        await self.app(scope, receive, send)
+
+
 def answer():
     return client.get("/me").json()
 
@@ -787,12 +798,17 @@ def test_5_state():
 
 def test_6_handlers():
     assert answer() == {"detail": "who?"}
+    app.middleware_stack = None
+    app.add_middleware(Counting)
+    answer()
+    assert Counting.requests == 1
     app.router.routes = []
     assert answer() == {"detail": "Not Found"}
 
 
 def test_7_routes():
     assert answer() == {"detail": "who?"}
+    assert Counting.requests == 2  # of the test before
     client.headers["Authorization"] = "Ada"
     client.params = {"a": "1"}
     client.follow_redirects = False

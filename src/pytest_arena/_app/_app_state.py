@@ -22,6 +22,7 @@ _SETTINGS = {
     *("on_shutdown", "on_startup", "redirect_slashes", "root_path", "routes", "state"),
     *("title", "user_middleware", "version"),
 }
+_IN_THE_STACK = {"debug", "exception_handlers", "user_middleware"}
 
 
 # The `__dict__` of an app or router, a name in it, the value, and a copy of a dict or list.
@@ -138,7 +139,7 @@ class AppState:
                 value.update(items)
             elif isinstance(value, list):
                 value[:] = items
-            if name == "exception_handlers":
+            if name in _IN_THE_STACK:
                 # The stack has the test's handlers. Starlette builds another one.
                 attributes["middleware_stack"] = None
         return changed
@@ -148,7 +149,7 @@ def _settings_of(app: object) -> list[_Setting]:
     settings = []
     for owner in (app, getattr(app, "router", None)):
         attributes = getattr(owner, "__dict__", {})
-        for name in _SETTINGS & attributes.keys():
+        for name in sorted(_SETTINGS & attributes.keys()):
             value = attributes[name]
             items = None
             if isinstance(value, dict | list):

@@ -179,14 +179,14 @@ def _read_again(state: ORMExecuteState) -> None:
 
 def _undeferring(session: Session, statement: Select[Any]) -> Iterator[Any]:
     """Yield options that keep the deferred columns loaded which instances have loaded."""
-    loaded = {key for instance in session for key in vars(instance)}
     for column in statement.column_descriptions:
         entity = column.get("entity")  # a table has none
         if entity is None or column["expr"] is not entity:
             continue
         for attribute in inspect(entity).mapper.column_attrs:
-            if attribute.deferred and attribute.key in loaded:
-                yield undefer(getattr(entity, attribute.key))
+            key = attribute.key
+            if attribute.deferred and any(key in vars(each) for each in session):
+                yield undefer(getattr(entity, key))
 
 
 def _has_ended(session: Session, transaction: SessionTransaction) -> None:
