@@ -360,30 +360,23 @@ def pytest_unconfigure():
 Control._execute = execute
 """
 WAITS = """
-import os
-import threading
 import pytest
 from conftest import strike
-
-timers = [threading.Timer(0, int)]
 
 
 @pytest.mark.parametrize("turn", range(40))
 def test_it(test_client, turn):
-    timers[-1].cancel()
     test_client.post("/dancers/Dune")
-    if os.environ["PLACES"] == "call" and turn == 12:
+    if turn == 12:
         strike()
-    timers.append(threading.Timer(1, strike))  # as long as no restore waits for drops
-    timers[-1].start()
 """
 
 
-@pytest.mark.parametrize("place", ["call", "restore"])
-def test_ctrl_c_waits_for_no_slow_drop(project: Project, place: str) -> None:
+@pytest.mark.slow
+def test_ctrl_c_waits_for_no_slow_drop(project: Project) -> None:
     """It is said at once, and after three seconds the databases are left to the next run."""
     example = project.example.with_files(conftest=SLOW_DROPS, test_slow=WAITS)
-    run = example.run("test_slow.py", env=project.env({"PLACES": place}))
+    run = example.run("test_slow.py", env=project.env({"PLACES": "call"}))
     assert run.status == pytest.ExitCode.INTERRUPTED, run.output
     run.says("arena: dropping the databases of this run", "The next run drops what is left there")
     times = (example.folder / "times").read_text().split()
