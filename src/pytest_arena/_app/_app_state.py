@@ -102,12 +102,8 @@ class AppState:
     def changed(self) -> list[str]:
         """Return the names of the parts that are different now."""
         changed = []
-        for attributes, name, value, items in self._settings:
-            is_same = attributes.get(name) is value
-            if is_same and items is not None:
-                is_same = value == items
-            if not is_same:
-                changed.append(f"app.{name}")
+        for _, name, *_ in self._changed_settings():
+            changed.append(f"app.{name}")
         for name, contents in self._parts:
             if contents.is_changed():
                 changed.append(name)
@@ -115,23 +111,8 @@ class AppState:
 
     def restore(self) -> list[str]:
         """Put the former contents back. Returns the names of the parts that were different."""
-        changed = self._restore_settings()
-        for routes, before in self._routes:
-            if routes != before:
-                routes[:] = before
-        for name, contents in self._parts:
-            if contents.restore():
-                changed.append(name)
-        return changed
-
-    def _restore_settings(self) -> list[str]:
         changed = []
-        for attributes, name, value, items in self._settings:
-            is_same = attributes.get(name) is value
-            if is_same and items is not None:
-                is_same = value == items
-            if is_same:
-                continue
+        for attributes, name, value, items in self._changed_settings():
             changed.append(f"app.{name}")
             attributes[name] = value
             if isinstance(value, dict):
@@ -142,6 +123,23 @@ class AppState:
             if name in _IN_THE_STACK:
                 # The stack has the test's handlers. Starlette builds another one.
                 attributes["middleware_stack"] = None
+        for routes, before in self._routes:
+            if routes != before:
+                routes[:] = before
+        for name, contents in self._parts:
+            if contents.restore():
+                changed.append(name)
+        return changed
+
+    def _changed_settings(self) -> list[_Setting]:
+        changed = []
+        for setting in self._settings:
+            attributes, name, value, items = setting
+            is_same = attributes.get(name) is value
+            if is_same and items is not None:
+                is_same = value == items
+            if not is_same:
+                changed.append(setting)
         return changed
 
 

@@ -193,10 +193,11 @@ class AllowedFiles:
 
     def belongs_to_app(self, file: str) -> bool:
         """Whether an engine names this file, connected or not, so that pytest-arena replaces it."""
-        is_known = real(file) in self.of_app or self._is_link_to_app(file)
         path = real(file)
-        for name in _named_by_engines():
-            is_known = is_known or real(name) == path or _is_same(name, file)
+        is_known = path in self.of_app or self._is_link_to_app(file)
+        is_known = is_known or any(
+            real(name) == path or _is_same(name, file) for name in _named_by_engines()
+        )
         return is_known and not self.is_free(file)
 
     def is_replaced(self, real: str) -> bool:

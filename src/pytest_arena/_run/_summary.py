@@ -38,13 +38,11 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     used = databases.provisioned()
     stores = databases.provision.stores.values()
     named = dict.fromkeys([*config.schema, *config.seed])
-    migration_notes = tuple(_migration_lines(config, databases))
-    migration_failures: tuple[str, ...] = ()
+    migration_notes = list(_migration_lines(config, databases))
+    failures = list(differences_at_the_end(databases.provision.first_contents))
     if config.migrations == "fail":
-        migration_failures = tuple(
-            f"{line} (arena_migrations = fail)" for line in migration_notes
-        )
-        migration_notes = ()
+        failures += [f"{line} (arena_migrations = fail)" for line in migration_notes]
+        migration_notes = []
     table_seconds: tuple[float, ...] = ()
     suggestion = ""
     has_template = _has_template(named, used, databases.known.primary)
@@ -62,10 +60,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
             *migration_notes,
         ),
         noted=tuple(ledger.noted),
-        failures=(
-            *migration_failures,
-            *differences_at_the_end(databases.provision.first_contents),
-        ),
+        failures=tuple(failures),
         has_template=has_template,
         built_because=tuple(
             reason for store in stores for reason in store.reasons if reason

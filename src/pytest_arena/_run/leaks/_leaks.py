@@ -36,7 +36,7 @@ from pytest_arena._run.leaks._late_work import (
 from pytest_arena.errors import ConnectionLeak, IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Iterable
+    from collections.abc import Collection, Container, Iterable, Sequence
     from contextlib import AbstractContextManager
 
     from sqlalchemy.orm import InstanceState, Session
@@ -304,14 +304,17 @@ def _is_used_by_a_thread(session: Session) -> bool:
     return False
 
 
-def leak_error(leaks: list[Checkout]) -> ConnectionLeak:
-    """Return the error that names the lines which wrote, or which took the connections."""
+def leak_error(leaks: list[Checkout], raw: Sequence[str] = ()) -> ConnectionLeak:
+    """Return the error that names the lines which wrote, or which took the connections.
+
+    ``raw`` has the lines of lost writes by connections that no engine has opened.
+    """
     transactions = [leak for leak in leaks if leak.in_transaction]
     if transactions:
         what = "the test ended with an open transaction"
     else:
         what = "the test ended with a connection that was not given back"
-    lines = _lines_of(transactions or leaks)
+    lines = [*_lines_of(transactions or leaks), *raw]
     if len(lines) > 1:
         what += f" ({len(lines)} places)"
     fix = (

@@ -134,7 +134,7 @@ class Levels:
         lost = self.gate.end_raw(serial) if self.gate.registry.has_raw else []
         if leaks:
             self._context.leaks_ended()
-            error = _leaks.leak_error(leaks)
+            error = _leaks.leak_error(leaks, lost)
             _leaks.take_back([leak for leak in leaks if leak.serial == serial])
             _leaks.end_transactions([leak for leak in leaks if leak.serial != serial])
             raise error
@@ -287,7 +287,7 @@ class Levels:
                 except ArenaError as error:  # another failure is raised
                     self._ledger.note(error.what)
         while self._hooks.depth > depth:
-            self._hooks.forget()
+            self._hooks.leave_by_force("pytest-arena was interrupted")
         for level in self._stack[depth:]:
             self._context.held.pop(level, None)
         del self._stack[depth:]

@@ -33,6 +33,25 @@ _PATIENCE_WITH_OTHERS = 1.0
 _STEP = 0.002
 
 
+class Participant(Protocol):
+    """State that is restored when a level ends."""
+
+    depth: int
+
+    def enter(self, level: Level) -> None:
+        """Remember the present state."""
+
+    def leave(self, level: Level) -> bool:
+        """Restore the state at the matching ``enter``. Return whether it had changed.
+
+        Raises:
+            ArenaError: it could not be restored. The level is left all the same.
+        """
+
+    def leave_by_force(self, reason: str) -> None:
+        """Leave a level in which pytest-arena was interrupted, and note the reason."""
+
+
 class LevelHooks(Protocol):
     """Hooks of a project that restores state outside of its databases.
 
@@ -81,13 +100,14 @@ class HookParticipant:
         self.depth += 1
         self._hooks.pytest_arena_enter(level=level)
 
-    def leave(self, level: Level) -> None:
-        """Call `pytest_arena_leave`."""
+    def leave(self, level: Level) -> bool:
+        """Call `pytest_arena_leave`. It does not say whether something had changed."""
         self.depth -= 1
         self._hooks.pytest_arena_leave(level=level)
+        return False
 
-    def forget(self) -> None:
-        """Forget a level without a call: the hook may have been called already."""
+    def leave_by_force(self, reason: str) -> None:  # noqa: ARG002 - no hook is told the reason
+        """Forget a level without a call, because the hook may have been called already."""
         self.depth -= 1
 
 
