@@ -541,6 +541,37 @@ def test_where_the_second_file_cannot_be_written_the_first_is_not(tmp_path: Path
     }
 
 
+PLAIN_ASYNC = (
+    "async def test_list(client):\n    assert (await client.get('/heroes/')).json() == []\n"
+)
+MARKED = f"import pytest\n@pytest.mark.asyncio\n{PLAIN_ASYNC}"
+ANYIO = "import pytest\n@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "files,mode",
+    [
+        ({"test_it.py": PLAIN_ASYNC}, "asyncio_mode = auto"),
+        ({"test_it.py": PLAIN_ASYNC, "conftest.py": ANYIO}, "anyio_mode = auto"),
+        ({"test_it.py": MARKED}, ""),
+        ({"test_it.py": PLAIN_ASYNC, "pytest.ini": "[pytest]\nasyncio_mode = auto\n"}, ""),
+    ],
+    ids=["no marker", "anyio", "a marker", "it has a mode"],
+)
+def test_async_tests_run_with_the_options_alone(
+    tmp_path: Path, files: Mapping[str, str], mode: str
+) -> None:
+    """A suite without markers for its async tests gets the mode that needs none."""
+    folder = project(tmp_path, {**SQLMODEL, **files})
+    called = init(folder, "--yes")
+    assert called.status == 0, called.output + called.errors
+    added = [line[1:] for line in called.output.splitlines() if line.startswith("+")]
+    assert [line for line in added if "_mode" in line] == [mode] * bool(mode)
+    status, output = suite(folder)
+    assert status == 0, output
+
+
 @pytest.mark.slow
 def test_the_developers_database_is_not_reached(tmp_path: Path) -> None:
     """Not by the import, not by the requests, not by the first test."""

@@ -41,6 +41,8 @@ FIXTURES = ("arena", "client", "client_as", "db_session", "live_server", "test_c
 # Folders whose programs are not the app.
 _OTHER_PROGRAMS = re.compile(r"(docs|docs_src|examples?|bench\w*|scripts)/")
 _TEST_FILE = re.compile(r"(.*/)?((tests?|testing)/|test_|conftest\.py)")
+# A marker of async tests, or a hook that may add one to all.
+_ASYNC_MARK = re.compile(r"\bmark\.(?:asyncio|anyio|trio)\b|\badd_marker\b")
 _CREATES_TABLE = re.compile(rb"(?im)^\s*CREATE\s+(?:UNLOGGED\s+)?TABLE\b")
 _BYTES_OF_A_SCRIPT = 1_000_000  # a dump is long, and CREATE TABLE is near its beginning
 _CALL_WIDTH = 80  # characters of the call that creates an engine
@@ -55,6 +57,7 @@ class Definition:
     - app; factory (a function that returns an app); unfit (a factory that pytest-arena cannot call)
     - tables (a declarative base or metadata); test_tables (the same in a test file)
     - engine; variable (of the environment); fixture; test
+    - async_test (an async test without a marker); async_mark (a file that marks async tests)
     - call (an assigned result of a function that may be a factory)
     """
 
@@ -262,6 +265,7 @@ class _Module:
         """Yield the definitions. ``assigned`` has the values of the names in all files."""
         if _TEST_FILE.match(self._path):
             yield from self._tests()
+            yield from self._async_tests()
             for definition in self._made_at_import():
                 if definition.kind == "tables":
                     yield replace(definition, kind="test_tables")
@@ -412,6 +416,34 @@ class _Module:
             if fixtures and node.name.startswith("test"):
                 detail = " ".join(sorted(fixtures))
                 yield self._definition("test", node.name, node, detail)
+
+    def _async_tests(self) -> Iterator[Definition]:
+        """Yield the first async test that no marker of this file covers, and the first marker."""
+        mark = _ASYNC_MARK.search(self._text)
+        if mark:
+            yield Definition("async_mark", mark[0], self._path)
+        pytestmark = self.assigned.get("pytestmark")
+        if pytestmark is not None and _ASYNC_MARK.search(ast.unparse(pytestmark)):
+            return
+        for node in _scopes(self._body):
+            decorators = " ".join(map(ast.unparse, node.decorator_list))
+            is_test = isinstance(node, ast.AsyncFunctionDef)
+            is_test = is_test and node.name.startswith("test")
+            if is_test and not _ASYNC_MARK.search(decorators):
+                yield self._definition("async_test", node.name, node)
+                return
+
+
+def _scopes(body: list[ast.stmt]) -> Iterator[_Function]:
+    """Yield the functions of a module, and the methods of its unmarked classes."""
+    for node in body:
+        if isinstance(node, _Function):
+            yield node
+        elif isinstance(node, ast.ClassDef):
+            head = [*node.decorator_list, *node.bases]
+            text = " ".join(map(ast.unparse, head))
+            if "TestCase" not in text and not _ASYNC_MARK.search(text):
+                yield from _scopes(node.body)
 
 
 def _target(node: _Assignment) -> ast.expr:

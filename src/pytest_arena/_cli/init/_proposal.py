@@ -206,9 +206,34 @@ def proposed(plan: Proposal) -> list[FileChange]:
     return edits
 
 
+def _async_values(plan: Proposal) -> Values:
+    """Return the options by which async tests without a marker run.
+
+    Tests that use anyio keep it: two plugins must not run the same tests.
+    """
+    project = plan.project
+    tests = project.all("async_test")
+    marks = {mark.name for mark in project.all("async_mark")}
+    words = str(plan.settings.get("addopts"))
+    is_set = plan.settings.keys() & {"asyncio_mode", "anyio_mode"}
+    if not tests or is_set or "io-mode" in words or "add_marker" in marks:
+        return {}
+    uses_anyio = project.has_fixture("anyio_backend") or "mark.anyio" in marks
+    if uses_anyio:
+        return {"anyio_mode": "auto"}
+    if find_spec("pytest_asyncio"):
+        scope = "asyncio_default_fixture_loop_scope"
+        return {"asyncio_mode": "auto", scope: "function"}
+    plan.doubt(
+        "no plugin runs your async tests:",
+        [tests[0].place, "pip install pytest-asyncio, then: arena init"],
+    )
+    return {}
+
+
 def _values(plan: Proposal) -> Values:
     """Return the options in the order in which they are written."""
-    values: Values = {}
+    values = _async_values(plan)
     is_importable = plan.root in plan.folders("pythonpath")
     if not is_importable and not plan.facts.get("installed"):
         root = plan.relative(plan.root)
@@ -245,7 +270,8 @@ def _first_test(plan: Proposal, answer: RouteAnswer) -> str:
         mark = "anyio"
     elif find_spec("pytest_asyncio"):
         mode = f"{settings.get('asyncio_mode')} {settings.get('addopts')}"
-        mark = "auto" if "auto" in mode else "asyncio"
+        is_auto = "auto" in mode or "asyncio_mode" in _async_values(plan)
+        mark = "auto" if is_auto else "asyncio"
     async_engines = [name for name, *_, is_async in plan.facts["engines"] if is_async]
     is_async = bool(mark and async_engines)
     client = "client" if is_async else "test_client"
