@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.command import arena
 from tests.scenarios.proving import NO_EVIDENCE, XDIST, Told, project, told
 
 if TYPE_CHECKING:
@@ -266,3 +267,73 @@ def test_a_marker_may_be_added_at_collection(tmp_path: Path) -> None:
     found = told(example.with_files(conftest=ADDED), NO_EVIDENCE)
     assert found.statuses == {"one": "FAILED"}
     assert "<object object at 0x…>" in found.reason("one")
+
+
+LATE = """
+import pytest
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.name == "test_two_markers":
+            item.add_marker(pytest.mark.scenario("two"))
+
+@pytest.fixture
+def marked(request):
+    request.node.add_marker(pytest.mark.scenario("three"))
+"""
+LATE_TESTS = """
+import pytest
+
+@pytest.mark.scenario("one")
+def test_two_markers():
+    assert object() == 1 or True
+
+def test_late(marked):
+    pass
+"""
+
+
+def test_a_hook_may_add_a_second_marker_and_its_scenario_can_be_chosen(tmp_path: Path) -> None:
+    """The markers are read when all hooks of the collection are done."""
+    example = project(tmp_path, ["one", "two", "three"], LATE_TESTS)
+    example = example.with_files(conftest=LATE)
+    found = told(example, NO_EVIDENCE)
+    assert found.statuses["two"] == "PROVEN"
+    chosen = told(example, NO_EVIDENCE, "--scenario=two")
+    chosen.run.expect(passed=1).says("1 deselected")
+
+
+@pytest.mark.parametrize("args", [(), (*XDIST, "-n1")], ids=["one process", "a worker"])
+def test_a_marker_that_a_fixture_adds_is_told_as_too_late(
+    tmp_path: Path, args: tuple[str, ...]
+) -> None:
+    """It is not known before the set-up, whose rows have to be counted."""
+    example = project(tmp_path, ["one", "two", "three"], LATE_TESTS)
+    found = told(example.with_files(conftest=LATE), NO_EVIDENCE, *args)
+    assert found.statuses["three"] == "UNMAPPED"
+    assert "scenario('three') was added while test_late ran: too late" in found.run.output
+
+
+OF_NO_ROW = """
+import pytest
+
+@pytest.mark.scenario("It costs <price>")
+@pytest.mark.parametrize("price", [4])
+def test_row(price):
+    pass
+"""
+
+
+def test_a_value_that_fits_no_row_is_told_with_the_rows(tmp_path: Path) -> None:
+    """Another marker would not help: the advice is about the value."""
+    example = project(tmp_path, [], OF_NO_ROW).with_paths({"specs/shop.feature": SPEC})
+    found = told(example, NO_EVIDENCE)
+    name = "It costs <price>"
+    assert found.statuses[name] == "UNMAPPED"
+    reason = found.reason(name)
+    assert "test_it.py:4: no row has price=4" in reason
+    assert "its rows: price=1, unit=euro | price=2, unit=euro | price=3, unit=euro" in reason
+    explained = arena("scenarios", "explain", name, folder=found.run.folder).output
+    assert "next: give that test the values of a row" in explained
+    assert "@pytest.mark.scenario" not in explained

@@ -13,7 +13,13 @@ from pytest_arena._gate.writes._statement_log import StatementLog, watch_stateme
 from pytest_arena._origin import REQUEST
 from pytest_arena._process import seconds as now
 from pytest_arena.scenarios._log import Log
-from pytest_arena.scenarios._reading import Reading, better, unknown, with_late_rows
+from pytest_arena.scenarios._reading import (
+    Reading,
+    assertions_of,
+    better,
+    unknown,
+    with_late_rows,
+)
 from pytest_arena.scenarios.requests._tracker import (
     RequestTracker,
     Send,
@@ -159,6 +165,11 @@ class Instruments:
         """Whether no assertion of the test was recorded."""
         return self.log is not None and not self.log.has_asserted
 
+    @property
+    def has_late_requests(self) -> bool:
+        """Whether the tear-down has sent a request."""
+        return self.log is not None and self.log.has_late_requests
+
     def note_unheard(self, reason: str) -> None:
         """Note why assertions were not recorded; "" if there is no reason."""
         if self.log is not None and reason:
@@ -182,6 +193,11 @@ class Instruments:
         self._facts = self._read_facts(log)
         log.forget_values()
 
+    def begin_teardown(self) -> None:
+        """Count assertions of the tear-down from here on."""
+        if self.log is not None:
+            self.log.begin_teardown()
+
     def take(self) -> Facts | None:
         """Return the facts of the test, once. None if its call was not reached."""
         facts = self._facts
@@ -192,7 +208,10 @@ class Instruments:
                 request = record.request
                 late.append(f"{request.method} {mask(request.path)}")
             facts = with_late_rows(facts, self.log.requests)
-            facts = replace(facts, late=tuple(late))
+            asserted = facts.asserted
+            if self.log.in_teardown:
+                asserted += assertions_of(self.log, mask)
+            facts = replace(facts, late=tuple(late), asserted=asserted)
         self._facts = None
         self.log = None
         self.app_watcher.forget()
@@ -254,7 +273,11 @@ class Instruments:
             is_idle: whether nothing that the app does could have made it fail.
         """
         log = self.log
-        if log is None or not log.in_call or is_logging_in():
+        if log is None or not log.is_listening or is_logging_in():
+            return
+        if (
+            self.run.test is None or self.run.test.settled
+        ):  # a wider fixture's tear-down
             return
         kept_values = values if self._literals else ()
         log.passed(place, text, kept_values, is_idle=is_idle)

@@ -18,6 +18,7 @@ PLAIN = (str, int, float, Decimal, date, time, Enum, UUID)
 # Other objects are not kept: the log must not prolong their lives.
 _KEPT = (*PLAIN, dict, list, tuple, set)
 _LONGEST_TEXT = 160
+_READING_METHODS = ("GET", "HEAD", "OPTIONS")
 
 AssertionKey = tuple[str, str]
 """The place of an assertion, and its whole text."""
@@ -44,6 +45,12 @@ class Log:
     scenarios: tuple[ScenarioSpec, ...]
     fixture_names: frozenset[str]
     in_call: bool = False
+    in_teardown: bool = False
+    """Whether the fixtures of the test are being torn down."""
+    has_late_requests: bool = False
+    """Whether the tear-down has sent a request."""
+    has_written_late: bool = False
+    """Whether one of them may write: the tear-down cleans up from then on."""
     requests: list[RequestRecord] = field(default_factory=list)
     logins: list[RequestRecord] = field(default_factory=list)
     answered: int = 0
@@ -91,6 +98,17 @@ class Log:
         """Note that the test's function begins."""
         self.in_call = True
 
+    def begin_teardown(self) -> None:
+        """Note that the tear-down begins. Assertions of the call have been read."""
+        if not self.in_teardown:
+            self.heard = {}
+        self.in_teardown = True
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether an assertion that passes now counts."""
+        return self.in_call or (self.in_teardown and not self.has_written_late)
+
     def end_call(self, fixture_names: Iterable[str]) -> None:
         """Note that the test's function has ended, and which fixtures it requested meanwhile."""
         self.in_call = False
@@ -103,6 +121,9 @@ class Log:
             request: one that counts as evidence.
             reads: how often sessions of the test have read until now.
         """
+        if self.in_teardown:
+            self.has_late_requests = True
+            self.has_written_late |= request.request.method not in _READING_METHODS
         if all(earlier.is_preparation for earlier in self.requests):
             self.reads = reads
         for earlier in self.requests:

@@ -61,8 +61,10 @@ class Mapped:
     """Its node id at collection. A plugin may change it later."""
     mappings: tuple[Mapping, ...]
     scenarios: tuple[ScenarioSpec, ...]
-    errors: tuple[ScenarioError, ...]
-    """Of the markers that mean no scenario."""
+    errors: tuple[tuple[str, ScenarioError], ...]
+    """Of the markers that mean no scenario, or no row of the scenario with this key."""
+    markers: int
+    """How many markers it had when it was mapped."""
 
 
 class Mapper:
@@ -89,17 +91,21 @@ class Mapper:
 
     def _map(self, item: pytest.Item) -> Mapped:
         mappings = dict[Mapping, ScenarioSpec]()
-        errors = []
-        for marker in item.iter_markers("scenario"):
+        errors: list[tuple[str, ScenarioError]] = []
+        markers = list(item.iter_markers("scenario"))
+        for marker in markers:
+            key = ""
             try:
                 wanted = reference(
                     marker.args,
                     marker.kwargs,
                     place=_line_of(item),
                 )
-                self._add(mappings, item, wanted)
+                scenario = self._index.find(wanted, named=self._keys_named)
+                key = scenario.key
+                self._add(mappings, item, wanted, scenario)
             except ScenarioError as error:
-                errors.append(error)
+                errors.append((key, error))
         template = _template_of(item)
         if template is not None:
             name, file = template
@@ -112,7 +118,8 @@ class Mapper:
             # A malformed scenario is reported with its specification, not with this test.
             with suppress(ScenarioError):
                 if spec in self._files:
-                    self._add(mappings, item, wanted)
+                    scenario = self._index.find(wanted, named=self._keys_named)
+                    self._add(mappings, item, wanted, scenario)
         scenarios = {scenario.key: scenario for scenario in mappings.values()}
         return Mapped(
             item=item,
@@ -120,6 +127,7 @@ class Mapper:
             mappings=tuple(mappings),
             scenarios=tuple(scenarios.values()),
             errors=tuple(errors),
+            markers=len(markers),
         )
 
     def _add(
@@ -127,8 +135,8 @@ class Mapper:
         mappings: dict[Mapping, ScenarioSpec],
         item: pytest.Item,
         wanted: Reference,
+        scenario: ScenarioSpec,
     ) -> None:
-        scenario = self._index.find(wanted, named=self._keys_named)
         row = row_proven(scenario, wanted, _parameters(item))
         mapping = Mapping(
             test=item.nodeid,
@@ -407,10 +415,25 @@ class Mappings:
         self.collectors += 1
         for test in tests:
             self.names[test.item.nodeid] = test.test
-            for error in test.errors:
-                self.problems[_wrong_marker(test.item, error)] = None
+            for key, error in test.errors:
+                problem = _wrong_marker(test.item, error, key)
+                self.problems[problem] = None
             for mapping in test.mappings:
                 self._add(mapping, is_deselected=id(test.item) not in selected)
+
+    def note_late_marker(self, item: pytest.Item, mapped: Mapped | None) -> None:
+        """Note that a test got a marker after it was mapped."""
+        markers = list(item.iter_markers("scenario"))
+        known = mapped.markers if mapped else 0
+        if len(markers) > known:
+            arguments = ", ".join(map(repr, markers[-1].args))
+            error = ScenarioError(
+                f"the marker scenario({arguments}) was added while {item.name} ran: too late",
+                why="pytest-arena reads markers at the end of the collection",
+                cause=item.nodeid,
+                fix="mark it by a decorator, or in pytest_collection_modifyitems of conftest.py",
+            )
+            self.problems[_wrong_marker(item, error)] = None
 
     def _add(self, mapping: Mapping, *, is_deselected: bool) -> None:
         is_so_elsewhere = self._is_deselected.get(mapping, True)
@@ -438,13 +461,14 @@ class Mappings:
             )
 
 
-def _wrong_marker(item: pytest.Item, error: ScenarioError) -> Problem:
+def _wrong_marker(item: pytest.Item, error: ScenarioError, key: str = "") -> Problem:
     file, _, line = _place(item).rpartition(":")
     return Problem(
         spec=file,
         line=int(line),
         what=error.what,
         hint=error.fix,
+        scenario=key,
     )
 
 

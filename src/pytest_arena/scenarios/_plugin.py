@@ -31,7 +31,11 @@ from pytest_arena.scenarios._tries import (
     failure_of,
     plain_facts,
 )
-from pytest_arena.scenarios.assertions._assertions import enable, heard
+from pytest_arena.scenarios.assertions._assertions import (
+    enable,
+    heard,
+    heard_in_teardown,
+)
 from pytest_arena.scenarios.evidence._agreed import (
     AgreedGap,
     Lock,
@@ -158,10 +162,15 @@ class Scenarios:
             lists_only=is_list,
         )
 
-    @hook(tryfirst=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Map all tests, before other plugins deselect some."""
-        self._map(items)
+    @hook(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, items: list[pytest.Item]
+    ) -> Generator[None, None, None]:
+        """Map all tests, also those that other plugins deselect or mark."""
+        collected = dict.fromkeys(items)
+        yield
+        collected.update(dict.fromkeys(items))
+        self._map([*collected])
         if self._chosen:
             self._deselect(items)
         note = self._unawaited.watch()
@@ -191,8 +200,7 @@ class Scenarios:
 
     @hook
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Record which tests will run. Another plugin may have added markers meanwhile."""
-        self._map([item for item in session.items if id(item) not in self._tests])
+        """Record which tests will run."""
         selected = frozenset(map(id, session.items))
         self._mappings.add(self._tests.values(), selected=selected)
 
@@ -222,7 +230,8 @@ class Scenarios:
         if mapped is None:
             return
         if mapped.errors:
-            raise mapped.errors[0]
+            _, error = mapped.errors[0]
+            raise error
         names = frozenset(getattr(item, "fixturenames", ()))
         rows = frozenset(mapping.row for mapping in mapped.mappings)
         self.instruments.begin_test(mapped.scenarios, names, rows=rows)
@@ -243,6 +252,18 @@ class Scenarios:
         if forgotten:
             raise forgotten
         return result
+
+    @hook(wrapper=True)
+    def pytest_runtest_teardown(
+        self, item: pytest.Item
+    ) -> Generator[None, object, object]:
+        """Record assertions in the tear-down of the test's fixtures."""
+        mapped = self._tests.get(id(item))
+        self._mappings.note_late_marker(item, mapped)
+        if mapped is None or self.instruments.is_rehearsing:
+            return (yield)
+        with heard_in_teardown(self.instruments, item):
+            return (yield)
 
     @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(

@@ -16,7 +16,12 @@ from pytest_arena._run._test import StoryMoment
 from pytest_arena._values import Stage
 from pytest_arena.errors import redact
 from pytest_arena.scenarios._log import PLAIN, Log
-from pytest_arena.scenarios.evidence._document import Counts, Facts, Requested
+from pytest_arena.scenarios.evidence._document import (
+    Asserted,
+    Counts,
+    Facts,
+    Requested,
+)
 from pytest_arena.scenarios.requests._reads import MOST_ROWS, Row, bare, read_of
 from pytest_arena.scenarios.requests._record import RequestRecord
 from pytest_arena.scenarios.specs._specification import grouped_by
@@ -63,25 +68,15 @@ class Reading:
         self.seeded_rows = {
             table: self._rows_inserted(table, count) for table, count in seeded or ()
         }
-        # The most telling ones first.
-        failures = self.log.failures
-        asserted = sorted(
-            [check for check in self.log.heard.values() if check.place not in failures],
-            key=lambda check: (check.is_constant, -check.after),
-        )
-        shown = [
-            replace(check, text=self.mask(check.text))
-            for check in asserted[:_MOST_PLACES]
-        ]
         is_seeded = all(level.stage is Stage.SEEDED for level in self.statement_logs)
         return Facts(
             seeded=seeded,
             has_base=bool(self.run.config.seed) and is_seeded,
             requests=tuple(map(self._requested, self.log.requests)),
             first=self.log.first,
-            asserted=tuple(shown),
+            asserted=assertions_of(self.log, self.mask),
             swallowed=tuple(
-                (place, self.mask(text)) for place, text in failures.items()
+                (place, self.mask(text)) for place, text in self.log.failures.items()
             ),
             steps=tuple(self.log.steps),
             seen=self._literals_seen(),
@@ -341,6 +336,17 @@ class Reading:
         for (_, asserted), values in self.log.values.items():
             yield asserted
             yield from _texts_in(values)
+
+
+def assertions_of(log: Log, mask: Callable[[str], str]) -> tuple[Asserted, ...]:
+    """Return the assertions that passed, the most telling ones first."""
+    asserted = sorted(
+        [check for check in log.heard.values() if check.place not in log.failures],
+        key=lambda check: (check.is_constant, -check.after),
+    )
+    return tuple(
+        replace(check, text=mask(check.text)) for check in asserted[:_MOST_PLACES]
+    )
 
 
 def with_late_rows(facts: Facts, records: Sequence[RequestRecord]) -> Facts:

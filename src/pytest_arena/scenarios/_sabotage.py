@@ -10,6 +10,7 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -27,6 +28,7 @@ from pytest_arena.scenarios.evidence._document import (
     SabotageResult,
 )
 from pytest_arena.scenarios.outputs._phrases import counted
+from pytest_arena.scenarios.specs._reader import relative
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -73,13 +75,20 @@ class _Phase:
     report: Any
     error: BaseException | None
     reason: str
+    is_by_evidence: bool
+    """Whether an assertion failed that passed in the first run, and counts as evidence."""
 
     @property
     def is_noticed(self) -> bool:
-        """Whether the set-up or the call failed, other than by an error of pytest-arena."""
-        # A fixture may read its row again in its tear-down, whatever the test asserts.
-        if not self.report.failed or self.report.when == "teardown":
+        """Whether the test failed, other than by an error of pytest-arena.
+
+        In the tear-down only assertions count that are evidence. A fixture may read its row
+        again there, whatever the test asserts.
+        """
+        if not self.report.failed:
             return False
+        if self.report.when == "teardown":
+            return self.is_by_evidence
         # The login function is the user's.
         return isinstance(self.error, LoginError) or not isinstance(
             self.error, ArenaError
@@ -109,6 +118,7 @@ class SabotagePasses:
         self._tries = tries
         self._tests = tests
         self._seconds: dict[str, float] = {}  # of the call of each test
+        self._places: set[str] = set()  # of the current test's assertions
         self._with_subtests: set[str] = set()
         self._phases: list[_Phase] = []  # of the current run
         self._tested = 0
@@ -140,9 +150,20 @@ class SabotagePasses:
                     report,
                     error,
                     failure.get("reason", ""),
+                    is_by_evidence=self._is_evidence(call, item),
                 )
             )
         return report
+
+    def _is_evidence(self, call: pytest.CallInfo[object], item: pytest.Item) -> bool:
+        """Return whether a phase failed in an assertion that is evidence of its test."""
+        if call.excinfo is None:
+            return False
+        for entry in call.excinfo.traceback:
+            path = relative(Path(str(entry.path)), item.config.rootpath)
+            if f"{path}:{entry.lineno + 1}" in self._places:
+                return True
+        return False
 
     @hook
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -178,6 +199,7 @@ class SabotagePasses:
         next_items = [item for item, _ in proving[1:]]
         try:
             for (item, facts), next_item in zip_longest(proving, next_items):
+                self._places = {check.place for check in facts.checks}
                 sabotages = tuple(self._sabotages(item, facts, next_item))
                 self._tries.add_sabotages(item.nodeid, sabotages)
         except Exception as error:  # noqa: BLE001 - of pytest.exit(), for one: earlier results stay

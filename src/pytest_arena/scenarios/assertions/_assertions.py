@@ -108,11 +108,18 @@ class CallRecorder(Protocol):
     def lacks_assertions(self) -> bool:
         """Whether no assertion of the test was recorded."""
 
+    @property
+    def has_late_requests(self) -> bool:
+        """Whether the tear-down has sent a request."""
+
     def begin_call(self) -> None:
         """Count assertions from here on."""
 
     def end_call(self, fixture_names: Iterable[str]) -> None:
         """Read the facts at the end of the test's function."""
+
+    def begin_teardown(self) -> None:
+        """Count assertions of the tear-down from here on."""
 
     def note_unheard(self, reason: str) -> None:
         """Note why assertions were not recorded; "" if there is no reason."""
@@ -138,23 +145,71 @@ class CallRecorder(Protocol):
 def heard(instruments: CallRecorder, item: pytest.Item) -> Iterator[None]:
     """Record each assertion of a test that passes in its call."""
     _wrap_playwright(item.config)
+    is_unittest = issubclass(getattr(item, "cls", None) or object, unittest.TestCase)
+    record = _call
+    if is_unittest:
+        record = _method_alone
+
+    def is_of_test(_: FrameType) -> bool:
+        # The `tearDown` of unittest, in the same phase, runs after each test of its class.
+        return not instruments.has_late_requests
+
+    with _listening(instruments, item, is_of_test), record(instruments, item):
+        yield
+
+
+@contextmanager
+def heard_in_teardown(instruments: CallRecorder, item: pytest.Item) -> Iterator[None]:
+    """Record assertions of fixtures that the test requests.
+
+    Other code runs after each test, whatever the test is about. It counts if it is in the test's
+    file and sends no request.
+    """
+    names = item.session._fixturemanager._getautousenames(item)  # noqa: SLF001 - no public name
+    autouse = frozenset(names)
+    request = getattr(item, "_request", None)
+    fixtures: Mapping[str, Any] = getattr(request, "_fixture_defs", {})
+    requested = set[CodeType]()
+    for name, fixture in fixtures.items():
+        code = getattr(inspect.unwrap(fixture.func), "__code__", None)
+        if code is not None and name not in autouse:
+            requested.update(_codes(code))
+    file = str(item.path)
+
+    def is_of_test(frame: FrameType | None) -> bool:
+        is_in_file = False
+        while frame is not None:
+            if frame.f_code in requested:
+                return True
+            is_in_file = is_in_file or frame.f_code.co_filename == file
+            frame = frame.f_back
+        return is_in_file and not instruments.has_late_requests
+
+    instruments.begin_teardown()
+    with _listening(instruments, item, is_of_test):
+        yield
+
+
+@contextmanager
+def _listening(
+    instruments: CallRecorder,
+    item: pytest.Item,
+    counts: Callable[[FrameType], bool],
+) -> Iterator[None]:
+    """Record the assertions in frames that count."""
     # The name is private to pytest. If it does not exist, `enable` has returned the reason.
     former = getattr(asserting, "_assertion_pass", None)
     listener = _Listener(
         instruments,
         str(item.config.rootpath),
         former,
+        counts,
     )
-    is_unittest = issubclass(getattr(item, "cls", None) or object, unittest.TestCase)
-    record = _call
-    if is_unittest:
-        record = _method_alone
     _listeners.append(listener)
     try:
         with (
             mock.patch.object(asserting, "_assertion_pass", listener, create=True),
             mock.patch.object(rewriting, "_format_explanation", listener.explain),
-            record(instruments, item),
         ):
             yield
     finally:
@@ -185,13 +240,19 @@ def _method_alone(instruments: CallRecorder, item: Any) -> Iterator[None]:
         async def recorded(*args: object, **kwargs: object) -> None:
             with _call(instruments, item):
                 await method(*args, **kwargs)
+            instruments.begin_teardown()
 
         # unittest gets an async method from the instance.
         with mock.patch.object(item.instance, item.name, recorded):
             yield
         return
 
-    with replaced_function(item, _call(instruments, item)(method)):
+    def recorded_method(*args: object, **kwargs: object) -> None:
+        with _call(instruments, item):
+            method(*args, **kwargs)
+        instruments.begin_teardown()
+
+    with replaced_function(item, functools.wraps(method)(recorded_method)):
         yield
 
 
@@ -213,7 +274,9 @@ class _Listener:
         instruments: CallRecorder,
         root: str,
         former: _PassHook | None,
+        counts: Callable[[FrameType], bool],
     ) -> None:
+        self._counts = counts
         self._instruments = instruments
         self._root = root
         self._former = former
@@ -266,6 +329,8 @@ class _Listener:
     def _record(self, frame: FrameType) -> None:
         """Record the assertion that a frame executes."""
         try:
+            if not self._counts(frame):
+                return
             code = frame.f_code
             variables = _variables(frame)
             text = statement(code.co_filename, frame.f_lineno)

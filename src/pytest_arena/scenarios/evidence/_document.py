@@ -260,6 +260,8 @@ class Standing:
     """Its waiver: ``until 2027-03-31: bought in May``."""
     expired: str = ""
     """The same, if the waiver has run out."""
+    misfit: str = ""
+    """The place of a test that names it, whose values no row has, and why."""
     known: Status | None = None
     """Its status in the baseline."""
     known_place: str = ""

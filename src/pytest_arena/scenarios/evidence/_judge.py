@@ -76,9 +76,13 @@ def judge(
         is_sabotaged: whether each passed test was run again with the app broken on purpose.
     """
     mappings = sorted(set(mappings))
+    problems = _sorted(problems)
     mappings_of = grouped_by(mappings, lambda mapping: mapping.scenario)
     counted_tries = () if rules.lists_only else tries
     tries_of = grouped_by(counted_tries, lambda attempt: attempt.test)
+    misfits = {
+        problem.scenario: f"{problem.place}: {problem.what}" for problem in problems
+    }
     judged = []
     for scenario, malformed in _with_errors(specification):
         own = mappings_of[scenario.key]
@@ -97,7 +101,10 @@ def judge(
         judged.append(
             judged_scenario(
                 scenario,
-                _standing(scenario, own, rules, malformed),
+                replace(
+                    _standing(scenario, own, rules, malformed),
+                    misfit=misfits.get(scenario.key, ""),
+                ),
                 tests,
                 best_steps(scenario, steps_of_tests),
                 is_partial=bool(partial),

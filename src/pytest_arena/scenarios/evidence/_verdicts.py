@@ -153,10 +153,7 @@ def judged_scenario(
     if untested_rows:
         flags.append(StatusReason(Status.PARTIAL, untested_rows))
     elif not tests:
-        reason = "no test names it"
-        if standing.expired:
-            reason += f", and its waiver has run out ({standing.expired})"
-        flags.append(StatusReason(Status.UNMAPPED, reason))
+        flags.append(StatusReason(Status.UNMAPPED, _why_unmapped(standing)))
     elif len(scenario.rows) > 1:
         flags += _row_flags(scenario.rows, tests)
     else:
@@ -182,6 +179,15 @@ def judged_scenario(
         standing=standing,
         is_judged=not is_partial or bool(standing.malformed) or has_run,
     )
+
+
+def _why_unmapped(standing: Standing) -> str:
+    reason = "no test names it"
+    if standing.misfit:
+        reason = f"no test has the values of a row: {standing.misfit}"
+    if standing.expired:
+        reason += f", and its waiver has run out ({standing.expired})"
+    return reason
 
 
 def best_steps(

@@ -202,6 +202,9 @@ def explained(
     hint = phrases.stays_green([judged]) or _NEXT[judged.status]
     if judged.status is Status.PROVEN and any(test.sabotages for test in tests):
         hint = "nothing: it was tried with things broken, too"
+    misfit = judged.standing.misfit
+    if misfit and judged.status in {Status.UNMAPPED, Status.PARTIAL}:
+        hint = "give that test the values of a row"
     hint = hint.format(
         key=shlex.quote(scenario.key),
         place=scenario.place,

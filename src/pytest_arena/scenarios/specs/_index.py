@@ -14,6 +14,7 @@ from pytest_arena.scenarios.specs._specification import (
     ScenarioSpec,
     Specification,
     canonical,
+    row_text,
 )
 
 _OPTIONS = ("spec", "rev", "row")
@@ -153,6 +154,7 @@ def row_proven(
     if rows:
         what = f"{len(rows)} rows have {values}"
     what += f", in {scenario.name!r} ({scenario.place})"
+    what += _rows_instead(scenario, wanted, rows)
     if not scenario.rows:
         what = f"{scenario.name!r} has no rows, but the test is for one: {values}"
     if not rows:
@@ -166,12 +168,35 @@ def row_proven(
     fix = "leave row= out"
     if rows:
         fix = f"row={dict(rows[0].values)!r}"
+        if not reference.row:
+            fix = f"a parameter set with the values of a row, or {fix}"
     raise ScenarioError(
         what,
         why="it is not known which row the test proves",
         cause="\n".join(lines),
         fix=fix,
     )
+
+
+_ROWS_SHOWN = 3
+
+
+def _rows_instead(
+    scenario: ScenarioSpec,
+    wanted: Mapping[str, object],
+    fitting: Sequence[Row],
+) -> str:
+    """Return the values that no row has, and the first rows; "" if rows fit."""
+    text = ""
+    if fitting:
+        return text
+    for column, value in wanted.items():
+        if not any(_agreements(row, {column: value}) for row in scenario.rows):
+            text += f"; {column}={value!r} fits none"
+    rows = [row_text(row.values) for row in scenario.rows[:_ROWS_SHOWN]]
+    if len(scenario.rows) > _ROWS_SHOWN:
+        rows.append("…")
+    return f"{text}; its rows: {' | '.join(rows)}"
 
 
 def _by_column(
