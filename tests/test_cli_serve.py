@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
 SEEDS = """
-import asyncio
+import asyncio, sys
 from subprocess import run
 from sqlalchemy import func, select
 from app import Order, Stock
@@ -52,6 +52,11 @@ def broken(session):
 def untold(session):
     session.add(Order(item="told"))
     return {(1, 2): object()}
+
+
+def limit(session):
+    command = "import os; print(os.environ.get('PYTEST_TIMEOUT'))"
+    return run([sys.executable, "-c", command], capture_output=True, text=True).stdout
 
 
 def _secret(session):
@@ -394,6 +399,18 @@ def test_what_a_suite_has_for_its_own_runs(served_shop: Example) -> None:
         served.done("/level/enter")
         assert served.done("/level/leave") == {"problems": []}
         assert served.end() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env,limit", [({}, "None\n"), ({"PYTEST_TIMEOUT": "77"}, "77\n")])
+def test_child_programs_have_the_time_limit_of_the_user(
+    served_shop: Example, env: dict[str, str], limit: str
+) -> None:
+    """Levels have none. A child program may be another run of pytest."""
+    with serving(served_shop, "--seeds", "seeds", **env) as served:
+        served.done("/level/enter")
+        assert served.done("/seed/limit") == limit
+        served.done("/level/leave")
 
 
 PARENT = """

@@ -189,7 +189,8 @@ def pytest_configure(config: pytest.Config) -> None:
     of_controller = getattr(config, "workerinput", {}).get("arena")
     if of_controller:
         databases = RUNS[config].databases
-        databases.files.first_seen.update(of_controller["files"])
+        for path, state in of_controller["files"].items():
+            databases.files.first_seen[os.fsdecode(path)] = state
         databases.children.take_over(of_controller["children"])
     # Before 0.50, uvicorn, which the live server uses, imports deprecated parts of websockets.
     ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
@@ -700,8 +701,10 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
 def pytest_configure_node(node: Any) -> None:
     """Send a worker the early child processes of the controller, and the states of files before."""
     databases = RUNS[node.config].databases
+    states = databases.files.first_seen
     node.workerinput["arena"] = {
-        "files": databases.files.first_seen,
+        # The names as bytes: pytest-xdist refuses names that are not UTF-8.
+        "files": {os.fsencode(path): state for path, state in states.items()},
         "children": databases.children.early(),
     }
 

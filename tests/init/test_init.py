@@ -581,6 +581,17 @@ def test_the_developers_database_is_not_reached(tmp_path: Path) -> None:
     assert (folder / "database.db").read_bytes() == b""
 
 
+PROVIDED_APP = """
+from fastapi import FastAPI
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase
+
+engine = create_engine("sqlite:///app.db")
+app = FastAPI()
+
+
+class Base(DeclarativeBase): ...
+"""
 RUNS_RESET = """
 import subprocess, sys
 def pytest_sessionstart(session):
@@ -609,6 +620,19 @@ def test_a_program_that_may_change_the_developers_database_is_not_started(tmp_pa
     assert "arena init did not start the program of tests/conftest.py:4  " in called.errors
     assert "next:  move your SQLite files out of the project" in called.errors
     assert contents(folder) == before
+
+
+@pytest.mark.slow
+def test_a_program_that_may_change_a_server_is_not_started(tmp_path: Path) -> None:
+    """No file of the project can show what the program would have changed."""
+    app = PROVIDED_APP.replace("sqlite:///app.db", "postgresql://postgres@127.0.0.1:1/shop")
+    files = {"app.py": app, "conftest.py": RUNS_RESET, "reset.py": "open('ran', 'w')\n"}
+    folder = project(tmp_path, files)
+    called = init(folder, "--yes")
+    assert called.status == 2
+    assert "arena init did not start the program of conftest.py:4  " in called.errors
+    assert "next:  start it in a fixture of a test, not at import" in called.errors
+    assert not (folder / "ran").exists()
 
 
 @pytest.mark.slow

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -152,3 +156,14 @@ def test_a_variable_of_the_controller_of_workers_is_named(example: Example) -> N
     run = project.run("-p", "xdist.plugin", "-n", "1", "test_it.py").expect(passed=1)
     run.says("a database of the app, in its variable DATABASE_URL: conftest.py:6")
     run.never_says("s3cret")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse the name")
+def test_a_worker_starts_beside_a_file_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    """The controller sends the workers the states of files before."""
+    example = small_example(tmp_path, test_it=USES_THE_APP)
+    folder = example.write()
+    with closing(sqlite3.connect(folder / "other.db")) as connection:
+        connection.execute("CREATE TABLE dancers (name)")
+    (folder / "other.db").rename(folder / os.fsdecode(b"caf\xe9.db"))
+    example.run("-p", "xdist.plugin", "-n1").expect(passed=1)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_arena._run._run import ArenaRun
 
 _COMMAND = "arena serve"
+_TIME_LIMIT = "PYTEST_TIMEOUT"
 _ENTER = "/level/enter"
 _LEAVE = "/level/leave"
 _RESET = "/level/reset"
@@ -84,9 +85,24 @@ def run_without_tests(options: Sequence[str], plugin: object) -> int:
 
     The suite's options for its tests (coverage, workers, a time limit) do not apply.
     """
-    # With `-p no:timeout` the setting `timeout` would be unknown, which may be an error.
-    os.environ["PYTEST_TIMEOUT"] = "0"
-    return int(pytest.main([*_WITHOUT_TESTS, *options], plugins=[plugin]))
+    plugins = [plugin, _NoTimeLimit()]
+    return int(pytest.main([*_WITHOUT_TESTS, *options], plugins=plugins))
+
+
+class _NoTimeLimit:
+    """A plugin of pytest that switches pytest-timeout off, but not for child programs."""
+
+    def __init__(self) -> None:
+        # With `-p no:timeout` the setting `timeout` would be unknown, which may be an error.
+        self._former = os.environ.get(_TIME_LIMIT)
+        os.environ[_TIME_LIMIT] = "0"
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Restore the variable, which pytest-timeout has read."""
+        os.environ.pop(_TIME_LIMIT)
+        if self._former is not None:
+            os.environ[_TIME_LIMIT] = self._former
 
 
 def check_unchanged(states: FileStates, command: str, line: str = "") -> None:
@@ -106,11 +122,14 @@ def check_unchanged(states: FileStates, command: str, line: str = "") -> None:
         problem = f"{command} did not start the program of {line}"
     elif not changed:
         return
+    fix = f"move your SQLite files out of the project, then: {command}"
+    if not states:
+        fix = f"start it in a fixture of a test, not at import, then: {command}"
     raise ConfigError(
         problem,
         why="pytest-arena cannot guard other programs: they may change your databases",
         cause="your app, a conftest.py or env.py starts one, or one runs beside the command",
-        fix=f"move your SQLite files out of the project, then: {command}",
+        fix=fix,
     )
 
 

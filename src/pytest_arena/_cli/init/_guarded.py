@@ -111,18 +111,20 @@ def guarded(
     """Run pytest with an ``AppProbe`` in a folder. Return the facts that the probe learned.
 
     ``question`` has the ``app`` ("" for a library), the ``module`` that defines the app or the
-    tables, and the names of the likely ``bases``. If it has a ``schema`` too, the probe builds the
-    tables and sends requests. ``arguments`` are those of pytest.
+    tables, the names of the likely ``bases``, and whether a ``server`` may have a database of the
+    app. If it has a ``schema`` too, the probe builds the tables and sends requests. ``arguments``
+    are those of pytest.
 
     Raises:
-        ConfigError: the user's code starts a Python program in a project with an SQLite file,
-            such a file has changed, or the import timed out.
+        ConfigError: the user's code starts a Python program in a project with an SQLite file or a
+            server, such a file has changed, or the import timed out.
     """
     states = states_below(folder)
     with tempfile.TemporaryDirectory(prefix="arena-init-") as temporary:
         report = Path(temporary, "facts")
         report.touch()
-        text = json.dumps({**question, "report": str(report), "files": len(states)})
+        is_guarded = bool(states) or question["server"]
+        text = json.dumps({**question, "report": str(report), "is_guarded": is_guarded})
         words = ["-m", _MODULE, text, *arguments]
         status, output = run_python(folder, *words, seconds=seconds)
         lines = report.read_text(encoding="utf-8").splitlines()
@@ -160,7 +162,7 @@ class AppProbe:
         self._error: BaseException | None = None  # of the last level
         self._is_set_up_error = False
         self._is_driver_refused = False  # in the last level
-        if question["files"]:
+        if question["is_guarded"]:
             on_audit_events(
                 {event: partial(self._on_child, event) for event in CHILD_EVENTS}
             )

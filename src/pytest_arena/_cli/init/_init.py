@@ -126,7 +126,8 @@ def _import_app(plan: Proposal, probe: Probe) -> None:
     words.append(f"--arena-app={plan.app}")
     module = plan.app.partition(":")[0]
     bases = [tables.name for tables in plan.project.all("tables")]
-    question = {"app": plan.app, "module": module, "bases": bases}
+    server = plan.project.may_use_server
+    question = {"app": plan.app, "module": module, "bases": bases, "server": server}
     plan.note_facts(probe(question, [*words, "--arena-schema="]))
     doubt = "the app could not be imported"
     if "problem" in plan.facts:
@@ -216,7 +217,8 @@ def _import_tables(plan: Proposal, probe: Probe) -> None:
             module = ""
         words = _pytest_arguments(plan)
         words.append(f"--arena-schema={schema}")
-        facts = probe({"app": "", "module": module}, words)
+        server = plan.project.may_use_server
+        facts = probe({"app": "", "module": module, "server": server}, words)
         problem = facts.get("error") or facts.get("problem")
         if not problem:
             plan.note_facts(facts)

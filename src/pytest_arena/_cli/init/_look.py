@@ -103,6 +103,12 @@ class Project:
         return not apps and bool(tables or self.scripts)
 
     @property
+    def may_use_server(self) -> bool:
+        """Whether not all databases are known to be SQLite's."""
+        urls = [engine.name for engine in self.all("engine")]
+        return not urls or not all(url.startswith("sqlite") for url in urls)
+
+    @property
     def first_test(self) -> Definition | None:
         """The first test that uses a fixture of pytest-arena. The project may replace a fixture."""
         for test in self.all("test"):
