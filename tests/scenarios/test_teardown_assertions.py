@@ -35,9 +35,9 @@ def no_errors(caplog):
 """
 
 TESTS = """
+import os
 import unittest
-from starlette.testclient import TestClient
-from app import Dancer, app
+from app import Dancer
 
 @pytest.fixture
 def storm(db_session):
@@ -106,6 +106,43 @@ async def cleaning(client):
 async def test_by_its_cleaning(client, storm, cleaning):
     await client.get("/dancers")
 
+@pytest.fixture
+def variable(monkeypatch):
+    monkeypatch.setenv("CREW", "Ata")
+    yield
+    assert os.environ["CREW"] == "Ata"
+
+@proves
+async def test_by_something_else(client, storm, variable):
+    await client.get("/dancers")
+
+@pytest.fixture
+async def deleted(db_session):
+    dancer = Dancer(id=77, name="Storm")
+    db_session.add(dancer)
+    await db_session.commit()
+    yield
+    await db_session.delete(dancer)
+    await db_session.commit()
+    assert await db_session.get(Dancer, 77) is None
+
+@proves
+async def test_by_a_row_that_it_deletes(client, deleted):
+    await client.get("/dancers")
+
+@pytest.fixture
+async def read_again(db_session):
+    dancer = Dancer(name="Storm")
+    db_session.add(dancer)
+    await db_session.commit()
+    yield
+    await db_session.refresh(dancer)
+    assert dancer.name == "Storm"
+
+@proves
+async def test_by_a_row(client, read_again):
+    await client.get("/dancers")
+
 @pytest.fixture(scope="module")
 def module_answers():
     answers = []
@@ -123,18 +160,21 @@ PROVEN = [
     "by_a_finalizer",
     "by_a_teardown_method",
     "by_unittest",
+    "by_a_row",
 ]
 HOLLOW = [
     "by_no_fixture_that_it_requests",
     "by_a_constant",
     "by_its_cleaning",
     "by_a_wide_fixture",
+    "by_something_else",
+    "by_a_row_that_it_deletes",
 ]
 
 
 @pytest.fixture(scope="module")
 def late(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """One run of all, with sabotage."""
+    """One run of all."""
     example = seeing(tmp_path_factory.mktemp("late"), TESTS).with_files(conftest=CONFTEST)
     found = told(example)
     found.run.expect(passed=len(PROVEN) + len(HOLLOW))

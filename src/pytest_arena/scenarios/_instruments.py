@@ -12,7 +12,7 @@ from pytest_arena._databases._sessions import FreshSession
 from pytest_arena._gate.writes._statement_log import StatementLog, watch_statements
 from pytest_arena._origin import REQUEST
 from pytest_arena._process import seconds as now
-from pytest_arena.scenarios._log import Log
+from pytest_arena.scenarios._log import Log, holds_answer
 from pytest_arena.scenarios._reading import (
     Reading,
     assertions_of,
@@ -65,6 +65,8 @@ class Instruments:
         self._wide_rows: dict[Level, Counter[str]] = {}  # rows that wide fixtures wrote
         self._literals: tuple[str, ...] = ()
         self._statement_logs: dict[Level, StatementLog] = {}
+        self._before_teardown = (0, 0)
+        """Two numbers that grew with the reads and writes of the test until its tear-down."""
         self._stop_watching: Callable[[], None] | None = None
 
     def read_steps_of(self, specification: Specification) -> None:
@@ -195,8 +197,32 @@ class Instruments:
 
     def begin_teardown(self) -> None:
         """Count assertions of the tear-down from here on."""
-        if self.log is not None:
+        if self.log is not None and not self.log.in_teardown:
+            self._before_teardown = self._reads_and_writes()
             self.log.begin_teardown()
+
+    def _reads_and_writes(self) -> tuple[int, int]:
+        """Return two numbers that grow if the test reads, and if it writes."""
+        levels = [level for level in self.run.databases.levels if level.is_test]
+        reads = self.run.test.sessions.reads() if self.run.test else 0
+        for level in levels:
+            reads += len(self._statement_log_of(level).statements)
+        return reads, self.written_by_test()
+
+    def _has_seen_late(self, values: Sequence[object]) -> bool:
+        """Return whether an assertion of the tear-down may be about what the app did.
+
+        It has an answer, or follows a request or a query. A tear-down that writes cleans up.
+        """
+        if self.run.test is None or self.run.test.settled:
+            return False  # the tear-down of a wider fixture
+        reads, writes = self._reads_and_writes()
+        reads_before, writes_before = self._before_teardown
+        if writes != writes_before:
+            return False
+        if self.has_late_requests or reads > reads_before:
+            return True
+        return any(map(holds_answer, values))
 
     def take(self) -> Facts | None:
         """Return the facts of the test, once. None if its call was not reached."""
@@ -275,9 +301,7 @@ class Instruments:
         log = self.log
         if log is None or not log.is_listening or is_logging_in():
             return
-        if (
-            self.run.test is None or self.run.test.settled
-        ):  # a wider fixture's tear-down
+        if log.in_teardown and not self._has_seen_late(values):
             return
         kept_values = values if self._literals else ()
         log.passed(place, text, kept_values, is_idle=is_idle)

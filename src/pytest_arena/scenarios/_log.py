@@ -100,8 +100,7 @@ class Log:
 
     def begin_teardown(self) -> None:
         """Note that the tear-down begins. Assertions of the call have been read."""
-        if not self.in_teardown:
-            self.heard = {}
+        self.heard = {}
         self.in_teardown = True
 
     @property
@@ -201,6 +200,21 @@ class Log:
             self.assertions = 0
 
         return go_back
+
+
+def holds_answer(value: object, depth: int = 2) -> bool:
+    """Return whether a value is an answer of an HTTP client, or a container of one."""
+    kind = type(value)
+    if hasattr(kind, "raise_for_status") or hasattr(kind, "status_code"):
+        return True
+    inner: Iterable[object] = ()
+    if isinstance(value, list | tuple | set):
+        inner = value
+    elif isinstance(value, dict):
+        inner = value.values()
+    elif kind.__name__.startswith("Test"):  # the instance of a test's class
+        inner = vars(value).values()
+    return depth > 0 and any(holds_answer(each, depth - 1) for each in inner)
 
 
 def _shortened(text: str) -> str:
