@@ -748,6 +748,9 @@ class Product(Protocol):
     def remove(self, database: Database) -> None:
         """Close the isolation of a database, and drop all that belongs to it."""
 
+    def changed_by_others(self) -> list[str]:
+        """Return the app's databases on the tests' server that another program has changed."""
+
     def close(self) -> str:
         """Release everything at the end of a run. Return a message about what it leaves behind."""
 

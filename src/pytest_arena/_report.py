@@ -30,7 +30,7 @@ class Summary:
     notes: tuple[str, ...]
     noted: tuple[tuple[str, str], ...]  # the ledger's lines, each with its test
     refusals: tuple[str, ...]
-    spoiled: tuple[str, ...]  # files of the app's databases that were changed
+    spoiled: tuple[str, ...]  # files and URLs of the app's databases that were changed
     unchanged: tuple[str, ...]  # files of these databases that are older than the run
     started: tuple[str, ...]  # lines that started other processes
     built_seconds: float  # for templates, 0 if they were in the cache
@@ -126,22 +126,32 @@ CHANGED = " was changed during this run, "
 _MOST_STARTS = 3  # lines that started processes. If there are more, no line is named
 
 
-def spoiled_lines(files: Iterable[str], started: Collection[str]) -> list[str]:
-    """Return a line for each changed file of the app's databases.
+def spoiled_lines(names: Iterable[str], started: Collection[str]) -> list[str]:
+    """Return a line for each changed database of the app, by its file or its URL.
 
     ``started`` has the lines of code that started other processes.
     """
     program = "a program that a conftest starts"
     if 0 < len(started) <= _MOST_STARTS:
         program = f"this run started one at {', '.join(started)}"
-    return [
-        f"{file}{CHANGED}by another process ({program}, a server that runs "
-        "beside the tests), by code that writes the file without a driver, or by a driver before "
-        "the app had an engine for the file. pytest-arena redirects engines, and connections "
-        "whose URL is read from the environment. If a conftest makes the tables: arena_schema = "
-        f"…, for instance alembic. If tests may change the file: arena_allow = {file}"
-        for file in files
-    ]
+    process = f"by another process ({program}, a server that runs beside the tests)"
+    reported = []
+    for name in names:
+        if "://" in name:
+            rest = (
+                " or by a driver that pytest-arena does not know. Give a program arena.url, or "
+                "name its variable in arena_env"
+            )
+        else:
+            rest = (
+                ", by code that writes the file without a driver, or by a driver before "
+                "the app had an engine for the file. pytest-arena redirects engines, and "
+                "connections whose URL is read from the environment. If a conftest makes the "
+                "tables: arena_schema = …, for instance alembic. If tests may change the file: "
+                f"arena_allow = {name}"
+            )
+        reported.append(f"{name}{CHANGED}{process}{rest}")
+    return reported
 
 
 _MOST_NAMES = 8  # of databases

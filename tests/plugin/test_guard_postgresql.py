@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -977,3 +978,52 @@ def test_it(arena):
     files = {"app.py": APP, "test_it.py": test, "pytest.ini": f"{CONFIG}arena_drivers = off\n"}
     run = Example(tmp_path / "project", files).run("-W", "ignore", env=private)
     run.expect(passed=1)
+
+
+LOADS = """
+import os, subprocess, sys
+from app import engine
+from sqlalchemy import text
+
+def test_it():
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM dancers")) == 0
+    subprocess.run(["sh", "load.sh"], check=True)
+"""
+
+LOADED = """
+import psycopg
+with psycopg.connect(open("url").read()) as connection:
+    connection.execute({statement!r})
+"""
+
+STATEMENTS = {
+    "a row": ("INSERT INTO dancers VALUES ('loaded')", True),
+    "the schema": ("ALTER TABLE dancers ADD size int", True),
+    "nothing": ("SELECT * FROM dancers", False),
+}
+
+
+@pytest.mark.parametrize("kind", STATEMENTS)
+def test_a_program_that_changes_the_developers_database_fails_the_run(
+    tmp_path: Path, developer: Developer, kind: str
+) -> None:
+    """It has the URL from a file. PostgreSQL's counters show the change, not a query of rows."""
+    statement, is_change = STATEMENTS[kind]
+    place = f"{SERVER.user}@{SERVER.host}:{SERVER.port}"
+    engine = f"engine = create_engine('postgresql+psycopg://{place}/{developer.name}')"
+    example = example_of(tmp_path, developer, test_it=LOADS).with_paths(
+        {
+            "app.py": f"{APP}\nfrom sqlalchemy import create_engine\n{engine}\n",
+            "load.sh": f"{sys.executable} load.py\n",
+            "load.py": LOADED.format(statement=statement),
+            "url": f"postgresql://{place}/{developer.name}",
+        }
+    )
+    environment = {"ARENA_DATABASE": f"postgresql://{place}/{SERVER.database}"}
+    run = example.run("test_it.py", "-q", env=environment)
+    changed = f"postgresql://{SERVER.host}:{SERVER.port}/{developer.name} was changed during this"
+    if is_change:
+        run.expect(1, passed=1).says(changed, "test_it.py:9", "Give a program arena.url")
+    else:
+        run.expect(passed=1).never_says("was changed")

@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._origin import as_own
 from pytest_arena._postgresql._arguments import DRIVERS, address_for
+from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql._identity import Identity, identity_of_control
 from pytest_arena._postgresql._roles import Roles
 from pytest_arena._postgresql._templates import DatabaseTemplates, url_of
@@ -19,6 +20,7 @@ from pytest_arena._postgresql.isolation import ServerIsolation, isolate
 from pytest_arena._postgresql.journal._journal_templates import lacking
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers._find import find_server
+from pytest_arena._postgresql.servers._others_writes import OthersWrites
 from pytest_arena._process import interrupted
 from pytest_arena._product import (
     ConnectTarget,
@@ -60,6 +62,7 @@ class PostgreSQL:
         self._config = config
         self._server: Server | None = None
         self._own: ServerRegistry | None = None
+        self._others_writes: OthersWrites | None = None
         self._starting = threading.RLock()
         self._stores: dict[str, DatabaseTemplates] = {}  # by the driver that builds
         # By all names that the tests' databases have had.
@@ -85,6 +88,10 @@ class PostgreSQL:
                         project=f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}",
                         tell=self._core.ledger.note,
                     )
+                    with self._own.saying("the server's statistics cannot be read"):
+                        self._others_writes = OthersWrites(
+                            self._own.control, self._server.address
+                        )
                     is_private = self._server.is_private
                     self.roles = Roles(self._core, self._own, is_private=is_private)
             return self._own
@@ -240,6 +247,18 @@ class PostgreSQL:
             for name, known in self._databases_by_name.items()
             if known is not database
         }
+
+    def changed_by_others(self) -> list[str]:
+        """Return the app's databases on this server that another program has changed."""
+        if self._others_writes is None:
+            return []
+        requested, _ = self._core.requested()
+        is_allowed = self._core.files.is_allowed
+        names = [name for name in requested if not is_allowed(name)]
+        try:
+            return self._others_writes.changed(names)
+        except ControlFailure:  # tests have failed by it already
+            return []
 
     def close(self) -> str:
         """Drop the databases of this run. A private server runs until it is idle."""

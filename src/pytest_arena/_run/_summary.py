@@ -71,7 +71,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         unasked=tuple(name for name in named if name and name not in names_of_engines),
         unused=_unused(config, [*of_engines, *used], databases),
         suggestion=suggestion,
-        spoiled=tuple(databases.files.changed()),
+        spoiled=(*databases.files.changed(), *_changed_on_servers(databases)),
         unchanged=databases.files.unchanged(),
         started=tuple(databases.children.lines),
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
@@ -81,6 +81,12 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         verified_seconds=ledger.verified_seconds,
         isolations=tuple(dict.fromkeys(isolation for _, isolation in ledger.filled)),
     )
+
+
+def _changed_on_servers(databases: Databases) -> Iterator[str]:
+    """Yield the app's databases on servers that another program has changed."""
+    for product in databases.products.opened.values():
+        yield from product.changed_by_others()
 
 
 def schema_to_set(
