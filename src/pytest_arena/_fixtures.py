@@ -99,16 +99,15 @@ def use_app_early(request: pytest.FixtureRequest) -> None:
     If `arena_app` needs the fixture that pytest is setting up, nothing happens here: the client
     creates the app later. An app that cannot be created is reported there too.
     """
-    run = RUNS[request.config]
-    test = run.current.running()
+    test = RUNS[request.config].current.running()
     if test.plan.starts_app and not test.app_runs:
         with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
-            _app_run(run, test, request, request.getfixturevalue("arena_app"))
+            use_app_of(request)
             test.start_early()
 
 
 def use_app_of(request: pytest.FixtureRequest) -> None:
-    """Make the app that `arena_app` gives the test, and have clients talk to it."""
+    """Create the test's app by the fixture `arena_app`, and connect clients to it."""
     run = RUNS[request.config]
     test = run.current.running()
     _app_run(run, test, request, request.getfixturevalue("arena_app"))
@@ -135,7 +134,7 @@ def db_session(
     # The app creates the engines.
     if not run.databases.known.know_engines():
         with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
-            _app_run(run, test, request, request.getfixturevalue("arena_app"))
+            use_app_of(request)
     return run.engines.open_session(
         test.sessions, run.database(), wants_async=test.plan.is_async
     )
@@ -146,7 +145,7 @@ def client(
     arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> AsyncClient:
     """An async HTTP client of the app in this process. It runs the lifespan and keeps cookies."""
-    app_run = _app_of_async_clients(request, arena_app)
+    app_run = _started_app_run(request, arena_app)
     return app_run.new_client(options=client_options)
 
 
@@ -155,8 +154,8 @@ def client_as(
     arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> ClientAs:
     """`client_as("role")`: clients like `client`, logged in through `arena_login`."""
-    app_run = _app_of_async_clients(request, arena_app)
-    return _for_roles(app_run.new_client, client_options)
+    app_run = _started_app_run(request, arena_app)
+    return _client_maker(app_run.new_client, client_options)
 
 
 @pytest.fixture
@@ -181,17 +180,17 @@ def test_client_as(
     test = run.current.running()
     app_run = _app_run(run, test, request, arena_app)
     _start_before_the_test(test)
-    return _for_roles(app_run.new_test_client, client_options)
+    return _client_maker(app_run.new_test_client, client_options)
 
 
 @pytest.fixture
 def live_server(arena_app: object, request: pytest.FixtureRequest) -> LiveServer:
     """The app under uvicorn on a free port, in this process: `.url`, `.ws_url`, `.client()`."""
-    return started_server(request, arena_app)
+    return start_live_server(request, arena_app)
 
 
-def started_server(request: pytest.FixtureRequest, arena_app: object) -> LiveServer:
-    """Return the server with the app, also if another plugin has a fixture `live_server`."""
+def start_live_server(request: pytest.FixtureRequest, arena_app: object) -> LiveServer:
+    """Serve the app. `arena serve` calls this, as another plugin may replace the fixture."""
     run = RUNS[request.config]
     app_run = _app_run(run, run.current.running(), request, arena_app)
     server = run.apps.live_server()
@@ -199,8 +198,12 @@ def started_server(request: pytest.FixtureRequest, arena_app: object) -> LiveSer
     return server
 
 
-def _app_of_async_clients(request: pytest.FixtureRequest, arena_app: object) -> AppRun:
-    """Return the app's run in a test that may await its clients, and start the app."""
+def _started_app_run(request: pytest.FixtureRequest, arena_app: object) -> AppRun:
+    """Start the app for async clients, and return its run.
+
+    Raises:
+        ConfigError: a plain test function cannot await the client.
+    """
     run = RUNS[request.config]
     test = run.current.running()
     if not test.plan.is_async:
@@ -226,10 +229,10 @@ def _start_before_the_test(test: RunningTest, client: TestClient | None = None) 
 
 
 def _check_awaited(request: pytest.FixtureRequest) -> None:
-    """Refuse an async client that a plain function asks for. Its async fixtures may use one.
+    """Refuse an async client as a parameter of a plain test. Its async fixtures may use one.
 
     Raises:
-        ConfigError: the test function asks for the client.
+        ConfigError: the test function has the client as a parameter.
     """
     name = request.fixturename
     test = getattr(request, "function", None)
@@ -242,11 +245,13 @@ def _check_awaited(request: pytest.FixtureRequest) -> None:
         )
 
 
-def _for_roles(
-    new: Callable[..., object], client_options: dict[str, object]
+def _client_maker(
+    new_client: Callable[..., object], client_options: dict[str, object]
 ) -> Callable[..., Any]:
-    def new_client(role: str, **options: object) -> object:
-        __tracebackhide__ = True
-        return new(role=role, options={**client_options, **options})
+    """Return the function that `client_as` and `test_client_as` are in a test."""
 
-    return new_client
+    def new_client_as(role: str, **options: object) -> object:
+        __tracebackhide__ = True
+        return new_client(role=role, options={**client_options, **options})
+
+    return new_client_as

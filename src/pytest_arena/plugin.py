@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import atexit
-import functools
 import inspect
 import os
 import sys
 import unittest
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -71,21 +71,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             metavar=option.metavar,
             help=option.help,
         )
-        kind: Literal["linelist", "string"] = "linelist" if option.many else "string"
-        parser.addini(
-            option.ini,
-            f"The same as {option.flag}.",
-            type=kind,
-            default=[] if option.many else "",
-        )
+        about = f"The same as {option.flag}."
+        if option.many:
+            parser.addini(option.ini, about, type="linelist", default=[])
+        else:
+            parser.addini(option.ini, about, type="string", default="")
     for flag in FLAGS:
-        form: dict[str, object] = {"action": "store_true"}
+        settings: dict[str, object] = {"action": "store_true"}
         if flag.metavar:
-            form = {"action": "append", "metavar": flag.metavar}
+            settings = {"action": "append", "metavar": flag.metavar}
         elif flag.has_no:
-            form = {"action": argparse.BooleanOptionalAction}
+            settings = {"action": argparse.BooleanOptionalAction}
         name = f"arena_{flag.name}"
-        group.addoption(flag.flag, dest=name, help=flag.help, **form)
+        group.addoption(flag.flag, dest=name, help=flag.help, **settings)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -110,7 +108,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     early_config.stash[SCENARIOS] = scenarios
     watch = scenarios.watch if scenarios is not None else None
-    folder = functools.partial(_temporary_folder, early_config)
+    folder = partial(_temporary_folder, early_config)
     run = ArenaRun(config, Ledger(), early_config.hook, temporary=folder, watch=watch)
     RUNS[early_config] = run
     early_config.stash[WIDE] = {}
@@ -186,12 +184,12 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    of_controller = getattr(config, "workerinput", {}).get("arena")
-    if of_controller:
+    from_controller = getattr(config, "workerinput", {}).get("arena")
+    if from_controller:  # this process is a worker of pytest-xdist
         databases = RUNS[config].databases
-        for path, state in of_controller["files"].items():
+        for path, state in from_controller["files"].items():
             databases.files.first_seen[os.fsdecode(path)] = state
-        databases.children.take_over(of_controller["children"])
+        databases.children.take_over(from_controller["children"])
     # Before 0.50, uvicorn, which the live server uses, imports deprecated parts of websockets.
     ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
     config.addinivalue_line("filterwarnings", ignored)
@@ -204,8 +202,8 @@ def pytest_configure(config: pytest.Config) -> None:
     scenarios = config.stash[SCENARIOS]
     if scenarios is not None:
         config.pluginmanager.register(scenarios, "arena_scenarios")
-        for name, more in scenarios.more_plugins():
-            config.pluginmanager.register(more, name)
+        for name, plugin in scenarios.more_plugins():
+            config.pluginmanager.register(plugin, name)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -246,21 +244,21 @@ def pytest_collection_modifyitems(
 
 def _note_unused_markers(items: list[pytest.Item], run: ArenaRun) -> None:
     """Add a line to the summary if tests have the marker `scenario`."""
-    count = len([item for item in items if item.get_closest_marker("scenario")])
-    if count == 1:
+    marked = [item for item in items if item.get_closest_marker("scenario")]
+    subject = f"{len(marked)} tests with pytest.mark.scenario prove"
+    if len(marked) == 1:
         subject = "1 test with pytest.mark.scenario proves"
-    else:
-        subject = f"{count} tests with pytest.mark.scenario prove"
-    if count:
+    if marked:
         run.ledger.note(f"{subject} nothing: arena_specs is not set")
 
 
 def _planned(item: pytest.Item, run: ArenaRun) -> Plan:
     _, index, _ = item.location
-    place = str(CodeLine(str(item.path), (index or 0) + 1))
+    line = CodeLine(str(item.path), (index or 0) + 1)
     values: dict[str, Any] = {}
+    # The innermost marker is first, and wins.
     for marker in reversed(list(item.iter_markers("arena"))):
-        values.update(marker_values(marker.args, marker.kwargs, place=place))
+        values.update(marker_values(marker.args, marker.kwargs, place=str(line)))
     owner, _, function = _others.own_function(item)
     is_async = inspect.iscoroutinefunction(function)
     stage = Stage.SEEDED
@@ -304,8 +302,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     plan = item.stash.get(PLAN, None)
     run.open(
         plan or _planned(item, run),
-        functools.partial(_client_options, item),
-        functools.partial(_use_app, item),
+        partial(_client_options, item),
+        partial(_use_app, item),
     )
     wide = item.config.stash[WIDE]
     if wide and hasattr(item, "callspec"):
@@ -321,9 +319,9 @@ def _finish_outdated(item: Any, wide: dict[Any, WideFixture]) -> None:
 
     pytest would finish them later, after the set-up of fixtures above them.
     """
-    for fixture in [*wide]:
+    for fixture in list(wide):
         is_parametrized = fixture.argname in item.callspec.params
-        # Finishing a fixture finishes those that depend on it.
+        # To finish a fixture also finishes those that depend on it.
         is_set_up = fixture in wide
         if is_parametrized and is_set_up and _others.is_outdated(item, fixture):
             wide[fixture].finish()
@@ -371,7 +369,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     if not test.has_level:
         run.fixtures.enter_test()
     test.end_set_up()
-    work = WORK.set(test.late_work.own)
+    token = WORK.set(test.late_work.own)
     try:
         request = getattr(item, "_request", None)
         if request is not None and "arena" in item._fixtureinfo.argnames:  # type: ignore[attr-defined] # noqa: SLF001 - no public name
@@ -386,7 +384,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
             run.interrupt()
         raise
     finally:
-        WORK.reset(work)
+        WORK.reset(token)
 
 
 @contextmanager
@@ -454,7 +452,7 @@ def _show_causes(
     report: pytest.TestReport, call: pytest.CallInfo[None], run: ArenaRun
 ) -> None:
     """Show the errors of the app and the output of other programs, in a failed test."""
-    # Not only of a failed call: a fixture may have started such a process, or sent it a request.
+    # Shown in each phase, because a fixture may have started such a process.
     warnings = run.databases.children.warnings
     _report.show(report, "arena: processes on another database", [*warnings])
     if report.when != "call":
@@ -500,9 +498,9 @@ def _explain_error(
         is_folded = test.was_broken_by(error) or test.was_broken_by_commit(error)
         if is_folded:
             _report.fold_library_frames(report, error, option, mask)
-    texts = map(run.explained, causes(error))
-    for text in filter(None, dict.fromkeys(texts)):
-        report.sections.append(("arena", text))
+    explanations = dict.fromkeys(map(run.explained, causes(error)))
+    for explanation in filter(None, explanations):
+        report.sections.append(("arena", explanation))
 
 
 def _users_statements(excinfo: pytest.ExceptionInfo[BaseException]) -> list[Statement]:
@@ -526,10 +524,11 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
         for leak in run.settle():
             error.add_note(f"{type(leak).__name__}: {leak}")
         raise
-    if errors := run.settle():
+    errors = run.settle()
+    if errors:
         _raise(errors)
     if (test is not None and test.is_used) or run.connections.has_used:
-        # The garbage that settling has collected belongs to this test. So do its warnings.
+        # `settle` has collected garbage of this test. The plugin reports its warnings here.
         plugin = item.config.pluginmanager.get_plugin("unraisableexception")
         if plugin is not None:
             plugin.pytest_runtest_teardown(item)
@@ -560,10 +559,10 @@ def pytest_fixture_setup(
     test = run.current.test
     # `parametrize(…, indirect=True, scope="class")` overrides the scope of the fixture.
     is_wide = request.scope != "function"
-    own_work = None
+    work = None
     if test is not None and not is_wide:
-        own_work = test.late_work.own
-    work = WORK.set(own_work)
+        work = test.late_work.own
+    token = WORK.set(work)
     try:
         if not is_wide:
             if test is not None and not test.has_level:
@@ -582,7 +581,7 @@ def pytest_fixture_setup(
             fixturedef.cached_result = (None, None, (error, None))
         raise
     finally:
-        WORK.reset(work)
+        WORK.reset(token)
     # A loop of pytest-asyncio for a scope: it has no tasks yet.
     if is_wide and isinstance(result, asyncio.Runner):
         run.tasks.see(result.get_loop())
@@ -617,21 +616,21 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
     """Enter a level for the set-up of a wide fixture. Note when its tear-down begins."""
     owner = WideFixture(
         _name_of_fixture(fixturedef, request),
-        functools.partial(fixturedef.finish, request),
+        partial(fixturedef.finish, request),
         tuple(run.current.being_set_up),
         lasts_to_the_end=request.scope == "session",
     )
     request.config.stash[WIDE][fixturedef] = owner
-    is_wide = OF_WIDE_FIXTURE.set(True)
+    token = OF_WIDE_FIXTURE.set(True)
     try:
         with run.fixtures.fixture(owner):
             yield
     finally:
-        OF_WIDE_FIXTURE.reset(is_wide)
+        OF_WIDE_FIXTURE.reset(token)
         # Finalizers run in reverse order: those of dependent fixtures, then `ending`, then the
         # fixture's tear-down. If another plugin prevented the set-up, no finalizer would run.
         if fixturedef.cached_result is not None:
-            fixturedef.addfinalizer(functools.partial(run.fixtures.ending, owner))
+            fixturedef.addfinalizer(partial(run.fixtures.ending, owner))
             if owner.askers:
                 # Another fixture called `getfixturevalue`. pytest does not know that it depends on
                 # this fixture.

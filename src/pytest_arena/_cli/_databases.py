@@ -42,7 +42,7 @@ class Unreachable:
         """Yield the place without things."""
         yield self._place
 
-    def sweep(self, *, everything: bool) -> Iterator[lines.Swept]:
+    def sweep(self, *, everything: bool) -> Iterator[lines.SweepResult]:
         """Remove nothing."""
         del everything
         yield from ()
@@ -98,16 +98,16 @@ def _sweep(kinds: list[lines.PlaceKind], *, everything: bool, is_agreed: bool) -
             )
             if not is_agreed:
                 return _FAILED
-    removed: list[lines.Swept] = []
+    results: list[lines.SweepResult] = []
     failures: list[ArenaError] = []
     for kind in kinds:
         try:
-            for thing in kind.sweep(everything=everything):
-                lines.say(lines.sweep_line(thing))
-                removed.append(thing)
+            for result in kind.sweep(everything=everything):
+                lines.say(lines.sweep_line(result))
+                results.append(result)
         except ArenaError as error:
             failures.append(error)
-    lines.say(lines.closing_line(removed))
+    lines.say(lines.closing_line(results))
     return _status(failures)
 
 
@@ -178,7 +178,7 @@ class ServerDatabases:
             note=note,
         )
 
-    def sweep(self, *, everything: bool) -> Iterator[lines.Swept]:
+    def sweep(self, *, everything: bool) -> Iterator[lines.SweepResult]:
         """Remove databases as a run does. Yield the removed ones, and the others with a reason."""
         before = look(self._address, registry=self._registry)
         if before.bytes is None:
@@ -197,15 +197,15 @@ class ServerDatabases:
             thing = _thing(row)
             if row.name not in existing:
                 if not row.alive:
-                    yield lines.Swept(thing)
+                    yield lines.SweepResult(thing)
             elif everything or row.name in reasons:
                 reason = reasons.get(row.name) or self._reason(row)
-                yield lines.Swept(thing, reason)
+                yield lines.SweepResult(thing, reason)
         if after.bytes is None:
             registry = lines.Thing(
                 name=self._registry, what="registry", bytes=before.bytes
             )
-            yield lines.Swept(registry)
+            yield lines.SweepResult(registry)
 
     def _reason(self, row: RegistryRow) -> str:
         """Return why a database was left."""

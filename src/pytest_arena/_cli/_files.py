@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli._lines import Place, Swept, Thing, size_of, time_of
+from pytest_arena._cli._lines import Place, SweepResult, Thing, size_of, time_of
 from pytest_arena._sqlite._home import homes, lock_of, remove_dead_run, try_lock
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _KEPT = "kept"
 _TEMPLATE_FOLDER = re.compile(r"[0-9a-f]{32}")
 _MANIFEST = re.compile(r"[0-9a-f]{16}\.json")
 _HEADER = b"SQLite format 3\0"
-_SIDE_FILES = ("-wal", "-shm", "-journal")
+_ENDINGS = ("", "-wal", "-shm", "-journal")  # of a database file and its side files
 
 
 class LiveFiles:
@@ -43,7 +43,7 @@ class LiveFiles:
             runs = tuple(map(_run, _folders(home)))
             yield Place(shown=_RUNS, where=str(home), things=runs)
 
-    def sweep(self, *, everything: bool) -> Iterator[Swept]:
+    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
         """Remove the folders of dead runs. ``everything`` also removes an empty parent folder."""
         for home in homes():
             for folder in _folders(home):
@@ -70,7 +70,7 @@ def _is_alive(folder: Path) -> bool:
         return lock.exists() and not is_ours
 
 
-def _oldest_run() -> datetime | None:
+def _start_of_oldest_run() -> datetime | None:
     """Return the start of the oldest living run, or None without a living run."""
     starts = []
     for home in homes():
@@ -94,14 +94,14 @@ def _run(folder: Path) -> Thing:
     )
 
 
-def _removed_run(folder: Path, *, everything: bool) -> Iterator[Swept]:
+def _removed_run(folder: Path, *, everything: bool) -> Iterator[SweepResult]:
     existed = folder.is_dir()
     run = _thing(folder.name, "live", folder)
     is_removed = remove_dead_run(folder)
     if is_removed and existed:
-        yield Swept(run)
+        yield SweepResult(run)
     elif everything and not is_removed:
-        yield Swept(run, "a living run works in it")
+        yield SweepResult(run, "a living run works in it")
 
 
 class CachedFiles:
@@ -112,10 +112,10 @@ class CachedFiles:
 
     def look(self) -> Iterator[Place]:
         """Yield the folders of templates and of kept databases."""
-        templates = []
+        templates: list[Thing] = []
         for folder in self._template_folders():
-            for thing, _ in (*_finished(folder), *_unfinished(folder)):
-                templates.append(thing)
+            templates += [thing for thing, _ in _finished(folder)]
+            templates += [thing for thing, _ in _unfinished(folder)]
         kept = [thing for thing, _ in self._kept()]
         yield Place(
             shown="Templates of SQLite databases",
@@ -128,7 +128,7 @@ class CachedFiles:
             things=tuple(kept),
         )
 
-    def sweep(self, *, everything: bool) -> Iterator[Swept]:
+    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
         """Remove broken builds. ``everything`` also removes what no living run may use."""
         for folder in self._template_folders():
             yield from _cleared(folder, everything=everything)
@@ -148,10 +148,9 @@ class CachedFiles:
     def _kept(self) -> Iterator[DatabaseFiles]:
         folder = self._cache / _KEPT
         for file in sorted(folder.glob("*")):
-            name = file.name
             if _is_database(file):
-                side_files = [file.with_name(name + ending) for ending in _SIDE_FILES]
-                yield _thing(name, "kept", file), [file, *side_files]
+                files = [file.with_name(file.name + ending) for ending in _ENDINGS]
+                yield _thing(file.name, "kept", file), files
 
 
 def _thing(name: str, what: str, file: Path) -> Thing:
@@ -162,7 +161,7 @@ def _thing(name: str, what: str, file: Path) -> Thing:
 
 def _is_database(file: Path) -> bool:
     with suppress(OSError):
-        if file.is_file() and not file.name.endswith(_SIDE_FILES):
+        if file.is_file() and not file.name.endswith(_ENDINGS[1:]):
             with file.open("rb") as opened:
                 return opened.read(len(_HEADER)) in (_HEADER, b"")
     return False
@@ -178,7 +177,8 @@ def _finished(folder: Path) -> Iterator[DatabaseFiles]:
             continue  # another program's file
         # The manifest is removed first: without it there is no template.
         files = [manifest, manifest.with_suffix(".sqlite")]
-        thing = _thing(f"{folder.name[:8]}/{manifest.stem}", "template", manifest)
+        name = f"{folder.name[:8]}/{manifest.stem}"
+        thing = _thing(name, "template", manifest)
         created = datetime.fromtimestamp(built, UTC)
         size = sum(map(size_of, files))
         yield replace(thing, created=created, bytes=size), files
@@ -192,24 +192,25 @@ def _unfinished(folder: Path) -> Iterator[DatabaseFiles]:
         yield _thing(name, "building", file), [file]
 
 
-def _cleared(folder: Path, *, everything: bool) -> Iterator[Swept]:
-    """Remove the unfinished templates. ``everything`` also removes those that no run may use."""
+def _cleared(folder: Path, *, everything: bool) -> Iterator[SweepResult]:
+    """Remove the unfinished templates. ``everything`` also removes those that no run can use."""
     lock = folder / "lock"
     with try_lock(lock) as is_ours:
         if not is_ours:
             if everything:
                 thing = _thing(folder.name[:8], "template", folder)
-                yield Swept(thing, "a living run builds there")
+                yield SweepResult(thing, "a living run builds there")
             return
         for thing, files in _unfinished(folder):
             yield _removed(thing, files)
         if not everything:
             return
-        # A living run does not lock a template, so it may use each that was used since its start.
-        start = _oldest_run() or datetime.max.replace(tzinfo=UTC)
+        # A run does not lock the templates that it uses. So each template stays that was used
+        # since the oldest living run began.
+        start = _start_of_oldest_run() or datetime.max.replace(tzinfo=UTC)
         for thing, files in _finished(folder):
             if thing.used and thing.used >= start:
-                yield Swept(thing, "a living run may use it")
+                yield SweepResult(thing, "a living run may use it")
             else:
                 yield _removed(thing, files)
         used = time_of(lock)
@@ -219,10 +220,10 @@ def _cleared(folder: Path, *, everything: bool) -> Iterator[Swept]:
             folder.rmdir()
 
 
-def _removed(thing: Thing, files: list[Path]) -> Swept:
+def _removed(thing: Thing, files: list[Path]) -> SweepResult:
     try:
         for file in files:
             file.unlink(missing_ok=True)
     except OSError as error:
-        return Swept(thing, error.strerror or str(error))
-    return Swept(thing)
+        return SweepResult(thing, error.strerror or str(error))
+    return SweepResult(thing)

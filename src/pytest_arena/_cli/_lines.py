@@ -73,8 +73,8 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
-    """A thing that was removed, or that was left for a reason."""
+class SweepResult:
+    """A thing that a sweep has removed, or has left for a reason."""
 
     thing: Thing
     reason: str = ""
@@ -90,7 +90,7 @@ class PlaceKind(Protocol):
             ArenaError: a place cannot be read.
         """
 
-    def sweep(self, *, everything: bool) -> Iterator[Swept]:
+    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
         """Remove what dead runs left. ``everything`` also removes what no living run uses.
 
         Raises:
@@ -175,20 +175,20 @@ def as_json(places: Sequence[Place]) -> str:
     return json.dumps({"places": rows}, indent=2, default=datetime.isoformat)
 
 
-def sweep_line(swept: Swept) -> str:
-    """Return the line that says what was removed, or why it was left."""
-    thing = swept.thing
-    if swept.reason:
-        return f"left     {thing.name}: {swept.reason}"
+def sweep_line(result: SweepResult) -> str:
+    """Return the line about a thing that was removed, or left for a reason."""
+    thing = result.thing
+    if result.reason:
+        return f"left     {thing.name}: {result.reason}"
     line = f"removed  {thing.what} {thing.name}"
     if thing.bytes is not None:
         line += f", {size_shown(thing.bytes)}"
     return line
 
 
-def closing_line(things: Iterable[Swept]) -> str:
-    """Return the line with the number and the size of what was removed."""
-    sizes = [swept.thing.bytes or 0 for swept in things if not swept.reason]
+def closing_line(results: Iterable[SweepResult]) -> str:
+    """Return the line with the number and the size of the removed things."""
+    sizes = [result.thing.bytes or 0 for result in results if not result.reason]
     if not sizes:
         return "Nothing to remove."
     total = size_shown(sum(sizes))
@@ -225,10 +225,11 @@ def _table(things: list[Thing], *, now: datetime) -> Iterator[str]:
     rows = [_row(thing, now=now) for thing in things]
     widths = {}
     for title in _WIDTHS:
-        width = max([len(row[title]) for row in rows])
-        if width:
-            widths[title] = max(width, len(title))
-    yield _line({title: title for title in widths}, widths)
+        longest = max(len(row[title]) for row in rows)
+        if longest:
+            widths[title] = max(longest, len(title))
+    titles = {title: title for title in widths}
+    yield _line(titles, widths)
     for thing, row in zip(things, rows, strict=True):
         yield _line(row, widths)
         if thing.title:
@@ -251,6 +252,7 @@ def _row(thing: Thing, *, now: datetime) -> dict[str, str]:
         if thing.host != platform.node():
             host = _cut(thing.host, _HOST_WIDTH)
             whose = f"{host} {whose}"
+    size = "" if thing.bytes is None else size_shown(thing.bytes)
     cells = {
         "name": thing.name,
         "what": thing.what,
@@ -258,7 +260,7 @@ def _row(thing: Thing, *, now: datetime) -> dict[str, str]:
         "whose": whose,
         "age": _age(thing.created, now),
         "used": _age(thing.used, now),
-        "size": "" if thing.bytes is None else size_shown(thing.bytes),
+        "size": size,
     }
     return {title: _cut(text, _WIDTHS[title]) for title, text in cells.items()}
 
@@ -266,9 +268,8 @@ def _row(thing: Thing, *, now: datetime) -> dict[str, str]:
 def _age(when: datetime | None, now: datetime) -> str:
     if when is None:
         return ""
-    seconds = int(
-        (now - when).total_seconds()
-    )  # negative if another machine's clock is ahead
+    # Negative if another machine's clock is ahead.
+    seconds = int((now - when).total_seconds())
     for size, unit in _AGES:
         if seconds >= size:
             return f"{seconds // size} {unit}"

@@ -7,7 +7,14 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli._lines import Place, PlaceKind, Swept, Thing, size_of, time_of
+from pytest_arena._cli._lines import (
+    Place,
+    PlaceKind,
+    SweepResult,
+    Thing,
+    size_of,
+    time_of,
+)
 from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql.servers import Unavailable
 from pytest_arena._postgresql.servers import _cluster as cluster
@@ -44,7 +51,7 @@ class PrivateServers:
             clusters = [self._place(folder) for folder in _clusters(parent)]
             yield from clusters or [Place(shown=_SHOWN, where=str(parent))]
 
-    def sweep(self, *, everything: bool) -> Iterator[Swept]:
+    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
         """Sweep running servers. ``everything`` also stops and removes unused servers."""
         for parent in self._parents():
             clusters = _clusters(parent)
@@ -57,14 +64,16 @@ class PrivateServers:
                 with suppress(OSError):  # it does not exist, or is not empty
                     path.rmdir()
 
-    def _swept(self, folder: ClusterFolder, *, everything: bool) -> Iterator[Swept]:
+    def _swept(
+        self, folder: ClusterFolder, *, everything: bool
+    ) -> Iterator[SweepResult]:
         if everything and not _is_in_use(folder):
             yield _removed(folder)
         elif cluster.is_running(folder):
             databases = self._databases_on(cluster.address_of(folder))
             yield from databases.sweep(everything=everything)
             if everything:
-                yield Swept(_thing(folder), "a private server that is in use")
+                yield SweepResult(_thing(folder), "a private server that is in use")
 
     def _parents(self) -> list[Path]:
         try:
@@ -123,19 +132,21 @@ def _is_in_use(folder: ClusterFolder) -> bool:
         return True  # the server starts, stops, or has no free connection
 
 
-def _removed(folder: ClusterFolder) -> Swept:
+def _removed(folder: ClusterFolder) -> SweepResult:
     server = _thing(folder)
     lock = folder.beside("lock")
     try:
         with attempt(lock) as is_ours:
             if not is_ours or not cluster.stop(folder):
-                return Swept(server, "a private server that starts, or does not stop")
+                return SweepResult(
+                    server, "a private server that starts, or does not stop"
+                )
             server = _thing(folder)
             cluster.remove(folder)
             lock.unlink()  # a process that waits for the lock notices that it was removed
     except OSError as error:
-        return Swept(server, str(error))
-    return Swept(server)
+        return SweepResult(server, str(error))
+    return SweepResult(server)
 
 
 def _thing(folder: ClusterFolder) -> Thing:

@@ -17,7 +17,7 @@ import pytest
 from pytest_arena._cli._control_server import TOKEN, Command, ControlServer
 from pytest_arena._config._load import load_attribute
 from pytest_arena._databases._app_databases import changed_since
-from pytest_arena._fixtures import RUNS, started_server
+from pytest_arena._fixtures import RUNS, start_live_server
 from pytest_arena._report import STORY, server_sections, story_lines, users_trace
 from pytest_arena._run._facade import Arena
 from pytest_arena.errors import ArenaError, ConfigError, redact
@@ -145,7 +145,7 @@ class LevelServer:
         self._seeds = seeds
         self._stdout = sys.stdout
         self._problems: list[str] = []
-        # A command that has left a level, and has to enter the next one.
+        # The command that has ended the last level and begins the next one.
         self._reset: Command | None = None
 
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -171,7 +171,7 @@ class LevelServer:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Run a level for each command that enters one, until the control server stops."""
+        """Run a level for each command that begins one, until the control server stops."""
         self._module = module_in(session, _COMMAND)
         run = RUNS[session.config]
         try:
@@ -203,17 +203,18 @@ class LevelServer:
         commands = _LevelCommands(RUNS[session.config], self._seeds)
         earlier_problems = self._problems
         self._problems = []
-        ends: list[Command | None] = []
+        # The command that ended the level, or None if the server stops. Empty if no level began.
+        endings: list[Command | None] = []
 
         def level(request: pytest.FixtureRequest, arena_app: object) -> None:
-            server = started_server(request, arena_app)
+            server = start_live_server(request, arena_app)
             content = {
                 "app": server.url,
                 "database": commands.arena.url,
                 "problems": earlier_problems,
             }
             enter.answer(500 if earlier_problems else 200, content)
-            ends.append(commands.run_until_end(self._control))
+            endings.append(commands.run_until_end(self._control))
 
         # Without brackets, pytest shows :: for each dot of the name.
         item = pytest.Function.from_parent(
@@ -227,18 +228,15 @@ class LevelServer:
         )
         session.testscollected += 1
         session.config.hook.pytest_runtest_protocol(item=item, nextitem=next_item)
-        command = enter  # if the set-up failed, the level has not begun
-        if ends:
-            if ends[0] is None:
-                self._control.stop()  # the level took the first request to stop
-                return
-            command = ends[0]
-            if command.path == _RESET:
-                self._reset = command
-                return
-        status = 500 if self._problems or not ends else 200
-        command.answer(status, {"problems": self._problems})
-        self._problems = []
+        ending = endings[0] if endings else enter
+        if ending is None:
+            self._control.stop()  # `run_until_end` took the first request to stop
+        elif ending.path == _RESET and endings:
+            self._reset = ending
+        else:
+            status = 500 if self._problems or not endings else 200
+            ending.answer(status, {"problems": self._problems})
+            self._problems = []
 
 
 def module_in(session: pytest.Session, name: str) -> pytest.Module:
@@ -283,7 +281,7 @@ class _LevelCommands:
                 name = path.removeprefix(_SEED)
                 command.answer(200, self._seed(name, command.arguments))
             case "GET", "/changes":
-                changes = [self._shown(change) for change in self.arena.changes()]
+                changes = list(map(self._as_json, self.arena.changes()))
                 command.answer(200, {"changes": changes})
             case "GET", "/story":
                 command.answer(200, {"story": self._story()})
@@ -292,7 +290,7 @@ class _LevelCommands:
                 _refuse(command, f"there is a level: {steps}")
 
     def _story(self) -> str:
-        """Return the text that the report of a failed test has."""
+        """Return the sections that pytest-arena adds to the report of a failed test."""
         test = self._run.current.running()
         mask = self._run.moments.mask
         sections = server_sections(test.broken, test.handled_traces, None, mask)
@@ -302,17 +300,15 @@ class _LevelCommands:
             sections.append((STORY, "\n".join(lines)))
         return "\n\n".join(f"{title}\n{text}" for title, text in sections)
 
-    def _shown(self, change: Change) -> dict[str, object]:
-        """Return a change. The values of masked columns are hidden."""
+    def _as_json(self, change: Change) -> dict[str, object]:
+        """Return a change as JSON. The values of masked columns are hidden."""
         mask = self._run.moments.mask
-        rows = []
-        for row in (change.before, change.after):
-            values = dict(row)
-            for column in values:
+        before = dict(change.before)
+        after = dict(change.after)
+        for row in (before, after):
+            for column in row:
                 if mask.hides(change.table, column):
-                    values[column] = "***"
-            rows.append(values)
-        before, after = rows
+                    row[column] = "***"
         return {
             "table": change.table,
             "kind": change.kind,

@@ -11,7 +11,7 @@ import sysconfig
 import traceback
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ArenaError, ConfigError
@@ -70,24 +70,24 @@ def load_attribute(
     try:
         return reduce(getattr, attribute.split("."), imported)
     except AttributeError as error:
-        public = sorted(name for name in vars(imported) if not name.startswith("_"))
-        own = [name for name in public if _is_defined_in(imported, name)] or public
-        proposed = [name for name in own if likely(getattr(imported, name))]
+        names = _public_names(imported)
+        defined = ", ".join(names[:8]) or "nothing public"
+        proposed = [name for name in names if likely(getattr(imported, name))]
         fix = f"name the module that has {attribute}; {module} has nothing of that kind"
         if proposed:
             fix = f"{option} = {module}:{nearest(attribute, proposed)}"
         raise ConfigError(
             f"{option} = {path}: {error}",
             why="the plugin cannot use what the option names",
-            cause=f"{imported.__file__} defines {', '.join(own[:8]) or 'nothing public'}\n"
-            f"the option is in {source}",
+            cause=f"{imported.__file__} defines {defined}\nthe option is in {source}",
             fix=fix,
         ) from None
 
 
 def _with_colon(path: str) -> str:
     """Return the likely import path: ``app.main:app`` for ``app.main.app``, ``app/main.py:app``."""
-    module, colon, attribute = path.replace("/", ".").replace(".py", "").partition(":")
+    dotted = path.replace("/", ".").replace(".py", "")
+    module, colon, attribute = dotted.partition(":")
     if not colon:
         module, _, attribute = module.rpartition(".")
     likely = f"{module}:{attribute}"
@@ -109,9 +109,10 @@ def _absent(path: str, option: str, source: str) -> tuple[str, str]:
     cause = f"no module {module!r} on sys.path; named in {source}"
     top = module.partition(".")[0]
     on_path = {Path(entry).resolve() for entry in sys.path}
-    for folder in ("src", "."):
-        if top in _modules_in(Path(folder)) and Path(folder).resolve() not in on_path:
-            return cause, _add_to_path(folder)
+    for folder in (Path("src"), Path()):
+        is_on_path = folder.resolve() in on_path
+        if top in _modules_in(folder) and not is_on_path:
+            return cause, _add_to_path(str(folder))
     likely = _close_module(module)
     if likely:
         return cause, f"{option} = {likely}:{attribute}"
@@ -127,13 +128,15 @@ def _close_module(module: str) -> str:
     parent, _, child = module.rpartition(".")
     package = sys.modules.get(parent)
     if package is not None:
-        names = set().union(*(_modules_in(Path(folder)) for folder in package.__path__))
-        likely = difflib.get_close_matches(child, sorted(names), n=1)
-        return f"{parent}.{likely[0]}" if likely else ""
+        names = set()
+        for folder in package.__path__:
+            names |= _modules_in(Path(folder))
+        similar = difflib.get_close_matches(child, sorted(names), n=1)
+        return f"{parent}.{similar[0]}" if similar else ""
     top, dot, rest = module.partition(".")
     names = _modules_in(Path.cwd()) | _modules_in(Path("src"))
-    likely = difflib.get_close_matches(top, sorted(names - {top}), n=1)
-    return f"{likely[0]}{dot}{rest}" if likely else ""
+    similar = difflib.get_close_matches(top, sorted(names - {top}), n=1)
+    return f"{similar[0]}{dot}{rest}" if similar else ""
 
 
 def _modules_in(folder: Path) -> set[str]:
@@ -154,19 +157,17 @@ def _broken(error: BaseException, module: str, source: str) -> tuple[str, str]:
 
 
 def _missing_variable(error: BaseException) -> str:
-    """Return the environment variable whose absence an error is about, else ""."""
+    """Return the environment variable that is not set, if that is the error, or ""."""
     if isinstance(error, KeyError):
         frames = traceback.extract_tb(error.__traceback__)
         # os.environ[…]
         if frames and frames[-1].filename in {os.__file__, "<frozen os>"}:
             return str(error.args[0])
-    # pydantic-settings reads a field without a value from a variable of this name.
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    if (
-        "ValidationError" not in kinds
-        or "Settings" not in str(error).partition("\n")[0]
-    ):
+    title = str(error).partition("\n")[0]
+    if "ValidationError" not in kinds or "Settings" not in title:
         return ""
+    # pydantic-settings reads a field without a value from a variable of this name.
     try:
         [first, *_] = error.errors()  # type: ignore[attr-defined] # of pydantic
         if first["type"] == "missing":
@@ -174,6 +175,13 @@ def _missing_variable(error: BaseException) -> str:
     except (AttributeError, LookupError, TypeError, ValueError):
         pass
     return ""
+
+
+def _public_names(module: ModuleType) -> list[str]:
+    """Return the public names that a module defines, or all public names if it defines none."""
+    names = sorted(name for name in vars(module) if not name.startswith("_"))
+    defined = [name for name in names if _is_defined_in(module, name)]
+    return defined or names
 
 
 def _is_defined_in(module: ModuleType, name: str) -> bool:
@@ -190,7 +198,7 @@ def nearest(text: str, names: Iterable[str]) -> str:
     """Return the name that is most similar to a text, the first name if none is similar."""
     names = list(names)
     similar = difflib.get_close_matches(text, names, n=1, cutoff=0.3)
-    return [*similar, *names][0]
+    return similar[0] if similar else names[0]
 
 
 def load_function(
@@ -206,14 +214,16 @@ def load_function(
     )
     if callable(function) and accepts(function, *arguments):
         return function
-    what = f"is of type {type(function).__name__}"
+    problem = f"is of type {type(function).__name__}"
     if callable(function):
-        what = f"takes {inspect.signature(function)}"
+        problem = f"takes {inspect.signature(function)}"
+    name = path.rpartition(":")[2]
+    parameters = ", ".join(arguments)
     raise ConfigError(
-        f"{option} = {path} {what}, and is called with ({', '.join(arguments)})",
+        f"{option} = {path} {problem}, and is called with ({parameters})",
         why="the plugin calls it, and the tests rely on what it does",
         cause=str(home_of(function) or source),
-        fix=f"def {path.rpartition(':')[2]}({', '.join(arguments)}): …   (async def as well)",
+        fix=f"def {name}({parameters}): …   (async def as well)",
     )
 
 
@@ -228,32 +238,34 @@ def accepts(function: Callable[..., object], *arguments: str) -> bool:
     return True
 
 
-def home_of(thing: object) -> CodeLine | None:
+_DEFINITIONS = ("def ", "async def ", "class ")
+
+
+def home_of(definition: Any) -> CodeLine | None:
     """Return the line that defines a function or class, None for another object."""
     try:
-        thing = inspect.unwrap(thing)  # type: ignore[arg-type]  # returns an object without __wrapped__
-        lines, number = inspect.getsourcelines(thing)  # type: ignore[arg-type]  # TypeError if not
-        file = inspect.getsourcefile(thing)  # type: ignore[arg-type]  # as above
+        definition = inspect.unwrap(definition)
+        lines, first_number = inspect.getsourcelines(definition)
+        file = inspect.getsourcefile(definition) or ""
     except (OSError, TypeError):
         return None
-    for offset, line in enumerate(lines):
-        if line.lstrip().startswith(_HEADS):  # below its decorators
-            return CodeLine(file or "", number + offset)
-    return CodeLine(file or "", number)
-
-
-_HEADS = ("def ", "async def ", "class ")
+    for number, line in enumerate(lines, start=first_number):
+        if line.lstrip().startswith(_DEFINITIONS):  # below its decorators
+            return CodeLine(file, number)
+    return CodeLine(file, first_number)
 
 
 def described(error: BaseException) -> str:
     """Name an error in at most three lines, without the statement that SQLAlchemy adds."""
     if isinstance(error, ArenaError):
         return f"{type(error).__name__}: {error.what}"
-    lines = [
-        line for line in str(error).split("\n[SQL")[0].splitlines() if line.strip()
-    ]
+    kind = type(error).__name__
+    text = str(error).partition("\n[SQL")[0]
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        return kind
     text = "\n".join(lines[:3])
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{kind}: {text}"
 
 
 def blame(error: BaseException) -> CodeLine | None:

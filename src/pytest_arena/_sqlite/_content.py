@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_arena._sqlite._restore import FileSnapshot
+    from pytest_arena._sqlite._sql import OwnConnection
 
-    Ask = Callable[[str], sqlite3.Cursor]
+    Execute = Callable[[str], sqlite3.Cursor]
 
 _BEFORE = "before"
 _AFTER = "after"
@@ -40,11 +41,11 @@ _GENERATED = 2
 class Moment:
     """A point in time, to compare with a later one.
 
-    ``at`` is ``Restorer.settled`` and the data version of the file.
+    ``version`` is ``Restorer.state_number`` and the data version of the file at this time.
     """
 
     snapshot: FileSnapshot
-    at: tuple[int, int]
+    version: tuple[int, int]
 
 
 def _quoted(name: str) -> str:
@@ -81,26 +82,27 @@ def content(file: Path) -> dict[str, str]:
         raise sql.lock_or_failure(error) from error
 
 
-def _digests(ask: Ask) -> Iterator[tuple[str, str]]:
+def _digests(execute: Execute) -> Iterator[tuple[str, str]]:
     for pragma in ("user_version", "application_id"):
-        number = ask(f"PRAGMA {pragma}").fetchone()[0]
+        number = execute(f"PRAGMA {pragma}").fetchone()[0]
         if number:  # 0 is left out, so that an empty file equals a missing one
             yield pragma, str(number)
-    schema = ask(
+    schema = execute(
         "SELECT CAST(type AS BLOB), CAST(name AS BLOB), sql FROM sqlite_master"
-    ).fetchall()
-    for raw_kind, raw_name, definition in schema:
+    )
+    for raw_kind, raw_name, definition in schema.fetchall():
         kind = raw_kind.decode()
         name = _decoded(raw_name)
-        yield f"definition of {kind} {name}", f"{_digest(definition):x}"
+        digest = _digest(definition)
+        yield f"definition of {kind} {name}", f"{digest:x}"
         if name == "sqlite_sequence":
-            yield from _sequences(ask)
+            yield from _sequences(execute)
         elif kind == "table":
-            yield f"table {name}", _digest_of_rows(ask, _quoted(name))
+            yield f"table {name}", _digest_of_rows(execute, _quoted(name))
 
 
-def _sequences(ask: Ask) -> Iterator[tuple[str, str]]:
-    for table, number in ask("SELECT CAST(name AS BLOB), seq FROM sqlite_sequence"):
+def _sequences(execute: Execute) -> Iterator[tuple[str, str]]:
+    for table, number in execute("SELECT CAST(name AS BLOB), seq FROM sqlite_sequence"):
         yield f"sequence {_decoded(table)}", str(number)
 
 
@@ -108,14 +110,14 @@ def _decoded(name: bytes) -> str:
     return name.decode("utf-8", "replace")
 
 
-def _digest_of_rows(ask: Ask, table: str) -> str:
+def _digest_of_rows(execute: Execute, table: str) -> str:
     count = 0
     total = 0
     try:
         try:
-            rows = ask(f"SELECT rowid, * FROM {table}")
+            rows = execute(f"SELECT rowid, * FROM {table}")
         except sqlite3.OperationalError:  # WITHOUT ROWID
-            rows = ask(f"SELECT * FROM {table}")
+            rows = execute(f"SELECT * FROM {table}")
         for row in rows:
             # A sum needs no order, and counts two equal rows twice.
             total += _digest(row)
@@ -128,7 +130,9 @@ def _digest_of_rows(ask: Ask, table: str) -> str:
 
 
 def _digest(value: object) -> int:
-    return int.from_bytes(blake2b(repr(value).encode(), digest_size=16).digest())
+    text = repr(value).encode()
+    digest = blake2b(text, digest_size=16).digest()
+    return int.from_bytes(digest)
 
 
 class _Table(NamedTuple):
@@ -138,7 +142,10 @@ class _Table(NamedTuple):
     key: tuple[str, ...] = ()
     has_rowid: bool = True
     is_virtual: bool = False
-    collations: frozenset[str] = frozenset()  # the app's own
+    app_collations: frozenset[str] = frozenset()
+
+
+_MISSING = _Table()
 
 
 def changed_rows(
@@ -153,135 +160,161 @@ def changed_rows(
     Raises:
         FileFailure: one of the files is no database.
     """
-    with closing(sql.open_memory()) as both:
+    changed = []
+    with closing(sql.open_memory()) as connection:
         # An app may store text that is not UTF-8.
-        both.text_factory = lambda raw: raw.decode(errors="backslashreplace")
-        both.execute(f"ATTACH ? AS {_BEFORE}", (sql.unchanging(before),))
-        both.execute(f"ATTACH ? AS {_AFTER}", (sql.unchanging(after),))
-        old = _tables(both, _BEFORE)
-        new = _tables(both, _AFTER)
-        changed = []
-        for name in sorted({*old, *new}):
-            rows = _compared(both, name, old.get(name), new.get(name))
+        connection.text_factory = lambda raw: raw.decode(errors="backslashreplace")
+        connection.execute(f"ATTACH ? AS {_BEFORE}", (sql.unchanging(before),))
+        connection.execute(f"ATTACH ? AS {_AFTER}", (sql.unchanging(after),))
+        old_tables = _tables(connection, _BEFORE)
+        new_tables = _tables(connection, _AFTER)
+        for name in sorted({*old_tables, *new_tables}):
+            old = old_tables.get(name, _MISSING)
+            new = new_tables.get(name, _MISSING)
+            rows = _changed_rows_of(connection, name, old, new)
             if rows.removed or rows.added:
                 changed.append(limited(rows, limit))
     return changed
 
 
-def _tables(both: sql.OwnConnection, side: str) -> dict[str, _Table]:
-    # SQLite 3.37 and later list the shadow tables. Before, they are compared as well.
-    listed = both.execute(f"PRAGMA {side}.table_list").fetchall()
-    shadows = {name for _, name, kind, *_ in listed if kind == "shadow"}
-    without_rowid = {row[1] for row in listed if row[4]}
-    definitions = both.execute(
+def _tables(connection: OwnConnection, side: str) -> dict[str, _Table]:
+    """Return the tables of a file by their names.
+
+    SQLite 3.37 and later list the shadow tables, which are left out. Earlier versions do not.
+    """
+    shadows = set()
+    without_rowid = set()
+    for row in connection.execute(f"PRAGMA {side}.table_list"):
+        _, name, kind, _, is_without_rowid, *_ = row
+        if kind == "shadow":
+            shadows.add(name)
+        if is_without_rowid:
+            without_rowid.add(name)
+    definitions = connection.execute(
         f"SELECT name, sql FROM {side}.sqlite_master "
         "WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-    ).fetchall()
+    )
     tables = {}
-    for name, definition in definitions:
-        if name not in shadows:
-            has_rowid = name not in without_rowid
-            tables[name] = _table(both, side, name, definition, has_rowid=has_rowid)
+    for name, definition in definitions.fetchall():
+        if name in shadows:
+            continue
+        columns, key = _columns_and_key(connection, side, name)
+        tables[name] = _Table(
+            columns,
+            key,
+            has_rowid=name not in without_rowid,
+            is_virtual=definition.upper().startswith("CREATE VIRTUAL"),
+            app_collations=_app_collations(connection, definition),
+        )
     return tables
 
 
-def _table(
-    both: sql.OwnConnection, side: str, name: str, definition: str, *, has_rowid: bool
-) -> _Table:
-    used = {collation.lower() for _, collation in _COLLATION.findall(definition)}
+def _app_collations(connection: OwnConnection, definition: str) -> frozenset[str]:
+    """Return the collations of the app that a table uses, and define each on a connection.
+
+    SQLite reads no row of a sorted table without its collation. The defined one finds all texts
+    equal, so that SQLite finds each row.
+    """
+    used = {match[2].lower() for match in _COLLATION.finditer(definition)}
     collations = used - _BUILT_IN_COLLATIONS
     for collation in collations:
-        # SQLite reads no row of a sorted table without its collation. This one finds all texts
-        # equal, so that SQLite finds each row.
-        both.create_collation(collation, lambda _a, _b: 0)
-    try:
-        info = both.execute(f"PRAGMA {side}.table_xinfo({_quoted(name)})").fetchall()
-    except sql.FileFailure:  # the table's extension is not loaded here
-        info = []
+        connection.create_collation(collation, lambda _a, _b: 0)
+    return frozenset(collations)
+
+
+def _columns_and_key(
+    connection: OwnConnection, side: str, table: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the columns of a table that can be read, and those of its primary key."""
     columns = []
-    key = []
-    for _, column, _, _, _, place_in_key, hidden in info:
-        if place_in_key:
-            key.append((place_in_key, column))
-        is_generated = hidden == _GENERATED
-        if hidden == _HIDDEN or (
-            is_generated and not _is_readable(both, side, name, column)
-        ):
-            continue
-        columns.append(column)
-    return _Table(
-        tuple(columns),
-        tuple(column for _, column in sorted(key)),
-        has_rowid,
-        definition.upper().startswith("CREATE VIRTUAL"),
-        frozenset(collations),
-    )
-
-
-def _is_readable(both: sql.OwnConnection, side: str, name: str, column: str) -> bool:
+    key = {}
     try:
-        both.execute(f"SELECT {_quoted(column)} FROM {side}.{_quoted(name)} LIMIT 0")
-    except sql.FileFailure:  # a function of the app generates it
+        info = connection.execute(f"PRAGMA {side}.table_xinfo({_quoted(table)})")
+    except sql.FileFailure:  # the table's extension is not loaded here
+        return (), ()
+    for _, column, _, _, _, place_in_key, hidden in info.fetchall():
+        if place_in_key:
+            key[place_in_key] = column
+        is_readable = hidden != _HIDDEN
+        if hidden == _GENERATED:
+            is_readable = _is_computable(connection, side, table, column)
+        if is_readable:
+            columns.append(column)
+    return tuple(columns), tuple(key[place] for place in sorted(key))
+
+
+def _is_computable(
+    connection: OwnConnection, side: str, table: str, column: str
+) -> bool:
+    """Return whether SQLite can generate a column without a function of the app."""
+    query = f"SELECT {_quoted(column)} FROM {side}.{_quoted(table)} LIMIT 0"
+    try:
+        connection.execute(query)
+    except sql.FileFailure:
         return False
     return True
 
 
-def _compared(
-    both: sql.OwnConnection, name: str, before: _Table | None, after: _Table | None
+def _changed_rows_of(
+    connection: OwnConnection, name: str, old: _Table, new: _Table
 ) -> TableRows:
-    newest = after or before or _Table()
-    columns = newest.columns
-    pair = None
-    if before == after and not newest.is_virtual:
+    differing = None
+    if old == new and not new.is_virtual:
         with suppress(sql.FileFailure, sqlite3.DatabaseError):  # a collation of the app
-            pair = _differing_rows(both, name, newest)
-    if pair is None:
-        for column in (before or newest).columns:
-            if column not in columns:
-                columns = (*columns, column)
-        old_rows = _all_rows(both, _BEFORE, name, before, columns)
-        new_rows = _all_rows(both, _AFTER, name, after, columns)
+            differing = _differing_rows(connection, name, new)
+    columns = tuple(dict.fromkeys([*new.columns, *old.columns]))
+    if differing is None:
+        removed = _all_rows(connection, _BEFORE, name, old, columns)
+        added = _all_rows(connection, _AFTER, name, new, columns)
     else:
-        old_rows, new_rows = pair
-    removed, added = net(_identified(old_rows), _identified(new_rows))
-    return TableRows(
-        name, columns, newest.key, removed=tuple(removed), added=tuple(added)
-    )
+        removed, added = differing
+    removed, added = net(_identified(removed), _identified(added))
+    key = old.key if new is _MISSING else new.key
+    return TableRows(name, columns, key, removed=tuple(removed), added=tuple(added))
 
 
 def _identified(rows: list[Row]) -> list[tuple[Hashable, Row]]:
-    # To Python, 1 and 1.0 are equal, so the types are part of a row's identity.
-    return [((*row, *map(type, row)), row) for row in rows]
+    """Pair each row with its identity, which has the types: to Python, 1 equals 1.0."""
+    identified: list[tuple[Hashable, Row]] = []
+    for row in rows:
+        identity = (*row, *map(type, row))
+        identified.append((identity, row))
+    return identified
 
 
 def _differing_rows(
-    both: sql.OwnConnection, name: str, table: _Table
+    connection: OwnConnection, name: str, table: _Table
 ) -> tuple[list[Row], list[Row]] | None:
     """Return the rows without an equal row at their place in the other file, of both files.
 
     None if no index finds the place of a row.
     """
-    match = _match(table)
-    if not match:
+    same_place = _same_place(table)
+    if not same_place:
         return None
-    columns = [_quoted(column) for column in table.columns]
-    shown = ", ".join(f"x.{column}" for column in columns)
-    # Bytes and types are compared: the app's collation may find other texts equal, and 1 is 1.0.
-    same = " AND ".join(
-        f"x.{column} IS y.{column} COLLATE BINARY AND typeof(x.{column}) = typeof(y.{column})"
-        for column in columns
-    )
+    shown = []
+    conditions = [same_place]
+    for column in map(_quoted, table.columns):
+        shown.append(f"x.{column}")
+        # Bytes and types are compared: the app's collation may find other texts equal, and 1 is
+        # 1.0.
+        conditions.append(
+            f"x.{column} IS y.{column} COLLATE BINARY "
+            f"AND typeof(x.{column}) = typeof(y.{column})"
+        )
+    quoted = _quoted(name)
+    differing = []
+    for here, there in ((_BEFORE, _AFTER), (_AFTER, _BEFORE)):
+        query = (
+            f"SELECT {', '.join(shown)} FROM {here}.{quoted} x WHERE NOT EXISTS "
+            f"(SELECT 1 FROM {there}.{quoted} y WHERE {' AND '.join(conditions)})"
+        )
+        differing.append(connection.execute(query).fetchall())
+    removed, added = differing
+    return removed, added
 
-    def missing(here: str, there: str) -> list[Row]:
-        return both.execute(
-            f"SELECT {shown} FROM {here}.{_quoted(name)} x WHERE NOT EXISTS "
-            f"(SELECT 1 FROM {there}.{_quoted(name)} y WHERE {match} AND {same})"
-        ).fetchall()
 
-    return missing(_BEFORE, _AFTER), missing(_AFTER, _BEFORE)
-
-
-def _match(table: _Table) -> str:
+def _same_place(table: _Table) -> str:
     """Return the condition that finds a row's place in the other file by an index, "" if none."""
     if table.has_rowid:
         columns = {column.lower() for column in table.columns}
@@ -289,24 +322,25 @@ def _match(table: _Table) -> str:
             if name not in columns:
                 return f"x.{name} = y.{name}"
         return ""
-    if table.collations:
+    if table.app_collations:
         return ""
-    key = [_quoted(column) for column in table.key]
+    key = map(_quoted, table.key)
     return " AND ".join(f"x.{column} = y.{column}" for column in key)
 
 
 def _all_rows(
-    both: sql.OwnConnection,
+    connection: OwnConnection,
     side: str,
     name: str,
-    table: _Table | None,
+    table: _Table,
     columns: tuple[str, ...],
 ) -> list[Row]:
     """Return all rows of a table, with None for a column that this file has not."""
-    if table is None or not table.columns:
+    if not table.columns:
         return []
-    # SQLite takes an unknown name in quotes for a text, so NULL is in its place.
-    shown = ", ".join(
-        _quoted(column) if column in table.columns else "NULL" for column in columns
-    )
-    return both.execute(f"SELECT {shown} FROM {side}.{_quoted(name)}").fetchall()
+    shown = []
+    for column in columns:
+        # SQLite takes an unknown name in quotes for a text, so NULL is in its place.
+        shown.append(_quoted(column) if column in table.columns else "NULL")
+    query = f"SELECT {', '.join(shown)} FROM {side}.{_quoted(name)}"
+    return connection.execute(query).fetchall()

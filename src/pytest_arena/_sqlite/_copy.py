@@ -45,10 +45,11 @@ class Copy:
     """The isolation for SQLite: connections, engines and other processes stay connected.
 
     Each level keeps a snapshot of the content at its start. Levels share a snapshot if nothing was
-    written between them. ``leave`` restores it by the first of the ``fast`` methods that can, else
-    by SQLite's online backup. ``tell`` receives a line if a fast method fails its trial.
+    written between them. ``leave`` restores it by the first of the ``fast`` methods that can. If
+    none can, it uses SQLite's online backup. ``tell`` receives a line if a fast method fails its
+    trial.
 
-    Cost of enter and leave: 40 µs if nothing wrote to the file. Else as the method says.
+    Cost of enter and leave: 40 µs if nothing wrote to the file, otherwise the cost of the method.
     """
 
     name = "copy"
@@ -65,16 +66,19 @@ class Copy:
             weakref.WeakKeyDictionary()
         )
         self._last_moment: Moment | None = None
-        # Set if a restore has failed: the file must get this content before the next level.
-        self._pending: FileSnapshot | None = None
+        # A snapshot that was not restored, because the file was lost or locked. It is restored
+        # before the next level.
+        self._failed_restore: FileSnapshot | None = None
         # How often a level began or ended without a file. Connections to a deleted file are stale.
-        self._missed = 0
-        self._levels: list[FileSnapshot] = []
+        self._times_without_file = 0
         # The file is opened when its content is needed. Most databases that replace memory end
         # with their tests before that.
-        self._opened: Restorer | None = None
-        # The content at the start of each level, after that before the first level. A signal
-        # between two steps of `enter` or `leave` may leave an item too many.
+        self._open_restorer: Restorer | None = None
+        # For each open level, the snapshot that `leave` restores.
+        self._levels: list[FileSnapshot] = []
+        # For each open level, the content with which its changes are compared. `replace` changes
+        # it. The first item is the content before the first level. A signal between two steps of
+        # `enter` or `leave` may leave an item too many.
         self._starts: list[FileSnapshot]
         with self._isolation_errors():
             if base is not None:
@@ -83,9 +87,9 @@ class Copy:
                 self._starts = [FileSnapshot(sql.write_nothing(live.parent))]
             else:
                 start = FileSnapshot(base) if base else None
-                self._opened = Restorer(live, start, self.fast, tell)
-                self._opened.settle()
-                self._starts = [self._opened.current]
+                self._open_restorer = Restorer(live, start, self.fast, tell)
+                self._open_restorer.start_from_current()
+                self._starts = [self._open_restorer.current]
 
     @property
     def depth(self) -> int:
@@ -95,25 +99,29 @@ class Copy:
     @property
     def generation(self) -> int:
         """How often connections to the file became stale."""
-        if self._opened is None:
-            return self._missed
-        return self._missed + self._opened.generation
+        if self._open_restorer is None:
+            return self._times_without_file
+        return self._times_without_file + self._open_restorer.generation
 
     @property
     def restored(self) -> Counter[str]:
         """How often each method has restored the file."""
-        return Counter() if self._opened is None else self._opened.restored
+        if self._open_restorer is None:
+            return Counter()
+        return self._open_restorer.restored
 
     @property
-    def _file(self) -> Restorer:
-        if self._opened is None:
-            self._opened = Restorer(self.live, self._starts[0], self.fast, self._tell)
-        return self._opened
+    def _restorer(self) -> Restorer:
+        if self._open_restorer is None:
+            self._open_restorer = Restorer(
+                self.live, self._starts[0], self.fast, self._tell
+            )
+        return self._open_restorer
 
     @property
-    def _is_unmade(self) -> bool:
-        """Whether there is no file, and there was none for pytest-arena to open."""
-        return self._opened is None and sql.identity(self.live) is None
+    def _has_no_file_yet(self) -> bool:
+        """Whether the file does not exist, and pytest-arena has never opened it."""
+        return self._open_restorer is None and sql.identity(self.live) is None
 
     def call_after_leave(self, check: Callable[[], None]) -> None:
         """Call a function after each level is left. If it raises, the level stays."""
@@ -127,41 +135,41 @@ class Copy:
         self._levels.append(snapshot)
 
     def _snapshot_for_level(self) -> FileSnapshot:
-        if self._pending is not None:
-            self._file.put_in_place(self._pending)
-            self._pending = None
-        elif self._is_unmade:
-            self._missed += 1
+        if self._failed_restore is not None:
+            self._restorer.put_in_place(self._failed_restore)
+            self._failed_restore = None
+        elif self._has_no_file_yet:
+            self._times_without_file += 1
             return self._starts[0]
-        elif self._file.live_file.is_replaced():
-            # A wider fixture has made its file again. The levels above begin with that one.
-            self._file.reopen()
+        elif self._restorer.live_file.is_replaced():
+            # A wider fixture has created its file again. The levels above begin with that file.
+            self._restorer.reopen()
         try:
-            self._file.live_file.check_log()
-            return self._file.take()
+            self._restorer.live_file.check_log()
+            return self._restorer.take()
         except FileNotFoundError:
-            self._pending = self._file.current
+            self._failed_restore = self._restorer.current
             raise
 
     def leave(self) -> bool:
         """Restore the content from the matching ``enter``. Return whether it had changed."""
         with self._isolation_errors():
             is_switched = sql.take_switched(self.live)
-            if self._is_unmade:
-                self._missed += 1
-                changed = False
-            elif is_switched:
-                # No connection can set back the journal mode of a file that others have open.
-                self._file.check_place()
-                self._file.put_in_place(self._levels[-1])
-                changed = True
+            if self._has_no_file_yet:
+                self._times_without_file += 1
+                is_changed = False
             else:
-                self._file.check_place()
-                changed = self._file.restore(self._levels[-1])
+                self._restorer.check_place()
+                if is_switched:
+                    # No connection can set the journal mode of a file that others have open.
+                    self._restorer.put_in_place(self._levels[-1])
+                    is_changed = True
+                else:
+                    is_changed = self._restorer.restore(self._levels[-1])
         self._check()
-        self._pending = None
+        self._failed_restore = None
         self.forget()
-        return changed
+        return is_changed
 
     def leave_by_force(self) -> None:
         """Leave a level by replacing the locked file.
@@ -170,18 +178,19 @@ class Copy:
         know (of other processes, of ``sqlite3`` itself) keep using the old, unlinked file.
         """
         snapshot = self._levels.pop()
-        self._pending = snapshot
+        self._failed_restore = snapshot
         with self._isolation_errors():
-            if self._opened is None:  # the lock would also keep this process out
+            if self._open_restorer is None:
+                # Another connection has locked the file, so pytest-arena cannot open it either.
                 sql.remove_file(self.live)
-            self._file.put_in_place(snapshot)
-        self._pending = None
+            self._restorer.put_in_place(snapshot)
+        self._failed_restore = None
         self._remove_unused()
 
     def is_free(self) -> bool:
         """Return whether no lock would keep the next test from writing."""
         try:
-            with self._file.control.alone():
+            with self._restorer.control.alone():
                 return True
         except sql.Busy:
             return False
@@ -194,15 +203,15 @@ class Copy:
 
     def is_clean(self) -> bool:
         """Return whether nothing was committed in the top level, and no transaction writes."""
-        return self._is_at_start(Restorer.unwritten_version)
+        return self._is_at_start(Restorer.version_without_writers)
 
     def _is_at_start(self, version: Callable[[Restorer], int]) -> bool:
-        if self._is_unmade:
+        if self._has_no_file_yet:
             return True
-        if self._pending is not None:
+        if self._failed_restore is not None:
             return False
         try:
-            file = self._file
+            file = self._restorer
             if not file.is_at(self._levels[-1]) or not file.live_file.is_in_place():
                 return False
             return version(file) == file.version
@@ -218,9 +227,9 @@ class Copy:
         """Give the present level another content."""
         source = sql.open_snapshot(file) if file else sql.open_memory()
         with closing(source), self._isolation_errors():
-            self._file.overwrite(source)
+            self._restorer.overwrite(source)
         # The new content counts as the start of the level, not as a change in it.
-        self._starts[self.depth] = self._file.current
+        self._starts[self.depth] = self._restorer.current
 
     def save(self, file: Path) -> None:
         """Copy the present content into a file."""
@@ -230,7 +239,7 @@ class Copy:
     def content(self) -> dict[str, str]:
         """Return digests of the present content, as a new connection reads it."""
         with self._isolation_errors():
-            file = self._starts[0].file() if self._is_unmade else self.live
+            file = self._starts[0].file() if self._has_no_file_yet else self.live
             return content(file) if file.exists() else {}
 
     def moment(self, *, exact: bool = False) -> Moment | None:
@@ -251,15 +260,17 @@ class Copy:
             return None
 
     def _moment_now(self, *, exact: bool) -> Moment | None:
-        file = self._file
+        file = self._restorer
         file.check_place()
         # The version is read before the content, as in `Restorer.take`.
-        at = (file.settled, file.control.data_version())
-        if self._last_moment is None or self._last_moment.at != at:
-            snapshot = file.peek(at[1], exact=exact)
+        data_version = file.control.data_version()
+        version = (file.state_number, data_version)
+        # A local variable would keep the last moment alive, and with it a snapshot.
+        if self._last_moment is None or self._last_moment.version != version:
+            snapshot = file.peek(data_version, exact=exact)
             if snapshot is None:
                 return None
-            self._last_moment = Moment(snapshot, at)
+            self._last_moment = Moment(snapshot, version)
             self._moments[self._last_moment] = None
             self._remove_unused()
         return self._last_moment
@@ -315,20 +326,20 @@ class Copy:
 
     def close(self) -> None:
         """Close the live file and remove the snapshots."""
-        if self._opened is not None:
-            self._opened.close()
+        if self._open_restorer is not None:
+            self._open_restorer.close()
 
     def _remove_unused(self) -> None:
         """Remove the snapshots that no level and no moment uses."""
-        if self._opened is None:
+        if self._open_restorer is None:
             return
         del self._starts[self.depth + 1 :]
-        used = [self._pending, *self._levels, *self._starts]
+        used = [self._failed_restore, *self._levels, *self._starts]
         for reference in self._moments.keyrefs():
             moment = reference()
             if moment is not None:
                 used.append(moment.snapshot)
-        self._opened.remove_unused(used)
+        self._open_restorer.remove_unused(used)
 
     @contextmanager
     def _isolation_errors(self) -> Iterator[None]:
@@ -343,9 +354,9 @@ class Copy:
 class Restorer:
     """Takes snapshots of one live file and restores them.
 
-    The file has the content of ``current`` at the data version ``version``. ``settled`` counts how
-    often that pair was set, ``generation`` how often the file was opened again. Methods raise
-    ``Busy``, ``FileFailure`` and ``OSError``.
+    The file has the content of ``current`` at the data version ``version``. ``state_number`` is
+    raised each time that this pair is set, and ``generation`` each time that the file is opened
+    again. Methods raise ``Busy``, ``FileFailure`` and ``OSError``.
     """
 
     def __init__(
@@ -357,7 +368,7 @@ class Restorer:
     ) -> None:
         self.live = live
         self.restored: Counter[str] = Counter()
-        self.settled = 0
+        self.state_number = 0
         self.generation = 0
         self._fast = fast
         self._tell = tell
@@ -390,9 +401,9 @@ class Restorer:
         self._set_current(self.current, NEVER)
         self.generation += 1
 
-    def settle(self) -> None:
+    def start_from_current(self) -> None:
         """Note that the file has the current snapshot's content now."""
-        self._settle(self.current, self.control.data_version())
+        self._start_from(self.current, self.control.data_version())
 
     def check_place(self) -> None:
         """Raise ``FileNotFoundError`` if the file or its log is not the one that was opened."""
@@ -407,7 +418,7 @@ class Restorer:
                 return False
         return self.current is snapshot
 
-    def unwritten_version(self) -> int:
+    def version_without_writers(self) -> int:
         """Return the data version, under the write lock.
 
         The lock proves for all processes that no transaction has written without a commit. Such a
@@ -428,7 +439,7 @@ class Restorer:
             with suppress(Inapplicable, OSError):
                 self._set_current(self._own(method.take()), version)
                 return self.current
-        self._settle(self._own(self._backup.take()), version)
+        self._start_from(self._own(self._backup.take()), version)
         return self.current
 
     def peek(self, version: int, *, exact: bool) -> FileSnapshot | None:
@@ -438,13 +449,17 @@ class Restorer:
         """
         if version == self.version:
             return self.current
-        is_cheap = exact or self.live.stat().st_size <= _SMALL
+        may_copy_file = exact or self.live.stat().st_size <= _SMALL
         for method in self._applicable_methods():
-            if method.has_wal or is_cheap:
-                with suppress(Inapplicable, OSError):
-                    snapshot = method.take() if exact else method.peek()
-                    return self._own(snapshot)
-        return self._own(self._backup.take()) if is_cheap else None
+            if not method.has_wal and not may_copy_file:
+                continue
+            with suppress(Inapplicable, OSError):
+                if exact:
+                    return self._own(method.take())
+                return self._own(method.peek())
+        if may_copy_file:
+            return self._own(self._backup.take())
+        return None
 
     def restore(self, snapshot: FileSnapshot) -> bool:
         """Restore a snapshot. Return whether there was a change."""
@@ -452,7 +467,7 @@ class Restorer:
         # a commit right after it count as a change. A later one would hide that commit.
         version = self.control.data_version()
         if version == self.version and self.is_at(snapshot):
-            version = self.unwritten_version()
+            version = self.version_without_writers()
             if version == self.version:
                 return False
         self.live_file.keep_log()
@@ -462,7 +477,7 @@ class Restorer:
                 self.restored[method.name] += 1
                 return True
         try:
-            self._settle(snapshot, self._backup.restore(snapshot, version))
+            self._start_from(snapshot, self._backup.restore(snapshot, version))
         except sql.FileFailure as error:
             # No backup can write to a file that has a log and a new page size:
             # https://sqlite.org/c3ref/backup_finish.html
@@ -483,13 +498,13 @@ class Restorer:
                 Path(f"{self.live}{ending}").unlink(missing_ok=True)
             file.replace(self.live)
         self.reopen()
-        self._settle(snapshot, self.control.data_version())
+        self._start_from(snapshot, self.control.data_version())
 
     def overwrite(self, source: sql.OwnConnection) -> None:
         """Make the file equal to another database, in place."""
-        version = self.unwritten_version()
+        version = self.version_without_writers()
         source.copy_into(self.control)
-        self._settle(self._own(self._backup.take()), version)
+        self._start_from(self._own(self._backup.take()), version)
 
     def remove_unused(self, used: Iterable[FileSnapshot | None]) -> None:
         """Remove the owned snapshots that are neither in use nor parents of those in use."""
@@ -535,10 +550,10 @@ class Restorer:
     def _set_current(self, snapshot: FileSnapshot, version: int) -> None:
         self.current = snapshot
         self.version = version
-        self.settled += 1
+        self.state_number += 1
 
-    def _settle(self, snapshot: FileSnapshot, version: int) -> None:
-        """Note that SQLite itself, and no fast method, gave the file this content."""
+    def _start_from(self, snapshot: FileSnapshot, version: int) -> None:
+        """Note the content that SQLite itself, and no fast method, gave the file."""
         for method in self._methods:
-            method.settle(snapshot, version)
+            method.start_from(snapshot, version)
         self._set_current(snapshot, version)

@@ -60,21 +60,21 @@ def homes() -> list[Path]:
 
 
 def _parent(chosen: Path | None) -> Path:
-    tried = []
+    problems = []
     for parent in _parents(chosen):
         if chosen is None and parent.parent == _MEMORY and not _has_room(_MEMORY):
             continue
         try:
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            tried.append(f"{parent}: {error.strerror}")
+            problems.append(f"{parent}: {error.strerror}")
             continue
         if _is_own(parent) and os.access(parent, os.W_OK):
             return parent
-        tried.append(f"{parent}: belongs to another user, or is not writable")
+        problems.append(f"{parent}: belongs to another user, or is not writable")
     variable = "TMPDIR" if chosen is None else "ARENA_FILES"
     raise ServerError(
-        "no folder for the test databases: " + "; ".join(tried),
+        "no folder for the test databases: " + "; ".join(problems),
         why="each test has its own files, in a folder that only this user may read",
         cause=f"{variable} names a folder that you cannot use, or the disk is full",
         fix=f"{variable}=<a folder that you can write to> pytest …",
@@ -83,11 +83,14 @@ def _parent(chosen: Path | None) -> Path:
 
 def _parents(chosen: Path | None) -> list[Path]:
     """Return where this user's run folders may be, the best place first."""
-    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    places = [_MEMORY, Path(tempfile.gettempdir()).resolve()]
+    user = os.environ.get("USERNAME", "user")
+    if hasattr(os, "getuid"):
+        user = str(os.getuid())
+    name = f"pytest-arena-{user}"
     if chosen is not None:
-        places = [chosen]
-    return [place / f"pytest-arena-{user}" for place in dict.fromkeys(places)]
+        return [chosen / name]
+    temporary = Path(tempfile.gettempdir()).resolve()
+    return [place / name for place in dict.fromkeys([_MEMORY, temporary])]
 
 
 def _has_room(folder: Path) -> bool:
@@ -144,9 +147,8 @@ def kept_file(cache: Path, test: str, database: str) -> Path:
         name = f"{name[-_LONGEST_NAME:]}-{digest}"
     file = folder / f"{name}-{database}"
     file.unlink(missing_ok=True)
-    for old in sorted(folder.iterdir(), key=written_at, reverse=True)[
-        _KEPT_FILES - 1 :
-    ]:
+    newest_first = sorted(folder.iterdir(), key=written_at, reverse=True)
+    for old in newest_first[_KEPT_FILES - 1 :]:
         old.unlink(missing_ok=True)
     return file
 

@@ -40,7 +40,7 @@ _INDEX_LOCKS_SIZE = 8
 
 # the header, a copy of it, and the number of frames that a checkpoint has copied into the file
 _INDEX = struct.Struct("=48s48sI")
-_INDEX_HEADER_SIZE = 48
+_INDEX_HEADER = struct.Struct("=16xI12x8s8x")  # number of frames, salts
 _WAL_HEADER_SIZE = 32
 _FRAME_HEADER_SIZE = 24
 
@@ -170,10 +170,10 @@ class LiveFile:
         open. An overwritten database is noticed if the new file is not in WAL mode.
         """
         if self._shm_descriptor >= 0:
-            is_unlinked = os.fstat(self._shm_descriptor).st_nlink == 0
-            if is_unlinked:
+            number_of_names = os.fstat(self._shm_descriptor).st_nlink
+            if number_of_names == 0:
                 return True
-        elif self.descriptor < 0 or not os.path.exists(self._log):  # noqa: PTH110 - asked at each level
+        elif self.descriptor < 0 or not os.path.exists(self._log):  # noqa: PTH110 - called for each level
             return False
         mode = os.pread(self.descriptor, 2, _MODE_OFFSET)
         return mode != _WAL_MODE
@@ -190,12 +190,12 @@ class LiveFile:
         if header is None or not header.is_wal:
             return
         try:
-            self.log_index()
+            self.open_log_index()
         except FileNotFoundError as error:
             raise FileNotFoundError(_LOG_IS_LOST) from error
 
-    def log_index(self) -> int:
-        """Return a descriptor of the log's index. The first call keeps the log.
+    def open_log_index(self) -> int:
+        """Open the log's index, and keep the log. Return the descriptor, which stays open.
 
         A process that closes the database removes the log if no other process has a lock on the
         file. SQLite's locks are not enough: an app that copies its file with ``shutil.copy``
@@ -220,7 +220,7 @@ class LogIndex:
     frames: int
     salts: bytes
     copied: int  # frames that a checkpoint has copied into the file
-    raw: bytes
+    header: bytes
 
 
 class LiveLog:
@@ -247,14 +247,13 @@ class LiveLog:
         Raises:
             Busy: a connection writes the index, or none has written it since it was cleared.
         """
-        raw = os.pread(self._live.log_index(), _INDEX.size, 0)
-        if len(raw) < _INDEX.size:
-            raise sql.Busy("the index of the log is being written")
-        first_header, second_header, copied = _INDEX.unpack(raw)
-        if first_header != second_header or not any(first_header):
-            raise sql.Busy("the index of the log is being written")
-        frames = int.from_bytes(first_header[16:20], sys.byteorder)
-        return LogIndex(frames, first_header[32:40], copied, first_header)
+        raw = os.pread(self._live.open_log_index(), _INDEX.size, 0)
+        if len(raw) == _INDEX.size:
+            header, copy_of_header, copied = _INDEX.unpack(raw)
+            if header == copy_of_header and any(header):
+                frames, salts = _INDEX_HEADER.unpack(header)
+                return LogIndex(frames, salts, copied, header)
+        raise sql.Busy("the index of the log is being written")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -263,14 +262,12 @@ class LiveLog:
         Raises:
             Busy: a connection of any process does one of these.
         """
-        self._lock(fcntl.F_WRLCK)
+        index = self._live.open_log_index()
+        _lock(index, fcntl.F_WRLCK, _INDEX_LOCKS, _INDEX_LOCKS_SIZE)
         try:
             yield
         finally:
-            self._lock(fcntl.F_UNLCK)
-
-    def _lock(self, kind: int) -> None:
-        _lock(self._live.log_index(), kind, _INDEX_LOCKS, _INDEX_LOCKS_SIZE)
+            _lock(index, fcntl.F_UNLCK, _INDEX_LOCKS, _INDEX_LOCKS_SIZE)
 
     @staticmethod
     def size_of(frames: int, page_size: int) -> int:
@@ -288,7 +285,8 @@ class LiveLog:
 
     def clear_index(self) -> None:
         """Write a header of zeros. SQLite then rebuilds the index, as it does after a crash."""
-        os.pwrite(self._live.log_index(), bytes(2 * _INDEX_HEADER_SIZE), 0)
+        zeros = bytes(2 * _INDEX_HEADER.size)
+        os.pwrite(self._live.open_log_index(), zeros, 0)
 
 
 def copy_start(source: int, target: Path, size: int) -> None:

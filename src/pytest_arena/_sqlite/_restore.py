@@ -150,11 +150,11 @@ class RestoreMethod:
         self._live = live
         self._control = live.control
 
-    def settle(self, snapshot: FileSnapshot, version: int) -> None:
-        """Note that another method has restored a snapshot. The file is at this data version."""
+    def start_from(self, snapshot: FileSnapshot, version: int) -> None:
+        """Take later snapshots on top of this one, which the file has at this data version."""
 
     def is_written_past_log(self) -> bool:
-        """Return whether the file itself was written since ``settle``, which no commit shows."""
+        """Return whether the file itself was written since ``start_from``. No commit shows that."""
         return False
 
     def take(self) -> FileSnapshot:
@@ -210,7 +210,7 @@ class Pages(RestoreMethod):
         super().__init__(live)
         self._counter = 0  # the change counter at the last restore
 
-    def settle(self, snapshot: FileSnapshot, version: int) -> None:  # noqa: ARG002 - the log's method needs it
+    def start_from(self, snapshot: FileSnapshot, version: int) -> None:  # noqa: ARG002 - the log's method needs it
         """Forget the schema cookie, which another method has changed."""
         snapshot.note_cookie(None)
 
@@ -218,9 +218,7 @@ class Pages(RestoreMethod):
         """Copy the file."""
         path = self._live.new_snapshot_path()
         with self._control.reading(), sql.whole_or_none(path) as file:
-            header = self._live.header()
-            if header is None or header.is_wal:
-                raise Inapplicable
+            header = _without_log(self._live.header())
             self._live.copy_to(file)
         snapshot = FileSnapshot(file)
         snapshot.note_cookie(header.cookie)
@@ -230,17 +228,13 @@ class Pages(RestoreMethod):
         """Read the file into memory: 0.04 ms at 0.1 MB, where a copy takes 0.1 ms."""
         with self._control.reading():
             content = self._live.read()
-        header = Header.parse(content)
-        if header is None or header.is_wal:
-            raise Inapplicable
+        _without_log(Header.parse(content))
         return MemorySnapshot(self._live.new_snapshot_path(), content)
 
     def restore(self, snapshot: FileSnapshot, version: int) -> int:
         """Write back the pages that differ, while no other connection reads or writes."""
         with self._control.alone():
-            header = self._live.header()
-            if header is None or header.is_wal:
-                raise Inapplicable
+            header = _without_log(self._live.header())
             content = snapshot.mapped()
             wanted = Header.parse(content[:100])
             if wanted is None or wanted.page_size != header.page_size:
@@ -257,8 +251,8 @@ class Pages(RestoreMethod):
             snapshot.note_cookie(cookie)
             self._write_first_page(content, header.page_size, counter, cookie)
         version = self._control.data_version()
-        now = self._live.header()
-        if now is None or now.counter != counter:
+        header_now = self._live.header()
+        if header_now is None or header_now.counter != counter:
             return NEVER
         return version
 
@@ -268,6 +262,7 @@ class Pages(RestoreMethod):
         for start in range(0, len(content), _CHUNK):
             chunk = content[start : start + _CHUNK]
             size = os.preadv(self._live.descriptor, [present], start)
+            # The last chunk is shorter, and the file may be.
             del present[min(size, len(chunk)) :]
             # The bytearray comes first: a memoryview would compare number by number.
             if present == chunk:
@@ -288,6 +283,17 @@ class Pages(RestoreMethod):
         page[_PAGES] = (len(content) // page_size).to_bytes(4, "big")
         page[_COOKIE] = cookie.to_bytes(4, "big")
         self._live.write(bytes(page), 0)
+
+
+def _without_log(header: Header | None) -> Header:
+    """Return a header.
+
+    Raises:
+        Inapplicable: the file is no database, or has a write-ahead log.
+    """
+    if header is None or header.is_wal:
+        raise Inapplicable
+    return header
 
 
 class Mark(NamedTuple):
@@ -313,7 +319,7 @@ class Wal(RestoreMethod):
         self._marks: WeakKeyDictionary[FileSnapshot, Mark] = WeakKeyDictionary()
         self._highest_cookie = 0
 
-    def settle(self, snapshot: FileSnapshot, version: int) -> None:
+    def start_from(self, snapshot: FileSnapshot, version: int) -> None:
         """Move the log into the file, so that the log has all later changes."""
         self._forget_marks()
         header = self._live.header()
@@ -412,13 +418,11 @@ class Wal(RestoreMethod):
     def _checked_size(self, index: LogIndex, frames: int) -> int:
         """Return the size of so many frames, if the log alone has all changes."""
         header = self._live.header()
-        if header is None or not header.is_wal:
-            self._forget_marks()
-            raise Inapplicable
-        if index.copied or not self._log.is_file_sealed():
-            self._forget_marks()
-            raise Inapplicable
-        return self._log.size_of(frames, header.page_size)
+        has_all_changes = not index.copied and self._log.is_file_sealed()
+        if header is not None and header.is_wal and has_all_changes:
+            return self._log.size_of(frames, header.page_size)
+        self._forget_marks()
+        raise Inapplicable
 
 
 # The trial: a fast method restores a scratch file before its first use. The methods rely on the
@@ -485,7 +489,7 @@ class _Trial:
         """Return whether both connections read the snapshot's content after each restore."""
         before = self._states()
         lower = Backup(self._live).take()
-        self._method.settle(lower, self._live.control.data_version())
+        self._method.start_from(lower, self._live.control.data_version())
         self._change()
         middle = self._states()
         upper = self._method.take()

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SpawnedFiles:
-    """Leads the connections of the process that unpickles it.
+    """Redirects the connections of the process that unpickles it.
 
-    ``files`` are those of the test's databases, by the real paths of the app's.
+    ``files`` maps the real path of each database file of the app to the test's file.
     """
 
     files: Mapping[str, str]
@@ -29,16 +29,16 @@ class SpawnedFiles:
 
 
 def install(files: Mapping[str, str]) -> SpawnedFiles:
-    """Lead the connections of this process, and of those that it spawns."""
+    """Redirect the connections of this process, and of those that it spawns."""
     spawned = SpawnedFiles(files)
-    when_imported("sqlite3", partial(_watch, files))
+    when_imported("sqlite3", partial(_replace_connect, files))
     send_to_spawned(lambda: [spawned])
     return spawned
 
 
-def _watch(files: Mapping[str, str], module: ModuleType) -> None:
-    # Imported here, because most spawned processes use no database.
-    from pytest_arena._sqlite import _sql as sql  # noqa: PLC0415 - as said
+def _replace_connect(files: Mapping[str, str], module: ModuleType) -> None:
+    """Have ``sqlite3.connect`` open the test's files in place of the app's."""
+    from pytest_arena._sqlite import _sql as sql  # noqa: PLC0415 - most spawned processes need no database
 
     connect: Any = vars(module)["connect"]
 
@@ -47,9 +47,9 @@ def _watch(files: Mapping[str, str], module: ModuleType) -> None:
         name = os.fsdecode(database)
         uri = bool(kwargs.get("uri"))
         file = sql.file_of(name, uri=uri)
-        live = files.get(os.path.realpath(file)) if file else None
-        if live is not None:
-            database = sql.renamed(name, live, uri=uri)
+        real_path = os.path.realpath(file)
+        if file and real_path in files:
+            database = sql.renamed(name, files[real_path], uri=uri)
         return connect(database, *args, **kwargs)
 
     vars(module)["connect"] = connect_to_test

@@ -78,7 +78,7 @@ def _split(database: str, *, uri: bool) -> tuple[str, Mapping[str, str]]:
 
 @contextmanager
 def whole_or_none(file: Path) -> Iterator[Path]:
-    """Write a file in the block. If the block fails, the file is removed."""
+    """Yield a path at which the block writes a file. If the block fails, remove the file."""
     try:
         yield file
     except BaseException:
@@ -237,7 +237,8 @@ class OwnConnection(sqlite3.Connection):
 def lock_or_failure(error: sqlite3.DatabaseError) -> Busy | FileFailure:
     """Return the error that means a lock of another connection, or any other failure."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-    return Busy(str(error)) if code & 0xFF in _LOCKS else FileFailure(str(error))
+    kind = Busy if code & 0xFF in _LOCKS else FileFailure
+    return kind(str(error))
 
 
 def is_full(error: BaseException) -> bool:
@@ -363,6 +364,7 @@ _RARE_SETTINGS = (
     "cache_spill",
     "empty_result_callbacks",
 )
+_NOT_READ = ("not read",)
 _TEMP = 1  # the number of the database that has the temporary tables
 
 
@@ -388,29 +390,35 @@ def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
 
     Temporary tables hide real ones. Attached files and settings change what a statement does.
     """
-    ask = sqlite3.Cursor(connection).execute  # a cursor without the app's row_factory
-    # pytest-arena does not see when a statement changes them on a connection of sqlite3's class.
-    rare = getattr(connection, "arena_settings", _RARE_SETTINGS)
+    execute = sqlite3.Cursor(
+        connection
+    ).execute  # a cursor without the app's row_factory
+    # pytest-arena does not see a statement of a connection of sqlite3's class that changes one of
+    # the rare settings, so it never reads these.
+    rare_settings = getattr(connection, "arena_settings", _NOT_READ)
     try:
         # This reads the schema again if a restore has changed it. Otherwise SQLite would check the
         # next statement against the old schema ("table a has 4 columns but 3 values").
-        ask("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
-        if not rare:
-            rare = tuple(tuple(ask(f"PRAGMA {setting}")) for setting in _RARE_SETTINGS)
-            connection.arena_note_settings(rare)  # type: ignore[attr-defined]  # on a guarded one
+        execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+        if not rare_settings:
+            rare_settings = _values(execute, _RARE_SETTINGS)
+            connection.arena_note_settings(rare_settings)  # type: ignore[attr-defined]  # on a guarded one
+        databases = execute("PRAGMA database_list").fetchall()
         return (
-            rare,
-            *(ask(f"PRAGMA {setting}").fetchone()[0] for setting in _SETTINGS),
-            tuple(row[1:] for row in ask("PRAGMA database_list") if row[0] != _TEMP),
-            tuple(ask("SELECT name, sql FROM sqlite_temp_master")),
-            (
-                connection.isolation_level,
-                connection.row_factory,
-                connection.text_factory,
-            ),
+            rare_settings,
+            _values(execute, _SETTINGS),
+            [row[1:] for row in databases if row[0] != _TEMP],
+            execute("SELECT name, sql FROM sqlite_temp_master").fetchall(),
+            connection.isolation_level,
+            connection.row_factory,
+            connection.text_factory,
         )
     finally:
         # With `autocommit=False` (Python 3.12) a connection is always in a transaction, and these
         # statements would keep a lock on the file.
         if getattr(connection, "autocommit", None) is False:
             sqlite3.Connection.rollback(connection)
+
+
+def _values(execute: Any, settings: tuple[str, ...]) -> tuple[object, ...]:
+    return tuple([execute(f"PRAGMA {name}").fetchone() for name in settings])

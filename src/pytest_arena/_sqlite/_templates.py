@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 import uuid
@@ -26,6 +27,7 @@ from pytest_arena._product import (
     read_manifest,
 )
 from pytest_arena._sqlite import _sql as sql
+from pytest_arena._sqlite._guarded_connection import split_script
 from pytest_arena._sqlite._home import Home, written_at
 from pytest_arena._sqlite._live_file import is_whole
 from pytest_arena.errors import TemplateError
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 _LOCK_SECONDS = 600  # longer than a build takes
 _UNUSED_SECONDS = 14 * 24 * 3600
+_LEADING_COMMENTS = re.compile(r"^(?:\s|--.*\n)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +107,16 @@ def _failing_line(script: str) -> int:
 
     SQLite does not report the line. So the script runs again in memory, statement by statement.
     """
-    statement = ""
-    first = 0
-    lines = script.splitlines(keepends=True)
+    start = 0
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:
-        for number, line in enumerate(lines, start=1):
-            if not statement and (not line.strip() or line.lstrip().startswith("--")):
-                continue
-            if not statement:
-                first = number
-            statement += line
-            if not sqlite3.complete_statement(statement) and number < len(lines):
-                continue
+        for statement in split_script(script):
             try:
                 memory.executescript(statement)
             except sqlite3.Error:
-                return first
-            statement = ""
+                without_comments = _LEADING_COMMENTS.sub("", statement)
+                start += len(statement) - len(without_comments)
+                return 1 + script.count("\n", 0, start)
+            start += len(statement)
     return 0
 
 
@@ -145,14 +141,14 @@ class FileTemplates:
 
     def templates(self, fingerprint: str) -> list[Template[Path]]:
         """Return the templates that have a manifest and a file, the newest first."""
-        complete = []
+        templates = []
         for file in (self.folder / fingerprint).glob("*.json"):
             with suppress(OSError):  # another process removes it now
                 content = file.with_suffix(".sqlite")
                 manifest = read_manifest(file.read_text(encoding="utf-8"))
                 if manifest is not None and content.is_file():
-                    complete.append(Template(content, fingerprint, manifest))
-        return sorted(complete, key=lambda template: -template.manifest.built)
+                    templates.append(Template(content, fingerprint, manifest))
+        return sorted(templates, key=lambda template: -template.manifest.built)
 
     def is_whole(self, template: Template[Path]) -> bool:
         """Return whether the file has all its pages. The disk may have been full."""

@@ -41,23 +41,21 @@ def doctor(options: argparse.Namespace) -> int:
     files = _files([Path(path) for path in options.paths])
     processors = os.cpu_count() or 1
     faults = examine(files, rules, processes=min(processors, 8))
-    if options.diff:
+    changes = []
+    if options.diff or options.fix:
         changes = repairs(faults)
+    if options.diff:
         for change in changes:
             sys.stdout.writelines(change.diff(Path.cwd()))
         return _FAULTS if changes else 0
-    fixed = 0
-    if options.fix:
-        changes = repairs(faults)
+    if changes:
         write_all(changes)
-        fixed = len(changes)
-    if fixed:
         faults = examine(files, rules, processes=1)
     as_format = FORMATS[options.output_format]
     sys.stdout.write(as_format(faults))
     if options.output_format == "text":
         sys.stdout.flush()  # the faults are first if both outputs go to one file
-        sys.stderr.writelines(_summary(files, faults, fixed=fixed))
+        sys.stderr.writelines(_summary(files, faults, repaired=len(changes)))
     return _FAULTS if faults else 0
 
 
@@ -138,24 +136,21 @@ def repaired(content: bytes, edits: set[Replacement]) -> bytes:
     return mark + repaired_text
 
 
-def _summary(files: list[Path], faults: list[Fault], *, fixed: int) -> Iterator[str]:
+def _summary(files: list[Path], faults: list[Fault], *, repaired: int) -> Iterator[str]:
     """Yield the lines below the faults."""
     number_of_files = counted(len(files), "file")
     summary = f"{counted(len(faults), 'fault')} in {number_of_files}"
-    if fixed:
-        summary += f", {fixed} repaired"
+    if repaired:
+        summary += f", {repaired} repaired"
     yield f"{summary}\n"
-    fixable = [fault for fault in faults if fault.edits]
-    if fixable:
-        number = counted(len(fixable), "fault")
+    repairable = [fault for fault in faults if fault.edits]
+    if repairable:
+        number = counted(len(repairable), "fault")
         yield f"arena doctor --fix   repairs {number}\n"
     if faults:
         yield "arena doctor --explain CODE   explains a fault with an example\n"
     if surroundings(files[0].absolute().parent).uses_arena:
-        off = []
-        for code, rule in sorted(RULES.items()):
-            if rule.solved_by_arena:
-                off.append(code)
+        off = sorted(code for code, rule in RULES.items() if rule.solved_by_arena)
         yield (
             f"{len(off)} of {len(RULES)} rules are off, because the project has an arena_… option, "
             f"and pytest-arena ends their problems:\n{', '.join(off)}\n"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pytest_arena._cli._imports import files_below
 from pytest_arena._cli.doctor import _rules_app, _rules_database, _rules_proof
 from pytest_arena._cli.doctor._code import Code
-from pytest_arena._cli.doctor._rule import RULES, Fault, Findings, rule
+from pytest_arena._cli.doctor._rule import RULES, Fault, Finding, Findings, rule
 from pytest_arena._cli.doctor._surroundings import TEST_FOLDERS, read
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _once(faults: Iterable[list[Fault]]) -> list[Fault]:
 
 def examine_file(file: Path, rules: list[Rule]) -> list[Fault]:
     """Check one file. A file that cannot be read or parsed is a fault."""
-    codes = {each.code for each in rules}
+    codes = {rule.code for rule in rules}
     faults = [fault for fault in _faults(file, rules) if fault.code in codes]
     return sorted(faults)
 
@@ -164,61 +164,55 @@ def _faults(file: Path, rules: list[Rule]) -> Iterable[Fault]:
         line = getattr(error, "lineno", None) or 1
         message = f"Python {major}.{minor}: {problem}"
         return [_file_fault(file, "ARD001", message, line=line)]
-    faults = set()
-    code = None
-    for each in rules:
-        if not any(word in text for word in each.words):
-            continue
-        if code is None:  # only if a rule needs it: a `Code` is slow to create
-            code = Code(file, text, tree)
-        if not (each.solved_by_arena and code.project.uses_arena):
-            faults |= _rule_faults(each, code)
     by_file: dict[Path, set[Fault]] = {file: set()}
-    for fault in faults:
-        by_file.setdefault(Path(fault.file), set()).add(fault)
-    kept: list[Fault] = []
-    for path, faults_of_file in by_file.items():
+    code = None
+    for selected_rule in rules:
+        if not any(word in text for word in selected_rule.words):
+            continue
+        if code is None:  # only if a selected_rule needs it: a `Code` is slow to create
+            code = Code(file, text, tree)
+        if selected_rule.solved_by_arena and code.project.uses_arena:
+            continue
+        for finding in selected_rule.check(code):
+            fault = _fault(selected_rule, code, finding)
+            by_file.setdefault(Path(fault.file), set()).add(fault)
+    not_waived: list[Fault] = []
+    for path, faults in by_file.items():
         text_of_file = text if path == file else read(path.absolute())
-        kept += _not_waived(path, text_of_file, faults_of_file, rules)
-    return kept
+        not_waived += _not_waived(path, text_of_file, faults, rules)
+    return not_waived
 
 
 def _file_fault(
     file: Path, code: str, problem: str, *, line: int = 1, column: int = 1
 ) -> Fault:
-    return Fault(str(file), line, column, code, f"{RULES[code].title}: {problem}", line)
+    title = RULES[code].title
+    return Fault(str(file), line, column, code, f"{title}: {problem}", line)
 
 
-def _rule_faults(rule: Rule, code: Code) -> set[Fault]:
-    faults = set()
-    for finding in rule.check(code):
-        node = finding.node
-        path = code.path
-        text = code.text
-        if finding.file:
-            path = _shown(finding.file)
-            text = read(finding.file)
-        lines = text.splitlines()
-        message = rule.title
-        quoted = " ".join((finding.quoted or ast.unparse(node)).split())
-        if len(quoted) > _QUOTED:
-            quoted = f"{quoted[: _QUOTED - 1]}…"
-        message += f": `{quoted}`"
-        # A node's column counts bytes. A fault's column counts characters from 1.
-        line = lines[node.lineno - 1].encode()
-        before = line[: node.col_offset].decode(errors="replace")
-        column = len(before) + 1
-        fault = Fault(
-            str(path),
-            node.lineno,
-            column,
-            rule.code,
-            message,
-            node.end_lineno or node.lineno,
-            finding.edits,
-        )
-        faults.add(fault)
-    return faults
+def _fault(rule: Rule, code: Code, finding: Finding) -> Fault:
+    node = finding.node
+    path = code.path
+    text = code.text
+    if finding.file:
+        path = _shown(finding.file)
+        text = read(finding.file)
+    quoted = finding.quoted or ast.unparse(node)
+    quoted = " ".join(quoted.split())
+    if len(quoted) > _QUOTED:
+        quoted = f"{quoted[: _QUOTED - 1]}…"
+    # A node's column counts bytes. A fault's column counts characters from 1.
+    line = text.splitlines()[node.lineno - 1].encode()
+    before = line[: node.col_offset].decode(errors="replace")
+    return Fault(
+        str(path),
+        node.lineno,
+        len(before) + 1,
+        rule.code,
+        f"{rule.title}: `{quoted}`",
+        node.end_lineno or node.lineno,
+        finding.edits,
+    )
 
 
 def _shown(path: Path) -> Path:
@@ -231,10 +225,10 @@ def _not_waived(
     file: Path, text: str, faults: set[Fault], rules: list[Rule]
 ) -> Iterator[Fault]:
     """Yield the faults that no comment waives, and a fault for each wrong comment."""
-    kept = set(faults)
     if "arena: ignore" not in text:
-        yield from kept
+        yield from faults
         return
+    not_waived = set(faults)
     checked = {rule.code for rule in rules}
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         waiver = _WAIVER.match(token.string)
@@ -242,21 +236,17 @@ def _not_waived(
             continue
         line, column = token.start
         codes = set(re.findall(r"\w+", waiver["codes"]))
-        waived_codes = set()
+        unused = set(codes)
         for fault in faults:
             is_near = waiver["file"] or line in {fault.line, fault.end_line}
             if is_near and fault.code in codes:
-                kept.discard(fault)
-                waived_codes.add(fault.code)
-        unused = codes - waived_codes
+                not_waived.discard(fault)
+                unused.discard(fault.code)
         # A code may be unused because its rule was not selected.
-        is_unused = unused and (codes <= checked or unused - RULES.keys())
-        if is_unused or not waiver["reason"].strip(" :-"):
+        is_wrong = unused and (codes <= checked or unused - RULES.keys())
+        if is_wrong or not waiver["reason"].strip(" :-"):
+            comment = token.string.strip()
             yield _file_fault(
-                file,
-                "ARD003",
-                f"`{token.string.strip()}`",
-                line=line,
-                column=column + 1,
+                file, "ARD003", f"`{comment}`", line=line, column=column + 1
             )
-    yield from kept
+    yield from not_waived

@@ -176,14 +176,15 @@ def _result(override: ast.expr, test: Function) -> str:
     if isinstance(override, ast.Lambda):
         result = override.body
     name = dotted(override)
+    nodes: list[ast.AST] = []
     for function in test.nodes:
-        if not isinstance(function, AnyFunction) or function.name != name:
-            continue
-        for node in all_below(function):
-            if isinstance(node, ast.Yield | ast.Return):
-                result = node.value
-                break
-        break
+        if isinstance(function, AnyFunction) and function.name == name:
+            nodes = all_below(function)
+            break
+    for node in nodes:
+        if isinstance(node, ast.Yield | ast.Return):
+            result = node.value
+            break
     return result.id if isinstance(result, ast.Name) else ""
 
 
@@ -282,23 +283,26 @@ def _transport_edits(
     for word in call.keywords:
         if word.value is app and word.lineno != app.lineno:
             return ()
-    line = app.lineno
-    old = f"app={value}"
-    column = app.col_offset - len("app=")
-    new = f"transport=ASGITransport(app={value})"
-    if dotted(call) == "httpx.AsyncClient":
-        new = f"transport=httpx.ASGITransport(app={value})"
-        return (Replacement(line, column, old, new),)
-    replacement = Replacement(line, column, old, new)
+    module = "httpx." if dotted(call) == "httpx.AsyncClient" else ""
+    replacement = Replacement(
+        app.lineno,
+        app.col_offset - len("app="),
+        f"app={value}",
+        f"transport={module}ASGITransport(app={value})",
+    )
+    if module:
+        return (replacement,)
     if code.imports.get("ASGITransport") == "httpx.ASGITransport":
         return (replacement,)
     statement = code.import_lines.get("AsyncClient")
     if isinstance(statement, ast.ImportFrom) and code.is_at_import(statement):
         for alias in statement.names:
             if alias.name == "AsyncClient":
-                place = (alias.lineno, alias.col_offset)
-                new = "ASGITransport, AsyncClient"
-                return Replacement(*place, "AsyncClient", new), replacement
+                name = alias.name
+                import_transport = Replacement(
+                    alias.lineno, alias.col_offset, name, f"ASGITransport, {name}"
+                )
+                return (import_transport, replacement)
     return ()
 
 

@@ -59,7 +59,7 @@ class Surroundings:
         self.uses_arena = bool(re.search(r"(?m)^\s*arena_\w+\s*=", self.configuration))
         conftests = [read(above / "conftest.py") for above in self.folders]
         self.conftests = "\n".join(conftests)
-        # Several rules ask for the same names.
+        # Several rules look for the same names.
         self.defining = cache(self._defining)
         self.module = cache(self._module)
 
@@ -144,12 +144,12 @@ class Surroundings:
             if TEST_FOLDERS.intersection(folder.relative_to(self.root).parts):
                 continue
             for base in (folder, folder / "src", folder / "backend"):
-                folder_of_package = base.joinpath(*parts)
-                path = folder_of_package / "__init__.py"
+                location = base.joinpath(*parts)
+                path = location / "__init__.py"
                 text = read(path)
                 if text:
                     return Module(path, text, module)
-                path = folder_of_package.with_suffix(".py")
+                path = location.with_suffix(".py")
                 text = read(path)
                 if text:
                     return Module(path, text, module.rpartition(".")[0])
