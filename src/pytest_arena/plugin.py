@@ -101,9 +101,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """
     scenarios = None
     try:
-        config = _config_of(early_config)
+        config = _load_config(early_config)
         if config.has_scenarios:
-            scenarios = _scenarios(early_config, config)
+            scenarios = _create_scenarios(early_config, config)
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
     early_config.stash[SCENARIOS] = scenarios
@@ -112,7 +112,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     run = ArenaRun(config, Ledger(), early_config.hook, temporary=folder, watch=watch)
     RUNS[early_config] = run
     early_config.stash[WIDE] = {}
-    atexit.register(_report_late, early_config)
+    atexit.register(_write_late_faults, early_config)
     atexit.register(run.finish)  # if the session never finishes
     try:
         run.databases.environment.redirect()  # after the gate
@@ -128,7 +128,7 @@ def _temporary_folder(config: pytest.Config) -> Path | None:
     return factory.getbasetemp().resolve()
 
 
-def _scenarios(config: pytest.Config, options: Config) -> Scenarios:
+def _create_scenarios(config: pytest.Config, options: Config) -> Scenarios:
     from pytest_arena.scenarios import require_extra  # noqa: PLC0415 - only runs with scenarios
 
     require_extra(options.places["specs"])
@@ -137,7 +137,7 @@ def _scenarios(config: pytest.Config, options: Config) -> Scenarios:
     return Scenarios(config, options)
 
 
-def _config_of(config: pytest.Config) -> Config:
+def _load_config(config: pytest.Config) -> Config:
     flags = {}
     for name, value in vars(config.known_args_namespace).items():
         if name.startswith("arena_"):
@@ -155,8 +155,8 @@ def _config_of(config: pytest.Config) -> Config:
     )
 
 
-def _report_late(config: pytest.Config) -> None:
-    """Write to stderr what went wrong after the summary. The app may have swallowed it."""
+def _write_late_faults(config: pytest.Config) -> None:
+    """Write the faults after the summary to stderr. The app may have swallowed them."""
     for text in dict.fromkeys(_late_faults(config)):
         sys.stderr.write(f"arena: {text}\n")
 
@@ -231,7 +231,7 @@ def pytest_collection_modifyitems(
     try:
         run.check()
         for item in items:
-            item.stash[PLAN] = _planned(item, run)
+            item.stash[PLAN] = _plan_of(item, run)
         for line in _others.shadowed_fixtures(items):
             run.ledger.note(line)
         if not run.config.specs:
@@ -252,7 +252,7 @@ def _note_unused_markers(items: list[pytest.Item], run: ArenaRun) -> None:
         run.ledger.note(f"{subject} nothing: arena_specs is not set")
 
 
-def _planned(item: pytest.Item, run: ArenaRun) -> Plan:
+def _plan_of(item: pytest.Item, run: ArenaRun) -> Plan:
     _, index, _ = item.location
     line = CodeLine(str(item.path), (index or 0) + 1)
     values: dict[str, Any] = {}
@@ -282,7 +282,7 @@ def _planned(item: pytest.Item, run: ArenaRun) -> Plan:
 
 
 class Forks:
-    """Gives each test in a fork a level in this process: the fork shares files, and may crash."""
+    """Enters a level in this process for each test in a fork, which shares files and may crash."""
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(
@@ -301,7 +301,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     run = RUNS[item.config]
     plan = item.stash.get(PLAN, None)
     run.open(
-        plan or _planned(item, run),
+        plan or _plan_of(item, run),
         partial(_client_options, item),
         partial(_use_app, item),
     )
@@ -329,7 +329,7 @@ def _finish_outdated(item: Any, wide: dict[Any, WideFixture]) -> None:
 
 def _client_options(item: pytest.Item) -> Any:
     """Return the value of the fixture `client_options`, also if the test does not use it."""
-    # The fixture `arena` has the scope of the session, so it cannot get `client_options` itself.
+    # The fixture `arena` has the scope of the session, so it cannot use `client_options`.
     request = getattr(item, "_request", None)
     return request.getfixturevalue("client_options") if request else {}
 
@@ -376,7 +376,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
             _use_suites_app(item, request)
         if not (test.plan.is_async or test.plan.has_examples):
             return (yield)  # pytest calls the function unchanged
-        with _conducted(item, run):
+        with _replace_function(item, run):
             return (yield)
     except BaseException as error:
         # Otherwise the loop would wait for a statement that may never end.
@@ -388,15 +388,15 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 @contextmanager
-def _conducted(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
+def _replace_function(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
     """Replace the test's function by one that settles the test, or each of its examples."""
     owner: Any = item
-    name = "obj"
+    attribute = "obj"
     function: Any = getattr(item, "obj", None)
     health_check: AbstractContextManager[None] = nullcontext()
     examples = None
     if hasattr(function, "hypothesis"):
-        owner, name, function = _others.own_function(item)
+        owner, attribute, function = _others.own_function(item)
         health_check = _others.suppressed_health_check(item)
         examples = run.new_examples()
         if _others.uses_our_fixture(item):
@@ -409,12 +409,12 @@ def _conducted(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
         yield  # unittest runs an async test in an event loop that pytest-arena cannot enter
         return
     test = run.current.running()
-    setattr(owner, name, conducted(function, test, examples))
+    setattr(owner, attribute, conducted(function, test, examples))
     try:
         with health_check:
             yield
     finally:
-        setattr(owner, name, function)
+        setattr(owner, attribute, function)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -536,7 +536,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 
 
 def _raise(errors: list[Exception]) -> None:
-    """Raise one error for all of them. Errors of pytest-arena need no traceback."""
+    """Raise one error with the texts of all. Errors of pytest-arena need no traceback."""
     __tracebackhide__ = True
     if all(isinstance(error, ArenaError) for error in errors):
         texts = [f"{type(error).__name__}: {error}" for error in errors]
@@ -564,16 +564,16 @@ def pytest_fixture_setup(
         work = test.late_work.own
     token = WORK.set(work)
     try:
-        if not is_wide:
+        if is_wide:
+            with _as_wide_fixture(fixturedef, request, run):
+                result = yield
+        else:
             if test is not None and not test.has_level:
                 run.fixtures.enter_test()
             if "arena" in fixturedef.argnames and fixturedef.argname != "arena_app":
                 item = request._pyfuncitem  # noqa: SLF001 - no public name
                 _use_suites_app(item, request)
             result = yield
-        else:
-            with _as_wide_fixture(fixturedef, request, run):
-                result = yield
     except BaseException as error:  # a refusal, a timeout
         # pytest records the error of a fixture's function here, but not an error of this hook.
         # Without the record, no later test could set the fixture up.
@@ -592,8 +592,8 @@ def pytest_fixture_setup(
     return result
 
 
-# Set-up functions of modules and classes, by the prefix of the fixture that pytest makes of them.
-_SETUPS = {
+# pytest makes a fixture of the set-up functions of a module or class. Its name has this prefix.
+_SETUP_FUNCTIONS = {
     "_xunit_setup_module_fixture_": ("setUpModule", "setup_module"),
     "_xunit_setup_class_fixture_": ("setup_class",),
     "_unittest_setUpClass_fixture_": ("setUpClass",),
@@ -602,8 +602,8 @@ _SETUPS = {
 
 def _name_of_fixture(fixturedef: Any, request: Any) -> str:
     """Return the name of a wide fixture, or of the set-up function of a module or a class."""
-    for start, functions in _SETUPS.items():
-        if not fixturedef.argname.startswith(start):
+    for prefix, functions in _SETUP_FUNCTIONS.items():
+        if not fixturedef.argname.startswith(prefix):
             continue
         for function in functions:
             if hasattr(request.node.obj, function):
@@ -627,13 +627,13 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
             yield
     finally:
         OF_WIDE_FIXTURE.reset(token)
-        # Finalizers run in reverse order: those of dependent fixtures, then `ending`, then the
-        # fixture's tear-down. If another plugin prevented the set-up, no finalizer would run.
+        # Finalizers run in reverse order: first those of dependent fixtures, then `ending`, then
+        # the fixture's tear-down. Without a set-up, which another plugin may prevent, none runs.
         if fixturedef.cached_result is not None:
             fixturedef.addfinalizer(partial(run.fixtures.ending, owner))
             if owner.askers:
-                # Another fixture called `getfixturevalue`. pytest does not know that it depends on
-                # this fixture.
+                # Another fixture has called `getfixturevalue`, so pytest does not know that it
+                # depends on this one.
                 fixturedef.addfinalizer(owner.askers[-1].finish)
 
 
@@ -651,15 +651,15 @@ def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
     """Fail the run if pytest-arena refused something, or a file changed, after the summary."""
     status = yield
-    is_passed = status == pytest.ExitCode.OK
-    if is_passed and config in RUNS and _late_faults(config):
+    has_passed = status == pytest.ExitCode.OK
+    if has_passed and config in RUNS and _late_faults(config):
         return pytest.ExitCode.TESTS_FAILED
     return status
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_keyboard_interrupt() -> None:
-    """Say that pytest-arena drops databases. From now on, wait only briefly for drops."""
+    """Print that pytest-arena drops databases. From now on, wait only briefly for each drop."""
     for config, run in RUNS.items():
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         is_slow = any(not database.file for database in run.databases.provisioned())
@@ -685,7 +685,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _exit_status(facts: FactsOfProcesses, status: int) -> int:
-    """Return pytest's exit status, or a failure that only pytest-arena knows."""
+    """Return pytest's exit status, or a failure if pytest-arena found a problem."""
     if facts.mistake:
         return pytest.ExitCode.USAGE_ERROR
     summary = facts.summary
@@ -698,7 +698,7 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Send a worker the early child processes of the controller, and the states of files before."""
+    """Send a worker the first states of files, and the early child processes of the controller."""
     databases = RUNS[node.config].databases
     states = databases.files.first_seen
     node.workerinput["arena"] = {

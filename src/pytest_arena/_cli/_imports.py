@@ -40,8 +40,11 @@ def imported_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
                 yield alias.asname or alias.name, prefix + alias.name
         elif isinstance(node, ast.Import):
             for alias in node.names:
-                package = alias.name.partition(".")[0]  # `import a.b` binds `a`
-                yield alias.asname or package, alias.name if alias.asname else package
+                if alias.asname:
+                    yield alias.asname, alias.name
+                else:  # `import a.b` binds `a`
+                    package = alias.name.partition(".")[0]
+                    yield package, package
 
 
 def imported_paths(nodes: Iterable[ast.AST]) -> Iterator[str]:

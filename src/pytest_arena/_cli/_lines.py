@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-# The kinds of things, in the order of a table.
-_ORDER = ("server", "live", "building", "condemned", "template", "kept")
+# In the order of a table.
+_KINDS = ("server", "live", "building", "condemned", "template", "kept")
 # A line has 120 columns at most. Only a long name may exceed them.
 _WIDTHS = {
     "name": 80,
@@ -150,7 +150,8 @@ def as_lines(places: Sequence[Place], *, now: datetime) -> Iterator[str]:
         line = place.headline
         if place.things:
             yield line
-            yield from _table(_sorted(place.things), now=now)
+            things = sorted(place.things, key=_sort_key)
+            yield from _table(things, now=now)
             if place.note:
                 yield f"  {place.note}"
             yield ""
@@ -170,7 +171,8 @@ def as_json(places: Sequence[Place]) -> str:
     rows = []
     for place in places:
         row = asdict(place)
-        row["things"] = [asdict(thing) for thing in _sorted(place.things)]
+        things = sorted(place.things, key=_sort_key)
+        row["things"] = list(map(asdict, things))
         rows.append(row)
     return json.dumps({"places": rows}, indent=2, default=datetime.isoformat)
 
@@ -210,14 +212,10 @@ def size_shown(count: int) -> str:
     return f"{size:.{digits}f} {unit}"
 
 
-def _sorted(things: Iterable[Thing]) -> list[Thing]:
-    never = datetime.min.replace(tzinfo=UTC)
-
-    def order(thing: Thing) -> tuple[str, int, datetime, str]:
-        kind = _ORDER.index(thing.what)
-        return thing.project, kind, thing.created or never, thing.name
-
-    return sorted(things, key=order)
+def _sort_key(thing: Thing) -> tuple[str, int, datetime, str]:
+    kind = _KINDS.index(thing.what)
+    created = thing.created or datetime.min.replace(tzinfo=UTC)
+    return thing.project, kind, created, thing.name
 
 
 def _table(things: list[Thing], *, now: datetime) -> Iterator[str]:

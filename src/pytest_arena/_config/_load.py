@@ -278,25 +278,21 @@ def blame(error: BaseException) -> CodeLine | None:
     return None
 
 
-_OURS = str(Path(__file__).parent.parent) + os.sep
-_LIBRARIES = (
-    "<",
-    _OURS,
-    sysconfig.get_path("stdlib") + os.sep,
-    sysconfig.get_path("platstdlib") + os.sep,
-    sysconfig.get_path("scripts") + os.sep,  # the command `pytest` itself
-)
-_INSTALLED = tuple(
-    f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages")
-)
+_ARENA = str(Path(__file__).parent.parent) + os.sep
+# The folder of scripts has the command `pytest`.
+_PYTHON = [
+    sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "scripts")
+]
+_LIBRARIES = ("<", "lib/sqlalchemy/", _ARENA, *_PYTHON)
+_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
 def is_library(file: str) -> bool:
     """Return whether a file is of the standard library, an installed package, or pytest-arena."""
     # Files of Cython have no folder, and those of SQLAlchemy one of its source.
-    if file.endswith((".pyx", ".pxd", ".pxi")) or file.startswith("lib/sqlalchemy/"):
+    if file.endswith((".pyx", ".pxd", ".pxi")) or file.startswith(_LIBRARIES):
         return True
-    return file.startswith(_LIBRARIES) or any(name in file for name in _INSTALLED)
+    return any(folder in file for folder in _INSTALLED)
 
 
 def project_modules() -> Iterator[tuple[ModuleType, Path]]:
@@ -313,4 +309,4 @@ def package_of(file: str) -> str:
         _, is_installed, inside = file.rpartition(folder)
         if is_installed:
             return inside.partition(os.sep)[0].removesuffix(".py")
-    return "pytest_arena" if file.startswith(_OURS) else ""
+    return "pytest_arena" if file.startswith(_ARENA) else ""

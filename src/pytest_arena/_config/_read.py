@@ -109,14 +109,17 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class OptionValue:
-    """A value, its place, and how a value is written there (``arena_app = {}``)."""
+    """A value of an option, and the place where it is set.
+
+    ``form`` is the assignment of a value there, such as ``arena_app = {}``.
+    """
 
     text: str
     form: str
     place: str
 
-    def written(self, text: str) -> str:
-        """Return another value as the user would write it in the same place."""
+    def assignment(self, text: str) -> str:
+        """Return the assignment of another value, as the user would write it in this place."""
         return self.form.format(redact_url(text))
 
 
@@ -147,15 +150,15 @@ def load_config(
     _check_database(written["database"])
     config = Config(
         **parsed,
-        rebuild=_switched_on("rebuild", flags, environ),
-        verify=_switched_on("verify", flags, environ),
+        rebuild=_is_on("rebuild", flags, environ),
+        verify=_is_on("verify", flags, environ),
         root=root,
         cache=_cache(environ, root),
         files=files_folder(environ),
         places={name: redact(value.place) for name, value in written.items()},
         scenario=_flag_values(flags, "scenario"),
         scenarios_out=",".join(_flag_values(flags, "scenarios_out")),
-        scenarios_sabotage=_is_sabotaged(flags, environ, written["scenarios"].text),
+        scenarios_sabotage=_runs_sabotage(flags, environ, written["scenarios"].text),
         is_toml=inipath is not None and inipath.suffix == ".toml",
     )
     _check_values(config, written)
@@ -224,38 +227,37 @@ def _check_scenarios(config: Config) -> None:
         "arena_scenarios = strict": config.scenarios == "strict",
         "--scenarios-sabotage": config.scenarios_sabotage,
     }
-    for name, value in values.items():
-        if not value:
-            continue
-        place = "on the command line"
-        if "=" in name:
-            place = f"in {config.places['scenarios']}"
-        raise ConfigError(
-            f"{name}, and arena_specs names no specification",
-            why="the run would check no scenario, and would pass",
-            cause=f"arena_specs is not set; {name} {place}",
-            fix="arena_specs = docs/specs   (files, folders or patterns; or --arena-specs=…)",
-        )
+    used = [name for name, value in values.items() if value]
+    if not used:
+        return
+    name = used[0]
+    place = "on the command line"
+    if name.startswith("arena_"):
+        place = f"in {config.places['scenarios']}"
+    raise ConfigError(
+        f"{name}, and arena_specs names no specification",
+        why="the run would check no scenario, and would pass",
+        cause=f"arena_specs is not set; {name} {place}",
+        fix="arena_specs = docs/specs   (files, folders or patterns; or --arena-specs=…)",
+    )
 
 
-def _switched_on(
-    name: str, flags: Mapping[str, object], environ: Mapping[str, str]
-) -> bool:
-    return bool(flags.get(name)) or _says_yes(environ.get(f"ARENA_{name.upper()}", ""))
+def _is_on(name: str, flags: Mapping[str, object], environ: Mapping[str, str]) -> bool:
+    return bool(flags.get(name)) or _is_yes(environ.get(f"ARENA_{name.upper()}", ""))
 
 
-def _says_yes(text: str) -> bool:
+def _is_yes(text: str) -> bool:
     return text.strip().lower() not in {"", "0", "no", "off", "false"}
 
 
-def _is_sabotaged(
+def _runs_sabotage(
     flags: Mapping[str, object], environ: Mapping[str, str], scenarios: str
 ) -> bool:
     """Return whether sabotage runs. The default is on for a strict run in CI."""
     flag = flags.get("scenarios_sabotage")
     if flag is not None:
         return bool(flag)
-    return scenarios == "strict" and _says_yes(environ.get("CI", ""))
+    return scenarios == "strict" and _is_yes(environ.get("CI", ""))
 
 
 def _cache(environ: Mapping[str, str], root: Path) -> Path:
@@ -320,7 +322,7 @@ def _from_file(
     return str(value or "").strip()
 
 
-# The beginnings of TOML's values that have several lines or items.
+# How a value begins in TOML that may have several lines.
 _LISTS = ("[", '"""', "'''")
 
 
@@ -334,10 +336,12 @@ def _line_of(name: str, inipath: Path | None, value: str = "") -> str:
     pattern = re.compile(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[=:]")
     lines = inipath.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, start=1):
-        if pattern.match(line):
-            written = line.partition("=")[2].strip()
-            if value in line or not written or written.startswith(_LISTS):
-                return str(CodeLine(str(inipath), number))
+        if not pattern.match(line):
+            continue
+        first_line = line.partition("=")[2].strip()
+        continues = not first_line or first_line.startswith(_LISTS)
+        if continues or value in line:
+            return str(CodeLine(str(inipath), number))
     return f"-o {name}=…, or {inipath}"
 
 
@@ -354,30 +358,30 @@ def _check_option(option: Option, value: OptionValue) -> None:
 def _check_choice(value: OptionValue, choices: tuple[str, ...]) -> None:
     if not choices or value.text in choices:
         return
+    assignment = value.assignment(value.text)
     if value.text in LATER:
         raise ConfigError(
-            f"{value.written(value.text)}: this version of pytest-arena isolates SQLite by copy, "
+            f"{assignment}: this version of pytest-arena isolates SQLite by copy, "
             "and PostgreSQL by undo or clone",
-            why="tests that ran on another database, or another way, than was asked for would "
-            "prove nothing",
+            why="tests on another database, or with another isolation, would prove nothing",
             cause=value.place,
-            fix=value.written("auto"),
+            fix=value.assignment("auto"),
         )
     raise ConfigError(
-        f"{value.written(value.text)} is none of: {', '.join(choices)}",
-        why="the run would not do what was asked for",
+        f"{assignment} is none of: {', '.join(choices)}",
+        why="the run would not do what the option says",
         cause=f"a misspelt value in {value.place}",
-        fix=value.written(nearest(value.text, choices)),
+        fix=value.assignment(nearest(value.text, choices)),
     )
 
 
 def _check_seconds(value: OptionValue) -> None:
     if not 0 <= _seconds(value.text) < math.inf:
         raise ConfigError(
-            f"{value.written(value.text)} is no number of seconds",
+            f"{value.assignment(value.text)} is no number of seconds",
             why="the run would not wait, or would wait for ever",
             cause=value.place,
-            fix=value.written("1"),
+            fix=value.assignment("1"),
         )
 
 
@@ -386,10 +390,10 @@ def _check_database(value: OptionValue) -> None:
         _check_choice(value, DATABASES)
     elif not value.text.startswith(("postgresql://", "postgresql+", "postgres://")):
         raise ConfigError(
-            f"{value.written(value.text)} is no URL of a server that arena can use",
+            f"{value.assignment(value.text)} is no URL of a server that arena can use",
             why="the test databases are made on it; an SQLite file needs no server",
             cause=value.place,
-            fix=value.written("postgresql://postgres@localhost:5432/postgres"),
+            fix=value.assignment("postgresql://postgres@localhost:5432/postgres"),
         )
 
 
@@ -399,20 +403,21 @@ def _check_names(names: Iterable[str], inipath: Path | None) -> None:
         if name.startswith("arena_") and name not in known:
             raise ConfigError(
                 f"{name} is no option of pytest-arena",
-                why="it would silently do nothing",
+                why="pytest-arena would ignore it silently",
                 cause=f"a misspelt name in {_line_of(name, inipath)}",
                 fix=f"{nearest(name, known)} = …   (pytest --help lists all)",
             )
 
 
 def _check_values(config: Config, written: Mapping[str, OptionValue]) -> None:
-    for several in (written["schema"], written["seed"]):
-        pairs = _pairs(several.text)
+    for option in (written["schema"], written["seed"]):
+        pairs = _pairs(option.text)
         if len(dict(pairs)) < len(pairs):
+            values = ", ".join(value for _, value in pairs)
             raise ConfigError(
-                f"several values for one database: {', '.join(value for _, value in pairs)}",
+                f"several values for one database: {values}",
                 why="a database has one schema and one seed",
-                cause=several.place,
+                cause=option.place,
                 fix="one value, or a line `name = value` for each database:\n"
                 "app = app.models:Base\n"
                 "analytics = app.analytics:Base",
@@ -432,7 +437,7 @@ def _check_values(config: Config, written: Mapping[str, OptionValue]) -> None:
                 f"arena_seed = {value!r} is not of the form package.module:function",
                 why="the function adds the rows that every test starts with",
                 cause=written["seed"].place,
-                fix=written["seed"].written("tests.seed:seed"),
+                fix=written["seed"].assignment("tests.seed:seed"),
             )
     for name in config.env:
         if not name.isidentifier():
@@ -440,7 +445,7 @@ def _check_values(config: Config, written: Mapping[str, OptionValue]) -> None:
                 f"arena_env: {name!r} is not the name of an environment variable",
                 why="arena_env says which variables hold database URLs, not what they hold",
                 cause=written["env"].place,
-                fix=written["env"].written("DATABASE_URL"),
+                fix=written["env"].assignment("DATABASE_URL"),
             )
 
 

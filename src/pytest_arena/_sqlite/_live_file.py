@@ -138,7 +138,7 @@ class LiveFile:
         """Return the whole file."""
         return os.pread(self.descriptor, os.fstat(self.descriptor).st_size, 0)
 
-    def write(self, data: bytes | memoryview, offset: int) -> None:
+    def write(self, data: bytearray | memoryview, offset: int) -> None:
         """Write to the file. The caller holds the write lock."""
         os.pwrite(self.descriptor, data, offset)
 

@@ -61,7 +61,7 @@ def vacuumed_into(file: str) -> RefusedError:
     """Return the error for a VACUUM INTO that would write a file of the app."""
     return _refused(
         f"VACUUM INTO {file}, a database file of the app",
-        "the file has the app's data, or will have them",
+        "the file has the app's data, or will have it",
         "write a file in tmp_path instead",
     )
 

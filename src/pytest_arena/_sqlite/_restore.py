@@ -35,11 +35,11 @@ _WORD = 0xFFFFFFFF  # the numbers in a file's header have 32 bits
 _COUNTER_STEP = 1 << 16  # more commits than a test makes
 _LARGEST_SIGNED = 0x7FFFFFFF
 
-# Fields of the first page: https://sqlite.org/fileformat.html#the_database_header
-_COUNTER = slice(24, 28)
-_PAGES = slice(28, 32)
-_COOKIE = slice(40, 44)
-_VALID_FOR = slice(92, 96)  # SQLite trusts the number of pages if this is the counter
+# Offsets in the first page: https://sqlite.org/fileformat.html#the_database_header
+_COUNTER = 24
+_PAGES = 28
+_COOKIE = 40
+_VALID_FOR = 92  # SQLite trusts the number of pages if this field has the counter
 
 
 class Inapplicable(Exception):
@@ -278,11 +278,16 @@ class Pages(RestoreMethod):
         self, content: mmap.mmap, page_size: int, counter: int, cookie: int
     ) -> None:
         page = bytearray(content[:page_size])
-        page[_COUNTER] = counter.to_bytes(4, "big")
-        page[_VALID_FOR] = counter.to_bytes(4, "big")
-        page[_PAGES] = (len(content) // page_size).to_bytes(4, "big")
-        page[_COOKIE] = cookie.to_bytes(4, "big")
-        self._live.write(bytes(page), 0)
+        pages = len(content) // page_size
+        fields = {
+            _COUNTER: counter,
+            _PAGES: pages,
+            _COOKIE: cookie,
+            _VALID_FOR: counter,
+        }
+        for offset, number in fields.items():
+            page[offset : offset + 4] = number.to_bytes(4, "big")
+        self._live.write(page, 0)
 
 
 def _without_log(header: Header | None) -> Header:
@@ -397,12 +402,12 @@ class Wal(RestoreMethod):
         return version
 
     def _cut_back(self, mark: Mark) -> None:
-        before = self._log.index()
+        index_before_lock = self._log.index()
         self._highest_cookie = max(self._highest_cookie, self._control.schema_version())
         with self._log.locked():
             index = self._log.index()
             size = self._checked_size(index, mark.frames)
-            is_same_log = index == before and mark.salts == index.salts
+            is_same_log = index == index_before_lock and mark.salts == index.salts
             if not is_same_log or mark.frames > index.frames:
                 raise Inapplicable
             self._log.cut(size)
@@ -487,20 +492,20 @@ class _Trial:
 
     def passes(self) -> bool:
         """Return whether both connections read the snapshot's content after each restore."""
-        before = self._states()
-        lower = Backup(self._live).take()
-        self._method.start_from(lower, self._live.control.data_version())
+        first_contents = self._contents()
+        first = Backup(self._live).take()
+        self._method.start_from(first, self._live.control.data_version())
         self._change()
-        middle = self._states()
-        upper = self._method.take()
+        second_contents = self._contents()
+        second = self._method.take()
         return (
-            self._restores(upper, middle)
-            and self._refuses_under_reader(upper)
-            and self._restores(lower, before)
+            self._restores(second, second_contents)
+            and self._refuses_under_reader(second)
+            and self._restores(first, first_contents)
             and self._reader.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         )
 
-    def _restores(self, snapshot: FileSnapshot, states: list[object]) -> bool:
+    def _restores(self, snapshot: FileSnapshot, contents: list[object]) -> bool:
         """Change and restore three times. The reader is idle during each restore.
 
         A number in the header that a restore puts back wrongly has an old value again in the third
@@ -508,11 +513,11 @@ class _Trial:
         """
         for _ in range(3):
             self._change()
-            written, read = self._states()
-            if written != read or written == states[0]:
+            of_writer, of_reader = self._contents()
+            if of_writer != of_reader or of_writer == contents[0]:
                 return False
             self._restore(snapshot)
-        return self._states() == states
+        return self._contents() == contents
 
     def _refuses_under_reader(self, snapshot: FileSnapshot) -> bool:
         self._change()
@@ -531,8 +536,8 @@ class _Trial:
         self._changes += 1
         self._writer.executescript(_CHANGE.format(self._changes))
 
-    def _states(self) -> list[object]:
-        """Return what each connection reads."""
+    def _contents(self) -> list[object]:
+        """Return the content as the writer reads it, and as the reader reads it."""
         return [_content(self._writer), _content(self._reader)]
 
 

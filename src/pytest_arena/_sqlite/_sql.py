@@ -142,8 +142,7 @@ class OwnConnection(sqlite3.Connection):
         Raises:
             Busy: a writer is in the middle of a commit.
         """
-        version: int = self.execute("PRAGMA data_version").fetchone()[0]
-        return version
+        return self.number("PRAGMA data_version")
 
     def schema_version(self) -> int:
         """Return the schema cookie, by which a connection knows whether its schema is stale.

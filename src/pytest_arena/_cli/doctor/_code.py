@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 AnyFunction = ast.FunctionDef | ast.AsyncFunctionDef
 AnyWith = ast.With | ast.AsyncWith
-SCOPES = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef
-WIDE = {"session", "package", "module", "class"}
+_DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef
+WIDE_SCOPES = {"session", "package", "module", "class"}
 Node = TypeVar("Node", bound=ast.AST)
 
 
 @dataclass(frozen=True, eq=False)
-class Function:
+class SuiteFunction:
     """A test or a fixture."""
 
     node: AnyFunction
@@ -51,8 +51,8 @@ class Function:
         """All nodes of the body, without functions and classes inside it."""
         pending: list[ast.AST] = list(self.node.body)
         nodes = []
-        for node in pending:
-            if not isinstance(node, SCOPES):
+        for node in pending:  # the loop also visits the nodes that it appends
+            if not isinstance(node, _DEFINITIONS):
                 nodes.append(node)
                 pending.extend(children(node))
         return nodes
@@ -65,10 +65,10 @@ class Code:
         project: the configuration and the app around the file.
         calls: all calls, by the last part of the called function's name.
         parents: the parent of each node.
-        defined: the outermost function of each name.
+        by_name: the outermost function of each name.
         tests: the tests.
         fixtures: the fixtures.
-        functions: the tests and the fixtures, by their nodes.
+        suite_functions: the tests and the fixtures, by their nodes.
         imports: the origin of each imported name, as ``imported_names`` has it.
         import_lines: the statement that imports each name.
     """
@@ -81,17 +81,17 @@ class Code:
         self._is_collected = path.match("test_*.py") or path.match("*_test.py")
         self.calls: dict[str, list[ast.Call]] = defaultdict(list)
         self.parents: dict[ast.AST, ast.AST] = {}
-        self.functions: dict[ast.AST, Function] = {}
-        self.tests: list[Function] = []
-        self.fixtures: list[Function] = []
-        self.defined: dict[str, AnyFunction] = {}
+        self.suite_functions: dict[ast.AST, SuiteFunction] = {}
+        self.tests: list[SuiteFunction] = []
+        self.fixtures: list[SuiteFunction] = []
+        self.by_name: dict[str, AnyFunction] = {}
         self.imports: dict[str, str] = {}
         self.import_lines: dict[str, ast.stmt] = {}
         self._read()
 
     def _read(self) -> None:
         pending: list[ast.AST] = [self.tree]
-        for node in pending:
+        for node in pending:  # the loop also visits the nodes that it appends
             for child in children(node):
                 self.parents[child] = node
                 pending.append(child)
@@ -105,11 +105,11 @@ class Code:
                     self.import_lines[name] = node
 
     def _read_function(self, node: AnyFunction) -> None:
-        self.defined.setdefault(node.name, node)
+        self.by_name.setdefault(node.name, node)
         for decorator in node.decorator_list:
             if last_name(decorator) == "fixture":
-                fixture = Function(node, decorator)
-                self.functions[node] = fixture
+                fixture = SuiteFunction(node, decorator)
+                self.suite_functions[node] = fixture
                 self.fixtures.append(fixture)
                 return
         owner = self.parents[node]
@@ -117,8 +117,8 @@ class Code:
             owner = self.parents[owner]
         is_outer = owner is self.tree
         if self._is_collected and is_outer and node.name.startswith("test"):
-            test = Function(node, None)
-            self.functions[node] = test
+            test = SuiteFunction(node, None)
+            self.suite_functions[node] = test
             self.tests.append(test)
 
     def called(self, *names: str) -> Iterator[ast.Call]:
@@ -126,7 +126,7 @@ class Code:
         for name in names:
             yield from self.calls.get(name, ())
 
-    def all(self, kind: type[Node]) -> Iterator[Node]:
+    def nodes_of(self, kind: type[Node]) -> Iterator[Node]:
         """Yield all nodes of a kind."""
         return of_kind(kind, self.parents)
 
@@ -165,22 +165,22 @@ class Code:
         """Return the innermost function around a node."""
         return next(self.functions_around(node), None)
 
-    def test_of(self, node: ast.AST) -> Function | None:
+    def test_of(self, node: ast.AST) -> SuiteFunction | None:
         """Return the outermost test or fixture around a node."""
         test = None
         for function in self.functions_around(node):
-            test = self.functions.get(function, test)
+            test = self.suite_functions.get(function) or test
         return test
 
-    def own_test_of(self, node: ast.AST) -> Function | None:
+    def own_test_of(self, node: ast.AST) -> SuiteFunction | None:
         """Return the test or fixture whose body has a node, None if an inner function has it."""
         function = self.function_of(node)
-        return self.functions.get(function) if function else None
+        return self.suite_functions.get(function) if function else None
 
     def is_at_import(self, node: ast.AST) -> bool:
         """Return whether a node runs when the file is imported."""
         ancestors = self.ancestors_of(node)
-        return not any(isinstance(ancestor, SCOPES) for ancestor in ancestors)
+        return not any(isinstance(ancestor, _DEFINITIONS) for ancestor in ancestors)
 
     def statement_of(self, node: ast.AST) -> ast.stmt:
         """Return the statement that a node is part of."""
@@ -265,7 +265,7 @@ def target_of(statement: ast.AST) -> str:
 def all_below(*nodes: ast.AST) -> list[ast.AST]:
     """Return these nodes and all nodes below them."""
     pending = list(nodes)
-    for node in pending:
+    for node in pending:  # the loop also visits the nodes that it appends
         pending.extend(children(node))
     return pending
 

@@ -66,10 +66,8 @@ def compare_migrations() -> int:
 
 def _migrations_of(config: Config) -> Mapping[str, str]:
     """Return the alembic.ini of each database by its name. "" is the app's first database."""
-    schemas = {}
-    for name, value in config.schema.items():
-        if value.endswith(".ini"):
-            schemas[name] = value
+    values = config.schema.items()
+    schemas = {name: value for name, value in values if value.endswith(".ini")}
     if schemas:
         return schemas
     if is_alembic(config.root / "alembic.ini"):

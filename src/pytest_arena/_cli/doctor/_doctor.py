@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pytest_arena._cli._file_changes import FileChange, write_all
 from pytest_arena._cli.doctor._examine import examine, suite_files
 from pytest_arena._cli.doctor._fault_formats import FORMATS
-from pytest_arena._cli.doctor._rule import RULES, chosen
+from pytest_arena._cli.doctor._rule import RULES, selected_rules
 from pytest_arena._cli.doctor._surroundings import surroundings
 from pytest_arena._values import counted
 from pytest_arena.errors import ConfigError
@@ -34,10 +34,10 @@ def doctor(options: argparse.Namespace) -> int:
         _check_code(code)
     if options.explain:
         _check_code(options.explain)
-        pages = map(_page, chosen([options.explain], options.ignore))
+        pages = map(_page, selected_rules([options.explain], options.ignore))
         sys.stdout.write("\n".join(pages))
         return 0
-    rules = chosen(options.select, options.ignore)
+    rules = selected_rules(options.select, options.ignore)
     files = _files([Path(path) for path in options.paths])
     processors = os.cpu_count() or 1
     faults = examine(files, rules, processes=min(processors, 8))

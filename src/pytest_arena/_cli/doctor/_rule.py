@@ -114,7 +114,7 @@ def rule(
     return register
 
 
-def chosen(select: list[str], ignore: list[str]) -> list[Rule]:
+def selected_rules(select: list[str], ignore: list[str]) -> list[Rule]:
     """Return the rules whose codes begin with a selected prefix and with no ignored one."""
     rules = []
     selected = tuple(select or [""])  # "" is a prefix of each code

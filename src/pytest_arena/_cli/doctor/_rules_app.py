@@ -10,7 +10,7 @@ from pytest_arena._cli.doctor._code import (
     AnyFunction,
     AnyWith,
     Code,
-    Function,
+    SuiteFunction,
     all_below,
     argument,
     dotted,
@@ -43,7 +43,7 @@ _DATABASE = re.compile(
 
 def _overrides(code: Code) -> Iterator[tuple[ast.Assign, ast.Subscript]]:
     """Yield the statements that set a dependency override, with their targets."""
-    for node in code.all(ast.Assign):
+    for node in code.nodes_of(ast.Assign):
         target = node.targets[0]
         if isinstance(target, ast.Subscript) and last_name(target.value) == _OVERRIDES:
             yield node, target
@@ -170,7 +170,7 @@ def session_given_to_the_app(code: Code) -> Findings:
             yield Finding(statement, name)
 
 
-def _result(override: ast.expr, test: Function) -> str:
+def _result(override: ast.expr, test: SuiteFunction) -> str:
     """Return the name of the object that an override returns or yields, or ""."""
     result: ast.expr | None = None
     if isinstance(override, ast.Lambda):
@@ -470,7 +470,7 @@ def loop_inside_test(code: Code) -> Findings:
             continue
         if call.args and code.test_of(call):
             work = call.args[0]
-            function = code.defined.get(dotted(work), work)
+            function = code.by_name.get(dotted(work), work)
             if _uses_database(function):
                 yield Finding(call)
 

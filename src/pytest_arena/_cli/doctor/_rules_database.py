@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._cli._imports import imported_paths
 from pytest_arena._cli.doctor._code import (
-    WIDE,
+    WIDE_SCOPES,
     AnyFunction,
     AnyWith,
     Code,
@@ -325,7 +325,7 @@ def url_set_after_import(code: Code) -> Findings:
 
 def _changed_variables(code: Code) -> Iterator[tuple[ast.expr, str]]:
     """Yield each change of the environment with the variable's name, "" if it is not a literal."""
-    for node in code.all(ast.expr):
+    for node in code.nodes_of(ast.expr):
         match node:
             case ast.Subscript(value=value, slice=name, ctx=ast.Store()):
                 variable = text_of(name)
@@ -676,7 +676,7 @@ def session_for_many_tests(code: Code) -> Findings:
     if re.search(r"aiohttp|requests|ClientSession", code.text):
         return
     for fixture in code.fixtures:
-        if fixture.scope not in WIDE:
+        if fixture.scope not in WIDE_SCOPES:
             continue
         sessions = set()
         for item in of_kind(ast.withitem, fixture.own_nodes):
@@ -720,7 +720,7 @@ def commit_behind_yield(code: Code) -> Findings:
             async with session_maker() as session:
                 yield session
     """
-    for function in code.defined.values():
+    for function in code.by_name.values():
         name = function.name
         if _commits_behind_yield(function) and not _ends_early(name, code.text):
             yield Finding(function, name)

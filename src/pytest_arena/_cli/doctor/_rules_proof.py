@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_arena._cli.doctor._code import (
     AnyWith,
     Code,
-    Function,
+    SuiteFunction,
     all_below,
     arguments,
     call_names,
@@ -115,13 +115,13 @@ def session_calls_asserted(code: Code) -> Findings:
             create_dancer(db_session, name="ada")
             assert db_session.scalar(select(Dancer.name)) == "ada"
     """
-    for call in code.all(ast.Call):
+    for call in code.nodes_of(ast.Call):
         name = dotted(call)
         if _SESSION_CALL.fullmatch(name):
             yield Finding(call, name)
 
 
-def _requests(test: Function) -> list[ast.Call]:
+def _requests(test: SuiteFunction) -> list[ast.Call]:
     """Return the requests that a test sends."""
     requests = []
     for call in of_kind(ast.Call, test.own_nodes):
@@ -130,7 +130,7 @@ def _requests(test: Function) -> list[ast.Call]:
     return requests
 
 
-def _answers(code: Code, test: Function) -> set[str]:
+def _answers(code: Code, test: SuiteFunction) -> set[str]:
     """Return the variables that hold the answers to a test's requests."""
     answers = set()
     for request in _requests(test):
