@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
-from pytest_arena._cli._lines import Place, Thing, as_lines, size_shown
+from pytest_arena._cli._lines import Place, Thing, as_lines, format_size
 from pytest_arena._cli._main import main
 from pytest_arena._config._project import read_options
 from pytest_arena._postgresql._control import open_control
@@ -705,4 +705,4 @@ def test_a_table_is_sorted_and_fits_its_line() -> None:
 )
 def test_sizes_are_written_short(count: int, shown: str) -> None:
     """Two digits or three."""
-    assert size_shown(count) == shown
+    assert format_size(count) == shown

@@ -97,15 +97,13 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Read the options and install the gate, before pytest imports any of the user's code.
 
     Raises:
-        pytest.UsageError: an option is wrong. pytest ends the run without a traceback.
+        pytest.UsageError: an option is wrong.
     """
     scenarios = None
-    try:
+    with _usage_errors():
         config = _load_config(early_config)
         if config.has_scenarios:
             scenarios = _create_scenarios(early_config, config)
-    except ConfigError as error:
-        raise pytest.UsageError(str(error)) from None
     early_config.stash[SCENARIOS] = scenarios
     watch = scenarios.watch if scenarios is not None else None
     folder = partial(_temporary_folder, early_config)
@@ -114,8 +112,15 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     early_config.stash[WIDE] = {}
     atexit.register(_write_late_faults, early_config)
     atexit.register(run.finish)  # if the session never finishes
-    try:
+    with _usage_errors():
         run.databases.environment.redirect()  # after the gate
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Raise errors of pytest-arena as UsageError. pytest ends the run without a traceback."""
+    try:
+        yield
     except ArenaError as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -214,12 +219,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         pytest.UsageError: there are no specifications, or one of them is wrong.
     """
     scenarios = session.config.stash[SCENARIOS]
-    if scenarios is None:
-        return
-    try:
-        scenarios.read()
-    except ArenaError as error:
-        raise pytest.UsageError(str(error)) from None
+    if scenarios is not None:
+        with _usage_errors():
+            scenarios.read()
 
 
 @pytest.hookimpl(trylast=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._cli.doctor._doctor import repaired
+from pytest_arena._cli.doctor._doctor import apply_edits
 from pytest_arena._cli.doctor._examine import examine, suite_files
 from pytest_arena._cli.doctor._rule import RULES, Replacement
 from tests.command import arena
@@ -527,8 +527,8 @@ def test_what_is_not_sure_is_not_repaired(text: str, doctor: Doctor, tmp_path: P
 def test_a_repair_that_finds_something_else_changes_nothing() -> None:
     """Not a byte: the file is another one by now."""
     edits = {Replacement(1, 0, "a", "b"), Replacement(1, 4, "x", "y")}
-    assert repaired(b"a = z\n", edits) == b"a = z\n"
-    assert repaired(b"a = x\n", edits) == b"b = y\n"
+    assert apply_edits(b"a = z\n", edits) == b"a = z\n"
+    assert apply_edits(b"a = x\n", edits) == b"b = y\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files are read-only in another way here")

@@ -189,8 +189,10 @@ class ServerDatabases:
         with closing(run):
             run.rest()  # finishes the sweep that each run does at its start
             run.sweep(everything=everything)
-        # `run.left` has a line `name: reason` for each database that was left.
-        reasons = dict(line.split(": ", 1) for line in run.left)
+        reasons = {}
+        for line in run.left:  # a line for each database that was left
+            name, _, reason = line.partition(": ")
+            reasons[name] = reason
         after = look(self._address, registry=self._registry)
         existing = {row.name for row in after.databases}
         for row in before.databases:

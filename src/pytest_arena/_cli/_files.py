@@ -47,7 +47,7 @@ class LiveFiles:
         """Remove the folders of dead runs. ``everything`` also removes an empty parent folder."""
         for home in homes():
             for folder in _folders(home):
-                yield from _removed_run(folder, everything=everything)
+                yield from _remove_run(folder, everything=everything)
             if everything:
                 with suppress(OSError):  # it is not empty
                     home.rmdir()
@@ -94,7 +94,7 @@ def _run(folder: Path) -> Thing:
     )
 
 
-def _removed_run(folder: Path, *, everything: bool) -> Iterator[SweepResult]:
+def _remove_run(folder: Path, *, everything: bool) -> Iterator[SweepResult]:
     existed = folder.is_dir()
     run = _thing(folder.name, "live", folder)
     is_removed = remove_dead_run(folder)
@@ -131,10 +131,10 @@ class CachedFiles:
     def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
         """Remove broken builds. ``everything`` also removes what no living run may use."""
         for folder in self._template_folders():
-            yield from _cleared(folder, everything=everything)
+            yield from _sweep_templates(folder, everything=everything)
         if everything:
             for thing, files in self._kept():
-                yield _removed(thing, files)
+                yield _remove(thing, files)
             cache = self._cache
             for folder in (cache / _TEMPLATES, cache / _KEPT, cache):
                 with suppress(OSError):  # it does not exist, or is not empty
@@ -192,7 +192,7 @@ def _unfinished(folder: Path) -> Iterator[DatabaseFiles]:
         yield _thing(name, "building", file), [file]
 
 
-def _cleared(folder: Path, *, everything: bool) -> Iterator[SweepResult]:
+def _sweep_templates(folder: Path, *, everything: bool) -> Iterator[SweepResult]:
     """Remove the unfinished templates. ``everything`` also removes those that no run can use."""
     lock = folder / "lock"
     with try_lock(lock) as is_ours:
@@ -202,7 +202,7 @@ def _cleared(folder: Path, *, everything: bool) -> Iterator[SweepResult]:
                 yield SweepResult(thing, "a living run builds there")
             return
         for thing, files in _unfinished(folder):
-            yield _removed(thing, files)
+            yield _remove(thing, files)
         if not everything:
             return
         # A run does not lock the templates that it uses. So each template stays that was used
@@ -212,7 +212,7 @@ def _cleared(folder: Path, *, everything: bool) -> Iterator[SweepResult]:
             if thing.used and thing.used >= start:
                 yield SweepResult(thing, "a living run may use it")
             else:
-                yield _removed(thing, files)
+                yield _remove(thing, files)
         used = time_of(lock)
         is_empty = list(folder.iterdir()) == [lock]
         if is_empty and used and used < start:
@@ -220,7 +220,7 @@ def _cleared(folder: Path, *, everything: bool) -> Iterator[SweepResult]:
             folder.rmdir()
 
 
-def _removed(thing: Thing, files: list[Path]) -> SweepResult:
+def _remove(thing: Thing, files: list[Path]) -> SweepResult:
     try:
         for file in files:
             file.unlink(missing_ok=True)

@@ -40,11 +40,9 @@ def imported_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
                 yield alias.asname or alias.name, prefix + alias.name
         elif isinstance(node, ast.Import):
             for alias in node.names:
-                if alias.asname:
-                    yield alias.asname, alias.name
-                else:  # `import a.b` binds `a`
-                    package = alias.name.partition(".")[0]
-                    yield package, package
+                package = alias.name.partition(".")[0]  # `import a.b` binds `a`
+                origin = alias.name if alias.asname else package
+                yield alias.asname or package, origin
 
 
 def imported_paths(nodes: Iterable[ast.AST]) -> Iterator[str]:

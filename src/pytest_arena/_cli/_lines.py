@@ -184,7 +184,7 @@ def sweep_line(result: SweepResult) -> str:
         return f"left     {thing.name}: {result.reason}"
     line = f"removed  {thing.what} {thing.name}"
     if thing.bytes is not None:
-        line += f", {size_shown(thing.bytes)}"
+        line += f", {format_size(thing.bytes)}"
     return line
 
 
@@ -193,11 +193,11 @@ def closing_line(results: Iterable[SweepResult]) -> str:
     sizes = [result.thing.bytes or 0 for result in results if not result.reason]
     if not sizes:
         return "Nothing to remove."
-    total = size_shown(sum(sizes))
+    total = format_size(sum(sizes))
     return f"{len(sizes)} removed, {total}."
 
 
-def size_shown(count: int) -> str:
+def format_size(count: int) -> str:
     """Return a number of bytes with a decimal unit, in two or three digits."""
     if count < 1000:  # noqa: PLR2004 - a kilobyte
         return f"{count} B"
@@ -231,7 +231,7 @@ def _table(things: list[Thing], *, now: datetime) -> Iterator[str]:
     for thing, row in zip(things, rows, strict=True):
         yield _line(row, widths)
         if thing.title:
-            yield f"      {_cut(thing.title, _TITLE_WIDTH)}"
+            yield f"      {_shorten(thing.title, _TITLE_WIDTH)}"
 
 
 def _line(cells: dict[str, str], widths: dict[str, int]) -> str:
@@ -248,9 +248,9 @@ def _row(thing: Thing, *, now: datetime) -> dict[str, str]:
     if thing.pid:
         whose = f"{thing.pid}, {thing.state}"
         if thing.host != platform.node():
-            host = _cut(thing.host, _HOST_WIDTH)
+            host = _shorten(thing.host, _HOST_WIDTH)
             whose = f"{host} {whose}"
-    size = "" if thing.bytes is None else size_shown(thing.bytes)
+    size = "" if thing.bytes is None else format_size(thing.bytes)
     cells = {
         "name": thing.name,
         "what": thing.what,
@@ -260,7 +260,7 @@ def _row(thing: Thing, *, now: datetime) -> dict[str, str]:
         "used": _age(thing.used, now),
         "size": size,
     }
-    return {title: _cut(text, _WIDTHS[title]) for title, text in cells.items()}
+    return {title: _shorten(text, _WIDTHS[title]) for title, text in cells.items()}
 
 
 def _age(when: datetime | None, now: datetime) -> str:
@@ -274,7 +274,7 @@ def _age(when: datetime | None, now: datetime) -> str:
     return "0 s"
 
 
-def _cut(text: str, width: int) -> str:
+def _shorten(text: str, width: int) -> str:
     """Return a text of at most ``width`` characters: a longer one without its middle."""
     if len(text) <= width:
         return text

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _FAILED = 1
 _USAGE = 2
 _STOPPED = 130
-_SHAPE: dict[str, Any] = {
+_PARSER_OPTIONS: dict[str, Any] = {
     "formatter_class": argparse.RawDescriptionHelpFormatter,
     "allow_abbrev": False,
 }
@@ -115,7 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="arena", description=_ABOUT, **_SHAPE)
+    parser = argparse.ArgumentParser(
+        prog="arena", description=_ABOUT, **_PARSER_OPTIONS
+    )
     parser.add_argument(
         "--version", action="version", version=f"arena {version('pytest-arena')}"
     )
@@ -124,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         "databases",
         help="list or remove the databases of pytest-arena",
         description=_DATABASES,
-        **_SHAPE,
+        **_PARSER_OPTIONS,
     )
     _add_databases(databases.add_subparsers(metavar="COMMAND", required=True))
     _add_serve(commands)
@@ -152,7 +154,7 @@ def _add(
         description=text,
         epilog=f"exit status: 0; {fails}; 2 for wrong options",
         usage=usage,
-        **_SHAPE,
+        **_PARSER_OPTIONS,
     )
     parser.set_defaults(do=do)
     return parser
@@ -234,7 +236,7 @@ def _add_explain(commands: Commands) -> None:
         help="print the page for coding agents, or the page of an error",
         description=_EXPLAIN,
         epilog="exit status: 0; 2 if no error has the code",
-        **_SHAPE,
+        **_PARSER_OPTIONS,
     )
     parser.set_defaults(do=_do_explain)
     parser.add_argument(

@@ -56,7 +56,7 @@ class PrivateServers:
         for parent in self._parents():
             clusters = _clusters(parent)
             for folder in clusters:
-                yield from self._swept(folder, everything=everything)
+                yield from self._sweep_server(folder, everything=everything)
             if not everything:
                 continue
             folders = chain.from_iterable(map(cluster.top_folders, clusters))
@@ -64,11 +64,11 @@ class PrivateServers:
                 with suppress(OSError):  # it does not exist, or is not empty
                     path.rmdir()
 
-    def _swept(
+    def _sweep_server(
         self, folder: ClusterFolder, *, everything: bool
     ) -> Iterator[SweepResult]:
         if everything and not _is_in_use(folder):
-            yield _removed(folder)
+            yield _remove(folder)
         elif cluster.is_running(folder):
             databases = self._databases_on(cluster.address_of(folder))
             yield from databases.sweep(everything=everything)
@@ -132,7 +132,7 @@ def _is_in_use(folder: ClusterFolder) -> bool:
         return True  # the server starts, stops, or has no free connection
 
 
-def _removed(folder: ClusterFolder) -> SweepResult:
+def _remove(folder: ClusterFolder) -> SweepResult:
     server = _thing(folder)
     lock = folder.beside("lock")
     try:

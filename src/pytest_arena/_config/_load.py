@@ -289,7 +289,7 @@ _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}"
 
 def is_library(file: str) -> bool:
     """Return whether a file is of the standard library, an installed package, or pytest-arena."""
-    # Files of Cython have no folder, and those of SQLAlchemy one of its source.
+    # Files of Cython have no folder, and those of SQLAlchemy a relative one.
     if file.endswith((".pyx", ".pxd", ".pxi")) or file.startswith(_LIBRARIES):
         return True
     return any(folder in file for folder in _INSTALLED)

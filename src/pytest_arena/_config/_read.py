@@ -77,15 +77,15 @@ class Config:
     def schema_lines(self, schemas: Mapping[str, str]) -> str:
         """Return ``arena_schema`` with these values, to be pasted into the configuration file."""
         if [*schemas] == [""]:
-            quote = '"' if self.is_toml else ""
-            return f"arena_schema = {quote}{schemas['']}{quote}"
-        lines = ["arena_schema ="]
+            schema = schemas[""]
+            if self.is_toml:
+                schema = f'"{schema}"'
+            return f"arena_schema = {schema}"
+        lines = [f"    {name} = {schema}" for name, schema in schemas.items()]
+        text = "\n".join(lines)
         if self.is_toml:
-            lines = ['arena_schema = """']
-        lines += [f"    {name} = {schema}" for name, schema in schemas.items()]
-        if self.is_toml:
-            lines.append('"""')
-        return "\n".join(lines)
+            return f'arena_schema = """\n{text}\n"""'
+        return f"arena_schema =\n{text}"
 
     def schema_lines_with(self, database: str, schema: str, *, first: str) -> str:
         """Return ``arena_schema`` with its present values, and one for another database.
@@ -185,18 +185,15 @@ def _lines(text: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
-_NAMED = re.compile(r"^([\w./-]+)\s*=\s*(.+)$")
+_NAME_AND_VALUE = re.compile(r"^([\w./-]+)\s*=\s*(.+)$")
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
     """Return names and values of lines in the form ``name = value`` or ``value``."""
     pairs = []
     for line in _lines(text):
-        match = _NAMED.match(line)
-        if match:
-            pairs.append((match[1], match[2]))
-        else:
-            pairs.append(("", line))
+        match = _NAME_AND_VALUE.match(line)
+        pairs.append((match[1], match[2]) if match else ("", line))
     return pairs
 
 
@@ -243,7 +240,8 @@ def _check_scenarios(config: Config) -> None:
 
 
 def _is_on(name: str, flags: Mapping[str, object], environ: Mapping[str, str]) -> bool:
-    return bool(flags.get(name)) or _is_yes(environ.get(f"ARENA_{name.upper()}", ""))
+    variable = environ.get(f"ARENA_{name.upper()}", "")
+    return bool(flags.get(name)) or _is_yes(variable)
 
 
 def _is_yes(text: str) -> bool:
@@ -499,7 +497,8 @@ def _right_marker(args: tuple[object, ...], kwargs: Mapping[str, object]) -> str
     """
     named = {}
     for value in args:
-        named["keep" if value in KEEPS else "isolation"] = value
+        name = "keep" if value in KEEPS else "isolation"
+        named[name] = value
     for name, value in kwargs.items():
         named[nearest(name, _MARKER_NAMES)] = value
     arguments = ", ".join(f"{name}={value!r}" for name, value in named.items())

@@ -92,7 +92,7 @@ def _digests(execute: Execute) -> Iterator[tuple[str, str]]:
     )
     for raw_kind, raw_name, definition in schema.fetchall():
         kind = raw_kind.decode()
-        name = _decoded(raw_name)
+        name = raw_name.decode(errors="replace")
         digest = _digest(definition)
         yield f"definition of {kind} {name}", f"{digest:x}"
         if name == "sqlite_sequence":
@@ -103,11 +103,8 @@ def _digests(execute: Execute) -> Iterator[tuple[str, str]]:
 
 def _sequences(execute: Execute) -> Iterator[tuple[str, str]]:
     for table, number in execute("SELECT CAST(name AS BLOB), seq FROM sqlite_sequence"):
-        yield f"sequence {_decoded(table)}", str(number)
-
-
-def _decoded(name: bytes) -> str:
-    return name.decode("utf-8", "replace")
+        name = table.decode(errors="replace")
+        yield f"sequence {name}", str(number)
 
 
 def _digest_of_rows(execute: Execute, table: str) -> str:
@@ -240,7 +237,8 @@ def _columns_and_key(
             is_readable = _is_computable(connection, side, table, column)
         if is_readable:
             columns.append(column)
-    return tuple(columns), tuple(key[place] for place in sorted(key))
+    key_in_order = [key[place] for place in sorted(key)]
+    return tuple(columns), tuple(key_in_order)
 
 
 def _is_computable(
@@ -264,27 +262,25 @@ def _changed_rows_of(
             differing = _differing_rows(connection, name, new)
     columns = tuple(dict.fromkeys([*new.columns, *old.columns]))
     if differing is None:
-        removed = _all_rows(connection, _BEFORE, name, old, columns)
-        added = _all_rows(connection, _AFTER, name, new, columns)
-    else:
-        removed, added = differing
-    removed, added = net(_identified(removed), _identified(added))
+        differing = [
+            _all_rows(connection, _BEFORE, name, old, columns),
+            _all_rows(connection, _AFTER, name, new, columns),
+        ]
+    old_rows, new_rows = map(_identified, differing)
+    removed, added = net(old_rows, new_rows)
     key = old.key if new is _MISSING else new.key
     return TableRows(name, columns, key, removed=tuple(removed), added=tuple(added))
 
 
 def _identified(rows: list[Row]) -> list[tuple[Hashable, Row]]:
     """Pair each row with its identity, which has the types: to Python, 1 equals 1.0."""
-    identified: list[tuple[Hashable, Row]] = []
-    for row in rows:
-        identity = (*row, *map(type, row))
-        identified.append((identity, row))
-    return identified
+    identities = [(*row, *map(type, row)) for row in rows]
+    return list(zip(identities, rows, strict=True))
 
 
 def _differing_rows(
     connection: OwnConnection, name: str, table: _Table
-) -> tuple[list[Row], list[Row]] | None:
+) -> list[list[Row]] | None:
     """Return the rows without an equal row at their place in the other file, of both files.
 
     None if no index finds the place of a row.
@@ -310,8 +306,7 @@ def _differing_rows(
             f"(SELECT 1 FROM {there}.{quoted} y WHERE {' AND '.join(conditions)})"
         )
         differing.append(connection.execute(query).fetchall())
-    removed, added = differing
-    return removed, added
+    return differing
 
 
 def _same_place(table: _Table) -> str:

@@ -212,9 +212,8 @@ class Copy:
             return False
         try:
             file = self._restorer
-            if not file.is_at(self._levels[-1]) or not file.live_file.is_in_place():
-                return False
-            return version(file) == file.version
+            is_in_place = file.is_at(self._levels[-1]) and file.live_file.is_in_place()
+            return is_in_place and version(file) == file.version
         except (sql.Busy, sql.FileFailure):
             return False
 
@@ -348,7 +347,8 @@ class Copy:
         except sql.Busy as error:
             raise Held(str(error)) from error
         except (sql.FileFailure, OSError) as error:
-            raise messages.lost(self.live, error, is_full=sql.is_full(error)) from error
+            is_full = sql.is_full(error)
+            raise messages.lost(self.live, error, is_full=is_full) from error
 
 
 class Restorer:
@@ -437,10 +437,12 @@ class Restorer:
         self.live_file.keep_log()
         for method in self._applicable_methods():
             with suppress(Inapplicable, OSError):
-                self._set_current(self._own(method.take()), version)
-                return self.current
-        self._start_from(self._own(self._backup.take()), version)
-        return self.current
+                snapshot = self._own(method.take())
+                self._set_current(snapshot, version)
+                return snapshot
+        snapshot = self._own(self._backup.take())
+        self._start_from(snapshot, version)
+        return snapshot
 
     def peek(self, version: int, *, exact: bool) -> FileSnapshot | None:
         """Return a snapshot that is compared and never restored.
@@ -473,11 +475,12 @@ class Restorer:
         self.live_file.keep_log()
         for method in self._applicable_methods():
             with suppress(Inapplicable, OSError):
-                self._set_current(snapshot, method.restore(snapshot, version))
+                restored_version = method.restore(snapshot, version)
+                self._set_current(snapshot, restored_version)
                 self.restored[method.name] += 1
                 return True
         try:
-            self._start_from(snapshot, self._backup.restore(snapshot, version))
+            restored_version = self._backup.restore(snapshot, version)
         except sql.FileFailure as error:
             # No backup can write to a file that has a log and a new page size:
             # https://sqlite.org/c3ref/backup_finish.html
@@ -485,6 +488,7 @@ class Restorer:
                 raise
             self.put_in_place(snapshot)
             return True
+        self._start_from(snapshot, restored_version)
         self.restored[self._backup.name] += 1
         return True
 
@@ -504,7 +508,8 @@ class Restorer:
         """Make the file equal to another database, in place."""
         version = self.version_without_writers()
         source.copy_into(self.control)
-        self._start_from(self._own(self._backup.take()), version)
+        snapshot = self._own(self._backup.take())
+        self._start_from(snapshot, version)
 
     def remove_unused(self, used: Iterable[FileSnapshot | None]) -> None:
         """Remove the owned snapshots that are neither in use nor parents of those in use."""

@@ -110,7 +110,7 @@ class LiveFile:
         self.control = sql.open_control(path)
         self.descriptor = -1
         if is_supported():
-            self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            self.descriptor = os.open(path, os.O_RDWR)
         self._shm_descriptor = -1
         self._log = f"{path}-wal"
         self._keeps_log = False
@@ -205,7 +205,7 @@ class LiveFile:
             OSError: there is no log.
         """
         if self._shm_descriptor < 0:
-            self._shm_descriptor = os.open(f"{self.path}-shm", os.O_RDWR | os.O_CLOEXEC)
+            self._shm_descriptor = os.open(f"{self.path}-shm", os.O_RDWR)
         if not self._keeps_log:
             with suppress(sql.Busy):
                 _lock(self.descriptor, fcntl.F_RDLCK, _SHARED, _SHARED_SIZE)

@@ -72,9 +72,10 @@ class SQLite:
             return Key("shared memory", requested.memory), ()
         if not requested.name:
             return None, ()
-        parts = Path(requested.name).with_suffix("").parts[1:]
-        names = tuple("/".join(parts[start:]) for start in range(len(parts)))
-        return Key("file", str(Path(requested.name).resolve())), names
+        file = Path(requested.name)
+        parts = file.with_suffix("").parts[1:]
+        names = ["/".join(parts[start:]) for start in range(len(parts))]
+        return Key("file", str(file.resolve())), tuple(names)
 
     def live_at(self, requested: RequestedDatabase) -> None:
         """Return None: SQLite has no server."""

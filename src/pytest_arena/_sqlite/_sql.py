@@ -70,7 +70,8 @@ def _split(database: str, *, uri: bool) -> tuple[str, Mapping[str, str]]:
     """Return the path and the parameters of a ``file:`` URI: https://sqlite.org/uri.html."""
     if not uri or not database.startswith("file:"):
         return database, {}
-    path, _, query = database.removeprefix("file:").partition("#")[0].partition("?")
+    without_fragment = database.removeprefix("file:").partition("#")[0]
+    path, _, query = without_fragment.partition("?")
     path = re.sub(r"^//(localhost)?(?=/)", "", path)
     # SQLite ends the path at a zero byte. Python refuses such a path.
     return unquote(path).partition("\0")[0], dict(parse_qsl(query))
@@ -142,7 +143,8 @@ class OwnConnection(sqlite3.Connection):
         Raises:
             Busy: a writer is in the middle of a commit.
         """
-        return self.number("PRAGMA data_version")
+        version: int = self.execute("PRAGMA data_version").fetchone()[0]
+        return version
 
     def schema_version(self) -> int:
         """Return the schema cookie, by which a connection knows whether its schema is stale.
@@ -378,10 +380,10 @@ def note_switched(connection: sqlite3.Connection) -> None:
 
 def take_switched(file: Path) -> bool:
     """Return whether a file's journal mode may have been set since the last call."""
-    if str(file) not in _switched:
-        return False
-    _switched.discard(str(file))
-    return True
+    name = str(file)
+    is_switched = name in _switched
+    _switched.discard(name)
+    return is_switched
 
 
 def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:

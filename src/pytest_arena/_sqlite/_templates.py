@@ -52,7 +52,8 @@ class FileTarget:
     @property
     def connect_target(self) -> ConnectTarget:
         """The target of connections to it."""
-        return ConnectTarget(Key("building", str(self.path)), str(self.path), (0, 0))
+        file = str(self.path)
+        return ConnectTarget(Key("building", file), file, (0, 0))
 
     @property
     def sync_url(self) -> URL:

@@ -102,22 +102,22 @@ def _files(paths: list[Path]) -> list[Path]:
 
 def repairs(faults: Iterable[Fault]) -> list[FileChange]:
     """Return the change of each file that has a fault with a safe repair."""
-    edits: dict[Path, set[Replacement]] = defaultdict(set)
+    edits_by_file: dict[Path, set[Replacement]] = defaultdict(set)
     for fault in faults:
         if fault.edits:
             file = Path(fault.file).resolve()
-            edits[file].update(fault.edits)
+            edits_by_file[file].update(fault.edits)
     changes = []
-    for file, replacements in edits.items():
+    for file, edits in edits_by_file.items():
         before = file.read_bytes()
-        after = repaired(before, replacements)
+        after = apply_edits(before, edits)
         if after != before:
             changes.append(FileChange(file, before, after))
     return changes
 
 
-def repaired(content: bytes, edits: set[Replacement]) -> bytes:
-    """Apply all edits. Return the content unchanged if an edit does not find its old text."""
+def apply_edits(content: bytes, edits: set[Replacement]) -> bytes:
+    """Return a file's content with all edits, or unchanged if an edit does not find its text."""
     text = content.removeprefix(BOM_UTF8)
     lines = text.split(b"\n")
     for edit in sorted(edits, key=attrgetter("line", "column"), reverse=True):
@@ -130,10 +130,10 @@ def repaired(content: bytes, edits: set[Replacement]) -> bytes:
         if not rest.startswith(old):
             return content
         lines[index] = before + edit.new.encode() + rest.removeprefix(old)
-    repaired_text = b"\n".join(lines)
-    ast.parse(repaired_text)
-    mark = content.removesuffix(text)
-    return mark + repaired_text
+    new_text = b"\n".join(lines)
+    ast.parse(new_text)  # raises a SyntaxError, before the file is written
+    byte_order_mark = content.removesuffix(text)
+    return byte_order_mark + new_text
 
 
 def _summary(files: list[Path], faults: list[Fault], *, repaired: int) -> Iterator[str]:

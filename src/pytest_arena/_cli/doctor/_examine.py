@@ -125,18 +125,18 @@ def examine(files: list[Path], rules: list[Rule], *, processes: int) -> list[Fau
         size = 1 + len(files) // (4 * processes)
         with ProcessPoolExecutor(processes, initializer=gc.disable) as pool:
             faults = pool.map(check, files, chunksize=size)
-            return _once(faults)
+            return _without_duplicates(faults)
     # The garbage collector would walk each syntax tree several times.
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        return _once(map(check, files))
+        return _without_duplicates(map(check, files))
     finally:
         if was_enabled:
             gc.enable()
 
 
-def _once(faults: Iterable[list[Fault]]) -> list[Fault]:
+def _without_duplicates(faults: Iterable[list[Fault]]) -> list[Fault]:
     """Return each fault once. Several test files may import the app's module that has it."""
     return list(dict.fromkeys(chain.from_iterable(faults)))
 
@@ -195,7 +195,7 @@ def _fault(rule: Rule, code: Code, finding: Finding) -> Fault:
     path = code.path
     text = code.text
     if finding.file:
-        path = _shown(finding.file)
+        path = _display_path(finding.file)
         text = read(finding.file)
     quoted = finding.quoted or ast.unparse(node)
     quoted = " ".join(quoted.split())
@@ -215,7 +215,7 @@ def _fault(rule: Rule, code: Code, finding: Finding) -> Fault:
     )
 
 
-def _shown(path: Path) -> Path:
+def _display_path(path: Path) -> Path:
     """Return a path as the user writes it: relative to the working folder, if it is inside."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

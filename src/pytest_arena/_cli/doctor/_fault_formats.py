@@ -31,12 +31,12 @@ def as_text(faults: list[Fault]) -> str:
         place = f"{fault.file}:{fault.line}:{fault.column}"
         lines.append(f"{place}: {fault.code} {fault.message}")
         if fault.code not in explained:
-            lines.append(f"    next: {_step(fault)}")
+            lines.append(f"    next: {_next_step(fault)}")
             explained.add(fault.code)
     return "".join(f"{line}\n" for line in lines)
 
 
-def _step(fault: Fault) -> str:
+def _next_step(fault: Fault) -> str:
     """Return the next step after a fault. The project's tables replace the example in its text."""
     step = RULES[fault.code].step
     if _EXAMPLE not in step:
@@ -57,7 +57,7 @@ def _schema(root: Path) -> str:
 
 def as_json(faults: list[Fault]) -> str:
     """Return a list of objects."""
-    return _dumped([_json_fault(fault) for fault in faults])
+    return _to_json([_json_fault(fault) for fault in faults])
 
 
 def _json_fault(fault: Fault) -> dict[str, object]:
@@ -67,7 +67,7 @@ def _json_fault(fault: Fault) -> dict[str, object]:
     return {
         **values,
         "name": rule.name,
-        "next": _step(fault),
+        "next": _next_step(fault),
         "fixable": bool(edits),
         "page": f"docs/reference/doctor.md#{rule.code.lower()}-{rule.name}",
     }
@@ -85,10 +85,10 @@ def as_sarif(faults: list[Fault]) -> str:
         "columnKind": "unicodeCodePoints",
         "results": [_sarif_result(fault) for fault in faults],
     }
-    return _dumped({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]})
+    return _to_json({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
-def _dumped(value: object) -> str:
+def _to_json(value: object) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
