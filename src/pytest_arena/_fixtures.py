@@ -229,7 +229,7 @@ def _start_before_the_test(test: RunningTest, client: TestClient | None = None) 
 
 
 def _check_awaited(request: pytest.FixtureRequest) -> None:
-    """Refuse an async client as a parameter of a plain test. Its async fixtures may use one.
+    """Refuse an async client as a parameter of a plain test, which may use it in async fixtures.
 
     Raises:
         ConfigError: the test function has the client as a parameter.

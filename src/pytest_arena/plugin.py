@@ -423,7 +423,7 @@ def _replace_function(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep the database of a failed test. Fail a test if the app swallowed a refusal."""
+    """Add sections to the report of a test. Fail a test if the app swallowed a refusal."""
     report = yield
     run = RUNS[item.config]
     if run.watcher is not None and run.watcher.is_rehearsing:
@@ -497,8 +497,8 @@ def _explain_error(
     _report.show_users_lines(report, excinfo, option, mask)
     test = run.test
     if test is not None:
-        is_folded = test.was_broken_by(error) or test.was_broken_by_commit(error)
-        if is_folded:
+        is_of_app = test.was_broken_by(error) or test.was_broken_by_commit(error)
+        if is_of_app:
             _report.fold_library_frames(report, error, option, mask)
     explanations = dict.fromkeys(map(run.explained, causes(error)))
     for explanation in filter(None, explanations):

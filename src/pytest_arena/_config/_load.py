@@ -53,14 +53,14 @@ def load_attribute(
             cause=source,
             fix=f"{option} = {_with_colon(path)}",
         )
-    module, _, attribute = path.partition(":")
+    module_name, _, attribute = path.partition(":")
     try:
-        imported = importlib.import_module(module)
+        module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        if _is_absent(module, error):
-            cause, fix = _absent(path, option, source)
+        if _is_absent(module_name, error):
+            cause, fix = _explain_absence(path, option, source)
         else:
-            cause, fix = _broken(error, module, source)
+            cause, fix = _explain_failure(error, module_name, source)
         raise ConfigError(
             f"{option} = {path} does not import: {described(error)}",
             why="the plugin cannot use what the option names",
@@ -68,18 +68,18 @@ def load_attribute(
             fix=fix,
         ) from error
     try:
-        return reduce(getattr, attribute.split("."), imported)
+        return reduce(getattr, attribute.split("."), module)
     except AttributeError as error:
-        names = _public_names(imported)
+        names = _public_names(module)
         defined = ", ".join(names[:8]) or "nothing public"
-        proposed = [name for name in names if likely(getattr(imported, name))]
-        fix = f"name the module that has {attribute}; {module} has nothing of that kind"
+        proposed = [name for name in names if likely(getattr(module, name))]
+        fix = f"name the module that has {attribute}; {module_name} has nothing of that kind"
         if proposed:
-            fix = f"{option} = {module}:{nearest(attribute, proposed)}"
+            fix = f"{option} = {module_name}:{nearest(attribute, proposed)}"
         raise ConfigError(
             f"{option} = {path}: {error}",
             why="the plugin cannot use what the option names",
-            cause=f"{imported.__file__} defines {defined}\nthe option is in {source}",
+            cause=f"{module.__file__} defines {defined}\nthe option is in {source}",
             fix=fix,
         ) from None
 
@@ -103,7 +103,7 @@ def _is_absent(module: str, error: BaseException) -> bool:
     return f"{module}.".startswith(f"{error.name}.")
 
 
-def _absent(path: str, option: str, source: str) -> tuple[str, str]:
+def _explain_absence(path: str, option: str, source: str) -> tuple[str, str]:
     """Return the cause and the next step for a module that was not found."""
     module, _, attribute = path.partition(":")
     cause = f"no module {module!r} on sys.path; named in {source}"
@@ -144,7 +144,7 @@ def _modules_in(folder: Path) -> set[str]:
     return packages | {file.stem for file in folder.glob("*.py")}
 
 
-def _broken(error: BaseException, module: str, source: str) -> tuple[str, str]:
+def _explain_failure(error: BaseException, module: str, source: str) -> tuple[str, str]:
     cause = str(blame(error) or f"the import itself; named in {source}")
     lacking = error.name if isinstance(error, ModuleNotFoundError) else None
     fix = f'mend that line; python -c "import {module}" shows the whole traceback'

@@ -140,14 +140,14 @@ def load_config(
         ConfigError: a value is wrong, or an option does not exist. The error names the place.
     """
     _check_names(names, inipath)
-    written = {}
+    options = {}
     parsed = {}
     for option in OPTIONS:
         value = _read(option, flags, environ, ini, inipath)
         _check_option(option, value)
-        written[option.name] = value
+        options[option.name] = value
         parsed[option.name] = _FORMS[option.form](value.text)
-    _check_database(written["database"])
+    _check_database(options["database"])
     config = Config(
         **parsed,
         rebuild=_is_on("rebuild", flags, environ),
@@ -155,13 +155,13 @@ def load_config(
         root=root,
         cache=_cache(environ, root),
         files=files_folder(environ),
-        places={name: redact(value.place) for name, value in written.items()},
+        places={name: redact(value.place) for name, value in options.items()},
         scenario=_flag_values(flags, "scenario"),
         scenarios_out=",".join(_flag_values(flags, "scenarios_out")),
-        scenarios_sabotage=_runs_sabotage(flags, environ, written["scenarios"].text),
+        scenarios_sabotage=_runs_sabotage(flags, environ, options["scenarios"].text),
         is_toml=inipath is not None and inipath.suffix == ".toml",
     )
-    _check_values(config, written)
+    _check_values(config, options)
     _check_scenarios(config)
     return config
 
@@ -407,8 +407,8 @@ def _check_names(names: Iterable[str], inipath: Path | None) -> None:
             )
 
 
-def _check_values(config: Config, written: Mapping[str, OptionValue]) -> None:
-    for option in (written["schema"], written["seed"]):
+def _check_values(config: Config, options: Mapping[str, OptionValue]) -> None:
+    for option in (options["schema"], options["seed"]):
         pairs = _pairs(option.text)
         if len(dict(pairs)) < len(pairs):
             values = ", ".join(value for _, value in pairs)
@@ -425,7 +425,7 @@ def _check_values(config: Config, written: Mapping[str, OptionValue]) -> None:
             raise ConfigError(
                 f"arena_schema = {value!r} has a wrong form",
                 why="an empty database needs to know where its tables come from",
-                cause=written["schema"].place,
+                cause=options["schema"].place,
                 fix="one of: app.models:Base, app.models:metadata, alembic.ini, schema.sql, "
                 "app.db:create_tables",
             )
@@ -434,16 +434,16 @@ def _check_values(config: Config, written: Mapping[str, OptionValue]) -> None:
             raise ConfigError(
                 f"arena_seed = {value!r} is not of the form package.module:function",
                 why="the function adds the rows that every test starts with",
-                cause=written["seed"].place,
-                fix=written["seed"].assignment("tests.seed:seed"),
+                cause=options["seed"].place,
+                fix=options["seed"].assignment("tests.seed:seed"),
             )
     for name in config.env:
         if not name.isidentifier():
             raise ConfigError(
                 f"arena_env: {name!r} is not the name of an environment variable",
                 why="arena_env says which variables hold database URLs, not what they hold",
-                cause=written["env"].place,
-                fix=written["env"].assignment("DATABASE_URL"),
+                cause=options["env"].place,
+                fix=options["env"].assignment("DATABASE_URL"),
             )
 
 

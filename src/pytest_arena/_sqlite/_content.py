@@ -209,8 +209,8 @@ def _tables(connection: OwnConnection, side: str) -> dict[str, _Table]:
 def _app_collations(connection: OwnConnection, definition: str) -> frozenset[str]:
     """Return the collations of the app that a table uses, and define each on a connection.
 
-    SQLite reads no row of a sorted table without its collation. The defined one finds all texts
-    equal, so that SQLite finds each row.
+    SQLite cannot read an index without its collation. The collations that this function defines
+    find all texts equal, so that SQLite finds each row.
     """
     used = {match[2].lower() for match in _COLLATION.finditer(definition)}
     collations = used - _BUILT_IN_COLLATIONS

@@ -59,7 +59,7 @@ class Copy:
         self, live: Path, base: Path | None, *, tell: Callable[[str], None] = discard
     ) -> None:
         self.live = live
-        self._check: Callable[[], None] = nothing
+        self._check_after_leave: Callable[[], None] = nothing
         self._tell = tell
         # Moments that are in use. To iterate over a `WeakSet` costs ten times as much.
         self._moments: weakref.WeakKeyDictionary[Moment, None] = (
@@ -125,7 +125,7 @@ class Copy:
 
     def call_after_leave(self, check: Callable[[], None]) -> None:
         """Call a function after each level is left. If it raises, the level stays."""
-        self._check = check
+        self._check_after_leave = check
 
     def enter(self) -> None:
         """Open a level above the present content."""
@@ -153,20 +153,21 @@ class Copy:
 
     def leave(self) -> bool:
         """Restore the content from the matching ``enter``. Return whether it had changed."""
+        snapshot = self._levels[-1]
         with self._isolation_errors():
-            is_switched = sql.take_switched(self.live)
+            has_other_journal_mode = sql.take_switched(self.live)
             if self._has_no_file_yet:
                 self._times_without_file += 1
                 is_changed = False
             else:
                 self._restorer.check_place()
-                if is_switched:
+                if has_other_journal_mode:
                     # No connection can set the journal mode of a file that others have open.
-                    self._restorer.put_in_place(self._levels[-1])
+                    self._restorer.put_in_place(snapshot)
                     is_changed = True
                 else:
-                    is_changed = self._restorer.restore(self._levels[-1])
-        self._check()
+                    is_changed = self._restorer.restore(snapshot)
+        self._check_after_leave()
         self._failed_restore = None
         self.forget()
         return is_changed
@@ -199,7 +200,7 @@ class Copy:
 
     def is_untouched(self) -> bool:
         """Return whether nothing was committed in the top level."""
-        return self._is_at_start(lambda file: file.control.data_version())
+        return self._is_at_start(lambda restorer: restorer.control.data_version())
 
     def is_clean(self) -> bool:
         """Return whether nothing was committed in the top level, and no transaction writes."""
@@ -211,9 +212,11 @@ class Copy:
         if self._failed_restore is not None:
             return False
         try:
-            file = self._restorer
-            is_in_place = file.is_at(self._levels[-1]) and file.live_file.is_in_place()
-            return is_in_place and version(file) == file.version
+            restorer = self._restorer
+            if not restorer.is_at(self._levels[-1]):
+                return False
+            is_in_place = restorer.live_file.is_in_place()
+            return is_in_place and version(restorer) == restorer.version
         except (sql.Busy, sql.FileFailure):
             return False
 
@@ -259,14 +262,14 @@ class Copy:
             return None
 
     def _moment_now(self, *, exact: bool) -> Moment | None:
-        file = self._restorer
-        file.check_place()
+        restorer = self._restorer
+        restorer.check_place()
         # The version is read before the content, as in `Restorer.take`.
-        data_version = file.control.data_version()
-        version = (file.state_number, data_version)
+        data_version = restorer.control.data_version()
+        version = (restorer.state_number, data_version)
         # A local variable would keep the last moment alive, and with it a snapshot.
         if self._last_moment is None or self._last_moment.version != version:
-            snapshot = file.peek(data_version, exact=exact)
+            snapshot = restorer.peek(data_version, exact=exact)
             if snapshot is None:
                 return None
             self._last_moment = Moment(snapshot, version)
@@ -284,15 +287,16 @@ class Copy:
     ) -> list[TableRows]:
         """Return the net changes of the committed rows, in the top level or between two moments.
 
-        With a ``depth`` these are the changes of the level so far below, until the next level
-        began. A depth that equals the number of levels means the changes before the first one.
-        SQLite compares the two states. The live file is not written to, and no lock stays.
+        ``depth`` selects a lower level: 1 is the level below the top one. The changes of a lower
+        level end where the next level began. A depth that equals the number of levels selects the
+        changes before the first one. SQLite compares the two states. The live file is not written
+        to, and no lock stays.
 
         Raises:
             IsolationError: the file is lost or locked, or the disk is full.
         """
 
-        def compared() -> list[TableRows]:
+        def compare() -> list[TableRows]:
             before = self._starts[self.depth - depth]
             if isinstance(since, Moment):
                 before = since.snapshot
@@ -304,7 +308,7 @@ class Copy:
                 return []
             return changed_rows(before.file(), after.file(), limit=limit)
 
-        return self._read(compared)
+        return self._read(compare)
 
     def _read(self, read: Callable[[], _Answer]) -> _Answer:
         """Retry until no commit is under way."""

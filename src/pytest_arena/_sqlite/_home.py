@@ -126,7 +126,7 @@ def lock_of(folder: Path) -> Path:
 
 @contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
-    """Try to take a lock, and yield whether it is taken. A missing lock file is not made."""
+    """Try to take a lock, and yield whether it is taken. A missing lock file is not created."""
     lock = FileLock(path, timeout=0)
     if path.exists():
         with suppress(OSError):  # filelock's Timeout is one
