@@ -478,5 +478,5 @@ def test_a_way_that_fails_its_trial_is_not_taken(
         conformance.nested_levels(world)
         assert isinstance(world.isolation, Copy)
         assert set(world.isolation.restored) == {"backup"}
-    start = f"live.db: the fast way {lie.way.name!r} did not pass its trial on SQLite"
-    assert {line.partition(f" {sqlite3.sqlite_version};")[0] for line in lines} == {start}
+    start = f"live.db: the restore method {lie.way.name!r} failed its trial on SQLite"
+    assert {line.partition(f" {sqlite3.sqlite_version}.")[0] for line in lines} == {start}

@@ -117,10 +117,11 @@ def check_unchanged(states: FileStates, command: str, line: str = "") -> None:
         ConfigError: a file has changed, or a program was not started.
     """
     changed = ", ".join(changed_since(states))
-    problem = f"{changed} changed while {command} ran your code"
     if line:
         problem = f"{command} did not start the program of {line}"
-    elif not changed:
+    elif changed:
+        problem = f"{changed} changed while {command} ran your code"
+    else:
         return
     fix = f"move your SQLite files out of the project, then: {command}"
     if not states:

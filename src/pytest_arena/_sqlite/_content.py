@@ -195,13 +195,15 @@ def _tables(connection: OwnConnection, side: str) -> dict[str, _Table]:
     for name, definition in definitions.fetchall():
         if name in shadows:
             continue
+        # A generated column may use a collation, so these are defined first.
+        collations = _app_collations(connection, definition)
         columns, key = _columns_and_key(connection, side, name)
         tables[name] = _Table(
             columns,
             key,
             has_rowid=name not in without_rowid,
             is_virtual=definition.upper().startswith("CREATE VIRTUAL"),
-            app_collations=_app_collations(connection, definition),
+            app_collations=collations,
         )
     return tables
 

@@ -551,8 +551,9 @@ class Restorer:
         elif passed is False:  # None means that the disk has no room for a trial
             self._methods.remove(method)
             self._tell(
-                f"{self.live.name}: the fast way {method.name!r} did not pass its trial on SQLite "
-                f"{sqlite3.sqlite_version}; tests are undone by whole copies"
+                f"{self.live.name}: the restore method {method.name!r} failed its trial on SQLite "
+                f"{sqlite3.sqlite_version}. pytest-arena restores whole copies instead, which "
+                "takes longer"
             )
         return bool(passed)
 

@@ -112,9 +112,9 @@ class FileFailure(Exception):
 
 
 class OwnConnection(sqlite3.Connection):
-    """A connection of pytest-arena, which the guard lets pass.
+    """A connection of pytest-arena, which the guard does not check.
 
-    It is made from this class, because ``sqlite3.connect`` may be a mock of a test or a tracer.
+    pytest-arena does not call ``sqlite3.connect``, because a test or a tracer may replace it.
     """
 
     def execute(self, statement: str, parameters: Any = (), /) -> sqlite3.Cursor:

@@ -207,11 +207,11 @@ class FileTemplates:
         """Make a template of a finished build. Return its file, which has no side files."""
         folder = self.folder / fingerprint
         finished = folder / f"{manifest.digest}.sqlite"
-        single = folder / f"single-{uuid.uuid4()}"
-        sql.finish_file(Path(target.connect_target.file), single)
-        single.replace(finished)
-        single.write_text(manifest.text(), encoding="utf-8")
-        single.replace(finished.with_suffix(".json"))
+        temporary = folder / f"single-{uuid.uuid4()}"
+        sql.finish_file(Path(target.connect_target.file), temporary)
+        temporary.replace(finished)
+        temporary.write_text(manifest.text(), encoding="utf-8")
+        temporary.replace(finished.with_suffix(".json"))
         _remove_unfinished(folder)
         return finished
 
