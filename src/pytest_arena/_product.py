@@ -175,7 +175,7 @@ class Files(Protocol):
     def belongs_to_app(self, file: str) -> bool:
         """Return whether this is a database file of the app."""
 
-    def is_replaced(self, real: str) -> bool:
+    def is_replaced(self, path: str) -> bool:
         """Return whether a test's database replaces this file. Costs a look-up."""
 
     def find_below(self, folder: str) -> str:
@@ -184,7 +184,7 @@ class Files(Protocol):
     def is_link_into_app(self, file: str) -> bool:
         """Return whether a link leads to a file that a test's database replaces."""
 
-    def note_removal(self, real: str) -> None:
+    def note_removal(self, path: str) -> None:
         """Note that the user's code removes a file that it has created."""
 
     def is_of_earlier_run(self, file: str) -> bool:
@@ -230,10 +230,10 @@ class Core(Protocol):
     def serial(self) -> int:
         """Return the serial of the top level, 0 if there is no level."""
 
-    def means(self, requested: RequestedDatabase) -> bool:
+    def is_named_by_engine(self, requested: RequestedDatabase) -> bool:
         """Return whether an engine of the app names this database of a server."""
 
-    def sets_up(self, key: Key | None, name: str) -> bool:
+    def is_set_up_by_fixture(self, key: Key | None, name: str) -> bool:
         """Return whether a fixture, not a test, sets up a test database of this name.
 
         ``key`` is that of the database in which the statement was to run, or None.
@@ -254,7 +254,7 @@ class Core(Protocol):
         The second value has the users that they name, also of engines that have not connected.
         """
 
-    def spare(self) -> None:
+    def end_idle_connections(self) -> None:
         """End idle connections to servers: another connection waits for a free slot."""
 
     def provisioned(self) -> list[Database]:

@@ -47,7 +47,7 @@ class Resolver:
         database = SimpleNamespace(target=TARGET)
         ours = lambda asked: database if asked.database == ADDRESS.database else None
         return [SimpleNamespace(product=SimpleNamespace(live_at=ours))]
-    def means(self, asked):
+    def is_named_by_engine(self, asked):
         engines = map(requested_by_engine, known_engines.find())
         return asked.database in [engine.database for engine in engines]
     def refuse_late(self, *, is_statement=False): ...

@@ -205,7 +205,7 @@ def test_a_marker_that_asks_for_undo_without_the_rights(roles: Roles) -> None:
         "\n\n@pytest.mark.arena(isolation='undo')\ndef test_marked(test_client): ...\n"
     )
     run = roles.run("plain", "clone", test_it=marked).expect(1, passed=3, errors=1)
-    run.says("isolation='undo' is not to be had: the role plain may not: permission denied")
+    run.says("isolation='undo' is not available: the role plain may not: permission denied")
 
 
 @pytest.mark.slow
@@ -247,4 +247,4 @@ def test_undo_is_not_to_be_had_on_sqlite(example: Example) -> None:
     run.says("arena_isolation = undo does not exist on SQLite", "(here: copy)")
     marked = f"import pytest\n\n@pytest.mark.arena(isolation='undo')\n{USING}"
     run = example.with_files(test_it=marked).run("test_it.py").expect(1, failed=1)
-    run.says("isolation='undo' is not to be had: SQLite", "is isolated by copy")
+    run.says("isolation='undo' is not available: SQLite", "is isolated by copy")

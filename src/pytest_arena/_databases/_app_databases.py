@@ -1,4 +1,4 @@
-"""The app's databases, and which one an engine or a name means."""
+"""The app's databases, and the database that an engine or a name requests."""
 
 from __future__ import annotations
 
@@ -69,29 +69,30 @@ class Products:
             return product
         with self._opening:
             if name not in self.opened:
-                self.opened[name] = product_package(name).open_product(
-                    self._core, self._config
-                )
+                package = product_package(name)
+                self.opened[name] = package.open_product(self._core, self._config)
             return self.opened[name]
 
 
 class AllowedFiles:
-    """Decides whose a file is, by its folder, ``arena_allow`` and the app's engines."""
+    """Decides whether a file belongs to the app, to pytest-arena or to a test.
+
+    The file's folder, ``arena_allow`` and the app's engines say it.
+    """
 
     def __init__(self, config: Config, temporary: Callable[[], Path | None]) -> None:
-        below_root = (str(config.root / text) for text in config.allow)
+        below_root = [str(config.root / pattern) for pattern in config.allow]
         self.allowed: tuple[str, ...] = (*config.allow, *below_root)
-        # The cache's folder may hold files of others too.
-        self._folders = [
-            config.cache.resolve() / name for name in ("templates", "kept")
-        ]
+        # The cache's folder may hold files of other programs too.
+        cache = config.cache.resolve()
+        self._folders = [cache / "templates", cache / "kept"]
         self.live: tuple[Path, ...] = ()  # the folders of live databases
         self.of_app: set[str] = set()  # real paths of files that engines name
         self.names: tuple[str, ...] = ()  # of those files, without folders
-        self._by_number: dict[tuple[int, int], str] = {}  # by device and inode
+        self._by_inode: dict[tuple[int, int], str] = {}  # by device and inode
         # Keys are real paths. A controller of pytest-xdist sends the states to its workers.
         self.first_seen: FileStates = {}
-        self._unsearched = [config.root]
+        self._unsearched = [config.root]  # emptied by the search
         self._temporary = temporary  # returns pytest's folder for tests, if it exists
         self._began = time.time()
 
@@ -105,11 +106,11 @@ class AllowedFiles:
         self.live = (folder,)
 
     def add(self, file: str) -> None:
-        """Note that an engine of the app names this file: pytest-arena has a database for it."""
+        """Note that an engine of the app names this file. pytest-arena replaces its database."""
         known = self.register_opened(file)
         self.of_app.add(known)
         with suppress(OSError):  # a file that does not exist has no hard link
-            self._by_number[_number(known)] = known
+            self._by_inode[_inode(known)] = known
         self.names = tuple({*self.names, Path(known).name, Path(file).name})
 
     def register_opened(self, file: str) -> str:
@@ -130,11 +131,11 @@ class AllowedFiles:
 
     def missed_by(self, error: BaseException) -> str:
         """Return the app's database file that an error calls missing, or ""."""
-        if isinstance(error, FileNotFoundError) and isinstance(
-            error.filename, str | bytes
-        ):
-            name = real(os.fsdecode(error.filename))
-            return name if name in self.of_app else ""
+        if isinstance(error, FileNotFoundError):
+            if not isinstance(error.filename, str | bytes):
+                return ""
+            missing = real(os.fsdecode(error.filename))
+            return missing if missing in self.of_app else ""
         # Starlette's FileResponse raises a RuntimeError. str() of other errors may fail.
         if type(error) is not RuntimeError:
             return ""
@@ -158,20 +159,18 @@ class AllowedFiles:
     def is_ours(self, file: str) -> bool:
         """Whether the file is in a folder of pytest-arena."""
         path = Path(real(file))
-        return any(
-            path.is_relative_to(folder) for folder in (*self._folders, *self.live)
-        )
+        folders = [*self._folders, *self.live]
+        return any(path.is_relative_to(folder) for folder in folders)
 
     def is_free(self, file: str) -> bool:
         """Whether tests may open this file: it is in pytest's folders or in ``arena_allow``."""
         temporary = self._temporary()
         if temporary is not None and Path(real(file)).is_relative_to(temporary):
             return not self._is_link_to_app(file)
-        names = {file, real(file)}
-        return any(
-            self.is_allowed(name) or self.is_allowed(f"sqlite:///{name}")
-            for name in names
-        )
+        for name in {file, real(file)}:
+            if self.is_allowed(name) or self.is_allowed(f"sqlite:///{name}"):
+                return True
+        return False
 
     def is_allowed(self, name: str) -> bool:
         """Whether ``arena_allow`` names this database.
@@ -187,25 +186,30 @@ class AllowedFiles:
         return all(map(self._is_allowed_name, names))
 
     def _is_allowed_name(self, name: str) -> bool:
-        return any(
-            name == pattern or fnmatch(name, pattern) for pattern in self.allowed
-        )
+        if name in self.allowed:
+            return True
+        return any(fnmatch(name, pattern) for pattern in self.allowed)
 
     def belongs_to_app(self, file: str) -> bool:
-        """Whether an engine names this file, connected or not, so that pytest-arena replaces it."""
+        """Whether an engine names this file, so that pytest-arena replaces its database.
+
+        The engine may not have connected yet.
+        """
+        if self.is_free(file):
+            return False
         path = real(file)
-        is_known = path in self.of_app or self._is_link_to_app(file)
-        is_known = is_known or any(
+        if path in self.of_app or self._is_link_to_app(file):
+            return True
+        return any(
             real(name) == path or _is_same(name, file) for name in _named_by_engines()
         )
-        return is_known and not self.is_free(file)
 
-    def is_replaced(self, real: str) -> bool:
-        """Whether pytest-arena has a database in place of this file, given by its real path."""
-        return real in self.of_app and not self.is_free(real)
+    def is_replaced(self, path: str) -> bool:
+        """Whether pytest-arena replaces the database in this file. The path has no links."""
+        return path in self.of_app and not self.is_free(path)
 
     def find_below(self, folder: str) -> str:
-        """Return a file that pytest-arena replaces and that is in this folder, or ""."""
+        """Return a file in this folder whose database pytest-arena replaces, or ""."""
         for name in (*self.of_app, *_named_by_engines()):
             file = real(name)
             if file.startswith(folder + os.sep) and not self.is_free(file):
@@ -213,25 +217,25 @@ class AllowedFiles:
         return ""
 
     def is_link_into_app(self, file: str) -> bool:
-        """Whether a link leads to a file in whose place pytest-arena has a database.
+        """Whether a link leads to a file whose database pytest-arena replaces.
 
         A hard link has the inode of the file. So has a symbolic link, if the file exists.
         """
         if not self.of_app:
             return False
         try:
-            number = _number(file)
+            inode = _inode(file)
         except (OSError, ValueError):
             return Path(file).is_symlink() and self.is_replaced(real(file))
-        known = self._by_number.get(number)
+        known = self._by_inode.get(inode)
         if known is None or not _is_same(known, file):  # an inode may be used again
             return False
         return not self.is_free(known) and not self.is_free(file)
 
-    def note_removal(self, real: str) -> None:
+    def note_removal(self, path: str) -> None:
         """Note that the user's code removes a file, so that its absence is no change."""
-        if real in self.first_seen:
-            self.first_seen[real] = []
+        if path in self.first_seen:
+            self.first_seen[path] = []
 
     def is_of_earlier_run(self, file: str) -> bool:
         """Whether this is an SQLite database that has not changed since the run began.
@@ -245,20 +249,21 @@ class AllowedFiles:
         is_old = status.st_ctime < self._began - _CLOCK_STEP
         if not is_old or not stat.S_ISREG(status.st_mode):
             return False
-        is_foreign = not self.is_ours(file) and not self.is_free(file)
-        return is_foreign and _is_database(file)
+        if self.is_ours(file) or self.is_free(file):
+            return False
+        return _is_database(file)
 
     def _is_link_to_app(self, file: str) -> bool:
-        """Whether the file is another name (a hard link) of one that belongs to the app."""
-        path = real(file)
-        return any(_is_same(known, file) for known in [*self.of_app] if known != path)
+        """Whether the file is another name (a hard link) of a file that belongs to the app."""
+        others = self.of_app - {real(file)}
+        return any(_is_same(known, file) for known in others)
 
 
 _HOSTS = re.compile(r"(\w+://)([^/]+)(/.*)")
 
 
-def _number(file: str) -> tuple[int, int]:
-    """Return the numbers that all names of a file share."""
+def _inode(file: str) -> tuple[int, int]:
+    """Return the device and inode of a file: all names of the file share them."""
     status = os.stat(file)  # noqa: PTH116 - called for each file that a test opens
     return status.st_dev, status.st_ino
 
@@ -338,10 +343,10 @@ def _signature(file: str) -> list[tuple[int, int]]:
 
 
 class KnownDatabases:
-    """The databases of the app that pytest-arena replaces, by what engines and names ask for.
+    """The databases of the app that pytest-arena replaces.
 
-    The file in an engine's URL says which database is meant. On a server the database's name says
-    it. Each memory engine has a database for itself. An engine keeps its first database, also
+    An engine requests the database of the file in its URL, or on a server the database of the name
+    in its URL. Each memory engine has a separate database. An engine keeps its first database, also
     after a change of the working folder.
     """
 
@@ -362,9 +367,9 @@ class KnownDatabases:
         self.in_memory = 0  # how many memory databases there were
         self._count = itertools.count(1)
         self.primary: Database | None = None
-        # Whether the app creates its engines when it starts. The former primary is the database
-        # of an engine that ended: it shows which product the next engine has.
-        self.is_late = False
+        # Whether no engine existed after the collection: the app creates its engines at its start.
+        self.has_late_engines = False
+        # A primary database whose engine ended. The next engine probably has the same product.
         self._former: Database | None = None
         self.tried = ""  # what was tried to find the app's engines, if none is known
         self.exported: set[str] = set()  # values of the redirected variables
@@ -379,8 +384,7 @@ class KnownDatabases:
         for database in [*self.by_key.values()]:
             if database.live:
                 by_file[database.file] = database
-        # Called for each connect: pathlib is slower.
-        if file in by_file and not os.path.islink(file):  # noqa: PTH114 - see above
+        if file in by_file and not os.path.islink(file):  # noqa: PTH114 - pathlib is slower
             return by_file[file]
         return by_file.get(real(file))
 
@@ -411,7 +415,7 @@ class KnownDatabases:
             # An engine of pytest-arena has its database already, and another login.
             if known_engines.database_of(requested.dialect) is None:
                 database.name_by_engine(requested.login)
-                known_engines.of(requested.dialect).lead_to(database)
+                known_engines.of(requested.dialect).redirect_to(database)
             if requested.dialect.is_async:
                 database.use_async(type(requested.dialect))
             return database
@@ -430,9 +434,9 @@ class KnownDatabases:
         if key is None:
             self.in_memory += 1
             key = Key("memory", str(next(self._count)))
-        database = self._adopted(key, tails, requested) or self._new(
-            key, tails, requested
-        )
+        database = self._adopt_expected(key, tails, requested)
+        if database is None:
+            database = self._new(key, tails, requested)
         self.by_key[key] = database
         if requested.product != "sqlite":
             self.requested[requested.name] = None
@@ -445,10 +449,11 @@ class KnownDatabases:
     def _may_be_first(self, tails: tuple[str, ...]) -> bool:
         """Whether this may be the app's first database.
 
-        If the options name databases, an engine that is created at the start has to be on one.
+        If the options name databases, an engine that the app creates at its start has to use one
+        of them.
         """
         names = self.named_by_options()
-        if not self.is_late or not names:
+        if not self.has_late_engines or not names:
             return True
         return any(name in ("", *tails) for name in names)
 
@@ -486,21 +491,22 @@ class KnownDatabases:
         return live
 
     def drop(self, database: Database) -> None:
-        """Drop a database that the app does not use any more. Its engines lead nowhere then."""
+        """Drop a database that the app does not use any more. Its engines then have none."""
         del self.by_key[database.key]
         if self.primary is database:
             # The database of the next engine becomes the primary one.
             self.primary = None
             self._former = database
         for engine in known_engines.on(database):
-            engine.lead_to(None)
+            engine.redirect_to(None)
         self._connections.forget(database.key)
         database.product.remove(database)
 
     def give_up_first(self, key: Key | None, name: str) -> None:
-        """Let the next engine's database be the app's first one, if the first was ``postgres``.
+        """Make the next engine's database the app's first one, if the first was ``postgres``.
 
-        An engine on ``postgres`` creates a test database. It is no engine of the app.
+        An engine on ``postgres`` only creates the test database ``name``. It is no engine of the
+        app.
         """
         first = self.primary
         if first is None or first.key != key or first.tails != ("postgres",):
@@ -511,12 +517,12 @@ class KnownDatabases:
         self._former = first
 
     def add_own(self, engine: Engine, database: Database) -> None:
-        """Lead an engine of pytest-arena to a database, whatever its URL says."""
+        """Redirect an engine of pytest-arena to a database, whatever its URL says."""
         known = known_engines.of(engine.dialect)
         known.mark_own(engine)
-        known.lead_to(database)
+        known.redirect_to(database)
 
-    # Before any engine.
+    # The app's first database, also before any engine exists.
 
     def know_engines(self, asking: Dialect | None = None) -> bool:
         """Look for the app's engines, also for those that have not connected.
@@ -532,37 +538,32 @@ class KnownDatabases:
 
     def choose_primary(self, requested: list[RequestedDatabase]) -> None:
         """Register the databases of existing engines, those in memory last."""
-        of_app = [
-            database
-            for database in requested
-            if database.product in self.products and self.is_the_apps(database)
-        ]
-        for database in sorted(of_app, key=lambda database: not database.name):
-            self.register(database)
+        in_memory_last = sorted(requested, key=lambda database: not database.name)
+        for database in in_memory_last:
+            if database.product in self.products and self.is_the_apps(database):
+                self.register(database)
 
     def choose_first(self, requested: list[RequestedDatabase]) -> None:
         """Register the databases of the engines that exist when all tests are collected."""
         self.choose_primary(requested)
-        self.is_late = self.primary is None
+        self.has_late_engines = self.primary is None
 
     def prefer(self, requested: RequestedDatabase) -> None:
         """Make this the app's first database, unless tests already use another one."""
         if self.primary is not None and self.primary.isolation is not None:
             return
-        if (
-            requested.product in self.products
-            and requested.name
-            and self.is_the_apps(requested)
-        ):
+        if requested.product not in self.products or not requested.name:
+            return
+        if self.is_the_apps(requested):
             self.primary = self.name(requested)
 
     def is_the_apps(self, requested: RequestedDatabase) -> bool:
-        """Whether pytest-arena has, or may have, a database in place of this one."""
+        """Whether pytest-arena replaces this database: it is the app's, not a test's."""
         if requested.product != "sqlite":
             return not self.files.is_allowed(requested.name)
-        return not requested.name or not self.is_foreign_file(requested.name)
+        return not self.is_never_replaced(requested.name)
 
-    def is_foreign_file(self, file: str) -> bool:
+    def is_never_replaced(self, file: str) -> bool:
         """Whether a file belongs to pytest-arena or to a test, or is allowed."""
         if not file or self.at_file(file) is not None:
             return False
@@ -571,8 +572,7 @@ class KnownDatabases:
     def named(self, name: str) -> Database:
         """Return a database by the name that an engine or an option has given it.
 
-        Without a name, return the app's first database. If none is known, it is that of the next
-        engine.
+        Without a name, return the app's first database. If none is known, the next engine uses it.
 
         Raises:
             ConfigError: no engine is known, or no product of theirs is supported. Or no database
@@ -580,51 +580,42 @@ class KnownDatabases:
         """
         if not name:
             if self.primary is None:
-                options = self.named_by_options()
-                first = "" if "" in options or not options else options[0]
-                self.primary = self._expected(first)
+                self.primary = self._expected(self._first_name())
             return self.primary
-        databases = list(self.by_key.values())
-        matching = [database for database in databases if name in database.tails]
-        if len(matching) == 1:
-            return matching[0]
+        matching = []
+        for database in [*self.by_key.values()]:
+            if name in database.tails:
+                matching.append(database)
+        if len(matching) > 1:
+            raise _several_named(name, matching)
         if matching:
-            tails = reversed(matching[0].tails)
-            longer = next(tail for tail in tails if "/" in tail)
-            raise ConfigError(
-                f"there are {len(matching)} databases {name!r}",
-                why="which one was meant would depend on which was connected to first",
-                cause=f"{', '.join(database.tails[0] for database in matching)}\n"
-                f"{user_line() or ''}".strip(),
-                fix=f"arena.session(database={longer!r})",
-            )
-        if name in self.named_by_options():
+            return matching[0]
+        options = self.named_by_options()
+        if name in options:
             return self._expected(name)
-        all_names = {database.name for database in databases}
-        all_names.update(self.named_by_options())
-        names = sorted(all_names - {""})
-        similar = nearest(name, names) if names else "app"
-        raise ConfigError(
-            f"there is no database {name!r}",
-            why="each database of the app has the name of its file, without its ending, or the "
-            "name that it has on its server",
-            cause=f"known databases: {', '.join(names) or 'none'}\n{user_line() or ''}".strip(),
-            fix=f"arena.session(database={similar!r})",
-        )
+        names = {database.name for database in self.by_key.values()}
+        names.update(options)
+        raise _none_named(name, sorted(names - {""}))
+
+    def _first_name(self) -> str:
+        """Return the name of the first database in the options, "" if they name none."""
+        names = self.named_by_options()
+        if not names or "" in names:
+            return ""
+        return names[0]
 
     def _expected(self, name: str) -> Database:
-        """Return a database that is needed before any engine exists. The first engine means it.
+        """Return a database that is needed before its engine exists.
 
-        If the options name their databases, the engine on the database of that name means it.
+        The first engine takes it. If the options name databases, the first engine on the database
+        of this name takes it.
         """
         key = Key("expected", name)
         if key not in self.by_key:
-            shown = name or "app"
+            name = name or "app"
             product, dialect = self._product_of_engines()
-            live = self._new_file(product, f"{shown}.db")
-            self.by_key[key] = Database(
-                key, shown, (shown,), product, dialect, live=live
-            )
+            live = self._new_file(product, f"{name}.db")
+            self.by_key[key] = Database(key, name, (name,), product, dialect, live=live)
         return self.by_key[key]
 
     def _product_of_engines(self) -> tuple[Product, type[Dialect]]:
@@ -633,18 +624,19 @@ class KnownDatabases:
         if known is not None:
             return known.product, known.dialect
         if self._config.database == "auto":
-            engines = dict.fromkeys(
-                described_url(engine.url) for engine in known_engines.find_in_use()
-            )
-            raise unknown_product(self.tried, ", ".join(engines))
+            urls = [described_url(engine.url) for engine in known_engines.find_in_use()]
+            raise unknown_product(self.tried, ", ".join(dict.fromkeys(urls)))
         name = "sqlite" if self._config.database == "sqlite" else "postgresql"
         product = self.products[name]
         return product, dialects(product)[0]
 
-    def _adopted(
+    def _adopt_expected(
         self, key: Key, tails: tuple[str, ...], requested: RequestedDatabase
     ) -> Database | None:
-        """Return the expected database that this engine means, with its key and names."""
+        """Return the expected database that this engine takes. Give it the engine's key and names.
+
+        None: no such database is expected.
+        """
         for name in (*tails, ""):
             expected = self.by_key.get(Key("expected", name))
             if expected is not None:
@@ -666,6 +658,30 @@ class KnownDatabases:
         return [*self._config.schema, *self._config.seed]
 
 
+def _several_named(name: str, matching: list[Database]) -> ConfigError:
+    tails = reversed(matching[0].tails)
+    longer = next(tail for tail in tails if "/" in tail)
+    full_names = ", ".join(database.tails[0] for database in matching)
+    return ConfigError(
+        f"there are {len(matching)} databases {name!r}",
+        why="which one was meant would depend on which was connected to first",
+        cause=f"{full_names}\n{user_line() or ''}".strip(),
+        fix=f"arena.session(database={longer!r})",
+    )
+
+
+def _none_named(name: str, names: list[str]) -> ConfigError:
+    similar = nearest(name, names) if names else "app"
+    known = ", ".join(names) or "none"
+    return ConfigError(
+        f"there is no database {name!r}",
+        why="each database of the app has the name of its file, without its ending, or the "
+        "name that it has on its server",
+        cause=f"known databases: {known}\n{user_line() or ''}".strip(),
+        fix=f"arena.session(database={similar!r})",
+    )
+
+
 def dialects(product: Product) -> list[type[Dialect]]:
     """Return the dialects of the installed drivers, or the product's default dialect."""
     names = []
@@ -683,10 +699,10 @@ def driver_of(database: Database) -> str:
     return database.dialect.driver
 
 
-def led_url(database: Database, driver: str) -> URL:
-    """Return the URL of an engine that the gate leads to a database.
+def redirected_url(database: Database, driver: str) -> URL:
+    """Return the URL of an engine whose connections the gate redirects to a database.
 
-    On a server the URL has no real host: the name of the live database changes.
+    On a server the URL has no real host, because the name of the live database changes.
     """
     name = database.product.name
     if driver:
@@ -695,7 +711,7 @@ def led_url(database: Database, driver: str) -> URL:
     return URL.create(name, host=host, database=database.file or database.name)
 
 
-# The original values, for workers and child runs, which inherit the new values.
+# This variable has the original values, for workers and child runs, which inherit the new ones.
 _ORIGINALS = "ARENA_ORIGINAL_URLS"
 
 
@@ -714,11 +730,13 @@ class Environment:
         self._before = {name: os.environ.get(name) for name in (*names, _ORIGINALS)}
         inherited = _inherited()
         self._originals: dict[str, str] = {}
+        self._unset: list[str] = []
         for name in names:
             url = os.environ.get(name)
             if url:
                 self._originals[name] = inherited.get(url, url)
-        self._unset = [name for name in names if not self._originals.get(name)]
+            if not self._originals.get(name):
+                self._unset.append(name)
 
     def redirect(self) -> None:
         """Put the new URLs in place. The database of the first URL is the app's first one.
@@ -731,42 +749,51 @@ class Environment:
             if not text:
                 del os.environ[name]  # the parent run has set it
                 continue
-            url = _url(text)
+            url = parse_url(text)
             if url is None:
-                # Such as a path. The message does not have the value, which may hold a password.
-                raise ConfigError(
-                    f"arena_env names {name}, whose value is no database URL",
-                    why="pytest-arena leads the app into a test database by changing the URL in "
-                    "the variable. The app would use the database that the value names, which may "
-                    "be your own",
-                    cause=f"{self._place} names the variable\n"
-                    "the environment has its value, such as a path",
-                    fix=f"{name}=sqlite:///dev.db pytest …   (a URL, which the app has to read)\n"
-                    "or, if the value names no database: arena_env = another variable",
-                )
+                raise self._no_url(name)
             redirected[name] = self._inside(text, url)
         self._put(redirected)
+
+    def _no_url(self, name: str) -> ConfigError:
+        # The message does not show the value, which may hold a password.
+        return ConfigError(
+            f"arena_env names {name}, whose value is no database URL",
+            why="pytest-arena leads the app into a test database by changing the URL in "
+            "the variable. The app would use the database that the value names, which may "
+            "be your own",
+            cause=f"{self._place} names the variable\n"
+            "the environment has its value, such as a path",
+            fix=f"{name}=sqlite:///dev.db pytest …   (a URL, which the app has to read)\n"
+            "or, if the value names no database: arena_env = another variable",
+        )
 
     def complete(self) -> None:
         """Set the unset variables, if the app's first database is known.
 
-        The first variable names the app's first database. Each other one leads nowhere.
+        The first variable names the app's first database. Each other one names a database that
+        does not exist.
         """
         first = self._known.primary
         if not self._unset or first is None or first.key.kind == "expected":
             return
-        url = led_url(first, driver_of(first))
-        nowhere = url.set(database=f"/{NOWHERE}/nowhere" if first.file else NOWHERE)
+        url = redirected_url(first, driver_of(first))
+        missing = f"/{NOWHERE}/nowhere" if first.file else NOWHERE
         completed = {}
         for name in self._unset:
-            if not os.environ.get(name):
-                completed[name] = str(url if name == self._names[0] else nowhere)
+            if os.environ.get(name):
+                continue
+            is_first = name == self._names[0]
+            completed[name] = str(url if is_first else url.set(database=missing))
         self._unset = []
         self._put(completed)
 
     def originals(self) -> dict[str, URL | None]:
         """Return the original URL of each variable; None if it was not set, or is no URL."""
-        return {name: _url(self._originals.get(name) or "") for name in self._names}
+        urls = {}
+        for name in self._names:
+            urls[name] = parse_url(self._originals.get(name, ""))
+        return urls
 
     def _put(self, new: dict[str, str]) -> None:
         os.environ.update(new)
@@ -782,19 +809,19 @@ class Environment:
             text = os.environ.get(name, "")
             if text in self._known.exported:
                 continue
-            database = requested_by_url(_url(text))
+            database = requested_by_url(parse_url(text))
             if database is not None:
                 return database
         return None
 
     def _inside(self, text: str, url: URL) -> str:
+        """Return the text of the URL that replaces a URL in a variable."""
         new = self._new_url(url)
         if new is url:
             return text
-        # An app may take it apart by hand: SQLAlchemy 2.1 would write the colon as %3A.
-        return new.render_as_string(hide_password=False).replace(
-            "/file%3A", "/file:", 1
-        )
+        new_text = new.render_as_string(hide_password=False)
+        # SQLAlchemy 2.1 writes the colon as %3A. An app may parse the URL without SQLAlchemy.
+        return new_text.replace("/file%3A", "/file:", 1)
 
     def _new_url(self, url: URL) -> URL:
         requested = requested_by_url(url)
@@ -807,8 +834,8 @@ class Environment:
             if str(url.query.get("uri", "")).lower() in {"true", "1", "yes"}:
                 file = f"file:{quote(file)}"
             return url.set(database=file)
-        # The same database on a host that does not exist. The gate knows the real one. A raw
-        # driver or another process does not ask the gate, and fails there.
+        # The same database on a host that does not exist. The gate knows the real host. A raw
+        # driver or another process does not ask the gate, so its connect fails.
         if files.is_allowed(requested.name if requested else described_url(url)):
             return url
         if requested is not None and requested.product in self._known.products:
@@ -832,8 +859,8 @@ def _inherited() -> dict[str, str]:
     return dict(json.loads(os.environ.get(_ORIGINALS, "{}")))
 
 
-def _url(text: str) -> URL | None:
-    # A test or a conftest may set the variable to something else.
+def parse_url(text: str) -> URL | None:
+    """Return a URL of SQLAlchemy, or None if the text is something else."""
     with suppress(ArgumentError, ValueError):
         return make_url(text)
     return None

@@ -1,8 +1,8 @@
 """Databases of the app that a child process may open.
 
-A child process has no guard. It opens a database that its arguments name, so pytest-arena refuses
-to start it, and so does a client program such as psql. It may open a database that its environment
-or the app's code names, so pytest-arena warns.
+pytest-arena does not guard a child process. It refuses to start a child whose arguments name a
+database of the app, and a client program such as psql that would connect to another database than
+the tests'. It warns of a child whose environment, or the app's code, names such a database.
 """
 
 from __future__ import annotations
@@ -10,14 +10,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
-
-from pytest_arena._databases._app_databases import real
+from pytest_arena._databases._app_databases import parse_url, real
 from pytest_arena._databases._child_programs import child_programs
 from pytest_arena._databases._variables_read import is_read
 from pytest_arena._gate import _gate_notes
@@ -36,6 +32,8 @@ from pytest_arena._values import Child, CodeLine
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from sqlalchemy.engine import URL
+
     from pytest_arena._config._read import Config
     from pytest_arena._databases._app_databases import KnownDatabases
     from pytest_arena._databases._child_programs import ChildProgram
@@ -46,6 +44,10 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 
 _URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>()\[\]{}|;`]+")
 _PATH = re.compile(r"[^\s'\"<>()\[\]{}|;`=,:?&]+")
+
+
+# A child process, the programs that it runs, and the line of code that started it.
+_EarlyChild = tuple[Child, "list[ChildProgram]", CodeLine]
 
 
 class Children:
@@ -65,14 +67,15 @@ class Children:
         self.warnings: dict[str, None] = {}  # for the reports of failed tests
         self.lines: dict[str, None] = {}  # the lines that started processes
         # The children that were started before the app had an engine.
-        self._early: list[tuple[Child, list[ChildProgram], CodeLine]] = []
+        self._early: list[_EarlyChild] = []
 
     def check(self, child: Child) -> None:
         """Refuse a child whose arguments name a database of the app. Warn if it may open one.
 
         Raises:
             ProductionDatabaseError: the arguments name a database that ``arena_allow`` does not.
-            UnknownDatabaseError: it runs a client program that does not lead to the arena.
+            UnknownDatabaseError: it runs a client program that connects to another database than
+                the tests'.
         """
         reader = _NamedDatabases(self._config, self._known, child.folder)
         for argument in child.arguments:
@@ -85,7 +88,7 @@ class Children:
                 self._check_client(program, reader)
         line = user_line()
         if line is None:
-            return  # a library starts the child: pytest-xdist a worker, for example
+            return  # a library starts the child, as pytest-xdist starts a worker
         self.lines[line.short] = None
         if self._known.primary is None:
             self._early.append((child, programs, line))
@@ -124,8 +127,10 @@ class Children:
         """
         for child, programs, line in self._early:
             reader = _NamedDatabases(self._config, self._known, child.folder)
-            for name in filter(None, map(reader.named_in, child.arguments)):
-                self._warn(_gate_notes.child_early(name, line))
+            for argument in child.arguments:
+                name = reader.named_in(argument)
+                if name:
+                    self._warn(_gate_notes.child_early(name, line))
             for program in programs:
                 if not program.may_run_app:
                     continue
@@ -133,7 +138,7 @@ class Children:
                     self._check_python(program, reader, line)
 
     def _check_client(self, program: ChildProgram, reader: _NamedDatabases) -> None:
-        """Refuse a client program that leads neither to the arena nor to an allowed database."""
+        """Refuse a client program if its database is neither the tests' nor an allowed one."""
         if self._config.drivers == "off":
             return
         connections = product_package(CLIENTS[program.name]).connections
@@ -151,7 +156,7 @@ class Children:
     ) -> None:
         """Warn of a Python program that may have the URL of a server from the app's code.
 
-        A variable of ``arena_env`` has a URL that leads nowhere, if the program inherits it.
+        If the program inherits a variable of ``arena_env``, its URL has a host that does not exist.
         """
         if self._leads_to_test([*program.words, *program.variables.values()]):
             return
@@ -160,8 +165,8 @@ class Children:
             self._warn(_gate_notes.python_by_code(name, self._config.env, line))
             return
         for variable in self._config.env:
-            leads_nowhere = NOWHERE in os.environ.get(variable, "")
-            if leads_nowhere and variable not in program.variables:
+            is_redirected = NOWHERE in os.environ.get(variable, "")
+            if is_redirected and variable not in program.variables:
                 self._warn(_gate_notes.python_without(variable, line))
                 return
 
@@ -174,16 +179,16 @@ class Children:
             if variable.startswith("ARENA_"):
                 continue
             name = reader.named_by(value)
-            if name:
-                has_warned = True
-                # arena_env changes the environment of this process. Values from elsewhere stay.
-                is_inherited = os.environ.get(variable) == value
-                can_redirect = is_inherited and variable not in self._config.env
-                self._warn(
-                    _gate_notes.child_by_variable(
-                        name, variable, line, can_redirect=can_redirect
-                    )
-                )
+            if not name:
+                continue
+            has_warned = True
+            # arena_env redirects only what the child inherits from this process.
+            is_inherited = os.environ.get(variable) == value
+            can_redirect = is_inherited and variable not in self._config.env
+            warning = _gate_notes.child_by_variable(
+                name, variable, line, can_redirect=can_redirect
+            )
+            self._warn(warning)
         return has_warned
 
     def _warn(self, warning: str) -> None:
@@ -199,12 +204,9 @@ class _NamedDatabases:
         self._known = known
         self._folder = folder
         self._of_engines = requested_by_engines(known_engines.find())
-        self._servers = [*known.requested]
-        files = [*known.files.of_app]
-        for database in self._of_engines:
-            self._servers.append(database.name)
-            files.append(database.name)
-        self._file_names = {Path(file).name for file in files}
+        names = [database.name for database in self._of_engines]
+        self._servers = [*known.requested, *names]
+        self._file_names = {Path(file).name for file in (*known.files.of_app, *names)}
 
     def named_in(self, argument: str) -> str:
         """Return the app's database that an argument names in any place, or ""."""
@@ -219,28 +221,29 @@ class _NamedDatabases:
         """Return the app's database that a text names, in the form of ``arena_allow``, or ""."""
         if "://" not in text:
             return self._file_at(text)
-        url = _url(text)
+        # libpq accepts this scheme, and SQLAlchemy does not.
+        url = parse_url(re.sub(r"^postgres://", "postgresql://", text))
         if url is None:
             return ""
-        if url.get_backend_name() != "sqlite":
-            database = requested_by_url(_with_known_driver(url))
-            if database is None or not self._is_outside(database):
-                return ""
-            if not self.is_of_app(database.name):
-                return ""
-            return database.name
-        return self._file_at(
-            (url.database or "").removeprefix("file:").partition("?")[0]
-        )
+        if url.get_backend_name() == "sqlite":
+            file_or_uri = url.database or ""
+            return self._file_at(file_or_uri.removeprefix("file:").partition("?")[0])
+        database = requested_by_url(_with_known_driver(url))
+        if database is None or not self._is_outside(database):
+            return ""
+        if not self.is_of_app(database.name):
+            return ""
+        return database.name
 
     def _file_at(self, path: str) -> str:
-        files = self._known.files
+        """Return the app's file at a path, without links, or ""."""
         # A word such as `test` is rarely a path.
         if "." not in path and "/" not in path:
             return ""
-        # The names first: it takes time to look each word of a command up on the disk.
+        # The names first: a look at the disk for each word of a command is slow.
         if Path(path).name not in self._file_names:
             return ""
+        files = self._known.files
         file = str(Path(self._folder, path))
         if self._known.at_file(file) is not None or files.is_ours(file):
             return ""
@@ -249,7 +252,7 @@ class _NamedDatabases:
         return real(file)
 
     def is_of_app(self, name: str) -> bool:
-        """Return whether the app has a database of this name on a server, by any host name."""
+        """Return whether the app has a database of this name on a server. The host may differ."""
         product, _, place = name.partition("://")
         start = f"{product}://"
         end = "/" + place.partition("/")[2]
@@ -258,35 +261,31 @@ class _NamedDatabases:
         )
 
     def url_of_code(self) -> str:
-        """Return a database on a server that an engine of the app has not from ``arena_env``."""
+        """Return a database on a server that an engine names, and no variable of ``arena_env``."""
         for database in self._of_engines:
             if database.product != "sqlite" and self._is_outside(database):
                 return database.name
         return ""
 
     def _is_outside(self, database: RequestedDatabase) -> bool:
+        """Whether a database on a server is neither pytest-arena's nor allowed."""
         if NOWHERE in database.name or UNNAMED in database.name:
             return False
         if self._config.drivers == "off" or self._known.files.is_allowed(database.name):
             return False
-        return not (
-            database.product in PRODUCT_PACKAGES
-            and product_package(database.product).connections.owns(database.database)
-        )
+        if database.product not in PRODUCT_PACKAGES:
+            return True
+        connections = product_package(database.product).connections
+        return not connections.owns(database.database)
 
 
 def _with_known_driver(url: URL) -> URL:
-    """Return the URL with an engine's driver. The child may use one that this process lacks."""
+    """Return the URL with the driver of an engine.
+
+    The child may use a driver that is not installed for this process.
+    """
     backend = url.get_backend_name()
     for engine in known_engines.find():
         if engine.dialect.name == backend:
             return url.set(drivername=f"{backend}+{engine.dialect.driver}")
     return url
-
-
-def _url(text: str) -> URL | None:
-    # libpq accepts this scheme, and SQLAlchemy does not.
-    text = re.sub(r"^postgres://", "postgresql://", text)
-    with suppress(ArgumentError, ValueError):
-        return make_url(text)
-    return None

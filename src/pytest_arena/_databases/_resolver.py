@@ -1,4 +1,4 @@
-"""Decides in which database a connection lands."""
+"""Decides which database a connection opens."""
 
 from __future__ import annotations
 
@@ -53,8 +53,7 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 
 
 _FIXTURES = "_pytest.fixtures"  # the module that calls fixtures and their finalizers
-# With so many more databases in use, pytest-arena collects engines that are garbage.
-_MANY = 16
+_NEW_DATABASES = 16  # after so many, pytest-arena collects engines that are garbage
 
 
 # Not frozen: each test creates one, and a frozen one takes twice as long.
@@ -71,7 +70,7 @@ class Level:
     serial: int = 0
     stage: Stage = Stage.SEEDED
     isolation: str = "auto"  # the value of the test's marker
-    is_anew: bool = False  # starts from the template, not from the levels below
+    from_template: bool = False  # whether it ignores the changes of the levels below
 
     @property
     def is_test(self) -> bool:
@@ -80,7 +79,7 @@ class Level:
 
 
 class Databases:
-    """The databases of the app, and the answers that the gate and the products need."""
+    """The databases of the app. Answers the questions of the gate and of the products."""
 
     files: AllowedFiles
 
@@ -103,61 +102,56 @@ class Databases:
         self.provision = Provision(
             config, ledger, self._builds, self.known, connections
         )
-        self._many = _MANY
+        self._next_collection = _NEW_DATABASES
         self.levels: list[Level] = []
         self.process = os.getpid()  # the process that runs tests
         self.finished = False
-        # This run is inside a run without pytest-arena, which continues after it.
-        self.is_guest = False
+        self.is_guest = False  # an outer run without pytest-arena continues after it
 
     # For the gate and the products.
 
-    def spare(self) -> None:
-        """End idle connections to servers. Their pools open others."""
+    def end_idle_connections(self) -> None:
+        """End idle connections to servers. Their pools open new ones."""
         for pooled in self._connections.idle():
             if pooled.key and pooled.handle is not None and not pooled.is_stale:
                 pooled.mark_stale()
                 pooled.handle.roll_back()
 
     def ensure_target(self, requested: RequestedDatabase) -> ConnectTarget | None:
-        """Return where the connections of an engine land, None if they are not led."""
+        """Return the target of an engine's connections, None if they are not redirected."""
         if self._is_over(requested.name):
             return None
         is_known = known_engines.database_of(requested.dialect) is not None
-        if requested.product not in self.products or not (
-            is_known or self.known.is_the_apps(requested)
-        ):
-            self._check_foreign(requested)
+        is_the_apps = is_known or self.known.is_the_apps(requested)
+        if requested.product not in self.products or not is_the_apps:
+            self._check_not_redirected(requested)
             return None
         build = self.build()
         if build is not None:
             return build.target_of(self.known.find(requested))
         try:
-            # The oldest engine is the app's first one, whichever connects first.
+            # The oldest engine is the app's first one, even if another one connects first.
             self.known.know_engines(asking=requested.dialect)
             database = self.known.register(requested)
         except ArenaError as error:
             raise self.ledger.refused(error) from None
         self.ensure(database)
-        ends_with_level = database.key.kind == "memory" and self.levels[-1:] == [
-            database.level
-        ]
-        if ends_with_level:
-            return replace(database.target, is_passing=True)
-        return database.target
+        target = database.target
+        if database.key.kind == "memory" and self.levels[-1:] == [database.level]:
+            return replace(target, is_passing=True)
+        return target
 
     def ensure_attached_target(
         self, file: str, beside: ConnectTarget | None
     ) -> ConnectTarget | None:
-        """Return the place of a file that is attached to a connection which aims at ``beside``."""
-        if self._is_over(file) or self.known.is_foreign_file(file):
+        """Return the target of a file that a connection to ``beside`` attaches."""
+        if self._is_over(file) or self.known.is_never_replaced(file):
             return None
-        main = None
-        if beside is not None:
-            main = self.known.by_key.get(beside.key)
         # The driver of the main database opens the file.
-        driver = main.dialect if main else make_url("sqlite://").get_dialect()
-        database = self.known.register(RequestedDatabase(driver(), "sqlite", file))
+        dialect = make_url("sqlite://").get_dialect()
+        if beside is not None and beside.key in self.known.by_key:
+            dialect = self.known.by_key[beside.key].dialect
+        database = self.known.register(RequestedDatabase(dialect(), "sqlite", file))
         database.attach()
         build = self.build()
         if build is not None:
@@ -175,18 +169,22 @@ class Databases:
             raise self.ledger.refused(_gate_notes.after_session(name))
         return self.finished
 
-    def _check_foreign(self, requested: RequestedDatabase) -> None:
+    def _check_not_redirected(self, requested: RequestedDatabase) -> None:
+        """Refuse a connection to a server that ``arena_allow`` does not name.
+
+        Raises:
+            UnknownDatabaseError: the server is not allowed.
+        """
         if requested.product == "sqlite" or self.files.is_allowed(requested.name):
             return
-        left_out_by = ""
+        option = ""
         if self.config.database == "sqlite" and requested.product == "postgresql":
-            left_out_by = f"arena_database = {self.config.database}"
-        raise self.ledger.refused(
-            _gate_notes.unknown_connection(requested.name, left_out_by=left_out_by)
-        )
+            option = "arena_database = sqlite"
+        refusal = _gate_notes.unknown_connection(requested.name, left_out_by=option)
+        raise self.ledger.refused(refusal)
 
     def current(self, key: Key) -> ConnectTarget | None:
-        """Return where a connection to this database would land now."""
+        """Return the present target of connections to this database."""
         database = self.known.by_key.get(key)
         if self.finished and self._is_over(database.name if database else ""):
             return None
@@ -200,18 +198,16 @@ class Databases:
         return database.product.target(database)
 
     def target_at(self, file: str) -> ConnectTarget | None:
-        """Return the aim of a connection that is open on this file, None if it is not led."""
+        """Return the target of a connection that is open on this file, None if it has none."""
         database = self.known.at_file(file)
-        if database is None:
-            return None
-        return database.target
+        return None if database is None else database.target
 
     def is_inside(self, file: str) -> bool:
         """Whether this file belongs to pytest-arena. If it does, fill it first."""
         database = self.known.at_file(file)
         if database is None:
             return self.files.is_ours(file)
-        # A builder that opens the file by itself would wait for its build.
+        # A builder that opens the file would wait for its own build.
         if not self.finished and self.build() is None:
             self.ensure(database)
         return True
@@ -229,11 +225,8 @@ class Databases:
             self.children.check(child)
         databases = [*self.known.by_key.values()]
         if not child.is_fork:
-            databases = [
-                database for database in databases if self._is_exported(database)
-            ]
-        # Before any database has an address, a child cannot know one: so for `uname`, which xdist's
-        # workers start early.
+            databases = list(filter(self._is_exported, databases))
+        # A child knows no address before a database has one. xdist's workers start `uname` then.
         if child.is_fork or databases or self.provisioned():
             self._connections.open_to_others()
         if self.levels and self.build() is None and not self.finished:
@@ -247,10 +240,11 @@ class Databases:
         for database in self.provisioned():
             address = database.target.address
             names.append(address.database if address is not None else database.file)
-        return any(name and name in text for text in texts for name in names)
+        joined = "\0".join(texts)
+        return any(name and name in joined for name in names)
 
     def before_spawn(self) -> list[object]:
-        """Build the databases of all engines, and return the objects that lead to them."""
+        """Build the databases of all engines. Return objects that redirect a spawned process."""
         if self.finished:
             return []
         self.before_child(Child(is_fork=True))
@@ -272,11 +266,9 @@ class Databases:
     def serial(self) -> int:
         """The serial of the top level, 0 if there is no level.
 
-        It is 0 in a build. A connection that a builder keeps is no leak of the test.
+        It is 0 in a build, so that a connection which a builder keeps is no leak of the test.
         """
-        if not self.levels:
-            return 0
-        if self._builds.running and self._builds.now() is not None:
+        if not self.levels or self.build() is not None:
             return 0
         return self.levels[-1].serial
 
@@ -288,27 +280,22 @@ class Databases:
 
     def requested(self) -> tuple[list[str], set[str]]:
         """Return the requested databases on servers, and the users that engines name."""
-        logins = [
-            database.login for database in requested_by_engines(known_engines.find())
-        ]
+        of_engines = requested_by_engines(known_engines.find())
+        logins = [database.login for database in of_engines]
         logins += [database.login for database in self.known.by_key.values()]
         users = {login.user for login in logins if login is not None}
         return list(self.known.requested), users
 
-    def means(self, requested: RequestedDatabase) -> bool:
+    def is_named_by_engine(self, requested: RequestedDatabase) -> bool:
         """Whether an engine of the app names this database of a server."""
-        return any(
-            database.product == requested.product
-            and database.database == requested.database
-            for database in requested_by_engines(known_engines.find())
-        )
+        name = (requested.product, requested.database)
+        of_engines = requested_by_engines(known_engines.find())
+        return name in [(other.product, other.database) for other in of_engines]
 
-    def sets_up(self, key: Key | None, name: str) -> bool:
+    def is_set_up_by_fixture(self, key: Key | None, name: str) -> bool:
         """Return whether a fixture, not a test, sets up a test database of this name."""
-        is_in_fixture = any(
-            frame.f_globals.get("__name__") == _FIXTURES for frame in frames()
-        )
-        if self.serial() > 0 and not is_in_fixture:
+        callers = [frame.f_globals.get("__name__") for frame in frames()]
+        if self.serial() > 0 and _FIXTURES not in callers:
             return False
         self.known.give_up_first(key, name)
         return True
@@ -325,32 +312,33 @@ class Databases:
         work = WORK.get()
         is_late = work is not None and work.is_over
         connections = self._connections
-        if not (is_late or connections.late or connections.ended_lifespans):
+        late_threads = connections.late
+        if not (is_late or late_threads or connections.ended_lifespans):
             return
-        if is_late and _process.running_loop() and not user_line():
-            # A library's task that a request started may serve later requests.
-            is_late = False
-        if is_late and _process.running_loop() and is_driven_here():
+        # A library's task that a request started may serve later requests.
+        in_loop = is_late and _process.running_loop()
+        if in_loop and (not user_line() or is_driven_here()):
             is_late = False
         thread = get_ident()
-        late_threads = connections.late
         frame = late_threads.get(thread)
         if frame and frame not in frames(of_users=True):
             # The late call has returned. A library's thread may now work for another test.
             del late_threads[thread]
-        is_of_running_test = work is not None and not work.is_over
-        is_late_thread = thread in late_threads or connections.is_of_ended_lifespan()
-        if not is_late and (is_of_running_test or not is_late_thread):
-            return
-        error = _gate_notes.late_work(
-            work if is_late else None, is_statement=is_statement
-        )
+        if not is_late:
+            is_of_running_test = work is not None and not work.is_over
+            is_late_thread = thread in late_threads
+            if is_of_running_test or not (
+                is_late_thread or connections.is_of_ended_lifespan()
+            ):
+                return
+            work = None
+        error = _gate_notes.late_work(work, is_statement=is_statement)
         if is_statement:
             raise self.ledger.refused_outside(error)
         self.ledger.note(_gate_notes.in_one_line(error))
         raise error
 
-    def given_out(self, key: Key) -> None:
+    def note_published(self, key: Key) -> None:
         """Note that a test has the address of a database: any program may use it at any time."""
         self._connections.may_be_used(key)
 
@@ -361,28 +349,22 @@ class Databases:
         self.finished = True
 
     def become_guest(self) -> None:
-        """Admit every connection from here on: a run without pytest-arena continues."""
+        """Admit every connection from here on: an outer run without pytest-arena continues."""
         self.is_guest = True
         self.files.allow_all()
 
     def begin_test(self) -> list[Database]:
-        """Begin a test in this process, which may be a fork. Return the databases that it drops.
+        """Begin a test in this process, which may be a fork. Drop databases, and return them.
 
         These are the databases that no engine of the app uses any more.
         A database in memory ends with its engines. A database on a file starts from its template
         again at its next use, if only engines of tests used it and these have ended.
         """
         self.process = os.getpid()
-        if (
-            len(self.known.by_key) >= self._many
-            and len(self.provisioned()) >= self._many
-        ):
+        if len(self.known.by_key) >= self._next_collection:
             gc.collect()  # ends engines that were never disposed of
-            self._many = len(self.provisioned()) + _MANY
-        candidates = []
-        for database in [*self.known.by_key.values()]:
-            if self._may_drop(database):
-                candidates.append(database)
+            self._next_collection = len(self.known.by_key) + _NEW_DATABASES
+        candidates = list(filter(self._may_drop, [*self.known.by_key.values()]))
         if not candidates:
             return []
         used = {
@@ -397,8 +379,8 @@ class Databases:
         """Drop a database in memory with the level in which it, or its engine, was created.
 
         The database did not exist before this level. A surviving engine gets a fresh one at its
-        next connect. The app's first database stays while an engine of a wider level uses it. A
-        database with a session of pytest-arena stays too. Returns whether it was dropped.
+        next connect. The app's first database is kept while an engine of a wider level uses it. A
+        database with a session of pytest-arena is kept too. Returns whether it was dropped.
         """
         if database.key.kind != "memory":
             return False
@@ -418,26 +400,22 @@ class Databases:
         return True
 
     def _may_drop(self, database: Database) -> bool:
+        """Whether a database may be dropped if no engine of the app uses it."""
         if database.key.kind == "memory":
             return True
-        is_needed = (
-            database is self.known.primary
-            or database.key.kind == "expected"
-            or database.is_the_runs
-            or database.attached
-            or not database.file  # on a server its name always means it
-            or self._is_exported(database)
-            or any(name in database.tails for name in self.known.named_by_options())
-        )
-        return not is_needed and not self.levels
+        if self.levels or database is self.known.primary:
+            return False
+        if database.key.kind == "expected" or database.is_the_runs or database.attached:
+            return False
+        # On a server, any later engine may request it by its name.
+        if not database.file or self._is_exported(database):
+            return False
+        return set(database.tails).isdisjoint(self.known.named_by_options())
 
     def provisioned(self) -> list[Database]:
         """Return the databases that have content: something has connected to them."""
-        provisioned = []
-        for database in [*self.known.by_key.values()]:
-            if database.isolation is not None:
-                provisioned.append(database)
-        return provisioned
+        databases = [*self.known.by_key.values()]
+        return [database for database in databases if database.isolation is not None]
 
     def ensure(self, database: Database) -> Isolation:
         """Give a database its content, once.
@@ -473,15 +451,14 @@ class Provision:
         self._known = known
         self._connections = connections
         self.first_contents: dict[Database, Content | None] = {}
-        # `--arena-rebuild` ignores templates that are older than the start of the run. The workers
-        # inherit the time from the first process, so that they build once together.
-        since = "0"
+        # `--arena-rebuild` ignores templates that are older than the run. The workers inherit the
+        # time from the first process, so that only one of them builds each template.
+        self._newer_than = 0.0
         if config.rebuild:
-            since = os.environ.setdefault(_SINCE, str(time.time()))
-        self._newer_than = float(since)
-        self.stores: dict[
-            tuple[str, str], Store[object]
-        ] = {}  # by products and drivers
+            began = os.environ.setdefault(_SINCE, str(time.time()))
+            self._newer_than = float(began)
+        # Keys: a product and a driver.
+        self.stores: dict[tuple[str, str], Store[object]] = {}
 
     def ensure(self, database: Database, levels: list[Level]) -> Isolation:
         """Give a database its content, once.
@@ -493,14 +470,14 @@ class Provision:
         """
         with database.lock:
             if database.failure is not None:
-                # A copy has no traceback of the build. The first error has it.
+                # A copy has no traceback. The first error has the traceback of the build.
                 raise self._ledger.refused(copy(database.failure))
             if database.isolation is None and not database.busy:
                 self._fill(database, levels)
             return database.isolation  # type: ignore[return-value]  # None only inside _fill
 
     def _fill(self, database: Database, levels: list[Level]) -> None:
-        """Make the content of a database, and enter the present levels on it."""
+        """Give a database the content of its template, and enter the present levels on it."""
         try:
             with database.being_filled():
                 template = self._template(database, Stage.SEEDED)
@@ -526,26 +503,28 @@ class Provision:
             ConfigError: the test's marker names an isolation that this database does not have.
             IsolationError: there is no space for a copy.
         """
-        is_chosen = level.isolation != "auto"  # by the test's marker
-        if is_chosen and level.isolation != isolation.name:
+        if level.isolation not in ("auto", isolation.name):
             reason = database.product.ask_for(level.isolation, isolation)
             if reason:
                 raise ConfigError(
-                    f"{level.name}: isolation={level.isolation!r} is not to be had: {reason}",
+                    f"{level.name}: isolation={level.isolation!r} is not available: {reason}",
                     why="a test with another isolation than the requested one would prove nothing",
                     cause="the test's marker, @pytest.mark.arena",
                     fix=f"@pytest.mark.arena(isolation={isolation.name!r}), or no isolation",
                 )
         if database not in self.first_contents and not isolation.depth:
             content = None
-            if database.key.kind != "memory":  # one in memory ends with its engines
+            if (
+                database.key.kind != "memory"
+            ):  # a database in memory ends with its engines
                 content = first_content(isolation)
             self.first_contents[database] = content
         isolation.enter()
-        if level.is_anew or level.stage is not Stage.SEEDED:
+        if level.from_template or level.stage is not Stage.SEEDED:
             isolation.replace(self._template(database, level.stage))
 
     def _template(self, database: Database, stage: Stage) -> object:
+        """Return the content of a template, None if it is empty. Build it if necessary."""
         recipe = self.recipe(database)
 
         def build_around(target: BuildTarget) -> AbstractContextManager[None]:
@@ -577,13 +556,13 @@ class Provision:
         names = [*database.tails]
         if database is self._known.primary:
             names.append("")
-        return Recipe(
-            _first_value(self._config.schema, names),
-            _first_value(self._config.seed, names),
-        )
+        schema = _first_value(self._config.schema, names)
+        seed = _first_value(self._config.seed, names)
+        return Recipe(schema, seed)
 
 
 def _first_value(values: Mapping[str, str], names: list[str]) -> str:
+    """Return the value of the first name that has one, "" if none has."""
     for name in names:
         if name in values:
             return values[name]

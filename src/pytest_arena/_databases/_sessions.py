@@ -26,7 +26,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
-from pytest_arena._databases._app_databases import dialects, driver_of, led_url
+from pytest_arena._databases._app_databases import dialects, driver_of, redirected_url
 from pytest_arena._gate._engines import (
     engine_like,
     listen_to_sessions,
@@ -464,7 +464,7 @@ class Engines:
         From now on any program may write to it at any time, without an engine of this process.
         """
         url = self._url(database)
-        self._databases.given_out(database.key)
+        self._databases.note_published(database.key)
         return url
 
     def shown_url(self, database: Database) -> str:
@@ -525,7 +525,7 @@ class Engines:
         key = (database, past_policies)
         if key not in self._sync:
             if past_policies:
-                url = led_url(database, _sync_driver(database))
+                url = redirected_url(database, _sync_driver(database))
                 engine = create_engine(url.set(username=PAST_POLICIES))
             else:
                 engine = self._new_sync(database)
@@ -539,8 +539,8 @@ class Engines:
         like = self._engine_of_app(database, is_async=is_async)
         like = like or self._engine_of_app(database, is_async=not is_async)
         if like is not None and not like.dialect.is_async:
-            return engine_like(like, led_url(database, driver_of(database)))
-        url = led_url(database, _sync_driver(database))
+            return engine_like(like, redirected_url(database, driver_of(database)))
+        url = redirected_url(database, _sync_driver(database))
         if like is None:
             return create_engine(url)
         return sync_twin(like, url)
@@ -550,7 +550,7 @@ class Engines:
     ) -> AsyncEngine:
         key = (database, past_policies)
         if key not in self._async:
-            url = led_url(database, driver_of(database))
+            url = redirected_url(database, driver_of(database))
             like = self._engine_of_app(database, is_async=True)
             if past_policies:
                 engine = create_async_engine(url.set(username=PAST_POLICIES))

@@ -58,7 +58,7 @@ class KnownEngine:
                 existing.append((age, engine))
         return existing
 
-    def lead_to(self, database: Database | None) -> None:
+    def redirect_to(self, database: Database | None) -> None:
         """Note in which database the connections land."""
         self.database = database
 
@@ -164,10 +164,10 @@ class KnownEngines:
 
         def bring_back() -> None:
             for known in self.all():
-                known.lead_to(databases.get(known))
+                known.redirect_to(databases.get(known))
 
         for known in databases:
-            known.lead_to(None)
+            known.redirect_to(None)
         return bring_back
 
 

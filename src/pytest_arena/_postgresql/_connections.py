@@ -206,7 +206,7 @@ class _WaitingConnect:
             self._core.ledger.note(WAITED)
             if in_greenlet():
                 # In another thread a checkout might take an idle connection at this moment.
-                self._core.spare()
+                self._core.end_idle_connections()
                 await_only(asyncio.sleep(_RETRY_SECONDS))
             else:
                 rest(_RETRY_SECONDS)

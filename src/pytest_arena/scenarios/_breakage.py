@@ -137,7 +137,7 @@ class Breaking:
         if level and self._run.databases.levels == [level]:
             levels.restart(level)
         else:
-            self._enter(test, serial=test.serial, is_anew=True)
+            self._enter(test, serial=test.serial, from_template=True)
         # Moments before this one must not be compared with moments after it.
         test.begin_anew()
         self.apply()
@@ -154,7 +154,7 @@ class Breaking:
         test: RunningTest,
         *,
         serial: int,
-        is_anew: bool = False,
+        from_template: bool = False,
     ) -> None:
         """Enter a level above the test's."""
         name = f"{test.plan.name}, sabotaged"
@@ -163,7 +163,7 @@ class Breaking:
             name,
             serial,
             test.plan.stage,
-            is_anew=is_anew,
+            from_template=from_template,
         )
         self._run.levels.enter(level)
         self._level = level

@@ -96,7 +96,9 @@ class _Guard:
             return Admission()
         driver = requested.dialect.driver
         if core.config.drivers == "refuse":
-            refusal = _raw_connection(server, driver, of_app=core.means(requested))
+            refusal = _raw_connection(
+                server, driver, of_app=core.is_named_by_engine(requested)
+            )
             raise core.ledger.refused(refusal)
         target = core.ensure_target(requested)
         if target is None or target.address is None:

@@ -443,7 +443,7 @@ def statement_to_send(core: Core, target: ConnectTarget | None, statement: str) 
         return statement
     name = made_or_dropped(statement)
     key = target.key if target else None
-    if not name or not core.sets_up(key, name):
+    if not name or not core.is_set_up_by_fixture(key, name):
         raise core.ledger.refused(refused_beyond(beyond))
     if not any(_ANSWERED in note for note in core.ledger.notes):
         core.ledger.note(
