@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -193,10 +194,8 @@ class Ledger:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Empty the ledger for a block. The facts of the block are forgotten at its end."""
-        kept = Ledger()
-        empty = Ledger()
-        _copy_fields(self, kept)
-        _copy_fields(empty, self)
+        kept = copy(self)
+        _copy_fields(Ledger(), self)
         try:
             yield
         finally:

@@ -132,9 +132,8 @@ def line_of_cut_off(coroutine: Any) -> CodeLine | None:
     A coroutine has more to do if it has not begun, sleeps, or works in a database. A coroutine in
     an endless loop has not: the app expects to cancel it.
     """
-    waiting = list(_awaited(coroutine))
     has_more = getattr(coroutine, "cr_await", coroutine) is None
-    for frame in waiting:
+    for frame in _awaited(coroutine):
         if _is_in_endless_loop(frame):
             return None
         code = frame.f_code
@@ -696,7 +695,7 @@ def _watch_threads(undo: ExitStack) -> None:
         if module.partition(".")[0] in _LIBRARIES_WITH_WORKERS:
             lifespan = None
         thread.arena_start = ThreadStart(work, starter, lifespan)
-        if work and _is_the_users(function):
+        if work and line_of_function(function) is not None:
             own.run = Piece(work, own.run, getattr(thread, "cancel", bool))
         elif lifespan:
             own.run = partial(_run_for_lifespan, lifespan, own.run)
@@ -769,7 +768,7 @@ def _watched(
             job = partial(_run_for_lifespan, lifespan, args[position])
             args = (*args[:position], job, *args[position + 1 :])
         # A library's job in a pool is work for the user. A library's delayed call may be a timeout.
-        if not work or (is_clock and not _is_the_users(args[position])):
+        if not work or (is_clock and line_of_function(args[position]) is None):
             return schedule(*args, **kwargs)
         piece = Piece(work, args[position], is_job=not is_clock)
         scheduled = schedule(*args[:position], piece, *args[position + 1 :], **kwargs)
@@ -777,12 +776,6 @@ def _watched(
         return scheduled
 
     return watched
-
-
-def _is_the_users(function: object) -> bool:
-    """Return whether a function is defined in the user's code."""
-    code = getattr(_unwrapped(function), "__code__", None)
-    return not _is_library(getattr(code, "co_filename", "<"))
 
 
 def _unwrapped(function: object) -> object:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from weakref import WeakKeyDictionary, WeakSet
 
     Change = Callable[[ModuleType], None]
+    Listener = Callable[..., object]  # gets the arguments of an audit event
 
 AnyTask = asyncio.Task[Any]
 _Answer = TypeVar("_Answer")
@@ -106,11 +107,11 @@ def context_of(task: object) -> Context:
     return Context()
 
 
-_listeners: dict[str, tuple[Callable[..., object], ...]] = {}
+_listeners: dict[str, tuple[Listener, ...]] = {}
 
 
 def on_audit_events(
-    listeners: Mapping[str, Callable[..., object]],
+    listeners: Mapping[str, Listener],
 ) -> Callable[[], None]:
     """Call ``listeners[event]`` with the arguments of each audit event of that name.
 
@@ -123,7 +124,7 @@ def on_audit_events(
     return partial(_remove_listeners, listeners)
 
 
-def _remove_listeners(listeners: Mapping[str, Callable[..., object]]) -> None:
+def _remove_listeners(listeners: Mapping[str, Listener]) -> None:
     for event, removed in listeners.items():
         kept = [each for each in _listeners[event] if each is not removed]
         _listeners[event] = tuple(kept)

@@ -6,7 +6,6 @@ imports it at the first engine or driver of the product.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import shlex
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
+from pytest_arena._values import digest
 from pytest_arena.errors import ArenaError, ConfigError, TemplateError
 
 if TYPE_CHECKING:
@@ -571,7 +571,7 @@ class Manifest:
             "folders": self.folders,
             "libraries": self.libraries,
         }
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+        return digest(json.dumps(content))[:16]
 
     def text(self) -> str:
         """Return the manifest as JSON."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import linecache
 import re
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -89,6 +90,11 @@ def _comment_end(statement: str, start: int) -> int:
 def sqlstate(error: object) -> object:
     """Return PostgreSQL's code of an error. psycopg2 has another name for it."""
     return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+
+
+def digest(text: str) -> str:
+    """Return the SHA-256 of a text in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def counted(number: int, noun: str) -> str:

@@ -78,7 +78,7 @@ def test_what_is_not_out_any_more_is_counted_by_then(gate: Any, entry: Any, end:
     """Between the two a level would be left with a commit in it, as one in which nothing was."""
     seen = gate.registry.usage_of(KEY)()
     getattr(gate, end)(None, entry)
-    assert not gate.registry.taken()
+    assert not gate.registry.checked_out()
     assert gate.registry._checkouts.answer > seen
 
 
@@ -97,7 +97,7 @@ def test_one_that_goes_back_inside_a_transaction_may_be_used_at_any_time(
 @contextmanager
 def another_thread(at_once: Callable[[], None]) -> Iterator[None]:
     """Have something done between any two lines by which a weak dictionary is read."""
-    readers = {alive.__code__, Registry.taken.__code__}
+    readers = {alive.__code__, Registry.checked_out.__code__}
 
     def between(frame: Any, event: str, _: object) -> Any:
         if "weakref" in frame.f_code.co_filename or frame.f_code in readers:
@@ -122,7 +122,7 @@ class Pooled(NamedTuple):
 
 
 WALKS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "taken": (lambda gate: gate.registry._checkouts, lambda gate: gate.registry.taken()),
+    "taken": (lambda gate: gate.registry._checkouts, lambda gate: gate.registry.checked_out()),
     "pooled": (lambda gate: Pooled(gate.registry), lambda gate: gate.drop_altered(1)),
     "active": (
         lambda gate: Pooled(gate.registry),
@@ -178,7 +178,7 @@ def test_a_database_that_gets_another_key_is_counted_on() -> None:
 
 @pytest.fixture(name="registry")
 def _registry_of_patience(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    monkeypatch.setattr(_registry, "_SHORT", None)  # whoever waits in vain waits for ever
+    monkeypatch.setattr(_registry, "_LONGEST_USE", None)  # whoever waits in vain waits for ever
     return Registry()
 
 
@@ -269,7 +269,7 @@ def test_who_keeps_a_connection_is_waited_for_once(
     another: Any = Entry()
     thread.submit(registry.reserve, pooled(one)).result()
     with monkeypatch.context() as patch:
-        patch.setattr(_registry, "_SHORT", 0)
+        patch.setattr(_registry, "_LONGEST_USE", 0)
         with registry.usage_of(KEY).alone():
             assert not registry.active_threads()
     thread.submit(registry.reserve, pooled(another)).result()

@@ -273,7 +273,9 @@ def test_an_option_that_is_wrong_is_told_so(example: Example) -> None:
         "-p", "no:randomly", "--arena-database=postgresql", *SESSION_FIRST, env=server()
     )
     own.expect(1, passed=1, failed=2)
-    own.says("the database 'app' is meant by an engine on sqlite, and by one on postgresql")
+    own.says(
+        "the database 'app' is requested by an engine on sqlite, and by an engine on postgresql"
+    )
     other = lazy(example, "psycopg2").run("--arena-database=sqlite", *SESSION_FIRST)
     other.expect(1, passed=1, failed=2)
     other.says("arena_database = sqlite gives tests no database in its place")

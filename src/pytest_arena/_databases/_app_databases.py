@@ -64,9 +64,6 @@ class Products:
         )
 
     def __getitem__(self, name: str) -> Product:
-        product = self.opened.get(name)
-        if product is not None:
-            return product
         with self._opening:
             if name not in self.opened:
                 package = product_package(name)
@@ -380,13 +377,10 @@ class KnownDatabases:
 
     def at_file(self, file: str) -> Database | None:
         """Return the database whose live file this is."""
-        by_file = {}
-        for database in [*self.by_key.values()]:
-            if database.live:
-                by_file[database.file] = database
-        if file in by_file and not os.path.islink(file):  # noqa: PTH114 - pathlib is slower
-            return by_file[file]
-        return by_file.get(real(file))
+        by_file = {database.file: database for database in [*self.by_key.values()]}
+        if file not in by_file or os.path.islink(file):  # noqa: PTH114 - pathlib is slower
+            file = real(file)
+        return by_file.get(file)
 
     def find(self, requested: RequestedDatabase) -> Database | None:
         """Return the requested database, if it is known."""
@@ -580,7 +574,9 @@ class KnownDatabases:
         """
         if not name:
             if self.primary is None:
-                self.primary = self._expected(self._first_name())
+                names = self.named_by_options() or [""]
+                first = "" if "" in names else names[0]
+                self.primary = self._expected(first)
             return self.primary
         matching = []
         for database in [*self.by_key.values()]:
@@ -593,16 +589,9 @@ class KnownDatabases:
         options = self.named_by_options()
         if name in options:
             return self._expected(name)
-        names = {database.name for database in self.by_key.values()}
-        names.update(options)
-        raise _none_named(name, sorted(names - {""}))
-
-    def _first_name(self) -> str:
-        """Return the name of the first database in the options, "" if they name none."""
-        names = self.named_by_options()
-        if not names or "" in names:
-            return ""
-        return names[0]
+        known = {database.name for database in [*self.by_key.values()]}
+        known.update(options)
+        raise _none_named(name, sorted(known - {""}))
 
     def _expected(self, name: str) -> Database:
         """Return a database that is needed before its engine exists.
@@ -790,10 +779,8 @@ class Environment:
 
     def originals(self) -> dict[str, URL | None]:
         """Return the original URL of each variable; None if it was not set, or is no URL."""
-        urls = {}
-        for name in self._names:
-            urls[name] = parse_url(self._originals.get(name, ""))
-        return urls
+        originals = self._originals
+        return {name: parse_url(originals.get(name, "")) for name in self._names}
 
     def _put(self, new: dict[str, str]) -> None:
         os.environ.update(new)

@@ -39,7 +39,7 @@ def _listeners(target: schema.SchemaItem, *events: str) -> Iterator[object]:
     """
     for event in events:
         for listener in getattr(target.dispatch, event):
-            # SQLAlchemy wraps a method in the one or the other way.
+            # SQLAlchemy wraps a method in one of two ways.
             method = getattr(listener, "func", listener)
             owner = getattr(method, "__self__", None)
             if owner is None:
@@ -66,7 +66,7 @@ def _all_ddl(metadata: MetaData, dialect: Dialect) -> Iterator[ExecutableDDLElem
     if dialect.supports_sequences:
         for _, sequence in sorted(metadata._sequences.items()):  # noqa: SLF001 - there is no public way
             yield schema.CreateSequence(sequence)
-    # sorted_tables warns of a circle.
+    # `sorted_tables` would warn of foreign keys that form a circle.
     for _, table in sorted(metadata.tables.items()):
         for column in table.columns:
             yield from _types(column.type, dialect)
@@ -92,7 +92,7 @@ def _types(
     implementation = column_type.dialect_impl(dialect)
     # A TypeDecorator has its type there.
     implementation = getattr(implementation, "impl_instance", implementation)
-    # Its import takes long. The dialect and its types import it.
+    # Not imported here, because its import is slow. A dialect or a type of PostgreSQL imports it.
     postgresql: Any = sys.modules.get("sqlalchemy.dialects.postgresql")
     if postgresql and isinstance(implementation, postgresql.ENUM):
         yield postgresql.CreateEnumType(implementation)
@@ -213,8 +213,8 @@ def _existing(value: str, root: Path, source: str) -> Path:
 def _takes_nothing(function: Callable[..., object], option: str, argument: str) -> bool:
     """Return whether to call a function without an argument, such as an app's ``init_db()``.
 
-    A function that works without arguments is called without: it works on the app's engine,
-    which the gate leads to the template. Its optional parameters mean something else.
+    A function without required parameters is called without arguments. It works on the app's
+    engine, which the gate redirects to the template. Its optional parameters mean something else.
 
     Raises:
         ConfigError: the function works neither without nor with one argument.
@@ -494,9 +494,9 @@ def suggested_schema(root: Path) -> str:
         return "alembic.ini"
     all_candidates = list(candidates())
     near = [each for each in all_candidates if root in each.file.parents]
-    if not near:
-        near = all_candidates
-    if len({id(candidate.metadata) for candidate in near}) != 1:
+    near = near or all_candidates
+    bases = {id(candidate.metadata) for candidate in near}
+    if len(bases) != 1:
         return ""
     best = min(near, key=Candidate.rank)
     # A package may contain its migrations. They may create other tables than the base does.

@@ -158,7 +158,8 @@ class Children:
 
         If the program inherits a variable of ``arena_env``, its URL has a host that does not exist.
         """
-        if self._leads_to_test([*program.words, *program.variables.values()]):
+        texts = [*program.words, *program.variables.values()]
+        if self._leads_to_test(texts):
             return
         name = reader.url_of_code()
         if name and not is_read(self._config.env):
@@ -206,7 +207,9 @@ class _NamedDatabases:
         self._of_engines = requested_by_engines(known_engines.find())
         names = [database.name for database in self._of_engines]
         self._servers = [*known.requested, *names]
-        self._file_names = {Path(file).name for file in (*known.files.of_app, *names)}
+        # The URL of a server has a last part too, which is harmless here.
+        files = [*known.files.of_app, *names]
+        self._file_names = {Path(file).name for file in files}
 
     def named_in(self, argument: str) -> str:
         """Return the app's database that an argument names in any place, or ""."""
@@ -245,9 +248,9 @@ class _NamedDatabases:
             return ""
         files = self._known.files
         file = str(Path(self._folder, path))
-        if self._known.at_file(file) is not None or files.is_ours(file):
+        if self._known.at_file(file) is not None:
             return ""
-        if not files.belongs_to_app(file):
+        if files.is_ours(file) or not files.belongs_to_app(file):
             return ""
         return real(file)
 
@@ -271,7 +274,9 @@ class _NamedDatabases:
         """Whether a database on a server is neither pytest-arena's nor allowed."""
         if NOWHERE in database.name or UNNAMED in database.name:
             return False
-        if self._config.drivers == "off" or self._known.files.is_allowed(database.name):
+        if self._config.drivers == "off":
+            return False
+        if self._known.files.is_allowed(database.name):
             return False
         if database.product not in PRODUCT_PACKAGES:
             return True

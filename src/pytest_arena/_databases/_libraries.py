@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-# Raw text, because `importlib.metadata` takes a second to parse what is read here.
+# The metadata is searched as text, because `importlib.metadata` takes a second to parse it.
 # https://packaging.python.org/en/latest/specifications/recording-installed-packages/
 _REQUIRED = re.compile(r"^Requires-Dist: *([\w.-]+)(?!.*\bextra\b)", re.MULTILINE)
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Return the versions of the libraries that have these packages, and of those they require."""
+    """Return the versions of the libraries that have these packages, and of their requirements."""
     folders = _folders()
     waiting: list[str] = []
     for package in {*packages} - sys.stdlib_module_names - {""}:
@@ -32,8 +32,8 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
         if name in libraries or name not in folders:
             continue
         libraries[name] = _version(folders[name])
-        required = _REQUIRED.findall(_text(folders[name] / "METADATA"))
-        waiting.extend(map(_normalized, required))
+        metadata = _text(folders[name] / "METADATA")
+        waiting.extend(map(_normalized, _REQUIRED.findall(metadata)))
     return dict(sorted(libraries.items()))
 
 
@@ -41,12 +41,14 @@ def _libraries_of(package: str, folders: Mapping[str, Path]) -> Iterator[str]:
     """Yield the libraries that installed files of a package, such as PyYAML for ``yaml``."""
     for name, folder in folders.items():
         installed = "\n" + _text(folder / "RECORD")
-        if f"\n{package}/" in installed or f"\n{package}.py," in installed:
+        is_package = f"\n{package}/" in installed
+        is_module = f"\n{package}.py," in installed
+        if is_package or is_module:
             yield name
 
 
 def first_other_version(known: Mapping[str, str]) -> str:
-    """Return the first library whose version is another one now, in words; or ""."""
+    """Describe the first library that has another version now. Return "" for none."""
     folders = _folders() if known else {}
     for name, version in known.items():
         if name not in folders:
@@ -62,9 +64,10 @@ def _folders() -> dict[str, Path]:
     folders: dict[str, Path] = {}
     for place in dict.fromkeys(sys.path):
         for entry in _entries(place):
-            if entry.endswith(_ENDING):
-                name = _normalized(entry.partition("-")[0])
-                folders.setdefault(name, Path(place, entry))
+            if not entry.endswith(_ENDING):
+                continue
+            name = _normalized(entry.partition("-")[0])
+            folders.setdefault(name, Path(place, entry))
     return folders
 
 

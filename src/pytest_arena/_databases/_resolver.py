@@ -113,9 +113,9 @@ class Databases:
     def end_idle_connections(self) -> None:
         """End idle connections to servers. Their pools open new ones."""
         for pooled in self._connections.idle():
-            if pooled.key and pooled.handle is not None and not pooled.is_stale:
+            if pooled.key and not pooled.is_stale:
                 pooled.mark_stale()
-                pooled.handle.roll_back()
+                pooled.roll_back()
 
     def ensure_target(self, requested: RequestedDatabase) -> ConnectTarget | None:
         """Return the target of an engine's connections, None if they are not redirected."""
@@ -137,7 +137,8 @@ class Databases:
             raise self.ledger.refused(error) from None
         self.ensure(database)
         target = database.target
-        if database.key.kind == "memory" and self.levels[-1:] == [database.level]:
+        is_in_memory = database.key.kind == "memory"
+        if is_in_memory and self.levels and self.levels[-1] is database.level:
             return replace(target, is_passing=True)
         return target
 
@@ -260,15 +261,20 @@ class Databases:
         return guards
 
     def _is_exported(self, database: Database) -> bool:
+        """Whether the URL in a variable of ``arena_env`` names the database's file."""
         file = database.file
-        return bool(file) and any(file in url for url in self.known.exported)
+        if not file:
+            return False
+        return any(file in url for url in self.known.exported)
 
     def serial(self) -> int:
         """The serial of the top level, 0 if there is no level.
 
         It is 0 in a build, so that a connection which a builder keeps is no leak of the test.
         """
-        if not self.levels or self.build() is not None:
+        if not self.levels:
+            return 0
+        if self._builds.running and self._builds.now() is not None:
             return 0
         return self.levels[-1].serial
 
@@ -364,7 +370,8 @@ class Databases:
         if len(self.known.by_key) >= self._next_collection:
             gc.collect()  # ends engines that were never disposed of
             self._next_collection = len(self.known.by_key) + _NEW_DATABASES
-        candidates = list(filter(self._may_drop, [*self.known.by_key.values()]))
+        databases = [*self.known.by_key.values()]
+        candidates = list(filter(self._may_drop, databases))
         if not candidates:
             return []
         used = {

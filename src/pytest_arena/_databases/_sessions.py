@@ -1,4 +1,4 @@
-"""``db_session``: shows the present rows, commits before each request."""
+"""Opens ``db_session``, which shows the present rows and commits before each request."""
 
 from __future__ import annotations
 
@@ -49,11 +49,16 @@ if TYPE_CHECKING:
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._product import Database
 
+    # A database, and whether the engine uses pytest-arena's login, past the app's policies.
+    EngineKey = tuple[Database, bool]
+
 
 _Session = TypeVar("_Session", "FreshSession", AsyncSession)
 
 # The memory of the sync and of the async sessions of a test.
-Memory = tuple[dict["FreshSession", "Kept"], dict[AsyncSession, "Kept"]]
+Memory = tuple[
+    dict["FreshSession", "LoadedInstances"], dict[AsyncSession, "LoadedInstances"]
+]
 
 
 def _noting_write(name: str) -> Callable[..., Any]:
@@ -157,7 +162,7 @@ class FreshSession(Session):
 
     def close(self) -> None:
         """Call ``Session.close``."""
-        # This frame shows the gate that lost changes are the test's, not the app's.
+        # The gate looks for this frame: changes that it loses are the test's, not the app's.
         super().close()
 
 
@@ -178,14 +183,16 @@ def _read_again(state: ORMExecuteState) -> None:
 
 
 def _undeferring(session: Session, statement: Select[Any]) -> Iterator[Any]:
-    """Yield options that keep the deferred columns loaded which instances have loaded."""
+    """Yield options that load a deferred column again if an instance has loaded it."""
     for column in statement.column_descriptions:
         entity = column.get("entity")  # a table has none
         if entity is None or column["expr"] is not entity:
             continue
         for attribute in inspect(entity).mapper.column_attrs:
             key = attribute.key
-            if attribute.deferred and any(key in vars(each) for each in session):
+            if not attribute.deferred:
+                continue
+            if any(key in vars(instance) for instance in session):
                 yield undefer(getattr(entity, key))
 
 
@@ -210,8 +217,8 @@ def _session_classes(
     return type("FreshSQLModelSession", (FreshSession, sync), {}), asynchronous
 
 
-class Kept:
-    """The instances in a session, and the loaded attributes of each."""
+class LoadedInstances:
+    """The instances in a session, and the names of the loaded attributes of each."""
 
     def __init__(self, session: Session) -> None:
         self._instances = []
@@ -336,8 +343,10 @@ class Sessions:
 
     def remember(self) -> Memory:
         """Return the instances of the sessions. No work may be pending."""
-        of_sync = {session: Kept(session) for session in self._sync}
-        of_async = {session: Kept(session.sync_session) for session in self._async}
+        of_sync = {session: LoadedInstances(session) for session in self._sync}
+        of_async = {}
+        for session in self._async:
+            of_async[session] = LoadedInstances(session.sync_session)
         return of_sync, of_async
 
     async def arestore(self, memory: Memory) -> None:
@@ -345,8 +354,8 @@ class Sessions:
         await self.aclose()
         self.restore(memory)
         _, of_async = memory
-        for session, kept in of_async.items():
-            await session.run_sync(kept.restore)
+        for session, loaded in of_async.items():
+            await session.run_sync(loaded.restore)
         self._async = [*of_async]
 
     def restore(self, memory: Memory) -> None:
@@ -355,8 +364,8 @@ class Sessions:
         for session in self._sync:
             if session not in of_sync:
                 session.close()
-        for session, kept in of_sync.items():
-            kept.restore(session)
+        for session, loaded in of_sync.items():
+            loaded.restore(session)
         self._sync = [*of_sync]
 
     def pending(self) -> int:
@@ -389,9 +398,10 @@ class Sessions:
         They keep their persistent instances: the tear-down of a fixture may refresh one.
         """
         for session in self._async:
-            instances = [*_fresh(session).identity_map.values()]
+            fresh = _fresh(session)
+            instances = [*fresh.identity_map.values()]
             await session.close()
-            _add(_fresh(session), instances)
+            _add(fresh, instances)
 
     def close(self) -> None:
         """Close all sessions after the loops have ended. Uncommitted changes are rolled back."""
@@ -454,9 +464,8 @@ class Engines:
 
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
-        # Keys: a database, and whether the engine uses arena's login, past the app's policies.
-        self._sync: dict[tuple[Database, bool], Engine] = {}
-        self._async: dict[tuple[Database, bool], AsyncEngine] = {}
+        self._sync: dict[EngineKey, Engine] = {}
+        self._async: dict[EngineKey, AsyncEngine] = {}
 
     def given_url(self, database: Database) -> URL:
         """Return the URL of a database that has content.
@@ -581,10 +590,12 @@ class Engines:
 
     def close(self, databases: list[Database]) -> None:
         """Close the engines on dropped databases."""
-        for key in [key for key in self._sync if key[0] in databases]:
-            self._sync.pop(key).dispose()
-        for key in [key for key in self._async if key[0] in databases]:
-            run_in_new_loop(self._async.pop(key).dispose())
+        for key in [*self._sync]:
+            if key[0] in databases:
+                self._sync.pop(key).dispose()
+        for key in [*self._async]:
+            if key[0] in databases:
+                run_in_new_loop(self._async.pop(key).dispose())
 
 
 def _policed(tables: tuple[str, ...]) -> ConfigError:

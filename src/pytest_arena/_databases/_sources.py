@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from pytest_arena._config._load import is_library, package_of
 from pytest_arena._databases._libraries import first_other_version
 from pytest_arena._databases._watch import is_absent, is_hidden, relative
+from pytest_arena._values import digest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -32,12 +33,14 @@ class Imported:
 
     files: set[Path] = field(default_factory=set)
     packages: set[str] = field(default_factory=set)
-    # Where modules would be that they import if they exist.
+    # The paths of modules that they would import if the modules existed.
     optional: set[str] = field(default_factory=set)
 
 
 def imported_by(start: Iterable[Path]) -> Imported:
-    """Return these files, and the files and libraries that they import, as loaded now.
+    """Return these files, and the files and libraries that they import.
+
+    The loaded modules show which files these are.
 
     Imports inside functions count, and modules whose whole name is a string in a file. If a file
     imports by computed names, all modules of its package count.
@@ -62,15 +65,15 @@ def imported_by(start: Iterable[Path]) -> Imported:
             elif name in sys.modules:
                 imported.packages.add(name.partition(".")[0])
             else:
-                imported.optional.update(_places_of(name))
+                imported.optional.update(_possible_paths(name))
     return imported
 
 
-def _places_of(name: str) -> Iterator[str]:
-    """Yield the paths where a module would be that is not loaded."""
+def _possible_paths(name: str) -> Iterator[str]:
+    """Yield the paths that a module, which is not loaded, may have."""
     parent, _, child = name.rpartition(".")
     package = sys.modules.get(parent)
-    if hasattr(package, child):  # no module
+    if hasattr(package, child):  # an attribute, not a module
         return
     folders = getattr(package, "__path__", ()) if parent else sys.path
     for folder in folders:
@@ -84,7 +87,8 @@ def _project_file(module: ModuleType | None) -> Path | None:
     file = getattr(module, "__file__", None)
     if not isinstance(file, str):
         return None
-    package = str(getattr(module, "__name__", "")).partition(".")[0]
+    name = str(getattr(module, "__name__", ""))
+    package = name.partition(".")[0]
     if is_library(file) and package not in _installed_from_here():
         return None
     return Path(file)
@@ -119,9 +123,12 @@ def _imports_of(file: Path, module: ModuleType | None) -> set[str]:
         if called in _IMPORTERS:
             imports_by_computed_names = True
     if package and imports_by_computed_names:
-        names.update(name for name in [*sys.modules] if name.startswith(f"{package}."))
+        for name in [*sys.modules]:
+            if name.startswith(f"{package}."):
+                names.add(name)
     with_packages: set[str] = set()
-    for name in names:  # `a`, `a.b` and `a.b.c` for `a.b.c`
+    for name in names:
+        # `a`, `a.b` and `a.b.c` for `a.b.c`
         with_packages.update(accumulate(name.split("."), "{}.{}".format))
     return with_packages
 
@@ -143,9 +150,10 @@ def _imported_names(node: ast.AST, package: str) -> Iterator[str]:
             yield alias.name
     elif isinstance(node, ast.ImportFrom):
         parts = []
-        if node.level:
-            parts = package.split(".")
-            parts = parts[: len(parts) - node.level + 1]
+        if node.level:  # a relative import
+            package_parts = package.split(".")
+            number = len(package_parts) - node.level + 1
+            parts = package_parts[:number]
         if node.module:
             parts.append(node.module)
         origin = ".".join(parts)
@@ -165,11 +173,15 @@ def digest_files(files: Iterable[Path], watch: Watch, root: Path) -> Digests:
     """Return two digests of each file by its path from the root: of its bytes, and of its code.
 
     The second one does not change with comments and white space. A path that does not exist has
-    no digest. One that the build only asked for has a word in its place.
+    no digest. A path whose existence the build only checked has the word "exists".
     """
-    digests = {relative(path, root): [_EXISTS] for path in watch.present_paths(root)}
-    digests |= {relative(path, root): [] for path in watch.absent_paths(root)}
-    digests |= {relative(file, root): _digests(file) for file in files}
+    digests: Digests = {}
+    for path in watch.present_paths(root):
+        digests[relative(path, root)] = [_EXISTS]
+    for path in watch.absent_paths(root):
+        digests[relative(path, root)] = []
+    for file in files:
+        digests[relative(file, root)] = _digests(file)
     return dict(sorted(digests.items()))
 
 
@@ -188,20 +200,20 @@ def _digest(file: Path) -> str:
 
 
 def _digest_of_code(file: Path) -> str:
-    return hashlib.sha256(ast.dump(_parsed(file)).encode()).hexdigest()
+    return digest(ast.dump(_parsed(file)))
 
 
 def _size_and_time(file: Path) -> str:
-    """Return what changes with a file, so that a large one is not read for each run."""
+    """Return a text that changes with a file: a large file is not read for each run."""
     status = file.stat()
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def digest_folders(files: set[Path], watch: Watch, root: Path) -> Digests:
-    """Return the names in each folder that the build listed: a new file may be another row.
+    """Return the names in each folder that the build listed: a new file may add a row.
 
-    If the build read files there, names with the same suffix count. If it read none, its rows may
-    be the names, and all names count. Subfolders count if the build listed one of them.
+    If the build read files there, names with the same suffixes count. If it read none, its rows may
+    be made of the names, so all names count. Subfolders count if the build listed one of them.
     """
     folders = watch.folders(root)
     by_project = watch.folders_of_project(root)
@@ -212,7 +224,8 @@ def digest_folders(files: set[Path], watch: Watch, root: Path) -> Digests:
         has_read_below = False
         for file in filter(_has_suffix, files):
             is_below = file.is_relative_to(folder)
-            has_read_below |= is_below
+            if is_below:
+                has_read_below = True
             # `rglob` lists folders inside folders.
             if is_below or folder.is_relative_to(file.parent):
                 kinds.add(file.suffix)
@@ -221,29 +234,31 @@ def digest_folders(files: set[Path], watch: Watch, root: Path) -> Digests:
         if folder in parents:
             kinds.add(_FOLDERS)
         if kinds:
+            shown_kinds = " ".join(sorted(kinds))
             names = _names(folder, kinds)
-            digests[relative(folder, root)] = [" ".join(sorted(kinds)), *names]
+            digests[relative(folder, root)] = [shown_kinds, *names]
     return digests
 
 
-_FOLDERS = "/"
-_ALL = "*"
+_FOLDERS = "/"  # subfolders count
+_ALL = "*"  # each name counts
 _has_suffix = attrgetter("suffix")
 
 
 def _names(folder: Path, kinds: Collection[str]) -> list[str]:
+    """Return the names in a folder that have one of these suffixes, or are of these kinds."""
     names = []
     for entry in folder.iterdir():
         if is_hidden(entry.name):
             continue
-        is_folder_that_counts = _FOLDERS in kinds and entry.is_dir()
-        if _ALL in kinds or entry.suffix in kinds or is_folder_that_counts:
+        is_folder = _FOLDERS in kinds and entry.is_dir()
+        if is_folder or _ALL in kinds or entry.suffix in kinds:
             names.append(entry.name)
     return sorted(names)
 
 
 def first_change(manifest: Manifest, root: Path) -> str:
-    """Return the first file, folder or library that changed since a build, in words; or "".
+    """Describe the first file, folder or library that changed since a build. Return "" for none.
 
     A file with the same bytes, or at least the same code, has not changed.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import hashlib
 import logging
 import os
 import sys
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Generic, NamedTuple
 from unittest.mock import patch
 
 from pytest_arena import _process
@@ -40,7 +39,7 @@ from pytest_arena._product import (
     Template,
     TemplateStore,
 )
-from pytest_arena._values import Stage
+from pytest_arena._values import Stage, digest
 from pytest_arena.errors import ArenaError, TemplateError, causes
 
 if TYPE_CHECKING:
@@ -86,10 +85,13 @@ class StageBuild(Generic[ContentT]):
 
     def builder(self) -> Builder:
         """Return the builder that fills the database."""
-        value = self.recipe.value(self.stage)
         if self._is_schema:
-            return schema_builder(value, self.root)
-        return seed_builder(value)
+            return schema_builder(self._value, self.root)
+        return seed_builder(self._value)
+
+    @property
+    def _value(self) -> str:
+        return self.recipe.value(self.stage)
 
     @property
     def _is_schema(self) -> bool:
@@ -99,12 +101,13 @@ class StageBuild(Generic[ContentT]):
     def option(self) -> str:
         """The option that names the builder, as the user wrote it."""
         name = "arena_schema" if self._is_schema else "arena_seed"
-        return f"{name} = {self.recipe.value(self.stage)}"
+        return f"{name} = {self._value}"
 
     @property
     def title(self) -> str:
         """A name for all versions of this stage."""
-        return f"{self.stage.value} {Path(self.recipe.value(self.stage)).name}"
+        short_value = Path(self._value).name
+        return f"{self.stage.value} {short_value}"
 
     def fingerprint(self) -> str:
         """Return a digest of everything known before the build, without paths of this machine."""
@@ -116,7 +119,7 @@ class StageBuild(Generic[ContentT]):
             self.below.digest if self.below else "",
             "compared" if self._compared_migrations() else "",
         )
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+        return digest("\n".join(parts))[:32]
 
     def _compared_migrations(self) -> AlembicBuilder | None:
         """Return the migrations to compare with the models, or None."""
@@ -129,8 +132,9 @@ class StageBuild(Generic[ContentT]):
         """Return the code on which the build and the comparison depend."""
         code = _sources.imported_by(self.builder().sources())
         if self._compared_migrations():
-            # The app may import the models, and env.py may not.
-            code.files.update(file.resolve() for file in model_files())
+            # Only the app may import the models, not env.py.
+            for file in model_files():
+                code.files.add(file.resolve())
         return code
 
     def compare(self) -> Comparison:
@@ -148,7 +152,7 @@ class StageBuild(Generic[ContentT]):
         Raises:
             TemplateError: the builder failed, left a transaction open, or made no table.
         """
-        # Not in the build's thread: this thread may be importing the module that the option names.
+        # This thread may be importing the module that the option names. A second thread would wait.
         builder = self.builder()
         try:
             run_apart(lambda: builder.build(target))
@@ -176,9 +180,9 @@ class StageBuild(Generic[ContentT]):
 
     def failed(self, error: BaseException) -> TemplateError:
         """Return the error to raise for an error of the user's code."""
-        # The user's innermost line in each of the causes.
-        lines = [blame(cause) for cause in causes(error)]
-        line = next(filter(None, lines), None)
+        # The innermost line of the user's code in the first cause that has one.
+        lines = filter(None, map(blame, causes(error)))
+        line = next(lines, None)
         return TemplateError(
             f"{self.option} failed: {described(error)}",
             why="no test can have a database before its template is built",
@@ -192,16 +196,18 @@ class StageBuild(Generic[ContentT]):
         return str(home_of(function) or self.option)
 
     def _next_step(self, error: BaseException) -> str:
-        if self._is_schema or not self.template_store.lacks_table(error):
-            known = self.template_store.advice(error)
-            if known:
-                return known
-            again = "mend that line; the next run builds the template again by itself"
-            if self._is_schema and self.recipe.schema.endswith(".ini"):
-                return (
-                    f"{again}; or run the migrations as your app does: {_BY_FUNCTION}"
-                )
-            return again
+        if not self._is_schema and self.template_store.lacks_table(error):
+            return self._add_table()
+        advice = self.template_store.advice(error)
+        if advice:
+            return advice
+        mend = "mend that line; the next run builds the template again by itself"
+        if self._is_schema and self.recipe.schema.endswith(".ini"):
+            return f"{mend}; or run the migrations as your app does: {_BY_FUNCTION}"
+        return mend
+
+    def _add_table(self) -> str:
+        """Return the next step for a seed whose table is missing."""
         if self.recipe.schema:
             return f"add the table to what arena_schema = {self.recipe.schema} makes"
         likely = suggested_schema(self.root) or _EXAMPLE
@@ -296,7 +302,7 @@ class Store(Generic[ContentT]):
                 continue
             if _sources.first_change(manifest, self.root):
                 continue
-            # First, so that another process does not remove the template.
+            # Noted before the check, so that another process does not remove the template.
             self.template_store.used(template)
             if self.template_store.is_whole(template):
                 return template
@@ -326,9 +332,10 @@ class Store(Generic[ContentT]):
             # Only the run that builds a template notes its programs.
             for program, line in watch.programs.items():
                 self.notes.append(
-                    f"{build.option} started `{program}` ({line}). pytest-arena does not see what "
-                    "that reads, except files that its arguments name. After other changes: pytest "
-                    "--arena-rebuild. Or open the files in the build as well, so that they count"
+                    f"{build.option} started `{program}` ({line}). pytest-arena does not see which "
+                    "files it reads, except files that its arguments name. After a change of "
+                    "another file: pytest --arena-rebuild. Or open the files in the build as well, "
+                    "so that they count"
                 )
             read = watch.files(self.root)
             manifest = Manifest(
@@ -353,15 +360,17 @@ class Store(Generic[ContentT]):
     @property
     def _project(self) -> str:
         """A digest of the project's folder. Templates of other projects share the cache."""
-        return hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:16]
+        return digest(str(self.root.resolve()))[:16]
 
     def _reason(self, fingerprint: str, build: StageBuild[ContentT]) -> str:
         """Return why the last template of this project cannot be used; "" if it has none."""
         for template in self.template_store.templates(fingerprint):
-            manifest = template.manifest
-            if manifest.project == self._project:
-                changed = _sources.first_change(manifest, self.root)
-                return f"{build.option}: {changed}" if changed else ""
+            if template.manifest.project != self._project:
+                continue
+            changed = _sources.first_change(template.manifest, self.root)
+            if changed:
+                return f"{build.option}: {changed}"
+            return ""
         return ""
 
 
@@ -370,10 +379,10 @@ def run_apart(call: Callable[[], None]) -> None:
 
     A builder may call ``asyncio.run``, as an async ``env.py`` of Alembic does. That is forbidden
     while a loop runs, and otherwise removes the main thread's loop. The state is restored because
-    the next run finds the template in the cache, and must get the same process.
+    the next run, which finds the template in the cache, must have the same state.
 
-    While this thread imports a module, the call is made here. Another thread that imports the
-    module would wait for this one, which waits for the build.
+    While this thread imports a module, it makes the call itself. Another thread that imports the
+    module would wait for this thread, which waits for the build.
     """
     with _process_restored():
         if _is_importing() and _process.running_loop() is None:
@@ -418,8 +427,10 @@ def _process_restored() -> Iterator[None]:
     """
     states = {}
     for logger in _loggers():
-        handlers = logger.handlers[:]
-        states[logger] = handlers, logger.level, logger.disabled, logger.propagate
+        handlers = tuple(logger.handlers)
+        states[logger] = _LoggerState(
+            handlers, logger.level, logger.disabled, logger.propagate
+        )
     try:
         with (
             chdir("."),
@@ -430,21 +441,21 @@ def _process_restored() -> Iterator[None]:
             yield
     finally:
         for logger in _loggers():
-            # The builder may have created the logger.
-            handlers, level, logger.disabled, logger.propagate = states.get(
-                logger, _NEW_LOGGER
-            )
-            logger.handlers[:] = handlers
-            logger.setLevel(level)
+            # A logger that the builder has created gets the defaults.
+            state = states.get(logger, _LoggerState())
+            logger.handlers[:] = state.handlers
+            logger.setLevel(state.level)
+            logger.disabled = state.is_disabled
+            logger.propagate = state.propagates
 
 
-# Of a logger: its handlers, its level, whether it is disabled, and whether it propagates.
-_NEW_LOGGER: tuple[list[logging.Handler], int, bool, bool] = (
-    [],
-    logging.NOTSET,
-    False,
-    True,
-)
+class _LoggerState(NamedTuple):
+    """The settings of a logger. The defaults are those of a new one."""
+
+    handlers: tuple[logging.Handler, ...] = ()
+    level: int = logging.NOTSET
+    is_disabled: bool = False
+    propagates: bool = True
 
 
 def _loggers() -> list[logging.Logger]:
@@ -469,19 +480,20 @@ class RunningBuild:
     threads: set[threading.Thread] = field(default_factory=set)  # that it has started
 
     def target_of(self, other: Database | None) -> ConnectTarget:
-        """Return where an engine lands that the builder uses.
+        """Return the target of an engine that the builder uses.
 
-        A template is of one database. An engine on another database of the app lands in an empty
-        one, which is removed after the build.
+        A template has the content of one database. An engine on another database of the app uses
+        an empty database, which is removed after the build.
         """
         if other is None or other is self.database:
             return self.target.connect_target
         if other not in self.others:
-            self.others[other] = other.product.template_store(other.dialect).scratch()
+            store = other.product.template_store(other.dialect)
+            self.others[other] = store.scratch()
         return self.others[other].connect_target
 
     def current(self, key: Key) -> ConnectTarget | None:
-        """Return where a connection that was opened with this key lands now."""
+        """Return the target of a connection that was opened with this key."""
         for target in (self.target, *self.others.values()):
             connect_target = target.connect_target
             if connect_target.key == key:
@@ -494,36 +506,34 @@ class RunningBuild:
         Raises:
             TemplateError: the builder made tables in one of them.
         """
-        written = [
-            other.name for other, target in self.others.items() if target.has_tables()
-        ]
+        written = []
+        for other, target in self.others.items():
+            if target.has_tables():
+                written.append(other.name)
         for target in self.others.values():
             target.remove()
         if not written:
             return
-        lines = [
-            f"    {name} = module:its_function"
-            for name in (self.database.name, *written)
+        names = [self.database.name, *written]
+        lines = [f"    {name} = module:its_function" for name in names]
+        fix = [
+            "arena_schema =   (and arena_seed alike: a line for each database)",
+            *lines,
         ]
         raise TemplateError(
             f"building {self.database.name} made tables in another database: "
             f"{', '.join(written)}",
             why="each database of the app is built by itself, and kept by itself",
             cause=f"{self.options} works on another engine as well, or on an attached file",
-            fix="\n".join(
-                [
-                    "arena_schema =   (and arena_seed alike: a line for each database)",
-                    *lines,
-                ]
-            ),
+            fix="\n".join(fix),
         )
 
 
 class Builds:
     """The running builds, and the callers that belong to each.
 
-    The context of a build has a variable for it. A thread that a builder starts has a new context,
-    and is registered when it starts. Other callers wait for the template.
+    A context variable says to which build a caller belongs. A thread that a builder starts has a
+    new context, so it is registered when it starts. Other callers wait for the template.
     """
 
     def __init__(self) -> None:

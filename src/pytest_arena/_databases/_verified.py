@@ -44,7 +44,8 @@ class Verified:
         """Enter a level, and read its content."""
         self._isolation.enter()
         # An interrupted level may have left an entry.
-        self._before[self._isolation.depth - 1 :] = [self._read()]
+        del self._before[self._isolation.depth - 1 :]
+        self._before.append(self._read())
 
     def leave(self) -> bool:
         """Restore the content, and compare it. Return whether there was a change.
@@ -72,11 +73,7 @@ class Verified:
             before = self._before[position]
         del self._before[position:]
         self._isolation.leave_by_force()
-        different = _different(before, self._read())
-        if different:
-            self._error = self._difference_error(
-                different, "also after arena replaced the database"
-            )
+        self._compare_with(before, "also after arena replaced the database")
         error = self._error
         self._error = None
         if error is not None:
@@ -88,27 +85,39 @@ class Verified:
         self._before.pop()
 
     def is_clean(self) -> bool:
-        """Whether nothing was changed, as the isolation says and as the content shows.
+        """Whether the level has no change. The isolation and the content must agree.
 
-        If they differ, the error is raised when the level is left.
+        If they do not, ``leave`` raises the error.
         """
         if not self._isolation.is_clean():
             return False
-        different = _different(self._before[-1], self._read())
-        if different:
-            self._error = self._difference_error(
-                different, "and the isolation reported no change"
-            )
-        return not different
+        before = self._before[-1]
+        error = self._compare_with(before, "and the isolation reported no change")
+        return error is None
 
     def _check(self) -> None:
         """Compare the contents while the level can still be left by force."""
-        different = _different(self._before[-1], self._read())
-        if different:
-            self._error = self._difference_error(
-                different, "arena repaired it before the next test"
-            )
-            raise self._error
+        before = self._before[-1]
+        error = self._compare_with(before, "arena repaired it before the next test")
+        if error is not None:
+            raise error
+
+    def _compare_with(
+        self, before: Content | None, outcome: str
+    ) -> IsolationError | None:
+        """Read the content, and keep an error for `leave` if it differs from ``before``."""
+        different = _different(before, self._read())
+        if not different:
+            return None
+        name = self._isolation.name
+        self._error = IsolationError(
+            f"{self._database} is not as it was before ({outcome}): {_shown(different)}",
+            why="the next test would have started with the changes of this one",
+            cause=f"the isolation {name!r} missed the change, or a thread or another process "
+            "wrote while arena compared",
+            fix=_FIXES.get(name, _REPORT),
+        )
+        return self._error
 
     def _read(self) -> Content | None:
         started = _process.seconds()
@@ -121,16 +130,6 @@ class Verified:
             return None
         self._ledger.has_verified(_process.seconds() - started)
         return content
-
-    def _difference_error(self, different: list[str], outcome: str) -> IsolationError:
-        name = self._isolation.name
-        return IsolationError(
-            f"{self._database} is not as it was before ({outcome}): {_shown(different)}",
-            why="the next test would have started with the changes of this one",
-            cause=f"the isolation {name!r} missed the change, or a thread or another process "
-            "wrote while arena compared",
-            fix=_FIXES.get(name, _REPORT),
-        )
 
 
 def first_content(isolation: Isolation) -> Content | None:
@@ -180,18 +179,20 @@ _MOST = 6
 
 
 def _different(before: Content | None, after: Content | None) -> list[str]:
-    """Describe the differences. Return none if one of the contents is unknown."""
+    """Describe each difference, definitions last. Return [] if one of the contents is unknown."""
     if before is None or after is None or before == after:
         return []
     names = {*before, *after}
     definitions_last = sorted(
         names, key=lambda name: (name.startswith("definition"), name)
     )
-    return [
-        _difference(name, before.get(name), after.get(name))
-        for name in definitions_last
-        if before.get(name) != after.get(name)
-    ]
+    different = []
+    for name in definitions_last:
+        old = before.get(name)
+        new = after.get(name)
+        if old != new:
+            different.append(_difference(name, old, new))
+    return different
 
 
 def _shown(different: list[str]) -> str:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import unquote, urlsplit
 
 from pytest_arena._config._load import is_library
@@ -22,30 +22,32 @@ from pytest_arena._origin import is_own, user_line
 from pytest_arena._process import on_audit_events, on_stat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
     from pytest_arena._values import Child
 
 _State = tuple[int, int]  # the size and the time of a file
+_DatabaseState = tuple[_State, _State | None]  # of a SQLite file, and of its log
 
 
 @dataclass(slots=True)
 class Watch:
     """What a build did with files, by absolute paths."""
 
-    own: Path | None  # the folder of the templates, if they are files
-    began: float  # by the clock of files
+    templates: Path | None = None  # the folder of the templates, if they are files
+    began: float = 0.0  # by the clock of files
     read: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
     listed: set[str] = field(default_factory=set)
     listed_by_project: set[str] = field(default_factory=set)
-    # They did not exist when the build opened, listed or asked for them.
+    # These paths did not exist when the build opened, listed or checked them.
     absent: set[str] = field(default_factory=set)
-    # The project's code asked whether they exist, and they did.
+    # The project's code checked whether these paths exist, and they did.
     present: set[str] = field(default_factory=set)
-    # SQLite files and files in the arguments of child processes, with their states at that moment.
-    databases: dict[str, tuple[_State, _State | None]] = field(default_factory=dict)
+    # SQLite files, with their states and those of their logs when they were opened.
+    databases: dict[str, _DatabaseState] = field(default_factory=dict)
+    # Files in the arguments of child processes, with their states at the start of the child.
     arguments: dict[str, _State] = field(default_factory=dict)
     # Child processes whose files are unknown, by the names of their programs, with the user's line.
     programs: dict[str, str] = field(default_factory=dict)
@@ -63,30 +65,33 @@ class Watch:
             is_program = os.access(name, os.X_OK) and not _is_inside(name, top)
             if _state(name) == state and not is_program:
                 names.add(name)
-        sources = {_source(name) for name in names - self.written}
-        return {
-            path
-            for path in self._counting(sources, root)
-            if path.is_file() and (_is_inside(path, top) or self._is_older(path))
-        }
-
-    def _is_older(self, path: Path) -> bool:
-        """Whether a file is older than the build. A child may have written a newer one."""
-        return path.stat().st_mtime <= self.began
+        sources = map(_source, names - self.written)
+        files = set()
+        for path in self._relevant(sources, root):
+            if not path.is_file():
+                continue
+            # A child may have written a newer file outside the checkout.
+            if _is_inside(path, top) or path.stat().st_mtime <= self.began:
+                files.add(path)
+        return files
 
     def folders(self, root: Path) -> set[Path]:
-        """Return the folders that the build listed. A library may list one in the checkout."""
+        """Return the folders that the build listed.
+
+        A folder that only a library listed counts inside the checkout.
+        """
         top = _checkout(root.resolve())
         by_project = self.folders_of_project(root)
-        return {
-            path
-            for path in self._counting(self.listed, root)
-            if path.is_dir() and (path in by_project or _is_inside(path, top))
-        }
+        folders = set()
+        for path in self._relevant(self.listed, root):
+            is_relevant = path in by_project or _is_inside(path, top)
+            if is_relevant and path.is_dir():
+                folders.add(path)
+        return folders
 
     def folders_of_project(self, root: Path) -> set[Path]:
         """Return the folders that the project's code listed, not a library."""
-        return self._counting(self.listed_by_project, root)
+        return self._relevant(self.listed_by_project, root)
 
     def absent_paths(self, root: Path) -> set[Path]:
         """Return the paths that the build looked for, and that still do not exist."""
@@ -94,36 +99,41 @@ class Watch:
         for name, (_, side_file) in self.databases.items():
             if side_file is None:
                 names.add(f"{name}{WAL}")
-        return {path for path in self._counting(names, root) if is_absent(path)}
+        return set(filter(is_absent, self._relevant(names, root)))
 
     def present_paths(self, root: Path) -> set[Path]:
         """Return the paths for which only the existence counts."""
         names = self.present - self.absent - self.written
-        return {path for path in self._counting(names, root) if path.exists()}
+        return {path for path in self._relevant(names, root) if path.exists()}
 
-    def _counting(self, names: Iterable[str], root: Path) -> set[Path]:
-        """Return the paths of which the content may be in the template."""
+    def _relevant(self, names: Iterable[str], root: Path) -> set[Path]:
+        """Return the paths whose content may be in the template."""
         top = _checkout(root.resolve())
         paths = set()
         for name in names:
             if is_library(name) or is_library(name + os.sep):
                 continue
             path = Path(name).resolve()
-            if self.own and path.is_relative_to(self.own):
+            if self.templates and _is_inside(path, self.templates):
+                continue
+            is_of_system = path.as_posix().startswith(_OF_SYSTEM)
+            if is_of_system and not _is_inside(path, top):
                 continue
             base = path.anchor
             for folder in (top.parent, top):
-                if path.is_relative_to(folder):
+                if _is_inside(path, folder):
                     base = str(folder)
-            if not _is_inside(path, top) and path.as_posix().startswith(_OF_SYSTEM):
-                continue
             # Hidden folders are tools': .git, .venv, .pytest_cache. A hidden file may be an .env.
-            if not any(map(is_hidden, path.relative_to(base).parts[:-1])):
+            folders = path.relative_to(base).parts[:-1]
+            if not any(map(is_hidden, folders)):
                 paths.add(path)
         return paths
 
     def add_imports(self, code: set[Path], optional: set[str]) -> None:
-        """Add what these files did while they were imported, and modules that they did not find."""
+        """Add the accesses of these files during their import.
+
+        ``optional`` are the paths of modules that they did not find.
+        """
         self.absent |= optional
         for file, watch in [*_at_import.items()]:
             if Path(file).resolve() in code:
@@ -134,10 +144,10 @@ class Watch:
 
     def opened(self, name: object, mode: str | None, flags: int | None) -> None:
         """Record that a file was opened."""
-        if not isinstance(name, str | bytes | os.PathLike) or _is_by_us():
+        if not _is_path(name) or _is_by_arena():
             return
         file = _absolute(name)
-        # os.open() has no mode. The flags of io.open() are of no use.
+        # os.open() has no mode. The flags of io.open() have no meaning.
         is_written = bool((flags or 0) & _WRITES)
         if mode:
             is_written = not _WRITE_MODES.isdisjoint(mode)
@@ -149,11 +159,11 @@ class Watch:
             self.absent.add(file)
 
     def asked(self, name: object, *, exists: bool) -> None:
-        """Record that code asked for the state of a path."""
-        if not isinstance(name, str | bytes | os.PathLike) or _is_by_us():
+        """Record that code checked a path by ``os.stat``."""
+        if not _is_path(name) or _is_by_arena():
             return
         path = _absolute(name)
-        if "<" in path:  # linecache asks for generated code
+        if "<" in path:  # generated code, which linecache looks for
             return
         if not exists:
             self.absent.add(path)
@@ -174,7 +184,7 @@ class Watch:
 
     def connected_to(self, name: object, *_: object) -> None:
         """Record that sqlite3 opens a file. The event has only its name."""
-        if not isinstance(name, str | bytes | os.PathLike):
+        if not _is_path(name):
             return
         path = os.fsdecode(name)
         if path.startswith("file:"):  # a URI
@@ -182,7 +192,8 @@ class Watch:
         file = _absolute(path)
         state = _state(file)
         if state is not None:
-            self.databases.setdefault(file, (state, _state(f"{file}{WAL}")))
+            log_state = _state(f"{file}{WAL}")
+            self.databases.setdefault(file, (state, log_state))
 
     def renamed(self, _old: object, new: object, *_: object) -> None:
         """Record that a file has got another name."""
@@ -223,18 +234,19 @@ WAL = "-wal"  # SQLite's log of what is not in the file yet
 
 
 def is_absent(path: Path) -> bool:
-    """Whether there is no such path. An empty log of SQLite is none."""
+    """Whether a path does not exist, or is an empty log of SQLite."""
     if not path.exists():
         return True
-    return path.name.endswith(WAL) and path.stat().st_size == 0
+    is_log = path.name.endswith(WAL)
+    return is_log and path.stat().st_size == 0
 
 
 def _unwritten_of_database(
     file: str, state: _State, wal: _State | None
 ) -> Iterator[str]:
-    """Yield a SQLite file and its log, unless the build has written to it.
+    """Yield a SQLite file and its log, unless the build has written to them.
 
-    The last connection that closes moves the log into the file. That writes no row.
+    The last connection that closes moves the log into the file. That changes no row.
     """
     log = f"{file}{WAL}"
     wal_now = _state(log)
@@ -255,9 +267,9 @@ def _checkout(root: Path) -> Path:
 
 
 def relative(path: Path, root: Path) -> str:
-    """Return a path from the root, or an absolute one if it is not beside the checkout either.
+    """Return a path from the root, or an absolute path if it is not in the checkout's parent.
 
-    Links do not count: a checkout behind a link is the same one.
+    Links are resolved: a checkout behind a link is the same checkout.
     """
     path = path.resolve()
     root = root.resolve()
@@ -270,7 +282,7 @@ def _is_inside(path: str | Path, folder: Path) -> bool:
     return Path(path).is_relative_to(folder)
 
 
-# They change without the user: devices, settings of the machine, time zones.
+# Their files change without the user: devices, settings of the machine, time zones.
 _OF_SYSTEM = (
     *("/dev/", "/etc/", "/private/etc/", "/proc/", "/run/", "/sys/"),
     *("/usr/share/zoneinfo/", "/var/db/timezone/"),
@@ -287,7 +299,7 @@ _EVENTS: dict[str, Callable[..., None]] = {
 
 
 def _state(file: str) -> _State | None:
-    """Return the size and time of a file, None if there is none, or an empty log of SQLite."""
+    """Return the size and time of a file, None for no file or an empty log of SQLite."""
     try:
         status = os.stat(file)  # noqa: PTH116 - a hook must be quick
     except OSError:
@@ -316,18 +328,20 @@ _PATH = re.compile(r"[^\s'\"<>()\[\]{}|;`=,:?&]+")
 
 
 def _named_files(child: Child) -> Iterator[str]:
-    """Yield what may be a file's path in the arguments of a child."""
+    """Yield the words in the arguments of a child that may be paths of files."""
     for argument in child.arguments:
         for name in {argument, *_PATH.findall(argument)}:
             if "\0" not in name:
-                yield os.path.abspath(os.path.join(child.folder, name))  # noqa: PTH100, PTH118 - a hook must be quick
+                yield _absolute(os.path.join(child.folder, name))  # noqa: PTH118 - a hook must be quick
 
 
 @contextlib.contextmanager
-def watching(own: Path | None, began: float) -> Iterator[Watch]:
+def watching(templates: Path | None, began: float) -> Iterator[Watch]:
     """Record what a block does with files: a seed may read data files."""
-    watch = Watch(own and own.resolve(), began)
-    listeners = {event: partial(record, watch) for event, record in _EVENTS.items()}
+    watch = Watch(templates and templates.resolve(), began)
+    listeners = {}
+    for event, record in _EVENTS.items():
+        listeners[event] = partial(record, watch)
     for event in CHILD_EVENTS:
         listeners[event] = partial(watch.started, event)
     end_events = on_audit_events(listeners)
@@ -339,8 +353,8 @@ def watching(own: Path | None, began: float) -> Iterator[Watch]:
         end_events()
 
 
-# What happened during the collection while modules were at work, by the modules' files.
-_at_import: defaultdict[str, Watch] = defaultdict(partial(Watch, None, 0.0))
+# The accesses to files during the collection, by the file of the module that made them.
+_at_import: defaultdict[str, Watch] = defaultdict(Watch)
 
 
 def watch_imports() -> Callable[[], None]:
@@ -348,27 +362,11 @@ def watch_imports() -> Callable[[], None]:
 
     Returns a function that ends the recording. Until then an opened file costs some microseconds.
     """
-
-    def for_each_module(record: Callable[..., None]) -> Callable[..., None]:
-        def listener(name: object, *more: object) -> None:
-            if not (str(name).endswith((".py", ".pyc")) or _is_by_import()):
-                for file in _modules_at_work():
-                    record(_at_import[file], name, *more)
-
-        return listener
-
-    def asked(name: object, *, exists: bool) -> None:
-        # First what is quick: imports of libraries ask a thousand times.
-        if _INSTALLED in str(name) or (exists and not _is_by_project()):
-            return
-        for file in _modules_at_work():
-            _at_import[file].asked(name, exists=exists)
-
-    listeners: Mapping[str, Callable[..., None]] = {
-        event: for_each_module(record) for event, record in _EVENTS.items()
-    }
+    listeners = {}
+    for event, record in _EVENTS.items():
+        listeners[event] = partial(_record_at_import, record)
     end_events = on_audit_events(listeners)
-    end_stat = on_stat(asked)
+    end_stat = on_stat(_asked_at_import)
 
     def end() -> None:
         end_stat()
@@ -377,10 +375,28 @@ def watch_imports() -> Callable[[], None]:
     return end
 
 
-def _modules_at_work() -> Iterator[str]:
-    """Yield the files of the modules that are imported, or whose functions are called.
+def _record_at_import(record: Callable[..., None], name: object, *more: object) -> None:
+    is_code = str(name).endswith((".py", ".pyc"))
+    if is_code or _is_by_import():
+        return
+    for file in _modules_at_work():
+        record(_at_import[file], name, *more)
 
-    A function that reads the settings and caches them reads nothing when the build calls it.
+
+def _asked_at_import(name: object, *, exists: bool) -> None:
+    # The quick test first: imports of libraries check a thousand paths.
+    if _INSTALLED in str(name):
+        return
+    if exists and not _is_by_project():
+        return
+    for file in _modules_at_work():
+        _at_import[file].asked(name, exists=exists)
+
+
+def _modules_at_work() -> Iterator[str]:
+    """Yield the files of the modules that are being imported, or whose functions run.
+
+    A function that reads the settings once and caches them reads no file in the build.
     """
     for frame in _callers():
         file = frame.f_code.co_filename
@@ -397,14 +413,14 @@ def _callers() -> Iterator[FrameType]:
 
 
 def _is_by_import() -> bool:
-    """Whether an import lists a folder of sys.path: no file is read by its name."""
+    """Whether an import lists a folder of sys.path: it reads no data file."""
     for frame in _callers():
-        if not _is_ours(frame):
+        if not _is_of_arena(frame):
             return frame.f_code.co_filename.startswith("<frozen importlib")
     return False
 
 
-def _is_ours(frame: FrameType) -> bool:
+def _is_of_arena(frame: FrameType) -> bool:
     name: str = frame.f_globals.get("__name__", "")
     return name.startswith("pytest_arena.")
 
@@ -412,28 +428,28 @@ def _is_ours(frame: FrameType) -> bool:
 _RECORDERS = {__name__, on_audit_events.__module__}
 
 
-def _is_by_us() -> bool:
+def _is_by_arena() -> bool:
     """Whether pytest-arena itself opens a file, not the user's code or a library."""
     for frame in _callers():
         is_recorder = frame.f_globals.get("__name__") in _RECORDERS
         if not is_recorder and not _is_of_python(frame.f_code.co_filename):
-            return _is_ours(frame)
+            return _is_of_arena(frame)
     return False
 
 
 def _is_by_project() -> bool:
-    """Whether the project's code lists a folder, not a library."""
+    """Whether the project's code lists a folder or checks a path, not a library."""
     for frame in _callers():
         file = frame.f_code.co_filename
-        if not _is_of_python(file) and not _is_ours(frame):
+        if not _is_of_python(file) and not _is_of_arena(frame):
             return not is_library(file)
-        if "importlib" in file:  # the names of packages
+        if "importlib" in file:  # an import looks for packages
             return False
     return False
 
 
 def _is_of_python(file: str) -> bool:
-    """Whether a file is of the standard library, where installed packages may be too."""
+    """Whether a file belongs to the standard library, not to an installed package."""
     if _INSTALLED in file:
         return False
     return file.startswith((_STANDARD_LIBRARY, "<frozen "))
@@ -443,6 +459,10 @@ _INSTALLED = "-packages"  # site-packages, dist-packages
 _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120 - of many frames
 
 
+def _is_path(name: object) -> TypeGuard[str | bytes | os.PathLike[str]]:
+    return isinstance(name, str | bytes | os.PathLike)
+
+
 def _absolute(name: Any) -> str:
-    # At once: the build may change the working folder.
+    # In the event itself, because the build may change the working folder later.
     return os.path.abspath(os.fsdecode(name))  # noqa: PTH100 - a hook must be quick

@@ -1,4 +1,4 @@
-"""The database that an engine or a URL means."""
+"""The database that an engine or a URL requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def listen_to_sessions(
 
 
 def describe(dialect: Dialect, cargs: object, cparams: Any) -> RequestedDatabase:
-    """Return the database that the arguments of a connect call mean."""
+    """Return the database that the arguments of a connect call request."""
     product = dialect.name
     if product in PRODUCT_PACKAGES:
         requested = product_package(product).connections.describe(
@@ -34,14 +34,18 @@ def describe(dialect: Dialect, cargs: object, cparams: Any) -> RequestedDatabase
         # pytest-arena does not know the driver.
         product = f"{product}+{dialect.driver}"
     # A positional argument is a connection string of the driver (ODBC, libpq), with secrets.
-    host = cparams.get("host", "(unknown)" if cargs else "localhost")
-    database = cparams.get("database") or cparams.get("dbname") or cparams.get("db", "")
-    name = _server_name(dialect.name, host, cparams.get("port", ""), database)
-    return RequestedDatabase(dialect, product, name, database=str(database or ""))
+    default_host = "(unknown)" if cargs else "localhost"
+    host = cparams.get("host", default_host)
+    port = cparams.get("port", "")
+    database = ""
+    for parameter in ("database", "dbname", "db"):
+        database = database or cparams.get(parameter) or ""
+    name = _server_name(dialect.name, host, port, database)
+    return RequestedDatabase(dialect, product, name, database=str(database))
 
 
 def described_url(url: URL) -> str:
-    """Return the name of the database that a server's URL means, also without its driver."""
+    """Return the name of the database in a server's URL. The driver need not be installed."""
     host = url.host or "localhost"
     port = url.port or ""
     return _server_name(url.get_backend_name(), host, port, url.database)
@@ -52,7 +56,7 @@ def _server_name(product: str, host: str, port: int | str, database: str | None)
 
 
 def requested_by_engine(engine: Engine) -> RequestedDatabase | None:
-    """Return the database that an engine means. None if only a connection can show it."""
+    """Return the database that an engine requests. None if only a connection can show it."""
     return _requested(engine.url, engine.dialect)
 
 
@@ -63,8 +67,10 @@ def requested_by_engines(engines: Iterable[Engine]) -> list[RequestedDatabase]:
 
 
 def requested_by_url(url: str | URL | None) -> RequestedDatabase | None:
-    """Return the database that a URL means. None if there is no URL or no driver."""
-    return _requested(make_url(url)) if url is not None else None
+    """Return the database that a URL requests. None if there is no URL or no driver."""
+    if url is None:
+        return None
+    return _requested(make_url(url))
 
 
 def _requested(url: URL, dialect: Dialect | None = None) -> RequestedDatabase | None:
@@ -89,7 +95,7 @@ def engine_like(engine: Engine, url: URL) -> Engine:
         url,
         execution_options=engine.get_execution_options(),
     )
-    _begin_alike(engine, like)
+    _copy_transaction_listeners(engine, like)
     return like
 
 
@@ -102,24 +108,25 @@ def sync_twin(engine: Engine, url: URL) -> Engine:
     for listener in engine.pool.dispatch.connect:
         module = str(getattr(listener, "__module__", ""))
         if not module.startswith(("sqlalchemy.", "pytest_arena.")):  # the app's own
-            event.listen(twin, "connect", _where_it_works(listener))
-    _begin_alike(engine, twin)
+            sync_listener = _ignoring_async_calls(listener)
+            event.listen(twin, "connect", sync_listener)
+    _copy_transaction_listeners(engine, twin)
     return twin
 
 
-# An app with pysqlite's recipe for transactions begins them in these events. Listeners that count
-# or log statements use other events, and see the app's statements only.
+# An app that follows SQLAlchemy's recipe for pysqlite begins transactions in these events. Its
+# listeners that count or log statements use other events, and see only the app's statements.
 _TRANSACTIONS = ("begin", "savepoint", "rollback_savepoint", "release_savepoint")
 
 
-def _begin_alike(engine: Engine, like: Engine) -> None:
+def _copy_transaction_listeners(engine: Engine, like: Engine) -> None:
     for name in _TRANSACTIONS:
         # The listeners of the engine itself. Its class has the others already.
         for listener in tuple(getattr(engine.dispatch, name).listeners):
             event.listen(like, name, listener)
 
 
-def _where_it_works(
+def _ignoring_async_calls(
     listener: Callable[..., object],
 ) -> Callable[[object, object], None]:
     def connect(dbapi_connection: object, entry: object) -> None:

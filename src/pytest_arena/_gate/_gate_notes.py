@@ -31,50 +31,54 @@ if TYPE_CHECKING:
 def unknown_connection(
     description: str, *, left_out_by: str = ""
 ) -> UnknownDatabaseError:
-    """A connection of a product that this version cannot isolate, or that an option leaves out."""
+    """Return the error for a database that pytest-arena does not replace.
+
+    This version cannot isolate its product, or the option ``left_out_by`` excludes the product.
+    """
     if NOWHERE in description:
         why = (
-            "the environment named a database of this product, which this version cannot isolate; "
-            "its host was replaced by one that leads nowhere, so that nothing reaches it"
+            "the environment names a database of this product, which this version cannot isolate. "
+            "pytest-arena replaced its host by a host that does not exist, so that no test reaches "
+            "the database"
         )
         fix = (
             "DATABASE_URL=sqlite+aiosqlite:///test.db pytest …\n(or arena_allow = "
             "<dialect>://<host>:<port>/<name> of the real one, if tests may reach it)"
         )
     elif left_out_by:
-        why = (
-            f"{left_out_by} gives tests no database in its place: it may be a real one"
-        )
-        fix = "take that option out: this product can be isolated"
+        why = f"{left_out_by} gives tests no database in its place. It may be a real database"
+        fix = "remove that option: pytest-arena can isolate this product"
     else:
         why = (
-            "it is none of the tests' databases, and no product or driver that this version can "
-            "lead there: the test would leave what it did, and it may be a real one"
+            "it is not one of the tests' databases, and this version cannot redirect its product "
+            "or driver. The test's changes would stay in it, and it may be a real database"
         )
-        fix = "an engine with a URL, of SQLite or PostgreSQL, which arena leads into the test's one"
-        if (
-            UNNAMED not in description
-        ):  # a name without its server would allow others, too
+        fix = (
+            "use an engine with a URL of SQLite or PostgreSQL, which pytest-arena redirects to the "
+            "test's database"
+        )
+        # A name without its server would allow other databases too.
+        if UNNAMED not in description:
             fix += f"; or, if tests may reach this one:\narena_allow = {description}"
     what = f"refused: a connection to {description}"
     return UnknownDatabaseError(what, why=why, cause=who_connects(), fix=fix)
 
 
 def lost_transaction(line: object) -> str:
-    """A note: a wider fixture was inside a transaction when its database was given up."""
+    """Return the note for a wider fixture that was in a transaction when its connection ended."""
     return (
-        f"a fixture holds a connection inside a transaction over its tests ({line}): after a test "
-        "that wrote, it has to roll back before it can go on; commit, or roll back, before the "
-        "fixture's `yield`"
+        f"a fixture holds a connection inside a transaction over its tests ({line}). After a test "
+        "that wrote, it has to roll back before it can use the connection again. Commit or roll "
+        "back before the fixture's `yield`"
     )
 
 
 def lost_setting() -> str:
-    """A note: what a wider fixture has set in a pooled connection is not there any more."""
+    """Return the note for settings of a wider fixture that ended with a pooled connection."""
     return (
-        "{test}: what a wider fixture had set in a pooled connection (SET, PRAGMA, a temporary "
-        "table) went with that: a test or another fixture had changed it, or each test has a "
-        "database of its own. What each connection is to have, a `connect` listener sets"
+        "{test}: a setting that a wider fixture made in a pooled connection (SET, PRAGMA, a "
+        "temporary table) is lost. A test or another fixture had changed the connection, or each "
+        "test has a separate database. Make settings of each connection in a `connect` listener"
     )
 
 
@@ -85,15 +89,9 @@ def late_work(work: object, *, is_statement: bool) -> LateWorkError:
         work: the `LateWork` or `OwnWork`. None if only the thread of a request's work is known.
         is_statement: the work has kept its connection, and is about to use it.
     """
-    what = (
-        "refused: a statement of {}" if is_statement else "refused: a connection for {}"
-    )
     owner = getattr(work, "owner", "work that a request of an earlier test had begun")
-    fix = getattr(
-        work,
-        "ending",
-        "arena.settled()   in that test, before it ends (or a longer arena_settle)",
-    )
+    settle = "arena.settled()   in that test, before it ends (or a longer arena_settle)"
+    fix = getattr(work, "ending", settle)
     thread = threading.current_thread()
     lifespan = start_of(thread).lifespan
     if work is None and lifespan is not None and not lifespan.is_up:
@@ -113,9 +111,10 @@ def late_work(work: object, *, is_statement: bool) -> LateWorkError:
             "\nor begin it in the lifespan or in a session fixture, "
             "if it is a worker of all tests"
         )
+    subject = "a statement of" if is_statement else "a connection for"
     return LateWorkError(
-        what.format(owner),
-        why="that test is over: what this writes would be the next one's",
+        f"refused: {subject} {owner}",
+        why="that test is over. Its writes would be in the next test's database",
         cause=cause,
         fix=fix,
     )
@@ -124,7 +123,8 @@ def late_work(work: object, *, is_statement: bool) -> LateWorkError:
 def in_one_line(error: ArenaError) -> str:
     """Return the note for a refusal that its caller may swallow."""
     cause = error.cause.replace("\n", "; ")
-    fix = "; ".join(" ".join(line.split()) for line in error.fix.splitlines())
+    steps = [" ".join(line.split()) for line in error.fix.splitlines()]
+    fix = "; ".join(steps)
     return f"{error.what}: {cause}; next: {fix}"
 
 
@@ -146,22 +146,23 @@ def commit_outside_of_levels(line: CodeLine | None) -> str:
 
 
 def forked_before(name: str) -> UnknownDatabaseError:
-    """A fork that runs no test asks for a database that its parent has not had."""
+    """Return the error for a fork that needs a database which its parent did not have."""
     return UnknownDatabaseError(
-        f"refused: a connection to {name} in a process that was forked before it was there",
-        why="the fork would fill one of its own, which no test sees and nobody takes back",
+        f"refused: a connection to {name} in a process that was forked before it existed",
+        why="the fork would fill a separate database, which no test sees and no test restores",
         cause=who_connects(),
         fix="start the workers in a fixture or a test, and not when a file is imported",
     )
 
 
 def after_session(name: str) -> AfterSessionError:
-    """A connection after the end of the test session."""
+    """Return the error for a connection after the end of the test session."""
     return AfterSessionError(
         f"refused: a connection to {name or 'a memory database'} after the test session",
-        why="the arena is closed, so that it would have reached the app's own database",
+        why="pytest-arena has closed the tests' databases. The connection would have reached the "
+        "app's database",
         cause=who_connects(),
-        fix="close what still works (threads, atexit handlers) in a session fixture's tear-down",
+        fix="stop threads and atexit handlers that still use it in a session fixture's tear-down",
     )
 
 
@@ -245,24 +246,25 @@ def python_without(variable: str, line: CodeLine) -> str:
 
 
 def another_product(database: Database, product: str) -> ConfigError:
-    """Return the error for an engine whose database is another product's by now."""
+    """Return the error for an engine whose database already has another product."""
     products = {database.product.name, product} - {"sqlite"}
     return ConfigError(
-        f"the database {database.name!r} is meant by an engine on {product}, and by one on "
-        f"{database.product.name}",
-        why="the test's session would be on the one, and the app on the other: it would not see "
-        "what the app does",
-        cause=f"db_session was asked for before this engine was made\n{user_line() or ''}".strip(),
+        f"the database {database.name!r} is requested by an engine on {product}, and by an engine "
+        f"on {database.product.name}",
+        why="the test's session and the app would use different databases. The test would not see "
+        "the app's changes",
+        cause="db_session was requested before this engine was created\n"
+        f"{user_line() or ''}".strip(),
         fix=f"arena_database = {next(iter(products), 'sqlite')}   (or set DATABASE_URL to the "
         "app's URL)",
     )
 
 
 def unknown_product(tried: str, engines: str) -> ConfigError:
-    """Nobody knows on which product a test's database is to be."""
+    """Return the error for a test whose database has no known product."""
     why = (
-        "arena has SQLite and PostgreSQL, and guesses neither: on another product than the app's "
-        "the test would not see what the app does"
+        "pytest-arena has SQLite and PostgreSQL, and guesses neither. In a database of another "
+        "product than the app's, the test would not see the app's changes"
     )
     if engines:
         return ConfigError(

@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 class KnownEngine:
     """An engine, and the engines that share its dialect object.
 
-    It keeps none of them alive, nor the dialect.
+    It keeps neither the engines nor the dialect alive.
     """
 
     def __init__(self) -> None:
-        self.database: Database | None = None  # in which its connections land
-        self.level = 0  # serial of the level in which the first was made; 0: in none
-        self.is_disposed = False  # and has not connected since
+        self.database: Database | None = None  # the target of its connections
+        self.level = 0  # the serial of the level that created the first engine, or 0
+        self.is_disposed = False  # and no engine has connected since
         self._is_hidden = False
         self._had_engine = False
         self._engines: dict[int, weakref.ref[Engine]] = {}  # by age
-        self._own: set[int] = set()  # ages of those that pytest-arena has made
+        self._own: set[int] = set()  # the ages of pytest-arena's engines
 
     def add(self, age: int, engine: Engine, level: int) -> bool:
         """Add an engine that was made in a level. Return whether it is the first."""
@@ -59,7 +59,7 @@ class KnownEngine:
         return existing
 
     def redirect_to(self, database: Database | None) -> None:
-        """Note in which database the connections land."""
+        """Note the database to which the gate redirects the connections."""
         self.database = database
 
     def mark_own(self, engine: Engine) -> None:
@@ -87,7 +87,7 @@ class KnownEngine:
         self.is_disposed = True
 
     def hide(self) -> None:
-        """Count the engines as disposed of, and do not find them, until one connects again."""
+        """Treat the engines as disposed of, and hide them from searches, until one connects."""
         self.is_disposed = True
         self._is_hidden = True
 
@@ -120,12 +120,12 @@ class KnownEngines:
         """Return the record of a dialect object, which is new if no engine of it is known."""
         known = self._by_dialect.get(dialect)
         if known is None:
-            # In one step: two threads get one record.
+            # `setdefault` is atomic: two threads get the same record.
             known = self._by_dialect.setdefault(dialect, KnownEngine())
         return known
 
     def database_of(self, dialect: Dialect) -> Database | None:
-        """Return the database in which the connections of a dialect object land."""
+        """Return the database to which the gate redirects a dialect object's connections."""
         known = self._by_dialect.get(dialect)
         if known is None:
             return None
@@ -133,11 +133,11 @@ class KnownEngines:
 
     def all(self) -> list[KnownEngine]:
         """Return all records."""
-        # In one step, as other threads make engines. Some suites keep an engine of each test.
+        # Copied in one step, because other threads create engines.
         return [*self._by_dialect.data.values()]  # type: ignore[attr-defined]  # typeshed lacks it
 
     def on(self, database: Database) -> list[KnownEngine]:
-        """Return the records of the engines whose connections land in a database."""
+        """Return the records of the engines whose connections the gate redirects to a database."""
         return [known for known in self.all() if known.database is database]
 
     def find(self) -> list[Engine]:
@@ -159,16 +159,16 @@ class KnownEngines:
             known.connect(self._ages)
 
     def set_databases_aside(self) -> Callable[[], None]:
-        """Forget the databases, for a run inside this run. Return what brings them back."""
+        """Forget the databases, for a run inside this run. Return a function that restores them."""
         databases = {known: known.database for known in self.all()}
 
-        def bring_back() -> None:
+        def restore() -> None:
             for known in self.all():
                 known.redirect_to(databases.get(known))
 
         for known in databases:
             known.redirect_to(None)
-        return bring_back
+        return restore
 
 
 known_engines = KnownEngines()
@@ -228,5 +228,5 @@ def _existing_engines() -> list[Engine]:
             engine = engines.pop(id(candidate), None)
             if engine is not None:
                 oldest_first.append(engine)
-    # A collection that runs meanwhile moves an engine past the search.
+    # The search misses an engine that a garbage collection moves meanwhile.
     return [*oldest_first, *engines.values()]

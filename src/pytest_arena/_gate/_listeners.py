@@ -64,7 +64,7 @@ class Resolver(Core, Protocol):
     """Resolves databases for the gate, and prepares them for other processes."""
 
     def current(self, key: Key) -> ConnectTarget | None:
-        """Return where a connection to this database would land now, None if it was dropped."""
+        """Return the present target of connections to this database, None if it was dropped."""
 
     def before_child(self, child: Child) -> None:
         """Prepare the databases that a child process may use.
@@ -78,7 +78,7 @@ class Resolver(Core, Protocol):
 
 
 class Gate:
-    """Leads the connections of all engines of the process to the databases of the test.
+    """Redirects the connections of all engines of the process to the databases of the test.
 
     A redirected connection costs some microseconds, and a checkout about five.
     """
@@ -90,11 +90,11 @@ class Gate:
         self._bring_databases_back: Callable[[], None] = nothing
 
     def begin_inside(self) -> None:
-        """Forget the databases of engines of the run in which this one begins."""
+        """Forget the databases of the outer run's engines."""
         self._bring_databases_back = known_engines.set_databases_aside()
 
     def end_inside(self) -> None:
-        """Bring the databases of the other run back."""
+        """Restore the databases of the outer run's engines."""
         self._bring_databases_back()
 
     # SQLAlchemy's events.
@@ -106,7 +106,7 @@ class Gate:
         cargs: list[object],
         cparams: dict[str, object],
     ) -> None:
-        """Decide where a connection lands, before it is opened."""
+        """Redirect a connection before it is opened."""
         known_engines.note_connect(dialect)
         pooled = None
         if entry is not None:
@@ -116,16 +116,15 @@ class Gate:
         requested = describe(dialect, cargs, cparams)
         with apart_from_requests():  # the first connection may build a template
             target = self.core.ensure_target(requested)
-            if pooled is not None:
-                pooled.lead(target)
+            identify = None
             if requested.product in PRODUCT_PACKAGES:
-                lead = product_package(requested.product).connections.lead
-                identify = lead(self.core, dialect, target, cargs, cparams)
-                if pooled is not None:
-                    pooled.identify_by(identify)
+                connections = product_package(requested.product).connections
+                identify = connections.lead(self.core, dialect, target, cargs, cparams)
+        if pooled is not None:
+            pooled.begin_connect(target, identify)
 
     def connected(self, dbapi_connection: object, entry: Any) -> None:
-        """Check where an open connection has landed."""
+        """Check which database an open connection has opened."""
         _any_loop.free_locks(dbapi_connection)
         bind_to_loop(dbapi_connection)
         pooled = PooledConnection.find(entry)
@@ -160,7 +159,7 @@ class Gate:
                 "this connection belongs to the process that forked this one"
             )
         if pooled.handle is not None and not pooled.handle.is_of(dbapi_connection):
-            # A listener of the app's has replaced the connection.
+            # A listener of the app has replaced the connection.
             pooled = self._add_unknown(dbapi_connection, entry)
         targets = pooled.targets()
         if pooled.is_stale or self._are_stale(targets):
@@ -171,23 +170,21 @@ class Gate:
             )
         pooled.begin_use()
         self.registry.check_out(pooled, entry, targets, self.core.serial())
-        # Again: the test may have ended meanwhile, and not have seen this checkout.
+        # The test may have ended meanwhile without seeing this checkout.
         self.core.refuse_late()
 
     def checked_in(self, _dbapi_connection: object, entry: Any) -> None:
-        """Note that a connection is back in its pool, or is gone."""
+        """Note that a connection was returned to its pool, or was closed."""
         checkout = self.registry.find(entry)
-        if checkout is not None:
+        if checkout is not None and checkout.handle is not None:
             key = checkout.connection.key
-            handle = checkout.connection.handle
-            if handle is not None:
-                if key and handle.is_begun:  # its pool does not roll back
-                    self.registry.may_be_used(key)
-                handle.returned()
+            if key and checkout.handle.is_begun:  # its pool does not roll back
+                self.registry.may_be_used(key)
+            checkout.handle.returned()
         self.registry.check_in(entry)
 
     def detached(self, _dbapi_connection: object, entry: Any) -> None:
-        """Note that the app keeps a connection for good. No event reports its uses.
+        """Note that the app takes a connection out of its pool. No event reports its later uses.
 
         SQLAlchemy also detaches an async connection that the garbage collector has found.
         """
@@ -197,10 +194,10 @@ class Gate:
             self.registry.detach(checkout)
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
-        """Return the record of a connection that pytest-arena has not led.
+        """Return the record of a connection that pytest-arena has not redirected.
 
         Raises:
-            RefusedError: it is outside of the arena.
+            RefusedError: its database is not one of the tests' databases.
         """
         live = self._recognize(dbapi_connection)
         pooled = PooledConnection.create(entry)
@@ -209,46 +206,44 @@ class Gate:
         return pooled
 
     def _recognize(self, dbapi_connection: Any) -> OpenConnection:
-        """Return where a connection is that pytest-arena has not led. Raises as above."""
+        """Describe a connection that pytest-arena has not redirected. Raises a RefusedError too."""
         live = None
         for product in [*loaded.values()]:
             live = live or product.connections.recognize(self.core, dbapi_connection)
         if live is None:
-            driver_connection = getattr(
+            connection = getattr(
                 dbapi_connection, "driver_connection", dbapi_connection
             )
-            driver = type(driver_connection).__module__.partition(".")[0]
+            driver, _, _ = type(connection).__module__.partition(".")
             live = OpenConnection(outside=f"{driver}://{UNNAMED}")
         if live.outside and not self.core.files.is_allowed(live.outside):
-            # The pool does not have it yet. An async connection is closed without awaiting.
+            # The pool does not have the connection yet. `terminate` closes it without awaiting.
             close = getattr(dbapi_connection, "terminate", dbapi_connection.close)
             close()
             raise self.core.ledger.refused(_gate_notes.unknown_connection(live.outside))
         return live
 
     def _are_stale(self, targets: tuple[ConnectTarget, ...]) -> bool:
-        return any(self.core.current(target.key) != target for target in targets)
+        current = self.core.current
+        return any(current(target.key) != target for target in targets)
 
     # Called by levels.
 
-    def let_go_of_stale(self) -> None:
-        """Take away the connections to databases on servers that are replaced or gone.
+    def invalidate_stale(self) -> None:
+        """Invalidate checked-out connections to databases on servers that are replaced or dropped.
 
         A wider fixture with such a connection would read and write in the database of an earlier
         test.
         """
-        process = os.getpid()
-        for checkout in self.registry.taken():
+        here = (os.getpid(), get_ident())
+        for checkout in self.registry.checked_out():
             pooled = checkout.connection
             # Another thread may use its connection now. The server ends it with its database.
-            is_ours = pooled.process == process and checkout.thread == get_ident()
-            if (
-                pooled.key is None
-                or not is_ours
-                or not self._are_stale(pooled.targets())
-            ):
+            if pooled.key is None or (pooled.process, checkout.thread) != here:
                 continue
-            if self.registry.take_away(checkout):
+            if not self._are_stale(pooled.targets()):
+                continue
+            if self.registry.invalidate(checkout):
                 self.core.ledger.note(_gate_notes.lost_transaction(checkout.line))
         if self.registry.has_raw:
             self.end_raw(None)
@@ -256,7 +251,8 @@ class Gate:
     def end_raw(self, serial: int | None) -> list[str]:
         """End the connections that drivers have opened without an engine in a level.
 
-        Those to a replaced database end at any call. Return the lines whose writes are lost.
+        Also end each such connection to a replaced database, whatever the level. Return the lines
+        whose writes are lost.
         """
         lost: list[str] = []
         if self.registry.has_raw:
@@ -272,8 +268,8 @@ class Gate:
         return lines
 
     @contextmanager
-    def keeping_altered(self, serial: int) -> Iterator[None]:
-        """Keep what the set-up of a wide fixture changes in connections, for its tests."""
+    def keeping_settings(self, serial: int) -> Iterator[None]:
+        """Keep the settings that the set-up of a wide fixture changes in connections."""
         used_before = {pooled for pooled in self.registry.idle() if pooled.is_used}
         yield
         for pooled in self.registry.idle():
@@ -281,24 +277,25 @@ class Gate:
                 pooled.keep_settings(serial)
 
     def end_level(self, serial: int) -> None:
-        """Give up the connections that must not outlive a level, which was left."""
-        self.let_go_of_stale()
+        """Drop the connections that must not outlive a level, which was left."""
+        self.invalidate_stale()
         self.drop_altered(serial)
 
     def drop_altered(self, serial: int) -> None:
-        """Give up idle connections whose settings changed in a level that ends.
+        """Drop idle connections whose settings changed in a level that ends.
 
-        A test's temporary table would hide a real one from the next test. Its lock would block it.
+        A test's temporary table would hide a real one from the next test. Its lock would block the
+        next test.
         """
+        process = os.getpid()
         for pooled in self.registry.idle():
             if pooled.target and self.core.current(pooled.target.key) is None:
-                continue  # its database is gone, so it is never checked out again
+                continue  # no pool hands out a connection to a dropped database
             is_dropped = pooled.end_level(serial)
-            # The pool drops it at its next checkout, which may never come. Until then it would
-            # have its advisory locks, and receive notifications.
-            is_ours = pooled.process == os.getpid()
-            if is_dropped and pooled.key and is_ours and pooled.handle:
-                pooled.handle.roll_back()
+            # The pool drops it at its next checkout, which may never happen. Until then the
+            # connection would hold its advisory locks, and receive notifications.
+            if is_dropped and pooled.key and pooled.process == process:
+                pooled.roll_back()
 
 
 _gates: list[Gate] = []
@@ -394,21 +391,18 @@ def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
     arguments = [command] if isinstance(command, str | bytes) else command
     environment: Any = os.environ
     if variables is not None:
-        environment = {
-            os.fsdecode(key): os.fsdecode(variables[key]) for key in variables
-        }
-    return Child(
-        tuple(os.fsdecode(argument) for argument in arguments),
-        os.fsdecode(folder or ""),
-        environment,
-    )
+        environment = {}
+        for key in variables:
+            environment[os.fsdecode(key)] = os.fsdecode(variables[key])
+    texts = tuple(map(os.fsdecode, arguments))
+    return Child(texts, os.fsdecode(folder or ""), environment)
 
 
 def close(gate: Gate) -> bool:
-    """End the run of a gate. Returns whether it was inside another run.
+    """End the run of a gate. Return whether it was inside another run.
 
-    The outermost gate stays. Its core refuses every connection until the process ends. If a test of
-    a run without pytest-arena began this one, the core refuses none.
+    The outermost gate stays installed. Its core refuses every connection until the process ends. If
+    a test of a run without pytest-arena began this run, the core refuses none.
     """
     inside = len(_gates) > 1
     if inside:
@@ -419,13 +413,14 @@ def close(gate: Gate) -> bool:
 
 @cache
 def _listen_to_statements() -> None:
-    # Called when an engine connects to a server: each statement of every engine costs more then.
+    # Called when an engine connects to a server: from then on each statement is slower.
     event.listen(Engine, "before_cursor_execute", _on_statement, retval=True)
     event.listen(Engine, "engine_connect", _on_engine_connect)
 
 
 def _on_engine_connect(connection: Any, *_: object) -> None:
-    _gates[-1].registry.hold(connection, _gates[-1].core.serial())
+    gate = _gates[-1]
+    gate.registry.hold(connection, gate.core.serial())
 
 
 def _on_statement(

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from pytest_arena._gate._pending import PendingObjects
 
-# Sessions that have begun a transaction, until they are found empty. A framework's cache may keep
-# the sessions of all tests. Few of them are here. The value says whether a task of a wider fixture
-# has begun the last transaction.
+# Sessions that have begun a transaction, until they are found empty. The value says whether a task
+# of a wider fixture has begun the last transaction. All sessions would be too many to search: a
+# framework's cache may keep the sessions of all tests.
 _begun: weakref.WeakKeyDictionary[Session, bool] = weakref.WeakKeyDictionary()
 
 
@@ -53,7 +53,7 @@ def sessions_in_use() -> list[Session]:
     in_use = []
     for session in alive(_begun):
         is_of_wide_fixture = _begun.pop(session, False)
-        # After the removal: another thread may begin a transaction right now.
+        # Checked after the removal, because another thread may begin a transaction now.
         if session.in_transaction() or session.identity_map:
             _begun.setdefault(session, is_of_wide_fixture)
             in_use.append(session)
@@ -76,7 +76,7 @@ def held_by_sessions() -> list[tuple[Session, Connection]]:
 
 
 def unflushed(sessions: Iterable[Session]) -> list[object]:
-    """Return the instances that wait to be written."""
+    """Return the instances that a flush would write."""
     instances: list[object] = []
     for session in sessions:
         instances += [*session.new, *session.dirty, *session.deleted]

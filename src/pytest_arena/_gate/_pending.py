@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class PendingObjects:
-    """The objects that a session had to write at one time.
+    """The objects that a session had to write at one time, as SQLAlchemy's states.
 
-    The states are SQLAlchemy's. They do not keep the objects.
+    A state does not keep its object alive.
     """
 
     session: int  # the session's number
@@ -57,7 +57,7 @@ class PendingObjects:
 
     @property
     def are_written(self) -> bool:
-        """Whether a flush has written any of them since."""
+        """Whether a flush has written any of the objects since."""
         return (
             any(state.key is not None for state in self.added)
             or any(not state.modified for state in self.changed)
@@ -80,8 +80,8 @@ def is_of_arena(session: Session) -> bool:
 
 
 ARENA = "pytest_arena."
-# Where a test or a fixture first added an object, by the numbers of sessions that have not
-# committed or ended it since. Sessions of requests and of pytest-arena are not here.
+# The lines where tests and fixtures first added an object, by the numbers of the sessions. An entry
+# is removed when its session commits or ends. Sessions of requests and of pytest-arena have none.
 ADDS_OF_TESTS: dict[int, CodeLine | None] = {}
 
 
@@ -101,7 +101,7 @@ def _is_changed(state: InstanceState[object], session: int) -> bool:
         history = state.get_history(name, PassiveFlag.PASSIVE_NO_INITIALIZE)
         values = [*history.added, *history.deleted]
         if isinstance(attribute, RelationshipProperty):
-            # A new one is among those that are added.
+            # A new object is counted as added.
             values = [value for value in values if _is_stored_in(value, session)]
         if values:
             return True
@@ -127,7 +127,8 @@ def _is_stored_in(value: object, session: int) -> bool:
 def _words(verb: str, states: list[InstanceState[object]]) -> list[str]:
     """Return for each class a text such as ``added Order (2)``."""
     counts = Counter(state.class_.__name__ for state in states)
-    return [
-        f"{verb} {name}" + (f" ({count:,})" if count > 1 else "")
-        for name, count in counts.items()
-    ]
+    words = []
+    for name, count in counts.items():
+        number = f" ({count:,})" if count > 1 else ""
+        words.append(f"{verb} {name}{number}")
+    return words

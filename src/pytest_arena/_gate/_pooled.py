@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from pytest_arena._product import ConnectTarget, Handle, Key, OpenConnection
     from pytest_arena._values import CodeLine
 
+    # Describes an open connection. None: a listener of the app may have opened another one.
+    Identify = Callable[[object], OpenConnection | None]
+
 INFO = "pytest_arena"  # the key of a `PooledConnection` in its entry's ``info``
 
 
@@ -50,6 +53,10 @@ def tables_of(writes: Iterable[TableWrite]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(write.table for write in writes))
 
 
+def _rows_of(writes: Iterable[TableWrite]) -> int:
+    return sum(write.rows or 1 for write in writes)
+
+
 def wrote(tables: Iterable[str], rows: int) -> str:
     """Return the tables and rows that were written, as ``wrote stock (1 row)``."""
     return f"wrote {', '.join(tables)} ({counted(rows, 'row')})"
@@ -65,16 +72,15 @@ class PendingWrites:
     line: CodeLine | None  # of the first write
     serial: int  # of the level of the first write
     writes: list[TableWrite] = field(default_factory=list)
-    has_failed: bool = (
-        False  # a statement failed, and no savepoint was rolled back since
-    )
+    # Whether a statement failed, and no savepoint was rolled back since.
+    has_failed: bool = False
     is_over: bool = False  # committed, or rolled back
     # The id of the error that the app handled at the first write, 0 for none.
     handled_error: int = 0
-    request: object = (
-        None  # the `RequestAnswer` of the request that began the transaction
-    )
-    _savepoints: dict[str, int] = field(default_factory=dict)  # writes before each
+    # The `RequestAnswer` of the request that began the transaction.
+    request: object = None
+    # The number of writes before each savepoint.
+    _savepoints: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         tables = ", ".join(tables_of(self.writes))
@@ -93,7 +99,7 @@ class PendingWrites:
 
     @property
     def _rows(self) -> int:
-        return sum(write.rows or 1 for write in self.writes)
+        return _rows_of(self.writes)
 
     def add(self, write: TableWrite) -> None:
         """Add what a statement has written."""
@@ -125,29 +131,35 @@ class PendingWrites:
 class UnnamedWrite:
     """Possible writes of a request's open transaction by statements that name no table."""
 
-    serial: int  # of the level in which it began
-    words: str = ""  # of the first such statement, as ``called write_it()``
-    line: CodeLine | None = None  # of that statement
-    kind: str = ""  # of that statement, as `_unnamed` names it
-    # PostgreSQL gives the transaction an id for them too.
+    serial: int  # of the level in which the transaction began
+    # The statement that a report names: its words, such as ``called write_it()``, its line, and
+    # its kind as `_unnamed` names it.
+    words: str = ""
+    line: CodeLine | None = None
+    kind: str = ""
+    # PostgreSQL gives a transaction an id for these too.
     has_locks: bool = False
     has_temporary: bool = False
 
     def note(self, kind: str, words: str) -> bool:
-        """Note a statement. Return whether it is the one to name: the first sure one."""
-        self.has_locks |= kind == LOCKS
-        self.has_temporary |= kind == TEMPORARY
+        """Note a statement. Return whether a report names it.
+
+        A report names the first statement that surely writes, else the first that may write.
+        """
+        if kind == LOCKS:
+            self.has_locks = True
+        elif kind == TEMPORARY:
+            self.has_temporary = True
         is_sure = kind in {WRITES, NOTIFIES}
-        is_named = (is_sure and self.kind in {"", MAY_WRITE}) or (
-            kind == MAY_WRITE and not self.kind
-        )
+        is_first = not self.kind and (is_sure or kind == MAY_WRITE)
+        is_named = is_first or (is_sure and self.kind == MAY_WRITE)
         if is_named:
             self.kind = kind
             self.words = words
         return is_named
 
     def note_line(self, line: CodeLine | None) -> None:
-        """Note where that statement was sent."""
+        """Note the line that sent the named statement."""
         self.line = line
 
 
@@ -175,28 +187,29 @@ class PooledConnection:
     """
 
     entry: weakref.ref[ConnectionPoolEntry]
-    # Where it lands. None: in a database outside of the arena.
+    # None for a database that pytest-arena does not replace.
     target: ConnectTarget | None = None
-    # How pytest-arena reaches it. None for a driver that is not known.
+    # The product's view of the connection. None for an unknown driver.
     handle: Handle | None = None
-    key: Key | None = None  # of its database on a server, once it is open
-    identify: Callable[[object], OpenConnection | None] | None = (
-        None  # until it is open
-    )
+    # The key of its database on a server, once the connection is open.
+    key: Key | None = None
+    # The product's function that describes the connection when it is open. None afterwards.
+    identify: Identify | None = None
     process: int = field(default_factory=os.getpid)
-    thread: int | None = None  # that opens it, or has it checked out
-    is_stale: bool = False  # its pool drops it at the next checkout
+    thread: int | None = None  # the thread that opens it, or has it checked out
+    is_stale: bool = False  # whether its pool drops it at the next checkout
     is_used: bool = False  # since the level began
     # Settings and temporary objects, as the product describes them. None: not yet known.
     settings: object = None
     kept_by: tuple[int, ...] = ()  # serials of wide fixtures that changed the settings
-    # What was in `Connection.info`: at the first checkout, and after each wide fixture that used
-    # the connection, with its serial.
+    # The content of `Connection.info` at the first checkout, and after each wide fixture that used
+    # the connection, with the fixture's serial.
     infos: list[tuple[int | None, ConnectionInfo]] = field(default_factory=list)
     pending_writes: PendingWrites | None = None
     unnamed: UnnamedWrite | None = None
     temporary_tables: set[str] = field(default_factory=set)  # that requests created
-    changes: int = 0  # that the driver had counted when the transaction began
+    # The driver's count of changed rows when the transaction began.
+    changes: int = 0
 
     @classmethod
     def create(cls, entry: ConnectionPoolEntry) -> PooledConnection:
@@ -223,24 +236,23 @@ class PooledConnection:
         return entry is not None and entry.info.get(INFO) is self
 
     def targets(self) -> tuple[ConnectTarget, ...]:
-        """Return where it lands, and the databases that it has attached."""
+        """Return its target, and the targets of the databases that it has attached."""
         attached = self.handle.attached() if self.handle is not None else ()
         if self.target is None:
             return attached
         return (self.target, *attached)
 
-    # Opening it.
+    # Opening
 
-    def lead(self, target: ConnectTarget | None) -> None:
-        """Note where it is about to be led."""
+    def begin_connect(
+        self, target: ConnectTarget | None, identify: Identify | None
+    ) -> None:
+        """Note that SQLAlchemy is about to open the connection."""
         self.target = target
-
-    def identify_by(self, identify: Callable[[object], OpenConnection | None]) -> None:
-        """Note the function of the product that recognizes the connection when it is open."""
         self.identify = identify
 
     def become(self, live: OpenConnection) -> None:
-        """Note what its product knows of the open connection."""
+        """Note how its product describes the open connection."""
         self.target = live.target
         self.handle = live.handle
         self.key = None
@@ -248,7 +260,7 @@ class PooledConnection:
             self.key = live.target.key
         self.identify = None
 
-    # Using it.
+    # Checkouts and settings
 
     def occupy(self, thread: int) -> None:
         """Note that a thread opens it, or checks it out."""
@@ -276,8 +288,13 @@ class PooledConnection:
         """Let its pool drop it at the next checkout."""
         self.is_stale = True
 
+    def roll_back(self) -> None:
+        """End its transaction. The connection may be unusable afterwards."""
+        if self.handle is not None:
+            self.handle.roll_back()
+
     def keep_settings(self, serial: int) -> None:
-        """Keep what a wide fixture has set in it, as long as the fixture lives."""
+        """Keep the settings that a wide fixture has made, until the fixture ends."""
         if not self.is_used:
             return
         self._keep_info(serial)
@@ -292,23 +309,24 @@ class PooledConnection:
         self.is_used = False
 
     def end_level(self, serial: int) -> bool:
-        """Mark it as stale if its settings changed in the level, or end with it.
+        """Mark it as stale if its settings changed in the level, or belong to the level's fixture.
 
-        Returns whether it was not stale before. Call it while the connection is in its pool.
+        Returns whether this call has marked it. The connection must be in its pool.
         """
         self._restore_info(serial)
         is_over = serial in self.kept_by
         if self.handle is None or self.target is None or not (self.is_used or is_over):
             return False
         was_stale = self.is_stale
-        # One that cannot be asked, because it belongs to another thread, is dropped as well.
+        # None: it belongs to another thread, so its settings cannot be read.
         now = self.handle.session()
         if is_over or now is None or now != self.settings:
             self.is_stale = True
         self.is_used = False
         if is_over:
             # The fixtures below lose their settings too. A note says so at the next checkout.
-            self.kept_by = self.kept_by[: self.kept_by.index(serial)]
+            position = self.kept_by.index(serial)
+            self.kept_by = self.kept_by[:position]
         return self.is_stale and not was_stale
 
     def _keep_info(self, serial: int | None) -> None:
@@ -327,7 +345,7 @@ class PooledConnection:
             _, before = self.infos[-1]
             before.restore(entry.info)
 
-    # Writing by it.
+    # Writes
 
     def begin_writes(self, line: CodeLine | None, serial: int) -> PendingWrites:
         """Note the first write of a transaction."""
@@ -339,13 +357,13 @@ class PooledConnection:
         return self.pending_writes
 
     def begin_unnamed(self, serial: int) -> UnnamedWrite:
-        """Return what its transaction may have written by statements that name no table."""
+        """Return the possible writes of its transaction by statements that name no table."""
         if self.unnamed is None:
             self.unnamed = UnnamedWrite(serial)
         return self.unnamed
 
     def forget_unnamed(self) -> None:
-        """Note that these statements are over, or rolled back."""
+        """Note that these statements were committed, or rolled back."""
         self.unnamed = None
 
     def fail_writes(self) -> None:
@@ -368,10 +386,10 @@ class PooledConnection:
         writes = self.pending_writes.writes if self.pending_writes is not None else []
         has_unknown = any(not write.rows for write in writes)
         if has_unknown and self.handle is not None:
-            counted = self.handle.changes() - self.changes
-            if counted:
-                return counted
-        return sum(write.rows or 1 for write in writes)
+            count = self.handle.changes() - self.changes
+            if count:
+                return count
+        return _rows_of(writes)
 
     def has_open_writes(self, dbapi_connection: object) -> bool:
         """Return whether the database has uncommitted writes of the transaction.

@@ -1,7 +1,4 @@
-"""The pooled connections, and who uses databases.
-
-It owns each `PooledConnection` while its pool has it.
-"""
+"""The pooled connections, their checkouts, and the uses of databases."""
 
 from __future__ import annotations
 
@@ -30,18 +27,20 @@ if TYPE_CHECKING:
     from pytest_arena._product import ConnectTarget, Handle, Key
     from pytest_arena._values import CodeLine
 
-# Seconds for which a thread may go on using a database before another database replaces it.
-_SHORT = 1.0
+    TaskReference = Callable[[], asyncio.Task[object] | None]
+
+# Seconds for which the replacement of a database waits for threads that have a connection.
+_LONGEST_USE = 1.0
 # Seconds for which a thread that connects waits until a database is replaced.
-_LONG = 10.0
+_LONGEST_REPLACEMENT = 10.0
 
 
 class Registry:
     """All pooled connections of the process, and their checkouts. Any thread calls it.
 
-    A connection of SQLAlchemy's Core checks a connection out of a pool, and may check out another
-    one later. Each is known with the serial of the level in which it was made: a connection that a
-    wider fixture has made belongs to no test, also if it checks out another one in a test.
+    A Core connection checks a pooled connection out, and may check out another one later. The
+    registry knows the serial of the level in which each Core connection was made. A Core connection
+    of a wider fixture belongs to no test, even if it checks out another connection in a test.
 
     Each database has one `DatabaseUsage`.
     """
@@ -49,7 +48,7 @@ class Registry:
     def __init__(self) -> None:
         self.checkouts = 0  # how many there were
         self.has_raw = False  # whether a connection was ever opened without an engine
-        # Threads whose test is over, by the frame in which they work.
+        # Threads that still work for a test that is over, each with the frame of that work.
         self.late: dict[int, FrameType] = {}
         # Lifespans that have ended, and whose threads have not.
         self.ended_lifespans: set[RunningLifespan] = set()
@@ -117,7 +116,9 @@ class Registry:
         here = threading.get_ident()
         with self.lock:
             if self._replacing is not None:
-                self._condition.wait_for(lambda: self._may_connect(here), _LONG)
+                self._condition.wait_for(
+                    lambda: self._may_connect(here), _LONGEST_REPLACEMENT
+                )
             self._connections.add(pooled)
             pooled.occupy(here)
 
@@ -130,9 +131,9 @@ class Registry:
 
     @contextmanager
     def replacing_database(self) -> Iterator[None]:
-        """Let no other thread have, or open, a connection while a database is replaced.
+        """Wait until no other thread has a connection. Let none open one in this block.
 
-        A thread that keeps a connection for longer than a second is not waited for again.
+        It does not wait again for a thread that keeps a connection for longer than a second.
         """
         here = threading.get_ident()
         before = self._replacing
@@ -140,7 +141,7 @@ class Registry:
         try:
             with self.lock:
                 self._condition.wait_for(
-                    lambda: self.active_threads() <= {here}, _SHORT
+                    lambda: self.active_threads() <= {here}, _LONGEST_USE
                 )
                 self._slow |= self.active_threads() - {here}
             yield
@@ -159,9 +160,7 @@ class Registry:
         serial: int,
     ) -> None:
         """Note that a pool is about to hand out a connection to these targets, in a level."""
-        usages = []
-        for target in targets:
-            usages.append(self.usage_of(target.key))
+        usages = [self.usage_of(target.key) for target in targets]
         checkout = Checkout(pooled, entry, user_line(), serial, usages)
         self.checkouts += 1
         with self.lock:
@@ -175,7 +174,7 @@ class Registry:
         return self._checkouts.get(entry)
 
     def check_in(self, entry: ConnectionPoolEntry) -> None:
-        """Note that a connection is in its pool again, or gone. It may have been used until now."""
+        """Note that a connection was returned to its pool, or was closed."""
         with self.lock:
             checkout = self._end_checkout(entry)
             pooled = checkout.connection if checkout else PooledConnection.find(entry)
@@ -185,7 +184,7 @@ class Registry:
                 self._condition.notify_all()
 
     def _end_checkout(self, entry: ConnectionPoolEntry) -> Checkout | None:
-        # In one step: another thread may ask for the usage now.
+        # With the lock, because another thread may read the usage now.
         with self.lock:
             checkout = self._checkouts.pop(entry, None)
             if checkout is not None:
@@ -194,23 +193,23 @@ class Registry:
             return checkout
 
     def detach(self, checkout: Checkout) -> None:
-        """Note that the app keeps a connection for good. No event reports its uses."""
+        """Note that the app takes a connection out of its pool. No event reports its later uses."""
         with self.lock:
             for usage in checkout.usages:
                 usage.unwatch()
             self._end_checkout(checkout.entry)
 
-    def taken(self) -> list[Checkout]:
+    def checked_out(self) -> list[Checkout]:
         """Return the connections that are checked out."""
         return [*self._checkouts.values()]
 
-    def take_away(self, checkout: Checkout) -> bool:
-        """Take a connection away from its holder, which opens another one at its next use.
+    def invalidate(self, checkout: Checkout) -> bool:
+        """Invalidate a connection. Its holder opens another one at its next use.
 
-        Returns whether it was inside a transaction, which is lost: the holder has to roll it back
-        first. A session is rolled back here, and nothing is lost if it has only read.
+        Returns whether a transaction is lost, so that the holder has to roll back before its next
+        use. A session is rolled back here. If it has only read, nothing is lost.
         """
-        # First: the holder may check it out again at once.
+        # Ended first, because the holder may check it out again at once.
         self._end_checkout(checkout.entry)
         proxied = checkout.proxied
         if proxied is None:
@@ -239,23 +238,20 @@ class Registry:
 
     def entries_of_others(self, serial: int) -> list[object]:
         """Return the pool's entries whose holders were made in another level than this one."""
-        return [
-            entry_of(holder)
-            for holder in alive(self._holders)
-            if self._holders.get(holder) != serial
-        ]
+        entries = []
+        for holder in alive(self._holders):
+            if self._holders.get(holder) != serial:
+                entries.append(entry_of(holder))
+        return entries
 
     # Connections that are in their pools.
 
     def _current(self) -> list[PooledConnection]:
-        current = []
-        for pooled in alive(self._connections):
-            if pooled.is_current:
-                current.append(pooled)
-        return current
+        connections = alive(self._connections)
+        return [pooled for pooled in connections if pooled.is_current]
 
     def idle(self) -> Iterator[PooledConnection]:
-        """Yield the connections that are in their pools, and keep each there meanwhile.
+        """Yield the connections that are in their pools. Exclude other threads from each meanwhile.
 
         A connection that another thread checks out or closes must not be touched.
         """
@@ -269,9 +265,9 @@ class Registry:
                     yield pooled
 
     def forget(self, key: Key) -> None:
-        """Close the idle connections to a database that is gone.
+        """Close the idle connections to a dropped database.
 
-        An engine that the app keeps would keep a file open with each of them.
+        Otherwise each of them would keep a file open as long as the app keeps its engine.
         """
         for pooled in self.idle():
             if pooled.target and pooled.target.key == key and pooled.handle:
@@ -284,7 +280,7 @@ class Registry:
         """Return the record of a database, which is new at its first use."""
         usage = self._usages.get(key)
         if usage is None:
-            # In one step: two threads get one record.
+            # With the lock, so that two threads get the same record.
             with self.lock:
                 usage = self._usages.setdefault(key, DatabaseUsage(self))
                 if self._has_others:
@@ -339,8 +335,8 @@ class Registry:
 class DatabaseUsage:
     """The uses of one database, counted as far as pools show them.
 
-    A connection that is checked out, or was opened without a pool, may be used at any time. So may
-    all databases once there are other processes.
+    A connection that is checked out, or was opened without a pool, may be used at any time. Once
+    there are other processes, all databases may be used at any time.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -353,9 +349,9 @@ class DatabaseUsage:
     def __call__(self) -> int:
         """Return a number that has changed since the last call if the database may have been used.
 
-        That is the case after a checkout or a return, as long as a connection is checked out, after
-        a connection was opened without a pool or detached from it, and once there are other
-        processes.
+        It changes after a checkout or a return, and while a connection is checked out. It changes
+        at each call if a connection was opened without a pool or detached from it, or if other
+        processes were started.
         """
         with self._registry.lock:
             if self._checked_out or self._is_unwatched:
@@ -392,7 +388,7 @@ class DatabaseUsage:
         call()
 
     def check_in(self) -> None:
-        """Note that a connection is in its pool again, or gone. It may have been used until now."""
+        """Note that a connection was returned or closed. It may have been used until now."""
         self._checked_out -= 1
         self._number += 1
 
@@ -402,7 +398,7 @@ class DatabaseUsage:
         self.begin_use()
 
 
-def _this_task() -> Callable[[], asyncio.Task[object] | None]:
+def _this_task() -> TaskReference:
     """Return a weak reference to the current task. A strong one would keep a leaked session."""
     task = None
     if running_loop() is not None:
@@ -426,7 +422,7 @@ class Checkout:
     # The `LateWork` of a test's request that checked it out, or the `OwnWork` of the test itself.
     # None for a wider fixture.
     work: Work | None = field(default_factory=WORK.get)
-    _task: Callable[[], asyncio.Task[object] | None] = field(default_factory=_this_task)
+    _task: TaskReference = field(default_factory=_this_task)
 
     @property
     def is_of_wide_fixture(self) -> bool:
@@ -448,7 +444,9 @@ class Checkout:
         """The connection that the pool has handed out, None if it does not exist any more."""
         # The entry has a weak reference to it, without a public name.
         reference = getattr(self.entry, "fairy_ref", None)
-        return reference() if reference is not None else None
+        if reference is None:
+            return None
+        return reference()
 
     @property
     def pending_writes(self) -> PendingWrites | None:
@@ -458,7 +456,9 @@ class Checkout:
     @property
     def writes(self) -> int:
         """How many statements have made them."""
-        return len(self.pending_writes.writes) if self.pending_writes else 0
+        if self.pending_writes is None:
+            return 0
+        return len(self.pending_writes.writes)
 
 
 def entry_of(connection: Connection) -> object:
@@ -469,7 +469,7 @@ def entry_of(connection: Connection) -> object:
 def _let_reconnect(holder: Connection, *, has_begun: bool) -> bool:
     """Let a holder open another connection at its next use.
 
-    Returns whether it was inside a transaction. ``has_begun``: the database knows of one.
+    Returns whether it was inside a transaction. ``has_begun``: the database has begun it.
     """
     transaction = holder.get_transaction()
     level = holder.get_execution_options().get("isolation_level")
@@ -478,14 +478,13 @@ def _let_reconnect(holder: Connection, *, has_begun: bool) -> bool:
     if is_inside and has_begun:
         return True
     if transaction is not None:
-        transaction.rollback()  # of SQLAlchemy alone: the database does not know of it
+        transaction.rollback()  # sends nothing: the database has not begun it
     if level is not None and not holder.dialect.is_async:
-        # A new connection would not have the level. This opens one. An async one would have to be
-        # awaited, and has the engine's level.
+        # This opens a connection with the level. An async one would have to be awaited, so it is
+        # opened later, with the engine's level.
         holder.execution_options(isolation_level=level)
     return is_inside
 
 
 def _proxied(connection: Connection) -> Any:
-    # The public property opens a connection if there is none.
-    return connection._dbapi_connection  # noqa: SLF001 - the public property opens one
+    return connection._dbapi_connection  # noqa: SLF001 - the public property may open one

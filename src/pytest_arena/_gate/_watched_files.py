@@ -23,8 +23,8 @@ __tracebackhide__ = True  # a traceback ends at a line of the app or of the test
 
 _LOGS = ("-wal", "-journal")  # SQLite keeps the latest writes in a log beside the file
 _WRITING = os.O_WRONLY | os.O_RDWR
-# By path: whether this process created the file or folder. The times of a file do not show it.
-# A path without an entry counts as its folder does.
+# Whether this process created a file or folder, by its path. The times of a file do not show it.
+# A path without an entry has the value of its folder.
 _created: dict[str, bool] = {}
 
 
@@ -62,7 +62,7 @@ def _admit_open(
         has_name = file.endswith(now.files.names)
         is_of_app = has_name and now.files.is_replaced(os.path.realpath(file))
         if is_of_app or now.files.is_link_into_app(file):
-            # shutil.copy opens a file so.
+            # shutil.copy opens a file by its path, for example.
             error = ProductionDatabaseError(
                 f"refused: opening {file}, a database file of the app, by its path",
                 why="the test's database is in another file. This file has the app's data, or "
@@ -86,14 +86,17 @@ def _note_creation(name: object, _mode: int = 0, folder: int = -1) -> None:
 
 
 def _is_created_here(file: str) -> bool:
-    for path in map(str, (Path(file), *Path(file).parents)):
-        if path in _created:
-            return _created[path]
+    """Whether this process created a file, or the nearest folder around it that is known."""
+    path = Path(file)
+    for place in (path, *path.parents):
+        is_created = _created.get(str(place))
+        if is_created is not None:
+            return is_created
     return False
 
 
 def _admit_removal(core: CurrentCore, name: object, folder: int = -1) -> None:
-    """Refuse to let the user's code remove a database file. A file must be there."""
+    """Refuse to let the user's code remove a database file, if the file exists."""
     file = _entry(name, folder)
     _admit_loss(core(), file, f"removing {file}")
 
@@ -151,11 +154,11 @@ def _admit_change(core: Core, file: str, action: str, *, is_there: bool = True) 
 
 
 def _admit_change_of_old(core: Core, database: str, action: str) -> None:
-    """Refuse a change of a database that was there before the run, by the user's code.
+    """Refuse a change, by the user's code, of a database that is older than the run.
 
-    An engine may name the file later. In a test of an app whose engine is known, another file is
-    the app's business: a backup, for instance. A library may change its own file: pytest-cov
-    removes the old ``.coverage``, pytest the temporary folders of earlier runs.
+    An engine may name the file later. If an engine of the app is known, a test may change other
+    files, such as backups. A library may change its files: pytest-cov removes the old
+    ``.coverage``, pytest the temporary folders of earlier runs.
     """
     if core.ledger.test and core.files.names:
         return
@@ -178,9 +181,9 @@ def _without_log(file: str) -> str:
 
 
 def _entry(name: Any, folder: int) -> str:
-    """Return the path of an entry of a folder. An entry that is a link is not followed.
+    """Return the absolute path of an entry of a folder. Do not follow the entry if it is a link.
 
-    ``shutil.rmtree`` names a file by an open folder. Linux knows the path of that.
+    ``shutil.rmtree`` names a file by an open folder. Linux shows the path of an open folder.
     """
     path = Path(os.fsdecode(name))
     if folder >= 0:

@@ -147,7 +147,7 @@ class FixtureLevels:
             or test.bodies
             # A session, a connection or an event loop may have work that the test has left.
             or session_numbers()
-            or self.levels.gate.registry.taken()
+            or self.levels.gate.registry.checked_out()
             or self._tasks.loops()
         )
 
@@ -295,7 +295,7 @@ class FixtureLevels:
             levels.enter(level)
             try:
                 with (
-                    levels.gate.keeping_altered(owner.serial),
+                    levels.gate.keeping_settings(owner.serial),
                     self._remembering_app_state(owner),
                 ):
                     yield

@@ -204,7 +204,7 @@ class ArenaRun:
 
     def interrupt(self) -> None:
         """Cancel the running statements of a test that was interrupted."""
-        for checkout in self.connections.taken():
+        for checkout in self.connections.checked_out():
             if checkout.serial > 0 and checkout.handle is not None:
                 checkout.handle.interrupt()
 

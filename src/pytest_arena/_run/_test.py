@@ -606,7 +606,7 @@ class RunningTest(Hooks):
     def own_writes(self) -> set[PendingWrites]:
         """Return the uncommitted writes of the test, without those of the app."""
         writes = set()
-        for checkout in self.gate.registry.taken():
+        for checkout in self.gate.registry.checked_out():
             pending = checkout.connection.pending_writes
             if pending and pending not in self._of_app:
                 writes.add(pending)

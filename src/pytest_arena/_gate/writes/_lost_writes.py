@@ -478,7 +478,7 @@ class LostWrites:
         is_async = False
         holders: list[str] = []
         open_ones: list[str] = []
-        for checkout in self._registry.taken():
+        for checkout in self._registry.checked_out():
             if checkout.connection is own:
                 continue
             is_async |= isinstance(checkout.entry.dbapi_connection, AdaptedConnection)

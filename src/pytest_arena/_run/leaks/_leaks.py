@@ -105,7 +105,7 @@ class HeldByFixtures:
         ``sessions_of_tests`` are sessions that earlier tests left. They belong to no fixture.
         """
         sessions = session_numbers()
-        holds_nothing = not sessions and not gate.registry.taken()
+        holds_nothing = not sessions and not gate.registry.checked_out()
         if holds_nothing and threading.active_count() == 1:
             return NOTHING_HELD
         threads = _threads_of_others(
@@ -161,7 +161,7 @@ def _threads_of_others(here: int, *threads: tuple[int | None, str]) -> HeldByFix
 
 def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
     """Return the connections that a test took and the transactions that it began."""
-    if not gate.registry.taken() or not _left_by(gate, serial, before):
+    if not gate.registry.checked_out() or not _left_by(gate, serial, before):
         return []
     # Only a reference cycle may keep a connection: then the collector returns it.
     gc.collect()
@@ -171,7 +171,7 @@ def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Ch
 def _left_by(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
     transactions = []
     idle = []
-    for checkout in gate.registry.taken():
+    for checkout in gate.registry.checked_out():
         # The age of the thread does not decide: an older thread of the app's pool may run a
         # test's job.
         is_of_a_test = checkout.work is not None
@@ -214,7 +214,7 @@ def _sessions_on(leaks: list[Checkout]) -> list[Session]:
 def open_transactions(gate: Gate) -> list[Checkout]:
     """Return the checked-out connections that have begun to write."""
     transactions = []
-    for checkout in gate.registry.taken():
+    for checkout in gate.registry.checked_out():
         if checkout.in_transaction:
             transactions.append(checkout)
     return transactions

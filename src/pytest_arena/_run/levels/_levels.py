@@ -80,7 +80,7 @@ class Levels:
         with _uninterrupted(databases or has_hooks):
             if databases:
                 self._enter_databases(level, databases)
-                self.gate.let_go_of_stale()
+                self.gate.invalidate_stale()
             self._stack.append(level)
             held = _leaks.HeldByFixtures.now(self.gate, self._surviving_sessions)
             if of_the_test is not None:
@@ -197,7 +197,7 @@ class Levels:
                 self._databases.provision.enter(
                     database.isolation, database.database, level
                 )
-            self.gate.let_go_of_stale()
+            self.gate.invalidate_stale()
 
     def leave(self, level: Level) -> list[str]:
         """Restore the state at which this level, the top one, was entered.

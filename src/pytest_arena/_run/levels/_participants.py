@@ -274,7 +274,7 @@ class DatabaseParticipant:
         for transaction in transactions:
             if transaction in before.transactions:
                 context.lost.append(transaction)
-        _leaks.end_transactions(gate.registry.taken())
+        _leaks.end_transactions(gate.registry.checked_out())
         return self._left_with_patience(_PATIENCE)
 
     def _keep_transaction_of_fixture(
@@ -290,7 +290,7 @@ class DatabaseParticipant:
 
     def _may_end_by_itself(self) -> bool:
         """Whether another thread or an event loop may give its connection back."""
-        checkouts = self._context.gate.registry.taken()
+        checkouts = self._context.gate.registry.checked_out()
         this_thread = threading.get_ident()
         if any(checkout.thread != this_thread for checkout in checkouts):
             return True
