@@ -210,7 +210,7 @@ class Changes:
 
     @classmethod
     def of(cls, tables: Iterable[TableRows], mask: Mask | None = None) -> Changes:
-        """Return the changes that removed and added rows are."""
+        """Return the changes that these removed and added rows make up."""
         mask = mask or Mask()
         changes: list[Change] = []
         more = {}
@@ -349,8 +349,9 @@ def _paired(rows: TableRows, mask: Mask) -> list[Change]:
 Row = tuple[object, ...]
 # A value that is equal for equal rows, and the row.
 _Identified = tuple["Hashable", Row]
-# A removed row and the added row of the same key. None stands for a missing row.
+# A removed row and the added row of the same key, None if there is no such row.
 _Pair = tuple[Row | None, Row | None]
+_RowsByKey = defaultdict["Hashable", list[Row]]
 
 
 def _pairs(rows: TableRows) -> list[_Pair]:
@@ -362,14 +363,14 @@ def _pairs(rows: TableRows) -> list[_Pair]:
     new = _keyed(rows.added, places)
     pairs: list[_Pair] = []
     for key in {**old, **new}:
-        # A key may have several rows: SQLite allows NULL in one.
-        pairs += zip_longest(old.get(key, []), new.get(key, []))
+        # A key may have several rows, because SQLite allows NULL in a primary key.
+        pairs += zip_longest(old[key], new[key])
     return pairs
 
 
-def _keyed(rows: Iterable[Row], places: list[int]) -> dict[Hashable, list[Row]]:
+def _keyed(rows: Iterable[Row], places: list[int]) -> _RowsByKey:
     """Return the rows by their keys. ``places`` are the indexes of the key's columns."""
-    keyed: dict[Hashable, list[Row]] = defaultdict(list)
+    keyed: _RowsByKey = defaultdict(list)
     for row in rows:
         # The texts of the values, because an array has no hash.
         key = _content([row[place] for place in places])
@@ -405,11 +406,14 @@ def _named(columns: tuple[str, ...], row: Row | None) -> Mapping[str, object]:
     return MappingProxyType(values)
 
 
-def _order(change: Change) -> tuple[int, list[tuple[int, int, str]]]:
+_SortValue = tuple[int, int, str]
+
+
+def _order(change: Change) -> tuple[int, list[_SortValue]]:
     """Return a key that sorts changes by kind, then by the row's key. Numbers sort as numbers."""
     kind = list(_SIGNS).index(change.kind)
     row = change.row
-    values: list[tuple[int, int, str]] = []
+    values: list[_SortValue] = []
     for name in change.key or row:
         value = row[name]
         if isinstance(value, int):
@@ -424,7 +428,7 @@ def net(
 ) -> tuple[list[Row], list[Row]]:
     """Return the removed and the added rows, without those that are in both.
 
-    A row that is twice in one of them and once in the other remains once.
+    A row that is twice in one list and once in the other is returned once.
     """
     before = Counter(identity for identity, _ in removed)
     after = Counter(identity for identity, _ in added)
@@ -444,7 +448,7 @@ def _without(rows: Sequence[_Identified], both: Counter[Hashable]) -> list[Row]:
 
 
 def limited(rows: TableRows, limit: int | None) -> TableRows:
-    """Keep the first rows, up to a limit. Of an update keep both rows or none."""
+    """Return the first rows, up to a limit. Keep both rows of an update, or neither."""
     number = len(rows.removed) + len(rows.added)
     if limit is None or number <= limit:
         return rows
@@ -475,7 +479,9 @@ def _as_line(change: Change) -> str:
     line = f"{sign} {change.table}"
     for name in change.key:
         line += f" {name}={_shown_of(change, change.row, name)}"
-    rest = _as_update(change) if change.kind == "updated" else _as_row(change)
+    rest = _as_row(change)
+    if change.kind == "updated":
+        rest = _as_update(change)
     line = f"{line}  {rest}".rstrip()
     # A terminal would obey control characters in a name.
     letters = [letter if letter.isprintable() else " " for letter in line]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -49,13 +49,12 @@ class Request:
     raised: str = field(default="", repr=False)
     # The last exception that the app logged.
     logged: str = field(default="", repr=False)
-    # The hash of the query. It tells two requests to one path apart, and shows no secret.
+    # The hash of the query. It distinguishes two requests to one path, and shows no secret.
     query_hash: int = field(default=0, repr=False)
     # Cookies that the client has and did not send.
     unsent: str = field(default="", repr=False)
-    is_open: bool = field(
-        default=False, repr=False
-    )  # the client still reads the answer
+    # Whether the client still reads the answer.
+    is_open: bool = field(default=False, repr=False)
     is_login: bool = field(default=False, repr=False)
     """Whether a client sent it while it logged in."""
 
@@ -122,12 +121,12 @@ class Ledger:
     requests: list[Request] = field(default_factory=list)
     # Errors that the gate or a template raised in the user's code, each with its test.
     refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
-    # Lines for the summary, each with a test. The test is "" if the line names none.
+    # Lines for the summary, each with a test, as keys. The test is "" if the line names no test.
     noted: dict[tuple[str, str], None] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
-    # Why connections of wider fixtures ended that no engine has opened.
+    # The reasons why connections of wider fixtures ended, which no engine had opened.
     ended_connections: list[str] = field(default_factory=list)
-    # The products and isolations of the filled databases. The keys are ordered, the values unused.
+    # The products and isolations of the filled databases, as keys.
     filled: dict[tuple[str, str], None] = field(default_factory=dict)
     # The time in which the app made tables, by test, "" outside of any test.
     table_seconds: dict[str, float] = field(default_factory=dict)
@@ -179,7 +178,7 @@ class Ledger:
 
     def mark_reported(self, *errors: BaseException) -> None:
         """Record that the user sees these errors: they failed a test, or were expected."""
-        # Only errors that `refusals` keeps alive. Python may use the id of another error again.
+        # Python may use the id of an error again, except of errors that `refusals` keeps alive.
         kept = {id(error) for error, _ in self.refusals}
         self._reported |= kept.intersection(map(id, errors))
 
@@ -244,5 +243,5 @@ def noted_lines(noted: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _copy_fields(source: Ledger, target: Ledger) -> None:
-    for each in fields(Ledger):
-        setattr(target, each.name, getattr(source, each.name))
+    for name in Ledger.__slots__:
+        setattr(target, name, getattr(source, name))

@@ -133,7 +133,7 @@ class RequestedDatabase:
 
 @dataclass(frozen=True, slots=True)
 class ConnectTarget:
-    """Where a connection leads: to a file, or to a database on a server.
+    """The database that a connection opens: a file, or a database on a server.
 
     A connection with an older ``generation`` is stale. Its pool drops it.
     """
@@ -152,8 +152,9 @@ class ConnectTarget:
 class OpenConnection:
     """An open connection, as a product describes it.
 
-    ``target`` is None if the app leads the connection itself. ``handle`` is None if pytest-arena
-    cannot ask the connection anything. ``outside`` is the name of a database outside the arena.
+    ``target`` is None if pytest-arena did not redirect the connection. ``handle`` is None if the
+    product does not know its driver. ``outside`` is the name of a database that pytest-arena does
+    not replace.
     """
 
     target: ConnectTarget | None = None
@@ -162,7 +163,7 @@ class OpenConnection:
 
 
 class Files(Protocol):
-    """Answers to whom a file outside the arena belongs."""
+    """Decides whether a file belongs to the app, and whether tests may open it."""
 
     names: tuple[str, ...]  # of the app's database files, without folders
 
@@ -195,19 +196,19 @@ class Files(Protocol):
 
 
 class Core(Protocol):
-    """Answers a product's questions: which databases are inside the arena, and what is allowed."""
+    """Answers a product's questions: which databases pytest-arena replaces, and what is allowed."""
 
     ledger: Ledger  # records refusals, and what pytest-arena cannot do for this app
     config: Config
 
     @property
     def files(self) -> Files:
-        """Answers to whom a file belongs."""
+        """Decides whether a file belongs to the app."""
 
     def ensure_target(self, requested: RequestedDatabase) -> ConnectTarget | None:
-        """Return where an engine's connection leads. Build the database for the first one.
+        """Return the target of an engine's connection. Build the database at the first one.
 
-        None: pytest-arena does not lead the connection.
+        None: pytest-arena does not redirect the connection.
 
         Raises:
             ArenaError: the connection may not be opened.
@@ -216,13 +217,13 @@ class Core(Protocol):
     def ensure_attached_target(
         self, file: str, beside: ConnectTarget | None
     ) -> ConnectTarget | None:
-        """Return where a file leads that a connection to ``beside`` attaches.
+        """Return the target of a file that a connection to ``beside`` attaches.
 
-        None: pytest-arena does not lead it. Raises as ``ensure_target`` does.
+        None: pytest-arena does not redirect it. Raises as ``ensure_target`` does.
         """
 
     def target_at(self, file: str) -> ConnectTarget | None:
-        """Return the target of a connection that is open on this file, None if it is not led."""
+        """Return the target of a connection that is open on this file, None if it has none."""
 
     def is_inside(self, file: str) -> bool:
         """Return whether this file belongs to pytest-arena. If it does, fill it first."""
@@ -262,7 +263,7 @@ class Core(Protocol):
 
 
 class Handle(Protocol):
-    """One open connection, by a weak reference: it ends when its pool drops it."""
+    """One open connection. It has a weak reference: the connection ends when its pool drops it."""
 
     @property
     def reads_statements(self) -> bool:
@@ -305,7 +306,7 @@ class Handle(Protocol):
         """Close the connection: its database was dropped."""
 
     def attached(self) -> tuple[ConnectTarget, ...]:
-        """Return the other databases that it was led to by ATTACH."""
+        """Return the targets of the databases that it has attached."""
 
     def session(self) -> object:
         """Return a value that changes with the settings of the session, None if unknown."""
@@ -353,10 +354,10 @@ class Connections(Protocol):
         """
 
     def recognize(self, core: Core, dbapi_connection: object) -> OpenConnection | None:
-        """Describe a connection that was not led. None: it is another product's.
+        """Describe a connection that was not redirected. None: it is another product's.
 
         Raises:
-            RefusedError: it is open on a file outside the arena.
+            RefusedError: it is open on a file that pytest-arena does not replace.
         """
 
     def watch(self, core: Callable[[], Core | None]) -> None:
@@ -368,8 +369,9 @@ class Connections(Protocol):
     def end_raw(self, core: Core, serial: int | None) -> list[str]:
         """End the connections that no engine has opened in this level, before it is left.
 
-        Those to a replaced database end at any call. Wider ones whose session the level has changed
-        are reset or ended. Return the lines whose uncommitted writes are lost.
+        Also end each such connection to a replaced database, whatever the level. Reset or end a
+        connection of a wider level if this level has changed its session. Return the lines whose
+        uncommitted writes are lost.
         """
 
     def raw_transactions(self) -> list[str]:
@@ -390,10 +392,10 @@ class Connections(Protocol):
     def in_spawned(
         self, core: Core, engines: Sequence[RequestedDatabase]
     ) -> object | None:
-        """Return an object that leads connections in a process that multiprocessing spawns.
+        """Return an object that redirects connections in a process that multiprocessing spawns.
 
         ``engines`` are the databases that engines of this process request. The object is pickled.
-        It acts when the new process unpickles it. None: the product leads none there.
+        It acts when the new process unpickles it. None: the product redirects no connection there.
         """
 
 
@@ -403,7 +405,9 @@ class Database:
 
     key: Key
     name: str
-    tails: tuple[str, ...]  # the names that an option may give it, the longest first
+    tails: tuple[
+        str, ...
+    ]  # its names in options, such as host/shop and shop: longest first
     product: Product
     dialect: type[Dialect]  # the class: an instance would keep the app's engine alive
     live: Path | None = None  # its file, None on a server
@@ -446,7 +450,7 @@ class Database:
         self.dialect = dialect
 
     def identify(self, key: Key, name: str, tails: tuple[str, ...]) -> None:
-        """Note which database of an engine it is. It was known by an option only."""
+        """Note the key and the names that an engine gives it. Only an option named it before."""
         self.key = key
         self.name = name
         self.tails = tails
@@ -482,7 +486,7 @@ class Database:
         self.level = None
 
     def look(self, where: str) -> str:
-        """Return the command that opens it, or a copy, at a file or a URL."""
+        """Return the command that opens the database, or its copy, at a file or a URL."""
         return f"{self.product.shell} {shlex.quote(where)}"
 
 
@@ -545,7 +549,7 @@ class BuildTarget(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """From what a finished template was built, and when.
+    """The sources of a finished template, and the time of its build.
 
     It has no path of this machine, except of files outside of the checkout.
     """
@@ -725,7 +729,7 @@ class Product(Protocol):
         """
 
     def target(self, database: Database) -> ConnectTarget:
-        """Return where a connection leads now."""
+        """Return the present target of connections."""
 
     def url(self, database: Database, driver: str) -> URL:
         """Return the URL of the database now, for a driver."""
@@ -787,7 +791,7 @@ class Isolation(Protocol):
 
     @property
     def generation(self) -> int:
-        """A number that changes when connections must lead to another place."""
+        """A number that changes when connections must open another file or database."""
 
     @property
     def depth(self) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._load import is_library, package_of
 from pytest_arena._ledger import noted_lines
+from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError, NotWritten, TemplateError, causes, redact
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Summary:
         both = {}
         for name in self.__slots__:
             both[name] = _added(getattr(self, name), getattr(other, name))
-        # Equal tests, and equal times, are different facts. Each of them counts.
+        # Equal tests, and equal times, are different facts: `_added` would drop one of them.
         both["tests"] = self.tests + other.tests
         both["table_seconds"] = self.table_seconds + other.table_seconds
         both["unasked"] = tuple(filter(other.unasked.__contains__, self.unasked))
@@ -84,20 +85,26 @@ def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
     if summary is None:
         return []
     if verbosity < 0:
-        # `-q` shows only the lines that say what is wrong.
-        quiet = [*summary.unused, *noted_lines(summary.noted)]
-        quiet += [*summary.notes, *summary.failures]
-        quiet += spoiled_lines(summary.spoiled, summary.started)
-        quiet += [f"outside of any test {refusal}" for refusal in summary.refusals]
-        return [f"arena: {line}" for line in quiet]
+        return [f"arena: {line}" for line in _problem_lines(summary)]
     shown = list(_summary_lines(summary))
     if shown and verbosity > 0:
         shown += _test_lines(summary)
     return shown
 
 
+def _problem_lines(summary: Summary) -> Iterator[str]:
+    """Yield the lines that report a problem: the only lines of the summary under ``-q``."""
+    yield from summary.unused
+    yield from noted_lines(summary.noted)
+    yield from summary.notes
+    yield from summary.failures
+    yield from spoiled_lines(summary.spoiled, summary.started)
+    for refusal in summary.refusals:
+        yield f"outside of any test: {refusal}"
+
+
 def _summary_lines(summary: Summary) -> Iterator[str]:
-    """Yield the lines with figures, then the lines that say what is wrong."""
+    """Yield the lines with figures, then the lines that report a problem."""
     used = [test for test in summary.tests if test.databases]
     if used:
         yield _databases_line(summary)
@@ -105,21 +112,17 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     if summary.verified:
         cost = _ms(summary.verified_seconds)
         times = f"verified {summary.verified} times"
-        yield f"{times}, by reading all that was in a database: {cost} of it"
+        yield f"{times}, by reading the whole content of a database: {cost} of it"
     if used and summary.table_seconds:
         yield from _table_lines(summary)
     elif used and not summary.has_template and summary.suggestion:
         yield "to have each test start with the tables:"
         yield indent(summary.suggestion, "    ")
-    yield from (*summary.unused, *noted_lines(summary.noted), *summary.notes)
     known = ", ".join(sorted(summary.known)) or "none"
     for name in summary.unasked:
         problem = f"no engine asked for a database {name!r}, which the options name"
         yield f"{problem} (there are: {known})"
-    yield from summary.failures
-    yield from spoiled_lines(summary.spoiled, summary.started)
-    for refusal in summary.refusals:
-        yield f"refused outside of any test: {refusal}"
+    yield from _problem_lines(summary)
 
 
 CHANGED = " was changed during this run, "
@@ -199,12 +202,13 @@ def _template_words(summary: Summary) -> str:
 def _cost_line(summary: Summary, used: list[TestFacts]) -> str:
     number = len(used)
     tests = len(summary.tests)
-    changed = len([test for test in used if test.changed])
+    changed = sum(bool(test.changed) for test in used)
     line = f"{number} of {tests} tests had a database of their own"
     if number < tests:
         line += f" ({tests - number} used none)"
     total = sum(test.isolation_seconds for test in used)
-    cost = f"{_ms(total)} in all, {_ms(total / number)} a test"
+    mean = total / number
+    cost = f"{_ms(total)} in all, {_ms(mean)} a test"
     return f"{line}, {changed} changed it; providing and restoring it took {cost}"
 
 
@@ -235,10 +239,8 @@ def _facts_of(test: TestFacts) -> str:
     if not test.databases:
         return "no database"
     parts = [f"had {', '.join(test.databases)}"]
-    if test.requests == 1:
-        parts.append("1 request")
-    elif test.requests:
-        parts.append(f"{test.requests} requests")
+    if test.requests:
+        parts.append(counted(test.requests, "request"))
     changed = ", ".join(test.changed) or "nothing"
     parts.append(f"changed {changed}")
     parts.append(_ms(test.isolation_seconds))
@@ -428,8 +430,8 @@ def fold_library_frames(
 ) -> None:
     """Show the lines of the test and of the app. Fold library frames between them into one line.
 
-    Called if the app raised the error that a request of the test ended with, or pytest-arena's
-    commit before the request.
+    Called if a request of the test ended with an error of the app, or of pytest-arena's commit
+    before the request.
     """
     if not _wants_few_lines(option) or isinstance(raised, ArenaError):
         return
@@ -497,21 +499,23 @@ def server_sections(
     raised: Any,
     mask: Mask,
 ) -> list[tuple[str, str]]:
-    """Return the errors of the app that became a 500, unless the test's report shows them.
+    """Return sections with the errors of the app that became a 500.
 
-    Each error has its request. ``broken`` has those that the app raised instead of an answer,
-    ``handled`` the unexpected ones for which the app sent an answer.
+    ``broken`` has each error that the app raised instead of an answer, with its request. An error
+    that the test's report shows is left out. ``handled`` has the unexpected errors for which the
+    app sent an answer.
     """
     shown = {id(error) for error in causes(raised)}
-    traces = []
+    sections = []
     for request, error in broken:
         if id(error) not in shown:
-            traces.append((request, users_trace(error, mask)))
+            sections.append((_SERVER + request, users_trace(error, mask)))
     for request, trace in handled:
-        traces.append((request, _users_lines(trace, mask)))
-    return [
-        (f"arena: the server's traceback, {request}", text) for request, text in traces
-    ]
+        sections.append((_SERVER + request, _users_lines(trace, mask)))
+    return sections
+
+
+_SERVER = "arena: the server's traceback, "
 
 
 def show(report: Any, title: str, lines: list[str]) -> None:

@@ -173,7 +173,7 @@ def test_what_workers_find_reaches_the_controller(example: Example) -> None:
     run = example.with_files(test_it=LEAKING, conftest=OUTSIDE).run(*PLUGINS, "-n2", "-q")
     run.expect(status=1, passed=2, failed=1, errors=2)
     run.says("ConnectionLeak: the test ended with an open transaction", "test_it.py:10")
-    run.says("arena: outside of any test refused: a connection to", "conftest.py:6")
+    run.says("arena: outside of any test: refused: a connection to", "conftest.py:6")
     assert run.output.count("outside of any test") == 1
 
 

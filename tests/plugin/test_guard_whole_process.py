@@ -288,7 +288,7 @@ def test_a_swallowed_refusal_fails_its_test_once(tmp_path: Path) -> None:
     with untouched(example):
         run = example.run("-rA").expect(1, failed=5, passed=3, errors=1)
     run.says("the app caught this error of pytest-arena and went on", "test_swallowed.py:7")
-    run.never_says("refused outside of any test")
+    run.never_says("outside of any test: refused")
     run.never_says("arena: refused")
     assert run.output.count("swallowed_in_tear_down") == 3, run.output
 
@@ -330,5 +330,5 @@ def test_a_refusal_outside_of_any_test_is_listed_and_fails_the_run(tmp_path: Pat
     with untouched(example):
         alone = example.run().expect(1, passed=1)
         spread = example.run("-p", "xdist.plugin", "-n", "1").expect(1, passed=1)
-    assert alone.output.count("refused outside of any test: refused: a connection to") == 3
-    spread.says("refused outside of any test: refused: a connection to", "conftest.py:4")
+    assert alone.output.count("outside of any test: refused: a connection to") == 3
+    spread.says("outside of any test: refused: a connection to", "conftest.py:4")

@@ -57,7 +57,7 @@ def test_quiet_says_only_what_made_the_run_fail(example: Example) -> None:
     project.run("-q").expect(passed=3).never_says("database", "arena")
     run = project.with_files(conftest=OUTSIDE).run("-q").expect(status=1, passed=3)
     assert run.output.count("arena:") == 1
-    run.says("arena: outside of any test refused: a connection to", "conftest.py:6", "[A201]")
+    run.says("arena: outside of any test: refused: a connection to", "conftest.py:6", "[A201]")
 
 
 @pytest.mark.slow

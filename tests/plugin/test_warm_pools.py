@@ -379,7 +379,7 @@ def test_a_job_whose_owner_is_seen_by_its_stack_alone(example: Example, how: str
     project = warm_app(example, how, test_it=TESTS)
     run = run_jobs(project, how, ["thread"], HOLDING)
     assert run.status == 1, run.output
-    run.says("refused outside of any test: refused: a statement of work that a request of an")
+    run.says("outside of any test: refused: a statement of work that a request of an")
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,9 @@ class _NamedDatabases:
 
     def named_in(self, argument: str) -> str:
         """Return the app's database that an argument names in any place, or ""."""
-        words = [argument, *_URL.findall(argument), *_PATH.findall(argument)]
+        words = [argument]
+        words += _URL.findall(argument)
+        words += _PATH.findall(argument)
         for word in dict.fromkeys(words):
             name = self.named_by(word)
             if name:
@@ -258,7 +260,8 @@ class _NamedDatabases:
         """Return whether the app has a database of this name on a server. The host may differ."""
         product, _, place = name.partition("://")
         start = f"{product}://"
-        end = "/" + place.partition("/")[2]
+        _, _, database = place.partition("/")
+        end = f"/{database}"
         return any(
             known.startswith(start) and known.endswith(end) for known in self._servers
         )

@@ -84,22 +84,18 @@ class PendingWrites:
 
     def __str__(self) -> str:
         tables = ", ".join(tables_of(self.writes))
-        rows = counted(self._rows, "uncommitted row")
+        rows = counted(_rows_of(self.writes), "uncommitted row")
         return f"{rows} ({tables}), written at {self.place}"
 
     @property
     def words(self) -> str:
         """The tables and rows that were written, as ``wrote stock (1 row)``."""
-        return wrote(tables_of(self.writes), self._rows)
+        return wrote(tables_of(self.writes), _rows_of(self.writes))
 
     @property
     def place(self) -> str:
         """The line of the first write."""
         return str(self.line or "a line that cannot be seen")
-
-    @property
-    def _rows(self) -> int:
-        return _rows_of(self.writes)
 
     def add(self, write: TableWrite) -> None:
         """Add what a statement has written."""
