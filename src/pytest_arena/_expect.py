@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from pytest_arena._values import counted
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
@@ -32,8 +34,7 @@ class ExpectedRows:
 
     def text(self, table: str, mask: Mask) -> str:
         """Return the words of a message: ``1 inserted row with item='chair'``."""
-        noun = "row" if self.number == 1 else "rows"
-        text = f"{self.number:,} {self.kind} {noun}"
+        text = counted(self.number, f"{self.kind} row")
         if self.values:
             text += " with"
         for name, value in self.values.items():

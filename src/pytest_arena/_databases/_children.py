@@ -130,7 +130,8 @@ class Children:
             for argument in child.arguments:
                 name = reader.named_in(argument)
                 if name:
-                    self._warn(_gate_notes.child_early(name, line))
+                    warning = _gate_notes.child_early(name, line)
+                    self._warn(warning)
             for program in programs:
                 if not program.may_run_app:
                     continue
@@ -161,11 +162,12 @@ class Children:
         texts = [*program.words, *program.variables.values()]
         if self._leads_to_test(texts):
             return
+        variables = self._config.env
         name = reader.url_of_code()
-        if name and not is_read(self._config.env):
-            self._warn(_gate_notes.python_by_code(name, self._config.env, line))
+        if name and not is_read(variables):
+            self._warn(_gate_notes.python_by_code(name, variables, line))
             return
-        for variable in self._config.env:
+        for variable in variables:
             is_redirected = NOWHERE in os.environ.get(variable, "")
             if is_redirected and variable not in program.variables:
                 self._warn(_gate_notes.python_without(variable, line))

@@ -44,18 +44,18 @@ class KnownEngine:
         self._engines[age] = weakref.ref(engine)
         return is_first
 
-    def visible(self) -> list[tuple[int, Engine]]:
-        """Return the engines that still exist with their ages; none while they are hidden."""
+    def visible(self) -> dict[int, Engine]:
+        """Return the engines that still exist by their ages, none while they are hidden."""
         if self._is_hidden:
-            return []
+            return {}
         return self._existing()
 
-    def _existing(self) -> list[tuple[int, Engine]]:
-        existing = []
+    def _existing(self) -> dict[int, Engine]:
+        existing = {}
         for age, reference in [*self._engines.items()]:
             engine = reference()
             if engine is not None:
-                existing.append((age, engine))
+                existing[age] = engine
         return existing
 
     def redirect_to(self, database: Database | None) -> None:
@@ -64,23 +64,22 @@ class KnownEngine:
 
     def mark_own(self, engine: Engine) -> None:
         """Note that pytest-arena has made an engine."""
-        for age, existing in self._existing():
+        for age, existing in self._existing().items():
             if existing is engine:
                 self._own.add(age)
 
     @property
     def has_own(self) -> bool:
         """Whether pytest-arena has made one of the engines, which still exists."""
-        ages = [age for age, _ in self._existing()]
-        return any(age in self._own for age in ages)
+        return not self._own.isdisjoint(self._existing())
 
     @property
     def is_used_by_app(self) -> bool:
         """Whether the app has an engine here that was not disposed of."""
         if self.is_disposed:
             return False
-        ages = [age for age, _ in self._existing()]
-        return any(age not in self._own for age in ages)
+        of_app = self._existing().keys() - self._own
+        return bool(of_app)
 
     def dispose(self) -> None:
         """Note that the app has disposed of an engine."""
@@ -101,8 +100,8 @@ class KnownEngine:
         existing = self._existing()
         self._own = set()
         self._engines = {}
-        for (age, engine), new_age in zip(existing, ages, strict=False):
-            self._engines[new_age] = weakref.ref(engine)
+        for age, new_age in zip(existing, ages, strict=False):
+            self._engines[new_age] = weakref.ref(existing[age])
             if age in was_own:
                 self._own.add(new_age)
 
