@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 def user_line() -> CodeLine | None:
     """Return the innermost line of the user's code that led to this call, or None.
 
-    From a greenlet (of SQLAlchemy's async engines), the search goes on in the coroutine that awaits
-    the greenlet. From a worker thread of aiosqlite, it goes on in the task that waits for the
-    thread. It takes some microseconds.
+    In a greenlet of SQLAlchemy's async engines, the search continues in the coroutine that awaits
+    the greenlet. In a worker thread of aiosqlite, it continues in the task that waits for the
+    thread. The search takes some microseconds.
     """
     for frame in frames(of_users=True):
         return CodeLine(frame.f_code.co_filename, frame.f_lineno)
@@ -375,7 +375,7 @@ class Work(Protocol):
         """Note the lines of work that was cut off."""
 
     def is_given_to(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Note a call into a loop. Return whether the test waits for the call."""
+        """Note that this work schedules a call in a loop. Return whether the test waits for it."""
 
 
 # The work of the test that the running code works for, in any thread, also after the test.
@@ -449,10 +449,9 @@ class Piece:
 class _ThreadRun:
     """Runs a thread without pytest-arena's context variables, such as the test of its starter.
 
-    Usually a thread begins with an empty context. In free-threaded Python 3.14 it inherits the
-    context of its starter. So it does if a library patches ``Thread.start`` (pytest-check,
-    OpenTelemetry). Without this class, a thread of aiosqlite would work for its first test in all
-    later tests.
+    Usually a thread begins with an empty context. In free-threaded Python 3.14, or if a library
+    patches ``Thread.start`` (pytest-check, OpenTelemetry), it inherits the context of its starter.
+    Without this class, a thread of aiosqlite would then belong to its first test forever.
     """
 
     def __init__(self, thread: Thread) -> None:
@@ -540,14 +539,14 @@ def keep_for_wide_fixture(task: AnyTask) -> None:
 
 
 def is_in_task_of_wide_fixture() -> bool:
-    """Return whether the running code is of such a task, and not of a job for a test."""
+    """Return whether the running code belongs to a task of a wider fixture, not to a test's job."""
     return _IN_TASK_OF_WIDE_FIXTURE.get() and WORK.get() is None
 
 
 def is_of_wide_fixture(task: AnyTask | None) -> bool:
-    """Return whether a task runs that a wider fixture, or one of its tasks, has started.
+    """Return whether a running task belongs to a wider fixture, and does no job for a test.
 
-    A worker that does a job of a test's request works for the test.
+    The fixture, or one of its tasks, has started the task.
     """
     if task is None or task.done():
         return False
@@ -564,7 +563,7 @@ IN_SESSION_LIFESPAN: ContextVar[bool] = ContextVar(
 class RunningLifespan(Protocol):
     """A lifespan of the app."""
 
-    request: object  # stands for it in lost writes
+    request: object  # the record of the lifespan in the report of lost writes
 
     @property
     def is_up(self) -> bool:
@@ -592,7 +591,7 @@ def start_of(thread: Thread) -> ThreadStart:
     return start
 
 
-# The lifespan that began this.
+# The lifespan that started the running task, thread or job.
 LIFESPAN: ContextVar[RunningLifespan | None] = ContextVar(
     "arena: the lifespan that this is a part of", default=None
 )
@@ -601,7 +600,7 @@ LIFESPAN: ContextVar[RunningLifespan | None] = ContextVar(
 def lifespan_here() -> RunningLifespan | None:
     """Return the lifespan that started this task, thread or job, if the lifespan is up.
 
-    A job of a request that such a worker does is the request's.
+    A job that its worker does for a request belongs to the request.
     """
     lifespan = _current_lifespan()
     if lifespan is None or not lifespan.is_up:

@@ -45,10 +45,10 @@ _SETTINGS = "_hypothesis_internal_use_settings"
 
 @contextmanager
 def suppressed_health_check(item: object) -> Iterator[None]:
-    """Have Hypothesis accept pytest-arena's function-scoped fixtures, which it cannot reset.
+    """Let Hypothesis accept pytest-arena's function-scoped fixtures.
 
-    pytest-arena resets them between examples. A function-scoped fixture of the user still fails
-    Hypothesis' health check.
+    Hypothesis refuses function-scoped fixtures, because it does not reset them between examples.
+    pytest-arena resets its fixtures. A function-scoped fixture of the user is still refused.
     """
     function = getattr(item, "obj", None)
     function = getattr(function, "__func__", function)
@@ -156,10 +156,8 @@ def shadowed_fixtures(items: Iterable[Any]) -> list[str]:
                 replaced.add((name, fixtures[-1].func.__module__))
     lines = []
     for name, module in sorted(replaced):
-        problem = (
-            f"the fixture {name!r} is {module}'s in this run, whose plugin came later"
-        )
-        lines.append(f"{problem}: arena.{_METHODS[name]}() gives arena's")
+        problem = f"the plugin {module} replaces the fixture {name!r} of pytest-arena"
+        lines.append(f"{problem}: call arena.{_METHODS[name]}() instead")
     return lines
 
 
@@ -172,7 +170,7 @@ def _is_shadowed(fixtures: Any) -> bool:
 
 
 def is_outdated(item: Any, fixture: Any) -> bool:
-    """Return whether a fixture was set up with another parameter than this test gives it."""
+    """Return whether a fixture was set up with another parameter than the test's parameter."""
     fixtures = _fixtures_of(item).get(fixture.argname, ())
     if fixture not in fixtures:
         return False

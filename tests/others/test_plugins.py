@@ -122,7 +122,7 @@ def test_django_is_installed_and_not_configured_pitfall_083(example: Example) ->
     pytest.importorskip("pytest_django", reason=ELSEWHERE)
     project = example.with_files(test_it=USUAL)
     run = project.run("-p", "pytest_django.plugin").expect(passed=2, skipped=2)
-    run.says("the fixture 'client' is pytest_django.fixtures's in this run")
+    run.says("the plugin pytest_django.fixtures replaces the fixture 'client'")
     own = project.with_files(conftest=OWN).run("-p", "pytest_django.plugin").expect(passed=4)
     own.never_says("the fixture 'client'")
 

@@ -241,7 +241,7 @@ def _unfit(
     name = getattr(function, "__name__", "build")
     return ConfigError(
         f"{option} {problem}, and is called with one {argument}",
-        why="an empty database is filled by what the function does with it",
+        why="the function fills an empty database",
         cause=str(_load.home_of(function) or option),
         fix=f"def {name}({argument}): …   or: async def {name}({argument}): …",
     )
@@ -255,7 +255,7 @@ class MetadataBuilder:
     file: Path
 
     def identity(self, ddl: Dialect) -> str:
-        """Return the compiled DDL, which changes with the models, and the DDL of listeners."""
+        """Return the compiled DDL of the models, and the DDL of listeners."""
         statements = [
             str(element.compile(dialect=ddl))
             for element in _all_ddl(self.metadata, ddl)

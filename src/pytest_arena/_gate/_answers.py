@@ -45,37 +45,33 @@ class RequestAnswer:
     """
 
     status: int | None = None
-    is_sent: bool = False  # the client has all of it
+    is_sent: bool = False  # the client has received the whole answer
     # The app sent it before it committed work of the request, or failed to commit it.
     is_early: bool = False
     statements: list[str] = field(default_factory=list)  # of the request, in order
     late_commits: list[CodeLine | None] = field(default_factory=list)
-    failure: str = ""  # what a statement or a commit raised last, and the app's line
-    error: BaseException | None = (
-        None  # what a late commit, or the code around it, has raised
-    )
+    failure: str = ""  # the last error of a statement or a commit, with the app's line
+    # The error of a late commit, or of the code around it.
+    error: BaseException | None = None
     error_line: CodeLine | None = None
     is_behind_yield: bool = False  # a generator committed late, or its commit failed
     # The line that first added an object, by the session's number.
     lines_of_adds: dict[int, CodeLine | None] = field(default_factory=dict)
-    # Of sessions that it has not closed, when the app returned.
+    # The objects in sessions that the request had not closed when the app returned.
     unflushed: list[PendingObjects] = field(default_factory=list)
     # The lines that wrote in a session of pytest-arena, which the request has not committed.
     lines_in_sessions_of_tests: list[CodeLine | None] = field(default_factory=list)
-    _task: object = None  # that calls the app
+    _task: object = None  # the task that calls the app
     _token: Token[RequestAnswer | None] | None = None
     _request_token: Token[object] | None = None
     _is_over: bool = False  # the app has returned from the request
-    _body_size: int | None = None  # as the header says it
+    _body_size: int | None = None  # from the header
     _bytes_sent: int = 0
     _sessions: WeakSet[Session] = field(default_factory=WeakSet)  # used by the request
     _writes: list[PendingWrites] = field(default_factory=list)  # made by the request
-    _late_sessions: list[Session] = field(
-        default_factory=list
-    )  # with work when it was sent
-    _late_writes: list[PendingWrites] = field(
-        default_factory=list
-    )  # not committed when it was sent
+    # The sessions and the writes that were not committed when the answer was sent.
+    _late_sessions: list[Session] = field(default_factory=list)
+    _late_writes: list[PendingWrites] = field(default_factory=list)
 
     def begin(self) -> None:
         """Note that the app begins the answer in this task."""
@@ -118,7 +114,7 @@ class RequestAnswer:
         return pending
 
     def end(self, error: Exception | None) -> None:
-        """Note that the app has returned, or what it has raised."""
+        """Note that the app has returned, or the error that it has raised."""
         if error is not None and self._has_late_work:
             self.is_early = True
             self.error = error
@@ -146,9 +142,9 @@ class RequestAnswer:
         self._task = None
 
     def _note_sessions_of_tests(self) -> None:
-        """Note what the request has written in a session of the test, and left uncommitted.
+        """Note writes of the request in a session of the test that it has not committed.
 
-        These are ``db_session``, and the session of a suite that rolls its own connection back.
+        Such a session is ``db_session``, or the session of a suite that rolls back a connection.
         """
         sessions = list(self._sessions)
         if self.lines_of_adds:
@@ -172,7 +168,7 @@ class RequestAnswer:
                 self.lines_in_sessions_of_tests.append(line)
 
     def _other_sessions(self) -> list[Session]:
-        """Return the sessions that got an object by the request, in a transaction begun before."""
+        """Return the sessions to which the request added an object in an earlier transaction."""
         sessions = []
         for number in self.lines_of_adds:
             session = _sessions.get(number)

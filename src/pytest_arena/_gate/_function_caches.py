@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
-# A function that returns one of these checks a connection, and caches no rows.
+# A function that returns one of these reads the database only as a check, and caches no rows.
 _NO_ROWS = (Engine, AsyncEngine, sessionmaker, async_sessionmaker)
 
 
@@ -59,8 +59,8 @@ def empty_caches(level: int = 0) -> None:
 def watch_cached_functions(undo: ExitStack) -> None:
     """Watch the functions of the app that are decorated with `lru_cache` or `cache` from here on.
 
-    Functions of libraries do not count. Costs a microsecond if a value is computed, nothing if it
-    comes from the cache. ``undo`` restores `functools`.
+    Functions of libraries are not watched. A computed value costs a microsecond, a cached one
+    nothing. ``undo`` restores `functools`.
     """
     original: Any = functools.lru_cache
 
