@@ -132,8 +132,9 @@ def line_of_cut_off(coroutine: Any) -> CodeLine | None:
     A coroutine has more to do if it has not begun, sleeps, or works in a database. A coroutine in
     an endless loop has not: the app expects to cancel it.
     """
+    waiting = list(_awaited(coroutine))
     has_more = getattr(coroutine, "cr_await", coroutine) is None
-    for frame in _awaited(coroutine):
+    for frame in waiting:
         if _is_in_endless_loop(frame):
             return None
         code = frame.f_code

@@ -421,8 +421,11 @@ class Databases:
 
     def provisioned(self) -> list[Database]:
         """Return the databases that have content: something has connected to them."""
-        databases = [*self.known.by_key.values()]
-        return [database for database in databases if database.isolation is not None]
+        provisioned = []
+        for database in [*self.known.by_key.values()]:
+            if database.isolation is not None:
+                provisioned.append(database)
+        return provisioned
 
     def ensure(self, database: Database) -> Isolation:
         """Give a database its content, once.

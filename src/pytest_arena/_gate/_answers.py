@@ -93,10 +93,10 @@ class RequestAnswer:
                 self._body_size = int(size)
         elif message["type"] == "http.response.body" and not self.is_sent:
             self._bytes_sent += len(message.get("body", b""))
-            is_whole = (
-                self._body_size is not None and self._bytes_sent >= self._body_size
-            )
-            if is_whole or not message.get("more_body", False):
+            has_more = message.get("more_body", False)
+            if self._body_size is not None and self._bytes_sent >= self._body_size:
+                has_more = False
+            if not has_more:
                 self._note_end()
 
     def _note_end(self) -> None:
@@ -124,7 +124,9 @@ class RequestAnswer:
             self._note_sessions_of_tests()
         # Objects in sessions that the request has not closed.
         for session in self._pending_sessions():
-            pending = None if is_of_arena(session) else pending_objects(session)
+            if is_of_arena(session):
+                continue
+            pending = pending_objects(session)
             if pending:
                 pending.note_line(self.lines_of_adds.get(session.hash_key))
                 session.info[UNCLOSED] = pending
@@ -160,7 +162,9 @@ class RequestAnswer:
             line = self.lines_of_adds.get(number)
             for connection in _connections_of(session):
                 pooled = PooledConnection.find(connection.connection)
-                writes = pooled.pending_writes if pooled is not None else None
+                writes = None
+                if pooled is not None:
+                    writes = pooled.pending_writes
                 if writes is not None and writes.request is self:
                     has_written = True
                     line = line or writes.line

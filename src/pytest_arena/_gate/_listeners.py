@@ -176,11 +176,13 @@ class Gate:
     def checked_in(self, _dbapi_connection: object, entry: Any) -> None:
         """Note that a connection was returned to its pool, or was closed."""
         checkout = self.registry.find(entry)
-        if checkout is not None and checkout.handle is not None:
+        if checkout is not None:
             key = checkout.connection.key
-            if key and checkout.handle.is_begun:  # its pool does not roll back
-                self.registry.may_be_used(key)
-            checkout.handle.returned()
+            handle = checkout.connection.handle
+            if handle is not None:
+                if key and handle.is_begun:  # its pool does not roll back
+                    self.registry.may_be_used(key)
+                handle.returned()
         self.registry.check_in(entry)
 
     def detached(self, _dbapi_connection: object, entry: Any) -> None:

@@ -385,7 +385,7 @@ class PooledConnection:
             count = self.handle.changes() - self.changes
             if count:
                 return count
-        return _rows_of(writes)
+        return sum(write.rows or 1 for write in writes)
 
     def has_open_writes(self, dbapi_connection: object) -> bool:
         """Return whether the database has uncommitted writes of the transaction.

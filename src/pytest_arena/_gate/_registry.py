@@ -160,7 +160,9 @@ class Registry:
         serial: int,
     ) -> None:
         """Note that a pool is about to hand out a connection to these targets, in a level."""
-        usages = [self.usage_of(target.key) for target in targets]
+        usages = []
+        for target in targets:
+            usages.append(self.usage_of(target.key))
         checkout = Checkout(pooled, entry, user_line(), serial, usages)
         self.checkouts += 1
         with self.lock:
@@ -247,8 +249,11 @@ class Registry:
     # Connections that are in their pools.
 
     def _current(self) -> list[PooledConnection]:
-        connections = alive(self._connections)
-        return [pooled for pooled in connections if pooled.is_current]
+        current = []
+        for pooled in alive(self._connections):
+            if pooled.is_current:
+                current.append(pooled)
+        return current
 
     def idle(self) -> Iterator[PooledConnection]:
         """Yield the connections that are in their pools. Exclude other threads from each meanwhile.
