@@ -41,9 +41,7 @@ def _libraries_of(package: str, folders: Mapping[str, Path]) -> Iterator[str]:
     """Yield the libraries that installed files of a package, such as PyYAML for ``yaml``."""
     for name, folder in folders.items():
         installed = "\n" + _text(folder / "RECORD")
-        is_package = f"\n{package}/" in installed
-        is_module = f"\n{package}.py," in installed
-        if is_package or is_module:
+        if f"\n{package}/" in installed or f"\n{package}.py," in installed:
             yield name
 
 

@@ -162,9 +162,7 @@ class RequestAnswer:
             line = self.lines_of_adds.get(number)
             for connection in _connections_of(session):
                 pooled = PooledConnection.find(connection.connection)
-                writes = None
-                if pooled is not None:
-                    writes = pooled.pending_writes
+                writes = pooled.pending_writes if pooled is not None else None
                 if writes is not None and writes.request is self:
                     has_written = True
                     line = line or writes.line
