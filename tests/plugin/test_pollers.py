@@ -228,20 +228,20 @@ looks = []
 
 def left_unseen(participant, level):
     registry = participant._context.gate.registry
-    taken = registry.taken
+    taken = registry.checked_out
 
     def taken_later():
         looks.append(None)
         if len(looks) % 3 == 0:  # the third time it is to be ended
-            del registry.taken
+            del registry.checked_out
             return taken()
         return []
 
-    registry.taken = taken_later
+    registry.checked_out = taken_later
     try:
         return left_in_spite_of_locks(participant, level)
     finally:
-        vars(registry).pop("taken", None)
+        vars(registry).pop("checked_out", None)
         looks.clear()
 
 

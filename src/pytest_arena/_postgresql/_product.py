@@ -80,21 +80,23 @@ class PostgreSQL:
         with self._starting:
             if self._own is None:
                 with as_own():  # a test does not start the server's programs
-                    self._refuse_apps_database()
-                    self._server = find_server(self._config)
-                    root = self._config.root
-                    self._own = ServerRegistry(
-                        self._server.address,
-                        project=f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}",
-                        tell=self._core.ledger.note,
-                    )
-                    with self._own.saying("the server's statistics cannot be read"):
-                        self._others_writes = OthersWrites(
-                            self._own.control, self._server.address
-                        )
-                    is_private = self._server.is_private
-                    self.roles = Roles(self._core, self._own, is_private=is_private)
+                    self._own = self._start()
             return self._own
+
+    def _start(self) -> ServerRegistry:
+        self._refuse_apps_database()
+        server = find_server(self._config)
+        self._server = server
+        root = self._config.root
+        registry = ServerRegistry(
+            server.address,
+            project=f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}",
+            tell=self._core.ledger.note,
+        )
+        with registry.saying("the server's statistics cannot be read"):
+            self._others_writes = OthersWrites(registry.control, server.address)
+        self.roles = Roles(self._core, registry, is_private=server.is_private)
+        return registry
 
     def _refuse_apps_database(self) -> None:
         try:
