@@ -245,6 +245,8 @@ class Gate:
                 continue
             if not self._are_stale(pooled.targets()):
                 continue
+            if pooled.has_settings:
+                self.core.ledger.note(_gate_notes.lost_setting())
             if self.registry.invalidate(checkout):
                 self.core.ledger.note(_gate_notes.lost_transaction(checkout.line))
         if self.registry.has_raw:

@@ -289,6 +289,13 @@ class PooledConnection:
         if self.handle is not None:
             self.handle.roll_back()
 
+    @property
+    def has_settings(self) -> bool:
+        """Whether its session has settings that a new connection would not have."""
+        if self.handle is None or self.settings is None:
+            return False
+        return bool(self.kept_by) or self.handle.session() != self.settings
+
     def keep_settings(self, serial: int) -> None:
         """Keep the settings that a wide fixture has made, until the fixture ends."""
         if not self.is_used:
