@@ -715,7 +715,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     """Take over the facts of a worker of pytest-xdist."""
     facts = node.config.stash[FACTS]
     run = RUNS[node.config]
-    facts.take_over(getattr(node, "workeroutput", {}), run.databases.files)
+    facts.take_over(getattr(node, "workeroutput", {}), run.databases)
     if error:  # the worker crashed, and has left its databases
         run.sweep_at_the_end()
 

@@ -105,7 +105,7 @@ def test_it(test_client):
 def test_a_program_that_has_the_apps_url_of_a_server_is_named(example: Example) -> None:
     """The app's engine means the database only later. Git has nothing to do with it."""
     project = on_postgresql(example, conftest=STARTS, test_it=PASSES)
-    run = project.run("test_it.py", env={"SHOP_URL": PRODUCTION}).expect(passed=1)
+    run = project.run("test_it.py", env={"SHOP_URL": PRODUCTION}).expect(1, passed=1)
     name = "a process was started with postgresql://db.example.org:5432/shop, a database of the app"
     run.says(
         f"{name}, in its variable SHOP_URL: conftest.py:3",
@@ -131,7 +131,7 @@ def test_programs_of_the_controller_of_workers_are_named(example: Example) -> No
     only_here = 'if "PYTEST_XDIST_WORKER" not in os.environ:\n    subprocess'
     starts = starts.replace("\nsubprocess", f"\n{only_here}")
     project = on_postgresql(example, conftest=starts, test_it=PASSES)
-    run = project.run("-p", "xdist.plugin", "-n", "1", "test_it.py").expect(passed=1)
+    run = project.run("-p", "xdist.plugin", "-n", "1", "test_it.py").expect(1, passed=1)
     run.says(
         "a Python program was started without",
         ": conftest.py:4",
@@ -153,7 +153,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 def test_a_variable_of_the_controller_of_workers_is_named(example: Example) -> None:
     """The worker inherits the variable, and redirects it. The program had the real one."""
     project = on_postgresql(example, conftest=SETS, test_it=PASSES)
-    run = project.run("-p", "xdist.plugin", "-n", "1", "test_it.py").expect(passed=1)
+    run = project.run("-p", "xdist.plugin", "-n", "1", "test_it.py").expect(1, passed=1)
     run.says("a database of the app, in its variable DATABASE_URL: conftest.py:6")
     run.never_says("s3cret")
 
@@ -167,3 +167,76 @@ def test_a_worker_starts_beside_a_file_whose_name_is_not_utf_8(tmp_path: Path) -
         connection.execute("CREATE TABLE dancers (name)")
     (folder / "other.db").rename(folder / os.fsdecode(b"caf\xe9.db"))
     example.run("-p", "xdist.plugin", "-n1").expect(passed=1)
+
+
+CODE = {
+    "imports the app": "from app import engine",
+    "names the URL": f"URL = {PRODUCTION!r}",
+}
+
+
+@pytest.mark.parametrize("code", CODE)
+def test_a_program_whose_code_reaches_the_apps_server_fails_the_run(
+    example: Example, code: str
+) -> None:
+    """No file shows whether it has changed the database. A program about nothing is only named."""
+    starts = "import subprocess, sys\nsubprocess.run([sys.executable, 'job.py'])\n"
+    project = on_postgresql(example, conftest=starts, test_it=PASSES)
+    run = project.with_files(job=CODE[code]).run("test_it.py").expect(1, passed=1)
+    run.says("a Python program was started without", ": conftest.py:2")
+    project.with_files(job="print(1)").run("test_it.py").expect(passed=1)
+
+
+FINISHES = """
+import os, subprocess, sys
+def {hook}:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        env = {{**os.environ, "SHOP_URL": "{url}"}}
+        subprocess.run([sys.executable, "-c", "print(1)"], env=env)
+"""
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("hook", ["pytest_sessionfinish()", "pytest_unconfigure()"])
+def test_a_program_at_the_end_of_the_run_fails_it(
+    example: Example, hook: str, workers: int
+) -> None:
+    """Also of the controller of workers, which has the app's databases from them."""
+    ends = FINISHES.format(hook=hook, url=PRODUCTION)
+    project = on_postgresql(example, conftest=ends, test_it=PASSES)
+    arguments = ["-p", "xdist.plugin", "-n", str(workers)] if workers else []
+    run = project.run(*arguments, "test_it.py").expect(1, passed=1)
+    run.says("a database of the app, in its variable SHOP_URL: conftest.py:6")
+    run.never_says("s3cret")
+
+
+AT_EXIT = FINISHES.replace("def", "import atexit\n@atexit.register\ndef")
+
+
+def test_a_program_at_the_exit_of_the_process_is_named(example: Example) -> None:
+    """The exit status is decided before."""
+    ends = AT_EXIT.format(hook="end()", url=PRODUCTION)
+    run = on_postgresql(example, conftest=ends, test_it=PASSES).run("test_it.py")
+    run.says("a database of the app, in its variable SHOP_URL: conftest.py:8")
+
+
+BUILDS = """
+import os, subprocess
+from pathlib import Path
+Path("Makefile").write_text("build:\\n\\ttrue\\n")
+Path("build.sh").write_text("#!/bin/sh\\ntrue\\n")
+Path("build.sh").chmod(0o755)
+os.system("make build")
+subprocess.run(["sh", "build.sh"])
+subprocess.run(["./build.sh"])
+subprocess.run(["git", "--version"])
+"""
+
+
+def test_a_builder_that_inherits_the_apps_url_is_named(example: Example) -> None:
+    """It may start any program. Whether it does is not known, so the run passes."""
+    project = on_postgresql(example, conftest=BUILDS, test_it=PASSES)
+    run = project.run("test_it.py", env={"SHOP_URL": PRODUCTION}).expect(passed=1)
+    for line in (7, 8, 9):
+        run.says(f"a database of the app, in its variable SHOP_URL: conftest.py:{line}")
+    run.never_says("conftest.py:10")

@@ -27,6 +27,8 @@ _WRAPPERS = {
 _KEYWORDS = {"!", "do", "elif", "else", "if", "then", "until", "while", "{"}
 _OPERATORS = set("();|&")
 _REDIRECTIONS = set("<>&")
+# They run commands that a file of the project names.
+_BUILDERS = {"make", "gmake", "just", "task", "rake", "npm", "tox", "nox"}
 _PYTHON = re.compile(r"(?:python|pypy)[\d.]*w?")
 _START = 200  # bytes: pip writes long paths of interpreters into the second line
 _VARIABLE = re.compile(r"\$\{?(\w+)\}?")
@@ -71,6 +73,34 @@ class ChildProgram:
         """Whether it is a Python program that has no guard, as another run of pytest has."""
         is_pytest = "pytest" in (self.name, *self.words)
         return not self.is_client and not is_pytest and self._is_python
+
+    @property
+    def may_run_others(self) -> bool:
+        """Whether it is a builder such as make, or a script of a shell."""
+        if self.name in _BUILDERS:
+            return True
+        with suppress(OSError), Path(self.folder, self.program).open("rb") as script:
+            first_line = script.readline(_START)
+            return first_line.startswith(b"#!") and first_line.strip().endswith(b"sh")
+        return self.program.endswith(".sh")
+
+    def code(self) -> str:
+        """Return the code that a Python interpreter is to run, as far as a file or `-c` has it."""
+        words = [*self.words]
+        if not _PYTHON.fullmatch(self.name):
+            words = [self.program]
+        while words:
+            word = words.pop(0)
+            if word == "-c":
+                return words[0] if words else ""
+            if word == "-m" and words:
+                word = words[0].replace(".", "/") + ".py"
+            elif word.startswith("-"):
+                continue
+            with suppress(OSError, UnicodeDecodeError):
+                return Path(self.folder, word).read_text(encoding="utf-8")
+            return ""
+        return ""
 
 
 def child_programs(child: Child) -> Iterator[ChildProgram]:

@@ -30,7 +30,7 @@ from pytest_arena._product import (
 from pytest_arena._values import Child, CodeLine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from sqlalchemy.engine import URL
 
@@ -66,10 +66,13 @@ class Children:
         self._leads_to_test = leads_to_test
         self.warnings: dict[str, None] = {}  # for the reports of failed tests
         self.lines: dict[str, None] = {}  # the lines that started processes
-        # The children that were started before the app had an engine.
+        # The children that were started before the app had an engine, or outside of levels.
         self._early: list[_EarlyChild] = []
+        # The app's databases on servers that workers know: a controller imports no app.
+        self._servers_of_workers: dict[str, None] = {}
+        self._url_of_workers = ""
 
-    def check(self, child: Child) -> None:
+    def check(self, child: Child, *, in_level: bool) -> None:
         """Refuse a child whose arguments name a database of the app. Warn if it may open one.
 
         Raises:
@@ -77,7 +80,7 @@ class Children:
             UnknownDatabaseError: it runs a client program that connects to another database than
                 the tests'.
         """
-        reader = _NamedDatabases(self._config, self._known, child.folder)
+        reader = self._reader(child.folder)
         for argument in child.arguments:
             name = reader.named_in(argument)
             if name:
@@ -90,14 +93,15 @@ class Children:
         if line is None:
             return  # a library starts the child, as pytest-xdist starts a worker
         self.lines[line.short] = None
-        if self._known.primary is None:
+        if self._known.primary is None or not in_level:
             self._early.append((child, programs, line))
             return
-        if self._warn_of_variables(child.variables, reader, line):
-            return
+        named = [*self._named_by(child.variables, reader, line)]
+        for _, words in named:
+            self._warn(words)
         for program in programs:
-            if program.may_run_app:
-                self._check_python(program, reader, line)
+            if program.may_run_app and not named:
+                self._warn(self._without_database(program, reader, line))
 
     def early(self) -> str:
         """Return the early children of a controller, for `take_over` in a worker.
@@ -119,24 +123,56 @@ class Children:
             line = CodeLine(*place)
             self._early.append((child, programs, line))
 
-    def check_early(self) -> None:
-        """Warn of children that were started before the app had an engine.
+    def servers(self) -> tuple[tuple[str, ...], str]:
+        """Return the app's databases on servers, and one that its code names, for a controller."""
+        reader = self._reader(os.curdir)
+        return reader.servers, reader.url_of_code()
 
-        The variables of a program that is not Python are not checked. It may have inherited them
-        from this process.
+    def learn(self, servers: Iterable[str], url_of_code: str) -> None:
+        """Note the databases on servers that a worker knows."""
+        self._servers_of_workers.update(dict.fromkeys(servers))
+        self._url_of_workers = url_of_code or self._url_of_workers
+
+    def check_early(self) -> tuple[str, ...]:
+        """Check the children that were started before the app had an engine, or outside of levels.
+
+        Warn of those that may open a database of the app. Return the lines of those that name one
+        on a server: no file shows whether they have changed it. The variables of a program are
+        checked if it is Python, a shell's script or a builder. Others may have inherited them.
         """
-        for child, programs, line in self._early:
-            reader = _NamedDatabases(self._config, self._known, child.folder)
-            for argument in child.arguments:
-                name = reader.named_in(argument)
-                if name:
-                    warning = _gate_notes.child_early(name, line)
-                    self._warn(warning)
+        failures: dict[str, None] = {}
+
+        def name_database(words: str, name: str) -> None:
+            if "://" in name:
+                failures[words] = None
+            else:
+                self._warn(words)
+
+        early = self._early
+        self._early = []
+        for child, programs, line in early:
+            reader = self._reader(child.folder)
+            for name in filter(None, map(reader.named_in, child.arguments)):
+                name_database(_gate_notes.child_early(name, line), name)
             for program in programs:
-                if not program.may_run_app:
-                    continue
-                if not self._warn_of_variables(program.variables, reader, line):
-                    self._check_python(program, reader, line)
+                has_named = False
+                for name, words in self._in_variables(program, reader, line):
+                    has_named = True
+                    name_database(words, name if program.may_run_app else "")
+                if program.may_run_app and not has_named:
+                    words = self._without_database(program, reader, line)
+                    is_of_app = reader.is_code_of_app(program)
+                    name_database(words, "://" if words and is_of_app else "")
+        return tuple(failures)
+
+    def _reader(self, folder: str) -> _NamedDatabases:
+        return _NamedDatabases(
+            self._config,
+            self._known,
+            folder,
+            servers=self._servers_of_workers,
+            url_of_code=self._url_of_workers,
+        )
 
     def _check_client(self, program: ChildProgram, reader: _NamedDatabases) -> None:
         """Refuse a client program if its database is neither the tests' nor an allowed one."""
@@ -152,49 +188,52 @@ class Children:
                 refusal = _gate_notes.child_client(program.name, name, of_app=of_app)
                 raise self._ledger.refused(refusal)
 
-    def _check_python(
+    def _without_database(
         self, program: ChildProgram, reader: _NamedDatabases, line: CodeLine
-    ) -> None:
-        """Warn of a Python program that may have the URL of a server from the app's code.
+    ) -> str:
+        """Return words for a Python program that may have a server's URL from the app's code.
 
         If the program inherits a variable of ``arena_env``, its URL has a host that does not exist.
         """
-        texts = [*program.words, *program.variables.values()]
-        if self._leads_to_test(texts):
-            return
-        variables = self._config.env
+        if self._leads_to_test([*program.words, *program.variables.values()]):
+            return ""
         name = reader.url_of_code()
-        if name and not is_read(variables):
-            self._warn(_gate_notes.python_by_code(name, variables, line))
-            return
-        for variable in variables:
-            is_redirected = NOWHERE in os.environ.get(variable, "")
-            if is_redirected and variable not in program.variables:
-                self._warn(_gate_notes.python_without(variable, line))
-                return
+        if name and not is_read(self._config.env):
+            return _gate_notes.python_by_code(name, self._config.env, line)
+        for variable in self._config.env:
+            leads_nowhere = NOWHERE in os.environ.get(variable, "")
+            if leads_nowhere and variable not in program.variables:
+                return _gate_notes.python_without(variable, line)
+        return ""
 
-    def _warn_of_variables(
+    def _in_variables(
+        self, program: ChildProgram, reader: _NamedDatabases, line: CodeLine
+    ) -> Iterator[tuple[str, str]]:
+        if program.may_run_app or program.may_run_others:
+            yield from self._named_by(program.variables, reader, line)
+
+    def _named_by(
         self, variables: Mapping[str, str], reader: _NamedDatabases, line: CodeLine
-    ) -> bool:
-        """Warn of variables that name a database of the app. Return whether there are any."""
-        has_warned = False
+    ) -> Iterator[tuple[str, str]]:
+        """Yield each database of the app that a variable names, and words for it."""
         for variable, value in variables.items():
             if variable.startswith("ARENA_"):
                 continue
             name = reader.named_by(value)
-            if not name:
-                continue
-            has_warned = True
-            # arena_env redirects only what the child inherits from this process.
-            is_inherited = os.environ.get(variable) == value
-            can_redirect = is_inherited and variable not in self._config.env
-            warning = _gate_notes.child_by_variable(
-                name, variable, line, can_redirect=can_redirect
-            )
-            self._warn(warning)
-        return has_warned
+            if name:
+                # arena_env changes the environment of this process. Values from elsewhere stay.
+                is_inherited = os.environ.get(variable) == value
+                can_redirect = is_inherited and variable not in self._config.env
+                yield (
+                    name,
+                    _gate_notes.child_by_variable(
+                        name, variable, line, can_redirect=can_redirect
+                    ),
+                )
 
     def _warn(self, warning: str) -> None:
+        if not warning:
+            return
         self._ledger.note(warning)
         self.warnings[warning] = None
 
@@ -202,15 +241,25 @@ class Children:
 class _NamedDatabases:
     """Finds the databases of the app in the arguments and variables of a child in a folder."""
 
-    def __init__(self, config: Config, known: KnownDatabases, folder: str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        known: KnownDatabases,
+        folder: str,
+        *,
+        servers: Iterable[str] = (),
+        url_of_code: str = "",
+    ) -> None:
         self._config = config
         self._known = known
         self._folder = folder
         self._of_engines = requested_by_engines(known_engines.find())
-        names = [database.name for database in self._of_engines]
-        self._servers = [*known.requested, *names]
-        # The URL of a server has a last part too, which is harmless here.
-        files = [*known.files.of_app, *names]
+        self._url_of_code = url_of_code
+        self._servers = [*known.requested, *servers]
+        files = [*known.files.of_app]
+        for database in self._of_engines:
+            self._servers.append(database.name)
+            files.append(database.name)
         self._file_names = {Path(file).name for file in files}
 
     def named_in(self, argument: str) -> str:
@@ -273,7 +322,20 @@ class _NamedDatabases:
         for database in self._of_engines:
             if database.product != "sqlite" and self._is_outside(database):
                 return database.name
-        return ""
+        return self._url_of_code
+
+    def is_code_of_app(self, program: ChildProgram) -> bool:
+        """Return whether the code of a Python program names a database, or imports the app."""
+        code = program.code()
+        package = re.escape(re.split(r"[.:]", self._config.app)[0])
+        if package and re.search(rf"(?m)^\s*(?:import|from)\s+{package}\b", code):
+            return True
+        return "://" in self.named_in(code)
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The app's databases on servers."""
+        return tuple(name for name in self._servers if "://" in name)
 
     def _is_outside(self, database: RequestedDatabase) -> bool:
         """Whether a database on a server is neither pytest-arena's nor allowed."""

@@ -223,7 +223,7 @@ class Databases:
         self.environment.complete()
         self.files.register_present()
         if not child.is_fork and not self.is_guest:
-            self.children.check(child)
+            self.children.check(child, in_level=bool(self.levels))
         databases = [*self.known.by_key.values()]
         if not child.is_fork:
             databases = list(filter(self._is_exported, databases))

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from pytest_arena._config._read import Config
-    from pytest_arena._databases._app_databases import AllowedFiles
     from pytest_arena._databases._migrations import Comparison
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._product import Database
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
 
 def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     """Return the facts of this process. Marks refusals outside of tests as reported."""
-    databases.children.check_early()
+    failures = [*databases.children.check_early()]
+    servers, server_of_code = databases.children.servers()
     refused = ledger.unreported("")
     ledger.mark_reported(*refused)
     of_engines = []
@@ -39,7 +39,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     stores = databases.provision.stores.values()
     named = dict.fromkeys([*config.schema, *config.seed])
     migration_notes = list(_migration_lines(config, databases))
-    failures = list(differences_at_the_end(databases.provision.first_contents))
+    failures += differences_at_the_end(databases.provision.first_contents)
     if config.migrations == "fail":
         failures += [f"{line} (arena_migrations = fail)" for line in migration_notes]
         migration_notes = []
@@ -74,6 +74,8 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         spoiled=(*databases.files.changed(), *_changed_on_servers(databases)),
         unchanged=databases.files.unchanged(),
         started=tuple(databases.children.lines),
+        servers=servers,
+        server_of_code=server_of_code,
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
         built_seconds=sum(store.built_seconds for store in stores),
         products=tuple(dict.fromkeys(product for product, _ in ledger.filled)),
@@ -213,6 +215,7 @@ class FactsOfProcesses:
         self._next = 0  # the number of the first test that is not attached to a report
         self._sent: set[int] = set()
         self._sent_notes = 0
+        self._late: dict[str, None] = {}  # lines about children after the summary
         # pytest-xdist sends it from a worker to the controller. None in any other process.
         self._output: dict[str, Any] | None = getattr(config, "workeroutput", None)
         is_shared = self._output is not None or config.getoption("dist", "no") != "no"
@@ -272,16 +275,21 @@ class FactsOfProcesses:
         return tuple(facts for number, facts in tests if number not in self._sent)
 
     def changed_late(self, databases: Databases) -> list[str]:
-        """Return a line for each file that changed after the summary. In a worker, return none."""
+        """Return a line for each file that changed after the summary, and for late children.
+
+        In a worker, return none.
+        """
         summary = self.summary
         is_fork = os.getpid() != databases.process
         if summary is None or self._output is not None or is_fork:
             return []
         unreported = {*summary.unchanged} - {*summary.spoiled}
         changed = filter(unreported.__contains__, databases.files.changed())
-        return spoiled_lines(changed, databases.children.lines)
+        children = databases.children
+        self._late.update(dict.fromkeys(children.check_early()))
+        return [*spoiled_lines(changed, children.lines), *self._late]
 
-    def take_over(self, output: Mapping[str, Any], files: AllowedFiles) -> None:
+    def take_over(self, output: Mapping[str, Any], databases: Databases) -> None:
         """Add the facts that a worker has sent at its end."""
         self.mistake = output.get(_MISTAKE, self.mistake)
         values = output.get(_SUMMARY)
@@ -289,5 +297,7 @@ class FactsOfProcesses:
             tests = tuple(TestFacts(**facts) for facts in values["tests"])
             summary = Summary(**{**values, "tests": tests})
             self.summary = self.summary + summary if self.summary else summary
+            databases.children.learn(summary.servers, summary.server_of_code)
+            files = databases.files
             for file in filter(files.is_of_earlier_run, summary.unchanged):
                 files.add(file)
