@@ -403,6 +403,13 @@ def show_users_lines(report: Any, excinfo: Any, option: object, mask: Mask) -> N
     report.longrepr = shown
     if not users:
         shown.reprtraceback.extraline = None  # "All traceback entries are hidden"
+    # pytest raises the error of a wider fixture again in each test that uses the fixture.
+    first = error.first_report(report.nodeid)
+    if first != report.nodeid:
+        words = f"E   {type(error).__name__}: {error.what}  (as in {first})"
+        entries = shown.reprtraceback.reprentries
+        del entries[:-1]
+        entries[0].lines[:] = [words]
     # The name has no module, because pytest's summary cuts long lines.
     kind = type(error)
     short = f"{kind.__name__}: "

@@ -122,6 +122,7 @@ class ArenaError(Exception):
         self.why: str = _short(why, "why")
         self.cause: str = _short(cause, "cause")
         self.fix: str = _short(fix, "fix")
+        self._first_report = ""
         super().__init__(self.what)
 
     def __str__(self) -> str:
@@ -132,6 +133,11 @@ class ArenaError(Exception):
             for name, text in parts
         ]
         return "\n".join([self.what, *lines, f"  [{self.code}]"])
+
+    def first_report(self, test: str) -> str:
+        """Return the test whose report shows the error in full: this one if it is the first."""
+        self._first_report = self._first_report or test
+        return self._first_report
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the error with its keyword arguments."""

@@ -139,6 +139,24 @@ def test_a_queue_that_requests_of_two_loops_join_names_the_option(example: Examp
     run.says("app.py:60 uses it in another loop", "next: arena_lifespan = on")
 
 
+USES_IT = """
+import pytest
+
+@pytest.mark.parametrize("turn", range(3))
+async def test_it(client, turn): ...
+"""
+
+
+def test_a_start_up_that_fails_is_explained_once(example: Example) -> None:
+    """Later tests name the first one that needed it."""
+    project = with_session_lifespan(example, test_it=USES_IT)
+    start = "async def lifespan(app):\n"
+    project = project.change("app.py", start, f"{start}    raise RuntimeError('no broker')\n")
+    run = project.run("-q").expect(1, errors=3)
+    assert run.output.count("[A702]") == 1
+    assert run.output.count("RuntimeError: no broker  (as in test_it.py::test_it[0])") == 2
+
+
 @pytest.mark.slow
 def test_a_request_waits_for_a_worker_of_the_lifespan(example: Example) -> None:
     """The worker wakes the loop of the request: by a future, and by the end of a job."""
