@@ -16,7 +16,7 @@ from threading import Thread, current_thread, get_ident, main_thread
 from threading import enumerate as all_threads
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import greenlet
 
@@ -717,6 +717,15 @@ def _current_lifespan() -> RunningLifespan | None:
     return lifespan
 
 
+# The jobs that lifespans gave to pools. A pool drops a job that it has done.
+_lifespan_jobs: WeakSet[partial[object]] = WeakSet()
+
+
+def lifespans_with_jobs() -> set[RunningLifespan]:
+    """Return the lifespans whose jobs in pools are not done."""
+    return {job.args[0] for job in list(_lifespan_jobs)}
+
+
 def _run_for_lifespan(
     lifespan: RunningLifespan, function: Callable[..., object], *args: object
 ) -> object:
@@ -766,6 +775,7 @@ def _watched(
         lifespan = None if work or is_clock else _current_lifespan()
         if lifespan:
             job = partial(_run_for_lifespan, lifespan, args[position])
+            _lifespan_jobs.add(job)
             args = (*args[:position], job, *args[position + 1 :])
         # A library's job in a pool is work for the user. A library's delayed call may be a timeout.
         if not work or (is_clock and line_of_function(args[position]) is None):

@@ -55,6 +55,14 @@ def start_scheduler_with_pool():
     start_scheduler(lambda: POOL.submit(late))
 
 
+QUEUE = ThreadPoolExecutor(1)
+QUEUE.submit(GATE.wait)  # the start-up's job waits for this one
+
+
+def queue_in_pool():
+    QUEUE.submit(late)
+
+
 def beat_in_pools():
     POOL.submit(beat, "pool").result()
     OTHER_POOL.apply(beat, ["other pool"])
@@ -104,6 +112,7 @@ def test_pools_serve_each_test(test_client, db_session):
         ("start_timer_of_timers", "timer"),
         ("start_scheduler", "thread"),
         ("start_scheduler_with_pool", "thread"),
+        ("queue_in_pool", "thread"),
     ],
 )
 def test_what_waits_for_its_time_writes_in_no_later_test(

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._gate._orm_sessions import held_by_sessions
 from pytest_arena._gate._pooled import PooledConnection
-from pytest_arena._origin import WORK, is_of_wide_fixture, start_of, user_line
+from pytest_arena._origin import (
+    WORK,
+    is_of_wide_fixture,
+    lifespans_with_jobs,
+    start_of,
+    user_line,
+)
 from pytest_arena._process import alive, running_loop
 from pytest_arena._product import nothing
 
@@ -85,17 +91,17 @@ class Registry:
         return "in an earlier test" if is_late else ""
 
     def refuse_ended_lifespans(self) -> None:
-        """Note the lifespans that have ended and whose threads have not.
+        """Note the lifespans that have ended and whose threads or queued jobs have not.
 
         Their threads get no connection from here on. Call this after the shutdown of a lifespan,
         which waits for some of them.
         """
-        ended = set()
+        lifespans = lifespans_with_jobs()
         for thread in threading.enumerate():
             lifespan = start_of(thread).lifespan
-            if lifespan is not None and not lifespan.is_up:
-                ended.add(lifespan)
-        self.ended_lifespans = ended
+            if lifespan is not None:
+                lifespans.add(lifespan)
+        self.ended_lifespans = {each for each in lifespans if not each.is_up}
 
     def is_of_ended_lifespan(self) -> bool:
         """Return whether the user's code runs in a thread of a lifespan that has ended."""
