@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import shlex
 import sys
 import threading
@@ -15,7 +16,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
-from pytest_arena._values import digest
+from pytest_arena._origin import REQUEST, user_line
+from pytest_arena._values import STATEMENT_START, digest
 from pytest_arena.errors import ArenaError, ConfigError, TemplateError
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
-    from pytest_arena._values import Address, ServerLogin, TableRows
+    from pytest_arena._values import Address, CodeLine, ServerLogin, TableRows
 
 # A host that no resolver answers (RFC 2606). It replaces a server that tests may not reach.
 NOWHERE = "arena.invalid"
@@ -195,6 +197,76 @@ class Files(Protocol):
         """Register an opened file that no engine names yet. Return its real path."""
 
 
+# Statements that write nothing, unless a function that they call does.
+READS = re.compile(
+    STATEMENT_START
+    + r"(?:SELECT|SHOW|FETCH|BEGIN|START|SAVEPOINT|RELEASE|ROLLBACK|COMMIT|PRAGMA|EXPLAIN)\b",
+    re.IGNORECASE,
+)
+_SAVEPOINTS = re.compile(
+    STATEMENT_START + r"(?:SAVEPOINT|ROLLBACK\b.*\bTO)\b", re.IGNORECASE
+)
+_MOST_STATEMENTS = 1000  # of one transaction
+
+
+class RawStatement(NamedTuple):
+    """A statement that may write, of a connection that no engine has opened."""
+
+    text: str
+    serial: int  # of the level in which it was sent
+    line: CodeLine | None
+
+
+class RawWrites:
+    """The open transaction of a connection that no engine has opened."""
+
+    def __init__(self) -> None:
+        self.statements: list[RawStatement] = []  # also those about savepoints
+        # The record of the request that began to write, and the id of the error that it handled.
+        self.request: object = None
+        self.handled_error = 0
+        self._runs = False  # the last statement, as far as is known
+
+    def note(self, statement: str, serial: int, request: object = None) -> None:
+        """Note a statement of the transaction if it may write, or is about a savepoint.
+
+        ``request`` is the record of a request whose thread does not know it.
+        """
+        if READS.match(statement) and not _SAVEPOINTS.match(statement):
+            return
+        if not self.statements:
+            error = sys.exception()
+            self.request = REQUEST.get() or request
+            self.handled_error = id(error) if error is not None else 0
+        last = self.statements[-1].text if self.statements else ""
+        # asyncpg's methods call each other.
+        is_repeated = self._runs and statement == last
+        if len(self.statements) < _MOST_STATEMENTS and not is_repeated:
+            self._runs = True
+            self.statements.append(RawStatement(statement, serial, user_line()))
+
+    def ran(self, rows: int) -> None:
+        """Note how many rows the last statement has changed. Forget one that has changed none."""
+        if self._runs and rows == 0:
+            self.statements.pop()
+        self._runs = False
+
+    def written_in(self, serial: int) -> bool:
+        """Return whether the level has sent a statement that may write."""
+        return any(
+            statement.serial == serial and not READS.match(statement.text)
+            for statement in self.statements
+        )
+
+    @property
+    def line(self) -> CodeLine | None:
+        """The line of the first statement that may have written."""
+        for statement in self.statements:
+            if not READS.match(statement.text):
+                return statement.line
+        return None
+
+
 class Core(Protocol):
     """Answers a product's questions: which databases pytest-arena replaces, and what is allowed."""
 
@@ -248,6 +320,12 @@ class Core(Protocol):
 
     def opened_raw(self, key: Key) -> None:
         """Note a connection that no engine has opened."""
+
+    def lost_raw(self, writes: RawWrites, *, is_collected: bool = False) -> None:
+        """Note writes of a connection that is closed, or returned to a pool, without a commit.
+
+        ``is_collected``: the garbage collector closes it.
+        """
 
     def requested(self) -> tuple[list[str], set[str]]:
         """Return the databases on servers that engines and variables of the app name.

@@ -320,3 +320,24 @@ def test_psycopg(of_psycopg, turn):
 def test_a_pool_of_a_wider_fixture_keeps_what_it_opens_in_a_test(raw: Example) -> None:
     """Its connections live as long as the pool."""
     raw.with_files(test_it=GROWING).run("-p", "no:randomly").expect(passed=9)
+
+
+POOLS_OF_PSYCOPG = f"""{HEADER}
+@pytest.fixture(scope="module")
+def pool(arena):
+    with psycopg_pool.ConnectionPool(URL, min_size=2, max_size=2) as pool:
+        yield pool
+
+@pytest.mark.parametrize("turn", range(3))
+def test_pool(pool, turn):
+    for name in "abc":
+        with pool.connection() as connection:
+            connection.execute("INSERT INTO dancers VALUES (%s)", [name])
+    with pool.connection() as connection:
+        connection.execute("ALTER TABLE dancers ADD COLUMN note text")
+"""
+
+
+def test_a_pool_of_psycopg_hands_out_no_ended_connection(raw: Example) -> None:
+    """Each test replaces the database, which ends the pool's connections."""
+    raw.with_files(test_it=POOLS_OF_PSYCOPG).run("-p", "no:randomly").expect(passed=3)

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pytest_arena._databases._migrations import Comparison
     from pytest_arena._gate._registry import Registry
     from pytest_arena._ledger import Ledger
-    from pytest_arena._product import BuildTarget
+    from pytest_arena._product import BuildTarget, RawWrites
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -309,6 +309,10 @@ class Databases:
     def opened_raw(self, key: Key) -> None:
         """Note a connection that no engine has opened."""
         self._connections.opened_raw(key)
+
+    def lost_raw(self, writes: RawWrites, *, is_collected: bool = False) -> None:
+        """Note writes of a connection without an engine that ends without a commit."""
+        self._connections.lost_raw(writes, is_collected)
 
     def refuse_late(self, *, is_statement: bool = False) -> None:
         """Raise a LateWorkError if the caller works for a test that has ended.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._origin import RunningLifespan, ThreadStart, Work
-    from pytest_arena._product import ConnectTarget, Handle, Key
+    from pytest_arena._product import ConnectTarget, Handle, Key, RawWrites
     from pytest_arena._values import CodeLine
 
     TaskReference = Callable[[], asyncio.Task[object] | None]
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 _LONGEST_USE = 1.0
 # Seconds for which a thread that connects waits until a database is replaced.
 _LONGEST_REPLACEMENT = 10.0
+
+
+def _ignore(writes: RawWrites, is_collected: bool) -> None:  # noqa: FBT001 - as the gate's
+    """Note nothing, because there is no gate yet."""
 
 
 class Registry:
@@ -54,6 +58,9 @@ class Registry:
     def __init__(self) -> None:
         self.checkouts = 0  # how many there were
         self.has_raw = False  # whether a connection was ever opened without an engine
+        # Called with the writes of such a connection that ends without a commit, and with
+        # whether the garbage collector ends it.
+        self.lost_raw: Callable[[RawWrites, bool], None] = _ignore
         # Threads that still work for a test that is over, each with the frame of that work.
         self.late: dict[int, FrameType] = {}
         # Lifespans that have ended, and whose threads have not.
@@ -73,6 +80,10 @@ class Registry:
         # The thread that replaces a database, and the condition for which others wait.
         self._replacing: int | None = None
         self._condition = threading.Condition(self.lock)
+
+    def report_lost_to(self, lost_raw: Callable[[RawWrites, bool], None]) -> None:
+        """Call this function with writes of connections that no engine has opened."""
+        self.lost_raw = lost_raw
 
     # Threads.
 

@@ -127,8 +127,8 @@ class PostgreSQLConnections:
         for raw in drivers.raw_connections():
             record = raw.record
             is_of_level = raw.serial == serial
-            may_have_lost = is_of_level or record.last_write[0] == serial
-            has_lost = may_have_lost and _has_open_writes(raw)
+            may_have_lost = is_of_level or record.writes.written_in(serial or 0)
+            has_lost = may_have_lost and drivers.has_written(raw.target, raw.driver)
             if has_lost:
                 lost.append(_line_of(raw))
             if is_of_level:
@@ -148,7 +148,9 @@ class PostgreSQLConnections:
     def raw_transactions(self) -> list[str]:
         """Return the lines of raw connections that are inside a transaction."""
         return [
-            _line_of(raw) for raw in drivers.raw_connections() if _is_open(raw.driver)
+            _line_of(raw)
+            for raw in drivers.raw_connections()
+            if drivers.is_in_transaction(raw.driver)
         ]
 
     def owns(self, database: str) -> bool:
@@ -245,9 +247,6 @@ def open_product(core: Core, config: Config) -> Product:
     return PostgreSQL(core, config)
 
 
-_IDLE = 0  # libpq's PQTRANS_IDLE: no transaction is open
-
-
 class ServerHandle:
     """A connection of asyncpg, psycopg or psycopg2.
 
@@ -300,7 +299,7 @@ class ServerHandle:
     def is_begun(self) -> bool:
         """Whether a transaction is open, by what the driver knows."""
         driver = self._reference()
-        return driver is not None and _is_open(driver)
+        return driver is not None and drivers.is_in_transaction(driver)
 
     def changes(self) -> int:
         """Return 0: no driver counts the changed rows."""
@@ -385,18 +384,8 @@ def _end(target: ConnectTarget, pid: int, *, cancel: bool) -> None:
 
 def _line_of(raw: RawConnection) -> str:
     """Return the line that last wrote by a raw connection, else the line that opened it."""
-    line = raw.record.last_write[1] or raw.record.opened_at
+    line = raw.record.writes.line or raw.record.opened_at
     return str(line or "a pool of a driver")
-
-
-def _has_open_writes(raw: RawConnection) -> bool:
-    """Return whether an open transaction has written."""
-    isolation = _isolation_at(raw.target)
-    if isolation is None or not _is_open(raw.driver):
-        return False
-    with suppress(ArenaError):  # `leave` reports a server that does not answer
-        return raw.pid in isolation.writers()
-    return False
 
 
 def _end_raw(raw: RawConnection) -> None:
@@ -427,7 +416,7 @@ _RESET = (
 def _reset(driver: Any) -> bool:
     """Reset the session of an idle connection of psycopg or psycopg2. Return whether it worked."""
     with suppress(Exception):  # a connection of asyncpg, or a lost one
-        if _is_open(driver):
+        if drivers.is_in_transaction(driver):
             return False
         if hasattr(driver, "pgconn"):  # psycopg, also if async
             return not driver.pgconn.exec_(_RESET.encode()).error_message
@@ -435,15 +424,6 @@ def _reset(driver: Any) -> bool:
         driver.commit()
         return True
     return False
-
-
-def _is_open(driver: Any) -> bool:
-    if hasattr(driver, "is_in_transaction"):  # asyncpg
-        return not driver.is_closed() and bool(driver.is_in_transaction())
-    if getattr(driver, "closed", False):
-        return False
-    info = getattr(driver, "info", None)  # psycopg, psycopg2
-    return bool(getattr(info, "transaction_status", _IDLE) != _IDLE)
 
 
 # Statements that cannot return a number of a sequence. Before these pytest-arena may not send its

@@ -12,7 +12,7 @@ from functools import cache, partial, wraps
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_arena._origin import WORK
+from pytest_arena._origin import REQUEST, WORK
 from pytest_arena._process import when_imported
 from pytest_arena._product import (
     ConnectTarget,
@@ -319,8 +319,14 @@ def _executing(core: Callable[[], Core | None], original: Any) -> Any:
     # Not async: each statement of an engine would need one more coroutine.
     @wraps(original)
     def execute(connection: Any, function: Any, *args: object, **kwargs: object) -> Any:
-        if _is_late() and getattr(function, "__name__", "") in _SENDING:
+        name = getattr(function, "__name__", "")
+        if name in _SENDING and _is_late():
             _refuse_late(core(), is_statement=True)
+        raw = connection._connection  # noqa: SLF001 - `_conn` raises if it is not open
+        if getattr(raw, "arena_writes", None) is not None:
+            raw.arena_serve_request(REQUEST.get())
+            if name == "close":
+                raw.arena_give_up()  # here the error is known that closes it
         return original(connection, function, *args, **kwargs)
 
     return execute

@@ -137,6 +137,8 @@ def _place(core: Core, connection: GuardedConnection, database: object) -> None:
     if core.is_inside(file):
         target = core.target_at(file)
         connection.arena_serve(partial(core.ensure_attached_target, beside=target))
+        if target is not None:
+            connection.arena_watch_writes()
     else:
         connection.arena_watch(core.files.register_opened(file))
 

@@ -6,12 +6,13 @@ import os
 import re
 import sqlite3
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache, lru_cache, wraps
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _process
+from pytest_arena._product import RawWrites
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 
@@ -65,6 +66,18 @@ def _in_turn(method: Callable[..., object], turn: str = "arena_turn") -> Any:
     return call
 
 
+def _ending(method: Callable[..., object]) -> Callable[..., Any]:
+    """Return a method that ends a transaction. It then forgets what the transaction has written."""
+
+    @wraps(method)
+    def end(self: GuardedConnection, *args: object) -> object:
+        answer = method(self, *args)
+        self.arena_end_writes()
+        return answer
+
+    return end
+
+
 class GuardedConnection(sqlite3.Connection):
     """A connection as ``sqlite3.connect`` returns it. Its cursors read each statement.
 
@@ -90,9 +103,75 @@ class GuardedConnection(sqlite3.Connection):
     # Rare settings as last read. None: the connection is new. (): a statement may have set one.
     arena_settings: tuple[object, ...] | None = None
 
-    commit = _in_turn(sqlite3.Connection.commit)
-    rollback = _in_turn(sqlite3.Connection.rollback)
-    close = _in_turn(sqlite3.Connection.close)
+    # For a connection to a test's file that no engine has opened: what its transaction has
+    # written, SQLite's count of changed rows before that, and the request that aiosqlite serves.
+    arena_writes: RawWrites | None = None
+    arena_changes = 0
+    arena_request: object = None
+
+    commit = _in_turn(_ending(sqlite3.Connection.commit))
+    rollback = _in_turn(_ending(sqlite3.Connection.rollback))
+    __exit__ = _ending(sqlite3.Connection.__exit__)
+    _close = _in_turn(sqlite3.Connection.close)
+
+    def close(self) -> None:
+        """As ``sqlite3.Connection.close``. Writes that it loses are noted."""
+        self.arena_give_up()
+        self._close()
+
+    def __del__(self) -> None:
+        """Note the writes that the garbage collector loses."""
+        self.arena_give_up(is_collected=True)
+        finalize = getattr(super(), "__del__", None)  # Python has it since 3.13
+        if finalize is not None:
+            finalize()
+
+    def arena_watch_writes(self) -> None:
+        """Note the writes of each transaction from now on."""
+        self.arena_writes = RawWrites()
+
+    def arena_serve_request(self, request: object) -> None:
+        """Note the request whose statement comes next from a thread of aiosqlite."""
+        self.arena_request = request
+
+    def arena_note_statement(self, statement: str) -> None:
+        """Note a statement that is about to run, and may write."""
+        writes = self.arena_writes
+        core = self.arena_core
+        if writes is None or core is None:
+            return
+        if not self.in_transaction:
+            self.arena_end_writes()
+        if not writes.statements:
+            self.arena_changes = self.total_changes
+        writes.note(statement, core.serial(), self.arena_request)
+
+    def arena_note_script(self, script: str) -> None:
+        """Note the statements of a script. Python commits the open transaction before it."""
+        first, *others = split_script(script)
+        self.arena_end_writes()
+        self.arena_note_statement(first)
+        if self.arena_writes is not None and self.arena_core is not None:
+            serial = self.arena_core.serial()
+            for statement in others:
+                self.arena_writes.note(statement, serial, self.arena_request)
+
+    def arena_end_writes(self) -> None:
+        """Note that the transaction is over."""
+        if self.arena_writes is not None:
+            self.arena_writes.statements.clear()
+
+    def arena_give_up(self, *, is_collected: bool = False) -> None:
+        """Note what an open transaction has written, because the connection is about to close."""
+        writes = self.arena_writes
+        core = self.arena_core
+        if writes is None or core is None or not writes.statements:
+            return
+        # A connection that is closed already has no transaction.
+        with suppress(sqlite3.ProgrammingError):
+            if self.in_transaction and self.total_changes != self.arena_changes:
+                core.lost_raw(writes, is_collected=is_collected)
+        self.arena_end_writes()
 
     def arena_guard(self, core: Core) -> None:
         """Guard the statements of this connection from now on."""
@@ -188,6 +267,8 @@ class _GuardedCursor:
         connection = self.connection
         connection.arena_check()
         statement = _statement(args, kwargs)
+        if connection.arena_writes is not None:
+            connection.arena_note_statement(statement)
         if len(statement) > _LONG_STATEMENT:
             runner = _find_runner(statement)
         else:
@@ -201,6 +282,7 @@ class _GuardedCursor:
     def executemany(self, *args: object, **kwargs: object) -> object:
         # sqlite3 refuses an ATTACH here.
         self.connection.arena_check()
+        self.connection.arena_note_statement(_statement(args, kwargs))
         with self.connection.arena_turn:
             return super().executemany(*args, **kwargs)  # type: ignore[misc]  # as above
 
@@ -208,7 +290,10 @@ class _GuardedCursor:
         self.connection.arena_check()
         run = super().executescript  # type: ignore[misc]  # as above
         runner: Runner = _run_setting
-        if _ATTACH_OR_VACUUM.search(_statement(args, kwargs)):
+        script = _statement(args, kwargs)
+        if self.connection.arena_writes is not None:
+            self.connection.arena_note_script(script)
+        if _ATTACH_OR_VACUUM.search(script):
             runner = _run_attaching
         return runner(self.connection, run, args, kwargs)
 

@@ -22,6 +22,7 @@ from pytest_arena._postgresql.drivers._statements import (
     SEAMS,
     Admission,
     guard_cursors,
+    noting_connection,
     record_opened,
     replace_function,
 )
@@ -193,6 +194,16 @@ class _Guard:
                 self._find_core, sys.modules["psycopg2.extensions"], connection
             )
 
+    def noting(self, factory: object) -> object:
+        """Return a class for connections of psycopg2 that notes lost writes.
+
+        A factory of the app that is a function is left alone.
+        """
+        kind = factory or sys.modules["psycopg2.extensions"].connection
+        return (
+            noting_connection(self._find_core, kind) if isinstance(kind, type) else kind
+        )
+
 
 class _SpawnedGuard(_Guard):
     """Decides in a process that multiprocessing has spawned, which has no core."""
@@ -352,6 +363,9 @@ def _guard_psycopg2(guard: _Guard, module: ModuleType) -> None:
             _looked_at.set(
                 ""
             )  # a connection_factory of the app may open other connections
+            kwargs["connection_factory"] = guard.noting(
+                kwargs.get("connection_factory")
+            )
             connection = original(text, *args, **kwargs)
             guard.opened("psycopg2", admission, connection)
             return connection

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import sys
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache, wraps
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from functools import cache, lru_cache, partial, wraps
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast
 
 from pytest_arena._origin import WORK, user_line, who_connects
 from pytest_arena._postgresql.drivers._session_state import alters_session
@@ -16,12 +18,12 @@ from pytest_arena._postgresql.drivers._test_databases import (
     made_or_dropped,
     replacement,
 )
+from pytest_arena._product import RawWrites
 from pytest_arena._values import QUOTED, without_comments
-from pytest_arena._values import STATEMENT_START as START
-from pytest_arena.errors import ProductionDatabaseError
+from pytest_arena.errors import ArenaError, ProductionDatabaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Iterator
     from types import ModuleType
 
     from pytest_arena._product import ConnectTarget, Core, Key
@@ -57,8 +59,8 @@ class DriverConnection:
         self.session_changes = 0
         # The attributes below are set for a connection that no engine has opened.
         self.opened_at: CodeLine | None = None
-        # The level and the line of the last statement that may have written.
-        self.last_write: tuple[int, CodeLine | None] = (0, None)
+        self.writes = RawWrites()  # of its last transaction
+        self.is_ended = False  # by pytest-arena
         # The lines that have changed the session, by the serials of their levels.
         self.altered: dict[int, CodeLine | None] = {}
         self.has_temporary = False  # the session may have a temporary table
@@ -74,27 +76,34 @@ class DriverConnection:
         if self.admission is not None:
             self.admission = replace(self.admission, target=None)
 
-    end = join_pool  # pytest-arena has ended it: no level ends it again
+    def end(self) -> None:
+        """Note that pytest-arena has ended it: no level ends it again."""
+        self.is_ended = True
+        self.join_pool()
 
     def note_session_change(self) -> None:
         """Note a statement that changes the session. An engine's pool may have the connection."""
         self.session_changes += 1
 
-    def note_statement(self, core: Core | None, statement: str) -> None:
-        """Note a statement of a connection that no engine has opened."""
+    def begin(self) -> None:
+        """Note that the next statement begins a transaction."""
+        self.writes = RawWrites()
+
+    def note_text(self, core: Core | None, driver: object, statement: str) -> None:
+        """Note a statement if no engine has opened the connection."""
+        if self.admission is None or self.admission.target is None:
+            return
         serial = core.serial() if core is not None else 0
+        if not is_in_transaction(driver):
+            self.begin()
+        self.writes.note(statement, serial)
         if statement.startswith(_ENDINGS[1]) and "RESET ALL" in statement:
             # asyncpg's pool sends this. Temporary tables stay.
             if not self.has_temporary:
                 self.altered.pop(serial, None)
             return
-        is_change = _alters_session(statement)
-        if _READS.match(statement) and not is_change:
-            return
-        line = user_line()
-        self.last_write = serial, line
-        if is_change:
-            self.altered[serial] = line
+        if _alters_session(statement):
+            self.altered[serial] = user_line()
             self.has_temporary |= "TEMP" in statement.upper()
 
     def forget_changes(self, serial: int) -> None:
@@ -134,9 +143,38 @@ def record_opened(
     of a wider fixture's pool lives as long as the pool.
     """
     serial = pool_serial if pool_serial < 0 else core.serial()
-    record_of(connection).admit(replace(admission, serial=serial))
+    record = record_of(connection)
+    record.admit(replace(admission, serial=serial))
     if admission.target is not None:
+        _keep_until_end(record, connection)
         core.opened_raw(admission.target.key)
+
+
+# The records of asyncpg's connections that no engine has opened, by their protocols.
+_by_protocol: dict[object, DriverConnection] = {}
+
+
+def _keep_until_end(record: DriverConnection, connection: Any) -> None:
+    """Keep a record where the end of its connection finds it.
+
+    The garbage collector clears weak references to a cycle before it calls ``__del__``.
+    """
+    protocol = getattr(connection, "_protocol", None)  # asyncpg's class has slots
+    if protocol is not None:
+        _by_protocol[protocol] = record
+    else:
+        with suppress(AttributeError):  # a class of the app that has slots
+            connection.arena_record = record
+
+
+def _record_at_end(connection: Any) -> DriverConnection | None:
+    """Return the record of a connection that the garbage collector may have found."""
+    known = _connections.get(connection)
+    if known is None:
+        known = getattr(connection, "arena_record", None)
+    if known is None:
+        known = _by_protocol.get(getattr(connection, "_protocol", None))
+    return known
 
 
 def admission_of(driver_connection: object) -> Admission | None:
@@ -218,6 +256,39 @@ def pid_of(connection: Any) -> int:
         return int(connection.info.backend_pid)
     except Exception:  # noqa: BLE001 - each driver has its exceptions for a closed connection
         return 0
+
+
+_IDLE = 0  # libpq's PQTRANS_IDLE: no transaction is open
+
+
+def is_in_transaction(connection: Any) -> bool:
+    """Return whether a driver's connection has a transaction open, by what the driver knows."""
+    if hasattr(connection, "is_in_transaction"):  # asyncpg
+        return not connection.is_closed() and bool(connection.is_in_transaction())
+    if getattr(connection, "closed", False):
+        return False
+    info = getattr(connection, "info", None)  # psycopg, psycopg2
+    return bool(getattr(info, "transaction_status", _IDLE) != _IDLE)
+
+
+class _KnowsWriters(Protocol):
+    """The isolation of a database on a server."""
+
+    def writers(self) -> Collection[int]:
+        """Return the pids of the backends whose open transaction has written."""
+
+
+def has_written(target: ConnectTarget, connection: object) -> bool:
+    """Ask the server whether the open transaction of a connection has written."""
+    database = target.database
+    if database is None or database.isolation is None:
+        return False
+    if not is_in_transaction(connection):
+        return False
+    isolation = cast("_KnowsWriters", database.isolation)
+    with suppress(ArenaError):  # `leave` reports a server that does not answer
+        return pid_of(connection) in isolation.writers()
+    return False
 
 
 # Statements that reach beyond their database
@@ -474,7 +545,7 @@ def _to_send(core: FindCore, connection: object, statement: str | bytes) -> str 
         _note_kept(core(), known.idle_key, text)
     admission = known.admission
     if admission is not None and admission.target is not None:
-        known.note_statement(core(), text)
+        known.note_text(core(), connection, text)
     work = WORK.get()
     is_late = work is not None and work.is_over and not text.startswith(_ENDINGS)
     if not (is_late or reaches_beyond(text)):
@@ -489,13 +560,15 @@ def _to_send(core: FindCore, connection: object, statement: str | bytes) -> str 
     return statement_to_send(now, admission.target, text)
 
 
+def _note_rows(connection: object, rows: int) -> None:
+    """Note how many rows the last statement of a connection has changed."""
+    known = _connections.get(connection)
+    if known is not None:
+        known.writes.ran(rows)
+
+
 # Drivers and pools send these statements to end work that was refused.
 _ENDINGS = ("ROLLBACK", "SELECT pg_advisory_unlock_all()")
-# Statements that write nothing, unless a function that they call does.
-_READS = re.compile(
-    START + r"(?:SELECT|SHOW|FETCH|BEGIN|START|SAVEPOINT|RELEASE|ROLLBACK|COMMIT)\b",
-    re.IGNORECASE,
-)
 
 _DEFAULT = (
     "a role's default, in this database alone:\n"
@@ -584,13 +657,73 @@ def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
             connection: object, query: str, *args: object, **kwargs: object
         ) -> object:
             sent = _to_send(core, connection, query)
-            return await original(connection, sent, *args, **kwargs)
+            answer = await original(connection, sent, *args, **kwargs)
+            if isinstance(answer, str) and answer.endswith(" 0"):  # as "UPDATE 0"
+                _note_rows(connection, 0)
+            return answer
 
         return ask_first
 
     # For statements without parameters, other statements, COPY of a query and into a table.
     for name in ("execute", "_get_statement", "_copy_out", "_copy_in"):
         replace_function(module.Connection, name, make)
+    replace_function(module.Connection, "close", partial(_giving_up, core))
+    replace_function(module.Connection, "terminate", partial(_giving_up, core))
+    collected = partial(_giving_up, core, is_collected=True)
+    replace_function(module.Connection, "__del__", collected)
+    replace_function(module.Connection, "_cleanup", _forgetting)
+
+
+def _guard_asyncpg_pools(core: FindCore, module: ModuleType) -> None:
+    def make(original: Callable[..., Any]) -> Callable[..., object]:
+        def release(holder: Any, *args: object, **kwargs: object) -> object:
+            give_up(core, holder._con)  # noqa: SLF001 - the holder has no public name for it
+            return original(holder, *args, **kwargs)
+
+        return release
+
+    replace_function(module.PoolConnectionHolder, "release", make)
+
+
+def _forgetting(original: Callable[[Any], object]) -> Callable[..., object]:
+    """Return asyncpg's method that each end of a connection calls."""
+
+    def _cleanup(connection: Any) -> object:
+        _by_protocol.pop(connection._protocol, None)  # noqa: SLF001 - see `_keep_until_end`
+        return original(connection)
+
+    return _cleanup
+
+
+def _giving_up(
+    core: FindCore, original: Callable[..., Any], *, is_collected: bool = False
+) -> Callable[..., object]:
+    """Return a method that ends a connection. It first notes the writes that are lost."""
+
+    def end(connection: object, *args: object, **kwargs: object) -> object:
+        give_up(core, connection, is_collected=is_collected)
+        return original(connection, *args, **kwargs)
+
+    return end
+
+
+def give_up(core: FindCore, connection: object, *, is_collected: bool = False) -> None:
+    """Note the writes of an open transaction whose connection is about to end.
+
+    The server is asked whether it has written. The garbage collector may run in the midst of
+    another question to the server, so then only the statements count.
+    """
+    known = _record_at_end(connection)
+    if known is None or known.admission is None or not known.writes.statements:
+        return
+    target = known.admission.target
+    now = core()
+    if target is None or now is None or not is_in_transaction(connection):
+        return
+    writes = known.writes
+    known.begin()
+    if is_collected or has_written(target, connection):
+        now.lost_raw(writes, is_collected=is_collected)
 
 
 def _guard_psycopg(core: FindCore, module: ModuleType) -> None:
@@ -602,8 +735,118 @@ def _guard_psycopg(core: FindCore, module: ModuleType) -> None:
 
         return _convert_query
 
+    def count(original: Any) -> Any:
+        def _set_results(cursor: Any, results: Any) -> None:
+            original(cursor, results)
+            if cursor._execmany_returning is None:  # noqa: SLF001 - else these are not all rows
+                _note_rows(cursor._conn, cursor.rowcount)  # noqa: SLF001 - as above
+
+        return _set_results
+
     # All cursors and COPY call it, sync and async.
     replace_function(module.Cursor, "_convert_query", make)
+    replace_function(module.Cursor, "_set_results", count)
+
+
+def _guard_psycopg_ends(core: FindCore, module: ModuleType, *, kind: str) -> None:
+    """Note the ends of connections, and the begin of each transaction."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., object]:
+        def _start_query(connection: Any) -> object:
+            known = _connections.get(connection)
+            if known is not None and not is_in_transaction(connection):
+                known.begin()
+            return original(connection)
+
+        return _start_query
+
+    owner = vars(module)[kind]
+    # It begins a transaction, before `_convert_query` is called.
+    replace_function(owner, "_start_query", make)
+    replace_function(owner, "close", partial(_giving_up, core))
+    replace_function(owner, "__del__", partial(_giving_up, core, is_collected=True))
+
+
+def _guard_psycopg_savepoints(core: FindCore, module: ModuleType) -> None:
+    """Note the savepoints of ``connection.transaction()``, which no cursor sets."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., object]:
+        def commands(transaction: Any) -> Iterator[bytes]:
+            for command in original(transaction):
+                known = _connections.get(transaction.connection)
+                if known is not None:
+                    known.note_text(core(), transaction.connection, command.decode())
+                yield command
+
+        return commands
+
+    for name in ("_get_enter_commands", "_get_rollback_commands"):
+        replace_function(module.BaseTransaction, name, make)
+
+
+def _guard_psycopg_pools(core: FindCore, module: ModuleType, *, kind: str) -> None:
+    def make(original: Callable[..., Any]) -> Callable[..., object]:
+        def putconn(pool: object, conn: object) -> object:
+            give_up(core, conn)
+            return original(pool, conn)
+
+        return putconn
+
+    def skip(original: Callable[..., Any]) -> Callable[..., object]:
+        def _getconn_unchecked(pool: Any, timeout: float) -> Any:
+            connection = original(pool, timeout)
+            while _is_ended(connection):
+                connection.pgconn.finish()  # the pool then opens another one
+                pool._putconn(connection, from_getconn=True)  # noqa: SLF001 - `putconn` counts it as used
+                connection = original(pool, timeout)
+            return connection
+
+        async def _agetconn_unchecked(pool: Any, patience: float) -> Any:
+            connection = await original(pool, patience)
+            while _is_ended(connection):
+                connection.pgconn.finish()
+                await pool._putconn(connection, from_getconn=True)  # noqa: SLF001 - as above
+                connection = await original(pool, patience)
+            return connection
+
+        is_async = iscoroutinefunction(original)
+        return _agetconn_unchecked if is_async else _getconn_unchecked
+
+    replace_function(vars(module)[kind], "putconn", make)
+    replace_function(vars(module)[kind], "_getconn_unchecked", skip)
+
+
+def _is_ended(connection: object) -> bool:
+    """Return whether pytest-arena has ended a connection. Its pool has not noticed that."""
+    known = _connections.get(connection)
+    return known is not None and known.is_ended
+
+
+@cache
+def noting_connection(core: FindCore, kind: Any) -> Any:
+    """Return a subclass of a connection class of psycopg2, which is written in C."""
+
+    def close(self: Any) -> None:
+        give_up(core, self)
+        kind.close(self)
+
+    def rollback(self: Any) -> None:
+        # A pool rolls back what its user has not committed.
+        if sys._getframe(1).f_globals.get("__name__") == "psycopg2.pool":  # noqa: SLF001 - the documented way
+            give_up(core, self)
+        kind.rollback(self)
+
+    def delete(self: Any) -> None:
+        give_up(core, self, is_collected=True)
+
+    methods = {
+        "close": close,
+        "rollback": rollback,
+        "__del__": delete,
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+    }
+    return type(kind.__name__, (kind,), methods)
 
 
 def guard_cursors(core: FindCore, extensions: Any, connection: Any) -> None:
@@ -645,7 +888,10 @@ def _checking_cursor(core: FindCore, kind: Any) -> Any:
             to_send = _to_send(core, self.connection, sent)
             if to_send is not sent:
                 return super(asking, self).execute(to_send)
-            return getattr(super(asking, self), name)(*args, **kwargs)
+            answer = getattr(super(asking, self), name)(*args, **kwargs)
+            if name == "execute":
+                _note_rows(self.connection, self.rowcount)
+            return answer
 
         return ask_first
 
@@ -656,4 +902,15 @@ def _checking_cursor(core: FindCore, kind: Any) -> Any:
     return asking
 
 
-SEAMS = {"asyncpg.connection": _guard_asyncpg, "psycopg.cursor": _guard_psycopg}
+SEAMS: dict[str, Callable[[FindCore, Any], None]] = {
+    "asyncpg.connection": _guard_asyncpg,
+    "asyncpg.pool": _guard_asyncpg_pools,
+    "psycopg.cursor": _guard_psycopg,
+    "psycopg.transaction": _guard_psycopg_savepoints,
+    "psycopg.connection": partial(_guard_psycopg_ends, kind="Connection"),
+    "psycopg.connection_async": partial(_guard_psycopg_ends, kind="AsyncConnection"),
+    "psycopg_pool.pool": partial(_guard_psycopg_pools, kind="ConnectionPool"),
+    "psycopg_pool.pool_async": partial(
+        _guard_psycopg_pools, kind="AsyncConnectionPool"
+    ),
+}
