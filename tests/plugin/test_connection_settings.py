@@ -130,6 +130,30 @@ def test_where_each_test_has_another_database_it_is_told_pitfall_132(tmp_path: P
     run_on("clone", tmp_path, test_1=KEPT, test_2=OVER).says(TOLD)
 
 
+HOLDS = (
+    ASKED
+    + """
+@pytest.fixture(scope="module")
+def held():
+    with engine.connect() as connection:
+        connection.execute(text({set!r}))
+        connection.commit()
+        yield connection
+
+def test_that_writes(held):
+    send("INSERT INTO dancers VALUES ('Sand')")
+
+def test_after_it(held):
+    held.commit()
+"""
+)
+
+
+def test_a_connection_that_a_fixture_holds_is_named_pitfall_132(tmp_path: Path) -> None:
+    """Its fixture has another connection after each test that wrote, without a word before."""
+    run_on("clone", tmp_path, test_1=HOLDS).expect(passed=2).says(TOLD)
+
+
 INFO = """
 import pytest
 from app import engine

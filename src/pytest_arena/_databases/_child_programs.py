@@ -6,6 +6,7 @@ import re
 import shlex
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING
@@ -100,6 +101,19 @@ class ChildProgram:
             with suppress(OSError, UnicodeDecodeError):
                 return Path(self.folder, word).read_text(encoding="utf-8")
             return ""
+        return ""
+
+    @property
+    def configuration(self) -> str:
+        """The text of Alembic's configuration file, "" for another program."""
+        if "alembic" not in (self.name, *self.words[:2]):
+            return ""
+        file = "alembic.ini"
+        for option, value in pairwise(self.words):
+            if option in ("-c", "--config"):
+                file = value
+        with suppress(OSError, UnicodeDecodeError):
+            return Path(self.folder, file).read_text(encoding="utf-8")
         return ""
 
 

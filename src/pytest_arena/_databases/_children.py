@@ -73,10 +73,11 @@ class Children:
         self._url_of_workers = ""
 
     def check(self, child: Child, *, in_level: bool) -> None:
-        """Refuse a child whose arguments name a database of the app. Warn if it may open one.
+        """Refuse a child that is told to open a database of the app. Warn if it may open one.
 
         Raises:
-            ProductionDatabaseError: the arguments name a database that ``arena_allow`` does not.
+            ProductionDatabaseError: the arguments, or Alembic's configuration file, name a database
+                that ``arena_allow`` does not.
             UnknownDatabaseError: it runs a client program that connects to another database than
                 the tests'.
         """
@@ -84,11 +85,16 @@ class Children:
         for argument in child.arguments:
             name = reader.named_in(argument)
             if name:
-                raise self._ledger.refused(_gate_notes.child_by_argument(name))
+                refusal = _gate_notes.child_naming(name, "arguments name")
+                raise self._ledger.refused(refusal)
         programs = list(child_programs(child))
         for program in programs:
             if program.is_client:
                 self._check_client(program, reader)
+            name = reader.named_in(program.configuration)
+            if name and not self._has_tests_database(program):
+                refusal = _gate_notes.child_naming(name, "configuration names")
+                raise self._ledger.refused(refusal)
         line = user_line()
         if line is None:
             return  # a library starts the child, as pytest-xdist starts a worker
@@ -165,6 +171,9 @@ class Children:
                     name_database(words, "://" if words and is_of_app else "")
         return tuple(failures)
 
+    def _has_tests_database(self, program: ChildProgram) -> bool:
+        return self._leads_to_test([*program.words, *program.variables.values()])
+
     def _reader(self, folder: str) -> _NamedDatabases:
         return _NamedDatabases(
             self._config,
@@ -195,7 +204,7 @@ class Children:
 
         If the program inherits a variable of ``arena_env``, its URL has a host that does not exist.
         """
-        if self._leads_to_test([*program.words, *program.variables.values()]):
+        if self._has_tests_database(program):
             return ""
         name = reader.url_of_code()
         if name and not is_read(self._config.env):

@@ -166,10 +166,10 @@ def after_session(name: str) -> AfterSessionError:
     )
 
 
-def child_by_argument(name: str) -> ProductionDatabaseError:
-    """Return the error for a process whose arguments name a database of the app."""
+def child_naming(name: str, place_names: str) -> ProductionDatabaseError:
+    """Return the error for a process whose arguments or configuration name an app's database."""
     return ProductionDatabaseError(
-        f"refused: a process whose arguments name {name}, a database of the app",
+        f"refused: a process whose {place_names} {name}, a database of the app",
         why="the process would open that database itself. Its writes would stay there, and this "
         "test would not see them",
         cause=who_connects(),
