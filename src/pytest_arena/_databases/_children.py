@@ -89,12 +89,8 @@ class Children:
                 raise self._ledger.refused(refusal)
         programs = list(child_programs(child))
         for program in programs:
-            if program.is_client:
-                self._check_client(program, reader)
-            name = reader.named_in(program.configuration)
-            if name and not self._has_tests_database(program):
-                refusal = _gate_notes.child_naming(name, "configuration names")
-                raise self._ledger.refused(refusal)
+            self._check_client(program, reader)
+            self._check_configuration(program, reader)
         line = user_line()
         if line is None:
             return  # a library starts the child, as pytest-xdist starts a worker
@@ -185,7 +181,7 @@ class Children:
 
     def _check_client(self, program: ChildProgram, reader: _NamedDatabases) -> None:
         """Refuse a client program if its database is neither the tests' nor an allowed one."""
-        if self._config.drivers == "off":
+        if self._config.drivers == "off" or not program.is_client:
             return
         connections = product_package(CLIENTS[program.name]).connections
         names = connections.named_by_client(
@@ -196,6 +192,14 @@ class Children:
                 of_app = reader.is_of_app(name)
                 refusal = _gate_notes.child_client(program.name, name, of_app=of_app)
                 raise self._ledger.refused(refusal)
+
+    def _check_configuration(
+        self, program: ChildProgram, reader: _NamedDatabases
+    ) -> None:
+        name = reader.named_in(program.configuration)
+        if name and not self._has_tests_database(program):
+            refusal = _gate_notes.child_naming(name, "configuration names")
+            raise self._ledger.refused(refusal)
 
     def _without_database(
         self, program: ChildProgram, reader: _NamedDatabases, line: CodeLine
