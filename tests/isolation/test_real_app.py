@@ -323,7 +323,7 @@ async def test_one(client, turn):
 def test_a_sqlite_that_is_not_as_expected_is_told_of_in_the_summary(tmp_path: Path) -> None:
     """Tests are undone all the same, only slower."""
     example = fastapi_example(tmp_path).with_files(conftest=NOT_AS_EXPECTED, test_story=TWICE)
-    example.run().expect(passed=2).says("the fast way 'pages' did not pass its trial on SQLite")
+    example.run().expect(passed=2).says("the restore method 'pages' failed its trial on SQLite")
 
 
 ELSEWHERE = """
