@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from contextvars import Context
 from functools import cache, partial, wraps
 from importlib.abc import Loader, MetaPathFinder
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from importlib.machinery import ModuleSpec
     from types import FrameType, ModuleType
     from weakref import WeakKeyDictionary, WeakSet
@@ -40,6 +41,32 @@ rest = partial(time.sleep)
 
 # Returns the event loop that runs in this thread, or None. asyncio exports it under this name.
 running_loop = asyncio._get_running_loop  # noqa: SLF001 - see above
+
+
+_FAKE_FILES = "pyfakefs.fake_filesystem_unittest"
+
+
+def keep_real_files() -> None:
+    """Have pyfakefs leave the modules of pytest-arena as they are, if it is imported.
+
+    Called before each set-up, because some modules are imported late.
+    """
+    pyfakefs: Any = sys.modules.get(_FAKE_FILES)
+    if pyfakefs is None:
+        return
+    for name, module in list(sys.modules.items()):
+        if name.startswith("pytest_arena"):
+            pyfakefs.Patcher.SKIPMODULES.add(module)
+
+
+def real_files() -> AbstractContextManager[object]:
+    """Pause the fake file system of pyfakefs in a block, for this and all other threads."""
+    pyfakefs: Any = sys.modules.get(_FAKE_FILES)
+    patcher = pyfakefs.Patcher.PATCHER if pyfakefs else None
+    if patcher is None or not patcher.is_patching:
+        return nullcontext()
+    pause: AbstractContextManager[object] = pyfakefs.Pause(patcher)
+    return pause
 
 
 _collector_lock = threading.RLock()

@@ -22,7 +22,7 @@ from pytest_arena._config._read import MARKERS, Config, load_config, marker_valu
 from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
 from pytest_arena._origin import OF_WIDE_FIXTURE, WORK
-from pytest_arena._process import interrupted, running_loop
+from pytest_arena._process import interrupted, keep_real_files, running_loop
 from pytest_arena._run._fixture_levels import WideFixture
 from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import FactsOfProcesses, summarized
@@ -301,6 +301,7 @@ class Forks:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Begin the test. No connection is opened yet."""
     run = RUNS[item.config]
+    keep_real_files()
     plan = item.stash.get(PLAN, None)
     run.open(
         plan or _plan_of(item, run),
@@ -558,6 +559,7 @@ def pytest_fixture_setup(
 ) -> Generator[None, object, object]:
     """Enter a level for each fixture that outlives the test."""
     run = RUNS[request.config]
+    keep_real_files()
     test = run.current.test
     # `parametrize(…, indirect=True, scope="class")` overrides the scope of the fixture.
     is_wide = request.scope != "function"

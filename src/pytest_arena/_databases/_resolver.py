@@ -445,7 +445,8 @@ class Databases:
             return isolation
         if self.process != os.getpid():
             raise self.ledger.refused(_gate_notes.forked_before(database.name))
-        return self.provision.ensure(database, self.levels)
+        with _process.real_files():
+            return self.provision.ensure(database, self.levels)
 
 
 class Provision:

@@ -97,8 +97,9 @@ class Levels:
         depth = len(self._stack)
         self._cut_to(depth, databases)
         try:
-            for database in databases:
-                database.enter(level)
+            with _process.real_files():
+                for database in databases:
+                    database.enter(level)
         except (Held, ArenaError) as error:
             for database in self._participating_databases():
                 if database.isolation.depth > depth:
@@ -165,8 +166,9 @@ class Levels:
         if self._stack[-1] is not level:
             return False
         databases = self._participating_databases()
-        if not all(database.isolation.is_clean() for database in databases):
-            return False
+        with _process.real_files():
+            if not all(database.isolation.is_clean() for database in databases):
+                return False
         failures: list[Exception] = []
         if self._hooks.is_used:
             self._leave_hooks(level, failures)
@@ -223,7 +225,8 @@ class Levels:
                     self._leave_hooks(level, failures)
                     # A hook may have connected to another database.
                     databases = self._participating_databases()
-                changed += self._leave_databases(databases, level, failures)
+                with _process.real_files():
+                    changed += self._leave_databases(databases, level, failures)
             finally:  # also after a second Ctrl-C
                 self._cut_to(depth, self._participating_databases())
                 self._context.forget_leaks()
