@@ -322,6 +322,7 @@ def test_literals_of_the_steps_are_seen_where_they_occur(run: Told) -> None:
         *("True", "1", "1 == 1", '"text"', "x == x", "x is x", "(x == 1, 'why')", "not False"),
         *("r.status == 1 or True", "self.assertTrue(True)", "self.assertEqual(x, x)", "[1]"),
         *("r.status_code == r.status_code", "{}.get == {}.get"),
+        *("check.equal(1, 1)", "check.is_not_none(len(x))", "pytest_check.is_in('', x)"),
     ],
 )
 def test_what_could_not_have_failed_is_constant(text: str) -> None:
@@ -335,6 +336,12 @@ def test_what_could_not_have_failed_is_constant(text: str) -> None:
         *("x", "x == y", "r.status_code == 201", "f() == f()", "x != x", "len(x)", "r.json()"),
         *("a or b", "self.assertEqual(a, b)", "not x", "arena.expect_changes(…)", "x ==", "1 in x"),
         *("(x == 1) and y", "x == (await get())", "with pytest.raises(KeyError):"),
+        *(
+            "check.equal(a, b)",
+            "check.is_in(1, x)",
+            "check.is_false(x)",
+            "check.is_valid(1, 1) == x",
+        ),
     ],
 )
 def test_what_could_have_failed_is_not_constant(text: str) -> None:

@@ -23,7 +23,7 @@ from pytest_arena.scenarios._mapping import (
     uncollected,
     what_is_left_out,
 )
-from pytest_arena.scenarios._sabotage import SabotagePasses, updates_snapshots
+from pytest_arena.scenarios._sabotage import SabotagePasses
 from pytest_arena.scenarios._tries import (
     SENT,
     Tries,
@@ -36,6 +36,7 @@ from pytest_arena.scenarios.assertions._assertions import (
     heard,
     heard_in_teardown,
 )
+from pytest_arena.scenarios.assertions._snapshots import updates_snapshots
 from pytest_arena.scenarios.evidence._agreed import (
     AgreedGap,
     Lock,

@@ -21,6 +21,7 @@ from pytest_arena._others import replaced_function
 from pytest_arena.errors import ArenaError, LoginError, RefusedError
 from pytest_arena.scenarios._breakage import Breaking, policed, to_break
 from pytest_arena.scenarios._tries import ADDRESS, Tries, failure_of
+from pytest_arena.scenarios.assertions._snapshots import updates_snapshots
 from pytest_arena.scenarios.evidence._document import (
     Facts,
     Sabotage,
@@ -47,16 +48,6 @@ _OUTPUT = "arena_sabotage"  # what a worker sends to pytest-xdist's controller
 _TIMES = 10
 _MORE = 10.0
 _PATIENCE = 2.0  # seconds until a coroutine that was ended must have ended
-
-# The options of syrupy, pytest-snapshot and pytest-regressions that write snapshots.
-_UPDATES = (
-    "update_snapshots",
-    "update_new_snapshots_only",
-    "snapshot_update",
-    "force_regen",
-    "regen_all",
-)
-_INLINE_FLAGS = {"create", "fix", "review", "trim", "update"}  # of inline-snapshot
 
 _ENDLESS = "it waited without an end, and was ended"
 _NOTHING_BROKEN: dict[SabotageKind, str] = {
@@ -353,14 +344,6 @@ class SabotagePasses:
         terminalreporter.write_line(line)
 
 
-def updates_snapshots(config: pytest.Config) -> bool:
-    """Return whether a run writes answers into snapshot files."""
-    option = config.option
-    flags = set(str(getattr(option, "inline_snapshot", None)).split(","))
-    is_update = any(getattr(option, name, False) for name in _UPDATES)
-    return is_update or bool(flags & _INLINE_FLAGS)
-
-
 def _why_not(session: pytest.Session) -> str:
     """Return why no test is run again; "" if tests are."""
     option = session.config.option
@@ -379,14 +362,18 @@ def _why_not(session: pytest.Session) -> str:
 
 @contextmanager
 def _never_rerun(item: pytest.Item) -> Iterator[None]:
-    """Hide a test from pytest-rerunfailures.
+    """Hide a test from pytest-rerunfailures and pytest-retry.
 
-    Its tear-down would keep the wide fixtures of a failed test for the next try.
+    The tear-down of the first would keep the wide fixtures of a failed test for the next try. The
+    second would run the test again with nothing broken.
     """
     values = vars(item)
     kept = {name: values.pop(name) for name in ("execution_count",) if name in values}
+    marker = item.get_closest_marker("flaky")
+    arguments: Any = marker.kwargs if marker else {}
     try:
-        yield
+        with mock.patch.dict(arguments, condition=False):
+            yield
     finally:
         values.update(kept)
 

@@ -57,6 +57,8 @@ class _TryInProgress:
     facts: str = ""
     """As JSON."""
     is_to_be_rerun: bool = False
+    failed_first: str = ""
+    """Why the test failed before it passed, if one report is about both."""
 
     def add(self, report: Any, sent: Mapping[str, Any]) -> None:
         """Add the report of a phase, or of a subtest."""
@@ -65,6 +67,7 @@ class _TryInProgress:
             self.outcome = outcome
             self.details = {name: sent[name] for name in _DETAILS if name in sent}
         self.facts = sent.get("facts", self.facts)
+        self.failed_first = sent.get("failed_first", self.failed_first)
         self.is_to_be_rerun |= report.outcome == "rerun"
         self.is_set_up |= report.when == "setup"
         self.is_called |= report.when == "call"
@@ -118,6 +121,8 @@ class Tries:
         self._last[key] = attempt
         if attempt.outcome == "passed" and not attempt.is_called:
             return  # --setup-only: the test itself has not run
+        if attempt.failed_first:
+            self._add(Try(test=key[1], outcome="failed", reason=attempt.failed_first))
         facts = None
         if attempt.facts:
             facts = from_shape(Facts, json.loads(attempt.facts))
@@ -126,7 +131,7 @@ class Tries:
                 test=key[1],
                 outcome=attempt.outcome,
                 facts=facts,
-                is_rerun=attempt.is_rerun,
+                is_rerun=attempt.is_rerun or bool(attempt.failed_first),
                 **attempt.details,
             )
         )
@@ -207,16 +212,19 @@ def failure_of(
     """
     if hasattr(report, "wasxfail"):
         return {"reason": _one_line(str(report.wasxfail).removeprefix("reason: "))}
-    if report.passed:
+    if report.passed and excinfo is None:
         return {}
     if report.skipped:
         return {"reason": _one_line(skip_reason(report.longrepr))}
     root = item.config.rootpath
+    if report.passed and excinfo is not None:
+        # pytest-retry has run the test again. One report is about both runs.
+        return {"failed_first": _readable(mask()(_error_line(excinfo)), root)}
     reason = str(report.longrepr)
     place = ""
     is_stub = False
     if excinfo is not None:
-        reason = str(excinfo.exconly(tryshort=True))
+        reason = _error_line(excinfo)
         place = _place(excinfo, item.path, root)
         is_stub = _is_stub(excinfo, item.path)
         if not place and isinstance(
@@ -229,6 +237,10 @@ def failure_of(
     prefix = _PREFIXES.get(report.when, "")
     reason = prefix + _readable(mask()(reason), root)
     return {"reason": reason, "place": place, "is_stub": is_stub}
+
+
+def _error_line(excinfo: pytest.ExceptionInfo[BaseException]) -> str:
+    return str(excinfo.exconly(tryshort=True))
 
 
 def _readable(reason: str, root: Path) -> str:

@@ -36,6 +36,7 @@ from pytest_arena.scenarios.assertions._idle import (
     is_uncalled_method,
 )
 from pytest_arena.scenarios.assertions._other_answers import passes_with_any_answer
+from pytest_arena.scenarios.assertions._snapshots import has_snapshot, updates_snapshots
 from pytest_arena.scenarios.assertions._swallowed import is_swallowed
 from pytest_arena.scenarios.specs._reader import relative
 
@@ -68,6 +69,7 @@ def enable(early_config: Any) -> str:
         early_config._inicache[_HOOK_OPTION] = True  # noqa: SLF001 - there is no public way this early
         rewriting.PYC_TAIL = f"{tail.removesuffix('.pyc')}{_CACHE_TAIL}"
         early_config.add_cleanup(_wrap_others())
+        _wrap_libraries(early_config)
         is_reported = _is_reported(early_config)
     except Exception:  # noqa: BLE001 - the names are private to pytest, and may change
         is_reported = False
@@ -144,7 +146,7 @@ class CallRecorder(Protocol):
 @contextmanager
 def heard(instruments: CallRecorder, item: pytest.Item) -> Iterator[None]:
     """Record each assertion of a test that passes in its call."""
-    _wrap_playwright(item.config)
+    _wrap_libraries(item.config)
     is_unittest = issubclass(getattr(item, "cls", None) or object, unittest.TestCase)
     record = _call
     if is_unittest:
@@ -204,6 +206,7 @@ def _listening(
         str(item.config.rootpath),
         former,
         counts,
+        updates_snapshots=updates_snapshots(item.config),
     )
     _listeners.append(listener)
     try:
@@ -275,11 +278,14 @@ class _Listener:
         root: str,
         former: _PassHook | None,
         counts: Callable[[FrameType], bool],
+        *,
+        updates_snapshots: bool,
     ) -> None:
         self._counts = counts
         self._instruments = instruments
         self._root = root
         self._former = former
+        self._updates_snapshots = updates_snapshots
 
     def __bool__(self) -> bool:
         # The caller's caller is the line that asserts.
@@ -335,6 +341,9 @@ class _Listener:
             variables = _variables(frame)
             text = statement(code.co_filename, frame.f_lineno)
             place = self._place(frame)
+            if self._updates_snapshots and has_snapshot(text, frame):
+                self._instruments.note_unheard(_UPDATED)
+                return
             try:
                 is_idle = depends_only_on_test_data(
                     code, text, variables, self._instruments.is_as_seeded
@@ -350,6 +359,10 @@ class _Listener:
             self._note(error)
 
 
+_UPDATED = (
+    "its assertions about snapshots cannot fail in this run, which updates them: run it again"
+    " without that option"
+)
 _listeners: list[_Listener] = []
 
 _UNSHARED = 3  # references to a dict: of the frame, of `_variables`, of `getrefcount`
@@ -373,7 +386,10 @@ def _variables(frame: FrameType) -> Mapping[str, object]:
 
 def _is_tool(frame: FrameType) -> bool:
     name = str(frame.f_globals.get("__name__", ""))
-    return name.startswith(("_pytest.", "unittest.", "contextlib", "pytest_arena."))
+    return name.startswith(_TOOLS)
+
+
+_TOOLS = ("_pytest.", "unittest.", "contextlib", "pytest_arena.", "pytest_check.")
 
 
 def _wrap_others() -> Callable[[], None]:
@@ -460,7 +476,9 @@ def _recording_check(check: Callable[..., object]) -> Callable[..., object]:
             if _listeners and not _is_tool(caller):
                 _listeners[-1].failed(caller)
             raise
-        if _listeners and result is None and not _is_tool(caller):
+        # A function of pytest-check returns False if it failed.
+        has_passed = result is None or result is True
+        if _listeners and has_passed and not _is_tool(caller):
             _listeners[-1].passed(caller)
         return result
 
@@ -496,31 +514,61 @@ async def _await_and_record(
         _listeners[-1].passed(caller)
 
 
-_PLAYWRIGHT = ("playwright.sync_api._generated", "playwright.async_api._generated")
 _PLAYWRIGHT_CLASSES = ("PageAssertions", "LocatorAssertions", "APIResponseAssertions")
-_wrapped_modules: set[str] = set()  # of Playwright
+# The classes of other libraries whose methods assert, by their modules.
+_CLASSES: dict[str, tuple[str, ...]] = {
+    "playwright.sync_api._generated": _PLAYWRIGHT_CLASSES,
+    "playwright.async_api._generated": _PLAYWRIGHT_CLASSES,
+    "pytest_regressions.data_regression": ("DataRegressionFixture",),
+    "pytest_regressions.dataframe_regression": ("DataFrameRegressionFixture",),
+    "pytest_regressions.file_regression": ("FileRegressionFixture",),
+    "pytest_regressions.num_regression": ("NumericRegressionFixture",),
+    "pytest_snapshot.plugin": ("Snapshot",),
+    "snapshottest.module": ("SnapshotTest",),
+}
+_PREFIXES = ("to_", "not_to_", "check", "assert_")
+_SOFT = "pytest_check.check_functions"
+_SOFT_OTHERS = {
+    "assert_equal",
+    "check_func",
+    "fail",
+}  # they compare nothing by themselves
+_wrapped_modules: set[str] = set()
 
 
-def _wrap_playwright(config: pytest.Config) -> None:
-    """Record each passing ``expect(locator).to_have_text(…)``, if Playwright is imported.
+def _wrap_libraries(config: pytest.Config) -> None:
+    """Record each passing assertion of other libraries that are imported.
 
-    Called before each test, since plugins, conftest files and test files may import it.
+    Called before each test, since plugins, conftest files and test files may import them.
     """
-    for name in _unwrapped_playwright():
+    for name in _unwrapped_modules():
         _wrapped_modules.add(name)
         patches = ExitStack()
         config.add_cleanup(patches.close)
         config.add_cleanup(functools.partial(_wrapped_modules.discard, name))
         module = sys.modules[name]
-        for class_name in _PLAYWRIGHT_CLASSES:
+        if name == _SOFT:
+            _wrap_soft_checks(patches, module)
+        for class_name in _CLASSES.get(name, ()):
             kind = getattr(module, class_name, None)
             if isinstance(kind, type):
-                _wrap_methods(patches, kind, ("to_", "not_to_"))
+                _wrap_methods(patches, kind, _PREFIXES)
 
 
-def _unwrapped_playwright() -> set[str]:
+def _unwrapped_modules() -> set[str]:
     """Return the imported modules whose assertions are not recorded yet."""
-    return set(_PLAYWRIGHT) & sys.modules.keys() - _wrapped_modules
+    return {_SOFT, *_CLASSES} & sys.modules.keys() - _wrapped_modules
+
+
+def _wrap_soft_checks(patches: ExitStack, functions: ModuleType) -> None:
+    """Record the functions of pytest-check. The package and the object ``check`` have them too."""
+    package = sys.modules["pytest_check"]
+    for name in set(functions.__all__) - _SOFT_OTHERS:
+        recording = _recording_check(getattr(functions, name))
+        for owner in (functions, package, package.check):
+            patches.enter_context(mock.patch.object(owner, name, recording))
+    kind = sys.modules["pytest_check.check_raises"].CheckRaisesContext
+    _wrap(patches, kind, ["__exit__"], _recording_exit)
 
 
 # The text of an assertion.
@@ -617,16 +665,19 @@ def unheard(item: pytest.Item) -> str:
         why = _why_unrecorded(each, item)
         if why:
             return why
-    if _unwrapped_playwright():
+    for module in _unwrapped_modules():
+        library = module.partition(".")[0]
         return (
-            "expect() is not recorded: import Playwright outside of the test function"
+            f"{library}'s assertions are not recorded: import it outside of the test"
+            " function"
         )
     analysed = {each.__name__ for each in used} | _RECORDED
+    asserting = _ASSERTING - {name.partition(".")[0] for name in _wrapped_modules}
     for each in used:
         for name in _names(each):
             value = each.__globals__.get(name)
             is_assertion = name.lower().startswith("assert") and name not in analysed
-            if is_assertion or name in _VALIDATING or _package(value) in _ASSERTING:
+            if is_assertion or name in _VALIDATING or _package(value) in asserting:
                 return f"pytest-arena does not see {name} pass: assert what it compares"
     return ""
 

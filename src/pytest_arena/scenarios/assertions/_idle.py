@@ -21,10 +21,22 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 # Most assertions read something, and compare it with a literal.
 _READS = re.compile(r"[\w)\]]\s*[.(\[]")
 _DOUBTFUL = re.compile(
-    r"\bor\b|\bself\s*\.\s*assert|^\s*(?:assert\b\s*)?\(|[=!]=\s*[A-Za-z_]"
+    r"\bor\b|check\s*\.|\bself\s*\.\s*assert|^\s*(?:assert\b\s*)?\(|[=!]=\s*[A-Za-z_]"
     r"|\blen\s*\(|\bstatus_code\s*[<>!]|[<>]=?\s*[\w.]+\.status_code\b"
     r"|\bstatus_code\s*,|\bisinstance\s*\(|^\s*(?:\"\"|'')\s*in\b"
 )
+# The functions of pytest-check that compare as methods of unittest do.
+_SOFT_CHECKS = {
+    "equal": "assertEqual",
+    "less": "assertLess",
+    "less_equal": "assertLessEqual",
+    "greater": "assertGreater",
+    "greater_equal": "assertGreaterEqual",
+    "is_in": "assertIn",
+    "is_true": "assertTrue",
+    "is_not_none": "assertIsNotNone",
+    "is_instance": "assertIsInstance",
+}
 _COMPARISONS: dict[str, type[ast.cmpop]] = {
     "assertEqual": ast.Eq,
     "assertLess": ast.Lt,
@@ -52,7 +64,10 @@ def is_constant(text: str) -> bool:
 
 @cache
 def parsed(text: str) -> ast.expr | None:
-    """Return the expression of an assertion. A method of unittest becomes its comparison."""
+    """Return the expression of an assertion.
+
+    A method of unittest or a function of pytest-check becomes its comparison.
+    """
     try:
         node = ast.parse(f"({text})", mode="eval").body  # it may have several lines
     except (SyntaxError, ValueError, RecursionError):
@@ -63,6 +78,11 @@ def parsed(text: str) -> ast.expr | None:
             args=[value, *more],
         ):
             return _compared(name, value, more)
+        case ast.Call(
+            func=ast.Attribute(value=ast.Name(id="check" | "pytest_check"), attr=name),
+            args=[value, *more],
+        ) if name in _SOFT_CHECKS:
+            return _compared(_SOFT_CHECKS[name], value, more)
     return node
 
 
