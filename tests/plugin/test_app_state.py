@@ -476,6 +476,7 @@ def test_objects_with_slots_models_and_subclasses_of_containers_are_restored(
 
 CACHED = """
 import os
+import threading
 from functools import cache, lru_cache
 
 from fastapi import FastAPI
@@ -510,6 +511,15 @@ class Prices:
         return factor * count.__wrapped__()
 
 
+@lru_cache
+def count_in_a_thread():
+    counts = []
+    thread = threading.Thread(target=lambda: counts.append(count.__wrapped__()))
+    thread.start()
+    thread.join()
+    return counts[0]
+
+
 @lru_cache(maxsize=1)
 def settings():
     computed.append("settings")
@@ -528,7 +538,7 @@ def checked_engine():
 def answer():
     settings()
     checked_engine()
-    return [count(), Prices.doubled(2)]
+    return [count(), Prices.doubled(2), count_in_a_thread()]
 """
 CACHED_TESTS = """
 import pytest
@@ -544,7 +554,7 @@ def wide():
 
 
 def test_0(test_client):
-    assert test_client.get("/count").json() == [0, 0]
+    assert test_client.get("/count").json() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("turn", range(3))
@@ -553,14 +563,14 @@ def test_1(wide, test_client, turn, db_session):
     for number in range(turn):
         db_session.add(Dancer(name=str(number)))
     count.cache_clear()
-    assert test_client.get("/count").json() == [1 + turn, 2 + 2 * turn]
+    assert test_client.get("/count").json() == [1 + turn, 2 + 2 * turn, 1 + turn]
 """
 CACHED_LATER = """
 from app import computed, count
 
 
 def test_2(test_client):
-    assert test_client.get("/count").json() == [0, 0]
+    assert test_client.get("/count").json() == [0, 0, 0]
     assert computed == ["settings", "engine"]
     assert count.__wrapped__.__name__ == count.__name__ == "count"
 """

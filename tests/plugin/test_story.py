@@ -644,6 +644,36 @@ def test_an_answer_that_may_be_of_a_cache(example: Example, how: str) -> None:
     assert [story.count(hint) for story in stories(run)] == [1, 1], run.output
 
 
+ONLY_AT_FIRST = """
+from app import Order, app, maker
+
+started = []
+
+
+@app.post("/start")
+async def start():
+    if not started:
+        started.append(True)
+        async with maker.begin() as session:
+            session.add(Order(item="first"))
+
+
+async def test_first(client):
+    await client.post("/start")
+
+
+async def test_then(client):
+    await client.post("/start")
+    assert (await client.get("/orders")).json() == ["first"]
+"""
+
+
+def test_a_write_that_was_not_sent_is_no_answer_of_a_cache(example: Example) -> None:
+    """The story of a POST names no cache."""
+    run = shop(example, test_it=ONLY_AT_FIRST).run().expect(1, passed=1, failed=1)
+    run.says("POST /start").never_says("from a cache?")
+
+
 BY_QUERY = """
 from app import Order, app, maker
 from functools import cache

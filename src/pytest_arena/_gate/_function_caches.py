@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from contextvars import ContextVar
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -34,17 +33,17 @@ class FunctionCache:
         self.clear = clear
 
 
-# The caches of the functions that are computed here, the outermost first.
-COMPUTED: ContextVar[tuple[FunctionCache, ...]] = ContextVar(
-    "arena: functions with a cache that are computed", default=()
-)
+# The caches of the functions that are computed now, in any thread: a function may read in another
+# thread and wait for it. The function of another request may be among them. Then its value is
+# computed again in the next test, which is always right.
+COMPUTED: list[FunctionCache] = []
 # The caches that have rows of a database, each with the level in which it was filled.
 FILLED: dict[FunctionCache, int] = {}
 
 
 def note_statement(level: int) -> None:
     """Note that a statement was sent in a level while functions with a cache were computed."""
-    for cache in COMPUTED.get():
+    for cache in COMPUTED[:]:
         FILLED[cache] = level
 
 
@@ -81,11 +80,11 @@ def _cached(decorate: Callable[[object], Any], function: Any) -> Any:
 
     @functools.wraps(function)
     def computing(*args: object, **kwargs: object) -> object:
-        token = COMPUTED.set((*COMPUTED.get(), cache))
+        COMPUTED.append(cache)
         try:
             value = function(*args, **kwargs)
         finally:
-            COMPUTED.reset(token)
+            COMPUTED.remove(cache)
         if isinstance(value, _NO_ROWS):
             FILLED.pop(cache, None)
         return value

@@ -90,7 +90,7 @@ def _execute(
         answer = ANSWER.get()
         if answer is not None:
             answer.statements.append(statement)
-        if COMPUTED.get():
+        if COMPUTED:
             note_statement(gates[-1].core.serial())
         try:
             execute(cursor, statement, *rest, **named)

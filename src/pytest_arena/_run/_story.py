@@ -308,6 +308,9 @@ def _gathered(turns: list[Turn]) -> Iterator[list[Turn]]:
             yield middle
 
 
+_READING = {"GET", "HEAD"}
+
+
 def _hints(turn: Turn, askers: Mapping[tuple[str, str, int], str]) -> Iterator[str]:
     """Yield notes about late commits, the app's errors, caches and unsent cookies."""
     for record in turn.records:
@@ -317,7 +320,9 @@ def _hints(turn: Turn, askers: Mapping[tuple[str, str, int], str]) -> Iterator[s
         raised = _raised_words(record)
         if raised:
             yield raised
-        first = askers.get((record.method, record.path, record.query_hash))
+        first = None
+        if record.method in _READING:
+            first = askers.get((record.method, record.path, record.query_hash))
         if turn.after is None:
             yield "its answer was still open"
         elif first is not None and turn.is_quiet and turn.went_well:
