@@ -43,17 +43,16 @@ rest = partial(time.sleep)
 running_loop = asyncio._get_running_loop  # noqa: SLF001 - see above
 
 
-_FAKE_FILES = "pyfakefs.fake_filesystem_unittest"
+# The module of pyfakefs that replaces `os`, `open` and others in all imported modules.
+FAKE_FILES = "pyfakefs.fake_filesystem_unittest"
 
 
 def keep_real_files() -> None:
-    """Have pyfakefs leave the modules of pytest-arena as they are, if it is imported.
+    """Have pyfakefs, which is imported, leave the modules of pytest-arena as they are.
 
     Called before each set-up, because some modules are imported late.
     """
-    pyfakefs: Any = sys.modules.get(_FAKE_FILES)
-    if pyfakefs is None:
-        return
+    pyfakefs: Any = sys.modules[FAKE_FILES]
     for name, module in list(sys.modules.items()):
         if name.startswith("pytest_arena"):
             pyfakefs.Patcher.SKIPMODULES.add(module)
@@ -61,7 +60,7 @@ def keep_real_files() -> None:
 
 def real_files() -> AbstractContextManager[object]:
     """Pause the fake file system of pyfakefs in a block, for this and all other threads."""
-    pyfakefs: Any = sys.modules.get(_FAKE_FILES)
+    pyfakefs: Any = sys.modules.get(FAKE_FILES)
     patcher = pyfakefs.Patcher.PATCHER if pyfakefs else None
     if patcher is None or not patcher.is_patching:
         return nullcontext()

@@ -22,7 +22,12 @@ from pytest_arena._config._read import MARKERS, Config, load_config, marker_valu
 from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
 from pytest_arena._origin import OF_WIDE_FIXTURE, WORK
-from pytest_arena._process import interrupted, keep_real_files, running_loop
+from pytest_arena._process import (
+    FAKE_FILES,
+    interrupted,
+    keep_real_files,
+    running_loop,
+)
 from pytest_arena._run._fixture_levels import WideFixture
 from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import FactsOfProcesses, summarized
@@ -200,6 +205,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", ignored)
     if config.pluginmanager.has_plugin("pytest_forked"):
         config.pluginmanager.register(Forks(), "arena_forks")
+    if FAKE_FILES in sys.modules:
+        config.pluginmanager.register(RealFiles(), "arena_real_files")
     facts = FactsOfProcesses(config, RUNS[config].ledger)
     config.stash[FACTS] = facts
     if facts.travel:
@@ -283,6 +290,20 @@ def _plan_of(item: pytest.Item, run: ArenaRun) -> Plan:
 # One test.
 
 
+class RealFiles:
+    """Keeps pytest-arena's files real in a run with pyfakefs."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_fixture_setup(self) -> None:
+        """Name the modules of pytest-arena to pyfakefs, before a fixture may replace theirs."""
+        keep_real_files()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self) -> None:
+        """Name them before a test may do so."""
+        keep_real_files()
+
+
 class Forks:
     """Enters a level in this process for each test in a fork, which shares files and may crash."""
 
@@ -301,7 +322,6 @@ class Forks:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Begin the test. No connection is opened yet."""
     run = RUNS[item.config]
-    keep_real_files()
     plan = item.stash.get(PLAN, None)
     run.open(
         plan or _plan_of(item, run),
@@ -559,7 +579,6 @@ def pytest_fixture_setup(
 ) -> Generator[None, object, object]:
     """Enter a level for each fixture that outlives the test."""
     run = RUNS[request.config]
-    keep_real_files()
     test = run.current.test
     # `parametrize(…, indirect=True, scope="class")` overrides the scope of the fixture.
     is_wide = request.scope != "function"

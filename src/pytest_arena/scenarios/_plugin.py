@@ -36,7 +36,7 @@ from pytest_arena.scenarios.assertions._assertions import (
     heard,
     heard_in_teardown,
 )
-from pytest_arena.scenarios.assertions._snapshots import updates_snapshots
+from pytest_arena.scenarios.assertions._updated_snapshots import updates_snapshots
 from pytest_arena.scenarios.evidence._agreed import (
     AgreedGap,
     Lock,

@@ -21,7 +21,7 @@ from pytest_arena._others import replaced_function
 from pytest_arena.errors import ArenaError, LoginError, RefusedError
 from pytest_arena.scenarios._breakage import Breaking, policed, to_break
 from pytest_arena.scenarios._tries import ADDRESS, Tries, failure_of
-from pytest_arena.scenarios.assertions._snapshots import updates_snapshots
+from pytest_arena.scenarios.assertions._updated_snapshots import updates_snapshots
 from pytest_arena.scenarios.evidence._document import (
     Facts,
     Sabotage,

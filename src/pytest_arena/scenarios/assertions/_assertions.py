@@ -36,8 +36,11 @@ from pytest_arena.scenarios.assertions._idle import (
     is_uncalled_method,
 )
 from pytest_arena.scenarios.assertions._other_answers import passes_with_any_answer
-from pytest_arena.scenarios.assertions._snapshots import has_snapshot, updates_snapshots
 from pytest_arena.scenarios.assertions._swallowed import is_swallowed
+from pytest_arena.scenarios.assertions._updated_snapshots import (
+    has_snapshot,
+    updates_snapshots,
+)
 from pytest_arena.scenarios.specs._reader import relative
 
 if TYPE_CHECKING:
