@@ -531,9 +531,9 @@ _IN_TASK_OF_WIDE_FIXTURE: ContextVar[bool] = ContextVar(
 def keep_for_wide_fixture(task: AnyTask) -> None:
     """Note that a wider fixture started a task. The tasks that it starts later belong to it too."""
     context = context_of(task)
-    # A test runs in the task of anyio's runner, which waits in no line of the user's code.
-    is_users = line_of_coroutine(task.get_coro()) is not None
-    if is_users and context.get(WORK) is None:
+    # A test runs in the task of anyio's runner too.
+    is_runner = getattr(task.get_coro(), "__name__", "") == "_run_tests_and_fixtures"
+    if not is_runner and context.get(WORK) is None:
         is_marked = True
         with suppress(RuntimeError):  # the task runs now: it is the caller
             context.run(_IN_TASK_OF_WIDE_FIXTURE.set, is_marked)

@@ -225,8 +225,16 @@ def when_imported(name: str, change: Change) -> None:
     others = [finder for finder in sys.meta_path if finder is not _finder]
     sys.meta_path[:] = [_finder, *others]
     module = sys.modules.get(name)
-    if module is not None:
-        change(module)
+    if module is None:
+        return
+    package = name.partition(".")[0]
+    is_incomplete = getattr(module.__spec__, "_initializing", False)
+    if is_incomplete and package != name:
+        # Its import began before this call. It is complete when its package is imported.
+        changes = _finder.changes.setdefault(package, [])
+        changes.append(lambda _package: change(sys.modules[name]))
+        return
+    change(module)
 
 
 def send_to_spawned(make: Callable[[], list[object]]) -> None:

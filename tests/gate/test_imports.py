@@ -92,3 +92,15 @@ def test_the_finder_stands_in_front_once() -> None:
     when_imported(f"{NAME}.inner", change)
     assert sys.meta_path[0] is _process._finder
     assert sys.meta_path.count(_process._finder) == 1
+
+
+def test_a_module_whose_import_has_begun_is_changed_with_its_package(tmp_path: Path) -> None:
+    """An import of the inner module registers the change: the module has no value yet."""
+    registers = f"sys.modules['pytest_arena._process'].when_imported('{NAME}.inner', change)"
+    code = (
+        f"import sys\nfrom tests.gate.test_imports import change\n{registers}\nvalue = 'original'\n"
+    )
+    (tmp_path / NAME / "inner.py").write_text(code)
+    when_imported(NAME, lambda _package: None)
+    importlib.import_module(NAME)
+    assert sys.modules[f"{NAME}.inner"].__dict__["value"] == "changed"

@@ -341,3 +341,29 @@ def test_pool(pool, turn):
 def test_a_pool_of_psycopg_hands_out_no_ended_connection(raw: Example) -> None:
     """Each test replaces the database, which ends the pool's connections."""
     raw.with_files(test_it=POOLS_OF_PSYCOPG).run("-p", "no:randomly").expect(passed=3)
+
+
+# The package of the pool is imported first: it imports the driver, which the gate watches.
+ASYNC_POOL = f"""
+from psycopg_pool import AsyncConnectionPool
+{HEADER}
+@pytest.fixture(scope="module")
+async def pool(arena):
+    async with AsyncConnectionPool(URL, min_size=1, max_size=2, open=False) as pool:
+        yield pool
+
+@pytest.mark.parametrize("turn", range(3))
+async def test_pool(pool, turn):
+    async with pool.connection() as connection:
+        await connection.execute("INSERT INTO dancers VALUES ('Sand')")
+    async with pool.connection() as connection:
+        rows = await connection.execute("SELECT count(*) FROM dancers")
+        assert await rows.fetchone() == (1,)
+"""
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_an_async_pool_of_psycopg_keeps_the_tasks_of_its_fixture(raw: Example, how: str) -> None:
+    """Its scheduler waits in no line of the suite, and begins tasks while a test runs."""
+    run = raw.with_files(test_it=ASYNC_POOL).run("-q", f"--arena-isolation={how}")
+    run.expect(passed=3).never_says("task running", "not looked at", "not watched")
