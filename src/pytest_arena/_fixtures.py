@@ -241,7 +241,8 @@ def _check_awaited(request: pytest.FixtureRequest) -> None:
             f"the fixture `{name}` in a plain `def` test: its requests have to be awaited",
             why="a request that is not awaited is never made",
             cause=f"{request.node.nodeid} is no `async def`",
-            fix=f"test_{name} in place of {name}   (or make the test `async def`)",
+            fix=f"test_{name} in place of {name}   (or make the test `async def`)\n"
+            f"or, for all tests of a sync suite, a fixture `{name}` that returns test_{name}",
         )
 
 

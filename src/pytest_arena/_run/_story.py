@@ -559,7 +559,8 @@ def wrote_in_session_of_test(request: Request, answer: RequestAnswer) -> str:
     """Return that a request wrote in a session of the test, and what to do."""
     line = answer.lines_in_sessions_of_tests[0] or "in a line that cannot be seen"
     return (
-        f"{asked_and_answered(request)} wrote in the test's session ({line}) and did not commit: "
+        f"{asked_and_answered(request)} wrote in the test's session ({line}) and left the "
+        "transaction open: "
         "the app shares the test's session, so a commit that it forgets is not seen. "
         "next: remove the override that gives the app this session"
     )

@@ -508,14 +508,18 @@ class LostWrites:
                 holders.append(f"holds {checkout.pending_writes}")
             if checkout.handle and checkout.handle.is_begun:
                 line = checkout.line
-                open_ones.append(f"has an open transaction, and was checked out at {line}")
+                open_ones.append(
+                    f"has an open transaction, and was checked out at {line}"
+                )
         holders = holders or open_ones
         words = "".join(f"\nanother connection {holder}" for holder in holders)
         words += f"\n{_NEXT.format('await ' if is_async else '')}"
         if not holders and state is None:  # SQLite
             sets_mode = "journal_mode" in statement.lower()
             words = _MODE_NOT_CHANGED if sets_mode else _NO_HOLDER
-        error.add_note(f"the statement waited too long for a lock at {user_line()}{words}")
+        error.add_note(
+            f"the statement waited too long for a lock at {user_line()}{words}"
+        )
 
 
 def _is_temporary(pooled: PooledConnection, table: str) -> bool:

@@ -539,7 +539,8 @@ def _spawned_elsewhere(target: ServerTarget) -> UnknownDatabaseError:
     """Return the error for a connection in a process that multiprocessing has spawned."""
     return UnknownDatabaseError(
         f"refused: a connection to {target.name} in a process that multiprocessing has spawned",
-        why="no test database for it existed when the process started, so pytest-arena cannot redirect the connection",
+        why="no test database for it existed when the process started, so pytest-arena cannot "
+        "redirect the connection",
         cause=who_connects(),
         fix="start the process in a fixture or a test, with the app imported there\n"
         f"or give it arena.url{_allowing(target)}",

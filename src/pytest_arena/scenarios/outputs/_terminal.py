@@ -154,7 +154,7 @@ def _next_lines(document: Document, specs: Sequence[str]) -> Iterator[str]:
     ]
     if any(judged.status is Status.UNMAPPED for judged in reported):
         stubs = " ".join(["stubs", *map(shlex.quote, specs), "--write tests"])
-        yield f"next: arena scenarios {stubs}   begins the lacking tests"
+        yield f"next: arena scenarios {stubs}   writes the missing tests"
     text = phrases.stays_green(reported)
     if text:
         yield f"next: {text}; see docs/explanation/sabotage.md of pytest-arena"
