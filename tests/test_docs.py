@@ -26,7 +26,7 @@ from tests.pages import (
 )
 
 ROOT = Path(__file__).parent.parent
-TRAP = re.compile(r"^\| (\d+) \| (.*) \|$", re.MULTILINE)
+TRAP = re.compile(r"^- (\d+): (.*)$", re.MULTILINE)
 
 # A command that no shell is needed for: options of ours before it, plain or quoted words after it.
 PLAIN = re.compile(

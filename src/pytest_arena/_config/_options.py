@@ -133,10 +133,10 @@ OPTIONS = (
     Option(
         "lost_writes",
         "warn",
-        "Finds tests in which the app answered a request with a status below 400 but did not "
-        "commit rows that it wrote, or did not flush objects that it changed. warn (default) "
-        "reports them at the end of the run. fail makes the test fail. off reports them only if "
-        "the test fails for another reason.",
+        "Finds requests that the app answered with a status below 400, although it did not "
+        "commit their rows or flush changed objects. warn (default) reports them at the end of "
+        "the run. fail makes the test fail. off reports them only if the test fails for another "
+        "reason.",
         "fail",
         ("warn", "fail", "off"),
         metavar="WHAT",
@@ -144,8 +144,8 @@ OPTIONS = (
     Option(
         "late_commits",
         "warn",
-        "Finds requests that the app answered before it committed their writes, as FastAPI does "
-        "if a dependency commits after its yield. warn (default) names them at the end of the "
+        "Finds requests that the app answered before it committed their writes. FastAPI does "
+        "this if a dependency commits after its yield. warn (default) names them at the end of the "
         "run, and fails the test if the commit fails. fail always fails the test. off names them "
         "only in the report of a failed test.",
         "fail",
@@ -218,10 +218,10 @@ OPTIONS = (
         "DATABASE_URL",
         "Environment variables that hold the app's database URLs. Another value, such as a path, "
         "is an error. pytest-arena changes each "
-        "variable to the URL of a test database before it imports your code. When the "
-        "app has created its engine, pytest-arena also sets the variables that were not set, "
-        "for child processes: the first one to the URL of the app's first database, the others "
-        "to a URL that is refused. Default: DATABASE_URL.",
+        "variable to the URL of a test database before it imports your code. When the app has "
+        "created its engine, pytest-arena also sets the variables that were not set, for child "
+        "processes. The first one gets the URL of the app's first database, the others a URL that"
+        " is refused. Default: DATABASE_URL.",
         "SHOP_DATABASE_URL",
         form="list",
         metavar="NAMES",
@@ -349,10 +349,10 @@ FLAGS = (
     ),
     Flag(
         "scenarios_sabotage",
-        "Run the tests of proven scenarios again, each time with one thing broken: the seed "
-        "removed, the app's commit undone, PostgreSQL's policies off, the response emptied, or "
-        "the response turned into a 500. A test that still passes is HOLLOW. The default is on "
-        "if scenarios are strict and CI is set, else off.",
+        "Run the tests of proven scenarios again. Each time one thing is broken: the seed, the "
+        "app's commit, PostgreSQL's policies, the response's body or its status. A test that "
+        "still passes is HOLLOW. The default is on if scenarios are strict and CI is set, else "
+        "off.",
         has_no=True,
     ),
     # ARENA_<NAME> sets these too, unless its value is empty, 0, no, off or false.
