@@ -18,6 +18,7 @@ from pytest_arena._expect import Expected, difference
 from pytest_arena._origin import user_line
 from pytest_arena._process import running_loop
 from pytest_arena._product import Held
+from pytest_arena._run.leaks._late_work import lines_of_error
 from pytest_arena._values import counted
 from pytest_arena.errors import (
     ArenaError,
@@ -570,14 +571,13 @@ class Observer:
         if running_loop() is None:
             for _ in test.late_work.pausing():
                 pass
-        elif test.late_work.unfinished():
-            lines = test.late_work.unfinished()
+        elif lines := test.late_work.unfinished():
             raise LateWorkError(
                 "work that a request had begun still runs at the end of "
                 "arena.expect_changes(…)",
                 why="the block would not see what the work writes. A plain `with` in an async "
                 "test cannot wait for it",
-                cause="\n".join(sorted(set(lines))[:4]),
+                cause=lines_of_error(lines),
                 fix="async with arena.expect_changes(...):",
             )
         self._name_unfinished(test)

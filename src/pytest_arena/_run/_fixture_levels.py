@@ -16,7 +16,7 @@ from pytest_arena._gate._orm_sessions import session_numbers
 from pytest_arena._run._long_sessions import LongSessions
 from pytest_arena._run._story import lost_by_fixture, lost_words
 from pytest_arena._run._test import Current, RunningTest, Watcher
-from pytest_arena._run.leaks._late_work import LINES_OF_AN_ERROR
+from pytest_arena._run.leaks._late_work import lines_of_error
 from pytest_arena._run.leaks._leaks import empty_sessions
 from pytest_arena._values import Stage
 from pytest_arena.errors import (
@@ -197,7 +197,7 @@ class FixtureLevels:
             raise LateWorkError(
                 f"{test.plan.name} {what}",
                 why="what it had still to write is missing, and no test has seen whether it works",
-                cause="\n".join(sorted(set(lines))[:LINES_OF_AN_ERROR]),
+                cause=lines_of_error(lines),
                 fix="await arena.settled()   before you look at what it does (or a longer "
                 "arena_settle)",
             )

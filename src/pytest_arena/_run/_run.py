@@ -31,7 +31,7 @@ from pytest_arena._run._fixture_levels import Examples, FixtureLevels
 from pytest_arena._run._module_state import ModuleContainers
 from pytest_arena._run._test import REFUSAL, Current, Moments, RunningTest, Watcher
 from pytest_arena._run._written_files import WrittenFiles
-from pytest_arena._run.leaks._late_work import LINES_OF_AN_ERROR, LateWork
+from pytest_arena._run.leaks._late_work import LateWork, lines_of_error
 from pytest_arena._run.leaks._loop_tasks import Tasks
 from pytest_arena._run.levels._levels import Levels
 from pytest_arena.errors import (
@@ -283,7 +283,7 @@ class ArenaRun:
             error = LateWorkError(
                 f"{test.plan.name} {what}",
                 why="the client has its answer, and does not learn of the error",
-                cause="\n".join(failures[:LINES_OF_AN_ERROR]),
+                cause=lines_of_error(failures),
                 fix="repair it, or catch the error in the task if the app expects it",
             )
             test.errors.append(error)

@@ -57,7 +57,12 @@ _PASSES = 5
 # Passes until a callback that is due has begun a task. Each test takes them.
 _PASSES_AT_END = 2
 
-LINES_OF_AN_ERROR = 4
+_MOST_LINES = 4
+
+
+def lines_of_error(lines: Iterable[str]) -> str:
+    """Return the first lines, in order and each once, as an error shows them."""
+    return "\n".join(sorted(set(lines))[:_MOST_LINES])
 
 
 class OwnWork:
@@ -66,17 +71,16 @@ class OwnWork:
     The test does not wait for them. After its end they get no connection and send no statement.
     """
 
+    # The words for this work in a message to a later test.
     owner = "a thread, a job or a task that an earlier test had begun"
-    """The words for this work in a message to a later test."""
+    # The next step in a message about this work.
     ending = (
         "join the thread, await the job or the task, or wait for the queue (await queue.join()), "
         "before that test ends"
     )
-    """The next step in a message about this work."""
 
     def __init__(self) -> None:
-        self.is_over = False
-        """Whether the test is over."""
+        self.is_over = False  # the test
 
     def finish(self) -> None:
         """Note that the test is over."""
@@ -102,15 +106,13 @@ class LateWork:
     """
 
     def __init__(self, patience: float, endless: set[str]) -> None:
-        self.is_over = False
-        """Whether the test is over."""
+        self.is_over = False  # the test
         self.own = OwnWork()
+        # The lines of the work that still ran when the test stopped waiting.
         self.cut_off: list[str] = []
-        """The lines of the work that still ran when the test stopped waiting."""
+        # The errors of its tasks and callbacks that no code has retrieved, each with a line.
         self.failures: list[str] = []
-        """The errors of its tasks and callbacks that no code has retrieved, each with a line."""
-        self.has_waited_in_vain = False
-        """Whether `arena.settled()` has raised."""
+        self.has_waited_in_vain = False  # `arena.settled()` has raised
         self._patience = patience  # seconds
         # Lines that a test of this run waited for in vain: no test waits for them again.
         self._endless = endless
@@ -134,10 +136,10 @@ class LateWork:
 
     def is_given_to(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Record a call into a loop. Return whether the app answers in another loop."""
-        is_elsewhere = loop not in self._tasks_before
-        if is_elsewhere:
-            self._loops_elsewhere[loop] = None
-        return is_elsewhere
+        if loop in self._tasks_before:
+            return False
+        self._loops_elsewhere[loop] = None
+        return True
 
     def note_failure(self, error: Exception) -> None:
         """Note an error that a task or a callback of this work has raised."""
@@ -371,7 +373,7 @@ class LateWork:
             raise LateWorkError(
                 f"work that a request had begun still runs after {patience:g} s",
                 why="what it has still to write is missing",
-                cause="\n".join(sorted(set(lines))[:LINES_OF_AN_ERROR]),
+                cause=lines_of_error(lines),
                 fix="begin work without an end, such as a pool's tasks or a poller, in the app's "
                 "lifespan: settled() does not wait for it. For slow work: "
                 f"arena.settled({longer:g})",

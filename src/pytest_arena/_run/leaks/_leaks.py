@@ -28,15 +28,15 @@ from pytest_arena._gate._orm_sessions import (
 from pytest_arena._gate._registry import entry_of
 from pytest_arena._origin import SHARED_THREADS, is_of
 from pytest_arena._run.leaks._late_work import (
-    LINES_OF_AN_ERROR,
     LateWork,
     OwnWork,
+    lines_of_error,
     threads_at_work,
 )
 from pytest_arena.errors import ConnectionLeak, IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Iterable, Sequence
+    from collections.abc import Collection, Container, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from sqlalchemy.orm import InstanceState, Session
@@ -90,13 +90,13 @@ class HeldByFixtures:
     """
 
     transactions: list[Checkout] = field(default_factory=list)
-    writes: int = 0
-    """The number of writes in these transactions."""
+    writes: int = 0  # the number of writes in these transactions
     sessions: frozenset[int] = frozenset()
-    threads: frozenset[int] = frozenset()
-    """Threads of a server or a worker, which outlive the test."""
+    threads: frozenset[int] = (
+        frozenset()
+    )  # of a server or a worker: they outlive the test
+    # The instances in each session in use, by the session's number.
     instances: dict[int, HeldInstances] = field(default_factory=dict)
-    """The instances in each session in use, by the session's number."""
 
     @classmethod
     def now(cls, gate: Gate, sessions_of_tests: Collection[int] = ()) -> HeldByFixtures:
@@ -213,11 +213,8 @@ def _sessions_on(leaks: list[Checkout]) -> list[Session]:
 
 def open_transactions(gate: Gate) -> list[Checkout]:
     """Return the checked-out connections that have begun to write."""
-    transactions = []
-    for checkout in gate.registry.checked_out():
-        if checkout.in_transaction:
-            transactions.append(checkout)
-    return transactions
+    checkouts = gate.registry.checked_out()
+    return [checkout for checkout in checkouts if checkout.in_transaction]
 
 
 def end_transactions(leaks: Iterable[Checkout], *, is_closed: bool = False) -> bool:
@@ -226,12 +223,12 @@ def end_transactions(leaks: Iterable[Checkout], *, is_closed: bool = False) -> b
     pytest-arena cancels the running statement and waits for its end. It never touches a
     connection in use. Returns whether all transactions were rolled back.
     """
-    in_use = [leak for leak in leaks if not _is_ended(leak, 0, is_closed=is_closed)]
-    # A thread that waited for the lock of another transaction has the lock now.
-    still_in_use = [
-        leak for leak in in_use if not _is_ended(leak, _PATIENCE, is_closed=is_closed)
-    ]
-    return not still_in_use
+    for seconds in (0, _PATIENCE):
+        # A thread that waited for the lock of another transaction has the lock the second time.
+        leaks = [
+            leak for leak in leaks if not _is_ended(leak, seconds, is_closed=is_closed)
+        ]
+    return not leaks
 
 
 def _is_ended(leak: Checkout, seconds: float, *, is_closed: bool) -> bool:
@@ -314,7 +311,7 @@ def leak_error(leaks: list[Checkout], raw: Sequence[str] = ()) -> ConnectionLeak
         what = "the test ended with an open transaction"
     else:
         what = "the test ended with a connection that was not given back"
-    lines = [*_lines_of(transactions or leaks), *raw]
+    lines = {*_lines_of(transactions or leaks), *raw}
     if len(lines) > 1:
         what += f" ({len(lines)} places)"
     fix = (
@@ -332,7 +329,7 @@ def leak_error(leaks: list[Checkout], raw: Sequence[str] = ()) -> ConnectionLeak
     return ConnectionLeak(
         what,
         why="the next test would wait for its lock, or lose the connection from the app's pool",
-        cause="\n".join(lines[:LINES_OF_AN_ERROR]),
+        cause=lines_of_error(lines),
         fix=fix,
     )
 
@@ -342,7 +339,7 @@ def raw_leak_error(lines: list[str]) -> ConnectionLeak:
     return ConnectionLeak(
         "the test ended with an open transaction, of a connection that no engine has opened",
         why="pytest-arena rolls it back, so that no other connection ever sees its rows",
-        cause="\n".join(lines[:LINES_OF_AN_ERROR]),
+        cause=lines_of_error(lines),
         fix="connection.commit(), or close the connection in a fixture's tear-down",
     )
 
@@ -362,13 +359,13 @@ def lost_error(
     return IsolationError(
         f"{level}: an open transaction of a wider fixture is in the way",
         why="pytest-arena cannot restore the database while a transaction holds its lock",
-        cause="\n".join([*_lines_of(holders), *raw][:LINES_OF_AN_ERROR]),
+        cause=lines_of_error([*_lines_of(holders), *raw]),
         fix="commit, or roll back, before the fixture's `yield`",
     )
 
 
-def _lines_of(checkouts: Iterable[Checkout]) -> list[str]:
-    return sorted({_line_to_blame(checkout) for checkout in checkouts})
+def _lines_of(checkouts: Iterable[Checkout]) -> Iterator[str]:
+    return map(_line_to_blame, checkouts)
 
 
 def _line_to_blame(checkout: Checkout) -> str:

@@ -215,7 +215,6 @@ class Levels:
         started = _process.seconds()
         depth = len(self._stack) - 1
         databases = self._participating_databases()
-        changed: list[str] = []
         failures: list[Exception] = []
         has_hooks = self._hooks.is_used
         with _uninterrupted(databases or has_hooks):
@@ -226,7 +225,7 @@ class Levels:
                     # A hook may have connected to another database.
                     databases = self._participating_databases()
                 with _process.real_files():
-                    changed += self._leave_databases(databases, level, failures)
+                    changed = self._leave_databases(databases, level, failures)
             finally:  # also after a second Ctrl-C
                 self._cut_to(depth, self._participating_databases())
                 self._context.forget_leaks()
@@ -289,8 +288,6 @@ class Levels:
                     database.leave_by_force(reason)
                 except ArenaError as error:  # another failure is raised
                     self._ledger.note(error.what)
-        while self._hooks.depth > depth:
-            self._hooks.leave_by_force("pytest-arena was interrupted")
         for level in self._stack[depth:]:
             self._context.held.pop(level, None)
         del self._stack[depth:]

@@ -33,25 +33,6 @@ _PATIENCE_WITH_OTHERS = 1.0
 _STEP = 0.002
 
 
-class Participant(Protocol):
-    """State that is restored when a level ends."""
-
-    depth: int
-
-    def enter(self, level: Level) -> None:
-        """Remember the present state."""
-
-    def leave(self, level: Level) -> bool:
-        """Restore the state at the matching ``enter``. Return whether it had changed.
-
-        Raises:
-            ArenaError: it could not be restored. The level is left all the same.
-        """
-
-    def leave_by_force(self, reason: str) -> None:
-        """Leave a level in which pytest-arena was interrupted, and note the reason."""
-
-
 class LevelHooks(Protocol):
     """Hooks of a project that restores state outside of its databases.
 
@@ -82,7 +63,6 @@ class HookParticipant:
 
     def __init__(self, hooks: HookRelay) -> None:
         self._hooks = hooks
-        self.depth = 0
 
     @property
     def is_used(self) -> bool:
@@ -90,25 +70,19 @@ class HookParticipant:
 
         pluggy takes longer to call a hook without implementations.
         """
+        hooks = self._hooks
         return bool(
-            self._hooks.pytest_arena_enter.get_hookimpls()
-            or self._hooks.pytest_arena_leave.get_hookimpls()
+            hooks.pytest_arena_enter.get_hookimpls()
+            or hooks.pytest_arena_leave.get_hookimpls()
         )
 
     def enter(self, level: Level) -> None:
         """Call `pytest_arena_enter`."""
-        self.depth += 1
         self._hooks.pytest_arena_enter(level=level)
 
-    def leave(self, level: Level) -> bool:
-        """Call `pytest_arena_leave`. It does not say whether something had changed."""
-        self.depth -= 1
+    def leave(self, level: Level) -> None:
+        """Call `pytest_arena_leave`."""
         self._hooks.pytest_arena_leave(level=level)
-        return False
-
-    def leave_by_force(self, reason: str) -> None:  # noqa: ARG002 - no hook is told the reason
-        """Forget a level without a call, because the hook may have been called already."""
-        self.depth -= 1
 
 
 class LevelContext:
@@ -121,10 +95,10 @@ class LevelContext:
         self.gate = gate
         self.ledger = ledger
         self.tasks = tasks
+        # The connections and sessions of wider fixtures when each present level was entered.
         self.held: dict[Level | None, HeldByFixtures] = {}
-        """The connections and sessions of wider fixtures when each present level was entered."""
+        # The transactions of wider fixtures that pytest-arena had to end.
         self.lost: list[Checkout] = []
-        """The transactions of wider fixtures that pytest-arena had to end."""
         self.has_ended_leaks = False
 
     def leaks_ended(self) -> None:
@@ -201,18 +175,18 @@ class DatabaseParticipant:
             return True
         if was_created_here:
             self.database.forget_level()
-        reason = ""
         try:
             is_changed = self._left_at_once()
             if is_changed is None:
                 is_changed = self._left_in_spite_of_locks(level)
         except ArenaError as error:
-            is_changed = None
             reason = error.what
-        if is_changed is None:
-            self.leave_by_force(reason or f"{self.name}: locked by {self._holder()}")
-            return True
-        return is_changed
+        else:
+            if is_changed is not None:
+                return is_changed
+            reason = f"{self.name}: locked by {self._holder()}"
+        self.leave_by_force(reason)
+        return True
 
     def _holder(self) -> str:
         lines = self._context.gate.raw_transactions()
@@ -258,9 +232,7 @@ class DatabaseParticipant:
             # Some suites undo each test by savepoints in a transaction of a fixture.
             self._keep_transaction_of_fixture(transactions, before)
             return False
-        patience: float = 0
-        if self._may_end_by_itself():
-            patience = _PATIENCE_WITH_OTHERS
+        patience = _PATIENCE_WITH_OTHERS if self._may_end_by_itself() else 0
         is_changed = self._left_with_patience(patience)
         if is_changed is not None:
             return is_changed
@@ -270,8 +242,7 @@ class DatabaseParticipant:
         is_changed = self._left_with_patience(_PATIENCE_WITH_OTHERS - patience)
         if is_changed is not None:
             return is_changed
-        transactions = _leaks.open_transactions(gate)
-        for transaction in transactions:
+        for transaction in _leaks.open_transactions(gate):
             if transaction in before.transactions:
                 context.lost.append(transaction)
         _leaks.end_transactions(gate.registry.checked_out())
