@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial, wraps
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from pytest_arena._origin import WORK, user_line, who_connects
 from pytest_arena._postgresql.drivers._session_state import alters_session
@@ -23,7 +23,7 @@ from pytest_arena._values import QUOTED, without_comments
 from pytest_arena.errors import ArenaError, ProductionDatabaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Iterator
     from types import ModuleType
 
     from pytest_arena._product import ConnectTarget, Core, Key
@@ -129,9 +129,7 @@ _connections: weakref.WeakKeyDictionary[object, DriverConnection] = (
 def record_of(driver_connection: object) -> DriverConnection:
     """Return the record of a driver's connection, which is new at its first use."""
     known = _connections.get(driver_connection)
-    if known is None:
-        known = _connections.setdefault(driver_connection, DriverConnection())
-    return known
+    return known or _connections.setdefault(driver_connection, DriverConnection())
 
 
 def record_opened(
@@ -169,12 +167,11 @@ def _keep_until_end(record: DriverConnection, connection: Any) -> None:
 
 def _record_at_end(connection: Any) -> DriverConnection | None:
     """Return the record of a connection that the garbage collector may have found."""
-    known = _connections.get(connection)
-    if known is None:
-        known = getattr(connection, "arena_record", None)
-    if known is None:
-        known = _by_protocol.get(getattr(connection, "_protocol", None))
-    return known
+    return (
+        _connections.get(connection)
+        or getattr(connection, "arena_record", None)
+        or _by_protocol.get(getattr(connection, "_protocol", None))
+    )
 
 
 def admission_of(driver_connection: object) -> Admission | None:
@@ -225,20 +222,22 @@ class RawConnection(NamedTuple):
 def raw_connections() -> list[RawConnection]:
     """Return the open connections that no engine has opened."""
     connections = []
-    for (
-        reference
-    ) in _connections.keyrefs():  # a copy: other threads change the dictionary
+    # A copy: other threads change the dictionary.
+    for reference in _connections.keyrefs():
         connection = reference()
         if connection is None or _is_closed(connection):
             continue
         record = record_of(connection)
         admission = record.admission
-        if admission is None or admission.target is None:
-            continue
-        pid = pid_of(connection)
-        target = admission.target
-        raw = RawConnection(pid, target, admission.serial, connection, record)
-        connections.append(raw)
+        if admission is not None and admission.target is not None:
+            raw = RawConnection(
+                pid_of(connection),
+                admission.target,
+                admission.serial,
+                connection,
+                record,
+            )
+            connections.append(raw)
     return connections
 
 
@@ -271,13 +270,6 @@ def is_in_transaction(connection: Any) -> bool:
     return bool(getattr(info, "transaction_status", _IDLE) != _IDLE)
 
 
-class _KnowsWriters(Protocol):
-    """The isolation of a database on a server."""
-
-    def writers(self) -> Collection[int]:
-        """Return the pids of the backends whose open transaction has written."""
-
-
 def has_written(target: ConnectTarget, connection: object) -> bool:
     """Ask the server whether the open transaction of a connection has written."""
     database = target.database
@@ -285,7 +277,8 @@ def has_written(target: ConnectTarget, connection: object) -> bool:
         return False
     if not is_in_transaction(connection):
         return False
-    isolation = cast("_KnowsWriters", database.isolation)
+    # A `ServerIsolation`, which imports this package.
+    isolation: Any = database.isolation
     with suppress(ArenaError):  # `leave` reports a server that does not answer
         return pid_of(connection) in isolation.writers()
     return False
@@ -382,17 +375,12 @@ def _plain(escaped: re.Match[str]) -> str:
 def _character(code: re.Match[str]) -> str:
     """Return the character of a code as a text has it: a quote is written twice."""
     codes = code.groupdict()
-    if codes.get("other"):
-        return _doubled(codes["other"])
-    base = 8 if codes.get("octal") else 16
-    number = int(next(filter(None, code.groups())), base)
-    return _doubled(chr(min(number, sys.maxunicode)))
-
-
-def _doubled(character: str) -> str:
-    if character in {"'", '"'}:
-        return character * 2
-    return character
+    character = codes.get("other")
+    if not character:
+        base = 8 if codes.get("octal") else 16
+        number = int(next(filter(None, code.groups())), base)
+        character = chr(min(number, sys.maxunicode))
+    return character * 2 if character in {"'", '"'} else character
 
 
 # Results are kept for short statements, of which an app has a few hundred. Longer ones have data.
@@ -675,13 +663,8 @@ def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
 
 
 def _guard_asyncpg_pools(core: FindCore, module: ModuleType) -> None:
-    def make(original: Callable[..., Any]) -> Callable[..., object]:
-        def release(holder: Any, *args: object, **kwargs: object) -> object:
-            give_up(core, holder._con)  # noqa: SLF001 - the holder has no public name for it
-            return original(holder, *args, **kwargs)
-
-        return release
-
+    # A holder has no public name for its connection.
+    make = partial(_giving_up, core, find=lambda holder, *_, **__: holder._con)  # noqa: SLF001
     replace_function(module.PoolConnectionHolder, "release", make)
 
 
@@ -696,13 +679,20 @@ def _forgetting(original: Callable[[Any], object]) -> Callable[..., object]:
 
 
 def _giving_up(
-    core: FindCore, original: Callable[..., Any], *, is_collected: bool = False
+    core: FindCore,
+    original: Callable[..., Any],
+    *,
+    find: Callable[..., object] = lambda connection, *_, **__: connection,
+    is_collected: bool = False,
 ) -> Callable[..., object]:
-    """Return a method that ends a connection. It first notes the writes that are lost."""
+    """Return a method that ends a connection. It first notes the writes that are lost.
 
-    def end(connection: object, *args: object, **kwargs: object) -> object:
-        give_up(core, connection, is_collected=is_collected)
-        return original(connection, *args, **kwargs)
+    ``find`` returns the connection from the arguments of the method.
+    """
+
+    def end(*args: object, **kwargs: object) -> object:
+        give_up(core, find(*args, **kwargs), is_collected=is_collected)
+        return original(*args, **kwargs)
 
     return end
 
@@ -785,13 +775,6 @@ def _guard_psycopg_savepoints(core: FindCore, module: ModuleType) -> None:
 
 
 def _guard_psycopg_pools(core: FindCore, module: ModuleType, *, kind: str) -> None:
-    def make(original: Callable[..., Any]) -> Callable[..., object]:
-        def putconn(pool: object, conn: object) -> object:
-            give_up(core, conn)
-            return original(pool, conn)
-
-        return putconn
-
     def skip(original: Callable[..., Any]) -> Callable[..., object]:
         def _getconn_unchecked(pool: Any, timeout: float) -> Any:
             connection = original(pool, timeout)
@@ -812,8 +795,10 @@ def _guard_psycopg_pools(core: FindCore, module: ModuleType, *, kind: str) -> No
         is_async = iscoroutinefunction(original)
         return _agetconn_unchecked if is_async else _getconn_unchecked
 
-    replace_function(vars(module)[kind], "putconn", make)
-    replace_function(vars(module)[kind], "_getconn_unchecked", skip)
+    owner = vars(module)[kind]
+    make = partial(_giving_up, core, find=lambda _pool, conn: conn)
+    replace_function(owner, "putconn", make)
+    replace_function(owner, "_getconn_unchecked", skip)
 
 
 def _is_ended(connection: object) -> bool:
