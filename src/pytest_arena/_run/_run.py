@@ -230,11 +230,11 @@ class ArenaRun:
                 self.ledger.end(self._facts(test))
                 test.forget()
             self.current.in_teardown = False
-        errors: list[Exception] = []
-        if test is not None:
-            for error in test.errors:
-                if not (test.failed and isinstance(error, ConnectionLeak)):
-                    errors.append(error)
+        errors = [*test.errors] if test is not None else []
+        if test is not None and test.failed:
+            errors = [
+                error for error in errors if not isinstance(error, ConnectionLeak)
+            ]
         if self.watcher is not None:
             return self.watcher.settled(errors)
         return errors
@@ -262,8 +262,7 @@ class ArenaRun:
                 test.errors.append(_story.lost_write(request, lost))
             return
         for lost in test.lost_in_set_up:
-            words = f"{_ITS_FIXTURE} {_story.lost_words(lost)}"
-            self.ledger.note(f"{{test}}: {words}")
+            self.ledger.note(f"{{test}}: {_ITS_FIXTURE} {_story.lost_words(lost)}")
         for request, lost in test.lost:
             words = f"{_story.asked_and_answered(request)} {_story.lost_words(lost)}"
             self._note_mistake(_story.line_of_loss(request, lost), words)
@@ -293,7 +292,7 @@ class ArenaRun:
 
     def _note_shared_session(self, request: Request, answer: RequestAnswer) -> None:
         """Note in the summary, once, that the app has left a commit to the test's session."""
-        is_refused = request.status is None or request.status >= REFUSAL
+        is_refused = (request.status or REFUSAL) >= REFUSAL
         if is_refused or self.config.lost_writes == "off":
             return
         words = _story.wrote_in_session_of_test(request, answer)
@@ -379,9 +378,8 @@ class ArenaRun:
         is_failed = outcome == "failed"
         test.note_outcome(has_failed=is_failed)
         keep = test.plan.keep
-        is_wanted = keep != "never" and is_failed
-        if keep == "always" and when == "call":
-            is_wanted = True
+        is_wanted = keep == "always" and when == "call"
+        is_wanted |= keep != "never" and is_failed
         if when == "teardown" or not is_wanted:
             return []
         texts = list(self._keep_used())

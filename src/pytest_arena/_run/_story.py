@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_arena._gate._answers import RequestAnswer
-    from pytest_arena._gate._pending import PendingObjects
-    from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._gate.writes._lost_writes import LostWork
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def story_parts(
-    test: RunningTest, files: Sequence[str] = (), containers: Sequence[str] = ()
+    test: RunningTest, files: Sequence[str], containers: Sequence[str]
 ) -> list[StoryPart]:
     """Return what the running test has changed so far, in its order. Never raises.
 
@@ -46,13 +44,11 @@ def story_parts(
     reader = _StoryReader(test)
     below = list(reader.below())
     own = list(reader.own())
-    late_work: Sequence[str] = ()
-    if not test.late_work.has_waited_in_vain:
-        late_work = _late_work(test)
+    has_waited = test.late_work.has_waited_in_vain
     notes = {
         "not committed": test.uncommitted or uncommitted(test),
         "work that no request started": _by_lifespan(test),
-        "not finished when the test failed": late_work,
+        "not finished when the test failed": [] if has_waited else _late_work(test),
         "failed after the answer": test.late_work.failures,
         "files written in the project, which stay there": files,
     }
@@ -382,11 +378,7 @@ def _unseen(test: RunningTest) -> Iterator[tuple[str, Turn | None]]:
         for lost in turn.lost_before:
             yield _lost_by_test(lost), turn
     last = turns[-1] if turns else None
-    held: set[PendingWrites] = set()
-    unflushed: list[PendingObjects] = []
-    if last is not None:
-        held = last.held
-        unflushed = last.unflushed
+    held = last.held if last is not None else set()
     # The lines below name these places as writes of open sessions.
     named = {str(writes.place) for writes in held}
     for lost in test.own_lost:
@@ -398,17 +390,15 @@ def _unseen(test: RunningTest) -> Iterator[tuple[str, Turn | None]]:
             continue  # the app's
         line = f"{_TEST} {writes.words} and did not commit it: {writes.place}"
         yield line, next((turn for turn in turns if writes in turn.held), None)
-    yield from _unflushed(unflushed, last)
+    yield from _unflushed(last)
 
 
-def _unflushed(
-    pending_objects: list[PendingObjects], last: Turn | None
-) -> Iterator[tuple[str, Turn | None]]:
+def _unflushed(last: Turn | None) -> Iterator[tuple[str, Turn | None]]:
     """Yield a line for each unflushed object: those that the last turn missed, if there are any."""
-    if not pending_objects:
+    if last is not None and not last.unflushed:
         last = None
-        pending_objects = unflushed_by_tests()
-    for pending in pending_objects:
+    objects = last.unflushed if last is not None else unflushed_by_tests()
+    for pending in objects:
         if not pending.are_written:
             yield f"{_TEST} {pending} and did not commit it: {pending.line}", last
 
@@ -427,7 +417,7 @@ def _name_of(turn: Turn) -> str:
     return " and ".join(names) or "the request"
 
 
-def _by_lifespan(test: RunningTest) -> tuple[str, ...]:
+def _by_lifespan(test: RunningTest) -> list[str]:
     """Return lines about what the app's lifespan has written while the test ran."""
     rows: Counter[tuple[tuple[str, ...], str]] = Counter()
     serials = {level.serial for level in test.moments.levels()}
@@ -437,13 +427,13 @@ def _by_lifespan(test: RunningTest) -> tuple[str, ...]:
     for (tables, line), count in rows.items():
         words = wrote(tables, count)
         lines.append(f"a task or a thread of the lifespan {words}: {line}")
-    return tuple(lines)
+    return lines
 
 
 _MOST_LATE = 4  # lines of late work that a report names
 
 
-def _late_work(test: RunningTest) -> tuple[str, ...]:
+def _late_work(test: RunningTest) -> list[str]:
     """Return the lines of unfinished work that the test's requests began, and the next step.
 
     An async test noted them when it failed: its loop has run since.
@@ -452,7 +442,7 @@ def _late_work(test: RunningTest) -> tuple[str, ...]:
     if lines is None:
         lines = test.late_work.unfinished()
     if not lines:
-        return ()
+        return []
     more = len(lines) - _MOST_LATE
     shown = [
         f"a request began work that still ran: {line}" for line in lines[:_MOST_LATE]
@@ -463,7 +453,7 @@ def _late_work(test: RunningTest) -> tuple[str, ...]:
     shown.append(f"next: {awaited}arena.settled()   before you look at what it does")
     if not test.plan.has_arena:
         shown.append("      `arena` is a fixture: name it among the test's arguments")
-    return tuple(shown)
+    return shown
 
 
 def failed_work(test: RunningTest) -> list[str]:
@@ -550,9 +540,10 @@ def lost_by_fixture(fixture: str, lost: LostWork) -> LostWriteError:
 
 def line_of_late_commit(answer: RequestAnswer) -> str:
     """Return the app's line that committed after the answer, or that failed to."""
-    lines = [*answer.late_commits, answer.error_line]
-    known_lines = [line.short for line in lines if line is not None]
-    return known_lines[0] if known_lines else "in a line that cannot be seen"
+    for line in (*answer.late_commits, answer.error_line):
+        if line is not None:
+            return line.short
+    return "in a line that cannot be seen"
 
 
 def wrote_in_session_of_test(request: Request, answer: RequestAnswer) -> str:

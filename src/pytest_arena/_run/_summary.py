@@ -69,7 +69,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         known=tuple(database.name for database in of_engines),
         in_memory=databases.known.in_memory,
         unasked=tuple(name for name in named if name and name not in names_of_engines),
-        unused=_unused(config, [*of_engines, *used], databases),
+        unused=tuple(_unused(config, [*of_engines, *used], databases)),
         suggestion=suggestion,
         spoiled=(*databases.files.changed(), *_changed_on_servers(databases)),
         unchanged=databases.files.unchanged(),
@@ -153,11 +153,9 @@ def _difference_line(schema: str, comparison: Comparison) -> str:
 def _unread(databases: Databases) -> Iterator[str]:
     """Yield a line for each variable that names a database on which the app has no engine."""
     known = databases.known
-    first = databases.known.primary
-    others = []
-    for database in databases.provisioned():
-        if not database.is_only_named:
-            others.append(database.name)
+    first = known.primary
+    used = databases.provisioned()
+    others = [database.name for database in used if not database.is_only_named]
     if first is None or not first.is_only_named or not others:
         return
     if not (databases.config.schema or first.isolation):
@@ -174,13 +172,12 @@ def _unread(databases: Databases) -> Iterator[str]:
 
 def _unused(
     config: Config, used: list[Database], databases: Databases
-) -> tuple[str, ...]:
-    """Return a line if an option names a server, and all engines of the app are on SQLite."""
-    if not databases.ledger.filled:
-        return ()
+) -> Iterator[str]:
+    """Yield a line if an option names a server, and all engines of the app are on SQLite."""
     products = {database.product.name for database in used}
-    if config.database in {"auto", "sqlite"} or products - {"sqlite"}:
-        return ()
+    is_unused = databases.ledger.filled and products <= {"sqlite"}
+    if config.database in {"auto", "sqlite"} or not is_unused:
+        return
     files = {database.file for database in used}
     names = []
     for engine in known_engines.find():
@@ -190,11 +187,10 @@ def _unused(
             names.append(str(engine.url))
     if not names:
         names = [used[0].name] if used else ["in memory"]
-    line = (
+    yield redact(
         f"arena_database = {config.database} was not used: the app's engine is SQLite "
         f"({', '.join(dict.fromkeys(names))})"
     )
-    return (redact(line),)
 
 
 # Keys in the report that a worker sends to pytest-xdist.
@@ -259,20 +255,19 @@ class FactsOfProcesses:
         """Add the summary of this process after its tests, or send it to the controller."""
         if self._output is not None:
             tests = [facts._asdict() for facts in self._unsent()]
-            self._output[_SUMMARY] = {
-                **asdict(replace(summary, tests=())),
-                "tests": tests,
-            }
+            values = asdict(replace(summary, tests=()))
+            self._output[_SUMMARY] = {**values, "tests": tests}
         if self._config.pluginmanager.has_plugin("dsession"):
             # A controller runs no test itself, so it knows no engines.
             unasked = self.summary.unasked if self.summary else ()
             summary = replace(summary, unasked=unasked)
         self.summary = summary + self.summary if self.summary else summary
 
-    def _unsent(self) -> tuple[TestFacts, ...]:
-        """Return the facts that no report has: those of attempts that were repeated."""
-        tests = enumerate(self._ledger.tests)
-        return tuple(facts for number, facts in tests if number not in self._sent)
+    def _unsent(self) -> Iterator[TestFacts]:
+        """Yield the facts that no report has: those of attempts that were repeated."""
+        for number, facts in enumerate(self._ledger.tests):
+            if number not in self._sent:
+                yield facts
 
     def changed_late(self, databases: Databases) -> list[str]:
         """Return a line for each file that changed after the summary, and for late children.

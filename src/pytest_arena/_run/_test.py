@@ -152,12 +152,8 @@ class Turn:
 
         False for a turn without requests: their example is over.
         """
-        if not self.records:
-            return False
-        for request in self.records:
-            if request.status is None or request.status >= REFUSAL:
-                return False
-        return True
+        statuses = [request.status or REFUSAL for request in self.records]
+        return max(statuses, default=REFUSAL) < REFUSAL
 
     def begin_at(self, before: StoryMoment) -> None:
         """Let its changes begin at a later moment."""
@@ -486,12 +482,10 @@ class RunningTest(Hooks):
         registry = self.gate.registry
         # In this order: a checkout is counted before pytest-arena looks for present ones.
         self._checkouts_at_end = registry.checkouts
-        is_quiet = registry.is_quiet
-        if not is_quiet:
+        if not registry.is_quiet:
             self._checkouts_at_end = -1
-        turn.end(self.moments.now(), registry.checkouts)
-        if not is_quiet:
             self._of_app |= self.own_writes() - turn.held
+        turn.end(self.moments.now(), registry.checkouts)
 
     def take_lost(self, turn: Turn | None = None) -> None:
         """Note what was lost: by requests, each in its turn, or by the test.
@@ -522,8 +516,7 @@ class RunningTest(Hooks):
             answer.unflushed.clear()
 
     def _note_lost(self, request: Request, lost: LostWork) -> None:
-        status = request.status
-        is_refused = status is None or status >= REFUSAL
+        is_refused = (request.status or REFUSAL) >= REFUSAL
         if is_refused and request.method != LIFESPAN:
             return
         self.lost.append((request, lost))
@@ -540,10 +533,9 @@ class RunningTest(Hooks):
 
     def request_of(self, lost: LostWork) -> Request | None:
         """Return the request that has begun the work which lost something."""
-        if lost.request is not None:
-            for request, answer in self.answers:
-                if answer is lost.request:
-                    return request
+        for request, answer in self.answers:
+            if answer is lost.request:
+                return request
         return None
 
     def answering(self, request: Request) -> RequestAnswer:
@@ -579,8 +571,7 @@ class RunningTest(Hooks):
 
     def was_broken_by(self, raised: BaseException) -> bool:
         """Return whether an error of the test is one that the app raised in a request."""
-        raised_by_app = [error for _, error in self.broken]
-        return _is_among(raised_by_app, raised)
+        return _is_among([error for _, error in self.broken], raised)
 
     def was_broken_by_commit(self, raised: BaseException) -> bool:
         """Return whether an error of the test is one of the commit before a request."""
