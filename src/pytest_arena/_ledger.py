@@ -62,12 +62,10 @@ class Request:
         """Note when it was sent."""
         self.began = now
 
-    def begin_answer(
-        self, answer: Any, statements: list[str], *, is_login: bool
-    ) -> None:
-        """Note that the app begins to answer, and the list of its later statements."""
+    def begin_answer(self, answer: Any, *, is_login: bool) -> None:
+        """Note that the app begins to answer. The answer has the list of its statements."""
         self.answer = answer
-        self.statements = statements
+        self.statements = answer.statements
         self.is_login = is_login
 
     def note_status(self, status: int | None) -> None:

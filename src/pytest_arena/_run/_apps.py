@@ -52,8 +52,8 @@ class Apps:
         # The same object if it is a factory: to find that out costs 50 µs.
         self.factory: object = None
         self._is_asgi = False  # whether `arena_app` names an ASGI app
+        # The state that a lifespan for the whole session gives to requests.
         self.session_state: Mapping[str, object] | None = None
-        """The state that a lifespan for the whole session gives to requests."""
         # By the fixture that created the client.
         self._wide: dict[object, list[AppRun]] = {}
         self.live: LiveServer | None = None
@@ -95,11 +95,10 @@ class Apps:
         """
         apps = self._in_use()
         is_named = self.factory is None and bool(apps)
-        if is_named and not self.knows(app):
-            is_like_one = any(is_sibling(app, app_in_use) for app_in_use in apps)
-            if not is_like_one:
-                return None
-        return self._current.on_top()
+        is_known = not is_named or self.knows(app)
+        if is_known or any(is_sibling(app, app_in_use) for app_in_use in apps):
+            return self._current.on_top()
+        return None
 
     def load(self) -> None:
         """Import and check the app.

@@ -470,16 +470,16 @@ class Observer:
             why = "of so many requests only the last hundred are known"
             raise _not_known(record, database, why)
         moments = [before]
+        until = None
         if after is not None:
             moments.append(after)
+            until = after.time_of(database)
         why = self._why_unknown(moments, database)
         if why:
             raise _not_known(record, database, why)
-        if after is None:
-            return self.between(database, before.time_of(database), None)
-        if database not in after.times:
+        if after is not None and database not in after.times:
             return Changes.of([])  # it did not exist yet
-        return self.between(database, before.time_of(database), after.time_of(database))
+        return self.between(database, before.time_of(database), until)
 
     def _why_unknown(self, moments: list[StoryMoment], database: Database) -> str:
         """Return why the changes around these moments are unknown, "" if they are known."""

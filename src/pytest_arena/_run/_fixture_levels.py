@@ -51,14 +51,13 @@ class WideFixture:
 
     name: str
     finish: Callable[[], object]
+    # The fixtures whose set-up asked for it by `getfixturevalue`, the innermost last.
     askers: tuple[WideFixture, ...] = ()
-    """The fixtures whose set-up asked for it by ``getfixturevalue``, the innermost last."""
+    # The number of its levels. Its tear-down gets a second level if the first was clean.
     serial: int = field(default_factory=count(-1, -1).__next__)
-    """The number of its levels. Its tear-down gets a second level if the first was clean."""
-
     lasts_to_the_end: bool = False  # of the run
+    # The state of the app before its set-up, if its end restores that.
     app_state: AppState | None = None
-    """The state of the app before its set-up, if its end restores that."""
 
     def remember_app(self, state: AppState | None) -> None:
         """Record the state of the app, which pytest-arena restores when the fixture ends."""
@@ -84,8 +83,8 @@ class FixtureLevels:
         self._tasks = tasks
         self._ledger = ledger
         self._config = config
+        # The programs that a test or a wider fixture has started.
         self.processes: dict[object, list[Process]] = {}
-        """The programs that a test or a wider fixture has started."""
         self.long_sessions = LongSessions()
         # Wider fixtures that have changed the app's state, in the order of their set-up.
         self._app_changers: list[WideFixture] = []
@@ -214,8 +213,6 @@ class FixtureLevels:
             )
 
     def _close_clients(self, test: RunningTest) -> None:
-        if not (test.sessions.is_used or test.app_runs):
-            return
         # The last one is closed first, and a failure stops no other.
         with ExitStack() as stack:
             if test.sessions.is_used:
@@ -342,13 +339,15 @@ class FixtureLevels:
             if asker.app_state is not None:
                 asker.remember_app(asker.app_state.anew())
 
-    def _restore_app_of(self, owner: WideFixture) -> None:
+    def _restore_app_of(self, owner: object) -> None:
         """Restore the state that the app had before a wider fixture.
 
         If a fixture that was set up later has changed the state too, its end restores both.
         """
+        if not isinstance(owner, WideFixture) or owner not in self._app_changers:
+            return
         state = owner.app_state
-        if state is None or owner not in self._app_changers:
+        if state is None:
             return
         owner.remember_app(None)
         place = self._app_changers.index(owner)
@@ -410,8 +409,7 @@ class FixtureLevels:
             self.levels.gate.lost.forget_fixture(owner.serial)
         level = self.levels.find(owner)
         if level is None:
-            if isinstance(owner, WideFixture):
-                self._restore_app_of(owner)
+            self._restore_app_of(owner)
             return
         try:
             self.finish_above(level)
@@ -419,8 +417,7 @@ class FixtureLevels:
             self._apps.close_of(owner)
             self._forget_rows(level, self.levels.held_before(level))
         finally:
-            if isinstance(owner, WideFixture):
-                self._restore_app_of(owner)
+            self._restore_app_of(owner)
             # Ctrl-C may have interrupted `finish_above`.
             for upper in self.levels.above(level):
                 self.levels.leave(upper)

@@ -542,7 +542,7 @@ class RunningTest(Hooks):
         """Create the record of an answer that the app begins."""
         answer = RequestAnswer()
         answer.begin()
-        request.begin_answer(answer, answer.statements, is_login=bool(LOGINS.get()))
+        request.begin_answer(answer, is_login=bool(LOGINS.get()))
         self.answers.append((request, answer))
         return answer
 

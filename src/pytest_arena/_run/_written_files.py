@@ -71,16 +71,14 @@ class WrittenFiles:
     def still_there(self) -> Iterator[str]:
         """Yield a line for each file that is still there."""
         left_out = [*self._folders_left_out()]
-        files = {
-            Path(name): line
-            for name, line in [*self.lines.items()]
-            if not any(Path(name).is_relative_to(folder) for folder in left_out)
-        }
-        there = [file for file in files if file.is_file()]
-        for file in there[:_MOST_FILES]:
-            shown = file.relative_to(self._root).as_posix()
-            line = files[file].removeprefix(self._start)
-            yield f"{shown} ({line})" if line else shown
+        there = []
+        for name, line in [*self.lines.items()]:
+            file = Path(name)
+            if file.is_file() and not any(map(file.is_relative_to, left_out)):
+                shown = file.relative_to(self._root).as_posix()
+                where = line.removeprefix(self._start)
+                there.append(f"{shown} ({where})" if where else shown)
+        yield from there[:_MOST_FILES]
         if len(there) > _MOST_FILES:
             yield f"and {len(there) - _MOST_FILES:,} more"
 
