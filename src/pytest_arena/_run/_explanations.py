@@ -193,7 +193,8 @@ def _stale_columns(
     updates = list(_updates(state, parts, dialect))
     newest: dict[str, object] = {}
     for _, update in updates:
-        newest.update({column: update.after[column] for column in update.columns})
+        for column in update.columns:
+            newest[column] = update.after[column]
     for request, update in updates:
         stale = [
             column
@@ -534,8 +535,16 @@ next: await it, as in: response = await client.get(…)"""
 _NOT_REQUESTED = """\
 {0} is a fixture, and not an argument of this function
 next: def test_…({0}):"""
-_FIXTURES = {"arena", "client", "client_as", "db_session", "live_server", "scenario"}
-_FIXTURES |= {"test_client", "test_client_as"}
+_FIXTURES = {
+    "arena",
+    "client",
+    "client_as",
+    "db_session",
+    "live_server",
+    "scenario",
+    "test_client",
+    "test_client_as",
+}
 
 
 def not_awaited(error: BaseException) -> str:
@@ -553,9 +562,7 @@ def not_requested(error: BaseException) -> str:
     return ""
 
 
-def _read_attributes(
-    error: BaseException,
-) -> Iterator[tuple[State, str]]:
+def _read_attributes(error: BaseException) -> Iterator[tuple[State, str]]:
     """Yield the attributes that SQLAlchemy was loading, by the variables of its functions."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         state = frame.f_locals.get("state")

@@ -663,8 +663,7 @@ def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
 
 
 def _guard_asyncpg_pools(core: FindCore, module: ModuleType) -> None:
-    # A holder has no public name for its connection.
-    make = partial(_giving_up, core, find=lambda holder, *_, **__: holder._con)  # noqa: SLF001
+    make = partial(_giving_up, core, find=lambda holder, *_, **__: holder._con)  # noqa: SLF001 - it has no public name
     replace_function(module.PoolConnectionHolder, "release", make)
 
 
