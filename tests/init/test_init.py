@@ -273,6 +273,50 @@ def test_two_apps_are_listed_and_one_is_named(tmp_path: Path) -> None:
     assert "arena_app = main:app" in init(folder, "--app", "main:app").output
 
 
+def test_two_apps_of_the_same_module_name_are_two(tmp_path: Path) -> None:
+    """The lines of one app are not written with the folder of the other."""
+    app = "from starlette.applications import Starlette\n\napp = Starlette()\n"
+    names = [f"services/{name}/app/{file}" for name in "ab" for file in ("__init__.py", "main.py")]
+    folder = project(tmp_path, dict.fromkeys(names, app))
+    for name in names[::2]:
+        (folder / name).write_text("")
+    for words in ([], ["--app", "app.main:app"]):
+        called = init(folder, "--yes", *words)
+        assert called.status == 2, called.output
+        assert "2 apps" in called.errors
+        assert "services/a/app/main.py:3" in called.errors
+        assert "services/b/app/main.py:3" in called.errors
+    assert contents(folder).keys() == set(names)
+
+
+@pytest.mark.slow
+def test_a_folder_whose_name_cannot_be_imported(tmp_path: Path) -> None:
+    """It is a folder to import from, and no package."""
+    folder = project(tmp_path, {"my-app/main.py": SQLMODEL["main.py"]})
+    called = init(folder, "--yes")
+    assert called.status == 0, called.output + called.errors
+    lines = "[pytest]\npythonpath = my-app\narena_app = main:app\narena_schema = main:SQLModel\n"
+    assert contents(folder)["pytest.ini"].decode() == lines
+
+
+def test_a_file_whose_name_cannot_be_imported(tmp_path: Path) -> None:
+    """Its name is refused before anything is written."""
+    app = "from starlette.applications import Starlette\n\napp = Starlette()\n"
+    called = init(project(tmp_path, {"my-app.py": app}), "--yes")
+    assert called.status == 2, called.output
+    assert "my-app:app cannot be imported by this name" in called.errors
+    assert contents(tmp_path).keys() == {"my-app.py"}
+
+
+@pytest.mark.parametrize("text", ["x = " + "a" + ".b()" * 3000, "x = " + "-" * 9000 + "1"])
+def test_a_deep_expression_is_not_parsed(tmp_path: Path, text: str) -> None:
+    """The file is listed, as one with a syntax error is."""
+    called = init(project(tmp_path, {"deep.py": text}))
+    assert called.status == 2
+    assert "not parsed    deep.py:1" in called.output
+    assert "Traceback" not in called.errors
+
+
 @pytest.mark.slow
 def test_an_app_that_cannot_be_imported(tmp_path: Path) -> None:
     """Its line is told; what is known without it is written, and no test."""

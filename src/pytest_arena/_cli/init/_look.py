@@ -45,6 +45,8 @@ _TEST_FILE = re.compile(r"(.*/)?((tests?|testing)/|test_|conftest\.py)")
 _ASYNC_MARK = re.compile(r"\bmark\.(?:asyncio|anyio|trio)\b|\badd_marker\b")
 _CREATES_TABLE = re.compile(rb"(?im)^\s*CREATE\s+(?:UNLOGGED\s+)?TABLE\b")
 _BYTES_OF_A_SCRIPT = 1_000_000  # a dump is long, and CREATE TABLE is near its beginning
+# A very deep expression exceeds a limit of the parser, or of a recursion over its tree.
+_UNREADABLE = (SyntaxError, ValueError, OSError, RecursionError, MemoryError)
 _CALL_WIDTH = 80  # characters of the call that creates an engine
 
 
@@ -139,7 +141,7 @@ def parse_project(folder: Path) -> Project:
         elif file.suffix == ".py":
             try:
                 modules.append(_Module(folder, file))
-            except (SyntaxError, ValueError, OSError) as error:
+            except _UNREADABLE as error:
                 name = file.relative_to(folder).as_posix()
                 line = getattr(error, "lineno", None) or 1
                 unread.append(f"{name}:{line}")
@@ -148,18 +150,28 @@ def parse_project(folder: Path) -> Project:
     for module in modules:
         assigned |= module.assigned
         mounted |= module.mounted
-    definitions: list[Definition] = []
-    for module in modules:
-        definitions += module.definitions(assigned)
+    files = len(modules) + len(unread) + len(migrations)
+    definitions = list(_definitions(modules, assigned, unread))
     return Project(
         folder,
-        files=len(modules) + len(unread) + len(migrations),
+        files=files,
         definitions=_only_whole_apps(definitions, mounted),
         unread=unread,
         migrations=migrations,
         scripts=scripts,
         roots={module.name: module.root for module in modules},
     )
+
+
+def _definitions(
+    modules: list[_Module], assigned: dict[str, ast.expr], unread: list[str]
+) -> Iterator[Definition]:
+    """Yield the definitions of modules. Add a module with a too deep expression to ``unread``."""
+    for module in modules:
+        try:
+            yield from module.definitions(assigned)
+        except RecursionError:
+            unread.append(f"{module.path}:1")
 
 
 def likely_schema(project: Project) -> str:
@@ -209,13 +221,16 @@ def _only_whole_apps(
         if definition.kind == "call" and definition.detail in factories:
             apps.append(replace(definition, kind="app"))
             called.add(definition.detail)
-    kept: dict[tuple[str, str], Definition] = {}
+    kept: dict[tuple[str, str, str], Definition] = {}
     for definition in [*definitions, *apps]:
         kind = definition.kind
         is_called = kind == "factory" and _attribute_of(definition) in called
         is_mounted = definition.name.replace(":", ".") in mounted
         if kind != "call" and not is_called and not is_mounted:
-            kept.setdefault((kind, definition.name), definition)
+            file = ""
+            if kind in {"app", "factory"}:  # several folders may have the same module
+                file = definition.place.rpartition(":")[0]
+            kept.setdefault((kind, definition.name, file), definition)
     return list(kept.values())
 
 
@@ -228,6 +243,7 @@ class _Module:
     """A parsed file: the origins of its names, and its definitions.
 
     Attributes:
+        path: the path of the file below the project's folder.
         root: the folder from which Python imports the module.
         assigned: the last value of each name to which the module assigns.
         mounted: the dotted names of the arguments of ``app.mount(…)``.
@@ -240,9 +256,9 @@ class _Module:
         self._nodes: list[ast.AST] = []
         for statement in self._body:
             self._nodes += ast.walk(statement)
-        self._path = file.relative_to(folder).as_posix()
+        self.path = file.relative_to(folder).as_posix()
         imports = dict(imported_names(self._nodes))
-        self.root = _root(folder, file, imports)
+        self.root = _importable(_root(folder, file, imports), file)
         path = file.relative_to(self.root).with_suffix("")
         package = ".".join(path.parts[:-1])
         self.name = ".".join(path.parts).removesuffix(".__init__")
@@ -269,13 +285,13 @@ class _Module:
 
     def definitions(self, assigned: dict[str, ast.expr]) -> Iterator[Definition]:
         """Yield the definitions. ``assigned`` has the values of the names in all files."""
-        if _TEST_FILE.match(self._path):
+        if _TEST_FILE.match(self.path):
             yield from self._tests()
             yield from self._async_tests()
             for definition in self._made_at_import():
                 if definition.kind == "tables":
                     yield replace(definition, kind="test_tables")
-        elif not _OTHER_PROGRAMS.match(self._path):
+        elif not _OTHER_PROGRAMS.match(self.path):
             yield from self._made_at_import()
             yield from self._engines(assigned)
             yield from self._variables()
@@ -283,14 +299,14 @@ class _Module:
     def _variables(self) -> Iterator[Definition]:
         """Yield the variables of the environment that hold a database's URL."""
         for line, text in enumerate(self._text.splitlines(), 1):
-            place = f"{self._path}:{line}"
+            place = f"{self.path}:{line}"
             for name in _VARIABLE.findall(text):
                 yield Definition("variable", name, place)
 
     def _definition(
         self, kind: str, name: str, node: ast.stmt | ast.expr, detail: str = ""
     ) -> Definition:
-        return Definition(kind, name, f"{self._path}:{node.lineno}", detail)
+        return Definition(kind, name, f"{self.path}:{node.lineno}", detail)
 
     def _attribute(
         self, kind: str, name: str, node: ast.stmt, detail: str = ""
@@ -427,7 +443,7 @@ class _Module:
         """Yield the first async test that no marker of this file covers, and the first marker."""
         mark = _ASYNC_MARK.search(self._text)
         if mark:
-            yield Definition("async_mark", mark[0], self._path)
+            yield Definition("async_mark", mark[0], self.path)
         pytestmark = self.assigned.get("pytestmark")
         if pytestmark is not None and _ASYNC_MARK.search(ast.unparse(pytestmark)):
             return
@@ -485,6 +501,14 @@ def _url_in(node: ast.expr, assigned: dict[str, ast.expr], depth: int = 3) -> st
             if url:
                 return url
     return ""
+
+
+def _importable(root: Path, file: Path) -> Path:
+    """Return the root, or the last folder below it whose name no import statement can have."""
+    for folder in file.parents:
+        if folder == root or not folder.name.isidentifier():
+            return folder
+    return root
 
 
 def _root(folder: Path, file: Path, imports: dict[str, str]) -> Path:

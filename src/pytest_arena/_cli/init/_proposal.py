@@ -99,34 +99,42 @@ def chosen_app(project: Project, wanted: str) -> str:
         ConfigError: there is no app, or there are several. The error lists them.
     """
     apps = [app.name for app in project.all("app", "factory")]
-    if is_import_path(wanted):
-        return wanted
+    candidates = [wanted] if wanted else apps
     if not wanted and project.is_library:
         return ""
-    if not wanted and len(apps) == 1:
-        return apps[0]
-    if wanted:
-        problem = f"--app {wanted} is not of the form module:attribute"
-    elif apps:
-        problem = f"{len(apps)} apps: {', '.join(apps)}"
-    else:
-        problem = "no app was found"
+    for name in candidates:
+        is_only_one = len(candidates) == 1 and apps.count(name) <= 1
+        if is_only_one and is_import_path(name):
+            return name
     causes = []
     for app in project.all("app", "factory", "unfit"):
         causes.append(f"{app.place}  {app.name}: {app.detail}")
     if not causes:
         files = f"{project.files} files below {project.folder}"
         causes = [f"{files} create no FastAPI, Starlette, Litestar or Flask"]
-    steps = [f"arena init --app {name}" for name in apps]
+    steps = [f"arena init --app {name}" for name in apps if is_import_path(name)]
+    if len(set(apps)) < len(apps):
+        steps = ["cd to the folder of one of these apps, then: arena init"]
     if not steps:
         form = "arena init --app module:attribute"
         steps = [f"{form}   (an app, or a function that returns one)"]
     raise ConfigError(
-        problem,
+        _problem_of_choice(apps, wanted),
         why="the tests import the app by its name",
         cause="\n".join(causes),
         fix="\n".join(steps),
     )
+
+
+def _problem_of_choice(apps: list[str], wanted: str) -> str:
+    """Return why none of the apps can be chosen."""
+    if wanted and not is_import_path(wanted):
+        return f"--app {wanted} is not of the form module:attribute"
+    if len(apps) == 1:
+        return f"{apps[0]} cannot be imported by this name"
+    if apps:
+        return f"{len(apps)} apps: {', '.join(apps)}"
+    return "no app was found"
 
 
 def schemas(plan: Proposal) -> Iterator[str]:
