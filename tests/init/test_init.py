@@ -322,7 +322,8 @@ def test_an_app_that_cannot_be_imported(tmp_path: Path) -> None:
     """Its line is told; what is known without it is written, and no test."""
     folder = project(tmp_path, {"app.py": BROKEN, "models.py": "metadata = 1"})
     called = init(folder, "--yes")
-    assert called.status == 0, called.output + called.errors
+    assert called.status == 1, called.output + called.errors
+    assert "next: repair the import of the app, then: arena init" in called.output
     assert "the app could not be imported, so no test is written" in called.output
     assert 'app.py:5  raise RuntimeError("no sand left")' in called.output
     assert contents(folder)["pytest.ini"] == b"[pytest]\npythonpath = .\narena_app = app:app\n"

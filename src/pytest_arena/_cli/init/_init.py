@@ -37,7 +37,8 @@ _REDIRECTED = "--arena-drivers=redirect"
 def init(app: str, *, is_agreed: bool, seconds: float) -> int:
     """Write the configuration and a first test of the project in this folder.
 
-    Returns the exit status: 1 if the user does not agree, or the first test fails.
+    Returns the exit status: 1 if the user does not agree, or the app's import or the first test
+    fails.
 
     Raises:
         ConfigError: there is no app, there are several apps, or a file cannot be changed.
@@ -75,9 +76,10 @@ def init(app: str, *, is_agreed: bool, seconds: float) -> int:
             say(f"  {line}")
     diff = [line for edit in edits for line in edit.diff(here)]
     say("", "".join(diff))
+    is_broken = not plan.facts.keys().isdisjoint({"error", "problem"})
     if not edits:
         say("There is nothing to write.")
-        return 0
+        return _FAILED if is_broken else 0
     if not ask(
         "Write this?",
         is_agreed=is_agreed,
@@ -88,6 +90,9 @@ def init(app: str, *, is_agreed: bool, seconds: float) -> int:
     write_all(edits)
     names = [os.path.relpath(edit.path, here) for edit in edits]
     say(f"written: {', '.join(names)}")
+    if is_broken:
+        say("next: repair the import of the app, then: arena init")
+        return _FAILED
     return _run_first_test(here, edits)
 
 
