@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from contextvars import Context
 from functools import cache, partial, wraps
 from importlib.abc import Loader, MetaPathFinder
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
-    from contextlib import AbstractContextManager
     from importlib.machinery import ModuleSpec
     from types import FrameType, ModuleType
     from weakref import WeakKeyDictionary, WeakSet
@@ -45,6 +44,7 @@ running_loop = asyncio._get_running_loop  # noqa: SLF001 - see above
 
 # The module of pyfakefs that replaces `os`, `open` and others in all imported modules.
 FAKE_FILES = "pyfakefs.fake_filesystem_unittest"
+_NO_PAUSE: AbstractContextManager[object] = nullcontext()
 
 
 def keep_real_files() -> None:
@@ -60,10 +60,12 @@ def keep_real_files() -> None:
 
 def real_files() -> AbstractContextManager[object]:
     """Pause the fake file system of pyfakefs in a block, for this and all other threads."""
-    pyfakefs: Any = sys.modules.get(FAKE_FILES)
-    patcher = pyfakefs.Patcher.PATCHER if pyfakefs else None
+    if FAKE_FILES not in sys.modules:
+        return _NO_PAUSE
+    pyfakefs: Any = sys.modules[FAKE_FILES]
+    patcher = pyfakefs.Patcher.PATCHER
     if patcher is None or not patcher.is_patching:
-        return nullcontext()
+        return _NO_PAUSE
     pause: AbstractContextManager[object] = pyfakefs.Pause(patcher)
     return pause
 

@@ -173,7 +173,7 @@ pools = []
 async def dancers():
     if not pools:
         check = AsyncConnectionPool.check_connection
-        pool = AsyncConnectionPool(URL, min_size=1, timeout=1, open=False, check=check)
+        pool = AsyncConnectionPool(URL, min_size=1, timeout=5, open=False, check=check)
         await pool.open()
         pools.append(pool)
     async with pools[0].connection() as connection:

@@ -153,11 +153,17 @@ def example_of(folder: Path, app: str) -> Example:
     return Example(folder, files, {"ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"]})
 
 
-@pytest.mark.parametrize("app", [PSYCOPG, SYNC_PSYCOPG], ids=["async", "sync"])
 @pytest.mark.slow
-def test_a_global_pool_of_psycopg_names_its_cause_and_cure(tmp_path: Path, app: str) -> None:
-    """A request of the first test has made the pool."""
-    run = example_of(tmp_path, app).run("-p", "no:randomly", "-q").expect(1, passed=1, failed=3)
+def test_a_global_sync_pool_of_psycopg_serves_all_tests(tmp_path: Path) -> None:
+    """Its workers are threads, which open new connections in the next test."""
+    example_of(tmp_path, SYNC_PSYCOPG).run("-p", "no:randomly", "-q").expect(passed=4)
+
+
+@pytest.mark.slow
+def test_a_global_async_pool_of_psycopg_names_its_cause_and_cure(tmp_path: Path) -> None:
+    """A request of the first test has made the pool, and its workers end with that test's loop."""
+    project = example_of(tmp_path, PSYCOPG)
+    run = project.run("-p", "no:randomly", "-q").expect(1, passed=1, failed=3)
     assert run.output.count("next: open the pool in the app's lifespan, and close it there") == 3
     run.says(
         "pytest-arena ends each connection that a driver opens without\n"

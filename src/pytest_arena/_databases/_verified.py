@@ -135,7 +135,7 @@ class Verified:
 def first_content(isolation: Isolation) -> Content | None:
     """Read a database before its first level, for ``differences_at_the_end``.
 
-    Return None if the reading fails, or takes longer than a quarter of a second.
+    Return None if the reading fails, or takes longer than 2 seconds.
     """
     started = _process.seconds()
     try:
@@ -172,7 +172,7 @@ def differences_at_the_end(
             )
 
 
-_LONGEST = 0.25  # seconds
+_LONGEST = 2.0  # seconds
 _REPORT = "please report it, with the output of pytest --arena-verify"
 _FIXES = {"undo": f"pytest --arena-isolation=clone   # and {_REPORT}"}
 _MOST = 6

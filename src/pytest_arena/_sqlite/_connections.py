@@ -323,7 +323,7 @@ def _executing(core: Callable[[], Core | None], original: Any) -> Any:
         if name in _SENDING and _is_late():
             _refuse_late(core(), is_statement=True)
         raw = connection._connection  # noqa: SLF001 - `_conn` raises if it is not open
-        if getattr(raw, "arena_writes", None) is not None:
+        if getattr(raw, "arena_notes_writes", False):
             raw.arena_serve_request(REQUEST.get())
             if name == "close":
                 raw.arena_give_up()  # here the error is known that closes it

@@ -7,7 +7,7 @@ import re
 import sqlite3
 import threading
 from contextlib import closing, suppress
-from functools import cache, lru_cache, wraps
+from functools import cache, cached_property, lru_cache, wraps
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -66,18 +66,6 @@ def _in_turn(method: Callable[..., object], turn: str = "arena_turn") -> Any:
     return call
 
 
-def _ending(method: Callable[..., object]) -> Callable[..., Any]:
-    """Return a method that ends a transaction. It then forgets what the transaction has written."""
-
-    @wraps(method)
-    def end(self: GuardedConnection, *args: object) -> object:
-        answer = method(self, *args)
-        self.arena_end_writes()
-        return answer
-
-    return end
-
-
 class GuardedConnection(sqlite3.Connection):
     """A connection as ``sqlite3.connect`` returns it. Its cursors read each statement.
 
@@ -103,75 +91,19 @@ class GuardedConnection(sqlite3.Connection):
     # Rare settings as last read. None: the connection is new. (): a statement may have set one.
     arena_settings: tuple[object, ...] | None = None
 
-    # For a connection to a test's file that no engine has opened: what its transaction has
-    # written, SQLite's count of changed rows before that, and the request that aiosqlite serves.
-    arena_writes: RawWrites | None = None
-    arena_changes = 0
-    arena_request: object = None
+    arena_notes_writes = False
 
-    commit = _in_turn(_ending(sqlite3.Connection.commit))
-    rollback = _in_turn(_ending(sqlite3.Connection.rollback))
-    __exit__ = _ending(sqlite3.Connection.__exit__)
-    _close = _in_turn(sqlite3.Connection.close)
-
-    def close(self) -> None:
-        """As ``sqlite3.Connection.close``. Writes that it loses are noted."""
-        self.arena_give_up()
-        self._close()
-
-    def __del__(self) -> None:
-        """Note the writes that the garbage collector loses."""
-        self.arena_give_up(is_collected=True)
-        finalize = getattr(super(), "__del__", None)  # Python has it since 3.13
-        if finalize is not None:
-            finalize()
+    commit = _in_turn(sqlite3.Connection.commit)
+    rollback = _in_turn(sqlite3.Connection.rollback)
+    close = _in_turn(sqlite3.Connection.close)
 
     def arena_watch_writes(self) -> None:
-        """Note the writes of each transaction from now on."""
-        self.arena_writes = RawWrites()
+        """Note the writes of each transaction from now on.
 
-    def arena_serve_request(self, request: object) -> None:
-        """Note the request whose statement comes next from a thread of aiosqlite."""
-        self.arena_request = request
-
-    def arena_note_statement(self, statement: str) -> None:
-        """Note a statement that is about to run, and may write."""
-        writes = self.arena_writes
-        core = self.arena_core
-        if writes is None or core is None:
-            return
-        if not self.in_transaction:
-            self.arena_end_writes()
-        if not writes.statements:
-            self.arena_changes = self.total_changes
-        writes.note(statement, core.serial(), self.arena_request)
-
-    def arena_note_script(self, script: str) -> None:
-        """Note the statements of a script. Python commits the open transaction before it."""
-        first, *others = split_script(script)
-        self.arena_end_writes()
-        self.arena_note_statement(first)
-        if self.arena_writes is not None and self.arena_core is not None:
-            serial = self.arena_core.serial()
-            for statement in others:
-                self.arena_writes.note(statement, serial, self.arena_request)
-
-    def arena_end_writes(self) -> None:
-        """Note that the transaction is over."""
-        if self.arena_writes is not None:
-            self.arena_writes.statements.clear()
-
-    def arena_give_up(self, *, is_collected: bool = False) -> None:
-        """Note what an open transaction has written, because the connection is about to close."""
-        writes = self.arena_writes
-        core = self.arena_core
-        if writes is None or core is None or not writes.statements:
-            return
-        # A connection that is closed already has no transaction.
-        with suppress(sqlite3.ProgrammingError):
-            if self.in_transaction and self.total_changes != self.arena_changes:
-                core.lost_raw(writes, is_collected=is_collected)
-        self.arena_end_writes()
+        The connection gets another class, so that an engine's connection pays nothing for it.
+        """
+        kind: Any = type(self)
+        self.__class__ = _noting_class(kind)
 
     def arena_guard(self, core: Core) -> None:
         """Guard the statements of this connection from now on."""
@@ -242,6 +174,93 @@ class GuardedConnection(sqlite3.Connection):
         super().set_authorizer(authorizer_callback)
 
 
+class _NotingConnection(GuardedConnection):
+    """A connection to a test's file that no engine has opened. Writes that it loses are noted."""
+
+    arena_notes_writes = True
+    # The request whose statement comes next from a thread of aiosqlite.
+    arena_request: object = None
+    _rows_before = 0  # SQLite's count of changed rows before the first write
+
+    @cached_property
+    def _writes(self) -> RawWrites:
+        """Return what the open transaction has written."""
+        return RawWrites()
+
+    def commit(self) -> None:
+        """As ``sqlite3.Connection.commit``."""
+        super().commit()
+        self._end_writes()
+
+    def rollback(self) -> None:
+        """As ``sqlite3.Connection.rollback``."""
+        super().rollback()
+        self._end_writes()
+
+    def __exit__(self, *error: Any) -> Any:  # noqa: PYI036 - passed on unchanged
+        """As ``sqlite3.Connection.__exit__``."""
+        answer = super().__exit__(*error)
+        self._end_writes()
+        return answer
+
+    def close(self) -> None:
+        """As ``sqlite3.Connection.close``."""
+        self.arena_give_up()
+        super().close()
+
+    def __del__(self) -> None:
+        """As a connection that the garbage collector deletes."""
+        self.arena_give_up(is_collected=True)
+        finalize = getattr(super(), "__del__", None)  # Python has it since 3.13
+        if finalize is not None:
+            finalize()
+
+    def arena_serve_request(self, request: object) -> None:
+        """Note the request whose statement comes next from a thread of aiosqlite."""
+        self.arena_request = request
+
+    def arena_note_statement(self, statement: str) -> None:
+        """Note a statement that is about to run, and may write."""
+        if not self.in_transaction:
+            self._end_writes()
+        self._note(statement)
+
+    def arena_note_script(self, script: str) -> None:
+        """Note the statements of a script. Python commits the open transaction before it."""
+        self._end_writes()
+        for statement in split_script(script):
+            self._note(statement)
+
+    def arena_give_up(self, *, is_collected: bool = False) -> None:
+        """Note what an open transaction has written, because the connection is about to close."""
+        if self.arena_core is None or not self._writes.statements:
+            return
+        # A connection that is closed already has no transaction.
+        with suppress(sqlite3.ProgrammingError):
+            if self.in_transaction and self.total_changes != self._rows_before:
+                self.arena_core.lost_raw(self._writes, is_collected=is_collected)
+        self._end_writes()
+
+    def _note(self, statement: str) -> None:
+        if self.arena_core is None:
+            return
+        if not self._writes.statements:
+            self._rows_before = self.total_changes
+        self._writes.note(statement, self.arena_core.serial(), self.arena_request)
+
+    def _end_writes(self) -> None:
+        """Forget the writes of a transaction that is over."""
+        self._writes.statements.clear()
+
+
+@cache
+def _noting_class(kind: Any) -> Any:
+    """Return a subclass that notes writes. The overrides of an app's class stay in use."""
+    return type(
+        kind.__name__, (_NotingConnection, kind), {"__module__": kind.__module__}
+    )
+
+
 @cache
 def guarded_class(factory: Any) -> Any:
     """Return a guarded subclass of an app's connection class. The app's overrides stay in use."""
@@ -261,13 +280,13 @@ class _GuardedCursor:
     A cursor class of the app may take any parameters, so all are passed on unchanged.
     """
 
-    connection: GuardedConnection
+    connection: Any  # a guarded connection
 
     def execute(self, *args: object, **kwargs: object) -> object:
         connection = self.connection
         connection.arena_check()
         statement = _statement(args, kwargs)
-        if connection.arena_writes is not None:
+        if connection.arena_notes_writes:
             connection.arena_note_statement(statement)
         if len(statement) > _LONG_STATEMENT:
             runner = _find_runner(statement)
@@ -282,7 +301,8 @@ class _GuardedCursor:
     def executemany(self, *args: object, **kwargs: object) -> object:
         # sqlite3 refuses an ATTACH here.
         self.connection.arena_check()
-        self.connection.arena_note_statement(_statement(args, kwargs))
+        if self.connection.arena_notes_writes:
+            self.connection.arena_note_statement(_statement(args, kwargs))
         with self.connection.arena_turn:
             return super().executemany(*args, **kwargs)  # type: ignore[misc]  # as above
 
@@ -291,7 +311,7 @@ class _GuardedCursor:
         run = super().executescript  # type: ignore[misc]  # as above
         runner: Runner = _run_setting
         script = _statement(args, kwargs)
-        if self.connection.arena_writes is not None:
+        if self.connection.arena_notes_writes:
             self.connection.arena_note_script(script)
         if _ATTACH_OR_VACUUM.search(script):
             runner = _run_attaching

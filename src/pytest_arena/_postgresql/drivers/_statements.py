@@ -785,7 +785,7 @@ def _guard_psycopg_pools(core: FindCore, module: ModuleType, *, kind: str) -> No
 
         async def _agetconn_unchecked(pool: Any, patience: float) -> Any:
             connection = await original(pool, patience)
-            while _is_ended(connection):
+            while _is_ended(connection) and not _has_lost_its_loop(pool):
                 connection.pgconn.finish()
                 await pool._putconn(connection, from_getconn=True)  # noqa: SLF001 - as above
                 connection = await original(pool, patience)
@@ -804,6 +804,12 @@ def _is_ended(connection: object) -> bool:
     """Return whether pytest-arena has ended a connection. Its pool has not noticed that."""
     known = _connections.get(connection)
     return known is not None and known.is_ended
+
+
+def _has_lost_its_loop(pool: Any) -> bool:
+    """Return whether the tasks that open the connections of an async pool have ended."""
+    workers = pool._workers  # noqa: SLF001 - it has no public name
+    return all(worker.done() for worker in workers)
 
 
 @cache
