@@ -389,6 +389,13 @@ class Handle(Protocol):
     def session(self) -> object:
         """Return a value that changes with the settings of the session, None if unknown."""
 
+    @property
+    def names_settings(self) -> bool:
+        """Whether the session has names of settings that a new one would not have.
+
+        No fixture needs these names, so the connection may be replaced.
+        """
+
     def taken(self, *, is_first: bool) -> int:
         """Note a checkout from the pool. ``is_first``: the first one in this level.
 

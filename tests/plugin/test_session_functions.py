@@ -19,8 +19,8 @@ from sqlalchemy import text
 FUNCTIONS = '''
 CREATE FUNCTION set_tenant(name text) RETURNS void LANGUAGE plpgsql AS $$
     BEGIN PERFORM set_config('app.tenant', name, false); END $$;
-CREATE FUNCTION set_tenant_here(name text) RETURNS text LANGUAGE sql AS
-    $$ SELECT set_config('app.tenant', name, true) $$;
+CREATE FUNCTION limit_here(longest text) RETURNS text LANGUAGE sql AS
+    $$ SELECT set_config('statement_timeout', longest, true) $$;
 CREATE FUNCTION "Log in"(name text) RETURNS void LANGUAGE sql AS $$ SELECT set_tenant(name) $$;
 CREATE FUNCTION slowly() RETURNS void LANGUAGE plpgsql AS $$
     BEGIN IF true THEN SET statement_timeout = '7s'; END IF; END $$;
@@ -83,7 +83,7 @@ pids = set()
 @pytest.mark.parametrize("turn", range(2))
 async def test_what_ends_with_the_transaction_leaves_the_connection_alone(turn):
     async with engine.begin() as connection:
-        await connection.execute(text("SELECT set_tenant_here('acme')"))
+        await connection.execute(text("SELECT limit_here('7s')"))
         pids.add(await connection.scalar(text("SELECT pg_backend_pid()")))
     assert len(pids) == 1
 """

@@ -137,6 +137,8 @@ class PostgreSQLConnections:
                 _end_wide(core, raw, f"it was left inside a transaction ({lost[-1]})")
             elif raw.is_stale:
                 _end_wide(core, raw, "its database was replaced")
+            elif serial is not None and _knows_names(record, serial):
+                _end_wide(core, raw, "it set a custom setting")
             elif serial in record.altered:
                 line = record.altered[serial]
                 # A wider fixture's changes would be reset, too.
@@ -343,8 +345,13 @@ class ServerHandle:
         if "--" in statement or "/*" in statement:
             bare = without_comments(statement)
         isolation = _isolation_at(self._target)
-        calls = isolation.session_functions if isolation is not None else None
-        is_changed = calls is not None and calls.search(bare) is not None
+        is_changed = False
+        if isolation is not None:
+            functions = isolation.session_functions
+            if functions.changing is not None:
+                is_changed = functions.changing.search(bare) is not None
+            if functions.naming is not None and functions.naming.search(bare):
+                self._record.note_setting_name()
         self._states += is_changed or alters_session(bare)
         if not _KNOWS_NO_NUMBER.match(bare):
             if self._has_old_numbers:
@@ -367,6 +374,11 @@ class ServerHandle:
     def session(self) -> object:
         """Return the number of statements that have changed the session, by any interface."""
         return self._states + self._record.session_changes
+
+    @property
+    def names_settings(self) -> bool:
+        """Whether the session may know custom settings by name."""
+        return self._record.names_settings
 
 
 def _isolation_at(target: ConnectTarget) -> ServerIsolation | None:
@@ -391,6 +403,16 @@ def _line_of(raw: RawConnection) -> str:
 def _end_raw(raw: RawConnection) -> None:
     _end(raw.target, raw.pid, cancel=False)
     raw.record.end()
+
+
+def _knows_names(record: drivers.DriverConnection, serial: int) -> bool:
+    """Return whether a pool has to replace a connection because it set a custom setting.
+
+    A pool is not asked to replace one that a wider fixture has changed. A connection without a pool
+    cannot be replaced.
+    """
+    is_of_level = record.altered.keys() <= {serial}
+    return record.is_pooled and record.names_settings and is_of_level
 
 
 def _end_wide(core: Core, raw: RawConnection, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Finds functions that change the session.
+"""Finds functions that change the session, or leave the name of a custom setting in it.
 
 A statement that calls such a function does not show the setting, the advisory lock or the temporary
 table that the function creates. The function's text shows it.
@@ -9,15 +9,15 @@ table that the function creates. The function's text shows it.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._postgresql.drivers._session_state import ALTERING_CALLS
+from pytest_arena._postgresql.drivers._session_state import ALTERING_CALLS, NAMING
 from pytest_arena._postgresql.journal._tables import PLAIN_SCHEMA
 from pytest_arena._values import STATEMENT_START as START
 from pytest_arena._values import without_comments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from pytest_arena._postgresql._control import Control
 
@@ -32,7 +32,8 @@ _ALTERS = re.compile(
 )
 _FUNCTIONS = f"""
 SELECT p.proname::text,
-    CASE p.prosrc WHEN '' THEN pg_catalog.pg_get_functiondef(p.oid) ELSE p.prosrc END,
+    CASE p.prosrc WHEN '' THEN pg_catalog.pg_get_functiondef(p.oid) ELSE p.prosrc END
+    || coalesce(' SET LOCAL ' || pg_catalog.array_to_string(p.proconfig, ' SET LOCAL '), ''),
     EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgfoid = p.oid),
     EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.refobjid = p.oid
         AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
@@ -42,33 +43,55 @@ JOIN pg_catalog.pg_language l ON l.oid = p.prolang
 WHERE p.prokind IN ('f', 'p') AND l.lanname NOT IN ('c', 'internal') AND n.nspname !~ '^pg_'
 AND n.nspname NOT IN ('information_schema', '{PLAIN_SCHEMA}')
 """
+_NAMES = re.compile(NAMING, re.IGNORECASE)
 _ANY_STATEMENT = re.compile("")
 _WRITES = r"\b(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY)\b"
 
 
-def session_functions(control: Control) -> re.Pattern[str] | None:
-    """Return a pattern of the statements that call such a function, None if there is none.
+class SessionFunctions(NamedTuple):
+    """Patterns of the statements that call such functions. None if there is no such function."""
+
+    changing: re.Pattern[str] | None
+    naming: re.Pattern[str] | None
+
+
+def session_functions(control: Control) -> SessionFunctions:
+    """Read the functions of a database."""
+    functions = []
+    for name, source, is_trigger, is_used in control.rows(_FUNCTIONS):
+        function = _Function(name, without_comments(source), is_trigger, is_used)
+        functions.append(function)
+    return SessionFunctions(_callers(functions, _ALTERS), _callers(functions, _NAMES))
+
+
+class _Function(NamedTuple):
+    name: str
+    source: str
+    is_trigger: bool
+    is_used: bool  # by an operator, aggregate, cast, check, default, view or policy
+
+
+def _callers(
+    functions: Sequence[_Function], pattern: re.Pattern[str]
+) -> re.Pattern[str] | None:
+    """Return a pattern of the statements that call a function whose text matches.
 
     The pattern also finds calls of a function that calls one. If a trigger calls one, each
     statement that writes counts. If an operator, aggregate, cast, check, default, view or policy
     calls one, each statement counts.
     """
-    functions = [
-        (name, without_comments(source), is_trigger, is_used)
-        for name, source, is_trigger, is_used in control.rows(_FUNCTIONS)
-    ]
-    names = {name for name, source, *_ in functions if _ALTERS.search(source)}
+    names = {each.name for each in functions if pattern.search(each.source)}
     while True:
         calls = _calls(names)
         if calls is None:
             return None
-        callers = {name for name, source, *_ in functions if calls.search(source)}
+        callers = {each.name for each in functions if calls.search(each.source)}
         if callers <= names:
             break
         names |= callers
-    if any(is_used and name in names for name, _, _, is_used in functions):
+    if any(each.is_used and each.name in names for each in functions):
         return _ANY_STATEMENT
-    if any(is_trigger and name in names for name, _, is_trigger, _ in functions):
+    if any(each.is_trigger and each.name in names for each in functions):
         return re.compile(f"{calls.pattern}|{_WRITES}", re.IGNORECASE)
     return calls
 

@@ -119,6 +119,8 @@ class SQLiteHandle:
     def returned(self) -> None:
         """Do nothing: SQLite keeps no state for checkouts."""
 
+    names_settings = False  # SQLite has no custom settings
+
     def session(self) -> object:
         """Return its settings, temporary tables and attached files."""
         return self._call(sql.describe_session, otherwise=None, busy=None)

@@ -23,6 +23,7 @@ from pytest_arena._postgresql.drivers._statements import (
     Admission,
     guard_cursors,
     noting_connection,
+    record_of,
     record_opened,
     replace_function,
 )
@@ -189,6 +190,9 @@ class _Guard:
                 connection.close()
                 raise core.ledger.refused(_opened_by_factory(other))
         record_opened(core, admission, connection, pool_serial=_pool_serial.get())
+        # A pool of psycopg2 hands out a connection that has ended.
+        if _pool_serial.get() and dialect != "psycopg2":
+            record_of(connection).join_drivers_pool()
         if dialect == "psycopg2" and admission.address is not None:
             guard_cursors(
                 self._find_core, sys.modules["psycopg2.extensions"], connection

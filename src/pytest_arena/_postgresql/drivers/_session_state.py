@@ -1,4 +1,4 @@
-"""Finds statements that change a session beyond their transaction."""
+"""Finds statements that change a session beyond their transaction, or leave a name in it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ _ALTERING = (
 _ALTERS = re.compile(START + _ALTERING, re.IGNORECASE | re.DOTALL)
 _ALTERS_LATER = re.compile(";" + START + _ALTERING, re.IGNORECASE | re.DOTALL)
 _CALLS = re.compile(ALTERING_CALLS, re.IGNORECASE)
+# PostgreSQL's own settings have no dot in their names. A name that is no literal may have one.
+NAMING = (
+    r"\bset_config\"?\s*\((?!\s*'\w*'\s*,)|"
+    r"\bSET\s+(?:LOCAL\s+|SESSION\s+)?[\w\"]+\s*\.\s*[\w\"]+\s*(?:=|TO\b)"
+)
+_NAMES = re.compile(NAMING, re.IGNORECASE)
 
 
 def alters_session(statement: str) -> bool:
@@ -32,3 +38,12 @@ def alters_session(statement: str) -> bool:
         or _CALLS.search(statement)
         or (";" in statement and _ALTERS_LATER.search(statement))
     )
+
+
+def names_setting(statement: str) -> bool:
+    """Return whether a statement may set a custom setting, such as ``app.tenant``.
+
+    ``current_setting('app.tenant', true)`` is NULL in a new session. After the first SET it is ''
+    until the session ends. RESET, ROLLBACK and the end of a SET LOCAL do not change that.
+    """
+    return _NAMES.search(statement) is not None

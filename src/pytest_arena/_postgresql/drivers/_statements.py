@@ -12,7 +12,10 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from pytest_arena._origin import WORK, user_line, who_connects
-from pytest_arena._postgresql.drivers._session_state import alters_session
+from pytest_arena._postgresql.drivers._session_state import (
+    alters_session,
+    names_setting,
+)
 from pytest_arena._postgresql.drivers._test_databases import (
     is_replacement,
     made_or_dropped,
@@ -57,10 +60,12 @@ class DriverConnection:
         self.idle_key: Key | None = None
         # How many statements that the driver has sent have changed the session.
         self.session_changes = 0
+        self.names_settings = False  # the session may know custom settings by name
         # The attributes below are set for a connection that no engine has opened.
         self.opened_at: CodeLine | None = None
         self.writes = RawWrites()  # of its last transaction
         self.is_ended = False  # by pytest-arena
+        self.is_pooled = False  # a pool of its driver has opened it
         # The lines that have changed the session, by the serials of their levels.
         self.altered: dict[int, CodeLine | None] = {}
         self.has_temporary = False  # the session may have a temporary table
@@ -81,9 +86,20 @@ class DriverConnection:
         self.is_ended = True
         self.join_pool()
 
-    def note_session_change(self) -> None:
-        """Note a statement that changes the session. An engine's pool may have the connection."""
-        self.session_changes += 1
+    def note_session(self, statement: str) -> None:
+        """Note how a statement changes the session. An engine's pool may have the connection."""
+        if _alters_session(statement):
+            self.session_changes += 1
+        if _names_setting(statement):
+            self.note_setting_name()
+
+    def note_setting_name(self) -> None:
+        """Note a statement that sets a custom setting. The session knows the name until it ends."""
+        self.names_settings = True
+
+    def join_drivers_pool(self) -> None:
+        """Note that a pool of its driver has opened it. The pool can replace it."""
+        self.is_pooled = True
 
     def begin(self) -> None:
         """Note that the next statement begins a transaction."""
@@ -119,6 +135,11 @@ class DriverConnection:
 @lru_cache(maxsize=1024)
 def _alters_session(statement: str) -> bool:
     return alters_session(without_comments(statement))
+
+
+@lru_cache(maxsize=1024)
+def _names_setting(statement: str) -> bool:
+    return names_setting(without_comments(statement))
 
 
 _connections: weakref.WeakKeyDictionary[object, DriverConnection] = (
@@ -527,8 +548,7 @@ def _to_send(core: FindCore, connection: object, statement: str | bytes) -> str 
     known = _connections.get(connection)
     if known is None:
         return statement
-    if _alters_session(text):
-        known.note_session_change()
+    known.note_session(text)
     if known.idle_key is not None:
         _note_kept(core(), known.idle_key, text)
     admission = known.admission

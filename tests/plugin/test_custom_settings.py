@@ -1,0 +1,181 @@
+"""Custom settings: PostgreSQL has '' instead of NULL for each name that a session has had."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.private_server import on_postgresql
+from tests.servers.postgresql import URL
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+SERVER = URL.render_as_string(hide_password=False)
+SEED = """
+from sqlalchemy import text
+
+FUNCTIONS = '''
+CREATE FUNCTION for_tenant(name text) RETURNS text LANGUAGE sql AS
+    $$ SELECT set_config('app.tenant', name, true) $$;
+CREATE FUNCTION as_acme() RETURNS int LANGUAGE sql SET app.tenant = 'acme' AS 'SELECT 1';
+CREATE FUNCTION in_utc() RETURNS int LANGUAGE sql SET timezone = 'UTC' AS 'SELECT 1'
+'''
+
+
+def seed(session):
+    for function in FUNCTIONS.split(";"):
+        session.execute(text(function))
+    session.execute(text("INSERT INTO dancers (name) VALUES ('Sand')"))
+"""
+ENGINES = """
+import pytest
+from app import engine as async_engine
+from sqlalchemy import create_engine, text
+
+NAMES = ["psycopg", "psycopg2"]
+ENGINES = [create_engine(async_engine.url.set(drivername=f"postgresql+{name}")) for name in NAMES]
+TENANT = text("SELECT current_setting('app.tenant', true)")
+SET = [
+    "SET LOCAL app.tenant = '7'",
+    "set /* now */ local \\"app\\" . \\"tenant\\" TO '7'",
+    "SELECT set_config('app.tenant', '7', true)",
+    "SELECT \\"set_config\\" ( 'app.tenant' , '7', true )",
+    "SELECT set_config(concat('app', '.tenant'), '7', true)",
+    "SELECT for_tenant('7')",
+    "SELECT as_acme()",
+]
+
+
+@pytest.mark.parametrize("statement", SET)
+@pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
+def test_sync(engine, statement):
+    with engine.connect() as connection:
+        assert connection.scalar(TENANT) is None
+        connection.execute(text(statement))
+        connection.rollback()
+        assert connection.scalar(TENANT) == ""
+
+
+@pytest.mark.parametrize("statement", SET)
+async def test_async(statement):
+    async with async_engine.connect() as connection:
+        assert await connection.scalar(TENANT) is None
+        await connection.execute(text(statement))
+        await connection.commit()
+    async with async_engine.connect() as connection:
+        assert await connection.scalar(TENANT) == ""
+
+
+NAME = text("SELECT set_config(:name, :value, true)")
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_a_name_in_a_parameter(turn):
+    async with async_engine.connect() as connection:
+        assert await connection.scalar(TENANT) is None
+        await connection.execute(NAME, {"name": "app.tenant", "value": "7"})
+
+
+@pytest.fixture(scope="class")
+def wide():
+    with ENGINES[0].connect() as connection:
+        connection.execute(text("SET LOCAL app.tenant = '7'"))
+
+
+@pytest.mark.parametrize("turn", range(3))
+class TestWide:
+    def test_it(self, wide, turn):
+        with ENGINES[0].connect() as connection:
+            assert connection.scalar(TENANT) is None
+            connection.execute(text("SET LOCAL app.tenant = '7'"))
+
+
+@pytest.fixture(scope="class")
+def wide_setting():
+    with ENGINES[0].connect() as connection:
+        connection.execute(text("SET work_mem = 4321"))
+        connection.commit()
+
+
+@pytest.mark.parametrize("turn", range(3))
+class TestWideSetting:
+    def test_it(self, wide_setting, turn):
+        with ENGINES[0].connect() as connection:
+            assert connection.scalar(text("SHOW work_mem")) == "4321kB"
+            connection.execute(text("SET LOCAL app.tenant = '7'"))
+
+
+pids = set()
+KEEPING = [
+    "SELECT set_config('statement_timeout', '7s', true)",
+    "SET LOCAL statement_timeout = '7s'",
+    "SELECT in_utc()",
+]
+
+
+@pytest.mark.parametrize("statement", KEEPING)
+def test_settings_of_postgresql_leave_the_connection_alone(statement):
+    with ENGINES[1].connect() as connection:
+        connection.execute(text(statement))
+        pids.add(connection.scalar(text("SELECT pg_backend_pid()")))
+    assert len(pids) == 1
+"""
+
+
+@pytest.mark.parametrize("isolation", ["undo", pytest.param("clone", marks=pytest.mark.slow)])
+def test_no_test_finds_the_name_of_a_setting_that_another_has_set(
+    example: Example, isolation: str
+) -> None:
+    """Not after SET LOCAL either. A fixture's own setting stays, without a note of its loss."""
+    app = on_postgresql(example, test_it=ENGINES, seed=SEED)
+    app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
+    run = app.run(f"--arena-isolation={isolation}", "--arena-roles=off", "-p", "no:randomly")
+    run.expect(passed=32).never_says("is lost")
+
+
+POOLS = """
+import asyncpg, psycopg_pool, pytest
+from app import engine
+
+URL = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+TENANT = "SELECT current_setting('app.tenant', true)"
+SET = ["SET LOCAL app.tenant = '7'", "SET app.tenant = '7'", "SELECT 1"]
+
+
+@pytest.fixture(scope="module")
+async def of_asyncpg(arena):
+    async with asyncpg.create_pool(URL, min_size=1, max_size=1) as pool:
+        yield pool
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.parametrize("statement", SET)
+async def test_asyncpg(of_asyncpg, statement):
+    async with of_asyncpg.acquire() as connection, connection.transaction():
+        assert await connection.fetchval(TENANT) is None
+        await connection.execute(statement)
+
+
+@pytest.fixture(scope="module")
+def of_psycopg(arena):
+    with psycopg_pool.ConnectionPool(URL, min_size=1, max_size=1) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("statement", SET)
+def test_psycopg(of_psycopg, statement):
+    with of_psycopg.connection() as connection:
+        assert connection.execute(TENANT).fetchone() == (None,)
+        connection.execute(statement)
+"""
+
+
+def test_nor_by_the_pool_of_a_driver(example: Example) -> None:
+    """A fixture's pool opens another connection for the next test."""
+    app = on_postgresql(example, test_it=POOLS, seed=SEED)
+    ini = f"[pytest]\narena_database = {SERVER}\narena_drivers = redirect"
+    app = app.change("pytest.ini", "[pytest]", ini)
+    app = app.change("pytest.ini", "scope = function", "scope = session")
+    app.run("--arena-isolation=undo", "--arena-roles=off", "-p", "no:randomly").expect(passed=6)
