@@ -52,6 +52,27 @@ class TestAsyncpg:
         """`name_of()` tells it to the user."""
         assert "_addr" in asyncpg.connection.Connection.__slots__
 
+    def test_how_a_connection_ends(self) -> None:
+        """Each end calls `_cleanup`, while `_protocol` still is the key of the record."""
+        connection = asyncpg.connection.Connection
+        assert {"_protocol", "_transport", "_loop", "_listeners"} <= set(connection.__slots__)
+        for end in (connection.close, connection.terminate):
+            assert "self._cleanup()" in inspect.getsource(end)
+        assert "_protocol" not in inspect.getsource(connection._cleanup)
+
+    def test_how_a_pool_opens_connections_and_takes_them_back(self) -> None:
+        """Each connection has a holder, whose `_con` it is."""
+        holder = asyncpg.pool.PoolConnectionHolder
+        assert "_con" in holder.__slots__
+        assert "self._con" in inspect.getsource(holder.release)
+        assert "ch.release(" in inspect.getsource(asyncpg.pool.Pool.release)
+        assert "self._con = " in inspect.getsource(holder.connect)
+
+    def test_how_a_pool_is_opened(self) -> None:
+        """`await pool` and `async with pool` have nothing else in common."""
+        for opens in (asyncpg.pool.Pool.__await__, asyncpg.pool.Pool.__aenter__):
+            assert "self._async__init__()" in inspect.getsource(opens)
+
 
 class TestPsycopg:
     """Names and habits of psycopg."""
@@ -80,6 +101,43 @@ class TestPsycopg:
         assert "self._convert_query(" in inspect.getsource(psycopg.ServerCursor._declare_gen)
         assert psycopg.ServerCursor._convert_query is psycopg.Cursor._convert_query
 
+    @pytest.mark.parametrize("name", ["_execute_gen", "_stream_send_gen"])
+    def test_a_transaction_begins_before_its_statement_is_converted(self, name: str) -> None:
+        """`_start_query` of the connection forgets the writes of the transaction before."""
+        source = inspect.getsource(getattr(psycopg.Cursor, name))
+        assert source.index("self._start_query(") < source.index("self._convert_query(")
+        assert "self._conn._start_query()" in inspect.getsource(psycopg.Cursor._start_query)
+        for kind in (psycopg.Connection, psycopg.AsyncConnection):
+            assert list(inspect.signature(kind._start_query).parameters) == ["self"]
+
+    def test_where_the_number_of_rows_is_known(self) -> None:
+        """Except in `executemany`, whose results have some of the rows each."""
+        names = list(inspect.signature(psycopg.Cursor._set_results).parameters)
+        assert names == ["self", "results"]
+        source = inspect.getsource(psycopg.Cursor._set_results)
+        assert "if self._execmany_returning is None:" in source
+        assert psycopg.AsyncCursor._set_results is psycopg.Cursor._set_results
+
+    def test_what_a_block_of_a_transaction_sends(self) -> None:
+        """No cursor sees these savepoints."""
+        transaction = psycopg.transaction.BaseTransaction
+        for name in ("_get_enter_commands", "_get_rollback_commands"):
+            assert inspect.isgeneratorfunction(inspect.unwrap(getattr(transaction, name)))
+            assert f"in self.{name}():" in inspect.getsource(transaction)
+        for kind in (psycopg.Transaction, psycopg.AsyncTransaction):
+            assert isinstance(kind.connection, property)
+
+    @pytest.mark.parametrize(
+        "kind", [psycopg_pool.ConnectionPool, psycopg_pool.AsyncConnectionPool]
+    )
+    def test_how_a_pool_hands_connections_out(self, kind: Any) -> None:
+        """It discards a connection that has ended, and opens another one."""
+        source = inspect.getsource(kind)
+        assert "self._getconn_unchecked(" in source
+        assert "self._putconn(conn, from_getconn=True)" in source
+        assert list(inspect.signature(kind._getconn_unchecked).parameters) == ["self", "timeout"]
+        assert "self._connect(" in inspect.getsource(kind._add_connection)
+
     def test_pools(self) -> None:
         """`open()` and `open=True` have nothing else in common."""
         for kind in (psycopg_pool.ConnectionPool, psycopg_pool.AsyncConnectionPool):
@@ -105,6 +163,12 @@ class TestPsycopg2:
         assert " _connect(dsn, " in inspect.getsource(psycopg2.connect)
         assert callable(psycopg2._psycopg._connect)
 
+    def test_what_each_connection_of_a_pool_goes_through(self) -> None:
+        """At the start of a pool, and when it grows."""
+        pool: Any = pytest.importorskip("psycopg2.pool").AbstractConnectionPool
+        assert "self._connect()" in inspect.getsource(pool.__init__)
+        assert "self._connect(" in inspect.getsource(pool._getconn)
+
 
 class TestAiosqlite:
     """Names of aiosqlite."""
@@ -117,3 +181,7 @@ class TestAiosqlite:
             if inspect.isfunction(function) and "_tx.put_nowait(" in inspect.getsource(function)
         }
         assert speaking == {"_execute", "_connect", "stop"}
+
+    def test_where_the_connection_of_sqlite3_is(self) -> None:
+        """`_conn` raises if it is not open."""
+        assert "self._connection" in inspect.getsource(aiosqlite.Connection.__init__)
