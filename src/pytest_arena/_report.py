@@ -128,7 +128,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
 
 
 CHANGED = " was changed during this run, "
-_MOST_STARTS = 3  # lines that started processes. If there are more, no line is named
+_MOST_STARTS = 3  # lines that started processes, and are named
 
 
 def spoiled_lines(names: Iterable[str], started: Collection[str]) -> list[str]:
@@ -137,25 +137,30 @@ def spoiled_lines(names: Iterable[str], started: Collection[str]) -> list[str]:
     ``started`` has the lines of code that started other processes.
     """
     program = "a program that a conftest starts"
-    if 0 < len(started) <= _MOST_STARTS:
-        program = f"this run started one at {', '.join(started)}"
-    process = f"by another process ({program}, a server that runs beside the tests)"
+    if started:
+        program = f"this run started one at {', '.join([*started][:_MOST_STARTS])}"
+    if len(started) > _MOST_STARTS:
+        program += f" and {len(started) - _MOST_STARTS} more lines"
+    process = f"({program}, a server that runs beside the tests)"
     reported = []
     for name in names:
         if "://" in name:
-            rest = (
-                " or by a driver that pytest-arena does not know. Give a program arena.url, or "
-                "name its variable in arena_env"
+            words = (
+                "and PostgreSQL does not say by whom. It may be SQL of the app (dblink or a "
+                f"foreign table, also in a function). It may be a program {process}, or a driver "
+                "that pytest-arena does not know. Give a program arena.url, or name its variable "
+                "in arena_env"
             )
         else:
-            rest = (
-                ", by code that writes the file without a driver, or by a driver before "
-                "the app had an engine for the file. pytest-arena redirects engines, and "
-                "connections whose URL is read from the environment. If a conftest makes the "
-                "tables: arena_schema = …, for instance alembic. If tests may change the file: "
+            words = (
+                f"by another process {process}, by code that writes the file without a "
+                "driver, or by a driver before the app had an engine for the file. pytest-arena "
+                "redirects engines, and connections whose URL is read from the environment. If a "
+                "conftest makes the tables: arena_schema = …, for instance alembic. If tests may "
+                "change the file: "
                 f"arena_allow = {name}"
             )
-        reported.append(f"{name}{CHANGED}{process}{rest}")
+        reported.append(f"{name}{CHANGED}{words}")
     return reported
 
 

@@ -24,6 +24,7 @@ from pytest_arena._postgresql.servers._places import ClusterFolder
 from pytest_arena._postgresql.servers._programs import account
 from pytest_arena.testing import Example
 from tests.gate.postgresql import SERVER
+from tests.servers.postgresql import rows
 from tests.servers.waiting import end_cluster
 
 if TYPE_CHECKING:
@@ -1027,6 +1028,74 @@ def test_a_program_that_changes_the_developers_database_fails_the_run(
         run.expect(1, passed=1).says(changed, "test_it.py:9", "Give a program arena.url")
     else:
         run.expect(passed=1).never_says("was changed")
+
+
+BY_HELPER = """
+import helper
+from app import engine
+from sqlalchemy import text
+
+def test_it():
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM dancers")) == 0
+    helper.load()
+"""
+
+
+def test_the_line_of_a_test_is_named_if_its_helper_starts_the_program(
+    tmp_path: Path, developer: Developer
+) -> None:
+    """Many tests call the helper, so its line would not say which test to look at."""
+    place = f"{SERVER.user}@{SERVER.host}:{SERVER.port}"
+    engine = f"engine = create_engine('postgresql+psycopg://{place}/{developer.name}')"
+    statement, _ = STATEMENTS["a row"]
+    example = example_of(tmp_path, developer, test_it=BY_HELPER).with_paths(
+        {
+            "app.py": f"{APP}\nfrom sqlalchemy import create_engine\n{engine}\n",
+            "helper.py": "import subprocess\n\ndef load():\n"
+            "    subprocess.run(['sh', 'load.sh'], check=True)\n",
+            "load.sh": f"{sys.executable} load.py\n",
+            "load.py": LOADED.format(statement=statement),
+            "url": f"postgresql://{place}/{developer.name}",
+        }
+    )
+    environment = {"ARENA_DATABASE": f"postgresql://{place}/{SERVER.database}"}
+    run = example.run("test_it.py", "-q", env=environment).expect(1, passed=1)
+    run.says("started one at test_it.py:9 (helper.py:4)")
+
+
+BY_DBLINK = """
+from app import engine
+from sqlalchemy import text
+
+FUNCTION = '''CREATE FUNCTION send() RETURNS text LANGUAGE sql AS
+    $$ SELECT dblink_exec('{link}', 'INSERT INTO dancers VALUES (''sent'')') $$'''
+
+def test_it():
+    with engine.connect() as connection:
+        connection.execute(text("CREATE EXTENSION dblink"))
+        connection.execute(text(FUNCTION))
+        connection.execute(text("SELECT send()"))
+"""
+
+
+def test_sql_of_the_app_that_changes_the_developers_database_is_not_called_a_process(
+    tmp_path: Path, developer: Developer
+) -> None:
+    """The function's text has the dblink, which no statement shows."""
+    if not rows("SELECT FROM pg_available_extensions WHERE name = 'dblink'"):
+        pytest.skip("the server has no dblink")
+    place = f"{SERVER.user}@{SERVER.host}:{SERVER.port}"
+    engine = f"engine = create_engine('postgresql+psycopg://{place}/{developer.name}')"
+    link = f"host={SERVER.host} port={SERVER.port} user={SERVER.user} dbname={developer.name}"
+    test = BY_DBLINK.replace("{link}", link)
+    example = example_of(tmp_path, developer, test_it=test).with_paths(
+        {"app.py": f"{APP}\nfrom sqlalchemy import create_engine\n{engine}\n"}
+    )
+    environment = {"ARENA_DATABASE": f"postgresql://{place}/{SERVER.database}"}
+    run = example.run("test_it.py", "-q", env=environment).expect(1, passed=1)
+    run.says(f"/{developer.name} was changed during this run", "dblink or a foreign table")
+    run.never_says("by another process")
 
 
 MIGRATES = """

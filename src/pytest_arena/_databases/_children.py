@@ -19,7 +19,7 @@ from pytest_arena._databases._variables_read import is_read
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import requested_by_engines, requested_by_url
 from pytest_arena._gate._known_engines import known_engines
-from pytest_arena._origin import user_line
+from pytest_arena._origin import line_that_pytest_called, user_line
 from pytest_arena._product import (
     CLIENTS,
     NOWHERE,
@@ -94,7 +94,11 @@ class Children:
         line = user_line()
         if line is None:
             return  # a library starts the child, as pytest-xdist starts a worker
-        self.lines[line.short] = None
+        place = line.short
+        called = line_that_pytest_called()
+        if called not in {None, line}:
+            place = f"{called.short} ({place})"
+        self.lines[place] = None
         if self._known.primary is None or not in_level:
             self._early.append((child, programs, line))
             return
