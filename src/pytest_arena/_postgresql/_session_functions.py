@@ -1,4 +1,4 @@
-"""Finds functions that change the session, or leave the name of a custom setting in it.
+"""Finds functions that change the session.
 
 A statement that calls such a function does not show the setting, the advisory lock or the temporary
 table that the function creates. The function's text shows it.

@@ -1,4 +1,4 @@
-"""Finds statements that change a session beyond their transaction, or leave a name in it."""
+"""Finds statements that change a session beyond their transaction."""
 
 from __future__ import annotations
 
