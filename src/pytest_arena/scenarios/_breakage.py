@@ -16,6 +16,7 @@ from pytest_arena.scenarios.requests._record import RequestRecord
 from pytest_arena.scenarios.requests._tracker import Message, Send, request_of
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_BROKEN_AGAIN = frozenset({"commit", "empty", "500"})
 _REFUSAL = 400
 _ERROR = 500
 BODILESS = frozenset({204, 304})
@@ -35,10 +36,12 @@ class Breaking:
       memory stay. Rows of wide fixtures return when the test's level is left; without wide
       fixtures the test's level is emptied.
     - ``commit``: after the request and the work that it began, what the app committed is removed,
-      with the commits of requests that ran at the same time. The answer stays.
+      with the commits of requests that ran at the same time. The answer stays. Repetitions of
+      the request are broken alike: a test may send it again until it succeeds.
     - ``policy``: before the request the row-level policies of all tables are switched off, until
       the current level is left.
     - ``empty``, ``500``: the answer comes without its body, or as a plain 500. The commits stay.
+      Repetitions are broken alike.
     - None: nothing is broken. The other runs are compared with this one.
 
     Databases are restored by levels, however the test ends. No error is raised into the test:
@@ -74,7 +77,8 @@ class Breaking:
         self._under_way = 0
         self._first_under_way = 0
         self._level: Level | None = None
-        self._request: RequestRecord | None = None  # once it is sent
+        self._request: RequestRecord | None = None  # once it is sent, or sent again
+        self._is_over = False  # whether the test's function has ended
 
     async def call_limited(self, call: Coroutine[object, object, None]) -> None:
         """Await the test's coroutine for a limited time: it may wait for what was broken."""
@@ -92,6 +96,10 @@ class Breaking:
     def time_out(self) -> None:
         """Note that the test's call was ended."""
         self.is_timed_out = True
+
+    def end_call(self) -> None:
+        """Note that the test's function has ended. Requests of the tear-down stay whole."""
+        self._is_over = True
 
     def keep(self, errors: Iterable[Exception]) -> None:
         """Keep errors of this run of the test."""
@@ -111,10 +119,27 @@ class Breaking:
             if not self._under_way:
                 self._first_under_way = request.number
             self._under_way += 1
-            if request.number == self._number:
+            if self._is_to_break(request):
+                is_repetition = self.is_reached
                 self.is_reached = True
                 self._request = request
-                self._change_databases(self._run.current.running())
+                # A repetition beside other requests would take their commits away.
+                if not is_repetition or self._under_way == 1:
+                    self._change_databases(self._run.current.running())
+
+    def _is_to_break(self, request: RequestRecord) -> bool:
+        """Return whether a request is the one to break, or repeats it before the tear-down.
+
+        A helper that retries may send another body: a new id, or the time.
+        """
+        if request.number == self._number:
+            return True
+        if self._request is None or self._is_over:
+            return False
+        sent = request.request
+        broken = self._request.request
+        is_repetition = (sent.method, sent.path) == (broken.method, broken.path)
+        return is_repetition and self._kind in _BROKEN_AGAIN
 
     def _change_databases(self, test: RunningTest) -> None:
         if self._kind not in {"seed", "commit", "policy"}:
@@ -170,7 +195,7 @@ class Breaking:
 
     def sending(self, request: RequestRecord, send: Send) -> Send:
         """Return the ``send`` that the app is to call."""
-        if not request.is_counted or request.number != self._number:
+        if not request.is_counted or not self._is_to_break(request):
             return send
         match self._kind:
             case "empty":
@@ -199,7 +224,7 @@ class Breaking:
             if self._kind == "commit" and level and not self._under_way:
                 self._level = None
                 changed = self._run.levels.leave(level)
-                self.is_applied = bool(changed)
+                self.is_applied |= bool(changed)
                 unfinished = self._unfinished()
                 if unfinished and not changed:
                     self.errors.append(_still_running(unfinished[0]))

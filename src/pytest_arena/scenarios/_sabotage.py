@@ -312,8 +312,11 @@ class SabotagePasses:
         breaking = self._instruments.breaking
         if breaking is None:
             return (yield)
-        with _alarm(breaking), _limited(breaking, item):
-            return (yield)
+        try:
+            with _alarm(breaking), _limited(breaking, item):
+                return (yield)
+        finally:
+            breaking.end_call()
 
     # The summary.
 
