@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.plugin.test_wsgi import APP as WSGI_APP
 from tests.scenarios.proving import told
 from tests.scenarios.seen import facts_of, seeing
 
@@ -286,6 +287,55 @@ def test_a_fixture_of_that_name_tells_which_app_is_meant(tmp_path: Path) -> None
         args = ("-o", f"arena_app={app}", "--arena-scenario-evidence=requested asserted")
         run = told(example, *args)
         assert of(run, "PROVEN") == proven, run.run.output
+
+
+OF_FLASK = """
+from app import Dancer, app
+
+
+def create_flask():
+    return app
+
+
+@pytest.fixture
+def storm(arena):
+    with arena.session() as session:
+        session.add(Dancer(name="Storm"))
+        session.commit()
+
+
+@proves
+def test_first(storm):
+    assert app.test_client().get("/dancers").json == ["Sand", "Storm"]
+
+
+@proves
+def test_by_the_fixture(storm, arena_app):
+    assert arena_app.test_client().get("/dancers").json == ["Sand", "Storm"]
+
+
+@proves
+def test_by_our_client(storm, test_client):
+    assert test_client.get("/dancers").json() == ["Sand", "Storm"]
+
+
+@proves
+def test_last(storm):
+    assert app.test_client().get("/dancers").json == ["Sand", "Storm"]
+"""
+
+
+def test_a_client_of_flask_is_unknown_whatever_ran_before(tmp_path: Path) -> None:
+    """Its requests do not pass pytest-arena: none was seen, and none is missing."""
+    example = seeing(tmp_path, OF_FLASK).with_files(app=WSGI_APP)
+    run = told(example, "-o", "arena_app=test_it:create_flask")
+    run.run.expect(passed=4)
+    assert run.statuses == {
+        "first": "UNKNOWN",
+        "by_the_fixture": "UNKNOWN",
+        "by_our_client": "PROVEN",
+        "last": "UNKNOWN",
+    }, run.run.output
 
 
 BOTH = {"of_the_factory", "of_the_fixture"}

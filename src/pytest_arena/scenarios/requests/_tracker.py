@@ -37,8 +37,8 @@ _NO_APP = (
     "arena_app is not set, so the app under test is unknown: arena_app = app.main:app"
 )
 _FUNCTION = (
-    "arena_app is a function or a WSGI app: only requests of the fixtures client and test_client "
-    "are seen"
+    "arena_app is or makes a function or a WSGI app: only requests of the fixtures client and "
+    "test_client are seen"
 )
 _UNSEEN = (
     "arena_app is a factory, and the test sent no request to an app that the factory made: use the "
@@ -262,14 +262,15 @@ class RequestTracker:
         apps = self._apps()
         if apps.named is None and apps.given is None:
             return _NO_APP
+        for app in (apps.given, None if apps.factory else apps.named):
+            if app is not None and not _is_trackable(app):
+                return _FUNCTION
         if apps.factory is not None:
             has_app = self._made_apps or self._last_made_apps or apps.given is not None
             if has_app and not has_asked_another:
                 return ""
             return _UNSEEN
-        if apps.named is None or _is_trackable(apps.named):
-            return ""
-        return _FUNCTION
+        return ""
 
     # Requests.
 
