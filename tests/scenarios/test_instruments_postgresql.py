@@ -91,3 +91,40 @@ def test_rows_are_counted_net_whatever_the_driver_says(
     assert {name: rows["dancers"] for name, rows in found.items() if rows} == SEEDED, run.run.output
     post, get = facts_of(run, "changed")["requests"]
     assert (post["changed"], get.get("changed", {})) == ({"dancers": 1}, {})
+
+
+UNSEEN = """
+from app import engine
+
+
+@pytest.fixture
+async def copied():
+    async with engine.connect() as connection:
+        raw = await connection.get_raw_connection()
+        records = [(50, "Storm")]
+        await raw.driver_connection.copy_records_to_table("dancers", records=records)
+        await connection.commit()
+
+
+@proves
+async def test_by_copy(client, copied):
+    assert (await client.get("/dancers")).json() == ["Sand", "Storm"]
+
+
+@proves
+async def test_by_no_row(client):
+    await client.post("/dancers/Crumbs")
+    assert (await client.get("/dancers")).json() == ["Sand", "Crumbs"]
+"""
+
+
+@pytest.mark.parametrize("isolation, status", [("undo", "PROVEN"), ("clone", "UNKNOWN")])
+def test_rows_that_a_driver_copies_count_or_are_unknown(
+    tmp_path: Path, isolation: str, status: str
+) -> None:
+    """No statement shows them. A clone does not know when they came, and never says no."""
+    env = {"ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"], "ARENA_ISOLATION": isolation}
+    env["DATABASE_URL"] = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
+    run = told(seeing(tmp_path, UNSEEN), env=env)
+    assert run.statuses == {"by_copy": status, "by_no_row": "HOLLOW"}, run.run.output
+    assert "no row was seeded" in run.reason("by_no_row")

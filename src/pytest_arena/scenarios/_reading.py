@@ -201,13 +201,25 @@ class Reading:
         rows = _net_rows(written)
         if has_raw or any(source.is_unsure for source in sources):
             rows = None
-        # A driver may have written to a file without an engine.
-        if rows is None or (not rows and self._live_files()):
-            rows = self._compare_in_test(statement_log, until, depth)
+        # A driver may have written without a statement of SQLAlchemy, by COPY for instance.
+        if not rows:
+            try:
+                rows = self._compare_in_test(statement_log, until, depth)
+            except NotKnown:
+                if rows is None or self._has_unseen_rows(statement_log, depth):
+                    raise
         if not rows and not self.log.requests:
             # What a job deletes was there before: without a request, the end is compared.
             rows = _all_rows(part for part in written if part[2])
         return uncommitted + rows
+
+    def _has_unseen_rows(self, statement_log: StatementLog, depth: int) -> bool:
+        """Return whether rows have changed in the test that no statement accounts for."""
+        rows = self._compare(depth=depth) - _rows_of_app(statement_log)
+        records = (*self.log.logins, *self.log.requests)
+        for source in (statement_log, *(record.statement_log for record in records)):
+            rows -= _all_rows(source.written)
+        return bool(rows)
 
     def _live_files(self) -> list[Database]:
         """Return the databases that a driver may write to without an engine."""
