@@ -12,7 +12,16 @@ from pytest_arena.errors import ScenarioError
 from pytest_arena.scenarios.evidence._agreed import Lock, Locked
 from pytest_arena.scenarios.evidence._judge import judge, listed
 from pytest_arena.scenarios.specs._specification import Problem
-from tests.evidence.samples import RULES, mapping, outline, scenario, specification, step
+from tests.evidence.samples import (
+    RULES,
+    attempt,
+    facts,
+    mapping,
+    outline,
+    scenario,
+    specification,
+    step,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,6 +158,20 @@ def test_accepting_a_scenario_that_was_renamed_and_edited_shows_what_was_edited(
     assert lines[0] == "renamed: Battles :: Start -> Battles :: Begin"
     assert "-Then its status is ACTIVE" in lines
     assert "+Given a battle is pending" not in lines
+
+
+def test_a_renamed_scenario_whose_steps_changed_is_a_gap() -> None:
+    """Its new steps were not accepted. Warnings are not shown with -q, gaps always."""
+    lock, _ = accepted(Lock(), START)
+    rules = replace(RULES, lock=lock)
+    steps = (*START.steps[:2], step("Then its status is LIVE"))
+    edited = scenario("Begin", rev="1:22222222", steps=steps)
+    maps = [mapping(one=edited)]
+    [gap] = judge(specification(edited), maps, [attempt(facts=facts())], rules=rules).gaps
+    assert "'Battles :: Start' was accepted; 'Battles :: Begin'" in gap
+    renamed = scenario("Begin")
+    maps = [mapping(one=renamed)]
+    assert judge(specification(renamed), maps, [attempt(facts=facts())], rules=rules).gaps == ()
 
 
 def test_steps_are_not_compared_ten_thousand_times() -> None:

@@ -279,7 +279,10 @@ class Lock:
         return Lock(dict(sorted(entries.items())), self.place), tuple(lines)
 
     def problems(self, scenarios: Sequence[ScenarioSpec]) -> Iterator[Problem]:
-        """Yield a warning for each entry whose scenario was renamed or removed."""
+        """Yield a problem for each entry whose scenario was renamed or removed.
+
+        It is an error if the steps changed with the name: these were not accepted.
+        """
         missing = self._missing(scenario.key for scenario in scenarios)
         by_key = {scenario.key: scenario for scenario in scenarios}
         for key, former in self._renames(scenarios, missing).items():
@@ -293,7 +296,7 @@ class Lock:
                 line=0,
                 what=f"{former.key!r} was accepted; {key!r} ({scenario.place}) {has}",
                 hint=f"arena scenarios accept {key!r}, and that name in its markers",
-                is_error=False,
+                is_error=former.rev != scenario.rev,
             )
         for key in missing:
             yield Problem(
