@@ -56,7 +56,7 @@ BASELINE = (AgreedGap(name="Battles :: C", status=Status.UNMAPPED, spec="known.t
 def run(tries: Any, maps: Any = MAPS, **more: Any) -> Document:
     """A run, as its file says it."""
     rules = replace(RULES, agreed_gaps=BASELINE)
-    doc = document(tries, maps, of=[A, B, C, ROWS], **{"rules": rules, **more})
+    doc = document(tries, maps, **{"of": [A, B, C, ROWS], "rules": rules, **more})
     return from_json(as_json(doc), where="shard.json")
 
 
@@ -96,6 +96,19 @@ def test_without_a_shard_its_tests_are_not_run() -> None:
     assert [line.split(": ")[1] for line in whole.gaps] == ["DRIFTED", "NOT-RUN"]
     partial = merged(parts)
     assert (partial.partial, partial.gaps) == ("2 shards", ())
+
+
+def test_a_test_that_ran_in_no_shard_is_a_gap_though_another_one_proves_its_scenario() -> None:
+    """It might have failed. Shards that are not said to be all of them may lack it."""
+    maps = (mapping("a", A), mapping("a2", A))
+    parts = [run(TRIES[:1], maps, partial="-k a", of=[A], rules=RULES) for _ in range(2)]
+    whole = merged(parts, is_complete=True)
+    assert [one.status for one in whole.scenarios] == [Status.PROVEN]
+    [gap] = [gap for gap in whole.gaps if "a2" in gap]
+    assert "tests/test_b.py::a2 names 'Battles :: A' and ran in no shard" in gap
+    assert merged(parts).gaps == ()
+    ran = run([attempt("a2")], maps, partial="-k a2", of=[A], rules=RULES)
+    assert merged([*parts, ran], is_complete=True).gaps == ()
 
 
 def test_complete_runs_make_a_complete_run() -> None:

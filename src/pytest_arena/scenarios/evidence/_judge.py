@@ -311,7 +311,8 @@ def merged(documents: Iterable[Document], *, is_complete: bool = False) -> Docum
     Args:
         documents: of runs on the same specifications, or on different ones.
         is_complete: whether they are all shards: then a scenario that no shard ran or mapped is a
-            gap. Without it, that is a gap only if each document is of a complete run.
+            gap, and so is a test of a scenario that no shard ran. Without it, a scenario is a gap
+            only if each document is of a complete run.
 
     Raises:
         ScenarioError: there is none, or two have read one specification in different versions.
@@ -337,6 +338,8 @@ def merged(documents: Iterable[Document], *, is_complete: bool = False) -> Docum
     joined = [
         _joined(by_place[place], is_partial=bool(partial)) for place in sorted(by_place)
     ]
+    if is_complete:
+        problems += _never_run(joined)
     return _with_gaps(
         Document(
             scenarios=tuple(joined),
@@ -347,6 +350,22 @@ def merged(documents: Iterable[Document], *, is_complete: bool = False) -> Docum
             specs=tuple(sorted(specs)),
         )
     )
+
+
+def _never_run(scenarios: Iterable[JudgedScenario]) -> Iterator[Problem]:
+    """Yield an error for each test that no shard ran, although another one proves its scenario."""
+    for judged in scenarios:
+        if judged.status is not Status.PROVEN:
+            continue  # its reason names the test
+        for test in judged.tests:
+            if test.status is Status.NOT_RUN:
+                key = judged.scenario.key
+                yield Problem(
+                    spec=test.place,
+                    line=0,
+                    what=f"{test.test} names {key!r} and ran in no shard",
+                    hint="run it in a shard, or remove its marker",
+                )
 
 
 def _joined(same: Sequence[JudgedScenario], *, is_partial: bool) -> JudgedScenario:
