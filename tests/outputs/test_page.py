@@ -274,7 +274,7 @@ def test_the_top_says_how_the_run_went() -> None:
     """How much is proven, that it was not all, what a strict run fails for, what is wrong where."""
     (top,) = shown().named("header")
     assert top.text.startswith("1 of 15 scenarios proven")
-    assert "Partial run (-k start): 13 of 15 judged." in top.text
+    assert "Partial run (-k start): all tests of 13 of 15 scenarios ran." in top.text
     assert "A strict run fails, for 13 reasons" in top.text
     assert 'tests/test_x.py:3 no scenario is called "Lat"' in top.text
     links = {one.text: one.attributes.get("href") for one in shown().named("a")}

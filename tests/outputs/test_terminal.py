@@ -59,7 +59,7 @@ def test_the_next_step_is_said_once_at_the_end() -> None:
     assert "arena scenarios stubs --write tests" in stubs
     named = lines(document, specs=["docs/a b.md", "x.feature"])
     assert "arena scenarios stubs 'docs/a b.md' x.feature --write tests" in named[-2]
-    assert "@survives-empty; see docs/explanation/sabotage.md of" in others
+    assert "@survives-empty; see https://pytest-arena.github.io/" in others
     assert "next: assert on what a test stays green without" in explained(survived, marker="")[-1]
     assert lines(document, verbosity=-1)[-2:] == [stubs, others]
     known = tuple(replace(one, is_excused=True) for one in document.scenarios)
@@ -92,7 +92,7 @@ def test_a_part_of_the_tests_says_nothing_of_the_others(verbosity: int) -> None:
     others = (judged(Status.UNMAPPED, scenario=a_scenario(name), is_judged=False) for name in "ab")
     scenarios = (proven(a_scenario("Fine")), *others)
     assert lines(Document(scenarios=scenarios, partial="-k fine"), verbosity=verbosity) == [
-        "partial run (-k fine): 1 of 3 judged",
+        "partial run (-k fine): all tests of 1 of 3 scenarios ran",
         "scenarios: 1 of 3 proven (not tried: --scenarios-sabotage)",
     ]
 
@@ -133,7 +133,7 @@ def test_what_a_part_of_the_tests_leaves_out_is_not_told_of() -> None:
     told = "\n".join(lines(document))
     assert "NOT-RUN" not in told
     assert "UNMAPPED" not in told
-    assert "partial run (-k start): 13 of 15 judged" in told
+    assert "partial run (-k start): all tests of 13 of 15 scenarios ran" in told
     fine = Document(scenarios=(proven(a_scenario("Fine")),), partial="-k start")
     assert lines(fine) == ["scenarios: 1 of 1 proven (not tried: --scenarios-sabotage)"]
 
@@ -244,4 +244,13 @@ def test_a_listing_shows_places_steps_rows_and_rules() -> None:
         "  docs/battles.md:100  3 steps, 2 rows  <who> gets <number> [BR-BTL-001]",
         "docs/battles.md:4: warning: odd",
         "1 feature, 2 scenarios, 6 steps in 1 file; 1 problem",
+    ]
+
+
+def test_a_scenario_that_one_of_its_tests_proves_is_not_at_odds_with_the_part_that_ran() -> None:
+    """The others did not run. What is counted is named: tests there, proofs here."""
+    half = replace(proven(a_scenario("Fine")), is_judged=False)
+    assert lines(Document(scenarios=(half,), partial="-k fine")) == [
+        "partial run (-k fine): all tests of 0 of 1 scenarios ran",
+        "scenarios: 1 of 1 proven (not tried: --scenarios-sabotage)",
     ]

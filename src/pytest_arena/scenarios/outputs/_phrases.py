@@ -137,12 +137,15 @@ def totals(document: Document) -> str:
 
 
 def judged_count(document: Document) -> str:
-    """Return how many scenarios a part of the tests judges: ``12 of 40 judged``."""
+    """Return how much a part of the tests judges: ``all tests of 12 of 40 scenarios ran``.
+
+    Another scenario may be proven by one of its tests, but the others did not run.
+    """
     count = 0
     for judged in document.scenarios:
         if judged.is_judged and judged.status not in _NOT_JUDGED:
             count += 1
-    return f"{count} of {len(document.scenarios)} judged"
+    return f"all tests of {count} of {len(document.scenarios)} scenarios ran"
 
 
 def stays_green(scenarios: Iterable[JudgedScenario]) -> str:

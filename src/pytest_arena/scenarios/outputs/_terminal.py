@@ -26,6 +26,7 @@ from pytest_arena.scenarios.specs._specification import (
 _PLACE = 40
 _STATUS = 9
 _NAME = 48
+_SABOTAGE_PAGE = "https://pytest-arena.github.io/pytest-arena/explanation/sabotage.html"
 _QUIETER = -1  # the verbosity of -q
 _RUN = "pytest --scenario={key}"
 _NEXT = {
@@ -78,7 +79,7 @@ def lines(
         text += _reported_lines(document, verbosity)
     count = len(document.scenarios)
     judged = phrases.judged_count(document)
-    if document.partial and judged != f"{count} of {count} judged":
+    if document.partial and f" {count} of {count} " not in judged:
         text.append(f"partial run ({phrases.one_line(document.partial)}): {judged}")
     return [*text, totals, *_next_lines(document, specs)]
 
@@ -157,7 +158,7 @@ def _next_lines(document: Document, specs: Sequence[str]) -> Iterator[str]:
         yield f"next: arena scenarios {stubs}   writes the missing tests"
     text = phrases.stays_green(reported)
     if text:
-        yield f"next: {text}; see docs/explanation/sabotage.md of pytest-arena"
+        yield f"next: {text}; see {_SABOTAGE_PAGE}"
 
 
 # One scenario.
