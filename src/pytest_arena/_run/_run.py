@@ -266,6 +266,8 @@ class ArenaRun:
         for request, lost in test.lost:
             words = f"{_story.asked_and_answered(request)} {_story.lost_words(lost)}"
             self._note_mistake(_story.line_of_loss(request, lost), words)
+            if self.watcher is not None:
+                self.watcher.note_lost(words)
 
     def _note_mistake(self, line: str, words: str) -> None:
         """Note a mistake. All notes about one line of the app have the words of the first."""

@@ -63,6 +63,9 @@ class Watcher(Protocol):
     def remember(self) -> Callable[[], object]:
         """Return a function that restores the present state before the next example."""
 
+    def note_lost(self, words: str) -> None:
+        """Called when a request of the test has written what the app never committed."""
+
     def settled(self, errors: list[Exception]) -> list[Exception]:
         """Called at the end of a test. Returns the errors to raise."""
 

@@ -84,6 +84,11 @@ class Instruments:
         """Break something under the next test, or nothing any more."""
         self.breaking = breaking
 
+    def note_lost(self, words: str) -> None:
+        """Keep a write of the test's requests that the app never committed."""
+        if self.log is not None:
+            self.log.lost.append(words)
+
     def settled(self, errors: list[Exception]) -> list[Exception]:
         """Take the errors of a settled test. Return those that are to be reported."""
         if self.breaking is None:
@@ -237,7 +242,12 @@ class Instruments:
             asserted = facts.asserted
             if self.log.in_teardown:
                 asserted += assertions_of(self.log, mask)
-            facts = replace(facts, late=tuple(late), asserted=asserted)
+            facts = replace(
+                facts,
+                late=tuple(late),
+                asserted=asserted,
+                lost=tuple(map(mask, self.log.lost)),
+            )
         self._facts = None
         self.log = None
         self.app_watcher.forget()

@@ -68,6 +68,8 @@ class Log:
     steps: list[StepFacts] = field(default_factory=list)
     off: dict[str, str] = field(default_factory=dict)
     """The kinds of evidence that could not be recorded, each with the reason."""
+    lost: list[str] = field(default_factory=list)
+    """The writes of its requests that the app never committed."""
     has_asked_another: bool = False
     """Whether a request reached an app that is not under test."""
 

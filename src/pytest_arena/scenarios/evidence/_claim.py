@@ -323,6 +323,7 @@ class Claim:
             f"{place}: the test swallows that this assertion failed: {text}"
             for place, text in facts.swallowed
         ]
+        warnings += [f"{lost} (A603)" for lost in facts.lost]
         if "requested" not in unrecorded:
             for verb, path in self.paths:
                 is_hit = any(_is_hit(verb, path, request) for request in facts.requests)

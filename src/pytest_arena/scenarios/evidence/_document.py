@@ -110,6 +110,8 @@ class Facts:
     """At most 20 places; those after the last request come first."""
     swallowed: Pairs = ()
     """The assertions that failed when they ran last, and did not fail the test: place and code."""
+    lost: tuple[str, ...] = ()
+    """The writes of its requests that the app never committed, in words."""
     steps: tuple[StepFacts, ...] = ()
     seen: tuple[str, ...] = ()
     """The literals of the steps that occurred in rows, requests or assertions."""
