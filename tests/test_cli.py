@@ -31,6 +31,7 @@ from pytest_arena._postgresql.servers._cluster import find_cluster
 from pytest_arena._postgresql.servers._keeper import attempt, is_held
 from pytest_arena._postgresql.servers._places import exclusive
 from pytest_arena._postgresql.servers._programs import account, folders, read_programs
+from tests import command
 from tests.servers.postgresql import address, names_on_server, own_databases, own_registry
 from tests.servers.waiting import end_cluster, lives, server_pid, until
 
@@ -276,13 +277,45 @@ def test_the_server_is_the_one_that_a_run_here_would_use(
     assert read_options("postgresql").database == "postgresql"
 
 
-def test_an_empty_pytest_ini_and_broken_files_are_read_as_pytest_does(tmp_path: Path) -> None:
-    """An empty `pytest.ini` is the configuration; a file that cannot be read is none."""
-    (tmp_path / "pyproject.toml").write_text("[tool.pytest]\narena_database = 'own'\n")
-    (tmp_path / "pytest.toml").write_text("[[[")
-    assert read_options(None).database == "own"
+def test_an_empty_pytest_ini_is_the_configuration(tmp_path: Path) -> None:
+    """As for pytest: what comes after it is not read, and may be broken."""
+    (tmp_path / "pyproject.toml").write_text("[[[")
     (tmp_path / "pytest.ini").write_text("")
     assert read_options(None).database == "auto"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "line"),
+    [
+        ("pyproject.toml", b"[tool.pytest.ini_options]\narena_database = own\n", "line 2"),
+        ("tox.ini", b"arena\n[pytest]\n", "line: 1"),
+        ("pytest.ini", b"[pytest]\narena_database = \xff\n", "0xff"),
+    ],
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["databases", "list"],
+        ["databases", "sweep"],
+        ["scenarios", "list"],
+        ["scenarios", "accept", "--all"],
+        ["init"],
+        ["doctor", "--migrations"],
+    ],
+    ids=" ".join,
+)
+def test_a_configuration_that_cannot_be_parsed_is_named(
+    words: list[str], file: str, text: bytes, line: str, tmp_path: Path
+) -> None:
+    """Otherwise the command would use no option, or the databases of another place."""
+    (tmp_path / file).write_bytes(text)
+    called = command.arena(*words)
+    assert called.status == 2
+    assert called.output == ""
+    assert f"{tmp_path / file} cannot be read" in called.errors
+    assert line in called.errors
+    assert "next:  correct the file" in called.errors
+    assert "[A101]" in called.errors
 
 
 def test_where_nothing_is_it_says_where_it_looked(

@@ -437,6 +437,19 @@ def test_what_cannot_be_read_is_told_and_stops_nothing(doctor: Doctor, tmp_path:
     assert called.status == 1
 
 
+def test_a_link_to_nowhere_is_named_with_its_target(doctor: Doctor, tmp_path: Path) -> None:
+    """Rights and encodings have nothing to do with it. A hidden link is an editor's lock."""
+    (tmp_path / "test_c.py").symlink_to("nowhere.py")
+    (tmp_path / "test_d.py").symlink_to("test_d.py")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / ".#test_a.py").symlink_to("me@host.4711")
+    called = doctor({"test_f.py": ""})
+    assert codes(called.output) == ["ARD002", "ARD002"]
+    assert "test_c.py is a link to nowhere.py, which is no file. pytest skips it" in called.output
+    assert "test_d.py is a link to test_d.py, which is no file" in called.output
+    assert "the link" in called.output.partition("next:")[2].splitlines()[0]
+
+
 def test_which_files_are_examined(tmp_path: Path) -> None:
     """Those of a suite; none of an environment, a build or a hidden folder."""
     inside = {"tests/helper.py", "tests/api/test_a.py", "shop/test_b.py", "shop/c_test.py"}

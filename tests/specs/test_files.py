@@ -110,6 +110,25 @@ def test_no_scenario_at_all_is_an_error(root: Path) -> None:
     assert listed(root, "docs").status == 0
 
 
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("shop.rst", "Shop\n====\n\n.. code-block:: gherkin\n\n   Scenario: a\n     Given b\n"),
+        ("shop.adoc", "[source,gherkin]\n----\nScenario: a\n  Given b\n----\n"),
+        ("shop.rst", "Shop\n====\n"),
+    ],
+)
+def test_the_advice_for_another_markup_is_not_of_markdown(root: Path, name: str, text: str) -> None:
+    """A fence of Markdown in RST would be read, and would break the page."""
+    (root / name).write_text(text)
+    said = listed(root, name)
+    told = [each for each in said.problems if each.spec == name]
+    assert len(told) == 1
+    assert "fence" not in told[0].what
+    assert told[0].hint == "move the scenarios to a .feature file, and include it here"
+    assert "in a .feature file, or in Markdown" in said.errors
+
+
 def test_a_file_that_is_named_has_to_have_scenarios(root: Path) -> None:
     """One of a folder need not."""
     said = listed(root, "docs", "docs/plain.md")

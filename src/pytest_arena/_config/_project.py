@@ -6,11 +6,11 @@ import configparser
 import os
 import shlex
 import tomllib
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._config._read import Config, load_config
+from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,12 +71,26 @@ def read_setting(name: str) -> tuple[str, ...]:
 
 
 def pytest_file() -> tuple[Path | None, Mapping[str, object]]:
-    """Return pytest's configuration file and its values. It is searched from here upwards."""
+    """Return pytest's configuration file and its values. It is searched from here upwards.
+
+    Raises:
+        ConfigError: a file cannot be read or parsed. pytest reports it, too.
+    """
     here = Path.cwd()
     for folder in (here, *here.parents):
         for name in (*_TOML, *_SECTIONS):
             path = folder / name
-            values = _read(path) if path.is_file() else None
+            if not path.is_file():
+                continue
+            try:
+                values = _read(path)
+            except (OSError, ValueError, configparser.Error) as error:
+                raise ConfigError(
+                    f"{path} cannot be read: {error}",
+                    why="it may have the options of pytest-arena, and pytest cannot read it either",
+                    cause=str(path),
+                    fix="correct the file, then call the command again",
+                ) from error
             if values is not None:
                 return path, values
     return None, {}
@@ -84,17 +98,14 @@ def pytest_file() -> tuple[Path | None, Mapping[str, object]]:
 
 def _read(path: Path) -> Mapping[str, object] | None:
     """Return the values in a file, None for a file without a section for pytest."""
-    # pytest reports a file that it cannot read.
-    with suppress(OSError, ValueError, configparser.Error):
-        if path.suffix == ".toml":
-            return _from_toml(path)
-        parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
-        parser.read_string(path.read_text(encoding="utf-8"))
-        section = _SECTIONS[path.name]
-        if parser.has_section(section):
-            return {name: value or "" for name, value in parser.items(section)}
-        return {} if path.name.endswith("pytest.ini") else None
-    return None
+    if path.suffix == ".toml":
+        return _from_toml(path)
+    parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
+    parser.read_string(path.read_text(encoding="utf-8"))
+    section = _SECTIONS[path.name]
+    if parser.has_section(section):
+        return {name: value or "" for name, value in parser.items(section)}
+    return {} if path.name.endswith("pytest.ini") else None
 
 
 def _from_toml(path: Path) -> Mapping[str, object] | None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 RULE_MODULES = (_rules_app, _rules_database, _rules_proof)
 _TEST_FILE = re.compile(r"(?:test_.*|.*_test|conftest)\.py")
-_PYTHON_FILE = re.compile(r".*\.py")
+_PYTHON_FILE = re.compile(r"[^.].*\.py")  # an editor's lock begins with a dot
 _WAIVER = re.compile(
     r"#\s*arena:\s*ignore(?P<file>-file)?\[(?P<codes>[\w\s,]*)\](?P<reason>.*)"
 )
@@ -62,7 +62,8 @@ def unreadable_file(_: Code) -> Findings:
 
     No rule checked the file. The cause is its permissions, its encoding or a broken link.
 
-    Instead: `chmod u+r`, or `# -*- coding: … -*-` with the encoding of the file.
+    Instead: `chmod u+r`, or `# -*- coding: … -*-` with the encoding of the file. Mend the link, or
+    remove it.
 
     Fails:
 
@@ -154,7 +155,11 @@ def _faults(file: Path, rules: list[Rule]) -> Iterable[Fault]:
             text = opened.read()
     # tokenize raises a SyntaxError if the file names an unknown encoding.
     except (OSError, UnicodeDecodeError, SyntaxError) as error:
-        return [_file_fault(file, "ARD002", str(error))]
+        problem = str(error)
+        if file.is_symlink() and not file.exists():
+            target = file.readlink()
+            problem = f"{file} is a link to {target}, which is no file. pytest skips it"
+        return [_file_fault(file, "ARD002", problem)]
     try:
         with warnings.catch_warnings(action="ignore"):
             tree = ast.parse(text)

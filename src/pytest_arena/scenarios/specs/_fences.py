@@ -34,6 +34,9 @@ _LANGUAGE = re.compile(
     r"^[ \t]*#[ \t]*language[ \t]*:[ \t]*([a-zA-Z\-_]+)[ \t]*$", re.MULTILINE
 )
 _LINKS_AND_MARKS = re.compile(r"[*`]|\[([^\]]*)\]\([^)]*\)")
+# Their code blocks are not read. In these files a fence of Markdown would be text of the page.
+OTHER_MARKUP = (".rst", ".adoc", ".asciidoc", ".org")
+ADVICE_FOR_OTHER_MARKUP = "move the scenarios to a .feature file, and include it here"
 _MOST_SUSPECTS = 5
 _LIST_MARKS = " \t-*+_>#`"
 
@@ -254,12 +257,16 @@ class _Page:
         if len(suspects) > _MOST_SUSPECTS:
             more = f"; so do {len(suspects) - 1} more in this file"
             suspects = suspects[:1]
+        problem = "is in no fence that is marked as gherkin"
+        advice = "write ```gherkin before it, ```text if it is something else"
+        if self.spec.lower().endswith(OTHER_MARKUP):
+            problem = "pytest-arena reads code blocks only in Markdown"
+            advice = ADVICE_FOR_OTHER_MARKUP
         for place in suspects:
             yield self._problem(
                 place,
-                f"{self.lines[place].strip()!r} looks like a scenario, but is in no fence "
-                f"that is marked as gherkin{more}",
-                "write ```gherkin before it, ```text if it is something else",
+                f"{self.lines[place].strip()!r} looks like a scenario, but {problem}{more}",
+                advice,
             )
 
     def _problem(

@@ -120,7 +120,7 @@ def require_scenarios(
         why="a specification without scenarios is proven by anything",
         cause="\n".join(errors)
         or "no line `Scenario:`, and no fence that is marked as gherkin",
-        fix="mark Gherkin in Markdown with ```gherkin",
+        fix="write scenarios in a .feature file, or in Markdown in a fence: ```gherkin",
     )
 
 
@@ -168,11 +168,16 @@ def _unread(pattern: str, root: Path, named: Container[str]) -> Iterator[Problem
             line = _line_of_scenario(file)
             path = relative(file, root)
             if line and path not in named:
+                hint = (
+                    "rename it, or name it in arena_specs if the scenario is in a fence"
+                )
+                if path.lower().endswith(_fences.OTHER_MARKUP):
+                    hint = _fences.ADVICE_FOR_OTHER_MARKUP
                 yield Problem(
                     spec=path,
                     line=line,
                     what=f"the scenario is not read: the file does not end in {_READ}",
-                    hint="rename it, or name it in arena_specs if the scenario is in a fence",
+                    hint=hint,
                     is_error=False,
                 )
     elif name == "*.feature" and folder and not has_magic(folder):
@@ -296,11 +301,16 @@ def _read_file(
         return Specification(files=(path,), problems=(problem,))
     content = parse(text, path)
     if is_named and not content.scenarios and not content.problems:
+        what = "no scenario in it, and no fence that is marked as gherkin"
+        hint = "write ```gherkin before the scenarios"
+        if path.lower().endswith(_fences.OTHER_MARKUP):
+            what = "no scenario in it"
+            hint = _fences.ADVICE_FOR_OTHER_MARKUP
         problem = Problem(
             spec=path,
             line=0,
-            what="no scenario in it, and no fence that is marked as gherkin",
-            hint="write ```gherkin before the scenarios",
+            what=what,
+            hint=hint,
         )
         return replace(content, problems=(problem,))
     return content
