@@ -285,7 +285,7 @@ def test_an_empty_pytest_ini_is_the_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "line"),
+    "file, text, line",
     [
         ("pyproject.toml", b"[tool.pytest.ini_options]\narena_database = own\n", "line 2"),
         ("tox.ini", b"arena\n[pytest]\n", "line: 1"),

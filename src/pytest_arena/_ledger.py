@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _Error = TypeVar("_Error", bound="ArenaError")
 
 _TEST = "{test}"
+_NAMED = 4  # tests of one line
 FAILURE = 500  # the lowest status of an app that failed
 # Seconds. Between two tables, one `create_all` compiles a statement and looks for a table.
 _PAUSE_OF_CREATE_ALL = 0.02
@@ -214,7 +215,7 @@ class Ledger:
     def note(self, line: str) -> None:
         """Record a line for the summary, once.
 
-        The summary replaces ``{test}`` in the line by the first test, and counts the other tests.
+        The summary replaces ``{test}`` in the line by the first test, and counts and names others.
         """
         test = self.test if _TEST in line else ""
         self.noted[line, test] = None
@@ -235,7 +236,9 @@ def noted_lines(noted: Iterable[tuple[str, str]]) -> list[str]:
         text = line.replace(_TEST, tests[0] or "outside of any test")
         more = len(tests) - 1
         if more:
-            text += f"; so in {more:,} more"
+            text += f"; so in {more:,} more: {', '.join(tests[1:_NAMED])}"
+        if len(tests) > _NAMED:
+            text += ", …"
         lines.append(text)
     return lines
 

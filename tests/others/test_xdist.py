@@ -228,4 +228,4 @@ def test_the_notes_of_workers_are_counted_in_one_line(example: Example) -> None:
     project = example.with_files(app=app, test_it=LOSING)
     run = project.run("-q", *PLUGINS, "-n2").expect(1, passed=4, failed=1)
     assert run.output.count("added Dancer, and never flushed or committed it") == 1
-    run.says("so in 3 more")
+    run.says("so in 3 more: test_it.py::test_loses[")

@@ -155,11 +155,11 @@ def _faults(file: Path, rules: list[Rule]) -> Iterable[Fault]:
             text = opened.read()
     # tokenize raises a SyntaxError if the file names an unknown encoding.
     except (OSError, UnicodeDecodeError, SyntaxError) as error:
-        problem = str(error)
+        reason = str(error)
         if file.is_symlink() and not file.exists():
             target = file.readlink()
-            problem = f"{file} is a link to {target}, which is no file. pytest skips it"
-        return [_file_fault(file, "ARD002", problem)]
+            reason = f"{file} is a link to {target}, which is no file. pytest skips it"
+        return [_file_fault(file, "ARD002", reason)]
     try:
         with warnings.catch_warnings(action="ignore"):
             tree = ast.parse(text)

@@ -35,8 +35,7 @@ _LANGUAGE = re.compile(
 )
 _LINKS_AND_MARKS = re.compile(r"[*`]|\[([^\]]*)\]\([^)]*\)")
 # Their code blocks are not read. In these files a fence of Markdown would be text of the page.
-OTHER_MARKUP = (".rst", ".adoc", ".asciidoc", ".org")
-ADVICE_FOR_OTHER_MARKUP = "move the scenarios to a .feature file, and include it here"
+_OTHER_MARKUP = (".rst", ".adoc", ".asciidoc", ".org")
 _MOST_SUSPECTS = 5
 _LIST_MARKS = " \t-*+_>#`"
 
@@ -69,6 +68,18 @@ def fences(
     problems += page.unread(suspects)
     problems.sort(key=lambda problem: problem.line)
     return list(page.blocks(tokens)), problems
+
+
+def is_other_markup(spec: str) -> bool:
+    """Return whether a file is in a markup whose code blocks are not read."""
+    return spec.lower().endswith(_OTHER_MARKUP)
+
+
+def advice(spec: str, advice_for_markdown: str) -> str:
+    """Return how the scenarios of a file are made readable."""
+    if is_other_markup(spec):
+        return "move the scenarios to a .feature file, and include it here"
+    return advice_for_markdown
 
 
 def without_front_matter(text: str) -> str:
@@ -258,15 +269,14 @@ class _Page:
             more = f"; so do {len(suspects) - 1} more in this file"
             suspects = suspects[:1]
         problem = "is in no fence that is marked as gherkin"
-        advice = "write ```gherkin before it, ```text if it is something else"
-        if self.spec.lower().endswith(OTHER_MARKUP):
+        if is_other_markup(self.spec):
             problem = "pytest-arena reads code blocks only in Markdown"
-            advice = ADVICE_FOR_OTHER_MARKUP
+        hint = "write ```gherkin before it, ```text if it is something else"
         for place in suspects:
             yield self._problem(
                 place,
                 f"{self.lines[place].strip()!r} looks like a scenario, but {problem}{more}",
-                advice,
+                advice(self.spec, hint),
             )
 
     def _problem(

@@ -171,13 +171,11 @@ def _unread(pattern: str, root: Path, named: Container[str]) -> Iterator[Problem
                 hint = (
                     "rename it, or name it in arena_specs if the scenario is in a fence"
                 )
-                if path.lower().endswith(_fences.OTHER_MARKUP):
-                    hint = _fences.ADVICE_FOR_OTHER_MARKUP
                 yield Problem(
                     spec=path,
                     line=line,
                     what=f"the scenario is not read: the file does not end in {_READ}",
-                    hint=hint,
+                    hint=_fences.advice(path, hint),
                     is_error=False,
                 )
     elif name == "*.feature" and folder and not has_magic(folder):
@@ -302,15 +300,13 @@ def _read_file(
     content = parse(text, path)
     if is_named and not content.scenarios and not content.problems:
         what = "no scenario in it, and no fence that is marked as gherkin"
-        hint = "write ```gherkin before the scenarios"
-        if path.lower().endswith(_fences.OTHER_MARKUP):
+        if _fences.is_other_markup(path):
             what = "no scenario in it"
-            hint = _fences.ADVICE_FOR_OTHER_MARKUP
         problem = Problem(
             spec=path,
             line=0,
             what=what,
-            hint=hint,
+            hint=_fences.advice(path, "write ```gherkin before the scenarios"),
         )
         return replace(content, problems=(problem,))
     return content
