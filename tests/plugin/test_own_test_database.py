@@ -383,3 +383,24 @@ def test_a_failed_test_is_told_of_the_database_that_it_used(example: Example) ->
     bare = bare.change("pytest.ini", "arena_schema = app:Base\narena_seed = seed:seed\n", "")
     run = bare.run("-q").expect(1, failed=2)
     run.says("begins with an empty database", "next: arena_schema = shop-test = app:Base")
+
+
+MAKES_BY_A_DRIVER = """
+import psycopg2, pytest
+
+@pytest.fixture(scope="session", autouse=True)
+def database():
+    connection = psycopg2.connect("postgresql://me@db.example.org/postgres")
+    connection.autocommit = True
+    connection.cursor().execute("CREATE DATABASE shop_test")
+"""
+
+
+def test_a_refused_fixture_that_makes_a_test_database_is_to_be_deleted(example: Example) -> None:
+    """To allow the server's own database would let it create and drop real ones."""
+    project = on_postgresql(example).with_files(
+        conftest=MAKES_BY_A_DRIVER, test_it="def test_it(): pass"
+    )
+    run = project.run("-q").expect(1, errors=1)
+    run.says("refused: a connection to", "makes a test database here is not needed: delete it")
+    run.never_says("arena_allow")

@@ -27,6 +27,7 @@ from pytest_arena._postgresql.drivers._statements import (
     record_opened,
     replace_function,
 )
+from pytest_arena._postgresql.drivers._test_databases import OF_THE_SERVER
 from pytest_arena._process import when_imported
 from pytest_arena._product import (
     NOWHERE,
@@ -589,6 +590,9 @@ def _allowing(target: ServerTarget) -> str:
     # A host that pytest-arena has written into the environment.
     if any(NOWHERE in name for name in target.names):
         return ""
+    if target.database in OF_THE_SERVER:
+        # From there a statement may create and drop the user's databases.
+        return "\nA fixture that makes a test database here is not needed: delete it"
     pattern = f"postgresql://*/{target.database}"
     if len(target.names) == 1:
         pattern = target.names[0]

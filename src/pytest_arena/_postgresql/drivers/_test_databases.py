@@ -12,7 +12,7 @@ from pytest_arena._values import without_comments
 _NO_SESSION = "SELECT true AS pg_terminate_backend WHERE false"
 # PostgreSQL refuses it inside a transaction block, as it refuses each statement that it replaces.
 _NO_DATABASE = 'DROP DATABASE IF EXISTS "pytest-arena: no database"'
-_OF_THE_SERVER = {"postgres", "template0", "template1"}
+OF_THE_SERVER = {"postgres", "template0", "template1"}
 _MAKES = re.compile(
     r"""(?isx) \s* (?P<verb> CREATE|DROP) \s+ DATABASE \s+ (?:IF \s+ EXISTS \s+)?
     (?P<name> "(?:[^"]|"")+" | \w[\w$]* ) (?P<options> [^;]*) ;? \s* $"""
@@ -38,7 +38,7 @@ def made_or_dropped(statement: str) -> str:
         name = makes["name"]
         is_quoted = name.startswith('"')
         name = name[1:-1].replace('""', '"') if is_quoted else name.lower()
-        return "" if name in _OF_THE_SERVER else name
+        return "" if name in OF_THE_SERVER else name
     ends = _ENDS_SESSIONS.search(statement)
     if makes is None and ends is not None:
         return ends["name"]
