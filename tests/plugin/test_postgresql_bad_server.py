@@ -349,3 +349,45 @@ def test_too_few_locks_for_undo_and_many_tables(example: Example) -> None:
         )
         run = project.run("--arena-isolation=undo", env=env).expect(1, failed=2)
         run.says("arena_isolation = undo: max_locks_per_transaction = 10 is too small")
+
+
+NAMES_A_SETTING = """
+from app import engine
+from sqlalchemy import NullPool, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+counts = []
+
+async def count():
+    other = create_async_engine(engine.url, poolclass=NullPool)
+    taken = []
+    try:
+        while True:
+            taken.append(await other.connect())
+    except Exception as error:
+        assert "too many clients" in str(error) or "connection slots" in str(error)
+    finally:
+        for connection in taken:
+            await connection.close()
+    counts.append(len(taken))
+
+async def test_before():
+    await count()
+
+async def test_names_it():
+    async with engine.connect() as connection:
+        await connection.execute(text("SET LOCAL app.tenant = '7'"))
+
+async def test_after():
+    await count()
+    assert counts[0] == counts[1] > 0
+"""
+
+
+def test_a_connection_that_its_pool_will_replace_takes_no_slot_pitfall_091(
+    example: Example, crowded: Crowded
+) -> None:
+    """It is idle, and another engine needs its slot."""
+    env = {"ARENA_DATABASE": crowded.url("boss"), "ARENA_TURN_TIMEOUT": "1"}
+    app = on_postgresql(example, test_it=NAMES_A_SETTING)
+    app.run("-p", "no:randomly", env=env).expect(passed=3)

@@ -113,9 +113,8 @@ class Databases:
     def end_idle_connections(self) -> None:
         """End idle connections to servers. Their pools open new ones."""
         for pooled in self._connections.idle():
-            if pooled.key and not pooled.is_stale:
-                pooled.mark_stale()
-                pooled.roll_back()
+            if pooled.key:
+                pooled.end_session()
 
     def ensure_target(self, requested: RequestedDatabase) -> ConnectTarget | None:
         """Return the target of an engine's connections, None if they are not redirected."""

@@ -299,7 +299,7 @@ class Gate:
             # The pool drops it at its next checkout, which may never happen. Until then the
             # connection would hold its advisory locks, and receive notifications.
             if is_dropped and pooled.key and pooled.process == process:
-                pooled.roll_back()
+                pooled.end_session()
 
 
 _gates: list[Gate] = []

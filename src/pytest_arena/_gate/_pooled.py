@@ -194,6 +194,7 @@ class PooledConnection:
     process: int = field(default_factory=os.getpid)
     thread: int | None = None  # the thread that opens it, or has it checked out
     is_stale: bool = False  # whether its pool drops it at the next checkout
+    is_ended: bool = False  # whether `end_session` was called
     is_used: bool = False  # since the level began
     # Settings and temporary objects, as the product describes them. None: not yet known.
     settings: object = None
@@ -280,9 +281,12 @@ class PooledConnection:
         if self.settings is None and self.target and not self.target.is_passing:
             self.settings = self.handle.session()
 
-    def mark_stale(self) -> None:
-        """Let its pool drop it at the next checkout."""
+    def end_session(self) -> None:
+        """End its session, once. Its pool drops it at the next checkout."""
         self.is_stale = True
+        if not self.is_ended:
+            self.is_ended = True
+            self.roll_back()
 
     def roll_back(self) -> None:
         """End its transaction. The connection may be unusable afterwards."""
