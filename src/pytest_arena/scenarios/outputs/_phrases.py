@@ -14,6 +14,21 @@ _NOT_JUDGED = frozenset({Status.NOT_RUN, Status.UNMAPPED})
 _UNTESTED = (Status.MALFORMED, Status.UNMAPPED, Status.PARTIAL, Status.WAIVED)
 
 
+WHAT_TO_ASSERT = (
+    "assert a value of the answer, or of rows read since; a call that may raise, such as "
+    "raise_for_status() or Out(**answer.json()), is no assertion"
+)
+
+
+def lacks_assertion(judged: JudgedScenario) -> bool:
+    """Return whether a test of a scenario has passed without any assertion after its requests."""
+    for test in judged.tests:
+        is_empty = test.facts is not None and not test.facts.asserted
+        if test.status is Status.HOLLOW and is_empty and "no assertion" in test.reason:
+            return True
+    return False
+
+
 def one_line(text: str) -> str:
     """Return a text in one line, without control characters of terminals."""
     letters = [letter if letter.isprintable() else " " for letter in text]

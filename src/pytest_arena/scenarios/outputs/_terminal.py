@@ -159,6 +159,8 @@ def _next_lines(document: Document, specs: Sequence[str]) -> Iterator[str]:
     text = phrases.stays_green(reported)
     if text:
         yield f"next: {text}; see {_SABOTAGE_PAGE}"
+    if any(phrases.lacks_assertion(judged) for judged in reported):
+        yield f"next: {phrases.WHAT_TO_ASSERT}"
 
 
 # One scenario.
@@ -201,6 +203,8 @@ def explained(
     for warning in judged.warnings:
         text.append(f"warning: {phrases.one_line(warning)}")
     hint = phrases.stays_green([judged]) or _NEXT[judged.status]
+    if phrases.lacks_assertion(judged):
+        hint = phrases.WHAT_TO_ASSERT
     if judged.status is Status.PROVEN and any(test.sabotages for test in tests):
         hint = "nothing: it was tried with things broken, too"
     misfit = judged.standing.misfit
