@@ -146,10 +146,11 @@ def spoiled_lines(names: Iterable[str], started: Collection[str]) -> list[str]:
     for name in names:
         if "://" in name:
             words = (
-                "and PostgreSQL does not say by whom. It may be SQL of the app (dblink or a "
-                f"foreign table, also in a function). It may be a program {process}, or a driver "
-                "that pytest-arena does not know. Give a program arena.url, or name its variable "
-                "in arena_env"
+                "as PostgreSQL's counters of its rows say, which do not say by whom. It may be "
+                "SQL of the app (dblink or a foreign table, also in a function), a program "
+                f"{process}, or a driver that pytest-arena does not know. Give a program "
+                "arena.url, or name its variable in arena_env. ANALYZE, also autovacuum's, and a "
+                "transaction that is rolled back count too"
             )
         else:
             words = (

@@ -199,6 +199,19 @@ def test_a_schema_is_suggested_where_there_is_one_and_no_other(project: Project)
     assert suggested_schema(project.root) == "alembic.ini"
 
 
+def test_a_base_is_suggested_before_a_class_that_inherits_its_metadata(project: Project) -> None:
+    """As ``class HeroBase(SQLModel)``, which has no table."""
+    project.write(
+        roots="from sqlalchemy.orm import DeclarativeBase\nclass Root(DeclarativeBase): pass\n",
+        heroes="from roots import Root\n"
+        "from sqlalchemy import Column, Integer\n"
+        "class AHeroBase(Root): __abstract__ = True\n"
+        "class Hero(AHeroBase): __tablename__ = 'h'; id = Column(Integer, primary_key=True)\n",
+    )
+    project.load("roots", "heroes")
+    assert suggested_schema(project.root) == "roots:Root"
+
+
 def test_an_ini_file_that_is_not_alembics(project: Project) -> None:
     """Neither suggested, nor taken for one."""
     project.write(other="")

@@ -527,16 +527,25 @@ class Candidate:
     name: str
     metadata: MetaData
     file: Path
+    has_own_metadata: (
+        bool  # not inherited, as a subclass of SQLModel without a table has it
+    )
     is_at_home: bool  # defined in this module, not imported there
 
-    def rank(self) -> tuple[bool, bool, int, str]:
+    def rank(self) -> tuple[bool, bool, bool, int, str]:
         """Return a key by which the most likely value is the lowest.
 
         A name in a conftest is the least likely. Users delete its import with the fixtures that
         pytest-arena replaces.
         """
         is_conftest = self.file.name == "conftest.py"
-        return is_conftest, not self.is_at_home, self.name.count("."), self.name
+        return (
+            is_conftest,
+            not self.has_own_metadata,
+            not self.is_at_home,
+            self.name.count("."),
+            self.name,
+        )
 
 
 def candidates() -> Iterator[Candidate]:
@@ -545,8 +554,10 @@ def candidates() -> Iterator[Candidate]:
         for name, value in list(vars(module).items()):
             metadata = _metadata_of(value)
             if metadata is not None and metadata.tables and not name.startswith("_"):
+                is_own = value is metadata or "metadata" in vars(value)
                 at_home = getattr(value, "__module__", "") == module.__name__
-                yield Candidate(f"{module.__name__}:{name}", metadata, file, at_home)
+                full_name = f"{module.__name__}:{name}"
+                yield Candidate(full_name, metadata, file, is_own, at_home)
 
 
 def _metadata_of(value: object) -> MetaData | None:

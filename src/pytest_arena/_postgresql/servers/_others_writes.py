@@ -32,6 +32,8 @@ class OthersWrites:
 
     pytest-arena does not connect to these databases: ``pg_stat_database`` has a row for each.
     Autovacuum writes without a session, so a database counts as changed only if there was a login.
+    A session from before the run may write unseen. If autovacuum analyzes a table while a new
+    session reads, the database counts as changed.
 
     Cost: one query at the start and one at the end, 1 ms each.
     """

@@ -429,15 +429,22 @@ def _threads_of_others() -> frozenset[int]:
 
 
 # SQLAlchemy stops the thread of a cancelled aiosqlite connection, and a task waits for it in vain.
-# anyio's pytest plugin has a task that waits for the test or the fixture.
-_NOT_OF_USERS = {"_terminate_graceful_close", "_call_in_runner_task"}
+# anyio's pytest plugin has a task that waits for the test or the fixture. The first stream of
+# sse-starlette begins a task that waits until the server shuts down.
+_NOT_OF_USERS = {
+    "_terminate_graceful_close",
+    "_call_in_runner_task",
+    "_shutdown_watcher",
+}
 
 
 def is_users_task(task: AnyTask) -> bool:
     """Whether a task may be the user's: it is neither pytest-arena's nor one of these."""
     if task.get_name() == OUR_TASK:
         return False
-    return getattr(task.get_coro(), "__name__", "") not in _NOT_OF_USERS
+    coroutine = task.get_coro()
+    name = getattr(coroutine, "__name__", "")
+    return name not in _NOT_OF_USERS or line_of_coroutine(coroutine) is not None
 
 
 def _name_of(task: AnyTask) -> str:
