@@ -391,7 +391,7 @@ class Handle(Protocol):
 
     @property
     def names_settings(self) -> bool:
-        """Whether the session has names of settings that a new one would not have.
+        """Whether the app can see names of settings that a new session would not have.
 
         No fixture needs these names, so the connection may be replaced.
         """

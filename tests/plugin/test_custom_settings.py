@@ -179,3 +179,103 @@ def test_nor_by_the_pool_of_a_driver(example: Example) -> None:
     app = app.change("pytest.ini", "[pytest]", ini)
     app = app.change("pytest.ini", "scope = function", "scope = session")
     app.run("--arena-isolation=undo", "--arena-roles=off", "-p", "no:randomly").expect(passed=6)
+
+
+BY_A_READER = """
+from sqlalchemy import text
+
+
+def seed(session):
+    session.execute(text("INSERT INTO dancers (name) VALUES ('Sand')"))
+    # No statement shows the reader. The database has it.
+    make = '''DO $do$ BEGIN EXECUTE replace($text$MAKE$text$, '@', 'current_setting'); END $do$'''
+    session.execute(text(make.replace(":", "\\\\:")))
+"""
+TURNS = """
+import pytest
+from app import engine
+from sqlalchemy import text
+
+pids = set()
+
+
+@pytest.mark.parametrize("turn", range(3))
+async def test_sets_a_name(turn):
+    async with engine.begin() as connection:
+        await connection.execute(text("SET LOCAL app.tenant = '7'"))
+        pids.add(await connection.scalar(text("SELECT pg_backend_pid()")))
+        if turn == 1:
+            await connection.execute(text(READ))
+
+
+def test_the_pool_has_opened():
+    assert len(pids) == COUNT
+"""
+KEPT = "nullif(current_setting('app.tenant', true), '')"
+
+
+def _opens(example: Example, count: int, *, make: str = "SELECT 1", read: str = "SELECT 1") -> None:
+    """Check how many connections three tests have that each set a name. The second one reads it."""
+    tests = TURNS.replace("READ", repr(read)).replace("COUNT", str(count))
+    app = on_postgresql(example, test_it=tests, seed=BY_A_READER.replace("MAKE", make))
+    app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
+    run = app.run("--arena-isolation=undo", "--arena-roles=off", "-p", "no:randomly")
+    run.expect(passed=4)
+
+
+POLICY = "CREATE POLICY p ON dancers USING ({}) WITH CHECK ({})"
+
+
+def test_a_policy_with_nullif_keeps_the_connection(example: Example) -> None:
+    """It cannot tell '' from NULL. The settings of PostgreSQL have no dot in their names."""
+    kept = KEPT.replace("current_setting", "@")
+    _opens(
+        example,
+        1,
+        make=POLICY.format(f"name = {kept}", f"name = {kept}::varchar"),
+        read=f"SELECT /* x */ NULLIF  ( {KEPT[7:]}, current_setting('search_path')",
+    )
+
+
+READER = "@('app.tenant', true)"
+EXECUTES = "EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        POLICY.format(f"name = {READER}", "true"),
+        *(
+            pytest.param(make, marks=pytest.mark.slow)
+            for make in (
+                POLICY.format("true", f"name = nullif({READER}, 'none')"),
+                POLICY.format("true", "name = nullif(@('app.tenant'), '')"),
+                f"CREATE VIEW mine AS SELECT * FROM dancers WHERE name = {READER}",
+                f"CREATE FUNCTION mine() RETURNS text LANGUAGE sql AS $$ SELECT {READER} $$",
+                f"ALTER TABLE dancers ALTER name SET DEFAULT {READER}",
+                f"ALTER TABLE dancers ADD CHECK (name <> {READER})",
+                f"CREATE DOMAIN tenant AS text DEFAULT {READER}",
+                f"CREATE TRIGGER mine BEFORE UPDATE ON dancers WHEN ({READER} = '') {EXECUTES}",
+            )
+        ),
+    ],
+)
+def test_a_database_that_reads_the_setting_otherwise_has_a_new_one_for_each_test(
+    example: Example, make: str
+) -> None:
+    """A policy, a view, a function, a default, a check or a trigger's condition reads it."""
+    _opens(example, 3, make=make)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        "SELECT current_setting('app.tenant', true) IS NULL",
+        pytest.param('SHOW "app"."tenant"', marks=pytest.mark.slow),
+    ],
+)
+def test_a_statement_that_reads_the_setting_otherwise_counts_from_then_on(
+    example: Example, read: str
+) -> None:
+    """The third test has another connection. The one that it replaces has the name already."""
+    _opens(example, 2, read=read)

@@ -162,7 +162,7 @@ class Gate:
             # A listener of the app has replaced the connection.
             pooled = self._add_unknown(dbapi_connection, entry)
         targets = pooled.targets()
-        if pooled.is_stale or self._are_stale(targets):
+        if pooled.is_stale or pooled.shows_names or self._are_stale(targets):
             if pooled.kept_by:
                 self.core.ledger.note(_gate_notes.lost_setting())
             raise DisconnectionError(

@@ -312,15 +312,13 @@ class PooledConnection:
             return
         if now != self.settings:
             self.kept_by += (serial,)
-        elif self._only_names_settings:
-            self.is_stale = True
         self.settings = now
         self.is_used = False
 
     def end_level(self, serial: int) -> bool:
         """Mark it as stale if its settings changed in the level, or belong to the level's fixture.
 
-        Returns whether its session has to end now. The connection must be in its pool.
+        Returns whether this call has marked it. The connection must be in its pool.
         """
         self._restore_info(serial)
         is_over = serial in self.kept_by
@@ -331,20 +329,20 @@ class PooledConnection:
         now = self.handle.session()
         if is_over or now is None or now != self.settings:
             self.is_stale = True
-        is_changed = self.is_stale
-        # The next checkout drops it. Until then it has no locks, and gets no notifications.
-        self.is_stale |= self._only_names_settings
         self.is_used = False
         if is_over:
             # The fixtures below lose their settings too. A note says so at the next checkout.
             position = self.kept_by.index(serial)
             self.kept_by = self.kept_by[:position]
-        return is_changed and not was_stale
+        return self.is_stale and not was_stale
 
     @property
-    def _only_names_settings(self) -> bool:
-        """Whether a new connection has fewer names of settings, and as many settings."""
-        if self.handle is None or self.kept_by:
+    def shows_names(self) -> bool:
+        """Whether the app can see names of settings that an earlier test or fixture has set.
+
+        Settings that a wide fixture has made in the connection have precedence.
+        """
+        if self.handle is None or self.is_used or self.kept_by:
             return False
         return self.handle.names_settings
 

@@ -377,8 +377,8 @@ class ServerHandle:
 
     @property
     def names_settings(self) -> bool:
-        """Whether the session may know custom settings by name."""
-        return self._record.names_settings
+        """Whether the app can see that the session has had a custom setting."""
+        return self._record.shows_names
 
 
 def _isolation_at(target: ConnectTarget) -> ServerIsolation | None:
@@ -412,7 +412,7 @@ def _knows_names(record: drivers.DriverConnection, serial: int) -> bool:
     cannot be replaced.
     """
     is_of_level = record.altered.keys() <= {serial}
-    return record.is_pooled and record.names_settings and is_of_level
+    return record.is_pooled and record.shows_names and is_of_level
 
 
 def _end_wide(core: Core, raw: RawConnection, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Finds functions that change the session.
+"""Finds functions that change the session, and expressions that read its custom settings.
 
 A statement that calls such a function does not show the setting, the advisory lock or the temporary
 table that the function creates. The function's text shows it.
@@ -11,7 +11,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._postgresql.drivers._session_state import ALTERING_CALLS, NAMING
+from pytest_arena._postgresql.drivers._session_state import (
+    ALTERING_CALLS,
+    NAMES,
+    found_reader,
+    reads_setting,
+)
 from pytest_arena._postgresql.journal._tables import PLAIN_SCHEMA
 from pytest_arena._values import STATEMENT_START as START
 from pytest_arena._values import without_comments
@@ -43,7 +48,21 @@ JOIN pg_catalog.pg_language l ON l.oid = p.prolang
 WHERE p.prokind IN ('f', 'p') AND l.lanname NOT IN ('c', 'internal') AND n.nspname !~ '^pg_'
 AND n.nspname NOT IN ('information_schema', '{PLAIN_SCHEMA}')
 """
-_NAMES = re.compile(NAMING, re.IGNORECASE)
+# A policy, view, rule, default, check or trigger condition. An index cannot read a setting: the
+# function is not immutable. Objects of the app have these numbers.
+_EXPRESSIONS = """
+SELECT text FROM (
+    SELECT pg_catalog.pg_get_expr(polqual, polrelid) AS text FROM pg_catalog.pg_policy
+    UNION ALL SELECT pg_catalog.pg_get_expr(polwithcheck, polrelid) FROM pg_catalog.pg_policy
+    UNION ALL SELECT pg_catalog.pg_get_ruledef(oid) FROM pg_catalog.pg_rewrite WHERE oid >= 16384
+    UNION ALL SELECT pg_catalog.pg_get_expr(adbin, adrelid) FROM pg_catalog.pg_attrdef
+    UNION ALL SELECT typdefault FROM pg_catalog.pg_type WHERE typdefault IS NOT NULL
+    UNION ALL SELECT pg_catalog.pg_get_constraintdef(oid) FROM pg_catalog.pg_constraint
+        WHERE contype = 'c'
+    UNION ALL SELECT pg_catalog.pg_get_triggerdef(oid) FROM pg_catalog.pg_trigger
+        WHERE tgqual IS NOT NULL
+) expressions WHERE text ILIKE '%current_setting%'
+"""
 _ANY_STATEMENT = re.compile("")
 _WRITES = r"\b(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY)\b"
 
@@ -56,12 +75,16 @@ class SessionFunctions(NamedTuple):
 
 
 def session_functions(control: Control) -> SessionFunctions:
-    """Read the functions of a database."""
+    """Read the functions of a database. Note whether it reads custom settings."""
     functions = []
     for name, source, is_trigger, is_used in control.rows(_FUNCTIONS):
         function = _Function(name, without_comments(source), is_trigger, is_used)
         functions.append(function)
-    return SessionFunctions(_callers(functions, _ALTERS), _callers(functions, _NAMES))
+    texts = [text for (text,) in control.rows(_EXPRESSIONS)]
+    texts += [function.source for function in functions]
+    if any(map(reads_setting, texts)):
+        found_reader.set()
+    return SessionFunctions(_callers(functions, _ALTERS), _callers(functions, NAMES))
 
 
 class _Function(NamedTuple):

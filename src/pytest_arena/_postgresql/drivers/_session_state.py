@@ -1,8 +1,9 @@
-"""Finds statements that change a session beyond their transaction."""
+"""Finds statements that change a session beyond their transaction, or read its custom settings."""
 
 from __future__ import annotations
 
 import re
+from threading import Event
 
 from pytest_arena._values import STATEMENT_START as START
 
@@ -23,12 +24,24 @@ _ALTERING = (
 _ALTERS = re.compile(START + _ALTERING, re.IGNORECASE | re.DOTALL)
 _ALTERS_LATER = re.compile(";" + START + _ALTERING, re.IGNORECASE | re.DOTALL)
 _CALLS = re.compile(ALTERING_CALLS, re.IGNORECASE)
-# PostgreSQL's own settings have no dot in their names. A name that is no literal may have one.
-NAMING = (
+# A custom setting such as app.tenant is NULL in a new session. After the first SET it is '' until
+# the session ends. RESET, ROLLBACK and the end of a SET LOCAL do not change that. PostgreSQL's own
+# settings have no dot in their names. A name that is no literal may have one.
+NAMES = re.compile(
     r"\bset_config\"?\s*\((?!\s*'\w*'\s*,)|"
-    r"\bSET\s+(?:LOCAL\s+|SESSION\s+)?[\w\"]+\s*\.\s*[\w\"]+\s*(?:=|TO\b)"
+    r"\bSET\s+(?:LOCAL\s+|SESSION\s+)?[\w\"]+\s*\.\s*[\w\"]+\s*(?:=|TO\b)",
+    re.IGNORECASE,
 )
-_NAMES = re.compile(NAMING, re.IGNORECASE)
+# nullif(current_setting('app.tenant', true), '') is NULL in both sessions.
+_READS = re.compile(
+    r"(?P<nullif>\bNULLIF\s*\(\s*(?:pg_catalog\s*\.\s*)?\"?current_setting\"?\s*"
+    r"\((?:[^(),]|\(\w+\))+,(?:[^(),]|\(\w+\))+\)(?:\s*::\s*\w+)?\s*,(?!\s*'[^']))|"
+    r"\bcurrent_setting\"?\s*\((?!\s*'\w+'\s*(?:::\s*\w+\s*)?[,)])|"
+    r"\bSHOW\s+[\w\"]+\s*\.",
+    re.IGNORECASE,
+)
+# Set when a statement of the run or a database reads a custom setting without nullif.
+found_reader = Event()
 
 
 def alters_session(statement: str) -> bool:
@@ -40,10 +53,6 @@ def alters_session(statement: str) -> bool:
     )
 
 
-def names_setting(statement: str) -> bool:
-    """Return whether a statement may set a custom setting, such as ``app.tenant``.
-
-    ``current_setting('app.tenant', true)`` is NULL in a new session. After the first SET it is ''
-    until the session ends. RESET, ROLLBACK and the end of a SET LOCAL do not change that.
-    """
-    return _NAMES.search(statement) is not None
+def reads_setting(text: str) -> bool:
+    """Return whether a text may read a custom setting without nullif."""
+    return any(match["nullif"] is None for match in _READS.finditer(text))

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from pytest_arena._origin import WORK, user_line, who_connects
 from pytest_arena._postgresql.drivers._session_state import (
+    NAMES,
     alters_session,
-    names_setting,
+    found_reader,
+    reads_setting,
 )
 from pytest_arena._postgresql.drivers._test_databases import (
     is_replacement,
@@ -88,14 +90,20 @@ class DriverConnection:
 
     def note_session(self, statement: str) -> None:
         """Note how a statement changes the session. An engine's pool may have the connection."""
-        if _alters_session(statement):
-            self.session_changes += 1
-        if _names_setting(statement):
-            self.note_setting_name()
+        effects = _session_effects(statement)
+        self.session_changes += effects.alters
+        self.names_settings |= effects.names
+        if effects.reads:
+            found_reader.set()
 
     def note_setting_name(self) -> None:
         """Note a statement that sets a custom setting. The session knows the name until it ends."""
         self.names_settings = True
+
+    @property
+    def shows_names(self) -> bool:
+        """Whether the app can see that the session has had a custom setting."""
+        return self.names_settings and found_reader.is_set()
 
     def join_drivers_pool(self) -> None:
         """Note that a pool of its driver has opened it. The pool can replace it."""
@@ -118,7 +126,7 @@ class DriverConnection:
             if not self.has_temporary:
                 self.altered.pop(serial, None)
             return
-        if _alters_session(statement):
+        if _session_effects(statement).alters:
             self.altered[serial] = user_line()
             self.has_temporary |= "TEMP" in statement.upper()
 
@@ -132,14 +140,17 @@ class DriverConnection:
         self.idle_key = key
 
 
-@lru_cache(maxsize=1024)
-def _alters_session(statement: str) -> bool:
-    return alters_session(without_comments(statement))
+class _SessionEffects(NamedTuple):
+    alters: bool
+    names: bool  # sets a custom setting
+    reads: bool  # reads one without nullif
 
 
 @lru_cache(maxsize=1024)
-def _names_setting(statement: str) -> bool:
-    return names_setting(without_comments(statement))
+def _session_effects(statement: str) -> _SessionEffects:
+    bare = without_comments(statement)
+    names = NAMES.search(bare) is not None
+    return _SessionEffects(alters_session(bare), names, reads_setting(bare))
 
 
 _connections: weakref.WeakKeyDictionary[object, DriverConnection] = (
