@@ -154,7 +154,8 @@ def test_a_variable_that_the_app_does_not_read_is_named(example: Example) -> Non
     run.says(
         "the database 'dev' begins empty: arena_schema makes the tables of the app's first one, "
         "'other'",
-        "next, in pytest's configuration, if the app is meant to be on both:",
+        "next, if the tests alone use 'dev': delete their engine, and use db_session",
+        "or, in pytest's configuration, if the app uses both:",
         "DATABASE_URL names the database 'other', on which the app has no engine (it is on dev)",
     )
     proposed = "arena_schema =\n    other = app:Base\n    dev = app:Base\n"

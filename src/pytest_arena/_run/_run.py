@@ -573,7 +573,8 @@ next: copy it by a connection of the engine: VACUUM INTO 'copy.db'
 or have a fixture set the path that the app uses to make_url(arena.url).database"""
 _ANOTHER = """\
 the database {0!r} begins empty: arena_schema makes the tables of the app's first one, {1!r}
-next, in pytest's configuration, if the app is meant to be on both:
+next, if the tests alone use {0!r}: delete their engine, and use db_session or arena.session()
+or, in pytest's configuration, if the app uses both:
 {2}"""
 
 

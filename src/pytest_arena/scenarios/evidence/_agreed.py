@@ -540,7 +540,7 @@ def gap_problems(
         if is_used and today <= gap.until:
             continue
         what = f"the waiver of {gap.name!r} ({gap}) has run out"
-        hint = "prove what it is about, or set a later day"
+        hint = "delete it if its scenario is proven; else prove it, or set a later day"
         if not is_used:
             kind = "waiver"
             if gap.status:
