@@ -336,16 +336,6 @@ class PooledConnection:
             self.kept_by = self.kept_by[:position]
         return self.is_stale and not was_stale
 
-    @property
-    def shows_names(self) -> bool:
-        """Whether the app can see names of settings that an earlier test or fixture has set.
-
-        Settings that a wide fixture has made in the connection have precedence.
-        """
-        if self.handle is None or self.is_used or self.kept_by:
-            return False
-        return self.handle.names_settings
-
     def _keep_info(self, serial: int | None) -> None:
         entry = self.entry()
         if entry is not None:

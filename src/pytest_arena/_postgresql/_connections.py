@@ -22,7 +22,10 @@ from pytest_arena._postgresql._identity import (
 )
 from pytest_arena._postgresql.drivers import _statements as drivers
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
-from pytest_arena._postgresql.drivers._session_state import alters_session
+from pytest_arena._postgresql.drivers._session_state import (
+    alters_session,
+    found_reader,
+)
 from pytest_arena._postgresql.drivers._spawned_connections import SpawnedConnections
 from pytest_arena._postgresql.moving._moving_trial import prepare
 from pytest_arena._postgresql.moving._transport import at_checkin
@@ -378,7 +381,7 @@ class ServerHandle:
     @property
     def names_settings(self) -> bool:
         """Whether the app can see that the session has had a custom setting."""
-        return self._record.shows_names
+        return self._record.names_settings and found_reader.is_set()
 
 
 def _isolation_at(target: ConnectTarget) -> ServerIsolation | None:
@@ -411,8 +414,9 @@ def _knows_names(record: drivers.DriverConnection, serial: int) -> bool:
     A pool is not asked to replace one that a wider fixture has changed. A connection without a pool
     cannot be replaced.
     """
-    is_of_level = record.altered.keys() <= {serial}
-    return record.is_pooled and record.shows_names and is_of_level
+    if not (record.is_pooled and record.names_settings and found_reader.is_set()):
+        return False
+    return record.altered.keys() <= {serial}
 
 
 def _end_wide(core: Core, raw: RawConnection, reason: str) -> None:

@@ -1,7 +1,10 @@
-"""Finds functions that change the session, and expressions that read its custom settings.
+"""Finds functions that change the session.
 
 A statement that calls such a function does not show the setting, the advisory lock or the temporary
 table that the function creates. The function's text shows it.
+
+The texts of functions, policies and other expressions also show whether the database reads custom
+settings.
 """
 
 # ruff: noqa: S608 - the condition is a constant

@@ -1,4 +1,7 @@
-"""Finds statements that change a session beyond their transaction, or read its custom settings."""
+"""Finds statements that change a session beyond their transaction.
+
+It also finds statements that name or read a custom setting, such as ``app.tenant``.
+"""
 
 from __future__ import annotations
 

@@ -100,11 +100,6 @@ class DriverConnection:
         """Note a statement that sets a custom setting. The session knows the name until it ends."""
         self.names_settings = True
 
-    @property
-    def shows_names(self) -> bool:
-        """Whether the app can see that the session has had a custom setting."""
-        return self.names_settings and found_reader.is_set()
-
     def join_drivers_pool(self) -> None:
         """Note that a pool of its driver has opened it. The pool can replace it."""
         self.is_pooled = True
