@@ -303,3 +303,37 @@ def test_the_variable_is_safe_after_the_end(tmp_path: Path) -> None:
     with untouched(example):
         run = example.run(env=URL).expect(1, passed=1)
     run.says("UNCONFIGURE: AfterSessionError", "AT EXIT: True True")
+
+
+AN_ENGINE = 'engine = create_engine("sqlite:///dev.db")'
+CACHED_ENGINE = """
+import functools
+import os
+
+@functools.cache
+def engine():
+    return create_engine(os.environ.get("SHOP_URL", "sqlite:///dev.db"))
+"""
+COPIES = """
+import os, subprocess, sys
+import pytest
+from app import add, engine, names
+
+CHILD = "from app import add, engine; add(engine(), 'child')"
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_child_gets_a_copy_of_the_variables(turn):
+    add(engine(), "parent")
+    environment = {**os.environ, "COLUMNS": "80"}
+    subprocess.run([sys.executable, "-c", CHILD], env=environment, check=True)
+    assert names(engine()) == ["child", "parent"]
+"""
+
+
+def test_an_unset_variable_is_set_at_the_first_connection(tmp_path: Path) -> None:
+    """The first test's child reads it from a copy that was made before the child started."""
+    example = small_example(tmp_path, test_it=COPIES)
+    example = example.change("app.py", AN_ENGINE, CACHED_ENGINE)
+    example = example.change("pytest.ini", "[pytest]", "[pytest]\narena_env = SHOP_URL")
+    with untouched(example):
+        example.run("-p", "no:randomly").expect(passed=2)

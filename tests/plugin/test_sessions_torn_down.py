@@ -95,3 +95,55 @@ def test_the_instances_are_there_until_the_fixture_has_ended(
         example = on_postgresql(example)
     tests = example.with_files(test_async=ASYNC, test_sync=SYNC)
     tests.run().expect(passed=6)
+
+
+CREWS = """
+
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import relationship
+
+class Crew(Base):
+    __tablename__ = "crews"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+class Member(Base):
+    __tablename__ = "members"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    crew_id: Mapped[int | None] = mapped_column(ForeignKey("crews.id"))
+    crew: Mapped[Crew] = relationship(backref="members")
+"""
+OF_A_COLLECTION = """
+from app import Crew, Member
+from sqlalchemy import delete, select
+
+async def crew_with_a_member(session):
+    member = Member(crew=Crew())
+    session.add(member)
+    await session.commit()
+    assert member in await session.run_sync(lambda _: member.crew.members)
+    return member
+
+async def test_delete_and_commit(db_session):
+    member = await crew_with_a_member(db_session)
+    await db_session.delete(member)
+    await db_session.commit()
+    assert (await db_session.scalars(select(Member))).all() == []
+
+async def test_delete_without_a_commit(db_session):
+    member = await crew_with_a_member(db_session)
+    await db_session.delete(member)
+    await db_session.flush()
+    assert (await db_session.scalars(select(Member))).all() == []
+
+async def test_delete_by_a_statement(db_session):
+    await crew_with_a_member(db_session)
+    await db_session.execute(delete(Member))
+    await db_session.commit()
+    assert (await db_session.scalars(select(Member))).all() == []
+"""
+
+
+def test_a_collection_may_still_hold_what_a_test_deletes(example: Example) -> None:
+    """SQLAlchemy leaves a deleted instance in a collection that is loaded."""
+    app = example.files["app.py"] + CREWS
+    example.with_files(app=app, test_it=OF_A_COLLECTION).run().expect(passed=3)

@@ -218,9 +218,9 @@ OPTIONS = (
         "DATABASE_URL",
         "Environment variables that hold the app's database URLs. Another value, such as a path, "
         "is an error. pytest-arena changes each "
-        "variable to the URL of a test database before it imports your code. When the app has "
-        "created its engine, pytest-arena also sets the variables that were not set, for child "
-        "processes. If the first name of the option is among them, it gets the URL of the app's "
+        "variable to the URL of a test database before it imports your code. When the app first "
+        "connects, pytest-arena also sets the variables that were not set, for child processes. If "
+        "the first name of the option is among them, it gets the URL of the app's "
         "first database. The others get a URL that is refused. Default: DATABASE_URL.",
         "SHOP_DATABASE_URL",
         form="list",
@@ -329,8 +329,7 @@ OPTIONS = (
         "scenario_waive",
         "",
         "Scenarios that need no test for now. Write a line for each, with a tag or a key "
-        "(Feature :: scenario), the "
-        "last day, and the reason.",
+        "(Feature :: scenario), the last day, and the reason.",
         "@manual 2027-03-31 tried by hand before each release",
         form="lines",
         metavar="LINES",

@@ -135,6 +135,8 @@ class Databases:
         except ArenaError as error:
             raise self.ledger.refused(error) from None
         self.ensure(database)
+        # A child process may get a copy of the variables before it starts.
+        self.environment.complete()
         target = database.target
         is_in_memory = database.key.kind == "memory"
         if is_in_memory and self.levels and self.levels[-1] is database.level:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -19,7 +19,7 @@ from sqlalchemy import (
     create_engine,
     inspect,
 )
-from sqlalchemy.exc import PendingRollbackError
+from sqlalchemy.exc import InvalidRequestError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, make_transient, make_transient_to_detached, undefer
 from sqlalchemy.orm.exc import StaleDataError
@@ -244,7 +244,10 @@ class LoadedInstances:
 
 def _add(session: Session, instances: list[object]) -> None:
     """Add detached instances to a session, without new instances that are related to them."""
-    session.add_all(instances)
+    for instance in instances:
+        # If it holds a deleted instance, the cascade raises after this one has been added.
+        with suppress(InvalidRequestError):
+            session.add(instance)
     for instance in list(session.new):
         session.expunge(instance)
 
