@@ -158,8 +158,7 @@ def spoiled_lines(names: Iterable[str], started: Collection[str]) -> list[str]:
                 "driver, or by a driver before the app had an engine for the file. pytest-arena "
                 "redirects engines, and connections whose URL is read from the environment. If a "
                 "conftest makes the tables: arena_schema = …, for instance alembic. If tests may "
-                "change the file: "
-                f"arena_allow = {name}"
+                f"change the file: arena_allow = {name}"
             )
         reported.append(f"{name}{CHANGED}{words}")
     return reported

@@ -59,7 +59,7 @@ def test_the_next_step_is_said_once_at_the_end() -> None:
     assert "arena scenarios stubs --write tests" in stubs
     named = lines(document, specs=["docs/a b.md", "x.feature"])
     assert "arena scenarios stubs 'docs/a b.md' x.feature --write tests" in named[-2]
-    assert "@survives-empty; see https://pytest-arena.github.io/" in others
+    assert "@survives-empty; see the page Sabotage of" in others
     assert "next: assert on what a test stays green without" in explained(survived, marker="")[-1]
     assert lines(document, verbosity=-1)[-2:] == [stubs, others]
     known = tuple(replace(one, is_excused=True) for one in document.scenarios)

@@ -10,7 +10,7 @@ from tests.plugin.private_server import on_postgresql
 from tests.servers.postgresql import URL
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from pytest_arena.testing import Example, Run
 
 SERVER = URL.render_as_string(hide_password=False)
 SEED = """
@@ -214,13 +214,15 @@ def test_the_pool_has_opened():
 KEPT = "nullif(current_setting('app.tenant', true), '')"
 
 
-def _opens(example: Example, count: int, *, make: str = "SELECT 1", read: str = "SELECT 1") -> None:
-    """Check how many connections three tests have that each set a name. The second one reads it."""
+def _run(example: Example, count: int, *, make: str = "SELECT 1", read: str = "SELECT 1") -> Run:
+    """Run three tests that each set a name, and one that counts their connections.
+
+    The second one reads the name.
+    """
     tests = TURNS.replace("READ", repr(read)).replace("COUNT", str(count))
     app = on_postgresql(example, test_it=tests, seed=BY_A_READER.replace("MAKE", make))
     app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
-    run = app.run("--arena-isolation=undo", "--arena-roles=off", "-p", "no:randomly")
-    run.expect(passed=4)
+    return app.run("--arena-isolation=undo", "--arena-roles=off", "-p", "no:randomly")
 
 
 POLICY = "CREATE POLICY p ON dancers USING ({}) WITH CHECK ({})"
@@ -229,12 +231,13 @@ POLICY = "CREATE POLICY p ON dancers USING ({}) WITH CHECK ({})"
 def test_a_policy_with_nullif_keeps_the_connection(example: Example) -> None:
     """It cannot tell '' from NULL. The settings of PostgreSQL have no dot in their names."""
     kept = KEPT.replace("current_setting", "@")
-    _opens(
+    run = _run(
         example,
         1,
         make=POLICY.format(f"name = {kept}", f"name = {kept}::varchar"),
         read=f"SELECT /* x */ NULLIF  ( {KEPT[7:]}, current_setting('search_path')",
     )
+    run.expect(passed=4)
 
 
 READER = "@('app.tenant', true)"
@@ -264,7 +267,7 @@ def test_a_database_that_reads_the_setting_otherwise_has_a_new_one_for_each_test
     example: Example, make: str
 ) -> None:
     """A policy, a view, a function, a default, a check or a trigger's condition reads it."""
-    _opens(example, 3, make=make)
+    _run(example, 3, make=make).expect(passed=4)
 
 
 @pytest.mark.parametrize(
@@ -278,4 +281,4 @@ def test_a_statement_that_reads_the_setting_otherwise_counts_from_then_on(
     example: Example, read: str
 ) -> None:
     """The third test has another connection. The one that it replaces has the name already."""
-    _opens(example, 2, read=read)
+    _run(example, 2, read=read).expect(passed=4)

@@ -110,7 +110,8 @@ def test_a_login_that_does_not_do(
     example: Example, untouched: Crowded, login: str, reason: str, fix: str
 ) -> None:
     """By its password, or by its rights."""
-    refused(example, untouched.url(login)).says(reason, fix)
+    run = refused(example, untouched.url(login))
+    run.says(reason, fix)
 
 
 @pytest.mark.slow

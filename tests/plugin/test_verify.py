@@ -104,7 +104,10 @@ def expect_found(project: Example, what: str, isolation: str) -> None:
     run.says(isolation, "ERROR test_it.py::test_writes", "verified ", " times")
 
 
-@pytest.mark.parametrize("statement, what", LEFT[:3])
+@pytest.mark.parametrize(
+    "statement, what",
+    [*LEFT[:3], *(pytest.param(*left, marks=pytest.mark.slow) for left in LEFT[3:])],
+)
 def test_what_copy_would_leave_is_named_and_put_right(
     example: Example, statement: str, what: str
 ) -> None:
@@ -112,13 +115,6 @@ def test_what_copy_would_leave_is_named_and_put_right(
     lies = COPY_LIES.format(statement=statement)
     app = example.change("pytest.ini", "[pytest]", "[pytest]\naddopts = -p liar")
     expect_found(app.with_files(test_it=WRITES, liar=lies), what, "'copy'")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("statement, what", LEFT[3:])
-def test_what_copy_would_leave_of_the_schema(example: Example, statement: str, what: str) -> None:
-    """Likewise."""
-    test_what_copy_would_leave_is_named_and_put_right(example, statement, what)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from abc import ABCMeta, abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -39,7 +40,7 @@ else:
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 
-class TestClient(_Base):
+class TestClient(_Base, metaclass=ABCMeta):
     """A framework's test client with the framework's defaults.
 
     Its first request starts the app's lifespan in a thread's loop, unless the app is up, and logs
@@ -151,15 +152,15 @@ class TestClient(_Base):
         self._arena_use_portal(portal, self._arena_host.state)
         return begun
 
+    @abstractmethod
     def _arena_portal_options(self) -> Options:
         """Return the arguments with which anyio starts the client's loop."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _arena_use_portal(
         self, portal: BlockingPortal, state: Mapping[str, object]
     ) -> None:
         """Let a framework's client use a portal, with the state of the app's lifespan."""
-        raise NotImplementedError
 
     def _arena_leave(self) -> None:
         """Close the client's open streams in the portal."""

@@ -98,19 +98,16 @@ def judge(
             tests.append(test)
             if test.facts and test.status in PASSED:
                 steps_of_tests.append(claim.judged_steps(test.facts))
-        judged.append(
-            judged_scenario(
-                scenario,
-                replace(
-                    _standing(scenario, own, rules, malformed),
-                    misfit=misfits.get(scenario.key, ""),
-                ),
-                tests,
-                best_steps(scenario, steps_of_tests),
-                is_partial=bool(partial),
-                is_list=rules.lists_only,
-            )
+        standing = _standing(scenario, own, rules, malformed)
+        verdict = judged_scenario(
+            scenario,
+            replace(standing, misfit=misfits.get(scenario.key, "")),
+            tests,
+            best_steps(scenario, steps_of_tests),
+            is_partial=bool(partial),
+            is_list=rules.lists_only,
         )
+        judged.append(verdict)
     agreement_problems = _agreement_problems(specification.scenarios, mappings, rules)
     return _with_gaps(
         Document(

@@ -26,7 +26,7 @@ from pytest_arena.scenarios.specs._specification import (
 _PLACE = 40
 _STATUS = 9
 _NAME = 48
-_SABOTAGE_PAGE = "https://pytest-arena.github.io/pytest-arena/explanation/sabotage.html"
+_SABOTAGE_PAGE = "the page Sabotage of pytest-arena's documentation"
 _QUIETER = -1  # the verbosity of -q
 _RUN = "pytest --scenario={key}"
 _NEXT = {
