@@ -135,10 +135,11 @@ class Databases:
         except ArenaError as error:
             raise self.ledger.refused(error) from None
         self.ensure(database)
-        # A child process may get a copy of the variables before it starts.
-        self.environment.complete()
         target = database.target
         is_in_memory = database.key.kind == "memory"
+        if not is_in_memory:
+            # A child process may get a copy of the variables before it starts.
+            self.environment.complete()
         if is_in_memory and self.levels and self.levels[-1] is database.level:
             return replace(target, is_passing=True)
         return target
