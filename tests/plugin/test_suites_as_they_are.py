@@ -7,7 +7,9 @@ schema: its tables are a leak that P2 ends.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
@@ -120,6 +122,95 @@ def test_flag_suite_without_its_schema_has_tables_in_one_test_only(tmp_path: Pat
     """Where P2 and P3 meet, P2 wins: tables that a test made for all others end with it."""
     run = in_folder(tmp_path, FLAG).run()
     run.expect(status=1, passed=1, errors=FLAG.tests - 1).says("no such table: api_keys")
+
+
+MEMORY_CONFTEST = """
+import pytest
+from httpx import ASGITransport, AsyncClient
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.pool import StaticPool
+from app import Base, app, get_db
+
+engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+session_maker = async_sessionmaker(engine, expire_on_commit=False)
+
+
+@pytest.fixture
+async def session():
+    async with session_maker() as session:
+        yield session
+
+
+@pytest.fixture
+async def client(session):
+    app.dependency_overrides[get_db] = lambda: session
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        yield client
+    app.dependency_overrides.clear()
+"""
+
+MAKES_TABLES = """
+
+@pytest.fixture(autouse=True)
+async def tables():
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    yield
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
+    await engine.dispose()
+"""
+
+TEST_MEMORY = """
+async def test_a_dancer(client):
+    assert (await client.post("/dancers/Ruby")).status_code == 201
+    assert (await client.get("/dancers")).json() == ["Ruby"]
+
+
+async def test_no_other_dancer(client):
+    assert (await client.get("/dancers")).json() == []
+"""
+
+PRINTED = re.compile(r"copy them for each test:\n(?P<lines>( {4}.*\n)+)")
+
+
+def test_the_printed_schema_of_an_engine_in_memory_replaces_its_create_all(
+    example: Example,
+) -> None:
+    """Each step of the page "Bring the plugin into an existing suite" is green."""
+    suite = example.with_paths(
+        {
+            "pytest.ini": CONFIG,
+            "tests/conftest.py": MEMORY_CONFTEST + MAKES_TABLES,
+            "tests/test_memory.py": TEST_MEMORY,
+        }
+    )
+    run = suite.run("-p", "no:randomly").expect(passed=2)
+    printed = PRINTED.search(run.output)
+    assert printed is not None, run.output
+    lines = dedent(printed["lines"])
+    assert lines == "arena_schema =\n    memory = app:Base\n"
+    with_schema = suite.with_paths({"pytest.ini": CONFIG + lines})
+    without_tables = with_schema.with_paths({"tests/conftest.py": MEMORY_CONFTEST})
+    for step in (with_schema, without_tables):
+        run = step.run("-p", "no:randomly").expect(passed=2)
+        run.never_says("no engine asked", "the app made its tables", "no template")
+
+
+def test_a_schema_of_another_database_than_the_one_in_memory_is_not_its_template(
+    example: Example,
+) -> None:
+    """The summary names the line that is missing."""
+    suite = example.with_paths(
+        {
+            "pytest.ini": f"{CONFIG}arena_schema = app:Base\n",
+            "tests/conftest.py": MEMORY_CONFTEST + MAKES_TABLES,
+            "tests/test_memory.py": TEST_MEMORY,
+        }
+    )
+    run = suite.run("-p", "no:randomly").expect(passed=2)
+    run.says("no template: the app makes its tables", "memory = app:Base")
+    run.never_says("template from the cache", "template built")
 
 
 def databases_in(folder: Path) -> list[str]:

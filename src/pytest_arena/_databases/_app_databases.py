@@ -362,6 +362,8 @@ class KnownDatabases:
         self._registering = threading.RLock()
         self.requested: dict[str, None] = {}  # names of requested databases on servers
         self.in_memory = 0  # how many memory databases there were
+        # Dropped databases that had content: the name of each, and its names in options.
+        self.ended: dict[str, list[str]] = {}
         self._count = itertools.count(1)
         self.primary: Database | None = None
         # Whether no engine existed after the collection: the app creates its engines at its start.
@@ -486,6 +488,8 @@ class KnownDatabases:
 
     def drop(self, database: Database) -> None:
         """Drop a database that the app does not use any more. Its engines then have none."""
+        if database.isolation is not None:
+            self.ended[database.name] = self.names_in_options(database)
         del self.by_key[database.key]
         if self.primary is database:
             # The database of the next engine becomes the primary one.
@@ -641,6 +645,16 @@ class KnownDatabases:
             name = self._free_name(tails)
         expected.identify(key, name or expected.name, tails or expected.tails)
         return expected
+
+    def names_in_options(self, database: Database) -> list[str]:
+        """Return the names by which an option may have a value for a database.
+
+        The name "" means the app's first database.
+        """
+        names = [*database.tails]
+        if database is self.primary:
+            names.append("")
+        return names
 
     def named_by_options(self) -> list[str]:
         """Return the names of databases that options have values for."""

@@ -571,9 +571,7 @@ class Provision:
 
     def recipe(self, database: Database) -> Recipe:
         """Return the values of ``arena_schema`` and ``arena_seed`` for a database."""
-        names = [*database.tails]
-        if database is self._known.primary:
-            names.append("")
+        names = self._known.names_in_options(database)
         return Recipe(
             _first_value(self._config.schema, names),
             _first_value(self._config.seed, names),

@@ -461,7 +461,7 @@ class ArenaRun:
         first = self._known.primary
         if not schema:
             used = self.databases.provisioned()
-            lines = _summary.schema_to_set(self.config, used, first)
+            lines = _summary.schema_to_set(self.config, used, self._known)
             return _EMPTY.format(lines) if lines else ""
         if first is None or "" not in schema:
             return ""

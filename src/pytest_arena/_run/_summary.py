@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._builders import candidates, suggested_schema
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from pytest_arena._config._read import Config
+    from pytest_arena._databases._app_databases import KnownDatabases
     from pytest_arena._databases._migrations import Comparison
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._product import Database
@@ -29,9 +31,10 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     servers, server_of_code = databases.children.servers()
     refused = ledger.unreported("")
     ledger.mark_reported(*refused)
+    known = databases.known
     of_engines = []
-    names_of_engines: set[str] = set()
-    for database in databases.known.by_key.values():
+    names_of_engines = set(chain.from_iterable(known.ended.values()))
+    for database in known.by_key.values():
         if database.key.kind != "expected":
             of_engines.append(database)
             names_of_engines.update(database.tails)
@@ -45,11 +48,11 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         migration_notes = []
     table_seconds: tuple[float, ...] = ()
     suggestion = ""
-    has_template = _has_template(named, used, databases.known.primary)
+    has_template = _has_template(named, used, known)
     if not (config.schema and has_template):
         table_seconds = tuple(ledger.table_seconds.values())
         if ledger.filled:
-            suggestion = schema_to_set(config, used, databases.known.primary)
+            suggestion = schema_to_set(config, used, known)
     return Summary(
         tests=tuple(ledger.tests),
         databases=tuple(database.name for database in used),
@@ -67,7 +70,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         ),
         table_seconds=table_seconds,
         known=tuple(database.name for database in of_engines),
-        in_memory=databases.known.in_memory,
+        in_memory=known.in_memory,
         unasked=tuple(name for name in named if name and name not in names_of_engines),
         unused=tuple(_unused(config, [*of_engines, *used], databases)),
         suggestion=suggestion,
@@ -91,35 +94,42 @@ def _changed_on_servers(databases: Databases) -> Iterator[str]:
         yield from product.changed_by_others()
 
 
-def schema_to_set(
-    config: Config, used: list[Database], primary: Database | None
-) -> str:
+def schema_to_set(config: Config, used: list[Database], known: KnownDatabases) -> str:
     """Return the lines of ``arena_schema`` that would make the tables, "" if unknown."""
     schema = suggested_schema(config.root)
     if not schema:
         return ""
+    primary = known.primary
+    names_of_filled = _names_of_filled(used, known)
+    is_first_filled = any("" in names for names in names_of_filled.values())
     # A value without a name is for the app's first database.
-    if primary is None or not used or primary in used:
+    if primary is None or not names_of_filled or is_first_filled:
         return config.schema_lines({"": schema})
     # A fixture that makes a test database is connected to `postgres`.
-    filled = [database for database in used if database.tails != ("postgres",)]
+    filled = [name for name in names_of_filled if name != "postgres"]
     if len(filled) != 1:
         return ""
-    return config.schema_lines_with(filled[0].name, schema, first=primary.name)
+    return config.schema_lines_with(filled[0], schema, first=primary.name)
 
 
 def _has_template(
-    named: Collection[str], used: list[Database], primary: Database | None
+    named: Collection[str], used: list[Database], known: KnownDatabases
 ) -> bool:
-    """Return whether a used database has a schema or a seed. ``named``: those of the options."""
-    if not used:  # those that were used are dropped
-        return bool(named)
-    for database in used:
-        if database is primary and "" in named:
-            return True
-        if any(tail in named for tail in database.tails):
+    """Return whether a filled database has a schema or a seed. ``named``: those of the options."""
+    for names in _names_of_filled(used, known).values():
+        if any(name in named for name in names):
             return True
     return False
+
+
+def _names_of_filled(
+    used: list[Database], known: KnownDatabases
+) -> dict[str, list[str]]:
+    """Return the names of the databases that had content, each with its names in options."""
+    filled = {**known.ended}
+    for database in used:
+        filled[database.name] = known.names_in_options(database)
+    return filled
 
 
 _MOST_DIFFERENCES = 3  # in one line of the summary
