@@ -445,7 +445,7 @@ def fold_library_frames(
     """Show the lines of the test and of the app. Fold library frames between them into one line.
 
     Called if a request of the test ended with an error of the app, or of pytest-arena's commit
-    before the request.
+    before the request, and for an error of SQLAlchemy.
     """
     if not _wants_few_lines(option) or isinstance(raised, ArenaError):
         return

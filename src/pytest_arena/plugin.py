@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
 
 from pytest_arena import _fixtures, _others, _report
 from pytest_arena._config._load import is_library
@@ -519,7 +520,8 @@ def _explain_error(
     test = run.test
     if test is not None:
         is_of_app = test.was_broken_by(error) or test.was_broken_by_commit(error)
-        if is_of_app:
+        is_of_sql = any(isinstance(cause, SQLAlchemyError) for cause in causes(error))
+        if is_of_app or is_of_sql:
             _report.fold_library_frames(report, error, option, mask)
     explanations = dict.fromkeys(map(run.explained, causes(error)))
     for explanation in filter(None, explanations):

@@ -238,6 +238,59 @@ def test_an_error_of_the_commit_before_a_request_ends_at_the_tests_line(example:
     files.run("--full-trace").expect(1, failed=2).says("sqlalchemy/orm/session.py")
 
 
+WITHOUT_A_REQUEST = """
+import json
+import pytest
+from app import Dancer
+
+
+@pytest.fixture
+async def ruby(db_session):
+    db_session.add(Dancer(id=1, name="Ruby"))
+    await db_session.commit()  # the user's line
+
+
+async def test_fixture(ruby):
+    pass
+
+
+async def test_body(db_session):
+    db_session.add(Dancer(id=1, name="Ruby"))
+    await db_session.commit()  # the user's line
+
+
+def test_sync(db_session):
+    db_session.add(Dancer(id=1, name="Ruby"))
+    db_session.commit()  # the user's line
+
+
+def test_of_another_library():
+    json.loads("{")
+"""
+SQL_FOLDED = r" +\d+ frames of sqlalchemy, .*: `--full-trace` shows them"
+
+
+@pytest.mark.parametrize("name", ["test_fixture", "test_body", "test_sync"])
+def test_an_error_of_sqlalchemy_without_a_request_is_folded(example: Example, name: str) -> None:
+    """In a fixture and in a test's own body. The user's line and the message are shown."""
+    files = example.with_files(test_it=WITHOUT_A_REQUEST)
+    run = files.run("-k", name)
+    assert run.status == 1
+    run.says("# the user's line", "E   sqlalchemy.exc.IntegrityError: (sqlite3.IntegrityError)")
+    run.never_says("site-packages", "src/pytest_arena")
+    assert len(re.findall(f"(?m)^{SQL_FOLDED}$", run.output)) == 2, run.output
+    assert len(run.output.splitlines()) < 50, run.output
+
+
+def test_only_errors_of_sqlalchemy_are_folded_without_a_request(example: Example) -> None:
+    """An error of another library is shown as pytest shows it, and each one by `--full-trace`."""
+    files = example.with_files(test_it=WITHOUT_A_REQUEST)
+    run = files.run("-k", "test_of_another_library").expect(1, failed=1)
+    run.says("json/decoder.py").never_says("shows them")
+    run = files.run("--full-trace", "-k", "test_fixture").expect(1, errors=1)
+    run.says("sqlalchemy/orm/session.py").never_says("shows them")
+
+
 @pytest.mark.slow
 def test_all_frames_are_shown_where_that_is_wanted(example: Example) -> None:
     """Frames are shown as pytest shows them."""
