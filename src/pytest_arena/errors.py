@@ -280,8 +280,10 @@ class ArenaInternalError(ArenaError):
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, its cause, the cause of that, and so on."""
-    while error is not None:
+    """Yield an error, its cause, the cause of that, and so on. Each is yielded once."""
+    yielded: list[BaseException] = []
+    while error is not None and all(error is not other for other in yielded):
+        yielded.append(error)
         yield error
         error = error.__cause__ or error.__context__
 

@@ -291,6 +291,19 @@ def test_only_errors_of_sqlalchemy_are_folded_without_a_request(example: Example
     run.says("sqlalchemy/orm/session.py").never_says("shows them")
 
 
+FROM_ITSELF = """
+def test_from_itself():
+    error = LookupError("no dancer")
+    raise error from error
+"""
+
+
+def test_an_error_may_be_its_own_cause(example: Example) -> None:
+    """The run ends, and the error is shown."""
+    run = example.with_files(test_it=FROM_ITSELF).run().expect(1, failed=1)
+    run.says("E LookupError: no dancer")
+
+
 @pytest.mark.slow
 def test_all_frames_are_shown_where_that_is_wanted(example: Example) -> None:
     """Frames are shown as pytest shows them."""
