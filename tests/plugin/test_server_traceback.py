@@ -452,6 +452,91 @@ def test_the_exception_behind_an_answer_is_named(example: Example) -> None:
     run.says("in sand", "of the test", f"raised Mute ({place('raise Mute')})")
 
 
+SERVICES = """
+
+from sqlalchemy.exc import SQLAlchemyError
+
+
+class ServiceError(Exception):
+    pass
+
+
+class StoreError(Exception):
+    pass
+
+
+async def store(db):
+    try:
+        db.add(Dancer(name="Sand"))
+        await db.commit()
+    except SQLAlchemyError as error:
+        raise StoreError("not stored") from error
+
+
+@app.post("/service")
+async def service(db=Depends(get_db)):
+    try:
+        await store(db)
+    except StoreError as error:
+        raise ServiceError("no dancer") from error
+
+
+@app.post("/refused")
+async def refused(db=Depends(get_db)):
+    try:
+        await store(db)
+    except StoreError as error:
+        raise HTTPException(503, "later") from error
+
+
+@app.post("/direct")
+async def direct():
+    raise ServiceError("no reason")
+"""
+SERVICE_TESTS = """
+import pytest
+
+
+async def test_service(client):
+    await client.post("/service")
+
+
+async def test_refused(client):
+    assert (await client.post("/refused")).status_code == 201
+
+
+async def test_in_an_except_block(client):
+    try:
+        raise ValueError("of the test")
+    except ValueError:
+        await client.post("/direct")
+"""
+
+
+def test_the_innermost_cause_in_the_app_is_named(example: Example) -> None:
+    """An error of a service says little. The driver's exception has passed no line of the app."""
+    app = example.files["app.py"] + SERVICES
+    run = example.with_files(app=app, test_it=SERVICE_TESTS).run("--tb=short").expect(1, failed=3)
+    lines = app.splitlines()
+    commit = max(number for number, line in enumerate(lines, 1) if ".commit()" in line)
+    raised = {
+        text: next(number for number, line in enumerate(lines, 1) if text in line)
+        for text in ("not stored", "no dancer", "later", "no reason")
+    }
+    conflict = (
+        "from IntegrityError: (sqlite3.IntegrityError) UNIQUE constraint failed: dancers.name "
+        f"(app.py:{commit})"
+    )
+    told = [
+        f"raised ServiceError: no dancer (app.py:{raised['no dancer']}) {conflict}",
+        f"raised HTTPException: 503: later (app.py:{raised['later']}) "
+        f"from StoreError: not stored (app.py:{raised['not stored']}) {conflict}",
+        f"raised ServiceError: no reason (app.py:{raised['no reason']})",
+    ]
+    for line in told:
+        assert run.output.count(f"\n    {line}\n") == 1, (line, run.output)
+
+
 LITESTAR = """
 from litestar import Litestar, WebSocket, get, websocket
 from sqlalchemy import create_engine, select

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from itertools import pairwise
 from traceback import TracebackException
 from typing import TYPE_CHECKING
 
@@ -100,12 +101,25 @@ def _note_logged(record: logging.LogRecord, current: AnsweredRequest | None) -> 
 
 
 def _words(error: BaseException) -> str:
-    """Return an exception in one line, with the app's line; behind an answer also its cause."""
+    """Return an exception in one line, with the app's line, and the cause behind it."""
     words = in_one_line(error)
-    if not _is_http(error):
-        return words
-    hidden = [cause for cause in causes(error) if not _is_http(cause)]
-    return f"{words} from {in_one_line(hidden[0])}" if hidden else words
+    if _is_http(error):
+        hidden = [cause for cause in causes(error) if not _is_http(cause)]
+        return f"{words} from {_words(hidden[0])}" if hidden else words
+    cause = _cause_in_app(error)
+    return words if cause is None else f"{words} from {in_one_line(cause)}"
+
+
+def _cause_in_app(error: BaseException) -> BaseException | None:
+    """Return the innermost ``__cause__`` that has passed a line of the app, or None."""
+    innermost = None
+    for outer, cause in pairwise(causes(error)):
+        # A context may be an exception of the test, which sends the request in its ``except``.
+        if outer.__cause__ is not cause:
+            break
+        if blame(cause) is not None:
+            innermost = cause
+    return innermost
 
 
 def in_one_line(error: BaseException) -> str:
