@@ -527,10 +527,10 @@ def test_the_innermost_cause_in_the_app_is_named(example: Example) -> None:
         "from IntegrityError: (sqlite3.IntegrityError) UNIQUE constraint failed: dancers.name "
         f"(app.py:{commit})"
     )
+    of_store = f"from StoreError: not stored (app.py:{raised['not stored']}) {conflict}"
     told = [
         f"raised ServiceError: no dancer (app.py:{raised['no dancer']}) {conflict}",
-        f"raised HTTPException: 503: later (app.py:{raised['later']}) "
-        f"from StoreError: not stored (app.py:{raised['not stored']}) {conflict}",
+        f"raised HTTPException: 503: later (app.py:{raised['later']}) {of_store}",
         f"raised ServiceError: no reason (app.py:{raised['no reason']})",
     ]
     for line in told:
