@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._gate._answers import ANSWER
 from pytest_arena._gate._orm_sessions import held_by_sessions
 from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._origin import (
@@ -178,8 +179,11 @@ class Registry:
     ) -> None:
         """Note that a pool is about to hand out a connection to these targets, in a level."""
         usages = []
+        answer = ANSWER.get()
         for target in targets:
             usages.append(self.usage_of(target.key))
+            if answer is not None:
+                answer.keys.add(target.key)
         checkout = Checkout(pooled, entry, user_line(), serial, usages)
         self.checkouts += 1
         with self.lock:

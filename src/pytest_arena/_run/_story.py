@@ -191,7 +191,7 @@ class _StoryReader:
         for record in turn.records:
             statements += record.statements
         return StoryPart(
-            _requests(turn),
+            _requests(turn, self._used),
             changes,
             notes=(*map(lost_words, turn.lost), *_hints(turn, self._test.askers)),
             request=_name_of(turn) if turn.records else "",
@@ -250,13 +250,19 @@ class _StoryReader:
 _NAMED = 3  # of the requests of one turn
 
 
-def _requests(turn: Turn) -> str:
-    """Return the requests of a turn with their answers: a chain of redirects, or several."""
+def _requests(turn: Turn, used: list[Database]) -> str:
+    """Return the requests of a turn with their answers: a chain of redirects, or several.
+
+    ``used`` are the databases of the test. If they are several, each request names its own.
+    """
     if not turn.records:
         return "a request that has no answer yet"
-    texts = [
-        asked_and_answered(record) + _statement_words(record) for record in turn.records
-    ]
+    texts = []
+    for record in turn.records:
+        words = asked_and_answered(record)
+        if len(used) > 1:
+            words += _database_words(record, used)
+        texts.append(words + _statement_words(record))
     if not turn.is_at_once:
         return " → ".join(texts)
     named = texts[:_NAMED]
@@ -271,6 +277,13 @@ def asked_and_answered(record: Request) -> str:
     answer = f" {record.status}" if record.status is not None else ""
     error = f" raised {record.error.partition(':')[0]}" if record.error else ""
     return f"{record.method} {record.path}{role}{answer}{error}"
+
+
+def _database_words(record: Request, used: list[Database]) -> str:
+    """Return on which databases a request has worked, as `` on replica``."""
+    keys = record.answer.keys if record.answer is not None else set()
+    names = [database.name for database in used if database.key in keys]
+    return f" on {', '.join(names)}" if names else ""
 
 
 _MANY = 10  # statements of a request: fewer are usual
