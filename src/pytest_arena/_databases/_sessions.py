@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import threading
 from contextlib import contextmanager, nullcontext, suppress
@@ -23,7 +24,7 @@ from sqlalchemy.exc import InvalidRequestError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, make_transient, make_transient_to_detached, undefer
 from sqlalchemy.orm.exc import StaleDataError
-from sqlalchemy.util import await_only
+from sqlalchemy.util import await_only, langhelpers
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._databases._app_databases import dialects, driver_of, redirected_url
@@ -201,6 +202,15 @@ def _has_ended(session: Session, transaction: SessionTransaction) -> None:
         cast("FreshSession", session).end_transaction()
 
 
+def _name_users_line_in_warnings() -> None:
+    """Let SQLAlchemy's warnings name the user's line, and not a line of ``FreshSession``."""
+    own_modules = getattr(langhelpers, "_not_sa_pattern", None)
+    if own_modules is not None:
+        widened = re.compile(rf"{own_modules.pattern}|^pytest_arena\.")
+        langhelpers._not_sa_pattern = widened  # noqa: SLF001 - no public name
+
+
+_name_users_line_in_warnings()
 listen_to_sessions(FreshSession, "do_orm_execute", _read_again)
 listen_to_sessions(FreshSession, "after_transaction_end", _has_ended)
 
