@@ -92,6 +92,14 @@ class ProductPackage(Protocol):
 loaded: dict[str, ProductPackage] = {}  # by the names of products
 
 
+def raw_transactions() -> list[str]:
+    """Return the lines of open transactions of connections that no engine has opened."""
+    lines: list[str] = []
+    for product in [*loaded.values()]:
+        lines += product.connections.raw_transactions()
+    return lines
+
+
 def product_package(product: str) -> ProductPackage:
     """Return the package of a product. Import it at its first use."""
     if product not in loaded:

@@ -223,7 +223,7 @@ def test_attached_files_are_led_into_the_arena_pitfall_102(tmp_path: Path, name:
     run.says(
         "database shop, analytics, third on SQLite",
         "had shop, analytics; changed shop, analytics",
-        "analytics: locked by a connection that arena does not know",
+        "analytics: locked by a connection that no engine has opened (test_attached.py:",
     )
 
 

@@ -270,13 +270,6 @@ class Gate:
                 lost += product.connections.end_raw(self.core, serial)
         return lost
 
-    def raw_transactions(self) -> list[str]:
-        """Return the lines of open transactions of connections without an engine."""
-        lines: list[str] = []
-        for product in [*loaded.values()]:
-            lines += product.connections.raw_transactions()
-        return lines
-
     @contextmanager
     def keeping_settings(self, serial: int) -> Iterator[None]:
         """Keep the settings that the set-up of a wide fixture changes in connections."""

@@ -24,7 +24,7 @@ from pytest_arena._product import (
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guard import EngineFactory, watch_raw_connections
-from pytest_arena._sqlite._guarded_connection import is_outside
+from pytest_arena._sqlite._guarded_connection import is_outside, raw_transactions
 from pytest_arena._sqlite._spawned_files import SpawnedFiles
 from pytest_arena.errors import LateWorkError
 
@@ -258,8 +258,8 @@ class SQLiteConnections:
         return []
 
     def raw_transactions(self) -> list[str]:
-        """Return nothing: the product ends a raw transaction itself."""
-        return []
+        """Return the lines that began the open transactions of raw connections."""
+        return raw_transactions()
 
     def owns(self, database: str) -> bool:
         """Return False: SQLite has no server."""

@@ -138,7 +138,7 @@ def _place(core: Core, connection: GuardedConnection, database: object) -> None:
         target = core.target_at(file)
         connection.arena_serve(partial(core.ensure_attached_target, beside=target))
         if target is not None:
-            connection.arena_watch_writes()
+            connection.arena_watch_writes(target.file)
     else:
         connection.arena_watch(core.files.register_opened(file))
 

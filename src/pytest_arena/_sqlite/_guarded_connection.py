@@ -10,8 +10,10 @@ from contextlib import closing, suppress
 from functools import cache, cached_property, lru_cache, wraps
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from pytest_arena import _process
+from pytest_arena._origin import user_line
 from pytest_arena._product import RawWrites
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_arena._product import ConnectTarget, Core
+    from pytest_arena._values import CodeLine
     from pytest_arena.errors import RefusedError
 
     Parameters = (
@@ -92,18 +95,21 @@ class GuardedConnection(sqlite3.Connection):
     arena_settings: tuple[object, ...] | None = None
 
     arena_notes_writes = False
+    # The line that began the open transaction, if the writes are noted.
+    arena_begun: CodeLine | None = None
 
     commit = _in_turn(sqlite3.Connection.commit)
     rollback = _in_turn(sqlite3.Connection.rollback)
     close = _in_turn(sqlite3.Connection.close)
 
-    def arena_watch_writes(self) -> None:
-        """Note the writes of each transaction from now on.
+    def arena_watch_writes(self, file: str) -> None:
+        """Note the writes of each transaction from now on. ``file`` is the test's file.
 
         The connection gets another class, so that an engine's connection pays nothing for it.
         """
         kind: Any = type(self)
         self.__class__ = _noting_class(kind)
+        _noting_connections[self] = file, os.stat(file).st_ino  # noqa: PTH116 - pathlib is slower
 
     def arena_guard(self, core: Core) -> None:
         """Guard the statements of this connection from now on."""
@@ -223,11 +229,13 @@ class _NotingConnection(GuardedConnection):
         """Note a statement that is about to run, and may write."""
         if not self.in_transaction:
             self._end_writes()
+            self.arena_begun = user_line()
         self._note(statement)
 
     def arena_note_script(self, script: str) -> None:
         """Note the statements of a script. Python commits the open transaction before it."""
         self._end_writes()
+        self.arena_begun = user_line()
         for statement in split_script(script):
             self._note(statement)
 
@@ -251,6 +259,31 @@ class _NotingConnection(GuardedConnection):
     def _end_writes(self) -> None:
         """Forget the writes of a transaction that is over."""
         self._writes.statements.clear()
+
+
+# Connections that no engine has opened, each with the test's file and the number of its inode.
+_noting_connections: WeakKeyDictionary[GuardedConnection, tuple[str, int]] = (
+    WeakKeyDictionary()
+)
+
+
+def raw_transactions() -> list[str]:
+    """Return the lines that began the open transactions of connections without an engine.
+
+    A connection to a file that was replaced since locks nothing.
+    """
+    lines = []
+    for connection in _process.alive(_noting_connections):
+        file, inode = _noting_connections[connection]
+        with suppress(
+            sqlite3.Error, OSError
+        ):  # the connection is closed, or the file is gone
+            is_live = os.stat(file).st_ino == inode  # noqa: PTH116 - pathlib is slower
+            if is_live and connection.in_transaction:
+                lines.append(
+                    str(connection.arena_begun or "in a line that cannot be seen")
+                )
+    return lines
 
 
 @cache

@@ -56,7 +56,12 @@ from pytest_arena._origin import (
     line_that_pytest_called,
     user_line,
 )
-from pytest_arena._product import PRODUCT_PACKAGES, Core, RawWrites
+from pytest_arena._product import (
+    PRODUCT_PACKAGES,
+    Core,
+    RawWrites,
+    raw_transactions,
+)
 from pytest_arena._values import sqlstate
 
 if TYPE_CHECKING:
@@ -76,6 +81,9 @@ _NEXT = (
 _NO_HOLDER = """
 no open transaction of this process holds it: a result that was not read to its end may
 next: read it to its end before the request: session.scalars(…).all()"""
+_RAW_HOLDER = """\
+a connection that no engine has opened is in a transaction: {}
+next: commit it first: connection.commit(), or close the connection"""
 _MODE_NOT_CHANGED = """
 SQLite leaves the mode WAL only for a sole connection, and pytest-arena has one too
 next: set journal_mode in a `connect` listener of the engine, the same mode for each connection"""
@@ -511,12 +519,15 @@ class LostWrites:
                 open_ones.append(
                     f"has an open transaction, and was checked out at {line}"
                 )
+        raw = [] if holders else raw_transactions()
         holders = holders or open_ones
         words = "".join(f"\nanother connection {holder}" for holder in holders)
         words += f"\n{_NEXT.format('await ' if is_async else '')}"
         if not holders and state is None:  # SQLite
             sets_mode = "journal_mode" in statement.lower()
             words = _MODE_NOT_CHANGED if sets_mode else _NO_HOLDER
+        if raw:
+            words = f"\n{_RAW_HOLDER.format(', '.join(raw))}"
         error.add_note(
             f"the statement waited too long for a lock at {user_line()}{words}"
         )

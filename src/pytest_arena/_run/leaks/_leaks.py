@@ -27,6 +27,7 @@ from pytest_arena._gate._orm_sessions import (
 )
 from pytest_arena._gate._registry import entry_of
 from pytest_arena._origin import SHARED_THREADS, is_of
+from pytest_arena._product import raw_transactions
 from pytest_arena._run.leaks._late_work import (
     LateWork,
     OwnWork,
@@ -346,7 +347,7 @@ def raw_leak_error(lines: list[str]) -> ConnectionLeak:
 
 def held_error(gate: Gate, level: str) -> IsolationError:
     """Return the error that names the open transactions of engines and of drivers."""
-    return lost_error(open_transactions(gate), level, gate.raw_transactions())
+    return lost_error(open_transactions(gate), level, raw_transactions())
 
 
 def lost_error(

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pytest_arena import _process
-from pytest_arena._product import Database, Held, Isolation
+from pytest_arena._product import Database, Held, Isolation, raw_transactions
 from pytest_arena._run.leaks import _leaks
 from pytest_arena.errors import ArenaError
 
@@ -184,12 +184,12 @@ class DatabaseParticipant:
         else:
             if is_changed is not None:
                 return is_changed
-            reason = f"{self.name}: locked by {self._holder()}"
+            reason = f"{{test}}: {self.name}: locked by {self._holder()}"
         self.leave_by_force(reason)
         return True
 
     def _holder(self) -> str:
-        lines = self._context.gate.raw_transactions()
+        lines = raw_transactions()
         if lines:
             return f"a connection that no engine has opened ({', '.join(lines)})"
         return (
