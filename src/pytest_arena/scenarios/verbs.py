@@ -32,22 +32,24 @@ arena collects the tests to see which scenario has one, and runs none. No existi
 line is changed: tests are added at the end of a feature's file, or go to another
 file if that cannot take them."""
 _EXPLAIN = """\
-Print all that is known of one scenario: its steps, its status and the reason, what
-each of its tests did, what to do next. KEY is its name, Feature :: name, or @ID. The
-JSON of a run has what tests did. Without it arena only collects the tests."""
+Print one scenario: its steps, its status with the reason, what each of its tests did,
+and what to do next. KEY is its name, Feature :: name, or @ID. Tests are only collected.
+What they did is read from the file of a run: --json FILE."""
 _ACCEPT = """\
-Accept that tests fit the current steps of their scenarios. arena shows the changes,
-and writes the steps to the lock file (arena_scenario_lock), which you commit. If a
-test's marker names an older version (rev=), arena shows the marker to paste."""
+Record that tests fit the present steps of their scenarios. The command shows the changed
+steps, and writes the steps to the lock file (arena_scenario_lock), which you commit. If a
+test's marker names an older version (rev=), the command prints the marker to paste."""
 _MERGE = """\
-Judge several runs as one: on CI, where each job runs a part of the tests with
---scenarios-out=json:FILE. With --strict these are all the parts: what none of them
-has run is a gap."""
+Judge several runs as one. Use it on CI if each job runs a part of the tests with
+--scenarios-out=json:FILE. With --strict, give the files of all parts: a scenario that
+no part has run is a gap."""
 _REPORT = """\
-Write a page or a summary of what runs have written by --scenarios-out=json:FILE.
-Without an output, print the lines that pytest prints. --baseline writes the current
-gaps into the file that arena_scenario_baseline names. An existing file only becomes
-shorter."""
+Read the files that runs have written by --scenarios-out=json:FILE, and write a page or
+a summary. Without an output, print the lines that pytest prints.
+
+--baseline writes the unproven scenarios to PATH, for the option
+arena_scenario_baseline. If the file exists, proven scenarios are removed from it, and
+none are added."""
 
 _SHAPE: dict[str, Any] = {
     "formatter_class": argparse.RawDescriptionHelpFormatter,
@@ -57,7 +59,7 @@ _SHAPE: dict[str, Any] = {
 
 def add(commands: Verbs) -> None:
     """Add the command, with its verbs, to those of ``arena``."""
-    about = "what specifications say, and which scenario has a test"
+    about = "list scenarios, find those without a test, and write reports"
     scenarios = commands.add_parser(
         "scenarios", help=about, description=_ABOUT, **_SHAPE
     )
@@ -94,14 +96,12 @@ def _add_specification_verbs(verbs: Verbs) -> None:
     parser = _add_verb(
         verbs, "list", "list the scenarios", _LIST, fails="no scenario was found"
     )
-    parser.add_argument(
-        "--json", action="store_true", help="JSON to stdout, and nothing else"
-    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "paths", nargs="*", metavar="PATH", help="a file, a folder, a pattern"
     )
 
-    about = "see whether each scenario has a test"
+    about = "find scenarios without a test"
     fails = "a scenario has no test, or has changed"
     usage = "arena scenarios check [-h] [PYTEST ARGUMENTS]"
     parser = _add_verb(verbs, "check", about, _CHECK, fails=fails, usage=usage)
@@ -118,19 +118,19 @@ def _add_specification_verbs(verbs: Verbs) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="write nothing; print what would be written, with status 1",
+        help="write nothing, print what is missing, and exit with 1 if a test is missing",
     )
 
-    about = "print all that is known of one"
+    about = "print one scenario, its status and its tests"
     fails = "there is no such scenario"
     parser = _add_verb(verbs, "explain", about, _EXPLAIN, fails=fails)
     parser.add_argument("key", metavar="KEY", help="a name, or @ID")
-    parser.add_argument("--json", metavar="FILE", help="what a run has written")
+    parser.add_argument("--json", metavar="FILE", help="the file of a run")
 
 
 def _add_accept(verbs: Verbs) -> None:
     """Add the verb that writes the lock file."""
-    about = "accept that tests fit the changed steps"
+    about = "record that tests fit the changed steps"
     fails = "there is no such scenario, or a marker names an older version"
     parser = _add_verb(verbs, "accept", about, _ACCEPT, fails=fails)
     which = parser.add_mutually_exclusive_group(required=True)
@@ -152,7 +152,7 @@ def _add_document_verbs(verbs: Verbs) -> None:
     parser.add_argument("--strict", action="store_true", help="fail if there is a gap")
     _add_documents(parser)
 
-    about = "make a page of what runs have written"
+    about = "make a page of the files of runs"
     parser = _add_verb(verbs, "report", about, _REPORT, fails="a file cannot be read")
     for form, (_, what) in FORMS.items():
         parser.add_argument(
@@ -161,7 +161,7 @@ def _add_document_verbs(verbs: Verbs) -> None:
             help=f"write {what}",
         )
     parser.add_argument(
-        "--baseline", metavar="PATH", help="write the current gaps, as known"
+        "--baseline", metavar="PATH", help="write the unproven scenarios, as known gaps"
     )
     _add_documents(parser)
 
@@ -171,7 +171,7 @@ def _add_documents(parser: argparse.ArgumentParser) -> None:
     about = f"write {forms}, with commas between them"
     parser.add_argument("--out", default="", metavar="FORM:PATH", help=about)
     parser.add_argument(
-        "documents", nargs="+", metavar="JSON", help="what a run has written"
+        "documents", nargs="+", metavar="JSON", help="the file of a run"
     )
 
 
