@@ -104,10 +104,10 @@ def _measured(field: Field, effort: Effort) -> dict[str, Samples]:
 def _table(results: dict[Field, dict[str, Samples]]) -> Table:
     return Table(
         title="Entering and leaving a level on SQLite",
-        about="Milliseconds, without the test in between, with a rollback journal or WAL. "
-        "The bare limit is `data_version` and "
-        "SQLite's online backup. Aims: `create_all`, `drop_all` 200 times arena's, a file copy 15 "
-        "times at 200,000 rows (37 MB).",
+        about="Milliseconds to enter and leave a level, without a test, with a rollback journal or "
+        "WAL. *Bare limit* is the time of `PRAGMA data_version` and SQLite's online backup. Aims: "
+        "`create_all`, `drop_all` takes 200 times as long as arena, and a file copy 15 times as "
+        "long if there are 200,000 rows (37 MB).",
         header=("database", *NAMES.values()),
         rows=tuple(
             (field.name, *(_median(samples.get(name)) for name in NAMES))

@@ -46,7 +46,7 @@ def measure(effort: Effort) -> list[Table]:
     return [
         Table(
             title="Single calls",
-            about="Microseconds.",
+            about="Microseconds of each call.",
             header=("", "without the plugin", "with it", "ratio"),
             rows=tuple(rows),
         )

@@ -66,7 +66,7 @@ def measure(effort: Effort) -> list[Table]:
         Table(
             title="Evidence",
             about="Milliseconds of a test with a seeded row, three requests and four assertions, "
-            "and of its twin that proves a scenario. Aim: 3 %.",
+            "and of the same test if it proves a scenario. Aim: at most 3 % more.",
             header=("", "alone", "proves a scenario", "more"),
             rows=rows,
         )

@@ -90,7 +90,7 @@ def _table(kinds: dict[str, Samples], starts: Samples) -> Table:
     return Table(
         title="Through a real socket",
         about="Milliseconds of a test with `client` and with `live_server.client()`. "
-        "Aim: 100 to start.",
+        "Aim: the server starts within 100.",
         header=("", "median"),
         rows=tuple((name, milliseconds(median)) for name, median in rows),
     )

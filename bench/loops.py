@@ -21,7 +21,7 @@ __all__ = ["measure"]
 TESTS = {
     "session": "one loop for all",
     "moves": "**a loop for each, connections move**",
-    "stays": "a loop for each, connections stay and are dropped",
+    "stays": "a loop for each, connections are dropped",
     "null": "a loop for each, `NullPool`",
 }
 
@@ -42,7 +42,7 @@ def _table(samples: dict[str, Samples]) -> Table:
     floor = samples["session"]
     return Table(
         title="A loop for each test, with asyncpg",
-        about="Milliseconds of three checkouts with a statement each, without pytest.",
+        about="Milliseconds of three checkouts with one statement each, without pytest.",
         header=("", "median", "added"),
         rows=tuple(
             (

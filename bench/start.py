@@ -49,13 +49,13 @@ def measure(effort: Effort) -> list[Table]:
             for name, key in (("without the plugin", "without"), ("with it", "with"))
         ),
         ("added", milliseconds(added)),
-        ("of it, the plugin's modules", milliseconds(median(modules))),
+        ("part of it: import of the plugin's modules", milliseconds(median(modules))),
     ]
     return [
         Table(
             title="The start of a run",
-            about="Milliseconds of a process with eleven small tests and a warm template. "
-            "Aim: 60 added.",
+            about="Milliseconds of a pytest process with eleven small tests. The template exists. "
+            "Aim: the plugin adds at most 60.",
             header=("", "median"),
             rows=tuple(rows),
         )

@@ -131,10 +131,10 @@ def _times(results: Results) -> Table:
     wanted = ", ".join(f"{NAMES[way]} {times}" for way, times in AIMS.items())
     return Table(
         title="Entering and leaving a level on PostgreSQL",
-        about="Milliseconds on a private server in memory, without the test in between. It "
-        "inserts two rows into each dirty table, updates one and deletes one. DELETE and TRUNCATE "
-        "restore rows from copies in the same database. Aims, in times of undo's with 5 dirty "
-        f"tables of 20: {wanted}.",
+        about="Milliseconds to enter and leave a level, on a private server in memory. The time "
+        "does not include the test: it inserts two rows into each dirty table, updates one and "
+        "deletes one. The ways DELETE and TRUNCATE restore rows from copies in the same database. "
+        f"Aims, in multiples of undo's time for 5 dirty tables of 20: {wanted}.",
         header=("database", *NAMES.values()),
         rows=tuple(
             (
@@ -156,7 +156,7 @@ def _statements(samples: dict[str, Samples]) -> Table:
         rows.append((text, *times, added, f"{aim}×" if aim else ""))
     return Table(
         title="What the journal adds to writes",
-        about="Milliseconds with the round trip.",
+        about="Milliseconds of a statement, with the round trip to the server.",
         header=("", "without", "with undo", "ratio", "aim"),
         rows=tuple(rows),
     )
