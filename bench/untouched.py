@@ -117,8 +117,8 @@ def _empty(scenes: list[_Scene], every: dict[str, Samples]) -> Table:
     nothing = every[_DOES_NOTHING].median * 1e6
     return Table(
         title="An empty test",
-        about="Microseconds of a test without fixtures. Both runs import the same modules. The same "
-        f"number of empty hooks takes {nothing:.0f}. Aim: the plugin adds at most 30.",
+        about="Microseconds of a test without fixtures. Both runs import the same modules. The "
+        f"same number of empty hooks takes {nothing:.0f}. Aim: the plugin adds at most 30.",
         header=("", "without", "with the plugin", "added", "its hooks"),
         rows=tuple(rows),
     )
