@@ -177,8 +177,8 @@ def _table(samples: dict[str, Samples]) -> Table:
         title="A test with three requests on PostgreSQL",
         about="Milliseconds of a test with FastAPI, asyncpg and 20 tables. `added` is the "
         "difference from no isolation with one loop and as many workers. With a loop for each "
-        "test, the ways without arena use `NullPool`. Aims: undo takes at most 1.25 times as long as no "
-        "isolation. In multiples of the time that undo adds: TRUNCATE 5, Django 10, "
+        "test, the ways without arena use `NullPool`. Aims: undo takes at most 1.25 times as long "
+        "as no isolation. In multiples of the time that undo adds: TRUNCATE 5, Django 10, "
         "pytest-postgresql 20, `create_all` 30.",
         header=("", *columns),
         rows=tuple(_row(name, samples) for name in names),

@@ -1,4 +1,4 @@
-"""Changes of a database, row by row, and their text."""
+"""The changes of a database, row by row, and how they are printed."""
 
 from __future__ import annotations
 

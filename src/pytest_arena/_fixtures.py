@@ -1,4 +1,4 @@
-"""The fixtures, for every runner."""
+"""pytest-arena's fixtures, for sync tests and each async plugin."""
 
 from __future__ import annotations
 

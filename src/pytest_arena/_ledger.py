@@ -1,4 +1,4 @@
-"""The ledger: facts of each test, and of the time outside of tests."""
+"""The ledger: the recorded facts of each test, and of the time between tests."""
 
 from __future__ import annotations
 

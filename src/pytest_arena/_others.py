@@ -1,4 +1,4 @@
-"""Other plugins that affect a test."""
+"""Recognizes other pytest plugins that affect a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds the exception behind an answer."""
+"""Finds the exception that caused an error response."""
 
 from __future__ import annotations
 

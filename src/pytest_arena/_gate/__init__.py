@@ -1,1 +1,1 @@
-"""Leads the app's engines into the test's database, and blocks all others."""
+"""Connects the app's engines to the test's database, and blocks other databases."""

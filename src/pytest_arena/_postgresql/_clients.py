@@ -1,4 +1,4 @@
-"""Finds the database of a client program."""
+"""Finds the database that a client program such as psql opens."""
 
 from __future__ import annotations
 

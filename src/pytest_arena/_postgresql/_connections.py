@@ -1,4 +1,4 @@
-"""Leads the drivers' connections to the test's database."""
+"""Opens the drivers' connections on the test's database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The story of a failed test."""
+"""The report of a failed test: its requests, rows and leaks, in order."""
 
 from __future__ import annotations
 

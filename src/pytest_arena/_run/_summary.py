@@ -1,4 +1,4 @@
-"""The facts of a run, from this process, its forks and workers."""
+"""Collects the summary's facts, from this process, its forks and workers."""
 
 from __future__ import annotations
 

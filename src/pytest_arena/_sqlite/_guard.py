@@ -1,4 +1,4 @@
-"""Which connections a test may open."""
+"""Decides which connections a test may open."""
 
 from __future__ import annotations
 

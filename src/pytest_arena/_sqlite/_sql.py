@@ -1,4 +1,4 @@
-"""pytest-arena's connections, and the app's settings."""
+"""pytest-arena's SQLite connections, and the settings of the app's connections."""
 
 from __future__ import annotations
 

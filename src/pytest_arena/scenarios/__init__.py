@@ -1,4 +1,4 @@
-"""The optional package for scenarios: which tests prove them.
+"""Scenarios of specifications, and the tests that prove them. Optional.
 
 Only a run with specifications imports it, because it needs further libraries.
 """

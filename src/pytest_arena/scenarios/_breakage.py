@@ -1,4 +1,4 @@
-"""Breaks one thing around one request."""
+"""Sabotages one request of a test: its answer, or what it committed."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Runs tests again with one thing broken."""
+"""Runs passed tests again, with one sabotage each."""
 
 from __future__ import annotations
 

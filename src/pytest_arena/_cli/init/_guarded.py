@@ -1,4 +1,4 @@
-"""Imports the app in a guarded run, and sends requests.
+"""Imports the app while its databases are guarded, and sends requests.
 
 pytest-arena refuses connections to the user's databases meanwhile. The run is a separate process.
 It writes each fact to a file at once, so that a timeout loses no fact.

@@ -1,1 +1,1 @@
-"""Writes of statements and sessions, and which are lost."""
+"""Records writes of statements and sessions, and finds lost writes."""

@@ -1,4 +1,4 @@
-"""The live database, and its subclass for ``undo``."""
+"""The database that tests use (live), and its subclass for ``undo``."""
 
 from __future__ import annotations
 

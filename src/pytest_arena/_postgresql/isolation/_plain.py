@@ -1,4 +1,4 @@
-"""The live database for ``clone``."""
+"""The database that tests use, with ``clone``."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 

@@ -1,4 +1,4 @@
-"""The journal over a separate connection."""
+"""Reads and undoes the journal over a separate connection."""
 
 # ruff: noqa: S608 - the schema is one of the journal's two, texts are written by literal()
 

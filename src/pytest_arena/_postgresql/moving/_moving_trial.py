@@ -1,4 +1,4 @@
-"""Prepares asyncpg's new connections to move."""
+"""Prepares new connections of asyncpg to move, and tries it once."""
 
 from __future__ import annotations
 

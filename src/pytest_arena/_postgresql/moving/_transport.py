@@ -1,4 +1,4 @@
-"""A loop and a transport by which an open connection moves.
+"""A loop and a transport that let an open connection change its event loop.
 
 The loop forwards to the running loop. The transport reads its socket in the loop that it boarded.
 """

@@ -1,1 +1,1 @@
-"""Which assertions of a test have passed, and could the app have made them fail?"""
+"""Records the passed assertions of a test, and finds those that cannot fail."""

@@ -1,4 +1,4 @@
-"""Would an assertion about an answer pass with other answers too, whatever the app sends?
+"""Finds assertions about an answer that pass with every other answer, too.
 
 The assertion is evaluated with many other answers. Between them they have each status, text and
 number that the assertion names. An assertion that passes with all of them proves nothing.

@@ -1,4 +1,4 @@
-"""Finds out whether the code that catches a failed assertion swallows the failure."""
+"""Finds code that catches a failed assertion and hides the failure."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Classifies the lines of a specification for the page.
+"""Classifies the lines of a specification for the HTML page.
 
 Lines are known by what the parser read in them: keywords are words of 80 languages.
 """

@@ -1,4 +1,4 @@
-"""Parses Gherkin, and words its errors.
+"""Parses Gherkin, and describes its errors.
 
 Only this module imports ``gherkin-official``: its majors come often, and change what they return.
 """
