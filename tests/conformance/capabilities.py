@@ -127,31 +127,38 @@ def _line(cells: Sequence[str]) -> str:
 
 
 _INTRODUCTION = """\
-# Capabilities: what is kept where
+# Capabilities: which promises hold for which database
 
-`make capabilities` writes this page. It runs the stories of `tests/conformance` for each
-row, in other processes and in a shuffled order, under pytest-asyncio and anyio, or with sync
-tests.
+pytest-arena makes nine [promises](#the-promises). `make capabilities` tests them for each
+combination of database, isolation and driver, and writes this page. It runs the tests in
+`tests/conformance` in a random order, under pytest-asyncio and anyio, or as sync tests.
 
 {about}
 
-*kept*: no story has found one of the [promises](#the-promises) broken. *no*: not promised, for the
-reason below the table. *few rights*: a login that may only create databases and set
-`session_replication_role` ([Rights](rights.md)).
+*kept*: each [promise](#the-promises) was kept in all tests. *no*: not promised, for the reason
+below the table. *few rights*: pytest-arena's role may only create databases and set
+`session_replication_role` ([Rights](rights.md)). The last five columns:
+
+- several connections: a test may have several transactions open at once.
+- ddl: a test may change the schema.
+- other processes: another process may use the test's database by its URL.
+- writing by changes, reading by changes: to undo one changed row, pytest-arena writes or reads
+  less than the whole database.
 """
 
 _PROMISES = """
 ## The promises
 
-- P1 visible: the whole test sees what a fixture, the test or a request has committed.
+- P1 visible: fixtures, the test and requests see the rows that any of them has committed.
 - P2 isolated: each test begins with the same rows, sequences and schema.
 - P3 real: connections, commits, rollbacks and constraints are real, and the app is not patched.
 - P4 guarded: no connection reaches the developer's database.
-- P5 loop-proof: any event loop, thread and client works.
-- P6 as long as its fixture: what a wider fixture writes lives as long as the fixture.
-- P7 nothing left: no open transaction and no database after a test, a run or `kill -9`.
-- P8 explained: a refusal or failure says what, where, why, and what to do.
-- P10 cheap: a test costs what it has changed.
+- P5 loop-proof: the app works in any event loop and thread, and with any client.
+- P6 wide fixtures: rows that a wide fixture writes exist until the fixture ends.
+- P7 nothing left: no transaction stays open after a test, and no database remains after a run. The
+  next run removes the databases of a killed run.
+- P8 explained: an error says what happened, where and why, and what to do.
+- P10 cheap: the time to restore a database depends on what the test changed.
 """
 
 

@@ -74,9 +74,9 @@ OPTIONS = (
         "",
         "The web app under test, as package.module:attribute. It is an ASGI app (FastAPI, "
         "Starlette, Litestar, ...), a WSGI app (Flask, ..., with pytest-arena[wsgi]), or a "
-        "function that returns one. pytest-arena calls the function once for each test that uses "
-        "a client. The fixtures client, client_as, test_client and test_client_as send requests "
-        "to the app.",
+        "function that returns such an app. pytest-arena calls the function once for each test "
+        "that uses a client. The fixtures client, client_as, test_client and test_client_as send "
+        "requests to the app.",
         "app.main:app",
         metavar="MODULE:NAME",
     ),
@@ -86,8 +86,8 @@ OPTIONS = (
         "The source of the tables: package.module:Base (or :metadata), alembic.ini, a *.sql "
         "file, or package.module:function. The function gets a Connection (an AsyncConnection, "
         "if it is async) or no argument. pytest-arena builds the tables once and copies them for "
-        "each test. For several databases, write a line 'name = value' for each. Without this "
-        "option, the app must create its tables.",
+        "each test. For several databases, write a line 'name = value' for each database. Without "
+        "this option, the app must create its tables.",
         "app.models:Base",
         form="databases",
         metavar="SOURCE",
@@ -96,9 +96,9 @@ OPTIONS = (
         "seed",
         "",
         "The rows that every test starts with, as package.module:function. The function gets a "
-        "Session (an AsyncSession, if it is async) and need not commit. pytest-arena calls it "
-        "once and copies the rows for each test. For several databases, write a line 'name = "
-        "value' for each.",
+        "Session (an AsyncSession, if it is async) and need not commit. pytest-arena calls the "
+        "function once and copies the rows for each test. For several databases, write a line "
+        "'name = value' for each database.",
         "tests.seed:seed",
         form="databases",
         metavar="MODULE:NAME",
@@ -133,8 +133,8 @@ OPTIONS = (
     Option(
         "lost_writes",
         "warn",
-        "Finds requests that the app answered with a status below 400, although it did not "
-        "commit their rows or flush changed objects. warn (default) reports them at the end of "
+        "Finds requests that the app answered with a status below 400 without committing their "
+        "rows, or without flushing changed objects. warn (default) reports them at the end of "
         "the run. fail makes the test fail. off reports them only if the test fails for another "
         "reason.",
         "fail",
@@ -176,7 +176,8 @@ OPTIONS = (
         "lock_timeout",
         "5",
         "How many seconds a statement waits for a lock, for example of a row that the test wrote "
-        "and did not commit. Then the statement fails, and the error names both lines of code. "
+        "and did not commit. Then the statement fails, and the error names the lines of code that "
+        "wait for the lock and that hold it. "
         "The default is 5. With 0, the database's setting applies.",
         "1",
         form="seconds",
@@ -216,12 +217,12 @@ OPTIONS = (
     Option(
         "env",
         "DATABASE_URL",
-        "Environment variables that hold the app's database URLs. Another value, such as a path, "
-        "is an error. pytest-arena changes each "
-        "variable to the URL of a test database before it imports your code. When the app first "
-        "connects, pytest-arena also sets the variables that were not set, for child processes. If "
-        "the first name of the option is among them, it gets the URL of the app's "
-        "first database. The others get a URL that is refused. Default: DATABASE_URL.",
+        "Environment variables that hold the app's database URLs. A value that is no URL, such as "
+        "a path, is an error. pytest-arena changes each variable to the URL of a test database "
+        "before it imports your code. When the app first connects, pytest-arena also sets "
+        "the variables that were not set, because child processes may read them. The first "
+        "variable of the option gets the URL of the app's first database. The others get a URL "
+        "that is refused. Default: DATABASE_URL.",
         "SHOP_DATABASE_URL",
         form="list",
         metavar="NAMES",
@@ -251,8 +252,8 @@ OPTIONS = (
         "drivers",
         "refuse",
         "Connections that asyncpg, psycopg or psycopg2 open without an SQLAlchemy engine. refuse "
-        "(default) refuses those that lead to other databases than the tests'. redirect leads "
-        "them to the test's database. off allows all of them.",
+        "(default) refuses them if their database is no test database. redirect opens the test's "
+        "database instead. off allows all of them.",
         "redirect",
         DRIVERS,
         metavar="WHAT",
@@ -313,7 +314,8 @@ OPTIONS = (
         "scenario_lock",
         "scenarios.lock",
         "The file with the accepted versions of scenarios, which `arena scenarios accept` "
-        "writes. A scenario with other steps is DRIFTED. Default: scenarios.lock, if it exists.",
+        "writes. A scenario whose steps have changed since then is DRIFTED. Default: "
+        "scenarios.lock, if it exists.",
         "specs/scenarios.lock",
         metavar="PATH",
     ),
@@ -329,7 +331,8 @@ OPTIONS = (
         "scenario_waive",
         "",
         "Scenarios that need no test for now. Write a line for each, with a tag or a key "
-        "(Feature :: scenario), the last day, and the reason.",
+        "(Feature :: scenario), the "
+        "last day of the exception, and the reason.",
         "@manual 2027-03-31 tried by hand before each release",
         form="lines",
         metavar="LINES",
@@ -344,7 +347,7 @@ FLAGS = (
     Flag(
         "scenarios_out",
         "Write the results of the scenarios to files: json:PATH, html:PATH, md:PATH, "
-        "messages:PATH. Separate several with commas.",
+        "messages:PATH. Commas separate several files.",
         metavar="FORM:PATH",
     ),
     Flag(
@@ -364,8 +367,8 @@ FLAGS = (
     ),
     Flag(
         "verify",
-        "Read each database before and after each test, and fail the test if it was not "
-        "restored. This reads all rows and definitions twice for each test, and for each fixture "
+        "Read each database before and after each test, and fail the test if its changes were not "
+        "undone. This reads all rows and definitions twice for each test, and for each fixture "
         "of a wider scope.",
         prefix="--arena-",
     ),
