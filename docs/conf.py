@@ -73,7 +73,6 @@ NAVIGATION = {
             "explanation/evidence",
             "explanation/sabotage",
             "explanation/public-suites",
-            "explanation/pitfalls",
             "explanation/architecture",
             "explanation/decisions/README",
         ],

@@ -209,7 +209,7 @@ def test_a_wrong_page_fails(text: str, message: str, tmp_path: Path) -> None:
 
 def test_the_page_of_known_traps_is_what_the_tests_say() -> None:
     """Each trap has a test, unless its row says otherwise, and each number has its trap."""
-    page = (ROOT / "docs/explanation/pitfalls.md").read_text()
+    page = (ROOT / "tests/pitfalls.md").read_text()
     traps = {int(number): trap for number, trap in re.findall(TRAP, page)}
     sources = [path.read_text() for path in (ROOT / "tests").rglob("*.py")]
     names = re.findall(r"_pitfall((?:_\d{3})+)\b", "\n".join(sources))

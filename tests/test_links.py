@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
     page
-    for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "skills/**/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "skills/**/*.md", "tests/*.md")
     for page in ROOT.glob(pattern)
     if "node_modules" not in page.parts
 )
