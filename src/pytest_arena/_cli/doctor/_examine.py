@@ -62,8 +62,8 @@ def unreadable_file(_: Code) -> Findings:
 
     No rule checked the file. The cause is its permissions, its encoding or a broken link.
 
-    Instead: `chmod u+r`, or `# -*- coding: … -*-` with the encoding of the file. Mend the link, or
-    remove it.
+    Instead: make the file readable (`chmod u+r`), name its encoding in the first line
+    (`# -*- coding: … -*-`), or repair the link.
 
     Fails:
 
@@ -78,12 +78,12 @@ def unreadable_file(_: Code) -> Findings:
 
 @rule("ARD003", "waiver-without-reason")
 def waiver_without_reason(_: Code) -> Findings:
-    """A waiver gives no reason, or waives nothing.
+    """A waiver has no reason, or its line has no fault to waive.
 
     A later reader cannot know whether the waiver is still right.
 
-    Instead: `# arena: ignore[ARD602] the device needs one second`. Delete a waiver without a
-    fault.
+    Instead: write a reason, as in `# arena: ignore[ARD602] the device needs one second`. Delete a
+    waiver whose line has no such fault.
 
     Fails:
 

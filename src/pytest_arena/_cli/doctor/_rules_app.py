@@ -56,8 +56,8 @@ def override_not_cleared(code: Code) -> Findings:
     All tests use the same app object, so all later tests use the override. Whether they pass
     depends on the order of the tests.
 
-    Instead: delete an override of the session, because pytest-arena needs none. pytest-arena
-    removes other overrides after the test. Without pytest-arena, set the override in a fixture,
+    Instead: with pytest-arena, delete an override of the session. pytest-arena removes other
+    overrides after the test. Without pytest-arena, set the override in a fixture,
     and call `app.dependency_overrides.clear()` after its `yield`.
 
     Fails:
@@ -129,9 +129,9 @@ def override_of_nothing(code: Code) -> Findings:
 def session_given_to_the_app(code: Code) -> Findings:
     """An override gives the test's session to the app.
 
-    The test does not use the app's engine, pool and `COMMIT`. It sees rows that the app forgot to
-    commit. A rollback of the app removes the rows of the test. Two parallel requests share one
-    connection.
+    The test does not use the app's engine, pool and `COMMIT`. The test sees rows that the app
+    forgot to commit. A rollback of the app removes the rows of the test. Two parallel requests
+    share one connection.
 
     Instead: with pytest-arena, delete the override. `client` and `db_session` use the same
     database over separate connections.
@@ -539,8 +539,8 @@ def flag_guards_set_up(code: Code) -> Findings:
     """A global flag makes a fixture set up the database only once.
 
     The first test creates the engine in its event loop, and the flag keeps later tests from
-    creating another. They raise "attached to a different loop". With pytest-xdist, each worker
-    has a separate flag.
+    creating another engine. They raise "attached to a different loop". With pytest-xdist, each
+    worker has a separate flag.
 
     Instead: delete the flag. With pytest-arena the schema is built once (`arena_schema`), and each
     test has a copy. Without pytest-arena, use a fixture with `scope="session"`.

@@ -88,9 +88,9 @@ def app_session_in_test(code: Code) -> Findings:
     is the development database. Rows that the test commits stay there, and rows that it deletes
     are lost.
 
-    Instead: install pytest-arena and set `arena_app`. It leads every engine to the test's
-    database, so this line may stay. Without pytest-arena, use a session maker whose engine the
-    tests create.
+    Instead: install pytest-arena and set `arena_app`. pytest-arena connects every engine to the
+    test's database, so the test need not change. Without pytest-arena, use a session maker whose
+    engine the tests create.
 
     Fails:
 
@@ -128,8 +128,8 @@ def app_database_wiped(code: Code) -> Findings:
     The engine's URL is in the app's settings. If the settings name the development database, a run
     of the tests deletes its rows.
 
-    Instead: delete the clean-up. With pytest-arena each test has its own database, which is
-    restored when the test ends. Without pytest-arena, empty only databases of engines that the
+    Instead: delete the clean-up. pytest-arena gives each test a database, and restores it when the
+    test ends. Without pytest-arena, empty only databases of engines that the
     tests create.
 
     Fails:
@@ -345,7 +345,7 @@ def environment_not_restored(code: Code) -> Findings:
 
     All later tests have the changed variable. Whether they pass depends on the order of the tests.
 
-    Instead: `monkeypatch.setenv("NAME", "value")` or `monkeypatch.delenv("NAME")`. pytest
+    Instead: use `monkeypatch.setenv("NAME", "value")` or `monkeypatch.delenv("NAME")`. pytest
     restores the variable after the test.
 
     Fails:
@@ -445,7 +445,7 @@ def memory_engine_at_import(code: Code) -> Findings:
     Later tests see the rows that earlier tests committed. A test may pass alone and fail with the
     others, or the reverse.
 
-    Instead: delete the engine. With pytest-arena each test has its own database. Without
+    Instead: delete the engine, because pytest-arena gives each test a database. Without
     pytest-arena, create an engine for each test in a fixture, with a file below `tmp_path`.
 
     Fails:
@@ -604,11 +604,11 @@ def _named_by_setting(call: ast.Call, value: ast.expr) -> Findings:
 def emptied_by_hand(code: Code) -> Findings:
     """A fixture empties all tables for each test.
 
-    It sends a statement for each table, even if the test wrote nothing to it. It also deletes the
-    rows of the seed, and it does not reset sequences.
+    The fixture sends a statement for each table, even if the test wrote nothing to it. It also
+    deletes the rows of the seed, and does not reset sequences.
 
     Instead: delete the fixture. pytest-arena restores the rows, the seed and the sequences after
-    each test. The time depends only on what the test changed.
+    each test. This takes time only for rows that the test changed.
 
     Fails:
 
@@ -698,8 +698,8 @@ def commit_behind_yield(code: Code) -> Findings:
     If the commit fails, the client does not learn of it. In-process clients wait for the commit,
     so tests do not see this.
 
-    Instead: `await session.commit()` in the endpoint, or `Depends(get_db, scope="function")`,
-    which FastAPI has since 0.121.
+    Instead: commit in the endpoint, or use `Depends(get_db, scope="function")`, which FastAPI has
+    since 0.121.
 
     Fails:
 

@@ -59,8 +59,8 @@ _ENDS = ast.Raise | ast.Assert | ast.Return | ast.Continue
 def session_mocked(code: Code) -> Findings:
     """A mock replaces the database session.
 
-    It accepts every statement and enforces no constraint, type, table or commit. The test only
-    proves that the code calls some methods.
+    The mock accepts every statement and enforces no constraint, type, table or commit. The test
+    only proves that the code calls some methods.
 
     Instead: use `db_session` of pytest-arena. It is a real session, and costs about as much time
     as one query.
@@ -97,11 +97,11 @@ def session_mocked(code: Code) -> Findings:
 def session_calls_asserted(code: Code) -> Findings:
     """A test asserts which methods of the session were called.
 
-    It asserts nothing about the rows. It passes if the statement is wrong, and it fails if the
-    code reaches the same result in another way.
+    The test asserts nothing about the rows. It passes if the statement is wrong, and it fails if
+    the code reaches the same result in another way.
 
-    Instead: assert the rows, with `arena.expect_changes(inserted={…})` of pytest-arena or with a
-    `select` through `db_session`.
+    Instead: assert the rows, with `arena.expect_changes(dancers=inserted(1))` of pytest-arena or
+    with a `select` through `db_session`.
 
     Fails:
 
@@ -152,7 +152,7 @@ def nothing_asserted(code: Code) -> Findings:
 
     A 404 and a 500 are answers, too. The test passes with each of them.
 
-    Instead: `assert response.status_code == 201`, and assert what the request changed.
+    Instead: assert the status (`assert response.status_code == 201`) and what the request changed.
 
     Fails:
 
