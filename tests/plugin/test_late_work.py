@@ -528,8 +528,8 @@ def test_a_failed_test_names_the_work_that_still_runs(example: Example) -> None:
         f"{told} a request began work that still ran: ", "late.py:61 await asyncio.Event().wait()"
     )
     run.says("late.py:36 GATE.wait(60)", "late.py:115 POOL.submit(after_the_gate, name)")
-    run.says("next: await arena.settled() before you look at what it does")
-    run.says("next: arena.settled() before you look at what it does")
+    run.says("next: await arena.settled() before the test checks the result")
+    run.says("next: arena.settled() before the test checks the result")
     # `test_settled_too_early` has the argument.
     hint = "`arena` is a fixture: name it among the test's arguments"
     assert run.output.count(hint) == 4, run.output

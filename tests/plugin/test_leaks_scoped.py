@@ -375,7 +375,7 @@ ISOLATIONS = [
     pytest.param("clone", marks=pytest.mark.slow),
 ]
 LATER = [pytest.param(each, marks=pytest.mark.slow) for each in ("copy", "clone")]
-LIVES_ON = "pending in a session that lives on"
+LIVES_ON = "pending in a session that outlives the test"
 NOT_COMMITTED = "    the test or its fixture added Dancer and did not commit it: "
 SERVER = "postgresql+psycopg://me:s3cret@db.example.org/shop"
 
@@ -478,4 +478,4 @@ def test_what_is_pending_goes_with_its_example(tmp_path: Path) -> None:
 
 def test_a_session_that_nobody_keeps_is_no_news(tmp_path: Path) -> None:
     """It is not closed, and a cycle keeps it until the collector runs."""
-    run_of(tmp_path, "copy", LOCAL).expect(passed=1).never_says("lives on")
+    run_of(tmp_path, "copy", LOCAL).expect(passed=1).never_says("outlives the test")

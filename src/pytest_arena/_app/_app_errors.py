@@ -76,7 +76,7 @@ def startup_failed(error: BaseException | None, message: str | None) -> Lifespan
     """Return the error for an app that raised, or reported a failure, before it was up."""
     return LifespanError(
         f"the app's start-up failed: {_reason(error, message)}",
-        why="no request is made of an app that has not started; what it had begun is undone",
+        why="pytest-arena sends no request to an app that has not started",
         cause=_line(error),
         fix=_inner_fix(error)
         or "repair the start-up, or run these tests without it: arena_lifespan = off",

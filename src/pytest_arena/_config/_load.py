@@ -147,12 +147,12 @@ def _modules_in(folder: Path) -> set[str]:
 def _explain_failure(error: BaseException, module: str, source: str) -> tuple[str, str]:
     cause = str(blame(error) or f"the import itself; named in {source}")
     lacking = error.name if isinstance(error, ModuleNotFoundError) else None
-    fix = f'mend that line; python -c "import {module}" shows the whole traceback'
+    fix = f'correct that line; python -c "import {module}" shows the whole traceback'
     variable = _missing_variable(error)
     if variable:
         fix = f'os.environ.setdefault("{variable}", "…")   in conftest.py, above its imports'
     if lacking and "." not in lacking and not _close_module(lacking):
-        fix = f"pip install {lacking}   (or mend that line, if it should be another module)"
+        fix = f"pip install {lacking}   (or correct that line, if it should be another module)"
     return cause, fix
 
 

@@ -201,7 +201,7 @@ class StageBuild(Generic[ContentT]):
         advice = self.template_store.advice(error)
         if advice:
             return advice
-        mend = "mend that line; the next run builds the template again by itself"
+        mend = "correct that line; the next run builds the template again"
         if self._is_schema and self.recipe.schema.endswith(".ini"):
             return f"{mend}; or run the migrations as your app does: {_BY_FUNCTION}"
         return mend

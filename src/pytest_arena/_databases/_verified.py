@@ -112,7 +112,7 @@ class Verified:
         name = self._isolation.name
         self._error = IsolationError(
             f"{self._database} is not as it was before ({outcome}): {_shown(different)}",
-            why="the next test would have started with the changes of this one",
+            why="the next test would have started with the changes of this test",
             cause=f"the isolation {name!r} missed the change, or a thread or another process "
             "wrote while arena compared",
             fix=_FIXES.get(name, _REPORT),

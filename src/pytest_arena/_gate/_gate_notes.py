@@ -50,8 +50,8 @@ def unknown_connection(
         fix = "remove that option: pytest-arena can isolate this product"
     else:
         why = (
-            "it is not one of the tests' databases, and this version cannot redirect its product "
-            "or driver. The test's changes would stay in it, and it may be a real database"
+            "it is no test database, and pytest-arena cannot redirect this product or driver. The "
+            "test's changes would stay in a database that may be a real one"
         )
         fix = (
             "use an engine with a URL of SQLite or PostgreSQL, which pytest-arena redirects to the "
@@ -206,7 +206,7 @@ def child_client(program: str, name: str, *, of_app: bool) -> RefusedError:
     kind = ProductionDatabaseError if of_app else UnknownDatabaseError
     if program in {"createdb", "dropdb"}:
         fix = (
-            "delete the fixture that makes a test database, and name what fills it:\n"
+            "delete the fixture that makes a test database, and name the source of its tables:\n"
             "arena_schema =\n"
             "    <name of the database> = <module>:<Base>"
         )
@@ -219,8 +219,8 @@ def child_client(program: str, name: str, *, of_app: bool) -> RefusedError:
         fix += f"\nor, if tests may reach this one: arena_allow = {name}"
     return kind(
         f"refused: {program}, which would connect to {name}",
-        why="pytest-arena cannot lead another program into the test's database. What this one "
-        "does would stay in a database that may be a real one",
+        why="pytest-arena cannot redirect another program to the test's database. The program's "
+        "changes would stay in a database that may be a real one",
         cause=who_connects(),
         fix=fix,
     )

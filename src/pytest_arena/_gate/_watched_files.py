@@ -165,8 +165,8 @@ def _admit_change_of_old(core: Core, database: str, action: str) -> None:
     if core.files.is_of_earlier_run(database) and is_called_by_user():
         error = ProductionDatabaseError(
             f"refused: {action}: {database} is an SQLite database that is older than this run",
-            why="it may have the developer's data. The app's tests do not need it: each one has a "
-            "separate database",
+            why="it may have the developer's data. The tests do not need the file, because each "
+            "test has a separate database",
             cause=who_connects(),
             fix="delete the line. If the file is a leftover, remove it by hand. If tests may "
             f"change this file:\narena_allow = {database}",

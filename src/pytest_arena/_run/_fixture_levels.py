@@ -195,9 +195,9 @@ class FixtureLevels:
         if lines and self._config.late == "fail":
             raise LateWorkError(
                 f"{test.plan.name} {what}",
-                why="what it had still to write is missing, and no test has seen whether it works",
+                why="its remaining writes are missing, and no test has checked them",
                 cause=lines_of_error(lines),
-                fix="await arena.settled()   before you look at what it does (or a longer "
+                fix="await arena.settled()   before the test checks the result (or a longer "
                 "arena_settle)",
             )
         for line in lines:
@@ -253,9 +253,9 @@ class FixtureLevels:
             return  # its report has the pending objects
         for kind in kinds:
             self._ledger.note(
-                f"{{test}} left {kind} pending in a session that lives on, never written: "
-                "commit it, wait for the job whose session it is, or Session.remove() in an "
-                "autouse fixture"
+                f"{{test}} left {kind} pending in a session that outlives the test. It was never "
+                "written: commit it, wait for the job that uses the session, or call "
+                "Session.remove() in an autouse fixture"
             )
 
     def _forget_rows(self, level: Level, before: HeldByFixtures) -> None:

@@ -463,7 +463,7 @@ def _late_work(test: RunningTest) -> list[str]:
     if more > 0:
         shown.append(f"and {more} more")
     awaited = "await " if test.plan.is_async else ""
-    shown.append(f"next: {awaited}arena.settled()   before you look at what it does")
+    shown.append(f"next: {awaited}arena.settled()   before the test checks the result")
     if not test.plan.has_arena:
         shown.append("      `arena` is a fixture: name it among the test's arguments")
     return shown
@@ -514,7 +514,7 @@ def lost_write(request: Request, lost: LostWork) -> LostWriteError:
     why = f"{success}, and in production the write would be lost as well"
     fix = (
         "commit before the answer, with await if it is async: session.commit(), "
-        "connection.commit(), or `with engine.begin() as connection:`. If the app shall not "
+        "connection.commit(), or `with engine.begin() as connection:`. If the app should not "
         "write it, roll back: session.rollback()"
     )
     if lost.is_failed:
@@ -526,7 +526,7 @@ def lost_write(request: Request, lost: LostWork) -> LostWriteError:
         why = f"{success}, and in production nothing would be written either"
         fix = (
             "session.commit() before the answer, with await if the session is async. If the "
-            "app shall not write it: session.rollback(), or session.expunge(…)"
+            "app should not write it: session.rollback(), or session.expunge(…)"
         )
     if lost.caught_by:
         caught = f"failed to commit, and {lost.caught_by} caught the error"

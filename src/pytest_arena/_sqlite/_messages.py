@@ -20,7 +20,7 @@ def production_file(file: str) -> RefusedError:
     """Return the error for a raw connection to a file of the app."""
     return _refused(
         f"a connection to {file}, a database file of the app",
-        "it does not use the app's engine, so pytest-arena cannot lead it into the test's "
+        "it does not use the app's engine, so pytest-arena cannot redirect it to the test's "
         "database. Its changes would stay in the app's data",
         "use the app's engine, db_session or arena.url. If tests may reach this file:\n"
         f"arena_allow = {file}",

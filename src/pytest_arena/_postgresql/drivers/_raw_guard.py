@@ -532,10 +532,10 @@ def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> Refus
     kind = ProductionDatabaseError if of_app else UnknownDatabaseError
     return kind(
         f"refused: a connection to {target.name} by {driver}, and not by the app's engine",
-        why="pytest-arena redirects engines into the test's database. What this connection writes "
-        "would stay in a database that may be a real one",
+        why="pytest-arena redirects only engines to the test's database. The writes of this "
+        "connection would stay in a database that may be a real one",
         cause=who_connects(),
-        fix="arena_drivers = redirect   (it then lands in the test's database)\n"
+        fix="arena_drivers = redirect   (it then opens the test's database)\n"
         f"or use the app's engine, db_session or arena.url{_allowing(target)}",
     )
 

@@ -591,7 +591,7 @@ _DEFAULT = (
 # The statements to send instead.
 INSTEAD = {"ALTER ROLE": _DEFAULT, "ALTER USER": _DEFAULT}
 _FILL = (
-    "delete the fixture that makes a test database, and name what fills it:\n"
+    "delete the fixture that makes a test database, and name the source of its tables:\n"
     "arena_schema =\n"
     "    <name of the database> = <module>:<Base>"
 )
@@ -632,8 +632,8 @@ def refused_beyond(statement: str) -> ProductionDatabaseError:
     """Return the error for a statement that would change another database or the server."""
     return ProductionDatabaseError(
         f"refused: {statement}, which reaches beyond the test's database",
-        why="the server may have databases of yours; changes of them and of the server are not "
-        "taken back after the test",
+        why="the server may have databases of yours. pytest-arena does not undo changes of these "
+        "databases and of the server",
         cause=who_connects(),
         fix=_next_step(statement),
     )

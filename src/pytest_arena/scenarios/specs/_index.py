@@ -408,7 +408,7 @@ class Index:
             if named and not near and scenario.key not in named:
                 line = f"{scenario.place}  {scenario.name}"
                 lines.append(f"{line}   (none of these tests names it)")
-        why = "the test proves nothing that is written down"
+        why = "the test proves no scenario of a specification"
         if reference.form:
             why = "it is not known what is asked for"
         return ScenarioError(
