@@ -146,3 +146,25 @@ def test_a_commit_of_a_librarys_thread_of_an_earlier_test_is_named(
         "commits to dancers in it: ",
         "workers.py:",
     )
+
+
+WIDE_CLIENT = """
+import pytest
+
+
+@pytest.fixture(scope="module")
+def wide_client(arena):
+    return arena.test_client()
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_orders(wide_client, turn):
+    assert wide_client.post("/dancers/Wide").status_code == 201
+    assert wide_client.get("/dancers").json() == ["Sand", "Wide"]
+"""
+
+
+def test_a_thread_of_a_wide_fixtures_client_belongs_to_no_test(example: Example) -> None:
+    """The first request starts the thread in a test, and later tests use it too."""
+    run = example.with_files(test_it=WIDE_CLIENT).run("-q").expect(passed=2)
+    run.never_says("a thread that began")

@@ -14,6 +14,7 @@ from pytest_arena._app._client import AsyncClient, Hooks, open_async_client
 from pytest_arena._app._exchange import Call, Exchange
 from pytest_arena._app._lifespan import Lifespan, SharedLifespan, wake_from_any_thread
 from pytest_arena._app._login import Login
+from pytest_arena._origin import WORK
 from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
@@ -304,7 +305,13 @@ class Portal:
 
         with self._lock:
             if self._portal is None:
-                self._portal = self._end.enter_context(start_blocking_portal(**backend))
+                portal = start_blocking_portal(**backend)
+                # A wider fixture's thread belongs to no test, even if a test's request starts it.
+                work = WORK.set(None)
+                try:
+                    self._portal = self._end.enter_context(portal)
+                finally:
+                    WORK.reset(work)
                 # A websocket or a task that the test left open would keep the thread for ever.
                 self._end.callback(self._portal.call, self._portal.stop, True)  # noqa: FBT003 - anyio's
             return self._portal
