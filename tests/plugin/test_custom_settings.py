@@ -282,3 +282,47 @@ def test_a_statement_that_reads_the_setting_otherwise_counts_from_then_on(
 ) -> None:
     """The third test has another connection. The one that it replaces has the name already."""
     _run(example, 2, read=read).expect(passed=4)
+
+
+SEVERAL = """
+from app import engine as async_engine
+from sqlalchemy import create_engine, text
+
+sync_engine = create_engine(async_engine.url.set(drivername="postgresql+psycopg"))
+SET = text("SELECT set_config('app.tenant', 'acme', false)")
+TENANT = text("SELECT current_setting('app.tenant', true)")
+
+
+def test_opens_several():
+    sync_engine.dispose()
+    with sync_engine.connect(), sync_engine.connect(), sync_engine.connect():
+        pass
+
+
+async def test_opens_several_async():
+    await async_engine.dispose()
+    async with async_engine.connect(), async_engine.connect(), async_engine.connect():
+        pass
+
+
+def test_leaves_its_tenant():
+    with sync_engine.begin() as connection:
+        connection.execute(SET)
+    with sync_engine.begin() as connection:
+        assert connection.scalar(TENANT) == "acme"
+
+
+async def test_leaves_its_tenant_async():
+    async with async_engine.begin() as connection:
+        await connection.execute(SET)
+    async with async_engine.begin() as connection:
+        assert await connection.scalar(TENANT) == "acme"
+"""
+
+
+def test_a_request_meets_what_the_one_before_it_left_as_it_does_alone(example: Example) -> None:
+    """Earlier tests have opened more connections. A pool hands out the last one that it got."""
+    app = on_postgresql(example, test_it=SEVERAL, seed=SEED)
+    app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
+    app.run("-k", "leaves", "--arena-roles=off").expect(passed=2)
+    app.run("-p", "no:randomly", "--arena-roles=off").expect(passed=4)

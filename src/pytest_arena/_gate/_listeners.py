@@ -341,7 +341,10 @@ def _listen() -> None:
 
 
 def _remember(engine: Engine) -> None:
-    level = _gates[-1].core.serial() if _gates else 0
+    _any_loop.hand_out_newest(engine.pool)
+    level = 0
+    if _gates:
+        level = _gates[-1].core.serial()
     if known_engines.remember(engine, level):
         instrument(engine.dialect, _gates)
 

@@ -62,6 +62,16 @@ def adopt(pool: Pool) -> None:
                 pool._pool = AnyLoopQueue.heir_of(queue)  # noqa: SLF001 - as above
 
 
+def hand_out_newest(pool: Pool) -> None:
+    """Let a pool hand out the connection that was returned last.
+
+    Otherwise the number of idle connections, which earlier tests have opened, decides whether a
+    request meets the session state that the request before it left.
+    """
+    if isinstance(pool, QueuePool):
+        pool._pool.use_lifo = True  # noqa: SLF001 - as above; `recreate` keeps it
+
+
 def free_locks(dbapi_connection: object) -> None:
     """Replace a connection's locks by locks for which tasks of any loop and thread may wait.
 
