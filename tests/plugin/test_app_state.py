@@ -140,6 +140,67 @@ async def test_it(client, turn):
 """
 
 
+SECOND = """
+
+def role() -> str:
+    return "none"
+
+
+admin = FastAPI()
+admin.state.flags = {}
+
+
+@admin.get("/role")
+def show_role(name: str = Depends(role)) -> str:
+    return name
+"""
+SECOND_TESTS = """
+import httpx2
+import pytest
+from app import admin, role
+from starlette.testclient import TestClient
+
+
+def as_chief():
+    return "chief"
+
+
+@pytest.fixture(scope="class")
+def as_guest():
+    admin.dependency_overrides[role] = lambda: "guest"
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_it(turn):
+    assert admin.state.flags == {}
+    transport = httpx2.ASGITransport(admin)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.get("/role")).json() == "none"
+        admin.dependency_overrides[role] = as_chief
+        admin.state.flags["new"] = True
+        assert (await client.get("/role")).json() == "chief"
+
+
+@pytest.mark.parametrize("turn", range(2))
+class TestGuests:
+    def test_it(self, as_guest, turn):
+        assert TestClient(admin).get("/role").json() == "guest"
+        admin.dependency_overrides[role] = as_chief
+        assert TestClient(admin).get("/role").json() == "chief"
+
+
+def test_the_last():
+    assert TestClient(admin).get("/role").json() == "none"
+"""
+
+
+def test_the_state_of_an_app_that_no_option_names_ends_with_the_test(example: Example) -> None:
+    """What a wider fixture overrides in it stays until the fixture ends."""
+    project = example.with_files(app=example.files["app.py"] + SECOND, test_it=SECOND_TESTS)
+    run = project.run("-p", "no:randomly").expect(passed=5)
+    run.says("test_it[0] left app.dependency_overrides; restored")
+
+
 ADDED_ROUTES = """
 import pytest
 from app import app

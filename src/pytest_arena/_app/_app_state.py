@@ -31,6 +31,9 @@ _Setting = tuple[dict[str, Any], str, Any, Any]
 # Starlette's test clients that modules, classes or wider fixtures of the suite have created.
 SUITES_CLIENTS: WeakSet[Any] = WeakSet()
 
+# The apps in the project's modules, without the one that ``arena_app`` names.
+OTHER_APPS: list[object] = []
+
 
 class ClientState:
     """The cookies, headers and settings of a client, as they were before a test."""
@@ -69,7 +72,7 @@ class ClientState:
 class AppState:
     """The overrides of an app and the containers in its state, as they were before a test.
 
-    The state includes the clients in ``SUITES_CLIENTS``.
+    The state includes the apps in ``OTHER_APPS`` and the clients in ``SUITES_CLIENTS``.
     ``lifespan_state`` is the state that a lifespan for the whole session gives to requests.
     """
 
@@ -83,7 +86,10 @@ class AppState:
             self._parts.append(("a TestClient", ClientState(client)))
         self._settings: list[_Setting] = []
         self._routes: list[tuple[list[object], list[object]]] = []
-        for part in apps_of(app):
+        parts = [*apps_of(app)]
+        for other in OTHER_APPS:
+            parts += apps_of(other)
+        for part in parts:
             self._settings += _settings_of(part)
             routes = getattr(part, "routes", None)
             if isinstance(routes, list):
@@ -197,7 +203,8 @@ def _state_of(app: object) -> Iterator[tuple[str, Any]]:
     """Yield the containers in which an app keeps its state."""
     # `_state` is what Starlette's and Litestar's State keep their attributes in. There is no
     # public way to replace them all.
-    attributes = getattr(getattr(app, "state", None), "_state", None)
+    state = getattr(app, "state", None)
+    attributes = getattr(state, "_state", None)
     containers = {
         "app.state": attributes,
         "app.config": getattr(app, "config", None),  # Flask's

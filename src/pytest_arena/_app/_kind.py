@@ -200,6 +200,16 @@ def is_litestar(app: object) -> bool:
     return litestar is not None and isinstance(app, litestar.Litestar)
 
 
+_MODULES_OF_APPS = {"flask.app", "litestar.app", "starlette.applications"}
+
+
+def is_frameworks_app(value: object) -> bool:
+    """Whether this is an app of Starlette, FastAPI, Litestar or Flask. Imports nothing."""
+    kind: type = type(value)
+    modules = {base.__module__ for base in kind.__mro__}
+    return not modules.isdisjoint(_MODULES_OF_APPS)
+
+
 def unwrapped(app: object) -> Iterator[object]:
     """Yield an app, and the apps that it wraps as middleware does, by an attribute ``app``."""
     for _ in range(10):  # a mock has any attribute

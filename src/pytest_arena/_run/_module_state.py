@@ -1,9 +1,11 @@
-"""Finds containers in the app's modules that have grown."""
+"""Finds apps in the project's modules, and containers that have grown."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._app._app_state import OTHER_APPS
+from pytest_arena._app._kind import is_frameworks_app
 from pytest_arena._config._load import project_modules
 from pytest_arena._values import PLAIN, counted
 
@@ -12,6 +14,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MOST_LINES = 4
+
+
+def note_other_apps(named: object) -> None:
+    """Note the apps in the project's modules, also in modules of tests, without the named one."""
+    apps = {}
+    for module, _ in project_modules():
+        for value in [*vars(module).values()]:
+            if value is not named and is_frameworks_app(value):
+                apps[id(value)] = value
+    OTHER_APPS[:] = apps.values()
 
 
 class ModuleContainers:

@@ -28,7 +28,7 @@ from pytest_arena._origin import OF_WIDE_FIXTURE, WORK, frames
 from pytest_arena._run import _story, _summary
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
-from pytest_arena._run._module_state import ModuleContainers
+from pytest_arena._run._module_state import ModuleContainers, note_other_apps
 from pytest_arena._run._test import REFUSAL, Current, Moments, RunningTest, Watcher
 from pytest_arena._run._written_files import WrittenFiles
 from pytest_arena._run.leaks._late_work import LateWork, lines_of_error
@@ -131,6 +131,7 @@ class ArenaRun:
         self._end_imports()
         self.connections.note_early_threads()
         self._module_containers.note()
+        note_other_apps(self.apps.named)
 
     def _check_migrations(self) -> None:
         has_migrations = any(
