@@ -398,10 +398,11 @@ class Handle(Protocol):
         """Return a value that changes with the settings of the session, None if unknown."""
 
     @property
-    def names_settings(self) -> bool:
-        """Whether the app can see names of settings that a new session would not have.
+    def has_leftovers(self) -> bool:
+        """Whether the app may see what an earlier level has left, and ``session`` does not show.
 
-        No fixture needs these names, so the connection may be replaced.
+        These are names of settings, and what a `connect` listener has made: temporary tables, or
+        tables that ended with the level. No fixture needs the connection, so it may be replaced.
         """
 
     def taken(self, *, is_first: bool) -> int:

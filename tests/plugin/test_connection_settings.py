@@ -208,6 +208,60 @@ def test_what_the_info_of_a_pooled_connection_has_ends_with_its_test(
     run_on(isolation, tmp_path, test_1=doubled).expect(passed=4)
 
 
+MADE = """
+import pytest
+from app import engine
+from sqlalchemy import event, text
+
+
+@event.listens_for(engine, "connect")
+def connect(connection, record):
+    connection.cursor().{how}("CREATE {kind} IF NOT EXISTS made (id INTEGER)")
+    connection.commit()
+
+
+def fill():
+    with engine.begin() as connection:
+        before = connection.scalar(text("SELECT count(*) FROM made"))
+        connection.execute(text("INSERT INTO made VALUES (1)"))
+    with engine.begin() as connection:
+        return before, connection.scalar(text("SELECT count(*) FROM made"))
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_it_is_empty(turn):
+    assert fill() == (0, 1)
+
+
+@pytest.fixture(scope="module")
+def dancer():
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO dancers VALUES ('wide')"))
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_beside_a_wide_fixture(dancer, turn):
+    assert fill() == (0, 1)
+"""
+
+
+@pytest.mark.parametrize("kind", ["TEMPORARY TABLE", "TABLE"])
+@pytest.mark.parametrize(
+    "isolation, how",
+    [
+        ("copy", "execute"),
+        ("copy", "executescript"),
+        pytest.param("undo", "execute", marks=pytest.mark.slow),
+    ],
+)
+def test_a_table_of_a_connect_listener_is_there_and_empty_in_each_test(
+    tmp_path: Path, isolation: str, how: str, kind: str
+) -> None:
+    """Its rows end with their test. If the table does too, a new connection makes it again."""
+    text = MADE.replace("{how}", how).replace("{kind}", kind)
+    run_on(isolation, tmp_path, test_1=text).expect(passed=6).never_says(TOLD)
+
+
 BELOW = '''
 import pytest
 from app import engine as psycopg_engine

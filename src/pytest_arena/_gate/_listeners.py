@@ -165,10 +165,10 @@ class Gate:
         # A new connection has no settings yet: it has the names that the app sets in each one.
         # Settings that a wide fixture has made in the connection have precedence.
         is_of_earlier_test = pooled.settings is not None and not pooled.is_used
-        shows_names = False
+        has_leftovers = False
         if pooled.handle is not None and is_of_earlier_test and not pooled.kept_by:
-            shows_names = pooled.handle.names_settings
-        if pooled.is_stale or shows_names or self._are_stale(targets):
+            has_leftovers = pooled.handle.has_leftovers
+        if pooled.is_stale or has_leftovers or self._are_stale(targets):
             if pooled.kept_by:
                 self.core.ledger.note(_gate_notes.lost_setting())
             raise DisconnectionError(

@@ -379,8 +379,10 @@ class ServerHandle:
         return self._states + self._record.session_changes
 
     @property
-    def names_settings(self) -> bool:
-        """Whether the app can see that the session has had a custom setting."""
+    def has_leftovers(self) -> bool:
+        """Whether the app can see a temporary table, or the name of a custom setting."""
+        if self._record.has_temporary:
+            return True
         return self._record.names_settings and found_reader.is_set()
 
 

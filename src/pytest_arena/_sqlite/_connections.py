@@ -119,7 +119,10 @@ class SQLiteHandle:
     def returned(self) -> None:
         """Do nothing: SQLite keeps no state for checkouts."""
 
-    names_settings = False  # SQLite has no custom settings
+    @property
+    def has_leftovers(self) -> bool:
+        """Whether a `connect` listener has made something. It has to make it again."""
+        return getattr(self.reference(), "arena_has_made", False)
 
     def session(self) -> object:
         """Return its settings, temporary tables and attached files."""

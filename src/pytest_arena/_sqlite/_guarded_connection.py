@@ -42,6 +42,7 @@ _LONG_STATEMENT = 5_000
 
 _ATTACH_OR_VACUUM = re.compile(r"\b(attach|vacuum)\b", re.IGNORECASE)
 _ATTACH_WORD = re.compile(r"\battach\b", re.IGNORECASE)
+_MAKES = re.compile(r"\s*CREATE\s", re.IGNORECASE)
 _SETS_JOURNAL_MODE = re.compile(r"journal_mode\s*[=(]", re.IGNORECASE)
 _ATTACH = re.compile(
     r"""
@@ -94,6 +95,8 @@ class GuardedConnection(sqlite3.Connection):
     # Rare settings as last read. None: the connection is new. (): a statement may have set one.
     arena_settings: tuple[object, ...] | None = None
 
+    arena_has_made = False  # a `connect` listener has made a table
+
     arena_notes_writes = False
     # The line that began the open transaction, if the writes are noted.
     arena_begun: CodeLine | None = None
@@ -133,6 +136,11 @@ class GuardedConnection(sqlite3.Connection):
     def arena_note_settings(self, settings: tuple[object, ...]) -> None:
         """Note the rare settings as read now, (): a statement may have set one."""
         self.arena_settings = settings
+
+    def arena_note_made(self) -> None:
+        """Note a statement that makes a table. Only those of a `connect` listener count."""
+        if self.arena_settings is None:
+            self.arena_has_made = True
 
     def arena_watch(self, file: str) -> None:
         """Refuse statements as soon as an engine means this file."""
@@ -346,6 +354,8 @@ class _GuardedCursor:
         script = _statement(args, kwargs)
         if self.connection.arena_notes_writes:
             self.connection.arena_note_script(script)
+        if _MAKES.search(script):
+            self.connection.arena_note_made()
         if _ATTACH_OR_VACUUM.search(script):
             runner = _run_attaching
         return runner(self.connection, run, args, kwargs)
@@ -370,7 +380,7 @@ def _find_runner(statement: str) -> Runner | None:
         return _run_attaching
     if "PRAGMA" in statement or "pragma" in statement:
         return _run_setting
-    if statement.lstrip()[:12].upper() == "CREATE TABLE":
+    if _MAKES.match(statement):
         return _run_making
     return None
 
@@ -381,7 +391,8 @@ _cached_runner = lru_cache(_CACHED_STATEMENTS)(_find_runner)
 def _run_making(
     connection: GuardedConnection, run: Run, args: Any, kwargs: Any
 ) -> object:
-    """Run a statement that makes a table, and report its time."""
+    """Run a statement that makes a table or an index, and report its time."""
+    connection.arena_note_made()
     started = _process.seconds()
     try:
         with connection.arena_turn:

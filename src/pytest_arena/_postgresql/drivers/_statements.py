@@ -93,6 +93,8 @@ class DriverConnection:
         effects = _session_effects(statement)
         self.session_changes += effects.alters
         self.names_settings |= effects.names
+        if effects.alters:
+            self.has_temporary |= "TEMP" in statement.upper()
         if effects.reads:
             found_reader.set()
 
@@ -123,7 +125,6 @@ class DriverConnection:
             return
         if _session_effects(statement).alters:
             self.altered[serial] = user_line()
-            self.has_temporary |= "TEMP" in statement.upper()
 
     def forget_changes(self, serial: int) -> None:
         """Note that the session is as it was before a level."""
