@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_arena.errors import ScenarioError
+from pytest_arena.errors import ConfigError
 from pytest_arena.scenarios.evidence._document import Document, Sabotage, Status, as_json, from_json
 from pytest_arena.scenarios.evidence._judge import listed
 from pytest_arena.scenarios.specs._specification import Problem, Step
@@ -148,13 +148,13 @@ def broken(change: Any) -> str:
 )
 def test_what_is_no_document_is_named(text: str) -> None:
     """With the file, never with a traceback of ours."""
-    with pytest.raises(ScenarioError, match=r"out/x\.json does not hold scenarios"):
+    with pytest.raises(ConfigError, match=r"out/x\.json does not hold scenarios"):
         from_json(text, where="out/x.json")
 
 
 def test_a_document_of_another_version_is_named() -> None:
     """It may mean something else by the same words."""
-    with pytest.raises(ScenarioError, match=r"is of schema 2, and this version .* reads 1"):
+    with pytest.raises(ConfigError, match=r"is of schema 2, and this version .* reads 1"):
         from_json('{"schema": 2}', where="x.json")
 
 

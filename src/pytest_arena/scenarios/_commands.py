@@ -18,6 +18,7 @@ from pytest_arena.scenarios import FORMS
 from pytest_arena.scenarios.evidence._agreed import Lock, baseline_text
 from pytest_arena.scenarios.evidence._document import Document, as_json, from_json
 from pytest_arena.scenarios.evidence._judge import listed, merged
+from pytest_arena.scenarios.evidence._verdicts import NO_TEST
 from pytest_arena.scenarios.outputs import _terminal as terminal
 from pytest_arena.scenarios.outputs._phrases import counted
 from pytest_arena.scenarios.outputs._stubs import StubFile, stubs
@@ -319,15 +320,27 @@ def do_explain(options: argparse.Namespace) -> int:
 def do_merge(options: argparse.Namespace) -> int:
     """Judge several runs as one."""
     outputs = targets(options.out)  # an error in it comes before anything else
-    document = merged(map(_document, options.documents), is_complete=options.strict)
+    documents = [_document(path) for path in options.documents]
     strict = ""
+    shards: list[str] = []
+    without_test = NO_TEST
     if options.strict:
         strict = "--strict"
+        if any(document.partial for document in documents):
+            shards = options.documents
+            # The file of the shard that has the test may be missing.
+            without_test = "no test of the merged runs names it"
+    document = merged(
+        documents,
+        is_complete=options.strict,
+        without_test=without_test,
+    )
     _print(
         terminal.lines(
             document,
             strict=strict,
             specs=_specs_to_name(document),
+            shards=shards,
         )
     )
     _print(

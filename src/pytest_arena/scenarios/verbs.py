@@ -84,7 +84,7 @@ def _add_verb(
         help=about,
         description=text,
         usage=usage,
-        epilog=f"exit status: 0; 1 if {fails}; 2 for wrong options",
+        epilog=f"exit status: 0; 1 if {fails}; 2 for wrong options or files",
         **_SHAPE,
     )
     parser.set_defaults(do=partial(_do, name))
@@ -147,13 +147,15 @@ def _add_accept(verbs: Verbs) -> None:
 
 def _add_document_verbs(verbs: Verbs) -> None:
     """Add the verbs that read what runs have written."""
-    fails = "there is a gap (with --strict), or a file cannot be read"
+    fails = "there is a gap (with --strict), or the specifications differ"
     parser = _add_verb(verbs, "merge", "judge several runs as one", _MERGE, fails=fails)
     parser.add_argument("--strict", action="store_true", help="fail if there is a gap")
     _add_documents(parser)
 
     about = "make a page of the files of runs"
-    parser = _add_verb(verbs, "report", about, _REPORT, fails="a file cannot be read")
+    parser = _add_verb(
+        verbs, "report", about, _REPORT, fails="the specifications differ"
+    )
     for form, (_, what) in FORMS.items():
         parser.add_argument(
             f"--{form}",

@@ -13,7 +13,7 @@ from functools import cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pytest_arena.errors import ScenarioError
+from pytest_arena.errors import ConfigError
 from pytest_arena.scenarios.specs._specification import Pairs, Problem, ScenarioSpec
 
 Counts = tuple[tuple[str, int], ...]
@@ -356,7 +356,7 @@ def from_json(text: str, *, where: str) -> Document:
         where: the file, for messages.
 
     Raises:
-        ScenarioError: it is no such document, or one of another version.
+        ConfigError: it is no such document, or one of another version.
     """
     try:
         raw = json.loads(text.removeprefix("\ufeff"))
@@ -370,7 +370,7 @@ def from_json(text: str, *, where: str) -> Document:
             return document
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         cause = f"{type(error).__name__}: {error}"
-    raise ScenarioError(
+    raise ConfigError(
         f"{where} does not hold scenarios as JSON that can be read",
         why="verdicts that are not read in full would be other verdicts",
         cause=cause,

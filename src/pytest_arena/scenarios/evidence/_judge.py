@@ -19,6 +19,7 @@ from pytest_arena.scenarios.evidence._document import (
     Try,
 )
 from pytest_arena.scenarios.evidence._verdicts import (
+    NO_TEST,
     best_steps,
     gaps,
     judged_scenario,
@@ -299,7 +300,12 @@ def _misspelt_tags(scenarios: Sequence[ScenarioSpec]) -> Iterator[Problem]:
 # Several runs.
 
 
-def merged(documents: Iterable[Document], *, is_complete: bool = False) -> Document:
+def merged(
+    documents: Iterable[Document],
+    *,
+    is_complete: bool = False,
+    without_test: str = NO_TEST,
+) -> Document:
     """Judge several documents as one run. Their order is irrelevant.
 
     If a test ran in several of them, the worst result counts. Baseline, waivers, lock and required
@@ -310,6 +316,7 @@ def merged(documents: Iterable[Document], *, is_complete: bool = False) -> Docum
         is_complete: whether they are all shards: then a scenario that no shard ran or mapped is a
             gap, and so is a test of a scenario that no shard ran. Without it, a scenario is a gap
             only if each document is of a complete run.
+        without_test: the reason of a scenario that no test names.
 
     Raises:
         ScenarioError: there is none, or two have read one specification in different versions.
@@ -333,7 +340,12 @@ def merged(documents: Iterable[Document], *, is_complete: bool = False) -> Docum
         specs |= set(document.specs)
     by_place = grouped_by(scenarios, lambda judged: _scenario_order(judged.scenario))
     joined = [
-        _joined(by_place[place], is_partial=bool(partial)) for place in sorted(by_place)
+        _joined(
+            by_place[place],
+            is_partial=bool(partial),
+            without_test=without_test,
+        )
+        for place in sorted(by_place)
     ]
     if is_complete:
         problems += _never_run(joined)
@@ -365,7 +377,12 @@ def _never_run(scenarios: Iterable[JudgedScenario]) -> Iterator[Problem]:
                 )
 
 
-def _joined(same: Sequence[JudgedScenario], *, is_partial: bool) -> JudgedScenario:
+def _joined(
+    same: Sequence[JudgedScenario],
+    *,
+    is_partial: bool,
+    without_test: str,
+) -> JudgedScenario:
     """Judge one scenario by its tests in all documents."""
     scenario = same[0].scenario
     all_tests: list[JudgedTest] = []
@@ -383,6 +400,7 @@ def _joined(same: Sequence[JudgedScenario], *, is_partial: bool) -> JudgedScenar
         tests,
         best_steps(scenario, (judged.steps for judged in same)),
         is_partial=is_partial,
+        without_test=without_test,
     )
 
 

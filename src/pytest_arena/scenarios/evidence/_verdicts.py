@@ -37,6 +37,9 @@ _ENDINGS: dict[Outcome, tuple[Status, str]] = {
     "xfailed": (Status.XFAIL, "failed, as expected"),
     "xpassed": (Status.XPASS, "passed, though expected to fail"),
 }
+NO_TEST = "no test names it"
+"""The reason of a scenario without a test."""
+
 # In a run of some tests, the others may map a scenario, run, or prove its other rows.
 _UNKNOWN_IN_PARTIAL_RUN = frozenset({Status.UNMAPPED, Status.NOT_RUN, Status.PARTIAL})
 _MOST_ROWS = 3  # as many as fit into a line
@@ -130,6 +133,7 @@ def judged_scenario(
     *,
     is_partial: bool,
     is_list: bool = False,
+    without_test: str = NO_TEST,
 ) -> JudgedScenario:
     """Judge a scenario by its tests: FAILED if one failed, PROVEN if one proves it, else the worst.
 
@@ -153,7 +157,9 @@ def judged_scenario(
     if untested_rows:
         flags.append(StatusReason(Status.PARTIAL, untested_rows))
     elif not tests:
-        flags.append(StatusReason(Status.UNMAPPED, _why_unmapped(standing)))
+        flags.append(
+            StatusReason(Status.UNMAPPED, _why_unmapped(standing, without_test))
+        )
     elif len(scenario.rows) > 1:
         flags += _row_flags(scenario.rows, tests)
     else:
@@ -181,8 +187,8 @@ def judged_scenario(
     )
 
 
-def _why_unmapped(standing: Standing) -> str:
-    reason = "no test names it"
+def _why_unmapped(standing: Standing, without_test: str) -> str:
+    reason = without_test
     if standing.misfit:
         reason = f"no test has the values of a row: {standing.misfit}"
     if standing.expired:

@@ -28,6 +28,8 @@ _STATUS = 9
 _NAME = 48
 _SABOTAGE_PAGE = "the page Sabotage of pytest-arena's documentation"
 _QUIETER = -1  # the verbosity of -q
+# The statuses of a scenario whose tests ran in a shard that was not merged.
+_MISSING_SHARD = frozenset({Status.UNMAPPED, Status.NOT_RUN, Status.PARTIAL})
 _RUN = "pytest --scenario={key}"
 _NEXT = {
     Status.MALFORMED: "mend the specification: {place}",
@@ -59,6 +61,7 @@ def lines(
     verbosity: int = 0,
     strict: str = "",
     specs: Sequence[str] = (),
+    shards: Sequence[str] = (),
 ) -> list[str]:
     """Return problems, a line for each scenario that is not proven, gaps, totals, next steps.
 
@@ -70,6 +73,7 @@ def lines(
         verbosity: as pytest counts it.
         strict: the option by which gaps fail this run.
         specs: the specifications that a command must name, because no configuration does.
+        shards: the merged files, if they are of partial runs.
     """
     totals = _totals_line(document, strict)
     if verbosity < _QUIETER and not (strict and document.gaps):
@@ -81,7 +85,7 @@ def lines(
     judged = phrases.judged_count(document)
     if document.partial and f" {count} of {count} " not in judged:
         text.append(f"partial run ({phrases.one_line(document.partial)}): {judged}")
-    return [*text, totals, *_next_lines(document, specs)]
+    return [*text, totals, *_next_lines(document, specs, shards)]
 
 
 def _reported_lines(document: Document, verbosity: int) -> Iterator[str]:
@@ -146,14 +150,24 @@ def _totals_line(document: Document, strict: str) -> str:
     return line
 
 
-def _next_lines(document: Document, specs: Sequence[str]) -> Iterator[str]:
+def _next_lines(
+    document: Document,
+    specs: Sequence[str],
+    shards: Sequence[str],
+) -> Iterator[str]:
     """Yield the next steps that no reason names, each once."""
     reported = [
         judged
         for judged in document.scenarios
         if phrases.is_open(judged, document) and not judged.is_excused
     ]
-    if any(judged.status is Status.UNMAPPED for judged in reported):
+    statuses = {judged.status for judged in reported}
+    if shards and statuses & _MISSING_SHARD:
+        merged = f"{', '.join(shards)} were merged"
+        if len(shards) == 1:
+            merged = f"{shards[0]} alone was merged"
+        yield f"next: name the JSON file of each CI job: {merged}"
+    if Status.UNMAPPED in statuses:
         stubs = " ".join(["stubs", *map(shlex.quote, specs), "--write tests"])
         yield f"next: arena scenarios {stubs}   writes the missing tests"
     text = phrases.stays_green(reported)
