@@ -36,7 +36,7 @@ def test_the_totals_come_last_and_alone_with_qq() -> None:
         "1 failed"
     )
     assert totals.endswith("; 13 gaps, on which --scenarios=strict would fail")
-    assert lines(document, verbosity=-2) == [totals]
+    assert lines(document, verbosity=-2) == [f"{totals}; 2 problems: without -qq"]
 
 
 def test_a_run_that_gaps_fail_says_so() -> None:
@@ -75,12 +75,13 @@ def test_with_v_each_of_several_tests_has_its_reason() -> None:
 
 
 def test_with_q_only_that_is_told_which_a_strict_run_does_not_let_pass() -> None:
-    """Without headings and warnings; what the baseline knows is left out."""
+    """Without headings; what the baseline knows is left out. Problems are told all the same."""
     document = every_status()
     told = lines(document, verbosity=-1)
     assert HOLLOW.strip() in told
     assert told[0] == "docs/battles.md:7: no keyword: 'Givn x' (Given x)"
-    assert len(told) == 1 + 13 + 1 + 1
+    assert told[1] == "tests/test_x.py:3: warning: no such scenario"
+    assert len(told) == 2 + 13 + 1 + 1
     known = tuple(replace(one, is_excused=True) for one in document.scenarios)
     quiet = replace(document, scenarios=known, problems=(), gaps=())
     assert lines(quiet, verbosity=-1) == lines(quiet, verbosity=-2)

@@ -31,6 +31,7 @@ def test_no_scenario():
 IN_A_WORKER_TOO = [(), pytest.param((*XDIST, "-n", "1"), marks=pytest.mark.slow)]
 MARKERS = "markers = other\n"
 # Not `-m pytest`: its runs are forked from a process that has imported the readers.
+ACCEPT = "from pytest_arena._cli import main; main(['scenarios', 'accept', '--all'])"
 PYTEST = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
 
 
@@ -93,6 +94,22 @@ def test_a_strict_run_says_why_it_fails_however_quiet_it_is(tmp_path: Path, quie
     run = small(tmp_path, "one", "two", "three").run(NO_EVIDENCE, "--scenarios=strict", quiet)
     assert run.status == 1, run.output
     run.says("UNMAPPED", "three", "this run fails (--scenarios=strict)")
+
+
+@pytest.mark.parametrize("how", ["strict", "report"])
+def test_a_removed_scenario_is_told_with_q_too(tmp_path: Path, how: str) -> None:
+    """It was agreed to, and nothing proves it any more: a green run must say so."""
+    example = small(tmp_path, "one", "two", "three")
+    tests = TESTS + '\n@pytest.mark.scenario("three")\ndef test_three():\n    pass\n'
+    example = example.with_files(test_it=tests)
+    plugins = {"PYTEST_ADDOPTS": "-p pytest_asyncio.plugin -p pytest_arena.plugin"}
+    example.python("-c", ACCEPT, env=plugins).says("scenarios.lock written")
+    removed = example.with_paths({"specs/stories.feature": feature("one", "two")})
+    removed = removed.with_files(test_it=TESTS)
+    run = removed.run(NO_EVIDENCE, f"--scenarios={how}", "-q").expect(passed=3)
+    run.says("scenarios.lock: warning: 'Stories :: three' was accepted, and no specification")
+    run = removed.run(NO_EVIDENCE, f"--scenarios={how}", "-qq")
+    run.says("scenarios: 2 of 2 proven", "; 1 problem: without -qq")
 
 
 def test_without_specifications_a_marker_is_said_to_mean_nothing(tmp_path: Path) -> None:

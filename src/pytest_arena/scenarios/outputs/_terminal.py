@@ -65,8 +65,9 @@ def lines(
 ) -> list[str]:
     """Return problems, a line for each scenario that is not proven, gaps, totals, next steps.
 
-    ``-q`` (a verbosity of -1) leaves out what a strict run lets pass. ``-qq`` leaves the totals
-    only, unless the run fails by its gaps. ``-v`` adds proven scenarios, tests and warnings.
+    ``-q`` (a verbosity of -1) leaves out the scenarios that a strict run lets pass. ``-qq`` leaves
+    the totals only, unless the run fails by its gaps. ``-v`` adds proven scenarios, tests and
+    warnings.
 
     Args:
         document: the judged scenarios.
@@ -77,10 +78,11 @@ def lines(
     """
     totals = _totals_line(document, strict)
     if verbosity < _QUIETER and not (strict and document.gaps):
+        if document.problems:
+            problems = phrases.counted(len(document.problems), "problem")
+            totals += f"; {problems}: without -qq"
         return [totals]
-    text: list[str] = []
-    if verbosity >= 0 or document.gaps:
-        text += _reported_lines(document, verbosity)
+    text = [*_reported_lines(document, verbosity)]
     count = len(document.scenarios)
     judged = phrases.judged_count(document)
     if document.partial and f" {count} of {count} " not in judged:
@@ -98,8 +100,7 @@ def _reported_lines(document: Document, verbosity: int) -> Iterator[str]:
             shown.append(judged)
     reasons = {judged.scenario.key: judged.reason for judged in shown}
     for problem in document.problems:
-        is_shown = problem.is_error or verbosity >= 0
-        if is_shown and problem.what not in reasons.get(problem.scenario, ""):
+        if problem.what not in reasons.get(problem.scenario, ""):
             yield phrases.problem_line(problem)
     yield from _scenario_lines(shown, verbosity)
     for gap in phrases.unsaid_gaps(document):
