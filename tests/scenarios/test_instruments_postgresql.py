@@ -128,3 +128,58 @@ def test_rows_that_a_driver_copies_count_or_are_unknown(
     run = told(seeing(tmp_path, UNSEEN), env=env)
     assert run.statuses == {"by_copy": status, "by_no_row": "HOLLOW"}, run.run.output
     assert "no row was seeded" in run.reason("by_no_row")
+
+
+COPYING = """
+import pytest
+
+@proves
+async def test_copies(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    assert (await client.post("/copies/Storm")).status_code == 200
+    assert (await client.get("/dancers")).json() == ["Sand", "Storm"]
+
+
+@proves
+async def test_copies_none(client):
+    assert (await client.post("/none")).status_code == 200
+"""
+COPIES = {
+    "asyncpg": """
+    await raw.driver_connection.copy_records_to_table("dancers", records=[(50, name)])
+    """,
+    "psycopg": """
+    async with raw.driver_connection.cursor() as cursor:
+        async with cursor.copy("COPY dancers (id, name) FROM STDIN") as copy:
+            await copy.write_row((50, name))
+    """,
+}
+ROUTES = """
+
+@app.post("/copies/{name}")
+async def copies(name: str, db=Depends(get_db)):
+    connection = await db.connection()
+    raw = await connection.get_raw_connection()
+    COPY
+    await db.commit()
+
+
+@app.post("/none")
+async def none(db=Depends(get_db)):
+    await db.scalars(select(Dancer))
+"""
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", pytest.param("psycopg", marks=pytest.mark.slow)])
+def test_rows_that_a_request_copies_are_its_changes(tmp_path: Path, driver: str) -> None:
+    """A request that writes nothing is still said to: the journal knows the difference."""
+    env = {"ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"]}
+    env["DATABASE_URL"] = f"postgresql+{driver}://me:s3cret@db.example.org/shop"
+    example = seeing(tmp_path, COPYING)
+    app = example.files["app.py"] + ROUTES.replace("COPY", COPIES[driver])
+    run = told(example.with_files(app=app), "-v", "--arena-scenario-evidence=", env=env)
+    run.run.expect(passed=2)
+    [_, copy, _] = facts_of(run, "copies")["requests"]
+    assert copy.get("changed") == {"dancers": 1}
+    run.run.never_says("POST /copies/{name} changed no row")
+    run.run.says("POST /none changed no row, and answered 200")

@@ -18,7 +18,7 @@ PLAIN = (str, int, float, Decimal, date, time, Enum, UUID)
 # Other objects are not kept: the log must not prolong their lives.
 _KEPT = (*PLAIN, dict, list, tuple, set)
 _LONGEST_TEXT = 160
-_READING_METHODS = ("GET", "HEAD", "OPTIONS")
+READING_METHODS = ("GET", "HEAD", "OPTIONS")
 
 AssertionKey = tuple[str, str]
 """The place of an assertion, and its whole text."""
@@ -124,7 +124,7 @@ class Log:
         """
         if self.in_teardown:
             self.has_late_requests = True
-            self.has_written_late |= request.request.method not in _READING_METHODS
+            self.has_written_late |= request.request.method not in READING_METHODS
         if all(earlier.is_preparation for earlier in self.requests):
             self.reads = reads
         for earlier in self.requests:

@@ -15,7 +15,7 @@ from pytest_arena._run._run import ArenaRun
 from pytest_arena._run._test import StoryMoment
 from pytest_arena._values import Stage
 from pytest_arena.errors import redact
-from pytest_arena.scenarios._log import PLAIN, Log
+from pytest_arena.scenarios._log import PLAIN, READING_METHODS, Log
 from pytest_arena.scenarios.evidence._document import (
     Asserted,
     Counts,
@@ -260,8 +260,11 @@ class Reading:
                 raise NotKnown("it was sent at the same time as others")
             return rows
         if rows is not None:  # no engine has written
-            files = self._live_files()
-            if all(before.time_of(file) is after.time_of(file) for file in files):
+            databases = self._live_files()
+            if request.request.method not in READING_METHODS:
+                # A driver may have written, by COPY for instance.
+                databases = self.run.moments.used()
+            if all(before.time_of(each) is after.time_of(each) for each in databases):
                 return rows
         return self._compare(before, after)
 
