@@ -678,6 +678,9 @@ def watch_own_clients(undo: ExitStack, hooks_of: FindHooks) -> None:
     when_imported(
         "werkzeug.test", functools.partial(_watch_werkzeug_client, hooks_of, undo)
     )
+    when_imported(
+        "quart.testing.client", functools.partial(_watch_quart_client, hooks_of, undo)
+    )
 
 
 _TRANSPORTS = {
@@ -867,6 +870,65 @@ def _note_cut_off(work: Work, line: str, task: AnyTask) -> None:
         return
     if any(frame.f_code.co_name == "_cancel_all_tasks" for frame in frames()):
         work.cut([line])
+
+
+def _watch_quart_client(hooks_of: FindHooks, undo: ExitStack, module: Any) -> None:
+    """Call hooks around requests of Quart's ``app.test_client()``."""
+    client_class = module.QuartClient
+    original = getattr(client_class, "_make_request", None)
+    if original is None:  # another version may lack it
+        return
+
+    @functools.wraps(original)
+    async def watched(client: Any, *args: object, **options: object) -> Any:
+        is_inside_request = HOPS.get(None) is not None
+        hooks = None if is_inside_request else hooks_of(client.app)
+        if hooks is None:
+            return await original(client, *args, **options)
+        await hooks.abefore()
+        app = reporting(
+            client.app,
+            hooks,
+            known_app=client.app,
+            begin=_begin_foreign,
+        )
+        # The client may send several requests at once.
+        with_hooks = copy.copy(client)
+        set_transport_app(with_hooks, _CalledApp(client.app, app))
+        with sending(hooks):
+            response = await original(with_hooks, *args, **options)
+        hooks.ended()
+        return response
+
+    replace_attribute(undo, client_class, "_make_request", watched)
+
+
+def _begin_foreign(scope: Scope, send: Send) -> Send:
+    """Record a call of the app by a client of another framework."""
+    method = scope["method"]
+    path = scope["path"]
+    query = scope["query_string"]
+    hop(method, path, query, None)
+    return send
+
+
+class _CalledApp:
+    """Quart's app, which is called through hooks."""
+
+    def __init__(self, app: object, call: ASGIApp) -> None:
+        self._app = app
+        self._call = call
+
+    def __call__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> Awaitable[None]:
+        return self._call(scope, receive, send)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._app, name)
 
 
 class _ClientOfApp:
