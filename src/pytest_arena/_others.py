@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import traceback
 from contextlib import contextmanager, suppress
@@ -53,10 +54,22 @@ def suppressed_health_check(item: object) -> Iterator[None]:
     function = getattr(item, "obj", None)
     function = getattr(function, "__func__", function)
     settings = getattr(function, _SETTINGS, None)
-    if settings is None or not _uses_only_our_fixtures(item):
+    ours, others = _function_fixtures(item)
+    if settings is None or not ours:
         yield
         return
     hypothesis: Any = sys.modules["hypothesis"]
+    if others:
+        try:
+            yield
+        except hypothesis.errors.FailedHealthCheck as error:
+            # Hypothesis names the first fixture.
+            named = "|".join(map(re.escape, ours))
+            error.args = (
+                re.sub(f"fixture '({named})'", f"fixture {others[0]!r}", str(error)),
+            )
+            raise
+        return
     check = hypothesis.HealthCheck.function_scoped_fixture
     suppressed = {*settings.suppress_health_check, check}
     changed = hypothesis.settings(settings, suppress_health_check=suppressed)
@@ -67,20 +80,22 @@ def suppressed_health_check(item: object) -> Iterator[None]:
         setattr(function, _SETTINGS, settings)
 
 
-def _uses_only_our_fixtures(item: Any) -> bool:
-    """Return whether the test has function-scoped fixtures, and all are pytest-arena's."""
+def _function_fixtures(item: Any) -> tuple[list[str], list[str]]:
+    """Return the function-scoped fixtures of a test: pytest-arena's, and the others."""
     fixtures_by_name = _fixtures_of(item)
-    has_fixtures = False
+    ours: list[str] = []
+    others: list[str] = []
     for name in inspect.signature(item.function).parameters:
         if name not in fixtures_by_name:
             continue
         fixture = fixtures_by_name[name][-1]
         if fixture.scope != "function":
             continue
-        if not _is_ours(fixture):
-            return False
-        has_fixtures = True
-    return has_fixtures
+        if _is_ours(fixture):
+            ours.append(name)
+        else:
+            others.append(name)
+    return ours, others
 
 
 def _fixtures_of(item: object) -> dict[str, Any]:

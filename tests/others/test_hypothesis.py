@@ -143,6 +143,21 @@ async def test_after(client):
     assert (await client.get("/dancers")).json() == ["Sand"]
 """
 
+BESIDE_OURS = """
+import pytest
+from hypothesis import given, strategies as st
+
+
+@pytest.fixture
+def mine():
+    pass
+
+
+@given(st.integers())
+async def test_both(db_session, mine, number):
+    pass
+"""
+
 UNIT = """
 import unittest
 from hypothesis import given, settings, strategies as st
@@ -167,6 +182,13 @@ def test_each_example_begins_like_the_first_pitfall_079(example: Example) -> Non
     """
     project = example.with_files(test_each=EACH, test_unit=UNIT)
     project.run(*PLUGINS).expect(passed=10)
+
+
+def test_the_health_check_names_the_fixture_of_the_user(example: Example) -> None:
+    """Not ours, which comes first: the reader would look for a fault in it."""
+    run = example.with_files(test_both=BESIDE_OURS).run(*PLUGINS).expect(status=1, failed=1)
+    run.says("'test_both.py::test_both' uses a function-scoped fixture 'mine'")
+    run.never_says("function-scoped fixture 'db_session'")
 
 
 @pytest.mark.slow
