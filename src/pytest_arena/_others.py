@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 import traceback
 from contextlib import contextmanager, suppress
@@ -64,11 +63,10 @@ def suppressed_health_check(item: object) -> Iterator[None]:
             yield
         except hypothesis.errors.FailedHealthCheck as error:
             # Hypothesis names the first fixture.
-            named = "|".join(map(re.escape, ours))
-            error.args = (
-                re.sub(f"fixture '({named})'", f"fixture {others[0]!r}", str(error)),
-            )
-            raise
+            text = str(error)
+            for name in ours:
+                text = text.replace(f"fixture {name!r}", f"fixture {others[0]!r}")
+            raise hypothesis.errors.FailedHealthCheck(text) from None
         return
     check = hypothesis.HealthCheck.function_scoped_fixture
     suppressed = {*settings.suppress_health_check, check}
