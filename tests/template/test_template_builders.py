@@ -98,6 +98,17 @@ async def _seed_in_a_running_loop(project: Project) -> list[str]:
     return project.names()
 
 
+def test_an_imported_base_is_proposed_if_the_module_has_none(project: Project) -> None:
+    """A library's base, such as `UUIDAuditBase` of Advanced Alchemy, is called otherwise."""
+    imported = "from sqlalchemy.orm import Mapped, mapped_column\nfrom base import Base as Audited"
+    model = "id: Mapped[int] = mapped_column(primary_key=True)"
+    models = f"{imported}\n\nclass Item(Audited):\n    __tablename__ = 'items'\n    {model}\n"
+    project.write(base=BASE, models=models)
+    with pytest.raises(ConfigError) as caught:
+        schema_builder("models:Base", project.root, source="pytest.ini:3")
+    assert caught.value.fix == "arena_schema = models:Audited"
+
+
 def test_an_async_builder_works_where_a_loop_is_running(project: Project) -> None:
     """The first connection of a run may be made in the middle of a request."""
     project.write(forms=FUNCTIONS, seed=f"import helper\n{ASYNC_SEED}")

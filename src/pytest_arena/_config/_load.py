@@ -37,10 +37,12 @@ def load_attribute(
     option: str,
     source: str = SOMEWHERE,
     likely: Callable[[object], bool] = callable,
+    likely_import: Callable[[object], bool] | None = None,
 ) -> object:
     """Import the object that ``path`` names, for an option that is set in ``source``.
 
-    ``likely`` selects the other objects of the module that an error proposes.
+    ``likely`` selects the other objects of the module that an error proposes. If there is none,
+    ``likely_import`` selects objects that the module imports.
 
     Raises:
         ConfigError: the path has another form, the module does not import (with the cause and
@@ -73,6 +75,10 @@ def load_attribute(
         names = _public_names(module)
         defined = ", ".join(names[:8]) or "nothing public"
         proposed = [name for name in names if likely(getattr(module, name))]
+        if not proposed and likely_import is not None:
+            for name, value in vars(module).items():
+                if likely_import(value):
+                    proposed.append(name)
         fix = f"name the module that has {attribute}; {module_name} has nothing of that kind"
         if proposed:
             fix = f"{option} = {module_name}:{nearest(attribute, proposed)}"

@@ -155,7 +155,11 @@ def schema_builder(value: str, root: Path, *, source: str = _load.SOMEWHERE) -> 
     if value.endswith(".sql"):
         return ScriptBuilder(_existing(value, root, source))
     attribute = _load.load_attribute(
-        value, option="arena_schema", source=source, likely=is_schema
+        value,
+        option="arena_schema",
+        source=source,
+        likely=is_schema,
+        likely_import=has_metadata,
     )
     metadata = getattr(attribute, "metadata", attribute)
     if isinstance(metadata, MetaData):
@@ -558,6 +562,11 @@ def candidates() -> Iterator[Candidate]:
                 at_home = getattr(value, "__module__", "") == module.__name__
                 full_name = f"{module.__name__}:{name}"
                 yield Candidate(full_name, metadata, file, is_own, at_home)
+
+
+def has_metadata(value: object) -> bool:
+    """Whether this is a base or a metadata."""
+    return _metadata_of(value) is not None
 
 
 def _metadata_of(value: object) -> MetaData | None:
