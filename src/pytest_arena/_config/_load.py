@@ -76,9 +76,8 @@ def load_attribute(
         defined = ", ".join(names[:8]) or "nothing public"
         proposed = [name for name in names if likely(getattr(module, name))]
         if not proposed and likely_import is not None:
-            for name, value in vars(module).items():
-                if likely_import(value):
-                    proposed.append(name)
+            held = vars(module)
+            proposed = [name for name in held if likely_import(held[name])]
         fix = f"name the module that has {attribute}; {module_name} has nothing of that kind"
         if proposed:
             fix = f"{option} = {module_name}:{nearest(attribute, proposed)}"

@@ -178,7 +178,8 @@ OPTIONS = (
         "How many seconds a statement waits for a lock, for example of a row that the test wrote "
         "and did not commit. Then the statement fails, and the error names the lines of code that "
         "wait for the lock and that hold it. "
-        "The default is 5. With 0, the database's setting applies.",
+        "The default is 5. With 0, the database's setting applies. A PRAGMA busy_timeout or a "
+        "lock_timeout that the app sets overrides it.",
         "1",
         form="seconds",
         metavar="SECONDS",
