@@ -390,13 +390,30 @@ def add(name):
 """
 
 
+WRITE_AT_IMPORT = """WRITE = insert(app.Dancer).values(name="at import")
+with app.sync_engine.begin() as connection:
+    connection.execute(WRITE)
+"""
+
+
 def test_rows_that_neither_a_test_nor_a_fixture_writes_are_named(example: Example) -> None:
     """They stay: no level restores them."""
     app = example.files["app.py"] + ADD
     project = example.with_files(app=app, conftest=HOOKS, test_a=OF_HOOKS)
     markers = "[pytest]\nmarkers = seeded\n"
     run = project.change("pytest.ini", "[pytest]\n", markers).run("-q").expect(passed=2)
-    told = "writes rows outside of tests and fixtures: they stay for the whole run"
-    run.says(f'conftest.py:7  app.add("of a hook") {told}')
+    told = "writes rows outside of tests and fixtures"
+    by = "connection.execute(insert(Dancer).values(name=name)): they stay for the whole run"
+    run.says(f'conftest.py:7  app.add("of a hook") {told}, by app.py:', by)
     run = example.with_files(app=app, conftest="", test_a=AT_IMPORT).run("-q").expect(passed=1)
-    run.says(f'test_a.py:4  app.add("at import") {told}')
+    run.says(f'test_a.py:4  app.add("at import") {told}, by app.py:')
+
+
+def test_a_module_that_writes_as_it_is_imported_is_named_by_its_line(example: Example) -> None:
+    """Not by the import alone, which may be that of the whole app."""
+    filled = "import app\nfrom sqlalchemy import insert\n\n" + WRITE_AT_IMPORT
+    test = "import filled\n\n\ndef test_it(test_client):\n    test_client.get('/dancers')\n"
+    app = example.files["app.py"] + ADD
+    run = example.with_files(app=app, filled=filled, test_a=test).run("-q").expect(passed=1)
+    told = "test_a.py:1  import filled writes rows outside of tests and fixtures, by filled.py:6"
+    run.says(f"{told}  connection.execute(WRITE): they stay for the whole run")

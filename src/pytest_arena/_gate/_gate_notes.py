@@ -137,10 +137,18 @@ def commit_of_older_thread(began: str, tables: str, line: CodeLine | None) -> st
     )
 
 
-def commit_outside_of_levels(line: CodeLine | None) -> str:
-    """Return the note for rows that neither a test nor a fixture writes."""
+def commit_outside_of_levels(line: CodeLine | None, writing: CodeLine | None) -> str:
+    """Return the note for rows that neither a test nor a fixture writes.
+
+    Args:
+        line: the line of the module or hook that pytest has called.
+        writing: the line that sends the write, which may be in a module that it imports.
+    """
+    by = ""
+    if writing is not None and writing != line:
+        by = f", by {writing}"
     return (
-        f"{line or 'a line that cannot be seen'} writes rows outside of tests and fixtures: "
+        f"{line or 'a line that cannot be seen'} writes rows outside of tests and fixtures{by}: "
         "they stay for the whole run. Next: write them in a fixture or in arena_seed"
     )
 

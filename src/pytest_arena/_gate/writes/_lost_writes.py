@@ -457,7 +457,8 @@ class LostWrites:
         if pooled.target is None or pooled.target.key.kind == "building":
             return
         line = line_that_pytest_called()
-        self._core.ledger.note(_gate_notes.commit_outside_of_levels(line))
+        note = _gate_notes.commit_outside_of_levels(line, pooled.pending_writes.line)
+        self._core.ledger.note(note)
 
     def _may_lose(self, pooled: PooledConnection) -> bool:
         """Return whether the open writes of a connection are a test's."""
