@@ -261,3 +261,15 @@ def test_an_env_py_that_works_only_inside_of_the_app_is_run_by_a_function(exampl
         "RuntimeError: not started", "arena_schema = <module>:<function>"
     )
     project.change("pytest.ini", "alembic.ini", "in_app:migrate").run().expect(passed=2)
+
+
+def test_an_env_py_for_another_command_than_alembics_is_run_by_a_function(
+    example: Example,
+) -> None:
+    """Advanced Alchemy's command gives its env.py a config of its own. No line of it is wrong."""
+    env = "from alembic import context\n\nurl = context.config.db_url\n"
+    run = with_migrations(example, env).run("-k", "sync").expect(status=1, failed=1)
+    run.says("AttributeError: 'Config' object has no attribute 'db_url'")
+    run.says("next: call the command for which env.py is written, such as Advanced Alchemy's")
+    run.says("AlembicCommands(config).upgrade(): arena_schema = <module>:<function>")
+    run.never_says("mend that line")

@@ -203,6 +203,11 @@ class StageBuild(Generic[ContentT]):
             return advice
         mend = "correct that line; the next run builds the template again"
         if self._is_schema and self.recipe.schema.endswith(".ini"):
+            if "'Config' object has no attribute" in str(error):
+                return (
+                    "call the command for which env.py is written, such as Advanced Alchemy's "
+                    f"AlembicCommands(config).upgrade(): {_BY_FUNCTION}"
+                )
             return f"{mend}; or run the migrations as your app does: {_BY_FUNCTION}"
         return mend
 
