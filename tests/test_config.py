@@ -265,12 +265,12 @@ MODULES = {
 @pytest.mark.parametrize(
     "path,what,cause,fix",
     [
-        ("deep:app", "No module named 'nothing_here'", "deeper.py:3  import nothing_here", "mend"),
+        ("deep:app", "No module named 'nothing_here'", "deeper.py:3  import nothing_here", "correct"),
         ("raising:app", "RuntimeError: SECRET_KEY\nis\nnot", "raising.py:2", "python -c"),
-        ("silent:app", "ValueError", "silent.py:1", "mend"),
-        ("wrong:app", "SyntaxError", "wrong.py:1  x = = 1", "mend"),
-        ("leaving:app", "SystemExit: no settings", "leaving.py:2", "mend"),
-        ("partly:app", "ImportError: cannot import name 'app'", "partly.py:1", "mend"),
+        ("silent:app", "ValueError", "silent.py:1", "correct"),
+        ("wrong:app", "SyntaxError", "wrong.py:1  x = = 1", "correct"),
+        ("leaving:app", "SystemExit: no settings", "leaving.py:2", "correct"),
+        ("partly:app", "ImportError: cannot import name 'app'", "partly.py:1", "correct"),
         ("right:app", "has no attribute 'app'", "defines application, two", "right:application"),
         ("rihgt:app", "No module named 'rihgt'", "no module 'rihgt'", "arena_app = right:app"),
         ("package.modles:Base", "No module named", "no module", "arena_app = package.models:Base"),
