@@ -277,6 +277,25 @@ def test_the_server_is_the_one_that_a_run_here_would_use(
     assert read_options("postgresql").database == "postgresql"
 
 
+@pytest.mark.parametrize(
+    "words, usage",
+    [
+        (["init"], "usage: arena init [-h] [--app MODULE:NAME]"),
+        (["doctor"], "usage: arena doctor [-h] [--select CODES]"),
+        (["databases", "list"], "usage: arena databases list [-h] [--json]"),
+        (["explain"], "usage: arena explain [-h]"),
+        (["scenarios", "list"], "usage: arena scenarios list [-h] [--json]"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_an_unknown_option_shows_the_options_of_its_command(words: list[str], usage: str) -> None:
+    """Not those of `arena`, which has none."""
+    called = command.arena(*words, "--bogus")
+    assert called.status == 2
+    assert called.errors.startswith(usage)
+    assert f"arena {' '.join(words)}: error: unrecognized arguments: --bogus" in called.errors
+
+
 def test_an_empty_pytest_ini_is_the_configuration(tmp_path: Path) -> None:
     """As for pytest: what comes after it is not read, and may be broken."""
     (tmp_path / "pyproject.toml").write_text("[[[")
@@ -290,6 +309,9 @@ def test_an_empty_pytest_ini_is_the_configuration(tmp_path: Path) -> None:
         ("pyproject.toml", b"[tool.pytest.ini_options]\narena_database = own\n", "line 2"),
         ("tox.ini", b"arena\n[pytest]\n", "line: 1"),
         ("pytest.ini", b"[pytest]\narena_database = \xff\n", "0xff"),
+        ("pyproject.toml", b"[tool]\npytest = 3\n", "tool.pytest is no table"),
+        ("pyproject.toml", b"[tool.pytest]\nini_options = 3\n", "ini_options is no table"),
+        ("pytest.toml", b"pytest = 3\n", "pytest is no table"),
     ],
 )
 @pytest.mark.parametrize(

@@ -484,6 +484,32 @@ def test_a_document_that_is_none_is_named(arena: Arena, project: Path, text: str
             assert part in errors
 
 
+def test_an_output_that_cannot_be_written_is_named_by_the_commands_option(
+    arena: Arena, project: Path
+) -> None:
+    """`arena scenarios` has no `--scenarios-out`."""
+    (project / "run.json").write_text(arena("list", "--json")[1], "utf-8")
+    for words in (["merge", "--out", "html:pytest.ini/x"], ["report", "--html", "pytest.ini/x"]):
+        status, _, errors = arena(*words, "run.json")
+        assert status == 2
+        assert "cause: --out html:pytest.ini/x" in errors
+        assert "next:  --out html:scenarios.html" in errors
+    status, _, errors = arena("merge", "--out", "yaml:x", "run.json")
+    assert status == 2
+    assert errors.startswith("--out: 'yaml' is no form of output")
+
+
+@pytest.mark.parametrize("words", [["check"], ["accept", "--all"], ["explain", "Start"]])
+def test_without_arena_specs_the_next_step_is_to_set_it(
+    arena: Arena, project: Path, words: list[str]
+) -> None:
+    """These commands take no paths: a list of some files would not help."""
+    (project / "pytest.ini").write_text("[pytest]\n", "utf-8")
+    status, _, errors = arena(*words)
+    assert status == 2
+    assert "next:  arena_specs = docs/**/*.md   in pytest's configuration" in errors
+
+
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_each_verb_says_its_exit_statuses(arena: Arena, verb: str) -> None:
     """In its help."""

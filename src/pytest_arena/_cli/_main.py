@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options, others = parser.parse_known_args(arguments)
     if others and not hasattr(options, "takes_others"):
-        parser.error(f"unrecognized arguments: {' '.join(others)}")
+        options.parser.error(f"unrecognized arguments: {' '.join(others)}")
     options.others = others  # the arguments of pytest
     try:
         if hasattr(sys.stdout, "reconfigure"):
@@ -156,7 +156,7 @@ def _add(
         usage=usage,
         **_PARSER_OPTIONS,
     )
-    parser.set_defaults(do=do)
+    parser.set_defaults(do=do, parser=parser)
     return parser
 
 
@@ -238,7 +238,7 @@ def _add_explain(commands: Commands) -> None:
         epilog="exit status: 0; 2 if no error has the code",
         **_PARSER_OPTIONS,
     )
-    parser.set_defaults(do=_do_explain)
+    parser.set_defaults(do=_do_explain, parser=parser)
     parser.add_argument(
         "code",
         nargs="?",

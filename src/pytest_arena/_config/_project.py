@@ -111,8 +111,25 @@ def _read(path: Path) -> Mapping[str, object] | None:
 def _from_toml(path: Path) -> Mapping[str, object] | None:
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     if path.name in _TOML:
-        return dict(content.get("pytest", {}))
-    pytest = content.get("tool", {}).get("pytest")
-    if pytest is None:
+        return _table(content, "pytest")
+    tool = _table(content, "tool")
+    if "pytest" not in tool:
         return None
-    return {**pytest.get("ini_options", {}), **pytest}
+    pytest = _table(tool, "pytest", "tool.")
+    return {**_table(pytest, "ini_options", "tool.pytest."), **pytest}
+
+
+def _table(
+    content: Mapping[str, object],
+    name: str,
+    above: str = "",
+) -> Mapping[str, object]:
+    """Return a table of a TOML file, an empty one if it is missing.
+
+    Raises:
+        ValueError: the name has another value.
+    """
+    table = content.get(name, {})
+    if not isinstance(table, dict):
+        raise ValueError(f"{above}{name} is no table")  # noqa: TRY004 - as the parser raises
+    return table

@@ -37,6 +37,8 @@ _FAILED = 1
 _USAGE = 4  # pytest's exit statuses
 _NO_TESTS = 5
 _LAST_LINES = 30
+_OUT = "--out "  # the option of `merge` and `report`, as messages write it
+_SPECS = "arena_specs = docs/**/*.md"
 _RUNNERS = {"asyncio": "pytest_asyncio", "anyio": "anyio"}
 _TESTS = re.compile(r"^[ \t]*((?:async )?def test_)", re.MULTILINE)
 
@@ -50,7 +52,7 @@ def do_list(options: argparse.Namespace) -> int:
         root = Path.cwd()
         patterns = tuple(options.paths)
     else:
-        root, patterns = _configured("list docs/   or   arena_specs = docs/**/*.md")
+        root, patterns = _configured(f"arena scenarios list docs/   or   {_SPECS}")
     specification = reader.read(patterns, root)
     problems = specification.problems
     nothing = None
@@ -110,7 +112,9 @@ def do_stubs(options: argparse.Namespace) -> int:
     project = read_project()
     root = project.root
     named = [str(Path.cwd() / path) for path in options.paths]
-    wanted_patterns = named or _configured("stubs docs/specification.md")[1]
+    wanted_patterns = (
+        named or _configured("arena scenarios stubs docs/specification.md")[1]
+    )
     wanted = reader.read(wanted_patterns, root)
     reader.require_scenarios(wanted, wanted_patterns)
     # A marker's name must be unique in all specifications.
@@ -319,7 +323,7 @@ def do_explain(options: argparse.Namespace) -> int:
 
 def do_merge(options: argparse.Namespace) -> int:
     """Judge several runs as one."""
-    outputs = targets(options.out)  # an error in it comes before anything else
+    outputs = targets(options.out, _OUT)  # an error in it comes before anything else
     documents = [_document(path) for path in options.documents]
     strict = ""
     shards: list[str] = []
@@ -358,11 +362,11 @@ def do_merge(options: argparse.Namespace) -> int:
 
 def do_report(options: argparse.Namespace) -> int:
     """Write pages and summaries of runs."""
-    outputs = [*targets(options.out)]
+    outputs = [*targets(options.out, _OUT)]
     for form in FORMS:
         path = getattr(options, form)
         if path:
-            outputs.append(OutputTarget(form, path))
+            outputs.append(OutputTarget(form, path, _OUT))
     document = merged(map(_document, options.documents))
     written = write(
         outputs,
@@ -400,7 +404,9 @@ def _specs_to_name(document: Document) -> Sequence[str]:
     return document.specs
 
 
-def _configured(example: str = "list docs/") -> tuple[Path, tuple[str, ...]]:
+def _configured(
+    fix: str = f"{_SPECS}   in pytest's configuration",
+) -> tuple[Path, tuple[str, ...]]:
     """Return the project's root and its specifications.
 
     Raises:
@@ -412,7 +418,7 @@ def _configured(example: str = "list docs/") -> tuple[Path, tuple[str, ...]]:
             "no file is named, and arena_specs is not set in this project",
             why="without it no scenario is found",
             cause=f"the configuration of pytest, in {config.root}",
-            fix=f"arena scenarios {example}",
+            fix=fix,
         )
     return config.root, config.specs
 

@@ -87,7 +87,7 @@ def _add_verb(
         epilog=f"exit status: 0; 1 if {fails}; 2 for wrong options or files",
         **_SHAPE,
     )
-    parser.set_defaults(do=partial(_do, name))
+    parser.set_defaults(do=partial(_do, name), parser=parser)
     return parser
 
 

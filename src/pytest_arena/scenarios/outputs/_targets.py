@@ -12,48 +12,57 @@ from pytest_arena.scenarios.evidence._document import Document, as_json
 from pytest_arena.scenarios.outputs._ci import summary
 
 
+_OF_PYTEST = "--scenarios-out="
+
+
 @dataclass(frozen=True, slots=True)
 class OutputTarget:
     """One output: its form, and its file."""
 
     form: str
     path: str
+    option: str = _OF_PYTEST
+    """The option that names it, as messages write it."""
 
 
-def targets(text: str) -> tuple[OutputTarget, ...]:
-    """Read ``json:PATH,html:PATH,…``.
+def targets(
+    text: str,
+    option: str = _OF_PYTEST,
+) -> tuple[OutputTarget, ...]:
+    """Read ``json:PATH,html:PATH,…``, the value of an option.
 
     Raises:
         ConfigError: an unknown form, no path, or one path twice.
     """
     parts = text.replace("\n", ",").split(",")
-    wanted = [_target(part) for part in parts if part.strip()]
+    wanted = [_target(part, option) for part in parts if part.strip()]
     paths = set()
     for target in wanted:
         if target.path in paths:
             what = f"two outputs would go to {target.path}"
-            raise _wrong(what, "html:scenarios.html")
+            raise _wrong(what, "html:scenarios.html", option)
         paths.add(target.path)
     return tuple(wanted)
 
 
-def _target(part: str) -> OutputTarget:
+def _target(part: str, option: str) -> OutputTarget:
     form, _, path = (word.strip() for word in part.partition(":"))
     if form not in FORMS:
         what = f"{form!r} is no form of output; there are {', '.join(FORMS)}"
-        raise _wrong(what, f"{nearest(form, FORMS)}:{path or 'PATH'}")
+        raise _wrong(what, f"{nearest(form, FORMS)}:{path or 'PATH'}", option)
     if not path:
         what = f"{form}: it is not said which file it goes to"
-        raise _wrong(what, f"{form}:{FORMS[form][0]}")
-    return OutputTarget(form, path)
+        raise _wrong(what, f"{form}:{FORMS[form][0]}", option)
+    return OutputTarget(form, path, option)
 
 
-def _wrong(what: str, fix: str) -> ConfigError:
+def _wrong(what: str, fix: str, option: str) -> ConfigError:
+    name = option.rstrip("= ")
     return ConfigError(
-        f"--scenarios-out: {what}",
+        f"{name}: {what}",
         why="the file would be missing later",
-        cause="--scenarios-out takes form:PATH, several with commas between them",
-        fix=f"--scenarios-out={fix}",
+        cause=f"{name} takes form:PATH, several with commas between them",
+        fix=f"{option}{fix}",
     )
 
 
@@ -83,7 +92,7 @@ def write(
     for target in targets:
         name, title = FORMS[target.form]
         text = _text(target.form, document, root)
-        option = f"--scenarios-out={target.form}:"
+        option = f"{target.option}{target.form}:"
         try:
             with writing(
                 target.path,
