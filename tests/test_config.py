@@ -265,7 +265,12 @@ MODULES = {
 @pytest.mark.parametrize(
     "path,what,cause,fix",
     [
-        ("deep:app", "No module named 'nothing_here'", "deeper.py:3  import nothing_here", "correct"),
+        (
+            "deep:app",
+            "No module named 'nothing_here'",
+            "deeper.py:3  import nothing_here",
+            "correct",
+        ),
         ("raising:app", "RuntimeError: SECRET_KEY\nis\nnot", "raising.py:2", "python -c"),
         ("silent:app", "ValueError", "silent.py:1", "correct"),
         ("wrong:app", "SyntaxError", "wrong.py:1  x = = 1", "correct"),

@@ -26,17 +26,21 @@ if TYPE_CHECKING:
 class Summary:
     """The facts of one process for the summary. Times are seconds."""
 
-    tests: tuple[TestFacts, ...]
-    databases: tuple[str, ...]
-    notes: tuple[str, ...]
-    noted: tuple[tuple[str, str], ...]  # the ledger's lines, each with its test
-    refusals: tuple[str, ...]
-    spoiled: tuple[str, ...]  # files and URLs of the app's databases that were changed
-    unchanged: tuple[str, ...]  # files of these databases that are older than the run
-    started: tuple[str, ...]  # lines that started other processes
-    built_seconds: float  # for templates, 0 if they were in the cache
-    products: tuple[str, ...]
-    isolations: tuple[str, ...]
+    tests: tuple[TestFacts, ...] = ()
+    databases: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    noted: tuple[tuple[str, str], ...] = ()  # the ledger's lines, each with its test
+    refusals: tuple[str, ...] = ()
+    spoiled: tuple[
+        str, ...
+    ] = ()  # files and URLs of the app's databases that were changed
+    unchanged: tuple[
+        str, ...
+    ] = ()  # files of these databases that are older than the run
+    started: tuple[str, ...] = ()  # lines that started other processes
+    built_seconds: float = 0.0  # for templates, 0 if they were in the cache
+    products: tuple[str, ...] = ()
+    isolations: tuple[str, ...] = ()
     has_template: bool = True
     built_because: tuple[str, ...] = ()  # why templates in the cache were not used
     # The time of each test in which the app made its tables.

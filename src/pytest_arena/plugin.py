@@ -11,6 +11,7 @@ import sys
 import unittest
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
+from traceback import format_exc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -699,7 +700,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Leave the levels, close the gate, send a worker's facts to the controller."""
     run = RUNS[session.config]
     facts = session.config.stash[FACTS]
-    summary = summarized(run.config, run.databases, run.ledger)
+    try:
+        summary = summarized(run.config, run.databases, run.ledger)
+    except Exception:  # noqa: BLE001 - pytest would print no report of a failed test
+        failure = f"pytest-arena could not write its summary:\n{format_exc()}"
+        summary = _report.Summary(failures=(failure,))
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     for line in run.finish():
         if reporter is not None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,6 +132,50 @@ def test_killed_pitfall_071(project: Example, number: signal.Signals) -> None:
     assert run.status == -number.value, run.output
     project.run("test_next.py").expect(passed=1)
     assert left(run) == []
+
+
+ENDS = """
+import pytest
+
+def test_red():
+    assert 1 == 2
+
+async def test_ends(client):
+    await client.post("/dancers/Dune")
+    {}
+"""
+
+BROKEN_SUMMARY = """
+from pytest_arena import plugin
+
+def summarized(*args):
+    raise RuntimeError("the server is gone")
+
+plugin.summarized = summarized
+"""
+
+
+@pytest.mark.parametrize("end", ["pytest.exit('enough')", "raise KeyboardInterrupt"])
+def test_a_run_that_is_broken_off_beside_the_developers_file_shows_its_failures(
+    project: Example, end: str
+) -> None:
+    """The test that broke it off has not ended, and the app's file exists."""
+    project.folder.mkdir(parents=True)
+    with closing(sqlite3.connect(project.folder / "dev.db")) as connection:
+        connection.execute("CREATE TABLE dancers (id INTEGER PRIMARY KEY, name VARCHAR)")
+        connection.commit()
+    os.utime(project.folder / "dev.db", (1_000_000_000, 1_000_000_000))
+    run = project.with_files(test_ends=ENDS.format(end)).run("test_ends.py")
+    run.expect(pytest.ExitCode.INTERRUPTED, failed=1)
+    run.says("assert 1 == 2").never_says("ProductionDatabaseError")
+
+
+def test_an_error_of_the_summary_hides_no_failure(example: Example) -> None:
+    """Nor does it hide itself: the run fails, also if all tests passed."""
+    project = example.with_files(test_ends=ENDS.format("pass"), conftest=BROKEN_SUMMARY)
+    run = project.run("test_ends.py").expect(1, passed=1, failed=1)
+    run.says("assert 1 == 2", "RuntimeError: the server is gone")
+    project.run("test_ends.py::test_ends").expect(1, passed=1)
 
 
 BUILDER = """

@@ -26,7 +26,7 @@ from pytest_arena._gate._engines import (
 )
 from pytest_arena._gate._gate_notes import another_product, unknown_product
 from pytest_arena._gate._known_engines import known_engines
-from pytest_arena._origin import user_line
+from pytest_arena._origin import as_own, user_line
 from pytest_arena._product import (
     NOWHERE,
     PRODUCT_PACKAGES,
@@ -272,7 +272,8 @@ _CLOCK_STEP = 0.02  # seconds
 def _is_database(file: str) -> bool:
     """Return whether a file begins as SQLite's do: https://www.sqlite.org/fileformat.html."""
     try:
-        with Path(file).open("rb") as opened:
+        # A test may still run: of a run that was broken off, or one that removes the file.
+        with as_own(), Path(file).open("rb") as opened:
             return opened.read(16) == b"SQLite format 3\0"
     except OSError:
         return False

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._origin import is_called_by_user, who_connects
+from pytest_arena._origin import is_called_by_user, is_own, who_connects
 from pytest_arena._process import on_audit_events
 from pytest_arena.errors import ProductionDatabaseError
 
@@ -54,7 +54,7 @@ def _admit_open(
 
     The test's database is another file: the app would read or overwrite the developer's file.
     """
-    if not isinstance(name, str | bytes | os.PathLike):
+    if not isinstance(name, str | bytes | os.PathLike) or is_own():
         return
     now = core()
     file = os.fsdecode(name)
