@@ -1134,3 +1134,47 @@ def test_alembic_with_the_developers_database_in_its_file_is_refused(
     )
     run = example.run("test_it.py", env=private).expect(1, failed=1)
     run.says("refused: a process whose configuration names postgresql://", "test_it.py:9")
+
+
+EARLY = {
+    "writes": """
+from app import engine
+from sqlalchemy import text
+with engine.begin() as connection:
+    connection.execute(text("INSERT INTO dancers VALUES ('early')"))
+engine.dispose()
+""",
+    "imports the app": "import app\n",
+}
+
+COUNTS = """
+from app import engine
+from sqlalchemy import text
+
+def test_it():
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM dancers")) == 0
+"""
+
+
+@pytest.mark.usefixtures("whole_process")
+@pytest.mark.parametrize("kind", EARLY)
+def test_an_engine_that_connects_before_the_gate_fails_the_run(
+    tmp_path: Path, developer: Developer, kind: str
+) -> None:
+    """A plugin of -p is imported before pytest-arena. No counter says when a row has come."""
+    place = f"{SERVER.user}@{SERVER.host}:{SERVER.port}"
+    engine = f"engine = create_engine('postgresql+psycopg://{place}/{developer.name}')"
+    example = example_of(tmp_path, developer, test_it=COUNTS, early=EARLY[kind]).with_paths(
+        {
+            "app.py": f"{APP}\nfrom sqlalchemy import create_engine\n{engine}\n",
+            "pytest.ini": f"{CONFIG}addopts = -p early\n",
+        }
+    )
+    environment = {"ARENA_DATABASE": f"postgresql://{place}/{SERVER.database}"}
+    run = example.run("test_it.py", "-q", env=environment)
+    if kind == "writes":
+        name = f"postgresql://{SERVER.host}:{SERVER.port}/{developer.name}"
+        run.expect(1, passed=1).says(f"an engine connected to {name} before", "pytest_plugins =")
+    else:
+        run.expect(passed=1).never_says("before pytest-arena guarded it")

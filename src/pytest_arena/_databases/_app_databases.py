@@ -149,6 +149,16 @@ class AllowedFiles:
         states = {file: self.first_seen[file] for file in sorted(self.of_app)}
         return changed_since(states)
 
+    def changed_between(self, began: float, ended: float) -> Iterator[str]:
+        """Yield the app's files whose last change, as they were first seen, is in this time."""
+        for file in sorted(self.of_app):
+            if self.is_free(file):
+                continue
+            for changed_at, _ in self.first_seen[file]:
+                if began <= changed_at / 1e9 <= ended:
+                    yield file
+                    break
+
     def unchanged(self) -> tuple[str, ...]:
         """Return the app's files that are older than this run."""
         return tuple(filter(self.is_of_earlier_run, self.of_app))

@@ -22,7 +22,12 @@ from pytest_arena._databases._app_databases import (
 )
 from pytest_arena._databases._children import Children
 from pytest_arena._databases._template import Builds, Recipe, RunningBuild, Store
-from pytest_arena._databases._verified import Content, Verified, first_content
+from pytest_arena._databases._verified import (
+    Content,
+    EarlyChanges,
+    Verified,
+    first_content,
+)
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import requested_by_engines
 from pytest_arena._gate._known_engines import known_engines
@@ -95,6 +100,7 @@ class Databases:
         self._connections = connections
         self.products = Products(self, config)
         self.files = AllowedFiles(config, temporary)
+        self.early = EarlyChanges(self.files)
         self.known = KnownDatabases(config, self.products, self.files, connections)
         self.environment = Environment(config, self.known)
         self.children = Children(config, ledger, self.known, self.leads_to_test)

@@ -1,16 +1,26 @@
-"""Compares a database before and after a level, and before and after the run."""
+"""Compares a database before and after a level, and before and after the run.
+
+Names the databases that this process may have changed before the gate was installed: pytest
+imports the plugins of ``-p`` before those of installed packages, so before pytest-arena.
+"""
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _process
+from pytest_arena._gate._engines import requested_by_engines
+from pytest_arena._gate._known_engines import known_engines
+from pytest_arena._origin import user_line
 from pytest_arena._product import Held, Isolation
 from pytest_arena.errors import ArenaError, IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from pytest_arena._databases._app_databases import AllowedFiles
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
 
@@ -222,3 +232,56 @@ def _number_of_rows(digest: str) -> str:
     if not comma:
         return ""
     return f"{number} rows"
+
+
+_NEXT = (
+    "A plugin of -p or PYTEST_PLUGINS may do so as pytest imports it. Delete it there, and name "
+    'it in the conftest.py of the root, whose plugins are guarded: pytest_plugins = ["…"]'
+)
+
+
+class EarlyChanges:
+    """The time between the start of this process and the gate."""
+
+    def __init__(self, files: AllowedFiles) -> None:
+        self._files = files
+        self._began = _start_of_process()
+        self._ended = time.time()
+        # A script that calls pytest may have filled the databases for this run.
+        self._is_known = user_line() is None
+        self._servers: list[str] = []
+
+    def note_connected(self) -> None:
+        """Note the engines on servers that have connected: the gate has just been installed."""
+        connected = []
+        for engine in known_engines.find():
+            if getattr(engine.dialect, "server_version_info", None) is not None:
+                connected.append(engine)
+        for requested in requested_by_engines(connected):
+            if "://" in requested.name:
+                self._servers.append(requested.name)
+
+    def lines(self) -> Iterator[str]:
+        """Yield a line for each file that changed, and each server's database with an engine."""
+        if not self._is_known:
+            return
+        for file in self._files.changed_between(self._began, self._ended):
+            yield (
+                f"{file} was changed after this process began, and before pytest-arena guarded "
+                f"it. {_NEXT}. If tests may change the file: arena_allow = {file}"
+            )
+        for name in dict.fromkeys(self._servers):
+            if not self._files.is_allowed(name):
+                yield (
+                    f"an engine connected to {name} before pytest-arena guarded it. {_NEXT}. "
+                    f"If tests may change the database: arena_allow = {name}"
+                )
+
+
+def _start_of_process() -> float:
+    """Return the time at which `logging` was imported: pytest does so before it imports plugins.
+
+    The system's start of a process may be that of the shell whose last command is pytest.
+    """
+    record = logging.makeLogRecord({})
+    return record.created - record.relativeCreated / 1000

@@ -80,6 +80,7 @@ class ArenaRun:
         self._known = self.databases.known
         self.current = Current(self.databases)
         self.gate = gates.install(self.databases, self.connections)
+        self.databases.early.note_connected()
         self.tasks = Tasks()
         self.levels = Levels(self.databases, self.gate, ledger, hooks, self.tasks)
         self.engines = Engines(self.databases)

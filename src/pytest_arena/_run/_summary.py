@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     """Return the facts of this process. Marks refusals outside of tests as reported."""
-    failures = [*databases.children.check_early()]
+    failures = [*databases.children.check_early(), *databases.early.lines()]
     servers, server_of_code = databases.children.servers()
     refused = ledger.unreported("")
     ledger.mark_reported(*refused)
