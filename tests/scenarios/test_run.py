@@ -223,7 +223,10 @@ def test_a_run_from_a_folder_below_or_without_one_is_partial(tmp_path: Path) -> 
     assert (ignored.run.status, ignored.partial) == (0, "--ignore=more"), ignored.run.output
     run = example.python("-c", IN_A_FOLDER, NO_EVIDENCE, "--scenarios=strict")
     assert run.status == 0, run.output
-    run.says("partial run (more (testpaths")
+    all_tests = "If these are all tests, set testpaths = more in pytest's configuration"
+    run.says(f"partial run (more. {all_tests}): all tests of")
+    one = example.run(NO_EVIDENCE, "--scenarios=strict", "test_it.py::test_one")
+    one.expect(passed=1).says("partial run (test_it.py::test_one): all tests of")
     whole = example.change("pytest.ini", "[pytest]\n", "[pytest]\ntestpaths = test_it.py\n")
     left = told(whole, NO_EVIDENCE, "--scenarios=strict", "--ignore=more")
     assert (left.run.status, left.partial) == (1, ""), left.run.output

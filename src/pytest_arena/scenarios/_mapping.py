@@ -509,9 +509,10 @@ def _narrowed(config: pytest.Config) -> Iterator[str]:
             is_covered = False
     if args and not is_covered:
         reason = " ".join(_shown(arg, config) for arg in args)
-        if not config.getini("testpaths"):
+        if not config.getini("testpaths") and "::" not in reason:
             reason += (
-                " (testpaths, in pytest's configuration, says what all of them are)"
+                f". If these are all tests, set testpaths = {reason} in pytest's "
+                "configuration"
             )
         yield reason
     yield from _ignored(config)
