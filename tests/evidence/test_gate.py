@@ -125,10 +125,12 @@ def test_where_nothing_is_run_mapped_scenarios_are_no_gap() -> None:
 MANUAL = scenario(tags=("@manual",))
 
 
-def waived(line: str, *tries: Any, day: date = TODAY, mapped: bool = True) -> Any:
+def waived(
+    line: str, *tries: Any, day: date = TODAY, mapped: bool = True, partial: str = ""
+) -> Any:
     """The document on a scenario tagged @manual, under a waiver."""
     rules = Rules(today=day, agreed_gaps=read_waivers([line], place="pytest.ini:3"))
-    return document(tries, [mapping()] * mapped, of=[MANUAL], rules=rules)
+    return document(tries, [mapping()] * mapped, of=[MANUAL], rules=rules, partial=partial)
 
 
 def test_a_waiver_lets_a_scenario_go_unproven() -> None:
@@ -146,6 +148,9 @@ def test_a_waiver_runs_out_after_its_last_day() -> None:
     assert doc.scenarios[0].status is Status.UNMAPPED
     assert "run out (until 2026-11-20: soon)" in doc.scenarios[0].reason
     assert len(doc.gaps) == 2
+    part = waived("@manual 2026-11-20 soon", day=TODAY + timedelta(1), mapped=False, partial="-k a")
+    assert part.gaps == ()
+    assert "has run out" in str(part.problems)
 
 
 def test_a_waiver_by_key_is_about_that_scenario_alone() -> None:
