@@ -110,3 +110,17 @@ def test_a_plugin_that_only_reads_is_not_named(tmp_path: Path) -> None:
         script.run("test_it.py").expect(passed=1)
         script.python("runs.py").expect(passed=1)
     assert changed == ["dev.db"]
+
+
+EMPTIES = "from app import Base, engine\nBase.metadata.drop_all(engine)\n"
+
+
+def test_a_required_plugin_ends_a_run_that_does_not_load_it(tmp_path: Path) -> None:
+    """Its conftest would reach the developer's file. Not every way to load the plugin counts."""
+    project = _project(tmp_path, "", "required_plugins = pytest-arena").with_files(conftest=EMPTIES)
+    with untouched(project):
+        run = project.run("test_it.py", plugin=False)
+        assert run.status == pytest.ExitCode.USAGE_ERROR, run.output
+        run.says("Missing required plugins: pytest-arena")
+        loaded = project.run("-p", "arena", "test_it.py", plugin=False)
+    loaded.never_says("Missing required plugins").says("1 of 1 tests had a database")
