@@ -368,6 +368,12 @@ _DO = re.compile(r"(?i)\s*DO(?:\s+LANGUAGE\s+\S+)?\s*(?:U&)?")
 _DO_TEXT = re.compile(
     r"(?s)[eE]?'(?P<text>.*)'|\$(?P<tag>\w*)\$(?P<body>.*)\$(?P=tag)\$"
 )
+# The words before a text that a DO block sends as a statement.
+_EXECUTE = re.compile(r"(?i)\bEXECUTE\s*\(?\s*(?:format\s*\(\s*)?$")
+_EXECUTE_LENGTH = 40
+# A name that format() fills in, as that of the test's database. Another text follows.
+_HAS_PARTS = re.compile(r"%(?:\d+\$)?-?\d*[Is]")
+_CONTINUES = re.compile(r"\s*\|\|")
 # Quoted names of functions and tables that _BEYOND knows.
 _SERVER_NAME = re.compile(r'"(?:pg_|dblink)\w*"')
 
@@ -418,9 +424,9 @@ _SHORT = 4096
 def reaches_beyond(statement: str) -> str:
     """Return what a statement does to other databases or the whole server, "" for nothing.
 
-    Each of several statements is read, and the body of a ``DO``. Bodies of functions and dynamic
-    SQL are not. ``CREATE ROLE`` is allowed, because apps need their roles. Costs some microseconds,
-    once for each short statement.
+    Each of several statements is read, the body of a ``DO``, and whole texts that it executes.
+    Bodies of functions, and SQL that is built from parts, are not. ``CREATE ROLE`` is allowed,
+    because apps need their roles. Costs some microseconds, once for each short statement.
 
     >>> reaches_beyond("SELECT 1; drop database shop")
     'DROP DATABASE'
@@ -437,14 +443,28 @@ def _without_quoted(quoted: re.Match[str]) -> str:
     text = quoted[0]
     if _SERVER_NAME.fullmatch(text):
         return text[1:-1]
-    start = quoted.string.rfind(";", 0, quoted.start()) + 1
     block = _DO_TEXT.fullmatch(text)
-    if block is None or not _DO.fullmatch(quoted.string, start, quoted.start()):
+    if block is None or not (_is_do_block(quoted) or _is_executed(quoted)):
         return " ''"
     body = block["body"]
     if body is None:
         body = block["text"].replace("''", "'")
     return f" {_bare(body)} "
+
+
+def _is_do_block(quoted: re.Match[str]) -> bool:
+    start = quoted.string.rfind(";", 0, quoted.start()) + 1
+    return _DO.fullmatch(quoted.string, start, quoted.start()) is not None
+
+
+def _is_executed(quoted: re.Match[str]) -> bool:
+    """Return whether a DO block executes a text that is a whole statement."""
+    start = max(0, quoted.start() - _EXECUTE_LENGTH)
+    if not _EXECUTE.search(quoted.string[start : quoted.start()]):
+        return False
+    if _CONTINUES.match(quoted.string, quoted.end()):
+        return False
+    return not _HAS_PARTS.search(quoted[0])
 
 
 def _beyond(statement: str) -> str:
