@@ -82,6 +82,15 @@ def lost_setting() -> str:
     )
 
 
+def early_transaction(name: str) -> str:
+    """Return the note for a transaction that was open when the gate was installed."""
+    return (
+        f"a connection to {name} was inside a transaction before pytest began. pytest-arena has "
+        "closed it, because it does not reach the test's database. Its next statement fails. "
+        "Commit or roll back before you call pytest.main()"
+    )
+
+
 def late_work(work: object, *, is_statement: bool) -> LateWorkError:
     """Return the error for work that continues after its test is over.
 

@@ -12,7 +12,10 @@ import weakref
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.engine import Dialect, Engine
+from sqlalchemy.engine import Connection, Dialect, Engine
+
+from pytest_arena._gate._engines import requested_by_engine
+from pytest_arena._gate._orm_sessions import held_by_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -198,6 +201,36 @@ def watch_engines(note: Callable[[Engine], None]) -> None:
         created(cls, engine)
 
     Dialect.engine_created = classmethod(engine_created)  # type: ignore[assignment,method-assign]  # SQLAlchemy has no event for it
+
+
+def end_early_connections(is_allowed: Callable[[str], bool]) -> list[str]:
+    """Let engines connect again that have connected before the gate was installed.
+
+    Returns the databases of connections whose transactions are lost. A database in memory ends with
+    its connection, so its connections stay.
+    """
+    names = {}
+    for engine in known_engines.find():
+        requested = requested_by_engine(engine)
+        if requested is not None and requested.name and not is_allowed(requested.name):
+            names[engine] = requested.name
+            # `dispose` would close async connections, for which there is no greenlet here.
+            pool: Any = engine.pool
+            pool._invalidate(None, _checkin=False)  # noqa: SLF001 - as above
+    if not names:
+        return []
+    holders = []
+    # SQLAlchemy does not list the connections that are checked out.
+    for referrer in gc.get_referrers(Connection):
+        if issubclass(type(referrer), Connection) and referrer.engine in names:
+            holders.append(referrer)
+    for holder in holders:
+        if not holder.closed:
+            holder.invalidate()
+    for session, holder in held_by_sessions():
+        if holder in holders:
+            session.rollback()
+    return [names[holder.engine] for holder in holders if holder.in_transaction()]
 
 
 def _by_age(records: Iterable[KnownEngine]) -> list[Engine]:

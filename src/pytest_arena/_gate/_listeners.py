@@ -20,7 +20,11 @@ from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._answers import apart_from_requests
 from pytest_arena._gate._engines import describe
 from pytest_arena._gate._instrument import instrument
-from pytest_arena._gate._known_engines import known_engines, watch_engines
+from pytest_arena._gate._known_engines import (
+    end_early_connections,
+    known_engines,
+    watch_engines,
+)
 from pytest_arena._gate._orm_sessions import watch_sessions
 from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._gate._watched_files import watch_files
@@ -338,6 +342,9 @@ def _listen() -> None:
     send_to_spawned(_before_spawn)
     for package, product in DRIVERS.items():
         when_imported(package, partial(_watch_driver, product))
+    core = _gates[-1].core
+    for name in end_early_connections(core.files.is_allowed):
+        core.ledger.note(_gate_notes.early_transaction(name))
 
 
 def _remember(engine: Engine) -> None:
