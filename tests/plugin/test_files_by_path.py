@@ -183,6 +183,9 @@ CHANGES = {
     "os.replace": lambda: os.replace("other.db", "dev.db"),
     "shutil.move": lambda: shutil.move("dev.db", "old.db"),
     "os.truncate": lambda: os.truncate("dev.db", 0),
+    "os.chmod": lambda: os.chmod("dev.db", 0o600),
+    "os.utime": lambda: os.utime("dev.db", (1, 1)),
+    "Path.touch": lambda: Path("dev.db").touch(),
     "a log": lambda: os.remove("dev.db-wal"),
     "a folder": lambda: shutil.rmtree(Path.cwd()),
     "the folder's name": lambda: os.rename(Path.cwd(), f"{Path.cwd()}-old"),
@@ -198,19 +201,22 @@ def test_another_file(test_client):
     os.remove("link.db")
     os.rename("other.db", "third.db")
     os.truncate("third.db", 0)
+    os.chmod("third.db", 0o600)
+    os.utime("third.db")
     os.remove("third.db")
 """
 
 
 @pytest.mark.slow
-def test_a_file_of_the_app_that_a_test_removes_renames_or_truncates_is_refused(
+def test_a_file_of_the_app_that_a_test_removes_renames_or_changes_is_refused(
     example: Example,
 ) -> None:
     """Python opens no file for that: audit events tell the names."""
     files = dict.fromkeys(("dev.db", "dev.db-wal", "other.db"), "the developer's")
     project = example.with_files(test_it=CHANGES).with_paths(files)
-    run = project.run("-k", "not folder").expect(status=1, passed=1, failed=7)
+    run = project.run("-k", "not folder").expect(status=1, passed=1, failed=10)
     run.says("refused: removing", "refused: renaming", "refused: truncating")
+    run.says("refused: changing the mode of", "refused: changing the times of")
     run.says("dev.db is a database file of the app")
     run.says("arena_allow = ", 'os.remove("dev.db")')
     assert (project.folder / "dev.db").read_text() == "the developer's"

@@ -42,7 +42,9 @@ def watch_files(core: CurrentCore) -> None:
             "os.rename": partial(_admit_renaming, core),
             "os.mkdir": _note_creation,
             "sqlite3.connect": _note_creation,
-            "os.truncate": partial(_admit_truncation, core),
+            "os.truncate": partial(_admit_setting, core, "truncating"),
+            "os.chmod": partial(_admit_setting, core, "changing the mode of"),
+            "os.utime": partial(_admit_setting, core, "changing the times of"),
         }
     )
 
@@ -129,16 +131,16 @@ def _admit_loss(core: Core, file: str, action: str) -> None:
         _admit_change(core, file, action, is_there=os.path.lexists(file))
 
 
-def _admit_truncation(core: CurrentCore, name: Any, *_: object) -> None:
-    """Refuse to let the user's code truncate a database file."""
+def _admit_setting(core: CurrentCore, action: str, name: Any, *_: object) -> None:
+    """Refuse to let the user's code set the size, the mode or the times of a database file."""
     if isinstance(name, int):
         return  # the number of an open file: `_admit_open` has seen its path
     file = os.path.realpath(os.fsdecode(name))
     now = core()
     is_there = Path(file).is_file()
     if now.ledger.test and is_there and now.files.is_link_into_app(file):
-        raise now.ledger.refused(_changed_file(file, f"truncating {file}"))
-    _admit_change(now, file, f"truncating {file}", is_there=is_there)
+        raise now.ledger.refused(_changed_file(file, f"{action} {file}"))
+    _admit_change(now, file, f"{action} {file}", is_there=is_there)
 
 
 def _admit_change(core: Core, file: str, action: str, *, is_there: bool = True) -> None:
@@ -193,7 +195,7 @@ def _entry(name: Any, folder: int) -> str:
 
 
 def _changed_file(file: str, action: str) -> ProductionDatabaseError:
-    """Return the error for a file of the app that a test removes, renames or truncates."""
+    """Return the error for a file of the app that a test removes, renames or changes."""
     return ProductionDatabaseError(
         f"refused: {action}: {file} is a database file of the app",
         why="the test's database is in another file. This file has the app's data",
