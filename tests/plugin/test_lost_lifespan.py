@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.plugin.shop import env_of
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -93,3 +95,76 @@ def test_a_commit_of_the_lifespan_in_the_live_server_s_thread_is_the_test_s(
     """The thread is older than the second test. Only what is lost is named."""
     run = example.with_files(app=APP, test_it=LIVE).run("-q").expect(passed=2)
     run.says(START).never_says("a thread that began")
+
+
+# The app elects a leader by a lock that it keeps until it stops.
+LEADER = """
+import os
+from contextlib import asynccontextmanager
+
+import asyncpg
+from fastapi import FastAPI
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+url = os.environ["DATABASE_URL"]
+engine = create_async_engine(url)
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    item: Mapped[str]
+
+
+@asynccontextmanager
+async def lifespan(app):
+    leader = await asyncpg.connect(url.replace("+asyncpg", ""))
+    await leader.execute("SELECT pg_advisory_lock(99)")
+    yield
+    await leader.close()
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.post("/forgotten")
+async def forgotten():
+    async with engine.connect() as connection:
+        await connection.execute(insert(Order).values(item="chair"))
+
+
+@app.post("/kept")
+async def kept():
+    async with engine.begin() as connection:
+        await connection.execute(insert(Order).values(item="lamp"))
+"""
+
+WITH_A_LEADER = """
+import pytest
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_forgotten(client, turn):
+    assert (await client.post("/forgotten")).status_code == 200
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_kept(client, turn):
+    assert (await client.post("/kept")).status_code == 200
+"""
+
+
+def test_a_lock_that_the_lifespan_keeps_hides_no_lost_write_pitfall_131(
+    example: Example,
+) -> None:
+    """The lock is held during each test, and is no change of it."""
+    project = example.change("pytest.ini", "arena_seed = seed:seed\n", "arena_lifespan = session\n")
+    project = project.with_files(app=LEADER, test_it=WITH_A_LEADER)
+    options = "-v", "-p", "no:randomly", "--arena-lost-writes=fail", "-o", "arena_drivers=redirect"
+    run = project.run(*options, env=env_of("undo")).expect(1, passed=4, errors=2)
+    run.says("POST /forgotten 200 wrote orders (1 row), and the app never committed it")
+    run.says("test_kept[0]", "changed shop", "test_kept[1]", "changed shop")

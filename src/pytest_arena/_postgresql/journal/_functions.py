@@ -305,7 +305,7 @@ CREATE OR REPLACE FUNCTION {s}.at_work() RETURNS int[] LANGUAGE sql STABLE AS $a
 $arena$;
 CREATE OR REPLACE FUNCTION {s}.look(
     top int, archived int, OUT is_changed bool, OUT has_rows bool, OUT marks text[],
-    OUT writers int[], OUT prepared text[], OUT locks bool)
+    OUT writers int[], OUT prepared text[])
 LANGUAGE plpgsql AS $arena$
 DECLARE
     k record;
@@ -328,17 +328,13 @@ BEGIN
             marks := ARRAY[SQLERRM];
         END;
     END IF;
-    SELECT coalesce(bool_or(h.locktype = 'advisory'), false),
-        array_agg(DISTINCT h.pid) FILTER (WHERE h.locktype = 'relation')
-    INTO locks, writers
-    FROM pg_catalog.pg_locks h
-    WHERE h.database = (
-        SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
-    AND h.pid <> pg_catalog.pg_backend_pid() AND (
-        h.locktype = 'advisory' OR h.locktype = 'relation'
+    writers := ARRAY(
+        SELECT h.pid FROM pg_catalog.pg_locks h
+        WHERE h.database = (
+            SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+        AND h.pid <> pg_catalog.pg_backend_pid() AND h.locktype = 'relation'
         AND h.relation IN ('{s}.j'::regclass, '{s}.ddl'::regclass)
-        AND h.mode = 'RowExclusiveLock' AND h.granted);
-    writers := coalesce(writers, ARRAY[]::int[]) || {s}.at_work() || ARRAY(
+        AND h.mode = 'RowExclusiveLock' AND h.granted) || {s}.at_work() || ARRAY(
         SELECT a.pid FROM pg_catalog.pg_stat_activity a
         WHERE a.datname = current_database() AND a.backend_xid IS NOT NULL
         AND a.pid <> pg_catalog.pg_backend_pid() AND a.backend_type = 'client backend');

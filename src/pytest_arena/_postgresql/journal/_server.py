@@ -82,7 +82,9 @@ class Look:
     # Pids of sessions inside a transaction that has written, or is writing.
     writers: frozenset[int] = frozenset()
     prepared: tuple[str, ...] = ()  # transactions prepared for a second phase
-    locks: bool = False  # a session holds an advisory lock
+    # `clone` only: a session has taken an advisory lock, which ends with the database. The gate
+    # closes such a connection under `undo`.
+    locks: bool = False
 
 
 class ServerMoment:
@@ -305,7 +307,7 @@ class ServerJournal:
         arguments = f"{_ANY_LEVEL}, NULL"
         if level is not None:
             arguments = f"{level}, {level}"
-        [(is_changed, has_rows, marks, writers, prepared, locks)] = self._control.rows(
+        [(is_changed, has_rows, marks, writers, prepared)] = self._control.rows(
             f"SELECT * FROM {self._schema}.look({arguments})"
         )
         return Look(
@@ -314,7 +316,6 @@ class ServerJournal:
             tuple(marks),
             frozenset(writers),
             tuple(prepared),
-            locks,
         )
 
     def at_work(self) -> frozenset[int]:
