@@ -61,6 +61,8 @@ class Relation:
     schema: str
     name: str
     is_leaf: bool  # it has rows itself
+    # Its columns have the order of the root's, so that the text of a whole row is an image.
+    has_order_of_root: bool = True
 
     @property
     def quoted(self) -> str:
@@ -99,7 +101,7 @@ class JournalTable(Relation):
         return f"({alias}.*)::pg_catalog.text"
 
     def image_by_name(self, alias: str) -> str:
-        """Write the same if the columns may have another order: in a partition, NEW or OLD."""
+        """Write the same if the columns may have another order: in a partition."""
         values = ", ".join(column.value(alias) for column in self.columns)
         return f"ROW({values})::pg_catalog.text"
 
@@ -223,8 +225,12 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND {APPS_OWN}
 ORDER BY c.oid
 """
-_PARTITIONS = """
-SELECT c.oid::int8, l.oid::int8, n.nspname::text, l.relname::text, l.relkind = 'r'
+_ORDER = """ARRAY(
+        SELECT a.attname FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = {table}.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)"""
+_PARTITIONS = f"""
+SELECT c.oid::int8, l.oid::int8, n.nspname::text, l.relname::text, l.relkind = 'r',
+    {_ORDER.format(table="c")} = {_ORDER.format(table="l")}
 FROM pg_catalog.pg_class c, pg_catalog.pg_partition_tree(c.oid) t
 JOIN pg_catalog.pg_class l ON l.oid = t.relid
 JOIN pg_catalog.pg_namespace n ON n.oid = l.relnamespace
