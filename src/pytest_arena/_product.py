@@ -335,10 +335,11 @@ class Core(Protocol):
         ``is_collected``: the garbage collector closes it.
         """
 
-    def requested(self) -> tuple[list[str], set[str]]:
+    def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
         """Return the databases on servers that engines and variables of the app name.
 
-        The second value has the users that they name, also of engines that have not connected.
+        The second value has the login of each user that they name, also of engines that have not
+        connected.
         """
 
     def end_idle_connections(self) -> None:

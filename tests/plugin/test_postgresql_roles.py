@@ -118,6 +118,30 @@ def test_policies_that_do_not_act_are_told(example: Example, server: PrivateServ
     without = FORCED.partition("ALTER")[0]
     as_superuser = as_superuser.with_paths({"schema.sql": without})
     run(as_superuser, server).expect(passed=1).never_says("do not act")
+    reader = FORCED + "GRANT USAGE ON SCHEMA public TO shop_reader;"
+    reads_no_docs = URL.replace("shop_app", "shop_reader")
+    url = URL.replace("shop_app", "postgres")
+    beside_a_reader = shop(example, reader, tests, url=url, replica=reads_no_docs)
+    run(beside_a_reader, server).expect(passed=1).says(told)
+
+
+BY_ADMINISTRATOR = """
+async def test_it(client):
+    sql = {"statement": "SELECT title FROM docs ORDER BY id"}
+    found = await client.post("/sql", params={**sql, "by": "replica"})
+    assert found.json() == [["A1"], ["B1"]]
+    assert (await client.post("/sql", params=sql)).json() == []
+"""
+
+
+@pytest.mark.parametrize("schema", [FORCED, GRANTED], ids=["owner", "grants"])
+def test_an_administrators_engine_beside_the_apps_is_not_told(
+    example: Example, server: PrivateServer, schema: str
+) -> None:
+    """Its role may pass all policies by: they act on what the app's other engine does."""
+    administrator = URL.replace("shop_app", "postgres")
+    project = shop(example, schema, BY_ADMINISTRATOR, replica=administrator)
+    run(project, server, "-q").expect(passed=1).never_says("policies do not act")
 
 
 @pytest.mark.parametrize("isolation", ["undo", pytest.param("clone", marks=pytest.mark.slow)])

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from pytest_arena._gate._registry import Registry
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import BuildTarget, RawWrites
+    from pytest_arena._values import ServerLogin
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -292,13 +293,13 @@ class Databases:
             return None
         return self._builds.now()
 
-    def requested(self) -> tuple[list[str], set[str]]:
-        """Return the requested databases on servers, and the users that engines name."""
+    def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
+        """Return the requested databases on servers, and the logins that engines name, by user."""
         of_engines = requested_by_engines(known_engines.find())
         logins = [database.login for database in of_engines]
         logins += [database.login for database in self.known.by_key.values()]
-        users = {login.user for login in logins if login is not None}
-        return list(self.known.requested), users
+        by_user = {login.user: login for login in logins if login is not None}
+        return list(self.known.requested), by_user
 
     def is_named_by_engine(self, requested: RequestedDatabase) -> bool:
         """Whether an engine of the app names this database of a server."""
