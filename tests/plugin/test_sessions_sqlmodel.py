@@ -72,3 +72,24 @@ def test_sessions_have_exec_and_read_fresh(example: Example) -> None:
     tests.change("pytest.ini", "= app:Base", "= app:SQLModel").run().expect(passed=3).says(
         "POST /lost/Dune 200 added Dancer, and never flushed or committed it",
     )
+
+
+IMPORTED = """
+import sqlmodel  # as litestar does, if it is installed
+from sqlalchemy import select
+from app import Dancer
+
+async def test_async(db_session):
+    found = await db_session.execute(select(Dancer.name))
+    assert found.scalars().all() == ["Sand"]
+
+def test_sync(db_session):
+    assert db_session.execute(select(Dancer.name)).scalars().all() == ["Sand"]
+"""
+
+
+def test_a_library_that_imports_sqlmodel_changes_no_session(example: Example) -> None:
+    """SQLModel's session warns at each call of `execute`. The app's models are SQLAlchemy's."""
+    pytest.importorskip("sqlmodel", reason="SQLModel is not installed")
+    project = example.with_files(test_it=IMPORTED)
+    project.run("-W", "error::DeprecationWarning").expect(passed=2)
