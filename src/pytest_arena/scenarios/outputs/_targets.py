@@ -11,7 +11,6 @@ from pytest_arena.scenarios import FORMS
 from pytest_arena.scenarios.evidence._document import Document, as_json
 from pytest_arena.scenarios.outputs._ci import summary
 
-
 _OF_PYTEST = "--scenarios-out="
 
 
