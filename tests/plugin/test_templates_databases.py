@@ -155,6 +155,7 @@ def test_a_variable_that_the_app_does_not_read_is_named(example: Example) -> Non
         "the database 'dev' begins empty: arena_schema makes the tables of the app's first one, "
         "'other'",
         "next, if the tests alone use 'dev': delete their engine, and use db_session",
+        "or, if 'dev' is a replica of 'other': give both engines the same URL in tests",
         "or, in pytest's configuration, if the app uses both:",
         "DATABASE_URL names the database 'other', on which the app has no engine (it is on dev)",
     )

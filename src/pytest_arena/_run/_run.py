@@ -576,6 +576,7 @@ or have a fixture set the path that the app uses to make_url(arena.url).database
 _ANOTHER = """\
 the database {0!r} begins empty: arena_schema makes the tables of the app's first one, {1!r}
 next, if the tests alone use {0!r}: delete their engine, and use db_session or arena.session()
+or, if {0!r} is a replica of {1!r}: give both engines the same URL in tests
 or, in pytest's configuration, if the app uses both:
 {2}"""
 
