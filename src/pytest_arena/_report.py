@@ -31,13 +31,12 @@ class Summary:
     notes: tuple[str, ...] = ()
     noted: tuple[tuple[str, str], ...] = ()  # the ledger's lines, each with its test
     refusals: tuple[str, ...] = ()
-    spoiled: tuple[
-        str, ...
-    ] = ()  # files and URLs of the app's databases that were changed
-    unchanged: tuple[
-        str, ...
-    ] = ()  # files of these databases that are older than the run
-    started: tuple[str, ...] = ()  # lines that started other processes
+    # Files and URLs of the app's databases that were changed.
+    spoiled: tuple[str, ...] = ()
+    # Files of these databases that are older than the run.
+    unchanged: tuple[str, ...] = ()
+    # Other programs, and the lines that started them.
+    started: tuple[str, ...] = ()
     built_seconds: float = 0.0  # for templates, 0 if they were in the cache
     products: tuple[str, ...] = ()
     isolations: tuple[str, ...] = ()
@@ -132,40 +131,55 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
 
 
 CHANGED = " was changed during this run, "
-_MOST_STARTS = 3  # lines that started processes, and are named
+_MOST_STARTS = 3  # programs that are named
 
 
 def spoiled_lines(names: Iterable[str], started: Collection[str]) -> list[str]:
     """Return a line for each changed database of the app, by its file or its URL.
 
-    ``started`` has the lines of code that started other processes.
+    ``started`` has the programs that this run started, with their lines.
     """
-    program = "a program that a conftest starts"
-    if started:
-        program = f"this run started one at {', '.join([*started][:_MOST_STARTS])}"
-    if len(started) > _MOST_STARTS:
-        program += f" and {len(started) - _MOST_STARTS} more lines"
-    process = f"({program}, a server that runs beside the tests)"
+    by_program = _by_program(started)
     reported = []
     for name in names:
+        allow = f"If tests may change the file: arena_allow = {name}"
         if "://" in name:
-            words = (
-                "as PostgreSQL's counters of its rows say, which do not say by whom. It may be "
-                "SQL of the app (dblink or a foreign table, also in a function), a program "
-                f"{process}, or a driver that pytest-arena does not know. Give a program "
-                "arena.url, or name its variable in arena_env. ANALYZE, also autovacuum's, and a "
-                "transaction that is rolled back count too"
-            )
+            words = _changed_rows(by_program)
+        elif by_program:
+            words = f"{by_program}. If it makes the tables: arena_schema = …. {allow}"
         else:
             words = (
-                f"by another process {process}, by code that writes the file without a "
-                "driver, or by a driver before the app had an engine for the file. pytest-arena "
-                "redirects engines, and connections whose URL is read from the environment. If a "
-                "conftest makes the tables: arena_schema = …, for instance alembic. If tests may "
-                f"change the file: arena_allow = {name}"
+                "by a program that runs beside the tests, or by a driver before the app had an "
+                "engine for the file. Next: stop that program; let arena_schema make the tables. "
+                f"{allow}"
             )
         reported.append(f"{name}{CHANGED}{words}")
     return reported
+
+
+def _by_program(started: Collection[str]) -> str:
+    """Return words for the programs that may have changed a database, "" for none."""
+    if not started:
+        return ""
+    programs = ", ".join([*started][:_MOST_STARTS])
+    if len(started) > _MOST_STARTS:
+        programs += f" and {len(started) - _MOST_STARTS} more"
+    return (
+        f"probably by a program that this run started: {programs}. Next: leave it out of the run, "
+        "or give it arena.url"
+    )
+
+
+def _changed_rows(by_program: str) -> str:
+    """Return words for the rows of a database on a server. They also name what else counts."""
+    cause = by_program or (
+        "which do not say by whom: SQL of the app (dblink or a foreign table, also in a "
+        "function), or a program that runs beside the tests. Next: stop that program"
+    )
+    return (
+        f"as PostgreSQL's counters of its rows say, {cause}. ANALYZE, also autovacuum's, and a "
+        "transaction that is rolled back count too"
+    )
 
 
 _MOST_NAMES = 8  # of databases

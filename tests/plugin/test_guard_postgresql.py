@@ -1061,7 +1061,7 @@ def test_the_line_of_a_test_is_named_if_its_helper_starts_the_program(
     )
     environment = {"ARENA_DATABASE": f"postgresql://{place}/{SERVER.database}"}
     run = example.run("test_it.py", "-q", env=environment).expect(1, passed=1)
-    run.says("started one at test_it.py:9 (helper.py:4)")
+    run.says("started: sh at test_it.py:9 (helper.py:4)")
 
 
 BY_DBLINK = """

@@ -65,7 +65,8 @@ class Children:
         self._known = known
         self._leads_to_test = leads_to_test
         self.warnings: dict[str, None] = {}  # for the reports of failed tests
-        self.lines: dict[str, None] = {}  # the lines that started processes
+        # The lines that started processes, with the names of the programs.
+        self.starts: dict[str, None] = {}
         # The children that were started before the app had an engine, or outside of levels.
         self._early: list[_EarlyChild] = []
         # The app's databases on servers that workers know: a controller imports no app.
@@ -98,7 +99,7 @@ class Children:
         called = line_that_pytest_called()
         if called not in {None, line}:
             place = f"{called.short} ({place})"
-        self.lines[place] = None
+        self.starts[f"{_program_name(child)} at {place}"] = None
         if self._known.primary is None or not in_level:
             self._early.append((child, programs, line))
             return
@@ -253,6 +254,14 @@ class Children:
             return
         self._ledger.note(warning)
         self.warnings[warning] = None
+
+
+def _program_name(child: Child) -> str:
+    """Return the name of a child's program. Its arguments may have secrets."""
+    words = " ".join(child.arguments).split()
+    if not words or "=" in words[0]:
+        return "a process"
+    return Path(words[0]).name
 
 
 class _NamedDatabases:

@@ -76,7 +76,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         suggestion=suggestion,
         spoiled=(*databases.files.changed(), *_changed_on_servers(databases)),
         unchanged=databases.files.unchanged(),
-        started=tuple(databases.children.lines),
+        started=tuple(databases.children.starts),
         servers=servers,
         server_of_code=server_of_code,
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
@@ -292,7 +292,7 @@ class FactsOfProcesses:
         changed = filter(unreported.__contains__, databases.files.changed())
         children = databases.children
         self._late.update(dict.fromkeys(children.check_early()))
-        return [*spoiled_lines(changed, children.lines), *self._late]
+        return [*spoiled_lines(changed, children.starts), *self._late]
 
     def take_over(self, output: Mapping[str, Any], databases: Databases) -> None:
         """Add the facts that a worker has sent at its end."""
