@@ -8,6 +8,7 @@ import pytest
 
 from tests.plugin.developer import change_of, small_example, untouched
 from tests.plugin.test_early_children import DELETES, USES_THE_APP
+from tests.servers.postgresql import URL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +67,37 @@ def test_a_program_whose_arguments_name_the_file_is_refused(tmp_path: Path) -> N
     with untouched(project):
         run = project.run("test_it.py").expect(1, passed=1)
     run.says("ProductionDatabaseError")
+
+
+TWICE_AT_THE_END = """
+import atexit
+
+def pytest_unconfigure():
+    import app
+    for _ in range(2):  # by a connection of the pool, and by a new one
+        try:
+            app.add(app.engine, "Ghost")
+        except Exception as error:
+            print(error)
+        app.engine.dispose()
+"""
+
+
+@pytest.mark.parametrize("product", ["sqlite", pytest.param("server", marks=pytest.mark.slow)])
+def test_a_refusal_after_the_session_is_told_once(tmp_path: Path, product: str) -> None:
+    """A connection of the pool and a new one have the same words."""
+    project = _project(tmp_path, TWICE_AT_THE_END)
+    name = f"{project.folder}/dev.db"
+    env = {}
+    if product == "server":
+        url = URL.set(drivername="postgresql+psycopg", database="shop")
+        shown = url.render_as_string(hide_password=False)
+        project = project.change("app.py", "sqlite:///dev.db", shown)
+        env["ARENA_DATABASE"] = URL.render_as_string(hide_password=False)
+        name = f"postgresql://{URL.host}:{URL.port}/shop"
+    run = project.run("test_it.py", env=env).expect(1, passed=1)
+    run.says(f"arena: refused: a connection to {name} after the test session")
+    assert run.output.count("arena: refused: ") == 1, run.output
 
 
 REMOVES_ITS_OWN = """

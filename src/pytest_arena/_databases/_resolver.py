@@ -179,6 +179,16 @@ class Databases:
             raise self.ledger.refused(_gate_notes.after_session(name))
         return self.finished
 
+    def _requested_name(self, key: Key) -> str:
+        """Return the name by which an engine requests a database, "" if it is in memory."""
+        if key.kind == "file":
+            return key.name
+        _, _, database = key.name.partition("/")
+        for name in self.known.requested:
+            if name.endswith(f"/{database}"):
+                return name
+        return ""
+
     def _check_not_redirected(self, requested: RequestedDatabase) -> None:
         """Refuse a connection to a server that ``arena_allow`` does not name.
 
@@ -196,7 +206,7 @@ class Databases:
     def current(self, key: Key) -> ConnectTarget | None:
         """Return the present target of connections to this database."""
         database = self.known.by_key.get(key)
-        if self.finished and self._is_over(database.name if database else ""):
+        if self.finished and self._is_over(self._requested_name(key)):
             return None
         if self._builds.running:
             build = self._builds.now()
