@@ -461,8 +461,13 @@ def test_report_makes_outputs_of_a_document(arena: Arena, documents: Path, proje
 def test_report_writes_what_is_known(arena: Arena, documents: Path, project: Path) -> None:
     """Not of tests that were only collected: these would be excused for ever."""
     shutil.copy(documents / "start.json", project)
-    status, output, _ = arena("report", "start.json", "--baseline", "known.txt")
+    status, output, errors = arena("report", "start.json", "--baseline", "known.txt")
     assert (status, output) == (0, "baseline written to known.txt\n")
+    partial = "1 scenario left out: the run was partial, tests/test_battles.py::test_start"
+    assert errors.startswith(partial)
+    assert arena("report", "start.json", "--baseline", "known.txt")[2] == ""  # it only shrinks
+    assert arena("merge", "--strict", "start.json", "--out", "json:all.json")[0] == 1
+    assert arena("report", "all.json", "--baseline", "all.txt")[2] == ""
     assert "Battles :: Start" in (project / "known.txt").read_text("utf-8") or "@BTL-1" in (
         project / "known.txt"
     ).read_text("utf-8")

@@ -390,7 +390,16 @@ def _write_baseline(path: Path, document: Document) -> None:
             cause="the document is one of --collect-only",
             fix="pytest --scenarios-out=json:scenarios.json",
         )
+    is_new = not path.exists()
     _write(path, baseline_text(path, document), option="arena_scenario_baseline")
+    left_out = sum(not judged.is_judged for judged in document.scenarios)
+    if left_out and is_new:
+        warning = (
+            f"{counted(left_out, 'scenario')} left out: the run was partial, {document.partial}. "
+            "A strict run of all tests may fail on what is left out. Next: write the baseline "
+            "from a run of all tests"
+        )
+        _warn([warning])
     _print([f"baseline written to {path}"])
 
 
