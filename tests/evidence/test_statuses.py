@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 
-from pytest_arena.scenarios.evidence._document import Mapping, Status, Try
+from pytest_arena.scenarios.evidence._document import Mapping, Sabotage, Status, Try
 from pytest_arena.scenarios.evidence._judge import judge, listed
 from pytest_arena.scenarios.specs._specification import Problem
 from tests.evidence.samples import (
@@ -171,6 +171,19 @@ def test_each_row_asks_for_a_test_of_its_own(
     one = judged(tries, rows(*names), of=outline("1", "2", "3"))
     assert one.status is Status(status)
     assert one.reason.startswith(reason)
+
+
+def test_the_reason_of_some_rows_names_them() -> None:
+    """One that all rows have is said once."""
+    survived = Sabotage(kind="seed", result="survived")
+    idle = facts(asserted=())
+    tries = [attempt("t1", sabotages=(survived,)), attempt("t2", sabotages=(survived,))]
+    one = outline("1", "2", "3")
+    some = judged([*tries, attempt("t3", facts=idle)], rows("1", "2", "3"), of=one)
+    assert "stays green with its seed removed (p=1 | p=2); no assertion" in some.reason
+    assert some.reason.endswith(" (p=3)")
+    every = judged([*tries, attempt("t3", sabotages=(survived,))], rows("1", "2", "3"), of=one)
+    assert every.reason == "stays green with its seed removed"
 
 
 def test_an_outline_whose_rows_all_have_a_test_is_not_partial() -> None:

@@ -126,6 +126,15 @@ def test_subtests_and_warnings_of_broken_tests_are_not_reported(odd: Told) -> No
     odd.run.never_says("there is no body", "SUBFAIL", "warnings summary")
 
 
+def test_a_test_without_evidence_is_not_run_again(tmp_path: Path) -> None:
+    """It is HOLLOW already."""
+    idle = "async def test_idle(client, row):\n    await client.get('/dancers')\n"
+    found = sabotaged(suite(tmp_path, idle))
+    assert found.statuses == {"idle": "HOLLOW"}
+    assert found.reason("idle") == "no assertion after GET /dancers"
+    found.run.says("sabotage: no test to run again")
+
+
 @pytest.mark.slow
 def test_workers_break_their_own_tests(tmp_path: Path) -> None:
     """Results travel to the controller; its line adds up what they did."""

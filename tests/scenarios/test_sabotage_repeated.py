@@ -52,7 +52,7 @@ async def cleaned(client, row):
 
 async def test_ignores_its_answer_before_a_tear_down(client, cleaned):
     answer = await client.get("/dancers")
-    assert isinstance(answer.text, str) or answer.status_code == 404
+    assert len(answer.text) < 1000 or answer.status_code == 404
 
 
 async def test_reads_twice_and_ignores_the_second_answer(client, row):

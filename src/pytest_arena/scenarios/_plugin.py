@@ -106,7 +106,11 @@ class Scenarios:
         if not self._wanted.scenarios_sabotage:
             return []
         passes = SabotagePasses(
-            self._config, self.instruments, self._tries, self._tests
+            self._config,
+            self.instruments,
+            self._tries,
+            self._tests,
+            self._wanted.scenario_evidence,
         )
         return [("arena_sabotage", passes)]
 

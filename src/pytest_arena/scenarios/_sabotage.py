@@ -22,17 +22,19 @@ from pytest_arena.errors import ArenaError, LoginError, RefusedError
 from pytest_arena.scenarios._breakage import Breaking, policed, to_break
 from pytest_arena.scenarios._tries import ADDRESS, Tries, failure_of
 from pytest_arena.scenarios.assertions._updated_snapshots import updates_snapshots
+from pytest_arena.scenarios.evidence._claim import Claim
 from pytest_arena.scenarios.evidence._document import (
     Facts,
     Sabotage,
     SabotageKind,
     SabotageResult,
+    Status,
 )
 from pytest_arena.scenarios.outputs._phrases import counted
 from pytest_arena.scenarios.specs._reader import relative
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     import pytest
 
@@ -103,11 +105,13 @@ class SabotagePasses:
         instruments: Instruments,
         tries: Tries,
         tests: Mapping[int, Mapped],
+        evidence: Sequence[str],
     ) -> None:
         self._config = config
         self._instruments = instruments
         self._tries = tries
         self._tests = tests
+        self._evidence = evidence
         self._seconds: dict[str, float] = {}  # of the call of each test
         self._places: set[str] = set()  # of the current test's assertions
         self._with_subtests: set[str] = set()
@@ -185,7 +189,9 @@ class SabotagePasses:
         proving = []
         for mapped in self._tests.values():
             attempt = self._tries.last(mapped.item.nodeid)
-            if attempt and attempt.outcome == "passed" and attempt.facts:
+            if not attempt or attempt.outcome != "passed" or not attempt.facts:
+                continue
+            if self._may_prove(mapped, attempt.facts):
                 proving.append((mapped.item, attempt.facts))
         next_items = [item for item, _ in proving[1:]]
         try:
@@ -198,6 +204,16 @@ class SabotagePasses:
             self._why_not = why.partition("\n")[0]
         # On pytest-xdist's controller the figures of the workers were added before.
         self._took += _process.seconds() - started
+
+    def _may_prove(self, mapped: Mapped, facts: Facts) -> bool:
+        """Return whether a test has the evidence for one of its scenarios."""
+        scenarios = {scenario.key: scenario for scenario in mapped.scenarios}
+        for mapping in mapped.mappings:
+            scenario = scenarios[mapping.scenario]
+            claim = Claim(scenario, mapping, self._evidence, is_sabotaged=True)
+            if all(flag.status is not Status.HOLLOW for flag in claim.missing(facts)):
+                return True
+        return False
 
     def _sabotages(
         self,

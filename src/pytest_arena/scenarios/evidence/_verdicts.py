@@ -270,13 +270,15 @@ def _row_flags(
             whole += of_row
     flags = _alternatives(whole)
     unproven = []
+    flags_of_rows = []
     for values, of_row in own.items():
         row_flags = _alternatives(of_row)
-        flags += row_flags
+        flags_of_rows += [(flag, values) for flag in row_flags]
         if row_flags or not of_row:
             unproven.append(values)
     if not unproven:
         return []
+    flags += _with_rows(flags_of_rows, len(own))
     if not all(own.values()):
         proven = len(own) - len(unproven)
         reason = f"{proven} of {len(own)} rows proven, not: {_some_rows(unproven)}"
@@ -286,6 +288,17 @@ def _row_flags(
             )
         flags.append(StatusReason(Status.PARTIAL, reason))
     return flags
+
+
+def _with_rows(
+    flags: Sequence[tuple[StatusReason, Pairs]], count: int
+) -> Iterator[StatusReason]:
+    """Yield each flag once, with its rows if it is not about all of them."""
+    for flag, pairs in grouped_by(flags, lambda pair: pair[0]).items():
+        reason = flag.reason
+        if len(pairs) < count:
+            reason += f" ({_some_rows([row for _, row in pairs])})"
+        yield replace(flag, reason=reason)
 
 
 def _rows_without_test(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> str:
