@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
+from tests.servers.postgresql import URL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -268,3 +269,55 @@ def test_what_goes_wrong_in_such_a_test(
     assert server.rows("SELECT name FROM dancers ORDER BY id", kept) == [("Sand",), ("Kept",)]
     assert server.rows("SELECT 1 FROM pg_trigger WHERE NOT tgisinternal", kept) == []
     server.arena("sweep", "--all", "--yes")
+
+
+ALWAYS = """
+import pytest
+from sqlalchemy import text
+from app import Dancer
+
+MAKE = [
+    "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    "CREATE TRIGGER noted AFTER INSERT ON dancers FOR EACH ROW EXECUTE FUNCTION nothing()",
+    "ALTER TABLE dancers ENABLE ALWAYS TRIGGER noted",
+]
+
+
+@pytest.fixture(scope="module")
+def triggers(arena):
+    with arena.session() as session:
+        for statement in MAKE:
+            session.execute(text(statement))
+        session.add(Dancer(name="Wide"))
+        session.commit()
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_beside_it(triggers, client, arena, turn):
+    assert arena.isolation == "clone"
+    assert (await client.get("/dancers")).json() == ["Sand", "Wide"]
+    assert (await client.post("/dancers/Dune")).status_code == 201
+
+
+@pytest.mark.arena(isolation="undo")
+def test_that_asks_for_undo(triggers, arena): ...
+"""
+AFTER_IT = """
+async def test_after_it(client, arena):
+    assert arena.isolation == "undo"
+    assert (await client.get("/dancers")).json() == ["Sand"]
+"""
+
+
+def test_a_fixture_makes_a_trigger_that_no_journal_can_have(example: Example) -> None:
+    """Tests are isolated by clone as long as the fixture is set up, unless undo is asked for."""
+    project = on_postgresql(example, test_1=ALWAYS, test_2=AFTER_IT)
+    env = {"ARENA_DATABASE": URL.render_as_string(hide_password=False)}
+    run = project.run("-p", "no:randomly", env=env).expect(1, passed=3, failed=1)
+    reason = "public.dancers has the trigger noted, which is ENABLE ALWAYS"
+    run.says(f"is isolated by clone, since {reason}")
+    run.says("pytest_arena.errors.IsolationError: undo is not possible").never_says("Unjournaled")
+    run = project.run("-p", "no:randomly", "--arena-isolation=undo", env=env)
+    run.expect(1, passed=1, errors=2, failed=1).says(
+        f"undo is not possible for this database: {reason}"
+    )

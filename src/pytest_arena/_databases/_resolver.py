@@ -537,8 +537,7 @@ class Provision:
             ConfigError: the test's marker names an isolation that this database does not have.
             IsolationError: there is no space for a copy.
         """
-        is_chosen = level.isolation != "auto"  # by the test's marker
-        if is_chosen and level.isolation != isolation.name:
+        if level.isolation != "auto":  # the test's marker names one
             reason = database.product.ask_for(level.isolation, isolation)
             if reason:
                 raise ConfigError(

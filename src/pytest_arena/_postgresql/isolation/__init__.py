@@ -40,7 +40,13 @@ def isolate(
 
     def create(isolation: str) -> ServerIsolation:
         return ServerIsolation(
-            own, template, isolation, with_rights=with_rights, uses=uses, tell=tell
+            own,
+            template,
+            isolation,
+            with_rights=with_rights,
+            uses=uses,
+            tell=tell,
+            may_clone=asked_for == "auto",
         )
 
     if asked_for == "clone":

@@ -16,6 +16,7 @@ from pytest_arena._postgresql.isolation._live import (
 )
 from pytest_arena._postgresql.isolation._plain import PlainDatabase
 from pytest_arena._postgresql.isolation._snapshots import RowsLost, Snapshot
+from pytest_arena._postgresql.journal._journal_templates import Unjournaled
 from pytest_arena._postgresql.journal._server import Look
 from pytest_arena._postgresql.registry import new_name
 from pytest_arena._process import until
@@ -69,8 +70,12 @@ class ServerIsolation:
         with_rights: Callable[[str | None], str | None] = as_built,
         uses: Usage,
         tell: Callable[[str], None],
+        may_clone: bool = False,
     ) -> None:
         self._own = own
+        self._may_clone = (
+            may_clone  # if a wider fixture makes what no journal can restore
+        )
         self._with_rights = with_rights
         self._uses = uses
         self._tell = tell
@@ -124,24 +129,43 @@ class ServerIsolation:
             Held: an open transaction prevents a copy. Nothing was done.
             IsolationError: the disk is full, or the other isolation does not work here.
         """
-        isolation = self._next_isolation
-        self._next_isolation = ""
         level = self._stack[-1]
+        asked_for = self._next_isolation
+        self._next_isolation = ""
+        isolation = asked_for or level.live.isolation
         level.live.close_moments(are_over=False)
         if level.owed:
             self._restore_copy(level.owed)
-        if isolation not in {"", level.live.isolation}:
+        if isolation == level.live.isolation:
+            may_clone = self._may_clone and not asked_for
+            if not self._may_go_on(level, may_clone=may_clone):
+                isolation = "clone"
+        if isolation != level.live.isolation:
             _check_for_writers(self)
             with self._uses.alone():
                 self._stack.append(self._elsewhere(isolation))
                 self.generation += 1
         else:
-            live = level.live
+            self.generation += level.live.was_lost()
+            self._stack.append(ServerLevel(level.live))
+        self._tidy()
+
+    def _may_go_on(self, level: _Level, *, may_clone: bool) -> bool:
+        """Return whether a level can have the isolation of the one below. Take a snapshot for it.
+
+        Raises:
+            Unjournaled: it cannot, and may not be a clone.
+        """
+        live = level.live
+        try:
             if live.may_have_changed and live.needs_snapshot(self._stack):
                 self._fork(level)
-            self.generation += live.was_lost()
-            self._stack.append(ServerLevel(live))
-        self._tidy()
+        except Unjournaled as error:
+            if not may_clone:
+                raise
+            self._tell(f"{{test}} is isolated by clone, since {error.reason}")
+            return False
+        return True
 
     def _fork(self, level: _Level) -> None:
         with self._uses.alone():

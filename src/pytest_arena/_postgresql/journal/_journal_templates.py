@@ -53,6 +53,9 @@ class Unjournaled(IsolationError):
     It is not in ``errors.py``, because ``auto`` catches it. Users see it as an IsolationError.
     """
 
+    __qualname__ = "IsolationError"
+    __module__ = "pytest_arena.errors"
+
     is_of_the_server = False  # a setting of the server prevents undo, not the schema
 
     @property
