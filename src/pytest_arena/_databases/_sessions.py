@@ -24,7 +24,7 @@ from sqlalchemy.exc import InvalidRequestError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, make_transient, make_transient_to_detached, undefer
 from sqlalchemy.orm.exc import StaleDataError
-from sqlalchemy.util import await_only, langhelpers
+from sqlalchemy.util import await_only, greenlet_spawn, langhelpers
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._databases._app_databases import dialects, driver_of, redirected_url
@@ -53,6 +53,12 @@ if TYPE_CHECKING:
     # A database, and whether the engine uses pytest-arena's login, past the app's policies.
     EngineKey = tuple[Database, bool]
 
+
+# SQLAlchemy's methods, which pytest-arena's calls need even while a test mocks or spies on them.
+_COMMIT = Session.commit
+_FLUSH = Session.flush
+_ROLL_BACK = Session.rollback
+_CLOSE = Session.close
 
 _Session = TypeVar("_Session", "FreshSession", AsyncSession)
 
@@ -85,6 +91,7 @@ class FreshSession(Session):
     sessions: Sessions | None = None  # all sessions of the test
     is_committed_before_requests = True
     is_flushing = False
+    is_committed_by_arena = False  # now
     names_beside: Callable[[], list[str]] = list  # names of the app's other databases
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -157,9 +164,20 @@ class FreshSession(Session):
         was_flushing = self.is_flushing
         self.is_flushing = True
         try:
-            super().flush(objects)
+            if self.is_committed_by_arena:
+                _FLUSH(self, objects)
+            else:
+                super().flush(objects)
         finally:
             self.is_flushing = was_flushing
+
+    def commit_by_arena(self) -> None:
+        """Commit without any method that a test may have mocked."""
+        self.is_committed_by_arena = True
+        try:
+            _COMMIT(self)
+        finally:
+            self.is_committed_by_arena = False
 
     def close(self) -> None:
         """Call ``Session.close``."""
@@ -252,7 +270,7 @@ class LoadedInstances:
 
     def restore(self, session: Session) -> None:
         """Put exactly these instances back into the session, with the values of the database."""
-        session.rollback()
+        _ROLL_BACK(session)
         session.expunge_all()
         for instance, _ in self._instances:
             if inspect(instance).was_deleted:
@@ -262,7 +280,7 @@ class LoadedInstances:
         session.expire_all()
         for instance, names in self._instances:
             session.refresh(instance, names)
-        session.commit()
+        _COMMIT(session)
 
 
 def _add(session: Session, instances: list[object]) -> None:
@@ -338,8 +356,9 @@ class Sessions:
         async with self._async_mutex or nullcontext():
             for session in _to_be_committed(self._async):
                 self.has_committed = True
-                with _explained("await ", _fresh(session), self.failures):
-                    await session.commit()
+                fresh = _fresh(session)
+                with _explained("await ", fresh, self.failures):
+                    await greenlet_spawn(fresh.commit_by_arena)
 
     def commit(self) -> None:
         """Commit pending work before a sync request.
@@ -363,7 +382,7 @@ class Sessions:
             for session in _to_be_committed(self._sync):
                 self.has_committed = True
                 with _explained("", session, self.failures):
-                    session.commit()
+                    session.commit_by_arena()
 
     def remember(self) -> Memory:
         """Return the instances of the sessions. No work may be pending."""
@@ -387,7 +406,7 @@ class Sessions:
         of_sync, _ = memory
         for session in self._sync:
             if session not in of_sync:
-                session.close()
+                _close(session)
         for session, loaded in of_sync.items():
             loaded.restore(session)
         self._sync = [*of_sync]
@@ -414,7 +433,7 @@ class Sessions:
     def roll_back(self) -> None:
         """Roll back the sync sessions."""
         for session in self._sync:
-            session.rollback()
+            _ROLL_BACK(session)
 
     async def aclose(self) -> None:
         """Close the async sessions in the loop of the test. Their next use opens them again.
@@ -424,7 +443,7 @@ class Sessions:
         for session in self._async:
             fresh = _fresh(session)
             instances = [*fresh.identity_map.values()]
-            await session.close()
+            await greenlet_spawn(_close, fresh)
             _add(fresh, instances)
 
     def close(self) -> None:
@@ -432,7 +451,12 @@ class Sessions:
         if any(session.may_be_connected for session in map(_fresh, self._async)):
             run_in_new_loop(self.aclose())
         for session in self._all():
-            session.close()
+            _close(session)
+
+
+def _close(session: Session) -> None:
+    # The gate looks for this frame, as for that of `FreshSession.close`.
+    _CLOSE(session)
 
 
 @contextmanager
