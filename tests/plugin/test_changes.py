@@ -405,7 +405,9 @@ async def test_two(arena, client):
 def test_each_database_is_asked_by_its_name(example: Example) -> None:
     """The first one if none is named; a report tells of all, and says which."""
     run = shop(example, test_it=SEVERAL).run().expect(1, failed=1)
-    run.says("+ log/lines text='hello'", "POST /orders/chair 201 on shop shop/orders +1, shop/stock ~1")
+    run.says(
+        "+ log/lines text='hello'", "POST /orders/chair 201 on shop shop/orders +1, shop/stock ~1"
+    )
 
 
 TOO_MANY = """
