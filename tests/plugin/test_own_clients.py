@@ -598,3 +598,22 @@ def test_another_app_of_the_factory_is_the_app_under_test(example: Example, name
     project = project.with_files(app=app)
     run = project.run(f"--arena-app=factory:{name}_app", *FILTERS)
     run.expect(passed=2, skipped=2)
+
+
+RAISES = """
+import httpx
+import pytest
+
+
+async def test_raises(client):
+    with pytest.raises(httpx.HTTPStatusError):
+        (await client.get("/nowhere")).raise_for_status()
+"""
+
+
+@pytest.mark.usefixtures("whole_process")
+def test_the_client_is_of_the_library_that_the_suite_imports(example: Example) -> None:
+    """Both are installed. If the suite imports both, it is Starlette's."""
+    example.with_files(test_it=RAISES).run().expect(passed=1)
+    both = RAISES.replace("import httpx", "import httpx, httpx2", 1).replace("(httpx.", "(httpx2.")
+    example.with_files(test_it=both).run().expect(passed=1)

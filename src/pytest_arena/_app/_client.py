@@ -648,10 +648,13 @@ def _import_library() -> tuple[type[Any], type[Any]]:
 def http_library() -> Any:
     """Return the HTTP library that Starlette prefers, else the older one that it accepts.
 
+    If only one of them is imported, the suite uses its exceptions and types.
+
     Raises:
         ConfigError: neither is installed.
     """
-    for name in ("httpx2", "httpx"):
+    by_import = sorted(("httpx2", "httpx"), key=lambda name: name not in sys.modules)
+    for name in by_import:
         with suppress(ImportError):
             return import_module(name)
     raise _app_errors.no_http_library()
