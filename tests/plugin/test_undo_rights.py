@@ -66,6 +66,19 @@ async def seed(session):
     await session.execute(text("CREATE POLICY own ON dancers USING (true)"))
 """
 
+# The policy lets no row in.
+SEALED = """
+from sqlalchemy import text
+from app import Dancer
+
+
+async def seed(session):
+    for said in ("ENABLE ROW LEVEL SECURITY", "FORCE ROW LEVEL SECURITY"):
+        await session.execute(text(f"ALTER TABLE dancers {said}"))
+    await session.execute(text("CREATE POLICY own ON dancers USING (false)"))
+    session.add(Dancer(name="Sand"))
+"""
+
 # Only a superuser may be told of them by the server.
 WITHOUT_EVENT_TRIGGERS = """
 import pytest
@@ -221,6 +234,15 @@ def test_forced_policies_need_a_role_that_goes_past_them_pitfall_048(roles: Role
     for role, expected in (("replica", "clone"), ("bypassing", "undo"), ("almighty", "undo")):
         run = roles.run(role, expected, seed=FORCED).expect(passed=3)
         assert ("isolated by clone" in run.output) == (expected == "clone"), run.output
+
+
+@pytest.mark.slow
+def test_a_seed_that_policies_hinder_needs_a_role_that_goes_past_them(roles: Roles) -> None:
+    """The message names the right that is missing."""
+    run = roles.run("replica", "undo", seed=SEALED).expect(1, errors=3)
+    run.says('new row violates row-level security policy for table "dancers"', "[A401]")
+    run.says("next: ALTER ROLE … BYPASSRLS", "or arena_database = own")
+    roles.run("bypassing", "undo", seed=SEALED).expect(passed=3)
 
 
 @pytest.mark.slow

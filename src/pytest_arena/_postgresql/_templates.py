@@ -356,6 +356,8 @@ def _next_step(error: BaseException | None) -> str:
     extension = _missing_extension(text)
     if extension:
         return _CREATE_EXTENSION.format(name=extension)
+    if kind == "rights" and "row-level security" in text:
+        return _BYPASS
     subject = kind.removeprefix("no ")
     if subject in {"extension", "role"} and subject not in text:
         return ""  # these codes have other meanings, too
@@ -393,6 +395,11 @@ def _missing_extension(text: str) -> str:
     return _EXTENSIONS.get(name, "")
 
 
+_OWN = "arena_database = own   (a private server, on which a schema may do anything)"
+_BYPASS = (
+    "ALTER ROLE … BYPASSRLS;   -- as a superuser, for the login of arena_database\n"
+    f"or {_OWN}"
+)
 _STEPS = {
     "database": "the database has another name in tests, so ask for it:\n"
     "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET …', current_database()); END $$",
@@ -403,5 +410,5 @@ _STEPS = {
     "(a role belongs to the server, and exists since the build before)",
     "no role": "arena_roles = {name}   (created on a private server; must exist on any other)\n"
     "or, of a dump: pg_dump --no-owner --no-privileges …",
-    "rights": "arena_database = own   (a private server, on which a schema may do anything)",
+    "rights": _OWN,
 }
