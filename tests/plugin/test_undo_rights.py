@@ -246,13 +246,19 @@ def test_a_seed_that_policies_hinder_needs_a_role_that_goes_past_them(roles: Rol
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("role", ["replica", "almighty"])
+@pytest.mark.parametrize(
+    "role, changed",
+    [
+        ("replica", "the schema was changed: public.dancers, public.more"),
+        ("almighty", "ALTER TABLE public.dancers, CREATE TABLE public.more"),
+    ],
+)
 def test_a_changed_schema_is_noticed_with_and_without_event_triggers(
-    roles: Roles, role: str
+    roles: Roles, role: str, changed: str
 ) -> None:
     """Which only a superuser may create: without, the catalogs are compared."""
     run = roles.run(role, "undo", test_it=WITHOUT_EVENT_TRIGGERS).expect(passed=2)
-    run.says("its database was replaced")
+    run.says(f"its database was replaced: {changed}")
 
 
 @pytest.mark.slow

@@ -491,7 +491,13 @@ class JournaledDatabase(LiveDatabase):
             restoration = self._line.call(ServerJournal.leave, number)
         except ControlFailure as error:
             return self._left_after(error, number)
-        self.clean_uses = NEVER if restoration.marks else uses
+        if not restoration.marks:
+            self.clean_uses = uses
+            return restoration
+        self.clean_uses = NEVER
+        with suppress(ArenaError):  # the line of the summary names no table then
+            marks = self._ask(ServerJournal.naming_tables, restoration.marks)
+            restoration = replace(restoration, marks=marks)
         return restoration
 
     def _left_after(self, error: ControlFailure, number: int) -> Restoration:

@@ -16,6 +16,7 @@ from pytest_arena._postgresql.journal._functions import ALTERED, CRASHED, DROPPE
 from pytest_arena._postgresql.journal._row_changes import Entries, rows_changed
 from pytest_arena._postgresql.journal._state import state_at_start
 from pytest_arena._postgresql.journal._tables import (
+    APPS_OWN,
     JournalGap,
     find_schema,
 )
@@ -256,6 +257,21 @@ class ServerJournal:
             return (f"{DROPPED} ({error.first_line})",)
         return (error.first_line,)
 
+    def naming_tables(self, marks: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the marks with the tables that were changed, if no event trigger has noted them.
+
+        Raises:
+            ControlFailure: the server does not answer.
+        """
+        if ALTERED not in marks:
+            return marks
+        changed = self._control.rows(_altered_tables(self._schema))
+        if not changed:
+            return marks
+        (first,), *others = changed
+        rest = tuple(mark for mark in marks if mark != ALTERED)
+        return f"{ALTERED}: {first}", *(name for (name,) in others), *rest
+
     def _holders(self) -> str:
         rows = self._control.rows(_HOLDERS.format(schema=self._schema))
         if not rows:
@@ -476,6 +492,23 @@ def _parse(answer: str | None) -> list[str]:
         return []
     elements: list[str] = json.loads(answer)
     return elements
+
+
+def _altered_tables(schema: str) -> str:
+    """Write the query of tables with columns or indexes that are newer than the journal."""
+    # A row of the catalog has the number of the transaction that wrote it.
+    return f"""
+SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_attribute a
+LEFT JOIN pg_catalog.pg_index x ON x.indexrelid = a.attrelid
+JOIN pg_catalog.pg_class c ON c.oid = coalesce(x.indrelid, a.attrelid)
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm') AND {APPS_OWN} AND age(a.xmin) < (
+    SELECT age(p.xmin) FROM pg_catalog.pg_proc p
+    WHERE p.pronamespace = '{schema}'::regnamespace AND p.proname = 'leave')
+UNION SELECT t.name FROM {schema}.tables t
+WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = t.oid)
+ORDER BY 1
+"""
 
 
 # The sessions that may hold locks, in words: first those that have written.
