@@ -1025,7 +1025,7 @@ def test_a_program_that_changes_the_developers_database_fails_the_run(
     run = example.run("test_it.py", "-q", env=environment)
     changed = f"postgresql://{SERVER.host}:{SERVER.port}/{developer.name} was changed during this"
     if is_change:
-        run.expect(1, passed=1).says(changed, "test_it.py:9", "Give a program arena.url")
+        run.expect(1, passed=1).says(changed, "test_it.py:9", "give it arena.url")
     else:
         run.expect(passed=1).never_says("was changed")
 

@@ -21,7 +21,7 @@ from pytest_arena._postgresql.journal._server import Look
 from pytest_arena._postgresql.registry import new_name
 from pytest_arena._process import until
 from pytest_arena._product import Held, held_by, nothing
-from pytest_arena.errors import ArenaError, impossible
+from pytest_arena.errors import ArenaError, IsolationError, impossible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,7 +154,7 @@ class ServerIsolation:
         """Return whether a level can have the isolation of the one below. Take a snapshot for it.
 
         Raises:
-            Unjournaled: it cannot, and may not be a clone.
+            IsolationError: it cannot, and may not be a clone.
         """
         live = level.live
         try:
@@ -162,7 +162,9 @@ class ServerIsolation:
                 self._fork(level)
         except Unjournaled as error:
             if not may_clone:
-                raise
+                raise IsolationError(
+                    error.what, why=error.why, cause=error.cause, fix=error.fix
+                ) from None
             self._tell(f"{{test}} is isolated by clone, since {error.reason}")
             return False
         return True

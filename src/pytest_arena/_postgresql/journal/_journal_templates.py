@@ -50,11 +50,8 @@ END $check$
 class Unjournaled(IsolationError):
     """A change journal cannot restore this database, but a clone can.
 
-    It is not in ``errors.py``, because ``auto`` catches it. Users see it as an IsolationError.
+    It is not in ``errors.py``, because ``auto`` catches it. Users see an IsolationError.
     """
-
-    __qualname__ = "IsolationError"
-    __module__ = "pytest_arena.errors"
 
     is_of_the_server = False  # a setting of the server prevents undo, not the schema
 
