@@ -174,6 +174,9 @@ def test_an_enum_type_is_there_and_create_all_makes_no_second_one_pitfall_028(
         metadata.create_all(engine)
         with engine.begin() as connection:
             connection.execute(text("insert into stage.dancers (kind) values ('tango')"))
+            types = text("select count(*) from pg_type where typname = 'kind'")
+            assert connection.scalar(types) == 1
+            assert connection.scalar(text("select kind from stage.dancers")) == "tango"
 
 
 def test_types_have_the_same_numbers_in_each_copy_pitfall_027(on_server: ServerProject) -> None:

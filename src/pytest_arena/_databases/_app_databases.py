@@ -282,7 +282,7 @@ _CLOCK_STEP = 0.02  # seconds
 def _is_database(file: str) -> bool:
     """Return whether a file begins as SQLite's do: https://www.sqlite.org/fileformat.html."""
     try:
-        # A test may still run: of a run that was broken off, or one that removes the file.
+        # The hook would refuse this read for the test that runs, also after Ctrl-C.
         with as_own(), Path(file).open("rb") as opened:
             return opened.read(16) == b"SQLite format 3\0"
     except OSError:

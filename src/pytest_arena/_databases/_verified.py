@@ -247,8 +247,8 @@ class EarlyChanges:
         self._files = files
         self._began = _start_of_process()
         self._ended = time.time()
-        # A script that calls pytest may have filled the databases for this run.
-        self._is_known = user_line() is None
+        # A script that calls pytest may fill the databases for this run.
+        self._is_called_by_script = user_line() is not None
         self._servers: list[str] = []
 
     def note_connected(self) -> None:
@@ -263,7 +263,7 @@ class EarlyChanges:
 
     def lines(self) -> Iterator[str]:
         """Yield a line for each file that changed, and each server's database with an engine."""
-        if not self._is_known:
+        if self._is_called_by_script:
             return
         for file in self._files.changed_between(self._began, self._ended):
             yield (

@@ -51,7 +51,7 @@ class RequestAnswer:
     is_early: bool = False
     statements: list[str] = field(default_factory=list)  # of the request, in order
     # The databases of the connections that the request has checked out.
-    keys: set[Key] = field(default_factory=set)
+    database_keys: set[Key] = field(default_factory=set)
     late_commits: list[CodeLine | None] = field(default_factory=list)
     failure: str = ""  # the last error of a statement or a commit, with the app's line
     # The error of a late commit, or of the code around it.

@@ -214,9 +214,9 @@ def end_early_connections(is_allowed: Callable[[str], bool]) -> list[str]:
         requested = requested_by_engine(engine)
         if requested is not None and requested.name and not is_allowed(requested.name):
             names[engine] = requested.name
-            # `dispose` would close async connections, for which there is no greenlet here.
+            # `dispose` would close async connections, which needs a greenlet.
             pool: Any = engine.pool
-            pool._invalidate(None, _checkin=False)  # noqa: SLF001 - as above
+            pool._invalidate(None, _checkin=False)  # noqa: SLF001 - no public name
     if not names:
         return []
     holders = []

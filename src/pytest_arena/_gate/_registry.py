@@ -183,7 +183,7 @@ class Registry:
         for target in targets:
             usages.append(self.usage_of(target.key))
             if answer is not None:
-                answer.keys.add(target.key)
+                answer.database_keys.add(target.key)
         checkout = Checkout(pooled, entry, user_line(), serial, usages)
         self.checkouts += 1
         with self.lock:

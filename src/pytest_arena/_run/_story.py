@@ -281,9 +281,13 @@ def asked_and_answered(record: Request) -> str:
 
 def _database_words(record: Request, used: list[Database]) -> str:
     """Return on which databases a request has worked, as `` on replica``."""
-    keys = record.answer.keys if record.answer is not None else set()
+    if record.answer is None:
+        return ""
+    keys = record.answer.database_keys
     names = [database.name for database in used if database.key in keys]
-    return f" on {', '.join(names)}" if names else ""
+    if not names:
+        return ""
+    return f" on {', '.join(names)}"
 
 
 _MANY = 10  # statements of a request: fewer are usual

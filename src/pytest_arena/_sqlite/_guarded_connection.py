@@ -283,14 +283,12 @@ def raw_transactions() -> list[str]:
     lines = []
     for connection in _process.alive(_noting_connections):
         file, inode = _noting_connections[connection]
-        with suppress(
-            sqlite3.Error, OSError
-        ):  # the connection is closed, or the file is gone
+        # The connection may be closed, or the file gone.
+        with suppress(sqlite3.Error, OSError):
             is_live = os.stat(file).st_ino == inode  # noqa: PTH116 - pathlib is slower
             if is_live and connection.in_transaction:
-                lines.append(
-                    str(connection.arena_begun or "in a line that cannot be seen")
-                )
+                line = connection.arena_begun or "in a line that cannot be seen"
+                lines.append(str(line))
     return lines
 
 

@@ -11,6 +11,7 @@ import mmap
 import os
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -134,7 +135,7 @@ class WalSnapshot(FileSnapshot):
         self._log.unlink(missing_ok=True)
 
 
-class RestoreMethod:
+class RestoreMethod(ABC):
     """Takes snapshots of a live file and restores them.
 
     After ``restore`` the file has the snapshot's content, and each open connection of each process
@@ -150,6 +151,7 @@ class RestoreMethod:
         self._live = live
         self._control = live.control
 
+    @abstractmethod
     def start_from(self, snapshot: FileSnapshot, version: int) -> None:
         """Take later snapshots on top of this one, which the file has at this data version."""
 
@@ -157,21 +159,21 @@ class RestoreMethod:
         """Return whether the file itself was written since ``start_from``. No commit shows that."""
         return False
 
+    @abstractmethod
     def take(self) -> FileSnapshot:
         """Return a snapshot of the present content."""
-        raise NotImplementedError
 
     def peek(self) -> FileSnapshot:
         """Return a snapshot that is compared and never restored."""
         return self.take()
 
+    @abstractmethod
     def restore(self, snapshot: FileSnapshot, version: int) -> int:
         """Restore a snapshot. The file has changed up to this data version.
 
         Returns the data version at which the file has this content, ``NEVER`` if a connection
         has committed since.
         """
-        raise NotImplementedError
 
 
 class Backup(RestoreMethod):
@@ -182,6 +184,9 @@ class Backup(RestoreMethod):
     """
 
     name = "backup"
+
+    def start_from(self, snapshot: FileSnapshot, version: int) -> None:
+        """Do nothing: each snapshot is a whole copy."""
 
     def take(self) -> FileSnapshot:
         """Copy the content into a file."""

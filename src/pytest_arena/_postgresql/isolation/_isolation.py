@@ -73,9 +73,8 @@ class ServerIsolation:
         may_clone: bool = False,
     ) -> None:
         self._own = own
-        self._may_clone = (
-            may_clone  # if a wider fixture makes what no journal can restore
-        )
+        # A level is a clone if a wider fixture makes what no journal can restore.
+        self._may_clone = may_clone
         self._with_rights = with_rights
         self._uses = uses
         self._tell = tell

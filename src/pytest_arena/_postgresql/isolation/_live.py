@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -45,7 +46,7 @@ _STEP = 0.002
 _ROWS_KEPT = 50  # rows of each table that are reported of levels below a snapshot
 
 
-class LiveDatabase:
+class LiveDatabase(ABC):
     """The database on which tests work: a copy of a snapshot. Any thread may use it.
 
     Subclasses know how a level is left. Here a level is left by a new copy of its snapshot, which
@@ -188,12 +189,13 @@ class LiveDatabase:
         """Return the number of uses before the next copy, by which later uses are noticed."""
         return self.uses()
 
+    @abstractmethod
     def opened(self, name: str, number: int = 0, rows: _Rows = ()) -> object:
         """Prepare a copy, before any other connection to it."""
 
+    @abstractmethod
     def go_to(self, name: str, snapshot: Snapshot, opened: Any, known: Any) -> None:
         """Make a prepared copy the live database."""
-        raise NotImplementedError
 
     def give_up(self) -> None:
         """Drop the database, or keep it for inspection."""
@@ -231,12 +233,15 @@ class LiveDatabase:
 
     def forget(self, levels: Levels, *, is_undone: bool) -> None:
         """Add the top level's changes to the level below. ``is_undone`` restores its sequences."""
+        del levels, is_undone
 
     def tell_of(self, marks: tuple[str, ...]) -> None:
         """Report why ``undo`` had to replace the database."""
+        del marks
 
     def close_moments(self, *, are_over: bool) -> None:
         """Finish the top level's moments. ``are_over``: the level ends, and with it the moments."""
+        del are_over
 
 
 @dataclass(eq=False, slots=True)

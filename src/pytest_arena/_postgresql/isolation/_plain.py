@@ -100,6 +100,9 @@ class PlainDatabase(LiveDatabase):
         self._latest = None
         return mark or self._read_facts()
 
+    def opened(self, name: str, number: int = 0, rows: object = ()) -> None:
+        """Do nothing: a copy needs no preparation."""
+
     def go_to(self, name: str, snapshot: Snapshot, opened: None, known: _Facts) -> None:
         """Make a copy the live database. The ids before the copy are its mark."""
         del opened

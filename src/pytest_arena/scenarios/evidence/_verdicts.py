@@ -41,7 +41,7 @@ NO_TEST = "no test names it"
 """The reason of a scenario without a test."""
 
 # In a run of some tests, the others may map a scenario, run, or prove its other rows.
-_UNKNOWN_IN_PARTIAL_RUN = frozenset({Status.UNMAPPED, Status.NOT_RUN, Status.PARTIAL})
+UNKNOWN_IN_PARTIAL_RUN = frozenset({Status.UNMAPPED, Status.NOT_RUN, Status.PARTIAL})
 _MOST_ROWS = 3  # as many as fit into a line
 
 # One test.
@@ -377,7 +377,7 @@ def _problem_gaps(document: Document) -> Iterator[str]:
 def _scenario_gaps(document: Document) -> Iterator[str]:
     exempt = set(FINE)
     if document.partial:
-        exempt |= _UNKNOWN_IN_PARTIAL_RUN
+        exempt |= UNKNOWN_IN_PARTIAL_RUN
     if document.is_list:
         exempt.add(Status.NOT_RUN)
     for judged in document.scenarios:

@@ -14,6 +14,7 @@ from pytest_arena.scenarios.evidence._document import (
     Requested,
     Status,
 )
+from pytest_arena.scenarios.evidence._verdicts import UNKNOWN_IN_PARTIAL_RUN
 from pytest_arena.scenarios.outputs import _phrases as phrases
 from pytest_arena.scenarios.specs._specification import (
     Pairs,
@@ -28,8 +29,6 @@ _STATUS = 9
 _NAME = 48
 _SABOTAGE_PAGE = "the page Sabotage of pytest-arena's documentation"
 _QUIETER = -1  # the verbosity of -q
-# The statuses of a scenario whose tests ran in a shard that was not merged.
-_MISSING_SHARD = frozenset({Status.UNMAPPED, Status.NOT_RUN, Status.PARTIAL})
 _RUN = "pytest --scenario={key}"
 _NEXT = {
     Status.MALFORMED: "mend the specification: {place}",
@@ -163,7 +162,8 @@ def _next_lines(
         if phrases.is_open(judged, document) and not judged.is_excused
     ]
     statuses = {judged.status for judged in reported}
-    if shards and statuses & _MISSING_SHARD:
+    # The tests of such a scenario may have run in a shard that was not merged.
+    if shards and statuses & UNKNOWN_IN_PARTIAL_RUN:
         merged = f"{', '.join(shards)} were merged"
         if len(shards) == 1:
             merged = f"{shards[0]} alone was merged"
