@@ -354,6 +354,14 @@ def test_an_app_that_never_ends(tmp_path: Path) -> None:
     assert "next: pytest" not in called.output
 
 
+def test_a_time_limit_must_be_positive(tmp_path: Path) -> None:
+    """The message names the option and the value."""
+    called = arena("init", "--timeout", "-3", folder=tmp_path)
+
+    assert called.status == 2
+    assert "argument --timeout: -3 is not more than 0 seconds" in called.errors
+
+
 @pytest.mark.slow
 def test_a_conftest_that_fails_is_told_and_the_app_is_asked_all_the_same(tmp_path: Path) -> None:
     """It is another's fault."""

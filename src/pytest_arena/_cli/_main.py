@@ -294,11 +294,18 @@ def _add_init(commands: Commands) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=_positive_seconds,
         default=60,
         metavar="SECONDS",
         help="the time limit of the import of the app, and of its requests (default: 60)",
     )
+
+
+def _positive_seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0 seconds")
+    return seconds
 
 
 def _do_init(options: Options) -> int:
