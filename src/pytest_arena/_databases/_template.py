@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import logging
 import os
+import random
 import sys
 import threading
-from contextlib import AbstractContextManager, chdir, contextmanager
+from contextlib import AbstractContextManager, ExitStack, chdir, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 from unittest.mock import patch
 
 from pytest_arena import _process
@@ -425,7 +427,7 @@ def _is_importing() -> bool:
 
 @contextmanager
 def _process_restored() -> Iterator[None]:
-    """Restore the working folder, the environment, ``sys.path`` and logging.
+    """Restore the working folder, the environment, ``sys.path``, random values and logging.
 
     A ``dictConfig`` or ``fileConfig`` of logging disables every logger of the app. Before that, it
     closes every handler by ``logging.shutdown``, pytest's too.
@@ -442,7 +444,9 @@ def _process_restored() -> Iterator[None]:
             patch.dict(os.environ),
             patch.object(sys, "path", sys.path[:]),
             patch.object(logging, "shutdown"),
+            ExitStack() as undo,
         ):
+            _remember_random_values(undo)
             yield
     finally:
         for logger in _loggers():
@@ -452,6 +456,27 @@ def _process_restored() -> Iterator[None]:
             logger.setLevel(state.level)
             logger.disabled = state.is_disabled
             logger.propagate = state.propagates
+
+
+def _remember_random_values(undo: ExitStack) -> None:
+    """Let ``undo`` restore all random generators, and the sequences of factory_boy."""
+    # `gc.freeze` hides objects. Faker, polyfactory and modules of the suite have generators too.
+    for value in [random._inst, *gc.get_objects()]:  # type: ignore[attr-defined] # noqa: SLF001 - of the module's functions
+        if type(value) is random.Random:
+            undo.callback(value.setstate, value.getstate())
+    numpy_random: Any = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        undo.callback(numpy_random.set_state, numpy_random.get_state())
+    factories: Any = sys.modules.get("factory.base")
+    waiting = [factories.Factory] if factories is not None else []
+    while waiting:
+        factory = waiting.pop()
+        waiting += factory.__subclasses__()
+        # There is no public way to read a sequence. It is None before its first use.
+        counter = factory._meta._counter  # noqa: SLF001
+        undo.callback(setattr, factory._meta, "_counter", counter)  # noqa: SLF001
+        if counter is not None:
+            undo.callback(setattr, counter, "seq", counter.seq)
 
 
 class _LoggerState(NamedTuple):

@@ -1,0 +1,122 @@
+"""What a build leaves in the process: the run that builds has the same state as later runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example, Run
+
+FACTORIES = """
+import random
+
+import factory.fuzzy
+
+from app import Dancer
+
+own_generator = random.Random(3)
+
+
+class DancerFactory(factory.Factory):
+    class Meta:
+        model = Dancer
+
+    name = factory.Sequence(lambda number: f"Dancer {number}")
+    id = factory.fuzzy.FuzzyInteger(1, 1000)
+
+
+class ChildFactory(DancerFactory):
+    pass
+
+
+class UsedFactory(factory.Factory):
+    class Meta:
+        model = Dancer
+
+    id = 5
+    name = factory.Sequence(lambda number: f"Used {number}")
+"""
+
+# numpy is no requirement of these tests. Its functions have these names.
+NUMPY = """
+state = 1
+
+def get_state():
+    return state
+
+def set_state(value):
+    global state
+    state = value
+
+def rand():
+    set_state(state * 7 % 1000)
+    return state
+"""
+
+SEED = """
+import random
+
+import numpy.random
+from faker import Faker
+
+from factories import ChildFactory, DancerFactory, UsedFactory, own_generator
+
+
+async def seed(session):
+    random.random()
+    own_generator.random()
+    numpy.random.rand()
+    Faker().name()
+    UsedFactory.build()
+    DancerFactory.build()
+    session.add(ChildFactory.build(id=1))
+"""
+
+CONFTEST = """
+import random
+
+import factory.random
+from faker import Faker
+
+from factories import UsedFactory
+
+random.seed(1)
+Faker.seed(1)
+factory.random.reseed_random(1)
+UsedFactory.build()
+"""
+
+TEST = """
+import random
+
+import numpy.random
+from faker import Faker
+
+from factories import ChildFactory, DancerFactory, UsedFactory, own_generator
+
+
+def test_it(test_client):
+    test_client.get("/dancers")
+    values = [random.random(), own_generator.random(), numpy.random.rand(), Faker().name()]
+    for factory in (UsedFactory, DancerFactory, ChildFactory):
+        dancer = factory.build()
+        values += [dancer.name, dancer.id]
+    print("drawn:", values)
+"""
+
+
+def test_a_build_moves_no_generator_and_no_sequence(example: Example) -> None:
+    """Of ``random``, of a module, Faker, numpy and factory_boy: a later run draws the same."""
+    project = example.with_files(seed=SEED, factories=FACTORIES, conftest=CONFTEST, test_it=TEST)
+    project = project.with_paths({"numpy/__init__.py": "", "numpy/random.py": NUMPY})
+    first = project.run("-s").expect(passed=1)
+    first.says("template built")
+    later = project.run("-s").expect(passed=1)
+    later.says("template from the cache")
+    assert _drawn(first) == _drawn(later)
+    later.says("'Used 1'", "'Dancer 0'", "'Dancer 1'")
+
+
+def _drawn(run: Run) -> str:
+    _, _, drawn = run.output.partition("drawn:")
+    return drawn.partition("\n")[0]
