@@ -120,3 +120,53 @@ def test_a_build_moves_no_generator_and_no_sequence(example: Example) -> None:
 def _drawn(run: Run) -> str:
     _, _, drawn = run.output.partition("drawn:")
     return drawn.partition("\n")[0]
+
+
+LEAVING_SEED = """
+from app import CACHE, Dancer
+
+IDS = []
+
+
+async def seed(session):
+    import shop.extra
+
+    CACHE["rate"] = shop.extra.RATE
+    IDS.extend([1, 2])
+    session.add(Dancer(name="Sand"))
+"""
+
+READING_TEST = """
+import sys
+
+from seed import IDS
+
+
+def test_it(test_client):
+    test_client.get("/dancers")
+    assert IDS
+    assert "shop.extra" in sys.modules
+"""
+
+
+def test_the_run_that_builds_names_what_the_build_leaves_in_modules(example: Example) -> None:
+    """A test that needs it passes in this run alone. ``-q`` shows the line too."""
+    app = example.files["app.py"] + "\nCACHE = {}\n"
+    project = example.with_files(app=app, seed=LEAVING_SEED, test_it=READING_TEST)
+    project = project.with_paths({"shop/__init__.py": "", "shop/extra.py": "RATE = 7\n"})
+    run = project.run("-q").expect(passed=1)
+    run.says(
+        "arena: arena_seed = seed:seed: its build left traces: app.CACHE has 1 item, and had "
+        "0; seed.IDS has 2 items, and had 0; it imported shop, shop.extra. A later run takes "
+        "the template from the cache and has none of this. A test that needs it passes in this "
+        "run alone. Next: import the module, or fill the container, in conftest.py"
+    )
+    project.run("-q").expect(status=1, failed=1).never_says("left traces")
+
+
+def test_a_build_that_leaves_nothing_in_modules_has_no_line(example: Example) -> None:
+    """The app and the seed are imported at the collection, in each run."""
+    test = "def test_it(test_client): test_client.get('/dancers')"
+    run = example.with_files(test_it=test).run().expect(passed=1)
+    run.says("template built")
+    run.never_says("left traces")

@@ -30,7 +30,7 @@ from pytest_arena._databases._builders import (
 )
 from pytest_arena._databases._libraries import versions
 from pytest_arena._databases._migrations import Comparison
-from pytest_arena._databases._watch import watching
+from pytest_arena._databases._watch import ModuleContainers, watching
 from pytest_arena._product import (
     BuildTarget,
     ConnectTarget,
@@ -223,6 +223,10 @@ class StageBuild(Generic[ContentT]):
         )
 
 
+_LATER_RUNS = (
+    "A later run takes the template from the cache and has none of this. A test that needs it "
+    "passes in this run alone. Next: import the module, or fill the container, in conftest.py"
+)
 _BY_FUNCTION = "arena_schema = <module>:<function>"
 _EXAMPLE = "<module>:<Base>"  # if pytest-arena knows no real value
 
@@ -327,6 +331,7 @@ class Store(Generic[ContentT]):
         self.reasons.append(self._reason(fingerprint, build))
         self.template_store.clear(fingerprint)
         target = self.template_store.begin(fingerprint, build.below)
+        containers = ModuleContainers(self.root, with_tests=True)
         try:
             with (
                 watching(self.template_store.folder, now) as watch,
@@ -334,6 +339,15 @@ class Store(Generic[ContentT]):
             ):
                 build.run(target)
                 comparison = build.compare()
+            traces = containers.grown()
+            imported = ", ".join(containers.imported())
+            if imported:
+                traces.append(f"it imported {imported}")
+            if traces:
+                left = "; ".join(traces)
+                self.notes.append(
+                    f"{build.option}: its build left traces: {left}. {_LATER_RUNS}"
+                )
             code = build.code()
             watch.add_imports(code.files, code.optional)
             # Only the run that builds a template notes its programs.
@@ -461,7 +475,7 @@ def _process_restored() -> Iterator[None]:
 def _remember_random_values(undo: ExitStack) -> None:
     """Let ``undo`` restore all random generators, and the sequences of factory_boy."""
     # `gc.freeze` hides objects. Faker, polyfactory and modules of the suite have generators too.
-    for value in [random._inst, *gc.get_objects()]:  # type: ignore[attr-defined] # noqa: SLF001 - of the module's functions
+    for value in [random._inst, *gc.get_objects()]:  # noqa: SLF001 - of the module's functions
         if type(value) is random.Random:
             undo.callback(value.setstate, value.getstate())
     numpy_random: Any = sys.modules.get("numpy.random")

@@ -1,4 +1,4 @@
-"""Records which files a build uses."""
+"""Records which files a build uses, and what it leaves in modules."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import unquote, urlsplit
 
-from pytest_arena._config._load import is_library
+from pytest_arena._config._load import is_library, project_modules
 from pytest_arena._databases._child_programs import child_programs
 from pytest_arena._gate._listeners import CHILD_EVENTS, child_of_event
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._process import on_audit_events, on_stat
+from pytest_arena._values import PLAIN, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -466,3 +467,49 @@ def _is_path(name: object) -> TypeGuard[str | bytes | os.PathLike[str]]:
 def _absolute(name: Any) -> str:
     # In the event itself, because the build may change the working folder later.
     return os.path.abspath(os.fsdecode(name))  # noqa: PTH100 - a hook must be quick
+
+
+_MOST_LINES = 4
+
+
+class ModuleContainers:
+    """The plain containers in the project's modules, with their sizes at one moment.
+
+    Modules that are imported later do not count. Modules of tests only count if this is asked for.
+    """
+
+    def __init__(self, root: Path, *, with_tests: bool = False) -> None:
+        self._root = root
+        self._with_tests = with_tests
+        self._modules = {*sys.modules}
+        self._sizes: dict[str, tuple[Any, int]] = {}
+        known: set[int] = set()
+        for name, container in self._containers():
+            # Another module may import it.
+            if id(container) not in known:
+                known.add(id(container))
+                self._sizes[name] = (container, len(container))
+
+    def imported(self) -> list[str]:
+        """Return the names of the project's modules that were imported since."""
+        modules = [module.__name__ for module, _ in project_modules()]
+        return [name for name in modules if name not in self._modules]
+
+    def grown(self) -> list[str]:
+        """Return a line for each container that has more items now."""
+        lines = []
+        for name, (container, before) in self._sizes.items():
+            now = len(container)
+            if now > before:
+                lines.append(f"{name} has {counted(now, 'item')}, and had {before:,}")
+        return lines[:_MOST_LINES]
+
+    def _containers(self) -> Iterator[tuple[str, Any]]:
+        for module, path in project_modules():
+            is_of_tests = path.stem == "conftest" or "test" in path.stem.split("_")
+            is_left_out = is_of_tests and not self._with_tests
+            if is_left_out or not path.is_relative_to(self._root):
+                continue
+            for name, value in [*vars(module).items()]:
+                if type(value) in PLAIN and not name.startswith("__"):
+                    yield f"{module.__name__}.{name}", value

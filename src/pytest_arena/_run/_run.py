@@ -16,7 +16,7 @@ from pytest_arena._changes import Mask
 from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._resolver import Databases, Level
 from pytest_arena._databases._sessions import Engines
-from pytest_arena._databases._watch import watch_imports
+from pytest_arena._databases._watch import ModuleContainers, watch_imports
 from pytest_arena._gate import _listeners as gates
 from pytest_arena._gate._engines import requested_by_engines
 from pytest_arena._gate._function_caches import watch_cached_functions
@@ -28,7 +28,7 @@ from pytest_arena._origin import OF_WIDE_FIXTURE, WORK, frames
 from pytest_arena._run import _story, _summary
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
-from pytest_arena._run._module_state import ModuleContainers, note_other_apps
+from pytest_arena._run._module_state import note_other_apps
 from pytest_arena._run._test import REFUSAL, Current, Moments, RunningTest, Watcher
 from pytest_arena._run._written_files import WrittenFiles
 from pytest_arena._run.leaks._late_work import LateWork, lines_of_error
@@ -131,7 +131,7 @@ class ArenaRun:
         self._know_engines()
         self._end_imports()
         self.connections.note_early_threads()
-        self._module_containers.note()
+        self._module_containers = ModuleContainers(self.config.root)
         note_other_apps(self.apps.named)
 
     def _check_migrations(self) -> None:
