@@ -474,23 +474,20 @@ def _process_restored() -> Iterator[None]:
 
 def _remember_random_values(undo: ExitStack) -> None:
     """Let ``undo`` restore all random generators, and the sequences of factory_boy."""
+    factories: Any = sys.modules.get("factory.base")
+    of_factories: tuple[type, ...] = ()
+    if factories is not None:
+        of_factories = (factories.FactoryOptions, factories._Counter)  # noqa: SLF001 - its sequences
     # `gc.freeze` hides objects. Faker, polyfactory and modules of the suite have generators too.
     for value in [random._inst, *gc.get_objects()]:  # noqa: SLF001 - of the module's functions
-        if type(value) is random.Random:
+        kind = type(value)
+        if kind is random.Random:
             undo.callback(value.setstate, value.getstate())
+        elif issubclass(kind, of_factories):
+            undo.callback(vars(value).update, vars(value).copy())
     numpy_random: Any = sys.modules.get("numpy.random")
     if numpy_random is not None:
         undo.callback(numpy_random.set_state, numpy_random.get_state())
-    factories: Any = sys.modules.get("factory.base")
-    waiting = [factories.Factory] if factories is not None else []
-    while waiting:
-        factory = waiting.pop()
-        waiting += factory.__subclasses__()
-        # There is no public way to read a sequence. It is None before its first use.
-        counter = factory._meta._counter  # noqa: SLF001
-        undo.callback(setattr, factory._meta, "_counter", counter)  # noqa: SLF001
-        if counter is not None:
-            undo.callback(setattr, counter, "seq", counter.seq)
 
 
 class _LoggerState(NamedTuple):
