@@ -125,6 +125,8 @@ class Ledger:
     kept: list[str] = field(default_factory=list)
     # The reasons why connections of wider fixtures ended, which no engine had opened.
     ended_connections: list[str] = field(default_factory=list)
+    # Restored parts of the app, and removed attributes of its state, with the test that set each.
+    restored: dict[str, str] = field(default_factory=dict)
     # The products and isolations of the filled databases, as keys.
     filled: dict[tuple[str, str], None] = field(default_factory=dict)
     # The time in which the app made tables, by test, "" outside of any test.

@@ -684,6 +684,60 @@ def test_the_report_of_a_failed_test_names_what_has_grown_in_the_apps_modules(
     run.never_says("NAMES")
 
 
+FLAGGED = """
+
+started = False
+
+
+def ensure_pool():
+    global started
+    if not started:
+        app.state.pool = ["open"]
+        started = True
+
+
+@app.get("/pool")
+def pool():
+    ensure_pool()
+    return app.state.pool
+"""
+FLAGGED_TESTS = """
+import app
+
+
+def test_1(test_client):
+    assert test_client.get("/pool").json() == ["open"]
+
+
+def test_2(test_client):
+    assert test_client.get("/pool").json() == ["open"]
+
+
+async def test_3(client):
+    assert (await client.get("/pool")).json() == ["open"]
+
+
+def test_4():
+    app.app.state.other
+"""
+
+
+def test_the_report_names_the_attribute_of_the_apps_state_that_a_flag_does_not_set_again(
+    example: Example,
+) -> None:
+    """A flag in a module outlives the test, and the attribute does not."""
+    app = example.files["app.py"] + FLAGGED
+    run = example.with_files(app=app, test_flag=FLAGGED_TESTS).run("-q")
+    run.expect(1, passed=1, failed=3)
+    words = (
+        "pytest-arena removed `app.state.pool` after test_flag.py::test_1, which had set it: each "
+        "test starts with the app.state that was there before"
+    )
+    run.says(words, "A flag in a module, such as `if not _started:`, outlives the test")
+    assert run.output.count("pytest-arena removed `app.state.pool`") == 2
+    run.never_says("removed `app.state.other`")
+
+
 GUARDED = """
 
 from fastapi import Depends, HTTPException

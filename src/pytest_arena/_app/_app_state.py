@@ -84,6 +84,8 @@ class AppState:
         self._parts: list[tuple[str, Contents | ClientState]] = []
         for client in SUITES_CLIENTS:
             self._parts.append(("a TestClient", ClientState(client)))
+        # The attributes of each `app.state`, and their names before the test.
+        self._attributes: list[tuple[Any, Any]] = []
         self._settings: list[_Setting] = []
         self._routes: list[tuple[list[object], list[object]]] = []
         parts = [*apps_of(app)]
@@ -95,6 +97,8 @@ class AppState:
             if isinstance(routes, list):
                 self._routes.append((routes, routes.copy()))
             for name, container in _state_of(part):
+                if name == "app.state":
+                    self._attributes.append((container, {*container}))
                 contents = Contents(container, is_of_app)
                 self._parts.append((name, contents))
         if isinstance(lifespan_state, dict):
@@ -116,8 +120,13 @@ class AppState:
         return changed
 
     def restore(self) -> list[str]:
-        """Put the former contents back. Returns the names of the parts that were different."""
-        changed = []
+        """Put the former contents back. Returns the names of the parts that were different.
+
+        Returns also the names of attributes that ``app.state`` did not have before.
+        """
+        changed: list[str] = []
+        for attributes, names in self._attributes:
+            changed += attributes.keys() - names
         for attributes, name, value, items in self._changed_settings():
             changed.append(f"app.{name}")
             attributes[name] = value

@@ -502,6 +502,23 @@ app's pools, two of pytest-arena, and one of pytest-arena for each database of t
 next: pytest -n 2, a smaller pool_size in tests, or a larger max_connections on the server"""
 
 
+def removed_from_state(error: BaseException, removed: Mapping[str, str]) -> str:
+    """Explain that pytest-arena removed an attribute of ``app.state``, "" for another error.
+
+    ``removed`` has the attributes that it removed, each with the test that had set it.
+    """
+    if not isinstance(error, AttributeError) or type(error.obj).__name__ != "State":
+        return ""
+    name = str(error.name)
+    return _REMOVED.format(name, removed[name]) if name in removed else ""
+
+
+_REMOVED = """\
+pytest-arena removed `app.state.{0}` after {1}, which had set it: each test starts with the
+app.state that was there before. A flag in a module, such as `if not _started:`, outlives the test
+next: if not hasattr(app.state, "{0}"):   in place of the flag"""
+
+
 def says_no_table(error: BaseException) -> bool:
     """Return whether a driver reports that a table does not exist."""
     if sqlstate(error) == _NO_TABLE:

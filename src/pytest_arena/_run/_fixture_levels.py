@@ -268,7 +268,9 @@ class FixtureLevels:
             empty_caches()
         # Two may be of the same app: the older contents are restored last.
         for state in reversed(test.app_states):
-            if OVERRIDES in state.restore():
+            changed = state.restore()
+            self._ledger.restored.update(dict.fromkeys(changed, test.plan.name))
+            if OVERRIDES in changed:
                 self._ledger.note(
                     f"{test.plan.name} left app.dependency_overrides; restored"
                 )
