@@ -301,6 +301,32 @@ def test_what_is_not_as_expected_is_named_row_by_row(expected: Expected, lines: 
     assert found[-1] == "in all it changed: orders +2 -1"
 
 
+NOON = datetime(2024, 5, 1, 12)  # noqa: DTZ001 - a column may have no time zone
+
+
+@pytest.mark.parametrize(
+    "stored, expected, words",
+    [
+        ("1", 1, "total is of type str there, not int"),
+        ("1.10", Decimal("1.10"), "total is of type str there, not Decimal"),
+        (
+            NOON,
+            NOON.replace(tzinfo=UTC),
+            "total is of type datetime without a time zone there, not datetime with a time zone",
+        ),
+    ],
+)
+def test_values_of_other_types_are_named(stored: object, expected: object, words: str) -> None:
+    """If a row differs in nothing else. They may look alike."""
+    changes = Changes.of([rows(added=((1, stored), (2, "other")))])
+    text = difference(changes, {"orders": inserted(1, id=1, total=expected) & inserted()})
+    assert text.splitlines()[-2].endswith(f"; {words}")
+    for other in (inserted(1, id=3, total=expected), updated(1, total=expected)):
+        assert "of type" not in difference(changes, {"orders": other})
+    empty = Changes.of([rows(added=((1, None),))])
+    assert "of type" not in difference(empty, {"orders": inserted(1, total=expected)})
+
+
 def test_nothing_is_expected_of_other_tables_but_of_those_to_ignore() -> None:
     """By name or by pattern."""
     changes = Changes.of([rows("audit.log", added=((1, 1),)), rows("jobs", added=((1, 1),))])

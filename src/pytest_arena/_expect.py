@@ -32,6 +32,20 @@ class ExpectedRows:
                 return False
         return True
 
+    def other_types(self, change: Change) -> str:
+        """Name the columns of a row with another type, "" if the row has another difference."""
+        words = ""
+        for name, value in self.values.items():
+            present = change.row.get(name)
+            if present == value:
+                continue
+            kind = _type_of(present)
+            expected = _type_of(value)
+            if change.kind != self.kind or present is None or kind == expected:
+                return ""
+            words += f"; {name} is of type {kind} there, not {expected}"
+        return words
+
     def text(self, table: str, mask: Mask) -> str:
         """Return the words of a message: ``1 inserted row with item='chair'``."""
         text = counted(self.number, f"{self.kind} row")
@@ -40,6 +54,13 @@ class ExpectedRows:
         for name, value in self.values.items():
             text += f" {name}={mask.shown(table, name, value)}"
         return text
+
+
+def _type_of(value: object) -> str:
+    name = type(value).__name__
+    if hasattr(value, "tzinfo"):
+        name += " without a time zone" if value.tzinfo is None else " with a time zone"
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +227,13 @@ class _ExpectedTable:
         return lines
 
     def _why_missing(self, part: ExpectedRows, number: int) -> str:
-        """Return why rows are missing: unknown columns, or that only ``number`` rows match."""
+        """Return why rows are missing: unknown columns, other types, or too few rows."""
         if self._rows:
             columns = self._rows[0].row
             unknown = [name for name in part.values if name not in columns]
             if unknown:
                 return f"; it has no column {', '.join(unknown)}"
         if not number:
-            return ""
+            return next(filter(None, map(part.other_types, self._rows)), "")
         verb = "is" if number == 1 else "are"
         return f"; there {verb} only {number:,}"

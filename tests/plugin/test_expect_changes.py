@@ -161,6 +161,22 @@ def test_a_block_that_does_something_else_fails_and_says_in_what(
     run.never_says("_observed.py", "s3cret")
 
 
+OTHER_TYPES = """
+from pytest_arena import inserted, updated
+
+
+def test_text(arena, test_client):
+    with arena.expect_changes(orders=inserted(1, id="1", item="chair"), stock=updated()):
+        test_client.post("/orders/chair")
+"""
+
+
+def test_a_value_of_another_type_is_named_with_both_types(example: Example) -> None:
+    """``id=1`` and ``id='1'`` look alike."""
+    run = shop(example, test_it=OTHER_TYPES).run("--tb=short").expect(1, failed=1)
+    run.says("1 inserted row with id='1' item='chair'; id is of type int there, not str")
+
+
 LATER = """
 import asyncio
 import threading
