@@ -149,7 +149,7 @@ def spoiled_lines(names: Iterable[str], started: Collection[str]) -> list[str]:
             words = f"{by_program}. If it makes the tables: arena_schema = …. {allow}"
         else:
             words = (
-                "by a program that runs beside the tests, or by a driver before the app had an "
+                "by a program that runs beside the tests, or by a test before the app had an "
                 "engine for the file. Next: stop that program; let arena_schema make the tables. "
                 f"{allow}"
             )

@@ -404,3 +404,111 @@ def test_a_suite_may_not_remove_what_it_has_found(example: Example, make: str, r
     project = project.with_paths({"data/dev.db": "the developer's"})
     run = project.run().expect(status=1, passed=1, errors=1)
     run.says("refused: removing", "is a database file of the app", "[A201]")
+
+
+LATE_ENGINE = """
+from contextlib import asynccontextmanager
+from sqlalchemy import create_engine
+
+{other}
+
+
+def create_app():
+    @asynccontextmanager
+    async def lifespan(app):
+        app.state.maker = async_sessionmaker(create_async_engine("sqlite+aiosqlite:///dev.db"))
+        yield
+        await app.state.maker.kw["bind"].dispose()
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/dancers")
+    async def dancers(request: Request):
+        async with request.app.state.maker() as session:
+            return [dancer.name for dancer in await session.scalars(select(Dancer))]
+
+    return app
+"""
+EARLY = """
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+
+import app
+
+
+def attach():
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("ATTACH 'dev.db' AS dev")
+        connection.execute("CREATE TABLE dev.more (id INTEGER)")
+
+
+def link():
+    os.link("dev.db", "link.db")
+    open("link.db", "wb").close()
+
+
+def test_it():
+    {deed}
+
+
+def test_the_app(test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+"""
+OTHER_ENGINE = 'other = create_engine("sqlite:///other.db")'
+TWO_SCHEMAS = "arena_schema =\n    dev = app:Base\narena_seed =\n    dev = seed:seed\n"
+CHANGED_EARLY = "dev.db was changed during this run, by a program that runs beside the tests, or by"
+
+
+def _with_late_engine(example: Example, deed: str, *, other: str = "") -> Example:
+    """An app whose lifespan creates its engine, after a test has done this."""
+    app, _, _ = example.files["app.py"].partition("engine = ")
+    app = app.replace("import Depends", "import Request, Depends")
+    files = {"app": app + LATE_ENGINE.format(other=other), "test_it": EARLY.format(deed=deed)}
+    project = example.with_files(**files)
+    project = project.change("pytest.ini", "app:app", "app:create_app")
+    options = "arena_schema = app:Base\narena_seed = seed:seed\n"
+    return project.change("pytest.ini", options, TWO_SCHEMAS)
+
+
+def test_a_file_that_a_test_attaches_before_an_engine_names_it_fails_the_run(
+    example: Example,
+) -> None:
+    """No engine of the app is known, or another one. A copy without an engine is the test's."""
+    for other in ("", OTHER_ENGINE):
+        project = _with_late_engine(example, "attach()", other=other)
+        _write_database(project.write() / "dev.db")
+        project.run("-q").expect(status=1, passed=2).says(CHANGED_EARLY)
+        (project.folder / "dev.db").unlink()
+
+
+DEEDS = {
+    "link": "link()",
+    "rename": 'os.rename("dev.db", "old.db")',
+    "replace": 'os.replace(shutil.copy("app.py", "new.db"), "dev.db")',
+    "truncate": 'os.truncate("dev.db", 0)',
+    "write": 'open("dev.db", "wb").close()',
+}
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_a_file_that_a_test_changes_before_an_engine_names_it(example: Example, deed: str) -> None:
+    """It is refused if no engine of the app is known, and fails the run if another one is."""
+    project = _with_late_engine(example, DEEDS[deed])
+    file = project.write() / "dev.db"
+    _write_database(file)
+    content = file.read_bytes()
+    run = project.run("-q").expect(status=1, passed=1, failed=1)
+    run.says("refused: ", "an SQLite database that is older than this run", "[A201]")
+    assert file.read_bytes() == content
+    project = _with_late_engine(example, DEEDS[deed], other=OTHER_ENGINE)
+    project.run("-q").expect(status=1, passed=2).says(CHANGED_EARLY)
+
+
+def test_a_file_that_no_engine_names_later_is_the_tests_own(example: Example) -> None:
+    """A backup that a test of an app with an engine renames or writes."""
+    deed = 'os.link("dev.db", "link.db"); os.truncate("link.db", 0)'
+    project = example.with_files(test_it=EARLY.format(deed=deed.replace("dev.db", "backup.db")))
+    _write_database(project.write() / "backup.db")
+    project.run("-q").expect(passed=2).never_says("was changed during this run")

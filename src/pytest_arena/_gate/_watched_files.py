@@ -40,6 +40,7 @@ def watch_files(core: CurrentCore) -> None:
             "open": partial(_admit_open, core),
             "os.remove": partial(_admit_removal, core),
             "os.rename": partial(_admit_renaming, core),
+            "os.link": partial(_admit_link, core),
             "os.mkdir": _note_creation,
             "sqlite3.connect": _note_creation,
             "os.truncate": partial(_admit_setting, core, "truncating"),
@@ -120,6 +121,14 @@ def _admit_renaming(
     _created[target] = _is_created_here(source) and not Path(target).is_dir()
 
 
+def _admit_link(
+    core: CurrentCore, name: object, _link: object, folder: int = -1, *_: object
+) -> None:
+    """Refuse to let the user's code give a database file another name, which hides changes."""
+    file = _entry(name, folder)
+    _admit_change_of_old(core(), file, f"linking {file}")
+
+
 def _admit_loss(core: Core, file: str, action: str) -> None:
     """Refuse to remove or rename a database or its folder, unless this process created it."""
     below = core.files.find_below(file)
@@ -159,12 +168,14 @@ def _admit_change_of_old(core: Core, database: str, action: str) -> None:
     """Refuse a change, by the user's code, of a database that is older than the run.
 
     An engine may name the file later. If an engine of the app is known, a test may change other
-    files, such as backups. A library may change its files: pytest-cov removes the old
-    ``.coverage``, pytest the temporary folders of earlier runs.
+    files, such as backups. The change fails the run if an engine names the file later. A library
+    may change its files: pytest-cov removes the old ``.coverage``, pytest the temporary folders of
+    earlier runs.
     """
-    if core.ledger.test and core.files.names:
-        return
-    if core.files.is_of_earlier_run(database) and is_called_by_user():
+    is_older = core.files.is_of_earlier_run(database) and is_called_by_user()
+    if is_older and core.ledger.test and core.files.names:
+        core.files.register_opened(database)
+    elif is_older:
         error = ProductionDatabaseError(
             f"refused: {action}: {database} is an SQLite database that is older than this run",
             why="it may have the developer's data. The tests do not need the file, because each "
