@@ -33,17 +33,14 @@ class ExpectedRows:
         return True
 
     def other_types(self, change: Change) -> str:
-        """Name the columns of a row with another type, "" if the row has another difference."""
+        """Name the columns whose value in a row has another type than the expected value."""
         words = ""
         for name, value in self.values.items():
-            present = change.row.get(name)
-            if present == value:
-                continue
+            present = change.row[name]
             kind = _type_of(present)
             expected = _type_of(value)
-            if change.kind != self.kind or present is None or kind == expected:
-                return ""
-            words += f"; {name} is of type {kind} there, not {expected}"
+            if present is not None and present != value and kind != expected:
+                words += f"; {name} is of type {kind} there, not {expected}"
         return words
 
     def text(self, table: str, mask: Mask) -> str:
@@ -59,7 +56,7 @@ class ExpectedRows:
 def _type_of(value: object) -> str:
     name = type(value).__name__
     if hasattr(value, "tzinfo"):
-        name += " without a time zone" if value.tzinfo is None else " with a time zone"
+        name += f" with tzinfo={value.tzinfo}"
     return name
 
 

@@ -37,26 +37,9 @@ class UsedFactory(factory.Factory):
     name = factory.Sequence(lambda number: f"Used {number}")
 """
 
-# numpy is no requirement of these tests. Its functions have these names.
-NUMPY = """
-state = 1
-
-def get_state():
-    return state
-
-def set_state(value):
-    global state
-    state = value
-
-def rand():
-    set_state(state * 7 % 1000)
-    return state
-"""
-
 SEED = """
 import random
 
-import numpy.random
 from faker import Faker
 
 from factories import ChildFactory, DancerFactory, UsedFactory, own_generator
@@ -65,7 +48,6 @@ from factories import ChildFactory, DancerFactory, UsedFactory, own_generator
 async def seed(session):
     random.random()
     own_generator.random()
-    numpy.random.rand()
     Faker().name()
     UsedFactory.build()
     DancerFactory.build()
@@ -89,7 +71,6 @@ UsedFactory.build()
 TEST = """
 import random
 
-import numpy.random
 from faker import Faker
 
 from factories import ChildFactory, DancerFactory, UsedFactory, own_generator
@@ -97,7 +78,7 @@ from factories import ChildFactory, DancerFactory, UsedFactory, own_generator
 
 def test_it(test_client):
     test_client.get("/dancers")
-    values = [random.random(), own_generator.random(), numpy.random.rand(), Faker().name()]
+    values = [random.random(), own_generator.random(), Faker().name()]
     for factory in (UsedFactory, DancerFactory, ChildFactory):
         dancer = factory.build()
         values += [dancer.name, dancer.id]
@@ -106,9 +87,8 @@ def test_it(test_client):
 
 
 def test_a_build_moves_no_generator_and_no_sequence(example: Example) -> None:
-    """Of ``random``, of a module, Faker, numpy and factory_boy: a later run draws the same."""
+    """Of ``random``, of a module, Faker and factory_boy: a later run draws the same."""
     project = example.with_files(seed=SEED, factories=FACTORIES, conftest=CONFTEST, test_it=TEST)
-    project = project.with_paths({"numpy/__init__.py": "", "numpy/random.py": NUMPY})
     first = project.run("-s").expect(passed=1)
     first.says("template built")
     later = project.run("-s").expect(passed=1)
@@ -156,10 +136,10 @@ def test_the_run_that_builds_names_what_the_build_leaves_in_modules(example: Exa
     project = project.with_paths({"shop/__init__.py": "", "shop/extra.py": "RATE = 7\n"})
     run = project.run("-q").expect(passed=1)
     run.says(
-        "arena: arena_seed = seed:seed: its build left traces: app.CACHE has 1 item, and had "
-        "0; seed.IDS has 2 items, and had 0; it imported shop, shop.extra. A later run takes "
-        "the template from the cache and has none of this. A test that needs it passes in this "
-        "run alone. Next: import the module, or fill the container, in conftest.py"
+        "arena: arena_seed = seed:seed: its build left traces: shop is imported; shop.extra "
+        "is imported; app.CACHE has 1 item, and had 0; seed.IDS has 2 items, and had 0. A later "
+        "run takes the template from the cache and has none of this. A test that needs it passes "
+        "in this run alone. Next: import the module, or fill the container, in conftest.py"
     )
     project.run("-q").expect(status=1, failed=1).never_says("left traces")
 

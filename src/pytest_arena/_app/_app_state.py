@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
-from operator import is_
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from pytest_arena._app._kind import apps_of
-from pytest_arena._config._load import is_library
+from pytest_arena._app._kind import apps_of, is_frameworks_app
+from pytest_arena._config._load import is_library, project_modules
 from pytest_arena._values import PLAIN, Contents, holds_values
 
 if TYPE_CHECKING:
@@ -35,6 +34,16 @@ SUITES_CLIENTS: WeakSet[Any] = WeakSet()
 OTHER_APPS: list[object] = []
 
 
+def note_other_apps(named: object) -> None:
+    """Note the apps in the project's modules, also in modules of tests, without the named one."""
+    apps = {}
+    for module, _ in project_modules():
+        for value in [*vars(module).values()]:
+            if value is not named and is_frameworks_app(value):
+                apps[id(value)] = value
+    OTHER_APPS[:] = apps.values()
+
+
 class ClientState:
     """The cookies, headers and settings of a client, as they were before a test."""
 
@@ -50,10 +59,8 @@ class ClientState:
 
     def is_changed(self) -> bool:
         """Whether the client has other cookies, headers or settings now."""
-        cookies = [*self._client.cookies.jar]
-        if len(cookies) != len(self._cookies):
-            return True
-        if not all(map(is_, cookies, self._cookies)):
+        # Two cookies are equal if they are one object.
+        if [*self._client.cookies.jar] != self._cookies:
             return True
         for name in ("headers", "params", "follow_redirects"):
             if getattr(self._client, name) != self._settings[name]:
@@ -109,15 +116,11 @@ class AppState:
         """Return the state of the same app as it is now."""
         return AppState(self.app, self._lifespan_state)
 
-    def changed(self) -> list[str]:
-        """Return the names of the parts that are different now."""
-        changed = []
-        for _, name, *_ in self._changed_settings():
-            changed.append(f"app.{name}")
-        for name, contents in self._parts:
-            if contents.is_changed():
-                changed.append(name)
-        return changed
+    def is_changed(self) -> bool:
+        """Whether a part is different now."""
+        if self._changed_settings():
+            return True
+        return any(contents.is_changed() for _, contents in self._parts)
 
     def restore(self) -> list[str]:
         """Put the former contents back. Returns the names of the parts that were different.

@@ -339,12 +339,8 @@ class Store(Generic[ContentT]):
             ):
                 build.run(target)
                 comparison = build.compare()
-            traces = containers.grown()
-            imported = ", ".join(containers.imported())
-            if imported:
-                traces.append(f"it imported {imported}")
-            if traces:
-                left = "; ".join(traces)
+            left = "; ".join([*containers.imported(), *containers.grown()])
+            if left:
                 self.notes.append(
                     f"{build.option}: its build left traces: {left}. {_LATER_RUNS}"
                 )
@@ -475,19 +471,14 @@ def _process_restored() -> Iterator[None]:
 def _remember_random_values(undo: ExitStack) -> None:
     """Let ``undo`` restore all random generators, and the sequences of factory_boy."""
     factories: Any = sys.modules.get("factory.base")
-    of_factories: tuple[type, ...] = ()
-    if factories is not None:
-        of_factories = (factories.FactoryOptions, factories._Counter)  # noqa: SLF001 - its sequences
-    # `gc.freeze` hides objects. Faker, polyfactory and modules of the suite have generators too.
+    sequences = factories and (factories.FactoryOptions, factories._Counter)  # noqa: SLF001 - there is no public way
+    # Faker, polyfactory and modules of the suite have generators too. `gc.freeze` hides objects.
     for value in [random._inst, *gc.get_objects()]:  # noqa: SLF001 - of the module's functions
         kind = type(value)
         if kind is random.Random:
             undo.callback(value.setstate, value.getstate())
-        elif issubclass(kind, of_factories):
+        elif sequences and issubclass(kind, sequences):
             undo.callback(vars(value).update, vars(value).copy())
-    numpy_random: Any = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        undo.callback(numpy_random.set_state, numpy_random.get_state())
 
 
 class _LoggerState(NamedTuple):

@@ -482,23 +482,24 @@ class ModuleContainers:
         self._root = root
         self._with_tests = with_tests
         self._modules = {*sys.modules}
-        self._sizes: dict[str, tuple[Any, int]] = {}
-        known: set[int] = set()
+        # By their ids, because another module may import a container.
+        self._sizes: dict[int, tuple[str, Any, int]] = {}
         for name, container in self._containers():
-            # Another module may import it.
-            if id(container) not in known:
-                known.add(id(container))
-                self._sizes[name] = (container, len(container))
+            size = (name, container, len(container))
+            self._sizes.setdefault(id(container), size)
 
     def imported(self) -> list[str]:
-        """Return the names of the project's modules that were imported since."""
-        modules = [module.__name__ for module, _ in project_modules()]
-        return [name for name in modules if name not in self._modules]
+        """Return a line for each module of the project that was imported since."""
+        return [
+            f"{module.__name__} is imported"
+            for module, _ in project_modules()
+            if module.__name__ not in self._modules
+        ]
 
     def grown(self) -> list[str]:
         """Return a line for each container that has more items now."""
         lines = []
-        for name, (container, before) in self._sizes.items():
+        for name, container, before in self._sizes.values():
             now = len(container)
             if now > before:
                 lines.append(f"{name} has {counted(now, 'item')}, and had {before:,}")

@@ -121,11 +121,9 @@ def _admit_renaming(
     _created[target] = _is_created_here(source) and not Path(target).is_dir()
 
 
-def _admit_link(
-    core: CurrentCore, name: object, _link: object, folder: int = -1, *_: object
-) -> None:
+def _admit_link(core: CurrentCore, name: object, *_: object) -> None:
     """Refuse to let the user's code give a database file another name, which hides changes."""
-    file = _entry(name, folder)
+    file = _entry(name, -1)
     _admit_change_of_old(core(), file, f"linking {file}")
 
 

@@ -507,10 +507,10 @@ def removed_from_state(error: BaseException, removed: Mapping[str, str]) -> str:
 
     ``removed`` has the attributes that it removed, each with the test that had set it.
     """
-    if not isinstance(error, AttributeError) or type(error.obj).__name__ != "State":
-        return ""
-    name = str(error.name)
-    return _REMOVED.format(name, removed[name]) if name in removed else ""
+    name = str(getattr(error, "name", ""))
+    if name in removed and "'State' object" in str(error):
+        return _REMOVED.format(name, removed[name])
+    return ""
 
 
 _REMOVED = """\

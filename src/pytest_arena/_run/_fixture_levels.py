@@ -482,11 +482,11 @@ class FixtureLevels:
 
 def _has_changed(fixture: WideFixture) -> bool:
     """Return whether the app's state is different from the one before the fixture's set-up."""
-    return fixture.app_state is not None and bool(fixture.app_state.changed())
+    return fixture.app_state is not None and fixture.app_state.is_changed()
 
 
 def _has_changed_app(test: RunningTest) -> bool:
-    return any(state.changed() for state in test.app_states)
+    return any(state.is_changed() for state in test.app_states)
 
 
 class Examples:
