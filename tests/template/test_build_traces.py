@@ -150,3 +150,34 @@ def test_a_build_that_leaves_nothing_in_modules_has_no_line(example: Example) ->
     run = example.with_files(test_it=test).run().expect(passed=1)
     run.says("template built")
     run.never_says("left traces")
+
+
+MOCKED_SEED = """
+import names
+from app import Dancer
+
+
+async def seed(session):
+    session.add(Dancer(name=names.first()))
+"""
+BUILD_EARLY = """
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def build(arena):
+    return arena.url
+"""
+MOCKING_TEST = """
+def test_it(monkeypatch, test_client):
+    monkeypatch.setattr("names.first", lambda: "Mock")
+    assert test_client.get("/dancers").json() == ["Sand"]
+"""
+
+
+def test_a_session_fixture_that_reads_the_url_builds_before_a_test_mocks(example: Example) -> None:
+    """The seed calls a function that the first test replaces."""
+    names = "def first():\n    return 'Sand'\n"
+    project = example.with_files(seed=MOCKED_SEED, names=names, test_it=MOCKING_TEST)
+    project.with_files(conftest=BUILD_EARLY).run().expect(passed=1)
+    project.run().expect(passed=1).says("template from the cache")
