@@ -127,7 +127,7 @@ class AppState:
 
         Returns also the names of attributes that ``app.state`` did not have before.
         """
-        changed: list[str] = []
+        changed = []
         for attributes, names in self._attributes:
             changed += attributes.keys() - names
         for attributes, name, value, items in self._changed_settings():

@@ -491,11 +491,9 @@ class _LoggerState(NamedTuple):
 
 
 def _loggers() -> list[logging.Logger]:
-    loggers: list[logging.Logger] = [logging.root]
-    for logger in list(logging.root.manager.loggerDict.values()):
-        if isinstance(logger, logging.Logger):
-            loggers.append(logger)
-    return loggers
+    named = list(logging.root.manager.loggerDict.values())
+    loggers = [logger for logger in named if isinstance(logger, logging.Logger)]
+    return [logging.root, *loggers]
 
 
 @dataclass(slots=True, eq=False)

@@ -501,7 +501,7 @@ class _Attaching:
             if self._is_vacuum:
                 return messages.vacuumed_into(file)
             return messages.attached(file)
-        if file:
+        if self._core.files.is_of_earlier_run(file):
             self._core.files.register_opened(file)
         is_engines = self._connection.arena_find is not None
         if self._is_vacuum or not is_engines or name in self._replaced:
