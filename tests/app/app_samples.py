@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 from pytest_arena import _ledger
 from pytest_arena._app._app_run import AppRun
 from pytest_arena._app._client import AppWatcher, Hooks
+from pytest_arena._app._exchange import Exchange
 
 
 class Open(Protocol):
@@ -41,6 +42,7 @@ class Diary(Hooks):
     records: list[_ledger.Request] = field(default_factory=list)
     loops: list[asyncio.AbstractEventLoop] = field(default_factory=list)
     ended_at: list[int] = field(default_factory=list)
+    exchanges: list[Exchange] = field(default_factory=list)
     refusal: Exception | None = None
     app_watcher: AppWatcher | None = None
 

@@ -41,6 +41,7 @@ class Hooks:
     def requested(self, record): print(record.method, record.status)
     def ended(self): pass
     def broke(self, request, error): ...
+    def end_exchanges(self): pass
 run = AppRun(app, hooks=Hooks(), lifespan=False)
 """
 

@@ -345,7 +345,7 @@ async def test_what_is_left_open_ends_before_the_app(run: AppRun, diary: Diary) 
     assert await _some(response, 1) == "1;"
     await run.aclose()
     assert LINES == ["closed"]
-    assert run.exchanges == []
+    assert diary.exchanges == []
     assert diary.ended_at == [2]
 
 

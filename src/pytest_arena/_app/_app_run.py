@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._app import _app_errors
 from pytest_arena._app._app_state import ClientState
 from pytest_arena._app._client import AsyncClient, Hooks, open_async_client
-from pytest_arena._app._exchange import Call, Exchange
 from pytest_arena._app._lifespan import Lifespan, SharedLifespan, wake_from_any_thread
 from pytest_arena._app._login import Login
 from pytest_arena._origin import WORK
-from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -47,6 +45,7 @@ class AppRun:
     Args:
         app: the ASGI app that `build_app` returns. `as_asgi` has wrapped a WSGI app.
         hooks: the calls around each request.
+        hooks_of_test: returns the hooks of the running test, which replace ``hooks``.
         lifespan: whether clients run the app's lifespan.
         login: the user's ``login(client, role)``, sync or async.
         login_path: the name of that function, for messages.
@@ -69,16 +68,18 @@ class AppRun:
         app: ASGIApp,
         *,
         hooks: Hooks,
+        hooks_of_test: Callable[[], Hooks | None] | None = None,
         lifespan: bool = True,
         login: Callable[[Any, str], Any] | None = None,
         login_path: str = "",
         state: Mapping[str, object] | None = None,
     ) -> None:
         self.app = app
-        self.hooks = hooks
+        self._own_hooks = hooks
+        self._hooks_of_test = hooks_of_test
         self._lifespan: SharedLifespan | None = None
         if lifespan and state is None:
-            self._lifespan = SharedLifespan(app, hooks.starting, hooks.started)
+            self._lifespan = SharedLifespan(app)
         self._has_session_lifespan = state is not None
         self._given_state = state or _NOTHING
         self._login = login
@@ -86,9 +87,15 @@ class AppRun:
         self._portal = Portal()
         self._clients: list[AsyncClient] = []
         self._test_clients: list[Any] = []
-        self.exchanges: list[Exchange] = []  # requests that are open
         self.by_socket: list[Any] = []  # clients of the live server
         self._is_closed = False
+
+    @property
+    def hooks(self) -> Hooks:
+        """The calls around a request or a start of the app that begins now."""
+        if self._hooks_of_test is None:
+            return self._own_hooks
+        return self._hooks_of_test() or self._own_hooks
 
     @property
     def has_lifespan(self) -> bool:
@@ -198,7 +205,7 @@ class AppRun:
             wake_from_any_thread(asyncio.get_running_loop())
         # Each request asks twice: most find the app running.
         if self._lifespan is not None and not self._lifespan.is_up:
-            await self._lifespan.ajoin()
+            await self._lifespan.ajoin(self.hooks)
 
     def join(self, backend: Options) -> tuple[BlockingPortal, Lifespan | None]:
         """Wait until the app is up. Return its portal, and its lifespan if this call started it."""
@@ -209,7 +216,7 @@ class AppRun:
             portal.call(_wake_this_loop)
         if self._lifespan is None:
             return portal, None
-        return portal, self._lifespan.join(portal)
+        return portal, self._lifespan.join(self.hooks, portal)
 
     def cut_off(self) -> list[CodeLine]:
         """Return the lines of start-up tasks that the app's shutdown cut off."""
@@ -220,18 +227,6 @@ class AppRun:
         if self._lifespan:
             self._lifespan.close_in(loop)
 
-    async def aclose_exchanges(self) -> None:
-        """Close the requests that are open in this loop. Raises the app's errors."""
-        for call in [*self.exchanges]:
-            if isinstance(call, Call) and call.task.get_loop() is running_loop():
-                await call.aclose()
-
-    def end_exchanges(self) -> None:
-        """End the requests that are still open."""
-        for exchange in [*self.exchanges]:
-            exchange.hang_up()
-            exchange.end()
-
     async def aclose(self) -> None:
         """Shut the app down, if its lifespan runs in this loop. A later request starts it again.
 
@@ -241,7 +236,7 @@ class AppRun:
         Raises:
             LifespanError: from the app's exception.
         """
-        await self.aclose_exchanges()
+        await self._own_hooks.aclose_exchanges()
         for client in self.by_socket:
             if hasattr(client, "aclose"):
                 await client.aclose()
@@ -264,7 +259,7 @@ class AppRun:
                 stack.callback(self._lifespan.close)
             for client in self._test_clients:
                 stack.callback(client._arena_leave)  # noqa: SLF001 - ours, of another file
-            stack.callback(self.end_exchanges)
+            stack.callback(self._own_hooks.end_exchanges)
             for client in self.by_socket:
                 stack.callback(getattr(client, "close", bool))
         self._clients.clear()  # ends a reference cycle without the collector

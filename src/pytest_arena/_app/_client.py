@@ -80,8 +80,9 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 class Hops(list[Request]):
     """The requests of one call of a client: one request, and the redirects that it follows."""
 
-    def __init__(self, *, is_stream: bool = False) -> None:
+    def __init__(self, hooks: Hooks, *, is_stream: bool = False) -> None:
         super().__init__()
+        self.hooks = hooks
         self.is_stream = is_stream  # the client reads the answer as it comes
         # The exception that the test handles while it makes the call.
         self.outside = sys.exception()
@@ -97,6 +98,11 @@ class Hops(list[Request]):
 
 
 HOPS: ContextVar[Hops] = ContextVar("arena: the requests of a client's call")
+
+
+def _hooks_of_call() -> Hooks:
+    hops = HOPS.get(None)
+    return Hooks() if hops is None else hops.hooks
 
 
 class AppWatcher(Protocol):
@@ -124,11 +130,12 @@ class AnswerNotes(Protocol):
 class Hooks:
     """Calls around each request of a client.
 
-    These do nothing: a client of a wide fixture has them.
+    These do nothing: a client has them in the set-up of a wide fixture.
     """
 
     def __init__(self, app_watcher: AppWatcher | None = None) -> None:
         self.app_watcher = app_watcher
+        self.exchanges: list[exchanges.Exchange] = []  # requests that are open
 
     async def abefore(self) -> None:
         """Called before a request of an async client, in its loop: commits pending work."""
@@ -171,6 +178,20 @@ class Hooks:
     def cut_off(self, line: str) -> None:
         """Called with the line of a websocket's handler that a test client has cancelled."""
 
+    async def aclose_exchanges(self) -> None:
+        """Close the requests that are open in this loop. Raises the app's errors."""
+        for call in [*self.exchanges]:
+            if not isinstance(call, exchanges.Call):
+                continue
+            if call.task.get_loop() is running_loop():
+                await call.aclose()
+
+    def end_exchanges(self) -> None:
+        """End the requests that are still open."""
+        for exchange in [*self.exchanges]:
+            exchange.hang_up()
+            exchange.end()
+
     def streams(self, body: StreamedBody) -> None:
         """Called with a body that the app makes while the test reads it."""
 
@@ -186,10 +207,10 @@ class Host(Protocol):
 
     app: ASGIApp
     """The app that answers."""
-    hooks: Hooks
-    """The calls around each request."""
-    exchanges: list[exchanges.Exchange]
-    """The requests that are open."""
+
+    @property
+    def hooks(self) -> Hooks:
+        """The calls around a request that is sent now."""
 
     @property
     def has_lifespan(self) -> bool:
@@ -212,7 +233,7 @@ def sending(hooks: Hooks, *, is_stream: bool = False) -> Iterator[Hops]:
 
     The hooks are also called if ``send`` raises.
     """
-    hops = Hops(is_stream=is_stream)
+    hops = Hops(hooks, is_stream=is_stream)
     has_failed = True
     token = HOPS.set(hops)
     work = WORK.set(getattr(hooks, "late_work", None))  # None outside of tests
@@ -274,7 +295,6 @@ def answered(sent: Request, response: httpx.Response) -> httpx.Response:
 
 def reporting(
     app: ASGIApp,
-    hooks: Hooks,
     *,
     known_app: object,
     begin: Callable[[Scope, Send], Send] | None = None,
@@ -283,12 +303,12 @@ def reporting(
 
     Args:
         app: the app to call.
-        hooks: the hooks to call.
         known_app: the user's app, if ``app`` is a wrapper around it.
         begin: gets the scope of a request and its ``send``, and returns another ``send``.
     """
 
     async def reporting_app(scope: Scope, receive: Receive, send: Send) -> None:
+        hooks = _hooks_of_call()
         hooks.serving()
         shown = f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}"
         if begin is not None:
@@ -366,12 +386,13 @@ async def _waiting(answer: Awaitable[None]) -> None:
     await answer
 
 
-def ending_websockets(app: ASGIApp, hooks: Hooks) -> ASGIApp:
+def ending_websockets(app: ASGIApp) -> ASGIApp:
     """Return an app whose websockets end by themselves if a test client cancels them."""
 
     async def ending(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            await exchanges.end_websocket(app, scope, receive, send, hooks.cut_off)
+            cut_off = _hooks_of_call().cut_off
+            await exchanges.end_websocket(app, scope, receive, send, cut_off)
         else:
             await app(scope, receive, send)
 
@@ -514,7 +535,7 @@ class AsyncClient(_Base):
         if call is None:
             hooks.ended()
         else:
-            call.open(hops[-1], self._arena_host)
+            call.open(hops[-1], hooks)
         note_unsent(self, response)
         if hooks.app_watcher is not None:
             hooks.app_watcher.answered(response)
@@ -620,7 +641,6 @@ def open_async_client(
         begin = functools.partial(_begin, host, login)
         transport.app = reporting(
             with_context_copy(transport.app),
-            host.hooks,
             known_app=host.app,
             begin=begin,
         )
@@ -832,10 +852,10 @@ def _watched(
         # The client may be used in several tests, each with other hooks.
         with_hooks = copy.copy(transport)
         if ask is _aask:
-            ends = with_context_copy(ending_websockets(app, hooks))
+            ends = with_context_copy(ending_websockets(app))
         else:
-            ends = _watching_left_tasks(ending_websockets(app, hooks))
-        set_transport_app(with_hooks, reporting(ends, hooks, known_app=app))
+            ends = _watching_left_tasks(ending_websockets(app))
+        set_transport_app(with_hooks, reporting(ends, known_app=app))
         return ask(hooks, request, functools.partial(original, with_hooks))
 
     return watched
@@ -891,7 +911,6 @@ def _watch_quart_client(hooks_of: FindHooks, undo: ExitStack, module: Any) -> No
         await hooks.abefore()
         app = reporting(
             client.app,
-            hooks,
             known_app=client.app,
             begin=_begin_foreign,
         )

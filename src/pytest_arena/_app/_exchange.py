@@ -134,7 +134,7 @@ class Exchange:
     """A request that is open until its answer is closed, or the app has finished."""
 
     request: Any = None  # its record, when it is open
-    _host: Any = None  # of the client
+    _hooks: Any = None  # the calls around it
     shown = ""  # the words for a request that was left open
     error: BaseException | None = None  # an error of the app that was not raised yet
     is_over = False  # the app has finished
@@ -143,17 +143,17 @@ class Exchange:
     hang_up: Callable[[], object] = staticmethod(bool)
 
     def open(
-        self, request: Request, host: Any, *, hang_up: Callable[[], object] = bool
+        self, request: Request, hooks: Any, *, hang_up: Callable[[], object] = bool
     ) -> None:
         """Register the request: its answer can be read. ``hang_up`` sends a disconnect."""
         self.request = request
         self.hang_up = hang_up
-        self._host = host
+        self._hooks = hooks
         request.note_open(is_open=True)
         how = "websocket_connect" if request.method == "WEBSOCKET" else "stream"
         what = f"{request.method} {request.path} was open: {self.way} client.{how}(…)"
         self.shown = f"{user_line() or 'a line that cannot be seen'}   {what}"
-        host.exchanges.append(self)
+        hooks.exchanges.append(self)
         if self.is_over:
             self.end()
 
@@ -163,8 +163,8 @@ class Exchange:
             self.request.end(now())
             if self.error is not None:
                 self.request.fail(in_words(self.error))
-            self._host.exchanges.remove(self)
-            self._host.hooks.ended()
+            self._hooks.exchanges.remove(self)
+            self._hooks.ended()
 
 
 def in_words(error: BaseException) -> str:

@@ -17,7 +17,7 @@ import warnings
 from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app._kind import as_asgi
@@ -320,6 +320,16 @@ def _innermost(error: BaseException | None) -> BaseException | None:
     return error
 
 
+class StartHooks(Protocol):
+    """The calls around a start of the app."""
+
+    def starting(self) -> object:
+        """Return the object that stands for the lifespan in lost writes."""
+
+    def started(self) -> None:
+        """Note that the app is up."""
+
+
 class SharedLifespan:
     """One lifespan for all clients of an app, async and sync, in any loop.
 
@@ -328,12 +338,8 @@ class SharedLifespan:
     start-up failed.
     """
 
-    def __init__(
-        self, app: ASGIApp, starting: Callable[[], object], started: Callable[[], None]
-    ) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._starting = starting
-        self._started = started
         self._lock = threading.Lock()
         # The last one is current. The others have a failure to raise.
         self._lifespans: list[Lifespan] = []
@@ -350,29 +356,32 @@ class SharedLifespan:
         """Whether the app is up, so that a request need not join."""
         return bool(self._lifespans) and self._lifespans[-1].is_up
 
-    async def ajoin(self) -> None:
+    async def ajoin(self, hooks: StartHooks) -> None:
         """Wait until the app is up. Start it in the running loop if it is not."""
-        lifespan, is_new = self._current(partial(Lifespan, self._app))
+        lifespan, is_new = self._current(hooks, partial(Lifespan, self._app))
         await lifespan.astarted()
         if is_new:
-            self._started()
+            hooks.started()
 
-    def join(self, portal: BlockingPortal) -> Lifespan | None:
+    def join(self, hooks: StartHooks, portal: BlockingPortal) -> Lifespan | None:
         """Wait until the app is up. Start it in the portal's loop if it is not.
 
         Returns the lifespan if this call started it.
         """
-        lifespan, is_new = self._current(partial(portal.call, Lifespan, self._app))
+        begin = partial(portal.call, Lifespan, self._app)
+        lifespan, is_new = self._current(hooks, begin)
         lifespan.started()
         if is_new:
-            self._started()
+            hooks.started()
         return lifespan if is_new else None
 
-    def _current(self, begin: Callable[[object], Lifespan]) -> tuple[Lifespan, bool]:
+    def _current(
+        self, hooks: StartHooks, begin: Callable[[object], Lifespan]
+    ) -> tuple[Lifespan, bool]:
         with self._lock:
             if self._lifespans and self._lifespans[-1].is_usable:
                 return self._lifespans[-1], False
-            request = self._starting()
+            request = hooks.starting()
             unsettled = [each for each in self._lifespans if not each.is_settled]
             self._lifespans = [*unsettled, begin(request)]
             return self._lifespans[-1], True

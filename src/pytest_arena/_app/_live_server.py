@@ -269,9 +269,7 @@ async def _call_app(
     try:
         with sending(hooks):
             begin = partial(_begin, app_run)
-            reporting_app = reporting(
-                app_run.app, hooks, known_app=app_run.app, begin=begin
-            )
+            reporting_app = reporting(app_run.app, known_app=app_run.app, begin=begin)
             await reporting_app(scope, receive, delayed.send)
         hooks.ended()  # after a failure `sending` has called it
     finally:

@@ -116,7 +116,7 @@ class TestClient(_Base, metaclass=ABCMeta):
         record = response.extensions.get("arena")
         if options.get("stream") and record is not None:
             exchange = exchanges.Exchange()
-            exchange.open(record, self._arena_host)
+            exchange.open(record, hooks)
             clients.when_closed(response, exchange.end)
         else:
             hooks.ended()
@@ -185,10 +185,8 @@ def open_test_client(
     client.arena_use(host, login)
     # In the transport: a test may use the client's attribute `app`.
     transport: Any = client._transport  # noqa: SLF001 - neither library has another way
-    app = _read_in_parts(_as_coroutine_function(host.app), host.hooks)
-    clients.set_transport_app(
-        transport, clients.reporting(app, host.hooks, known_app=host.app)
-    )
+    app = _read_in_parts(_as_coroutine_function(host.app))
+    clients.set_transport_app(transport, clients.reporting(app, known_app=host.app))
     transport.handle_request = _recording(transport.handle_request, login)
     return cast("TestClient", client)
 
@@ -199,10 +197,10 @@ class _Session(_SessionBase):
     arena_client: TestClient
 
     def __enter__(self) -> Any:
-        host = self.arena_client._arena_host  # noqa: SLF001 - a class of this file
+        hooks = self.arena_client._arena_host.hooks  # noqa: SLF001 - a class of this file
         login = self.arena_client._arena_login  # noqa: SLF001 - a class of this file
-        host.hooks.before()
-        with clients.sending(host.hooks):
+        hooks.before()
+        with clients.sending(hooks):
             path = self.scope["path"]
             query = self.scope.get("query_string", b"")
             request = clients.hop("WEBSOCKET", path, query, login)
@@ -210,7 +208,7 @@ class _Session(_SessionBase):
             entered = super().__enter__()
         request.note_status(exchanges.ACCEPTED)
         self._arena_exchange = exchanges.Exchange()
-        self._arena_exchange.open(request, host, hang_up=self.close)
+        self._arena_exchange.open(request, hooks, hang_up=self.close)
         return entered
 
     def __exit__(self, *error: object) -> Any:
@@ -228,8 +226,8 @@ def _recording(handle: Callable[..., Any], login: Login | None) -> Any:
     return handle_request
 
 
-def _read_in_parts(app: ASGIApp, hooks: clients.Hooks) -> ASGIApp:
-    ends = clients.ending_websockets(app, hooks)
+def _read_in_parts(app: ASGIApp) -> ASGIApp:
+    ends = clients.ending_websockets(app)
 
     async def answering(scope: Scope, receive: Receive, send: Send) -> None:
         hops = clients.HOPS.get(None)

@@ -120,7 +120,9 @@ class Apps:
         test = self._current.on_top()
         if test is None:
             app_watcher = self._watcher.app_watcher if self._watcher else None
-            app_run = self._begin(self.build(), hooks=Hooks(app_watcher))
+            app_run = self._begin(
+                self.build(), Hooks(app_watcher), self._current.on_top
+            )
             self._wide.setdefault(self._current.owner(), []).append(app_run)
             return app_run
         if not test.app_runs:
@@ -155,7 +157,7 @@ class Apps:
         """Let the clients of a test talk to this app."""
         if app is not self.named:
             test.remember_app(*test.app_states, AppState(app))
-        test.app_runs.append(self._begin(app, hooks=test))
+        test.app_runs.append(self._begin(app, test))
 
     def start(self) -> None:
         """Start the app of the running test. That of a coroutine starts in its loop, before it."""
@@ -212,7 +214,12 @@ class Apps:
             return []
         return self.live.drain(0 if is_short else self._config.settle)
 
-    def _begin(self, app: ASGIApp, *, hooks: Hooks) -> AppRun:
+    def _begin(
+        self,
+        app: ASGIApp,
+        hooks: Hooks,
+        hooks_of_test: Callable[[], Hooks | None] | None = None,
+    ) -> AppRun:
         if self._watcher is not None:
             self._watcher.uses_app(app)
         # `as_asgi` takes time, and the named app is known to be an ASGI app.
@@ -221,6 +228,7 @@ class Apps:
         return AppRun(
             app,
             hooks=hooks,
+            hooks_of_test=hooks_of_test,
             lifespan=self._config.lifespan == "on",
             login=self.login(),
             login_path=self._config.login,

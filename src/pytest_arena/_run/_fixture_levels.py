@@ -186,8 +186,7 @@ class FixtureLevels:
             if left_open:
                 late_work.cut(left_open)
             # An exchange in the middle of a statement could not be ended later.
-            for app_run in test.app_runs:
-                app_run.end_exchanges()
+            test.end_exchanges()
             late_work.settled()
         test.close_bodies()
         lines = late_work.cut_off
@@ -219,6 +218,7 @@ class FixtureLevels:
                 stack.callback(test.sessions.close)
             for app_run in test.app_runs:
                 stack.callback(app_run.close)
+            stack.callback(test.end_exchanges)
         for app_run in test.app_runs:
             for line in app_run.cut_off():
                 self._ledger.note(

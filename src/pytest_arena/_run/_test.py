@@ -236,7 +236,8 @@ class RunningTest(Hooks):
     changed: list[str] = field(default_factory=list)  # names of databases
     # Of the requests of Werkzeug's client.
     bodies: list[StreamedBody] = field(default_factory=list)
-    # Requests that fixtures have left open.
+    exchanges: list[Exchange] = field(default_factory=list)  # requests that are open
+    # Those that fixtures have left open.
     of_fixtures: list[Exchange] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     failed: bool = False
@@ -273,9 +274,7 @@ class RunningTest(Hooks):
             raise no_asyncio()
         self.tasks.see()
         self.loop = running_loop()
-        self.of_fixtures = []
-        for app_run in self.app_runs:
-            self.of_fixtures += app_run.exchanges
+        self.of_fixtures = [*self.exchanges]
 
     def end_set_up(self) -> None:
         """Note what the set-up of function fixtures has lost. Called before the test's function."""
@@ -317,10 +316,9 @@ class RunningTest(Hooks):
     def left_open(self) -> list[str]:
         """Return a line for each request that the test's function has left open."""
         open_requests = []
-        for app_run in self.app_runs:
-            for exchange in app_run.exchanges:
-                if exchange not in self.of_fixtures:
-                    open_requests.append(exchange.shown)
+        for exchange in self.exchanges:
+            if exchange not in self.of_fixtures:
+                open_requests.append(exchange.shown)
         open_requests += [body.shown for body in self.bodies if not body.is_over]
         return open_requests
 
@@ -329,8 +327,7 @@ class RunningTest(Hooks):
         left_open = self.left_open()
         if left_open:
             self.late_work.cut(left_open)
-        for app_run in self.app_runs:
-            await app_run.aclose_exchanges()
+        await self.aclose_exchanges()
         self.close_bodies()
         await self.late_work.asettled()
 
@@ -338,6 +335,7 @@ class RunningTest(Hooks):
         """Close the sessions and shut down the apps, which need the loop."""
         if self.sessions.is_used:
             await self.sessions.aclose()
+        await self.aclose_exchanges()
         for app_run in self.app_runs:
             await app_run.aclose()
 
