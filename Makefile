@@ -28,7 +28,7 @@ help:
 	@echo "make capabilities what is kept where? Runs the stories, and writes docs/reference/capabilities.md"
 	@echo "make walk         one test through the package: calls, files, frames, modules, time of import"
 	@echo "make lower        lowers the exceptions to the measures of the package to the figures of today"
-	@echo "make map          draws the lists of modules in docs/explanation/architecture.md"
+	@echo "make map          draws the list of packages in docs/explanation/architecture.md"
 	@echo "make bench        how fast is it? Measures for some minutes, and writes docs/explanation/speed.md"
 	@echo "make bench-endurance  does a long run stay as quick as it began? 5,000 tests, three times"
 	@echo "make bench-quick  the same within a minute, for a first look; writes nothing"

@@ -243,29 +243,27 @@ def classes_named_twice(files: list[Source]) -> list[str]:
 
 
 def draw_map(files: list[Source], text: str) -> str:
-    """Return the page with a list for each package and an item for each module.
+    """Return the page with an item for each package, and for each module outside of packages.
 
-    An item has the first line of the module's docstring, so that the text exists once.
+    An item has the first line of the docstring, so that the text exists once.
     """
     before, _, rest = text.partition(MAP_HEADING)
     after = rest[rest.index("\n## ") :]
-    packages: dict[str, list[str]] = defaultdict(list)
-    summaries = {}
+    modules = []
+    packages = []
     for source in files:
-        folder = str(PurePosixPath(source.path).parent)
+        path = PurePosixPath(source.path)
         docstring = ast.get_docstring(parsed(source)) or ""
         summary = docstring.partition("\n")[0]
-        if source.path.endswith("__init__.py"):
-            summaries[folder] = summary
-        else:
-            name = PurePosixPath(source.path).stem
-            packages[folder].append(f"- `{name}`: {summary}")
-    lists = []
-    for folder in sorted(packages):
-        name = "pytest_arena" if folder == "." else folder
-        heading = f"### `{name}`\n\n{summaries.get(folder, '')}\n"
-        lists.append(heading + "\n" + "\n".join(packages[folder]))
-    return before + MAP_HEADING + "\n" + "\n\n".join(lists) + "\n" + after
+        folder = str(path.parent)
+        if folder == ".":
+            if path.name != "__init__.py":
+                modules.append(f"- `{path.name}`: {summary}")
+        elif path.name == "__init__.py":
+            packages.append(f"- `{folder}`: {summary}")
+    packages.sort(key=lambda item: item.partition("`:")[0])
+    items = "\n".join(packages + sorted(modules))
+    return before + MAP_HEADING + "\n" + items + "\n" + after
 
 
 MEASURES = (

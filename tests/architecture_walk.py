@@ -1,8 +1,8 @@
 """Follows one warm test through the package: a POST and a GET, the third of four such tests.
 
 ``python -m tests.architecture_walk`` (`make walk`) prints the figures. With ``lower`` it lowers the
-figures in `architecture_exceptions.txt` (`make lower`). With ``map`` it draws the lists of
-`architecture.md` (`make map`).
+figures in `architecture_exceptions.txt` (`make lower`). With ``map`` it draws the list of packages
+in `architecture.md` (`make map`).
 """
 
 from __future__ import annotations

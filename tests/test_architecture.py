@@ -512,14 +512,18 @@ def test_the_map_is_drawn_from_the_docstrings() -> None:
     assert draw_map(package(), page) == page, "run `make map`"
 
 
-def test_a_drawn_map_has_an_item_for_each_module() -> None:
-    """A new module gets an item, and the item of a removed module is removed."""
-    files = [at("_a/__init__.py", '"""Package a."""'), at("_a/_b.py", '"""Do b."""')]
-    page = "# Map\n\n## Packages and modules\n\n- `_c`: Removed\n\n## Interfaces\n"
+def test_a_drawn_map_has_an_item_for_each_package() -> None:
+    """A new package gets an item, and the item of a removed package is removed."""
+    files = [
+        at("_a/__init__.py", '"""Package a."""'),
+        at("_a/_b.py", '"""Do b."""'),
+        at("_c.py", '"""Do c."""'),
+    ]
+    page = "# Map\n\n## Packages and modules\n\n- `_d`: Removed\n\n## Interfaces\n"
     drawn = draw_map(files, page)
-    assert "### `_a`\n\nPackage a.\n" in drawn
-    assert "- `_b`: Do b.\n" in drawn
-    assert "_c" not in drawn
+    assert "- `_a`: Package a.\n- `_c.py`: Do c.\n" in drawn
+    assert "_b" not in drawn
+    assert "_d" not in drawn
     assert drawn.endswith("\n## Interfaces\n")
     assert draw_map(files, drawn) == drawn
 
