@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._config._options import FLAGS, OPTIONS
+from pytest_arena._config._options import DATABASES, FLAGS, OPTIONS
 
 if TYPE_CHECKING:
     from pytest_arena._config._options import Flag, Option
@@ -34,9 +35,18 @@ def section_of_option(option: Option) -> str:
         default = f" Default: `{option.default}`."
     example = f'["{option.example}"]' if option.many else f'"{option.example}"'
     return (
-        f"\n## `{option.ini}`\n\n{', '.join(names)}\n\n{option.help}{default}\n\n"
+        f"\n## `{option.ini}`\n\n{', '.join(names)}\n\n{help_of(option)}{default}\n\n"
         f"```toml\n{option.ini} = {example}\n```\n"
     )
+
+
+def help_of(option: Option) -> str:
+    """Return the help, with the option's values and the names of other options as code."""
+    text = re.sub(r"\b(arena_[a-z_]+)\b", r"`\1`", option.help)
+    choices = DATABASES if option.name == "database" else option.choices
+    for choice in choices:
+        text = re.sub(rf"(?<=\. ){choice}(?= [a-z(])", f"`{choice}`", text)
+    return text
 
 
 def section_of_flag(flag: Flag) -> str:

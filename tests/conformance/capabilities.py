@@ -129,36 +129,38 @@ def _line(cells: Sequence[str]) -> str:
 _INTRODUCTION = """\
 # Capabilities: which promises hold for which database
 
-pytest-arena makes nine [promises](#the-promises). `make capabilities` tests them for each
+pytest-arena makes nine [promises](#the-promises). `make capabilities` tests each promise for each
 combination of database, isolation and driver, and writes this page. It runs the tests in
-`tests/conformance` in a random order, under pytest-asyncio and anyio, or as sync tests.
+`tests/conformance` in a random order, as async tests (pytest-asyncio and anyio) and as sync tests.
 
 {about}
 
-*kept*: each [promise](#the-promises) was kept in all tests. *no*: not promised, for the reason
-below the table. *few rights*: pytest-arena's role may only create databases and set
-`session_replication_role` ([Rights](rights.md)). The last five columns:
+Words in the table:
 
-- several connections: a test may have several transactions open at once.
-- ddl: a test may change the schema.
-- other processes: another process may use the test's database by its URL.
-- writing by changes, reading by changes: to undo one changed row, pytest-arena writes or reads
-  less than the whole database.
+- *kept*: all tests of all promises passed.
+- *no*: pytest-arena does not promise this. The reason is below the table.
+- *few rights*: pytest-arena's role may only create databases and set
+  `session_replication_role` ([Rights](rights.md)).
+- *several connections*: a test may have several transactions open at once.
+- *ddl*: a test may change the schema.
+- *other processes*: another process may use the test's database by its URL.
+- *writing by changes*, *reading by changes*: to undo one changed row, pytest-arena writes or reads
+  only a part of the database.
 """
 
 _PROMISES = """
 ## The promises
 
-- P1 visible: fixtures, the test and requests see the rows that any of them has committed.
+- P1 visible: a row that a fixture, the test or a request has committed is visible to the others.
 - P2 isolated: each test begins with the same rows, sequences and schema.
 - P3 real: connections, commits, rollbacks and constraints are real, and the app is not patched.
 - P4 guarded: no connection reaches the developer's database.
 - P5 loop-proof: the app works in any event loop and thread, and with any client.
 - P6 wide fixtures: rows that a wide fixture writes exist until the fixture ends.
-- P7 nothing left: no transaction stays open after a test, and no database remains after a run. The
-  next run removes the databases of a killed run.
-- P8 explained: an error says what happened, where and why, and what to do.
-- P10 cheap: the time to restore a database depends on what the test changed.
+- P7 nothing left: no transaction stays open after a test. No test database remains after a run. If
+  a run is killed, the next run removes its databases.
+- P8 explained: an error says what happened, where, why, and what to do.
+- P10 cheap: the time to restore a database depends on the size of the test's changes.
 """
 
 

@@ -67,7 +67,7 @@ def _section(rule: Rule) -> str:
     about = rule.page.partition("\n\nFails:")[0].split("\n\n")
     short = "\n\n".join([about[0], *(part for part in about if part.startswith("Instead:"))])
     fails, passes = ("".join(_blocks(twin(rule, each))) for each in ("Fails", "Passes"))
-    return f"\n### {rule.code} {rule.name}\n\n{short}\n{fails}\nPasses:\n{passes}"
+    return f"\n### {rule.code} {rule.name}\n\n{short}\n\nFails:\n{fails}\nPasses:\n{passes}"
 
 
 def _blocks(files: dict[str, str]) -> Iterator[str]:

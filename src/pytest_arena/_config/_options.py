@@ -72,22 +72,22 @@ OPTIONS = (
     Option(
         "app",
         "",
-        "The web app under test, as package.module:attribute. It is an ASGI app (FastAPI, "
-        "Starlette, Litestar, ...), a WSGI app (Flask, ..., with pytest-arena[wsgi]), or a "
-        "function that returns such an app. pytest-arena calls the function once for each test "
-        "that uses a client. The fixtures client, client_as, test_client and test_client_as send "
-        "requests to the app.",
+        "The web app under test, as package.module:attribute. The attribute is an ASGI app "
+        "(FastAPI, Starlette, Litestar, ...), a WSGI app (Flask, ..., with pytest-arena[wsgi]), "
+        "or a function that returns such an app. pytest-arena calls the function once for each "
+        "test that uses a client. The fixtures client, client_as, test_client and "
+        "test_client_as send requests to the app.",
         "app.main:app",
         metavar="MODULE:NAME",
     ),
     Option(
         "schema",
         "",
-        "The source of the tables: package.module:Base (or :metadata), alembic.ini, a *.sql "
-        "file, or package.module:function. The function gets a Connection (an AsyncConnection, "
-        "if it is async) or no argument. pytest-arena builds the tables once and copies them for "
-        "each test. For several databases, write a line 'name = value' for each database. Without "
-        "this option, the app must create its tables.",
+        "The source of the tables: package.module:Base, package.module:metadata, "
+        "package.module:function, alembic.ini, or a *.sql file. The function gets a Connection "
+        "or no argument. An async function gets an AsyncConnection. pytest-arena builds the "
+        "tables once and copies them for each test. For several databases, write a line 'name = "
+        "value' for each database. Without this option, the app must create its tables.",
         "app.models:Base",
         form="databases",
         metavar="SOURCE",
@@ -95,10 +95,10 @@ OPTIONS = (
     Option(
         "seed",
         "",
-        "The rows that every test starts with, as package.module:function. The function gets a "
-        "Session (an AsyncSession, if it is async) and need not commit. pytest-arena calls the "
-        "function once and copies the rows for each test. For several databases, write a line "
-        "'name = value' for each database.",
+        "A function that writes the rows for all tests, as package.module:function. The "
+        "function gets a Session. An async function gets an AsyncSession. It need not commit. "
+        "pytest-arena calls the function once and copies the rows for each test. For several "
+        "databases, write a line 'name = value' for each database.",
         "tests.seed:seed",
         form="databases",
         metavar="MODULE:NAME",
@@ -107,8 +107,8 @@ OPTIONS = (
         "migrations",
         "warn",
         "Compares the models with the database that the migrations build, if arena_schema is "
-        "alembic.ini. If they differ, warn (default) names the differences at the end of the run. "
-        "fail names them and makes the run fail. off compares nothing.",
+        "alembic.ini. warn (default) names the differences at the end of the run. fail also "
+        "makes the run fail. off compares nothing.",
         "fail",
         ("warn", "fail", "off"),
         metavar="WHAT",
@@ -116,16 +116,17 @@ OPTIONS = (
     Option(
         "login",
         "",
-        "Logs a client in: package.module:function(client, role), sync or async. client_as and "
-        "test_client_as need it.",
+        "A function that logs a client in, as package.module:function. pytest-arena calls the "
+        "function with the client and the role. The function may be async. client_as and "
+        "test_client_as need this option.",
         "tests.login:log_in",
         metavar="MODULE:NAME",
     ),
     Option(
         "lifespan",
         "on",
-        "When the app's start-up and shutdown (its lifespan) run: on (default) in each test that "
-        "uses a client, session once for all tests, off never.",
+        "When the app's lifespan (its start-up and shutdown) runs. on (default) runs it in each "
+        "test that uses a client. session runs it once for all tests. off never runs it.",
         "session",
         ("on", "session", "off"),
         metavar="WHEN",
@@ -133,10 +134,10 @@ OPTIONS = (
     Option(
         "lost_writes",
         "warn",
-        "Finds requests that the app answered with a status below 400 without committing their "
-        "rows, or without flushing changed objects. warn (default) reports them at the end of "
-        "the run. fail makes the test fail. off reports them only if the test fails for another "
-        "reason.",
+        "Finds requests whose rows the app did not commit, or whose changed objects it did not "
+        "flush, although it answered with a status below 400. warn (default) reports these "
+        "requests at the end of the run. fail makes the test fail. off reports them only if the "
+        "test fails for another reason.",
         "fail",
         ("warn", "fail", "off"),
         metavar="WHAT",
@@ -144,10 +145,10 @@ OPTIONS = (
     Option(
         "late_commits",
         "warn",
-        "Finds requests that the app answered before it committed their writes. FastAPI does "
-        "this if a dependency commits after its yield. warn (default) names them at the end of the "
-        "run, and fails the test if the commit fails. fail always fails the test. off names them "
-        "only in the report of a failed test.",
+        "Finds requests that the app answered before it committed their rows. FastAPI does this "
+        "if a dependency commits after its yield. warn (default) reports these requests at the "
+        "end of the run, and fails the test if the commit fails. fail always fails the test. "
+        "off reports them only if the test fails for another reason.",
         "fail",
         ("warn", "fail", "off"),
         metavar="WHAT",
@@ -155,9 +156,9 @@ OPTIONS = (
     Option(
         "settle",
         "1",
-        "How many seconds a passed test waits at its end for work that its requests started: "
-        "tasks, threads, timers, jobs of pools. The default is 1. With 0, it does not wait. A "
-        "test without such work never waits.",
+        "How many seconds a passed test waits at its end for late work: tasks, threads, timers "
+        "and jobs that its requests started. The default is 1. With 0, the test does not wait. "
+        "A test without late work never waits.",
         "5",
         form="seconds",
         metavar="SECONDS",
@@ -165,9 +166,9 @@ OPTIONS = (
     Option(
         "late",
         "warn",
-        "Finds tests whose requests started work that fails after the answer, or that still runs "
-        "after arena_settle and is cancelled. warn (default) reports them at the end of "
-        "the run. fail makes the test fail.",
+        "Finds late work that fails after the answer, or that still runs after arena_settle. "
+        "pytest-arena cancels work that still runs. warn (default) reports the work at the end "
+        "of the run. fail makes the test fail.",
         "fail",
         ("warn", "fail"),
         metavar="WHAT",
@@ -175,11 +176,11 @@ OPTIONS = (
     Option(
         "lock_timeout",
         "5",
-        "How many seconds a statement waits for a lock, for example of a row that the test wrote "
-        "and did not commit. Then the statement fails, and the error names the lines of code that "
-        "wait for the lock and that hold it. "
-        "The default is 5. With 0, the database's setting applies. A PRAGMA busy_timeout or a "
-        "lock_timeout that the app sets overrides it.",
+        "How many seconds a statement waits for a lock, for example of a row that the test "
+        "wrote and did not commit. Then the statement fails. The error names the line of code "
+        "that waits, and the line that holds the lock. The default is 5. With 0, the database's "
+        "setting applies. If the app sets PRAGMA busy_timeout or lock_timeout, the app's value "
+        "applies.",
         "1",
         form="seconds",
         metavar="SECONDS",
@@ -188,7 +189,7 @@ OPTIONS = (
         "turn_timeout",
         "30",
         "How many seconds a process waits if other runs use all connections or locks of the "
-        "server. The default is 30. With 0, it fails at once.",
+        "server. The default is 30. With 0, the process fails at once.",
         "120",
         form="seconds",
         metavar="SECONDS",
@@ -197,9 +198,9 @@ OPTIONS = (
         "isolation",
         "auto",
         "How pytest-arena restores the database after each test. copy (SQLite) restores the "
-        "file. undo (PostgreSQL) undoes the changes of rows. clone (PostgreSQL) copies the "
-        "template again. auto (default) is copy on SQLite and undo on PostgreSQL, or clone if "
-        "the rights or the schema do not allow undo.",
+        "file. undo (PostgreSQL) reverses the changes of rows. clone (PostgreSQL) replaces the "
+        "database by a new copy of the template. auto (default) chooses copy on SQLite and undo "
+        "on PostgreSQL. If the rights or the schema do not allow undo, auto chooses clone.",
         "clone",
         ISOLATIONS,
         metavar="HOW",
@@ -207,23 +208,23 @@ OPTIONS = (
     Option(
         "database",
         "auto",
-        "The kind of the test databases, or their server. auto (default) is the kind that the "
-        "app's engine uses. sqlite is SQLite files. postgresql is a PostgreSQL server that "
-        "pytest-arena finds or starts. own is a private PostgreSQL server. A URL names a server "
-        "on which pytest-arena may create databases. A test that uses a database before the app "
-        "creates an engine needs another value than auto.",
+        "The kind or the server of the test databases. auto (default) uses the kind of the "
+        "app's engine. sqlite uses SQLite files. postgresql uses a PostgreSQL server that "
+        "pytest-arena finds or starts. own uses a private PostgreSQL server. A URL names a "
+        "server on which pytest-arena may create databases. If a test uses a database before "
+        "the app creates an engine, auto is not enough.",
         "postgresql://postgres@localhost:5432/postgres",
         metavar="WHAT",
     ),
     Option(
         "env",
         "DATABASE_URL",
-        "Environment variables that hold the app's database URLs. A value that is no URL, such as "
-        "a path, is an error. pytest-arena changes each variable to the URL of a test database "
-        "before it imports your code. When the app first connects, pytest-arena also sets "
-        "the variables that were not set, because child processes may read them. The first "
-        "variable of the option gets the URL of the app's first database. The others get a URL "
-        "that is refused. Default: DATABASE_URL.",
+        "Environment variables that contain the app's database URLs. pytest-arena changes each "
+        "variable to the URL of a test database before it imports your code. Child processes "
+        "inherit these variables. If a variable is not set, pytest-arena sets it when the app "
+        "first connects. The first variable then gets the URL of the first database. The others "
+        "get a URL that pytest-arena refuses. If a value is not a URL, the run fails. Default: "
+        "DATABASE_URL.",
         "SHOP_DATABASE_URL",
         form="list",
         metavar="NAMES",
@@ -231,9 +232,9 @@ OPTIONS = (
     Option(
         "allow",
         "",
-        "Databases that tests may reach beside the test databases. pytest-arena refuses all "
-        "others. "
-        "The values are patterns over a file path or over dialect://host:port/name.",
+        "Other databases that tests may reach. pytest-arena refuses databases that are neither "
+        "test databases nor listed here. The values are patterns for a file path or for "
+        "dialect://host:port/name.",
         "/srv/maps/*.sqlite",
         form="list",
         metavar="PATTERNS",
@@ -241,10 +242,10 @@ OPTIONS = (
     Option(
         "roles",
         "",
-        "PostgreSQL roles to which the schema grants rights, beside the users of the app's "
-        "engines. pytest-arena creates them on a private server. They must exist on any other "
-        "server. With off, the app connects with the login of arena_database, and not as the "
-        "user in its URL.",
+        "PostgreSQL roles that need rights in the schema, in addition to the users in the URLs "
+        "of the app's engines. pytest-arena creates these roles on a private server. On another "
+        "server they must exist. With off, the app connects as the user of arena_database "
+        "instead of the user in its URL.",
         "shop_readers",
         form="words",
         metavar="NAMES",
@@ -252,9 +253,9 @@ OPTIONS = (
     Option(
         "drivers",
         "refuse",
-        "Connections that asyncpg, psycopg or psycopg2 open without an SQLAlchemy engine. refuse "
-        "(default) refuses them if their database is no test database. redirect opens the test's "
-        "database instead. off allows all of them.",
+        "Connections that asyncpg, psycopg or psycopg2 open without an SQLAlchemy engine. "
+        "refuse (default) refuses them, except connections to a test database. redirect opens "
+        "the test's database instead. off allows all of them.",
         "redirect",
         DRIVERS,
         metavar="WHAT",
@@ -262,8 +263,9 @@ OPTIONS = (
     Option(
         "keep",
         "never",
-        "Keeps a copy of a test's database and prints how to open it: never (default), failed "
-        "for failed tests, always.",
+        "Keeps a copy of a test's database, and prints how to open the copy. never (default) "
+        "keeps no copy. failed keeps the databases of failed tests. always keeps the databases "
+        "of all tests.",
         "failed",
         KEEPS,
         metavar="WHEN",
@@ -271,9 +273,10 @@ OPTIONS = (
     Option(
         "mask",
         "",
-        "Columns whose values no report shows. Columns that are named like a password, token, "
-        "secret, key or hash are always hidden. The values are patterns over table.column. A "
-        "name without a dot is a column of any table.",
+        "Columns whose values pytest-arena hides in reports. The values of this option are "
+        "patterns for table.column. A name without a dot means a column of any table. "
+        "pytest-arena always hides columns with the name of a secret, such as password, token, "
+        "secret, api_key or hash.",
         "patients.*",
         form="list",
         metavar="PATTERNS",
@@ -281,10 +284,10 @@ OPTIONS = (
     Option(
         "specs",
         "",
-        "The specifications whose Gherkin scenarios the tests prove: files, folders, or patterns "
-        "like docs/**/*.md. *.feature is Gherkin, *.feature.md is Gherkin in headings and lists, "
-        "and any other file is Markdown with gherkin blocks. Without this option, "
-        "@pytest.mark.scenario does nothing.",
+        "The specifications with your Gherkin scenarios: files, folders, or patterns such as "
+        "docs/**/*.md. A *.feature file contains Gherkin. A *.feature.md file contains Gherkin "
+        "in headings and lists. Other files are Markdown with gherkin blocks. Without this "
+        "option, @pytest.mark.scenario does nothing.",
         "docs/specs",
         form="list",
         metavar="PATHS",
@@ -292,9 +295,9 @@ OPTIONS = (
     Option(
         "scenarios",
         "report",
-        "How pytest-arena uses the scenarios of arena_specs. report (default) lists the unproven "
-        "scenarios at the end of the run. strict also makes the run fail if a scenario is not "
-        "proven. off reads no scenarios.",
+        "How pytest-arena uses the scenarios of arena_specs. report (default) lists the "
+        "unproven scenarios at the end of the run. strict also makes the run fail if a scenario "
+        "is not proven. off reads no scenarios.",
         "strict",
         ("off", "report", "strict"),
         metavar="HOW",
@@ -303,9 +306,10 @@ OPTIONS = (
     Option(
         "scenario_evidence",
         "seeded, requested, asserted",
-        "The evidence that a passed test needs to prove its scenario. seeded: rows were written "
-        "before its first request (only for scenarios with a Given). requested: a request "
-        "reached the app. asserted: an assertion passed after the last request.",
+        "The evidence that proves a scenario, beside a passed test. seeded: the test or its "
+        "fixtures wrote rows before the first request (only for scenarios with a Given). "
+        "requested: a request reached the app. asserted: an assertion passed after the last "
+        "request.",
         "asserted",
         EVIDENCE,
         form="words",
@@ -314,8 +318,8 @@ OPTIONS = (
     Option(
         "scenario_lock",
         "scenarios.lock",
-        "The file with the accepted versions of scenarios, which `arena scenarios accept` "
-        "writes. A scenario whose steps have changed since then is DRIFTED. Default: "
+        "The file with the accepted steps of scenarios. `arena scenarios accept` writes this "
+        "file. If the steps of a scenario change, the scenario is DRIFTED. Default: "
         "scenarios.lock, if it exists.",
         "specs/scenarios.lock",
         metavar="PATH",
@@ -323,17 +327,16 @@ OPTIONS = (
     Option(
         "scenario_baseline",
         "",
-        "The file with known gaps: a line 'STATUS  key' for each. A strict run does not fail "
-        "because of them. Remove a line when its gap is closed.",
+        "The file that lists unproven scenarios, with a line 'STATUS  key' for each. A strict "
+        "run accepts these scenarios. When a scenario is proven, remove its line.",
         "scenarios.baseline",
         metavar="PATH",
     ),
     Option(
         "scenario_waive",
         "",
-        "Scenarios that need no test for now. Write a line for each, with a tag or a key "
-        "(Feature :: scenario), the "
-        "last day of the exception, and the reason.",
+        "Scenarios that need no test until a date. Write a line for each scenario: a tag or a "
+        "key (Feature :: scenario), the last day, and the reason.",
         "@manual 2027-03-31 tried by hand before each release",
         form="lines",
         metavar="LINES",
@@ -342,7 +345,7 @@ OPTIONS = (
 FLAGS = (
     Flag(
         "scenario",
-        "Run only the tests of this scenario: its key, its name or its @ID.",
+        "Run only the tests of one scenario. KEY is the scenario's key, name or @ID.",
         metavar="KEY",
     ),
     Flag(
@@ -353,24 +356,24 @@ FLAGS = (
     ),
     Flag(
         "scenarios_sabotage",
-        "Run the tests of proven scenarios again. Each time one thing is broken: the seed, the "
-        "app's commit, PostgreSQL's policies, the response's body or its status. A test that "
-        "still passes is HOLLOW. The default is on if scenarios are strict and CI is set, else "
-        "off.",
+        "Run each test of a proven scenario several times more. Each time pytest-arena causes "
+        "one fault: it removes the seeded rows, undoes the app's commit, disables PostgreSQL's "
+        "policies, empties the response's body, or changes its status to 500. If the test still "
+        "passes, the scenario is HOLLOW. The default is on if scenarios are strict and the "
+        "variable CI is set, otherwise off.",
         has_no=True,
     ),
     # ARENA_<NAME> sets these too, unless its value is empty, 0, no, off or false.
     Flag(
         "rebuild",
-        "Build the templates (arena_schema and arena_seed) again once, even if their sources "
-        "have not changed.",
+        "Build the templates again, even if arena_schema and arena_seed have not changed.",
         prefix="--arena-",
     ),
     Flag(
         "verify",
-        "Read each database before and after each test, and fail the test if its changes were not "
-        "undone. This reads all rows and definitions twice for each test, and for each fixture "
-        "of a wider scope.",
+        "Compare each database before and after each test. If a change of the test was not "
+        "undone, the test fails. pytest-arena reads all rows and definitions twice for each "
+        "test, and for each wide fixture.",
         prefix="--arena-",
     ),
 )

@@ -58,7 +58,7 @@ def syntax_error(_: Code) -> Findings:
 
 @rule("ARD002", "unreadable-file")
 def unreadable_file(_: Code) -> Findings:
-    """A file cannot be read.
+    """`arena doctor` cannot read a file.
 
     No rule checked the file. The cause is its permissions, its encoding or a broken link.
 

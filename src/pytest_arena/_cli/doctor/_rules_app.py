@@ -100,7 +100,7 @@ def override_not_cleared(code: Code) -> Findings:
 
 @rule("ARD203", "override-of-nothing", _OVERRIDES)
 def override_of_nothing(code: Code) -> Findings:
-    """The key of an override is not a function that a route depends on.
+    """A test overrides a function on which no route depends.
 
     FastAPI looks up the function object of `Depends(…)`. It never finds a new lambda, a
     `Depends(…)`, a `partial` or a text. The app calls its original function and uses its original
@@ -198,7 +198,7 @@ def _with_lifespan(code: Code, *names: str) -> Iterator[ast.Call]:
 
 @rule("ARD206", "client-without-lifespan", "TestClient", solved_by_arena=True)
 def client_without_lifespan(code: Code) -> Findings:
-    """A test client is used without `with`, although the app has a lifespan.
+    """A test uses a test client without `with`, although the app has a lifespan.
 
     The app's start-up does not run, so it creates no pool and no tables. Each request runs in a
     new event loop.
@@ -398,7 +398,7 @@ def _awaits_database(nodes: list[ast.AST]) -> bool:
 
 @rule("ARD301", "event-loop-overridden", "def event_loop", solved_by_arena=True)
 def event_loop_overridden(code: Code) -> Findings:
-    """The fixture `event_loop` is overridden.
+    """A fixture overrides `event_loop`.
 
     pytest-asyncio 1.0 removed this fixture, so the override has no effect. Tests and wide fixtures
     run on different event loops again.
@@ -487,7 +487,7 @@ def _uses_database(*nodes: ast.AST) -> bool:
 
 @rule("ARD303", "wide-async-engine", "create_async_engine", solved_by_arena=True)
 def wide_async_engine(code: Code) -> Findings:
-    """An async engine is used by several tests, and each test runs in a new event loop.
+    """Several tests use one async engine, and each test runs in a new event loop.
 
     A pooled connection belongs to the loop that created it. pytest-asyncio gives each test a new
     loop, so the second test raises "attached to a different loop".
