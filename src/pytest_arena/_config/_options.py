@@ -134,10 +134,10 @@ OPTIONS = (
     Option(
         "lost_writes",
         "warn",
-        "Finds requests whose rows the app did not commit, or whose changed objects it did not "
-        "flush, although it answered with a status below 400. warn (default) reports these "
-        "requests at the end of the run. fail makes the test fail. off reports them only if the "
-        "test fails for another reason.",
+        "Finds lost writes: the app answers a request with a status below 400, and does not "
+        "commit the rows or does not flush the changed objects. warn (default) reports the "
+        "request at the end of the run. fail makes the test fail. off reports the request only "
+        "if the test fails for another reason.",
         "fail",
         ("warn", "fail", "off"),
         metavar="WHAT",
@@ -232,9 +232,9 @@ OPTIONS = (
     Option(
         "allow",
         "",
-        "Other databases that tests may reach. pytest-arena refuses databases that are neither "
-        "test databases nor listed here. The values are patterns for a file path or for "
-        "dialect://host:port/name.",
+        "Other databases that tests may reach. pytest-arena refuses all databases that are not "
+        "in this list and are not test databases. The values are patterns for a file path or "
+        "for dialect://host:port/name.",
         "/srv/maps/*.sqlite",
         form="list",
         metavar="PATTERNS",
