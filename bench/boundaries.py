@@ -104,10 +104,11 @@ def _measured(field: Field, effort: Effort) -> dict[str, Samples]:
 def _table(results: dict[Field, dict[str, Samples]]) -> Table:
     return Table(
         title="Entering and leaving a level on SQLite",
-        about="Milliseconds to enter and leave a level, without a test, with a rollback journal or "
-        "WAL. *Bare limit* is the time of `PRAGMA data_version` and SQLite's online backup. Aims: "
-        "`create_all`, `drop_all` takes 200 times as long as arena, and a file copy 15 times as "
-        "long if there are 200,000 rows (37 MB).",
+        about="Times in milliseconds. They do not include a test. If a row does not name WAL, "
+        "the file has a rollback journal. *Bare limit* is the time of `PRAGMA "
+        "data_version` and SQLite's online backup. Aims: `create_all`, `drop_all` takes "
+        "200 times as long as arena. With 200,000 rows (37 MB) a file copy takes 15 "
+        "times as long.",
         header=("database", *NAMES.values()),
         rows=tuple(
             (field.name, *(_median(samples.get(name)) for name in NAMES))

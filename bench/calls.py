@@ -46,7 +46,7 @@ def measure(effort: Effort) -> list[Table]:
     return [
         Table(
             title="Single calls",
-            about="Microseconds of each call.",
+            about="Times of a call in microseconds.",
             header=("", "without the plugin", "with it", "ratio"),
             rows=tuple(rows),
         )

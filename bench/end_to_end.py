@@ -68,9 +68,10 @@ def _table(by_loops: dict[str, dict[str, Samples]]) -> Table:
     names = [name for name in VARIANTS if name in by_loops[next(iter(LOOPS))]]
     return Table(
         title="A test with three requests on SQLite",
-        about="Milliseconds from pytest's first hook to its last. Aims: `create_all`, `drop_all` "
-        "adds at least 20 times as much as arena. With arena, a test takes at most 1.1 times as "
-        "long with a loop for each test as with one loop for all.",
+        about="Times of a test in milliseconds, from pytest's first hook to pytest's last "
+        "hook. Aims: `create_all`, `drop_all` adds at least 20 times as much as arena. "
+        "With arena, a loop for each test takes at most 1.1 times as long as one loop "
+        "for all tests.",
         header=("", *columns),
         rows=tuple((name, *_times(name, by_loops)) for name in names),
     )

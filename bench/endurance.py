@@ -48,8 +48,8 @@ def measure(effort: Effort) -> list[Table]:
     return [
         Table(
             title=f"{effort.endurance_tests:,} tests in one process",
-            about="With a loop for each test. Each cell compares the first tenth of the tests with "
-            "the last tenth.",
+            about="Each test has a separate loop. Each cell compares the first tenth of the tests "
+            "with the last tenth.",
             header=(
                 *("", "ms a test", "memory, MB", "descriptors", "threads", "database, MB"),
                 "journal or snapshots, MB",

@@ -42,7 +42,7 @@ def _table(samples: dict[str, Samples]) -> Table:
     floor = samples["session"]
     return Table(
         title="A loop for each test, with asyncpg",
-        about="Milliseconds of three checkouts with one statement each, without pytest.",
+        about="Times in milliseconds of three checkouts with one statement each, without pytest.",
         header=("", "median", "added"),
         rows=tuple(
             (

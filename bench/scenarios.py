@@ -47,8 +47,8 @@ def measure(effort: Effort) -> list[Table]:
     return [
         Table(
             title="Scenarios listed",
-            about=f"Milliseconds of `arena scenarios list --json` for {FILES * EACH:,} scenarios. "
-            "Aim: at most 2,000.",
+            about=f"Time in milliseconds of `arena scenarios list --json` for {FILES * EACH:,} "
+            "scenarios. Aim: at most 2,000.",
             header=("", "median"),
             rows=tuple(rows),
         )

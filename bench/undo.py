@@ -131,10 +131,11 @@ def _times(results: Results) -> Table:
     wanted = ", ".join(f"{NAMES[way]} {times}" for way, times in AIMS.items())
     return Table(
         title="Entering and leaving a level on PostgreSQL",
-        about="Milliseconds to enter and leave a level, on a private server in memory. The time "
-        "does not include the test: it inserts two rows into each dirty table, updates one and "
-        "deletes one. The ways DELETE and TRUNCATE restore rows from copies in the same database. "
-        f"Aims, in multiples of undo's time for 5 dirty tables of 20: {wanted}.",
+        about="Times in milliseconds on a private server in memory. They do not include the "
+        "test. The test inserts two rows into each dirty table, updates a row and "
+        "deletes a row. DELETE and TRUNCATE restore the rows from copies in the same "
+        "database. Aims, in multiples of undo's time for 5 dirty tables of 20: "
+        f"{wanted}.",
         header=("database", *NAMES.values()),
         rows=tuple(
             (
@@ -156,7 +157,7 @@ def _statements(samples: dict[str, Samples]) -> Table:
         rows.append((text, *times, added, f"{aim}×" if aim else ""))
     return Table(
         title="What the journal adds to writes",
-        about="Milliseconds of a statement, with the round trip to the server.",
+        about="Times of a statement in milliseconds, with the round trip to the server.",
         header=("", "without", "with undo", "ratio", "aim"),
         rows=tuple(rows),
     )
