@@ -208,10 +208,8 @@ class _ExpectedTable:
 
     def lines(self) -> list[str]:
         """Return a line for each unexpected row and each expectation with missing rows."""
-        rows = []
-        for place, row in enumerate(self._rows):
-            if place not in self._owners:
-                rows.append(row)
+        owners = self._owners
+        rows = [row for place, row in enumerate(self._rows) if place not in owners]
         lines = [f"  unexpected: {row}" for row in rows[:_MOST]]
         more = len(rows) - _MOST
         if more > 0:

@@ -738,6 +738,33 @@ def test_the_report_names_the_attribute_of_the_apps_state_that_a_flag_does_not_s
     run.never_says("removed `app.state.other`")
 
 
+FLAGGED_FIXTURE = """
+import app
+import pytest
+from fastapi.testclient import TestClient
+
+
+@pytest.fixture(scope="module")
+def pool_client():
+    with TestClient(app.app) as client:
+        client.get("/pool")
+        yield client
+
+
+def test_it(pool_client):
+    assert pool_client.get("/pool").json() == ["open"]
+"""
+
+
+def test_the_report_names_the_attribute_that_a_wide_fixture_had_set(example: Example) -> None:
+    """Its end restores ``app.state`` too."""
+    app = example.files["app.py"] + FLAGGED
+    files = {"test_1": FLAGGED_FIXTURE, "test_2": FLAGGED_TESTS.partition("async def")[0]}
+    run = example.with_files(app=app, **files).run("-q").expect(1, passed=1, failed=2)
+    words = "pytest-arena removed `app.state.pool` after module fixture pool_client, which had set"
+    assert run.output.count(words) == 2, run.output
+
+
 GUARDED = """
 
 from fastapi import Depends, HTTPException

@@ -444,9 +444,8 @@ def _process_restored() -> Iterator[None]:
     """
     states = {}
     for logger in _loggers():
-        handlers = tuple(logger.handlers)
         states[logger] = _LoggerState(
-            handlers, logger.level, logger.disabled, logger.propagate
+            tuple(logger.handlers), logger.level, logger.disabled, logger.propagate
         )
     try:
         with (

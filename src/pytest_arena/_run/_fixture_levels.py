@@ -268,12 +268,16 @@ class FixtureLevels:
             empty_caches()
         # Two may be of the same app: the older contents are restored last.
         for state in reversed(test.app_states):
-            changed = state.restore()
-            self._ledger.restored.update(dict.fromkeys(changed, test.plan.name))
-            if OVERRIDES in changed:
+            if self._restore(state, test.plan.name):
                 self._ledger.note(
                     f"{test.plan.name} left app.dependency_overrides; restored"
                 )
+
+    def _restore(self, state: AppState, name: str) -> bool:
+        """Restore the app's state after a test or fixture. Return whether overrides changed."""
+        changed = state.restore()
+        self._ledger.restored.update(dict.fromkeys(changed, name))
+        return OVERRIDES in changed
 
     # Wider fixtures
 
@@ -356,7 +360,7 @@ class FixtureLevels:
         del self._app_changers[place]
         if place < len(self._app_changers):
             self._app_changers[place].remember_app(state)
-        elif OVERRIDES in state.restore() and not owner.lasts_to_the_end:
+        elif self._restore(state, owner.name) and not owner.lasts_to_the_end:
             self._ledger.note(f"{owner.name} left app.dependency_overrides; restored")
 
     @contextmanager
