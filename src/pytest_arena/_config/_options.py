@@ -96,8 +96,8 @@ OPTIONS = (
         "seed",
         "",
         "A function that writes the rows for all tests, as package.module:function. The "
-        "function gets a Session. An async function gets an AsyncSession. It need not commit. "
-        "pytest-arena calls the function once and copies the rows for each test. For several "
+        "function gets a Session. An async function gets an AsyncSession. pytest-arena calls "
+        "the function once, commits the session, and copies the rows for each test. For several "
         "databases, write a line 'name = value' for each database.",
         "tests.seed:seed",
         form="databases",
