@@ -308,7 +308,7 @@ def _transport_edits(
 
 @rule("ARD208", "transport-without-lifespan", "ASGITransport", solved_by_arena=True)
 def transport_without_lifespan(code: Code) -> Findings:
-    """An async client sends requests to an app whose lifespan does not run.
+    """An async client sends requests, but the lifespan of the app does not run.
 
     `ASGITransport` does not run the lifespan. The app lacks everything that its start-up creates.
 

@@ -183,7 +183,7 @@ def nothing_asserted(code: Code) -> Findings:
 
 @rule("ARD505", "asserted-only-if", "if response", "if resp", ".status_code == ")
 def asserted_only_if(code: Code) -> Findings:
-    """All assertions of a test are below an `if` that depends on the app's answer.
+    """All assertions of a test are inside an `if` that depends on the app's answer.
 
     With another answer, the test asserts nothing and passes, even if the app is broken.
 
@@ -226,7 +226,7 @@ def _guard(code: Code, node: ast.AST, answers: set[str]) -> ast.If | None:
 
 @rule("ARD506", "failed-assertion-swallowed", "except")
 def failed_assertion_swallowed(code: Code) -> Findings:
-    """An assertion is in a `try` whose `except` swallows its failure.
+    """A `try` statement catches the failure of an assertion.
 
     `AssertionError` is an `Exception`. The test passes although the assertion fails.
 
