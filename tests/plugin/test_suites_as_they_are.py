@@ -177,7 +177,7 @@ PRINTED = re.compile(r"copy them for each test:\n(?P<lines>( {4}.*\n)+)")
 def test_the_printed_schema_of_an_engine_in_memory_replaces_its_create_all(
     example: Example,
 ) -> None:
-    """Each step of the page "Bring the plugin into an existing suite" is green."""
+    """Each step of the page "Move an existing suite to pytest-arena" is green."""
     suite = example.with_paths(
         {
             "pytest.ini": CONFIG,
