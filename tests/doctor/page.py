@@ -20,11 +20,11 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "reference" / "doctor.md"
 BEGIN = "<!-- the rules: written by python -m tests.doctor.page -->\n"
 GROUPS = {
     "0": "Files that cannot be examined",
-    "1": "A database that is not the tests'",
-    "2": "Overrides, clients, the lifespan",
+    "1": "The wrong database",
+    "2": "Overrides, clients and the lifespan",
     "3": "Event loops",
     "4": "Tables, engines and sessions",
-    "5": "Green whatever the app does",
+    "5": "Tests that cannot fail",
     "6": "Order and time",
 }
 RULE_MODULES = _examine.RULE_MODULES  # imported, so that all rules are known
