@@ -106,16 +106,16 @@ def anyio_backend():
     return "asyncio"
 """
 
+OF_MODULE = 'pytest.fixture(scope="module")'
+IN_MODULE_LOOP = 'pytestmark = pytest.mark.asyncio(loop_scope="module")'
 MODULE_LOOP = 'pytest_asyncio.fixture(scope="module", loop_scope="module")'
 KINDS = {
     "sync-module": SYNC.format(scope="module"),
     "sync-class": SYNC.format(scope="class"),
     "sync-session": SYNC.format(scope="session"),
     "asyncio": ASYNC.format(marker="", fixture=MODULE_LOOP),
-    "asyncio-module-loop": ASYNC.format(
-        marker='pytestmark = pytest.mark.asyncio(loop_scope="module")', fixture=MODULE_LOOP
-    ),
-    "anyio": ASYNC.format(marker=OF_ANYIO, fixture='pytest.fixture(scope="module")'),
+    "asyncio-module-loop": ASYNC.format(marker=IN_MODULE_LOOP, fixture=MODULE_LOOP),
+    "anyio": ASYNC.format(marker=OF_ANYIO, fixture=OF_MODULE),
 }
 EACH = pytest.mark.parametrize("kind", KINDS)
 
@@ -144,3 +144,249 @@ def test_a_request_belongs_to_the_running_test(example: Example, kind: str) -> N
         "ERROR test_it.py::TestIt::test_lost[2] - Failed: LostWriteError: POST /lost/Ada",
         "POST /dancers/Ada 201 dancers +1",
     )
+
+
+LIFESPAN = """
+from contextlib import asynccontextmanager
+from fastapi import FastAPI, Request, Response
+
+
+@asynccontextmanager
+async def lifespan(app):
+    app.state.pool = object()
+    yield {"cache": {"hits": 0}, "names": ["fixture"]}
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.get("/cache")
+async def cache(request: Request):
+    request.state.cache["hits"] += 1
+    request.state.names.append("test")
+    names = request.state.names
+    return [request.state.cache["hits"], names, hasattr(request.app.state, "pool")]
+
+
+@app.post("/login/{name}")
+async def login(name: str, response: Response):
+    response.set_cookie("user", name)
+
+
+@app.get("/me")
+async def me(request: Request):
+    return [request.cookies.get("user"), request.headers.get("authorization")]
+
+
+def log_in(client, role):
+    client.headers["authorization"] = role
+"""
+
+RESTORED_SYNC = """
+import pytest
+
+
+@pytest.fixture(scope="module")
+def entered(arena):
+    with arena.test_client() as client:
+        client.post("/login/fixture")
+        yield client
+
+
+@pytest.fixture(scope="module")
+def returned(arena):
+    return arena.test_client()
+
+
+@pytest.fixture(scope="module")
+def staff(arena):
+    return arena.test_client_as("staff")
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_entered(entered, turn):
+    assert entered.get("/me").json() == ["fixture", None]
+    assert entered.get("/cache").json() == [1, ["fixture", "test"], True]
+    entered.post("/login/test")
+    entered.headers["authorization"] = "test"
+    assert entered.get("/me").json() == ["test", "test"]
+    entered.auth = ("user", "password")
+    assert entered.get("/me").json()[1].startswith("Basic ")
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_returned(returned, turn):
+    assert returned.get("/me").json() == [None, None]
+    assert returned.get("/cache").json() == [1, ["fixture", "test"], True]
+    returned.post("/login/test")
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_login(staff, turn):
+    assert staff.get("/me").json() == [None, "staff"]
+    del staff.headers["authorization"]
+
+
+@pytest.fixture(scope="class")
+def of_class(entered):
+    entered.post("/login/class")
+
+
+class TestOfAClass:
+    @pytest.mark.parametrize("turn", [1, 2])
+    def test_in_the_class(self, of_class, entered, turn):
+        assert entered.get("/me").json() == ["class", None]
+        entered.post("/login/test")
+
+
+def test_after_the_class(entered):
+    assert entered.get("/me").json() == ["fixture", None]
+
+
+def test_asked_for_later(request):
+    late = request.getfixturevalue("of_module")
+    assert late.get("/me").json() == ["late", None]
+    late.post("/login/test")
+
+
+@pytest.fixture(scope="module")
+def of_module(arena):
+    client = arena.test_client()
+    client.post("/login/late")
+    return client
+
+
+def test_asked_for_before(of_module):
+    assert of_module.get("/me").json() == ["late", None]
+"""
+
+RESTORED_ASYNC = """
+import pytest
+import pytest_asyncio
+{marker}
+
+
+@{fixture}
+async def entered(arena):
+    async with arena.client() as client:
+        await client.post("/login/fixture")
+        yield client
+
+
+@{fixture}
+async def returned(arena):
+    return arena.client()
+
+
+@{fixture}
+async def staff(arena):
+    return arena.client_as("staff")
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_entered(entered, turn):
+    assert (await entered.get("/me")).json() == ["fixture", None]
+    assert (await entered.get("/cache")).json() == [1, ["fixture", "test"], True]
+    await entered.post("/login/test")
+    entered.headers["authorization"] = "test"
+    assert (await entered.get("/me")).json() == ["test", "test"]
+    entered.auth = ("user", "password")
+    assert (await entered.get("/me")).json()[1].startswith("Basic ")
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_returned(returned, turn):
+    assert (await returned.get("/me")).json() == [None, None]
+    assert (await returned.get("/cache")).json() == [1, ["fixture", "test"], True]
+    await returned.post("/login/test")
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_login(staff, turn):
+    assert (await staff.get("/me")).json() == [None, "staff"]
+    del staff.headers["authorization"]
+"""
+
+
+def restored(kind: str) -> str:
+    """The tests of this kind's runner."""
+    if kind == "sync":
+        return RESTORED_SYNC
+    marker = {"asyncio": "", "asyncio-module-loop": IN_MODULE_LOOP, "anyio": OF_ANYIO}[kind]
+    fixture = OF_MODULE if kind == "anyio" else MODULE_LOOP
+    return RESTORED_ASYNC.format(marker=marker, fixture=fixture)
+
+
+@pytest.mark.parametrize("kind", ["sync", "asyncio", "asyncio-module-loop", "anyio"])
+def test_a_test_gets_the_client_as_its_fixture_left_it(example: Example, kind: str) -> None:
+    """Cookies, headers, auth, logins and the state of the lifespan are restored."""
+    project = example.with_files(lives=LIFESPAN, test_it=restored(kind))
+    config = "lives:app\narena_login = lives:log_in"
+    project = project.change("pytest.ini", "app:app", config)
+    number = 11 if kind == "sync" else 6
+    project.run(*options(kind)).expect(passed=number)
+
+
+STARTS = """
+from contextlib import asynccontextmanager
+from app import Dancer, app, maker
+
+
+@asynccontextmanager
+async def lifespan(app):
+    async with maker() as session:
+        session.add(Dancer(name="Start"))
+        await session.commit()
+    yield
+
+
+app.router.lifespan_context = lifespan
+"""
+
+STARTED = """
+import pytest
+from sqlalchemy import text
+
+
+@pytest.fixture(scope="module")
+def wide(arena):
+    with arena.session() as session:
+        names = "SELECT name FROM dancers ORDER BY id"
+        first = arena.test_client()
+        second = arena.test_client()
+        assert session.scalars(text(names)).all() == ["Sand", "Start"]
+    return first, second
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_it(wide, turn):
+    for client in wide:
+        assert client.get("/dancers").json() == ["Sand", "Start"]
+    wide[0].post("/dancers/Ada")
+"""
+
+STARTED_ASYNC = """
+import pytest
+import pytest_asyncio
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def wide(arena):
+    return arena.client()
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_it(wide, turn):
+    assert (await wide.get("/dancers")).json() == ["Sand", "Start"]
+    await wide.post("/dancers/Ada")
+"""
+
+
+def test_the_app_of_a_wide_fixtures_client_starts_where_its_rows_belong(
+    example: Example,
+) -> None:
+    """A sync client starts the app in the fixture. An async one starts the app in each test."""
+    project = example.with_files(starts=STARTS, test_it=STARTED, test_async=STARTED_ASYNC)
+    project = project.change("pytest.ini", "app:app", "starts:app")
+    project.run("-p", "no:randomly").expect(passed=4)

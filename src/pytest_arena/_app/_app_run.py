@@ -162,10 +162,15 @@ class AppRun:
         return Login(self._login, role=role, path=self._login_path)
 
     @property
+    def clients(self) -> list[Any]:
+        """The async and sync clients."""
+        return [*self._clients, *self._test_clients]
+
+    @property
     def logged_in(self) -> int:
         """How many clients log in or are logged in."""
         number = 0
-        for client in (*self._clients, *self._test_clients):
+        for client in self.clients:
             if client._arena_login is not None:  # noqa: SLF001 - ours, of another file
                 number += 1
         return number
@@ -176,10 +181,7 @@ class AppRun:
         Call it while no request runs. It forgets clients and shuts down lifespans that were created
         since, and restores cookies, headers and logins of the other clients.
         """
-        clients = []
-        for client in (*self._clients, *self._test_clients):
-            restore_client = state_of(client)
-            clients.append(restore_client)
+        states = [ClientState(client) for client in self.clients]
         number = len(self._clients)
         sync_number = len(self._test_clients)
         lifespans = self._lifespan.known() if self._lifespan else []
@@ -192,8 +194,8 @@ class AppRun:
                 for client in self._test_clients[sync_number:]:
                     stack.callback(client._arena_leave)  # noqa: SLF001 - ours, of another file
                 del self._test_clients[sync_number:]
-            for restore_client in clients:
-                restore_client()
+            for state in states:
+                state.restore()
 
         return restore
 
@@ -221,6 +223,12 @@ class AppRun:
     def cut_off(self) -> list[CodeLine]:
         """Return the lines of start-up tasks that the app's shutdown cut off."""
         return self._lifespan.cut_off() if self._lifespan else []
+
+    def close_lifespans_of_tests(self) -> None:
+        """Shut the app down, if the request of a test has started it."""
+        if self._lifespan:
+            known = self._lifespan.known()
+            self._lifespan.close([each for each in known if each.request is None])
 
     def close_lifespans_in(self, loop: AbstractEventLoop) -> None:
         """Shut the app down in this loop. The next request starts it in another loop."""
@@ -263,20 +271,6 @@ class AppRun:
             for client in self.by_socket:
                 stack.callback(getattr(client, "close", bool))
         self._clients.clear()  # ends a reference cycle without the collector
-
-
-def state_of(client: Any) -> Callable[[], None]:
-    """Return a function that restores the settings and the login of a client."""
-    login = client._arena_login  # noqa: SLF001 - ours, of another file
-    state = ClientState(client)
-    has_logged_in = login is not None and login.is_done
-
-    def restore() -> None:
-        state.restore()
-        if login is not None and not has_logged_in:
-            login.forget()
-
-    return restore
 
 
 async def _wake_this_loop() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
 from pytest_arena._app._kind import apps_of, is_frameworks_app
@@ -12,7 +12,7 @@ from pytest_arena._config._load import is_library, project_modules
 from pytest_arena._values import PLAIN, Contents, holds_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 OVERRIDES = "app.dependency_overrides"
 # The attributes of Starlette's apps and routers that tests set. The app sets the other attributes.
@@ -34,6 +34,9 @@ SUITES_CLIENTS: WeakSet[Any] = WeakSet()
 OTHER_APPS: list[object] = []
 
 
+_CLIENT_SETTINGS = ("auth", "base_url", "follow_redirects", "params", "timeout")
+
+
 def note_other_apps(named: object) -> None:
     """Note the apps in the project's modules, also in modules of tests, without the named one."""
     apps = {}
@@ -45,24 +48,26 @@ def note_other_apps(named: object) -> None:
 
 
 class ClientState:
-    """The cookies, headers and settings of a client, as they were before a test."""
+    """The cookies, headers, settings and login of a client, as they were before a test."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._login = getattr(client, "_arena_login", None)
+        self._has_logged_in = self._login is not None and self._login.is_done
         self._cookies = [*client.cookies.jar]
         self._settings = {
             "cookies": type(client.cookies)(client.cookies),
             "headers": client.headers.copy(),
-            "params": client.params,
-            "follow_redirects": client.follow_redirects,
         }
+        for name in _CLIENT_SETTINGS:
+            self._settings[name] = getattr(client, name)
 
     def is_changed(self) -> bool:
         """Whether the client has other cookies, headers or settings now."""
         # Two cookies are equal if they are one object.
         if [*self._client.cookies.jar] != self._cookies:
             return True
-        for name in ("headers", "params", "follow_redirects"):
+        for name in ("headers", *_CLIENT_SETTINGS):
             if getattr(self._client, name) != self._settings[name]:
                 return True
         return False
@@ -73,7 +78,25 @@ class ClientState:
         if is_changed:
             for name, value in self._settings.items():
                 setattr(self._client, name, value)
+        if self._login is not None and not self._has_logged_in:
+            self._login.forget()
         return is_changed
+
+
+class RunOfFixture(Protocol):
+    """An app that a wide fixture runs."""
+
+    @property
+    def app(self) -> object:
+        """The app."""
+
+    @property
+    def clients(self) -> Collection[object]:
+        """The clients of pytest-arena that call it."""
+
+    @property
+    def state(self) -> Mapping[str, object]:
+        """The state that its lifespan gives to requests."""
 
 
 class AppState:
@@ -81,23 +104,34 @@ class AppState:
 
     The state includes the apps in ``OTHER_APPS`` and the clients in ``SUITES_CLIENTS``.
     ``lifespan_state`` is the state that a lifespan for the whole session gives to requests.
+    ``runs`` are those of wide fixtures, also of later ones.
     """
 
     def __init__(
-        self, app: object, lifespan_state: Mapping[str, object] | None = None
+        self,
+        app: object,
+        lifespan_state: Mapping[str, object] | None = None,
+        runs: Collection[RunOfFixture] = (),
     ) -> None:
         self.app = app
         self._lifespan_state = lifespan_state
+        self._runs = runs
         self._parts: list[tuple[str, Contents | ClientState]] = []
-        for client in SUITES_CLIENTS:
-            self._parts.append(("a TestClient", ClientState(client)))
         # The attributes of each `app.state`, and their names before the test.
         self._attributes: list[tuple[Any, Any]] = []
-        self._settings: list[_Setting] = []
-        self._routes: list[tuple[list[object], list[object]]] = []
+        clients = [*SUITES_CLIENTS]
+        lifespan_states = [lifespan_state]
         parts = [*apps_of(app)]
         for other in OTHER_APPS:
             parts += apps_of(other)
+        for run in runs:
+            clients += run.clients
+            lifespan_states.append(run.state)
+            parts += apps_of(run.app)
+        for client in clients:
+            self._parts.append(("a TestClient", ClientState(client)))
+        self._settings: list[_Setting] = []
+        self._routes: list[tuple[list[object], list[object]]] = []
         for part in parts:
             self._settings += _settings_of(part)
             routes = getattr(part, "routes", None)
@@ -108,13 +142,14 @@ class AppState:
                     self._attributes.append((container, {*container}))
                 contents = Contents(container, is_of_app)
                 self._parts.append((name, contents))
-        if isinstance(lifespan_state, dict):
-            contents = Contents(lifespan_state, is_of_app)
-            self._parts.append(("the lifespan's state", contents))
+        for state in lifespan_states:
+            if isinstance(state, dict):
+                contents = Contents(state, is_of_app)
+                self._parts.append(("the lifespan's state", contents))
 
     def anew(self) -> AppState:
         """Return the state of the same app as it is now."""
-        return AppState(self.app, self._lifespan_state)
+        return AppState(self.app, self._lifespan_state, self._runs)
 
     def is_changed(self) -> bool:
         """Whether a part is different now."""

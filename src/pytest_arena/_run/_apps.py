@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +54,8 @@ class Apps:
         self._is_asgi = False  # whether `arena_app` names an ASGI app
         # The state that a lifespan for the whole session gives to requests.
         self.session_state: Mapping[str, object] | None = None
-        # By the fixture that created the client.
-        self._wide: dict[object, list[AppRun]] = {}
+        # By the fixture that created the first client.
+        self.wide: dict[object, AppRun] = {}
         self.live: LiveServer | None = None
         # The last value of the fixture `arena_app`, also of a suite's fixture of this name.
         self.given: object = None
@@ -74,7 +74,7 @@ class Apps:
         if self.given is not None:
             apps.append(self.given)
         test = self._current.test
-        for app_run in chain(test.app_runs if test else (), *self._wide.values()):
+        for app_run in chain(test.app_runs if test else (), self.wide.values()):
             apps.append(app_run.app)
         return apps
 
@@ -119,12 +119,14 @@ class Apps:
         """Return the app of the running test, or of the wide fixture that is being set up."""
         test = self._current.on_top()
         if test is None:
-            app_watcher = self._watcher.app_watcher if self._watcher else None
-            app_run = self._begin(
-                self.build(), Hooks(app_watcher), self._current.on_top
-            )
-            self._wide.setdefault(self._current.owner(), []).append(app_run)
-            return app_run
+            owner = self._current.owner()
+            if owner not in self.wide:
+                app_watcher = self._watcher.app_watcher if self._watcher else None
+                hooks = Hooks(app_watcher)
+                self.wide[owner] = self._begin(
+                    self.build(), hooks, self._current.on_top
+                )
+            return self.wide[owner]
         if not test.app_runs:
             self.use(self.build(), test)
         return test.app_runs[-1]
@@ -153,6 +155,10 @@ class Apps:
             return test.app_runs[-1].app
         return self.build() if self._config.app else None
 
+    def state(self) -> AppState:
+        """Return the present state of the named app, and of the apps that outlive a test."""
+        return AppState(self.named, self.session_state, self.wide.values())
+
     def use(self, app: ASGIApp, test: RunningTest) -> None:
         """Let the clients of a test talk to this app."""
         if app is not self.named:
@@ -175,10 +181,16 @@ class Apps:
         )
 
     def new_test_client(self, options: Options, role: str | None = None) -> TestClient:
-        """Return a sync client, with the options that ``new_client`` has."""
-        return self.running().new_test_client(
+        """Return a sync client, with the options that ``new_client`` has.
+
+        That of a wide fixture starts the app now, so that the app runs as long as the fixture.
+        """
+        client = self.running().new_test_client(
             role=role, options=self._with_fixtures(options)
         )
+        if self._current.on_top() is None:
+            client.arena_start()
+        return client
 
     def _with_fixtures(self, options: Options) -> dict[str, object]:
         test = self._current.on_top()
@@ -191,8 +203,7 @@ class Apps:
         test = self._current.test
         if test is None or test.settled:
             return None
-        of_fixture = self._wide.get(self._current.owner())
-        return of_fixture[-1] if of_fixture else self.running()
+        return self.wide.get(self._current.owner()) or self.running()
 
     def commit(self) -> None:
         """Commit pending work of the test's sync sessions."""
@@ -262,14 +273,14 @@ class Apps:
 
     def close_of(self, owner: object) -> None:
         """Close the apps and clients of a wide fixture."""
-        with ExitStack() as stack:
-            for app_run in self._wide.pop(owner, ()):
-                stack.callback(app_run.close)
+        app_run = self.wide.pop(owner, None)
+        if app_run is not None:
+            app_run.close()
 
     def close(self) -> None:
         """Close the apps of all wide fixtures, and the server."""
         if self.live is not None:
             self.live.close()
-        for owner in list(self._wide):
+        for owner in list(self.wide):
             with suppress(LifespanError):  # the summary is written
                 self.close_of(owner)

@@ -102,7 +102,7 @@ class FixtureLevels:
         )
         self.levels.enter(level)
         # After wider fixtures: what these override stays as long as they do.
-        test.enter(AppState(self._apps.named, self._apps.session_state))
+        test.enter(self._apps.state())
 
     def settle_test(self) -> None:
         """Close, look for leaks and restore, after the function fixtures. Idempotent."""
@@ -218,6 +218,8 @@ class FixtureLevels:
                 stack.callback(test.sessions.close)
             for app_run in test.app_runs:
                 stack.callback(app_run.close)
+            for app_run in self._apps.wide.values():
+                stack.callback(app_run.close_lifespans_of_tests)
             stack.callback(test.end_exchanges)
         for app_run in test.app_runs:
             for line in app_run.cut_off():
@@ -325,7 +327,7 @@ class FixtureLevels:
         ):
             yield  # the end of the test restores the app's state
             return
-        owner.remember_app(AppState(self._apps.named, self._apps.session_state))
+        owner.remember_app(self._apps.state())
         askers = [asker for asker in owner.askers if not _has_changed(asker)]
         try:
             yield
