@@ -168,3 +168,68 @@ def test_a_fixture_that_never_commits_fails_its_test_if_the_option_says_so(
     run.expect(1, passed=1, errors=2)
     run.says("a fixture wrote rows (1 row), and never committed it")
     run.says("module fixture wide wrote rows (1 row), and never committed it")
+
+
+ASKED_FOR_LATER = """
+import pytest
+from app import Dancer, app, get_db
+from fastapi import Depends
+
+
+@app.post("/lost/{name}", status_code=201)
+async def lose(name: str, db=Depends(get_db)):
+    db.add(Dancer(name=name))
+    await db.flush()
+
+
+def add(arena, name):
+    with arena.session() as session:
+        session.add(Dancer(name=name))
+        session.commit()
+
+
+@pytest.fixture(scope="module")
+def first(arena):
+    add(arena, "First")
+
+
+@pytest.fixture(scope="module")
+def wide(arena, request):
+    add(arena, "Wide")
+    request.getfixturevalue("first")
+
+
+@pytest.fixture
+def narrow(arena, request):
+    add(arena, "Narrow")
+    request.getfixturevalue("wide")
+
+
+def test_sync(narrow, test_client):
+    assert test_client.post("/lost/Ada").status_code == 201
+
+
+async def test_async(narrow, client):
+    assert (await client.post("/lost/Ada")).status_code == 201
+
+
+def test_by_itself(arena, request, test_client):
+    add(arena, "Narrow")
+    request.getfixturevalue("wide")
+    assert test_client.post("/lost/Ada").status_code == 201
+
+
+def test_committed(narrow, test_client):
+    assert test_client.post("/dancers/Ada").status_code == 201
+    assert test_client.get("/dancers").json() == ["Sand", "Narrow", "Wide", "First", "Ada"]
+
+"""
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_wide_fixture_above_the_test_hides_no_lost_write(example: Example, how: str) -> None:
+    """The test has written before it asks for the fixture, so its level is the lower one."""
+    project = example.with_files(test_it=ASKED_FOR_LATER)
+    run = project.run("-q", "-p", "no:randomly", env=env_of(how)).expect(passed=4)
+    run.says("test_sync: POST /lost/Ada 201 wrote dancers (1 row) and never committed it: lost")
+    run.says("so in 2 more: test_it.py::test_async, test_it.py::test_by_itself")

@@ -77,6 +77,13 @@ class Level:
     stage: Stage = Stage.SEEDED
     isolation: str = "auto"  # the value of the test's marker
     from_template: bool = False  # whether it ignores the changes of the levels below
+    is_idle: bool = (
+        False  # whether neither the set-up nor the tear-down of its fixture runs
+    )
+
+    def note_idle(self, *, is_idle: bool) -> None:
+        """Note the end of its fixture's set-up, or the beginning of its tear-down."""
+        self.is_idle = is_idle
 
     @property
     def is_test(self) -> bool:
@@ -287,7 +294,7 @@ class Databases:
         return any(file in url for url in self.known.exported)
 
     def serial(self) -> int:
-        """The serial of the top level, 0 if there is no level.
+        """The serial of the level of the running code, 0 if there is no level.
 
         It is 0 in a build, so that a connection which a builder keeps is no leak of the test.
         """
@@ -295,7 +302,17 @@ class Databases:
             return 0
         if self._builds.running and self._builds.now() is not None:
             return 0
-        return self.levels[-1].serial
+        return self.level_in_use().serial
+
+    def level_in_use(self) -> Level:
+        """Return the level of the code that runs now: the top one.
+
+        If a test writes before it asks for a wide fixture, that fixture's level is above its own.
+        """
+        for level in reversed(self.levels):
+            if not level.is_idle:
+                return level
+        return self.levels[-1]
 
     def build(self) -> RunningBuild | None:
         """Return the build of a template to which the caller belongs."""

@@ -308,6 +308,7 @@ class FixtureLevels:
             except BaseException:
                 self.leave(owner)
                 raise
+            level.note_idle(is_idle=True)
             levels.drop_if_clean(level)
 
     def _note_lost(self, owner: WideFixture) -> None:
@@ -410,6 +411,7 @@ class FixtureLevels:
                 self._ledger.note(error.what)
         else:
             self.finish_above(level, asker=owner)
+            level.note_idle(is_idle=False)
 
     def leave(self, owner: object) -> None:
         """Leave the level of a wider fixture after its tear-down, if it has one."""

@@ -664,18 +664,13 @@ class Current:
         return self.test
 
     def on_top(self) -> RunningTest | None:
-        """Return the test if the level on top is not a wide fixture's."""
-        levels = self._databases.levels
-        if not levels:
-            return None
-        if levels[-1].serial > 0:
+        """Return the test if its code runs, and not that of a wide fixture."""
+        databases = self._databases
+        if databases.levels and databases.level_in_use().is_test:
             return self.test
-        # If a test writes before it asks for a wide fixture, the fixture's level is above its own.
-        is_over = self.test is None or self.test.settled
-        is_below = any(level.owner is self.test for level in levels)
-        return self.test if is_below and not (is_over or self.being_set_up) else None
+        return None
 
     def owner(self) -> object:
-        """Return the owner of the level on top."""
-        levels = self._databases.levels
-        return levels[-1].owner if levels else None
+        """Return the owner of the level whose code runs."""
+        databases = self._databases
+        return databases.level_in_use().owner if databases.levels else None
