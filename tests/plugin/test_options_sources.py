@@ -144,7 +144,7 @@ def test_help_markers_and_fixtures_stand_alone(example: Example) -> None:
         "pytest-arena: every test of a web app gets its own database.",
         "--arena-app=MODULE:NAME The web app under test, as package.module:attribute",
         "--arena-seed=MODULE:NAME",
-        "The rows that every test starts with",
+        "A function that writes the rows for all tests",
         "arena_env (linelist): The same as --arena-env.",
     )
     example.run("--markers").says("@pytest.mark.arena(isolation='copy', keep='failed', seed=False")

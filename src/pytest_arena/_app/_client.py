@@ -295,6 +295,7 @@ def answered(sent: Request, response: httpx.Response) -> httpx.Response:
 
 def reporting(
     app: ASGIApp,
+    hooks_of_client: Hooks | None = None,
     *,
     known_app: object,
     begin: Callable[[Scope, Send], Send] | None = None,
@@ -303,12 +304,13 @@ def reporting(
 
     Args:
         app: the app to call.
+        hooks_of_client: the hooks to call. None: those of the client's call.
         known_app: the user's app, if ``app`` is a wrapper around it.
         begin: gets the scope of a request and its ``send``, and returns another ``send``.
     """
 
     async def reporting_app(scope: Scope, receive: Receive, send: Send) -> None:
-        hooks = _hooks_of_call()
+        hooks = hooks_of_client or _hooks_of_call()
         hooks.serving()
         shown = f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}"
         if begin is not None:
@@ -386,13 +388,16 @@ async def _waiting(answer: Awaitable[None]) -> None:
     await answer
 
 
-def ending_websockets(app: ASGIApp) -> ASGIApp:
-    """Return an app whose websockets end by themselves if a test client cancels them."""
+def ending_websockets(app: ASGIApp, hooks_of_client: Hooks | None = None) -> ASGIApp:
+    """Return an app whose websockets end by themselves if a test client cancels them.
+
+    ``hooks_of_client`` is as for ``reporting``.
+    """
 
     async def ending(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            cut_off = _hooks_of_call().cut_off
-            await exchanges.end_websocket(app, scope, receive, send, cut_off)
+            hooks = hooks_of_client or _hooks_of_call()
+            await exchanges.end_websocket(app, scope, receive, send, hooks.cut_off)
         else:
             await app(scope, receive, send)
 
@@ -852,10 +857,10 @@ def _watched(
         # The client may be used in several tests, each with other hooks.
         with_hooks = copy.copy(transport)
         if ask is _aask:
-            ends = with_context_copy(ending_websockets(app))
+            ends = with_context_copy(ending_websockets(app, hooks))
         else:
-            ends = _watching_left_tasks(ending_websockets(app))
-        set_transport_app(with_hooks, reporting(ends, known_app=app))
+            ends = _watching_left_tasks(ending_websockets(app, hooks))
+        set_transport_app(with_hooks, reporting(ends, hooks, known_app=app))
         return ask(hooks, request, functools.partial(original, with_hooks))
 
     return watched
@@ -911,6 +916,7 @@ def _watch_quart_client(hooks_of: FindHooks, undo: ExitStack, module: Any) -> No
         await hooks.abefore()
         app = reporting(
             client.app,
+            hooks,
             known_app=client.app,
             begin=_begin_foreign,
         )

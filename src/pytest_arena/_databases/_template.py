@@ -471,8 +471,11 @@ def _remember_random_values(undo: ExitStack) -> None:
     """Let ``undo`` restore all random generators, and the sequences of factory_boy."""
     factories: Any = sys.modules.get("factory.base")
     sequences = factories and (factories.FactoryOptions, factories._Counter)  # noqa: SLF001 - there is no public way
-    # Faker, polyfactory and modules of the suite have generators too. `gc.freeze` hides objects.
-    for value in [random._inst, *gc.get_objects()]:  # noqa: SLF001 - of the module's functions
+    # Faker, polyfactory and modules of the suite have generators too. The list does not contain
+    # itself, so that it keeps nothing alive. `gc.freeze` hides objects.
+    objects = gc.get_objects()
+    objects.append(random._inst)  # noqa: SLF001 - of the module's functions
+    for value in objects:
         kind = type(value)
         if kind is random.Random:
             undo.callback(value.setstate, value.getstate())
