@@ -297,6 +297,34 @@ def test_what_a_set_up_has_asked_for_ends_after_it(example: Example) -> None:
     example.with_files(**files).run().expect(passed=3)
 
 
+BROKEN_AFTER_ASKING = """
+import pytest
+from test_a import write
+
+@pytest.fixture(scope="module")
+def inner(arena):
+    write(arena, "inner")
+
+@pytest.fixture(scope="module")
+def outer(arena, request):
+    write(arena, "outer")
+    request.getfixturevalue("inner")
+    raise RuntimeError("half-way")
+
+@pytest.mark.xfail(raises=RuntimeError, strict=True)
+@pytest.mark.parametrize("turn", [1, 2])
+def test_1(outer, turn): ...
+def test_2(found): assert found() == ["Sand"]
+"""
+
+
+def test_a_set_up_that_fails_after_it_has_asked_for_a_fixture(example: Example) -> None:
+    """Its error is raised, and both levels are left."""
+    project = example.with_paths({"conftest.py": CONFTEST + LOG})
+    files = {"test_a": LATE, "test_broken": BROKEN_AFTER_ASKING}
+    project.with_files(**files).run("test_broken.py").expect(passed=1, xfailed=2)
+
+
 OF_ANOTHER_PARAMETER = """
 import pytest
 from app import Dancer

@@ -428,10 +428,12 @@ class FixtureLevels:
             self._forget_rows(level, self.levels.held_before(level))
         finally:
             self._restore_app_of(owner)
-            # Ctrl-C may have interrupted `finish_above`.
-            for upper in self.levels.above(level):
-                self.levels.leave(upper)
-            self.levels.leave(level)
+            # If its set-up failed, a fixture that it asked for has ended it.
+            if self.levels.find(owner) is level:
+                # Ctrl-C may have interrupted `finish_above`.
+                for upper in self.levels.above(level):
+                    self.levels.leave(upper)
+                self.levels.leave(level)
             self.levels.gate.registry.refuse_ended_lifespans()
             empty_caches(level.serial)
 
