@@ -308,8 +308,11 @@ class Core(Protocol):
     def is_inside(self, file: str) -> bool:
         """Return whether this file belongs to pytest-arena. If it does, fill it first."""
 
-    def serial(self) -> int:
-        """Return the serial of the top level, 0 if there is no level."""
+    def serial(self, *, is_on_top: bool = False) -> int:
+        """Return the serial of the level of the running code, 0 if there is no level.
+
+        ``is_on_top``: return that of the level on top.
+        """
 
     def is_named_by_engine(self, requested: RequestedDatabase) -> bool:
         """Return whether an engine of the app names this database of a server."""

@@ -340,6 +340,30 @@ def test_4_leaves_a_transaction(request):
 def latest(): ...
 """
 
+# The test has written before it asks for the fixture, so the fixture's level is above its own.
+OF_A_FIXTURE_ABOVE = """
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from app import Dancer, add, engine
+
+@pytest.fixture(scope="module")
+def wide():
+    with Session(engine) as session:
+        session.add(Dancer(name="wide"))
+        session.commit()
+        yield session
+
+@pytest.fixture
+def rows(request):
+    add(engine, "narrow")
+    return request.getfixturevalue("wide")
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_reads(rows, turn):
+    assert sorted(rows.scalars(select(Dancer.name))) == ["narrow", "wide"]
+"""
+
 OF_EXAMPLES = """
 from hypothesis import given, settings, strategies as st
 from sqlalchemy.orm import scoped_session, sessionmaker
@@ -479,3 +503,9 @@ def test_what_is_pending_goes_with_its_example(tmp_path: Path) -> None:
 def test_a_session_that_nobody_keeps_is_no_news(tmp_path: Path) -> None:
     """It is not closed, and a cycle keeps it until the collector runs."""
     run_of(tmp_path, "copy", LOCAL).expect(passed=1).never_says("outlives the test")
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_the_session_of_a_fixture_above_the_test_is_no_leak(tmp_path: Path, isolation: str) -> None:
+    """The fixture closes it after the test."""
+    run_of(tmp_path, isolation, OF_A_FIXTURE_ABOVE).expect(passed=2)

@@ -293,8 +293,8 @@ class Databases:
             return False
         return any(file in url for url in self.known.exported)
 
-    def serial(self) -> int:
-        """The serial of the level of the running code, 0 if there is no level.
+    def serial(self, *, is_on_top: bool = False) -> int:
+        """The serial of the level of the running code, or of the level on top. 0 without a level.
 
         It is 0 in a build, so that a connection which a builder keeps is no leak of the test.
         """
@@ -302,7 +302,8 @@ class Databases:
             return 0
         if self._builds.running and self._builds.now() is not None:
             return 0
-        return self.level_in_use().serial
+        level = self.levels[-1] if is_on_top else self.level_in_use()
+        return level.serial
 
     def level_in_use(self) -> Level:
         """Return the level of the code that runs now: the top one.

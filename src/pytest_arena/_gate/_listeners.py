@@ -179,7 +179,9 @@ class Gate:
                 "the database of this connection is not the test's any more"
             )
         pooled.begin_use()
-        self.registry.check_out(pooled, entry, targets, self.core.serial())
+        # The session of a fixture whose level is above the test's is no leak of the test.
+        serial = self.core.serial(is_on_top=True)
+        self.registry.check_out(pooled, entry, targets, serial)
         # The test may have ended meanwhile without seeing this checkout.
         self.core.refuse_late()
 
