@@ -272,7 +272,7 @@ def test_undo_is_not_to_be_had_on_sqlite(example: Example) -> None:
     """Named in the configuration or by a marker."""
     named = example.with_files(test_it=USING).run("test_it.py", "--arena-isolation=undo")
     run = named.expect(1, failed=1)
-    run.says("arena_isolation = undo does not exist on SQLite", "(here: copy)")
+    run.says("arena_isolation = undo does not exist on SQLite", "(here: copy, rollback)")
     marked = f"import pytest\n\n@pytest.mark.arena(isolation='undo')\n{USING}"
     run = example.with_files(test_it=marked).run("test_it.py").expect(1, failed=1)
     run.says("isolation='undo' is not available: SQLite", "is isolated by copy")

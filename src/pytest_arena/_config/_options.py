@@ -61,11 +61,11 @@ class Flag:
 
 
 # The values of this version. Values of a later version are refused with another message.
-ISOLATIONS = ("auto", "copy", "undo", "clone")
+ISOLATIONS = ("auto", "copy", "undo", "clone", "rollback")
 KEEPS = ("never", "failed", "always")
 DATABASES = ("auto", "sqlite", "postgresql", "own")
 DRIVERS = ("refuse", "redirect", "off")
-LATER = ("rollback", "mysql", "mariadb")
+LATER = ("mysql", "mariadb")
 EVIDENCE = ("seeded", "requested", "asserted")
 
 OPTIONS = (
@@ -199,7 +199,8 @@ OPTIONS = (
         "auto",
         "How pytest-arena restores the database after each test. copy (SQLite) restores the "
         "file. undo (PostgreSQL) reverses the changes of rows. clone (PostgreSQL) replaces the "
-        "database by a new copy of the template. auto (default) chooses copy on SQLite and undo "
+        "database by a new copy of the template. rollback (SQLite) lets all connections share one "
+        "transaction, which is never committed. auto (default) chooses copy on SQLite and undo "
         "on PostgreSQL. If the rights or the schema do not allow undo, auto chooses clone.",
         "clone",
         ISOLATIONS,

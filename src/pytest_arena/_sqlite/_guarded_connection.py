@@ -182,6 +182,14 @@ class GuardedConnection(sqlite3.Connection):
         """As ``sqlite3.Connection.executescript``."""
         return self.cursor().executescript(*args, **kwargs)
 
+    def backup(self, target: Any, **kwargs: Any) -> None:
+        """As ``sqlite3.Connection.backup``."""
+        if getattr(target, "arena_shared", None) is not None:
+            raise messages.not_shared(
+                "backup() into it", "it would replace all content"
+            )
+        super().backup(target, **kwargs)
+
     def set_authorizer(self, authorizer_callback: Any) -> None:
         """As ``sqlite3.Connection.set_authorizer``."""
         self.arena_authorizer = authorizer_callback
@@ -311,6 +319,16 @@ def guarded_class(factory: Any) -> Any:
     else:
         bases = (factory, GuardedConnection)
     return type(factory.__name__, bases, {"__module__": factory.__module__})
+
+
+# Return the classes of connections to some files. By their paths.
+class_makers: dict[str, Callable[[object], Any]] = {}
+
+
+def connection_class(factory: object, file: str) -> Any:
+    """Return the class of a connection to a file. The overrides of an app's class stay in use."""
+    make = class_makers.get(file, guarded_class)
+    return make(factory)
 
 
 class _GuardedCursor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING
 
 from pytest_arena._origin import who_connects
@@ -99,6 +100,48 @@ def lost(live: Path, error: Exception, *, is_full: bool) -> IsolationError:
         why="each test starts on the database as it was before the last test",
         cause=cause,
         fix=fix,
+    )
+
+
+_COPY = "arena_isolation = copy"
+TEMPORARY_TABLE = (
+    "under rollback a temporary table of one connection is seen by the others. If that matters: "
+    + _COPY
+)
+NO_VACUUM = (
+    "VACUUM was left out: under rollback all statements run in one transaction. If a test needs "
+    f"it: {_COPY}"
+)
+
+
+def dirty_read(line: str) -> str:
+    """Return the note about a reader that may see rows which are not committed."""
+    return (
+        "under rollback a connection may read rows that another one has not committed: the other "
+        f"one wrote at {line}. If a test depends on that: {_COPY}"
+    )
+
+
+def not_shared(name: str, reason: str) -> sqlite3.NotSupportedError:
+    """Return the error for what a shared connection cannot do."""
+    return sqlite3.NotSupportedError(
+        f"{name} does not exist under rollback: {reason}. Next: {_COPY}"
+    )
+
+
+def cut_off() -> sqlite3.OperationalError:
+    """Return the error for a statement in a transaction that its test's end has rolled back."""
+    return sqlite3.OperationalError(
+        "the transaction was rolled back at the end of the test or fixture in which it began. "
+        "Next: connection.rollback()"
+    )
+
+
+def lost_by_rollback(name: str) -> str:
+    """Return the note about a statement that has rolled back all that its test has written."""
+    return (
+        f"{{test}}: {name}: a statement rolled back everything that the test had written: OR "
+        f"ROLLBACK, RAISE(ROLLBACK), or a write that was interrupted. Next: {_COPY}"
     )
 
 

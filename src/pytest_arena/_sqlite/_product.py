@@ -26,7 +26,7 @@ from pytest_arena._sqlite._home import Home, kept_file
 from pytest_arena._sqlite._templates import FileTemplates
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from pytest_arena._config._read import Config
     from pytest_arena._product import Usage
@@ -98,17 +98,18 @@ class SQLite:
         return self._templates
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
-        """Return the isolation of a database: ``copy``."""
+        """Return the isolation of a database: ``copy``, or ``rollback`` if it is requested."""
         del uses
-        kinds = {"auto": Copy, "copy": Copy}
-        kind: type[Copy] = isolation_named(self._config, kinds, self.shown)
-        return kind(Path(database.file), content, tell=self._core.ledger.note)
+        kinds = {"auto": _copy, "copy": _copy, "rollback": _rollback}
+        make = isolation_named(self._config, kinds, self.shown)
+        isolation: Isolation = make(database, content, self._core.ledger.note)
+        return isolation
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
         """Return why a database cannot have another isolation, "" if it has this one."""
         if name == isolation.name:
             return ""
-        return f"{self.shown} is isolated by copy"
+        return f"{self.shown} is isolated by {isolation.name} in this run"
 
     def target(self, database: Database) -> ConnectTarget:
         """Return the live file of a database."""
@@ -155,3 +156,15 @@ class SQLite:
         """Remove the folder, which takes no time."""
         self._home.close()
         return ""
+
+
+def _copy(database: Database, content: Any, tell: Callable[[str], None]) -> Isolation:
+    return Copy(Path(database.file), content, tell=tell)
+
+
+def _rollback(
+    database: Database, content: Any, tell: Callable[[str], None]
+) -> Isolation:
+    from pytest_arena._sqlite.rollback._rollback import Rollback  # noqa: PLC0415 - rarely used
+
+    return Rollback(Path(database.file), content, tell=tell)

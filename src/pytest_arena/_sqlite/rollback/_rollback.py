@@ -1,0 +1,240 @@
+"""The isolation ``rollback``: each level is a savepoint in one transaction."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pytest_arena._product import Held, discard, nothing
+from pytest_arena._sqlite import _messages as messages
+from pytest_arena._sqlite import _sql as sql
+from pytest_arena._sqlite._content import Moment, changed_rows, content
+from pytest_arena._sqlite._guarded_connection import class_makers, guarded_class
+from pytest_arena._sqlite._restore import FileSnapshot
+from pytest_arena._sqlite.rollback._shared_database import (
+    SharedDatabase,
+    SharedLevel,
+    share,
+    unshare,
+)
+from pytest_arena._sqlite.rollback._sharing_connection import sharing_class
+from pytest_arena.errors import IsolationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from pytest_arena._values import TableRows
+
+_PATIENCE = 1.0  # seconds to wait for the statement of another thread
+
+
+class Rollback:
+    """The isolation by one shared connection.
+
+    Cost of enter and leave: one SAVEPOINT, ROLLBACK TO and RELEASE. A level above rows of a wider
+    fixture reads the database once more when these rows have changed.
+    """
+
+    name = "rollback"
+
+    def __init__(
+        self, live: Path, base: Path | None, *, tell: Callable[[str], None] = discard
+    ) -> None:
+        self.live = live
+        self._check_after_leave: Callable[[], None] = nothing
+        self._forced = 0
+        self._last_moment: Moment | None = None
+        with self._errors():
+            if base is not None:
+                shutil.copyfile(base, live)
+                start = FileSnapshot(base)
+            else:
+                start = FileSnapshot(sql.write_nothing(live.parent))
+        self._shared = SharedDatabase(live, start, tell)
+        # For the base and for each level, the content with which its changes are compared.
+        self._starts = [start]
+        share(self._shared)
+        class_makers[str(live)] = self._class_of
+
+    def call_after_leave(self, check: Callable[[], None]) -> None:
+        """Call a function after each level is left. If it raises, the level stays."""
+        self._check_after_leave = check
+
+    @property
+    def generation(self) -> int:
+        """How often a level was left by force."""
+        return self._forced
+
+    @property
+    def depth(self) -> int:
+        """The number of open levels."""
+        return len(self._shared.levels)
+
+    def _class_of(self, factory: object) -> object:
+        """Return the class of a connection. A forked process gets one to the file itself."""
+        if self._shared.is_of_this_process:
+            return sharing_class(factory)
+        return guarded_class(factory)
+
+    def enter(self) -> None:
+        """Open a savepoint."""
+        with self._locked() as shared:
+            shared.check_no_writer()
+            snapshot = shared.snapshot()
+            level = SharedLevel(f"arena_level_{self.depth + 1}", shared.state, snapshot)
+            shared.set_savepoint(level)
+            self._starts[self.depth + 1 :] = [snapshot]
+            shared.levels.append(level)
+
+    def leave(self) -> bool:
+        """Roll back to the savepoint. Return whether a transaction had committed changes."""
+        with self._locked() as shared:
+            shared.check_no_writer()
+            return self._leave(shared)
+
+    def _leave(self, shared: SharedDatabase) -> bool:
+        level = shared.levels[-1]
+        is_changed = shared.state != level.state
+        shared.leave(level)
+        # The savepoint is gone. If the check raises, the level is left again by its snapshot.
+        level.note_savepoint(0)
+        self._check_after_leave()
+        shared.levels.pop()
+        del self._starts[self.depth + 1 :]
+        return is_changed
+
+    def leave_by_force(self) -> None:
+        """Leave a level, and roll back the open transactions of the app."""
+        shared = self._shared
+        if not shared.lock.acquire(timeout=_PATIENCE):
+            shared.real.interrupt()
+            shared.lock.acquire()
+        self._forced += 1
+        try:
+            if shared.writer is not None:
+                shared.writer.cut_off()
+                shared.end_writer()
+            with self._errors():
+                level = shared.levels.pop()
+                shared.rebuild(level.snapshot, level.state)
+                del self._starts[self.depth + 1 :]
+        finally:
+            shared.lock.release()
+
+    def is_free(self) -> bool:
+        """Return whether no transaction has written."""
+        with self._locked() as shared:
+            return shared.open_writer() is None
+
+    def is_untouched(self) -> bool:
+        """Return whether nothing was committed in the top level."""
+        shared = self._shared
+        return shared.state == shared.levels[-1].state
+
+    def is_clean(self) -> bool:
+        """Return whether nothing was committed in the top level, and no transaction writes."""
+        return self.is_free() and self.is_untouched()
+
+    def forget(self, *, is_undone: bool = False) -> None:  # noqa: ARG002 - SQLite has no sequences to reset
+        """Drop the top level, and keep the present content."""
+        with self._locked() as shared:
+            level = shared.levels.pop()
+            # Above the savepoint may be one of a writer.
+            if level.transaction == shared.transaction and self.is_free():
+                shared.real.execute(f"RELEASE {level.name}")
+            del self._starts[self.depth + 1 :]
+
+    def moment(self, *, exact: bool = False) -> Moment | None:
+        """Return this point in time, or None if a database of more than a megabyte has changed."""
+        with self._locked() as shared:
+            snapshot = self._committed(shared) if exact else shared.peek()
+            if snapshot is None:
+                return None
+            self._last_moment = shared.moment(snapshot)
+            return self._last_moment
+
+    def _committed(self, shared: SharedDatabase) -> FileSnapshot:
+        try:
+            return shared.snapshot()
+        except Held as error:
+            raise IsolationError(
+                f"the database {self.live.stem!r} cannot be read now: {error}",
+                why="under rollback all connections share one transaction, which has the "
+                "uncommitted rows too",
+                cause="an open transaction has written",
+                fix="commit, or roll back, before asking what has changed",
+            ) from error
+
+    def rows_changed(
+        self,
+        since: object = None,
+        until: object = None,
+        *,
+        depth: int = 0,
+        limit: int | None = None,
+    ) -> list[TableRows]:
+        """Return the net changes of the committed rows, in a level or between two moments."""
+        with self._locked() as shared:
+            before = self._starts[self.depth - depth]
+            if isinstance(since, Moment):
+                before = since.snapshot
+            if isinstance(until, Moment):
+                after = until.snapshot
+            elif depth:
+                after = shared.levels[-depth].snapshot
+            else:
+                after = self._committed(shared)
+            if before is after:
+                return []
+            return changed_rows(before.file(), after.file(), limit=limit)
+
+    def content(self) -> dict[str, str]:
+        """Return digests of the committed content."""
+        with self._locked() as shared:
+            return content(self._committed(shared).file())
+
+    def replace(self, file: Path | None) -> None:
+        """Give the present level another content."""
+        with self._locked() as shared:
+            self._starts[self.depth] = shared.overwrite(file)
+
+    def save(self, file: Path) -> None:
+        """Write the committed content into a file."""
+        with self._locked() as shared:
+            shutil.copyfile(self._committed(shared).file(), file)
+
+    def close(self) -> None:
+        """Close the real connection."""
+        class_makers.pop(str(self.live), None)
+        unshare(self._shared)
+        with self._shared.lock:
+            self._shared.close()
+
+    @contextmanager
+    def _locked(self) -> Iterator[SharedDatabase]:
+        """Lock the real connection.
+
+        Raises:
+            Held: a statement of another thread does not end.
+        """
+        shared = self._shared
+        if not shared.lock.acquire(timeout=_PATIENCE):
+            raise Held(f"{self.live.name}: a statement runs in another thread")
+        try:
+            with self._errors():
+                yield shared
+        finally:
+            shared.lock.release()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sql.Busy as error:
+            raise Held(str(error)) from error
+        except (sql.FileFailure, OSError, sqlite3.DatabaseError) as error:
+            is_full = sql.is_full(error)
+            raise messages.lost(self.live, error, is_full=is_full) from error

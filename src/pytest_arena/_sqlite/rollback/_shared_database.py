@@ -1,0 +1,361 @@
+"""A database whose connections share one real connection."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import threading
+import weakref
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pytest_arena._product import Held
+from pytest_arena._sqlite import _messages as messages
+from pytest_arena._sqlite import _sql as sql
+from pytest_arena._sqlite._content import Moment
+from pytest_arena._sqlite._restore import FileSnapshot, MemorySnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+# Reading a database of this size takes 0.1 ms, so pytest-arena reads it before each request.
+_SMALL = 1024 * 1024
+_ENABLE_FOREIGN_KEYS = getattr(sqlite3, "SQLITE_DBCONFIG_ENABLE_FKEY", 0)
+_numbers = count(1)
+_WRITER = "arena_writer"  # the savepoint of the transaction that writes
+
+
+@dataclass(slots=True, eq=False)
+class Writer:
+    """A transaction of the app that may have written.
+
+    It does not keep its connection alive. The garbage collector may delete that one in any thread,
+    so it only marks its transaction as abandoned.
+    """
+
+    line: str  # that began to write
+    is_abandoned: bool = False
+    is_cut_off: bool = False  # rolled back with its level
+
+    def abandon(self) -> None:
+        """Note that the connection was deleted without a commit."""
+        self.is_abandoned = True
+
+    def cut_off(self) -> None:
+        """Note that it was rolled back with its level."""
+        self.is_cut_off = True
+
+
+class Function(NamedTuple):
+    """A function, or the like, that a connection of the app has registered."""
+
+    method: str
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+    removal: tuple[
+        Any, ...
+    ]  # the arguments that remove it, () if sqlite3 cannot remove it
+
+    def apply(self, real: sqlite3.Connection) -> None:
+        """Register it on the real connection."""
+        getattr(real, self.method)(*self.arguments, **self.options)
+
+    def remove(self, real: sqlite3.Connection) -> None:
+        """Remove it from the real connection, so that other connections do not find it."""
+        if self.removal:
+            getattr(real, self.method)(*self.removal)
+
+
+@dataclass(slots=True, eq=False)
+class SharedLevel:
+    """An open level. ``leave`` restores the snapshot."""
+
+    name: str
+    state: int
+    snapshot: FileSnapshot
+    # The real transaction that has the level's savepoint.
+    transaction: int = 0
+
+    def note_savepoint(self, transaction: int) -> None:
+        """Note which real transaction has its savepoint, 0 for none."""
+        self.transaction = transaction
+
+
+class SharedDatabase:
+    """One real connection to a database, and the transaction that pytest-arena never commits.
+
+    ``state`` identifies the committed content: each commit of the app gives it a new number, and
+    leaving a level gives it the earlier number again. All methods need the ``lock``.
+    """
+
+    def __init__(
+        self, live: Path, base: FileSnapshot, tell: Callable[[str], None]
+    ) -> None:
+        self.live = live
+        self.tell = tell
+        self.lock = threading.Condition(threading.RLock())
+        self.levels: list[SharedLevel] = []
+        self.writer: Writer | None = None
+        # Identifies the connection of the app whose functions and settings are in use.
+        self.user: object = None
+        self.functions: dict[object, Function] = {}
+        self.settings: dict[str, str] = {}
+        self._extensions: list[tuple[str, dict[str, Any]]] = []
+        self.journal_mode = ""
+        self.state = 0
+        self.transaction = 0
+        self.has_foreign_keys = False
+        self._process = os.getpid()
+        self._states = count(1)
+        self._file_state = 0  # the content of the file itself
+        self._real: sql.OwnConnection | None = None
+        self._snapshots: dict[int, FileSnapshot] = {0: base}
+        self._owned: list[FileSnapshot] = []
+        # Moments that are in use.
+        self._moments: weakref.WeakValueDictionary[int, Moment] = (
+            weakref.WeakValueDictionary()
+        )
+
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether this process has opened the real connection. A fork must not use it."""
+        return self._process == os.getpid()
+
+    @property
+    def real(self) -> sql.OwnConnection:
+        """The real connection, inside its transaction."""
+        if self._real is None:
+            self._real = self._open()
+            self._begin(self._real)
+        return self._real
+
+    def _open(self) -> sql.OwnConnection:
+        real = sql.open_control(self.live)
+        self.journal_mode = real.execute("PRAGMA journal_mode").fetchone()[0]
+        # No page reaches the file. A rollback reads the memory.
+        real.execute("PRAGMA journal_mode = MEMORY").close()
+        real.execute("PRAGMA cache_spill = OFF").close()
+        for name, options in self._extensions:
+            real.enable_load_extension(True)  # noqa: FBT003 - sqlite3's
+            real.load_extension(name, **options)
+        self.user = None
+        self.functions.clear()
+        self.settings.clear()
+        return real
+
+    def _begin(self, real: sql.OwnConnection) -> None:
+        """Begin the transaction, with savepoints for the levels that start with this content."""
+        setting = "ON" if self.has_foreign_keys else "OFF"
+        real.execute(f"PRAGMA foreign_keys = {setting}")
+        real.execute("BEGIN IMMEDIATE")
+        self.transaction = next(_numbers)
+        first = len(self.levels)
+        while first and self.levels[first - 1].state == self.state:
+            first -= 1
+        for level in self.levels[first:]:
+            self.set_savepoint(level)
+
+    def set_savepoint(self, level: SharedLevel) -> None:
+        """Open the savepoint of a level, if the real connection is open."""
+        if self._real is not None:
+            self._real.execute(f"SAVEPOINT {level.name}")
+            level.note_savepoint(self.transaction)
+
+    def use_for(self, identity: object) -> None:
+        """Note whose functions and settings the real connection has."""
+        self.user = identity
+
+    def load_extension(self, name: str, options: dict[str, Any]) -> None:
+        """Load an extension, also when the connection is opened again."""
+        real = self.real
+        real.enable_load_extension(True)  # noqa: FBT003 - sqlite3's
+        real.load_extension(name, **options)
+        self._extensions.append((name, options))
+
+    def use_foreign_keys(self, is_on: bool) -> None:  # noqa: FBT001 - one value
+        """Check foreign keys from now on, or no longer. SQLite allows it outside a transaction."""
+        if is_on == self.has_foreign_keys:
+            return
+        real = self.real
+        self.has_foreign_keys = is_on
+        if hasattr(real, "setconfig"):  # Python 3.12
+            real.setconfig(_ENABLE_FOREIGN_KEYS, is_on)
+        elif self.state == self._file_state:
+            real.execute("ROLLBACK")
+            self._begin(real)
+        else:
+            self.rebuild(self.snapshot(), self.state)
+
+    def snapshot(self) -> FileSnapshot:
+        """Return the committed content.
+
+        Raises:
+            Held: an open transaction has written. SQLite has no older content to read.
+        """
+        known = self._snapshots.get(self.state)
+        if known is not None:
+            return known
+        self.check_no_writer()
+        name = f"{self.live.name}.level-{next(_numbers)}"
+        taken = MemorySnapshot(self.live.with_name(name), self.image())
+        self._owned.append(taken)
+        self._snapshots[self.state] = taken
+        self._forget_unused()
+        return taken
+
+    def image(self) -> bytes:
+        """Return the file that the content makes, with the rows of open transactions."""
+        real = self.real
+        # SQLite does not serialize an empty database.
+        return real.serialize() if real.number("PRAGMA page_count") else b""
+
+    def peek(self) -> FileSnapshot | None:
+        """Return the committed content if that is cheap."""
+        if self.state in self._snapshots:
+            return self._snapshots[self.state]
+        if self.open_writer() is not None or self._size() > _SMALL:
+            return None
+        return self.snapshot()
+
+    def _size(self) -> int:
+        pages = self.real.number("PRAGMA page_count")
+        return pages * self.real.number("PRAGMA page_size")
+
+    def moment(self, snapshot: FileSnapshot) -> Moment:
+        """Return the present time. It is the same one until the next commit."""
+        moment = self._moments.get(self.state)
+        if moment is None:
+            moment = Moment(snapshot, (self.state, 0))
+            self._moments[self.state] = moment
+        return moment
+
+    def open_writer(self) -> Writer | None:
+        """Return the transaction that writes. Roll it back if its connection was deleted."""
+        if self.writer is not None and self.writer.is_abandoned:
+            self.roll_back_writer()
+        return self.writer
+
+    def begin_writer(self, line: str) -> Writer:
+        """Open the savepoint of a transaction that is about to write."""
+        self.real.execute(f"SAVEPOINT {_WRITER}")
+        self.writer = Writer(line)
+        return self.writer
+
+    def commit_writer(self, *, is_changed: bool) -> None:
+        """Keep what the transaction has written."""
+        self.real.execute(f"RELEASE {_WRITER}")
+        if is_changed:
+            self.state = next(self._states)
+        self.end_writer()
+
+    def roll_back_writer(self) -> None:
+        """Roll back what the transaction has written."""
+        self.real.execute(f"ROLLBACK TO {_WRITER}")
+        self.real.execute(f"RELEASE {_WRITER}")
+        self.end_writer()
+
+    def end_writer(self) -> None:
+        """Wake the connections that wait for the transaction."""
+        self.writer = None
+        self.lock.notify_all()
+
+    def check_no_writer(self) -> None:
+        """Raise Held if a transaction of the app has written."""
+        writer = self.open_writer()
+        if writer is not None:
+            raise Held(
+                f"{self.live.name}: inside a transaction with changes: {writer.line}"
+            )
+
+    def leave(self, level: SharedLevel) -> None:
+        """Restore the content with which a level began."""
+        if level.transaction and level.transaction == self.transaction:
+            self.real.execute(f"ROLLBACK TO {level.name}")
+            self.real.execute(f"RELEASE {level.name}")
+            self.state = level.state
+        elif self.state != level.state:
+            self.rebuild(level.snapshot, level.state)
+
+    def rebuild(self, snapshot: FileSnapshot, state: int) -> None:
+        """Put a new file with this content in place, and open it."""
+        self._snapshots[state] = snapshot
+        with sql.whole_or_none(self.live.with_name(f"{self.live.name}.new")) as file:
+            shutil.copyfile(snapshot.file(), file)
+            if self._real is not None:
+                self._real.close()
+                self._real = None
+            for ending in ("-wal", "-shm", "-journal"):
+                self.live.with_name(f"{self.live.name}{ending}").unlink(missing_ok=True)
+            file.replace(self.live)
+        mode = self.journal_mode
+        self.state = state
+        self._file_state = state
+        self._real = self._open()
+        self.journal_mode = mode or self.journal_mode
+        self._begin(self._real)
+
+    def recover(self) -> None:
+        """Continue after a statement has rolled back the whole transaction.
+
+        ``INSERT OR ROLLBACK``, ``RAISE(ROLLBACK)`` and an interrupted statement do that.
+        """
+        snapshot = self._snapshots.get(self.state)
+        state = self.state
+        if snapshot is None:
+            snapshot = self._snapshots[0]
+            state = 0
+            if self.levels:
+                snapshot = self.levels[-1].snapshot
+                state = self.levels[-1].state
+            self.tell(messages.lost_by_rollback(self.live.name))
+        self.rebuild(snapshot, state)
+
+    def overwrite(self, file: Path | None) -> FileSnapshot:
+        """Replace the content. Return its snapshot."""
+        self.check_no_writer()
+        snapshot = FileSnapshot(file or sql.write_nothing(self.live.parent))
+        self.rebuild(snapshot, next(self._states))
+        return snapshot
+
+    def _forget_unused(self) -> None:
+        """Remove the snapshots that no level and no moment uses."""
+        used = {0, self.state, *self._moments, *(level.state for level in self.levels)}
+        for state in self._snapshots.keys() - used:
+            del self._snapshots[state]
+        kept = {*self._snapshots.values(), *(level.snapshot for level in self.levels)}
+        for snapshot in [*self._owned]:
+            if snapshot not in kept:
+                self._owned.remove(snapshot)
+                snapshot.remove()
+
+    def close(self) -> None:
+        """Roll back, and close the real connection."""
+        if self._real is not None:
+            self._real.close()
+            self._real = None
+        for snapshot in self._owned:
+            snapshot.remove()
+
+
+_shared: dict[str, SharedDatabase] = {}  # by the paths of live files
+
+
+def share(shared: SharedDatabase) -> None:
+    """Have connections to this path share the database."""
+    _shared[str(shared.live)] = shared
+
+
+def unshare(shared: SharedDatabase) -> None:
+    """Open no more connections to the database."""
+    _shared.pop(str(shared.live), None)
+
+
+def find_shared(file: str) -> SharedDatabase | None:
+    """Return the shared database at this path, None if there is none in this process."""
+    shared = _shared.get(file)
+    if shared is not None and shared.is_of_this_process:
+        return shared
+    return None

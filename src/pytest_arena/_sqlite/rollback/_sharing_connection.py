@@ -1,0 +1,970 @@
+"""The connections that the app gets under ``rollback``. They share one real connection.
+
+BEGIN and COMMIT of the app become a savepoint, which is opened at the first write. One transaction
+of the app writes at a time. Others wait for it, as they do for SQLite's write lock. Readers do not
+wait. Rows are fetched at once, because a rollback would end a reader.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import sys
+import threading
+from contextlib import closing
+from functools import cache, lru_cache
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pytest_arena import _process
+from pytest_arena._origin import user_line
+from pytest_arena._sqlite import _messages as messages
+from pytest_arena._sqlite import _sql as sql
+from pytest_arena._sqlite._guarded_connection import GuardedConnection, split_script
+from pytest_arena._sqlite.rollback._shared_database import Function, find_shared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_arena._sqlite.rollback._shared_database import SharedDatabase, Writer
+
+__tracebackhide__ = True  # a traceback ends at a line of the app or of the test
+
+_CACHED = 500
+# SQLite skips empty statements and a byte order mark.
+_FIRST_WORD = re.compile(r"(?:[\s;\ufeff]|--[^\n]*|/\*.*?(?:\*/|\Z))*+(\w+)", re.DOTALL)
+_COMMENTS = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
+_NAME = r"""("(?:[^"]|"")+"|'(?:[^']|'')+'|`[^`]+`|\[[^\]]+\]|\w+)"""
+_CONTROL = {
+    "BEGIN": r"BEGIN(?:\s+(DEFERRED|IMMEDIATE|EXCLUSIVE))?(?:\s+TRANSACTION)?",
+    "COMMIT": r"COMMIT(?:\s+TRANSACTION)?",
+    "END": r"END(?:\s+TRANSACTION)?",
+    "ROLLBACK": rf"ROLLBACK(?:\s+TRANSACTION)?(?:\s+TO(?:\s+SAVEPOINT)?\s+{_NAME})?",
+    "SAVEPOINT": rf"SAVEPOINT\s+{_NAME}",
+    "RELEASE": rf"RELEASE(?:\s+SAVEPOINT)?\s+{_NAME}",
+}
+# Python begins a transaction before these.
+_DML = frozenset({"INSERT", "UPDATE", "DELETE", "REPLACE"})
+_INSERTS = frozenset({"INSERT", "REPLACE", "WITH"})
+_READS = frozenset({"SELECT", "VALUES", "EXPLAIN", ""})
+_WRITES_IN_WITH = re.compile(r"\b(?:INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
+_PRAGMA = re.compile(
+    r"PRAGMA\s+(?:\w+\s*\.\s*)?(\w+)\s*(?:=\s*(.+?)|\(\s*(.*?)\s*\))?",
+    re.IGNORECASE | re.DOTALL,
+)
+# Settings of one connection, which change what a statement does.
+_SETTINGS = frozenset(
+    {
+        "case_sensitive_like",
+        "count_changes",
+        "full_column_names",
+        "ignore_check_constraints",
+        "legacy_alter_table",
+        "recursive_triggers",
+        "reverse_unordered_selects",
+        "short_column_names",
+        "trusted_schema",
+        "writable_schema",
+    }
+)
+# Settings of a connection or a file, which change how SQLite works and not what it answers.
+_WITHOUT_EFFECT = frozenset(
+    {
+        "analysis_limit",
+        "auto_vacuum",
+        "automatic_index",
+        "busy_timeout",
+        "cache_size",
+        "cache_spill",
+        "cell_size_check",
+        "checkpoint_fullfsync",
+        "foreign_keys",
+        "fullfsync",
+        "hard_heap_limit",
+        "incremental_vacuum",
+        "journal_size_limit",
+        "locking_mode",
+        "mmap_size",
+        "page_size",
+        "query_only",
+        "read_uncommitted",
+        "secure_delete",
+        "shrink_memory",
+        "soft_heap_limit",
+        "synchronous",
+        "temp_store",
+        "threads",
+        "wal_autocheckpoint",
+    }
+)
+_NUMBERS = frozenset({"application_id", "schema_version", "user_version"})
+_ON = frozenset({"1", "on", "yes", "true"})
+_DEFERRED = "SELECT 1 FROM sqlite_master WHERE sql LIKE '%INITIALLY%DEFERRED%' LIMIT 1"
+_JOURNAL_MODES = frozenset({"delete", "truncate", "persist", "memory", "wal", "off"})
+_INTO = re.compile(r"\bINTO\b", re.IGNORECASE)
+_TEMPORARY = re.compile(r"CREATE\s+TEMP(?:ORARY)?\b", re.IGNORECASE)
+_NOTHING = ""  # a statement that does nothing
+_END = object()
+_LEGACY = getattr(sqlite3, "LEGACY_TRANSACTION_CONTROL", -1)
+_STEP = 0.1  # seconds between two looks for an interruption
+_NO_LINE = "a line that cannot be seen"
+_ISOLATION_LEVEL: Any = sqlite3.Connection.isolation_level
+_OWN_CHANGES: Any = sqlite3.Connection.total_changes.__get__
+# Why a method does not exist on a shared connection.
+_DETECT_TYPES = "all connections of the database have the same converters"
+_ATTACH = "the other file has a transaction of its own"
+_WHOLE = "it would replace the database of all connections"
+_BLOB = "the blob would be committed when it is closed, which pytest-arena does not see"
+
+
+class Statement(NamedTuple):
+    """What pytest-arena reads in a statement."""
+
+    keyword: str
+    may_write: bool
+    # In lower case: the mode of a BEGIN, a savepoint, a PRAGMA, or "into" of a VACUUM.
+    name: str = ""
+    value: str | None = None  # of a PRAGMA, in lower case
+    is_malformed: bool = False  # SQLite knows no such BEGIN or COMMIT
+    is_temporary: bool = False  # it makes a temporary table
+
+
+def _parse(text: str) -> Statement:
+    match = _FIRST_WORD.match(text)
+    keyword = match[1].upper() if match else ""
+    parse = _PARSERS.get(keyword)
+    if parse is None:
+        return Statement(keyword, may_write=keyword not in _READS)
+    bare = _COMMENTS.sub(" ", text).strip("; \t\r\n\f\ufeff")
+    return parse(keyword, bare)
+
+
+def _parse_with(keyword: str, text: str) -> Statement:
+    return Statement(keyword, may_write=_WRITES_IN_WITH.search(text) is not None)
+
+
+def _parse_vacuum(keyword: str, text: str) -> Statement:
+    name = "into" if _INTO.search(text) else ""
+    return Statement(keyword, may_write=True, name=name)
+
+
+def _parse_create(keyword: str, text: str) -> Statement:
+    is_temporary = _TEMPORARY.match(text) is not None
+    return Statement(keyword, may_write=True, is_temporary=is_temporary)
+
+
+def _parse_control(keyword: str, text: str) -> Statement:
+    control = re.fullmatch(_CONTROL[keyword], text, re.IGNORECASE)
+    if control is None:
+        return Statement(keyword, may_write=False, is_malformed=True)
+    name = ""
+    if control.groups():
+        name = control[1] or ""
+    return Statement(keyword, may_write=False, name=name.strip("\"'`[]").lower())
+
+
+def _parse_pragma(keyword: str, text: str) -> Statement:
+    match = _PRAGMA.fullmatch(text)
+    if match is None:
+        return Statement(keyword, may_write=False)
+    name = match[1].lower()
+    value = match[2] or match[3]
+    if value is not None:
+        value = value.strip("\"'").lower()
+    writes = name == "optimize" or (name in _NUMBERS and value is not None)
+    return Statement(keyword, writes, name, value)
+
+
+_PARSERS: dict[str, Callable[[str, str], Statement]] = {
+    **dict.fromkeys(_CONTROL, _parse_control),
+    "CREATE": _parse_create,
+    "PRAGMA": _parse_pragma,
+    "VACUUM": _parse_vacuum,
+    "WITH": _parse_with,
+}
+
+
+_parsed = lru_cache(_CACHED)(_parse)
+_LONG = 5_000
+
+
+def read_statement(text: object) -> Statement:
+    """Read a statement. A long one has data in it, and is not cached."""
+    if not isinstance(text, str):
+        return Statement("", may_write=False)  # sqlite3 raises its own error
+    return _parse(text) if len(text) > _LONG else _parsed(text)
+
+
+def _error(
+    text: str, name: str, kind: type[sqlite3.Error] = sqlite3.OperationalError
+) -> sqlite3.Error:
+    """Return an error as SQLite raises it."""
+    error = kind(text)
+    error.sqlite_errorname = name
+    error.sqlite_errorcode = getattr(sqlite3, name)
+    return error
+
+
+class SharingConnection(GuardedConnection):
+    """A connection of the app that shares the real one.
+
+    It is open on an empty database in memory, which keeps the connection's settings: threads,
+    ``isolation_level``, ``row_factory``, PRAGMAs without an effect.
+    """
+
+    arena_shared: SharedDatabase
+    arena_last_row: int | None = 0  # that it has inserted
+
+    def __init__(self, database: Any, *args: Any, **kwargs: Any) -> None:
+        shared = find_shared(_file_of(database))
+        if shared is None:
+            raise _error("unable to open database file", "SQLITE_CANTOPEN")
+        self.arena_shared = shared
+        self.arena_turn = threading.RLock()
+        self._timeout = float(args[0] if args else kwargs.get("timeout", 5.0))
+        detects = args[1] if len(args) > 1 else kwargs.get("detect_types", 0)
+        if detects:
+            raise messages.not_shared("detect_types", _DETECT_TYPES)
+        self._is_read_only = sql.is_read_only(os.fsdecode(database), uri=True)
+        self._identity = object()
+        self._writer: Writer | None = None
+        self._is_begun = False
+        self._is_begun_by_savepoint = False
+        self._savepoints: list[str] = []
+        self._is_interrupted = False
+        self._is_running = False
+        self._changes = 0
+        self._changes_before = 0
+        self._has_changed_more = False  # what SQLite does not count: the schema
+        self._functions: dict[object, Function] = {}
+        self._settings: dict[str, str] = {}
+        self._defers_foreign_keys = False
+        self._violations: set[object] = set()
+        self._journal_mode = ""
+        super().__init__(sql.MEMORY, *args, **kwargs)
+        self._is_begun = self._is_always_begun
+
+    @property
+    def _is_always_begun(self) -> bool:
+        """Whether a transaction is always open: ``autocommit=False``, since Python 3.12."""
+        return getattr(self, "autocommit", None) is False
+
+    @property
+    def _is_writer(self) -> bool:
+        return self._writer is not None and self._writer is self.arena_shared.writer
+
+    @property
+    def _was_cut_off(self) -> bool:
+        return self._writer is not None and self._writer.is_cut_off
+
+    def arena_check_open(self) -> None:
+        """Raise sqlite3's error if it is closed, or belongs to another thread."""
+        sqlite3.Connection.getlimit(self, sqlite3.SQLITE_LIMIT_LENGTH)
+
+    def arena_note_row(self, number: int | None) -> None:
+        """Note the last row that it has inserted."""
+        self.arena_last_row = number
+
+    # The transaction of the app.
+
+    def _control(self, statement: Statement) -> None:
+        """Do what a statement about transactions or savepoints does."""
+        if statement.keyword == "BEGIN":
+            if self._is_begun:
+                raise _error(
+                    "cannot start a transaction within a transaction", "SQLITE_ERROR"
+                )
+            self._begin(statement.name)
+        elif statement.keyword == "SAVEPOINT":
+            self._set_savepoint(statement.name)
+        elif statement.keyword == "RELEASE":
+            self._release(statement.name)
+        elif statement.name:
+            self._roll_back_to(statement.name)
+        elif statement.keyword == "ROLLBACK":
+            if not self._is_begun:
+                raise _error(
+                    "cannot rollback - no transaction is active", "SQLITE_ERROR"
+                )
+            self._roll_back()
+        else:
+            if not self._is_begun:
+                raise _error("cannot commit - no transaction is active", "SQLITE_ERROR")
+            self._commit()
+
+    def _begin(self, mode: str = "") -> None:
+        if mode.upper() in {"IMMEDIATE", "EXCLUSIVE"}:
+            self._become_writer()
+        self._is_begun = True
+
+    def _become_writer(self) -> None:
+        """Wait until no other transaction writes, and open the savepoints of this one.
+
+        Raises:
+            sqlite3.OperationalError: another transaction has written, and does not end.
+        """
+        if self._is_writer:
+            return
+        shared = self.arena_shared
+        self._wait_for_writer()
+        if self._is_read_only or self._settings.get("query_only", "0") in _ON:
+            raise _error("attempt to write a readonly database", "SQLITE_READONLY")
+        shared.peek()
+        shared.use_foreign_keys(self._settings.get("foreign_keys", "0") in _ON)
+        self._writer = shared.begin_writer(str(user_line() or _NO_LINE))
+        for number in range(len(self._savepoints)):
+            shared.real.execute(f"SAVEPOINT arena_{number}")
+        self._changes_before = self._changes
+        self._has_changed_more = False
+        self._defer_foreign_keys()
+
+    def _defer_foreign_keys(self) -> None:
+        """Defer the checks of foreign keys if the app has asked for it, and read what fails now."""
+        self._violations.clear()
+        if self._defers_foreign_keys:
+            self.arena_shared.real.execute("PRAGMA defer_foreign_keys = ON")
+        if self._checks_at_commit():
+            self._violations = self._foreign_key_violations()
+
+    def _wait_for_writer(self) -> None:
+        shared = self.arena_shared
+        end = _process.seconds() + self._timeout
+        self._is_interrupted = False
+        while True:
+            writer = shared.open_writer()
+            if writer is None:
+                return
+            left = end - _process.seconds()
+            if left <= 0:
+                raise _error(
+                    f"database is locked: {user_line() or _NO_LINE} waits for the transaction "
+                    f"that has begun to write at {writer.line}",
+                    "SQLITE_BUSY",
+                )
+            shared.lock.wait(min(left, _STEP))
+            if self._is_interrupted:
+                raise _error("interrupted", "SQLITE_INTERRUPT")
+
+    def _commit(self) -> None:
+        if self._was_cut_off:
+            raise messages.cut_off()
+        if self._is_writer:
+            if self._checks_at_commit():
+                self._check_foreign_keys()
+            is_counted = self._changes != self._changes_before
+            is_changed = is_counted or self._has_changed_more
+            self.arena_shared.commit_writer(is_changed=is_changed)
+        self._forget_transaction()
+
+    def _roll_back(self) -> None:
+        if self._is_writer:
+            self.arena_shared.roll_back_writer()
+        self._forget_transaction()
+
+    def _forget_transaction(self) -> None:
+        if self._defers_foreign_keys:
+            self.arena_shared.real.execute("PRAGMA defer_foreign_keys = OFF")
+        self._defers_foreign_keys = False
+        self._writer = None
+        self._is_begun = self._is_always_begun
+        self._is_begun_by_savepoint = False
+        self._savepoints.clear()
+
+    def _set_savepoint(self, name: str) -> None:
+        if not self._is_begun:
+            self._begin()
+            self._is_begun_by_savepoint = True
+        if self._is_writer:
+            self.arena_shared.real.execute(f"SAVEPOINT arena_{len(self._savepoints)}")
+        self._savepoints.append(name)
+
+    def _find_savepoint(self, name: str) -> int:
+        for number in reversed(range(len(self._savepoints))):
+            if self._savepoints[number] == name:
+                return number
+        raise _error(f"no such savepoint: {name}", "SQLITE_ERROR")
+
+    def _release(self, name: str) -> None:
+        number = self._find_savepoint(name)
+        if number == 0 and self._is_begun_by_savepoint:
+            self._commit()
+            return
+        if self._is_writer:
+            self.arena_shared.real.execute(f"RELEASE arena_{number}")
+        del self._savepoints[number:]
+
+    def _roll_back_to(self, name: str) -> None:
+        number = self._find_savepoint(name)
+        if self._is_writer:
+            self.arena_shared.real.execute(f"ROLLBACK TO arena_{number}")
+        del self._savepoints[number + 1 :]
+
+    def _checks_at_commit(self) -> bool:
+        """Return whether a COMMIT may find that a foreign key is violated."""
+        shared = self.arena_shared
+        if not shared.has_foreign_keys:
+            return False
+        if self._defers_foreign_keys:
+            return True
+        return shared.real.execute(_DEFERRED).fetchone() is not None
+
+    def _check_foreign_keys(self) -> None:
+        """Raise the error of a COMMIT that leaves a foreign key violated."""
+        if self._foreign_key_violations() <= self._violations:
+            return
+        raise _error(
+            "FOREIGN KEY constraint failed",
+            "SQLITE_CONSTRAINT_FOREIGNKEY",
+            sqlite3.IntegrityError,
+        )
+
+    def _foreign_key_violations(self) -> set[object]:
+        return set(self.arena_shared.real.execute("PRAGMA foreign_key_check"))
+
+    # Statements.
+
+    def arena_run(
+        self, statement: Statement, cursor: SharingCursor, *, may_begin: bool
+    ) -> None:
+        """Run a statement of a cursor.
+
+        ``may_begin``: Python begins a transaction before a statement that changes rows, as
+        ``isolation_level`` says.
+        """
+        self.arena_check_open()
+        with self.arena_shared.lock:
+            if self._was_cut_off and statement.keyword != "ROLLBACK":
+                raise messages.cut_off()
+            if statement.keyword in _CONTROL:
+                self._run_control(statement, cursor)
+            elif statement.keyword == "PRAGMA":
+                self._run_pragma(statement, cursor)
+            elif statement.keyword == "VACUUM":
+                self._run_vacuum(statement, cursor)
+            elif statement.keyword in {"ATTACH", "DETACH"}:
+                raise messages.not_shared(statement.keyword, _ATTACH)
+            elif statement.may_write:
+                self._run_write(statement, cursor, may_begin=may_begin)
+            else:
+                if statement.keyword == "SELECT" and not self._is_writer:
+                    self._note_dirty_read()
+                self._use(cursor.arena_send)
+
+    def _run_control(self, statement: Statement, cursor: SharingCursor) -> None:
+        if statement.is_malformed:
+            # SQLite says what is wrong, and does nothing.
+            cursor.arena_answer(f"EXPLAIN {cursor.arena_statement}")
+            raise _error("syntax error", "SQLITE_ERROR")
+        self._control(statement)
+        cursor.arena_answer(_NOTHING)
+
+    def _run_write(
+        self, statement: Statement, cursor: SharingCursor, *, may_begin: bool
+    ) -> None:
+        is_dml = statement.keyword in _DML
+        if is_dml and may_begin and self._begins_by_itself():
+            self._begin(self.isolation_level or "")
+        if statement.is_temporary:
+            self.arena_shared.tell(messages.TEMPORARY_TABLE)
+        self._write(cursor.arena_send, is_counted=is_dml)
+
+    def _begins_by_itself(self) -> bool:
+        is_legacy = getattr(self, "autocommit", _LEGACY) == _LEGACY
+        return is_legacy and self.isolation_level is not None and not self._is_begun
+
+    def _note_dirty_read(self) -> None:
+        writer = self.arena_shared.open_writer()
+        if writer is not None:
+            self.arena_shared.tell(messages.dirty_read(writer.line))
+
+    def _write(self, run: Callable[[], object], *, is_counted: bool) -> None:
+        """Run a statement that may write, in a transaction of its own if none is open."""
+        is_alone = not self._is_begun
+        self._become_writer()
+        try:
+            self._use(run)
+            if not is_counted:
+                self._has_changed_more = True
+            if is_alone:
+                self._commit()
+        except BaseException:
+            if is_alone:
+                self._roll_back()
+            raise
+
+    def _use(self, run: Callable[[], object]) -> None:
+        """Run a statement with this connection's functions and settings."""
+        shared = self.arena_shared
+        if shared.user is not self._identity:
+            self._apply_settings()
+        real = shared.real
+        real.text_factory = self.text_factory
+        before = real.total_changes
+        self._is_running = True
+        try:
+            run()
+        finally:
+            self._is_running = False
+            self._changes += real.total_changes - before
+            if not real.in_transaction:
+                self._recover()
+
+    def _recover(self) -> None:
+        """Begin again after a statement has rolled back the real transaction."""
+        shared = self.arena_shared
+        shared.end_writer()
+        self._defers_foreign_keys = False
+        self._forget_transaction()
+        shared.recover()
+
+    def _apply_settings(self) -> None:
+        """Give the real connection the functions and the settings of this one."""
+        shared = self.arena_shared
+        real = shared.real
+        for key in shared.functions.keys() - self._functions.keys():
+            shared.functions.pop(key).remove(real)
+        for key, function in self._functions.items():
+            if shared.functions.get(key) is not function:
+                function.apply(real)
+                shared.functions[key] = function
+        for name, default in shared.settings.items():
+            value = self._settings.get(name, default)
+            real.execute(f"PRAGMA {name} = {value}").close()
+        shared.use_for(self._identity)
+
+    # PRAGMA and VACUUM.
+
+    def _run_pragma(self, statement: Statement, cursor: SharingCursor) -> None:
+        name = statement.name
+        value = statement.value
+        if name == "journal_mode":
+            self._set_journal_mode(value)
+            cursor.arena_answer("SELECT ? AS journal_mode", (self._journal_mode,))
+        elif name == "wal_checkpoint":
+            cursor.arena_answer("SELECT 0 AS busy, 0 AS log, 0 AS checkpointed")
+        elif name in _WITHOUT_EFFECT:
+            self._run_without_effect(statement, cursor)
+        elif name == "defer_foreign_keys" and value is not None:
+            self._defers_foreign_keys = value in _ON
+            if self._is_writer:
+                self._defer_foreign_keys()
+            cursor.arena_answer(_NOTHING)
+        elif statement.may_write:
+            self._write(cursor.arena_send, is_counted=False)
+        else:
+            if name in _SETTINGS and value is not None:
+                self._note_setting(name, value)
+            self._use(cursor.arena_send)
+
+    def _note_setting(self, name: str, value: str) -> None:
+        """Note a setting that other connections do not have."""
+        shared = self.arena_shared
+        if name not in shared.settings:
+            row = shared.real.execute(f"PRAGMA {name}").fetchone()
+            shared.settings[name] = str(row[0]) if row else "0"
+        self._settings[name] = value
+
+    def _set_journal_mode(self, value: str | None) -> None:
+        mode = self._journal_mode or self.arena_shared.journal_mode
+        if value in _JOURNAL_MODES:
+            mode = str(value)
+        self._journal_mode = mode
+
+    def _run_without_effect(self, statement: Statement, cursor: SharingCursor) -> None:
+        """Run a PRAGMA on the database in memory."""
+        value = statement.value
+        if value is not None:
+            # SQLite ignores it inside a transaction.
+            if statement.name != "foreign_keys" or not self._is_begun:
+                self._settings[statement.name] = value
+            if statement.name == "busy_timeout" and value.isdigit():
+                self._timeout = int(value) / 1000
+        with closing(sqlite3.Cursor(self)) as local:
+            if statement.name == "foreign_keys":
+                setting = self._settings.get("foreign_keys", "0")
+                local.execute(f"PRAGMA foreign_keys = {setting}")
+            row = local.execute(cursor.arena_statement).fetchone()
+            names = [column[0] for column in local.description or ()]
+        if row is None:
+            cursor.arena_answer(_NOTHING)
+        else:
+            cursor.arena_answer(f'SELECT ? AS "{names[0]}"', row[:1])
+
+    def _run_vacuum(self, statement: Statement, cursor: SharingCursor) -> None:
+        """Write a copy for VACUUM INTO. A VACUUM in place changes no row, and is left out."""
+        if self._is_begun:
+            raise _error("cannot VACUUM from within a transaction", "SQLITE_ERROR")
+        if statement.name == "into":
+            # The guard's authorizer is set on the database in memory.
+            sqlite3.Connection.deserialize(self, self.arena_shared.image() or _empty())
+            try:
+                sqlite3.Cursor(self).execute(*cursor.arena_arguments).close()
+            finally:
+                sqlite3.Connection.deserialize(self, _empty())
+        else:
+            self.arena_shared.tell(messages.NO_VACUUM)
+        cursor.arena_answer(_NOTHING)
+
+    # The methods of sqlite3.Connection.
+
+    @property
+    def in_transaction(self) -> bool:
+        """As ``sqlite3.Connection.in_transaction``."""
+        return self._is_begun
+
+    @property
+    def total_changes(self) -> int:
+        """As ``sqlite3.Connection.total_changes``."""
+        _OWN_CHANGES(self)  # raises if it is closed
+        return self._changes
+
+    @property
+    def isolation_level(self) -> Any:
+        """As ``sqlite3.Connection.isolation_level``."""
+        return _ISOLATION_LEVEL.__get__(self)
+
+    @isolation_level.setter
+    def isolation_level(self, level: Any) -> None:
+        _ISOLATION_LEVEL.__set__(self, level)
+        if level is None and self._is_begun:
+            self.commit()
+
+    if sys.version_info >= (3, 12):
+
+        @property
+        def autocommit(self) -> Any:
+            """As ``sqlite3.Connection.autocommit``."""
+            return sqlite3.Connection.autocommit.__get__(self)
+
+        @autocommit.setter
+        def autocommit(self, value: Any) -> None:
+            with self.arena_shared.lock:
+                if value is True and self._is_begun:
+                    self._commit()
+                sqlite3.Connection.autocommit.__set__(self, value)
+                self._is_begun = self._is_begun or value is False
+
+    def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
+        """As ``sqlite3.Connection.cursor``."""
+        if isinstance(factory, type):
+            factory = _sharing_cursor(factory)
+        return super().cursor(factory)
+
+    def commit(self) -> None:
+        """As ``sqlite3.Connection.commit``."""
+        self.arena_check_open()
+        if getattr(self, "autocommit", None) is True:
+            return
+        with self.arena_turn, self.arena_shared.lock:
+            if self._is_begun:
+                self._commit()
+
+    def rollback(self) -> None:
+        """As ``sqlite3.Connection.rollback``."""
+        self.arena_check_open()
+        if getattr(self, "autocommit", None) is True:
+            return
+        with self.arena_turn, self.arena_shared.lock:
+            if self._is_begun:
+                self._roll_back()
+
+    def close(self) -> None:
+        """As ``sqlite3.Connection.close``."""
+        with self.arena_turn, self.arena_shared.lock:
+            if self._is_writer:
+                self._roll_back()
+            super().close()
+
+    def __exit__(self, kind: object, *error: object) -> Any:
+        """As ``sqlite3.Connection.__exit__``."""
+        if kind is not None:
+            self.rollback()
+            return False
+        try:
+            self.commit()
+        except BaseException:
+            self.rollback()
+            raise
+        return False
+
+    def __del__(self) -> None:
+        """As a connection that the garbage collector deletes."""
+        writer = getattr(self, "_writer", None)
+        if writer is not None:
+            writer.abandon()
+        finalize = getattr(super(), "__del__", None)  # Python has it since 3.13
+        if finalize is not None:
+            finalize()
+
+    def interrupt(self) -> None:
+        """As ``sqlite3.Connection.interrupt``."""
+        self._is_interrupted = True
+        if self._is_running:
+            self.arena_shared.real.interrupt()
+
+    def create_function(self, *args: Any, **kwargs: Any) -> None:
+        """As ``sqlite3.Connection.create_function``."""
+        self._register("create_function", args, kwargs, "name", "narg")
+
+    def create_aggregate(self, *args: Any, **kwargs: Any) -> None:
+        """As ``sqlite3.Connection.create_aggregate``."""
+        self._register("create_aggregate", args, kwargs, "name", "n_arg")
+
+    def create_window_function(self, *args: Any, **kwargs: Any) -> None:
+        """As ``sqlite3.Connection.create_window_function``."""
+        self._register("create_window_function", args, kwargs, "name", "num_params")
+
+    def create_collation(self, *args: Any, **kwargs: Any) -> None:
+        """As ``sqlite3.Connection.create_collation``."""
+        removal = ([*args, *kwargs.values()][0], None)
+        self._register("create_collation", args, kwargs, "name", removal=removal)
+
+    def set_authorizer(self, *args: Any, **kwargs: Any) -> None:
+        """As ``sqlite3.Connection.set_authorizer``."""
+        self._register("set_authorizer", args, kwargs, removal=(None,))
+        self.arena_authorizer = [*args, *kwargs.values()][0]
+
+    def set_trace_callback(self, *args: Any, **kwargs: Any) -> None:
+        """As ``sqlite3.Connection.set_trace_callback``."""
+        self._register("set_trace_callback", args, kwargs, removal=(None,))
+
+    def set_progress_handler(self, *args: Any, **kwargs: Any) -> None:
+        """As ``sqlite3.Connection.set_progress_handler``."""
+        self._register("set_progress_handler", args, kwargs, removal=(None, 1))
+
+    def _register(
+        self,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *names: str,
+        removal: tuple[Any, ...] = (),
+    ) -> None:
+        """Note a function that only this connection has. ``names`` identify it."""
+        # The database in memory checks the arguments.
+        getattr(sqlite3.Connection, method)(self, *args, **kwargs)
+        values = [*args[: len(names)]]
+        for name in names[len(args) :]:
+            values.append(kwargs[name])
+        key = (method, *values)
+        self._functions[key] = Function(method, args, kwargs, removal)
+        self._use_anew()
+
+    def _use_anew(self) -> None:
+        """Apply the functions before the next statement."""
+        with self.arena_shared.lock:
+            if self.arena_shared.user is self._identity:
+                self.arena_shared.use_for(None)
+
+    def enable_load_extension(self, enable: bool, /) -> None:  # noqa: FBT001 - sqlite3's
+        """As ``sqlite3.Connection.enable_load_extension``."""
+        super().enable_load_extension(enable)
+
+    def load_extension(self, name: str, /, **kwargs: Any) -> None:
+        """As ``sqlite3.Connection.load_extension``. All connections can use it afterwards."""
+        super().load_extension(name, **kwargs)
+        with self.arena_shared.lock:
+            self.arena_shared.load_extension(name, kwargs)
+
+    def serialize(self, **kwargs: Any) -> bytes:
+        """As ``sqlite3.Connection.serialize``."""
+        self.arena_check_open()
+        with self.arena_shared.lock:
+            return self.arena_shared.real.serialize(**kwargs)
+
+    def backup(self, target: Any, **kwargs: Any) -> None:
+        """As ``sqlite3.Connection.backup``."""
+        self.arena_check_open()
+        with self.arena_shared.lock:
+            image = self.arena_shared.image()
+        with closing(sql.open_memory()) as memory:
+            memory.deserialize(image or _empty())
+            super(sql.OwnConnection, memory).backup(target, **kwargs)
+
+    def deserialize(self, *_args: Any, **_kwargs: Any) -> None:
+        """As ``sqlite3.Connection.deserialize``, which would replace the shared database."""
+        raise messages.not_shared("deserialize()", _WHOLE)
+
+    def blobopen(self, *args: Any, readonly: bool = False, **kwargs: Any) -> Any:
+        """As ``sqlite3.Connection.blobopen``."""
+        self.arena_check_open()
+        with self.arena_shared.lock:
+            if not readonly:
+                if not self._is_begun:
+                    raise messages.not_shared(
+                        "blobopen() outside of a transaction", _BLOB
+                    )
+                self._become_writer()
+                self._has_changed_more = True
+            real = self.arena_shared.real
+            return real.blobopen(*args, readonly=readonly, **kwargs)
+
+
+class SharingCursor(sqlite3.Cursor):
+    """A cursor of the real connection. It has fetched all rows when ``execute`` returns."""
+
+    def __init__(self, connection: SharingConnection, /) -> None:
+        self._sharing = connection
+        self._rows: Iterator[Any] = iter(())
+        self._lastrowid: int | None = None
+        self._send: Callable[..., object] = super().execute
+        self.arena_arguments: tuple[Any, ...] = ()
+        with connection.arena_shared.lock:
+            self._real = connection.arena_shared.real
+            super().__init__(self._real)
+
+    @property
+    def connection(self) -> Any:
+        """As ``sqlite3.Cursor.connection``."""
+        return self._sharing
+
+    @property
+    def arena_statement(self) -> Any:
+        """The text of the statement."""
+        return self.arena_arguments[0]
+
+    def _bind(self) -> None:
+        """Use the real connection, which a restore may have opened again."""
+        real = self._sharing.arena_shared.real
+        if self._real is real:
+            return
+        factory = self.row_factory
+        size = self.arraysize
+        super().__init__(real)
+        self.row_factory = factory
+        self.arraysize = size
+        self._real = real
+
+    def arena_send(self) -> None:
+        """Run the statement on the real connection, and fetch its rows."""
+        self._bind()
+        self._send(*self.arena_arguments)
+        self._fetch()
+
+    def arena_answer(self, statement: str, parameters: Any = ()) -> None:
+        """Answer with the rows of another statement."""
+        self._bind()
+        super().execute(statement, parameters)
+        self._fetch()
+
+    def _fetch(self) -> None:
+        rows: list[Any] = []
+        if self.description is not None:
+            rows = super().fetchall()
+        self._rows = iter(rows)
+
+    def execute(self, *args: Any) -> Any:
+        """As ``sqlite3.Cursor.execute``."""
+        return self._run(super().execute, args, may_begin=True)
+
+    def executemany(self, *args: Any) -> Any:
+        """As ``sqlite3.Cursor.executemany``."""
+        return self._run(super().executemany, args, may_begin=True)
+
+    def executescript(self, script: str, /) -> Any:
+        """As ``sqlite3.Cursor.executescript``."""
+        sharing = self._sharing
+        if getattr(sharing, "autocommit", _LEGACY) == _LEGACY:
+            sharing.commit()
+        last_row = self._lastrowid
+        for statement in split_script(script):
+            if _FIRST_WORD.match(statement):
+                self._run(super().execute, (statement,), may_begin=False)
+        self._run(super().execute, (_NOTHING,), may_begin=False)
+        self._lastrowid = last_row
+        return self
+
+    def _run(
+        self, send: Callable[..., object], args: tuple[Any, ...], *, may_begin: bool
+    ) -> Any:
+        self._rows = iter(())
+        self._send = send
+        self.arena_arguments = args
+        statement = read_statement(args[0] if args else None)
+        sharing = self._sharing
+        before = sharing.total_changes
+        sharing.arena_run(statement, self, may_begin=may_begin)
+        if statement.keyword in _INSERTS and sharing.total_changes != before:
+            sharing.arena_note_row(super().lastrowid)
+        if send.__name__ == "execute" and statement.keyword:
+            self._lastrowid = sharing.arena_last_row
+        self.arena_arguments = ()
+        return self
+
+    @property
+    def lastrowid(self) -> Any:
+        """As ``sqlite3.Cursor.lastrowid``. The real connection knows the rows of all others too."""
+        return self._lastrowid
+
+    def fetchone(self) -> Any:
+        """As ``sqlite3.Cursor.fetchone``."""
+        self._sharing.arena_check_open()
+        row = next(self._rows, _END)
+        # sqlite3 says whether the cursor is closed.
+        return super().fetchone() if row is _END else row
+
+    def fetchmany(self, size: int | None = None) -> list[Any]:
+        """As ``sqlite3.Cursor.fetchmany``."""
+        self._sharing.arena_check_open()
+        rows = list(islice(self._rows, self.arraysize if size is None else size))
+        return rows or super().fetchall()
+
+    def fetchall(self) -> list[Any]:
+        """As ``sqlite3.Cursor.fetchall``."""
+        self._sharing.arena_check_open()
+        return list(self._rows) or super().fetchall()
+
+    def __iter__(self) -> Any:
+        """As ``sqlite3.Cursor.__iter__``."""
+        return self
+
+    def __next__(self) -> Any:
+        """As ``sqlite3.Cursor.__next__``."""
+        self._sharing.arena_check_open()
+        row = next(self._rows, _END)
+        return super().__next__() if row is _END else row
+
+    def close(self) -> None:
+        """As ``sqlite3.Cursor.close``."""
+        self._rows = iter(())
+        super().close()
+
+
+@cache
+def _sharing_cursor(base: Any) -> Any:
+    """Return a cursor class that shares. The overrides of an app's class stay in use."""
+    if issubclass(base, SharingCursor):
+        return base
+    bases: tuple[Any, ...] = (base, SharingCursor)
+    if base is sqlite3.Cursor:
+        bases = (SharingCursor,)
+    return type(base.__name__, bases, {"__module__": base.__module__})
+
+
+@cache
+def sharing_class(base: Any) -> Any:
+    """Return a subclass of an app's connection class that shares the real connection.
+
+    A function as ``factory`` is replaced by sqlite3's class.
+    """
+    is_class = isinstance(base, type) and issubclass(base, sqlite3.Connection)
+    if not is_class or base in {sqlite3.Connection, GuardedConnection}:
+        return SharingConnection
+    if issubclass(base, SharingConnection):
+        return base
+    bases = (base, SharingConnection)
+    return type(base.__name__, bases, {"__module__": base.__module__})
+
+
+@cache
+def _empty() -> bytes:
+    """Return the file of a database without a table."""
+    with closing(sql.open_memory()) as memory:
+        memory.execute("CREATE TABLE t (a)")
+        memory.execute("DROP TABLE t")
+        return memory.serialize()
+
+
+def _file_of(database: Any) -> str:
+    return sql.file_of(os.fsdecode(database))
