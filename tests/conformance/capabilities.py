@@ -63,6 +63,9 @@ def _on_sqlite() -> Iterator[Row]:
         for engine in ("aiosqlite", "pysqlite"):
             settings = _by_runners(engine, journal=journal)
             yield Row(f"SQLite, {words}", "copy", _DRIVERS[engine], settings)
+    for engine in ("aiosqlite", "pysqlite"):
+        settings = _by_runners(engine, isolation="rollback")
+        yield Row("SQLite, either", "rollback", _DRIVERS[engine], settings)
 
 
 def _on_postgresql() -> Iterator[Row]:

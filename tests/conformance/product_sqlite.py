@@ -106,7 +106,9 @@ class SQLite:
         return {}
 
     def lacks(self, setting: Setting) -> Mapping[str, str]:
-        """Return the one lack of ``copy`` where the journal is none in WAL mode."""
+        """Return the lack of ``rollback``, and of ``copy`` without a write-ahead log."""
+        if setting.isolation == "rollback":
+            return {"other processes": "rows that are never committed are in one connection alone"}
         if setting.journal == "wal" or setting.isolation not in _COPIES:
             return {}
         return {"reading by changes": "a rollback journal does not name the changed pages"}

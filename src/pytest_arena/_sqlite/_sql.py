@@ -9,7 +9,7 @@ import sqlite3
 from contextlib import closing, contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote
 
 from pytest_arena.errors import causes
@@ -257,8 +257,16 @@ def is_refused(error: FileFailure) -> bool:
     return getattr(error.__cause__, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY
 
 
+_Own = TypeVar("_Own", bound=OwnConnection)
+
+
 def open_control(path: Path) -> OwnConnection:
-    """Open pytest-arena's connection to a live file.
+    """Open pytest-arena's connection to a live file. See ``open_writable``."""
+    return open_writable(path, OwnConnection)
+
+
+def open_writable(path: Path, kind: type[_Own]) -> _Own:
+    """Open a connection of pytest-arena to a live file.
 
     It does not wait for locks, because a lock after a test is a leak. It does not sync, because no
     test database has to survive a power cut.
@@ -268,9 +276,7 @@ def open_control(path: Path) -> OwnConnection:
         FileFailure: SQLite cannot open the file, or it is no database.
     """
     try:
-        control = OwnConnection(
-            path, isolation_level=None, timeout=0, check_same_thread=False
-        )
+        control = kind(path, isolation_level=None, timeout=0, check_same_thread=False)
     except sqlite3.DatabaseError as error:
         raise lock_or_failure(error) from error
     try:

@@ -18,7 +18,7 @@ from pytest_arena._sqlite._content import Moment
 from pytest_arena._sqlite._restore import FileSnapshot, MemorySnapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 # Reading a database of this size takes 0.1 ms, so pytest-arena reads it before each request.
@@ -84,6 +84,42 @@ class SharedLevel:
         self.transaction = transaction
 
 
+class RealConnection(sql.OwnConnection):
+    """A connection to the content, with the functions and settings of one connection of the app."""
+
+    # Identifies that connection.
+    arena_user: object = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.arena_functions: dict[object, Function] = {}
+        self.arena_settings: dict[str, str] = {}
+
+    def arena_apply(
+        self,
+        user: object,
+        functions: Mapping[object, Function],
+        settings: Mapping[str, str],
+    ) -> None:
+        """Use the functions and settings of a connection of the app from now on."""
+        if self.arena_user is user:
+            return
+        for key in self.arena_functions.keys() - functions.keys():
+            self.arena_functions.pop(key).remove(self)
+        for key, function in functions.items():
+            if self.arena_functions.get(key) is not function:
+                function.apply(self)
+                self.arena_functions[key] = function
+        for name in {*self.arena_settings, *settings}:
+            default = self.arena_settings.get(name)
+            if default is None:
+                row = self.execute(f"PRAGMA {name}").fetchone()
+                default = str(row[0]) if row else "0"
+                self.arena_settings[name] = default
+            self.execute(f"PRAGMA {name} = {settings.get(name, default)}").close()
+        self.arena_user = user
+
+
 class SharedDatabase:
     """One real connection to a database, and the transaction that pytest-arena never commits.
 
@@ -99,10 +135,6 @@ class SharedDatabase:
         self.lock = threading.Condition(threading.RLock())
         self.levels: list[SharedLevel] = []
         self.writer: Writer | None = None
-        # Identifies the connection of the app whose functions and settings are in use.
-        self.user: object = None
-        self.functions: dict[object, Function] = {}
-        self.settings: dict[str, str] = {}
         self._extensions: list[tuple[str, dict[str, Any]]] = []
         self.journal_mode = ""
         self.state = 0
@@ -111,7 +143,10 @@ class SharedDatabase:
         self._process = os.getpid()
         self._states = count(1)
         self._file_state = 0  # the content of the file itself
-        self._real: sql.OwnConnection | None = None
+        self._real: RealConnection | None = None
+        # To the committed content, and its state.
+        self._view: RealConnection | None = None
+        self._view_state = 0
         self._snapshots: dict[int, FileSnapshot] = {0: base}
         self._owned: list[FileSnapshot] = []
         # Moments that are in use.
@@ -125,15 +160,15 @@ class SharedDatabase:
         return self._process == os.getpid()
 
     @property
-    def real(self) -> sql.OwnConnection:
+    def real(self) -> RealConnection:
         """The real connection, inside its transaction."""
         if self._real is None:
             self._real = self._open()
             self._begin(self._real)
         return self._real
 
-    def _open(self) -> sql.OwnConnection:
-        real = sql.open_control(self.live)
+    def _open(self) -> RealConnection:
+        real = sql.open_writable(self.live, RealConnection)
         self.journal_mode = real.execute("PRAGMA journal_mode").fetchone()[0]
         # No page reaches the file. A rollback reads the memory.
         real.execute("PRAGMA journal_mode = MEMORY").close()
@@ -141,12 +176,9 @@ class SharedDatabase:
         for name, options in self._extensions:
             real.enable_load_extension(True)  # noqa: FBT003 - sqlite3's
             real.load_extension(name, **options)
-        self.user = None
-        self.functions.clear()
-        self.settings.clear()
         return real
 
-    def _begin(self, real: sql.OwnConnection) -> None:
+    def _begin(self, real: RealConnection) -> None:
         """Begin the transaction, with savepoints for the levels that start with this content."""
         setting = "ON" if self.has_foreign_keys else "OFF"
         real.execute(f"PRAGMA foreign_keys = {setting}")
@@ -163,10 +195,6 @@ class SharedDatabase:
         if self._real is not None:
             self._real.execute(f"SAVEPOINT {level.name}")
             level.note_savepoint(self.transaction)
-
-    def use_for(self, identity: object) -> None:
-        """Note whose functions and settings the real connection has."""
-        self.user = identity
 
     def load_extension(self, name: str, options: dict[str, Any]) -> None:
         """Load an extension, also when the connection is opened again."""
@@ -223,6 +251,32 @@ class SharedDatabase:
     def _size(self) -> int:
         pages = self.real.number("PRAGMA page_count")
         return pages * self.real.number("PRAGMA page_size")
+
+    def committed_view(self) -> RealConnection | None:
+        """Return a connection to the committed content, while a transaction has written.
+
+        None: the database is not small, or there are temporary tables, which only the real
+        connection has.
+        """
+        snapshot = self._snapshots.get(self.state)
+        temporary = "SELECT 1 FROM sqlite_temp_master LIMIT 1"
+        if snapshot is None or self.real.execute(temporary).fetchone():
+            return None
+        if self._view is None or self._view_state != self.state:
+            self._close_view()
+            self._view = RealConnection(
+                sql.unchanging(snapshot.file()),
+                uri=True,
+                check_same_thread=False,
+                isolation_level=None,
+            )
+            self._view_state = self.state
+        return self._view
+
+    def _close_view(self) -> None:
+        if self._view is not None:
+            self._view.close()
+            self._view = None
 
     def moment(self, snapshot: FileSnapshot) -> Moment:
         """Return the present time. It is the same one until the next commit."""
@@ -336,6 +390,7 @@ class SharedDatabase:
         if self._real is not None:
             self._real.close()
             self._real = None
+        self._close_view()
         for snapshot in self._owned:
             snapshot.remove()
 

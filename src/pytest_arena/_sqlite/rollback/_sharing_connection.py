@@ -27,7 +27,11 @@ from pytest_arena._sqlite.rollback._shared_database import Function, find_shared
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._sqlite.rollback._shared_database import SharedDatabase, Writer
+    from pytest_arena._sqlite.rollback._shared_database import (
+        RealConnection,
+        SharedDatabase,
+        Writer,
+    )
 
 __tracebackhide__ = True  # a traceback ends at a line of the app or of the test
 
@@ -233,12 +237,15 @@ class SharingConnection(GuardedConnection):
         self._is_begun_by_savepoint = False
         self._savepoints: list[str] = []
         self._is_interrupted = False
-        self._is_running = False
+        self._running: RealConnection | None = None
         self._changes = 0
         self._changes_before = 0
         self._has_changed_more = False  # what SQLite does not count: the schema
         self._functions: dict[object, Function] = {}
         self._settings: dict[str, str] = {}
+        self._local_settings: dict[
+            str, str
+        ] = {}  # of PRAGMAs without an effect on others
         self._defers_foreign_keys = False
         self._violations: set[object] = set()
         self._journal_mode = ""
@@ -308,10 +315,10 @@ class SharingConnection(GuardedConnection):
             return
         shared = self.arena_shared
         self._wait_for_writer()
-        if self._is_read_only or self._settings.get("query_only", "0") in _ON:
+        if self._is_read_only or self._local_settings.get("query_only", "0") in _ON:
             raise _error("attempt to write a readonly database", "SQLITE_READONLY")
         shared.peek()
-        shared.use_foreign_keys(self._settings.get("foreign_keys", "0") in _ON)
+        shared.use_foreign_keys(self._local_settings.get("foreign_keys", "0") in _ON)
         self._writer = shared.begin_writer(str(user_line() or _NO_LINE))
         for number in range(len(self._savepoints)):
             shared.real.execute(f"SAVEPOINT arena_{number}")
@@ -447,9 +454,7 @@ class SharingConnection(GuardedConnection):
             elif statement.may_write:
                 self._run_write(statement, cursor, may_begin=may_begin)
             else:
-                if statement.keyword == "SELECT" and not self._is_writer:
-                    self._note_dirty_read()
-                self._use(cursor.arena_send)
+                self._use(cursor.arena_send, self._readable(statement))
 
     def _run_control(self, statement: Statement, cursor: SharingCursor) -> None:
         if statement.is_malformed:
@@ -473,17 +478,27 @@ class SharingConnection(GuardedConnection):
         is_legacy = getattr(self, "autocommit", _LEGACY) == _LEGACY
         return is_legacy and self.isolation_level is not None and not self._is_begun
 
-    def _note_dirty_read(self) -> None:
-        writer = self.arena_shared.open_writer()
-        if writer is not None:
-            self.arena_shared.tell(messages.dirty_read(writer.line))
+    def _readable(self, statement: Statement) -> RealConnection:
+        """Return the connection for a read: another transaction may have written."""
+        shared = self.arena_shared
+        writer = shared.open_writer()
+        is_of_real = statement.keyword == "" or statement.name == "database_list"
+        if writer is None or self._is_writer or is_of_real:
+            return shared.real
+        view = shared.committed_view()
+        if view is None:
+            shared.tell(messages.dirty_read(writer.line))
+            return shared.real
+        return view
 
-    def _write(self, run: Callable[[], object], *, is_counted: bool) -> None:
+    def _write(
+        self, run: Callable[[RealConnection], object], *, is_counted: bool
+    ) -> None:
         """Run a statement that may write, in a transaction of its own if none is open."""
         is_alone = not self._is_begun
         self._become_writer()
         try:
-            self._use(run)
+            self._use(run, self.arena_shared.real)
             if not is_counted:
                 self._has_changed_more = True
             if is_alone:
@@ -493,21 +508,20 @@ class SharingConnection(GuardedConnection):
                 self._roll_back()
             raise
 
-    def _use(self, run: Callable[[], object]) -> None:
+    def _use(
+        self, run: Callable[[RealConnection], object], real: RealConnection
+    ) -> None:
         """Run a statement with this connection's functions and settings."""
-        shared = self.arena_shared
-        if shared.user is not self._identity:
-            self._apply_settings()
-        real = shared.real
+        real.arena_apply(self._identity, self._functions, self._settings)
         real.text_factory = self.text_factory
         before = real.total_changes
-        self._is_running = True
+        self._running = real
         try:
-            run()
+            run(real)
         finally:
-            self._is_running = False
+            self._running = None
             self._changes += real.total_changes - before
-            if not real.in_transaction:
+            if not self.arena_shared.real.in_transaction:
                 self._recover()
 
     def _recover(self) -> None:
@@ -517,21 +531,6 @@ class SharingConnection(GuardedConnection):
         self._defers_foreign_keys = False
         self._forget_transaction()
         shared.recover()
-
-    def _apply_settings(self) -> None:
-        """Give the real connection the functions and the settings of this one."""
-        shared = self.arena_shared
-        real = shared.real
-        for key in shared.functions.keys() - self._functions.keys():
-            shared.functions.pop(key).remove(real)
-        for key, function in self._functions.items():
-            if shared.functions.get(key) is not function:
-                function.apply(real)
-                shared.functions[key] = function
-        for name, default in shared.settings.items():
-            value = self._settings.get(name, default)
-            real.execute(f"PRAGMA {name} = {value}").close()
-        shared.use_for(self._identity)
 
     # PRAGMA and VACUUM.
 
@@ -554,16 +553,9 @@ class SharingConnection(GuardedConnection):
             self._write(cursor.arena_send, is_counted=False)
         else:
             if name in _SETTINGS and value is not None:
-                self._note_setting(name, value)
-            self._use(cursor.arena_send)
-
-    def _note_setting(self, name: str, value: str) -> None:
-        """Note a setting that other connections do not have."""
-        shared = self.arena_shared
-        if name not in shared.settings:
-            row = shared.real.execute(f"PRAGMA {name}").fetchone()
-            shared.settings[name] = str(row[0]) if row else "0"
-        self._settings[name] = value
+                self._settings[name] = value
+                self._identity = object()  # so that it is applied
+            self._use(cursor.arena_send, self._readable(statement))
 
     def _set_journal_mode(self, value: str | None) -> None:
         mode = self._journal_mode or self.arena_shared.journal_mode
@@ -577,12 +569,12 @@ class SharingConnection(GuardedConnection):
         if value is not None:
             # SQLite ignores it inside a transaction.
             if statement.name != "foreign_keys" or not self._is_begun:
-                self._settings[statement.name] = value
+                self._local_settings[statement.name] = value
             if statement.name == "busy_timeout" and value.isdigit():
                 self._timeout = int(value) / 1000
         with closing(sqlite3.Cursor(self)) as local:
             if statement.name == "foreign_keys":
-                setting = self._settings.get("foreign_keys", "0")
+                setting = self._local_settings.get("foreign_keys", "0")
                 local.execute(f"PRAGMA foreign_keys = {setting}")
             row = local.execute(cursor.arena_statement).fetchone()
             names = [column[0] for column in local.description or ()]
@@ -700,8 +692,9 @@ class SharingConnection(GuardedConnection):
     def interrupt(self) -> None:
         """As ``sqlite3.Connection.interrupt``."""
         self._is_interrupted = True
-        if self._is_running:
-            self.arena_shared.real.interrupt()
+        running = self._running
+        if running is not None:
+            running.interrupt()
 
     def create_function(self, *args: Any, **kwargs: Any) -> None:
         """As ``sqlite3.Connection.create_function``."""
@@ -749,13 +742,7 @@ class SharingConnection(GuardedConnection):
             values.append(kwargs[name])
         key = (method, *values)
         self._functions[key] = Function(method, args, kwargs, removal)
-        self._use_anew()
-
-    def _use_anew(self) -> None:
-        """Apply the functions before the next statement."""
-        with self.arena_shared.lock:
-            if self.arena_shared.user is self._identity:
-                self.arena_shared.use_for(None)
+        self._identity = object()  # so that it is applied
 
     def enable_load_extension(self, enable: bool, /) -> None:  # noqa: FBT001 - sqlite3's
         """As ``sqlite3.Connection.enable_load_extension``."""
@@ -824,9 +811,8 @@ class SharingCursor(sqlite3.Cursor):
         """The text of the statement."""
         return self.arena_arguments[0]
 
-    def _bind(self) -> None:
-        """Use the real connection, which a restore may have opened again."""
-        real = self._sharing.arena_shared.real
+    def _bind(self, real: RealConnection) -> None:
+        """Use a connection to the content. A restore may have opened it again."""
         if self._real is real:
             return
         factory = self.row_factory
@@ -836,15 +822,15 @@ class SharingCursor(sqlite3.Cursor):
         self.arraysize = size
         self._real = real
 
-    def arena_send(self) -> None:
-        """Run the statement on the real connection, and fetch its rows."""
-        self._bind()
+    def arena_send(self, real: RealConnection) -> None:
+        """Run the statement, and fetch its rows."""
+        self._bind(real)
         self._send(*self.arena_arguments)
         self._fetch()
 
     def arena_answer(self, statement: str, parameters: Any = ()) -> None:
         """Answer with the rows of another statement."""
-        self._bind()
+        self._bind(self._sharing.arena_shared.real)
         super().execute(statement, parameters)
         self._fetch()
 
