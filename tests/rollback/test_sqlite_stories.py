@@ -304,3 +304,30 @@ async def test_next():
     assert await names() == ["Sand"]
 """
     ran(example, statement).expect(passed=2)
+
+
+def test_another_process_is_named(example: Example) -> None:
+    """It sees the rows of the template, cannot write, and the summary says so."""
+    process = """
+import subprocess
+import sys
+
+CODE = '''
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], timeout=0)
+print(connection.execute("SELECT name FROM dancers").fetchall())
+try:
+    connection.execute("DELETE FROM dancers")
+except sqlite3.OperationalError as error:
+    print(error)
+'''
+
+
+async def test_it(client, arena):
+    await client.post("/dancers/new")
+    command = [sys.executable, "-c", CODE, arena.url.partition(":///")[2]]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said == "[('Sand',)]\\ndatabase is locked\\n"
+"""
+    run = ran(example, process).expect(passed=1)
+    run.says("test_it.py::test_it started a process that may use the database")

@@ -114,6 +114,12 @@ NO_VACUUM = (
 )
 
 
+OTHER_PROCESS = (
+    "{test} started a process that may use the database. Under rollback another process sees the "
+    f"database as it was before the first test, and cannot write. If a test needs it: {_COPY}"
+)
+
+
 def dirty_read(line: str) -> str:
     """Return the note about a reader that may see rows which are not committed."""
     return (

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from pytest_arena import _process
+from pytest_arena._origin import is_own
 from pytest_arena._product import Held, discard, nothing
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
@@ -24,7 +28,6 @@ from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from pytest_arena._values import TableRows
 
@@ -58,6 +61,10 @@ class Rollback:
         self._starts = [start]
         share(self._shared)
         class_makers[str(live)] = self._class_of
+        self._tell = tell
+        self._end_watching = _process.on_audit_events(
+            {"os.fork": self._on_fork, "subprocess.Popen": self._on_process}
+        )
 
     def call_after_leave(self, check: Callable[[], None]) -> None:
         """Call a function after each level is left. If it raises, the level stays."""
@@ -78,6 +85,22 @@ class Rollback:
         if self._shared.is_of_this_process:
             return sharing_class(factory)
         return guarded_class(factory)
+
+    def _on_fork(self) -> None:
+        if self.depth and not is_own():
+            self._tell(messages.OTHER_PROCESS)
+
+    def _on_process(
+        self, program: Any, arguments: Any, _folder: object, variables: Any
+    ) -> None:
+        """Note a process that the live file is named to, or a Python that inherits its name."""
+        if not self.depth or is_own():
+            return
+        words = [arguments] if isinstance(arguments, str | bytes) else [*arguments]
+        if "python" in Path(os.fsdecode(program or words[0])).name:
+            words += (os.environ if variables is None else variables).values()
+        if any(str(self.live) in os.fsdecode(word) for word in words):
+            self._tell(messages.OTHER_PROCESS)
 
     def enter(self) -> None:
         """Open a savepoint."""
@@ -208,6 +231,7 @@ class Rollback:
 
     def close(self) -> None:
         """Close the real connection."""
+        self._end_watching()
         class_makers.pop(str(self.live), None)
         unshare(self._shared)
         with self._shared.lock:
