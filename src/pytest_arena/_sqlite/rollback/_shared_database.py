@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from pytest_arena._values import CodeLine
+
 # Reading a database of this size takes 0.1 ms, so pytest-arena reads it before each request.
 _SMALL = 1024 * 1024
 _ENABLE_FOREIGN_KEYS = getattr(sqlite3, "SQLITE_DBCONFIG_ENABLE_FKEY", 0)
+_MOST_SNAPSHOTS = 16  # before pytest-arena looks for unused ones
 _numbers = count(1)
 _WRITER = "arena_writer"  # the savepoint of the transaction that writes
 
@@ -36,9 +39,14 @@ class Writer:
     so it only marks its transaction as abandoned.
     """
 
-    line: str  # that began to write
+    line: CodeLine | None  # that began to write
     is_abandoned: bool = False
     is_cut_off: bool = False  # rolled back with its level
+
+    @property
+    def shown(self) -> str:
+        """The line that began to write, in words."""
+        return str(self.line or "a line that cannot be seen")
 
     def abandon(self) -> None:
         """Note that the connection was deleted without a commit."""
@@ -231,7 +239,8 @@ class SharedDatabase:
         taken = MemorySnapshot(self.live.with_name(name), self.image())
         self._owned.append(taken)
         self._snapshots[self.state] = taken
-        self._forget_unused()
+        if len(self._owned) > _MOST_SNAPSHOTS:
+            self._forget_unused()
         return taken
 
     def image(self) -> bytes:
@@ -292,7 +301,7 @@ class SharedDatabase:
             self.roll_back_writer()
         return self.writer
 
-    def begin_writer(self, line: str) -> Writer:
+    def begin_writer(self, line: CodeLine | None) -> Writer:
         """Open the savepoint of a transaction that is about to write."""
         self.real.execute(f"SAVEPOINT {_WRITER}")
         self.writer = Writer(line)
@@ -321,7 +330,7 @@ class SharedDatabase:
         writer = self.open_writer()
         if writer is not None:
             raise Held(
-                f"{self.live.name}: inside a transaction with changes: {writer.line}"
+                f"{self.live.name}: inside a transaction with changes: {writer.shown}"
             )
 
     def leave(self, level: SharedLevel) -> None:

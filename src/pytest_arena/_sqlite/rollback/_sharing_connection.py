@@ -50,6 +50,7 @@ _CONTROL = {
 }
 # Python begins a transaction before these.
 _DML = frozenset({"INSERT", "UPDATE", "DELETE", "REPLACE"})
+_UNCOUNTED = frozenset({"ANALYZE", "PRAGMA"})  # SQLite counts none of their changes
 _INSERTS = frozenset({"INSERT", "REPLACE", "WITH"})
 _READS = frozenset({"SELECT", "VALUES", "EXPLAIN", ""})
 _WRITES_IN_WITH = re.compile(r"\b(?:INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
@@ -112,7 +113,6 @@ _NOTHING = ""  # a statement that does nothing
 _END = object()
 _LEGACY = getattr(sqlite3, "LEGACY_TRANSACTION_CONTROL", -1)
 _STEP = 0.1  # seconds between two looks for an interruption
-_NO_LINE = "a line that cannot be seen"
 _ISOLATION_LEVEL: Any = sqlite3.Connection.isolation_level
 _OWN_CHANGES: Any = sqlite3.Connection.total_changes.__get__
 # Why a method does not exist on a shared connection.
@@ -319,7 +319,7 @@ class SharingConnection(GuardedConnection):
             raise _error("attempt to write a readonly database", "SQLITE_READONLY")
         shared.peek()
         shared.use_foreign_keys(self._local_settings.get("foreign_keys", "0") in _ON)
-        self._writer = shared.begin_writer(str(user_line() or _NO_LINE))
+        self._writer = shared.begin_writer(user_line())
         for number in range(len(self._savepoints)):
             shared.real.execute(f"SAVEPOINT arena_{number}")
         self._changes_before = self._changes
@@ -345,8 +345,8 @@ class SharingConnection(GuardedConnection):
             left = end - _process.seconds()
             if left <= 0:
                 raise _error(
-                    f"database is locked: {user_line() or _NO_LINE} waits for the transaction "
-                    f"that has begun to write at {writer.line}",
+                    f"database is locked: {user_line() or 'a statement'} waits for the transaction "
+                    f"that has begun to write at {writer.shown}",
                     "SQLITE_BUSY",
                 )
             shared.lock.wait(min(left, _STEP))
@@ -472,7 +472,7 @@ class SharingConnection(GuardedConnection):
             self._begin(self.isolation_level or "")
         if statement.is_temporary:
             self.arena_shared.tell(messages.TEMPORARY_TABLE)
-        self._write(cursor.arena_send, is_counted=is_dml)
+        self._write(statement, cursor)
 
     def _begins_by_itself(self) -> bool:
         is_legacy = getattr(self, "autocommit", _LEGACY) == _LEGACY
@@ -487,19 +487,19 @@ class SharingConnection(GuardedConnection):
             return shared.real
         view = shared.committed_view()
         if view is None:
-            shared.tell(messages.dirty_read(writer.line))
+            shared.tell(messages.dirty_read(writer.shown))
             return shared.real
         return view
 
-    def _write(
-        self, run: Callable[[RealConnection], object], *, is_counted: bool
-    ) -> None:
+    def _write(self, statement: Statement, cursor: SharingCursor) -> None:
         """Run a statement that may write, in a transaction of its own if none is open."""
         is_alone = not self._is_begun
         self._become_writer()
         try:
-            self._use(run, self.arena_shared.real)
-            if not is_counted:
+            schema = self._schema_version(statement)
+            self._use(cursor.arena_send, self.arena_shared.real)
+            is_other_schema = schema != self._schema_version(statement)
+            if is_other_schema or statement.keyword in _UNCOUNTED:
                 self._has_changed_more = True
             if is_alone:
                 self._commit()
@@ -507,6 +507,12 @@ class SharingConnection(GuardedConnection):
             if is_alone:
                 self._roll_back()
             raise
+
+    def _schema_version(self, statement: Statement) -> int:
+        """Return the version of the schema, 0 if the statement cannot change it."""
+        if statement.keyword in _DML:
+            return 0
+        return self.arena_shared.real.schema_version()
 
     def _use(
         self, run: Callable[[RealConnection], object], real: RealConnection
@@ -550,7 +556,7 @@ class SharingConnection(GuardedConnection):
                 self._defer_foreign_keys()
             cursor.arena_answer(_NOTHING)
         elif statement.may_write:
-            self._write(cursor.arena_send, is_counted=False)
+            self._write(statement, cursor)
         else:
             if name in _SETTINGS and value is not None:
                 self._settings[name] = value
