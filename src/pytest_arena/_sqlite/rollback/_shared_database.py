@@ -29,6 +29,21 @@ _ENABLE_FOREIGN_KEYS = getattr(sqlite3, "SQLITE_DBCONFIG_ENABLE_FKEY", 0)
 _MOST_SNAPSHOTS = 16  # before pytest-arena looks for unused ones
 _numbers = count(1)
 _WRITER = "arena_writer"  # the savepoint of the transaction that writes
+# Settings of one connection, which change what a statement does.
+SETTINGS = frozenset(
+    {
+        "case_sensitive_like",
+        "count_changes",
+        "full_column_names",
+        "ignore_check_constraints",
+        "legacy_alter_table",
+        "recursive_triggers",
+        "reverse_unordered_selects",
+        "short_column_names",
+        "trusted_schema",
+        "writable_schema",
+    }
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -118,7 +133,7 @@ class RealConnection(sql.OwnConnection):
             if self.arena_functions.get(key) is not function:
                 function.apply(self)
                 self.arena_functions[key] = function
-        for name in {*self.arena_settings, *settings}:
+        for name in SETTINGS & {*self.arena_settings, *settings}:
             default = self.arena_settings.get(name)
             if default is None:
                 row = self.execute(f"PRAGMA {name}").fetchone()
@@ -245,9 +260,13 @@ class SharedDatabase:
 
     def image(self) -> bytes:
         """Return the file that the content makes, with the rows of open transactions."""
-        real = self.real
-        # SQLite does not serialize an empty database.
-        return real.serialize() if real.number("PRAGMA page_count") else b""
+        if not self.real.number("PRAGMA page_count"):
+            return self.empty_image()  # SQLite does not serialize it
+        return self.real.serialize()
+
+    def empty_image(self) -> bytes:
+        """Return the file of a database without tables."""
+        return sql.write_nothing(self.live.parent).read_bytes()
 
     def peek(self) -> FileSnapshot | None:
         """Return the committed content if that is cheap."""

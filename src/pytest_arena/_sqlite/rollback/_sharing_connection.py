@@ -13,7 +13,7 @@ import sqlite3
 import sys
 import threading
 from contextlib import closing
-from functools import cache, lru_cache
+from functools import cache, lru_cache, wraps
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +22,11 @@ from pytest_arena._origin import user_line
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guarded_connection import GuardedConnection, split_script
-from pytest_arena._sqlite.rollback._shared_database import Function, find_shared
+from pytest_arena._sqlite.rollback._shared_database import (
+    SETTINGS,
+    Function,
+    find_shared,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,21 +61,6 @@ _WRITES_IN_WITH = re.compile(r"\b(?:INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNOREC
 _PRAGMA = re.compile(
     r"PRAGMA\s+(?:\w+\s*\.\s*)?(\w+)\s*(?:=\s*(.+?)|\(\s*(.*?)\s*\))?",
     re.IGNORECASE | re.DOTALL,
-)
-# Settings of one connection, which change what a statement does.
-_SETTINGS = frozenset(
-    {
-        "case_sensitive_like",
-        "count_changes",
-        "full_column_names",
-        "ignore_check_constraints",
-        "legacy_alter_table",
-        "recursive_triggers",
-        "reverse_unordered_selects",
-        "short_column_names",
-        "trusted_schema",
-        "writable_schema",
-    }
 )
 # Settings of a connection or a file, which change how SQLite works and not what it answers.
 _WITHOUT_EFFECT = frozenset(
@@ -210,6 +199,26 @@ def _error(
     return error
 
 
+def _registering(method: str, names: int = 0, *, removal: tuple[Any, ...] = ()) -> Any:
+    """Return a method that registers a function for one connection.
+
+    Its first ``names`` arguments identify the function. ``removal`` are the further arguments that
+    remove it. sqlite3 cannot remove functions and aggregates.
+    """
+    original = getattr(sqlite3.Connection, method)
+
+    @wraps(original)
+    def register(self: SharingConnection, *args: Any, **kwargs: Any) -> None:
+        # The database in memory checks the arguments.
+        original(self, *args, **kwargs)
+        values = (*args, *kwargs.values())
+        key = values[:names]
+        function = Function(method, args, kwargs, (*key, *removal) if removal else ())
+        self.arena_register((method, *key), function)
+
+    return register
+
+
 class SharingConnection(GuardedConnection):
     """A connection of the app that shares the real one.
 
@@ -243,9 +252,6 @@ class SharingConnection(GuardedConnection):
         self._has_changed_more = False  # what SQLite does not count: the schema
         self._functions: dict[object, Function] = {}
         self._settings: dict[str, str] = {}
-        self._local_settings: dict[
-            str, str
-        ] = {}  # of PRAGMAs without an effect on others
         self._defers_foreign_keys = False
         self._violations: set[object] = set()
         self._journal_mode = ""
@@ -315,10 +321,10 @@ class SharingConnection(GuardedConnection):
             return
         shared = self.arena_shared
         self._wait_for_writer()
-        if self._is_read_only or self._local_settings.get("query_only", "0") in _ON:
+        if self._is_read_only or self._settings.get("query_only", "0") in _ON:
             raise _error("attempt to write a readonly database", "SQLITE_READONLY")
         shared.peek()
-        shared.use_foreign_keys(self._local_settings.get("foreign_keys", "0") in _ON)
+        shared.use_foreign_keys(self._settings.get("foreign_keys", "0") in _ON)
         self._writer = shared.begin_writer(user_line())
         for number in range(len(self._savepoints)):
             shared.real.execute(f"SAVEPOINT arena_{number}")
@@ -558,7 +564,7 @@ class SharingConnection(GuardedConnection):
         elif statement.may_write:
             self._write(statement, cursor)
         else:
-            if name in _SETTINGS and value is not None:
+            if name in SETTINGS and value is not None:
                 self._settings[name] = value
                 self._identity = object()  # so that it is applied
             self._use(cursor.arena_send, self._readable(statement))
@@ -575,12 +581,12 @@ class SharingConnection(GuardedConnection):
         if value is not None:
             # SQLite ignores it inside a transaction.
             if statement.name != "foreign_keys" or not self._is_begun:
-                self._local_settings[statement.name] = value
+                self._settings[statement.name] = value
             if statement.name == "busy_timeout" and value.isdigit():
                 self._timeout = int(value) / 1000
         with closing(sqlite3.Cursor(self)) as local:
             if statement.name == "foreign_keys":
-                setting = self._local_settings.get("foreign_keys", "0")
+                setting = self._settings.get("foreign_keys", "0")
                 local.execute(f"PRAGMA foreign_keys = {setting}")
             row = local.execute(cursor.arena_statement).fetchone()
             names = [column[0] for column in local.description or ()]
@@ -595,11 +601,11 @@ class SharingConnection(GuardedConnection):
             raise _error("cannot VACUUM from within a transaction", "SQLITE_ERROR")
         if statement.name == "into":
             # The guard's authorizer is set on the database in memory.
-            sqlite3.Connection.deserialize(self, self.arena_shared.image() or _empty())
+            sqlite3.Connection.deserialize(self, self.arena_shared.image())
             try:
                 sqlite3.Cursor(self).execute(*cursor.arena_arguments).close()
             finally:
-                sqlite3.Connection.deserialize(self, _empty())
+                sqlite3.Connection.deserialize(self, self.arena_shared.empty_image())
         else:
             self.arena_shared.tell(messages.NO_VACUUM)
         cursor.arena_answer(_NOTHING)
@@ -702,57 +708,23 @@ class SharingConnection(GuardedConnection):
         if running is not None:
             running.interrupt()
 
-    def create_function(self, *args: Any, **kwargs: Any) -> None:
-        """As ``sqlite3.Connection.create_function``."""
-        self._register("create_function", args, kwargs, "name", "narg")
+    create_function: Any = _registering("create_function", 2)
+    create_aggregate: Any = _registering("create_aggregate", 2)
+    create_window_function: Any = _registering("create_window_function", 2)
+    create_collation: Any = _registering("create_collation", 1, removal=(None,))
+    set_trace_callback: Any = _registering("set_trace_callback", removal=(None,))
+    set_progress_handler: Any = _registering("set_progress_handler", removal=(None, 1))
+    _set_authorizer: Any = _registering("set_authorizer", removal=(None,))
 
-    def create_aggregate(self, *args: Any, **kwargs: Any) -> None:
-        """As ``sqlite3.Connection.create_aggregate``."""
-        self._register("create_aggregate", args, kwargs, "name", "n_arg")
-
-    def create_window_function(self, *args: Any, **kwargs: Any) -> None:
-        """As ``sqlite3.Connection.create_window_function``."""
-        self._register("create_window_function", args, kwargs, "name", "num_params")
-
-    def create_collation(self, *args: Any, **kwargs: Any) -> None:
-        """As ``sqlite3.Connection.create_collation``."""
-        removal = ([*args, *kwargs.values()][0], None)
-        self._register("create_collation", args, kwargs, "name", removal=removal)
-
-    def set_authorizer(self, *args: Any, **kwargs: Any) -> None:
+    def set_authorizer(self, authorizer_callback: Any) -> None:
         """As ``sqlite3.Connection.set_authorizer``."""
-        self._register("set_authorizer", args, kwargs, removal=(None,))
-        self.arena_authorizer = [*args, *kwargs.values()][0]
+        self._set_authorizer(authorizer_callback)
+        self.arena_authorizer = authorizer_callback
 
-    def set_trace_callback(self, *args: Any, **kwargs: Any) -> None:
-        """As ``sqlite3.Connection.set_trace_callback``."""
-        self._register("set_trace_callback", args, kwargs, removal=(None,))
-
-    def set_progress_handler(self, *args: Any, **kwargs: Any) -> None:
-        """As ``sqlite3.Connection.set_progress_handler``."""
-        self._register("set_progress_handler", args, kwargs, removal=(None, 1))
-
-    def _register(
-        self,
-        method: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *names: str,
-        removal: tuple[Any, ...] = (),
-    ) -> None:
-        """Note a function that only this connection has. ``names`` identify it."""
-        # The database in memory checks the arguments.
-        getattr(sqlite3.Connection, method)(self, *args, **kwargs)
-        values = [*args[: len(names)]]
-        for name in names[len(args) :]:
-            values.append(kwargs[name])
-        key = (method, *values)
-        self._functions[key] = Function(method, args, kwargs, removal)
-        self._identity = object()  # so that it is applied
-
-    def enable_load_extension(self, enable: bool, /) -> None:  # noqa: FBT001 - sqlite3's
-        """As ``sqlite3.Connection.enable_load_extension``."""
-        super().enable_load_extension(enable)
+    def arena_register(self, key: object, function: Function) -> None:
+        """Note a function that only this connection has. It is applied at the next statement."""
+        self._functions[key] = function
+        self._identity = object()
 
     def load_extension(self, name: str, /, **kwargs: Any) -> None:
         """As ``sqlite3.Connection.load_extension``. All connections can use it afterwards."""
@@ -772,7 +744,7 @@ class SharingConnection(GuardedConnection):
         with self.arena_shared.lock:
             image = self.arena_shared.image()
         with closing(sql.open_memory()) as memory:
-            memory.deserialize(image or _empty())
+            memory.deserialize(image)
             super(sql.OwnConnection, memory).backup(target, **kwargs)
 
     def deserialize(self, *_args: Any, **_kwargs: Any) -> None:
@@ -947,15 +919,6 @@ def sharing_class(base: Any) -> Any:
         return base
     bases = (base, SharingConnection)
     return type(base.__name__, bases, {"__module__": base.__module__})
-
-
-@cache
-def _empty() -> bytes:
-    """Return the file of a database without a table."""
-    with closing(sql.open_memory()) as memory:
-        memory.execute("CREATE TABLE t (a)")
-        memory.execute("DROP TABLE t")
-        return memory.serialize()
 
 
 def _file_of(database: Any) -> str:
