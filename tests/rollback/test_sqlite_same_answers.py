@@ -13,37 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._sqlite.rollback._rollback import Rollback
 from pytest_arena._sqlite.rollback._sharing_connection import SharingConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from pytest_arena._sqlite.rollback._rollback import Rollback
+
 Connect = Callable[..., sqlite3.Connection]
-
-SCHEMA = """
-CREATE TABLE items (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE);
-CREATE TABLE parts (id INTEGER PRIMARY KEY, item REFERENCES items (id) ON DELETE CASCADE);
-CREATE TABLE later (item REFERENCES items (id) DEFERRABLE INITIALLY DEFERRED);
-INSERT INTO items (name) VALUES ('one'), ('two');
-"""
-
-
-@pytest.fixture(name="base")
-def _base(tmp_path: Path) -> Path:
-    base = tmp_path / "base.db"
-    with closing(sqlite3.connect(base)) as connection:
-        connection.executescript(SCHEMA)
-    return base
-
-
-@pytest.fixture(name="isolation")
-def _isolation(base: Path) -> Iterator[Rollback]:
-    isolation = Rollback(base.with_name("live.db"), base)
-    isolation.enter()
-    yield isolation
-    isolation.close()
 
 
 class Watch:
@@ -397,7 +374,36 @@ def with_queries(watch: Watch) -> None:
     watch.run(here, "EXPLAIN QUERY PLAN SELECT 1", "VALUES (1), (2)", "ANALYZE", "REINDEX", ALL)
 
 
+def autocommit(watch: Watch) -> None:
+    """``autocommit`` of Python 3.12: a transaction is always open, or none by itself."""
+    if not hasattr(sqlite3, "LEGACY_TRANSACTION_CONTROL"):
+        return
+    here: Any = watch.open(autocommit=False)
+    there: Any = watch.open(autocommit=True)
+    watch.run(here, "INSERT INTO items (name) VALUES ('a')", ALL)
+    watch.run(there, ALL)
+    here.commit()
+    watch.run(there, ALL, "INSERT INTO items (name) VALUES ('b')")
+    watch.note(there, there.rollback)
+    watch.run(there, ALL, "BEGIN", "INSERT INTO items (name) VALUES ('c')")
+    watch.note(there, there.commit)
+    watch.run(there, "ROLLBACK", ALL)
+    watch.run(here, "INSERT INTO items (name) VALUES ('d')")
+    here.rollback()
+    watch.run(here, ALL, "DELETE FROM items WHERE id = 1")
+    here.autocommit = True
+    watch.run(here, ALL, "INSERT INTO items (name) VALUES ('e')")
+    here.autocommit = sqlite3.LEGACY_TRANSACTION_CONTROL
+    watch.run(here, "INSERT INTO items (name) VALUES ('f')")
+    here.rollback()
+    here.autocommit = False
+    watch.run(here, ALL, "DELETE FROM items")
+    here.close()
+    watch.run(there, ALL)
+
+
 SCRIPTS = (
+    autocommit,
     legacy,
     none,
     savepoints,
