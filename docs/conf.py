@@ -70,6 +70,7 @@ NAVIGATION = {
             "explanation/how-copy-works",
             "explanation/how-undo-works",
             "explanation/how-clone-works",
+            "explanation/how-rollback-works",
             "explanation/evidence",
             "explanation/sabotage",
             "explanation/public-suites",

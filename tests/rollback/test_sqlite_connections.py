@@ -124,7 +124,7 @@ def test_threads_that_write_at_once(isolation: Rollback) -> None:
             hand.execute(NAMES).fetchall()
             hand.commit()
 
-    threads = [threading.Thread(target=work, args=pair) for pair in zip(hands, range(6))]
+    threads = [threading.Thread(target=work, args=(hand, n)) for n, hand in enumerate(hands)]
     for thread in threads:
         thread.start()
     for thread in threads:
