@@ -13,6 +13,8 @@ from pytest_arena._sqlite.rollback._sharing_connection import SharingConnection
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pytest_arena._sqlite.rollback._rollback import Rollback
 
 NAMES = "SELECT name FROM items ORDER BY id"
@@ -23,10 +25,23 @@ SELECT zeroblob(1000) FROM n
 """
 
 
+@pytest.fixture(autouse=True)
+def _closes() -> Iterator[None]:
+    """Close the connections that are left."""
+    yield
+    while _opened:
+        _opened.pop().close()
+
+
+_opened: list[sqlite3.Connection] = []
+
+
 def connect(isolation: Rollback, **options: Any) -> sqlite3.Connection:
     """Open a connection for any thread, which does not wait."""
     chosen = {"timeout": 0, "check_same_thread": False, **options}
-    return SharingConnection(isolation.live, **chosen)
+    hand = SharingConnection(isolation.live, **chosen)
+    _opened.append(hand)
+    return hand
 
 
 def begun_by(connection: sqlite3.Connection) -> threading.Event:
@@ -82,9 +97,10 @@ def test_a_waiting_writer_is_interrupted(isolation: Rollback) -> None:
     assert errors == ["interrupted"]
 
 
+@pytest.mark.filterwarnings("ignore:unclosed database")
 def test_a_deleted_connection_is_rolled_back(isolation: Rollback) -> None:
     """The garbage collector finds it in its transaction."""
-    hand = connect(isolation)
+    hand: sqlite3.Connection = SharingConnection(isolation.live)
     hand.execute("DELETE FROM items")
     del hand
     gc.collect()

@@ -29,10 +29,17 @@ class Watch:
     def __init__(self, connect: Connect) -> None:
         self.connect = connect
         self.answers: list[object] = []
+        self._opened: list[sqlite3.Connection] = []
 
     def open(self, **options: Any) -> sqlite3.Connection:
         """Open a connection, which does not wait for locks."""
-        return self.connect(**{"timeout": 0, **options})
+        self._opened.append(self.connect(**{"timeout": 0, **options}))
+        return self._opened[-1]
+
+    def close(self) -> None:
+        """Close the connections."""
+        for connection in self._opened:
+            connection.close()
 
     def note(self, connection: sqlite3.Connection, call: Callable[[], Any]) -> None:
         """Record the answer of a call, or its error, and the state of the connection."""
@@ -432,11 +439,12 @@ def test_same_answers(
     real = tmp_path / "real.db"
     real.write_bytes(base.read_bytes())
     expected = Watch(lambda **options: sqlite3.connect(real, **options))
-    script(expected)
-    before = isolation.content()
     shared = Watch(lambda **options: SharingConnection(isolation.live, **options))
-    script(shared)
+    before = isolation.content()
+    with closing(expected), closing(shared):
+        script(expected)
+        script(shared)
     for number, (answer, other) in enumerate(zip(expected.answers, shared.answers, strict=True)):
         assert other == answer, f"answer {number}"
-    isolation.leave_by_force()
+    isolation.leave()
     assert isolation.content() == before

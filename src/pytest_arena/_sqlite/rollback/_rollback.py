@@ -176,7 +176,9 @@ class Rollback:
             snapshot = self._committed(shared) if exact else shared.peek()
             if snapshot is None:
                 return None
-            self._last_moment = shared.moment(snapshot)
+            last = self._last_moment
+            if last is None or last.snapshot is not snapshot:
+                self._last_moment = Moment(snapshot, (shared.state, 0))
             return self._last_moment
 
     def _committed(self, shared: SharedDatabase) -> FileSnapshot:

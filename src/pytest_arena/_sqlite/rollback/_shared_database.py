@@ -6,7 +6,6 @@ import os
 import shutil
 import sqlite3
 import threading
-import weakref
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pytest_arena._product import Held
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._content import Moment
 from pytest_arena._sqlite._restore import FileSnapshot, MemorySnapshot
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 # Reading a database of this size takes 0.1 ms, so pytest-arena reads it before each request.
 _SMALL = 1024 * 1024
 _ENABLE_FOREIGN_KEYS = getattr(sqlite3, "SQLITE_DBCONFIG_ENABLE_FKEY", 0)
-_MOST_SNAPSHOTS = 16  # before pytest-arena looks for unused ones
 _numbers = count(1)
 _WRITER = "arena_writer"  # the savepoint of the transaction that writes
 # Settings of one connection, which change what a statement does.
@@ -44,6 +41,13 @@ SETTINGS = frozenset(
         "writable_schema",
     }
 )
+
+
+class _Image(MemorySnapshot):
+    """A snapshot in memory. Its file, if a comparison has made one, ends with it."""
+
+    def __del__(self) -> None:
+        self.remove()
 
 
 @dataclass(slots=True, eq=False)
@@ -123,8 +127,10 @@ class RealConnection(sql.OwnConnection):
         user: object,
         functions: Mapping[object, Function],
         settings: Mapping[str, str],
+        text_factory: Any,
     ) -> None:
         """Use the functions and settings of a connection of the app from now on."""
+        self.text_factory = text_factory
         if self.arena_user is user:
             return
         for key in self.arena_functions.keys() - functions.keys():
@@ -171,11 +177,6 @@ class SharedDatabase:
         self._view: RealConnection | None = None
         self._view_state = 0
         self._snapshots: dict[int, FileSnapshot] = {0: base}
-        self._owned: list[FileSnapshot] = []
-        # Moments that are in use.
-        self._moments: weakref.WeakValueDictionary[int, Moment] = (
-            weakref.WeakValueDictionary()
-        )
 
     @property
     def is_of_this_process(self) -> bool:
@@ -250,12 +251,12 @@ class SharedDatabase:
         if known is not None:
             return known
         self.check_no_writer()
+        used = {0, *(level.state for level in self.levels)}
+        for state in self._snapshots.keys() - used:
+            del self._snapshots[state]
         name = f"{self.live.name}.level-{next(_numbers)}"
-        taken = MemorySnapshot(self.live.with_name(name), self.image())
-        self._owned.append(taken)
+        taken = _Image(self.live.with_name(name), self.image())
         self._snapshots[self.state] = taken
-        if len(self._owned) > _MOST_SNAPSHOTS:
-            self._forget_unused()
         return taken
 
     def image(self) -> bytes:
@@ -305,14 +306,6 @@ class SharedDatabase:
         if self._view is not None:
             self._view.close()
             self._view = None
-
-    def moment(self, snapshot: FileSnapshot) -> Moment:
-        """Return the present time. It is the same one until the next commit."""
-        moment = self._moments.get(self.state)
-        if moment is None:
-            moment = Moment(snapshot, (self.state, 0))
-            self._moments[self.state] = moment
-        return moment
 
     def open_writer(self) -> Writer | None:
         """Return the transaction that writes. Roll it back if its connection was deleted."""
@@ -402,25 +395,12 @@ class SharedDatabase:
         self.rebuild(snapshot, next(self._states))
         return snapshot
 
-    def _forget_unused(self) -> None:
-        """Remove the snapshots that no level and no moment uses."""
-        used = {0, self.state, *self._moments, *(level.state for level in self.levels)}
-        for state in self._snapshots.keys() - used:
-            del self._snapshots[state]
-        kept = {*self._snapshots.values(), *(level.snapshot for level in self.levels)}
-        for snapshot in [*self._owned]:
-            if snapshot not in kept:
-                self._owned.remove(snapshot)
-                snapshot.remove()
-
     def close(self) -> None:
         """Roll back, and close the real connection."""
         if self._real is not None:
             self._real.close()
             self._real = None
         self._close_view()
-        for snapshot in self._owned:
-            snapshot.remove()
 
 
 _shared: dict[str, SharedDatabase] = {}  # by the paths of live files

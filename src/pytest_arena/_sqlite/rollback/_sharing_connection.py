@@ -98,7 +98,7 @@ _DEFERRED = "SELECT 1 FROM sqlite_master WHERE sql LIKE '%INITIALLY%DEFERRED%' L
 _JOURNAL_MODES = frozenset({"delete", "truncate", "persist", "memory", "wal", "off"})
 _INTO = re.compile(r"\bINTO\b", re.IGNORECASE)
 _TEMPORARY = re.compile(r"CREATE\s+TEMP(?:ORARY)?\b", re.IGNORECASE)
-_NOTHING = ""  # a statement that does nothing
+_NOTHING = "PRAGMA arena_nothing"  # an unknown PRAGMA does nothing
 _END = object()
 _LEGACY = getattr(sqlite3, "LEGACY_TRANSACTION_CONTROL", -1)
 _STEP = 0.1  # seconds between two looks for an interruption
@@ -524,8 +524,9 @@ class SharingConnection(GuardedConnection):
         self, run: Callable[[RealConnection], object], real: RealConnection
     ) -> None:
         """Run a statement with this connection's functions and settings."""
-        real.arena_apply(self._identity, self._functions, self._settings)
-        real.text_factory = self.text_factory
+        real.arena_apply(
+            self._identity, self._functions, self._settings, self.text_factory
+        )
         before = real.total_changes
         self._running = real
         try:
@@ -644,9 +645,9 @@ class SharingConnection(GuardedConnection):
         @autocommit.setter
         def autocommit(self, value: Any) -> None:
             with self.arena_shared.lock:
+                sqlite3.Connection.autocommit.__set__(self, value)
                 if value is True and self._is_begun:
                     self._commit()
-                sqlite3.Connection.autocommit.__set__(self, value)
                 self._is_begun = self._is_begun or value is False
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
