@@ -170,6 +170,7 @@ class SharedDatabase:
         self.transaction = 0
         self.has_foreign_keys = False
         self._process = os.getpid()
+        self._is_closed = False
         self._states = count(1)
         self._file_state = 0  # the content of the file itself
         self._real: RealConnection | None = None
@@ -185,7 +186,13 @@ class SharedDatabase:
 
     @property
     def real(self) -> RealConnection:
-        """The real connection, inside its transaction."""
+        """The real connection, inside its transaction.
+
+        Raises:
+            sqlite3.ProgrammingError: the database is closed.
+        """
+        if self._is_closed:
+            raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
         if self._real is None:
             self._real = self._open()
             self._begin(self._real)
@@ -397,6 +404,8 @@ class SharedDatabase:
 
     def close(self) -> None:
         """Roll back, and close the real connection."""
+        self._is_closed = True
+        self.end_writer()
         if self._real is not None:
             self._real.close()
             self._real = None
