@@ -306,6 +306,40 @@ async def test_next():
     ran(example, statement).expect(passed=2)
 
 
+def test_a_transaction_of_a_wide_fixture(example: Example) -> None:
+    """A suite that undoes its tests by savepoints in a transaction of its own."""
+    undoes = """
+@pytest.fixture(scope="module")
+def connection(arena):
+    sync = sqlalchemy.create_engine(SYNC)
+    event.listen(sync, "connect", lambda raw, record: setattr(raw, "isolation_level", None))
+    event.listen(sync, "begin", lambda begun: begun.exec_driver_sql("BEGIN"))
+    with sync.connect() as connection, connection.begin() as outer:
+        connection.execute(text("INSERT INTO dancers (name) VALUES ('outer')"))
+        yield connection
+        outer.rollback()
+    sync.dispose()
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_it(connection, turn):
+    nested = connection.begin_nested()
+    with Session(connection, join_transaction_mode="create_savepoint") as session:
+        session.add(Dancer(name="mine"))
+        session.commit()
+        assert list(session.scalars(select(Dancer.name))) == ["Sand", "outer", "mine"]
+    nested.rollback()
+"""
+    run = ran(
+        example.with_files(
+            test_z=f"{HEAD}async def test_after():\n    assert await names() == ['Sand']\n"
+        ),
+        undoes,
+        "test_z.py",
+    )
+    run.expect(passed=4).says("a fixture holds a transaction open over its tests")
+
+
 def test_another_process_is_named(example: Example) -> None:
     """It sees the rows of the template, cannot write, and the summary says so."""
     process = """

@@ -103,12 +103,17 @@ class Rollback:
             self._tell(messages.OTHER_PROCESS)
 
     def enter(self) -> None:
-        """Open a savepoint."""
+        """Open a savepoint.
+
+        While a transaction of a wider fixture has written, there is none. The level is restored by
+        its snapshot then.
+        """
         with self._locked() as shared:
-            shared.check_no_writer()
             snapshot = shared.snapshot()
-            level = SharedLevel(f"arena_level_{self.depth + 1}", shared.state, snapshot)
-            shared.set_savepoint(level)
+            name = f"arena_level_{self.depth + 1}"
+            level = SharedLevel(name, shared.state, snapshot)
+            if shared.open_writer() is None:
+                shared.set_savepoint(level)
             self._starts[self.depth + 1 :] = [snapshot]
             shared.levels.append(level)
 
