@@ -24,7 +24,11 @@ from pytest_arena._product import (
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guard import EngineFactory, watch_raw_connections
-from pytest_arena._sqlite._guarded_connection import is_outside, raw_transactions
+from pytest_arena._sqlite._guarded_connection import (
+    GuardedConnection,
+    is_outside,
+    raw_transactions,
+)
 from pytest_arena._sqlite._spawned_files import SpawnedFiles
 from pytest_arena.errors import LateWorkError
 
@@ -98,11 +102,11 @@ class SQLiteHandle:
 
     def roll_back(self) -> None:
         """End its transaction. A connection that is bound to another thread keeps its lock."""
-        self._call(sqlite3.Connection.rollback, otherwise=None, busy=None)
+        self._call(_roll_back, otherwise=None, busy=None)
 
     def end(self) -> None:
         """Close it. A connection that is bound to another thread ends with that thread."""
-        self._call(sqlite3.Connection.close, otherwise=None, busy=None)
+        self._call(_close, otherwise=None, busy=None)
 
     def attached(self) -> tuple[ConnectTarget, ...]:
         """Return the test's databases that it has attached."""
@@ -153,6 +157,22 @@ class SQLiteHandle:
             return otherwise
         finally:
             turn.release()
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    """Roll back past the overrides of an app's class."""
+    if isinstance(connection, GuardedConnection):
+        connection.arena_roll_back()
+    else:
+        sqlite3.Connection.rollback(connection)
+
+
+def _close(connection: sqlite3.Connection) -> None:
+    """Close past the overrides of an app's class."""
+    if isinstance(connection, GuardedConnection):
+        connection.arena_close()
+    else:
+        sqlite3.Connection.close(connection)
 
 
 def _turn_of(connection: sqlite3.Connection | None) -> threading.RLock:

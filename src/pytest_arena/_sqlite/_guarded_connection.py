@@ -104,6 +104,9 @@ class GuardedConnection(sqlite3.Connection):
     commit = _in_turn(sqlite3.Connection.commit)
     rollback = _in_turn(sqlite3.Connection.rollback)
     close = _in_turn(sqlite3.Connection.close)
+    # Past the overrides of an app's class.
+    arena_roll_back = sqlite3.Connection.rollback
+    arena_close = sqlite3.Connection.close
 
     def arena_watch_writes(self, file: str) -> None:
         """Note the writes of each transaction from now on. ``file`` is the test's file.

@@ -667,19 +667,26 @@ class SharingConnection(GuardedConnection):
 
     def rollback(self) -> None:
         """As ``sqlite3.Connection.rollback``."""
+        if getattr(self, "autocommit", None) is not True:
+            self.arena_roll_back()
+
+    def close(self) -> None:
+        """As ``sqlite3.Connection.close``."""
+        self.arena_close()
+
+    def arena_roll_back(self) -> None:
+        """Roll back past the overrides of an app's class."""
         self.arena_check_open()
-        if getattr(self, "autocommit", None) is True:
-            return
         with self.arena_turn, self.arena_shared.lock:
             if self._is_begun:
                 self._roll_back()
 
-    def close(self) -> None:
-        """As ``sqlite3.Connection.close``."""
+    def arena_close(self) -> None:
+        """Close past the overrides of an app's class."""
         with self.arena_turn, self.arena_shared.lock:
             if self._is_writer:
                 self._roll_back()
-            super().close()
+            sqlite3.Connection.close(self)
 
     def __exit__(self, kind: object, *error: object) -> Any:
         """As ``sqlite3.Connection.__exit__``."""
