@@ -196,3 +196,17 @@ def test_a_large_database(isolation: Rollback, told: list[str]) -> None:
     hand.execute("DELETE FROM large")
     assert isolation.leave()
     assert hand.execute("SELECT count(*) FROM large").fetchone() == (3000,)
+
+
+def test_levels_before_the_first_connection(isolation: Rollback) -> None:
+    """They have no savepoint until the real connection is opened."""
+    isolation.forget()
+    isolation.enter()
+    isolation.enter()
+    isolation.forget()
+    hand = connect(isolation, isolation_level=None)
+    isolation.enter()
+    hand.execute("DELETE FROM items")
+    assert isolation.leave()
+    assert hand.execute(NAMES).fetchall() == [("one",), ("two",)]
+    assert not isolation.leave()

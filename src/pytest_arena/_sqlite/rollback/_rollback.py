@@ -171,7 +171,7 @@ class Rollback:
         with self._locked() as shared:
             level = shared.levels.pop()
             # Above the savepoint may be one of a writer.
-            if level.transaction == shared.transaction and self.is_free():
+            if shared.has_savepoint(level) and shared.open_writer() is None:
                 shared.real.execute(f"RELEASE {level.name}")
             del self._starts[self.depth + 1 :]
 

@@ -234,6 +234,10 @@ class SharedDatabase:
         real.load_extension(name, **options)
         self._extensions.append((name, options))
 
+    def has_savepoint(self, level: SharedLevel) -> bool:
+        """Return whether the present transaction has the level's savepoint."""
+        return bool(level.transaction) and level.transaction == self.transaction
+
     def use_foreign_keys(self, is_on: bool) -> None:  # noqa: FBT001 - one value
         """Check foreign keys from now on, or no longer. SQLite allows it outside a transaction."""
         if is_on == self.has_foreign_keys:
@@ -354,7 +358,7 @@ class SharedDatabase:
 
     def leave(self, level: SharedLevel) -> None:
         """Restore the content with which a level began."""
-        if level.transaction and level.transaction == self.transaction:
+        if self.has_savepoint(level):
             self.real.execute(f"ROLLBACK TO {level.name}")
             self.real.execute(f"RELEASE {level.name}")
             self.state = level.state
