@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -14,7 +15,7 @@ from pytest_arena._process import rest, seconds
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import ModuleType
 
     from psycopg import Connection
@@ -96,7 +97,9 @@ class Control:
         ConfigError: psycopg cannot be imported.
     """
 
-    def __init__(self, address: Address, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, address: Address, settings: Mapping[str, str], *, is_plain: bool = False
+    ) -> None:
         psycopg = _import_psycopg()
         self._lock = threading.RLock()
         self._error: type[Exception] = psycopg.Error
@@ -107,7 +110,8 @@ class Control:
                 user=address.user,
                 password=address.password or None,
                 dbname=address.database,
-                sslmode="disable" if address.is_socket else "prefer",
+                sslmode="disable" if address.is_socket or is_plain else "prefer",
+                gssencmode="disable" if is_plain else "prefer",
                 connect_timeout=_CONNECT_SECONDS,
                 application_name=_APPLICATION_NAME,
                 options=_options(settings),
@@ -149,6 +153,20 @@ class Control:
         text = result.get_value(0, 0)
         return None if text is None else text.decode()
 
+    def copy_socket(self) -> socket.socket:
+        """Return the connection's socket. From here on no other method but ``close`` may run."""
+        return socket.socket(fileno=os.dup(self._connection.pgconn.socket))
+
+    def statuses(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the settings that the server has reported."""
+        status = self._connection.info.parameter_status
+        values = {name: status(name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def cancel(self) -> None:
+        """Cancel the running statement, from another thread."""
+        self._connection.cancel()
+
     def close(self) -> None:
         """Close the connection. Idempotent; never raises."""
         self._connection.close()
@@ -167,14 +185,18 @@ controls: WeakSet[Control] = WeakSet()  # those that this process has opened
 
 
 def open_control(
-    address: Address, settings: Mapping[str, str] | None = None
+    address: Address,
+    settings: Mapping[str, str] | None = None,
+    *,
+    is_plain: bool = False,
 ) -> Control:
     """Connect to PostgreSQL by psycopg.
 
     If the server has no free connection, this waits for one for ``address.patience`` seconds.
 
     ``settings`` are the server's (``lock_timeout``, …). They hold from the login on. libpq's
-    variables in the environment (PGOPTIONS, PGSERVICE, …) have no effect.
+    variables in the environment (PGOPTIONS, PGSERVICE, …) have no effect. ``is_plain``: without
+    TLS, so that the socket has the messages themselves.
 
     Raises:
         ControlFailure: no server answers, or it refuses the login or a setting.
@@ -182,7 +204,8 @@ def open_control(
     """
     with as_own(), _without_service():
         control = retry_while_crowded(
-            lambda: Control(address, settings or {}), address.patience
+            lambda: Control(address, settings or {}, is_plain=is_plain),
+            address.patience,
         )
     controls.add(control)
     return control

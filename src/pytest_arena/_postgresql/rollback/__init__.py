@@ -1,0 +1,1 @@
+"""A proxy that lets all connections of a test share one transaction of one connection."""

@@ -1,0 +1,221 @@
+"""Messages of PostgreSQL's wire protocol, version 3.
+
+https://www.postgresql.org/docs/current/protocol-message-formats.html
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterable, Mapping
+
+SSL_REQUEST = 80877103
+GSS_REQUEST = 80877104
+CANCEL_REQUEST = 80877102
+_HEADER = struct.Struct("!cI")
+_LENGTH = struct.Struct("!I")
+_CHUNK = 65536
+
+
+class Disconnected(Exception):
+    """The other side has closed the connection."""
+
+
+class Message(NamedTuple):
+    """A message: its type and its body."""
+
+    kind: bytes
+    body: bytes = b""
+
+    @property
+    def data(self) -> bytes:
+        """The message as it is sent."""
+        return _HEADER.pack(self.kind, len(self.body) + 4) + self.body
+
+
+class Reader:
+    """Reads messages from a socket.
+
+    Raises:
+        Disconnected: the other side has closed the connection.
+    """
+
+    def __init__(self, source: socket.socket) -> None:
+        self._source = source
+        self._buffer = bytearray()
+
+    def message(self) -> Message:
+        """Wait for the next message."""
+        self._need(5)
+        kind, length = _HEADER.unpack_from(self._buffer)
+        body = self._take(5, length + 1)
+        return Message(kind, body)
+
+    def startup(self) -> tuple[int, bytes]:
+        """Wait for a startup packet. Return its code and the rest of its body."""
+        self._need(8)
+        (length,) = _LENGTH.unpack_from(self._buffer)
+        body = self._take(4, length)
+        (code,) = _LENGTH.unpack_from(body)
+        return code, body[4:]
+
+    def has_message(self) -> bool:
+        """Whether the buffer has a whole message."""
+        if len(self._buffer) < 5:  # noqa: PLR2004 - the length of a header
+            return False
+        _, length = _HEADER.unpack_from(self._buffer)
+        return len(self._buffer) > int(length)
+
+    def feed(self) -> None:
+        """Read what has arrived into the buffer."""
+        try:
+            chunk = self._source.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise Disconnected from error
+        if not chunk:
+            raise Disconnected
+        self._buffer += chunk
+
+    def _need(self, size: int) -> None:
+        while len(self._buffer) < size:
+            self.feed()
+
+    def _take(self, start: int, end: int) -> bytes:
+        self._need(end)
+        body = bytes(self._buffer[start:end])
+        del self._buffer[:end]
+        return body
+
+
+def data_of(messages: Iterable[Message]) -> bytes:
+    """Return messages as they are sent."""
+    return b"".join(message.data for message in messages)
+
+
+def strings(body: bytes) -> list[str]:
+    """Return the texts of a body that has nothing else, such as a startup packet's."""
+    return [text.decode(errors="surrogateescape") for text in body.split(b"\0")]
+
+
+def first_string(body: bytes, start: int = 0) -> tuple[str, int]:
+    """Return the text at a position, and the position after it."""
+    end = body.index(b"\0", start)
+    return body[start:end].decode(errors="surrogateescape"), end + 1
+
+
+def packed(text: str) -> bytes:
+    """Return a text as messages have it."""
+    return text.encode(errors="surrogateescape") + b"\0"
+
+
+# Messages of a client
+
+
+def query(sql: str) -> Message:
+    """Return a simple query."""
+    return Message(b"Q", packed(sql))
+
+
+SYNC = Message(b"S")
+
+
+def close_statement(name: str) -> Message:
+    """Return the message that closes a prepared statement. It is no error if there is none."""
+    return Message(b"C", b"S" + packed(name))
+
+
+def close_portal(name: str) -> Message:
+    """Return the message that closes a portal. It is no error if there is none."""
+    return Message(b"C", b"P" + packed(name))
+
+
+# Messages of a server
+
+PARSED = Message(b"1")
+BOUND = Message(b"2")
+CLOSED = Message(b"3")
+NO_DATA = Message(b"n")
+NO_PARAMETERS = Message(b"t", b"\0\0")
+AUTHENTICATED = Message(b"R", b"\0\0\0\0")
+
+
+def ready(state: str) -> Message:
+    """Return ReadyForQuery. ``state`` is I, T or E."""
+    return Message(b"Z", state.encode())
+
+
+def complete(tag: str) -> Message:
+    """Return CommandComplete."""
+    return Message(b"C", packed(tag))
+
+
+def backend_key(pid: int, secret: int) -> Message:
+    """Return BackendKeyData."""
+    return Message(b"K", struct.pack("!II", pid, secret))
+
+
+def backend_key_of(body: bytes) -> tuple[int, int]:
+    """Return the pid and the secret of a CancelRequest."""
+    pid, secret = struct.unpack_from("!II", body)
+    return pid, secret
+
+
+def parameter_status(name: str, value: str) -> Message:
+    """Return ParameterStatus."""
+    return Message(b"S", packed(name) + packed(value))
+
+
+def error(
+    sqlstate: str, message: str, *, severity: str = "ERROR", hint: str = ""
+) -> Message:
+    """Return ErrorResponse."""
+    return Message(b"E", _fields(severity, sqlstate, message, hint))
+
+
+def warning(sqlstate: str, message: str) -> Message:
+    """Return NoticeResponse with a warning."""
+    return Message(b"N", _fields("WARNING", sqlstate, message, ""))
+
+
+def _fields(severity: str, sqlstate: str, message: str, hint: str) -> bytes:
+    fields = {"S": severity, "V": severity, "C": sqlstate, "M": message, "H": hint}
+    return pack_fields({name: text for name, text in fields.items() if text})
+
+
+def pack_fields(fields: Mapping[str, str]) -> bytes:
+    """Return the body of an ErrorResponse."""
+    texts = (name.encode() + packed(text) for name, text in fields.items())
+    return b"".join(texts) + b"\0"
+
+
+def fields_of(body: bytes) -> dict[str, str]:
+    """Return the fields of an ErrorResponse by their letters."""
+    return {text[0]: text[1:] for text in strings(body) if text}
+
+
+def row_of(body: bytes) -> list[str | None]:
+    """Return the values of a DataRow in text format."""
+    (number,) = struct.unpack_from("!H", body)
+    position = 2
+    values: list[str | None] = []
+    for _ in range(number):
+        (length,) = struct.unpack_from("!i", body, position)
+        position += 4
+        if length < 0:
+            values.append(None)
+            continue
+        values.append(body[position : position + length].decode())
+        position += length
+    return values
+
+
+def execute_of(body: bytes) -> tuple[str, int]:
+    """Return the portal of an Execute and its limit of rows, 0 for none."""
+    name, position = first_string(body)
+    (limit,) = struct.unpack_from("!I", body, position)
+    return name, limit

@@ -1,0 +1,702 @@
+"""Lets all connections of a test share one transaction, which is never committed.
+
+Each transaction of the app is a savepoint in it, and so is each level. A statement that only reads
+runs in a savepoint of its own, which is rolled back: PostgreSQL itself refuses a write there, and
+the statement is executed again as one that writes. So a transaction that has only read keeps no
+savepoint. Savepoints are a stack: a second transaction that writes waits for the first one.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import tempfile
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_arena._postgresql._control import literal
+from pytest_arena._postgresql.rollback import _messages as wire
+from pytest_arena._postgresql.rollback._backend import (
+    GUARD,
+    Answer,
+    Backend,
+    BackendFailure,
+)
+from pytest_arena._postgresql.rollback._clients import Client, start_thread
+from pytest_arena._process import seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pytest_arena._postgresql.rollback._clients import Request, Values
+    from pytest_arena._postgresql.rollback._messages import Message
+    from pytest_arena._postgresql.rollback._sql import Setting
+    from pytest_arena._values import Address
+
+_PORT = 5432  # only the name of the socket's file has it
+_READ_ONLY = "25006"
+_IN_BLOCK = ("25001", "2D000")
+_NO_LOCK = "55P03"
+_OPEN_GUARD = f"SAVEPOINT {GUARD}"
+_UNDO_GUARD = f"ROLLBACK TO {GUARD}; RELEASE {GUARD}"
+_KEEP_GUARD = f"RELEASE {GUARD}"
+_BE_READ_ONLY = "SET LOCAL transaction_read_only = on"
+# Tags of commands that have changed nothing which another transaction sees.
+_NO_CHANGE = re.compile(
+    r"(?:INSERT 0|UPDATE|DELETE|MERGE|COPY) 0\Z"
+    r"|(?:DECLARE|FETCH|MOVE|CLOSE|SET|LOCK|PREPARE|DEALLOCATE|NOTIFY|LISTEN|SHOW|EXPLAIN)\b"
+)
+_DDL = re.compile(r"(?:CREATE|ALTER|DROP|DO|CALL|IMPORT)\b")
+_LOST = "the connection that all connections of the tests share has ended"
+_NO_BLOCK_HINT = (
+    "with arena_isolation = rollback all statements run in one transaction. "
+    'For this test: @pytest.mark.arena(isolation="clone")'
+)
+
+
+@dataclass(slots=True)
+class _Level:
+    """A savepoint below which the backend goes back when the level is left."""
+
+    number: int
+    is_open: bool = False
+    is_changed: bool = False
+    # The numbers of sequences at its start, and the query that reads them.
+    sequences: dict[str, tuple[str, str]] = field(default_factory=dict)
+    query: str = ""
+
+    @property
+    def savepoint(self) -> str:
+        """Its name."""
+        return f"arena_level_{self.number}"
+
+
+class SharedTransaction:
+    """A proxy before one database. Any thread may use it.
+
+    Example::
+
+        proxy = SharedTransaction(address, lock_timeout=5, note=print)
+        psycopg.connect(host=proxy.address.host, port=proxy.address.port, user="postgres")
+        proxy.enter()
+        ...  # apps write and commit
+        proxy.leave()
+        proxy.close()
+
+    Raises:
+        ControlFailure: the server does not answer, or refuses the login.
+    """
+
+    def __init__(
+        self, address: Address, *, lock_timeout: float, note: Callable[[str], None]
+    ) -> None:
+        self._backend = Backend(address)
+        self._lock_timeout = lock_timeout
+        self._note = note
+        self._condition = threading.Condition()
+        self._running: Client | None = None
+        self._is_busy = False
+        self._holder: Client | None = None
+        self._clients: dict[int, Client] = {}
+        self._number = 0
+        self._levels = [_Level(0, is_open=True)]
+        self._is_restart_due = False
+        self._has_ddl = False  # the schema was changed in a level that is open
+        # Settings that a client has changed, with the values without a change.
+        self._defaults: Values = {"role": "none"}
+        self._applied: Values | None = {"role": "none"}
+        self.is_lost = False
+        self.login = address.user
+        self.changes = 0  # how many times something was changed
+        self._folder = Path(tempfile.mkdtemp(prefix="arena-"))
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(self._folder / f".s.PGSQL.{_PORT}"))
+        self._listener.listen(128)
+        self.address = replace(
+            address, host=str(self._folder), port=_PORT, password="", patience=0.0
+        )
+        threading.Thread(
+            target=self._accept, name="pytest-arena-proxy", daemon=True
+        ).start()
+
+    # Connections
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._condition:
+                self._number += 1
+                client = Client(self, connection, self._number)
+                self._clients[client.pid] = client
+            start_thread(client)
+
+    def begin_session(self, client: Client) -> None:
+        """Give a client the rights of its user, and read the defaults of its settings."""
+        if client.user and client.user != self.login:
+            client.startup["role"] = client.user
+        with self._turn(client):
+            self._learn([name for name in client.startup if name != "role"])
+
+    def statuses(self) -> dict[str, str]:
+        """Return the settings that the server reports to a new connection."""
+        return {**self._backend.statuses}
+
+    def note(self, remark: str) -> None:
+        """Report what this isolation cannot show."""
+        self._note(f"rollback: {remark} (all connections share one transaction)")
+
+    def forget(self, client: Client) -> None:
+        """Roll back what a client has left, and forget it."""
+        with self._condition:
+            is_known = self._clients.pop(client.pid, None) is not None
+        if is_known and not self.is_lost:
+            self.roll_back(client)
+            self.close_statements(client, client.statement_names)
+
+    def close_statements(self, client: Client, names: Sequence[str]) -> None:
+        """Close prepared statements at the backend."""
+        if not names:
+            return
+        with self._turn(client):
+            closing = [wire.close_statement(name) for name in names]
+            self._backend.send(wire.data_of([*closing, wire.SYNC]))
+            self._backend.answer()
+
+    def cancel(self, pid: int, secret: int) -> None:
+        """Cancel what a client waits for, as a driver asks for it."""
+        client = self._clients.get(pid)
+        if client is not None and client.secret == secret:
+            self.interrupt(pid)
+
+    def interrupt(self, pid: int) -> None:
+        """Cancel what a client waits for."""
+        with self._condition:
+            client = self._clients.get(pid)
+            if client is None:
+                return
+            if self._running is client:
+                self._backend.cancel()
+            elif client.is_waiting:
+                client.is_cancelled = True
+                self._condition.notify_all()
+
+    def end(self, pid: int) -> None:
+        """End the connection of a client, and roll back its transaction."""
+        client = self._clients.get(pid)
+        if client is None:
+            return
+        self.interrupt(pid)
+        self.forget(client)
+        client.end("57P01", "terminating connection due to administrator command")
+
+    # Turns
+
+    @contextmanager
+    def _turn(self, client: Client | None, *, writes: bool = False) -> Iterator[None]:
+        """Use the backend alone. With ``writes`` wait for another transaction to end.
+
+        Raises:
+            Disconnected: the server has ended the connection.
+            BackendFailure: another transaction does not end in time.
+        """
+        with self._condition:
+            if client is not None:
+                client.is_waiting = True
+            try:
+                self._wait(client, writes=writes)
+            finally:
+                if client is not None:
+                    client.is_waiting = False
+            self._is_busy = True
+            self._running = client
+        try:
+            yield
+        except wire.Disconnected:
+            self._lose()
+            raise
+        finally:
+            with self._condition:
+                self._is_busy = False
+                self._running = None
+                self._condition.notify_all()
+
+    def _wait(self, client: Client | None, *, writes: bool) -> None:
+        end = seconds() + self._lock_timeout
+        while True:
+            if self.is_lost:
+                raise wire.Disconnected
+            if client is not None and client.is_cancelled:
+                client.is_cancelled = False
+                text = "canceling statement due to user request"
+                raise BackendFailure(wire.error("57014", text))
+            holder = self._holder
+            is_held = writes and holder is not None and holder is not client
+            if not self._is_busy and not is_held:
+                return
+            rest = None
+            if is_held and self._lock_timeout:
+                rest = end - seconds()
+                if rest <= 0:
+                    raise BackendFailure(_refusal(holder))
+            self._condition.wait(rest)
+
+    def _lose(self) -> None:
+        with self._condition:
+            self.is_lost = True
+            clients = [*self._clients.values()]
+            self._clients.clear()
+            self._holder = None
+        for client in clients:
+            client.end("57P01", _LOST)
+
+    # Statements
+
+    def run(self, client: Client, request: Request) -> Answer:
+        """Execute statements of a client, and return the answers."""
+        settings = [
+            setting
+            for statement in request.statements
+            for setting in statement.settings
+        ]
+        is_read = not request.is_pinned and all(
+            statement.kind == "read" for statement in request.statements
+        )
+        try:
+            if is_read:
+                with self._turn(client):
+                    answer = self._read(client, request, settings)
+                if client.is_read_only or answer.sqlstate != _READ_ONLY:
+                    return _with_hint(answer)
+            with self._turn(client, writes=True):
+                return _with_hint(self._write(client, request, settings))
+        except BackendFailure as failure:
+            return Answer([failure.answer])
+
+    def _read(
+        self, client: Client, request: Request, settings: Sequence[Setting]
+    ) -> Answer:
+        """Execute statements that change nothing, and roll back."""
+        self._prepare()
+        self._learn([setting.name for setting in settings])
+        self._apply(client.values)
+        capture = self._capture_sql() if settings else ""
+        packet = [wire.query(f"{_OPEN_GUARD}; {_BE_READ_ONLY}").data, request.data]
+        if capture:
+            packet.append(wire.query(capture).data)
+        packet.append(wire.query(_UNDO_GUARD).data)
+        self._backend.send(b"".join(packet))
+        self._ended(self._backend.answer())
+        answer = self._backend.answer()
+        captured = self._backend.answer() if capture else Answer()
+        self._ended(self._backend.answer())
+        if capture and answer.error is None:
+            self._capture(client, settings, captured)
+        return answer
+
+    def _write(
+        self, client: Client, request: Request, settings: Sequence[Setting]
+    ) -> Answer:
+        """Execute statements in the client's transaction, or in one of their own."""
+        self._prepare()
+        self._learn([setting.name for setting in settings])
+        self._open_levels()
+        self._apply(client.values)
+        opening = "; ".join([*self._open_transaction(client), _OPEN_GUARD])
+        closing = _KEEP_GUARD
+        if not client.in_transaction:
+            # There is no later commit.
+            defers = any(statement.defers for statement in request.statements)
+            checks = self._check_constraints(defers=defers)
+            closing = "; ".join([*checks, _KEEP_GUARD])
+        if request.is_copy_in:
+            self._ended(self._backend.query(opening))
+            self._backend.send(request.data)
+            answer = self._copied(client, request)
+            self._backend.send(self._closing(closing, settings))
+        else:
+            packet = wire.query(opening).data + request.data
+            self._backend.send(packet + self._closing(closing, settings))
+            self._ended(self._backend.answer())
+            answer = self._backend.answer()
+        captured = self._backend.answer() if settings else Answer()
+        closed = self._backend.answer()
+        if answer.error is None and closed.error is not None:
+            answer = Answer([*_before_end(answer.messages), closed.error])
+        if answer.error is not None:
+            self._backend.query(_UNDO_GUARD)
+            return answer
+        if settings:
+            self._capture(client, settings, captured)
+            self._applied = self._wanted(client.values)
+        self._note_writes(client, request, answer)
+        return answer
+
+    def _closing(self, closing: str, settings: Sequence[Setting]) -> bytes:
+        """Return the messages after a client's: they read settings, and release the guard."""
+        messages = [wire.query(closing)]
+        if settings:
+            messages.insert(0, wire.query(self._capture_sql()))
+        return wire.data_of(messages)
+
+    def _note_writes(self, client: Client, request: Request, answer: Answer) -> None:
+        """Note what statements have changed. Outside of a transaction they are committed."""
+        client.defers |= any(statement.defers for statement in request.statements)
+        if any(map(_DDL.match, answer.tags)):
+            self._backend.note_ddl()
+            self._has_ddl = True
+        is_changed = not all(map(_NO_CHANGE.match, answer.tags))
+        if request.is_pinned:
+            kinds = {statement.kind for statement in request.statements}
+            is_changed &= "write" in kinds
+        if not client.in_transaction:
+            client.defers = False
+            if is_changed:
+                self._note_change()
+        elif is_changed and not client.has_written:
+            client.has_written = True
+            client.first_write = request.statements[0].shown
+
+    def _copied(self, client: Client, request: Request) -> Answer:
+        """Pass rows from the client to the backend."""
+        before: list[Message] = []
+        while True:
+            message = self._backend.message()
+            if message.kind == b"Z":
+                return Answer(before)
+            before.append(message)
+            if message.kind == b"G":
+                break
+        client.send_before_copy(request.answers_before_copy(before))
+        while True:
+            row = client.next_copy_message()
+            self._backend.send(row.data)
+            if row.kind != b"d":
+                break
+        if request.is_extended:
+            # The server ignores the Sync that it reads while it waits for rows.
+            self._backend.send(wire.SYNC.data)
+        return self._backend.answer()
+
+    def _open_transaction(self, client: Client) -> list[str]:
+        """Return what opens the savepoints of the client's transaction."""
+        if not client.in_transaction:
+            return []
+        opening = []
+        if not client.is_open:
+            opening.append(f"SAVEPOINT {client.savepoint}")
+            if client.is_read_only:
+                opening.append(_BE_READ_ONLY)
+            client.is_open = True
+            self._holder = client
+        for index, savepoint in enumerate(client.savepoints):
+            if not savepoint.is_open:
+                opening.append(f"SAVEPOINT {client.savepoint_at(index)}")
+                savepoint.is_open = True
+        return opening
+
+    def _ended(self, answer: Answer) -> None:
+        """Check the answer to statements of the proxy that cannot fail."""
+        if answer.error is not None:
+            raise wire.Disconnected
+
+    def _note_change(self) -> None:
+        self._levels[-1].is_changed = True
+        self.changes += 1
+
+    def _check_constraints(self, *, defers: bool) -> list[str]:
+        """Return what checks deferred constraints, as at a commit."""
+        names = self._backend.deferred()
+        if not names and not defers:
+            return []
+        checks = ["SET CONSTRAINTS ALL IMMEDIATE"]
+        if names:
+            checks.append(f"SET CONSTRAINTS {names} DEFERRED")
+        return checks
+
+    # Transactions
+
+    def commit(self, client: Client) -> Message | None:
+        """Keep a client's transaction. Return the error of a constraint that it violates."""
+        if not client.is_open:
+            return None
+        with self._turn(client):
+            checks = self._check_constraints(defers=client.defers)
+            closing = [*checks, f"RELEASE {client.savepoint}"]
+            if client.is_read_only:
+                closing = [_undo(client.savepoint)]
+            try:
+                self._backend.query("; ".join(closing))
+            except BackendFailure as failure:
+                self._undo(client.savepoint)
+                self._holder = None
+                return failure.answer
+            self._holder = None
+            if client.has_written:
+                self._note_change()
+        return None
+
+    def roll_back(self, client: Client) -> None:
+        """Roll back a client's transaction."""
+        if not client.is_open:
+            return
+        with self._turn(client):
+            if self._holder is client:
+                self._undo(client.savepoint)
+                self._holder = None
+            client.is_open = False
+
+    def release(self, client: Client, index: int) -> None:
+        """Release a savepoint of a client."""
+        with self._turn(client):
+            self._backend.query(f"RELEASE {client.savepoint_at(index)}")
+
+    def roll_back_to(self, client: Client, index: int) -> None:
+        """Roll back to a savepoint of a client."""
+        with self._turn(client):
+            self._backend.query(f"ROLLBACK TO {client.savepoint_at(index)}")
+            self._note_undone()
+
+    # Settings
+
+    def _learn(self, names: Sequence[str]) -> None:
+        """Read the values that settings have without a change of a client."""
+        unknown = [name for name in names if name not in self._defaults]
+        if not unknown:
+            return
+        self._apply({})
+        selected = ", ".join(
+            f"current_setting({literal(name)}, true)" for name in unknown
+        )
+        [values] = self._backend.query(f"SELECT {selected}").rows
+        learned = dict(zip(unknown, values, strict=True))
+        self._defaults.update(learned)
+        if self._applied is not None:
+            self._applied.update(learned)
+
+    def _apply(self, values: Values) -> None:
+        """Give the backend a client's settings.
+
+        Raises:
+            BackendFailure: the server refuses a value.
+        """
+        statements = self._settings_sql(values)
+        if not statements:
+            return
+        self._applied = None
+        try:
+            self._backend.query("; ".join([_OPEN_GUARD, *statements, _KEEP_GUARD]))
+        except BackendFailure:
+            self._backend.query(_UNDO_GUARD)
+            raise
+        self._applied = self._wanted(values)
+
+    def _wanted(self, values: Values) -> Values:
+        changed = {name: value for name, value in values.items() if value is not None}
+        return {**self._defaults, **changed}
+
+    def _settings_sql(self, values: Values) -> list[str]:
+        wanted = self._wanted(values)
+        applied = self._applied
+        if applied == wanted:
+            return []
+        statements = []
+        for name, value in wanted.items():
+            if applied is None or applied.get(name) != value:
+                text = literal(value or "")
+                statements.append(f"set_config({literal(name)}, {text}, false)")
+        # The role comes first or last: as the connection's role all settings may be set.
+        role = [text for text in statements if text.startswith("set_config('role'")]
+        others = [text for text in statements if text not in role]
+        sql = []
+        if others and (applied or {}).get("role", "") != "none":
+            sql.append("SET ROLE NONE")
+            role = [f"set_config('role', {literal(wanted['role'] or 'none')}, false)"]
+        if others:
+            sql.append(f"SELECT {', '.join(others)}")
+        if role:
+            sql.append(f"SELECT {role[0]}")
+        return sql
+
+    def _capture_sql(self) -> str:
+        names = map(literal, self._defaults)
+        return "SELECT " + ", ".join(f"current_setting({name}, true)" for name in names)
+
+    def _capture(
+        self, client: Client, settings: Sequence[Setting], captured: Answer
+    ) -> None:
+        """Note the values that a client's statement has given to settings."""
+        [row] = captured.rows
+        values = dict(zip(self._defaults, row, strict=True))
+        for setting in settings:
+            client.note_setting(
+                setting.name, values[setting.name], is_local=setting.is_local
+            )
+
+    # Levels
+
+    def _prepare(self) -> None:
+        """Begin another transaction if nothing is in this one, so that its time is the test's."""
+        if self._is_restart_due:
+            self._backend.restart()
+            self._applied = None
+            self._is_restart_due = False
+
+    def _open_levels(self) -> None:
+        """Open the savepoints of levels, before something is written."""
+        for level in self._levels:
+            if not level.is_open:
+                self._apply({})
+                level.sequences = self._backend.sequences()
+                level.query = self._backend.sequences_query
+                self._backend.query(f"SAVEPOINT {level.savepoint}")
+                level.is_open = True
+
+    def enter(self) -> None:
+        """Open a level. The backend gets its savepoint at the first write."""
+        with self._turn(None):
+            self._levels.append(_Level(len(self._levels)))
+            self._note_time()
+
+    def _note_time(self) -> None:
+        if not any(level.is_open for level in self._levels[1:]):
+            is_unused = self._holder is None and not self._levels[0].is_changed
+            self._is_restart_due = is_unused
+
+    def leave(self) -> bool:
+        """Restore the state of the matching ``enter``. Return whether it had changed.
+
+        Transactions that are open are rolled back.
+        """
+        with self._turn(None):
+            level = self._levels[-1]
+            is_changed = level.is_changed
+            self._cut_off()
+            if level.is_open:
+                self._undo(level.savepoint)
+                is_changed |= self._restore_sequences(level)
+            self._levels.pop()
+            if len(self._levels) == 1:
+                self._has_ddl = False
+        return is_changed
+
+    def _cut_off(self) -> None:
+        holder = self._holder
+        self._holder = None
+        if holder is not None:
+            self._undo(holder.savepoint)
+            holder.cut_off()
+
+    def _undo(self, savepoint: str) -> None:
+        self._backend.query(_undo(savepoint))
+        self._note_undone()
+
+    def _note_undone(self) -> None:
+        self._applied = None
+        if self._has_ddl:
+            self._backend.note_ddl()
+
+    def _restore_sequences(self, level: _Level) -> bool:
+        self._apply({})
+        moved = []
+        for oid, number in self._backend.sequences(level.query).items():
+            before = level.sequences.get(oid)
+            if before is not None and number != before:
+                last, called = before
+                moved.append(f"setval({oid}, {last}, {called == 't'})")
+        if moved:
+            self._backend.query(f"SELECT {', '.join(moved)}")
+        return bool(moved)
+
+    def forget_level(self) -> None:
+        """Drop the top level, and keep its content."""
+        with self._turn(None):
+            level = self._levels.pop()
+            below = self._levels[-1]
+            if not level.is_open:
+                return
+            if below.is_open:
+                if self._holder is None:
+                    self._backend.query(f"RELEASE {level.savepoint}")
+                below.is_changed |= level.is_changed
+
+    def commit_all(self) -> None:
+        """Commit everything: the database is about to be kept."""
+        with self._turn(None):
+            self._cut_off()
+            self._backend.commit()
+
+    # Questions
+
+    def writers(self) -> set[int]:
+        """Return the clients whose open transaction has written."""
+        holder = self._holder
+        if holder is None or not holder.has_written:
+            return set()
+        return {holder.pid}
+
+    def inside(self) -> set[int]:
+        """Return the clients inside a transaction."""
+        clients = [*self._clients.values()]
+        return {client.pid for client in clients if client.in_transaction}
+
+    def is_changed(self) -> bool:
+        """Return whether the top level has changes."""
+        return self._levels[-1].is_changed
+
+    def may_have_changed(self, depth: int) -> bool:
+        """Return whether a level at a depth or above has changes that are kept."""
+        return any(level.is_changed for level in self._levels[:depth])
+
+    def close(self) -> None:
+        """End all connections. The server rolls back."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._lose()
+        self._backend.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _undo(savepoint: str) -> str:
+    return f"ROLLBACK TO {savepoint}; RELEASE {savepoint}"
+
+
+def _refusal(holder: Client | None) -> Message:
+    statement = holder.first_write if holder is not None else ""
+    text = (
+        "canceling statement due to lock timeout: another open transaction has written"
+    )
+    if statement:
+        text += f" ({statement})"
+    hint = (
+        "with arena_isolation = rollback only one transaction can write at a time: commit or "
+        "roll back the other one first, or use arena_isolation = undo"
+    )
+    return wire.error(_NO_LOCK, text, hint=hint)
+
+
+def _with_hint(answer: Answer) -> Answer:
+    """Explain an error that only the shared transaction can cause."""
+    error = answer.error
+    if error is None or answer.sqlstate not in _IN_BLOCK:
+        return answer
+    fields = wire.fields_of(error.body)
+    fields["H"] = _NO_BLOCK_HINT
+    explained = wire.Message(b"E", wire.pack_fields(fields))
+    messages = [
+        explained if message is error else message for message in answer.messages
+    ]
+    return Answer(messages)
+
+
+def _before_end(messages: Sequence[Message]) -> list[Message]:
+    """Leave out the tag of the last command, which fails."""
+    ends = [index for index, message in enumerate(messages) if message.kind == b"C"]
+    return [*messages[: ends[-1]]] if ends else [*messages]

@@ -1,0 +1,1 @@
+"""Tests of the shared transaction, by real drivers on a real server."""

@@ -1,0 +1,530 @@
+"""What an app sees of the shared transaction: the same as of a server, by each driver."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import psycopg
+import psycopg2
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from tests.rollback.conftest import opened
+from tests.servers.postgresql import rows
+
+if TYPE_CHECKING:
+    from tests.rollback.conftest import Shared
+
+INSERT = "INSERT INTO dancer (name) VALUES (%s)"
+
+
+def test_a_commit_is_seen_and_leave_takes_it_back(shared: Shared) -> None:
+    """A commit is seen and leave takes it back."""
+    with shared.psycopg() as connection:
+        connection.execute(INSERT, ("Dune",))
+    assert shared.names() == ["Sand", "Dune"]
+    assert rows("SELECT name FROM dancer", shared.database) == [("Sand",)]
+    assert shared.proxy.leave() is True
+    assert shared.names() == ["Sand"]
+    with shared.psycopg() as connection:
+        number = connection.execute("SELECT last_value FROM dancer_id_seq").fetchone()
+    assert number == (1,)
+
+
+def test_a_rollback_takes_back_its_own_writes_only(shared: Shared) -> None:
+    """A rollback takes back its own writes only."""
+    with shared.psycopg2() as connection, connection.cursor() as cursor:
+        cursor.execute(INSERT, ("Dune",))
+        connection.commit()
+        cursor.execute(INSERT, ("Loess",))
+        connection.rollback()
+        cursor.execute("SELECT count(*) FROM dancer")
+        assert cursor.fetchone() == (2,)
+
+
+def test_a_connection_that_is_closed_in_a_transaction_loses_its_writes(shared: Shared) -> None:
+    """A connection that is closed in a transaction loses its writes."""
+    connection = shared.psycopg()
+    connection.execute(INSERT, ("Dune",))
+    assert len(shared.proxy.writers()) == 1
+    connection.close()
+    with shared.psycopg() as other:
+        other.execute(INSERT, ("Loess",))  # waits until the proxy has noticed
+    assert shared.names() == ["Sand", "Loess"]
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "asyncpg", "psycopg_async"])
+def test_sqlalchemy_works_as_on_a_server(shared: Shared, driver: str) -> None:
+    """Sqlalchemy works as on a server."""
+    asyncio.run(_sqlalchemy(shared, driver))
+
+
+async def _sqlalchemy(shared: Shared, driver: str) -> None:
+    address = shared.proxy.address
+    url = URL.create(
+        f"postgresql+{driver}",
+        address.user,
+        database=shared.database,
+        query={"host": address.host, "port": str(address.port)},
+    )
+    work = _work
+    if driver in {"asyncpg", "psycopg_async"}:
+        engine = create_async_engine(url)
+        async with engine.connect() as connection:
+            await connection.run_sync(work)
+        await engine.dispose()
+    else:
+        sync = create_engine(url)
+        with sync.connect() as connection:
+            work(connection)
+        sync.dispose()
+    assert shared.names() == ["Sand", "Dune", "Loess"]
+
+
+def _work(connection: Any) -> None:
+    insert = text("INSERT INTO dancer (name) VALUES (:name)")
+    connection.execute(insert, {"name": "Dune"})
+    connection.commit()
+    connection.execute(insert, {"name": "Gravel"})
+    connection.rollback()
+    with suppress(ZeroDivisionError), connection.begin_nested():
+        connection.execute(insert, {"name": "Silt"})
+        raise ZeroDivisionError
+    with connection.begin_nested():
+        connection.execute(insert, {"name": "Loess"})
+    with pytest.raises(Exception, match="duplicate key"), connection.begin_nested():
+        connection.execute(insert, {"name": "Dune"})
+    many = [{"name": f"Clay {number}"} for number in range(3)]
+    with connection.begin_nested() as nested:
+        connection.execute(insert, many)
+        nested.rollback()
+    connection.commit()
+
+
+def test_a_failed_statement_fails_its_own_transaction_only(shared: Shared) -> None:
+    """A failed statement fails its own transaction only."""
+    with shared.psycopg() as connection, shared.psycopg() as other:
+        connection.execute(INSERT, ("Dune",))
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute(INSERT, ("Dune",))
+        assert other.execute("SELECT 1").fetchone() == (1,)
+        with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+            connection.execute("SELECT 1")
+        connection.commit()  # PostgreSQL rolls back
+    assert shared.names() == ["Sand"]
+
+
+def test_savepoints_of_a_failed_transaction(shared: Shared) -> None:
+    """Savepoints of a failed transaction."""
+    with shared.psycopg(autocommit=True) as connection:
+        connection.execute("BEGIN")
+        connection.execute(INSERT, ("Dune",))
+        connection.execute('SAVEPOINT "A b"')
+        connection.execute(INSERT, ("Gravel",))
+        connection.execute("SAVEPOINT a")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute(INSERT, ("Gravel",))
+        connection.execute('ROLLBACK TO "A b"')
+        with pytest.raises(psycopg.errors.InvalidSavepointSpecification):
+            connection.execute("RELEASE a")
+        connection.execute('ROLLBACK TO "A b"')
+        connection.execute(INSERT, ("Loess",))
+        connection.execute('RELEASE "A b"')
+        connection.execute("COMMIT")
+    assert shared.names() == ["Sand", "Dune", "Loess"]
+
+
+def test_control_statements_outside_of_a_transaction(shared: Shared) -> None:
+    """Control statements outside of a transaction."""
+    warnings: list[str] = []
+    with shared.psycopg(autocommit=True) as connection:
+        connection.add_notice_handler(lambda notice: warnings.append(str(notice.sqlstate)))
+        connection.execute("COMMIT")
+        connection.execute("ROLLBACK")
+        connection.execute("BEGIN")
+        connection.execute("BEGIN")
+        connection.execute("END")
+        with pytest.raises(psycopg.errors.NoActiveSqlTransaction):
+            connection.execute("SAVEPOINT a")
+    assert warnings == ["25P01", "25P01", "25001"]
+
+
+def test_a_script_with_transactions(shared: Shared) -> None:
+    """A script with transactions."""
+    with shared.psycopg(autocommit=True) as connection:
+        connection.execute(
+            "BEGIN; INSERT INTO dancer (name) VALUES ('a;b'); COMMIT; -- done; \n"
+            "BEGIN; INSERT INTO dancer (name) VALUES ('c'); ROLLBACK; SELECT 1"
+        )
+    assert shared.names() == ["Sand", "a;b"]
+
+
+def test_a_second_writer_waits_and_a_reader_does_not(shared: Shared) -> None:
+    """A second writer waits and a reader does not."""
+    waiting = threading.Event()
+    done = threading.Event()
+
+    def write() -> None:
+        with shared.psycopg() as other:
+            assert other.execute("SELECT 1").fetchone() == (1,)
+            waiting.set()
+            other.execute(INSERT, ("Loess",))
+        done.set()
+
+    with shared.psycopg() as connection:
+        connection.execute(INSERT, ("Dune",))
+        thread = threading.Thread(target=write)
+        thread.start()
+        assert waiting.wait(10)
+        assert not done.wait(0.1)
+        connection.commit()
+    thread.join(10)
+    assert done.is_set()
+    assert shared.names() == ["Sand", "Dune", "Loess"]
+
+
+def test_a_writer_that_waits_too_long_is_refused(database: str) -> None:
+    """A writer that waits too long is refused."""
+    with opened(database, lock_timeout=0.1) as shared, shared.psycopg() as connection:
+        connection.execute(INSERT, ("Dune",))
+        with shared.psycopg() as other, pytest.raises(psycopg.errors.LockNotAvailable) as error:
+            other.execute(INSERT, ("Loess",))
+        assert "INSERT INTO dancer" in str(error.value)
+
+
+def test_many_tasks_and_loops(shared: Shared) -> None:
+    """Many tasks and loops."""
+
+    async def one(number: int) -> None:
+        connection = await shared.asyncpg()
+        async with connection.transaction():
+            await connection.execute("INSERT INTO dancer (name) VALUES ($1)", f"{number}")
+            await asyncio.sleep(0)
+            await connection.fetch("SELECT count(*) FROM dancer")
+        await connection.close()
+
+    async def all_of(first: int) -> None:
+        await asyncio.gather(*(one(first + number) for number in range(10)))
+
+    threads = [
+        threading.Thread(target=asyncio.run, args=(all_of(first),)) for first in (0, 100, 200)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(shared.names()) == 31
+
+
+def test_asyncpg_prepares_copies_and_reads_by_a_cursor(shared: Shared) -> None:
+    """asyncpg prepares copies and reads by a cursor."""
+
+    async def work() -> None:
+        connection = await shared.asyncpg()
+        statement = await connection.prepare("SELECT name FROM dancer WHERE id > $1")
+        records = [(f"n{number}",) for number in range(50)]
+        await connection.copy_records_to_table("dancer", records=records, columns=["name"])
+        assert len(await statement.fetch(0)) == 51
+        async with connection.transaction():
+            cursor = await connection.cursor("SELECT name FROM dancer ORDER BY id")
+            assert len(await cursor.fetch(10)) == 10
+            other = await shared.asyncpg(statement_cache_size=0)
+            assert await other.fetchval("SELECT count(*) FROM dancer WHERE id > $1", 0) == 51
+            await other.close()
+            assert len(await cursor.fetch(100)) == 41
+        await connection.executemany(
+            "INSERT INTO dancer (name) VALUES ($1)", [(f"m{number}",) for number in range(2000)]
+        )
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await connection.executemany(
+                "INSERT INTO dancer (name) VALUES ($1)", [("fresh",), ("m1",)]
+            )
+        assert await connection.fetchval("SELECT count(*) FROM dancer") == 2051
+        await connection.reset()
+        await connection.close()
+
+    asyncio.run(work())
+
+
+def test_a_pool_of_asyncpg_resets_while_another_connection_writes(shared: Shared) -> None:
+    """A pool of asyncpg resets while another connection writes."""
+
+    async def work() -> None:
+        writer = await shared.asyncpg()
+        transaction = writer.transaction()
+        await transaction.start()
+        await writer.execute("INSERT INTO dancer (name) VALUES ('Dune')")
+        place = shared.place
+        async with asyncpg.create_pool(database=shared.database, **place, min_size=1) as pool:
+            async with pool.acquire() as connection:
+                await connection.fetchval("SELECT 1")
+            async with pool.acquire() as connection:
+                await connection.fetchval("SELECT 1")
+        await transaction.commit()
+        await writer.close()
+
+    asyncio.run(work())
+
+
+def test_psycopg_pipelines_copies_and_cursors(shared: Shared) -> None:
+    """Pipelines, copies and cursors of psycopg."""
+    with shared.psycopg() as connection:
+        with connection.pipeline():
+            connection.execute(INSERT, ("Dune",))
+            count = connection.execute("SELECT count(*) FROM dancer")
+            assert count.fetchone() == (2,)
+        with connection.cursor("named") as cursor:
+            cursor.execute("SELECT name FROM dancer ORDER BY id")
+            assert cursor.fetchmany(1) == [("Sand",)]
+            assert cursor.fetchall() == [("Dune",)]
+        with connection.cursor().copy("COPY dancer (name) FROM STDIN") as copy:
+            copy.write_row(("Loess",))
+        with connection.cursor().copy("COPY (SELECT name FROM dancer) TO STDOUT") as copy:
+            assert len(list(copy.rows())) == 3
+        for _ in range(8):  # psycopg prepares at the fifth
+            connection.execute("SELECT * FROM dancer WHERE id = %s", (1,))
+    with shared.psycopg() as connection:
+        copying = connection.cursor().copy("COPY dancer (name) FROM STDIN")
+        with pytest.raises(psycopg.errors.UniqueViolation), copying as copy:
+            copy.write_row(("Sand",))
+    assert shared.names() == ["Sand", "Dune", "Loess"]
+
+
+def test_async_psycopg_in_autocommit(shared: Shared) -> None:
+    """Psycopg's async connection in autocommit."""
+
+    async def work() -> None:
+        connection = await psycopg.AsyncConnection.connect(
+            dbname=shared.database, **shared.place, autocommit=True
+        )
+        async with connection:
+            await connection.execute(INSERT, ("Dune",))
+            with pytest.raises(psycopg.errors.UniqueViolation):
+                await connection.execute(INSERT, ("Dune",))
+            async with connection.transaction(), connection.transaction():
+                await connection.execute(INSERT, ("Loess",))
+
+    asyncio.run(work())
+    assert shared.names() == ["Sand", "Dune", "Loess"]
+
+
+def test_a_pipeline_that_fails_outside_of_a_transaction(shared: Shared) -> None:
+    """A pipeline that fails outside of a transaction."""
+    with shared.psycopg(autocommit=True) as connection:
+        with suppress(psycopg.errors.UniqueViolation), connection.pipeline():
+            connection.execute(INSERT, ("Dune",))
+            connection.execute(INSERT, ("Sand",))
+        connection.execute("SELECT 1")
+    assert shared.names() == ["Sand"]
+
+
+@pytest.mark.parametrize("is_waiting", [False, True])
+def test_a_statement_is_cancelled(shared: Shared, *, is_waiting: bool) -> None:
+    """A statement is cancelled."""
+    started = threading.Event()
+    errors: list[str | None] = []
+
+    def sleep(connection: psycopg.Connection[Any]) -> None:
+        try:
+            started.set()
+            sql = "INSERT INTO dancer (name) VALUES ('x')"
+            connection.execute(sql if is_waiting else "SELECT pg_sleep(20)")
+        except psycopg.Error as error:
+            errors.append(error.sqlstate)
+
+    with shared.psycopg() as holder, shared.psycopg() as connection:
+        if is_waiting:
+            holder.execute(INSERT, ("Dune",))
+        thread = threading.Thread(target=sleep, args=(connection,))
+        thread.start()
+        started.wait(5)
+        while not errors:
+            connection.cancel_safe()
+            thread.join(0.05)
+        assert errors == ["57014"]
+        connection.rollback()
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_settings_belong_to_one_connection(shared: Shared) -> None:
+    """Settings belong to one connection."""
+
+    def value(connection: psycopg.Connection[Any], name: str) -> object:
+        row = connection.execute(f"SELECT current_setting('{name}', true)").fetchone()
+        assert row is not None
+        return row[0]
+
+    options = "-c app.tenant=b -c search_path=pg_catalog"
+    with shared.psycopg() as first, shared.psycopg(options=options) as second:
+        first.execute("SET app.tenant = 'a'")
+        assert value(first, "app.tenant") == "a"
+        assert value(second, "app.tenant") == "b"
+        first.rollback()
+        assert value(first, "app.tenant") in {None, ""}
+        first.execute("SELECT set_config('app.tenant', 'c', false)")
+        first.execute("SET LOCAL timezone = 'Asia/Tokyo'")
+        assert value(first, "timezone") == "Asia/Tokyo"
+        first.commit()
+        assert value(first, "timezone") != "Asia/Tokyo"
+        assert value(first, "app.tenant") == "c"
+        assert value(second, "search_path") == "pg_catalog"
+        second.execute("SET app.tenant TO 'd'")
+        second.execute("RESET app.tenant")
+        assert value(second, "app.tenant") == "b"
+        first.execute(INSERT, ("Dune",))
+        second.execute("SET statement_timeout = 1000")  # while the first one has written
+        assert value(second, "statement_timeout") == "1s"
+        assert value(first, "statement_timeout") == "0"
+        first.commit()
+        first.autocommit = True
+        first.execute("DISCARD ALL")
+        assert value(first, "app.tenant") in {None, ""}
+
+
+def test_settings_live_longer_than_a_level(shared: Shared) -> None:
+    """Settings live longer than a level."""
+    with shared.psycopg(autocommit=True) as connection:
+        connection.execute("SET timezone = 'Asia/Tokyo'")
+        connection.execute(INSERT, ("Dune",))
+        shared.proxy.leave()
+        shared.proxy.enter()
+        connection.execute(INSERT, ("Dune",))
+        assert connection.execute("SHOW timezone").fetchone() == ("Asia/Tokyo",)
+
+
+def test_prepared_statements_belong_to_one_connection(shared: Shared) -> None:
+    """Prepared statements belong to one connection."""
+    with shared.psycopg(autocommit=True) as first, shared.psycopg(autocommit=True) as second:
+        first.execute("PREPARE question AS SELECT 1")
+        second.execute("PREPARE question AS SELECT 2")
+        assert first.execute("EXECUTE question").fetchone() == (1,)
+        first.execute("DEALLOCATE ALL")
+        assert second.execute("EXECUTE question").fetchone() == (2,)
+        with pytest.raises(psycopg.errors.InvalidSqlStatementName):
+            first.execute("EXECUTE question")
+        second.execute("DEALLOCATE question")
+
+
+@pytest.mark.parametrize("is_autocommit", [False, True])
+def test_deferred_constraints_are_checked_at_a_commit(
+    shared: Shared, *, is_autocommit: bool
+) -> None:
+    """Deferred constraints are checked at a commit."""
+    with shared.psycopg(autocommit=is_autocommit) as connection:
+        with connection.transaction():
+            connection.execute("INSERT INTO battle VALUES (1, 500)")
+            connection.execute("INSERT INTO dancer (id, name) VALUES (500, 'Dune')")
+        with pytest.raises(psycopg.errors.ForeignKeyViolation), connection.transaction():
+            connection.execute("INSERT INTO battle VALUES (2, 600)")
+        connection.rollback()
+        with connection.transaction():
+            connection.execute("INSERT INTO battle VALUES (3, 700)")
+            connection.execute("INSERT INTO dancer (id, name) VALUES (700, 'Loess')")
+    with shared.psycopg() as connection:
+        assert connection.execute("SELECT id FROM battle").fetchall() == [(1,), (3,)]
+
+
+def test_a_function_that_writes_is_a_write(shared: Shared) -> None:
+    """A function that writes is a write."""
+    with shared.psycopg() as connection:
+        connection.execute(
+            "CREATE FUNCTION add() RETURNS int LANGUAGE sql AS "
+            "$$INSERT INTO dancer (name) VALUES ('Dune') RETURNING id$$"
+        )
+        connection.commit()
+        connection.execute("SELECT add()")
+        assert len(shared.proxy.writers()) == 1
+        connection.rollback()
+        connection.execute("SELECT nextval('dancer_id_seq')")
+        connection.execute("SELECT * FROM dancer FOR UPDATE")
+    assert shared.names() == ["Sand"]
+
+
+def test_a_transaction_that_only_reads(shared: Shared) -> None:
+    """A transaction that only reads."""
+    with shared.psycopg(autocommit=True) as connection:
+        connection.execute("BEGIN READ ONLY")
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            connection.execute(INSERT, ("Dune",))
+        connection.execute("ROLLBACK")
+        connection.execute(INSERT, ("Dune",))
+
+
+def test_levels_are_a_stack(shared: Shared) -> None:
+    """Levels are a stack."""
+    proxy = shared.proxy
+    with shared.psycopg(autocommit=True) as connection:
+        connection.execute(INSERT, ("Dune",))
+        proxy.enter()
+        connection.execute("ALTER TABLE dancer ADD rank int")
+        connection.execute("TRUNCATE dancer CASCADE")
+        assert proxy.leave() is True
+        assert shared.names() == ["Sand", "Dune"]
+        proxy.enter()
+        assert proxy.leave() is False
+        proxy.leave()
+        assert shared.names() == ["Sand"]
+
+
+def test_time_moves_from_test_to_test(shared: Shared) -> None:
+    """Time moves from test to test."""
+    times = set()
+    with shared.psycopg(autocommit=True) as connection:
+        for _ in range(3):
+            times.add(connection.execute("SELECT now()").fetchone())
+            connection.execute(INSERT, ("Dune",))
+            shared.proxy.leave()
+            shared.proxy.enter()
+    assert len(times) == 3
+
+
+def test_a_transaction_left_open_is_cut_off(shared: Shared) -> None:
+    """A transaction left open is cut off."""
+    with shared.psycopg() as connection:
+        connection.execute(INSERT, ("Dune",))
+        shared.proxy.leave()
+        shared.proxy.enter()
+        with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+            connection.execute("SELECT 1")
+        connection.rollback()
+        connection.execute(INSERT, ("Dune",))
+
+
+def test_the_server_ends_the_connection(shared: Shared) -> None:
+    """The server ends the connection."""
+    connection = shared.psycopg()
+    with pytest.raises(psycopg.OperationalError):
+        connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    assert shared.proxy.is_lost
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "statement, words",
+    [
+        ("NOTIFY news", "NOTIFY"),
+        ("SELECT * FROM dancer FOR UPDATE SKIP LOCKED", "SKIP LOCKED"),
+        ("BEGIN ISOLATION LEVEL SERIALIZABLE", "SERIALIZABLE"),
+        ("SELECT pg_advisory_lock(1)", "advisory"),
+    ],
+)
+def test_what_cannot_be_shown_is_reported(shared: Shared, statement: str, words: str) -> None:
+    """What cannot be shown is reported."""
+    with shared.psycopg(autocommit=True) as connection:
+        connection.execute(statement)
+    assert any(words in note for note in shared.notes)
+
+
+@pytest.mark.parametrize("statement", ["VACUUM", "PREPARE TRANSACTION 'a'"])
+def test_what_does_not_work_has_a_hint(shared: Shared, statement: str) -> None:
+    """What does not work has a hint."""
+    with shared.psycopg2() as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor, pytest.raises(psycopg2.Error, match="clone"):
+            cursor.execute(statement)
