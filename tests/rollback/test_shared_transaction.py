@@ -223,7 +223,7 @@ def test_many_tasks_and_loops(shared: Shared) -> None:
 
 
 def test_asyncpg_prepares_copies_and_reads_by_a_cursor(shared: Shared) -> None:
-    """asyncpg prepares copies and reads by a cursor."""
+    """Prepared statements, copies and cursors of asyncpg."""
 
     async def work() -> None:
         connection = await shared.asyncpg()

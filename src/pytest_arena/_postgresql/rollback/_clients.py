@@ -134,8 +134,6 @@ class Client:
         self.has_written = False
         self.defers = False
         self.first_write = ""
-        self.is_waiting = False
-        self.is_cancelled = False
         self.savepoints: list[Savepoint] = []
         self.startup: Values = {}
         self.values: Values = {}

@@ -27,7 +27,6 @@ from pytest_arena._postgresql.rollback._backend import (
     BackendFailure,
 )
 from pytest_arena._postgresql.rollback._clients import Client, start_thread
-from pytest_arena._process import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -75,6 +74,16 @@ class _Level:
         return f"arena_level_{self.number}"
 
 
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    """A thread that waits to use the backend."""
+
+    client: Client | None
+    writes: bool
+    is_woken: threading.Event = field(default_factory=threading.Event)
+    is_cancelled: bool = False
+
+
 class SharedTransaction:
     """A proxy before one database. Any thread may use it.
 
@@ -97,9 +106,9 @@ class SharedTransaction:
         self._backend = Backend(address)
         self._lock_timeout = lock_timeout
         self._note = note
-        self._condition = threading.Condition()
-        self._running: Client | None = None
-        self._is_busy = False
+        self._lock = threading.RLock()
+        self._waiters: list[_Waiter] = []
+        self._running: _Waiter | None = None
         self._holder: Client | None = None
         self._clients: dict[int, Client] = {}
         self._number = 0
@@ -131,7 +140,7 @@ class SharedTransaction:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with self._condition:
+            with self._lock:
                 self._number += 1
                 client = Client(self, connection, self._number)
                 self._clients[client.pid] = client
@@ -154,7 +163,7 @@ class SharedTransaction:
 
     def forget(self, client: Client) -> None:
         """Roll back what a client has left, and forget it."""
-        with self._condition:
+        with self._lock:
             is_known = self._clients.pop(client.pid, None) is not None
         if is_known and not self.is_lost:
             self.roll_back(client)
@@ -177,15 +186,18 @@ class SharedTransaction:
 
     def interrupt(self, pid: int) -> None:
         """Cancel what a client waits for."""
-        with self._condition:
-            client = self._clients.get(pid)
-            if client is None:
-                return
-            if self._running is client:
+        with self._lock:
+            running = self._running
+            client = running.client if running is not None else None
+            if client is not None and client.pid == pid:
                 self._backend.cancel()
-            elif client.is_waiting:
-                client.is_cancelled = True
-                self._condition.notify_all()
+                return
+            for waiter in self._waiters:
+                if waiter.client is not None and waiter.client.pid == pid:
+                    self._waiters.remove(waiter)
+                    waiter.is_cancelled = True
+                    waiter.is_woken.set()
+                    return
 
     def end(self, pid: int) -> None:
         """End the connection of a client, and roll back its transaction."""
@@ -206,53 +218,56 @@ class SharedTransaction:
             Disconnected: the server has ended the connection.
             BackendFailure: another transaction does not end in time.
         """
-        with self._condition:
-            if client is not None:
-                client.is_waiting = True
-            try:
-                self._wait(client, writes=writes)
-            finally:
-                if client is not None:
-                    client.is_waiting = False
-            self._is_busy = True
-            self._running = client
+        self._wait_for_turn(_Waiter(client, writes))
         try:
             yield
         except wire.Disconnected:
             self._lose()
             raise
         finally:
-            with self._condition:
-                self._is_busy = False
+            with self._lock:
                 self._running = None
-                self._condition.notify_all()
+                self._pass_on()
 
-    def _wait(self, client: Client | None, *, writes: bool) -> None:
-        end = seconds() + self._lock_timeout
-        while True:
-            if self.is_lost:
-                raise wire.Disconnected
-            if client is not None and client.is_cancelled:
-                client.is_cancelled = False
-                text = "canceling statement due to user request"
-                raise BackendFailure(wire.error("57014", text))
-            holder = self._holder
-            is_held = writes and holder is not None and holder is not client
-            if not self._is_busy and not is_held:
+    def _wait_for_turn(self, waiter: _Waiter) -> None:
+        with self._lock:
+            self._waiters.append(waiter)
+            if self._running is None:
+                self._pass_on()
+        while not waiter.is_woken.wait(self._lock_timeout or None):
+            with self._lock:
+                if not self._is_held_back(waiter) or waiter.is_woken.is_set():
+                    continue
+                self._waiters.remove(waiter)
+                raise BackendFailure(_refusal(self._holder))
+        if self.is_lost:
+            raise wire.Disconnected
+        if waiter.is_cancelled:
+            text = "canceling statement due to user request"
+            raise BackendFailure(wire.error("57014", text))
+
+    def _is_held_back(self, waiter: _Waiter) -> bool:
+        """Return whether another transaction has written, and so must end first."""
+        return waiter.writes and self._holder not in {None, waiter.client}
+
+    def _pass_on(self) -> None:
+        """Wake the first waiter that may use the backend."""
+        for waiter in self._waiters:
+            if not self._is_held_back(waiter):
+                self._waiters.remove(waiter)
+                self._running = waiter
+                waiter.is_woken.set()
                 return
-            rest = None
-            if is_held and self._lock_timeout:
-                rest = end - seconds()
-                if rest <= 0:
-                    raise BackendFailure(_refusal(holder))
-            self._condition.wait(rest)
 
     def _lose(self) -> None:
-        with self._condition:
+        with self._lock:
             self.is_lost = True
             clients = [*self._clients.values()]
             self._clients.clear()
             self._holder = None
+            for waiter in self._waiters:
+                waiter.is_woken.set()
+            self._waiters.clear()
         for client in clients:
             client.end("57P01", _LOST)
 
