@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._values import Address
 
 __all__ = ["SCHEMA", "CountedUsage", "Hand", "ServerWorld", "dump_of", "made_template"]
 
@@ -105,7 +106,7 @@ class Hand:
         if self._connection is None or self._generation != isolation.generation:
             self.close()
             self._generation = isolation.generation
-            self._connection = connect(isolation.live.address.database)
+            self._connection = connect_to(isolation.live.address)
         return self._connection
 
     @property
@@ -166,7 +167,7 @@ class ServerWorld:
     def dump(self) -> list[object]:
         """Return all that a new connection sees."""
         self.uses.number += 1
-        with closing(connect(self.isolation.live.address.database)) as fresh:
+        with closing(connect_to(self.isolation.live.address)) as fresh:
             fresh.execute("SET lock_timeout = '1s'")
             return dump_of(fresh)
 
@@ -180,6 +181,19 @@ class ServerWorld:
         """Close all."""
         self.disconnect()
         self.isolation.close()
+
+
+def connect_to(address: Address) -> psycopg.Connection[Any]:
+    """Connect to a live database, where pytest-arena leads its connections."""
+    if not address.is_socket:
+        return connect(address.database)
+    return psycopg.connect(
+        host=address.host,
+        port=address.port,
+        user=address.user,
+        dbname=address.database,
+        autocommit=True,
+    )
 
 
 def dump_of(connection: psycopg.Connection[Any]) -> list[object]:

@@ -55,11 +55,20 @@ def wait_until(condition: Callable[[], bool]) -> None:
     pytest.fail("it does not come")
 
 
-@pytest.fixture(params=["clone", "undo"])
+@pytest.fixture(params=["clone", "undo", "rollback"])
 def world(
     own: ServerRegistry, template: str, request: pytest.FixtureRequest
 ) -> Iterator[ServerWorld]:
     """A database of the test's own, dropped at its end."""
+    with closing(ServerWorld.of(own, template, request.param)) as world:
+        yield world
+
+
+@pytest.fixture(params=["clone", "undo"])
+def committing(
+    own: ServerRegistry, template: str, request: pytest.FixtureRequest
+) -> Iterator[ServerWorld]:
+    """A database in which the server commits."""
     with closing(ServerWorld.of(own, template, request.param)) as world:
         yield world
 
@@ -148,8 +157,9 @@ def test_an_open_writer_holds_the_level_p88(world: ServerWorld) -> None:
         old.execute("COMMIT")
 
 
-def test_a_wider_transaction_goes_on(world: ServerWorld) -> None:
+def test_a_wider_transaction_goes_on(committing: ServerWorld) -> None:
     """Nothing was committed, so that the level can be forgotten."""
+    world = committing
     writer = world.connect()
     for _ in range(60):  # others write here as well, and then there would be a picture to take
         writer.executescript("BEGIN; INSERT INTO plain VALUES (4)")
@@ -228,8 +238,9 @@ def test_a_level_has_another_content(world: ServerWorld) -> None:
     assert hand.dump() == before
 
 
-def test_a_database_is_kept_for_a_look(world: ServerWorld) -> None:
+def test_a_database_is_kept_for_a_look(committing: ServerWorld) -> None:
     """At once where nobody is inside a transaction; else when the level is left."""
+    world = committing
     hand, reader = world.connect(), world.connect()
     world.isolation.enter()
     hand.execute("INSERT INTO plain VALUES (77)")

@@ -69,12 +69,12 @@ def _database() -> Iterator[str]:
 
 
 @contextmanager
-def opened(database: str, lock_timeout: float = 5) -> Iterator[Shared]:
+def opened(database: str) -> Iterator[Shared]:
     """Open a proxy before a database, inside a level."""
     from tests.servers.postgresql import address  # noqa: PLC0415 - configured later
 
     notes: list[str] = []
-    proxy = SharedTransaction(address(database), lock_timeout=lock_timeout, note=notes.append)
+    proxy = SharedTransaction(address(database), note=notes.append)
     proxy.enter()
     try:
         yield Shared(proxy, database, notes)

@@ -15,7 +15,6 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.rollback.conftest import opened
 from tests.servers.postgresql import rows
 
 if TYPE_CHECKING:
@@ -189,11 +188,12 @@ def test_a_second_writer_waits_and_a_reader_does_not(shared: Shared) -> None:
     assert shared.names() == ["Sand", "Dune", "Loess"]
 
 
-def test_a_writer_that_waits_too_long_is_refused(database: str) -> None:
+def test_a_writer_that_waits_too_long_is_refused(shared: Shared) -> None:
     """A writer that waits too long is refused."""
-    with opened(database, lock_timeout=0.1) as shared, shared.psycopg() as connection:
+    options = "-c lock_timeout=100"
+    with shared.psycopg() as connection, shared.psycopg(options=options) as other:
         connection.execute(INSERT, ("Dune",))
-        with shared.psycopg() as other, pytest.raises(psycopg.errors.LockNotAvailable) as error:
+        with pytest.raises(psycopg.errors.LockNotAvailable) as error:
             other.execute(INSERT, ("Loess",))
         assert "INSERT INTO dancer" in str(error.value)
 

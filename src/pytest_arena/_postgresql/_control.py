@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address
 
 _CONNECT_SECONDS = 10
-_APPLICATION_NAME = "pytest-arena"  # in pg_stat_activity
+APPLICATION_NAME = "pytest-arena"  # in pg_stat_activity
 # libpq reports a refused login by the server's words, without its code.
 TOO_MANY_CLIENTS = re.compile(
     "too many (clients|connections)|connection slots are reserved"
@@ -113,7 +113,7 @@ class Control:
                 sslmode="disable" if address.is_socket or is_plain else "prefer",
                 gssencmode="disable" if is_plain else "prefer",
                 connect_timeout=_CONNECT_SECONDS,
-                application_name=_APPLICATION_NAME,
+                application_name=APPLICATION_NAME,
                 options=_options(settings),
                 autocommit=True,
                 prepare_threshold=None,

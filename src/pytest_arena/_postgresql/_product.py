@@ -45,6 +45,7 @@ ISOLATIONS = {
     "auto": ServerIsolation,
     "undo": ServerIsolation,
     "clone": ServerIsolation,
+    "rollback": ServerIsolation,
 }
 
 
@@ -168,7 +169,7 @@ class PostgreSQL:
     def ask_for(self, name: str, isolation: Isolation) -> str:
         """Return why a level cannot have an isolation. ``undo`` needs rights."""
         if name not in ISOLATIONS:
-            return f"{self.shown} is isolated by undo or clone"
+            return f"{self.shown} is isolated by undo, clone or rollback"
         missing = ""
         if name == "undo":
             missing = lacking(self._registry())

@@ -49,8 +49,8 @@ def isolate(
             may_clone=asked_for == "auto",
         )
 
-    if asked_for == "clone":
-        return create("clone")
+    if asked_for in {"clone", "rollback"}:
+        return create(asked_for)
     try:
         reason = templates.lacking(own)
         if not reason:

@@ -15,6 +15,10 @@ from pytest_arena._postgresql.isolation._live import (
     ServerLevel,
 )
 from pytest_arena._postgresql.isolation._plain import PlainDatabase
+from pytest_arena._postgresql.isolation._rolled_back import (
+    RolledBackDatabase,
+    Uncommitted,
+)
 from pytest_arena._postgresql.isolation._snapshots import RowsLost, Snapshot
 from pytest_arena._postgresql.journal._journal_templates import Unjournaled
 from pytest_arena._postgresql.journal._server import Look
@@ -35,7 +39,11 @@ _Level = ServerLevel[_Live]
 _END_SECONDS = 5.0  # for a backend that drops its temporary tables before it exits
 _UNCHANGED = Look()
 _CHANGED = Look(is_changed=True, has_rows=True)
-KINDS: dict[str, type[_Live]] = {"undo": JournaledDatabase, "clone": PlainDatabase}
+KINDS: dict[str, type[_Live]] = {
+    "undo": JournaledDatabase,
+    "clone": PlainDatabase,
+    "rollback": RolledBackDatabase,
+}
 
 
 def as_built(template: str | None) -> str | None:
@@ -146,6 +154,7 @@ class ServerIsolation:
                 self.generation += 1
         else:
             self.generation += level.live.was_lost()
+            level.live.begin_level(len(self._stack))
             self._stack.append(ServerLevel(level.live))
         self._tidy()
 
@@ -251,7 +260,7 @@ class ServerIsolation:
         live.close_moments(are_over=True)
         # A connection that cannot be ended ends with its database.
         with suppress(ControlFailure, ArenaError):
-            self._own.control.rows(sql.end_backends(live.name))
+            live.end_clients()
         self.generation += 1
         is_left = level.is_in_place and live.leave_ended(self.depth)
         self._stack.pop()
@@ -287,10 +296,25 @@ class ServerIsolation:
             template = live.template(self._with_rights(content))
             self._templates[key] = Snapshot(self._own, template)
         start = self._templates[key]
+        if isinstance(archive, Uncommitted):
+            self._begin_beside(start)
+            return
         with self._uses.alone():
             live.put(start, self.depth, self.depth, [])
             self.generation += 1
         self._stack[-1].begin_with(start, archive)
+        self._tidy()
+
+    def _begin_beside(self, start: Snapshot) -> None:
+        """Begin with other content in another database. The one below keeps what it has."""
+        live = KINDS[self.live.isolation](self._own, self._uses, self._tell)
+        with self._uses.alone():
+            self.generation += 1
+            live.put(start, self.depth, self.depth)
+            level = ServerLevel(live, is_elsewhere=True)
+            level.mark_wrong()  # no later level begins with this content
+            self._stack[-1] = level
+            self.generation += 1
         self._tidy()
 
     # A level of another isolation
@@ -360,7 +384,8 @@ class ServerIsolation:
         """
         live = self.live
         with self._own.saying("the database cannot be kept"):
-            if live.kept_as is None and not live.clients_inside():
+            can_copy = live.is_copyable and not live.clients_inside()
+            if live.kept_as is None and can_copy:
                 with self._uses.alone():
                     self.generation += 1
                     return live.keep(live.copied(), title)
@@ -415,6 +440,8 @@ class ServerIsolation:
 
     def end(self, pid: int, database: str, *, cancel: bool = False) -> None:
         """End a connection to a live or replaced database, or cancel only its statement."""
+        if any(level.live.end_client(pid, cancel=cancel) for level in self._stack):
+            return
         function = "pg_cancel_backend" if cancel else "pg_terminate_backend"
         backend = (
             f"FROM pg_stat_activity WHERE pid = {pid} "

@@ -55,6 +55,7 @@ class LiveDatabase(ABC):
     """
 
     isolation: ClassVar[str]  # as the configuration and markers name it
+    restores_schema: ClassVar[bool] = False  # leaving a level takes back DDL
 
     def __init__(
         self, own: ServerRegistry, uses: Usage, tell: Callable[[str], None]
@@ -114,6 +115,19 @@ class LiveDatabase(ABC):
         rows = self.own.control.rows(sql.clients_inside(self.name))
         return {int(pid) for (pid,) in rows}
 
+    def end_clients(self) -> None:
+        """End all connections to the database.
+
+        Raises:
+            ControlFailure: the server does not answer.
+        """
+        self.own.control.rows(sql.end_backends(self.name))
+
+    def end_client(self, pid: int, *, cancel: bool) -> bool:
+        """Return False: the server ends a connection, or cancels its statement."""
+        del pid, cancel
+        return False
+
     def policed(self, question: str, *, is_off: bool) -> tuple[str, ...]:
         """Return the tables that a query selects.
 
@@ -123,7 +137,8 @@ class LiveDatabase(ABC):
             rows = self.reader.call(lambda control: control.rows(question))
             tables = tuple(name for (name,) in rows)
             if tables and is_off:
-                self.is_spoiled = True  # before the change, which may fail halfway
+                # Before the change, which may fail halfway.
+                self.is_spoiled = not self.restores_schema
                 self.reader.call(
                     lambda control: control.run(sql.without_policies(tables))
                 )
@@ -220,6 +235,15 @@ class LiveDatabase(ABC):
         self.reader.close()
 
     # Levels
+
+    def begin_level(self, number: int) -> None:
+        """Begin a level on this database."""
+        del number
+
+    @property
+    def is_copyable(self) -> bool:
+        """Whether a copy has everything that was committed."""
+        return True
 
     def archive(self, levels: Levels) -> Archive:
         """Return the rows of the levels below the top one that its snapshot does not have."""

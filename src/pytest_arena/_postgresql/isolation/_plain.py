@@ -94,16 +94,16 @@ class PlainDatabase(LiveDatabase):
         """Take the journal out of a copy of a database that has one."""
         uninstall(self.own.address_of(name))
 
-    def known(self) -> _Facts:
+    def known(self) -> Any:
         """Read the ids before the copy, because copies that are made ahead use ids, too."""
         mark = self._latest
         self._latest = None
         return mark or self._read_facts()
 
-    def opened(self, name: str, number: int = 0, rows: object = ()) -> None:
+    def opened(self, name: str, number: int = 0, rows: object = ()) -> Any:
         """Do nothing: a copy needs no preparation."""
 
-    def go_to(self, name: str, snapshot: Snapshot, opened: None, known: _Facts) -> None:
+    def go_to(self, name: str, snapshot: Snapshot, opened: Any, known: Any) -> None:
         """Make a copy the live database. The ids before the copy are its mark."""
         del opened
         self.release()
@@ -239,14 +239,23 @@ class PlainDatabase(LiveDatabase):
 
         The server computes digests of all tables. pytest-arena reads the rows of those that differ.
         """
-        end = None if number == len(levels) - 1 else levels[number + 1].snapshot
+        end = None
+        last = moments[1]
+        if number < len(levels) - 1:
+            end = levels[number + 1].snapshot
+            last = self.start_of(levels, number + 1) or last
+        first = moments[0] or self.start_of(levels, number)
         with ExitStack() as stack, self.own.saying("the databases cannot be compared"):
-            before = self._reader_of(moments[0], levels[number].start, stack)
-            after = self._reader_of(moments[1], end, stack)
+            before = self._reader_of(first, levels[number].start, stack)
+            after = self._reader_of(last, end, stack)
             digests = before(read_digests)
             new = after(partial(read_rows, unlike=digests))
             old = before(partial(read_rows, unlike=new))
             return compared(old, new, limit=limit)
+
+    def start_of(self, levels: Levels, number: int) -> Rows | None:
+        """Return None: a level's snapshot has its rows."""
+        del levels, number
 
     def _reader_of(
         self, moment: object, snapshot: Snapshot | None, stack: ExitStack

@@ -127,7 +127,7 @@ class Backend:
         """Send a packet. Read meanwhile, because the server may wait for that."""
         rest = memoryview(data)
         while rest:
-            readable, writable, _ = select.select([self._socket], [self._socket], [])
+            readable, writable = self._wait(writes=True)
             if readable:
                 self._reader.feed()
             if writable:
@@ -137,10 +137,19 @@ class Backend:
                     raise wire.Disconnected from error
                 rest = rest[sent:]
 
+    def _wait(self, *, writes: bool) -> tuple[bool, bool]:
+        """Wait until the socket can be read, or written. Return whether each is so."""
+        places = [self._socket]
+        try:
+            readable, writable, _ = select.select(places, places if writes else [], [])
+        except (OSError, ValueError) as error:  # another thread has closed it
+            raise wire.Disconnected from error
+        return bool(readable), bool(writable)
+
     def message(self) -> Message:
         """Wait for the next message."""
         while not self._reader.has_message():
-            select.select([self._socket], [], [])
+            self._wait(writes=False)
             self._reader.feed()
         return self._reader.message()
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_arena._postgresql._control import APPLICATION_NAME
 from pytest_arena._postgresql.rollback import _messages as wire
 from pytest_arena._postgresql.rollback import _sql as sql
 from pytest_arena._postgresql.rollback._messages import Message, Reader
@@ -27,6 +28,8 @@ _ABORTED = wire.error(
 )
 _NO_BLOCK = "can only be used in transaction blocks"
 _OPTION = re.compile(r"(?:-c\s*|--)([\w.\-]+)=((?:\\.|[^\s\\])*)")
+_DURATION = re.compile(r"\s*([\d.]+)\s*(us|ms|s|min|h|d|)\s*")
+_UNITS = {"": 1e-3, "us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400}
 _FIRST_PID = 1_000_000_000  # no process has such a number
 # Each response that ends the answer to a message of the extended protocol.
 _ENDS = {
@@ -139,6 +142,8 @@ class Client:
         self.values: Values = {}
         self.begin_values: Values = {}
         self.user = ""
+        # Of the login. It is no setting of the backend, which waits for no lock.
+        self._lock_timeout = "0"
         # Settings of the open transaction only, with the values that they had before.
         self._locals: Values = {}
         self._statements: dict[str, Statement] = {}
@@ -146,6 +151,14 @@ class Client:
         self._is_skipping = False  # after an error, until Sync
         self._request = Request()
         self._answers: list[Message] = []
+
+    @property
+    def lock_timeout(self) -> float | None:
+        """Seconds to wait for another transaction. None: without a limit."""
+        text = self.values.get("lock_timeout") or self._lock_timeout
+        match = _DURATION.fullmatch(text)
+        seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
+        return seconds or None
 
     @property
     def prefix(self) -> str:
@@ -233,6 +246,7 @@ class Client:
         encoding = self.startup.get("client_encoding") or ""
         if encoding.lower() in _UTF8:
             del self.startup["client_encoding"]
+        self._lock_timeout = self.startup.pop("lock_timeout", None) or "0"
         self._proxy.begin_session(self)
         self.values = {**self.startup}
 
@@ -264,8 +278,7 @@ class Client:
 
     def _simple_query(self, text: str) -> None:
         for statement in sql.parsed(text):
-            if statement.remark:
-                self._proxy.note(statement.remark)
+            self._note_remark(statement)
             if statement.is_control:
                 self._control(statement)
             elif self.state == "E":
@@ -285,6 +298,11 @@ class Client:
         if prepared:
             self._statements[prepared] = statement
         return sql.with_own_names(statement.sql, self.prefix)
+
+    def _note_remark(self, statement: Statement) -> None:
+        is_ours = self.startup.get("application_name") == APPLICATION_NAME
+        if statement.remark and not is_ours:
+            self._proxy.note(statement.remark)
 
     def note_error(self) -> None:
         """Note that the transaction has failed. The guard has undone the statement."""
@@ -366,8 +384,7 @@ class Client:
             self._request.is_pinned = True
             self._request.add(message)
             return
-        if statement.remark:
-            self._proxy.note(statement.remark)
+        self._note_remark(statement)
         if statement.is_control:
             self._run_request()
             if not self._is_skipping:

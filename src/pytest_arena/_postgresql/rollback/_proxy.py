@@ -63,10 +63,15 @@ class _Level:
 
     number: int
     is_open: bool = False
-    is_changed: bool = False
+    changes: int = 0  # how many times something was changed in it
     # The numbers of sequences at its start, and the query that reads them.
     sequences: dict[str, tuple[str, str]] = field(default_factory=dict)
     query: str = ""
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether something was changed in it."""
+        return self.changes > 0
 
     @property
     def savepoint(self) -> str:
@@ -89,7 +94,7 @@ class SharedTransaction:
 
     Example::
 
-        proxy = SharedTransaction(address, lock_timeout=5, note=print)
+        proxy = SharedTransaction(address, note=print)
         psycopg.connect(host=proxy.address.host, port=proxy.address.port, user="postgres")
         proxy.enter()
         ...  # apps write and commit
@@ -100,11 +105,8 @@ class SharedTransaction:
         ControlFailure: the server does not answer, or refuses the login.
     """
 
-    def __init__(
-        self, address: Address, *, lock_timeout: float, note: Callable[[str], None]
-    ) -> None:
+    def __init__(self, address: Address, *, note: Callable[[str], None]) -> None:
         self._backend = Backend(address)
-        self._lock_timeout = lock_timeout
         self._note = note
         self._lock = threading.RLock()
         self._waiters: list[_Waiter] = []
@@ -120,7 +122,6 @@ class SharedTransaction:
         self._applied: Values | None = {"role": "none"}
         self.is_lost = False
         self.login = address.user
-        self.changes = 0  # how many times something was changed
         self._folder = Path(tempfile.mkdtemp(prefix="arena-"))
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(self._folder / f".s.PGSQL.{_PORT}"))
@@ -234,7 +235,8 @@ class SharedTransaction:
             self._waiters.append(waiter)
             if self._running is None:
                 self._pass_on()
-        while not waiter.is_woken.wait(self._lock_timeout or None):
+        patience = waiter.client.lock_timeout if waiter.client is not None else None
+        while not waiter.is_woken.wait(patience):
             with self._lock:
                 if not self._is_held_back(waiter) or waiter.is_woken.is_set():
                     continue
@@ -422,8 +424,7 @@ class SharedTransaction:
             raise wire.Disconnected
 
     def _note_change(self) -> None:
-        self._levels[-1].is_changed = True
-        self.changes += 1
+        self._levels[-1].changes += 1
 
     def _check_constraints(self, *, defers: bool) -> list[str]:
         """Return what checks deferred constraints, as at a commit."""
@@ -584,6 +585,23 @@ class SharedTransaction:
             is_unused = self._holder is None and not self._levels[0].is_changed
             self._is_restart_due = is_unused
 
+    @property
+    def depth(self) -> int:
+        """The number of open levels."""
+        return len(self._levels) - 1
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """A value that changes with the changes of the open levels."""
+        return tuple(level.changes for level in self._levels)
+
+    def leave_to(self, depth: int) -> bool:
+        """Leave levels until so many are open. Return whether one had changed."""
+        was_changed = False
+        while self.depth > depth:
+            was_changed |= self.leave()
+        return was_changed
+
     def leave(self) -> bool:
         """Restore the state of the matching ``enter``. Return whether it had changed.
 
@@ -639,7 +657,7 @@ class SharedTransaction:
             if below.is_open:
                 if self._holder is None:
                     self._backend.query(f"RELEASE {level.savepoint}")
-                below.is_changed |= level.is_changed
+                below.changes += level.changes
 
     def commit_all(self) -> None:
         """Commit everything: the database is about to be kept."""
@@ -648,6 +666,15 @@ class SharedTransaction:
             self._backend.commit()
 
     # Questions
+
+    def has_moved_numbers(self) -> bool:
+        """Return whether a sequence has another number than at the top level's start."""
+        with self._turn(None):
+            level = self._levels[-1]
+            if not level.is_open or not level.query:
+                return False
+            self._apply({})
+            return self._backend.sequences(level.query) != level.sequences
 
     def writers(self) -> set[int]:
         """Return the clients whose open transaction has written."""
@@ -665,9 +692,22 @@ class SharedTransaction:
         """Return whether the top level has changes."""
         return self._levels[-1].is_changed
 
-    def may_have_changed(self, depth: int) -> bool:
-        """Return whether a level at a depth or above has changes that are kept."""
-        return any(level.is_changed for level in self._levels[:depth])
+    def has_changes(self, *, below: int) -> bool:
+        """Return whether a level below this one has changes."""
+        return any(level.is_changed for level in self._levels[:below])
+
+    def holders(self) -> set[int]:
+        """Return the client whose transaction has a savepoint, also if it has not written."""
+        return set() if self._holder is None else {self._holder.pid}
+
+    def knows(self, pid: int) -> bool:
+        """Return whether this is the pid of a client."""
+        return pid in self._clients
+
+    def end_all(self) -> None:
+        """End the connections of all clients."""
+        for pid in [*self._clients]:
+            self.end(pid)
 
     def close(self) -> None:
         """End all connections. The server rolls back."""

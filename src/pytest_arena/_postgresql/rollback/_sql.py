@@ -16,7 +16,8 @@ _NAME = r"""(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)"""
 _READS = re.compile(
     r"(?is)(?:SELECT|SHOW|VALUES|TABLE|EXPLAIN|WITH)\b|COPY\b.*\bTO\s+STDOUT\b|\(|\Z"
 )
-_SELECTS_INTO = re.compile(r"\bINTO\b", re.IGNORECASE)
+# PostgreSQL allows these in a transaction that only reads.
+_WRITES = re.compile(r"\bINTO\b|\blo_\w+\s*\(", re.IGNORECASE)
 _CONTROLS = re.compile(
     rf"""(?isx)
     (?P<begin>       BEGIN\b (?!\s+ATOMIC) | START\s+TRANSACTION\b )
@@ -167,7 +168,7 @@ def _classify(sql: str) -> Statement:
         settings = (Setting(setting_name(setting["name"]), local),)
         return Statement(sql, "read", settings=settings, remark=remark)
     kind = "write"
-    if _READS.match(bare) and not _SELECTS_INTO.search(bare):
+    if _READS.match(bare) and not _WRITES.search(bare):
         kind = "read"
     return Statement(
         sql,

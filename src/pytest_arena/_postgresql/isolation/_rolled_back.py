@@ -1,0 +1,248 @@
+"""The database that tests use, with ``rollback``."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql._rows import Rows, read_rows
+from pytest_arena._postgresql.isolation._plain import PlainDatabase
+from pytest_arena._postgresql.isolation._snapshots import RowsLost
+from pytest_arena._postgresql.journal._server import Look, Restoration
+from pytest_arena._postgresql.rollback._proxy import SharedTransaction
+from pytest_arena._product import held_by
+from pytest_arena.errors import IsolationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import ExitStack
+    from typing import TypeAlias
+
+    from pytest_arena._postgresql._control import Control
+    from pytest_arena._postgresql.isolation._live import Levels
+    from pytest_arena._postgresql.isolation._snapshots import Archive, Snapshot
+    from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._product import Usage
+    from pytest_arena._values import Address
+
+    _Reader: TypeAlias = Callable[[Callable[[Control], object]], Any]
+
+_ENDED = "the connection that all connections share has ended"
+_READ_SETTINGS = {"lock_timeout": "500ms"}  # a test may hold locks on whole tables
+
+
+class Uncommitted(RowsLost):
+    """What wider fixtures have written is in the shared transaction, and in no copy."""
+
+    def __init__(self, reason: str) -> None:
+        IsolationError.__init__(
+            self,
+            f"what wider fixtures have written cannot be copied: {reason}",
+            why="with rollback it is never committed, so that no copy of the database has it",
+            cause="arena_isolation = rollback, and a wider fixture that has written",
+            fix="arena_isolation = undo   # or a fixture of the test's own scope",
+        )
+
+
+class RolledBackDatabase(PlainDatabase):
+    """``rollback``: all connections share one transaction, which is never committed.
+
+    Connections reach the database through a proxy. Each level is a savepoint, opened at the first
+    write. Rows are compared with the database itself, which has what the tests began with.
+    """
+
+    isolation = "rollback"
+    restores_schema = True
+
+    def __init__(
+        self, own: ServerRegistry, uses: Usage, tell: Callable[[str], None]
+    ) -> None:
+        super().__init__(own, uses, tell)
+        self._proxy: SharedTransaction | None = None
+        # The rows at the start of levels above others that have changes, and their version.
+        self._starts: dict[int, tuple[object, Rows]] = {}
+
+    @property
+    def proxy(self) -> SharedTransaction:
+        """The proxy before the database."""
+        if self._proxy is None:
+            self._proxy = self._open(self.name)
+        return self._proxy
+
+    def _open(self, name: str) -> SharedTransaction:
+        with self.own.saying("the shared connection cannot be opened"):
+            return SharedTransaction(self.own.address_of(name), note=self.tell)
+
+    @property
+    def address(self) -> Address:
+        """The address of the proxy."""
+        return self.proxy.address
+
+    @property
+    def may_have_changed(self) -> bool:
+        """Whether a level has to be left."""
+        return True
+
+    def known(self) -> Any:
+        """Return nothing: the proxy knows what has changed."""
+        return None
+
+    def opened(
+        self, name: str, number: int = 0, rows: object = ()
+    ) -> SharedTransaction:
+        """Open the shared connection to a copy, and its levels."""
+        del rows
+        proxy = self._open(name)
+        for _ in range(number):
+            proxy.enter()
+        return proxy
+
+    def go_to(
+        self, name: str, snapshot: Snapshot, opened: SharedTransaction, known: object
+    ) -> None:
+        """Make a copy the live database."""
+        del known
+        self.release()
+        self._proxy = opened
+        self.name = name
+        self.snapshot = snapshot
+        self._starts = {}
+
+    def release(self) -> None:
+        """End all connections. The server rolls back."""
+        super().release()
+        if self._proxy is not None:
+            self._proxy.close()
+            self._proxy = None
+
+    def give_up(self) -> None:
+        """Drop the database. Commit it first if it is kept for inspection."""
+        if self.kept_as is not None and self._proxy is not None:
+            self._proxy.commit_all()
+        super().give_up()
+
+    def copied(self) -> str:
+        """Return the name of a copy.
+
+        Raises:
+            Uncommitted: something was written.
+        """
+        if self.proxy.has_changes(below=self.proxy.depth + 1):
+            raise Uncommitted("a copy of the database is needed")
+        return self.own.create("live", template=self.snapshot.name)
+
+    @property
+    def is_copyable(self) -> bool:
+        """Whether a copy has everything."""
+        return not self.proxy.has_changes(below=self.proxy.depth + 1)
+
+    # Clients
+
+    def clients_inside(self) -> set[int]:
+        """Return the clients inside a transaction."""
+        return self.proxy.inside()
+
+    def end_clients(self) -> None:
+        """End all connections but the shared one."""
+        self.proxy.end_all()
+
+    def end_client(self, pid: int, *, cancel: bool) -> bool:
+        """End a connection, or cancel its statement. Return whether it is one of this proxy."""
+        if self._proxy is None or not self._proxy.knows(pid):
+            return False
+        if cancel:
+            self._proxy.interrupt(pid)
+        else:
+            self._proxy.end(pid)
+        return True
+
+    # Levels
+
+    def begin_level(self, number: int) -> None:
+        """Open a level, whose savepoint is opened at the first write."""
+        self.proxy.leave_to(number - 1)
+        version = self.proxy.version
+        if self.proxy.has_changes(below=number):
+            start = self._starts.get(number)
+            if start is None or start[0] != version:
+                with self.own.saying("the live database cannot be read"):
+                    self._starts[number] = (version, self.reader.call(read_rows))
+        else:
+            self._starts.pop(number, None)
+        self.proxy.enter()
+
+    def needs_snapshot(self, levels: Levels) -> bool:
+        """Return False: a level is a savepoint.
+
+        Raises:
+            Held: an open transaction has written.
+        """
+        del levels
+        self._check_for_writers()
+        return False
+
+    def _check_for_writers(self) -> None:
+        holders = self.proxy.holders()
+        if holders:
+            raise held_by(holders, self.name)
+
+    def archive(self, levels: Levels) -> Archive:
+        """Return nothing if a snapshot has all rows of the levels below."""
+        if self.proxy.has_changes(below=len(levels) - 1):
+            return Uncommitted("the database has to be replaced")
+        return []
+
+    def leave(self, number: int) -> Restoration:
+        """Roll back to the level's start.
+
+        Raises:
+            Held: an open transaction has written.
+        """
+        if self.proxy.is_lost:
+            return Restoration(was_changed=True, marks=(_ENDED,))
+        writers = self.proxy.writers()
+        if writers:
+            raise held_by(writers, self.name)
+        return Restoration(was_changed=self.proxy.leave_to(number - 1))
+
+    def tell_of(self, marks: tuple[str, ...]) -> None:
+        """Report that the shared connection has ended."""
+        self.tell(f"rollback: {{test}}: its database was replaced: {marks[0]}")
+
+    def leave_ended(self, number: int) -> bool:
+        """Leave a level whose connections were ended."""
+        if self.proxy.is_lost:
+            return False
+        self.proxy.leave_to(number - 1)
+        return True
+
+    def forget(self, levels: Levels, *, is_undone: bool) -> None:
+        """Add the top level's changes to the level below."""
+        del levels, is_undone
+        self.proxy.forget_level()
+
+    def look(self, number: int) -> Look:
+        """Return what the proxy knows."""
+        del number
+        has_rows = self.proxy.is_changed()
+        writers = frozenset(self.proxy.writers())
+        is_changed = has_rows or self.proxy.has_moved_numbers()
+        return Look(is_changed, has_rows, writers=writers)
+
+    def _reader_of(
+        self, moment: object, snapshot: Snapshot | None, stack: ExitStack
+    ) -> _Reader:
+        """Return a function that reads a moment, the start of all tests, or the live database."""
+        if isinstance(moment, Rows) or snapshot is None:
+            return super()._reader_of(moment, snapshot, stack)
+        # Nothing was committed there.
+        address = self.own.address_of(self.name)
+        control = stack.enter_context(closing(open_control(address, _READ_SETTINGS)))
+        return lambda question: question(control)
+
+    def start_of(self, levels: Levels, number: int) -> Rows | None:
+        """Return the rows at the start of a level, None if that is the database itself."""
+        del levels
+        start = self._starts.get(number)
+        return start[1] if start is not None else None
