@@ -239,7 +239,10 @@ class PostgreSQL:
         return {**locks, "test_stored.py": STORED, "seed.py": SEED + MORE_SEED}
 
     def lacks(self, setting: Setting) -> Mapping[str, str]:
-        """Return what ``clone`` costs, and what an old server does not tell."""
+        """Return what ``clone`` costs, and ``rollback`` cannot show."""
+        if setting.isolation == "rollback":
+            reason = "all connections share one: a second transaction that writes waits"
+            return {"several connections": reason}
         if setting.isolation != "clone":
             is_told = self._server(setting).tells_what_was_read
             return {} if is_told else {"reading by changes": "before version 15 nobody can tell"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql import _clone_sql as sql
 from pytest_arena._postgresql._content import content
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql._session_functions import session_functions
