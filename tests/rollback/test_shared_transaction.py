@@ -296,6 +296,18 @@ def test_psycopg_pipelines_copies_and_cursors(shared: Shared) -> None:
     assert shared.names() == ["Sand", "Dune", "Loess"]
 
 
+def test_large_objects_of_psycopg2(shared: Shared) -> None:
+    """Large objects of psycopg2, which calls functions by their numbers."""
+    with shared.psycopg2() as connection:
+        connection.lobject(0, "wb", 4243).write(b"sand")
+        connection.rollback()
+        connection.lobject(0, "wb", 4242).write(b"sand")
+        connection.commit()
+        assert connection.lobject(4242, "rb").read() == b"sand"
+        with pytest.raises(psycopg2.OperationalError):
+            connection.lobject(4243, "rb")
+
+
 def test_async_psycopg_in_autocommit(shared: Shared) -> None:
     """Psycopg's async connection in autocommit."""
 
@@ -345,6 +357,7 @@ def test_a_statement_is_cancelled(shared: Shared, *, is_waiting: bool) -> None:
         thread.start()
         started.wait(5)
         while not errors:
+            connection.cancel()
             connection.cancel_safe()
             thread.join(0.05)
         assert errors == ["57014"]

@@ -267,12 +267,21 @@ class Client:
         elif message.kind == b"H":
             self._flush()
         elif message.kind == b"F":
-            self._fail(
-                "0A000", "the fastpath protocol is not supported by pytest-arena"
-            )
+            self._call_function(message)
         elif message.kind in _ENDS and not self._is_skipping:
             self._extended(message)
         return True
+
+    def _call_function(self, message: Message) -> None:
+        """Call a function by its number, as psycopg2 does for large objects."""
+        answers = [_ABORTED]
+        if self.state != "E":
+            statements = [sql.Statement("a function call", "write")]
+            request = Request([message], statements=statements, is_extended=False)
+            answers = self._proxy.run(self, request).messages
+        if any(answer.kind == b"E" for answer in answers):
+            self.note_error()
+        self.send([*answers, wire.ready(self.state)])
 
     # The simple protocol
 

@@ -15,8 +15,10 @@ import tempfile
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from pytest_arena._postgresql._control import literal
 from pytest_arena._postgresql.rollback import _messages as wire
@@ -89,6 +91,35 @@ class _Waiter:
     is_cancelled: bool = False
 
 
+# The proxies of this process, by the folder of their sockets.
+_proxies: WeakValueDictionary[str, SharedTransaction] = WeakValueDictionary()
+
+
+def _cancel_without_a_connection() -> None:
+    """Have psycopg's ``cancel`` call the proxy directly.
+
+    psycopg's C code holds the GIL while it waits for the server, which is a thread here.
+    """
+    from psycopg._connection_base import BaseConnection  # noqa: PLC0415 - an extra
+
+    cancel = BaseConnection.cancel
+    if getattr(cancel, "asks_proxy", False):
+        return
+
+    @wraps(cancel)
+    def asking(connection: Any) -> None:
+        proxy = None
+        if not connection.closed:
+            proxy = _proxies.get(connection.info.host)
+        if proxy is None:
+            cancel(connection)
+        else:
+            proxy.interrupt(connection.info.backend_pid)
+
+    asking.asks_proxy = True  # type: ignore[attr-defined]
+    BaseConnection.cancel = asking  # type: ignore[method-assign]
+
+
 class SharedTransaction:
     """A proxy before one database. Any thread may use it.
 
@@ -129,6 +160,8 @@ class SharedTransaction:
         self.address = replace(
             address, host=str(self._folder), port=_PORT, password="", patience=0.0
         )
+        _proxies[str(self._folder)] = self
+        _cancel_without_a_connection()
         threading.Thread(
             target=self._accept, name="pytest-arena-proxy", daemon=True
         ).start()
@@ -368,7 +401,8 @@ class SharedTransaction:
         if any(map(_DDL.match, answer.tags)):
             self._backend.note_ddl()
             self._has_ddl = True
-        is_changed = not all(map(_NO_CHANGE.match, answer.tags))
+        # A function that was called by its number has no tag.
+        is_changed = not answer.tags or not all(map(_NO_CHANGE.match, answer.tags))
         if request.is_pinned:
             kinds = {statement.kind for statement in request.statements}
             is_changed &= "write" in kinds
