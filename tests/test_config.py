@@ -146,7 +146,6 @@ def test_the_cache_is_absolute_and_knows_the_home_folder() -> None:
     "name,value,what,fix",
     [
         ("isolation", "cpoy", "is none of: auto, copy, undo, clone", "--arena-isolation=copy"),
-        ("isolation", "mysql", "isolates SQLite by copy", "--arena-isolation=auto"),
         ("isolation", "", "is none of: auto, copy", "--arena-isolation="),
         ("database", "mysql", "isolates SQLite by copy", "--arena-database=auto"),
         ("database", "sqlite:///x.db", "is no URL of a server", "--arena-database=postgresql://"),
@@ -204,7 +203,6 @@ def test_a_name_that_is_no_option(tmp_path: Path) -> None:
         (("copy",), {}, "too many positional arguments"),
         ((), {"isolate": "copy"}, "unexpected keyword argument 'isolate'"),
         ((), {"isolation": "cpoy"}, "is none of: auto, copy"),
-        ((), {"isolation": "mysql"}, "isolates SQLite by copy"),
         ((), {"keep": True}, "is none of: never, failed, always"),
         ((), {"seed": "no"}, "seed='no' is neither True nor False"),
         ((), {"schema": None}, "schema=None is neither True nor False"),

@@ -199,7 +199,7 @@ OPTIONS = (
         "auto",
         "How pytest-arena restores the database after each test. copy (SQLite) restores the "
         "file. undo (PostgreSQL) reverses the changes of rows. clone (PostgreSQL) replaces the "
-        "database by a new copy of the template. rollback (SQLite) lets all connections share one "
+        "database by a new copy of the template. rollback lets all connections share one "
         "transaction, which is never committed. auto (default) chooses copy on SQLite and undo "
         "on PostgreSQL. If the rights or the schema do not allow undo, auto chooses clone.",
         "clone",

@@ -360,7 +360,7 @@ def _check_choice(value: OptionValue, choices: tuple[str, ...]) -> None:
     if value.text in LATER:
         raise ConfigError(
             f"{assignment}: this version of pytest-arena isolates SQLite by copy, "
-            "and PostgreSQL by undo or clone",
+            "and PostgreSQL by undo, clone or rollback",
             why="tests on another database, or with another isolation, would prove nothing",
             cause=value.place,
             fix=value.assignment("auto"),

@@ -1,4 +1,4 @@
-"""The levels of a database: ``undo`` in place, ``clone`` by a copy."""
+"""The levels of a database: in place, or by a copy."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ServerIsolation:
     """The isolation for databases on a server.
 
     Each level has a live database, whose class restores it: ``undo`` takes changes back in place,
-    ``clone`` replaces the database by a copy. If no connection has used the database since the
+    ``clone`` replaces the database by a copy, ``rollback`` rolls back to a savepoint. If no connection has used the database since the
     last level, the server is not asked (``uses``).
 
     ``ask_for`` chooses the isolation of the next level. If it is not the one in use, the live
@@ -64,7 +64,8 @@ class ServerIsolation:
 
     Cost of enter and leave: nothing if no connection used the database. ``undo``: two round trips
     and the time of the changes. ``clone``: one round trip, or two with sequences, if nothing was
-    written; else three, and new connections. A level of another isolation costs two copies of the
+    written; else three, and new connections. ``rollback``: nothing without a write, else two round
+    trips, or three with sequences. A level of another isolation costs two copies of the
     live database and new connections, unless a copy is kept.
     """
 
