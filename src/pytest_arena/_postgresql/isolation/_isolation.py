@@ -54,8 +54,8 @@ class ServerIsolation:
     """The isolation for databases on a server.
 
     Each level has a live database, whose class restores it: ``undo`` takes changes back in place,
-    ``clone`` replaces the database by a copy, ``rollback`` rolls back to a savepoint. If no connection has used the database since the
-    last level, the server is not asked (``uses``).
+    ``clone`` replaces the database by a copy, ``rollback`` rolls back to a savepoint. If no
+    connection has used the database since the last level, the server is not asked (``uses``).
 
     ``ask_for`` chooses the isolation of the next level. If it is not the one in use, the live
     database is copied, and the level is entered on the copy. No connection reaches the database

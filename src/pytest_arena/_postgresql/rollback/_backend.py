@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.rollback import _messages as wire
-from pytest_arena._postgresql.rollback._messages import Message, Reader
+from pytest_arena._postgresql.rollback import _wire as wire
+from pytest_arena._postgresql.rollback._wire import Message, Reader
 
 if TYPE_CHECKING:
     from pytest_arena._values import Address
@@ -65,7 +65,7 @@ class BackendFailure(Exception):
 
 
 @dataclass(slots=True)
-class Answer:
+class BackendAnswer:
     """The messages with which the backend answers a packet, without ReadyForQuery."""
 
     messages: list[Message] = field(default_factory=list)
@@ -153,7 +153,7 @@ class Backend:
             self._reader.feed()
         return self._reader.message()
 
-    def answer(self) -> Answer:
+    def answer(self) -> BackendAnswer:
         """Read until ReadyForQuery."""
         messages: list[Message] = []
         while True:
@@ -161,10 +161,10 @@ class Backend:
             if message.kind == b"Z":
                 if message.body == b"I":
                     raise wire.Disconnected  # the transaction has ended
-                return Answer(messages)
+                return BackendAnswer(messages)
             messages.append(message)
 
-    def query(self, sql: str) -> Answer:
+    def query(self, sql: str) -> BackendAnswer:
         """Run statements of the proxy."""
         self.send(wire.query(sql).data)
         answer = self.answer()

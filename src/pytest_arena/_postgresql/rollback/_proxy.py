@@ -15,27 +15,30 @@ import tempfile
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 from pytest_arena._postgresql._control import literal
-from pytest_arena._postgresql.rollback import _messages as wire
+from pytest_arena._postgresql.rollback import _wire as wire
 from pytest_arena._postgresql.rollback._backend import (
     GUARD,
-    Answer,
     Backend,
+    BackendAnswer,
     BackendFailure,
 )
-from pytest_arena._postgresql.rollback._clients import Client, start_thread
+from pytest_arena._postgresql.rollback._client_sessions import (
+    BE_READ_ONLY,
+    Client,
+    start_thread,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pytest_arena._postgresql.rollback._clients import Request, Values
-    from pytest_arena._postgresql.rollback._messages import Message
-    from pytest_arena._postgresql.rollback._sql import Setting
+    from pytest_arena._postgresql.rollback._client_sessions import Packet, Values
+    from pytest_arena._postgresql.rollback._transaction_sql import SettingChange
+    from pytest_arena._postgresql.rollback._wire import Message
     from pytest_arena._values import Address
 
 _PORT = 5432  # only the name of the socket's file has it
@@ -45,7 +48,6 @@ _NO_LOCK = "55P03"
 _OPEN_GUARD = f"SAVEPOINT {GUARD}"
 _UNDO_GUARD = f"ROLLBACK TO {GUARD}; RELEASE {GUARD}"
 _KEEP_GUARD = f"RELEASE {GUARD}"
-_BE_READ_ONLY = "SET LOCAL transaction_read_only = on"
 # Tags of commands that have changed nothing which another transaction sees.
 _NO_CHANGE = re.compile(
     r"(?:INSERT 0|UPDATE|DELETE|MERGE|COPY) 0\Z"
@@ -70,6 +72,16 @@ class _Level:
     sequences: dict[str, tuple[str, str]] = field(default_factory=dict)
     query: str = ""
 
+    def open(self, sequences: dict[str, tuple[str, str]], query: str) -> None:
+        """Note that the backend has its savepoint, and the numbers of sequences."""
+        self.is_open = True
+        self.sequences = sequences
+        self.query = query
+
+    def add_changes(self, number: int) -> None:
+        """Count changes."""
+        self.changes += number
+
     @property
     def is_changed(self) -> bool:
         """Whether something was changed in it."""
@@ -82,7 +94,7 @@ class _Level:
 
 
 @dataclass(eq=False, slots=True)
-class _Waiter:
+class _WaitingTurn:
     """A thread that waits to use the backend."""
 
     client: Client | None
@@ -90,11 +102,17 @@ class _Waiter:
     is_woken: threading.Event = field(default_factory=threading.Event)
     is_cancelled: bool = False
 
+    def cancel(self) -> None:
+        """Have it wait no longer, with an error."""
+        self.is_cancelled = True
+        self.is_woken.set()
+
 
 # The proxies of this process, by the folder of their sockets.
-_proxies: WeakValueDictionary[str, SharedTransaction] = WeakValueDictionary()
+_proxies: dict[str, SharedTransaction] = {}
 
 
+@cache
 def _cancel_without_a_connection() -> None:
     """Have psycopg's ``cancel`` call the proxy directly.
 
@@ -103,8 +121,6 @@ def _cancel_without_a_connection() -> None:
     from psycopg._connection_base import BaseConnection  # noqa: PLC0415 - an extra
 
     cancel = BaseConnection.cancel
-    if getattr(cancel, "asks_proxy", False):
-        return
 
     @wraps(cancel)
     def asking(connection: Any) -> None:
@@ -116,8 +132,7 @@ def _cancel_without_a_connection() -> None:
         else:
             proxy.interrupt(connection.info.backend_pid)
 
-    asking.asks_proxy = True  # type: ignore[attr-defined]
-    BaseConnection.cancel = asking  # type: ignore[method-assign]
+    BaseConnection.cancel = asking  # type: ignore[method-assign]  # see above
 
 
 class SharedTransaction:
@@ -140,8 +155,8 @@ class SharedTransaction:
         self._backend = Backend(address)
         self._note = note
         self._lock = threading.RLock()
-        self._waiters: list[_Waiter] = []
-        self._running: _Waiter | None = None
+        self._waiters: list[_WaitingTurn] = []
+        self._running: _WaitingTurn | None = None
         self._holder: Client | None = None
         self._clients: dict[int, Client] = {}
         self._number = 0
@@ -229,8 +244,7 @@ class SharedTransaction:
             for waiter in self._waiters:
                 if waiter.client is not None and waiter.client.pid == pid:
                     self._waiters.remove(waiter)
-                    waiter.is_cancelled = True
-                    waiter.is_woken.set()
+                    waiter.cancel()
                     return
 
     def end(self, pid: int) -> None:
@@ -252,7 +266,7 @@ class SharedTransaction:
             Disconnected: the server has ended the connection.
             BackendFailure: another transaction does not end in time.
         """
-        self._wait_for_turn(_Waiter(client, writes))
+        self._wait_for_turn(_WaitingTurn(client, writes))
         try:
             yield
         except wire.Disconnected:
@@ -263,7 +277,7 @@ class SharedTransaction:
                 self._running = None
                 self._pass_on()
 
-    def _wait_for_turn(self, waiter: _Waiter) -> None:
+    def _wait_for_turn(self, waiter: _WaitingTurn) -> None:
         with self._lock:
             self._waiters.append(waiter)
             if self._running is None:
@@ -281,7 +295,7 @@ class SharedTransaction:
             text = "canceling statement due to user request"
             raise BackendFailure(wire.error("57014", text))
 
-    def _is_held_back(self, waiter: _Waiter) -> bool:
+    def _is_held_back(self, waiter: _WaitingTurn) -> bool:
         """Return whether another transaction has written, and so must end first."""
         return waiter.writes and self._holder not in {None, waiter.client}
 
@@ -308,7 +322,7 @@ class SharedTransaction:
 
     # Statements
 
-    def run(self, client: Client, request: Request) -> Answer:
+    def run(self, client: Client, request: Packet) -> BackendAnswer:
         """Execute statements of a client, and return the answers."""
         settings = [
             setting
@@ -327,32 +341,32 @@ class SharedTransaction:
             with self._turn(client, writes=True):
                 return _with_hint(self._write(client, request, settings))
         except BackendFailure as failure:
-            return Answer([failure.answer])
+            return BackendAnswer([failure.answer])
 
     def _read(
-        self, client: Client, request: Request, settings: Sequence[Setting]
-    ) -> Answer:
+        self, client: Client, request: Packet, settings: Sequence[SettingChange]
+    ) -> BackendAnswer:
         """Execute statements that change nothing, and roll back."""
         self._prepare()
         self._learn([setting.name for setting in settings])
         self._apply(client.values)
         capture = self._capture_sql() if settings else ""
-        packet = [wire.query(f"{_OPEN_GUARD}; {_BE_READ_ONLY}").data, request.data]
+        packet = [wire.query(f"{_OPEN_GUARD}; {BE_READ_ONLY}").data, request.data]
         if capture:
             packet.append(wire.query(capture).data)
         packet.append(wire.query(_UNDO_GUARD).data)
         self._backend.send(b"".join(packet))
         self._ended(self._backend.answer())
         answer = self._backend.answer()
-        captured = self._backend.answer() if capture else Answer()
+        captured = self._backend.answer() if capture else BackendAnswer()
         self._ended(self._backend.answer())
         if capture and answer.error is None:
             self._capture(client, settings, captured)
         return answer
 
     def _write(
-        self, client: Client, request: Request, settings: Sequence[Setting]
-    ) -> Answer:
+        self, client: Client, request: Packet, settings: Sequence[SettingChange]
+    ) -> BackendAnswer:
         """Execute statements in the client's transaction, or in one of their own."""
         self._prepare()
         self._learn([setting.name for setting in settings])
@@ -375,10 +389,10 @@ class SharedTransaction:
             self._backend.send(packet + self._closing(closing, settings))
             self._ended(self._backend.answer())
             answer = self._backend.answer()
-        captured = self._backend.answer() if settings else Answer()
+        captured = self._backend.answer() if settings else BackendAnswer()
         closed = self._backend.answer()
         if answer.error is None and closed.error is not None:
-            answer = Answer([*_before_end(answer.messages), closed.error])
+            answer = BackendAnswer([*_before_end(answer.messages), closed.error])
         if answer.error is not None:
             self._backend.query(_UNDO_GUARD)
             return answer
@@ -388,16 +402,17 @@ class SharedTransaction:
         self._note_writes(client, request, answer)
         return answer
 
-    def _closing(self, closing: str, settings: Sequence[Setting]) -> bytes:
+    def _closing(self, closing: str, settings: Sequence[SettingChange]) -> bytes:
         """Return the messages after a client's: they read settings, and release the guard."""
         messages = [wire.query(closing)]
         if settings:
             messages.insert(0, wire.query(self._capture_sql()))
         return wire.data_of(messages)
 
-    def _note_writes(self, client: Client, request: Request, answer: Answer) -> None:
+    def _note_writes(
+        self, client: Client, request: Packet, answer: BackendAnswer
+    ) -> None:
         """Note what statements have changed. Outside of a transaction they are committed."""
-        client.defers |= any(statement.defers for statement in request.statements)
         if any(map(_DDL.match, answer.tags)):
             self._backend.note_ddl()
             self._has_ddl = True
@@ -407,20 +422,21 @@ class SharedTransaction:
             kinds = {statement.kind for statement in request.statements}
             is_changed &= "write" in kinds
         if not client.in_transaction:
-            client.defers = False
             if is_changed:
                 self._note_change()
-        elif is_changed and not client.has_written:
-            client.has_written = True
-            client.first_write = request.statements[0].shown
+            return
+        if any(statement.defers for statement in request.statements):
+            client.note_deferring()
+        if is_changed:
+            client.note_write(request.statements[0])
 
-    def _copied(self, client: Client, request: Request) -> Answer:
+    def _copied(self, client: Client, request: Packet) -> BackendAnswer:
         """Pass rows from the client to the backend."""
         before: list[Message] = []
         while True:
             message = self._backend.message()
             if message.kind == b"Z":
-                return Answer(before)
+                return BackendAnswer(before)
             before.append(message)
             if message.kind == b"G":
                 break
@@ -439,26 +455,16 @@ class SharedTransaction:
         """Return what opens the savepoints of the client's transaction."""
         if not client.in_transaction:
             return []
-        opening = []
-        if not client.is_open:
-            opening.append(f"SAVEPOINT {client.savepoint}")
-            if client.is_read_only:
-                opening.append(_BE_READ_ONLY)
-            client.is_open = True
-            self._holder = client
-        for index, savepoint in enumerate(client.savepoints):
-            if not savepoint.is_open:
-                opening.append(f"SAVEPOINT {client.savepoint_at(index)}")
-                savepoint.is_open = True
-        return opening
+        self._holder = client
+        return client.open_savepoints()
 
-    def _ended(self, answer: Answer) -> None:
+    def _ended(self, answer: BackendAnswer) -> None:
         """Check the answer to statements of the proxy that cannot fail."""
         if answer.error is not None:
             raise wire.Disconnected
 
     def _note_change(self) -> None:
-        self._levels[-1].changes += 1
+        self._levels[-1].add_changes(1)
 
     def _check_constraints(self, *, defers: bool) -> list[str]:
         """Return what checks deferred constraints, as at a commit."""
@@ -500,7 +506,7 @@ class SharedTransaction:
             if self._holder is client:
                 self._undo(client.savepoint)
                 self._holder = None
-            client.is_open = False
+            client.close_savepoint()
 
     def release(self, client: Client, index: int) -> None:
         """Release a savepoint of a client."""
@@ -579,7 +585,7 @@ class SharedTransaction:
         return "SELECT " + ", ".join(f"current_setting({name}, true)" for name in names)
 
     def _capture(
-        self, client: Client, settings: Sequence[Setting], captured: Answer
+        self, client: Client, settings: Sequence[SettingChange], captured: BackendAnswer
     ) -> None:
         """Note the values that a client's statement has given to settings."""
         [row] = captured.rows
@@ -603,10 +609,9 @@ class SharedTransaction:
         for level in self._levels:
             if not level.is_open:
                 self._apply({})
-                level.sequences = self._backend.sequences()
-                level.query = self._backend.sequences_query
+                numbers = self._backend.sequences()
                 self._backend.query(f"SAVEPOINT {level.savepoint}")
-                level.is_open = True
+                level.open(numbers, self._backend.sequences_query)
 
     def enter(self) -> None:
         """Open a level. The backend gets its savepoint at the first write."""
@@ -691,7 +696,7 @@ class SharedTransaction:
             if below.is_open:
                 if self._holder is None:
                     self._backend.query(f"RELEASE {level.savepoint}")
-                below.changes += level.changes
+                below.add_changes(level.changes)
 
     def commit_all(self) -> None:
         """Commit everything: the database is about to be kept."""
@@ -745,6 +750,7 @@ class SharedTransaction:
 
     def close(self) -> None:
         """End all connections. The server rolls back."""
+        _proxies.pop(str(self._folder), None)
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -771,7 +777,7 @@ def _refusal(holder: Client | None) -> Message:
     return wire.error(_NO_LOCK, text, hint=hint)
 
 
-def _with_hint(answer: Answer) -> Answer:
+def _with_hint(answer: BackendAnswer) -> BackendAnswer:
     """Explain an error that only the shared transaction can cause."""
     error = answer.error
     if error is None or answer.sqlstate not in _IN_BLOCK:
@@ -782,7 +788,7 @@ def _with_hint(answer: Answer) -> Answer:
     messages = [
         explained if message is error else message for message in answer.messages
     ]
-    return Answer(messages)
+    return BackendAnswer(messages)
 
 
 def _before_end(messages: Sequence[Message]) -> list[Message]:

@@ -8,18 +8,18 @@ import socket
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import APPLICATION_NAME
-from pytest_arena._postgresql.rollback import _messages as wire
-from pytest_arena._postgresql.rollback import _sql as sql
-from pytest_arena._postgresql.rollback._messages import Message, Reader
+from pytest_arena._postgresql.rollback import _transaction_sql as sql
+from pytest_arena._postgresql.rollback import _wire as wire
+from pytest_arena._postgresql.rollback._wire import Message, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_arena._postgresql.rollback._backend import Answer
-    from pytest_arena._postgresql.rollback._sql import Statement
+    from pytest_arena._postgresql.rollback._proxy import SharedTransaction
+    from pytest_arena._postgresql.rollback._transaction_sql import Statement
 
 Values = dict[str, "str | None"]
 _ABORTED = wire.error(
@@ -30,6 +30,7 @@ _NO_BLOCK = "can only be used in transaction blocks"
 _OPTION = re.compile(r"(?:-c\s*|--)([\w.\-]+)=((?:\\.|[^\s\\])*)")
 _DURATION = re.compile(r"\s*([\d.]+)\s*(us|ms|s|min|h|d|)\s*")
 _UNITS = {"": 1e-3, "us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400}
+BE_READ_ONLY = "SET LOCAL transaction_read_only = on"
 _FIRST_PID = 1_000_000_000  # no process has such a number
 # Each response that ends the answer to a message of the extended protocol.
 _ENDS = {
@@ -42,24 +43,8 @@ _ENDS = {
 _UTF8 = {"utf8", "utf-8", "unicode"}
 
 
-class Proxy(Protocol):
-    """Executes what clients send in the shared transaction."""
-
-    def begin_session(self, client: Client) -> None: ...
-    def run(self, client: Client, request: Request) -> Answer: ...
-    def commit(self, client: Client) -> Message | None: ...
-    def roll_back(self, client: Client) -> None: ...
-    def roll_back_to(self, client: Client, index: int) -> None: ...
-    def release(self, client: Client, index: int) -> None: ...
-    def close_statements(self, client: Client, names: Sequence[str]) -> None: ...
-    def cancel(self, pid: int, secret: int) -> None: ...
-    def forget(self, client: Client) -> None: ...
-    def note(self, remark: str) -> None: ...
-    def statuses(self) -> dict[str, str]: ...
-
-
 @dataclass(slots=True)
-class Request:
+class Packet:
     """Messages of a client that go to the backend in one packet."""
 
     messages: list[Message] = field(default_factory=list)
@@ -76,6 +61,10 @@ class Request:
         """Add a message whose answer the client does not get."""
         self.inserted.add(len(self.messages))
         self.messages.append(message)
+
+    def pin(self) -> None:
+        """Note that a portal must outlive the packet."""
+        self.is_pinned = True
 
     @property
     def data(self) -> bytes:
@@ -119,11 +108,17 @@ class Savepoint:
     values: Values
     is_open: bool = False
 
+    def open(self) -> None:
+        """Note that the backend has it."""
+        self.is_open = True
+
 
 class Client:
     """One connection to the proxy, served by a thread of its own."""
 
-    def __init__(self, proxy: Proxy, connection: socket.socket, number: int) -> None:
+    def __init__(
+        self, proxy: SharedTransaction, connection: socket.socket, number: int
+    ) -> None:
         self._proxy = proxy
         self._socket = connection
         self._reader = Reader(connection)
@@ -149,7 +144,7 @@ class Client:
         self._statements: dict[str, Statement] = {}
         self._portals: dict[str, Statement] = {}
         self._is_skipping = False  # after an error, until Sync
-        self._request = Request()
+        self._request = Packet()
         self._answers: list[Message] = []
 
     @property
@@ -170,6 +165,33 @@ class Client:
         """The name of the savepoint of its transaction."""
         return f"arena_client_{self.number}"
 
+    def open_savepoints(self) -> list[str]:
+        """Return what opens the savepoints of its transaction that the backend lacks."""
+        opening = []
+        if not self.is_open:
+            opening.append(f"SAVEPOINT {self.savepoint}")
+            if self.is_read_only:
+                opening.append(BE_READ_ONLY)
+            self.is_open = True
+        for index, savepoint in enumerate(self.savepoints):
+            if not savepoint.is_open:
+                opening.append(f"SAVEPOINT {self.savepoint_at(index)}")
+                savepoint.open()
+        return opening
+
+    def note_write(self, statement: Statement) -> None:
+        """Note a statement that has changed something in its transaction."""
+        self.first_write = self.first_write or statement.shown
+        self.has_written = True
+
+    def note_deferring(self) -> None:
+        """Note that its transaction defers constraints."""
+        self.defers = True
+
+    def close_savepoint(self) -> None:
+        """Note that the backend has rolled back its transaction."""
+        self.is_open = False
+
     def savepoint_at(self, index: int) -> str:
         """Return the backend's name of a savepoint of the app."""
         return f"{self.savepoint}_{index}"
@@ -182,7 +204,7 @@ class Client:
     # The connection
 
     def serve(self) -> None:
-        """Answer messages until the client or the server ends the connection."""
+        """BackendAnswer messages until the client or the server ends the connection."""
         try:
             if self._start():
                 while self._answer_next():
@@ -251,7 +273,7 @@ class Client:
         self.values = {**self.startup}
 
     def _answer_next(self) -> bool:
-        """Answer the messages up to the next Sync, Flush or simple query."""
+        """BackendAnswer the messages up to the next Sync, Flush or simple query."""
         message = self._reader.message()
         if message.kind == b"X":
             return False
@@ -277,7 +299,7 @@ class Client:
         answers = [_ABORTED]
         if self.state != "E":
             statements = [sql.Statement("a function call", "write")]
-            request = Request([message], statements=statements, is_extended=False)
+            request = Packet([message], statements=statements, is_extended=False)
             answers = self._proxy.run(self, request).messages
         if any(answer.kind == b"E" for answer in answers):
             self.note_error()
@@ -294,7 +316,7 @@ class Client:
                 self._answers.append(_ABORTED)
             else:
                 named = self._with_own_names(statement)
-                request = Request(is_extended=False, statements=[statement])
+                request = Packet(is_extended=False, statements=[statement])
                 request.add(wire.query(named))
                 self._answers += self._proxy.run(self, request).messages
             if any(answer.kind == b"E" for answer in self._answers):
@@ -366,7 +388,7 @@ class Client:
             self._answer(wire.BOUND)
             return
         if portal:
-            self._request.is_pinned = True
+            self._request.pin()
         else:
             self._request.insert(wire.close_portal(self.prefix))
         names = wire.packed(self.prefix + portal) + wire.packed(self.prefix + name)
@@ -390,7 +412,7 @@ class Client:
         statement = self._portals.get(portal)
         if statement is None:
             # A cursor that DECLARE has opened. Its packet must not be rolled back.
-            self._request.is_pinned = True
+            self._request.pin()
             self._request.add(message)
             return
         self._note_remark(statement)
@@ -448,7 +470,7 @@ class Client:
     def _run_request(self) -> None:
         """Send the messages that were collected, and collect their answers."""
         request = self._request
-        self._request = Request()
+        self._request = Packet()
         if not request.messages or self._is_skipping:
             return
         answer = self._proxy.run(self, request)
@@ -560,8 +582,8 @@ class Client:
             "reset_all": self._do_reset,
             "reset": self._do_reset,
             "discard_all": self._do_discard_all,
-            "close_all": self._do_close_all,
-            "unlisten": self._do_unlisten,
+            "close_all": self._do_nothing,
+            "unlisten": self._do_nothing,
             "deallocate": self._do_deallocate,
             "deallocate_all": self._do_deallocate,
         }
@@ -622,7 +644,7 @@ class Client:
         self._complete("SAVEPOINT")
 
     def _find_savepoint(self, statement: Statement) -> int | None:
-        """Return the index of the last savepoint of a name. Answer with an error without one."""
+        """Return the index of the last savepoint of a name. Without one answer with an error."""
         verb = "RELEASE SAVEPOINT"
         if statement.kind == "rollback_to":
             verb = "ROLLBACK TO SAVEPOINT"
@@ -692,14 +714,10 @@ class Client:
         self._deallocate([*self._statements])
         self._complete("DISCARD ALL")
 
-    def _do_close_all(self, statement: Statement) -> None:
-        del statement
-        self._portals = {}
-        self._complete("CLOSE CURSOR ALL")
-
-    def _do_unlisten(self, statement: Statement) -> None:
-        del statement
-        self._complete("UNLISTEN")
+    def _do_nothing(self, statement: Statement) -> None:
+        """Answer as PostgreSQL does. There is nothing to close, and no channel."""
+        is_closing = statement.kind == "close_all"
+        self._complete("CLOSE CURSOR ALL" if is_closing else "UNLISTEN")
 
     def _do_deallocate(self, statement: Statement) -> None:
         if statement.kind == "deallocate_all":

@@ -78,7 +78,7 @@ _NOT_SHOWN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class SettingChange:
     """A setting that a statement changes."""
 
     name: str
@@ -96,7 +96,7 @@ class Statement:
     sql: str
     kind: str
     name: str = ""
-    settings: tuple[Setting, ...] = ()
+    settings: tuple[SettingChange, ...] = ()
     is_copy_in: bool = False
     defers: bool = False  # SET CONSTRAINTS
     is_read_only: bool = False
@@ -165,7 +165,7 @@ def _classify(sql: str) -> Statement:
     setting = _SETS.match(bare)
     if setting is not None:
         local = setting["local"] is not None
-        settings = (Setting(setting_name(setting["name"]), local),)
+        settings = (SettingChange(setting_name(setting["name"]), local),)
         return Statement(sql, "read", settings=settings, remark=remark)
     kind = "write"
     if _READS.match(bare) and not _WRITES.search(bare):
@@ -228,13 +228,13 @@ def setting_name(name: str) -> str:
     return _SYNONYMS.get(lower, lower)
 
 
-def _set_by_functions(sql: str) -> tuple[Setting, ...]:
+def _set_by_functions(sql: str) -> tuple[SettingChange, ...]:
     if "set_config" not in sql.lower():
         return ()
     settings = []
     for call in _SET_CONFIG.finditer(sql):
         is_local = _SET_CONFIG_LOCAL.search("," + call["rest"]) is not None
-        settings.append(Setting(call["name"].lower(), is_local))
+        settings.append(SettingChange(call["name"].lower(), is_local))
     return tuple(settings)
 
 
