@@ -102,15 +102,17 @@ NEXT = "next: commit it first: await session.commit()"
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "driver, sync",
+    "how, driver, sync",
     [
-        ("asyncpg", "psycopg2"),
-        pytest.param("psycopg", "psycopg", marks=pytest.mark.slow),
+        ("undo", "asyncpg", "psycopg2"),
+        ("undo", "psycopg", "psycopg"),
+        ("rollback", "asyncpg", "psycopg2"),
+        ("rollback", "psycopg", "psycopg"),
     ],
 )
-def test_a_statement_waits_only_so_long(example: Example, driver: str, sync: str) -> None:
+def test_a_statement_waits_only_so_long(example: Example, how: str, driver: str, sync: str) -> None:
     """With both lines, of whoever waits and of whoever holds; by each driver."""
-    env = {**env_of("undo"), "ARENA_LOCK_TIMEOUT": "0.3", "ARENA_SCHEMA": "schema:make"}
+    env = {**env_of(how), "ARENA_LOCK_TIMEOUT": "0.3", "ARENA_SCHEMA": "schema:make"}
     env["DATABASE_URL"] = env["DATABASE_URL"].replace("asyncpg", driver)
     url = env["DATABASE_URL"].replace(f"+{driver}", f"+{sync}")
     project = shop(example, test_it=WAITING.replace("SYNC_URL", url), schema=SCHEMA)

@@ -101,7 +101,7 @@ def on_postgresql(example: Example, **files: str) -> Example:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isolation", ["undo", pytest.param("clone", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("isolation", ["undo", "clone", "rollback"])
 def test_the_same_database_for_every_test(example: Example, isolation: str) -> None:
     """P1, P2, P3, P5, P6: with loops and threads as they come, and over workers."""
     project = on_postgresql(example, test_it=SAME_EACH_TIME)

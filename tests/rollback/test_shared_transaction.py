@@ -534,6 +534,18 @@ def test_what_cannot_be_shown_is_reported(shared: Shared, statement: str, words:
     assert any(words in note for note in shared.notes)
 
 
+def test_sequences_of_a_session(shared: Shared) -> None:
+    """A level ends what a session knows of sequences. DISCARD SEQUENCES waits for no writer."""
+    with shared.psycopg() as connection, shared.psycopg(autocommit=True) as other:
+        connection.execute(INSERT, ("Dune",))
+        other.execute("DISCARD SEQUENCES")
+        connection.commit()
+        shared.proxy.leave()
+        shared.proxy.enter()
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+            other.execute("SELECT lastval()")
+
+
 @pytest.mark.parametrize("statement", ["VACUUM", "PREPARE TRANSACTION 'a'"])
 def test_what_does_not_work_has_a_hint(shared: Shared, statement: str) -> None:
     """What does not work has a hint."""

@@ -93,6 +93,7 @@ class PostgreSQL:
             server.address,
             project=f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}",
             tell=self._core.ledger.note,
+            lock_timeout=self._config.lock_timeout,
         )
         with registry.saying("the server's statistics cannot be read"):
             self._others_writes = OthersWrites(registry.control, server.address)

@@ -256,6 +256,7 @@ class PlainDatabase(LiveDatabase):
     def start_of(self, levels: Levels, number: int) -> Rows | None:
         """Return None: a level's snapshot has its rows."""
         del levels, number
+        return None
 
     def _reader_of(
         self, moment: object, snapshot: Snapshot | None, stack: ExitStack

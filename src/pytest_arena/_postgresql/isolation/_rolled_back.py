@@ -72,7 +72,11 @@ class RolledBackDatabase(PlainDatabase):
 
     def _open(self, name: str) -> SharedTransaction:
         with self.own.saying("the shared connection cannot be opened"):
-            return SharedTransaction(self.own.address_of(name), note=self.tell)
+            return SharedTransaction(
+                self.own.address_of(name),
+                note=self.tell,
+                lock_timeout=self.own.lock_timeout,
+            )
 
     @property
     def address(self) -> Address:

@@ -159,7 +159,9 @@ class ServerRegistry:
         project: str = "",
         registry: str = REGISTRY,
         tell: Callable[[str], None] = lambda _: None,
+        lock_timeout: float = 0.0,
     ) -> None:
+        self.lock_timeout = lock_timeout  # seconds, of the app's statements
         self._address = address
         self._process = os.getpid()
         self._run = RegistryRun(address, project, registry, tell)

@@ -112,8 +112,9 @@ class Backend:
         BackendFailure: the server refuses a statement of the proxy.
     """
 
-    def __init__(self, address: Address) -> None:
-        self._control = open_control(address, _SETTINGS, is_plain=True)
+    def __init__(self, address: Address, lock_timeout: float) -> None:
+        settings = {**_SETTINGS, "lock_timeout": f"{lock_timeout * 1000:.0f}"}
+        self._control = open_control(address, settings, is_plain=True)
         self.pid = self._control.pid
         self.statuses = self._control.statuses(_REPORTED)
         self._socket = self._control.copy_socket()

@@ -137,8 +137,6 @@ class Client:
         self.values: Values = {}
         self.begin_values: Values = {}
         self.user = ""
-        # Of the login. It is no setting of the backend, which waits for no lock.
-        self._lock_timeout = "0"
         # Settings of the open transaction only, with the values that they had before.
         self._locals: Values = {}
         self._statements: dict[str, Statement] = {}
@@ -150,10 +148,10 @@ class Client:
     @property
     def lock_timeout(self) -> float | None:
         """Seconds to wait for another transaction. None: without a limit."""
-        text = self.values.get("lock_timeout") or self._lock_timeout
-        match = _DURATION.fullmatch(text)
-        seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
-        return seconds or None
+        text = self.values.get("lock_timeout")
+        if text is None:
+            return self._proxy.lock_timeout
+        return seconds_of(text)
 
     @property
     def prefix(self) -> str:
@@ -204,7 +202,7 @@ class Client:
     # The connection
 
     def serve(self) -> None:
-        """BackendAnswer messages until the client or the server ends the connection."""
+        """Answer messages until the client or the server ends the connection."""
         try:
             if self._start():
                 while self._answer_next():
@@ -268,12 +266,14 @@ class Client:
         encoding = self.startup.get("client_encoding") or ""
         if encoding.lower() in _UTF8:
             del self.startup["client_encoding"]
-        self._lock_timeout = self.startup.pop("lock_timeout", None) or "0"
+        timeout = self.startup.get("lock_timeout")
+        if timeout is not None and seconds_of(timeout) == self._proxy.lock_timeout:
+            del self.startup["lock_timeout"]
         self._proxy.begin_session(self)
         self.values = {**self.startup}
 
     def _answer_next(self) -> bool:
-        """BackendAnswer the messages up to the next Sync, Flush or simple query."""
+        """Answer the messages up to the next Sync, Flush or simple query."""
         message = self._reader.message()
         if message.kind == b"X":
             return False
@@ -584,6 +584,7 @@ class Client:
             "discard_all": self._do_discard_all,
             "close_all": self._do_nothing,
             "unlisten": self._do_nothing,
+            "discard": self._do_nothing,
             "deallocate": self._do_deallocate,
             "deallocate_all": self._do_deallocate,
         }
@@ -715,9 +716,13 @@ class Client:
         self._complete("DISCARD ALL")
 
     def _do_nothing(self, statement: Statement) -> None:
-        """Answer as PostgreSQL does. There is nothing to close, and no channel."""
-        is_closing = statement.kind == "close_all"
-        self._complete("CLOSE CURSOR ALL" if is_closing else "UNLISTEN")
+        """Answer as PostgreSQL does. There is nothing to close or discard, and no channel."""
+        tag = " ".join(statement.sql.rstrip(" ;").upper().split())
+        if statement.kind == "unlisten":
+            tag = "UNLISTEN"
+        elif statement.kind == "close_all":
+            tag = "CLOSE CURSOR ALL"
+        self._complete(tag)
 
     def _do_deallocate(self, statement: Statement) -> None:
         if statement.kind == "deallocate_all":
@@ -736,6 +741,14 @@ class Client:
     def statement_names(self) -> list[str]:
         """The backend's names of its prepared statements."""
         return [self.prefix + name for name in self._statements]
+
+
+def seconds_of(duration: str) -> float | None:
+    """Return the seconds of a setting such as 500ms. None: it sets no limit."""
+    match = _DURATION.fullmatch(duration)
+    if match is None:
+        return None
+    return float(match[1]) * _UNITS[match[2]] or None
 
 
 def _ends_transaction(statement: Statement) -> bool:

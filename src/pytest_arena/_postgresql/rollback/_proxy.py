@@ -132,7 +132,8 @@ def _cancel_without_a_connection() -> None:
         else:
             proxy.interrupt(connection.info.backend_pid)
 
-    BaseConnection.cancel = asking  # type: ignore[method-assign]  # see above
+    connection_class: Any = BaseConnection
+    connection_class.cancel = asking
 
 
 class SharedTransaction:
@@ -151,8 +152,15 @@ class SharedTransaction:
         ControlFailure: the server does not answer, or refuses the login.
     """
 
-    def __init__(self, address: Address, *, note: Callable[[str], None]) -> None:
-        self._backend = Backend(address)
+    def __init__(
+        self,
+        address: Address,
+        *,
+        note: Callable[[str], None],
+        lock_timeout: float = 0.0,
+    ) -> None:
+        self._backend = Backend(address, lock_timeout)
+        self.lock_timeout = lock_timeout or None  # of clients that do not change it
         self._note = note
         self._lock = threading.RLock()
         self._waiters: list[_WaitingTurn] = []
@@ -652,6 +660,7 @@ class SharedTransaction:
             self._cut_off()
             if level.is_open:
                 self._undo(level.savepoint)
+                self._backend.query("DISCARD SEQUENCES")
                 is_changed |= self._restore_sequences(level)
             self._levels.pop()
             if len(self._levels) == 1:

@@ -32,6 +32,7 @@ _CONTROLS = re.compile(
   | (?P<reset_all>   RESET\s+ALL\b )
   | (?P<reset>       RESET\s+(?P<setting>TIME\s+ZONE|SESSION\s+AUTHORIZATION|[\w.]+) )
   | (?P<discard_all> DISCARD\s+ALL\b )
+  | (?P<discard>     DISCARD\s+(?:SEQUENCES|PLANS)\b )
   | (?P<close_all>   CLOSE\s+ALL\b )
   | (?P<unlisten>    UNLISTEN\b )
   | (?P<deallocate_all> DEALLOCATE\s+(?:PREPARE\s+)?ALL\b )
