@@ -389,6 +389,7 @@ class ServerIsolation:
                 with self._uses.alone():
                     self.generation += 1
                     return live.keep(live.copied(), title)
+            live.check_replaceable(self._stack)
         return live.keep_later(new_name("kept"), title)
 
     def close(self) -> None:

@@ -245,6 +245,14 @@ class LiveDatabase(ABC):
         """Whether a copy has everything that was committed."""
         return True
 
+    def check_replaceable(self, levels: Levels) -> None:
+        """Check that a copy may replace the database when the top level ends.
+
+        Raises:
+            RowsLost: no copy would have the rows of the levels below.
+        """
+        del levels
+
     def archive(self, levels: Levels) -> Archive:
         """Return the rows of the levels below the top one that its snapshot does not have."""
         del levels

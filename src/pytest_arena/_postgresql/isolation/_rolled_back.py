@@ -165,6 +165,10 @@ class RolledBackDatabase(PlainDatabase):
 
     def begin_level(self, number: int) -> None:
         """Open a level, whose savepoint is opened at the first write."""
+        if self.kept_as is not None:
+            # The level at whose end it was to be committed goes on.
+            self.tell(f"{self.kept_as[1]}: not kept: a wider fixture still needs it")
+            self.kept_as = None
         self.proxy.leave_to(number - 1)
         version = self.proxy.version
         if self.proxy.has_changes(below=number):
@@ -190,6 +194,12 @@ class RolledBackDatabase(PlainDatabase):
         holders = self.proxy.holders()
         if holders:
             raise held_by(holders, self.name)
+
+    def check_replaceable(self, levels: Levels) -> None:
+        """Refuse to keep the database if wider fixtures have written: later tests need them."""
+        archive = self.archive(levels)
+        if isinstance(archive, RowsLost):
+            raise archive
 
     def archive(self, levels: Levels) -> Archive:
         """Return nothing if a snapshot has all rows of the levels below."""

@@ -1,0 +1,159 @@
+"""An unmodified app under ``rollback``: what is kept, and what is refused with a reason."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example, Run
+
+URL = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
+
+
+def run(example: Example, test: str, *args: str) -> Run:
+    """Run tests of the example's app under rollback."""
+    project = example.change("app.py", "sqlite+aiosqlite:///dev.db", URL)
+    environment = {
+        "ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"],
+        "ARENA_ISOLATION": "rollback",
+        "DATABASE_URL": URL,
+    }
+    return project.with_files(test_it=test).run(*args, env=environment)
+
+
+WIDE = """
+import pytest
+from sqlalchemy import text
+from app import Dancer, engine
+
+
+@pytest.fixture(scope="module")
+def crew(arena):
+    with arena.session() as session:
+        session.add(Dancer(name="Crew"))
+        session.commit()
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_a_wide_fixture(crew, client, arena, turn):
+    await client.post("/dancers/Bob")
+    assert (await client.get("/dancers")).json() == ["Sand", "Crew", "Bob"]
+    assert "Bob" in str(arena.changes())
+    assert "Crew" not in str(arena.changes())
+
+
+async def test_that_fails(crew, client):
+    await client.post("/dancers/Bob")
+    assert False
+
+
+async def test_after_it(crew, client):
+    assert (await client.get("/dancers")).json() == ["Sand", "Crew"]
+
+
+@pytest.mark.arena(isolation="clone")
+async def test_of_another_isolation(crew, client):
+    assert False
+
+
+@pytest.mark.arena(schema=False)
+async def test_without_a_schema(crew):
+    async with engine.connect() as connection:
+        query = text("SELECT count(*) FROM pg_class WHERE relname = 'dancers'")
+        assert await connection.scalar(query) == 0
+
+
+async def test_after_both(crew, client):
+    assert (await client.get("/dancers")).json() == ["Sand", "Crew"]
+"""
+
+
+def test_a_wide_fixture_lives_as_long_as_its_savepoint(example: Example) -> None:
+    """What it has written is in no copy, so that a test that needs a copy is refused."""
+    ran = run(example, WIDE, "--arena-keep=failed").expect(1, passed=5, failed=1, errors=1)
+    ran.says("what wider fixtures have written cannot be copied: a copy of the database is needed")
+    ran.says("with rollback it is never committed")
+    ran.says("test_that_fails: not kept: ")
+
+
+ALONE = """
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from app import Dancer, engine, maker
+
+
+async def test_of_the_schema():
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE dancers ADD COLUMN mood text"))
+        await connection.execute(text("NOTIFY news"))
+
+
+async def test_that_forgets_a_commit(client):
+    async with maker() as session:
+        session.add(Dancer(name="Lost"))
+        await session.flush()
+    assert (await client.get("/dancers")).json() == ["Sand"]
+
+
+async def test_that_leaves_a_transaction_open():
+    global connection
+    connection = await engine.connect().__aenter__()
+    await connection.execute(text("INSERT INTO dancers (name) VALUES ('Open')"))
+
+
+async def test_that_ends_the_connection(client):
+    await client.post("/dancers/Bob")
+    with pytest.raises(DBAPIError):
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+
+async def test_after_them(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    await client.post("/dancers/Kept")
+    assert False
+
+
+@pytest.mark.arena(isolation="clone")
+async def test_of_another_isolation(client, arena):
+    await client.post("/dancers/Bob")
+    assert arena.isolation == "clone"
+    assert (await client.get("/dancers")).json() == ["Sand", "Bob"]
+"""
+
+
+def test_what_a_test_leaves_ends_with_it(example: Example) -> None:
+    """Changes of the schema, uncommitted rows, open transactions, an ended server connection."""
+    ran = run(example, ALONE, "--arena-keep=failed").expect(1, passed=5, failed=1, errors=1)
+    ran.says("rollback: NOTIFY reaches no listener")
+    ran.says("the test ended with an open transaction")
+    ran.says("its database was replaced: the connection that all connections share has ended")
+    ran.says("the test's database was kept: psql ")
+
+
+OPEN = """
+import pytest
+from sqlalchemy import text
+from app import engine
+
+
+@pytest.fixture(scope="module")
+def crew(arena):
+    session = arena.session().__enter__()
+    session.execute(text("INSERT INTO dancers (name) VALUES ('Crew')"))
+    yield
+    session.rollback()
+
+
+async def test_it(crew, client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+"""
+
+
+def test_a_wide_fixture_that_leaves_its_transaction_open(example: Example) -> None:
+    """Its savepoint would hold the test's. The error names what to do."""
+    ran = run(example, OPEN)
+    assert ran.status == 1, ran.output
+    ran.says("open transaction")
