@@ -68,8 +68,11 @@ def _on_sqlite() -> Iterator[Row]:
         yield Row("SQLite, either", "rollback", _DRIVERS[engine], settings)
 
 
+_ON_POSTGRESQL = (("undo", "all"), ("undo", "few"), ("clone", "few"), ("rollback", "few"))
+
+
 def _on_postgresql() -> Iterator[Row]:
-    for isolation, rights in (("undo", "all"), ("undo", "few"), ("clone", "few")):
+    for isolation, rights in _ON_POSTGRESQL:
         words = f"{isolation}, few rights" if (isolation, rights) == ("undo", "few") else isolation
         for engine in ("asyncpg", "psycopg_async", "psycopg", "psycopg2"):
             settings = _by_runners(

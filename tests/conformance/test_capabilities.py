@@ -28,8 +28,10 @@ def test_what_is_broken_is_said_and_what_is_lacking_has_its_reason() -> None:
     assert names == ["database", "isolation", "drivers", "promises", *CAPABILITIES]
     broken = dict(zip(names, cells(table[0]), strict=True))
     assert (broken["promises"], broken["ddl"]) == ("broken: P2", "yes")
-    clones = dict(zip(names, cells(table[-1]), strict=True))
-    assert (clones["isolation"], clones["reading by changes"]) == ("clone", "no")
+    others = [dict(zip(names, cells(line), strict=True)) for line in table[-2:]]
+    assert [row["isolation"] for row in others] == ["clone", "rollback"]
+    assert [row["reading by changes"] for row in others] == ["no", "yes"]
+    assert others[1]["several connections"] == "no"
     assert (
         "- PostgreSQL, clone: reading by changes: a clone is a copy of the whole database" in lines
     )
