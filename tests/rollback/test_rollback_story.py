@@ -133,6 +133,54 @@ def test_what_a_test_leaves_ends_with_it(example: Example) -> None:
     ran.says("the test's database was kept: psql ")
 
 
+TENANTS = """
+import pytest
+from sqlalchemy import text
+from app import engine
+
+MAKE = (
+    "CREATE FUNCTION be(name text) RETURNS void LANGUAGE plpgsql AS "
+    "$$BEGIN PERFORM set_config('app.tenant', name, false); END$$",
+    "CREATE FUNCTION be_briefly(name text) RETURNS void LANGUAGE plpgsql AS "
+    "$$BEGIN PERFORM set_config('app.guest', name, true); END$$",
+)
+
+
+def make(connection):
+    from app import Base
+
+    Base.metadata.create_all(connection)
+    for statement in MAKE:
+        connection.execute(text(statement))
+
+
+async def test_a_function_sets_the_tenant():
+    tenant = text("SELECT current_setting('app.tenant', true)")
+    guest = text("SELECT current_setting('app.guest', true)")
+    async with engine.connect() as first, engine.connect() as second:
+        await first.execute(text("SELECT be('a')"))
+        await first.execute(text("SELECT be_briefly('g')"))
+        assert await first.scalar(tenant) == "a"
+        assert await first.scalar(guest) == "g"
+        assert await second.scalar(tenant) in {None, ""}
+        await second.execute(text("SELECT be('b')"))
+        await second.commit()
+        await first.commit()
+        assert await first.scalar(tenant) == "a"
+        assert await first.scalar(guest) in {None, ""}
+        assert await second.scalar(tenant) == "b"
+        await second.rollback()
+        await second.execute(text("INSERT INTO dancers (name) VALUES ('Dune')"))
+        await first.execute(text("SELECT name FROM dancers"))
+"""
+
+
+def test_settings_that_a_function_changes_belong_to_one_connection(example: Example) -> None:
+    """The function's text names them. A connection sees what another one has not committed."""
+    ran = run(example, TENANTS, "--arena-schema=test_it:make").expect(passed=1)
+    ran.says("rollback: a transaction sees what another open one has written")
+
+
 OPEN = """
 import pytest
 from sqlalchemy import text

@@ -38,6 +38,9 @@ _ALTERS = re.compile(
     rf"{ALTERING_CALLS}|(?:\A|;|'|\b(?:BEGIN|THEN|ELSE|LOOP)\b){START}{_ALTERING_STATEMENT}",
     re.IGNORECASE | re.DOTALL,
 )
+_SETS = re.compile(
+    r"\bset_config\s*\(|\bSET\s+(?:SESSION\s+|LOCAL\s+)?\w+\.\w+", re.IGNORECASE
+)
 _FUNCTIONS = f"""
 SELECT p.proname::text,
     CASE p.prosrc WHEN '' THEN pg_catalog.pg_get_functiondef(p.oid) ELSE p.prosrc END
@@ -75,6 +78,8 @@ class SessionFunctions(NamedTuple):
 
     changing: re.Pattern[str] | None
     naming: re.Pattern[str] | None
+    setting: re.Pattern[str] | None  # also until the end of a transaction only
+    sources: tuple[str, ...]  # the texts of all functions
 
 
 def session_functions(control: Control) -> SessionFunctions:
@@ -87,7 +92,12 @@ def session_functions(control: Control) -> SessionFunctions:
     texts += [function.source for function in functions]
     if any(map(reads_setting, texts)):
         found_reader.set()
-    return SessionFunctions(_callers(functions, _ALTERS), _callers(functions, NAMES))
+    return SessionFunctions(
+        _callers(functions, _ALTERS),
+        _callers(functions, NAMES),
+        _callers(functions, _SETS),
+        tuple(function.source for function in functions),
+    )
 
 
 class _Function(NamedTuple):

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._rows import Rows, read_rows
+from pytest_arena._postgresql._session_functions import session_functions
 from pytest_arena._postgresql.isolation._plain import PlainDatabase
 from pytest_arena._postgresql.isolation._snapshots import RowsLost
 from pytest_arena._postgresql.journal._server import Look, Restoration
 from pytest_arena._postgresql.rollback._proxy import SharedTransaction
+from pytest_arena._postgresql.rollback._transaction_sql import settings_in
 from pytest_arena._product import held_by
 from pytest_arena.errors import IsolationError
 
@@ -72,11 +74,17 @@ class RolledBackDatabase(PlainDatabase):
 
     def _open(self, name: str) -> SharedTransaction:
         with self.own.saying("the shared connection cannot be opened"):
-            return SharedTransaction(
-                self.own.address_of(name),
-                note=self.tell,
-                lock_timeout=self.own.lock_timeout,
+            address = self.own.address_of(name)
+            with closing(open_control(address)) as control:
+                functions = session_functions(control)
+            proxy = SharedTransaction(
+                address, note=self.tell, lock_timeout=self.own.lock_timeout
             )
+        settings = [
+            setting for source in functions.sources for setting in settings_in(source)
+        ]
+        proxy.watch_functions(functions.setting, settings)
+        return proxy
 
     @property
     def address(self) -> Address:

@@ -331,9 +331,13 @@ class Client:
         return sql.with_own_names(statement.sql, self.prefix)
 
     def _note_remark(self, statement: Statement) -> None:
-        is_ours = self.startup.get("application_name") == APPLICATION_NAME
-        if statement.remark and not is_ours:
-            self._proxy.note(statement.remark)
+        if statement.remark:
+            self.note(statement.remark)
+
+    def note(self, remark: str) -> None:
+        """Report what this isolation cannot show, unless pytest-arena itself is the client."""
+        if self.startup.get("application_name") != APPLICATION_NAME:
+            self._proxy.note(remark)
 
     def note_error(self) -> None:
         """Note that the transaction has failed. The guard has undone the statement."""

@@ -168,6 +168,8 @@ class SharedTransaction:
         self._holder: Client | None = None
         self._clients: dict[int, Client] = {}
         self._number = 0
+        self._callers: re.Pattern[str] | None = None
+        self._function_settings: list[SettingChange] = []
         self._levels = [_Level(0, is_open=True)]
         self._is_restart_due = False
         self._has_ddl = False  # the schema was changed in a level that is open
@@ -188,6 +190,13 @@ class SharedTransaction:
         threading.Thread(
             target=self._accept, name="pytest-arena-proxy", daemon=True
         ).start()
+
+    def watch_functions(
+        self, callers: re.Pattern[str] | None, settings: Sequence[SettingChange]
+    ) -> None:
+        """Note the settings that functions change, and the statements that call such functions."""
+        self._callers = callers
+        self._function_settings = [*settings]
 
     # Connections
 
@@ -332,11 +341,7 @@ class SharedTransaction:
 
     def run(self, client: Client, request: Packet) -> BackendAnswer:
         """Execute statements of a client, and return the answers."""
-        settings = [
-            setting
-            for statement in request.statements
-            for setting in statement.settings
-        ]
+        settings = self._settings_of(request)
         is_read = not request.is_pinned and all(
             statement.kind == "read" for statement in request.statements
         )
@@ -351,11 +356,29 @@ class SharedTransaction:
         except BackendFailure as failure:
             return BackendAnswer([failure.answer])
 
+    def _settings_of(self, request: Packet) -> list[SettingChange]:
+        """Return the settings that statements change, also by functions."""
+        settings: list[SettingChange] = []
+        for statement in request.statements:
+            settings += statement.settings
+            if self._callers is not None and self._callers.search(statement.sql):
+                settings += self._function_settings
+        return settings
+
+    def _note_other_writer(self, client: Client, request: Packet) -> None:
+        """Report a statement that may read what another open transaction has written."""
+        holder = self._holder
+        if holder is None or holder is client or not holder.has_written:
+            return
+        if any(statement.reads_rows for statement in request.statements):
+            client.note("a transaction sees what another open one has written")
+
     def _read(
         self, client: Client, request: Packet, settings: Sequence[SettingChange]
     ) -> BackendAnswer:
         """Execute statements that change nothing, and roll back."""
         self._prepare()
+        self._note_other_writer(client, request)
         self._learn([setting.name for setting in settings])
         self._apply(client.values)
         capture = self._capture_sql() if settings else ""

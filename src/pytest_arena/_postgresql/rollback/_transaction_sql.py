@@ -47,6 +47,9 @@ _SET_CONFIG = re.compile(
     r"(?is)\bset_config\s*\(\s*'(?P<name>[\w.]+)'\s*,(?P<rest>[^)]*)"
 )
 _SET_CONFIG_LOCAL = re.compile(r"(?is),\s*(?:true|'t(?:rue)?'|1::bool\w*)\s*$")
+_SETS_INSIDE = re.compile(
+    r"(?is)\bSET\s+(?:SESSION\s+|(?P<local>LOCAL)\s+)?(?P<name>\w+\.\w+)\s*(?:=|TO\b)"
+)
 _SYNONYMS = {
     "names": "client_encoding",
     "schema": "search_path",
@@ -54,6 +57,7 @@ _SYNONYMS = {
     "session authorization": "session_authorization",
 }
 _PREPARES = re.compile(rf"(?is)(?P<verb>PREPARE|EXECUTE)\s+(?P<name>{_NAME})")
+_READS_ROWS = re.compile(r"(?is)\A(?!.*\bpg_).*\b(?:FROM|TABLE)\b")
 _COPIES_IN = re.compile(r"(?is)COPY\b.*\bFROM\s+STDIN\b")
 _DEFERS = re.compile(r"(?is)SET\s+CONSTRAINTS\b")
 _ISOLATION = re.compile(
@@ -108,6 +112,11 @@ class Statement:
     def is_control(self) -> bool:
         """Whether the proxy executes it."""
         return self.kind not in {"read", "write"}
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether it may read rows of the app."""
+        return _READS_ROWS.search(self.sql) is not None
 
     @property
     def shown(self) -> str:
@@ -227,6 +236,15 @@ def setting_name(name: str) -> str:
     """Return the server's name of a setting."""
     lower = " ".join(name.lower().split())
     return _SYNONYMS.get(lower, lower)
+
+
+def settings_in(source: str) -> tuple[SettingChange, ...]:
+    """Return the custom settings, and those of ``set_config``, that a function changes."""
+    settings = [*_set_by_functions(source)]
+    for match in _SETS_INSIDE.finditer(source):
+        is_local = match["local"] is not None
+        settings.append(SettingChange(match["name"].lower(), is_local))
+    return tuple(settings)
 
 
 def _set_by_functions(sql: str) -> tuple[SettingChange, ...]:
