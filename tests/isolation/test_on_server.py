@@ -118,8 +118,9 @@ PREPARED = {
 
 @pytest.mark.parametrize("work", PREPARED.values(), ids=PREPARED)
 @pytest.mark.slow
-def test_a_prepared_transaction_ends_with_its_level(world: ServerWorld, work: str) -> None:
+def test_a_prepared_transaction_ends_with_its_level(committing: ServerWorld, work: str) -> None:
     """It has no session that could end, and holds its locks for all later tests."""
+    world = committing
     name = f"left_{secrets.token_hex(6)}"
     hand = world.connect()
     before = hand.dump()

@@ -121,6 +121,7 @@ class Backend:
         self._socket.settimeout(0)
         self._reader = Reader(self._socket)
         self.sequences_query = ""
+        self._prepared = 0
         self._deferred: str | None = None
         self.query("BEGIN")
 
@@ -189,11 +190,18 @@ class Backend:
         """Return the numbers of all sequences. ``query`` is an earlier ``sequences_query``."""
         if not query:
             if not self.sequences_query:
-                [[text]] = self.query(_SEQUENCES).rows
-                self.sequences_query = text or "SELECT 0, 0, false WHERE false"
+                self.sequences_query = self._prepare_sequences()
             query = self.sequences_query
         rows = self.query(query).rows
         return {str(oid): (str(last), str(called)) for oid, last, called in rows}
+
+    def _prepare_sequences(self) -> str:
+        """Prepare the query of all sequences, because each level runs it twice."""
+        [[text]] = self.query(_SEQUENCES).rows
+        self._prepared += 1
+        name = f"arena_sequences_{self._prepared}"
+        self.query(f"PREPARE {name} AS {text or 'SELECT 0, 0, false WHERE false'}")
+        return f"EXECUTE {name}"
 
     def restart(self) -> None:
         """Begin another transaction. It has another time."""

@@ -176,6 +176,9 @@ class SharedTransaction:
         # Settings that a client has changed, with the values without a change.
         self._defaults: Values = {"role": "none"}
         self._applied: Values | None = {"role": "none"}
+        self._applied_at_begin: Values | None = (
+            None  # of the transaction that has written
+        )
         self.is_lost = False
         self.login = address.user
         self._folder = Path(tempfile.mkdtemp(prefix="arena-"))
@@ -486,6 +489,8 @@ class SharedTransaction:
         """Return what opens the savepoints of the client's transaction."""
         if not client.in_transaction:
             return []
+        if self._holder is None:
+            self._applied_at_begin = self._applied
         self._holder = client
         return client.open_savepoints()
 
@@ -521,8 +526,7 @@ class SharedTransaction:
             try:
                 self._backend.query("; ".join(closing))
             except BackendFailure as failure:
-                self._undo(client.savepoint)
-                self._holder = None
+                self._undo_holder(client)
                 return failure.answer
             self._holder = None
             if client.has_written:
@@ -535,8 +539,7 @@ class SharedTransaction:
             return
         with self._turn(client):
             if self._holder is client:
-                self._undo(client.savepoint)
-                self._holder = None
+                self._undo_holder(client)
             client.close_savepoint()
 
     def release(self, client: Client, index: int) -> None:
@@ -632,7 +635,7 @@ class SharedTransaction:
         """Begin another transaction if nothing is in this one, so that its time is the test's."""
         if self._is_restart_due:
             self._backend.restart()
-            self._applied = None
+            self._applied = {**self._defaults}
             self._is_restart_due = False
 
     def _open_levels(self) -> None:
@@ -682,8 +685,8 @@ class SharedTransaction:
             is_changed = level.is_changed
             self._cut_off()
             if level.is_open:
-                self._undo(level.savepoint)
-                self._backend.query("DISCARD SEQUENCES")
+                self._undo(level.savepoint, "; DISCARD SEQUENCES")
+                self._applied = {**self._defaults}  # as at the savepoint
                 is_changed |= self._restore_sequences(level)
             self._levels.pop()
             if len(self._levels) == 1:
@@ -692,13 +695,18 @@ class SharedTransaction:
 
     def _cut_off(self) -> None:
         holder = self._holder
-        self._holder = None
         if holder is not None:
-            self._undo(holder.savepoint)
+            self._undo_holder(holder)
             holder.cut_off()
 
-    def _undo(self, savepoint: str) -> None:
-        self._backend.query(_undo(savepoint))
+    def _undo_holder(self, holder: Client) -> None:
+        """Roll back the transaction that has written."""
+        self._undo(holder.savepoint)
+        self._applied = self._applied_at_begin
+        self._holder = None
+
+    def _undo(self, savepoint: str, more: str = "") -> None:
+        self._backend.query(_undo(savepoint) + more)
         self._note_undone()
 
     def _note_undone(self) -> None:
