@@ -157,7 +157,7 @@ def test_much_random_work_is_undone(
     "seed, number",
     [(3, 50), *(pytest.param(seed, 300, marks=pytest.mark.slow) for seed in range(10, 14))],
 )
-@pytest.mark.parametrize("isolation", ["clone", "undo"])
+@pytest.mark.parametrize("isolation", ["clone", "undo", "rollback"])
 def test_random_work_on_a_server_is_undone_p87(
     own: ServerRegistry, template: str, isolation: str, seed: int, number: int
 ) -> None:
