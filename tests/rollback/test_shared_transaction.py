@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import tempfile
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -15,6 +18,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from tests.rollback.conftest import opened
 from tests.servers.postgresql import rows
 
 if TYPE_CHECKING:
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 INSERT = "INSERT INTO dancer (name) VALUES (%s)"
 
 
-def test_a_commit_is_seen_and_leave_takes_it_back(shared: Shared) -> None:
+def test_a_commit_is_seen_and_leave_takes_it_back_pitfall_113(shared: Shared) -> None:
     """A commit is seen and leave takes it back."""
     with shared.psycopg() as connection:
         connection.execute(INSERT, ("Dune",))
@@ -36,7 +40,7 @@ def test_a_commit_is_seen_and_leave_takes_it_back(shared: Shared) -> None:
     assert number == (1,)
 
 
-def test_a_rollback_takes_back_its_own_writes_only(shared: Shared) -> None:
+def test_a_rollback_takes_back_its_own_writes_only_pitfall_108(shared: Shared) -> None:
     """A rollback takes back its own writes only."""
     with shared.psycopg2() as connection, connection.cursor() as cursor:
         cursor.execute(INSERT, ("Dune",))
@@ -106,7 +110,7 @@ def _work(connection: Any) -> None:
     connection.commit()
 
 
-def test_a_failed_statement_fails_its_own_transaction_only(shared: Shared) -> None:
+def test_a_failed_statement_fails_its_own_transaction_only_pitfall_111(shared: Shared) -> None:
     """A failed statement fails its own transaction only."""
     with shared.psycopg() as connection, shared.psycopg() as other:
         connection.execute(INSERT, ("Dune",))
@@ -154,7 +158,7 @@ def test_control_statements_outside_of_a_transaction(shared: Shared) -> None:
     assert warnings == ["25P01", "25P01", "25001"]
 
 
-def test_a_script_with_transactions(shared: Shared) -> None:
+def test_a_script_with_transactions_pitfall_110(shared: Shared) -> None:
     """A script with transactions."""
     with shared.psycopg(autocommit=True) as connection:
         connection.execute(
@@ -164,7 +168,7 @@ def test_a_script_with_transactions(shared: Shared) -> None:
     assert shared.names() == ["Sand", "a;b"]
 
 
-def test_a_second_writer_waits_and_a_reader_does_not(shared: Shared) -> None:
+def test_a_second_writer_waits_and_a_reader_does_not_pitfall_107(shared: Shared) -> None:
     """A second writer waits and a reader does not."""
     waiting = threading.Event()
     done = threading.Event()
@@ -198,7 +202,7 @@ def test_a_writer_that_waits_too_long_is_refused(shared: Shared) -> None:
         assert "INSERT INTO dancer" in str(error.value)
 
 
-def test_many_tasks_and_loops(shared: Shared) -> None:
+def test_many_tasks_and_loops_pitfall_109(shared: Shared) -> None:
     """Many tasks and loops."""
 
     async def one(number: int) -> None:
@@ -509,6 +513,16 @@ def test_a_transaction_left_open_is_cut_off(shared: Shared) -> None:
         connection.execute(INSERT, ("Dune",))
 
 
+def test_the_folder_of_a_killed_run_is_removed(shared: Shared, database: str) -> None:
+    """A folder in which no process listens. That of a process that listens stays."""
+    folder = Path(tempfile.mkdtemp(prefix="arena-proxy-"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left:
+        left.bind(str(folder / ".s.PGSQL.5432"))
+    with opened(database):
+        assert not folder.exists()
+        assert shared.names() == ["Sand"]
+
+
 def test_the_server_ends_the_connection(shared: Shared) -> None:
     """The server ends the connection."""
     connection = shared.psycopg()
@@ -527,7 +541,9 @@ def test_the_server_ends_the_connection(shared: Shared) -> None:
         ("SELECT pg_advisory_lock(1)", "advisory"),
     ],
 )
-def test_what_cannot_be_shown_is_reported(shared: Shared, statement: str, words: str) -> None:
+def test_what_cannot_be_shown_is_reported_pitfall_112(
+    shared: Shared, statement: str, words: str
+) -> None:
     """What cannot be shown is reported."""
     with shared.psycopg(autocommit=True) as connection:
         connection.execute(statement)

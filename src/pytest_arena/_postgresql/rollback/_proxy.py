@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address
 
 _PORT = 5432  # only the name of the socket's file has it
+_SOCKET = f".s.PGSQL.{_PORT}"
+_FOLDER = "arena-proxy-"
+_CONNECTIONS = 128  # that may wait at once
 _READ_ONLY = "25006"
 _IN_BLOCK = ("25001", "2D000")
 _NO_LOCK = "55P03"
@@ -106,6 +109,26 @@ class _WaitingTurn:
         """Have it wait no longer, with an error."""
         self.is_cancelled = True
         self.is_woken.set()
+
+
+def _listen(folder: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(folder / "new"))
+    listener.listen(_CONNECTIONS)
+    # Another run removes a socket of this name on which no process listens.
+    (folder / "new").rename(folder / _SOCKET)
+    return listener
+
+
+def _remove_folders_of_killed_runs() -> None:
+    for place in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*/{_SOCKET}"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(str(place))
+            except ConnectionRefusedError:
+                shutil.rmtree(place.parent, ignore_errors=True)
+            except OSError:
+                continue  # of another user
 
 
 # The proxies of this process, by the folder of their sockets.
@@ -181,10 +204,9 @@ class SharedTransaction:
         )
         self.is_lost = False
         self.login = address.user
-        self._folder = Path(tempfile.mkdtemp(prefix="arena-"))
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(self._folder / f".s.PGSQL.{_PORT}"))
-        self._listener.listen(128)
+        _remove_folders_of_killed_runs()
+        self._folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
+        self._listener = _listen(self._folder)
         self.address = replace(
             address, host=str(self._folder), port=_PORT, password="", patience=0.0
         )
