@@ -11,8 +11,10 @@ from pytest_arena._postgresql._session_functions import session_functions
 from pytest_arena._postgresql.isolation._plain import PlainDatabase
 from pytest_arena._postgresql.isolation._snapshots import RowsLost
 from pytest_arena._postgresql.journal._server import Look, Restoration
+from pytest_arena._postgresql.rollback._backend import BackendFailure
 from pytest_arena._postgresql.rollback._proxy import SharedTransaction
 from pytest_arena._postgresql.rollback._transaction_sql import settings_in
+from pytest_arena._postgresql.rollback._wire import Disconnected
 from pytest_arena._product import held_by
 from pytest_arena.errors import IsolationError
 
@@ -194,9 +196,20 @@ class RolledBackDatabase(PlainDatabase):
         Raises:
             Held: an open transaction has written.
         """
-        del levels
+        if self.proxy.is_lost:
+            self._reopen(len(levels) - 1)
         self._check_for_writers()
         return False
+
+    def _reopen(self, depth: int) -> None:
+        """Open the shared connection again: it has ended between two tests."""
+        if self.proxy.has_changes(below=depth + 1):
+            raise Uncommitted(_ENDED)
+        self.release()
+        self._proxy = self._open(self.name)
+        for _ in range(depth):
+            self._proxy.enter()
+        self.is_lost = True  # so that the app's connections are new
 
     def _check_for_writers(self) -> None:
         holders = self.proxy.holders()
@@ -221,12 +234,14 @@ class RolledBackDatabase(PlainDatabase):
         Raises:
             Held: an open transaction has written.
         """
-        if self.proxy.is_lost:
-            return Restoration(was_changed=True, marks=(_ENDED,))
         writers = self.proxy.writers()
         if writers:
             raise held_by(writers, self.name)
-        return Restoration(was_changed=self.proxy.leave_to(number - 1))
+        try:
+            return Restoration(was_changed=self.proxy.leave_to(number - 1))
+        except (Disconnected, BackendFailure) as error:
+            mark = f"{_ENDED} {error}".strip()
+            return Restoration(was_changed=True, marks=(mark,))
 
     def tell_of(self, marks: tuple[str, ...]) -> None:
         """Report that the shared connection has ended."""
@@ -234,10 +249,7 @@ class RolledBackDatabase(PlainDatabase):
 
     def leave_ended(self, number: int) -> bool:
         """Leave a level whose connections were ended."""
-        if self.proxy.is_lost:
-            return False
-        self.proxy.leave_to(number - 1)
-        return True
+        return not self.leave(number).marks
 
     def forget(self, levels: Levels, *, is_undone: bool) -> None:
         """Add the top level's changes to the level below."""

@@ -284,7 +284,9 @@ class SharedTransaction:
                 self._backend.cancel()
                 return
             for waiter in self._waiters:
-                if waiter.client is not None and waiter.client.pid == pid:
+                client = waiter.client
+                # Any other one has its turn soon.
+                if waiter.writes and client is not None and client.pid == pid:
                     self._waiters.remove(waiter)
                     waiter.cancel()
                     return
