@@ -111,7 +111,7 @@ _WHOLE = "it would replace the database of all connections"
 _BLOB = "the blob would be committed when it is closed, which pytest-arena does not see"
 
 
-class Statement(NamedTuple):
+class ParsedStatement(NamedTuple):
     """What pytest-arena reads in a statement."""
 
     keyword: str
@@ -123,53 +123,53 @@ class Statement(NamedTuple):
     is_temporary: bool = False  # it makes a temporary table
 
 
-def _parse(text: str) -> Statement:
+def _parse(text: str) -> ParsedStatement:
     match = _FIRST_WORD.match(text)
     keyword = match[1].upper() if match else ""
     parse = _PARSERS.get(keyword)
     if parse is None:
-        return Statement(keyword, may_write=keyword not in _READS)
+        return ParsedStatement(keyword, may_write=keyword not in _READS)
     bare = _COMMENTS.sub(" ", text).strip("; \t\r\n\f\ufeff")
     return parse(keyword, bare)
 
 
-def _parse_with(keyword: str, text: str) -> Statement:
-    return Statement(keyword, may_write=_WRITES_IN_WITH.search(text) is not None)
+def _parse_with(keyword: str, text: str) -> ParsedStatement:
+    return ParsedStatement(keyword, may_write=_WRITES_IN_WITH.search(text) is not None)
 
 
-def _parse_vacuum(keyword: str, text: str) -> Statement:
+def _parse_vacuum(keyword: str, text: str) -> ParsedStatement:
     name = "into" if _INTO.search(text) else ""
-    return Statement(keyword, may_write=True, name=name)
+    return ParsedStatement(keyword, may_write=True, name=name)
 
 
-def _parse_create(keyword: str, text: str) -> Statement:
+def _parse_create(keyword: str, text: str) -> ParsedStatement:
     is_temporary = _TEMPORARY.match(text) is not None
-    return Statement(keyword, may_write=True, is_temporary=is_temporary)
+    return ParsedStatement(keyword, may_write=True, is_temporary=is_temporary)
 
 
-def _parse_control(keyword: str, text: str) -> Statement:
+def _parse_control(keyword: str, text: str) -> ParsedStatement:
     control = re.fullmatch(_CONTROL[keyword], text, re.IGNORECASE)
     if control is None:
-        return Statement(keyword, may_write=False, is_malformed=True)
+        return ParsedStatement(keyword, may_write=False, is_malformed=True)
     name = ""
     if control.groups():
         name = control[1] or ""
-    return Statement(keyword, may_write=False, name=name.strip("\"'`[]").lower())
+    return ParsedStatement(keyword, may_write=False, name=name.strip("\"'`[]").lower())
 
 
-def _parse_pragma(keyword: str, text: str) -> Statement:
+def _parse_pragma(keyword: str, text: str) -> ParsedStatement:
     match = _PRAGMA.fullmatch(text)
     if match is None:
-        return Statement(keyword, may_write=False)
+        return ParsedStatement(keyword, may_write=False)
     name = match[1].lower()
     value = match[2] or match[3]
     if value is not None:
         value = value.strip("\"'").lower()
     writes = name == "optimize" or (name in _NUMBERS and value is not None)
-    return Statement(keyword, writes, name, value)
+    return ParsedStatement(keyword, writes, name, value)
 
 
-_PARSERS: dict[str, Callable[[str, str], Statement]] = {
+_PARSERS: dict[str, Callable[[str, str], ParsedStatement]] = {
     **dict.fromkeys(_CONTROL, _parse_control),
     "CREATE": _parse_create,
     "PRAGMA": _parse_pragma,
@@ -182,10 +182,10 @@ _parsed = lru_cache(_CACHED)(_parse)
 _LONG = 5_000
 
 
-def read_statement(text: object) -> Statement:
+def read_statement(text: object) -> ParsedStatement:
     """Read a statement. A long one has data in it, and is not cached."""
     if not isinstance(text, str):
-        return Statement("", may_write=False)  # sqlite3 raises its own error
+        return ParsedStatement("", may_write=False)  # sqlite3 raises its own error
     return _parse(text) if len(text) > _LONG else _parsed(text)
 
 
@@ -281,7 +281,7 @@ class SharingConnection(GuardedConnection):
 
     # The transaction of the app.
 
-    def _control(self, statement: Statement) -> None:
+    def _control(self, statement: ParsedStatement) -> None:
         """Do what a statement about transactions or savepoints does."""
         if statement.keyword == "BEGIN":
             if self._is_begun:
@@ -438,7 +438,7 @@ class SharingConnection(GuardedConnection):
     # Statements.
 
     def arena_run(
-        self, statement: Statement, cursor: SharingCursor, *, may_begin: bool
+        self, statement: ParsedStatement, cursor: SharingCursor, *, may_begin: bool
     ) -> None:
         """Run a statement of a cursor.
 
@@ -462,7 +462,7 @@ class SharingConnection(GuardedConnection):
             else:
                 self._use(cursor.arena_send, self._readable(statement))
 
-    def _run_control(self, statement: Statement, cursor: SharingCursor) -> None:
+    def _run_control(self, statement: ParsedStatement, cursor: SharingCursor) -> None:
         if statement.is_malformed:
             # SQLite says what is wrong, and does nothing.
             cursor.arena_answer(f"EXPLAIN {cursor.arena_statement}")
@@ -471,7 +471,7 @@ class SharingConnection(GuardedConnection):
         cursor.arena_answer(_NOTHING)
 
     def _run_write(
-        self, statement: Statement, cursor: SharingCursor, *, may_begin: bool
+        self, statement: ParsedStatement, cursor: SharingCursor, *, may_begin: bool
     ) -> None:
         is_dml = statement.keyword in _DML
         if is_dml and may_begin and self._begins_by_itself():
@@ -484,7 +484,7 @@ class SharingConnection(GuardedConnection):
         is_legacy = getattr(self, "autocommit", _LEGACY) == _LEGACY
         return is_legacy and self.isolation_level is not None and not self._is_begun
 
-    def _readable(self, statement: Statement) -> RealConnection:
+    def _readable(self, statement: ParsedStatement) -> RealConnection:
         """Return the connection for a read: another transaction may have written."""
         shared = self.arena_shared
         writer = shared.open_writer()
@@ -497,7 +497,7 @@ class SharingConnection(GuardedConnection):
             return shared.real
         return view
 
-    def _write(self, statement: Statement, cursor: SharingCursor) -> None:
+    def _write(self, statement: ParsedStatement, cursor: SharingCursor) -> None:
         """Run a statement that may write, in a transaction of its own if none is open."""
         is_alone = not self._is_begun
         self._become_writer()
@@ -514,7 +514,7 @@ class SharingConnection(GuardedConnection):
                 self._roll_back()
             raise
 
-    def _schema_version(self, statement: Statement) -> int:
+    def _schema_version(self, statement: ParsedStatement) -> int:
         """Return the version of the schema, 0 if the statement cannot change it."""
         if statement.keyword in _DML:
             return 0
@@ -547,7 +547,7 @@ class SharingConnection(GuardedConnection):
 
     # PRAGMA and VACUUM.
 
-    def _run_pragma(self, statement: Statement, cursor: SharingCursor) -> None:
+    def _run_pragma(self, statement: ParsedStatement, cursor: SharingCursor) -> None:
         name = statement.name
         value = statement.value
         if name == "journal_mode":
@@ -576,7 +576,9 @@ class SharingConnection(GuardedConnection):
             mode = str(value)
         self._journal_mode = mode
 
-    def _run_without_effect(self, statement: Statement, cursor: SharingCursor) -> None:
+    def _run_without_effect(
+        self, statement: ParsedStatement, cursor: SharingCursor
+    ) -> None:
         """Run a PRAGMA on the database in memory."""
         value = statement.value
         if value is not None:
@@ -596,7 +598,7 @@ class SharingConnection(GuardedConnection):
         else:
             cursor.arena_answer(f'SELECT ? AS "{names[0]}"', row[:1])
 
-    def _run_vacuum(self, statement: Statement, cursor: SharingCursor) -> None:
+    def _run_vacuum(self, statement: ParsedStatement, cursor: SharingCursor) -> None:
         """Write a copy for VACUUM INTO. A VACUUM in place changes no row, and is left out."""
         if self._is_begun:
             raise _error("cannot VACUUM from within a transaction", "SQLITE_ERROR")
