@@ -149,7 +149,7 @@ class PostgreSQL:
         return self._stores[dialect.driver]
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
-        """Return the isolation of a database: ``undo`` or ``clone``."""
+        """Return the isolation of a database: ``undo``, ``clone`` or ``rollback``."""
         own = self._registry()
         isolation_named(self._config, ISOLATIONS, self.shown)
         isolation = isolate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql.isolation._isolation import ServerIsolation, as_built
@@ -35,7 +36,7 @@ def isolate(
     messages, ``place`` the line of ``arena_isolation``. ``tell`` gets lines for the summary.
 
     Raises:
-        ConfigError: ``asked_for`` is undo, which does not work here.
+        ConfigError: ``asked_for`` is undo or rollback, which does not work here.
     """
 
     def create(isolation: str) -> ServerIsolation:
@@ -49,6 +50,13 @@ def isolate(
             may_clone=asked_for == "auto",
         )
 
+    if asked_for == "rollback" and not hasattr(socket, "AF_UNIX"):
+        raise ConfigError(
+            "arena_isolation = rollback: this operating system has no Unix sockets",
+            why="all connections reach the database through such a socket",
+            cause=place,
+            fix="arena_isolation = auto",
+        )
     if asked_for in {"clone", "rollback"}:
         return create(asked_for)
     try:

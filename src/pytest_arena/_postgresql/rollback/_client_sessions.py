@@ -8,7 +8,7 @@ import socket
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pytest_arena._postgresql._control import APPLICATION_NAME
 from pytest_arena._postgresql.rollback import _transaction_sql as sql
@@ -18,7 +18,7 @@ from pytest_arena._postgresql.rollback._wire import Message, Reader
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_arena._postgresql.rollback._proxy import SharedTransaction
+    from pytest_arena._postgresql.rollback._backend import BackendAnswer
     from pytest_arena._postgresql.rollback._transaction_sql import Statement
 
 Values = dict[str, "str | None"]
@@ -41,6 +41,45 @@ _ENDS = {
     b"E": b"CIs",
 }
 _UTF8 = {"utf8", "utf-8", "unicode"}
+
+
+class TransactionOfAll(Protocol):
+    """Executes in one transaction what all clients send. `SharedTransaction` implements it."""
+
+    lock_timeout: float | None
+
+    def begin_session(self, client: Client) -> None:
+        """Give a client the rights of its user."""
+
+    def statuses(self) -> dict[str, str]:
+        """Return the settings that the server reports to a new connection."""
+
+    def run(self, client: Client, request: Packet) -> BackendAnswer:
+        """Execute statements of a client."""
+
+    def commit(self, client: Client) -> Message | None:
+        """Keep a client's transaction. Return the error of a constraint that it violates."""
+
+    def roll_back(self, client: Client) -> None:
+        """Roll back a client's transaction."""
+
+    def roll_back_to(self, client: Client, index: int) -> None:
+        """Roll back to a savepoint of a client."""
+
+    def release(self, client: Client, index: int) -> None:
+        """Release a savepoint of a client."""
+
+    def close_statements(self, client: Client, names: Sequence[str]) -> None:
+        """Close prepared statements at the backend."""
+
+    def cancel(self, pid: int, secret: int) -> None:
+        """Cancel what a client waits for."""
+
+    def forget(self, client: Client) -> None:
+        """Roll back what a client has left, and forget it."""
+
+    def note(self, remark: str) -> None:
+        """Report what this isolation cannot show."""
 
 
 @dataclass(slots=True)
@@ -117,7 +156,7 @@ class Client:
     """One connection to the proxy, served by a thread of its own."""
 
     def __init__(
-        self, proxy: SharedTransaction, connection: socket.socket, number: int
+        self, proxy: TransactionOfAll, connection: socket.socket, number: int
     ) -> None:
         self._proxy = proxy
         self._socket = connection
