@@ -390,3 +390,92 @@ def test_the_app_of_a_wide_fixtures_client_starts_where_its_rows_belong(
     project = example.with_files(starts=STARTS, test_it=STARTED, test_async=STARTED_ASYNC)
     project = project.change("pytest.ini", "app:app", "starts:app")
     project.run("-p", "no:randomly").expect(passed=4)
+
+
+LATE = """
+import asyncio
+import pytest
+from app import app
+
+LATER = []
+
+
+@app.post("/later")
+async def later():
+    LATER.append(asyncio.create_task(asyncio.Event().wait()))
+
+
+@pytest.fixture(scope="module")
+def wide(arena):
+    return arena.test_client()
+
+
+def test_late(wide):
+    wide.post("/later")
+
+
+def test_next(wide):
+    assert wide.get("/dancers").json() == ["Sand"]
+"""
+
+
+def test_work_of_a_request_belongs_to_the_running_test(example: Example) -> None:
+    """It is named with its test, and with no later one."""
+    project = example.with_files(test_it=LATE)
+    run = project.run("--arena-settle=0.1", "-q", "-p", "no:randomly").expect(passed=2)
+    run.says("test_it.py::test_late has ended, and work that a request had begun was cut off")
+    run.never_says("test_next")
+
+
+LITESTAR = """
+from app import Base, Dancer, engine
+from litestar import Litestar, Request, Response, get, post
+from litestar.datastructures import Cookie
+
+
+@post("/login")
+async def login() -> Response[None]:
+    return Response(None, cookies=[Cookie(key="user", value="test")])
+
+
+@get("/user")
+async def user(request: Request) -> dict[str, str]:
+    return request.cookies
+
+
+app = Litestar([login, user], logging_config=None)
+"""
+
+OF_LITESTAR = """
+import pytest
+from lite import app
+from litestar.testing import TestClient
+
+
+@pytest.fixture(scope="module")
+def ours(arena):
+    return arena.test_client()
+
+
+@pytest.fixture(scope="module")
+def suites():
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+@pytest.mark.parametrize("name", ["ours", "suites"])
+def test_it(request, name, turn):
+    client = request.getfixturevalue(name)
+    assert client.get("/user").json() == {}
+    client.post("/login")
+    assert client.get("/user").json() == {"user": "test"}
+"""
+
+
+def test_the_wide_clients_of_litestar_are_restored(example: Example) -> None:
+    """Those of pytest-arena, and those of the suite."""
+    project = example.with_files(lite=LITESTAR, test_it=OF_LITESTAR)
+    project = project.change("pytest.ini", "app:app", "lite:app")
+    # Litestar leaves streams of anyio.
+    project.run("-p", "no:unraisableexception").expect(passed=4)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._app_state import ClientState
+from pytest_arena._app._app_state import WIDE_CLIENTS, ClientState
 from pytest_arena._app._client import AsyncClient, Hooks, open_async_client
 from pytest_arena._app._lifespan import Lifespan, SharedLifespan, wake_from_any_thread
 from pytest_arena._app._login import Login
@@ -126,6 +126,8 @@ class AppRun:
         }
         client = open_async_client(self, self._new_login(role), options=options)
         self._clients.append(client)
+        if self._hooks_of_test is not None:
+            WIDE_CLIENTS.add(client)
         return client
 
     def new_test_client(
@@ -162,15 +164,10 @@ class AppRun:
         return Login(self._login, role=role, path=self._login_path)
 
     @property
-    def clients(self) -> list[Any]:
-        """The async and sync clients."""
-        return [*self._clients, *self._test_clients]
-
-    @property
     def logged_in(self) -> int:
         """How many clients log in or are logged in."""
         number = 0
-        for client in self.clients:
+        for client in (*self._clients, *self._test_clients):
             if client._arena_login is not None:  # noqa: SLF001 - ours, of another file
                 number += 1
         return number
@@ -181,7 +178,7 @@ class AppRun:
         Call it while no request runs. It forgets clients and shuts down lifespans that were created
         since, and restores cookies, headers and logins of the other clients.
         """
-        states = [ClientState(client) for client in self.clients]
+        states = [*map(ClientState, self._clients + self._test_clients)]
         number = len(self._clients)
         sync_number = len(self._test_clients)
         lifespans = self._lifespan.known() if self._lifespan else []

@@ -27,8 +27,8 @@ _IN_THE_STACK = {"debug", "exception_handlers", "user_middleware"}
 # The `__dict__` of an app or router, a name in it, the value, and a copy of a dict or list.
 _Setting = tuple[dict[str, Any], str, Any, Any]
 
-# Starlette's test clients that modules, classes or wider fixtures of the suite have created.
-SUITES_CLIENTS: WeakSet[Any] = WeakSet()
+# Clients that wider fixtures have created, and test clients that modules or classes have created.
+WIDE_CLIENTS: WeakSet[Any] = WeakSet()
 
 # The apps in the project's modules, without the one that ``arena_app`` names.
 OTHER_APPS: list[object] = []
@@ -91,10 +91,6 @@ class RunOfFixture(Protocol):
         """The app."""
 
     @property
-    def clients(self) -> Collection[object]:
-        """The clients of pytest-arena that call it."""
-
-    @property
     def state(self) -> Mapping[str, object]:
         """The state that its lifespan gives to requests."""
 
@@ -102,7 +98,7 @@ class RunOfFixture(Protocol):
 class AppState:
     """The overrides of an app and the containers in its state, as they were before a test.
 
-    The state includes the apps in ``OTHER_APPS`` and the clients in ``SUITES_CLIENTS``.
+    The state includes the apps in ``OTHER_APPS`` and the clients in ``WIDE_CLIENTS``.
     ``lifespan_state`` is the state that a lifespan for the whole session gives to requests.
     ``runs`` are those of wide fixtures, also of later ones.
     """
@@ -119,16 +115,14 @@ class AppState:
         self._parts: list[tuple[str, Contents | ClientState]] = []
         # The attributes of each `app.state`, and their names before the test.
         self._attributes: list[tuple[Any, Any]] = []
-        clients = [*SUITES_CLIENTS]
         lifespan_states = [lifespan_state]
         parts = [*apps_of(app)]
         for other in OTHER_APPS:
             parts += apps_of(other)
         for run in runs:
-            clients += run.clients
             lifespan_states.append(run.state)
             parts += apps_of(run.app)
-        for client in clients:
+        for client in WIDE_CLIENTS:
             self._parts.append(("a TestClient", ClientState(client)))
         self._settings: list[_Setting] = []
         self._routes: list[tuple[list[object], list[object]]] = []

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app import _exchange as exchanges
-from pytest_arena._app._app_state import SUITES_CLIENTS
+from pytest_arena._app._app_state import WIDE_CLIENTS
 from pytest_arena._app._queues import watch_queues
 from pytest_arena._app._raised import note_handled, note_raised, watch_logged_errors
 from pytest_arena._ledger import Request
@@ -702,7 +702,8 @@ def watch_own_clients(undo: ExitStack, hooks_of: FindHooks) -> None:
     watch_logged_errors(undo, _answered_here)
     for module, name in _TRANSPORTS.items():
         when_imported(module, functools.partial(_watch, name, hooks_of, undo))
-    when_imported("starlette.testclient", functools.partial(_watch_test_clients, undo))
+    for module in _TEST_CLIENTS:
+        when_imported(module, functools.partial(_watch_test_clients, undo))
     when_imported(
         "werkzeug.test", functools.partial(_watch_werkzeug_client, hooks_of, undo)
     )
@@ -711,6 +712,7 @@ def watch_own_clients(undo: ExitStack, hooks_of: FindHooks) -> None:
     )
 
 
+_TEST_CLIENTS = ("starlette.testclient", "litestar.testing.client.sync_client")
 _TRANSPORTS = {
     "httpx2": "ASGITransport",
     "httpx": "ASGITransport",
@@ -737,9 +739,8 @@ def _watch_test_clients(undo: ExitStack, module: ModuleType) -> None:
     @functools.wraps(original)
     def watched_init(client: Any, *args: object, **options: object) -> None:
         original(client, *args, **options)
-        is_of_test = WORK.get() is not None
-        if not is_of_test and not hasattr(client, "arena_use"):
-            SUITES_CLIENTS.add(client)
+        if WORK.get() is None:
+            WIDE_CLIENTS.add(client)
 
     replace_attribute(undo, client_class, "__init__", watched_init)
 

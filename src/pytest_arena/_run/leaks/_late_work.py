@@ -203,7 +203,10 @@ class LateWork:
                     continue
                 if not is_users_task(task):
                     continue
-                hops = context_of(task).get(HOPS) or ()
+                context = context_of(task)
+                if getattr(context.get(WORK), "is_over", False):
+                    continue  # the work of an earlier test
+                hops = context.get(HOPS) or ()
                 # A library's task that no request has begun. The lifespan or a fixture has started
                 # it, or SQLAlchemy, which ends a session's block in a task.
                 if not hops and line_of_coroutine(task.get_coro()) is None:
