@@ -84,10 +84,11 @@ OPTIONS = (
         "schema",
         "",
         "The source of the tables: package.module:Base, package.module:metadata, "
-        "package.module:function, alembic.ini, or a *.sql file. The function gets a Connection "
-        "or no argument. An async function gets an AsyncConnection. pytest-arena builds the "
-        "tables once and copies them for each test. For several databases, write a line 'name = "
-        "value' for each database. Without this option, the app must create its tables.",
+        "package.module:function, alembic.ini, or a *.sql file. The function creates the "
+        "tables. It gets a Connection or no argument. An async function gets an "
+        "AsyncConnection. pytest-arena builds the tables once and copies them for each test. "
+        "For several databases, write a line 'name = value' for each: name is the database's "
+        "name in the app's URL. Without this option, the app must create its tables.",
         "app.models:Base",
         form="databases",
         metavar="SOURCE",
@@ -98,7 +99,7 @@ OPTIONS = (
         "A function that writes the rows for all tests, as package.module:function. The "
         "function gets a Session. An async function gets an AsyncSession. pytest-arena calls "
         "the function once, commits the session, and copies the rows for each test. For several "
-        "databases, write a line 'name = value' for each database.",
+        "databases, write a line 'name = value' for each, as in arena_schema.",
         "tests.seed:seed",
         form="databases",
         metavar="MODULE:NAME",
@@ -212,8 +213,8 @@ OPTIONS = (
         "The kind or the server of the test databases. auto (default) uses the kind of the "
         "app's engine. sqlite uses SQLite files. postgresql uses a PostgreSQL server that "
         "pytest-arena finds or starts. own uses a private PostgreSQL server. A URL names a "
-        "server on which pytest-arena may create databases. If a test uses a database before "
-        "the app creates an engine, auto is not enough.",
+        "server on which pytest-arena may create databases. With auto, a test that uses a "
+        "database before the app creates an engine fails with A101. Then set another value.",
         "postgresql://postgres@localhost:5432/postgres",
         metavar="WHAT",
     ),
@@ -223,9 +224,9 @@ OPTIONS = (
         "Environment variables that contain the app's database URLs. pytest-arena changes each "
         "variable to the URL of a test database before it imports your code. Child processes "
         "inherit these variables. If a variable is not set, pytest-arena sets it when the app "
-        "first connects. The first variable then gets the URL of the first database. The others "
-        "get a URL that pytest-arena refuses. If a value is not a URL, the run fails. Default: "
-        "DATABASE_URL.",
+        "first connects. The first variable then gets the URL of the first database. "
+        "pytest-arena does not know which databases the others mean. It gives them a URL that it "
+        "refuses. If a value is not a URL, the run fails. Default: DATABASE_URL.",
         "SHOP_DATABASE_URL",
         form="list",
         metavar="NAMES",
@@ -233,9 +234,9 @@ OPTIONS = (
     Option(
         "allow",
         "",
-        "Other databases that tests may reach. pytest-arena refuses all databases that are not "
-        "in this list and are not test databases. The values are patterns for a file path or "
-        "for dialect://host:port/name.",
+        "Other databases that tests may reach. Tests always reach test databases. pytest-arena "
+        "refuses all other databases. The values are patterns for a file path or for "
+        "dialect://host:port/name.",
         "/srv/maps/*.sqlite",
         form="list",
         metavar="PATTERNS",
@@ -245,8 +246,8 @@ OPTIONS = (
         "",
         "PostgreSQL roles that need rights in the schema, in addition to the users in the URLs "
         "of the app's engines. pytest-arena creates these roles on a private server. On another "
-        "server they must exist. With off, the app connects as the user of arena_database "
-        "instead of the user in its URL.",
+        "server they must exist. The value off names no role: the app then connects as the "
+        "user of arena_database instead of the user in its URL.",
         "shop_readers",
         form="words",
         metavar="NAMES",
@@ -307,7 +308,7 @@ OPTIONS = (
     Option(
         "scenario_evidence",
         "seeded, requested, asserted",
-        "The evidence that proves a scenario, beside a passed test. seeded: the test or its "
+        "The evidence that proves a scenario, in addition to a passed test. seeded: the test or its "
         "fixtures wrote rows before the first request (only for scenarios with a Given). "
         "requested: a request reached the app. asserted: an assertion passed after the last "
         "request.",
@@ -328,8 +329,9 @@ OPTIONS = (
     Option(
         "scenario_baseline",
         "",
-        "The file that lists unproven scenarios, with a line 'STATUS  key' for each. A strict "
-        "run accepts these scenarios. When a scenario is proven, remove its line.",
+        "The file that lists unproven scenarios, with a line for each, such as 'UNMAPPED  "
+        "Orders :: A customer pays'. A strict run accepts these scenarios. When a scenario is "
+        "proven, remove its line.",
         "scenarios.baseline",
         metavar="PATH",
     ),
@@ -346,7 +348,7 @@ OPTIONS = (
 FLAGS = (
     Flag(
         "scenario",
-        "Run only the tests of one scenario. KEY is the scenario's key, name or @ID.",
+        "Run only the tests of one scenario. KEY is its name, 'Feature :: name', or its tag @ID.",
         metavar="KEY",
     ),
     Flag(
