@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _EXAMPLE = "shop.models:Base"  # in the texts of the rules
+_PLACEHOLDER = "<module>:<Base>"
 # The characters that a workflow command escapes in its message and in its properties.
 _DATA = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
 _PROPERTY = _DATA | str.maketrans({":": "%3A", ",": "%2C"})
@@ -48,11 +49,11 @@ def _next_step(fault: Fault) -> str:
 
 @cache
 def _schema(root: Path) -> str:
-    """Return the likely ``arena_schema`` of a project, or the example if none is likely."""
+    """Return the likely ``arena_schema`` of a project, or a placeholder if none is likely."""
     from pytest_arena._cli.init._look import likely_schema, parse_project  # noqa: PLC0415 - imports SQLAlchemy
 
     project = parse_project(root)
-    return likely_schema(project) or _EXAMPLE
+    return likely_schema(project) or _PLACEHOLDER
 
 
 def as_json(faults: list[Fault]) -> str:
