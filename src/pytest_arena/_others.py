@@ -131,6 +131,12 @@ def has_argument(item: object, name: str) -> bool:
     return name in getattr(info, "argnames", ())
 
 
+def hides_session(item: object) -> bool:
+    """Return whether a fixture of the suite replaces `db_session` for the test."""
+    fixtures = _fixtures_of(item).get("db_session", ())
+    return bool(fixtures) and not _is_ours(fixtures[-1])
+
+
 def has_our_app(item: object) -> bool:
     """Return whether the test's app is the one that the option names, not a suite's fixture."""
     fixtures = _fixtures_of(item).get("arena_app", ())

@@ -148,6 +148,7 @@ class Plan:
     has_examples: bool = False  # whether Hypothesis runs it
     starts_app: bool = False  # whether a fixture of pytest-arena starts the app first
     has_arena: bool = False  # whether `arena` is an argument of the test
+    hides_session: bool = False  # whether a fixture of the suite replaces `db_session`
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,6 +286,7 @@ def _plan_of(item: pytest.Item, run: ArenaRun) -> Plan:
         has_examples=owner is not item,
         starts_app=_others.starts_app(item, is_async=is_async),
         has_arena=_others.has_argument(item, "arena"),
+        hides_session=_others.hides_session(item),
     )
 
 

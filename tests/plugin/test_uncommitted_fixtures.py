@@ -123,3 +123,76 @@ def test_a_failed_test_names_what_its_fixture_never_committed(example: Example, 
     run.expect(1, failed=7)
     expected = {name: [line, UNSEEN, NEXT] for name, line in NOT_COMMITTED.items()}
     assert not_committed(run) == expected
+
+
+RECIPE = """
+import pytest
+from app import Base, Order, engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+test_engine = create_async_engine(URL) if URL else engine
+
+
+@pytest.fixture
+async def NAME():
+    async with test_engine.connect() as connection:
+        outer = await connection.begin()
+        await connection.run_sync(Base.metadata.create_all)
+        session = AsyncSession(connection, join_transaction_mode="MODE")
+        yield session
+        await session.close()
+        await outer.rollback()
+
+
+async def test_recipe(NAME, client):
+    NAME.add(Order(item="vase"))
+    await NAME.commit()
+    assert (await client.get("/orders")).json() == ["vase"]
+
+
+async def test_block(NAME, client):
+    async with NAME.begin_nested():
+        NAME.add(Order(item="vase"))
+    assert (await client.get("/orders")).json() == ["vase"]
+"""
+JOINS = "its session joins an outer transaction: session.commit() does not commit the rows"
+DELETE = "next: delete the fixture `db_session` (it hides pytest-arena's)"
+USE = "next: use pytest-arena's `db_session`"
+OR_COMMIT = ", or commit the outer transaction"
+
+
+@pytest.mark.parametrize("mode", ["create_savepoint", "rollback_only"])
+@pytest.mark.parametrize(("name", "step"), [("db_session", DELETE), ("session", USE)])
+@pytest.mark.parametrize("url", ["", "sqlite+aiosqlite:///test.db"])
+def test_a_session_in_an_outer_transaction_commits_nothing(
+    example: Example, name: str, step: str, url: str, mode: str
+) -> None:
+    """The commit is no next step. A savepoint that a test releases is another matter."""
+    text = RECIPE.replace("NAME", name).replace("URL", repr(url)).replace("MODE", mode)
+    # sqlite3 begins no transaction before a savepoint, unless it is told to.
+    begins = """
+from sqlalchemy import event
+
+
+@event.listens_for(test_engine.sync_engine, "connect")
+def connecting(connection, _):
+    connection.isolation_level = None
+
+
+@event.listens_for(test_engine.sync_engine, "begin")
+def beginning(connection):
+    connection.exec_driver_sql("BEGIN")
+"""
+    run = shop(example, test_it=text + begins).run("-p", "no:randomly", env=env_of("copy"))
+    run.expect(1, failed=2)
+    said = not_committed(run)
+    where, unseen = (
+        ("", UNSEEN) if not url else (" on test", "GET /orders on shop could not see it")
+    )
+    written = f"{WROTE} (1 row){where} and did not commit it: test_it.py:"
+    line, *others = said["test_recipe"]
+    assert line == f"{written}22  await {name}.commit()"
+    assert others == [unseen, JOINS, step + (OR_COMMIT if not url else "")]
+    line, *others = said["test_block"]
+    assert line.startswith(written)
+    assert others == [unseen, NEXT]

@@ -61,18 +61,21 @@ def sessions_in_use() -> list[Session]:
 
 
 def held_by_sessions() -> list[tuple[Session, Connection]]:
-    """Return the sessions that have begun a transaction, with each of their connections.
-
-    SQLAlchemy has no public way from a session to its connections.
-    """
+    """Return the sessions that have begun a transaction, with each of their connections."""
     held = []
     for session in alive(_begun):
-        transaction = session.get_transaction()
-        if transaction is None:
-            continue
-        for connection, *_ in set(transaction._connections.values()):  # noqa: SLF001 - as above
+        for connection in connections_of(session):
             held.append((session, connection))
     return held
+
+
+def connections_of(session: Session) -> list[Connection]:
+    """Return the connections of the session's transaction. SQLAlchemy has no public way to them."""
+    transaction = session.get_transaction()
+    if transaction is None:
+        return []
+    entries = set(transaction._connections.values())  # noqa: SLF001 - as above
+    return [connection for connection, *_ in entries]
 
 
 def unflushed(sessions: Iterable[Session]) -> list[object]:

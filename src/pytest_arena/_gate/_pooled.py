@@ -75,6 +75,9 @@ class PendingWrites:
     # Whether a statement failed, and no savepoint was rolled back since.
     has_failed: bool = False
     is_over: bool = False  # committed, or rolled back
+    # The session that wrote them was committed, but it had joined an outer transaction.
+    is_in_outer: bool = False
+    key: Key | None = None  # of the database
     # The id of the error that the app handled at the first write, 0 for none.
     handled_error: int = 0
     # The `RequestAnswer` of the request that began the transaction.
@@ -113,6 +116,10 @@ class PendingWrites:
     def fail(self) -> None:
         """Note that a statement has failed: the app has to roll back before its next statement."""
         self.has_failed = True
+
+    def join_outer(self) -> None:
+        """Note that a commit of the session has not ended the transaction."""
+        self.is_in_outer = True
 
     def end(self) -> None:
         """Note that the transaction is committed, or rolled back."""
@@ -359,7 +366,11 @@ class PooledConnection:
         error = sys.exception()
         handled_error = id(error) if error is not None else 0
         self.pending_writes = PendingWrites(
-            line, serial, request=REQUEST.get(), handled_error=handled_error
+            line,
+            serial,
+            request=REQUEST.get(),
+            handled_error=handled_error,
+            key=self.target.key if self.target is not None else None,
         )
         return self.pending_writes
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._gate._answers import RequestAnswer
     from pytest_arena._gate.writes._lost_writes import LostWork
+    from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
     from pytest_arena._values import TableRows
@@ -375,11 +376,48 @@ def uncommitted(test: RunningTest) -> list[str]:
     if turns:
         lines += [line for line, turn in unseen.items() if turn is not None]
         first = min(turns, key=test.turns.index)
-        lines.append(f"{_name_of(first)} could not see it")
+        used = test.moments.used()
+        where = ""
+        if len(used) > 1 and first.records:
+            where = _database_words(first.records[0], used)
+        lines.append(f"{_name_of(first)}{where} could not see it")
     lines += [line for line, turn in unseen.items() if turn is None]
-    reader = "the request" if test.turns else "the app reads it"
-    lines.append(f"next: commit it before {reader}: {awaited}session.commit()")
+    joined = [writes for writes in _pending_writes(test) if writes.is_in_outer]
+    if joined:
+        advice = _DELETE_FIXTURE if test.plan.hides_session else _USE_FIXTURE
+        if not any(_where(writes, test) for writes in joined):
+            advice += ", or commit the outer transaction"
+        lines += [_OUTER, advice]
+    else:
+        reader = "the request" if test.turns else "the app reads it"
+        lines.append(f"next: commit it before {reader}: {awaited}session.commit()")
     return lines
+
+
+_OUTER = (
+    "its session joins an outer transaction: session.commit() does not commit the rows"
+)
+_DELETE_FIXTURE = "next: delete the fixture `db_session` (it hides pytest-arena's)"
+_USE_FIXTURE = "next: use pytest-arena's `db_session`"
+
+
+def _pending_writes(test: RunningTest) -> list[PendingWrites]:
+    """Return the uncommitted writes of the test: now, and at the last turn with a checkout."""
+    writes = test.own_writes()
+    turns = [turn for turn in test.turns if turn.checkouts]
+    if turns:
+        writes |= turns[-1].held
+    # The others are writes of the app.
+    return sorted((pending for pending in writes if not pending.request), key=str)
+
+
+def _where(writes: PendingWrites, test: RunningTest) -> str:
+    """Return on which database the test wrote, as `` on test``, if it used several."""
+    used = test.moments.used()
+    names = [database.name for database in used if database.key == writes.key]
+    if len(used) > 1 and names:
+        return f" on {names[0]}"
+    return ""
 
 
 _TEST = "the test or its fixture"
@@ -401,11 +439,9 @@ def _unseen(test: RunningTest) -> Iterator[tuple[str, Turn | None]]:
     for lost in test.own_lost:
         if lost.line not in named:
             yield _lost_by_test(lost), None
-    pending_writes = test.own_writes() | held
-    for writes in sorted(pending_writes, key=str):
-        if writes.request:
-            continue  # the app's
-        line = f"{_TEST} {writes.words} and did not commit it: {writes.place}"
+    for writes in _pending_writes(test):
+        place = _where(writes, test)
+        line = f"{_TEST} {writes.words}{place} and did not commit it: {writes.place}"
         yield line, next((turn for turn in turns if writes in turn.held), None)
     yield from _unflushed(last)
 

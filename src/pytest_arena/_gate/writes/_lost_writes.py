@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._answers import ANSWER, UNCLOSED
+from pytest_arena._gate._orm_sessions import connections_of
 from pytest_arena._gate._pending import (
     ADDS_OF_TESTS,
     ARENA,
@@ -836,5 +837,19 @@ def _on_add(session: Session, _: object) -> None:
 def _on_commit(session: Session) -> None:
     ADDS_OF_TESTS.pop(session.hash_key, None)
     answer: RequestAnswer | None = REQUEST.get()
-    if answer is not None:
+    if answer is None:
+        _note_outer_transaction(session)
+    else:
         answer.lines_of_adds.pop(session.hash_key, None)
+
+
+def _note_outer_transaction(session: Session) -> None:
+    """Note writes that a commit of the session leaves in a transaction of its connection."""
+    if session.in_nested_transaction():
+        return
+    for connection in connections_of(session):
+        if not connection.in_transaction():
+            continue
+        pooled = PooledConnection.find(connection)
+        if pooled is not None and pooled.pending_writes is not None:
+            pooled.pending_writes.join_outer()
