@@ -162,7 +162,7 @@ OR_COMMIT = ", or commit the outer transaction"
 
 
 @pytest.mark.parametrize("mode", ["create_savepoint", "rollback_only"])
-@pytest.mark.parametrize(("name", "step"), [("db_session", DELETE), ("session", USE)])
+@pytest.mark.parametrize("name, step", [("db_session", DELETE), ("session", USE)])
 @pytest.mark.parametrize("url", ["", "sqlite+aiosqlite:///test.db"])
 def test_a_session_in_an_outer_transaction_commits_nothing(
     example: Example, name: str, step: str, url: str, mode: str

@@ -308,8 +308,8 @@ OPTIONS = (
     Option(
         "scenario_evidence",
         "seeded, requested, asserted",
-        "The evidence that proves a scenario, in addition to a passed test. seeded: the test or its "
-        "fixtures wrote rows before the first request (only for scenarios with a Given). "
+        "The evidence that proves a scenario, in addition to a passed test. seeded: the test or "
+        "its fixtures wrote rows before the first request (only for scenarios with a Given). "
         "requested: a request reached the app. asserted: an assertion passed after the last "
         "request.",
         "asserted",

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_arena._gate._answers import RequestAnswer
-    from pytest_arena._gate.writes._lost_writes import LostWork
     from pytest_arena._gate._pooled import PendingWrites
+    from pytest_arena._gate.writes._lost_writes import LostWork
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
     from pytest_arena._values import TableRows
