@@ -130,3 +130,59 @@ def test_statements_of_requests_are_counted(example: Example, how: str) -> None:
         "AssertionError: 1 statement was sent in this block, and 0 are allowed:",
     )
     run.never_says("contextlib")
+
+
+THREADS = """
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from fastapi import FastAPI
+from sqlalchemy import create_engine, text
+
+engine = create_engine("sqlite:///shop.db")
+app = FastAPI()
+
+
+def ask(number=0):
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+
+
+@app.get("/executor")
+async def executor():
+    await asyncio.get_running_loop().run_in_executor(None, ask)
+
+
+@app.get("/pool")
+def pool():
+    with ThreadPoolExecutor() as pool:
+        pool.submit(ask).result()
+        list(pool.map(ask, range(2)))
+
+
+@app.get("/thread")
+def thread():
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+"""
+IN_THREADS = """
+import pytest
+
+@pytest.mark.parametrize("path, count", [("executor", 1), ("pool", 3), ("thread", 1)])
+def test_counted(arena, test_client, path, count):
+    test_client.get(f"/{path}")
+    assert len(arena.requests[0].statements) == count
+
+
+def test_too_many(arena, test_client):
+    with pytest.raises(AssertionError, match="3 statements were sent"), arena.max_statements(2):
+        test_client.get("/pool")
+"""
+
+
+def test_statements_of_a_requests_threads_are_counted(example: Example) -> None:
+    """The thread of a pool works for the request that gave it the job."""
+    config = "[pytest]\narena_app = app:app\npythonpath = .\n"
+    files = example.with_files(app=THREADS, test_it=IN_THREADS)
+    files.with_paths({"pytest.ini": config}).run().expect(passed=4)

@@ -274,7 +274,9 @@ ANSWER: ContextVar[RequestAnswer | None] = ContextVar(
 def apart_from_requests() -> Iterator[None]:
     """Run a block that does not belong to the request waiting for it: a template's build."""
     token = ANSWER.set(None)
+    request_token = REQUEST.set(None)
     try:
         yield
     finally:
+        REQUEST.reset(request_token)
         ANSWER.reset(token)

@@ -22,6 +22,7 @@ from pytest_arena._gate.loops._loop_bound import (
     transport_of,
 )
 from pytest_arena._gate.writes._statement_log import WATCHERS, current_log, may_write
+from pytest_arena._origin import REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,8 +89,10 @@ def _execute(
         lost = gates[-1].lost
         lost.refuse_late()
         answer = ANSWER.get()
-        if answer is not None:
-            answer.statements.append(statement)
+        # A thread or a job of the request knows the request alone.
+        request = answer or REQUEST.get()
+        if request is not None:
+            request.statements.append(statement)
         if COMPUTED:
             note_statement(gates[-1].core.serial())
         try:
