@@ -104,3 +104,32 @@ def test_such_work_fails_its_test_under_arena_late_fail(example: Example) -> Non
     project = example.with_files(test_it=TESTS, app=example.files["app.py"] + APP)
     run = project.run("--arena-late=fail", "-p", "no:randomly").expect(1, passed=5, errors=3)
     run.says("the client has its answer, and does not learn of the error", "[A604]")
+
+
+OWN_CLIENTS = """
+import pytest
+from fastapi.testclient import TestClient
+from app import app
+
+
+def test_expected():
+    with pytest.raises(LookupError):
+        TestClient(app).post("/background")
+
+
+def test_entered():
+    with TestClient(app) as client, pytest.raises(LookupError):
+        client.post("/background")
+
+
+def test_not_raised():
+    client = TestClient(app, raise_server_exceptions=False)
+    assert client.post("/background").status_code == 202
+"""
+
+
+def test_an_error_that_a_suites_own_client_raises_is_seen(example: Example) -> None:
+    """Starlette's client raises it where the test reads the answer."""
+    project = example.with_files(test_it=OWN_CLIENTS, app=example.files["app.py"] + APP)
+    run = project.run("--arena-late=fail").expect(1, passed=3, errors=1)
+    run.says(f"test_it.py::test_not_raised {FAILED[:-1]}")

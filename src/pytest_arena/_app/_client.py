@@ -996,9 +996,21 @@ def _ask(
 ) -> httpx.Response:
     hooks.before(refuses=False)
     with sending(hooks):
-        response = answered(hop_of(request, None), handle(request))
-    when_closed(response, hooks.ended)  # the app may run until its answer is read
+        sent = hop_of(request, None)
+        response = answered(sent, handle(request))
+    # The app may run until its answer is read.
+    when_closed(response, functools.partial(_end_read, hooks, sent))
     return response
+
+
+def _end_read(hooks: Hooks, sent: Request) -> None:
+    """End a request whose answer was read. Starlette's client raises the app's error then."""
+    error = sys.exception()
+    if error is not None:
+        words = exchanges.in_words(error)
+        if sent.raised.startswith(words.partition("\n")[0]):
+            sent.fail(words)
+    hooks.ended()
 
 
 def when_closed(response: Any, end: Callable[[], None]) -> None:
