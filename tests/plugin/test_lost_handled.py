@@ -268,3 +268,72 @@ def test_a_commit_that_a_library_fails_or_leaves_out_is_named(example: Example) 
         "POST /auto/303/Dune 303 added Dancer in a session, and the app never flushed",
         "POST /auto/303/Dune 303 wrote dancers (1 row), and the app never committed it",
     )
+
+
+CLEAN_UPS = """
+import unittest
+import pytest
+from fastapi.testclient import TestClient
+from app import Local, app, engine
+
+client = TestClient(app)
+
+
+@pytest.fixture
+def local():
+    yield Local
+    Local.configure(bind=engine)
+
+
+def test_finalizer(request, local):
+    connection = engine.connect()
+    request.addfinalizer(connection.close)
+    transaction = connection.begin()
+    request.addfinalizer(transaction.rollback)
+    local.configure(bind=connection)
+    assert client.post("/items").status_code == 200
+
+
+class TestCleanUp(unittest.TestCase):
+    def test_it(self):
+        connection = engine.connect()
+        self.addCleanup(connection.close)
+        transaction = connection.begin()
+        self.addCleanup(transaction.rollback)
+        Local.configure(bind=connection)
+        self.addCleanup(Local.configure, bind=engine)
+        assert client.post("/items").status_code == 200
+"""
+OF_CLEAN_UPS = """
+from fastapi import FastAPI
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+
+engine = create_engine("sqlite:///shop.db", connect_args={"check_same_thread": False})
+Local = sessionmaker(engine)
+app = FastAPI()
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Item(Base):
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+@app.post("/items")
+def add():
+    with Local() as session:
+        session.add(Item())
+        session.commit()
+"""
+
+
+def test_a_clean_up_that_a_test_registers_loses_nothing(example: Example) -> None:
+    """As a tear-down: pytest and unittest call the rollback."""
+    config = "[pytest]\narena_app = app:app\narena_schema = app:Base\npythonpath = .\n"
+    config += "arena_lost_writes = fail\n"
+    files = example.with_files(app=OF_CLEAN_UPS, test_it=CLEAN_UPS)
+    files.with_paths({"pytest.ini": config}).run().expect(passed=2)

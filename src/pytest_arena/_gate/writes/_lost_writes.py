@@ -268,7 +268,7 @@ class LostWrites:
         if writes is not None and id(error) == writes.handled_error:
             error = None  # the app wrote in its `except` block
         who = _who_ends(sys._getframe())  # noqa: SLF001 - the documented way to a frame
-        is_lost = not who or (who == _APP and bool(calling_library()))
+        is_lost = not who or (who == _APP and calling_library() not in _NO_LIBRARY)
         if error is not None:
             # The client takes a redirect for a success, and the app rolls back because of it.
             is_lost = answers_well(error) and who != _ARENA
@@ -636,6 +636,8 @@ _BELOW = tuple(
 )
 
 
+# pytest calls the clean-ups that a test registers: `addCleanup`, `addfinalizer`.
+_NO_LIBRARY = {"", "_pytest"}
 _APP = "the app"
 _ARENA = "pytest-arena"
 
