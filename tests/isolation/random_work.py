@@ -36,7 +36,10 @@ class RandomWork:
         self.exclusive: set[int] = set()  # who has asked to have the database alone
 
     def do_all(self, steps: Sequence[Step]) -> None:
-        """Take all steps within a level, and leave those that are open then."""
+        """Take all steps within a level, and leave those that are open then.
+
+        Each leave compares the content with that of the matching enter.
+        """
         for step in ("enter", *steps):
             self.do(step)
         while self.states:

@@ -120,14 +120,15 @@ def kind(request: pytest.FixtureRequest) -> tuple[str, type[Copy]]:
     return found
 
 
-def work(kind: tuple[str, type[Copy]], layout: str, steps: list[Step]) -> None:
-    """Take all steps in a world of its own."""
+def levels_after(kind: tuple[str, type[Copy]], layout: str, steps: list[Step]) -> int:
+    """Take all steps on a new database. Return the number of levels that stay open."""
     mode, make = kind
     with (
         TemporaryDirectory() as folder,
         closing(new_world(make, Path(folder), mode, layout=layout)) as world,
     ):
         RandomWork(world, hands=3, levels=4).do_all(steps)
+        return world.isolation.depth
 
 
 @given(layout=st.sampled_from(LAYOUTS), steps=STEPS)
@@ -136,7 +137,7 @@ def test_random_work_is_undone(
     kind: tuple[str, type[Copy]], layout: str, steps: list[Step]
 ) -> None:
     """A little of it each time."""
-    work(kind, layout, steps)
+    assert levels_after(kind, layout, steps) == 0
 
 
 @pytest.mark.slow
@@ -150,7 +151,7 @@ def test_much_random_work_is_undone(
     kind: tuple[str, type[Copy]], layout: str, steps: list[Step]
 ) -> None:
     """More of it, or as much as ``--hypothesis-profile`` says."""
-    work(kind, layout, steps)
+    assert levels_after(kind, layout, steps) == 0
 
 
 @pytest.mark.parametrize(
@@ -175,3 +176,4 @@ def test_random_work_on_a_server_is_undone_p87(
                 steps.append((hand, "SET lock_timeout = '20ms'"))
                 steps.append((hand, chance.choice(statements)))
         RandomWork(world, hands=2, levels=3).do_all(steps)
+        assert world.isolation.depth == 0

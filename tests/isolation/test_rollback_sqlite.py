@@ -83,6 +83,7 @@ def test_random_work_is_undone(steps: list[Step]) -> None:
     """Three connections in up to four levels."""
     with TemporaryDirectory() as folder, closing(shared_world(Path(folder), "delete")) as world:
         RandomWork(world, hands=3, levels=4).do_all(steps)
+        assert world.isolation.depth == 0
 
 
 # What SQLite itself answers in the same way, whether the statement is in a larger transaction.
