@@ -97,6 +97,7 @@ class Hand:
         self._world = world
         self._generation = -1
         self._connection: psycopg.Connection[Any] | None = None
+        self._is_executing = False
 
     @property
     def raw(self) -> psycopg.Connection[Any]:
@@ -112,12 +113,20 @@ class Hand:
     @property
     def is_out(self) -> bool:
         """Whether it is inside a transaction: no pool would have it back by now."""
+        # libpq's status is "idle" for a moment after the statement was sent.
+        if self._is_executing:
+            return True
         driver = self._connection
         return driver is not None and not driver.closed and driver.info.transaction_status > 0
 
     def execute(self, sql: str, values: list[object] | None = None) -> psycopg.Cursor[Any]:
         """Execute one statement; values are marked as SQLite does."""
-        return self.raw.execute(sql.replace("?", "%s"), values)
+        connection = self.raw
+        self._is_executing = True
+        try:
+            return connection.execute(sql.replace("?", "%s"), values)
+        finally:
+            self._is_executing = False
 
     def executescript(self, script: str) -> None:
         """Execute several, each in a transaction of its own."""
