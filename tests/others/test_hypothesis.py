@@ -184,6 +184,7 @@ def test_each_example_begins_like_the_first_pitfall_079(example: Example) -> Non
     project.run(*PLUGINS).expect(passed=10)
 
 
+@pytest.mark.slow
 def test_the_health_check_names_the_fixture_of_the_user(example: Example) -> None:
     """Not ours, which comes first: the reader would look for a fault in it."""
     run = example.with_files(test_both=BESIDE_OURS).run(*PLUGINS).expect(status=1, failed=1)

@@ -155,6 +155,7 @@ plugin.summarized = summarized
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["pytest.exit('enough')", "raise KeyboardInterrupt"])
 def test_a_run_that_is_broken_off_beside_the_developers_file_shows_its_failures(
     project: Example, end: str

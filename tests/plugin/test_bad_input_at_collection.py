@@ -33,6 +33,7 @@ raise ValidationError("1 validation error for Settings")
 
 
 # The texts of these messages are told apart in tests/test_config.py, without a run each.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module,says",
     [

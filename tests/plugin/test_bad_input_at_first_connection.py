@@ -83,6 +83,7 @@ asyncio.run(wait_for_database())
 """
 
 
+@pytest.mark.slow
 def test_a_build_that_fails_while_conftest_is_imported_is_explained_by_each_test(
     example: Example,
 ) -> None:

@@ -115,6 +115,7 @@ def test_a_test_that_changes_the_same_connection_is_named_pitfall_132(
     run.says(TOLD)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["copy", "undo"])
 def test_a_fixture_that_changes_it_as_well_is_named_pitfall_132(
     tmp_path: Path, isolation: str
@@ -331,6 +332,7 @@ def test_after_it():
 '''
 
 
+@pytest.mark.slow
 def test_what_is_set_below_an_engine_ends_with_its_test(tmp_path: Path) -> None:
     """By the driver's connection or cursor, which a listener of the pool may use too."""
     run_on("undo", tmp_path, test_1=BELOW).expect(passed=20)

@@ -172,6 +172,7 @@ def test_psycopg(of_psycopg, statement):
 """
 
 
+@pytest.mark.slow
 def test_nor_by_the_pool_of_a_driver(example: Example) -> None:
     """A fixture's pool opens another connection for the next test."""
     app = on_postgresql(example, test_it=POOLS, seed=SEED)
@@ -320,6 +321,7 @@ async def test_leaves_its_tenant_async():
 """
 
 
+@pytest.mark.slow
 def test_a_request_meets_what_the_one_before_it_left_as_it_does_alone(example: Example) -> None:
     """Earlier tests have opened more connections. A pool hands out the last one that it got."""
     app = on_postgresql(example, test_it=SEVERAL, seed=SEED)

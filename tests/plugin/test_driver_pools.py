@@ -153,6 +153,7 @@ async def dancers():
 """
 
 
+@pytest.mark.slow
 def test_a_pool_of_asyncpg_in_the_sessions_loop_is_refused_too(pooled: Example) -> None:
     """Two loops would use its connections at once."""
     project = pooled.with_files(app=ASYNCPG)

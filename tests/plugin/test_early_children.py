@@ -115,6 +115,7 @@ def test_a_program_that_has_the_apps_url_of_a_server_is_named(example: Example) 
     run.never_says("conftest.py:4", "s3cret")
 
 
+@pytest.mark.slow
 def test_a_python_program_without_the_tests_url_is_named(example: Example) -> None:
     """The app has its URL from a default, as from a file of settings: so may the program."""
     project = on_postgresql(example, conftest=STARTS.replace("postgres:", ""), test_it=PASSES)
@@ -176,6 +177,7 @@ CODE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", CODE)
 def test_a_program_whose_code_reaches_the_apps_server_fails_the_run(
     example: Example, code: str

@@ -72,6 +72,7 @@ def test_a_plugin_that_writes_before_the_gate_fails_the_run(tmp_path: Path, earl
     run.says(*_names_the_file(project)).never_says("was changed during")
 
 
+@pytest.mark.slow
 def test_so_does_a_plugin_of_the_environment(tmp_path: Path) -> None:
     """It is imported after pytest-arena, and before the gate is installed."""
     project = _project(tmp_path, BY_DRIVER)
@@ -80,6 +81,7 @@ def test_so_does_a_plugin_of_the_environment(tmp_path: Path) -> None:
     run.says(*_names_the_file(project))
 
 
+@pytest.mark.slow
 def test_so_does_one_that_writes_once_in_a_run_with_workers(tmp_path: Path) -> None:
     """The workers change nothing more, and the controller imports no app."""
     once = BY_DRIVER.replace("FROM dancers", "FROM dancers WHERE name > ''")
@@ -89,6 +91,7 @@ def test_so_does_one_that_writes_once_in_a_run_with_workers(tmp_path: Path) -> N
     run.says(*_names_the_file(project))
 
 
+@pytest.mark.slow
 def test_a_plugin_that_a_conftest_names_does_not_reach_the_file(tmp_path: Path) -> None:
     """So the message proposes it."""
     project = _project(tmp_path, BY_ENGINE).with_files(conftest='pytest_plugins = ["early"]\n')
@@ -96,6 +99,7 @@ def test_a_plugin_that_a_conftest_names_does_not_reach_the_file(tmp_path: Path) 
         project.run("test_it.py").expect(passed=1).never_says("before pytest-arena guarded")
 
 
+@pytest.mark.slow
 def test_a_plugin_that_only_reads_is_not_named(tmp_path: Path) -> None:
     """Nor is a change just before pytest starts, or by a script that calls pytest."""
     project = _project(tmp_path, ONLY_READS, "addopts = -p early")
@@ -115,6 +119,7 @@ def test_a_plugin_that_only_reads_is_not_named(tmp_path: Path) -> None:
 EMPTIES = "from app import Base, engine\nBase.metadata.drop_all(engine)\n"
 
 
+@pytest.mark.slow
 def test_a_required_plugin_ends_a_run_that_does_not_load_it(tmp_path: Path) -> None:
     """Its conftest would reach the developer's file. Not every way to load the plugin counts."""
     project = _project(tmp_path, "", "required_plugins = pytest-arena").with_files(conftest=EMPTIES)

@@ -73,6 +73,7 @@ def run_py(example: Example, uses: str) -> Example:
     return example.with_paths({"run.py": RUN.replace("USES_IT", uses)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "use, test",
     [

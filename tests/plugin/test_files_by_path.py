@@ -291,6 +291,7 @@ def _write_database(file: Path) -> None:
         os.sched_yield()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "conftest, action",
     [
@@ -362,6 +363,7 @@ def leaves_no_file():
 READS = "def test_it(test_client):\n    assert test_client.get('/dancers').json() == ['Sand']\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make, remove",
     [
@@ -389,6 +391,7 @@ def test_a_suite_may_remove_what_it_has_made_in_this_run(
     run.never_says("another program")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make, remove",
     [

@@ -1005,6 +1005,7 @@ STATEMENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", STATEMENTS)
 def test_a_program_that_changes_the_developers_database_fails_the_run(
     tmp_path: Path, developer: Developer, kind: str
@@ -1116,6 +1117,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_alembic_with_the_developers_database_in_its_file_is_refused(
     tmp_path: Path, developer: Developer, private: dict[str, str], command: str
@@ -1157,6 +1159,7 @@ def test_it():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("whole_process")
 @pytest.mark.parametrize("kind", EARLY)
 def test_an_engine_that_connects_before_the_gate_fails_the_run(

@@ -300,6 +300,7 @@ def _project(folder: Path, app: str, option: str = "warn") -> Example:
     return Example(folder, {**files, "test_it.py": TESTS}, variables)
 
 
+@pytest.mark.slow
 @APPS
 def test_writes_of_a_closed_connection_are_named(tmp_path: Path, app: str) -> None:
     """With the line of the first write. A commit, a rollback or an error is no loss."""

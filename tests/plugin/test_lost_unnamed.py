@@ -249,6 +249,7 @@ def test_all_other_writes_on_postgresql(example: Example) -> None:
     run.expect(1, errors=2 * len(WORDS), failed=1, passed=2 * len(WORDS) + 24, skipped=1)
 
 
+@pytest.mark.slow
 def test_other_writes_on_postgresql(example: Example) -> None:
     """The most frequent of them."""
     project = example.with_files(app=APP, seed=SEED, test_it=TESTS)

@@ -588,6 +588,7 @@ def test_another_app_is_another(arena):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fast", "starry", "flask"])
 def test_another_app_of_the_factory_is_the_app_under_test(example: Example, name: str) -> None:
     """A suite calls ``create_app()`` once more, beside the named app."""
@@ -611,6 +612,7 @@ async def test_raises(client):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("whole_process")
 def test_the_client_is_of_the_library_that_the_suite_imports(example: Example) -> None:
     """Both are installed. If the suite imports both, it is Starlette's."""

@@ -357,6 +357,7 @@ def test_it(session, turn):
 NAMED = "arena_schema =\n    shop-test = app:Base\n"
 
 
+@pytest.mark.slow
 def test_the_advice_is_for_the_database_that_the_fixture_makes(example: Example) -> None:
     """`arena_schema = app:Base` would fill the database of the app's engine, which no test uses."""
     conftest = FILLS_ITS_OWN.replace("SCOPE", "session")
@@ -376,6 +377,7 @@ def test_the_advice_is_for_the_database_that_the_fixture_makes(example: Example)
     followed.run().expect(passed=2).never_says("start with the tables", "a fixture makes or drops")
 
 
+@pytest.mark.slow
 def test_a_failed_test_is_told_of_the_database_that_it_used(example: Example) -> None:
     """Its tables are missing, as the fixture does not make them."""
     conftest = MAKES_ITS_OWN.replace("SCOPE", "session")

@@ -385,6 +385,7 @@ async def test_after():
 """
 
 
+@pytest.mark.slow
 def test_a_connection_that_its_pool_will_replace_takes_no_slot_pitfall_091(
     example: Example, crowded: Crowded
 ) -> None:

@@ -134,6 +134,7 @@ async def test_it(client):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schema", [FORCED, GRANTED], ids=["owner", "grants"])
 def test_an_administrators_engine_beside_the_apps_is_not_told(
     example: Example, server: PrivateServer, schema: str

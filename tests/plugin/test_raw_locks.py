@@ -87,6 +87,7 @@ def test_a_lock_that_outlives_its_test_is_named_in_the_summary(locking: Example)
     run.never_says("does not know or cannot end")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name,comment",
     [("test_begun", "begun"), ("test_written", "written"), ("test_script", "by a script")],
@@ -105,6 +106,7 @@ def test_a_request_that_waits_for_such_a_lock_names_its_line(
     run.never_says("a result that was not read to its end")
 
 
+@pytest.mark.slow
 def test_transactions_that_are_over_are_not_named(locking: Example) -> None:
     """One was committed, one has ended with its connection, and one is on a replaced file."""
     run = locking.run("-p", "no:randomly", "-k", "left_open or over").expect(1, passed=1, failed=1)

@@ -259,6 +259,7 @@ def test_it(wide, db_session):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOWS)
 def test_a_fixture_that_holds_a_transaction_open_is_named(raw: Example, how: str) -> None:
     """Its lock is in the way of the test's rows, so that the database is replaced."""
@@ -338,6 +339,7 @@ def test_pool(pool, turn):
 """
 
 
+@pytest.mark.slow
 def test_a_pool_of_psycopg_hands_out_no_ended_connection(raw: Example) -> None:
     """Each test replaces the database, which ends the pool's connections."""
     raw.with_files(test_it=POOLS_OF_PSYCOPG).run("-p", "no:randomly").expect(passed=3)

@@ -96,6 +96,7 @@ def test_it(arena, path, raises):
 """
 
 
+@pytest.mark.slow
 def test_parameters_of_a_masked_column_are_hidden(example: Example) -> None:
     """Both in the server's traceback and in the test's, whose library frames are folded."""
     app = example.files["app.py"] + MASKED
@@ -226,6 +227,7 @@ def test_sync(test_client, db_session):
 """
 
 
+@pytest.mark.slow
 def test_an_error_of_the_commit_before_a_request_ends_at_the_tests_line(example: Example) -> None:
     """The frames of the HTTP library, pytest-arena and SQLAlchemy are one line."""
     files = example.with_files(test_it=OWN_COMMIT)
@@ -270,6 +272,7 @@ def test_of_another_library():
 SQL_FOLDED = r" +\d+ frames of sqlalchemy, .*: `--full-trace` shows them"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_fixture", "test_body", "test_sync"])
 def test_an_error_of_sqlalchemy_without_a_request_is_folded(example: Example, name: str) -> None:
     """In a fixture and in a test's own body. The user's line and the message are shown."""
@@ -282,6 +285,7 @@ def test_an_error_of_sqlalchemy_without_a_request_is_folded(example: Example, na
     assert len(run.output.splitlines()) < 50, run.output
 
 
+@pytest.mark.slow
 def test_only_errors_of_sqlalchemy_are_folded_without_a_request(example: Example) -> None:
     """An error of another library is shown as pytest shows it, and each one by `--full-trace`."""
     files = example.with_files(test_it=WITHOUT_A_REQUEST)

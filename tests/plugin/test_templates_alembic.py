@@ -263,6 +263,7 @@ def test_an_env_py_that_works_only_inside_of_the_app_is_run_by_a_function(exampl
     project.change("pytest.ini", "alembic.ini", "in_app:migrate").run().expect(passed=2)
 
 
+@pytest.mark.slow
 def test_an_env_py_for_another_command_than_alembics_is_run_by_a_function(
     example: Example,
 ) -> None:

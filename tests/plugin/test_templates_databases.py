@@ -182,6 +182,7 @@ arena_schema = """
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(pytest.version_tuple < (9,), reason="[tool.pytest] came with pytest 9")
 def test_a_proposal_for_a_second_database_is_pasted_whole(example: Example) -> None:
     """In TOML as well: the line of the first database is in it."""

@@ -161,6 +161,7 @@ USE = "next: use pytest-arena's `db_session`"
 OR_COMMIT = ", or commit the outer transaction"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["create_savepoint", "rollback_only"])
 @pytest.mark.parametrize("name, step", [("db_session", DELETE), ("session", USE)])
 @pytest.mark.parametrize("url", ["", "sqlite+aiosqlite:///test.db"])

@@ -309,6 +309,7 @@ async def test_after_it(client, arena):
 """
 
 
+@pytest.mark.slow
 def test_a_fixture_makes_a_trigger_that_no_journal_can_have(example: Example) -> None:
     """Tests are isolated by clone as long as the fixture is set up, unless undo is asked for."""
     project = on_postgresql(example, test_1=ALWAYS, test_2=AFTER_IT)

@@ -60,6 +60,7 @@ def _project(example: Example) -> Example:
     return project.change("pytest.ini", options, "arena_schema = schema.sql\n")
 
 
+@pytest.mark.slow
 def test_the_rows_of_renamed_columns_are_journaled(example: Example) -> None:
     """As for a plain table: the database is replaced after the test."""
     run = _project(example).run(env={"ARENA_DATABASE": URL.render_as_string(hide_password=False)})

@@ -51,6 +51,7 @@ def test_starts_as_ever(test_client):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="nobody asks for such locks elsewhere")
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
 def test_a_kernel_without_locks_of_descriptors_is_asked_in_vain(
@@ -287,6 +288,7 @@ def test_starts_as_ever():
 """
 
 
+@pytest.mark.slow
 def test_one_connection_that_two_have_taken_is_not_at_rest(example: Example) -> None:
     """A pool that has only one gives it to a session, too, and its return says nothing."""
     run = example.with_files(test_it=TAKEN_TWICE).run()

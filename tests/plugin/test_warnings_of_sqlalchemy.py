@@ -73,6 +73,7 @@ def warned(example: Example) -> Example:
     return quiet.with_files(app=app, test_it=TESTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_query", "test_get", "test_commit", "test_product"])
 def test_a_warning_of_sqlalchemy_names_the_users_line(warned: Example, name: str) -> None:
     """As it does for a session of SQLAlchemy."""

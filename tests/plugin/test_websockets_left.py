@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -115,6 +117,7 @@ def test_relay_again(test_client):
 """
 
 
+@pytest.mark.slow
 def test_the_handler_of_a_websocket_ends_before_its_block_or_is_named(example: Example) -> None:
     """As on a server. Starlette's test client cancels it in the middle of its work."""
     project = example.change("pytest.ini", "arena_seed = seed:seed\n", "")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example, Run
 
@@ -69,6 +71,7 @@ async def test_after_both(crew, client):
 """
 
 
+@pytest.mark.slow
 def test_a_wide_fixture_lives_as_long_as_its_savepoint(example: Example) -> None:
     """What it has written is in no copy, so that a test that needs a copy is refused."""
     ran = run(example, WIDE, "--arena-keep=failed").expect(1, passed=5, failed=1, errors=1)
@@ -200,6 +203,7 @@ async def test_it(crew, client):
 """
 
 
+@pytest.mark.slow
 def test_a_wide_fixture_that_leaves_its_transaction_open(example: Example) -> None:
     """Its savepoint would hold the test's. The error names what to do."""
     ran = run(example, OPEN)

@@ -620,6 +620,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Told:
     return told(seeing(folder, PREAMBLE + SYNC + IDLE + HONEST + UNHEARD + UNHEARD_METHODS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _NAMES.findall(IDLE))
 def test_what_could_not_fail_by_what_the_app_does_proves_nothing(found: Told, name: str) -> None:
     """The line is named, and what to do."""

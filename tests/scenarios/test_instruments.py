@@ -244,6 +244,7 @@ def test_rows_are_seen_however_they_were_seeded(run: Told, name: str, rows: int)
     assert seeded(run, name) == {"dancers": rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["came_and_went", "rolled_back", "wide_of_others", "foreign_sync"])
 def test_what_does_not_stand_when_the_request_is_made_was_not_seeded(run: Told, name: str) -> None:
     """Nor is what arena_seed made, or a fixture that the test does not use."""

@@ -118,6 +118,7 @@ async def test_by_no_row(client):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation, status", [("undo", "PROVEN"), ("clone", "UNKNOWN")])
 def test_rows_that_a_driver_copies_count_or_are_unknown(
     tmp_path: Path, isolation: str, status: str

@@ -292,6 +292,7 @@ def remarks(run: Told, name: str, word: str = "never uses") -> list[Any]:
     return [text for text in scenario.get("warnings", ()) if word in text]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names(LIARS))
 def test_a_value_of_a_row_that_no_test_uses_is_named(run: Told, name: str) -> None:
     """For each row, in the terminal, the page and the JSON. The Outline stays proven."""

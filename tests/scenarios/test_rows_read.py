@@ -150,6 +150,7 @@ def _read(run: Told, name: str) -> list[str]:
     return list(one.get("read", []))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*READS, "updated", "seeded_by_text"])
 def test_a_request_that_may_have_read_the_row_has(run: Told, name: str) -> None:
     """What is computed, streamed or has been changed since may be of it: nobody is accused."""

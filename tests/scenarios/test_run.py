@@ -96,6 +96,7 @@ def test_a_strict_run_says_why_it_fails_however_quiet_it_is(tmp_path: Path, quie
     run.says("UNMAPPED", "three", "this run fails (--scenarios=strict)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["strict", "report"])
 def test_a_removed_scenario_is_told_with_q_too(tmp_path: Path, how: str) -> None:
     """It was agreed to, and nothing proves it any more: a green run must say so."""

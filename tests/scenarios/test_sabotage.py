@@ -114,6 +114,7 @@ def test_a_test_that_fails_whenever_it_is_run_again_has_noticed_nothing(odd: Tol
     assert odd.statuses["only_the_first_time"] == "UNKNOWN"
 
 
+@pytest.mark.slow
 def test_a_failure_of_the_tear_down_alone_is_no_notice(odd: Told) -> None:
     """The fixture of the test failed, whatever the test asserts."""
     reason = odd.reason("ignores_what_its_tear_down_refreshes")
@@ -273,6 +274,7 @@ def pytest_addoption(parser):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option, word",
     [

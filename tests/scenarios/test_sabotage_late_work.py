@@ -131,6 +131,7 @@ def late(tmp_path_factory: pytest.TempPathFactory) -> Told:
     return sabotaged(example, "-o", "arena_settle=0.2", "-v")
 
 
+@pytest.mark.slow
 def test_commits_of_a_task_are_rolled_back_with_those_of_its_request(late: Told) -> None:
     """So are those of an earlier request if the last task commits none."""
     assert results(late) == {

@@ -96,6 +96,7 @@ def settings(cluster: Cluster, *names: str) -> dict[str, object]:
     return {str(name): value for name, value in rows}
 
 
+@pytest.mark.slow
 def test_a_private_server_listens_on_no_port_and_syncs_nothing(cluster: Cluster) -> None:
     """It is set for databases that live for a test."""
     expected = {
@@ -149,6 +150,7 @@ def test_a_second_process_finds_the_same_server(
     assert server_pid(cluster.folder) == pid
 
 
+@pytest.mark.slow
 def test_two_processes_that_start_at_once_start_one_server_pitfall_074(
     clusters_alone: Path, starter: Callable[[], subprocess.Popen[str]]
 ) -> None:

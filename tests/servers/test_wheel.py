@@ -57,6 +57,7 @@ def package(tmp_path: Path, installed: Programs, monkeypatch: pytest.MonkeyPatch
     assert "planted_postgres" not in sys.modules
 
 
+@pytest.mark.slow
 def test_the_programs_of_a_wheel_run(package: Path, clusters_alone: Path, config: Config) -> None:
     """A cluster of their own; the summary names the package."""
     with closing(wheel_server(config)) as found:

@@ -255,6 +255,7 @@ def test_a_marker_means_one_scenario_and_row(named: Named, name: str) -> None:
     assert named.meant(name) == [(scenario, row)]
 
 
+@pytest.mark.slow
 def test_the_list_outside_of_the_rule_is_another_scenario(named: Named) -> None:
     """A whole name goes before one that leaves the rule out."""
     lines = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example, Run
 
@@ -86,6 +88,7 @@ def test_it(test_client):
 """
 
 
+@pytest.mark.slow
 def test_a_build_moves_no_generator_and_no_sequence(example: Example) -> None:
     """Of ``random``, of a module, Faker and factory_boy: a later run draws the same."""
     project = example.with_files(seed=SEED, factories=FACTORIES, conftest=CONFTEST, test_it=TEST)

@@ -100,6 +100,7 @@ def test_all_drivers_share_a_template(on_server: ServerProject) -> None:
     assert on_server.builds() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value,says,line,fix",
     [
@@ -187,6 +188,7 @@ def test_types_have_the_same_numbers_in_each_copy_pitfall_027(on_server: ServerP
     assert len(numbers) == 1
 
 
+@pytest.mark.slow
 def test_what_makes_a_new_template_and_what_does_not_pitfall_089(
     on_server: ServerProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:

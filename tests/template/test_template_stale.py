@@ -176,6 +176,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_a_file_that_the_command_of_a_child_names_counts(project: Project, command: str) -> None:
     """The child opens it, in its own folder, and not Python."""
@@ -430,6 +431,7 @@ async def seed(session):
 """
 
 
+@pytest.mark.slow
 def test_a_build_that_starts_programs_says_once_that_their_files_are_unknown(
     example: Example,
 ) -> None:

@@ -224,6 +224,7 @@ async def test_next(client):
     ran(example, left).expect(1, passed=2, errors=1).says("test_it.py:")
 
 
+@pytest.mark.slow
 def test_a_writer_waits_and_the_error_shows_both_lines_pitfall_107(example: Example) -> None:
     """A request waits for the test's transaction, in the app's own time."""
     waits = """
