@@ -263,3 +263,17 @@ def test_settled_waits_for_listeners_of_events(example: Example) -> None:
     seed = "def seed(session):\n    pass\n"
     project = example.with_files(app=EMITS, seed=seed, test_it=SETTLES)
     project.run().expect(passed=3)
+
+
+def test_settled_waits_while_a_listener_runs_in_sqlalchemys_greenlet(example: Example) -> None:
+    """No frame of the user's code is in sight then."""
+    seed = "def seed(session):\n    pass\n"
+    column = "    name: Mapped[str]\n"
+    slow = "    slow: Mapped[str | None] = mapped_column(default=partial(time.sleep, 0.1))\n"
+    imports = "import asyncio\nimport time\nfrom functools import partial\n"
+    app = EMITS.replace("import asyncio\n", imports).replace(column, column + slow)
+    commit = "        await session.commit()\n"
+    flush = "        await session.flush()\n        await asyncio.sleep(0.05)\n"
+    app = app.replace(commit, flush + commit)
+    project = example.with_files(app=app, seed=seed, test_it=SETTLES)
+    project.run().expect(passed=3)

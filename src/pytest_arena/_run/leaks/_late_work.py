@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
-    from pytest_arena._values import CodeLine
-
     TaskFilter = Callable[[AnyTask], bool]
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
@@ -209,7 +207,7 @@ class LateWork:
                 hops = context.get(HOPS) or ()
                 # A library's task that no request has begun. The lifespan or a fixture has started
                 # it, or SQLAlchemy, which ends a session's block in a task.
-                if not hops and line_of_coroutine(task.get_coro()) is None:
+                if not (hops or _may_be_in_users_code(task)):
                     continue
                 # The task that serves the first request existed before that request.
                 is_of_a_request = hops or task not in before
@@ -222,7 +220,7 @@ class LateWork:
         lines = dict.fromkeys(self.lines(counts))
         return [line for line in lines if line not in self._endless]
 
-    def _lines_elsewhere(self) -> Iterator[CodeLine]:
+    def _lines_elsewhere(self) -> Iterator[object]:
         """Yield the lines of its tasks in loops in which the app does not answer.
 
         Such a loop has other tasks too. The context of a task shows whether it is of this work.
@@ -233,9 +231,9 @@ class LateWork:
             for task in asyncio.all_tasks(loop):
                 if task in IDLE_WORKERS:
                     continue
-                line = line_of_coroutine(task.get_coro())
-                if line is not None and context_of(task).get(WORK) is self:
-                    yield line
+                is_ours = context_of(task).get(WORK) is self
+                if is_ours and _may_be_in_users_code(task):
+                    yield line_of_coroutine(task.get_coro()) or _name_of(task)
 
     def cut(self, lines: Iterable[str]) -> None:
         """Note the lines of requests and tasks that were cut off."""
@@ -448,6 +446,16 @@ def is_users_task(task: AnyTask) -> bool:
     coroutine = task.get_coro()
     name = getattr(coroutine, "__name__", "")
     return name not in _NOT_OF_USERS or line_of_coroutine(coroutine) is not None
+
+
+def _may_be_in_users_code(task: AnyTask) -> bool:
+    """Whether a task waits in the user's code, or runs now.
+
+    While a coroutine runs in its loop's thread, Python does not show what it awaits.
+    """
+    coroutine = task.get_coro()
+    is_running = getattr(coroutine, "cr_running", False)
+    return is_running or line_of_coroutine(coroutine) is not None
 
 
 def _name_of(task: AnyTask) -> str:
