@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 import traceback
+import warnings
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 _OURS = "pytest_arena."
+_DATABASE_FIXTURES = "pytest_arena._fixtures"
 
 
 def own_function(item: object) -> tuple[object, str, Any]:
@@ -104,9 +107,49 @@ def _fixtures_of(item: object) -> dict[str, Any]:
 
 
 def uses_our_fixture(item: object) -> bool:
-    """Return whether the test uses a fixture of pytest-arena, so that it needs a database."""
-    used = [fixtures[-1] for fixtures in _fixtures_of(item).values()]
-    return any(map(_is_ours, used))
+    """Return whether the test uses a fixture of pytest-arena that may connect to a database."""
+    for name, fixtures in _fixtures_of(item).items():
+        for fixture in reversed(fixtures):
+            if fixture.func.__module__ == _DATABASE_FIXTURES:
+                return True
+            if name not in fixture.argnames:
+                break
+    return False
+
+
+@contextmanager
+def hidden_from_test(config: Any) -> Iterator[None]:
+    """Keep warnings and log records of the block away from the running test.
+
+    A filter that makes warnings errors does not act in the block. pytest's summary shows the
+    warnings, without a test.
+    """
+    root = logging.getLogger()
+    captures = [handler for handler in root.handlers if _captures_logs(handler)]
+    for handler in captures:
+        root.removeHandler(handler)
+    try:
+        with warnings.catch_warnings(record=True) as recorded:
+            filters: Any = warnings.filters
+            filters[:] = [entry for entry in filters if entry[0] != "error"]
+            warnings.simplefilter("default", append=True)
+            yield
+    finally:
+        for handler in captures:
+            root.addHandler(handler)
+    for warning in recorded:
+        facts = {
+            "warning_message": warning,
+            "when": "runtest",
+            "nodeid": "",
+            "location": None,
+        }
+        config.hook.pytest_warning_recorded.call_historic(kwargs=facts)
+
+
+def _captures_logs(handler: logging.Handler) -> bool:
+    """Return whether pytest collects log records with a handler, for `caplog` or for a report."""
+    return type(handler).__name__ == "LogCaptureHandler"
 
 
 def starts_app(item: object, *, is_async: bool) -> bool:

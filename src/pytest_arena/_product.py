@@ -13,6 +13,7 @@ import shlex
 import sys
 import threading
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
@@ -511,6 +512,8 @@ class Database:
     live: Path | None = None  # its file, None on a server
     isolation: Isolation | None = None
     failure: ArenaError | None = None
+    # The content of a template that was found or built before a test. It has one item.
+    prepared: tuple[object] | None = None
     busy: bool = False
     attached: bool = False  # a connection to another database has attached it
     login: ServerLogin | None = None  # of the first engine that names one
@@ -562,6 +565,10 @@ class Database:
         finally:
             self.busy = False
 
+    def prepare(self, content: object) -> None:
+        """Note the template of its first connection."""
+        self.prepared = (content,)
+
     def fill(self, isolation: Isolation, level: object) -> None:
         """Note that it has content since a level, None: since before any level."""
         self.level = level
@@ -571,6 +578,12 @@ class Database:
     def fail(self, error: ArenaError) -> None:
         """Note why it cannot be filled."""
         self.failure = error
+
+    def take_failure(self) -> ArenaError | None:
+        """Return why it cannot be filled. Only the first error has the traceback of the build."""
+        error = self.failure
+        self.failure = copy(error)
+        return error
 
     def close(self) -> None:
         """Close its isolation. It has no content then."""

@@ -149,6 +149,7 @@ class Plan:
     starts_app: bool = False  # whether a fixture of pytest-arena starts the app first
     has_arena: bool = False  # whether `arena` is an argument of the test
     hides_session: bool = False  # whether a fixture of the suite replaces `db_session`
+    needs_database: bool = False  # whether it uses a fixture of pytest-arena
 
 
 @dataclass(frozen=True, slots=True)

@@ -287,6 +287,7 @@ def _plan_of(item: pytest.Item, run: ArenaRun) -> Plan:
         starts_app=_others.starts_app(item, is_async=is_async),
         has_arena=_others.has_argument(item, "arena"),
         hides_session=_others.hides_session(item),
+        needs_database=_others.uses_our_fixture(item),
     )
 
 
@@ -393,6 +394,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     if test is None:
         return (yield)
     if not test.has_level:
+        _prepare(item.config, run)
         run.fixtures.enter_test()
     test.end_set_up()
     token = WORK.set(test.late_work.own)
@@ -413,6 +415,24 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         WORK.reset(token)
 
 
+def _prepare(config: pytest.Config, run: ArenaRun, *, scope: str = "function") -> None:
+    """Build the templates of a test that uses pytest-arena's fixtures.
+
+    Called before its call and before each fixture, whose ``scope`` it is. A fixture of the session
+    may prepare what the build needs.
+    """
+    test = run.current.test
+    if test is None or test.has_level or scope == "session":
+        return
+    if not test.plan.needs_database:
+        return
+    databases = run.databases.unprepared()
+    if databases:
+        with _others.hidden_from_test(config):
+            for database in databases:
+                run.databases.prepare(database)
+
+
 @contextmanager
 def _replace_function(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
     """Replace the test's function by one that settles the test, or each of its examples."""
@@ -425,7 +445,7 @@ def _replace_function(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
         owner, attribute, function = _others.own_function(item)
         health_check = _others.suppressed_health_check(item)
         examples = run.new_examples()
-        if _others.uses_our_fixture(item):
+        if run.current.running().plan.needs_database:
             # A build would count as time of the first example. An app may have no database.
             with suppress(ConfigError):
                 run.databases.ensure(run.database())
@@ -586,6 +606,7 @@ def pytest_fixture_setup(
     test = run.current.test
     # `parametrize(…, indirect=True, scope="class")` overrides the scope of the fixture.
     is_wide = request.scope != "function"
+    _prepare(request.config, run, scope=request.scope)
     work = None
     if test is not None and not is_wide:
         work = test.late_work.own

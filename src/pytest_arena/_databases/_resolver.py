@@ -6,7 +6,6 @@ import gc
 import os
 import time
 from contextlib import suppress
-from copy import copy
 from dataclasses import dataclass, replace
 from threading import get_ident
 from typing import TYPE_CHECKING, cast
@@ -468,6 +467,15 @@ class Databases:
                 provisioned.append(database)
         return provisioned
 
+    def unprepared(self) -> list[Database]:
+        """Return the known databases whose template was not looked for."""
+        return list(filter(self.provision.may_prepare, [*self.known.by_key.values()]))
+
+    def prepare(self, database: Database) -> None:
+        """Find or build the template of a database, before a mock of a test acts on the build."""
+        with _process.real_files():
+            self.provision.prepare(database)
+
     def ensure(self, database: Database) -> Isolation:
         """Give a database its content, once.
 
@@ -521,18 +529,35 @@ class Provision:
             ConfigError: its product does not have the requested isolation.
         """
         with database.lock:
-            if database.failure is not None:
-                # A copy has no traceback. The first error has the traceback of the build.
-                raise self._ledger.refused(copy(database.failure))
-            if database.isolation is None and not database.busy:
+            is_empty = database.isolation is None and database.failure is None
+            if is_empty and not database.busy:
                 self._fill(database, levels)
+            error = database.take_failure()
+            if error is not None:
+                raise self._ledger.refused(error) from error.__cause__
             return database.isolation  # type: ignore[return-value]  # None only inside _fill
+
+    def may_prepare(self, database: Database) -> bool:
+        """Return whether a database may need a template that was not looked for."""
+        if database.isolation is not None or database.failure is not None:
+            return False
+        recipe = self.recipe(database)
+        has_template = bool(recipe.schema or recipe.seed)
+        return has_template and database.prepared is None
+
+    def prepare(self, database: Database) -> None:
+        """Find or build a template. The first connection raises the error of a failed build."""
+        with database.lock, database.being_filled():
+            try:
+                database.prepare(self._template(database, Stage.SEEDED))
+            except (ConfigError, ServerError, TemplateError) as error:
+                database.fail(error)
 
     def _fill(self, database: Database, levels: list[Level]) -> None:
         """Give a database the content of its template, and enter the present levels on it."""
         try:
             with database.being_filled():
-                template = self._template(database, Stage.SEEDED)
+                template = self._prepared(database)
                 started = _process.seconds()
                 uses = self._connections.usage_of(database.key)
                 isolation = database.product.isolate(database, template, uses)
@@ -545,8 +570,15 @@ class Provision:
                 database.fill(isolation, levels[-1] if levels else None)
         except (ConfigError, ServerError, TemplateError) as error:
             database.fail(error)
-            raise self._ledger.refused(error) from error.__cause__
+            return
         self._ledger.filled[database.product.shown, isolation.name] = None
+
+    def _prepared(self, database: Database) -> object:
+        """Return the content of the template of a database. Find or build it, if no test has."""
+        if database.prepared is None:
+            return self._template(database, Stage.SEEDED)
+        [content] = database.prepared
+        return content
 
     def enter(self, isolation: Isolation, database: Database, level: Level) -> None:
         """Enter a level on one database, with the content that the level needs.

@@ -203,7 +203,7 @@ class StageBuild(Generic[ContentT]):
         advice = self.template_store.advice(error)
         if advice:
             return advice
-        mend = "correct that line; the next run builds the template again"
+        mend = 'correct that line, or prepare what it needs in a fixture with scope="session"'
         if self._is_schema and self.recipe.schema.endswith(".ini"):
             if "'Config' object has no attribute" in str(error):
                 return (

@@ -1,0 +1,198 @@
+"""A test's clock, mocks and environment do not act on the seed of later tests and runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.private_server import on_postgresql, private_server
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+# The row names all that a test may replace.
+SEED = """
+import datetime
+import os
+
+import passwords
+from app import Dancer
+
+
+async def seed(session):
+    is_now = datetime.date.today().year > 2020
+    tenant = os.environ.get("TENANT", "none")
+    session.add(Dancer(name=f"{is_now} {tenant} {passwords.hashed('pw')}"))
+"""
+PASSWORDS = """
+def hashed(word):
+    return f"hash of {word}"
+"""
+TESTS = """
+import freezegun
+import pytest
+import time_machine
+from unittest import mock
+
+SEEDED = ["True none hash of pw"]
+"""
+FREEZE_BY_FIXTURE = """
+@pytest.fixture(autouse=True)
+def frozen():
+    with freezegun.freeze_time("2001-01-14"):
+        yield
+
+def test_first(test_client):
+    assert test_client.get("/dancers").json() == SEEDED
+"""
+FREEZE_BY_DECORATOR = """
+@freezegun.freeze_time("2001-01-14")
+async def test_first(client):
+    assert (await client.get("/dancers")).json() == SEEDED
+"""
+TRAVEL_BY_FIXTURE = """
+@pytest.fixture(scope="class", autouse=True)
+def frozen():
+    with time_machine.travel("2001-01-14T00:00Z", tick=False):
+        yield
+
+class TestFirst:
+    def test_first(self, test_client):
+        assert test_client.get("/dancers").json() == SEEDED
+"""
+TRAVEL_BY_DECORATOR = """
+@time_machine.travel("2001-01-14T00:00Z", tick=False)
+def test_first(arena):
+    assert arena.test_client().get("/dancers").json() == SEEDED
+"""
+SET_ENVIRONMENT = """
+@pytest.fixture(autouse=True)
+def tenant(monkeypatch):
+    monkeypatch.setenv("TENANT", "of a test")
+
+def test_first(db_session):
+    from app import Dancer
+    assert [dancer.name for dancer in db_session.query(Dancer)] == SEEDED
+"""
+PATCH_BY_DECORATOR = """
+@mock.patch("passwords.hashed", return_value="mocked")
+async def test_first(hashed, client):
+    assert (await client.get("/dancers")).json() == SEEDED
+"""
+PATCH_THE_SEED = """
+@mock.patch("seed.seed")
+def test_first(seed, test_client):
+    assert test_client.get("/dancers").json() == SEEDED
+"""
+LATER = """
+@pytest.fixture
+def plain():
+    "So that the second run has no fixture of the first test."
+
+def test_later(test_client):
+    assert test_client.get("/dancers").json() == SEEDED
+"""
+DISTURBANCES = {
+    "freezegun in a fixture": FREEZE_BY_FIXTURE,
+    "freezegun as a decorator": FREEZE_BY_DECORATOR,
+    "time-machine in a class fixture": TRAVEL_BY_FIXTURE,
+    "time-machine as a decorator": TRAVEL_BY_DECORATOR,
+    "the environment": SET_ENVIRONMENT,
+    "a mock of the seed's helper": PATCH_BY_DECORATOR,
+    "a mock of the seed": PATCH_THE_SEED,
+}
+
+
+def _seeded(example: Example, first: str) -> Example:
+    """Return the example whose seed shows what acted on it, with a first and a later test."""
+    return example.with_files(
+        seed=SEED, passwords=PASSWORDS, test_it=TESTS + first, test_later=TESTS + LATER
+    )
+
+
+def _check(project: Example) -> None:
+    """Run the tests with an empty cache, and the later one again with the cached template."""
+    project.run("test_it.py", "test_later.py").expect(passed=2).says("template built in")
+    project.run("test_later.py").expect(passed=1).says("template from the cache")
+
+
+@pytest.mark.parametrize("first", DISTURBANCES.values(), ids=DISTURBANCES)
+def test_no_fixture_or_decorator_of_a_test_acts_on_the_seed(example: Example, first: str) -> None:
+    """pytest-arena builds the template before the first fixture of such a test."""
+    _check(_seeded(example, first))
+
+
+ALL_AT_ONCE = """
+@pytest.fixture(autouse=True)
+def tenant(monkeypatch):
+    monkeypatch.setenv("TENANT", "of a test")
+
+@mock.patch("passwords.hashed", return_value="mocked")
+@freezegun.freeze_time("2001-01-14")
+async def test_first(hashed, client):
+    assert (await client.get("/dancers")).json() == SEEDED
+"""
+
+
+def test_no_test_acts_on_the_seed_on_postgresql(example: Example) -> None:
+    """The template is a database of the server."""
+    with private_server() as server:
+        project = on_postgresql(_seeded(replace(example, env=server.env), ALL_AT_ONCE))
+        _check(project)
+
+
+LOUD_SEED = """
+import logging
+import warnings
+from app import Dancer
+
+
+async def seed(session):
+    warnings.warn("the seed warns")
+    logging.getLogger("seed").error("the seed logs")
+    session.add(Dancer(name="Sand"))
+"""
+QUIET_TESTS = """
+def test_quiet(recwarn, caplog, test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+    assert not recwarn.list
+    assert "the seed logs" not in caplog.text
+    assert not caplog.get_records("setup")
+"""
+
+
+def test_warnings_and_logs_of_a_build_are_no_tests(example: Example) -> None:
+    """`filterwarnings = error` fails no build. pytest's summary shows the warning."""
+    project = example.with_files(seed=LOUD_SEED, test_quiet=QUIET_TESTS)
+    run = project.run().expect(passed=1).says("template built in", "UserWarning: the seed warns")
+    run.never_says("test_quiet.py::test_quiet\n")
+    project.run().expect(passed=1).says("template from the cache").never_says("the seed warns")
+
+
+BROKEN = """
+import pytest
+
+@pytest.fixture
+def plain():
+    print("the fixture ran")
+
+def test_uses_no_database(arena, plain):
+    pass
+
+def test_fails(plain, test_client):
+    test_client.get("/dancers")
+
+def test_fails_again(test_client):
+    test_client.get("/dancers")
+"""
+
+
+def test_a_failed_build_fails_the_first_test_that_connects(example: Example) -> None:
+    """A test that does not connect passes, and only the first failure has the build's traceback."""
+    seed = "import os\n\nasync def seed(session):\n    os.environ['TENANT']\n"
+    run = example.with_files(seed=seed, test_it=BROKEN).run()
+    run.expect(1, passed=1, failed=2).says("the fixture ran", "KeyError: 'TENANT'")
+    run.says('scope="session"')
+    assert run.output.count("arena: where the build failed") == 1, run.output
