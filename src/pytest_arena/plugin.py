@@ -415,16 +415,13 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         WORK.reset(token)
 
 
-def _prepare(config: pytest.Config, run: ArenaRun, *, scope: str = "function") -> None:
-    """Build the templates of a test that uses pytest-arena's fixtures.
+def _prepare(config: pytest.Config, run: ArenaRun) -> None:
+    """Build the templates of a test that uses pytest-arena's fixtures, before its first fixture.
 
-    Called before its call and before each fixture, whose ``scope`` it is. A fixture of the session
-    may prepare what the build needs.
+    A fixture of the session comes before it, and may prepare what the build needs.
     """
     test = run.current.test
-    if test is None or test.has_level or scope == "session":
-        return
-    if not test.plan.needs_database:
+    if test is None or test.has_level or not test.plan.needs_database:
         return
     databases = run.databases.unprepared()
     if databases:
@@ -606,7 +603,6 @@ def pytest_fixture_setup(
     test = run.current.test
     # `parametrize(…, indirect=True, scope="class")` overrides the scope of the fixture.
     is_wide = request.scope != "function"
-    _prepare(request.config, run, scope=request.scope)
     work = None
     if test is not None and not is_wide:
         work = test.late_work.own
@@ -617,6 +613,7 @@ def pytest_fixture_setup(
                 result = yield
         else:
             if test is not None and not test.has_level:
+                _prepare(request.config, run)
                 run.fixtures.enter_test()
             if "arena" in fixturedef.argnames and fixturedef.argname != "arena_app":
                 item = request._pyfuncitem  # noqa: SLF001 - no public name
@@ -662,6 +659,8 @@ def _name_of_fixture(fixturedef: Any, request: Any) -> str:
 @contextmanager
 def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[None]:
     """Enter a level for the set-up of a wide fixture. Note when its tear-down begins."""
+    if request.scope != "session":
+        _prepare(request.config, run)
     owner = WideFixture(
         _name_of_fixture(fixturedef, request),
         partial(fixturedef.finish, request),

@@ -469,7 +469,12 @@ class Databases:
 
     def unprepared(self) -> list[Database]:
         """Return the known databases whose template was not looked for."""
-        return list(filter(self.provision.may_prepare, [*self.known.by_key.values()]))
+        unprepared = []
+        for database in [*self.known.by_key.values()]:
+            is_new = database.isolation is None and database.prepared is None
+            if is_new and self.provision.has_template(database):
+                unprepared.append(database)
+        return unprepared
 
     def prepare(self, database: Database) -> None:
         """Find or build the template of a database, before a mock of a test acts on the build."""
@@ -537,13 +542,10 @@ class Provision:
                 raise self._ledger.refused(error) from error.__cause__
             return database.isolation  # type: ignore[return-value]  # None only inside _fill
 
-    def may_prepare(self, database: Database) -> bool:
-        """Return whether a database may need a template that was not looked for."""
-        if database.isolation is not None or database.failure is not None:
-            return False
+    def has_template(self, database: Database) -> bool:
+        """Return whether the options name a template, and no build of it has failed."""
         recipe = self.recipe(database)
-        has_template = bool(recipe.schema or recipe.seed)
-        return has_template and database.prepared is None
+        return bool(recipe.schema or recipe.seed) and database.failure is None
 
     def prepare(self, database: Database) -> None:
         """Find or build a template. The first connection raises the error of a failed build."""

@@ -631,6 +631,7 @@ class RunningTest(Hooks):
     def forget(self) -> None:
         """Forget what refers back to the test, which then ends without the garbage collector."""
         self.cut(0)
+        self.start_moment = None
         self.app_runs.clear()
         self.sessions = Sessions()
 
