@@ -677,15 +677,19 @@ class Manifest:
     heads: tuple[str, ...] = ()  # of the migrations
     # The start of the server, if unlogged tables have rows: a crash empties them. Else "".
     server_start: str = ""
+    # Unique if it was built inside of a test, whose mocks may have acted on it. Else "".
+    of_test: str = ""
 
     @property
     def digest(self) -> str:
         """A digest of the files, folders and libraries from which it was built."""
-        content = {
+        content: dict[str, object] = {
             "files": self.files,
             "folders": self.folders,
             "libraries": self.libraries,
         }
+        if self.of_test:
+            content["of_test"] = self.of_test
         return digest(json.dumps(content))[:16]
 
     def text(self) -> str:

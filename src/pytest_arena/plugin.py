@@ -565,10 +565,10 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     try:
         result = yield
     except BaseException as error:
-        for leak in run.settle():
+        for leak in [*run.settle(), *_renew(item, run)]:
             error.add_note(f"{type(leak).__name__}: {leak}")
         raise
-    errors = run.settle()
+    errors = run.settle() + _renew(item, run)
     if errors:
         _raise(errors)
     if (test is not None and test.is_used) or run.connections.has_used:
@@ -577,6 +577,14 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
         if plugin is not None:
             plugin.pytest_runtest_teardown(item)
     return result
+
+
+def _renew(item: pytest.Item, run: ArenaRun) -> list[Exception]:
+    """Build the templates again that the test has built. Returns the errors."""
+    if not run.databases.provision.filled_in_test:
+        return []
+    with _others.hidden_from_test(item.config):
+        return run.renew(item.nodeid)
 
 
 def _raise(errors: list[Exception]) -> None:

@@ -196,3 +196,140 @@ def test_a_failed_build_fails_the_first_test_that_connects(example: Example) -> 
     run.expect(1, passed=1, failed=2).says("the fixture ran", "KeyError: 'TENANT'")
     run.says('scope="session"')
     assert run.output.count("arena: where the build failed") == 1, run.output
+
+
+OWN_CLIENT = """
+from fastapi.testclient import TestClient
+from app import app
+
+@pytest.fixture(autouse=True)
+def frozen():
+    with freezegun.freeze_time("2001-01-14"):
+        yield
+
+@mock.patch("passwords.hashed", return_value="mocked")
+def test_first(hashed, monkeypatch):
+    monkeypatch.setenv("TENANT", "test")
+    client = TestClient(app)
+    assert client.get("/dancers").json() == ["False test mocked"]
+    assert client.post("/dancers/Mine").status_code == 201
+"""
+OWN_CLIENT_LATER = """
+from fastapi.testclient import TestClient
+from app import app
+
+@pytest.fixture
+def plain():
+    pass
+
+def test_later():
+    client = TestClient(app)
+    assert client.get("/dancers").json() == SEEDED
+    assert client.post("/dancers/Mine").status_code == 201
+
+def test_later_again(plain):
+    assert TestClient(app).get("/dancers").json() == SEEDED
+"""
+
+
+def _check_own_client(project: Example) -> None:
+    """Run the tests with an empty cache, and the later ones again with the cached template."""
+    run = project.run("test_it.py", "test_later.py").expect(passed=3)
+    run.says("built again after test_it.py::test_first")
+    run = project.run("test_later.py").expect(passed=2).says("template from the cache")
+    run.never_says("built again")
+
+
+@pytest.mark.parametrize("isolation", ["copy", "rollback"])
+def test_a_template_that_a_test_has_built_is_built_again(example: Example, isolation: str) -> None:
+    """A test with its own client connects inside its mocks. Only this test sees their rows."""
+    project = example.with_files(
+        seed=SEED,
+        passwords=PASSWORDS,
+        test_it=TESTS + OWN_CLIENT,
+        test_later=TESTS + OWN_CLIENT_LATER,
+    )
+    _check_own_client(replace(project, env={**project.env, "ARENA_ISOLATION": isolation}))
+
+
+@pytest.mark.parametrize("isolation", ["undo", "clone", "rollback"])
+def test_such_a_template_on_postgresql(example: Example, isolation: str) -> None:
+    """pytest-arena replaces the live database between two tests."""
+    with private_server() as server:
+        project = example.with_files(
+            seed=SEED,
+            passwords=PASSWORDS,
+            test_it=TESTS + OWN_CLIENT,
+            test_later=TESTS + OWN_CLIENT_LATER,
+        )
+        env = {**example.env, **server.env, "ARENA_ISOLATION": isolation}
+        _check_own_client(on_postgresql(replace(project, env=env)))
+
+
+IN_A_FACTORY = """
+from sqlalchemy.pool import NullPool
+
+def create_app():
+    global engine, maker
+    engine = create_async_engine("sqlite+aiosqlite:///dev.db", poolclass=NullPool)
+    maker = async_sessionmaker(engine)
+    return app
+"""
+
+
+def test_an_engine_of_a_factory(example: Example) -> None:
+    """pytest-arena knows no engine before the test, so that it builds inside of the test."""
+    app = example.files["app.py"].replace("engine = create_async_engine(", "engine = dict(url=")
+    app = app.replace("maker = async_sessionmaker(engine)\n", "maker = None\n") + IN_A_FACTORY
+    project = _seeded(example, FREEZE_BY_FIXTURE.replace("SEEDED", '["False none hash of pw"]'))
+    project = project.with_files(app=app).change("pytest.ini", "app:app", "app:create_app")
+    run = project.run("test_it.py", "test_later.py").expect(passed=2)
+    run.says("built again after test_it.py::test_first")
+    project.run("test_later.py").expect(passed=1).says("template from the cache")
+
+
+NEEDS_THE_TEST = """
+import pytest
+from fastapi.testclient import TestClient
+from app import app
+
+@pytest.fixture(autouse=True)
+def tenant(monkeypatch):
+    monkeypatch.setenv("TENANT", "test")
+
+def test_first():
+    assert TestClient(app).get("/dancers").json() == []
+"""
+
+
+def test_a_seed_that_needs_a_tests_fixture_is_refused(example: Example) -> None:
+    """Without the fixture the second build fails, and the template is not cached."""
+    seed = "import os\n\nasync def seed(session):\n    os.environ['TENANT']\n"
+    project = example.with_files(seed=seed, test_it=NEEDS_THE_TEST)
+    for _ in range(2):
+        run = project.run().expect(1, passed=1, errors=1)
+        run.says("seed:seed failed: KeyError: 'TENANT'", 'a fixture with scope="session"')
+
+
+SESSION_ROWS = """
+from fastapi.testclient import TestClient
+from app import app
+
+@pytest.fixture(scope="session")
+def rows():
+    assert TestClient(app).post("/dancers/Row").status_code == 201
+
+@mock.patch("passwords.hashed", return_value="mocked")
+def test_first(hashed, request):
+    assert TestClient(app).get("/dancers").json() == ["True none mocked"]
+    request.getfixturevalue("rows")
+
+def test_with_rows(rows):
+    assert TestClient(app).get("/dancers").json() == [*SEEDED, "Row"]
+"""
+
+
+def test_a_wide_fixture_is_set_up_again_on_the_new_content(example: Example) -> None:
+    """Its rows were written into the content that a mock has changed."""
+    project = example.with_files(seed=SEED, passwords=PASSWORDS, test_it=TESTS + SESSION_ROWS)
+    project.run().expect(passed=2)

@@ -112,11 +112,11 @@ class Databases:
         self.environment = Environment(config, self.known)
         self.children = Children(config, ledger, self.known, self.leads_to_test)
         self._builds = Builds()
+        self.levels: list[Level] = []
         self.provision = Provision(
-            config, ledger, self._builds, self.known, connections
+            config, ledger, self._builds, self.known, connections, levels=self.levels
         )
         self._next_collection = _NEW_DATABASES
-        self.levels: list[Level] = []
         self.process = os.getpid()  # the process that runs tests
         self.finished = False
         self.is_guest = False  # an outer run without pytest-arena continues after it
@@ -496,7 +496,7 @@ class Databases:
         if self.process != os.getpid():
             raise self.ledger.refused(_gate_notes.forked_before(database.name))
         with _process.real_files():
-            return self.provision.ensure(database, self.levels)
+            return self.provision.ensure(database)
 
 
 class Provision:
@@ -509,12 +509,17 @@ class Provision:
         builds: Builds,
         known: KnownDatabases,
         connections: Registry,
+        *,
+        levels: list[Level],
     ) -> None:
         self._config = config
         self._ledger = ledger
         self._builds = builds
         self._known = known
         self._connections = connections
+        self._levels = levels
+        # Databases whose template was built inside of the running test.
+        self.filled_in_test: dict[Database, None] = {}
         self.first_contents: dict[Database, Content | None] = {}
         # `--arena-rebuild` ignores templates that are older than the run. The workers inherit the
         # time from the first process, so that only one of them builds each template.
@@ -525,7 +530,7 @@ class Provision:
         # Keys: a product and a driver.
         self.stores: dict[tuple[str, str], Store[object]] = {}
 
-    def ensure(self, database: Database, levels: list[Level]) -> Isolation:
+    def ensure(self, database: Database) -> Isolation:
         """Give a database its content, once.
 
         Raises:
@@ -536,7 +541,7 @@ class Provision:
         with database.lock:
             is_empty = database.isolation is None and database.failure is None
             if is_empty and not database.busy:
-                self._fill(database, levels)
+                self._fill(database)
             error = database.take_failure()
             if error is not None:
                 raise self._ledger.refused(error) from error.__cause__
@@ -555,7 +560,7 @@ class Provision:
             except (ConfigError, ServerError, TemplateError) as error:
                 database.fail(error)
 
-    def _fill(self, database: Database, levels: list[Level]) -> None:
+    def _fill(self, database: Database) -> None:
         """Give a database the content of its template, and enter the present levels on it."""
         try:
             with database.being_filled():
@@ -566,10 +571,10 @@ class Provision:
                 if self._config.verify:
                     verified = Verified(isolation, database.name, self._ledger)
                     isolation = cast("Isolation", verified)
-                for level in levels:
+                for level in self._levels:
                     self.enter(isolation, database, level)
                 self._ledger.add_isolation(_process.seconds() - started)
-                database.fill(isolation, levels[-1] if levels else None)
+                database.fill(isolation, self._levels[-1] if self._levels else None)
         except (ConfigError, ServerError, TemplateError) as error:
             database.fail(error)
             return
@@ -616,8 +621,34 @@ class Provision:
         def build_around(target: BuildTarget) -> AbstractContextManager[None]:
             return self._builds.around(RunningBuild(database, str(recipe), target))
 
-        template = self._store(database).ensure(recipe, stage, build_around)
+        store = self._store(database)
+        template = store.ensure(recipe, stage, build_around)
+        if store.of_test:
+            self.filled_in_test[database] = None
         return template.content if template is not None else None
+
+    def _is_in_test(self) -> bool:
+        return any(level.is_test for level in self._levels)
+
+    def renew(self, test: str, *, is_fork: bool) -> None:
+        """Build the templates again that a test has built, and replace the databases' content.
+
+        Called after the test, without levels. A fork only builds: another process restores its
+        databases.
+
+        Raises:
+            TemplateError: a build needs a fixture of the test.
+            Held: a transaction is open.
+        """
+        databases = [*self.filled_in_test]
+        self.filled_in_test.clear()
+        for store in self.stores.values():
+            store.forget_test(test)
+        for database in databases:
+            content = self._template(database, Stage.SEEDED)
+            if database.isolation is not None and not is_fork:
+                database.isolation.replace(content)
+                self.first_contents.pop(database, None)
 
     def _store(self, database: Database) -> Store[object]:
         key = (database.product.name, database.dialect.driver)
@@ -628,6 +659,7 @@ class Provision:
                 self._config.root,
                 self._newer_than,
                 compares=self._config.migrations != "off",
+                is_in_test=self._is_in_test,
             )
             self.stores[key] = store
         return store

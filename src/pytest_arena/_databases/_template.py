@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 from unittest.mock import patch
+from uuid import uuid4
 
 from pytest_arena import _process
 from pytest_arena._config._load import blame, described, home_of
@@ -243,6 +244,10 @@ class Store(Generic[ContentT]):
     newer_than: float = 0.0
     compares: bool = False
     """Whether to compare databases that migrations build with the models."""
+    is_in_test: Callable[[], bool] = bool
+    """Whether function fixtures or the function of a test run now."""
+    of_test: dict[str, Template[ContentT]] = field(default_factory=dict)
+    """What was built in the running test, by fingerprints. No other test or run uses it."""
     built_seconds: float = 0.0
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -307,9 +312,11 @@ class Store(Generic[ContentT]):
             ) from error
 
     def _find(self, fingerprint: str) -> Template[ContentT] | None:
+        if fingerprint in self.of_test:
+            return self.of_test[fingerprint]
         for template in self.template_store.templates(fingerprint):
             manifest = template.manifest
-            if manifest.built < self.newer_than:
+            if manifest.of_test or manifest.built < self.newer_than:
                 continue
             if _sources.first_change(manifest, self.root):
                 continue
@@ -365,6 +372,7 @@ class Store(Generic[ContentT]):
                 comparison.differences,
                 comparison.failure,
                 comparison.heads,
+                of_test=uuid4().hex if self.is_in_test() else "",
             )
             content = self.template_store.finish(target, fingerprint, manifest)
         except BaseException:  # Ctrl-C as well
@@ -372,7 +380,16 @@ class Store(Generic[ContentT]):
             raise
         finally:
             self.built_seconds += _process.seconds() - started
-        return Template(content, fingerprint, manifest)
+        template = Template(content, fingerprint, manifest)
+        if manifest.of_test:
+            self.of_test[fingerprint] = template
+        return template
+
+    def forget_test(self, name: str) -> None:
+        """Forget what was built in a test: the next use builds it again."""
+        if self.of_test:
+            self.of_test.clear()
+            self.reasons.append(f"built again after {name}, which connected first")
 
     @property
     def _project(self) -> str:

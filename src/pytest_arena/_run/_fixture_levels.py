@@ -449,9 +449,12 @@ class FixtureLevels:
             if self.levels.find(level.owner) is not None:
                 self.leave_unfinished(level)
 
-    def finish_above(self, level: Level, *, asker: WideFixture | None = None) -> None:
+    def finish_above(
+        self, level: Level | None, *, asker: WideFixture | None = None
+    ) -> None:
         """Tear down the fixtures whose levels are above. Their next use sets them up again.
 
+        Without a level, tear down all fixtures that have one.
         The fixtures that ``asker`` asked for stay: its tear-down may need them.
         """
         for upper in self.levels.above(level):

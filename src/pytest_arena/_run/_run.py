@@ -26,6 +26,8 @@ from pytest_arena._gate._registry import Registry
 from pytest_arena._gate.loops._any_loop import adopt
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._origin import OF_WIDE_FIXTURE, WORK, frames
+from pytest_arena._process import real_files
+from pytest_arena._product import Held
 from pytest_arena._run import _story, _summary
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
@@ -240,6 +242,22 @@ class ArenaRun:
         if self.watcher is not None:
             return self.watcher.settled(errors)
         return errors
+
+    def renew(self, test: str) -> list[Exception]:
+        """Replace content that a template has which was built in a test. Returns the errors.
+
+        A mock of the test, or its clock, may have acted on the build. The test is over now.
+        """
+        is_fork = os.getpid() != self._process
+        try:
+            if not is_fork:
+                self.fixtures.finish_above(None)
+            with real_files():
+                self.databases.provision.renew(test, is_fork=is_fork)
+            self.gate.invalidate_stale()
+        except (ArenaError, Held) as error:
+            return [error]
+        return []
 
     def _note_requests(self, test: RunningTest) -> None:
         self._note_late_commits(test)

@@ -59,10 +59,10 @@ class Levels:
                 return level
         return None
 
-    def above(self, level: Level) -> list[Level]:
-        """Return the levels above this one, the top first."""
-        position = self._stack.index(level)
-        return self._stack[:position:-1]
+    def above(self, level: Level | None) -> list[Level]:
+        """Return the levels above this one, or all levels, the top first."""
+        number = 0 if level is None else self._stack.index(level) + 1
+        return self._stack[number:][::-1]
 
     def enter(
         self, level: Level, of_the_test: _leaks.HeldByFixtures | None = None
