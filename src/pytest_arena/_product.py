@@ -399,8 +399,11 @@ class Handle(Protocol):
     def attached(self) -> tuple[ConnectTarget, ...]:
         """Return the targets of the databases that it has attached."""
 
-    def session(self) -> object:
-        """Return a value that changes with the settings of the session, None if unknown."""
+    def session(self, dbapi_connection: object) -> object:
+        """Return a value that changes with the settings of the session, None if unknown.
+
+        The settings of the driver's connection and of SQLAlchemy's adapted one belong to them.
+        """
 
     @property
     def has_leftovers(self) -> bool:

@@ -336,3 +336,188 @@ def test_after_it():
 def test_what_is_set_below_an_engine_ends_with_its_test(tmp_path: Path) -> None:
     """By the driver's connection or cursor, which a listener of the pool may use too."""
     run_on("undo", tmp_path, test_1=BELOW).expect(passed=20)
+
+
+DRIVERS = '''
+import sqlite3
+
+import pytest
+from app import engine
+from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+URL = engine.url
+if URL.drivername == "sqlite":
+    SYNC = {{"sqlite3": engine}}
+    ASYNC = {{"aiosqlite": create_async_engine(URL.set(drivername="sqlite+aiosqlite"))}}
+else:
+    import psycopg
+    from psycopg import rows
+    from psycopg.types.string import StrDumper
+    from psycopg2 import extensions, extras
+
+    ASYNC = {{}}
+    for name in ("asyncpg", "psycopg_async"):
+        ASYNC[name] = create_async_engine(URL.set(drivername=f"postgresql+{{name}}"))
+    SYNC = {{
+        "psycopg": engine,
+        "psycopg2": create_engine(URL.set(drivername="postgresql+psycopg2")),
+    }}
+
+CHANGES = {{
+    "sqlite3": [
+        lambda driver: setattr(driver, "row_factory", sqlite3.Row),
+        lambda driver: setattr(driver, "text_factory", bytes),
+        lambda driver: setattr(driver, "isolation_level", None),
+        lambda driver: driver.create_function("own", 0, lambda: 1),
+        lambda driver: driver.create_aggregate("own", 0, object),
+        lambda driver: driver.create_collation("own", lambda one, other: 0),
+        lambda driver: driver.set_trace_callback(print),
+        lambda driver: driver.set_progress_handler(lambda: 0, 100),
+        lambda driver: driver.set_authorizer(lambda *_: 0),
+        lambda driver: driver.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 5),
+    ],
+    "aiosqlite": [
+        lambda driver: setattr(driver, "row_factory", sqlite3.Row),
+        lambda driver: driver.create_function("own", 0, lambda: 1),
+        lambda driver: driver.set_trace_callback(print),
+    ],
+    "psycopg": [
+        lambda driver: setattr(driver, "autocommit", True),
+        lambda driver: setattr(driver, "read_only", True),
+        lambda driver: setattr(driver, "isolation_level", psycopg.IsolationLevel.SERIALIZABLE),
+        lambda driver: setattr(driver, "deferrable", True),
+        lambda driver: setattr(driver, "row_factory", rows.dict_row),
+        lambda driver: setattr(driver, "cursor_factory", psycopg.ClientCursor),
+        lambda driver: setattr(driver, "prepare_threshold", 1),
+        lambda driver: driver.adapters.register_dumper(str, StrDumper),
+        lambda driver: driver.adapters.register_loader("int4", psycopg.types.string.TextLoader),
+        lambda driver: driver.add_notice_handler(print),
+        lambda driver: driver.add_notify_handler(print),
+    ],
+    "psycopg2": [
+        lambda driver: setattr(driver, "autocommit", True),
+        lambda driver: driver.set_session(readonly=True),
+        lambda driver: driver.set_isolation_level(extensions.ISOLATION_LEVEL_SERIALIZABLE),
+        lambda driver: setattr(driver, "deferrable", True),
+        lambda driver: setattr(driver, "cursor_factory", extras.DictCursor),
+        lambda driver: extensions.register_type(extensions.FLOAT, driver),
+    ],
+    "asyncpg": [
+        lambda driver: driver.set_type_codec(
+            "int4", schema="pg_catalog", encoder=str, decoder=str, format="text"
+        ),
+        lambda driver: driver.reset_type_codec("json", schema="pg_catalog"),
+        lambda driver: driver.add_log_listener(print),
+        lambda driver: driver.add_query_logger(print),
+        lambda driver: driver.add_termination_listener(print),
+    ],
+    "psycopg_async": [
+        lambda driver: driver.set_autocommit(True),
+        lambda driver: driver.set_read_only(True),
+        lambda driver: setattr(driver, "row_factory", rows.dict_row),
+        lambda driver: driver.adapters.register_dumper(str, StrDumper),
+        lambda driver: driver.add_notice_handler(print),
+    ],
+}}
+OF_ADAPTER = {{"asyncpg": ["autocommit", "readonly", "deferrable"]}}
+OPTIONS = [{{"isolation_level": "AUTOCOMMIT"}}, {{"isolation_level": "SERIALIZABLE"}}]
+if URL.drivername != "sqlite":
+    OPTIONS.append({{"postgresql_readonly": True, "postgresql_deferrable": True}})
+KEPT = []
+
+
+def parameters(engines, values):
+    parameters = []
+    for name in engines:
+        for number, value in enumerate(values(name)):
+            parameters.append(pytest.param(name, value, id=f"{{name}}-{{number}}"))
+    return parameters
+
+
+def check(driver, *, is_kept):
+    """Compare a connection with the one of the test before, which had changed it or not."""
+    earlier = KEPT.pop()
+    KEPT.append(driver)
+    assert (earlier is driver) == is_kept
+
+
+@pytest.mark.parametrize("name, change", parameters(SYNC, CHANGES.get), scope="class")
+class TestSync:
+    def test_changes(self, name, change):
+        with SYNC[name].connect() as connection:
+            connection.execute(text("SELECT 1"))
+            connection.rollback()
+            driver = connection.connection.driver_connection
+            change(driver)
+            KEPT.append(driver)
+
+    @pytest.mark.parametrize("is_kept", [False, True])
+    def test_has_another(self, name, change, is_kept):
+        with SYNC[name].connect() as connection:
+            connection.execute(text("SELECT 1"))
+            check(connection.connection.driver_connection, is_kept=is_kept)
+
+
+@pytest.mark.parametrize("name, options", parameters(SYNC, lambda name: OPTIONS), scope="class")
+class TestSyncOptions:
+    def test_first(self, name, options):
+        with SYNC[name].connect().execution_options(**options) as connection:
+            connection.execute(text("SELECT 1"))
+            KEPT.append(connection.connection.driver_connection)
+
+    def test_has_the_same(self, name, options):
+        with SYNC[name].connect() as connection:
+            check(connection.connection.driver_connection, is_kept=True)
+
+
+async def changed(connection, change):
+    raw = await connection.get_raw_connection()
+    if isinstance(change, str):
+        setattr(raw.dbapi_connection, change, True)
+        return raw.driver_connection
+    done = change(raw.driver_connection)
+    if hasattr(done, "__await__"):
+        await done
+    return raw.driver_connection
+
+
+def async_changes(name):
+    return CHANGES[name] + OF_ADAPTER.get(name, [])
+
+
+@pytest.mark.parametrize("name, change", parameters(ASYNC, async_changes), scope="class")
+class TestAsync:
+    async def test_changes(self, name, change):
+        async with ASYNC[name].connect() as connection:
+            await connection.execute(text("SELECT 1"))
+            await connection.rollback()
+            KEPT.append(await changed(connection, change))
+
+    @pytest.mark.parametrize("is_kept", [False, True])
+    async def test_has_another(self, name, change, is_kept):
+        async with ASYNC[name].connect() as connection:
+            await connection.execute(text("SELECT 1"))
+            check((await connection.get_raw_connection()).driver_connection, is_kept=is_kept)
+
+
+@pytest.mark.parametrize("name, options", parameters(ASYNC, lambda name: OPTIONS), scope="class")
+class TestAsyncOptions:
+    async def test_first(self, name, options):
+        async with ASYNC[name].connect() as connection:
+            await connection.execution_options(**options)
+            await connection.execute(text("SELECT 1"))
+            KEPT.append((await connection.get_raw_connection()).driver_connection)
+
+    async def test_has_the_same(self, name, options):
+        async with ASYNC[name].connect() as connection:
+            check((await connection.get_raw_connection()).driver_connection, is_kept=True)
+'''
+
+
+@pytest.mark.parametrize("isolation, tests", [("copy", 47), ("undo", 114)])
+def test_what_is_set_in_a_drivers_connection_ends_with_its_test(
+    tmp_path: Path, isolation: str, tests: int
+) -> None:
+    """SQLAlchemy resets what it sets for a checkout: the connection stays."""
+    run_on(isolation, tmp_path, test_1=DRIVERS).expect(passed=tests)

@@ -286,7 +286,7 @@ class PooledConnection:
             return
         self.changes = self.handle.taken(is_first=is_first)
         if self.settings is None and self.target and not self.target.is_passing:
-            self.settings = self.handle.session()
+            self.settings = self.handle.session(self._dbapi_connection)
 
     def end_session(self) -> None:
         """End its session, once. Its pool drops it at the next checkout."""
@@ -305,7 +305,10 @@ class PooledConnection:
         """Whether its session has settings that a new connection would not have."""
         if self.handle is None or self.settings is None:
             return False
-        return bool(self.kept_by) or self.handle.session() != self.settings
+        return (
+            bool(self.kept_by)
+            or self.handle.session(self._dbapi_connection) != self.settings
+        )
 
     def keep_settings(self, serial: int) -> None:
         """Keep the settings that a wide fixture has made, until the fixture ends."""
@@ -314,7 +317,7 @@ class PooledConnection:
         self._keep_info(serial)
         if self.handle is None or self.target is None:
             return
-        now = self.handle.session()
+        now = self.handle.session(self._dbapi_connection)
         if now is None:
             return
         if now != self.settings:
@@ -333,7 +336,7 @@ class PooledConnection:
             return False
         was_stale = self.is_stale
         # None: it belongs to another thread, so its settings cannot be read.
-        now = self.handle.session()
+        now = self.handle.session(self._dbapi_connection)
         if is_over or now is None or now != self.settings:
             self.is_stale = True
         self.is_used = False
@@ -342,6 +345,11 @@ class PooledConnection:
             position = self.kept_by.index(serial)
             self.kept_by = self.kept_by[:position]
         return self.is_stale and not was_stale
+
+    @property
+    def _dbapi_connection(self) -> object:
+        entry = self.entry()
+        return entry.dbapi_connection if entry is not None else None
 
     def _keep_info(self, serial: int | None) -> None:
         entry = self.entry()

@@ -21,6 +21,7 @@ from pytest_arena._postgresql._identity import (
     name_of,
 )
 from pytest_arena._postgresql.drivers import _statements as drivers
+from pytest_arena._postgresql.drivers._driver_state import describe_driver
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
 from pytest_arena._postgresql.drivers._session_state import (
     alters_session,
@@ -374,9 +375,15 @@ class ServerHandle:
         self._record.rest(self._target.key)
         at_checkin(self._reference())
 
-    def session(self) -> object:
-        """Return the number of statements that have changed the session, by any interface."""
-        return self._states + self._record.session_changes
+    def session(self, dbapi_connection: object) -> object:
+        """Return the number of changes of the session by any interface, and the driver's state."""
+        driver = self._reference()
+        if driver is None:
+            return None
+        state = describe_driver(dbapi_connection, driver)
+        if state is None:
+            return None
+        return self._states + self._record.session_changes, state
 
     @property
     def has_leftovers(self) -> bool:

@@ -128,8 +128,8 @@ class SQLiteHandle:
         """Whether a `connect` listener has made something. It has to make it again."""
         return getattr(self.reference(), "arena_has_made", False)
 
-    def session(self) -> object:
-        """Return its settings, temporary tables and attached files."""
+    def session(self, dbapi_connection: object) -> object:  # noqa: ARG002 - the seam's signature
+        """Return its settings, temporary tables, attached files and the driver's state."""
         return self._call(sql.describe_session, otherwise=None, busy=None)
 
     def _call(

@@ -7,7 +7,7 @@ import re
 import sqlite3
 import threading
 from contextlib import closing, suppress
-from functools import cache, cached_property, lru_cache, wraps
+from functools import cache, cached_property, lru_cache, partial, wraps
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -70,6 +70,17 @@ def _in_turn(method: Callable[..., object], turn: str = "arena_turn") -> Any:
     return call
 
 
+def _noting_change(method: Callable[..., object]) -> Any:
+    """Return a method that changes the connection, which no attribute shows, and notes that."""
+
+    @wraps(method)
+    def change(self: GuardedConnection, *args: object, **kwargs: object) -> object:
+        self.arena_note_change()
+        return method(self, *args, **kwargs)
+
+    return change
+
+
 class GuardedConnection(sqlite3.Connection):
     """A connection as ``sqlite3.connect`` returns it. Its cursors read each statement.
 
@@ -95,6 +106,8 @@ class GuardedConnection(sqlite3.Connection):
     # Rare settings as last read. None: the connection is new. (): a statement may have set one.
     arena_settings: tuple[object, ...] | None = None
 
+    # How many functions, callbacks and limits the app has set.
+    arena_changes = 0
     arena_has_made = False  # a `connect` listener has made a table
 
     arena_notes_writes = False
@@ -104,6 +117,13 @@ class GuardedConnection(sqlite3.Connection):
     commit = _in_turn(sqlite3.Connection.commit)
     rollback = _in_turn(sqlite3.Connection.rollback)
     close = _in_turn(sqlite3.Connection.close)
+    create_function = _noting_change(sqlite3.Connection.create_function)
+    create_aggregate = _noting_change(sqlite3.Connection.create_aggregate)
+    create_window_function = _noting_change(sqlite3.Connection.create_window_function)
+    create_collation = _noting_change(sqlite3.Connection.create_collation)
+    set_trace_callback = _noting_change(sqlite3.Connection.set_trace_callback)
+    set_progress_handler = _noting_change(sqlite3.Connection.set_progress_handler)
+    setlimit = _noting_change(sqlite3.Connection.setlimit)
     # Past the overrides of an app's class.
     arena_roll_back = sqlite3.Connection.rollback
     arena_close = sqlite3.Connection.close
@@ -121,7 +141,7 @@ class GuardedConnection(sqlite3.Connection):
         """Guard the statements of this connection from now on."""
         self.arena_core = core
         self.arena_turn = threading.RLock()
-        self.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+        sqlite3.Connection.setlimit(self, sqlite3.SQLITE_LIMIT_ATTACHED, 0)
 
     def arena_serve(
         self,
@@ -139,6 +159,10 @@ class GuardedConnection(sqlite3.Connection):
     def arena_note_settings(self, settings: tuple[object, ...]) -> None:
         """Note the rare settings as read now, (): a statement may have set one."""
         self.arena_settings = settings
+
+    def arena_note_change(self) -> None:
+        """Note that the app sets a function, a callback or a limit."""
+        self.arena_changes += 1
 
     def arena_note_made(self) -> None:
         """Note a statement that makes a table. Only those of a `connect` listener count."""
@@ -196,6 +220,7 @@ class GuardedConnection(sqlite3.Connection):
     def set_authorizer(self, authorizer_callback: Any) -> None:
         """As ``sqlite3.Connection.set_authorizer``."""
         self.arena_authorizer = authorizer_callback
+        self.arena_note_change()
         super().set_authorizer(authorizer_callback)
 
 
@@ -444,7 +469,10 @@ def _run_attaching(
     args, kwargs = attaching.replace_files(args, kwargs)
     own = connection.arena_authorizer
     sqlite3.Connection.set_authorizer(connection, attaching.authorize)
-    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, _MOST_ATTACHED)
+    limit = partial(
+        sqlite3.Connection.setlimit, connection, sqlite3.SQLITE_LIMIT_ATTACHED
+    )
+    limit(_MOST_ATTACHED)
     try:
         with connection.arena_turn:
             return run(*args, **kwargs)
@@ -453,7 +481,7 @@ def _run_attaching(
             raise attaching.refusal from None  # instead of SQLite's "not authorized"
         raise
     finally:
-        connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+        limit(0)
         sqlite3.Connection.set_authorizer(connection, own)
 
 

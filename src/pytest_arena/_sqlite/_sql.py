@@ -419,6 +419,8 @@ def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
             connection.isolation_level,
             connection.row_factory,
             connection.text_factory,
+            getattr(connection, "autocommit", None),  # since Python 3.12
+            getattr(connection, "arena_changes", 0),
         )
     finally:
         # With `autocommit=False` (Python 3.12) a connection is always in a transaction, and these

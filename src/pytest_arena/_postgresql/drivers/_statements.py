@@ -60,7 +60,7 @@ class DriverConnection:
         self.admission: Admission | None = None  # None if it was not admitted
         # The database of an idle connection in a pool of an engine.
         self.idle_key: Key | None = None
-        # How many statements that the driver has sent have changed the session.
+        # How many statements that the driver has sent, and methods, have changed the session.
         self.session_changes = 0
         self.names_settings = False  # the session may know custom settings by name
         # The attributes below are set for a connection that no engine has opened.
@@ -97,6 +97,10 @@ class DriverConnection:
             self.has_temporary |= "TEMP" in statement.upper()
         if effects.reads:
             found_reader.set()
+
+    def note_change(self) -> None:
+        """Note that a codec or a listener of asyncpg is set or reset."""
+        self.session_changes += 1
 
     def note_setting_name(self) -> None:
         """Note a statement that sets a custom setting. The session knows the name until it ends."""
@@ -707,6 +711,27 @@ def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
     collected = partial(_giving_up, core, is_collected=True)
     replace_function(module.Connection, "__del__", collected)
     replace_function(module.Connection, "_cleanup", _forgetting)
+    for name in _OF_CONNECTION:
+        replace_function(module.Connection, name, _noting_change)
+
+
+# asyncpg's methods whose effect on a connection no simple attribute shows.
+_OF_CONNECTION = (
+    "set_type_codec",
+    "reset_type_codec",
+    "set_builtin_type_codec",
+    "add_listener",
+)
+
+
+def _noting_change(original: Callable[..., Any]) -> Callable[..., object]:
+    """Return a method that changes the connection, and notes that."""
+
+    async def change(connection: object, *args: object, **kwargs: object) -> object:
+        record_of(connection).note_change()
+        return await original(connection, *args, **kwargs)
+
+    return change
 
 
 def _guard_asyncpg_pools(core: FindCore, module: ModuleType) -> None:

@@ -734,6 +734,7 @@ class SharingConnection(GuardedConnection):
     def arena_register(self, key: object, function: Function) -> None:
         """Note a function that only this connection has. It is applied at the next statement."""
         self._functions[key] = function
+        self.arena_note_change()
         self._identity = object()
 
     def load_extension(self, name: str, /, **kwargs: Any) -> None:
