@@ -376,6 +376,33 @@ def test_on_a_server_of_ones_own_a_role_logs_in_by_its_own_password(example: Exa
         )
 
 
+UNUSABLE = """
+async def test_who(client):
+    asked = {"statement": "SELECT current_user"}
+    assert (await client.post("/sql", params=asked)).json() == [["granter"]]
+"""
+
+
+@pytest.mark.slow
+def test_grants_that_do_not_act_are_told(example: Example, server: PrivateServer) -> None:
+    """The run's login may not use the app's role, to which the schema grants something."""
+    run(shop(example, FORCED, UNUSABLE.replace("granter", "shop_app")), server).expect(passed=1)
+    with closing(open_control(server.address())) as control:
+        control.run("CREATE ROLE granter LOGIN CREATEDB; CREATE ROLE sealed_app LOGIN")
+    named = {"ARENA_DATABASE": server.url.replace("postgres@", "granter@")}
+    table = "CREATE TABLE docs (id serial PRIMARY KEY, title text NOT NULL);"
+    url = URL.replace("shop_app", "sealed_app")
+    granted = shop(example, table + "GRANT SELECT ON docs TO sealed_app;", UNUSABLE, url=url)
+    line = "grants to sealed_app do not act as in production: the app works as granter"
+    told = run(granted, server, "-q", **named).expect(passed=1).says(line)
+    told.says("granter is no superuser", "Next: arena_database = own")
+    assert told.output.count(line) == 1
+    again = run(granted, server, **named).expect(passed=1).says(line)
+    assert again.output.count(line) == 1
+    plain = shop(example, table, UNUSABLE, url=url)
+    run(plain, server, **named).expect(passed=1).never_says("do not act")
+
+
 PAST_POLICIES = """
 import pytest
 from sqlalchemy import event, text

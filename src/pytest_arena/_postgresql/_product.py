@@ -164,7 +164,7 @@ class PostgreSQL:
         )
         if isolation.name == "clone":
             self._note_slow_disk(own)
-        self.roles.note_inactive_policies(database.login, isolation.live.name)
+        self.roles.note_inactive_rights(database.login, isolation.live.name)
         return cast("Isolation", isolation)
 
     def ask_for(self, name: str, isolation: Isolation) -> str:

@@ -179,7 +179,7 @@ class Roles:
     def _choose_other(self, login: ServerLogin, first: _Login, live: str) -> _Login:
         usable = self._usable(login)
         if usable is None:
-            self.note_inactive_policies(login, live)
+            self.note_inactive_rights(login, live)
         elif not self._has_rights(login.user, live, _WITH_GROUPS):
             self._core.ledger.note(
                 f"the schema grants nothing to {login.user}, which works as "
@@ -201,9 +201,32 @@ class Roles:
         """Write the query of the tables whose policies limit pytest-arena's login."""
         return _ACTIVE.format(users=literal(self._address.user))
 
-    def note_inactive_policies(self, login: _Login, live: str) -> None:
-        """Note the tables whose policies act for no login of the app."""
+    def note_inactive_rights(self, login: _Login, live: str) -> None:
+        """Note the policies and grants that do not act for a login of the app."""
         user = (self._usable(login) or self._address).user
+        _, reason = self._logins.get(login.user, (None, "")) if login else (None, "")
+        notes = []
+        tables, fault = self._inactive_policies(user, live)
+        if tables:
+            notes.append(
+                f"policies do not act on {tables}: the app works as {user}, which {fault}"
+            )
+        if login and reason and self._has_rights(login.user, live, _ITS_GROUPS):
+            notes.append(
+                f"grants to {login.user} do not act as in production: the app works as {user}, "
+                "which has all rights"
+            )
+        if not notes:
+            return
+        note = ". ".join(notes)
+        if login and reason:
+            note += f". It cannot work as {login.user}: {reason}"
+            if not tables:
+                note += f". Next: {_USE_ROLE}"
+        self._core.ledger.note(note)
+
+    def _inactive_policies(self, user: str, live: str) -> tuple[str, str]:
+        """Return the tables whose policies act for no login of the app, and why for ``user``."""
         saying = self._own.saying("the policies cannot be read")
         with saying, closing(open_control(self._own.address_of(live))) as control:
             inactive = control.rows(_INACTIVE.format(users=literal(user)))
@@ -212,13 +235,9 @@ class Roles:
                 limited = control.rows(_LIMITED.format(users=self._users_of_app()))
                 inactive = [row for row in inactive if row[:1] not in limited]
         if not inactive:
-            return
+            return "", ""
         names = ", ".join(name for name, _ in inactive)
-        note = f"policies do not act on {names}: the app works as {user}, which {inactive[0][1]}"
-        _, reason = self._logins.get(login.user, (None, "")) if login else (None, "")
-        if login and reason:
-            note += f". It cannot work as {login.user}: {reason}"
-        self._core.ledger.note(note)
+        return names, inactive[0][1]
 
     def _users_of_app(self) -> str:
         """Write the roles as which the app's engines work, also those that have not connected."""
@@ -227,9 +246,11 @@ class Roles:
         return ", ".join(literal((login or self._address).user) for login in usable)
 
 
+_USE_ROLE = "arena_database = own, or the URL of a superuser"
 # Conditions for the roles to which a schema gives rights. A superuser has the rights of all roles.
 _ITSELF = "r.rolname = {user}"
-_WITH_GROUPS = "pg_catalog.pg_has_role({user}, r.oid, 'USAGE')"
+_WITH_GROUPS = """pg_catalog.pg_has_role(
+    (SELECT u.oid FROM pg_catalog.pg_roles u WHERE u.rolname = {user}), r.oid, 'USAGE')"""
 _IS_LIMITED = "{user} NOT IN (SELECT rolname FROM pg_catalog.pg_roles WHERE rolsuper)"
 _ITS_GROUPS = f"{_WITH_GROUPS} AND {_IS_LIMITED}"
 # This catalog of the server has all rights, owners and policies of its databases.
