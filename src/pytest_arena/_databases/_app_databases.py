@@ -821,8 +821,9 @@ class Environment:
             text = os.environ.get(name, "")
             if text in self._known.exported:
                 continue
-            database = requested_by_url(parse_url(text))
-            if database is not None:
+            url = parse_url(text)
+            database = requested_by_url(url)
+            if url is not None and database is not None and names_database(url):
                 return database
         return None
 
@@ -850,7 +851,8 @@ class Environment:
         # driver or another process does not ask the gate, so its connect fails.
         if files.is_allowed(requested.name if requested else described_url(url)):
             return url
-        if requested is not None and requested.product in self._known.products:
+        is_named = names_database(url)
+        if is_named and requested and requested.product in self._known.products:
             self._known.name(requested)
         query = url.difference_update_query(_ELSEWHERE | _SECRET).query
         return URL.create(
@@ -878,6 +880,14 @@ def parse_url(text: str) -> URL | None:
     return None
 
 
+def names_database(url: URL) -> bool:
+    """Return whether a URL names its database. Otherwise ``connect_args`` may name it."""
+    if url.get_backend_name() == "sqlite":
+        return True
+    return bool(url.database or url.query.keys() & _DATABASE)
+
+
+_DATABASE = {"database", "dbname", "service"}
 # Parameters of a URL by which drivers find a server, beside its host.
 _ELSEWHERE = {
     "dsn",

@@ -57,7 +57,28 @@ def _server_name(product: str, host: str, port: int | str, database: str | None)
 
 def requested_by_engine(engine: Engine) -> RequestedDatabase | None:
     """Return the database that an engine requests. None if only a connection can show it."""
-    return _requested(engine.url, engine.dialect)
+    arguments = _arguments_of(engine)
+    if arguments is None:
+        return _requested(engine.url, engine.dialect)
+    try:
+        return describe(engine.dialect, *arguments)
+    except Exception:  # noqa: BLE001 - as in `_requested`
+        return None
+
+
+def _arguments_of(engine: Engine) -> tuple[object, object] | None:
+    """Return the arguments with which an engine calls its driver. None: the app has a creator.
+
+    They include ``connect_args``, which only the function of ``create_engine`` knows.
+    """
+    creator: Any = getattr(engine.pool, "_creator", None)
+    code = getattr(creator, "__code__", None)
+    if code is None or creator.__module__ != "sqlalchemy.engine.create":
+        return None
+    cells = dict(zip(code.co_freevars, creator.__closure__, strict=True))
+    if not {"cargs_tup", "cparams"} <= cells.keys():
+        return None
+    return cells["cargs_tup"].cell_contents, cells["cparams"].cell_contents
 
 
 def requested_by_engines(engines: Iterable[Engine]) -> list[RequestedDatabase]:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from pytest_arena._databases._app_databases import names_database
 from pytest_arena._gate._engines import requested_by_url
 from pytest_arena._process import until
 from pytest_arena.errors import ConfigError, redact
@@ -176,7 +177,8 @@ def variables(
     variables: dict[str, str] = {}
     for name, original in environment.originals().items():
         requested = requested_by_url(original)
-        if requested is not None and original is not None:
+        is_named = original is not None and names_database(original)
+        if requested is not None and original is not None and is_named:
             url = url_of(known.register(requested)).set(drivername=original.drivername)
         elif not variables and known.primary is not None:
             url = url_of(known.primary)
