@@ -21,6 +21,9 @@ HERE = str(Path("a.db").absolute())
         ("attach database 'it''s.db' as x ;", (), ["it's.db"]),
         ("ATTACH 'a AS b.db' AS x", (), ["a AS b.db"]),
         ("\ufeff-- a comment;\n/* ; */ ATTACH 'a'\nAS x", (), ["a"]),
+        ("ATTACH'a'AS x", (), ["a"]),
+        ("ATTACH('a') AS x", (), ["a"]),
+        ("ATTACH DATABASE('a')AS'x'", (), ["a"]),
         ("ATTACH '' AS x", (), [""]),
         ("ATTACH ? AS x", (None,), [""]),
         ("ATTACH ? AS x", (b"a.db",), ["a.db"]),
@@ -40,7 +43,6 @@ def test_the_files_that_a_script_attaches(script: str, values: Any, expected: li
     "statement, values",
     [
         ("ATTACH a AS x", ()),
-        ("ATTACH'a'AS x", ()),
         ("ATTACH ? AS x", ()),
         ("ATTACH ? AS x", ([],)),
         ("ATTACH :f AS x", {}),
@@ -107,6 +109,7 @@ def test_the_file_that_is_meant(database: str, *, uri: bool, expected: str) -> N
         ("ATTACH 'a.db' AS x", (), "ATTACH 'it''s' AS x"),
         ("\n attach DATABASE ? as x ; ", ("a",), "\n attach DATABASE 'it''s' as x ; "),
         ("ATTACH :f AS x", {"f": "a", "g": 1}, "ATTACH 'it''s' AS x"),
+        ("ATTACH('a')AS x", (), "ATTACH'it''s'AS x"),
     ],
 )
 def test_another_file_takes_the_place_of_the_one_that_is_named(

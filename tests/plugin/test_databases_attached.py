@@ -191,6 +191,7 @@ def test_a_failed_statement_over_both_leaves_neither_changed():
 
 FORMS = {
     "literal": "connection.execute(\"ATTACH DATABASE 'analytics.db' AS analytics\")",
+    "no space": "connection.execute(\"ATTACH('analytics.db')AS analytics\")",
     "question": 'connection.cursor().execute("ATTACH ? AS analytics", (FILE,))',
     "named": 'connection.cursor().execute("ATTACH :file AS analytics", {"file": FILE})',
     "uri": "connection.cursor().execute(\"ATTACH 'file:analytics.db?mode=rwc' AS analytics\")",
@@ -199,6 +200,7 @@ WAL = "connection.execute('PRAGMA journal_mode = WAL')"
 # The file of the main database, the journal, and the class of the app's connections.
 SETTINGS = {
     "literal": ("", ""),
+    "no space": ("", ""),
     "question": (WAL, ""),
     "named": ("", ', connect_args={"factory": type("Mine", (sqlite3.Connection,), {})}'),
     "uri": (WAL, ', connect_args={"uri": True}'),
@@ -242,7 +244,7 @@ UNREAD = """
 import pytest
 from app import engine
 
-@pytest.mark.parametrize("statement", ["ATTACH'third.db'AS third", "ATTACH third AS third"])
+@pytest.mark.parametrize("statement", ["ATTACH 'third.db' AS [a b]", "ATTACH third AS third"])
 def test_unread(arena, statement):
     with engine.connect() as connection, arena.expect_refusal() as refused:
         connection.exec_driver_sql(statement)  # here

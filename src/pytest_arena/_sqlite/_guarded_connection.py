@@ -46,9 +46,10 @@ _MAKES = re.compile(r"\s*CREATE\s", re.IGNORECASE)
 _SETS_JOURNAL_MODE = re.compile(r"journal_mode\s*[=(]", re.IGNORECASE)
 _ATTACH = re.compile(
     r"""
-      (?P<start> (?: \s | \ufeff | --[^\n]*\n | /\*.*?\*/ )* ATTACH \s+ (?: DATABASE \s+ )? )
+      (?P<start> (?: \s | \ufeff | --[^\n]*\n | /\*.*?\*/ )* ATTACH \b \s*
+        (?: DATABASE \b \s* )? )
       (?P<file> .+ )
-      (?P<end> \s AS \s+ \S+ \s* )
+      (?P<end> (?: \s | (?<=[)'"]) ) AS \b \s* \S+ \s* )
     """,
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
