@@ -37,6 +37,9 @@ _REPORTED = (
     "search_path",
 )
 GUARD = "arena_guard"
+Numbers = dict[
+    str, tuple[str, str]
+]  # of sequences: last_value and is_called by the oid
 # Each sequence with its number. The connection's role may read them all, or none is restored.
 _SEQUENCES = """
 SELECT coalesce(string_agg(format(
@@ -186,13 +189,16 @@ class Backend:
             self._deferred = names or ""
         return self._deferred
 
-    def sequences(self, query: str = "") -> dict[str, tuple[str, str]]:
-        """Return the numbers of all sequences. ``query`` is an earlier ``sequences_query``."""
+    def sequences(self, query: str = "", *, after: str = "") -> Numbers:
+        """Return the numbers of all sequences. ``query`` is an earlier ``sequences_query``.
+
+        ``after`` is a statement without rows that is executed before, in the same round trip.
+        """
         if not query:
             if not self.sequences_query:
                 self.sequences_query = self._prepare_sequences()
             query = self.sequences_query
-        rows = self.query(query).rows
+        rows = self.query(after + query).rows
         return {str(oid): (str(last), str(called)) for oid, last, called in rows}
 
     def _prepare_sequences(self) -> str:

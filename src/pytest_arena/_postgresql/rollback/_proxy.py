@@ -36,6 +36,7 @@ from pytest_arena._postgresql.rollback._client_sessions import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from pytest_arena._postgresql.rollback._backend import Numbers
     from pytest_arena._postgresql.rollback._client_sessions import Packet, Values
     from pytest_arena._postgresql.rollback._transaction_sql import SettingChange
     from pytest_arena._postgresql.rollback._wire import Message
@@ -72,10 +73,10 @@ class _Level:
     is_open: bool = False
     changes: int = 0  # how many times something was changed in it
     # The numbers of sequences at its start, and the query that reads them.
-    sequences: dict[str, tuple[str, str]] = field(default_factory=dict)
+    sequences: Numbers = field(default_factory=dict)
     query: str = ""
 
-    def open(self, sequences: dict[str, tuple[str, str]], query: str) -> None:
+    def open(self, sequences: Numbers, query: str) -> None:
         """Note that the backend has its savepoint, and the numbers of sequences."""
         self.is_open = True
         self.sequences = sequences
@@ -196,6 +197,8 @@ class SharedTransaction:
         self._levels = [_Level(0, is_open=True)]
         self._is_restart_due = False
         self._has_ddl = False  # the schema was changed in a level that is open
+        # The numbers of sequences, if no statement has written since a level restored them.
+        self._numbers: Numbers | None = None
         # Settings that a client has changed, with the values without a change.
         self._defaults: Values = {"role": "none"}
         self._applied: Values | None = {"role": "none"}
@@ -667,9 +670,11 @@ class SharedTransaction:
         for level in self._levels:
             if not level.is_open:
                 self._apply({})
-                numbers = self._backend.sequences()
+                if not self._backend.sequences_query or self._numbers is None:
+                    self._numbers = self._backend.sequences()
                 self._backend.query(f"SAVEPOINT {level.savepoint}")
-                level.open(numbers, self._backend.sequences_query)
+                level.open(self._numbers, self._backend.sequences_query)
+        self._numbers = None  # the statement may move them
 
     def enter(self) -> None:
         """Open a level. The backend gets its savepoint at the first write."""
@@ -709,9 +714,7 @@ class SharedTransaction:
             is_changed = level.is_changed
             self._cut_off()
             if level.is_open:
-                self._undo(level.savepoint, "; DISCARD SEQUENCES")
-                self._applied = {**self._defaults}  # as at the savepoint
-                is_changed |= self._restore_sequences(level)
+                is_changed |= self._restore(level)
             self._levels.pop()
             if len(self._levels) == 1:
                 self._has_ddl = False
@@ -729,8 +732,8 @@ class SharedTransaction:
         self._applied = self._applied_at_begin
         self._holder = None
 
-    def _undo(self, savepoint: str, more: str = "") -> None:
-        self._backend.query(_undo(savepoint) + more)
+    def _undo(self, savepoint: str) -> None:
+        self._backend.query(_undo(savepoint))
         self._note_undone()
 
     def _note_undone(self) -> None:
@@ -738,16 +741,21 @@ class SharedTransaction:
         if self._has_ddl:
             self._backend.note_ddl()
 
-    def _restore_sequences(self, level: _Level) -> bool:
-        self._apply({})
+    def _restore(self, level: _Level) -> bool:
+        """Roll back to a level's start. Return whether a sequence has moved."""
+        undo = f"{_undo(level.savepoint)}; DISCARD SEQUENCES; "
+        numbers = self._backend.sequences(level.query, after=undo)
+        self._note_undone()
+        self._applied = {**self._defaults}  # as at the savepoint
         moved = []
-        for oid, number in self._backend.sequences(level.query).items():
+        for oid, number in numbers.items():
             before = level.sequences.get(oid)
             if before is not None and number != before:
                 last, called = before
                 moved.append(f"setval({oid}, {last}, {called == 't'})")
         if moved:
             self._backend.query(f"SELECT {', '.join(moved)}")
+        self._numbers = level.sequences
         return bool(moved)
 
     def forget_level(self) -> None:
