@@ -153,10 +153,12 @@ class Backend:
 
     def message(self) -> Message:
         """Wait for the next message."""
-        while not self._reader.has_message():
+        message = self._reader.buffered_message()
+        while message is None:
             self._wait(writes=False)
             self._reader.feed()
-        return self._reader.message()
+            message = self._reader.buffered_message()
+        return message
 
     def answer(self) -> BackendAnswer:
         """Read until ReadyForQuery."""

@@ -49,25 +49,37 @@ class Reader:
 
     def message(self) -> Message:
         """Wait for the next message."""
-        self._need(5)
+        message = self.buffered_message()
+        while message is None:
+            self.feed()
+            message = self.buffered_message()
+        return message
+
+    def buffered_message(self) -> Message | None:
+        """Return the next message, None if it has not arrived completely."""
+        if len(self._buffer) < _HEADER.size:
+            return None
         kind, length = _HEADER.unpack_from(self._buffer)
-        body = self._take(5, length + 1)
+        end = length + 1  # the length does not count the kind
+        if len(self._buffer) < end:
+            return None
+        body = bytes(self._buffer[_HEADER.size : end])
+        del self._buffer[:end]
         return Message(kind, body)
 
     def startup(self) -> tuple[int, bytes]:
         """Wait for a startup packet. Return its code and the rest of its body."""
-        self._need(8)
+        self._wait_for(8)
         (length,) = _LENGTH.unpack_from(self._buffer)
-        body = self._take(4, length)
-        (code,) = _LENGTH.unpack_from(body)
-        return code, body[4:]
+        self._wait_for(length)
+        (code,) = _LENGTH.unpack_from(self._buffer, 4)
+        body = bytes(self._buffer[8:length])
+        del self._buffer[:length]
+        return code, body
 
-    def has_message(self) -> bool:
-        """Whether the buffer has a whole message."""
-        if len(self._buffer) < 5:  # noqa: PLR2004 - the length of a header
-            return False
-        _, length = _HEADER.unpack_from(self._buffer)
-        return len(self._buffer) > int(length)
+    def _wait_for(self, size: int) -> None:
+        while len(self._buffer) < size:
+            self.feed()
 
     def feed(self) -> None:
         """Read what has arrived into the buffer."""
@@ -80,16 +92,6 @@ class Reader:
         if not chunk:
             raise Disconnected
         self._buffer += chunk
-
-    def _need(self, size: int) -> None:
-        while len(self._buffer) < size:
-            self.feed()
-
-    def _take(self, start: int, end: int) -> bytes:
-        self._need(end)
-        body = bytes(self._buffer[start:end])
-        del self._buffer[:end]
-        return body
 
 
 def data_of(messages: Iterable[Message]) -> bytes:
