@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def judged(isolation: str, text: str, stories: str, folder: Path) -> Verdict:
     """Run the stories that this defect concerns: their kind, and files, if not all."""
     kind, *files = stories.split()
-    database = "sqlite" if isolation == "copy" else "postgresql"
-    setting = Setting(database=database, isolation=isolation, plugins=("liar",))
+    name, _, database = isolation.partition(" on ")
+    setting = Setting(database=database, isolation=name, plugins=("liar",))
     trial = Trial(setting, folder, {"liar.py": text})
     match kind:
         case "told":
@@ -37,7 +37,7 @@ def everyone() -> Iterator[object]:
     """Each defect on each isolation, most of them slow; what each clone costs is not promised."""
     for isolation, everyday in EVERYDAY.items():
         for name in LIARS:
-            if isolation != "clone" or LIARS[name][1] != "cheap":
+            if not isolation.startswith("clone") or LIARS[name][1] != "cheap":
                 marks = [] if name in everyday else [pytest.mark.slow]
                 yield pytest.param(isolation, name, marks=marks, id=f"{isolation}-{name}")
 
@@ -51,7 +51,15 @@ def test_a_planted_defect_is_found(isolation: str, name: str, tmp_path: Path) ->
     assert promise in verdict.promises, str(verdict)
 
 
-@pytest.mark.parametrize("isolation", ["copy", pytest.param("undo", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "isolation",
+    [
+        "copy on sqlite",
+        pytest.param("undo on postgresql", marks=pytest.mark.slow),
+        pytest.param("rollback on sqlite", marks=pytest.mark.slow),
+        pytest.param("rollback on postgresql", marks=pytest.mark.slow),
+    ],
+)
 def test_the_honest_twin_is_not_accused(isolation: str, tmp_path: Path) -> None:
     """What looks as often as the defects do, and does not lie, breaks nothing."""
     judged(isolation, HONEST, "once", tmp_path).check()

@@ -13,8 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_arena._sqlite._copy import Copy
+from pytest_arena._sqlite._sql import FileFailure
 from pytest_arena._sqlite.rollback._rollback import Rollback
 from pytest_arena._sqlite.rollback._sharing_connection import SharingConnection
+from tests.isolation import conformance
 from tests.isolation.conformance import CHECKS, SCHEMA, World, dump, new_world
 from tests.isolation.random_work import RandomWork
 from tests.isolation.test_random_work import ON_SQLITE, STEPS
@@ -68,13 +70,119 @@ def test_rollback_keeps_the_promise(
         check(world)
 
 
-def shared_world(folder: Path, mode: str) -> SharedWorld:
+def never_committed(world: World) -> None:
+    """The file itself never has what a transaction has committed."""
+    kept = world.connect()
+    for _ in range(2):
+        world.isolation.enter()
+        kept.executescript("BEGIN; INSERT INTO plain VALUES (9); COMMIT")
+        with closing(_apart(world)) as apart:
+            assert apart.execute("SELECT count(*) FROM plain WHERE a = 9").fetchone() == (0,)
+        world.isolation.leave()
+
+
+def _apart(world: World) -> sqlite3.Connection:
+    """Connect to the file itself, as another process does."""
+    return sqlite3.Connection(f"file:{world.live}?mode=ro", uri=True)
+
+
+def no_savepoint_left(world: World) -> None:
+    """A level's savepoint ends with the level."""
+    assert isinstance(world.isolation, Rollback)
+    kept = world.connect()
+    for script in ("INSERT INTO plain VALUES (9)", "SELECT a FROM plain"):
+        world.isolation.enter()
+        kept.executescript(script)
+        name = world.isolation._shared.levels[-1].name
+        world.isolation.leave()
+        with pytest.raises(FileFailure, match=f"no such savepoint: {name}"):
+            world.isolation._shared.real.execute(f"RELEASE {name}")
+
+
+@pytest.mark.parametrize("check", [never_committed, no_savepoint_left])
+def test_a_level_is_a_savepoint(check: Callable[[World], None], tmp_path: Path) -> None:
+    """Nothing is committed, and no savepoint is left."""
+    with closing(shared_world(tmp_path, "delete")) as world:
+        check(world)
+
+
+# Planted defects: each does without one thing, and names the check that finds it.
+
+
+class ForgetsToRollBack(Rollback):
+    """Leaves a level, and keeps what was written in it."""
+
+    def leave(self) -> bool:
+        """Drop the level alone."""
+        is_changed = not self.is_untouched()
+        self.forget()
+        return is_changed
+
+
+class LeavesASavepoint(Rollback):
+    """Rolls back to a savepoint, and does not release it."""
+
+    def leave(self) -> bool:
+        """Open a savepoint of the same name once more."""
+        name = self._shared.levels[-1].name
+        is_changed = super().leave()
+        self._shared.real.execute(f"SAVEPOINT {name}")
+        return is_changed
+
+
+class CommitsReally(Rollback):
+    """Commits what the app commits. Each level is restored by its snapshot."""
+
+    def __init__(self, live: Path, base: Path | None) -> None:
+        super().__init__(live, base)
+        shared = self._shared
+        commit_writer = shared.commit_writer
+
+        def commit(*, is_changed: bool) -> None:
+            commit_writer(is_changed=is_changed)
+            shared.real.execute("COMMIT")
+            shared._begin(shared.real)
+
+        shared.commit_writer = commit  # type: ignore[method-assign]  # a planted defect
+
+
+class RestoresNoSequence(Rollback):
+    """Gives each test the numbers that follow those of the test before."""
+
+    def leave(self) -> bool:
+        """Keep the numbers."""
+        numbers = self._shared.real.execute("SELECT seq, name FROM sqlite_sequence").fetchall()
+        is_changed = super().leave()
+        update = "UPDATE sqlite_sequence SET seq = ? WHERE name = ?"
+        self._shared.real.executemany(update, numbers)
+        return is_changed
+
+
+@pytest.mark.parametrize(
+    "make, check",
+    [
+        (ForgetsToRollBack, conformance.rows),
+        (LeavesASavepoint, no_savepoint_left),
+        (CommitsReally, never_committed),
+        (RestoresNoSequence, conformance.sequences),
+    ],
+)
+def test_the_suite_finds_a_planted_defect(
+    make: type[Rollback], check: Callable[[World], None], tmp_path: Path
+) -> None:
+    """Each of these looks right for a while."""
+    fails = pytest.raises((AssertionError, pytest.fail.Exception))
+    with closing(shared_world(tmp_path, "delete", make)) as world, fails:
+        check(world)
+
+
+def shared_world(folder: Path, mode: str, make: type[Rollback] = Rollback) -> SharedWorld:
     """Make a database from a template."""
     base, live = folder / "base.db", folder / "live.db"
     with closing(sqlite3.connect(base, isolation_level=None)) as template:
         template.execute("PRAGMA synchronous = OFF")
         template.executescript(SCHEMA)
-    return SharedWorld(Rollback(live, base), live, mode)
+    return SharedWorld(make(live, base), live, mode)
 
 
 @given(steps=STEPS)

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql.isolation._rolled_back import Uncommitted
+from pytest_arena._postgresql.isolation import _rolled_back
+from pytest_arena._postgresql.isolation._rolled_back import RolledBackDatabase, Uncommitted
+from pytest_arena._postgresql.rollback._backend import BackendFailure
+from pytest_arena._postgresql.rollback._proxy import SharedTransaction
 from pytest_arena._product import Held
 from tests.isolation.conftest import _own as _own_fixture
 from tests.isolation.conftest import _template as _template_fixture
@@ -15,9 +18,11 @@ from tests.isolation.server_world import ServerWorld
 from tests.servers.postgresql import rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._postgresql.rollback._client_sessions import Client
+    from pytest_arena._postgresql.rollback._wire import Message
 
 __all__ = ["_own_fixture", "_template_fixture"]
 
@@ -108,3 +113,122 @@ def test_a_database_is_kept_when_its_level_ends(world: ServerWorld) -> None:
     world.isolation.enter()
     with pytest.raises(Uncommitted):
         world.isolation.save("with rows of a wider level")
+
+
+def never_committed(world: ServerWorld) -> None:
+    """The database itself never has what a transaction has committed."""
+    hand = world.connect()
+    for _ in range(2):
+        world.isolation.enter()
+        hand.executescript(f"BEGIN; {WRITE}; COMMIT")
+        name = world.isolation.live.name
+        assert rows("SELECT count(*) FROM plain WHERE a = 9", name) == [(0,)]
+        world.isolation.leave()
+
+
+def no_savepoint_left(world: ServerWorld) -> None:
+    """A level's savepoint ends with the level."""
+    hand = world.connect()
+    for statement in (WRITE, "SELECT a FROM plain"):
+        world.isolation.enter()
+        hand.execute(statement)
+        proxy = shared_transaction(world)
+        name = proxy._levels[-1].savepoint
+        world.isolation.leave()
+        proxy._backend.query("SAVEPOINT probe")
+        with pytest.raises(BackendFailure, match=f'"{name}" does not exist'):
+            proxy._backend.query(f"RELEASE {name}")
+        proxy._backend.query("ROLLBACK TO probe; RELEASE probe")
+
+
+def all_restored(world: ServerWorld) -> None:
+    """Rows and numbers are those of the level's start."""
+    hand = world.connect()
+    before = hand.dump()
+    for script in (WRITE, "SELECT nextval('tickets')", "SELECT setval('tickets', 7)"):
+        world.isolation.enter()
+        hand.executescript(script)
+        world.isolation.leave()
+        assert hand.dump() == before, script
+
+
+def shared_transaction(world: ServerWorld) -> SharedTransaction:
+    """Return the proxy of the live database."""
+    live = world.isolation.live
+    assert isinstance(live, RolledBackDatabase)
+    return live.proxy
+
+
+CHECKS = (never_committed, no_savepoint_left, all_restored)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_level_is_a_savepoint(check: Callable[[ServerWorld], None], world: ServerWorld) -> None:
+    """Nothing is committed, no savepoint is left, and sequences are restored."""
+    check(world)
+
+
+# Planted defects: each does without one thing, and names the check that finds it.
+
+
+class ForgetsToRollBack(SharedTransaction):
+    """Leaves a level, and keeps what was written in it."""
+
+    def leave(self) -> bool:
+        """Drop the level alone."""
+        is_changed = self.is_changed()
+        self.forget_level()
+        return is_changed
+
+
+class LeavesASavepoint(SharedTransaction):
+    """Rolls back to a savepoint, and does not release it."""
+
+    def leave(self) -> bool:
+        """Open a savepoint of the same name once more."""
+        name = self._levels[-1].savepoint
+        is_changed = super().leave()
+        self._backend.query(f"SAVEPOINT {name}")
+        return is_changed
+
+
+class CommitsReally(SharedTransaction):
+    """Commits what the app commits."""
+
+    def commit(self, client: Client) -> Message | None:
+        """Commit the real transaction as well."""
+        error = super().commit(client)
+        self._backend.commit()
+        return error
+
+
+class RestoresNoSequence(SharedTransaction):
+    """Gives each test the numbers that follow those of the test before."""
+
+    def leave(self) -> bool:
+        """Have no number to restore."""
+        self._levels[-1].sequences.clear()
+        return super().leave()
+
+
+@pytest.mark.parametrize(
+    "proxy, check",
+    [
+        (ForgetsToRollBack, all_restored),
+        (LeavesASavepoint, no_savepoint_left),
+        (CommitsReally, never_committed),
+        (RestoresNoSequence, all_restored),
+    ],
+)
+def test_the_suite_finds_a_planted_defect(
+    proxy: type[SharedTransaction],
+    check: Callable[[ServerWorld], None],
+    own: ServerRegistry,
+    template: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of these looks right for a while."""
+    monkeypatch.setattr(_rolled_back, "SharedTransaction", proxy)
+    fails = pytest.raises((AssertionError, pytest.fail.Exception))
+    with closing(ServerWorld.of(own, template, "rollback")) as world, fails:
+        check(world)
