@@ -837,11 +837,8 @@ def _undo(savepoint: str) -> str:
 
 def _refusal(holder: Client | None) -> Message:
     statement = holder.first_write if holder is not None else ""
-    text = (
-        "canceling statement due to lock timeout: another open transaction has written"
-    )
-    if statement:
-        text += f" ({statement})"
+    text = "canceling statement due to lock timeout: another open transaction has "
+    text += f"written ({statement})" if statement else "a lock or an open cursor"
     hint = (
         "with arena_isolation = rollback only one transaction can write at a time: commit or "
         "roll back the other one first, or use arena_isolation = undo"

@@ -1,0 +1,363 @@
+"""Where rollback by one shared connection is known to fail: it works here, or the run names it.
+
+The list is that of pytest-sqla's documentation, with the complaints about SQLAlchemy's recipe and
+about other plugins that share a connection. Each limit is a module of tests. All modules run in one
+run for each database.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena.testing import fastapi_example
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example, Run
+
+HEAD = """
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from sqlalchemy import create_engine, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool, StaticPool
+from app import Dancer, app, engine, maker
+
+SYNC_URL = engine.url.set(
+    drivername="sqlite" if engine.dialect.name == "sqlite" else "postgresql+psycopg"
+)
+
+
+async def names():
+    async with maker() as session:
+        return list(await session.scalars(select(Dancer.name).order_by(Dancer.id)))
+
+
+async def test_before():
+    assert await names() == ["Sand"]
+"""
+AFTER = """
+
+async def test_starts_clean():
+    assert await names() == ["Sand"]
+"""
+DATABASES = ("sqlite", "postgresql")
+URL = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A limit of other plugins, and a module that meets it.
+
+    ``says`` are the words of the run that name it, by database. It works on the other databases.
+    """
+
+    test: str
+    says: dict[str, str]
+    databases: tuple[str, ...] = DATABASES
+
+
+def works(test: str, *databases: str) -> Limit:
+    """Return a limit that is none here."""
+    return Limit(test, {}, databases or DATABASES)
+
+
+def named(test: str, *databases: str, **says: str) -> Limit:
+    """Return a limit that the run names."""
+    return Limit(test, says, databases or DATABASES)
+
+
+LIMITS = {
+    "code_with_an_engine_of_its_own": works("""
+@pytest.mark.parametrize("pool", [NullPool, StaticPool, None])
+async def test_it(client, pool):
+    own = create_async_engine(engine.url, poolclass=pool)
+    async with async_sessionmaker(own)() as session:
+        session.add(Dancer(name="own"))
+        await session.commit()
+    await own.dispose()
+    assert (await client.get("/dancers")).json() == ["Sand", "own"]
+"""),
+    "a_second_connection_that_commits": works("""
+async def test_it(client):
+    async with engine.connect() as first, engine.begin() as second:
+        await first.execute(text("SELECT 1"))
+        await second.execute(text("INSERT INTO dancers (name) VALUES ('second')"))
+    assert await names() == ["Sand", "second"]
+"""),
+    "sessions_at_once": works("""
+async def test_it(client):
+    async def add(number):
+        async with maker() as session:
+            session.add(Dancer(name=f"{number}"))
+            await session.commit()
+            return await session.scalar(select(Dancer.name).where(Dancer.name == f"{number}"))
+
+    assert await asyncio.gather(*map(add, range(5))) == ["0", "1", "2", "3", "4"]
+    answers = await asyncio.gather(*[client.post(f"/dancers/r{n}") for n in range(5)])
+    assert {answer.status_code for answer in answers} == {201}
+    assert len(await names()) == 11
+"""),
+    "another_thread_and_event_loop": works("""
+async def test_it(client):
+    def work():
+        sync = create_engine(SYNC_URL)
+        with Session(sync) as session:
+            session.add(Dancer(name="thread"))
+            session.commit()
+        sync.dispose()
+        asyncio.run(engine_of_another_loop())
+
+    async def engine_of_another_loop():
+        own = create_async_engine(engine.url)
+        async with own.begin() as connection:
+            await connection.execute(text("INSERT INTO dancers (name) VALUES ('loop')"))
+        await own.dispose()
+
+    await asyncio.to_thread(work)
+    assert await names() == ["Sand", "thread", "loop"]
+
+
+def test_a_sync_client(test_client):
+    test_client.post("/dancers/sync")
+    assert test_client.get("/dancers").json() == ["Sand", "sync"]
+"""),
+    "a_fixture_of_another_context": works("""
+@pytest.fixture
+async def session():
+    async with maker() as session:
+        session.add(Dancer(name="fixture"))
+        await session.commit()
+        yield session
+
+
+async def test_it(session, client):
+    assert (await client.get("/dancers")).json() == ["Sand", "fixture"]
+    session.add(Dancer(name="test"))
+    await session.commit()
+    assert await names() == ["Sand", "fixture", "test"]
+"""),
+    "a_rollback_after_an_integrity_error": works("""
+async def test_it(client):
+    await client.post("/dancers/seeded")
+    async with maker() as session:
+        session.add(Dancer(name="Sand"))
+        with pytest.raises(IntegrityError):
+            await session.commit()
+        await session.rollback()
+        session.add(Dancer(name="again"))
+        await session.commit()
+    assert await names() == ["Sand", "seeded", "again"]
+"""),
+    "savepoints_of_the_app": works("""
+async def test_it(client):
+    async with maker() as session:
+        session.add(Dancer(name="first"))
+        await session.flush()
+        async with session.begin_nested():
+            session.add(Dancer(name="released"))
+        nested = await session.begin_nested()
+        session.add(Dancer(name="undone"))
+        await session.flush()
+        await nested.rollback()
+        assert await session.scalar(text("SELECT count(*) FROM dancers")) == 3
+        await session.rollback()
+    assert await names() == ["Sand"]
+"""),
+    "a_commit_on_the_connection_itself": works("""
+async def test_it(client):
+    async with maker() as session:
+        session.add(Dancer(name="connection"))
+        await session.flush()
+        await (await session.connection()).exec_driver_sql("COMMIT")
+    assert await names() == ["Sand", "connection"]
+"""),
+    "ids": works("""
+@pytest.mark.parametrize("turn", range(3))
+async def test_it(client, turn):
+    async with maker() as session:
+        session.add(lost := Dancer(name="lost"))
+        await session.flush()
+        await session.rollback()
+        session.add(dancer := Dancer(name="new"))
+        await session.flush()
+        assert dancer.id == (2 if engine.dialect.name == "sqlite" else 3)
+        await session.commit()
+"""),
+    "changes_of_the_schema": works("""
+async def test_it(client):
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE dancers ADD COLUMN mood text"))
+        await connection.execute(text("CREATE TABLE more (a integer)"))
+    await client.post("/dancers/new")
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_the_next(turn):
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE more (a integer)"))
+"""),
+    "a_schema_of_postgresql": works(
+        """
+@pytest.mark.parametrize("turn", range(2))
+async def test_it(turn):
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE SCHEMA tenant"))
+        await connection.execute(text("CREATE TABLE tenant.more (a integer)"))
+        await connection.execute(text("TRUNCATE dancers"))
+""",
+        "postgresql",
+    ),
+    "an_unread_result": named(
+        """
+async def test_it(client):
+    async with engine.connect() as connection:
+        stream = await connection.stream(text("SELECT name FROM dancers"))
+        await client.post("/dancers/beside")
+        assert await stream.fetchone() == ("Sand",)
+""",
+        postgresql="another open transaction has a lock or an open cursor",
+    ),
+    "an_isolation_level_for_a_unit_of_work": named(
+        """
+async def test_it(client):
+    async with maker() as session:
+        await session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
+        session.add(Dancer(name="strict"))
+        await session.commit()
+    assert await names() == ["Sand", "strict"]
+""",
+        postgresql="rollback: ISOLATION LEVEL SERIALIZABLE acts as READ COMMITTED",
+    ),
+    "listeners": named(
+        """
+async def test_it():
+    async with engine.begin() as connection:
+        await connection.execute(text("NOTIFY news"))
+""",
+        "postgresql",
+        postgresql="rollback: NOTIFY reaches no listener",
+    ),
+    "another_process": named(
+        """
+CODE = '''
+import sys
+from sqlalchemy import create_engine, text
+with create_engine(sys.argv[1]).connect() as connection:
+    print(connection.scalar(text("SELECT count(*) FROM dancers")))
+'''
+
+
+async def test_it(client, arena):
+    await client.post("/dancers/new")
+    url = arena.url.replace("+aiosqlite", "").replace("+asyncpg", "+psycopg")
+    command = [sys.executable, "-c", CODE, url]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+    assert done.stdout.strip() == ("1" if engine.dialect.name == "sqlite" else "2"), done.stderr
+""",
+        sqlite="test_another_process.py::test_it started a process that may use the database",
+    ),
+    "a_task_that_outlives_its_test": works("""
+tasks = []
+
+
+async def test_it():
+    async def hold():
+        async with maker() as session:
+            session.add(Dancer(name="late"))
+            await session.flush()
+            written.set()
+            await asyncio.Event().wait()
+
+    written = asyncio.Event()
+    tasks.append(asyncio.create_task(hold()))
+    await written.wait()
+"""),
+    "a_connection_with_changed_settings": named(
+        """
+async def test_it():
+    async with engine.connect() as connection:
+        await connection.execute(text("SET search_path = pg_catalog"))
+        await connection.commit()
+
+
+async def test_the_next(client):
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SHOW search_path")) != "pg_catalog"
+    assert (await client.get("/dancers")).json() == ["Sand"]
+""",
+        "postgresql",
+    ),
+}
+CASES = [
+    pytest.param(database, name, id=f"{database}-{name}")
+    for database in DATABASES
+    for name, limit in LIMITS.items()
+    if database in limit.databases
+]
+
+
+@pytest.fixture(name="runs", scope="module")
+def _runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """The runs, by their databases."""
+    return {}
+
+
+def project(database: str, example: Example) -> Example:
+    """Return the project with all modules that concern a database."""
+    files = {
+        f"test_{name}": HEAD + limit.test + AFTER
+        for name, limit in LIMITS.items()
+        if database in limit.databases
+    }
+    env = {**example.env, "ARENA_ISOLATION": "rollback"}
+    if database == "postgresql":
+        env["ARENA_DATABASE"] = os.environ["TESTS_POSTGRESQL"]
+        env["DATABASE_URL"] = URL
+    return replace(example, env=env).with_files(**files)
+
+
+@pytest.mark.parametrize("database, name", CASES)
+def test_a_limit_of_other_plugins(
+    database: str, name: str, example: Example, runs: dict[str, Run]
+) -> None:
+    """Its tests pass, those before and after it start clean, or the run says what is the matter."""
+    if database not in runs:
+        runs[database] = project(database, example).run("-v")
+    run = runs[database]
+    results = re.findall(rf"test_{name}\.py::\S+ (PASSED|FAILED|ERROR)", run.output)
+    limit = LIMITS[name]
+    assert len(results) >= 3, run.output
+    if database in limit.says:
+        run.says(limit.says[database])
+    else:
+        assert set(results) == {"PASSED"}, run.output
+
+
+SAME_NAME = """
+import pytest
+
+
+@pytest.mark.parametrize("turn", range(4))
+async def test_it(client, turn):
+    assert (await client.post("/dancers/unique")).status_code == 201
+    assert (await client.get("/dancers")).json() == ["Sand", "unique"]
+"""
+
+
+def test_two_workers_insert_the_same_unique_value(example: Example) -> None:
+    """Each worker has a database, so that none waits for the other."""
+    base = fastapi_example(example.folder.parent)
+    run = project("postgresql", base).with_files(test_it=SAME_NAME)
+    run.run("test_it.py", "-n2", "-p", "xdist").expect(passed=4)
