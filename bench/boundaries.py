@@ -58,7 +58,7 @@ class Field:
         """It as a cell of a table."""
         rows = f", {self.rows:,} rows" if self.rows else ""
         journal = ", WAL" if self.journal == "wal" else ""
-        return f"{self.tables} tables{rows}, {self.dirty} dirty{journal}"
+        return f"{self.tables} tables{rows}, {self.dirty} changed{journal}"
 
 
 SIZES = (
@@ -103,12 +103,10 @@ def _measured(field: Field, effort: Effort) -> dict[str, Samples]:
 
 def _table(results: dict[Field, dict[str, Samples]]) -> Table:
     return Table(
-        title="Entering and leaving a level on SQLite",
-        about="Times in milliseconds. They do not include a test. If a row does not name WAL, "
-        "the file has a rollback journal. *Bare limit* is the time of `PRAGMA "
-        "data_version` and SQLite's online backup. Aims: `create_all`, `drop_all` takes "
-        "200 times as long as arena. With 200,000 rows (37 MB) a file copy takes 15 "
-        "times as long.",
+        title="The work before and after a test on SQLite",
+        about="Times in milliseconds of the work that prepares and restores the database. The test "
+        "itself is not included. If a row does not name WAL, the file has a rollback journal. "
+        "*Bare limit* is the time of SQLite's `PRAGMA data_version` and online backup alone.",
         header=("database", *NAMES.values()),
         rows=tuple(
             (field.name, *(_median(samples.get(name)) for name in NAMES))

@@ -68,10 +68,7 @@ def _table(by_loops: dict[str, dict[str, Samples]]) -> Table:
     names = [name for name in VARIANTS if name in by_loops[next(iter(LOOPS))]]
     return Table(
         title="A test with three requests on SQLite",
-        about="Times of a test in milliseconds, from pytest's first hook to pytest's last "
-        "hook. Aims: `create_all`, `drop_all` adds at least 20 times as much as arena. "
-        "With arena, a loop for each test takes at most 1.1 times as long as one loop "
-        "for all tests.",
+        about="Times of a test in milliseconds, from pytest's first hook to pytest's last hook.",
         header=("", *columns),
         rows=tuple((name, *_times(name, by_loops)) for name in names),
     )

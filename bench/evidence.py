@@ -66,8 +66,7 @@ def measure(effort: Effort) -> list[Table]:
         Table(
             title="Evidence",
             about="Times in milliseconds of a test with a seeded row, three requests and four "
-            "assertions. The second column shows the same test with a scenario. Aim: at "
-            "most 3 % more.",
+            "assertions. The second column shows the same test if it proves a scenario.",
             header=("", "alone", "proves a scenario", "more"),
             rows=rows,
         )

@@ -89,8 +89,7 @@ def _table(kinds: dict[str, Samples], starts: Samples) -> Table:
     ]
     return Table(
         title="Through a real socket",
-        about="Times in milliseconds of a test with `client` and with `live_server.client()`. "
-        "Aim: the server starts within 100.",
+        about="Times in milliseconds of a test with `client` and with `live_server.client()`.",
         header=("", "median"),
         rows=tuple((name, milliseconds(median)) for name, median in rows),
     )

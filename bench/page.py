@@ -16,7 +16,7 @@ END = "<!-- to here -->"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of the page; what has an aim says in its last column how it was met."""
+    """A table of the page."""
 
     title: str
     about: str

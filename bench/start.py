@@ -55,7 +55,7 @@ def measure(effort: Effort) -> list[Table]:
         Table(
             title="The start of a run",
             about="Times in milliseconds of a pytest process with eleven small tests. The "
-            "template exists before the run. Aim: the plugin adds at most 60.",
+            "template exists before the run.",
             header=("", "median"),
             rows=tuple(rows),
         )

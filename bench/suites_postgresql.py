@@ -178,9 +178,7 @@ def _table(samples: dict[str, Samples]) -> Table:
         about="Times in milliseconds of a test with FastAPI, asyncpg and 20 tables. `added` "
         "is the difference from a run without isolation, with one loop and the same "
         "number of workers. With a loop for each test, the suites without arena use "
-        "`NullPool`. Aims: undo takes at most 1.25 times as long as no isolation. In "
-        "multiples of the time that undo adds: TRUNCATE 5, Django 10, pytest-postgresql "
-        "20, `create_all` 30.",
+        "`NullPool`.",
         header=("", *columns),
         rows=tuple(_row(name, samples) for name in names),
     )
