@@ -167,9 +167,9 @@ OPTIONS = (
     Option(
         "late",
         "warn",
-        "Finds late work that fails after the answer, or that still runs after arena_settle. "
-        "pytest-arena cancels work that still runs. warn (default) reports the work at the end "
-        "of the run. fail makes the test fail.",
+        "Finds late work that fails after the answer, or that still runs arena_settle seconds "
+        "after the test. pytest-arena cancels work that still runs. warn (default) reports the "
+        "work at the end of the run. fail makes the test fail.",
         "fail",
         ("warn", "fail"),
         metavar="WHAT",
@@ -189,8 +189,8 @@ OPTIONS = (
     Option(
         "turn_timeout",
         "30",
-        "How many seconds a process waits if other runs use all connections or locks of the "
-        "server. The default is 30. With 0, the process fails at once.",
+        "How many seconds a test process waits if other runs use all connections or locks of the "
+        "PostgreSQL server. The default is 30. With 0, the process does not wait and fails.",
         "120",
         form="seconds",
         metavar="SECONDS",
@@ -224,9 +224,9 @@ OPTIONS = (
         "Environment variables that contain the app's database URLs. pytest-arena changes each "
         "variable to the URL of a test database before it imports your code. Child processes "
         "inherit these variables. If a variable is not set, pytest-arena sets it when the app "
-        "first connects. The first variable then gets the URL of the first database. "
-        "pytest-arena does not know which databases the others mean. It gives them a URL that it "
-        "refuses. If a value is not a URL, the run fails. Default: DATABASE_URL.",
+        "first connects: the first variable to the URL of the app's first database, each other "
+        "variable to a URL that leads to no database. If a value is not a URL, the run fails. "
+        "Default: DATABASE_URL.",
         "SHOP_DATABASE_URL",
         form="list",
         metavar="NAMES",
@@ -234,8 +234,8 @@ OPTIONS = (
     Option(
         "allow",
         "",
-        "Other databases that tests may reach. Tests always reach test databases. pytest-arena "
-        "refuses all other databases. The values are patterns for a file path or for "
+        "Databases that tests may reach in addition to test databases. pytest-arena refuses "
+        "connections to all others. Each value is a pattern for a file path or for "
         "dialect://host:port/name.",
         "/srv/maps/*.sqlite",
         form="list",
@@ -255,9 +255,9 @@ OPTIONS = (
     Option(
         "drivers",
         "refuse",
-        "Connections that asyncpg, psycopg or psycopg2 open without an SQLAlchemy engine. "
-        "refuse (default) refuses them, except connections to a test database. redirect opens "
-        "the test's database instead. off allows all of them.",
+        "What pytest-arena does if your code connects by asyncpg, psycopg or psycopg2 without an "
+        "SQLAlchemy engine. refuse (default) refuses the connection, unless it leads to a test "
+        "database. redirect opens the test's database instead. off allows all connections.",
         "redirect",
         DRIVERS,
         metavar="WHAT",
@@ -275,8 +275,8 @@ OPTIONS = (
     Option(
         "mask",
         "",
-        "Columns whose values pytest-arena hides in reports. The values of this option are "
-        "patterns for table.column. A name without a dot means a column of any table. "
+        "Columns whose values pytest-arena hides in reports. Each value of this option is a "
+        "pattern for table.column. A pattern without a dot applies to the columns of all tables. "
         "pytest-arena always hides columns with the name of a secret, such as password, token, "
         "secret, api_key or hash.",
         "patients.*",
@@ -362,7 +362,7 @@ FLAGS = (
         "Run each test of a proven scenario several times more. Each time pytest-arena causes "
         "one fault: it removes the seeded rows, undoes the app's commit, disables PostgreSQL's "
         "policies, empties the response's body, or changes its status to 500. If the test still "
-        "passes, the scenario is HOLLOW. The default is on if scenarios are strict and the "
+        "passes, the scenario is HOLLOW. By default this is on if scenarios are strict and the "
         "variable CI is set, otherwise off.",
         has_no=True,
     ),
@@ -374,9 +374,9 @@ FLAGS = (
     ),
     Flag(
         "verify",
-        "Compare each database before and after each test. If a change of the test was not "
-        "undone, the test fails. pytest-arena reads all rows and definitions twice for each "
-        "test, and for each wide fixture.",
+        "Compare each database before and after each test. If pytest-arena did not undo a change "
+        "of the test, the test fails. For this, pytest-arena reads the whole database twice for "
+        "each test, and for each fixture of class, module or session scope.",
         prefix="--arena-",
     ),
 )
