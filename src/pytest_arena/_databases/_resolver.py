@@ -646,7 +646,9 @@ class Provision:
             store.forget_test(test)
         for database in databases:
             content = self._template(database, Stage.SEEDED)
-            if database.isolation is not None and not is_fork:
+            # One in memory has ended with its test.
+            exists = database in self._known.by_key.values()
+            if database.isolation is not None and exists and not is_fork:
                 database.isolation.replace(content)
                 self.first_contents.pop(database, None)
 
