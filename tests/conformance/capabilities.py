@@ -136,8 +136,7 @@ _INTRODUCTION = """\
 # Capabilities: which promises hold for which database
 
 pytest-arena makes nine [promises](#the-promises). `make capabilities` tests each promise for each
-combination of database, isolation and driver, and writes this page. It runs the tests in
-`tests/conformance` in a random order, as async tests (pytest-asyncio and anyio) and as sync tests.
+combination of database, isolation and driver, and writes this page.
 
 {about}
 
