@@ -136,7 +136,7 @@ _INTRODUCTION = """\
 # Capabilities: which promises hold for which database
 
 pytest-arena makes nine [promises](#the-promises). `make capabilities` tests each promise for each
-combination of database, isolation and driver, and writes this page.
+combination of database, [isolation](../glossary.md) and driver, and writes this page.
 
 {about}
 
@@ -161,7 +161,8 @@ _PROMISES = """
 - P3 real: connections, commits, rollbacks and constraints are real, and the app is not patched.
 - P4 guarded: no connection reaches the developer's database.
 - P5 loop-proof: the app works in any event loop and thread, and with any client.
-- P6 wide fixtures: rows that a wide fixture writes exist until the fixture ends.
+- P6 wide fixtures: rows that a fixture of class, module or session scope writes exist until the
+  fixture ends.
 - P7 nothing left: no transaction stays open after a test. No test database remains after a run. If
   a run is killed, the next run removes its databases.
 - P8 explained: an error says what happened, where, why, and what to do.

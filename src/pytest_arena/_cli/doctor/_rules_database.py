@@ -652,8 +652,8 @@ def session_for_many_tests(code: Code) -> Findings:
     The session keeps objects that earlier tests loaded. A later test gets these objects, even if
     their rows have changed. After an error in one test, the open transaction fails all later tests.
 
-    Instead: use a session for each test, such as `db_session` of pytest-arena. A wide fixture may
-    create shared rows in a separate session.
+    Instead: use a session for each test, such as `db_session` of pytest-arena. A fixture of a
+    wider scope may create shared rows in a separate session.
 
     Fails:
 
