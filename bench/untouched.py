@@ -118,7 +118,8 @@ def _empty(scenes: list[_Scene], every: dict[str, Samples]) -> Table:
     return Table(
         title="An empty test",
         about="Times in microseconds of a test without fixtures. Both runs import the same "
-        f"modules. The same number of empty hooks takes {nothing:.0f}.",
+        "modules. *Its hooks* is the time of pytest-arena's hooks. As many hooks that do nothing "
+        f"take {nothing:.0f}.",
         header=("", "without", "with the plugin", "added", "its hooks"),
         rows=tuple(rows),
     )
@@ -132,8 +133,8 @@ def _own(both: dict[str, Samples]) -> Table:
     ]
     return Table(
         title="An engine in memory for each test",
-        about="Times in milliseconds of a test as in FastAPI's tutorial. The test uses no "
-        "fixture of the plugin.",
+        about="Times in milliseconds of a test that creates an engine in memory, as in FastAPI's "
+        "tutorial. The test uses no fixture of the plugin.",
         header=("", "median", "times"),
         rows=tuple((name, milliseconds(median), f"{times:.2f}") for name, median, times in rows),
     )
