@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import select
-import shutil
 import socket
-import ssl
 import struct
-import subprocess
 import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,9 +25,10 @@ from tests.gate.moving_setting import (
     pid_of,
     setting_of,
 )
+from tests.servers.encrypted import answering, tls_in_front
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -132,7 +128,7 @@ class TestTLS:
 
     def test_spoken(self, setting: Setting, tmp_path: Path) -> None:
         """Each loop has a connection of its own, dropped quietly, and the summary says why."""
-        with tls_in_front(tmp_path) as port:
+        with tls_in_front(tmp_path, int(SERVER.port or 5432)) as port:
             engine = setting.engine(URL.set(port=port), connect_args={"ssl": "require"})
             pids = {setting.cell.run(pid_of(engine)) for _ in range(3)}
             setting.cell.run(engine.dispose())
@@ -434,29 +430,6 @@ class TestTransport:
 
 
 @contextmanager
-def answering(answer: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Listen on a port, and answer whoever connects, each in a thread."""
-    threads: list[threading.Thread] = []
-
-    def accept() -> None:
-        with suppress(OSError):
-            for _ in itertools.count():
-                accepted, _ = listener.accept()
-                thread = threading.Thread(target=answer, args=(accepted,))
-                threads.append(thread)
-                thread.start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=accept)
-        thread.start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
-    for thread in threads:
-        thread.join()
-
-
-@contextmanager
 def server_that_resets() -> Iterator[int]:
     """Greet as PostgreSQL does, and at the first question be gone."""
 
@@ -468,34 +441,6 @@ def server_that_resets() -> Iterator[int]:
                     accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                     return
                 accepted.sendall(_moving_trial._GREETING)
-
-    with answering(answer) as port:
-        yield port
-
-
-@contextmanager
-def tls_in_front(folder: Path) -> Iterator[int]:
-    """Speak TLS, with a certificate of its own, and pass everything on to the server."""
-    openssl = shutil.which("openssl") or pytest.skip("no openssl to make a certificate")
-    command = "req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -keyout key.pem -out cert.pem"
-    subprocess.run([openssl, *command.split()], cwd=folder, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-
-    def answer(accepted: socket.socket) -> None:
-        accepted.recv(8)  # the request for TLS
-        accepted.sendall(b"S")
-        with (
-            suppress(OSError),
-            context.wrap_socket(accepted, server_side=True) as client,
-            socket.create_connection((SERVER.host, SERVER.port)) as server,
-        ):
-            other: dict[socket.socket, socket.socket] = {client: server, server: client}
-            while True:
-                for one in select.select(list(other), [], [])[0]:
-                    if not (data := one.recv(65_536)):
-                        return
-                    other[one].sendall(data)
 
     with answering(answer) as port:
         yield port

@@ -163,6 +163,11 @@ class Control:
         values = {name: status(name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
 
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the connection uses TLS."""
+        return bool(self._connection.pgconn.ssl_in_use)
+
     def cancel(self) -> None:
         """Cancel the running statement, from another thread."""
         self._connection.cancel()

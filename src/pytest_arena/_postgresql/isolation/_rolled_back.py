@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql._rows import Rows, read_rows
 from pytest_arena._postgresql._session_functions import session_functions
 from pytest_arena._postgresql.isolation._plain import PlainDatabase
@@ -16,7 +16,7 @@ from pytest_arena._postgresql.rollback._proxy import SharedTransaction
 from pytest_arena._postgresql.rollback._transaction_sql import settings_in
 from pytest_arena._postgresql.rollback._wire import Disconnected
 from pytest_arena._product import held_by
-from pytest_arena.errors import IsolationError
+from pytest_arena.errors import ConfigError, IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,17 @@ class Uncommitted(RowsLost):
         )
 
 
+def _demands_tls(error: ControlFailure) -> ConfigError:
+    return ConfigError(
+        "arena_isolation = rollback: the server refuses a connection without TLS",
+        why="pytest-arena reads the messages of the connection that all connections share, and "
+        "TLS encrypts them",
+        cause=error.first_line,
+        fix="in the server's pg_hba.conf, host instead of hostssl for this machine\n"
+        "or arena_isolation = auto",
+    )
+
+
 class RolledBackDatabase(PlainDatabase):
     """``rollback``: all connections share one transaction, which is never committed.
 
@@ -79,9 +90,15 @@ class RolledBackDatabase(PlainDatabase):
             address = self.own.address_of(name)
             with closing(open_control(address)) as control:
                 functions = session_functions(control)
-            proxy = SharedTransaction(
-                address, note=self.tell, lock_timeout=self.own.lock_timeout
-            )
+                is_encrypted = control.is_encrypted
+            try:
+                proxy = SharedTransaction(
+                    address, note=self.tell, lock_timeout=self.own.lock_timeout
+                )
+            except ControlFailure as error:
+                if is_encrypted and not error.is_crowded:
+                    raise _demands_tls(error) from error
+                raise
         settings = [
             setting for source in functions.sources for setting in settings_in(source)
         ]
