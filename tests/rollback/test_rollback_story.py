@@ -6,13 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import make_url
-
-from tests.servers.encrypted import tls_in_front
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pytest_arena.testing import Example, Run
 
 URL = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
@@ -214,18 +209,3 @@ def test_a_wide_fixture_that_leaves_its_transaction_open(example: Example) -> No
     ran = run(example, OPEN)
     assert ran.status == 1, ran.output
     ran.says("open transaction")
-
-
-def test_a_server_that_demands_tls(example: Example, tmp_path: Path) -> None:
-    """The error names the line of pg_hba.conf. Other isolations work there."""
-    server = make_url(os.environ["TESTS_POSTGRESQL"])
-    test = "async def test_it(client):\n    await client.post('/dancers/Bob')\n"
-    with tls_in_front(tmp_path, server.port or 5432) as port:
-        options = ["--arena-database", server.set(port=port).render_as_string(hide_password=False)]
-        ran = run(example, test, *options).expect(1, errors=1)
-        ran.says(
-            "arena_isolation = rollback: the server refuses a connection without TLS",
-            "no pg_hba.conf entry for this host, no encryption",
-            "in the server's pg_hba.conf, host instead of hostssl for this machine",
-        )
-        run(example, test, *options, "--arena-isolation=clone").expect(passed=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,17 +13,21 @@ from pytest_arena._postgresql.isolation._rolled_back import RolledBackDatabase, 
 from pytest_arena._postgresql.rollback._backend import BackendFailure
 from pytest_arena._postgresql.rollback._proxy import SharedTransaction
 from pytest_arena._product import Held
+from pytest_arena.errors import ConfigError
 from tests.isolation.conftest import _own as _own_fixture
 from tests.isolation.conftest import _template as _template_fixture
 from tests.isolation.server_world import ServerWorld
+from tests.servers.encrypted import tls_in_front
 from tests.servers.postgresql import rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._postgresql.rollback._client_sessions import Client
     from pytest_arena._postgresql.rollback._wire import Message
+    from pytest_arena._values import Address
 
 __all__ = ["_own_fixture", "_template_fixture"]
 
@@ -232,3 +237,21 @@ def test_the_suite_finds_a_planted_defect(
     fails = pytest.raises((AssertionError, pytest.fail.Exception))
     with closing(ServerWorld.of(own, template, "rollback")) as world, fails:
         check(world)
+
+
+def test_a_server_that_demands_tls(
+    own: ServerRegistry, template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the line of pg_hba.conf."""
+    server = own.address_of(template)
+    with tls_in_front(tmp_path, server.port) as port:
+
+        def address_of(name: str) -> Address:
+            return replace(server, port=port, database=name)
+
+        monkeypatch.setattr(own, "address_of", address_of)
+        with pytest.raises(ConfigError, match="refuses a connection without TLS") as error:
+            ServerWorld.of(own, template, "rollback")
+    monkeypatch.undo()
+    assert "no pg_hba.conf entry for this host, no encryption" in str(error.value)
+    assert "host instead of hostssl" in str(error.value)
