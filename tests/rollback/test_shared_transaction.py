@@ -404,6 +404,24 @@ def test_settings_belong_to_one_connection(shared: Shared) -> None:
         assert value(first, "app.tenant") in {None, ""}
 
 
+@pytest.mark.parametrize("is_set", [False, True])
+def test_a_timeout_of_an_idle_transaction_ends_no_shared_connection(
+    shared: Shared, *, is_set: bool
+) -> None:
+    """An app's timeout is for its connection. The shared one is idle in its transaction."""
+    setting = "idle_in_transaction_session_timeout"
+    options = "" if is_set else f"-c {setting}=1"
+    with shared.psycopg(options=options, autocommit=True) as connection:
+        if is_set:
+            connection.execute(f"SET {setting} = 1")
+            connection.execute(
+                f"SET {setting} = 1; INSERT INTO dancer (name) VALUES ('Loess')".encode()
+            )
+        connection.execute(INSERT, ("Dune",))
+        [[value]] = shared.proxy._backend.query(f"SHOW {setting}").rows
+        assert value == "0"
+
+
 def test_settings_live_longer_than_a_level(shared: Shared) -> None:
     """Settings live longer than a level."""
     with shared.psycopg(autocommit=True) as connection:

@@ -52,6 +52,12 @@ _NO_LOCK = "55P03"
 _OPEN_GUARD = f"SAVEPOINT {GUARD}"
 _UNDO_GUARD = f"ROLLBACK TO {GUARD}; RELEASE {GUARD}"
 _KEEP_GUARD = f"RELEASE {GUARD}"
+# With these of a client the server would end the connection that all clients share.
+_NOT_APPLIED = {
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "transaction_timeout",
+}
 # Tags of commands that have changed nothing which another transaction sees.
 _NO_CHANGE = re.compile(
     r"(?:INSERT 0|UPDATE|DELETE|MERGE|COPY) 0\Z"
@@ -459,7 +465,8 @@ class SharedTransaction:
             return answer
         if settings:
             self._capture(client, settings, captured)
-            self._applied = self._wanted(client.values)
+            self._applied = None
+            self._apply(client.values)
         self._note_writes(client, request, answer)
         return answer
 
@@ -615,8 +622,11 @@ class SharedTransaction:
         self._applied = self._wanted(values)
 
     def _wanted(self, values: Values) -> Values:
-        changed = {name: value for name, value in values.items() if value is not None}
-        return {**self._defaults, **changed}
+        wanted = {**self._defaults}
+        for name, value in values.items():
+            if value is not None and name not in _NOT_APPLIED:
+                wanted[name] = value
+        return wanted
 
     def _settings_sql(self, values: Values) -> list[str]:
         wanted = self._wanted(values)
