@@ -51,9 +51,8 @@ def _levels(effort: Effort) -> Table:
     rows = [_row(LEVELS[place], samples, f"{place}-levels", f"{place}-bare") for place in places]
     return Table(
         title="A level of rollback, and a bare savepoint",
-        about="Times in milliseconds of entering and leaving a level, in which a test writes two "
-        "rows into one table. A bare savepoint is `SAVEPOINT` and `ROLLBACK TO` on the same "
-        "driver and server. The ratio's aim is 2.",
+        about="Times in milliseconds of the work before and after a test that writes two rows into one "
+        "table. A bare savepoint is `SAVEPOINT` and `ROLLBACK TO` on the same driver and server.",
         header=("", "bare", "rollback", "ratio"),
         rows=tuple(rows),
     )
@@ -80,7 +79,7 @@ def _suites(effort: Effort) -> Table:
     return Table(
         title="A test with three requests, with rollback",
         about="Times in milliseconds of a test. Without isolation the same app and client use a "
-        "database that nothing restores. The ratio's aim is 1.2.",
+        "database that nothing restores.",
         header=("", "no isolation", "rollback", "ratio"),
         rows=tuple(rows),
     )
