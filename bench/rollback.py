@@ -51,8 +51,8 @@ def _levels(effort: Effort) -> Table:
     rows = [_row(LEVELS[place], samples, f"{place}-levels", f"{place}-bare") for place in places]
     return Table(
         title="A level of rollback, and a bare savepoint",
-        about="Times in milliseconds of the work before and after a test that writes two rows into one "
-        "table. A bare savepoint is `SAVEPOINT` and `ROLLBACK TO` on the same driver and server.",
+        about="Times in milliseconds of the work before and after a test that writes two rows. A "
+        "bare savepoint is `SAVEPOINT` and `ROLLBACK TO` on the same driver and server.",
         header=("", "bare", "rollback", "ratio"),
         rows=tuple(rows),
     )
