@@ -18,6 +18,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from pytest_arena._postgresql.rollback._wire import Disconnected
 from tests.rollback.conftest import opened
 from tests.servers.postgresql import rows
 
@@ -410,12 +411,12 @@ def test_a_timeout_of_an_idle_transaction_ends_no_shared_connection(
 ) -> None:
     """An app's timeout is for its connection. The shared one is idle in its transaction."""
     setting = "idle_in_transaction_session_timeout"
-    options = "" if is_set else f"-c {setting}=1"
+    options = "" if is_set else f"-c {setting}=1000"
     with shared.psycopg(options=options, autocommit=True) as connection:
         if is_set:
-            connection.execute(f"SET {setting} = 1")
+            connection.execute(f"SET {setting} = 1000")
             connection.execute(
-                f"SET {setting} = 1; INSERT INTO dancer (name) VALUES ('Loess')".encode()
+                f"SET {setting} = 1000; INSERT INTO dancer (name) VALUES ('Loess')".encode()
             )
         connection.execute(INSERT, ("Dune",))
         [[value]] = shared.proxy._backend.query(f"SHOW {setting}").rows
@@ -548,6 +549,9 @@ def test_the_server_ends_the_connection(shared: Shared) -> None:
         connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
     assert shared.proxy.is_lost
     connection.close()
+    for _ in range(2):
+        with pytest.raises(Disconnected):
+            shared.proxy.leave()
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,11 @@ _NO_CHANGE = re.compile(
     r"|(?:DECLARE|FETCH|MOVE|CLOSE|SET|LOCK|PREPARE|DEALLOCATE|NOTIFY|LISTEN|SHOW|EXPLAIN)\b"
 )
 _DDL = re.compile(r"(?:CREATE|ALTER|DROP|DO|CALL|IMPORT)\b")
-_LOST = "the connection that all connections of the tests share has ended"
+_LOST = (
+    "the connection that all connections of the tests share has ended, by pg_terminate_backend, a "
+    "timeout or a restart of the server. With arena_isolation = rollback there is one connection. "
+    'If this test ends it: @pytest.mark.arena(isolation="clone")'
+)
 _NO_BLOCK_HINT = (
     "with arena_isolation = rollback all statements run in one transaction. "
     'For this test: @pytest.mark.arena(isolation="clone")'
@@ -332,6 +336,8 @@ class SharedTransaction:
 
     def _wait_for_turn(self, waiter: _WaitingTurn) -> None:
         with self._lock:
+            if self.is_lost:
+                raise wire.Disconnected
             self._waiters.append(waiter)
             if self._running is None:
                 self._pass_on()
