@@ -129,7 +129,7 @@ async def test_it(client, turn):
 
 @pytest.mark.parametrize("isolation", ["rollback", "undo"])
 def test_two_databases_of_two_products(example: Example, isolation: str) -> None:
-    """rollback restores both. undo is refused, because SQLite cannot use it."""
+    """Rollback restores both. The undo of PostgreSQL is refused, because SQLite has none."""
     test = TWO.replace("@pytest", f'@pytest.mark.arena(isolation="{isolation}")\n@pytest')
     run = ran(example, "postgresql", test)
     if isolation == "rollback":
