@@ -420,6 +420,8 @@ def _prepare(config: pytest.Config, run: ArenaRun) -> None:
 
     A fixture of the session comes before it, and may prepare what the build needs.
     """
+    if config.option.setupplan:
+        return  # no fixture is set up
     test = run.current.test
     if test is None or test.has_level or not test.plan.needs_database:
         return

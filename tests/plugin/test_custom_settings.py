@@ -130,7 +130,9 @@ def test_no_test_finds_the_name_of_a_setting_that_another_has_set(
 ) -> None:
     """Not after SET LOCAL either. A fixture's own setting stays, without a note of its loss."""
     app = on_postgresql(example, test_it=ENGINES, seed=SEED)
-    app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
+    app = app.change(
+        "pytest.ini", "[pytest]", f"[pytest]\nusefixtures = arena\narena_database = {SERVER}"
+    )
     run = app.run(f"--arena-isolation={isolation}", "--arena-roles=off", "-p", "no:randomly")
     run.expect(passed=32).never_says("is lost")
 
@@ -222,7 +224,9 @@ def _run(example: Example, count: int, *, make: str = "SELECT 1", read: str = "S
     """
     tests = TURNS.replace("READ", repr(read)).replace("COUNT", str(count))
     app = on_postgresql(example, test_it=tests, seed=BY_A_READER.replace("MAKE", make))
-    app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
+    app = app.change(
+        "pytest.ini", "[pytest]", f"[pytest]\nusefixtures = arena\narena_database = {SERVER}"
+    )
     return app.run("--arena-isolation=undo", "--arena-roles=off", "-p", "no:randomly")
 
 
@@ -325,6 +329,8 @@ async def test_leaves_its_tenant_async():
 def test_a_request_meets_what_the_one_before_it_left_as_it_does_alone(example: Example) -> None:
     """Earlier tests have opened more connections. A pool hands out the last one that it got."""
     app = on_postgresql(example, test_it=SEVERAL, seed=SEED)
-    app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
+    app = app.change(
+        "pytest.ini", "[pytest]", f"[pytest]\nusefixtures = arena\narena_database = {SERVER}"
+    )
     app.run("-k", "leaves", "--arena-roles=off").expect(passed=2)
     app.run("-p", "no:randomly", "--arena-roles=off").expect(passed=4)

@@ -138,7 +138,9 @@ def test_currval_and_lastval_know_the_test_alone(
 ) -> None:
     """The connection stays the same; only what its session has drawn before is forgotten."""
     app = on_postgresql(example, test_it=tests).change("app.py", "asyncpg", driver)
-    app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
+    app = app.change(
+        "pytest.ini", "[pytest]", f"[pytest]\nusefixtures = arena\narena_database = {SERVER}"
+    )
     app.run("--arena-isolation=undo", "-p", "no:randomly").expect(passed=passed)
 
 
@@ -176,5 +178,7 @@ def test_a_lost_connection_gives_the_error_that_sqlalchemy_gives(
 ) -> None:
     """The app's own statement fails, and no statement of pytest-arena before it."""
     app = on_postgresql(example, test_it=CUT_OFF).change("app.py", "asyncpg", driver)
-    app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
+    app = app.change(
+        "pytest.ini", "[pytest]", f"[pytest]\nusefixtures = arena\narena_database = {SERVER}"
+    )
     app.run("--arena-isolation=undo", "-p", "no:randomly").expect(passed=2)

@@ -271,9 +271,7 @@ class FixtureLevels:
         # Two may be of the same app: the older contents are restored last.
         for state in reversed(test.app_states):
             if self._restore(state, test.plan.name):
-                self._ledger.note(
-                    f"{test.plan.name} left app.dependency_overrides; restored"
-                )
+                self._ledger.note("{test} left app.dependency_overrides; restored")
 
     def _restore(self, state: AppState, name: str) -> bool:
         """Restore the app's state after a test or fixture. Return whether overrides changed."""
