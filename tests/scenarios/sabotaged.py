@@ -228,6 +228,11 @@ async def bare():
     return Response()
 
 
+@app.get("/null")
+async def null():
+    return None
+
+
 @app.get("/refused")
 async def refused():
     return PlainTextResponse("no", status_code=403)
@@ -285,6 +290,11 @@ async def test_without_a_body(client):
 
 async def test_with_a_bare_answer(client):
     answer = await client.get("/bare")
+    assert answer.status_code == 200
+
+
+async def test_with_null(client):
+    answer = await client.get("/null")
     assert answer.status_code == 200
 
 
@@ -429,6 +439,7 @@ ODD_RESULTS: Mapping[str, str] = {
     "subtests": "-UUU",
     "at_once": "-SNN",
     "without_a_body": "---N",
+    "with_null": "---N",
     "with_a_bare_answer": "---N",
     "refused": "S--N",
     "broken": "----",

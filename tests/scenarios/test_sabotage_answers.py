@@ -61,6 +61,19 @@ def test_an_answer_without_a_body_passes_as_it_is(more: tuple[dict[str, Any], ..
     assert sent(emptied, begin, *more, body()) == ([begin, body()], 0)
 
 
+@pytest.mark.parametrize("parts", [[b"null"], [b"null\n"], [b"null", b""]])
+def test_the_body_null_passes_as_it_is(parts: list[bytes]) -> None:
+    """It says nothing, so its absence proves nothing. A middleware sends an empty last part."""
+    messages = [body(part, more=True) for part in parts[:-1]] + [body(parts[-1])]
+    assert sent(emptied, start(), *messages) == ([start(), body(b"".join(parts))], 0)
+
+
+def test_a_body_that_begins_with_null_goes() -> None:
+    """Only the whole body is ``null``."""
+    arrived, altered = sent(emptied, start(), body(b"null", more=True), body(b", 5"))
+    assert (arrived[1]["body"], altered) == (b"", 1)
+
+
 @pytest.mark.parametrize("status", [204, 304])
 def test_a_status_that_has_no_body_passes(status: int) -> None:
     """Whatever the app sends with it."""

@@ -337,32 +337,38 @@ def _why_not_failed(last: Requested) -> str:
     return ""
 
 
+# Bodies that say nothing.
+_NOTHING = {b"", b"null"}
+
+
 def emptied(send: Send, done: Callable[[], object]) -> Send:
     """Return a ``send`` that sends the status and the headers of an answer, and no body.
 
-    The headers about the body are corrected. An answer without a body is sent unchanged; ``done``
-    is called for an answer that had one. Other messages, as those of a websocket, are sent.
+    The headers about the body are corrected. An answer without a body, or with JSON's ``null``, is
+    sent unchanged; ``done`` is called for any other. Other messages, as those of a websocket, are
+    sent.
     """
     start = None  # held until it is known whether a body follows
+    text = b""
     is_over = False
 
     async def send_without_body(message: Message) -> None:
-        nonlocal start, is_over
+        nonlocal start, text, is_over
         kind = message["type"]
         if kind == "http.response.start" and message["status"] not in BODILESS:
             start = message
         elif start is None:
             await send(message)
-        elif is_over:
-            return
-        elif kind in _FILES or message.get("body"):
-            is_over = True
-            done()
-            await _send_whole(send, start, b"")
-        elif kind == "http.response.body" and not message.get("more_body", False):
-            is_over = True
-            await send(start)
-            await send(message)
+        elif not is_over:
+            text += message.get("body", b"")
+            if kind in _FILES or text.strip() not in _NOTHING:
+                is_over = True
+                done()
+                await _send_whole(send, start, b"")
+            elif kind == "http.response.body" and not message.get("more_body", False):
+                is_over = True
+                await send(start)
+                await send({**message, "body": text})
 
     return send_without_body
 

@@ -56,7 +56,7 @@ _NOTHING_BROKEN: dict[SabotageKind, str] = {
     "seed": "there was no moment to remove it",
     "commit": "the request changed no row",
     "policy": "no request reads a table that has policies",
-    "empty": "its last answer has no body",
+    "empty": "its last answer has no body, or the body null",
     "500": "its last request has no answer",
 }
 
