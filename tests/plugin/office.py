@@ -66,7 +66,7 @@ DO $$ BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'me') THEN
         GRANT clerk TO me;
         IF current_setting('server_version_num')::int >= 150000 THEN
-            EXECUTE 'GRANT SET ON PARAMETER session_replication_role TO me';
+            EXECUTE format('GRANT SET ON PARAMETER %s TO me', 'session_replication_role');
         END IF;
     END IF;
 END $$;

@@ -439,14 +439,20 @@ async def test_ends_its_own_pitfall_058(client):
         await connection.execute(text("COMMIT PREPARED 'mine'"))
 
 
-async def test_last(client): ...
+async def test_may_use_its_name(client):
+    async with by_hand.connect() as connection:
+        for statement in "BEGIN", "DELETE FROM lines", "PREPARE TRANSACTION 'left behind'":
+            await connection.execute(text(statement))
+        await connection.execute(text("COMMIT PREPARED 'left behind'"))
 """
 
 
 @pytest.mark.slow
-def test_prepared_transactions(example: Example) -> None:
-    """P7: nobody's session holds one, and it would hold the rows for good."""
-    run = office(example, test_it=PREPARED).run(env={"ARENA_DATABASE": URL.render_as_string()})
-    run.expect(passed=3).says("isolation undo").never_says("replaced")
+@pytest.mark.parametrize("isolation", ["undo", "clone"])
+def test_prepared_transactions(example: Example, isolation: str) -> None:
+    """P7: nobody's session holds one, and it would hold the rows and its name for good."""
+    env = {"ARENA_DATABASE": URL.render_as_string(), "ARENA_ISOLATION": isolation}
+    run = office(example, test_it=PREPARED).run("-p", "no:randomly", env=env)
+    run.expect(passed=3).says(f"isolation {isolation}").never_says("replaced")
     says_of(run, {"test_leaves_a_prepared_transaction_pitfall_058": "left behind"})
     assert rows("SELECT gid FROM pg_prepared_xacts WHERE gid = 'left behind'") == []

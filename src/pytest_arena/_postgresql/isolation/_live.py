@@ -267,6 +267,20 @@ class LiveDatabase(ABC):
         """Add the top level's changes to the level below. ``is_undone`` restores its sequences."""
         del levels, is_undone
 
+    def end_prepared(self, names: Sequence[str]) -> None:
+        """Roll back prepared transactions, and say so in a line of the summary.
+
+        They have no session, and their names are the whole server's.
+        """
+        saying = self.own.saying("prepared transactions cannot be ended")
+        with saying, closing(open_control(self.address)) as control:
+            for name in names:
+                control.run(sql.rollback_prepared(name))
+        shown = ", ".join(names)
+        self.tell(
+            f"{self.isolation}: {{test}} has left prepared transactions, rolled back: {shown}"
+        )
+
     def tell_of(self, marks: tuple[str, ...]) -> None:
         """Report why ``undo`` had to replace the database."""
         del marks
@@ -555,14 +569,7 @@ class JournaledDatabase(LiveDatabase):
         if look.writers or not look.prepared:
             raise held_by(look.writers or self.clients_inside(), self.name)
         # Only prepared transactions, which have no session.
-        saying = self.own.saying("prepared transactions cannot be ended")
-        with saying, closing(open_control(self.address)) as control:
-            for name in look.prepared:
-                control.run(sql.rollback_prepared(name))
-        names = ", ".join(look.prepared)
-        self.tell(
-            f"undo: {{test}} has left prepared transactions, rolled back: {names}"
-        )
+        self.end_prepared(look.prepared)
         return self.leave(number)
 
     def tell_of(self, marks: tuple[str, ...]) -> None:

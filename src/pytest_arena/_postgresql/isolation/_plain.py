@@ -127,7 +127,19 @@ class PlainDatabase(LiveDatabase):
         """Return a mark if the level has written: a copy replaces the database then."""
         del number
         was_changed = self._has_changed(with_locks=True)
+        if was_changed and self._latest is not None:
+            self._end_prepared_since_mark(self._latest)
         return Restoration(was_changed, ("rows",) if was_changed else ())
+
+    def _end_prepared_since_mark(self, facts: _Facts) -> None:
+        """Roll back prepared transactions: the replaced database is dropped later than this."""
+        names = []
+        for lock in sorted(facts.held - self._mark.held):
+            kind, _, name = lock.partition(" ")
+            if kind == "prepared":
+                names.append(name)
+        if names:
+            self.end_prepared(names)
 
     def _has_changed(self, *, with_locks: bool) -> bool:
         uses = self.uses()
