@@ -257,6 +257,23 @@ def test_asyncpg_prepares_copies_and_reads_by_a_cursor(shared: Shared) -> None:
     asyncio.run(work())
 
 
+def test_a_copy_of_asyncpg_outside_of_a_transaction_is_committed(shared: Shared) -> None:
+    """It prepares a statement without a Sync, and then copies by a simple query."""
+
+    async def work() -> None:
+        connection = await shared.asyncpg()
+        await connection.copy_records_to_table("dancer", records=[("Dune",)], columns=["name"])
+        assert not shared.proxy.writers()
+        assert shared.proxy.is_changed()
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await connection.copy_records_to_table("dancer", records=[("Dune",)], columns=["name"])
+        assert not shared.proxy.holders()
+        await connection.close()
+
+    asyncio.run(work())
+    assert shared.names() == ["Sand", "Dune"]
+
+
 def test_a_pool_of_asyncpg_resets_while_another_connection_writes(shared: Shared) -> None:
     """A pool of asyncpg resets while another connection writes."""
 

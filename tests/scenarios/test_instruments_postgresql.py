@@ -74,7 +74,7 @@ SEEDED = {"wide": 2, "usual": 1, "many": 1_500, "by_a_text": 2, "changed": 1}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isolation", ["undo", "clone"])
+@pytest.mark.parametrize("isolation", ["undo", "clone", "rollback"])
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 def test_rows_are_counted_net_whatever_the_driver_says(
     tmp_path: Path, driver: str, isolation: str
@@ -119,16 +119,21 @@ async def test_by_no_row(client):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isolation, status", [("undo", "PROVEN"), ("clone", "UNKNOWN")])
+@pytest.mark.parametrize(
+    "isolation, status",
+    [("undo", "PROVEN"), ("clone", "UNKNOWN"), ("rollback", "UNKNOWN")],
+)
 def test_rows_that_a_driver_copies_count_or_are_unknown(
     tmp_path: Path, isolation: str, status: str
 ) -> None:
-    """No statement shows them. A clone does not know when they came, and never says no."""
+    """No statement shows them. Without a journal it is not known when they came."""
     env = {"ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"], "ARENA_ISOLATION": isolation}
     env["DATABASE_URL"] = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
     run = told(seeing(tmp_path, UNSEEN), env=env)
     assert run.statuses == {"by_copy": status, "by_no_row": "HOLLOW"}, run.run.output
     assert "no row was seeded" in run.reason("by_no_row")
+    if status == "UNKNOWN":
+        assert f"with isolation {isolation} pytest-arena records no rows" in run.reason("by_copy")
 
 
 COPYING = """

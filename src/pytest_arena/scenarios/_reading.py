@@ -307,9 +307,7 @@ class Reading:
             if moment.levels != moments.levels():
                 raise NotKnown("it was sent in another level")
             if not moment.knows(database):
-                raise NotKnown(
-                    "the database could not be asked then, or that would cost too much"
-                )
+                raise NotKnown(_no_history(database))
         if until and database not in until.times:
             return Changes.of([])  # no connection to it had been opened
         start = since.time_of(database) if since else None
@@ -377,6 +375,14 @@ def with_late_rows(facts: Facts, records: Sequence[RequestRecord]) -> Facts:
             changed = tuple(sorted(rows.items()))
             requests[place] = replace(request, changed=changed)
     return replace(facts, requests=tuple(requests))
+
+
+def _no_history(database: Database) -> str:
+    isolation = database.isolation.name if database.isolation is not None else "none"
+    return (
+        f"with isolation {isolation} pytest-arena records no rows at that time, and no statement "
+        "of SQLAlchemy shows them. On PostgreSQL arena_isolation = undo records them"
+    )
 
 
 def unknown(error: Exception) -> Facts:

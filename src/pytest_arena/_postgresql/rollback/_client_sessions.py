@@ -320,6 +320,11 @@ class Client:
             text, _ = wire.first_string(message.body)
             self._answers = []
             self._simple_query(text)
+            if self.is_implicit:
+                # asyncpg sends COPY so after a Flush, and no Sync.
+                self._skip_after_error()
+                self._end_implicit()
+                self._is_skipping = False
             self._answers.append(wire.ready(self.state))
             self.send(self._answers)
             self._answers = []
