@@ -300,7 +300,7 @@ async def test_the_roles_default_acts(client, turn):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isolation", ["undo", "clone"])
+@pytest.mark.parametrize("isolation", ["undo", "clone", "rollback"])
 def test_defaults_of_the_role_act(example: Example, server: PrivateServer, isolation: str) -> None:
     """Those of this database: the server's, and whose they are besides, are not the template's."""
     project = shop(example, FORCED + DEFAULTS, KEEPS_DEFAULTS)

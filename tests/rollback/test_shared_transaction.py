@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import tempfile
 import threading
@@ -20,7 +21,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from pytest_arena._postgresql.rollback._wire import Disconnected
 from tests.rollback.conftest import opened
-from tests.servers.postgresql import rows
+from tests.servers.postgresql import rows, run
 
 if TYPE_CHECKING:
     from tests.rollback.conftest import Shared
@@ -420,6 +421,36 @@ def test_settings_belong_to_one_connection(shared: Shared) -> None:
         first.autocommit = True
         first.execute("DISCARD ALL")
         assert value(first, "app.tenant") in {None, ""}
+
+
+def test_a_role_has_its_own_defaults_of_settings(shared: Shared) -> None:
+    """ALTER ROLE … SET, also for one database. The connection's options come before them."""
+    role = f"arena_role_{secrets.token_hex(6)}"
+    run(
+        f"CREATE ROLE {role}",
+        f"ALTER ROLE {role} SET timezone = 'Asia/Tokyo'",
+        f"ALTER ROLE {role} SET work_mem = '1MB'",
+        f"ALTER ROLE {role} IN DATABASE {shared.database} SET work_mem = '2MB'",
+        f"ALTER ROLE {role} SET app.tenant = 'a'",
+        f"ALTER ROLE {role} SET app.guest = 'b'",
+        database=shared.database,
+    )
+    try:
+        place = {**shared.place, "user": role}
+        with psycopg.connect(
+            dbname=shared.database, autocommit=True, options="-c app.guest=c", **place
+        ) as connection:
+            names = ("TimeZone", "work_mem", "app.tenant", "app.guest", "role")
+            asked = ", ".join(f"current_setting('{name}')" for name in names)
+            wanted = ("Asia/Tokyo", "2MB", "a", "c", role)
+            assert connection.execute(f"SELECT {asked}".encode()).fetchone() == wanted
+            connection.execute("SET app.tenant = 'other'")
+            connection.execute("RESET app.tenant")
+            assert connection.execute("SHOW app.tenant").fetchone() == ("a",)
+        with shared.psycopg() as other:
+            assert other.execute("SHOW work_mem").fetchone() != ("2MB",)
+    finally:
+        run(f"DROP ROLE {role}", database=shared.database)
 
 
 @pytest.mark.parametrize("is_set", [False, True])

@@ -32,6 +32,7 @@ from pytest_arena._postgresql.rollback._client_sessions import (
     Client,
     start_thread,
 )
+from pytest_arena._postgresql.rollback._transaction_sql import setting_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +59,18 @@ _NOT_APPLIED = {
     "idle_session_timeout",
     "transaction_timeout",
 }
+# Those for the database come last. What the login may not set is left out.
+_ROLE_SETTINGS = """
+SELECT split_part(pair, '=', 1), substr(pair, strpos(pair, '=') + 1)
+FROM pg_catalog.pg_roles r
+JOIN pg_catalog.pg_db_role_setting s ON s.setrole = r.oid AND s.setdatabase IN (
+    0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
+CROSS JOIN unnest(s.setconfig) pair
+LEFT JOIN pg_catalog.pg_settings p ON p.name = split_part(pair, '=', 1)
+WHERE r.rolname = {user} AND (coalesce(p.context, 'user') = 'user'
+    OR p.context = 'superuser' AND current_setting('is_superuser') = 'on')
+ORDER BY s.setdatabase
+"""
 # Tags of commands that have changed nothing which another transaction sees.
 _NO_CHANGE = re.compile(
     r"(?:INSERT 0|UPDATE|DELETE|MERGE|COPY) 0\Z"
@@ -252,10 +265,20 @@ class SharedTransaction:
 
     def begin_session(self, client: Client) -> None:
         """Give a client the rights of its user, and read the defaults of its settings."""
-        if client.user and client.user != self.login:
-            client.startup["role"] = client.user
         with self._turn(client):
+            if client.user and client.user != self.login:
+                client.startup = {
+                    **self._settings_of_role(client.user),
+                    **client.startup,
+                    "role": client.user,
+                }
             self._learn([name for name in client.startup if name != "role"])
+
+    def _settings_of_role(self, user: str) -> Values:
+        """Return what ALTER ROLE … SET has set for the logins of a role."""
+        self._apply({})
+        rows = self._backend.query(_ROLE_SETTINGS.format(user=literal(user))).rows
+        return {setting_name(str(name)): value for name, value in rows}
 
     def statuses(self) -> dict[str, str]:
         """Return the settings that the server reports to a new connection."""
