@@ -135,14 +135,14 @@ def _line(cells: Sequence[str]) -> str:
 _INTRODUCTION = """\
 # Capabilities: which promises hold for which database
 
-pytest-arena makes nine [promises](#the-promises). `make capabilities` tests each promise for each
+pytest-arena makes the [promises](#the-promises) below. `make capabilities` tests them for each
 combination of database, [isolation](../glossary.md) and driver, and writes this page.
 
 {about}
 
 Words in the table:
 
-- *kept*: all tests of all promises passed.
+- *kept*: all tests of the promises passed, except what a *no* in the same row excludes.
 - *no*: pytest-arena does not promise this. The reason is below the table.
 - *few rights*: pytest-arena's role may only create databases and set
   `session_replication_role` ([Rights](rights.md)).
@@ -159,6 +159,7 @@ _PROMISES = """
 - P1 visible: a row that a fixture, the test or a request has committed is visible to the others.
 - P2 isolated: each test begins with the same rows, sequences and schema.
 - P3 real: connections, commits, rollbacks and constraints are real, and the app is not patched.
+  Under `rollback` a commit is a savepoint that is released.
 - P4 guarded: no connection reaches the developer's database.
 - P5 loop-proof: the app works in any event loop and thread, and with any client.
 - P6 wide fixtures: rows that a fixture of class, module or session scope writes exist until the

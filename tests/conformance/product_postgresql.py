@@ -241,7 +241,10 @@ class PostgreSQL:
     def lacks(self, setting: Setting) -> Mapping[str, str]:
         """Return what ``clone`` costs, and ``rollback`` cannot show."""
         if setting.isolation == "rollback":
-            reason = "all connections share one: a second transaction that writes waits"
+            reason = (
+                "all connections of the app share one connection to the server: while one "
+                "transaction has unfinished writes, another one waits before it writes"
+            )
             return {"several connections": reason}
         if setting.isolation != "clone":
             is_told = self._server(setting).tells_what_was_read

@@ -108,7 +108,11 @@ class SQLite:
     def lacks(self, setting: Setting) -> Mapping[str, str]:
         """Return the lack of ``rollback``, and of ``copy`` without a write-ahead log."""
         if setting.isolation == "rollback":
-            return {"other processes": "rows that are never committed are in one connection alone"}
+            reason = (
+                "rows that are never committed are in one connection alone. PostgreSQL's proxy "
+                "also serves other processes"
+            )
+            return {"other processes": reason}
         if setting.journal == "wal" or setting.isolation not in _COPIES:
             return {}
         return {"reading by changes": "a rollback journal does not name the changed pages"}
