@@ -147,6 +147,7 @@ Words in the table:
 - *few rights*: pytest-arena's role may only create databases and set
   `session_replication_role` ([Rights](rights.md)).
 - *several connections*: a test may have several transactions open at once.
+- *moving time*: `now()` differs between the transactions of a test.
 - *ddl*: a test may change the schema (DDL statements).
 - *other processes*: another process may use the test's database by its URL.
 - *writing by changes*, *reading by changes*: after a test that changed one row, pytest-arena writes

@@ -241,11 +241,15 @@ class PostgreSQL:
     def lacks(self, setting: Setting) -> Mapping[str, str]:
         """Return what ``clone`` costs, and ``rollback`` cannot show."""
         if setting.isolation == "rollback":
-            reason = (
+            shared = (
                 "all connections of the app share one connection to the server: while one "
                 "transaction has unfinished writes, another one waits before it writes"
             )
-            return {"several connections": reason}
+            return {
+                "several connections": shared,
+                "moving time": "`now()` is the start of the shared transaction. "
+                "`clock_timestamp()` moves",
+            }
         if setting.isolation != "clone":
             is_told = self._server(setting).tells_what_was_read
             return {} if is_told else {"reading by changes": "before version 15 nobody can tell"}

@@ -8,7 +8,7 @@ LOCKS = """
 import pytest
 from app import Dancer, maker, other_maker
 from hand import lacks, names, standing
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 # runner
 
@@ -20,6 +20,18 @@ def first(**options):
 def code(raised):
     origin = raised.value.orig
     return getattr(origin, "sqlstate", None) or origin.pgcode
+
+
+@lacks("moving time")
+async def test_p3_each_transaction_has_its_time(backend):
+    times = []
+    for number in range(2):
+        async with maker() as session:
+            session.add(Dancer(name=f"at a time {number}"))
+            await session.flush()
+            times.append(await session.scalar(select(func.now())))
+            await session.commit()
+    assert times[0] < times[1]
 
 
 @lacks("several connections")
