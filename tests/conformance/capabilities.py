@@ -142,7 +142,8 @@ combination of database, [isolation](../glossary.md) and driver, and writes this
 
 Words in the table:
 
-- *kept*: all tests of the promises passed, except what a *no* in the same row excludes.
+- *kept*: all tests of the promises passed. If another column of the row says *no*, they do not
+  test it.
 - *no*: pytest-arena does not promise this. The reason is below the table.
 - *few rights*: pytest-arena's role may only create databases and set
   `session_replication_role` ([Rights](rights.md)).

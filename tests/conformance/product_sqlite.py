@@ -109,8 +109,8 @@ class SQLite:
         """Return the lack of ``rollback``, and of ``copy`` without a write-ahead log."""
         if setting.isolation == "rollback":
             reason = (
-                "rows that are never committed are in one connection alone. PostgreSQL's proxy "
-                "also serves other processes"
+                "rows that are never committed are in one connection alone. On PostgreSQL a proxy "
+                "of pytest-arena serves other processes, too"
             )
             return {"other processes": reason}
         if setting.journal == "wal" or setting.isolation not in _COPIES:

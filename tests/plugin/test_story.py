@@ -640,7 +640,7 @@ def test_in_its_thread(test_client):
 def test_an_answer_that_may_be_of_a_cache(example: Example, how: str) -> None:
     """It shows what another test has written, and sends no statement."""
     run = shop(example, test_it=CACHED).run(env=env_of(how)).expect(1, passed=1, failed=2)
-    hint = "sent no statement, in test_it.py::test_first it did: from a cache?"
+    hint = "sent no statement, but did in test_it.py::test_first: is it from a cache?"
     assert [story.count(hint) for story in stories(run)] == [1, 1], run.output
 
 
@@ -711,8 +711,8 @@ def test_the_test_that_filled_a_cache_has_sent_the_same_query(example: Example) 
     """The query is not printed: it may hold secrets."""
     run = shop(example, test_it=BY_QUERY).run().expect(1, passed=2, failed=2)
     first, second = stories(run)
-    assert "sent no statement, in test_it.py::test_dollars it did" in first, run.output
-    assert "sent no statement, in test_it.py::test_euros it did" in second, run.output
+    assert "sent no statement, but did in test_it.py::test_dollars" in first, run.output
+    assert "sent no statement, but did in test_it.py::test_euros" in second, run.output
     assert "currency" not in first + second, run.output
 
 

@@ -340,7 +340,7 @@ def _hints(turn: Turn, askers: Mapping[tuple[str, str, int], str]) -> Iterator[s
         if turn.after is None:
             yield "its answer was still open"
         elif first is not None and turn.is_quiet and turn.went_well:
-            yield f"sent no statement, in {first} it did: from a cache? Empty it by a hook"
+            yield f"sent no statement, but did in {first}: is it from a cache? Empty it in a hook"
         if record.unsent:
             yield f'came without {record.unsent}: Secure cookies want base_url="https://testserver"'
 
@@ -532,16 +532,19 @@ def line_of_loss(request: Request, lost: LostWork) -> str:
 
 
 def lost_words(lost: LostWork) -> str:
-    """Return what was lost, and where: ``wrote stock (1 row) and never committed it: lost``."""
+    """Return what was lost, where, and the code of the error's page.
+
+    Such as ``wrote stock (1 row) and never committed it: lost (app.py:7  …) [A603]``.
+    """
     how = " and never committed it: lost"
     if lost.caught_by:
         caught = f"failed to commit, and {lost.caught_by} caught the error"
-        return f"{caught}: {lost.words} ({lost.line})"
+        return f"{caught}: {lost.words} ({lost.line}) [{LostWriteError.code}]"
     if lost.is_unflushed:
         how = ", and never flushed or committed it: lost"
     elif lost.is_failed:
         how = ", and committed after a failed statement: rolled back, lost"
-    return f"{lost.words}{how} ({lost.line})"
+    return f"{lost.words}{how} ({lost.line}) [{LostWriteError.code}]"
 
 
 def lost_write(request: Request, lost: LostWork) -> LostWriteError:
