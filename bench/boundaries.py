@@ -64,9 +64,7 @@ class Field:
 SIZES = (
     Field(),
     Field(dirty=0),
-    Field(tables=100),
     Field(tables=400),
-    Field(rows=10_000),
     Field(rows=200_000),
 )
 # The journal mode makes a difference to what is written, not to how much there is.

@@ -76,9 +76,7 @@ BASE = Field()
 FIELDS = (
     BASE,
     Field(rows=0, dirties=(5,)),
-    Field(rows=10_000, dirties=(5,)),
     Field(rows=200_000, dirties=(5,)),
-    Field(tables=100, rows=5000, dirties=(5,)),
     Field(tables=400, rows=20_000, dirties=(0, 5)),
 )
 
