@@ -267,11 +267,9 @@ class SharedTransaction:
         """Give a client the rights of its user, and read the defaults of its settings."""
         with self._turn(client):
             if client.user and client.user != self.login:
-                client.startup = {
-                    **self._settings_of_role(client.user),
-                    **client.startup,
-                    "role": client.user,
-                }
+                for name, value in self._settings_of_role(client.user).items():
+                    client.startup.setdefault(name, value)
+                client.startup["role"] = client.user
             self._learn([name for name in client.startup if name != "role"])
 
     def _settings_of_role(self, user: str) -> Values:
