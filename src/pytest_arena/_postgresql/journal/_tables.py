@@ -20,6 +20,9 @@ PLAIN_SCHEMA = "arena_journal"
 OURS = "pg_catalog.current_setting('arena.undo', true) OPERATOR(pg_catalog.=) '1'"
 
 
+_MOST_COLUMNS = 1664  # of a query
+
+
 @dataclass(frozen=True, slots=True)
 class JournalGap:
     """A change that the journal cannot see or take back."""
@@ -42,11 +45,11 @@ class JournalColumn:
     varies: bool = False  # its text depends on settings of the session
     has_names: bool = False  # its text depends on the search_path
 
-    def value(self, alias: str) -> str:
-        """Write the expression for the value of this column in an image."""
+    def value(self, alias: str, name: str = "") -> str:
+        """Write the expression for the value of this column, which a query may call ``name``."""
         if self.is_virtual:
             return "NULL"
-        value = f"{alias}.{identifier(self.name)}"
+        value = f"{alias}.{name or identifier(self.name)}"
         if self.is_xml:
             # As a part of a row, xml would lose its declaration of an encoding.
             return f"{value}::pg_catalog.text"
@@ -61,8 +64,8 @@ class Relation:
     schema: str
     name: str
     is_leaf: bool  # it has rows itself
-    # Its columns have the order of the root's, so that the text of a whole row is an image.
-    has_order_of_root: bool = True
+    # The names of its columns in their order, if the root's have another order.
+    order: tuple[str, ...] = ()
 
     @property
     def quoted(self) -> str:
@@ -95,15 +98,34 @@ class JournalTable(Relation):
 
         A cast to the table's type restores the row, if ``xmloption`` is ``content``.
         """
-        if any(column.is_xml or column.is_virtual for column in self.columns):
-            return self.image_by_name(alias)
+        if not self.is_whole_row:
+            values = ", ".join(column.value(alias) for column in self.columns)
+            return f"ROW({values})::pg_catalog.text"
         # alias::text would be a column, if one has the alias as its name.
         return f"({alias}.*)::pg_catalog.text"
 
-    def image_by_name(self, alias: str) -> str:
-        """Write the same if the columns may have another order: in a partition."""
-        values = ", ".join(column.value(alias) for column in self.columns)
-        return f"ROW({values})::pg_catalog.text"
+    @property
+    def is_whole_row(self) -> bool:
+        """Whether the text of a whole row is its image."""
+        return not any(column.is_xml or column.is_virtual for column in self.columns)
+
+    def image_in_trigger(self, alias: str, order: tuple[str, ...]) -> str:
+        """Write the image of a row whose columns have this order, () for the table's.
+
+        It names no column, so that a test may rename or drop one.
+        """
+        if self.is_whole_row and not order:
+            return self.image(alias)
+        places = {}
+        for place, name in enumerate(order or [column.name for column in self.columns]):
+            places[name] = f"c{place}"
+        values = [column.value("x", places[column.name]) for column in self.columns]
+        # NULL takes the place of a column that a test has dropped.
+        missing = ", NULL" * min(len(places), _MOST_COLUMNS - len(places))
+        return (
+            f"(SELECT ROW({', '.join(values)})::pg_catalog.text "
+            f"FROM (SELECT {alias}.*{missing}) AS x ({', '.join(places.values())}))"
+        )
 
 
 class Setting(NamedTuple):
@@ -183,8 +205,9 @@ def read_tables(control: Control) -> list[JournalTable]:
     for oid, names in control.rows(_KEYS):  # the primary key first
         keys[oid] = keys[oid] or tuple(names)
     partitions: dict[int, list[Relation]] = defaultdict(list)
-    for root, *facts in control.rows(_PARTITIONS):
-        partitions[root].append(Relation(*facts))
+    for root, oid, schema, name, is_leaf, order in control.rows(_PARTITIONS):
+        partition = Relation(oid, schema, name, is_leaf, tuple(order))
+        partitions[root].append(partition)
     return [
         JournalTable(
             *facts,
@@ -226,11 +249,12 @@ WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND {APPS_OWN}
 ORDER BY c.oid
 """
 _ORDER = """ARRAY(
-        SELECT a.attname FROM pg_catalog.pg_attribute a
+        SELECT a.attname::text FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = {table}.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)"""
 _PARTITIONS = f"""
 SELECT c.oid::int8, l.oid::int8, n.nspname::text, l.relname::text, l.relkind = 'r',
-    {_ORDER.format(table="c")} = {_ORDER.format(table="l")}
+    CASE WHEN {_ORDER.format(table="c")} <> {_ORDER.format(table="l")}
+    THEN {_ORDER.format(table="l")} ELSE '{{}}' END
 FROM pg_catalog.pg_class c, pg_catalog.pg_partition_tree(c.oid) t
 JOIN pg_catalog.pg_class l ON l.oid = t.relid
 JOIN pg_catalog.pg_namespace n ON n.oid = l.relnamespace

@@ -71,7 +71,7 @@ def existing_rows(
 
     As inserts by default, with an ``operation`` of -1 as deletes.
     """
-    entry = _entry(table, operation, _image(table, relation, "r"))
+    entry = _entry(table, operation, table.image_in_trigger("r", relation.order))
     return f"INSERT INTO {schema}.j {entry} FROM ONLY {relation.quoted} AS r"
 
 
@@ -89,10 +89,12 @@ def _of_changes(
             transition_table = f"arena_{row.lower()}"
             referencing += f" {row} TABLE AS {transition_table}"
             if table.by_row:
-                image = _image(table, relation, row)
+                image = table.image_in_trigger(row, relation.order)
                 entries.append(_entry(table, operation, image))
             else:
-                entry = _entry(table, operation, _image(table, relation, "r"))
+                entry = _entry(
+                    table, operation, table.image_in_trigger("r", relation.order)
+                )
                 entries.append(f"{entry} FROM {transition_table} AS r")
         insert = f"INSERT INTO {schema}.j {' UNION ALL '.join(entries)}"
         letter = event[0].lower()
@@ -113,13 +115,6 @@ _EVENTS = {
     "UPDATE": [(-1, "OLD"), (1, "NEW")],
     "DELETE": [(-1, "OLD")],
 }
-
-
-def _image(table: JournalTable, relation: Relation, alias: str) -> str:
-    # A whole row is read without names, so that a test may rename or drop a column.
-    if relation.has_order_of_root:
-        return table.image(alias)
-    return table.image_by_name(alias)
 
 
 def _entry(table: JournalTable, operation: int, image: str) -> str:
