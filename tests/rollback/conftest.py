@@ -12,7 +12,7 @@ import psycopg
 import psycopg2
 import pytest
 
-from pytest_arena._postgresql.rollback._proxy import SharedTransaction
+from pytest_arena._postgresql.rollback._proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ INSERT INTO dancer (name) VALUES ('Sand');
 class Shared:
     """A proxy, and what it has reported."""
 
-    proxy: SharedTransaction
+    proxy: Proxy
     database: str
     notes: list[str] = field(default_factory=list)
 
@@ -74,7 +74,7 @@ def opened(database: str) -> Iterator[Shared]:
     from tests.servers.postgresql import address  # noqa: PLC0415 - configured later
 
     notes: list[str] = []
-    proxy = SharedTransaction(address(database), note=notes.append)
+    proxy = Proxy(address(database), note=notes.append)
     proxy.enter()
     try:
         yield Shared(proxy, database, notes)

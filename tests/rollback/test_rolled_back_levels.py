@@ -11,7 +11,7 @@ import pytest
 from pytest_arena._postgresql.isolation import _rolled_back
 from pytest_arena._postgresql.isolation._rolled_back import RolledBackDatabase, Uncommitted
 from pytest_arena._postgresql.rollback._backend import BackendFailure
-from pytest_arena._postgresql.rollback._proxy import SharedTransaction
+from pytest_arena._postgresql.rollback._proxy import Proxy
 from pytest_arena._product import Held
 from pytest_arena.errors import ConfigError
 from tests.isolation.conftest import _own as _own_fixture
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_arena._postgresql.registry import ServerRegistry
-    from pytest_arena._postgresql.rollback._client_sessions import Client
+    from pytest_arena._postgresql.rollback._session import Session
     from pytest_arena._postgresql.rollback._wire import Message
     from pytest_arena._values import Address
 
@@ -157,7 +157,7 @@ def all_restored(world: ServerWorld) -> None:
         assert hand.dump() == before, script
 
 
-def shared_transaction(world: ServerWorld) -> SharedTransaction:
+def shared_transaction(world: ServerWorld) -> Proxy:
     """Return the proxy of the live database."""
     live = world.isolation.live
     assert isinstance(live, RolledBackDatabase)
@@ -176,7 +176,7 @@ def test_a_level_is_a_savepoint(check: Callable[[ServerWorld], None], world: Ser
 # Planted defects: each does without one thing, and names the check that finds it.
 
 
-class ForgetsToRollBack(SharedTransaction):
+class ForgetsToRollBack(Proxy):
     """Leaves a level, and keeps what was written in it."""
 
     def leave(self) -> bool:
@@ -186,7 +186,7 @@ class ForgetsToRollBack(SharedTransaction):
         return is_changed
 
 
-class LeavesASavepoint(SharedTransaction):
+class LeavesASavepoint(Proxy):
     """Rolls back to a savepoint, and does not release it."""
 
     def leave(self) -> bool:
@@ -197,17 +197,17 @@ class LeavesASavepoint(SharedTransaction):
         return is_changed
 
 
-class CommitsReally(SharedTransaction):
+class CommitsReally(Proxy):
     """Commits what the app commits."""
 
-    def commit(self, client: Client) -> Message | None:
+    def commit(self, session: Session) -> Message | None:
         """Commit the real transaction as well."""
-        error = super().commit(client)
+        error = super().commit(session)
         self._backend.commit()
         return error
 
 
-class RestoresNoSequence(SharedTransaction):
+class RestoresNoSequence(Proxy):
     """Gives each test the numbers that follow those of the test before."""
 
     def leave(self) -> bool:
@@ -226,14 +226,14 @@ class RestoresNoSequence(SharedTransaction):
     ],
 )
 def test_the_suite_finds_a_planted_defect(
-    proxy: type[SharedTransaction],
+    proxy: type[Proxy],
     check: Callable[[ServerWorld], None],
     own: ServerRegistry,
     template: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each of these looks right for a while."""
-    monkeypatch.setattr(_rolled_back, "SharedTransaction", proxy)
+    monkeypatch.setattr(_rolled_back, "Proxy", proxy)
     fails = pytest.raises((AssertionError, pytest.fail.Exception))
     with closing(ServerWorld.of(own, template, "rollback")) as world, fails:
         check(world)

@@ -319,16 +319,16 @@ def test_psycopg_pipelines_copies_and_cursors(shared: Shared) -> None:
     assert shared.names() == ["Sand", "Dune", "Loess"]
 
 
-def test_large_objects_of_psycopg2(shared: Shared) -> None:
-    """Large objects of psycopg2, which calls functions by their numbers."""
-    with shared.psycopg2() as connection:
-        connection.lobject(0, "wb", 4243).write(b"sand")
+def test_large_objects_of_psycopg2_are_refused(shared: Shared) -> None:
+    """Psycopg2 calls their functions by numbers. The same functions work in SQL."""
+    with shared.psycopg2() as connection, connection.cursor() as cursor:
+        with pytest.raises(psycopg2.OperationalError, match="lo_get"):
+            connection.lobject(0, "wb", 4243)
         connection.rollback()
-        connection.lobject(0, "wb", 4242).write(b"sand")
+        cursor.execute("SELECT lo_put(lo_create(4242), 0, 'sand')")
         connection.commit()
-        assert connection.lobject(4242, "rb").read() == b"sand"
-        with pytest.raises(psycopg2.OperationalError):
-            connection.lobject(4243, "rb")
+        cursor.execute("SELECT lo_get(4242)")
+        assert bytes(cursor.fetchone()[0]) == b"sand"
 
 
 def test_async_psycopg_in_autocommit(shared: Shared) -> None:
@@ -483,16 +483,15 @@ def test_settings_live_longer_than_a_level(shared: Shared) -> None:
 
 
 def test_prepared_statements_belong_to_one_connection(shared: Shared) -> None:
-    """Prepared statements belong to one connection."""
+    """Psycopg gives the first statement of each connection the same name."""
     with shared.psycopg(autocommit=True) as first, shared.psycopg(autocommit=True) as second:
-        first.execute("PREPARE question AS SELECT 1")
-        second.execute("PREPARE question AS SELECT 2")
-        assert first.execute("EXECUTE question").fetchone() == (1,)
+        for _ in range(2):
+            assert first.execute("SELECT 1", prepare=True).fetchone() == (1,)
+            assert second.execute("SELECT 2", prepare=True).fetchone() == (2,)
         first.execute("DEALLOCATE ALL")
-        assert second.execute("EXECUTE question").fetchone() == (2,)
-        with pytest.raises(psycopg.errors.InvalidSqlStatementName):
-            first.execute("EXECUTE question")
-        second.execute("DEALLOCATE question")
+        assert second.execute("SELECT 2", prepare=True).fetchone() == (2,)
+        assert first.execute("SELECT 3", prepare=True).fetchone() == (3,)
+        assert second.execute("SELECT 2", prepare=True).fetchone() == (2,)
 
 
 @pytest.mark.parametrize("is_autocommit", [False, True])
@@ -632,7 +631,10 @@ def test_sequences_of_a_session(shared: Shared) -> None:
             other.execute("SELECT lastval()")
 
 
-@pytest.mark.parametrize("statement", ["VACUUM", "PREPARE TRANSACTION 'a'"])
+@pytest.mark.parametrize(
+    "statement",
+    ["VACUUM", "PREPARE TRANSACTION 'a'", "PREPARE question AS SELECT 1"],
+)
 def test_what_does_not_work_has_a_hint(shared: Shared, statement: str) -> None:
     """What does not work has a hint."""
     with shared.psycopg2() as connection:

@@ -12,7 +12,7 @@ from pytest_arena._postgresql.isolation._plain import PlainDatabase
 from pytest_arena._postgresql.isolation._snapshots import RowsLost
 from pytest_arena._postgresql.journal._server import Look, Restoration
 from pytest_arena._postgresql.rollback._backend import BackendFailure
-from pytest_arena._postgresql.rollback._proxy import SharedTransaction
+from pytest_arena._postgresql.rollback._proxy import Proxy
 from pytest_arena._postgresql.rollback._transaction_sql import settings_in
 from pytest_arena._postgresql.rollback._wire import Disconnected
 from pytest_arena._product import held_by
@@ -74,25 +74,25 @@ class RolledBackDatabase(PlainDatabase):
         self, own: ServerRegistry, uses: Usage, tell: Callable[[str], None]
     ) -> None:
         super().__init__(own, uses, tell)
-        self._proxy: SharedTransaction | None = None
+        self._proxy: Proxy | None = None
         # The rows at the start of levels above others that have changes, and their version.
         self._starts: dict[int, tuple[object, Rows]] = {}
 
     @property
-    def proxy(self) -> SharedTransaction:
+    def proxy(self) -> Proxy:
         """The proxy before the database."""
         if self._proxy is None:
             self._proxy = self._open(self.name)
         return self._proxy
 
-    def _open(self, name: str) -> SharedTransaction:
+    def _open(self, name: str) -> Proxy:
         with self.own.saying("the shared connection cannot be opened"):
             address = self.own.address_of(name)
             with closing(open_control(address)) as control:
                 functions = session_functions(control)
                 is_encrypted = control.is_encrypted
             try:
-                proxy = SharedTransaction(
+                proxy = Proxy(
                     address, note=self.tell, lock_timeout=self.own.lock_timeout
                 )
             except ControlFailure as error:
@@ -119,9 +119,7 @@ class RolledBackDatabase(PlainDatabase):
         """Return nothing: the proxy knows what has changed."""
         return None
 
-    def opened(
-        self, name: str, number: int = 0, rows: object = ()
-    ) -> SharedTransaction:
+    def opened(self, name: str, number: int = 0, rows: object = ()) -> Proxy:
         """Open the shared connection to a copy, and its levels."""
         del rows
         proxy = self._open(name)
@@ -130,7 +128,7 @@ class RolledBackDatabase(PlainDatabase):
         return proxy
 
     def go_to(
-        self, name: str, snapshot: Snapshot, opened: SharedTransaction, known: object
+        self, name: str, snapshot: Snapshot, opened: Proxy, known: object
     ) -> None:
         """Make a copy the live database."""
         del known

@@ -12,6 +12,8 @@ from pytest_arena._postgresql.rollback import _wire as wire
 from pytest_arena._postgresql.rollback._wire import Message, Reader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from pytest_arena._values import Address
 
 _SETTINGS = {
@@ -36,10 +38,8 @@ _REPORTED = (
     "standard_conforming_strings",
     "search_path",
 )
-GUARD = "arena_guard"
-Numbers = dict[
-    str, tuple[str, str]
-]  # of sequences: last_value and is_called by the oid
+# The numbers of sequences: last_value and is_called by the oid.
+Numbers = dict[str, tuple[str, str]]
 # Each sequence with its number. The connection's role may read them all, or none is restored.
 _SEQUENCES = """
 SELECT coalesce(string_agg(format(
@@ -50,10 +50,12 @@ WHERE c.relkind = 'S' AND c.relpersistence <> 't'
 AND CASE WHEN c.relkind = 'S' THEN has_schema_privilege(n.oid, 'USAGE')
     AND has_sequence_privilege(c.oid, 'SELECT') AND has_sequence_privilege(c.oid, 'UPDATE') END
 """
-_DEFERRED = """
-SELECT string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ')
+# Whether a constraint can be deferred, and the names of those that are without a SET CONSTRAINTS.
+_DEFERRABLE = """
+SELECT count(*) > 0,
+    string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ') FILTER (WHERE c.condeferred)
 FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace
-WHERE c.condeferred
+WHERE c.condeferrable
 """
 
 
@@ -62,14 +64,12 @@ class BackendFailure(Exception):
 
     def __init__(self, answer: Message) -> None:
         self.answer = answer
-        fields = wire.fields_of(answer.body)
-        self.sqlstate = fields.get("C", "")
-        super().__init__(fields.get("M", ""))
+        super().__init__(wire.fields_of(answer.body).get("M", ""))
 
 
 @dataclass(slots=True)
 class BackendAnswer:
-    """The messages with which the backend answers a packet, without ReadyForQuery."""
+    """The messages with which the backend answers, without ReadyForQuery."""
 
     messages: list[Message] = field(default_factory=list)
 
@@ -118,14 +118,14 @@ class Backend:
     def __init__(self, address: Address, lock_timeout: float) -> None:
         settings = {**_SETTINGS, "lock_timeout": f"{lock_timeout * 1000:.0f}"}
         self._control = open_control(address, settings, is_plain=True)
-        self.pid = self._control.pid
         self.statuses = self._control.statuses(_REPORTED)
         self._socket = self._control.copy_socket()
         self._socket.settimeout(0)
         self._reader = Reader(self._socket)
-        self.sequences_query = ""
+        self._pending = ""
+        self._sequences_query = ""
         self._prepared = 0
-        self._deferred: str | None = None
+        self._checks: list[str] | None = None
         self.query("BEGIN")
 
     def send(self, data: bytes) -> None:
@@ -151,8 +151,7 @@ class Backend:
             raise wire.Disconnected from error
         return bool(readable), bool(writable)
 
-    def message(self) -> Message:
-        """Wait for the next message."""
+    def _message(self) -> Message:
         message = self._reader.buffered_message()
         while message is None:
             self._wait(writes=False)
@@ -160,56 +159,92 @@ class Backend:
             message = self._reader.buffered_message()
         return message
 
-    def answer(self) -> BackendAnswer:
-        """Read until ReadyForQuery."""
+    def answer(
+        self, copy_rows: Callable[[list[Message]], Iterable[Message]] | None = None
+    ) -> BackendAnswer:
+        """Read until ReadyForQuery. When the server waits for rows, send those of ``copy_rows``."""
         messages: list[Message] = []
         while True:
-            message = self.message()
+            message = self._message()
             if message.kind == b"Z":
                 if message.body == b"I":
                     raise wire.Disconnected  # the transaction has ended
                 return BackendAnswer(messages)
             messages.append(message)
+            if message.kind == b"G" and copy_rows is not None:
+                for row in copy_rows(messages):
+                    self.send(row.data)
+                messages = []
+
+    def execute_later(self, sql: str) -> None:
+        """Execute statements that cannot fail before the next one, in the same round trip."""
+        self._pending += f"{sql}; "
+
+    def exchange(
+        self,
+        sql: str,
+        data: bytes,
+        copy_rows: Callable[[list[Message]], Iterable[Message]],
+    ) -> BackendAnswer:
+        """Execute statements of the proxy, then those of a client. Return the client's answer."""
+        self._send_query(sql, data)
+        opened = self.answer()
+        answer = self.answer(copy_rows)
+        if opened.error is not None:
+            raise BackendFailure(opened.error)
+        return answer
 
     def query(self, sql: str) -> BackendAnswer:
-        """Run statements of the proxy."""
-        self.send(wire.query(sql).data)
+        """Execute statements of the proxy."""
+        self._send_query(sql)
         answer = self.answer()
         if answer.error is not None:
             raise BackendFailure(answer.error)
         return answer
 
+    def _send_query(self, sql: str, more: bytes = b"") -> None:
+        query = wire.query(self._pending + sql)
+        self._pending = ""
+        self.send(query.data + more)
+
+    def close_statements(self, names: Iterable[str]) -> None:
+        """Close prepared statements."""
+        self.send(wire.data_of([*map(wire.close_statement, names), wire.SYNC]))
+        self.answer()
+
     def note_ddl(self) -> None:
         """Forget what a change of the schema may have changed."""
-        self.sequences_query = ""
-        self._deferred = None
+        self._sequences_query = ""
+        self._checks = None
 
-    def deferred(self) -> str:
-        """Return the names of constraints that are checked at a commit."""
-        if self._deferred is None:
-            [[names]] = self.query(_DEFERRED).rows
-            self._deferred = names or ""
-        return self._deferred
+    def checks(self) -> list[str]:
+        """Return the statements that check deferred constraints as a COMMIT does."""
+        if self._checks is None:
+            self._checks = []
+            [[is_any, names]] = self.query(_DEFERRABLE).rows
+            if is_any == "t":
+                self._checks.append("SET CONSTRAINTS ALL IMMEDIATE")
+            if names:
+                self._checks.append(f"SET CONSTRAINTS {names} DEFERRED")
+        return self._checks
 
-    def sequences(self, query: str = "", *, after: str = "") -> Numbers:
-        """Return the numbers of all sequences. ``query`` is an earlier ``sequences_query``.
+    def sequences_query(self) -> str:
+        """Return the statement that reads the numbers of all sequences.
 
-        ``after`` is a statement without rows that is executed before, in the same round trip.
+        It is prepared, because each level executes it twice.
         """
-        if not query:
-            if not self.sequences_query:
-                self.sequences_query = self._prepare_sequences()
-            query = self.sequences_query
-        rows = self.query(after + query).rows
-        return {str(oid): (str(last), str(called)) for oid, last, called in rows}
+        if not self._sequences_query:
+            [[text]] = self.query(_SEQUENCES).rows
+            self._prepared += 1
+            name = f"arena_sequences_{self._prepared}"
+            self.query(f"PREPARE {name} AS {text or 'SELECT 0, 0, false WHERE false'}")
+            self._sequences_query = f"EXECUTE {name}"
+        return self._sequences_query
 
-    def _prepare_sequences(self) -> str:
-        """Prepare the query of all sequences, because each level runs it twice."""
-        [[text]] = self.query(_SEQUENCES).rows
-        self._prepared += 1
-        name = f"arena_sequences_{self._prepared}"
-        self.query(f"PREPARE {name} AS {text or 'SELECT 0, 0, false WHERE false'}")
-        return f"EXECUTE {name}"
+    def sequences(self, query: str) -> Numbers:
+        """Return the numbers of sequences. ``query`` is an earlier ``sequences_query``."""
+        rows = self.query(query).rows
+        return {str(oid): (str(last), str(called)) for oid, last, called in rows}
 
     def restart(self) -> None:
         """Begin another transaction. It has another time."""

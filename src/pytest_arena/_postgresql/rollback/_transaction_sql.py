@@ -9,44 +9,50 @@ from functools import lru_cache
 from pytest_arena._postgresql._scripts import statements_of
 from pytest_arena._values import without_comments
 
-_LONG = (
-    10_000  # characters. Longer texts contain data, so their statements are not kept.
-)
-_NAME = r"""(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)"""
+# Longer texts contain data, so their statements are not kept.
+_LONG = 10_000
+_NAME = r"""(?P<name>"(?:[^"]|"")+"|[^\W\d][\w$]*)"""
+# With these of a client the server would end the connection that all clients share.
+ENDING_TIMEOUTS = {
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "transaction_timeout",
+}
+# Statements that the proxy executes itself, in the order in which they are tried.
+_CONTROLS = {
+    kind: re.compile(f"(?isx){pattern}")
+    for kind, pattern in {
+        "begin": r"BEGIN\b (?!\s+ATOMIC) | START\s+TRANSACTION\b",
+        "refused": r"PREPARE\b | (?:COMMIT|ROLLBACK)\s+PREPARED\b",
+        "rollback_to": rf"""(?:ROLLBACK|ABORT)\s+(?:(?:WORK|TRANSACTION)\s+)?
+            TO\s+(?:SAVEPOINT\s+)?{_NAME}""",
+        "commit": r"(?:COMMIT|END)\b",
+        "rollback": r"(?:ROLLBACK|ABORT)\b",
+        "savepoint": rf"SAVEPOINT\s+{_NAME}",
+        "release": rf"RELEASE\s+(?:SAVEPOINT\s+)?{_NAME}",
+        "mode": rf"""SET\s+(?:LOCAL\s+|SESSION\s+)?
+            (?:TRANSACTION|CHARACTERISTICS|{"|".join(ENDING_TIMEOUTS)})\b""",
+        "reset_all": r"RESET\s+ALL\b",
+        "reset": r"RESET\s+(?P<name>TIME\s+ZONE|SESSION\s+AUTHORIZATION|[\w.]+)",
+        "discard_all": r"DISCARD\s+ALL\b",
+        "nothing": r"(?:DISCARD\s+(?:SEQUENCES|PLANS)|CLOSE\s+ALL|UNLISTEN)\b",
+        "deallocate_all": r"DEALLOCATE\s+(?:PREPARE\s+)?ALL\b",
+        "deallocate": rf"DEALLOCATE\s+(?:PREPARE\s+)?{_NAME}",
+    }.items()
+}
 _READS = re.compile(
     r"(?is)(?:SELECT|SHOW|VALUES|TABLE|EXPLAIN|WITH)\b|COPY\b.*\bTO\s+STDOUT\b|\(|\Z"
 )
 # PostgreSQL allows these in a transaction that only reads.
 _WRITES = re.compile(r"\bINTO\b|\blo_\w+\s*\(", re.IGNORECASE)
-_CONTROLS = re.compile(
-    rf"""(?isx)
-    (?P<begin>       BEGIN\b (?!\s+ATOMIC) | START\s+TRANSACTION\b )
-  | (?P<prepared>    PREPARE\s+TRANSACTION\b | (?:COMMIT|ROLLBACK)\s+PREPARED\b )
-  | (?P<rollback_to> (?:ROLLBACK|ABORT)\s+(?:(?:WORK|TRANSACTION)\s+)? TO\s+(?:SAVEPOINT\s+)?
-                     (?P<target>{_NAME}) )
-  | (?P<commit>      (?:COMMIT|END)\b )
-  | (?P<rollback>    (?:ROLLBACK|ABORT)\b )
-  | (?P<savepoint>   SAVEPOINT\s+(?P<new>{_NAME}) )
-  | (?P<release>     RELEASE\s+(?:SAVEPOINT\s+)?(?P<old>{_NAME}) )
-  | (?P<mode>        SET\s+(?:LOCAL\s+|SESSION\s+)?(?:TRANSACTION\b|CHARACTERISTICS\b) )
-  | (?P<reset_all>   RESET\s+ALL\b )
-  | (?P<reset>       RESET\s+(?P<setting>TIME\s+ZONE|SESSION\s+AUTHORIZATION|[\w.]+) )
-  | (?P<discard_all> DISCARD\s+ALL\b )
-  | (?P<discard>     DISCARD\s+(?:SEQUENCES|PLANS)\b )
-  | (?P<close_all>   CLOSE\s+ALL\b )
-  | (?P<unlisten>    UNLISTEN\b )
-  | (?P<deallocate_all> DEALLOCATE\s+(?:PREPARE\s+)?ALL\b )
-  | (?P<deallocate>  DEALLOCATE\s+(?:PREPARE\s+)?(?P<statement>{_NAME}) )
-    """
-)
 _SETS = re.compile(
     r"""(?isx) SET\s+(?:SESSION\s+(?!AUTHORIZATION)|(?P<local>LOCAL)\s+)?
     (?P<name> TIME\s+ZONE | SESSION\s+AUTHORIZATION | (?!CONSTRAINTS\b)[\w.]+ )"""
 )
 _SET_CONFIG = re.compile(
-    r"(?is)\bset_config\s*\(\s*'(?P<name>[\w.]+)'\s*,(?P<rest>[^)]*)"
+    r"""(?isx) \bset_config\s*\(\s* '(?P<name>[\w.]+)' \s*,
+    (?:[^()]|\([^()]*\))*? (?: ,\s*(?P<local>true|'t(?:rue)?'|1::bool\w*)\s* )? \)"""
 )
-_SET_CONFIG_LOCAL = re.compile(r"(?is),\s*(?:true|'t(?:rue)?'|1::bool\w*)\s*$")
 _SETS_INSIDE = re.compile(
     r"(?is)\bSET\s+(?:SESSION\s+|(?P<local>LOCAL)\s+)?(?P<name>\w+\.\w+)\s*(?:=|TO\b)"
 )
@@ -56,30 +62,24 @@ _SYNONYMS = {
     "time zone": "timezone",
     "session authorization": "session_authorization",
 }
-_PREPARES = re.compile(rf"(?is)(?P<verb>PREPARE|EXECUTE)\s+(?P<name>{_NAME})")
 _READS_ROWS = re.compile(r"(?is)\A(?!.*\bpg_).*\b(?:FROM|TABLE)\b")
-_COPIES_IN = re.compile(r"(?is)COPY\b.*\bFROM\s+STDIN\b")
-_DEFERS = re.compile(r"(?is)SET\s+CONSTRAINTS\b")
-_ISOLATION = re.compile(
-    r"(?is)ISOLATION\s+LEVEL\s+(\w+(?:\s+(?:READ|COMMITTED|UNCOMMITTED))?)"
-)
 _READ_ONLY = re.compile(r"(?is)\bREAD\s+ONLY\b")
 _CHAINS = re.compile(r"(?is)\bAND\s+CHAIN\b")
 # What the shared transaction cannot show, and the words for it.
-_NOT_SHOWN = (
-    (
-        re.compile(r"(?is)(?:LISTEN|NOTIFY)\b|.*\bpg_notify\s*\("),
-        "NOTIFY reaches no listener",
-    ),
-    (
-        re.compile(r"(?is).*\bSKIP\s+LOCKED\b"),
-        "SKIP LOCKED skips no row, since all connections have the same locks",
-    ),
-    (
-        re.compile(r"(?is).*\bpg_(?:try_)?advisory_"),
-        "advisory locks exclude no other connection",
-    ),
-)
+_NOT_SHOWN = {
+    re.compile(
+        r"(?is)(?:LISTEN|NOTIFY)\b|.*\bpg_notify\s*\("
+    ): "NOTIFY reaches no listener",
+    re.compile(
+        r"(?is).*\bSKIP\s+LOCKED\b"
+    ): "SKIP LOCKED skips no row, since all connections have the same locks",
+    re.compile(
+        r"(?is).*\bpg_(?:try_)?advisory_"
+    ): "advisory locks exclude no other connection",
+    re.compile(
+        r"(?is)(?:BEGIN|START|SET)\b.*\bISOLATION\s+LEVEL\s+(?:SERIALIZABLE|REPEATABLE)"
+    ): "ISOLATION LEVEL SERIALIZABLE and REPEATABLE READ act as READ COMMITTED",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class SettingChange:
     """A setting that a statement changes."""
 
     name: str
-    is_local: bool = False
+    is_local: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +102,27 @@ class Statement:
     kind: str
     name: str = ""
     settings: tuple[SettingChange, ...] = ()
-    is_copy_in: bool = False
-    defers: bool = False  # SET CONSTRAINTS
-    is_read_only: bool = False
-    is_chained: bool = False
     remark: str = ""  # what this isolation cannot show
 
     @property
     def is_control(self) -> bool:
         """Whether the proxy executes it."""
-        return self.kind not in {"read", "write"}
+        return self.kind in _CONTROLS
+
+    @property
+    def ends_failed_transaction(self) -> bool:
+        """Whether PostgreSQL executes it in a transaction that has failed."""
+        return self.kind in {"commit", "rollback", "rollback_to"}
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether its transaction may not write."""
+        return _READ_ONLY.search(self.sql) is not None
+
+    @property
+    def is_chained(self) -> bool:
+        """Whether another transaction begins at once."""
+        return _CHAINS.search(self.sql) is not None
 
     @property
     def reads_rows(self) -> bool:
@@ -125,105 +136,46 @@ class Statement:
         return line if len(line) <= 100 else line[:97] + "..."  # noqa: PLR2004 - fits a line
 
 
-def parsed(sql: str) -> list[Statement]:
-    """Return the statements of a text. Statements that need no attention stay together."""
+def parsed(sql: str) -> tuple[Statement, ...]:
+    """Return the statements of a text."""
     if len(sql) > _LONG:
-        return list(_parse(sql))
-    return list(_parse_short(sql))
-
-
-@lru_cache(maxsize=1000)
-def _parse_short(sql: str) -> tuple[Statement, ...]:
-    return _parse(sql)
+        return _parse(sql)
+    return _parse_short(sql)
 
 
 def _parse(sql: str) -> tuple[Statement, ...]:
     if ";" not in sql.rstrip().rstrip(";"):
         return (_classify(sql),)
-    statements: list[Statement] = []
-    for text in statements_of(sql):
-        statement = _classify(text)
-        last = statements[-1] if statements else None
-        if last is None or last.is_control or statement.is_control:
-            statements.append(statement)
-        else:
-            statements[-1] = _joined(last, statement)
-    return tuple(statements) or (_classify(sql),)
+    return tuple(map(_classify, statements_of(sql))) or (_classify(sql),)
 
 
-def _joined(first: Statement, second: Statement) -> Statement:
-    is_read = first.kind == second.kind == "read"
-    return Statement(
-        f"{first.sql.rstrip().rstrip(';')}; {second.sql}",
-        "read" if is_read else "write",
-        settings=first.settings + second.settings,
-        is_copy_in=first.is_copy_in or second.is_copy_in,
-        defers=first.defers or second.defers,
-        remark=first.remark or second.remark,
-    )
+_parse_short = lru_cache(maxsize=1000)(_parse)
 
 
 def _classify(sql: str) -> Statement:
     bare = without_comments(sql).strip()
-    control = _CONTROLS.match(bare)
-    if control is not None:
-        return _control(bare, control)
     remark = ""
-    for pattern, words in _NOT_SHOWN:
+    for pattern, words in _NOT_SHOWN.items():
         if pattern.match(bare):
             remark = words
+    for kind, pattern in _CONTROLS.items():
+        match = pattern.match(bare)
+        if match is not None:
+            name = match.groupdict().get("name") or ""
+            name = setting_name(name) if kind == "reset" else _unquoted(name)
+            return Statement(bare, kind, name, remark=remark)
     setting = _SETS.match(bare)
     if setting is not None:
-        local = setting["local"] is not None
-        settings = (SettingChange(setting_name(setting["name"]), local),)
-        return Statement(sql, "read", settings=settings, remark=remark)
-    kind = "write"
-    if _READS.match(bare) and not _WRITES.search(bare):
-        kind = "read"
+        return Statement(sql, "read", settings=(_change(setting),), remark=remark)
+    is_read = _READS.match(bare) and not _WRITES.search(bare)
+    settings = tuple(map(_change, _SET_CONFIG.finditer(bare)))
     return Statement(
-        sql,
-        kind,
-        settings=_set_by_functions(bare),
-        is_copy_in=_COPIES_IN.match(bare) is not None,
-        defers=_DEFERS.match(bare) is not None,
-        remark=remark,
+        sql, "read" if is_read else "write", settings=settings, remark=remark
     )
 
 
-def _control(sql: str, match: re.Match[str]) -> Statement:
-    kind = str(match.lastgroup)
-    for group in ("target", "new", "old", "setting", "statement"):
-        if match[group] is not None:
-            kind = _KIND_OF_NAME[group]
-    name = match["target"] or match["new"] or match["old"] or match["statement"] or ""
-    name = _unquoted(name)
-    if match["setting"]:
-        name = setting_name(match["setting"])
-    isolation = _ISOLATION.search(sql)
-    remark = ""
-    if isolation is not None and isolation[1].upper() not in {
-        "READ COMMITTED",
-        "READ UNCOMMITTED",
-    }:
-        level = " ".join(isolation[1].upper().split())
-        remark = f"ISOLATION LEVEL {level} acts as READ COMMITTED"
-    return Statement(
-        sql,
-        kind,
-        name,
-        is_read_only=_READ_ONLY.search(sql) is not None,
-        is_chained=_CHAINS.search(sql) is not None,
-        remark=remark,
-    )
-
-
-_KIND_OF_NAME = {
-    "target": "rollback_to",
-    "new": "savepoint",
-    "old": "release",
-    "setting": "reset",
-    "statement": "deallocate",
-}
+def _change(match: re.Match[str]) -> SettingChange:
+    return SettingChange(setting_name(match["name"]), match["local"] is not None)
 
 
 def _unquoted(name: str) -> str:
@@ -238,37 +190,7 @@ def setting_name(name: str) -> str:
     return _SYNONYMS.get(lower, lower)
 
 
-def settings_in(source: str) -> tuple[SettingChange, ...]:
+def settings_in(source: str) -> list[SettingChange]:
     """Return the custom settings, and those of ``set_config``, that a function changes."""
-    settings = [*_set_by_functions(source)]
-    for match in _SETS_INSIDE.finditer(source):
-        is_local = match["local"] is not None
-        settings.append(SettingChange(match["name"].lower(), is_local))
-    return tuple(settings)
-
-
-def _set_by_functions(sql: str) -> tuple[SettingChange, ...]:
-    if "set_config" not in sql.lower():
-        return ()
-    settings = []
-    for call in _SET_CONFIG.finditer(sql):
-        is_local = _SET_CONFIG_LOCAL.search("," + call["rest"]) is not None
-        settings.append(SettingChange(call["name"].lower(), is_local))
-    return tuple(settings)
-
-
-def with_own_names(sql: str, prefix: str) -> str:
-    """Return a PREPARE or EXECUTE with the client's prefix before the statement's name."""
-    match = _PREPARES.match(sql.lstrip())
-    if match is None:
-        return sql
-    name = f"{prefix}{_unquoted(match['name'])}"
-    return f'{match["verb"]} "{name}"{sql.lstrip()[match.end() :]}'
-
-
-def prepared_name(sql: str) -> str:
-    """Return the name of the statement that a PREPARE makes, "" for another statement."""
-    match = _PREPARES.match(sql.lstrip())
-    if match is None or match["verb"].upper() != "PREPARE":
-        return ""
-    return _unquoted(match["name"])
+    matches = [*_SET_CONFIG.finditer(source), *_SETS_INSIDE.finditer(source)]
+    return [_change(match) for match in matches]

@@ -17,6 +17,7 @@ GSS_REQUEST = 80877104
 CANCEL_REQUEST = 80877102
 _HEADER = struct.Struct("!cI")
 _LENGTH = struct.Struct("!I")
+_KEY = struct.Struct("!II")
 _CHUNK = 65536
 
 
@@ -131,18 +132,8 @@ def close_statement(name: str) -> Message:
     return Message(b"C", b"S" + packed(name))
 
 
-def close_portal(name: str) -> Message:
-    """Return the message that closes a portal. It is no error if there is none."""
-    return Message(b"C", b"P" + packed(name))
-
-
 # Messages of a server
 
-PARSED = Message(b"1")
-BOUND = Message(b"2")
-CLOSED = Message(b"3")
-NO_DATA = Message(b"n")
-NO_PARAMETERS = Message(b"t", b"\0\0")
 AUTHENTICATED = Message(b"R", b"\0\0\0\0")
 
 
@@ -156,15 +147,15 @@ def complete(tag: str) -> Message:
     return Message(b"C", packed(tag))
 
 
-def backend_key(pid: int, secret: int) -> Message:
-    """Return BackendKeyData."""
-    return Message(b"K", struct.pack("!II", pid, secret))
+def backend_key(pid: int) -> Message:
+    """Return BackendKeyData. A client needs no secret: it has reached a private socket."""
+    return Message(b"K", _KEY.pack(pid, 0))
 
 
-def backend_key_of(body: bytes) -> tuple[int, int]:
-    """Return the pid and the secret of a CancelRequest."""
-    pid, secret = struct.unpack_from("!II", body)
-    return pid, secret
+def pid_of(body: bytes) -> int:
+    """Return the pid of a CancelRequest."""
+    pid, _ = _KEY.unpack_from(body)
+    return int(pid)
 
 
 def parameter_status(name: str, value: str) -> Message:
@@ -214,10 +205,3 @@ def row_of(body: bytes) -> list[str | None]:
         values.append(body[position : position + length].decode())
         position += length
     return values
-
-
-def execute_of(body: bytes) -> tuple[str, int]:
-    """Return the portal of an Execute and its limit of rows, 0 for none."""
-    name, position = first_string(body)
-    (limit,) = struct.unpack_from("!I", body, position)
-    return name, limit

@@ -1,0 +1,631 @@
+"""The transaction that all connections of a test share. It is never committed.
+
+Each transaction of the app is a savepoint in it, and so is each level. A statement that only reads
+runs in a savepoint of its own, which is rolled back: PostgreSQL itself refuses a write there, and
+the statement is executed again as one that writes. So a transaction that has only read keeps no
+savepoint. Savepoints are a stack: a second transaction that writes waits for the first one.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pytest_arena._postgresql._control import literal
+from pytest_arena._postgresql.rollback import _wire as wire
+from pytest_arena._postgresql.rollback._backend import (
+    Backend,
+    BackendAnswer,
+    BackendFailure,
+)
+from pytest_arena._postgresql.rollback._session import BE_READ_ONLY
+from pytest_arena._postgresql.rollback._transaction_sql import ENDING_TIMEOUTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from pytest_arena._postgresql.rollback._backend import Numbers
+    from pytest_arena._postgresql.rollback._session import Savepoint, Session
+    from pytest_arena._postgresql.rollback._transaction_sql import (
+        SettingChange,
+        Statement,
+    )
+    from pytest_arena._postgresql.rollback._wire import Message
+    from pytest_arena._values import Address
+
+_READ_ONLY = "25006"
+_IN_BLOCK = ("25001", "2D000")
+_NO_LOCK = "55P03"
+_CANCELLED = "57014"
+_TERMINATED = "57P01"
+# Each packet of a client has this savepoint, so that an error does not end the transaction.
+_OPEN_GUARD = "SAVEPOINT arena_guard"
+_KEEP_GUARD = "RELEASE arena_guard"
+_UNDO_GUARD = "ROLLBACK TO arena_guard; RELEASE arena_guard"
+_RESET_ALL = ("RESET SESSION AUTHORIZATION", "RESET ROLE", "RESET ALL")
+# Tags of commands that have changed nothing which another transaction sees.
+_NO_CHANGE = re.compile(
+    r"(?:INSERT 0|UPDATE|DELETE|MERGE|COPY) 0\Z"
+    r"|(?:DECLARE|FETCH|MOVE|CLOSE|SET|LOCK|DEALLOCATE|NOTIFY|LISTEN|SHOW|EXPLAIN)\b"
+)
+_DDL = re.compile(r"(?:CREATE|ALTER|DROP|DO|CALL|IMPORT)\b")
+_LOST = "the connection that all connections of the tests share has ended"
+_NO_BLOCK_HINT = (
+    "with arena_isolation = rollback all statements run in one transaction. "
+    'For this test: @pytest.mark.arena(isolation="clone")'
+)
+
+
+def _no_rows(_answers: list[Message]) -> Iterable[Message]:
+    """Fail a COPY in the extended protocol, which no driver of Python uses for it."""
+    text = "arena_isolation = rollback takes the rows of COPY in a simple query only"
+    return [wire.Message(b"f", wire.packed(text)), wire.SYNC]
+
+
+@dataclass(slots=True)
+class Packet:
+    """Messages of a client that go to the backend in one packet.
+
+    ``copy_rows`` gives the client the answers before the rows of a COPY, and returns its rows.
+    """
+
+    messages: list[Message] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)
+    copy_rows: Callable[[list[Message]], Iterable[Message]] = _no_rows
+    is_pinned: bool = False  # a portal must outlive the packet
+    is_parsed_again: bool = False  # the first message is a Parse of an earlier packet
+
+    def add(self, message: Message) -> None:
+        """Add a message of the client."""
+        self.messages.append(message)
+
+    def parse_again(self, parse: Message) -> None:
+        """Begin with a Parse of an earlier packet."""
+        self.messages.insert(0, parse)
+        self.is_parsed_again = True
+
+    def pin(self) -> None:
+        """Note that a portal must outlive the packet."""
+        self.is_pinned = True
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all statements seem to change nothing."""
+        kinds = {statement.kind for statement in self.statements}
+        return kinds <= {"read"} and not self.is_pinned
+
+
+@dataclass(slots=True)
+class _Level:
+    """A savepoint to which the backend goes back when the level is left."""
+
+    number: int
+    is_open: bool = False
+    changes: int = 0  # how many times something was changed in it
+    # The numbers of sequences at its start, and the query that reads them.
+    sequences: Numbers = field(default_factory=dict)
+    query: str = ""
+
+    def open(self, sequences: Numbers, query: str) -> None:
+        """Note that the backend has its savepoint, and the numbers of sequences."""
+        self.is_open = True
+        self.sequences = sequences
+        self.query = query
+
+    def add_changes(self, number: int) -> None:
+        """Count changes."""
+        self.changes += number
+
+    @property
+    def savepoint(self) -> str:
+        """Its name."""
+        return f"arena_level_{self.number}"
+
+
+class SharedTransaction:
+    """The transaction, and the turns of the sessions that use it. Any thread may use it.
+
+    Raises:
+        ControlFailure: the server does not answer, or refuses the login.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        note: Callable[[str], None],
+        lock_timeout: float = 0.0,
+    ) -> None:
+        self._backend = Backend(address, lock_timeout)
+        self.statuses = self._backend.statuses
+        self._lock_timeout = lock_timeout or None  # of clients that do not change it
+        self._note = note
+        self._condition = threading.Condition(threading.RLock())
+        self._is_busy = False
+        self._running: Session | None = None
+        self._waiting_writers: set[Session] = set()
+        self._holder: Session | None = None  # whose transaction has a savepoint
+        self._sessions: dict[int, Session] = {}
+        self._callers: re.Pattern[str] | None = None
+        self._function_settings: list[SettingChange] = []
+        self._levels = [_Level(0, is_open=True)]
+        self._is_restart_due = False
+        self._has_ddl = False  # the schema was changed in a level that is open
+        # The numbers of sequences, if no statement has written since a level restored them.
+        self._numbers: Numbers | None = None
+        # The settings that the backend has. None: they are unknown since a rollback.
+        self._applied: dict[str, str] | None = {}
+        self.is_lost = False
+
+    def watch_functions(
+        self, callers: re.Pattern[str] | None, settings: Sequence[SettingChange]
+    ) -> None:
+        """Note the settings that functions change, and the statements that call such functions."""
+        self._callers = callers
+        self._function_settings = [*settings]
+
+    # Sessions
+
+    def add_session(self, session: Session) -> None:
+        """Note a connection of the app."""
+        with self._condition:
+            self._sessions[session.pid] = session
+
+    def note(self, remark: str) -> None:
+        """Report what this isolation cannot show."""
+        self._note(f"rollback: {remark} (all connections share one transaction)")
+
+    def forget(self, session: Session) -> None:
+        """Roll back what a session has left, and forget it."""
+        with self._condition:
+            is_known = self._sessions.pop(session.pid, None) is not None
+        if is_known and not self.is_lost:
+            self.roll_back(session)
+
+    def close_statements(self, session: Session, names: Sequence[str]) -> None:
+        """Close prepared statements."""
+        with self._turn(session):
+            self._backend.close_statements(names)
+
+    def interrupt(self, pid: int) -> None:
+        """Cancel what a session waits for, as a driver asks for it."""
+        with self._condition:
+            session = self._sessions.get(pid)
+            if session is not None and session is self._running:
+                self._backend.cancel()
+            elif session in self._waiting_writers:
+                self._waiting_writers.remove(session)
+                self._condition.notify_all()
+
+    def end(self, pid: int) -> None:
+        """End the connection of a session, and roll back its transaction."""
+        session = self._sessions.get(pid)
+        if session is not None:
+            self.interrupt(pid)
+            self.forget(session)
+            text = "terminating connection due to administrator command"
+            session.end_connection(_TERMINATED, text)
+
+    # Turns
+
+    @contextmanager
+    def _turn(self, session: Session | None, *, writes: bool = False) -> Iterator[None]:
+        """Use the backend alone. With ``writes`` wait for another transaction to end.
+
+        Raises:
+            Disconnected: the server has ended the connection.
+            BackendFailure: another transaction does not end in time.
+        """
+        self._wait_for_turn(session, writes=writes)
+        try:
+            yield
+        except wire.Disconnected:
+            self._lose()
+            raise
+        finally:
+            with self._condition:
+                self._running = None
+                self._is_busy = False
+                self._condition.notify_all()
+
+    def _wait_for_turn(self, session: Session | None, *, writes: bool) -> None:
+        patience = None
+        if session is not None:
+            patience = session.lock_timeout(self._lock_timeout)
+        with self._condition:
+            if writes and session is not None:
+                self._waiting_writers.add(session)
+
+            def may_go_on() -> bool:
+                is_cancelled = writes and session not in self._waiting_writers
+                is_free = not self._is_busy and not self._is_held_back(
+                    session, writes=writes
+                )
+                return self.is_lost or is_cancelled or is_free
+
+            while not self._condition.wait_for(may_go_on, patience):
+                if self._is_held_back(session, writes=writes):
+                    self._waiting_writers.discard(session)
+                    raise BackendFailure(_refusal(self._holder))
+            if self.is_lost:
+                raise wire.Disconnected
+            if writes and session not in self._waiting_writers:
+                text = "canceling statement due to user request"
+                raise BackendFailure(wire.error(_CANCELLED, text))
+            self._waiting_writers.discard(session)
+            self._is_busy = True
+            self._running = session
+
+    def _is_held_back(self, session: Session | None, *, writes: bool) -> bool:
+        """Return whether another transaction has written, and so must end first."""
+        return writes and self._holder not in {None, session}
+
+    def _lose(self) -> None:
+        with self._condition:
+            self.is_lost = True
+            sessions = [*self._sessions.values()]
+            self._sessions.clear()
+            self._holder = None
+            self._condition.notify_all()
+        for session in sessions:
+            session.end_connection(_TERMINATED, _LOST)
+
+    # Statements
+
+    def run(self, session: Session, packet: Packet) -> BackendAnswer:
+        """Execute statements of a client, and return the answers."""
+        try:
+            if packet.is_read:
+                with self._turn(session):
+                    answer = self._read(session, packet)
+                if session.is_read_only or answer.sqlstate != _READ_ONLY:
+                    return _with_hint(answer)
+            with self._turn(session, writes=True):
+                return _with_hint(self._write(session, packet))
+        except BackendFailure as failure:
+            return BackendAnswer([failure.answer])
+
+    def _read(self, session: Session, packet: Packet) -> BackendAnswer:
+        """Execute statements that change nothing, and roll back."""
+        self._restart_if_due()
+        self._note_other_writer(session, packet)
+        opening = [_OPEN_GUARD, *self._settings_sql(session), BE_READ_ONLY]
+        return self._execute(session, packet, opening, closing=_UNDO_GUARD)
+
+    def _note_other_writer(self, session: Session, packet: Packet) -> None:
+        """Report a statement that may read what another open transaction has written."""
+        if self.writers() <= {session.pid}:
+            return
+        if any(statement.reads_rows for statement in packet.statements):
+            session.note("a transaction sees what another open one has written")
+
+    def _write(self, session: Session, packet: Packet) -> BackendAnswer:
+        """Execute statements in the session's transaction."""
+        self._restart_if_due()
+        self._open_levels()
+        self._holder = session
+        opening = [
+            *session.open_savepoints(),
+            _OPEN_GUARD,
+            *self._settings_sql(session),
+        ]
+        answer = self._execute(session, packet, opening, closing=_KEEP_GUARD)
+        if answer.error is None:
+            self._applied = session.values
+            self._note_changes(session, packet, answer)
+        return answer
+
+    def _execute(
+        self,
+        session: Session,
+        packet: Packet,
+        opening: Sequence[str],
+        *,
+        closing: str,
+    ) -> BackendAnswer:
+        data = wire.data_of(packet.messages)
+        try:
+            answer = self._backend.exchange("; ".join(opening), data, packet.copy_rows)
+            if answer.error is None:
+                self._note_settings(session, packet)
+        except BackendFailure:
+            self._undo_guard()
+            raise
+        if answer.error is not None:
+            closing = _UNDO_GUARD
+        self._backend.execute_later(closing)
+        return answer
+
+    def _undo_guard(self) -> None:
+        try:
+            self._backend.query(_UNDO_GUARD)
+        except BackendFailure as error:
+            raise wire.Disconnected from error
+
+    def _note_changes(
+        self, session: Session, packet: Packet, answer: BackendAnswer
+    ) -> None:
+        if any(map(_DDL.match, answer.tags)):
+            self._backend.note_ddl()
+            self._has_ddl = True
+        kinds = {statement.kind for statement in packet.statements}
+        if packet.is_pinned and "write" not in kinds:
+            return
+        if not all(map(_NO_CHANGE.match, answer.tags)):
+            session.note_write(packet.statements[0])
+
+    # Transactions
+
+    def commit(self, session: Session) -> Message | None:
+        """Keep a session's transaction. Return the error of a constraint that it violates."""
+        if not session.is_open:
+            return None
+        with self._turn(session):
+            closing = f"RELEASE {session.savepoint}"
+            if session.is_read_only:
+                closing = _undo(session.savepoint)
+            try:
+                checks = self._backend.checks()
+                if checks:
+                    self._backend.query("; ".join(checks))
+            except BackendFailure as failure:
+                self._undo_holder(session)
+                return failure.answer
+            self._backend.execute_later(closing)
+            self._holder = None
+            if session.first_write:
+                self._levels[-1].add_changes(1)
+        return None
+
+    def roll_back(self, session: Session) -> None:
+        """Roll back a session's transaction."""
+        if session.is_open:
+            with self._turn(session):
+                if self._holder is session:
+                    self._undo_holder(session)
+
+    def release(self, session: Session, savepoint: Savepoint) -> None:
+        """Release a savepoint of a session."""
+        with self._turn(session):
+            self._backend.execute_later(f"RELEASE {savepoint.backend_name}")
+
+    def roll_back_to(self, session: Session, savepoint: Savepoint) -> None:
+        """Roll back to a savepoint of a session."""
+        with self._turn(session):
+            self._backend.execute_later(f"ROLLBACK TO {savepoint.backend_name}")
+            self._note_undone()
+
+    def _undo_holder(self, holder: Session) -> None:
+        """Roll back the transaction that has written."""
+        self._backend.execute_later(_undo(holder.savepoint))
+        self._note_undone()
+        self._holder = None
+
+    def _note_undone(self) -> None:
+        self._applied = None
+        if self._has_ddl:
+            self._backend.note_ddl()
+
+    # Settings
+
+    def _settings_sql(self, session: Session) -> list[str]:
+        """Return the statements that give the backend a session's settings."""
+        wanted = session.values
+        if wanted == self._applied:
+            return []
+        # The role is the last one: the connection's role may change all settings.
+        names = sorted(wanted.keys() - ENDING_TIMEOUTS, key=lambda name: name == "role")
+        calls = [
+            f"set_config({literal(name)}, {literal(wanted[name])}, false)"
+            for name in names
+        ]
+        return [*_RESET_ALL, *(f"SELECT {call}" for call in calls)]
+
+    def _note_settings(self, session: Session, packet: Packet) -> None:
+        """Note the values that a client's statements have given to settings."""
+        changes = self._changed_settings(packet)
+        if not changes:
+            return
+        calls = [f"current_setting({literal(each.name)}, true)" for each in changes]
+        [values] = self._backend.query(f"SELECT {', '.join(calls)}").rows
+        for change, value in zip(changes, values, strict=True):
+            session.set(change.name, value, is_local=change.is_local)
+
+    def _changed_settings(self, packet: Packet) -> list[SettingChange]:
+        """Return the settings that statements change, also by functions."""
+        changes: list[SettingChange] = []
+        for statement in packet.statements:
+            changes += statement.settings
+            if self._callers is not None and self._callers.search(statement.sql):
+                changes += self._function_settings
+        return changes
+
+    # Levels
+
+    def _restart_if_due(self) -> None:
+        """Begin another transaction if nothing is in this one, so that its time is the test's."""
+        if self._is_restart_due:
+            self._backend.restart()
+            self._applied = {}
+            self._is_restart_due = False
+
+    def _open_levels(self) -> None:
+        """Open the savepoints of levels, before something is written."""
+        for level in self._levels:
+            if not level.is_open:
+                self._be_own_role()
+                query = self._backend.sequences_query()
+                if self._numbers is None:
+                    self._numbers = self._backend.sequences(query)
+                self._backend.execute_later(f"SAVEPOINT {level.savepoint}")
+                level.open(self._numbers, query)
+        self._numbers = None  # the statement may move them
+
+    def _be_own_role(self) -> None:
+        """Have the rights of the connection itself."""
+        if self._applied != {}:
+            self._backend.execute_later("; ".join(_RESET_ALL))
+            self._applied = {}
+
+    def enter(self) -> None:
+        """Open a level. The backend gets its savepoint at the first write."""
+        with self._turn(None):
+            self._levels.append(_Level(len(self._levels)))
+            if not any(level.is_open for level in self._levels[1:]):
+                is_unused = self._holder is None and not self._levels[0].changes
+                self._is_restart_due = is_unused
+
+    @property
+    def depth(self) -> int:
+        """The number of open levels."""
+        return len(self._levels) - 1
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """A value that changes with the changes of the open levels."""
+        return tuple(level.changes for level in self._levels)
+
+    def leave_to(self, depth: int) -> bool:
+        """Leave levels until so many are open. Return whether one had changed."""
+        was_changed = False
+        while self.depth > depth:
+            was_changed |= self.leave()
+        return was_changed
+
+    def leave(self) -> bool:
+        """Restore the state of the matching ``enter``. Return whether it had changed.
+
+        Transactions that are open are rolled back.
+        """
+        with self._turn(None):
+            level = self._levels[-1]
+            is_changed = level.changes > 0
+            self._cut_off()
+            if level.is_open:
+                is_changed |= self._restore(level)
+            self._levels.pop()
+            if len(self._levels) == 1:
+                self._has_ddl = False
+        return is_changed
+
+    def _cut_off(self) -> None:
+        """Roll back the transaction that has written."""
+        holder = self._holder
+        if holder is not None:
+            self._undo_holder(holder)
+            holder.cut_off()
+
+    def _restore(self, level: _Level) -> bool:
+        """Roll back to a level's start. Return whether a sequence has moved."""
+        self._backend.execute_later(f"{_undo(level.savepoint)}; DISCARD SEQUENCES")
+        numbers = self._backend.sequences(level.query)
+        self._note_undone()
+        self._applied = {}  # as at the savepoint
+        moved = []
+        for oid, number in numbers.items():
+            before = level.sequences.get(oid)
+            if before is not None and number != before:
+                last, called = before
+                moved.append(f"setval({oid}, {last}, {called == 't'})")
+        if moved:
+            self._backend.query(f"SELECT {', '.join(moved)}")
+        if not self._has_ddl:
+            self._numbers = level.sequences
+        return bool(moved)
+
+    def forget_level(self) -> None:
+        """Drop the top level, and keep its content."""
+        with self._turn(None):
+            level = self._levels.pop()
+            below = self._levels[-1]
+            if level.is_open and below.is_open:
+                if self._holder is None:
+                    self._backend.execute_later(f"RELEASE {level.savepoint}")
+                below.add_changes(level.changes)
+
+    def commit_all(self) -> None:
+        """Commit everything: the database is about to be kept."""
+        with self._turn(None):
+            self._cut_off()
+            self._backend.commit()
+
+    # Questions
+
+    def has_moved_numbers(self) -> bool:
+        """Return whether a sequence has another number than at the top level's start."""
+        with self._turn(None):
+            level = self._levels[-1]
+            if not level.is_open:
+                return False
+            self._be_own_role()
+            return self._backend.sequences(level.query) != level.sequences
+
+    def holders(self) -> set[int]:
+        """Return the client whose transaction has a savepoint, also if it has not written."""
+        return set() if self._holder is None else {self._holder.pid}
+
+    def writers(self) -> set[int]:
+        """Return the client whose open transaction has written."""
+        holder = self._holder
+        if holder is None or not holder.first_write:
+            return set()
+        return {holder.pid}
+
+    def inside(self) -> set[int]:
+        """Return the clients inside a transaction."""
+        sessions = [*self._sessions.values()]
+        return {session.pid for session in sessions if session.state != "I"}
+
+    def is_changed(self) -> bool:
+        """Return whether the top level has changes."""
+        return self._levels[-1].changes > 0
+
+    def has_changes(self, *, below: int) -> bool:
+        """Return whether a level below this one has changes."""
+        return any(level.changes for level in self._levels[:below])
+
+    def knows(self, pid: int) -> bool:
+        """Return whether this is the pid of a client."""
+        return pid in self._sessions
+
+    def end_all(self) -> None:
+        """End the connections of all clients."""
+        for pid in [*self._sessions]:
+            self.end(pid)
+
+    def close(self) -> None:
+        """End all connections. The server rolls back."""
+        self._lose()
+        self._backend.close()
+
+
+def _undo(savepoint: str) -> str:
+    return f"ROLLBACK TO {savepoint}; RELEASE {savepoint}"
+
+
+def _refusal(holder: Session | None) -> Message:
+    statement = holder.first_write if holder is not None else ""
+    text = "canceling statement due to lock timeout: another open transaction has "
+    text += f"written ({statement})" if statement else "a lock or an open cursor"
+    hint = (
+        "with arena_isolation = rollback only one transaction can write at a time: commit or "
+        "roll back the other one first, or use arena_isolation = undo"
+    )
+    return wire.error(_NO_LOCK, text, hint=hint)
+
+
+def _with_hint(answer: BackendAnswer) -> BackendAnswer:
+    """Explain an error that only the shared transaction can cause."""
+    error = answer.error
+    if error is None or answer.sqlstate not in _IN_BLOCK:
+        return answer
+    fields = wire.fields_of(error.body)
+    fields["H"] = _NO_BLOCK_HINT
+    explained = wire.Message(b"E", wire.pack_fields(fields))
+    messages = [
+        explained if message is error else message for message in answer.messages
+    ]
+    return BackendAnswer(messages)
