@@ -65,20 +65,18 @@ _SYNONYMS = {
 _READS_ROWS = re.compile(r"(?is)\A(?!.*\bpg_).*\b(?:FROM|TABLE)\b")
 _READ_ONLY = re.compile(r"(?is)\bREAD\s+ONLY\b")
 _CHAINS = re.compile(r"(?is)\bAND\s+CHAIN\b")
+_BEGINS_AS = r"(?is)(?:BEGIN|START|SET)\b.*\bISOLATION\s+LEVEL\s+"
 # What the shared transaction cannot show, and the words for it.
 _NOT_SHOWN = {
-    re.compile(
-        r"(?is)(?:LISTEN|NOTIFY)\b|.*\bpg_notify\s*\("
-    ): "NOTIFY reaches no listener",
-    re.compile(
-        r"(?is).*\bSKIP\s+LOCKED\b"
-    ): "SKIP LOCKED skips no row, since all connections have the same locks",
-    re.compile(
-        r"(?is).*\bpg_(?:try_)?advisory_"
-    ): "advisory locks exclude no other connection",
-    re.compile(
-        r"(?is)(?:BEGIN|START|SET)\b.*\bISOLATION\s+LEVEL\s+(?:SERIALIZABLE|REPEATABLE)"
-    ): "ISOLATION LEVEL SERIALIZABLE and REPEATABLE READ act as READ COMMITTED",
+    re.compile(pattern): words
+    for pattern, words in {
+        r"(?is)(?:LISTEN|NOTIFY)\b|.*\bpg_notify\s*\(": "NOTIFY reaches no listener",
+        r"(?is).*\bSKIP\s+LOCKED\b": "SKIP LOCKED skips no row, since all connections have the "
+        "same locks",
+        r"(?is).*\bpg_(?:try_)?advisory_": "advisory locks exclude no other connection",
+        f"{_BEGINS_AS}SERIALIZABLE": "ISOLATION LEVEL SERIALIZABLE acts as READ COMMITTED",
+        f"{_BEGINS_AS}REPEATABLE": "ISOLATION LEVEL REPEATABLE READ acts as READ COMMITTED",
+    }.items()
 }
 
 

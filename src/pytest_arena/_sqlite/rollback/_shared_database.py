@@ -8,7 +8,7 @@ import sqlite3
 import threading
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._product import Held
 from pytest_arena._sqlite import _messages as messages
@@ -18,29 +18,24 @@ from pytest_arena._sqlite._restore import FileSnapshot, MemorySnapshot
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+    from typing import TypeAlias
 
     from pytest_arena._values import CodeLine
+
+    Register: TypeAlias = Callable[[sqlite3.Connection], object]
 
 # Reading a database of this size takes 0.1 ms, so pytest-arena reads it before each request.
 _SMALL = 1024 * 1024
 _ENABLE_FOREIGN_KEYS = getattr(sqlite3, "SQLITE_DBCONFIG_ENABLE_FKEY", 0)
 _numbers = count(1)
 _WRITER = "arena_writer"  # the savepoint of the transaction that writes
-# Settings of one connection, which change what a statement does.
-SETTINGS = frozenset(
-    {
-        "case_sensitive_like",
-        "count_changes",
-        "full_column_names",
-        "ignore_check_constraints",
-        "legacy_alter_table",
-        "recursive_triggers",
-        "reverse_unordered_selects",
-        "short_column_names",
-        "trusted_schema",
-        "writable_schema",
-    }
-)
+_JOURNAL_MODES = frozenset({"delete", "truncate", "persist", "memory", "wal", "off"})
+# The arguments that remove what a connection of the app has set. SQLite keeps functions.
+RESETS: dict[str, tuple[Any, ...]] = {
+    "set_authorizer": (None,),
+    "set_progress_handler": (None, 1),
+    "set_trace_callback": (None,),
+}
 
 
 class _Image(MemorySnapshot):
@@ -76,26 +71,6 @@ class Writer:
         self.is_cut_off = True
 
 
-class Function(NamedTuple):
-    """A function, or the like, that a connection of the app has registered."""
-
-    method: str
-    arguments: tuple[Any, ...]
-    options: dict[str, Any]
-    removal: tuple[
-        Any, ...
-    ]  # the arguments that remove it, () if sqlite3 cannot remove it
-
-    def apply(self, real: sqlite3.Connection) -> None:
-        """Register it on the real connection."""
-        getattr(real, self.method)(*self.arguments, **self.options)
-
-    def remove(self, real: sqlite3.Connection) -> None:
-        """Remove it from the real connection, so that other connections do not find it."""
-        if self.removal:
-            getattr(real, self.method)(*self.removal)
-
-
 @dataclass(slots=True, eq=False)
 class SharedLevel:
     """An open level. ``leave`` restores the snapshot."""
@@ -112,41 +87,28 @@ class SharedLevel:
 
 
 class RealConnection(sql.OwnConnection):
-    """A connection to the content, with the functions and settings of one connection of the app."""
-
-    # Identifies that connection.
-    arena_user: object = None
+    """A connection to the content, with the functions of one connection of the app."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.arena_functions: dict[object, Function] = {}
-        self.arena_settings: dict[str, str] = {}
+        self._user: object = None  # identifies that connection
+        self._functions: dict[object, Register] = {}
 
     def arena_apply(
-        self,
-        user: object,
-        functions: Mapping[object, Function],
-        settings: Mapping[str, str],
-        text_factory: Any,
+        self, user: object, functions: Mapping[object, Register], text_factory: Any
     ) -> None:
-        """Use the functions and settings of a connection of the app from now on."""
+        """Use the functions of a connection of the app from now on."""
         self.text_factory = text_factory
-        if self.arena_user is user:
+        if self._user is user:
             return
-        for key in self.arena_functions.keys() - functions.keys():
-            self.arena_functions.pop(key).remove(self)
-        for key, function in functions.items():
-            if self.arena_functions.get(key) is not function:
-                function.apply(self)
-                self.arena_functions[key] = function
-        for name in SETTINGS & {*self.arena_settings, *settings}:
-            default = self.arena_settings.get(name)
-            if default is None:
-                row = self.execute(f"PRAGMA {name}").fetchone()
-                default = str(row[0]) if row else "0"
-                self.arena_settings[name] = default
-            self.execute(f"PRAGMA {name} = {settings.get(name, default)}").close()
-        self.arena_user = user
+        for method, arguments in RESETS.items():
+            if self._functions.pop((method,), None) is not None:
+                getattr(self, method)(*arguments)
+        for key, register in functions.items():
+            if self._functions.get(key) is not register:
+                register(self)
+                self._functions[key] = register
+        self._user = user
 
 
 class SharedDatabase:
@@ -164,7 +126,6 @@ class SharedDatabase:
         self.lock = threading.Condition(threading.RLock())
         self.levels: list[SharedLevel] = []
         self.writer: Writer | None = None
-        self._extensions: list[tuple[str, dict[str, Any]]] = []
         self.journal_mode = ""
         self.state = 0
         self.transaction = 0
@@ -204,9 +165,8 @@ class SharedDatabase:
         # No page reaches the file. A rollback reads the memory.
         real.execute("PRAGMA journal_mode = MEMORY").close()
         real.execute("PRAGMA cache_spill = OFF").close()
-        for name, options in self._extensions:
+        if hasattr(real, "enable_load_extension"):
             real.enable_load_extension(True)  # noqa: FBT003 - sqlite3's
-            real.load_extension(name, **options)
         return real
 
     def _begin(self, real: RealConnection) -> None:
@@ -227,13 +187,6 @@ class SharedDatabase:
             self._real.execute(f"SAVEPOINT {level.name}")
             level.note_savepoint(self.transaction)
 
-    def load_extension(self, name: str, options: dict[str, Any]) -> None:
-        """Load an extension, also when the connection is opened again."""
-        real = self.real
-        real.enable_load_extension(True)  # noqa: FBT003 - sqlite3's
-        real.load_extension(name, **options)
-        self._extensions.append((name, options))
-
     def has_savepoint(self, level: SharedLevel) -> bool:
         """Return whether the present transaction has the level's savepoint."""
         return bool(level.transaction) and level.transaction == self.transaction
@@ -251,6 +204,12 @@ class SharedDatabase:
             self._begin(real)
         else:
             self.rebuild(self.snapshot(), self.state)
+
+    def use_journal_mode(self, mode: str | None) -> str:
+        """Note a journal mode that the app has asked for. Return the present one."""
+        if mode in _JOURNAL_MODES:
+            self.journal_mode = str(mode)
+        return self.journal_mode
 
     def snapshot(self) -> FileSnapshot:
         """Return the committed content.

@@ -23,8 +23,7 @@ from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guarded_connection import GuardedConnection, split_script
 from pytest_arena._sqlite.rollback._shared_database import (
-    SETTINGS,
-    Function,
+    RESETS,
     find_shared,
 )
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._sqlite.rollback._shared_database import (
         RealConnection,
+        Register,
         SharedDatabase,
         Writer,
     )
@@ -43,25 +43,26 @@ _CACHED = 500
 # SQLite skips empty statements and a byte order mark.
 _FIRST_WORD = re.compile(r"(?:[\s;\ufeff]|--[^\n]*|/\*.*?(?:\*/|\Z))*+(\w+)", re.DOTALL)
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
-_NAME = r"""("(?:[^"]|"")+"|'(?:[^']|'')+'|`[^`]+`|\[[^\]]+\]|\w+)"""
+_NAME = r"""(?P<name>"(?:[^"]|"")+"|'(?:[^']|'')+'|`[^`]+`|\[[^\]]+\]|\w+)"""
 _CONTROL = {
-    "BEGIN": r"BEGIN(?:\s+(DEFERRED|IMMEDIATE|EXCLUSIVE))?(?:\s+TRANSACTION)?",
+    "BEGIN": r"BEGIN(?:\s+(?P<name>DEFERRED|IMMEDIATE|EXCLUSIVE))?(?:\s+TRANSACTION)?",
     "COMMIT": r"COMMIT(?:\s+TRANSACTION)?",
     "END": r"END(?:\s+TRANSACTION)?",
     "ROLLBACK": rf"ROLLBACK(?:\s+TRANSACTION)?(?:\s+TO(?:\s+SAVEPOINT)?\s+{_NAME})?",
     "SAVEPOINT": rf"SAVEPOINT\s+{_NAME}",
     "RELEASE": rf"RELEASE(?:\s+SAVEPOINT)?\s+{_NAME}",
 }
+_PRAGMA = r"PRAGMA\s+(?:\w+\s*\.\s*)?(?P<name>\w+)\s*(?:=\s*(?P<value>.+)|\((?P<called>.*)\))?"
+_FORMS = {
+    keyword: re.compile(form, re.IGNORECASE | re.DOTALL)
+    for keyword, form in {**_CONTROL, "PRAGMA": _PRAGMA}.items()
+}
 # Python begins a transaction before these.
 _DML = frozenset({"INSERT", "UPDATE", "DELETE", "REPLACE"})
-_UNCOUNTED = frozenset({"ANALYZE", "PRAGMA"})  # SQLite counts none of their changes
+_COUNTED = _DML | {"WITH"}  # SQLite counts the rows that they change
 _INSERTS = frozenset({"INSERT", "REPLACE", "WITH"})
 _READS = frozenset({"SELECT", "VALUES", "EXPLAIN", ""})
 _WRITES_IN_WITH = re.compile(r"\b(?:INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
-_PRAGMA = re.compile(
-    r"PRAGMA\s+(?:\w+\s*\.\s*)?(\w+)\s*(?:=\s*(.+?)|\(\s*(.*?)\s*\))?",
-    re.IGNORECASE | re.DOTALL,
-)
 # Settings of a connection or a file, which change how SQLite works and not what it answers.
 _WITHOUT_EFFECT = frozenset(
     {
@@ -89,17 +90,30 @@ _WITHOUT_EFFECT = frozenset(
         "synchronous",
         "temp_store",
         "threads",
+        "trusted_schema",
         "wal_autocheckpoint",
     }
 )
 _NUMBERS = frozenset({"application_id", "schema_version", "user_version"})
-_ON = frozenset({"1", "on", "yes", "true"})
+# Settings of a connection that change what a statement answers.
+_OF_ONE_CONNECTION = frozenset(
+    {
+        "case_sensitive_like",
+        "count_changes",
+        "defer_foreign_keys",
+        "full_column_names",
+        "ignore_check_constraints",
+        "legacy_alter_table",
+        "recursive_triggers",
+        "reverse_unordered_selects",
+        "short_column_names",
+        "writable_schema",
+    }
+)
 _DEFERRED = "SELECT 1 FROM sqlite_master WHERE sql LIKE '%INITIALLY%DEFERRED%' LIMIT 1"
-_JOURNAL_MODES = frozenset({"delete", "truncate", "persist", "memory", "wal", "off"})
 _INTO = re.compile(r"\bINTO\b", re.IGNORECASE)
-_TEMPORARY = re.compile(r"CREATE\s+TEMP(?:ORARY)?\b", re.IGNORECASE)
+_TEMPORARY = re.compile(r"\bCREATE\s+TEMP(?:ORARY)?\b", re.IGNORECASE)
 _NOTHING = "PRAGMA arena_nothing"  # an unknown PRAGMA does nothing
-_END = object()
 _LEGACY = getattr(sqlite3, "LEGACY_TRANSACTION_CONTROL", -1)
 _STEP = 0.1  # seconds between two looks for an interruption
 _ISOLATION_LEVEL: Any = sqlite3.Connection.isolation_level
@@ -108,7 +122,8 @@ _OWN_CHANGES: Any = sqlite3.Connection.total_changes.__get__
 _DETECT_TYPES = "all connections of the database have the same converters"
 _ATTACH = "the other file has a transaction of its own"
 _WHOLE = "it would replace the database of all connections"
-_BLOB = "the blob would be committed when it is closed, which pytest-arena does not see"
+_BLOB = "pytest-arena does not see when the blob is written"
+_SETTING = "all connections have the same setting"
 
 
 class ParsedStatement(NamedTuple):
@@ -116,66 +131,32 @@ class ParsedStatement(NamedTuple):
 
     keyword: str
     may_write: bool
-    # In lower case: the mode of a BEGIN, a savepoint, a PRAGMA, or "into" of a VACUUM.
+    # In lower case: the mode of a BEGIN, a savepoint, or a PRAGMA.
     name: str = ""
     value: str | None = None  # of a PRAGMA, in lower case
     is_malformed: bool = False  # SQLite knows no such BEGIN or COMMIT
-    is_temporary: bool = False  # it makes a temporary table
 
 
 def _parse(text: str) -> ParsedStatement:
     match = _FIRST_WORD.match(text)
     keyword = match[1].upper() if match else ""
-    parse = _PARSERS.get(keyword)
-    if parse is None:
-        return ParsedStatement(keyword, may_write=keyword not in _READS)
+    may_write = keyword not in _READS
+    if keyword == "WITH":
+        may_write = _WRITES_IN_WITH.search(text) is not None
+    form = _FORMS.get(keyword)
+    if form is None:
+        return ParsedStatement(keyword, may_write)
     bare = _COMMENTS.sub(" ", text).strip("; \t\r\n\f\ufeff")
-    return parse(keyword, bare)
-
-
-def _parse_with(keyword: str, text: str) -> ParsedStatement:
-    return ParsedStatement(keyword, may_write=_WRITES_IN_WITH.search(text) is not None)
-
-
-def _parse_vacuum(keyword: str, text: str) -> ParsedStatement:
-    name = "into" if _INTO.search(text) else ""
-    return ParsedStatement(keyword, may_write=True, name=name)
-
-
-def _parse_create(keyword: str, text: str) -> ParsedStatement:
-    is_temporary = _TEMPORARY.match(text) is not None
-    return ParsedStatement(keyword, may_write=True, is_temporary=is_temporary)
-
-
-def _parse_control(keyword: str, text: str) -> ParsedStatement:
-    control = re.fullmatch(_CONTROL[keyword], text, re.IGNORECASE)
-    if control is None:
-        return ParsedStatement(keyword, may_write=False, is_malformed=True)
-    name = ""
-    if control.groups():
-        name = control[1] or ""
-    return ParsedStatement(keyword, may_write=False, name=name.strip("\"'`[]").lower())
-
-
-def _parse_pragma(keyword: str, text: str) -> ParsedStatement:
-    match = _PRAGMA.fullmatch(text)
+    match = form.fullmatch(bare)
     if match is None:
-        return ParsedStatement(keyword, may_write=False)
-    name = match[1].lower()
-    value = match[2] or match[3]
-    if value is not None:
-        value = value.strip("\"'").lower()
-    writes = name == "optimize" or (name in _NUMBERS and value is not None)
-    return ParsedStatement(keyword, writes, name, value)
+        return ParsedStatement(keyword, may_write, is_malformed=True)
+    groups = {name: _unquoted(part) for name, part in match.groupdict("").items()}
+    value = groups.get("value") or groups.get("called") or None
+    return ParsedStatement(keyword, may_write, groups.get("name", ""), value)
 
 
-_PARSERS: dict[str, Callable[[str, str], ParsedStatement]] = {
-    **dict.fromkeys(_CONTROL, _parse_control),
-    "CREATE": _parse_create,
-    "PRAGMA": _parse_pragma,
-    "VACUUM": _parse_vacuum,
-    "WITH": _parse_with,
-}
+def _unquoted(text: str) -> str:
+    return text.strip(" \"'`[]").lower()
 
 
 _parsed = lru_cache(_CACHED)(_parse)
@@ -199,22 +180,22 @@ def _error(
     return error
 
 
-def _registering(method: str, names: int = 0, *, removal: tuple[Any, ...] = ()) -> Any:
+def _registering(method: str, names: int = 0) -> Any:
     """Return a method that registers a function for one connection.
 
-    Its first ``names`` arguments identify the function. ``removal`` are the further arguments that
-    remove it. sqlite3 cannot remove functions and aggregates.
+    Its first ``names`` arguments identify the function.
     """
     original = getattr(sqlite3.Connection, method)
 
     @wraps(original)
     def register(self: SharingConnection, *args: Any, **kwargs: Any) -> None:
-        # The database in memory checks the arguments.
-        original(self, *args, **kwargs)
+        def apply(real: sqlite3.Connection) -> None:
+            original(real, *args, **kwargs)
+
+        if method not in RESETS:
+            apply(self)  # the database in memory checks the arguments
         values = (*args, *kwargs.values())
-        key = values[:names]
-        function = Function(method, args, kwargs, (*key, *removal) if removal else ())
-        self.arena_register((method, *key), function)
+        self.arena_register((method, *values[:names]), apply)
 
     return register
 
@@ -235,7 +216,6 @@ class SharingConnection(GuardedConnection):
             raise _error("unable to open database file", "SQLITE_CANTOPEN")
         self.arena_shared = shared
         self.arena_turn = threading.RLock()
-        self._timeout = float(args[0] if args else kwargs.get("timeout", 5.0))
         detects = args[1] if len(args) > 1 else kwargs.get("detect_types", 0)
         if detects:
             raise messages.not_shared("detect_types", _DETECT_TYPES)
@@ -250,11 +230,8 @@ class SharingConnection(GuardedConnection):
         self._changes = 0
         self._changes_before = 0
         self._has_changed_more = False  # what SQLite does not count: the schema
-        self._functions: dict[object, Function] = {}
-        self._settings: dict[str, str] = {}
-        self._defers_foreign_keys = False
+        self._functions: dict[object, Register] = {}
         self._violations: set[object] = set()
-        self._journal_mode = ""
         super().__init__(sql.MEMORY, *args, **kwargs)
         self._is_begun = self._is_always_begun
 
@@ -321,28 +298,27 @@ class SharingConnection(GuardedConnection):
             return
         shared = self.arena_shared
         self._wait_for_writer()
-        if self._is_read_only or self._settings.get("query_only", "0") in _ON:
+        if self._is_read_only or self._setting("query_only"):
             raise _error("attempt to write a readonly database", "SQLITE_READONLY")
         shared.peek()
-        shared.use_foreign_keys(self._settings.get("foreign_keys", "0") in _ON)
+        shared.use_foreign_keys(bool(self._setting("foreign_keys")))
         self._writer = shared.begin_writer(user_line())
         for number in range(len(self._savepoints)):
             shared.real.execute(f"SAVEPOINT arena_{number}")
         self._changes_before = self._changes
         self._has_changed_more = False
-        self._defer_foreign_keys()
-
-    def _defer_foreign_keys(self) -> None:
-        """Defer the checks of foreign keys if the app has asked for it, and read what fails now."""
-        self._violations.clear()
-        if self._defers_foreign_keys:
-            self.arena_shared.real.execute("PRAGMA defer_foreign_keys = ON")
         if self._checks_at_commit():
             self._violations = self._foreign_key_violations()
 
+    def _setting(self, name: str) -> int:
+        """Return a setting of this connection, which its database in memory has."""
+        with closing(_PlainCursor(self)) as cursor:
+            value: int = cursor.execute(f"PRAGMA {name}").fetchone()[0]
+        return value
+
     def _wait_for_writer(self) -> None:
         shared = self.arena_shared
-        end = _process.seconds() + self._timeout
+        end = _process.seconds() + self._setting("busy_timeout") / 1000
         self._is_interrupted = False
         while True:
             writer = shared.open_writer()
@@ -376,9 +352,6 @@ class SharingConnection(GuardedConnection):
         self._forget_transaction()
 
     def _forget_transaction(self) -> None:
-        if self._defers_foreign_keys:
-            self.arena_shared.real.execute("PRAGMA defer_foreign_keys = OFF")
-        self._defers_foreign_keys = False
         self._writer = None
         self._is_begun = self._is_always_begun
         self._is_begun_by_savepoint = False
@@ -416,11 +389,7 @@ class SharingConnection(GuardedConnection):
     def _checks_at_commit(self) -> bool:
         """Return whether a COMMIT may find that a foreign key is violated."""
         shared = self.arena_shared
-        if not shared.has_foreign_keys:
-            return False
-        if self._defers_foreign_keys:
-            return True
-        return shared.real.execute(_DEFERRED).fetchone() is not None
+        return shared.has_foreign_keys and shared.real.execute(_DEFERRED).fetchone()
 
     def _check_foreign_keys(self) -> None:
         """Raise the error of a COMMIT that leaves a foreign key violated."""
@@ -454,7 +423,7 @@ class SharingConnection(GuardedConnection):
             elif statement.keyword == "PRAGMA":
                 self._run_pragma(statement, cursor)
             elif statement.keyword == "VACUUM":
-                self._run_vacuum(statement, cursor)
+                self._run_vacuum(cursor)
             elif statement.keyword in {"ATTACH", "DETACH"}:
                 raise messages.not_shared(statement.keyword, _ATTACH)
             elif statement.may_write:
@@ -476,7 +445,7 @@ class SharingConnection(GuardedConnection):
         is_dml = statement.keyword in _DML
         if is_dml and may_begin and self._begins_by_itself():
             self._begin(self.isolation_level or "")
-        if statement.is_temporary:
+        if _TEMPORARY.search(cursor.arena_statement):
             self.arena_shared.tell(messages.TEMPORARY_TABLE)
         self._write(statement, cursor)
 
@@ -501,12 +470,10 @@ class SharingConnection(GuardedConnection):
         """Run a statement that may write, in a transaction of its own if none is open."""
         is_alone = not self._is_begun
         self._become_writer()
+        if statement.keyword not in _COUNTED:
+            self._has_changed_more = True
         try:
-            schema = self._schema_version(statement)
             self._use(cursor.arena_send, self.arena_shared.real)
-            is_other_schema = schema != self._schema_version(statement)
-            if is_other_schema or statement.keyword in _UNCOUNTED:
-                self._has_changed_more = True
             if is_alone:
                 self._commit()
         except BaseException:
@@ -514,19 +481,11 @@ class SharingConnection(GuardedConnection):
                 self._roll_back()
             raise
 
-    def _schema_version(self, statement: ParsedStatement) -> int:
-        """Return the version of the schema, 0 if the statement cannot change it."""
-        if statement.keyword in _DML:
-            return 0
-        return self.arena_shared.real.schema_version()
-
     def _use(
         self, run: Callable[[RealConnection], object], real: RealConnection
     ) -> None:
         """Run a statement with this connection's functions and settings."""
-        real.arena_apply(
-            self._identity, self._functions, self._settings, self.text_factory
-        )
+        real.arena_apply(self._identity, self._functions, self.text_factory)
         before = real.total_changes
         self._running = real
         try:
@@ -541,7 +500,6 @@ class SharingConnection(GuardedConnection):
         """Begin again after a statement has rolled back the real transaction."""
         shared = self.arena_shared
         shared.end_writer()
-        self._defers_foreign_keys = False
         self._forget_transaction()
         shared.recover()
 
@@ -550,59 +508,27 @@ class SharingConnection(GuardedConnection):
     def _run_pragma(self, statement: ParsedStatement, cursor: SharingCursor) -> None:
         name = statement.name
         value = statement.value
+        if name in _OF_ONE_CONNECTION and value is not None:
+            raise messages.not_shared(f"PRAGMA {name}", _SETTING)
         if name == "journal_mode":
-            self._set_journal_mode(value)
-            cursor.arena_answer("SELECT ? AS journal_mode", (self._journal_mode,))
+            mode = self.arena_shared.use_journal_mode(value)
+            cursor.arena_answer("SELECT ? AS journal_mode", (mode,))
         elif name == "wal_checkpoint":
             cursor.arena_answer("SELECT 0 AS busy, 0 AS log, 0 AS checkpointed")
+        elif name == "foreign_keys" and value is not None and self._is_begun:
+            cursor.arena_answer(_NOTHING)  # as SQLite does inside a transaction
         elif name in _WITHOUT_EFFECT:
-            self._run_without_effect(statement, cursor)
-        elif name == "defer_foreign_keys" and value is not None:
-            self._defers_foreign_keys = value in _ON
-            if self._is_writer:
-                self._defer_foreign_keys()
-            cursor.arena_answer(_NOTHING)
-        elif statement.may_write:
+            cursor.arena_send(self)
+        elif name == "optimize" or (name in _NUMBERS and value is not None):
             self._write(statement, cursor)
         else:
-            if name in SETTINGS and value is not None:
-                self._settings[name] = value
-                self._identity = object()  # so that it is applied
             self._use(cursor.arena_send, self._readable(statement))
 
-    def _set_journal_mode(self, value: str | None) -> None:
-        mode = self._journal_mode or self.arena_shared.journal_mode
-        if value in _JOURNAL_MODES:
-            mode = str(value)
-        self._journal_mode = mode
-
-    def _run_without_effect(
-        self, statement: ParsedStatement, cursor: SharingCursor
-    ) -> None:
-        """Run a PRAGMA on the database in memory."""
-        value = statement.value
-        if value is not None:
-            # SQLite ignores it inside a transaction.
-            if statement.name != "foreign_keys" or not self._is_begun:
-                self._settings[statement.name] = value
-            if statement.name == "busy_timeout" and value.isdigit():
-                self._timeout = int(value) / 1000
-        with closing(sqlite3.Cursor(self)) as local:
-            if statement.name == "foreign_keys":
-                setting = self._settings.get("foreign_keys", "0")
-                local.execute(f"PRAGMA foreign_keys = {setting}")
-            row = local.execute(cursor.arena_statement).fetchone()
-            names = [column[0] for column in local.description or ()]
-        if row is None:
-            cursor.arena_answer(_NOTHING)
-        else:
-            cursor.arena_answer(f'SELECT ? AS "{names[0]}"', row[:1])
-
-    def _run_vacuum(self, statement: ParsedStatement, cursor: SharingCursor) -> None:
+    def _run_vacuum(self, cursor: SharingCursor) -> None:
         """Write a copy for VACUUM INTO. A VACUUM in place changes no row, and is left out."""
         if self._is_begun:
             raise _error("cannot VACUUM from within a transaction", "SQLITE_ERROR")
-        if statement.name == "into":
+        if _INTO.search(cursor.arena_statement):
             # The guard's authorizer is set on the database in memory.
             sqlite3.Connection.deserialize(self, self.arena_shared.image())
             try:
@@ -721,27 +647,18 @@ class SharingConnection(GuardedConnection):
     create_function: Any = _registering("create_function", 2)
     create_aggregate: Any = _registering("create_aggregate", 2)
     create_window_function: Any = _registering("create_window_function", 2)
-    create_collation: Any = _registering("create_collation", 1, removal=(None,))
-    set_trace_callback: Any = _registering("set_trace_callback", removal=(None,))
-    set_progress_handler: Any = _registering("set_progress_handler", removal=(None, 1))
-    _set_authorizer: Any = _registering("set_authorizer", removal=(None,))
+    create_collation: Any = _registering("create_collation", 1)
+    if hasattr(sqlite3.Connection, "load_extension"):  # a build of Python may lack it
+        load_extension: Any = _registering("load_extension", 1)
+    set_trace_callback: Any = _registering("set_trace_callback")
+    set_progress_handler: Any = _registering("set_progress_handler")
+    set_authorizer: Any = _registering("set_authorizer")
 
-    def set_authorizer(self, authorizer_callback: Any) -> None:
-        """As ``sqlite3.Connection.set_authorizer``."""
-        self._set_authorizer(authorizer_callback)
-        self.arena_authorizer = authorizer_callback
-
-    def arena_register(self, key: object, function: Function) -> None:
+    def arena_register(self, key: object, register: Register) -> None:
         """Note a function that only this connection has. It is applied at the next statement."""
-        self._functions[key] = function
+        self._functions[key] = register
         self.arena_note_change()
         self._identity = object()
-
-    def load_extension(self, name: str, /, **kwargs: Any) -> None:
-        """As ``sqlite3.Connection.load_extension``. All connections can use it afterwards."""
-        super().load_extension(name, **kwargs)
-        with self.arena_shared.lock:
-            self.arena_shared.load_extension(name, kwargs)
 
     def serialize(self, **kwargs: Any) -> bytes:
         """As ``sqlite3.Connection.serialize``."""
@@ -762,19 +679,17 @@ class SharingConnection(GuardedConnection):
         """As ``sqlite3.Connection.deserialize``, which would replace the shared database."""
         raise messages.not_shared("deserialize()", _WHOLE)
 
-    def blobopen(self, *args: Any, readonly: bool = False, **kwargs: Any) -> Any:
+    def blobopen(self, *_args: Any, **_kwargs: Any) -> Any:
         """As ``sqlite3.Connection.blobopen``."""
-        self.arena_check_open()
-        with self.arena_shared.lock:
-            if not readonly:
-                if not self._is_begun:
-                    raise messages.not_shared(
-                        "blobopen() outside of a transaction", _BLOB
-                    )
-                self._become_writer()
-                self._has_changed_more = True
-            real = self.arena_shared.real
-            return real.blobopen(*args, readonly=readonly, **kwargs)
+        raise messages.not_shared("blobopen()", _BLOB)
+
+
+class _PlainCursor(sqlite3.Cursor):
+    """A cursor whose rows are tuples, whatever the app has asked for."""
+
+    def __init__(self, connection: sqlite3.Connection, /) -> None:
+        super().__init__(connection)
+        self.row_factory = None
 
 
 class SharingCursor(sqlite3.Cursor):
@@ -787,7 +702,7 @@ class SharingCursor(sqlite3.Cursor):
         self._send: Callable[..., object] = super().execute
         self.arena_arguments: tuple[Any, ...] = ()
         with connection.arena_shared.lock:
-            self._real = connection.arena_shared.real
+            self._real: sqlite3.Connection = connection.arena_shared.real
             super().__init__(self._real)
 
     @property
@@ -800,7 +715,7 @@ class SharingCursor(sqlite3.Cursor):
         """The text of the statement."""
         return self.arena_arguments[0]
 
-    def _bind(self, real: RealConnection) -> None:
+    def _bind(self, real: sqlite3.Connection) -> None:
         """Use a connection to the content. A restore may have opened it again."""
         if self._real is real:
             return
@@ -811,7 +726,7 @@ class SharingCursor(sqlite3.Cursor):
         self.arraysize = size
         self._real = real
 
-    def arena_send(self, real: RealConnection) -> None:
+    def arena_send(self, real: sqlite3.Connection) -> None:
         """Run the statement, and fetch its rows."""
         self._bind(real)
         self._send(*self.arena_arguments)
@@ -872,23 +787,25 @@ class SharingCursor(sqlite3.Cursor):
         """As ``sqlite3.Cursor.lastrowid``. The real connection knows the rows of all others too."""
         return self._lastrowid
 
+    def _check_open(self) -> None:
+        """Raise sqlite3's error if the cursor or its connection is closed."""
+        self._sharing.arena_check_open()
+        super().fetchone()
+
     def fetchone(self) -> Any:
         """As ``sqlite3.Cursor.fetchone``."""
-        self._sharing.arena_check_open()
-        row = next(self._rows, _END)
-        # sqlite3 says whether the cursor is closed.
-        return super().fetchone() if row is _END else row
+        self._check_open()
+        return next(self._rows, None)
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
         """As ``sqlite3.Cursor.fetchmany``."""
-        self._sharing.arena_check_open()
-        rows = list(islice(self._rows, self.arraysize if size is None else size))
-        return rows or super().fetchall()
+        self._check_open()
+        return list(islice(self._rows, self.arraysize if size is None else size))
 
     def fetchall(self) -> list[Any]:
         """As ``sqlite3.Cursor.fetchall``."""
-        self._sharing.arena_check_open()
-        return list(self._rows) or super().fetchall()
+        self._check_open()
+        return list(self._rows)
 
     def __iter__(self) -> Any:
         """As ``sqlite3.Cursor.__iter__``."""
@@ -896,9 +813,8 @@ class SharingCursor(sqlite3.Cursor):
 
     def __next__(self) -> Any:
         """As ``sqlite3.Cursor.__next__``."""
-        self._sharing.arena_check_open()
-        row = next(self._rows, _END)
-        return super().__next__() if row is _END else row
+        self._check_open()
+        return next(self._rows)
 
     def close(self) -> None:
         """As ``sqlite3.Cursor.close``."""
