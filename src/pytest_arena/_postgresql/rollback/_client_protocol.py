@@ -71,8 +71,7 @@ class Client:
     def end(self, sqlstate: str, message: str) -> None:
         """End the connection with an error."""
         with suppress(OSError):
-            error = wire.error(sqlstate, message, severity="FATAL")
-            self._socket.sendall(error.data)
+            self._send([wire.error(sqlstate, message, severity="FATAL")])
         self._close_socket()
 
     def _note(self, remark: str) -> None:
@@ -109,20 +108,25 @@ class Client:
         if code == wire.CANCEL_REQUEST:
             self._shared.interrupt(wire.pid_of(body))
             return False
+        session = self._session
         texts = iter(wire.strings(body))
-        self._session.start(dict(zip(texts, texts, strict=False)), self._login)
-        self._shared.add_session(self._session)
-        self._answers.append(wire.AUTHENTICATED)
+        parameters = dict(zip(texts, texts, strict=False))
+        session.start(parameters, self._login)
+        self._shared.add_session(session)
+        answers = [wire.AUTHENTICATED]
         for name, value in self._shared.statuses.items():
-            own = self._session.startup.get(name.lower(), value)
-            self._answers.append(wire.parameter_status(name, own))
-        self._answers.append(wire.backend_key(self._session.pid))
-        self._answers.append(wire.ready("I"))
-        self._send_answers()
+            own = session.startup.get(name.lower(), value)
+            answers.append(wire.parameter_status(name, own))
+        answers.append(wire.backend_key(session.pid))
+        answers.append(wire.ready("I"))
+        self._send(answers)
         return True
 
+    def _send(self, messages: Sequence[Message]) -> None:
+        self._socket.sendall(wire.data_of(messages))
+
     def _send_answers(self) -> None:
-        self._socket.sendall(wire.data_of(self._answers))
+        self._send(self._answers)
         self._answers = []
 
     def _answer_next(self) -> bool:
@@ -172,9 +176,10 @@ class Client:
             self._run(packet)
 
     def _run(self, packet: Packet) -> None:
-        if self._session.state == "I":
-            self._session.begin(is_implicit=True)
-        answer = self._shared.run(self._session, packet)
+        session = self._session
+        if session.state == "I":
+            session.begin(is_implicit=True)
+        answer = self._shared.run(session, packet)
         messages = answer.messages
         if packet.is_parsed_again and messages[0].kind == b"1":
             del messages[0]  # the client has not sent this Parse
@@ -362,12 +367,13 @@ class Client:
 
     def _end_transaction(self, *, is_committed: bool) -> None:
         """End the transaction. Answer with the error of a constraint that it violates."""
+        session = self._session
         error = None
         if is_committed:
-            error = self._shared.commit(self._session)
+            error = self._shared.commit(session)
         else:
-            self._shared.roll_back(self._session)
-        self._session.end(is_committed=is_committed and error is None)
+            self._shared.roll_back(session)
+        session.end(is_committed=is_committed and error is None)
         self._portals = {}
         if error is not None:
             self._fail(error)
@@ -396,19 +402,23 @@ class Client:
 
     def _release(self, statement: Statement) -> None:
         savepoint = self._find_savepoint(statement, "RELEASE")
-        if savepoint is not None:
-            if savepoint.is_open:
-                self._shared.release(self._session, savepoint)
-            self._session.release(savepoint)
-            self._complete("RELEASE")
+        if savepoint is None:
+            return
+        session = self._session
+        if savepoint.is_open:
+            self._shared.release(session, savepoint)
+        session.release(savepoint)
+        self._complete("RELEASE")
 
     def _roll_back_to(self, statement: Statement) -> None:
         savepoint = self._find_savepoint(statement, "ROLLBACK TO")
-        if savepoint is not None:
-            if savepoint.is_open:
-                self._shared.roll_back_to(self._session, savepoint)
-            self._session.go_back_to(savepoint)
-            self._complete("ROLLBACK")
+        if savepoint is None:
+            return
+        session = self._session
+        if savepoint.is_open:
+            self._shared.roll_back_to(session, savepoint)
+        session.go_back_to(savepoint)
+        self._complete("ROLLBACK")
 
     def _set_mode(self, statement: Statement) -> None:
         if self._session.in_block and statement.is_read_only:

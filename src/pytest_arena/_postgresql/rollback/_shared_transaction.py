@@ -241,10 +241,9 @@ class SharedTransaction:
 
             def may_go_on() -> bool:
                 is_cancelled = writes and session not in self._waiting_writers
-                is_free = not self._is_busy and not self._is_held_back(
-                    session, writes=writes
-                )
-                return self.is_lost or is_cancelled or is_free
+                if self._is_busy or self._is_held_back(session, writes=writes):
+                    return self.is_lost or is_cancelled
+                return True
 
             while not self._condition.wait_for(may_go_on, patience):
                 if self._is_held_back(session, writes=writes):

@@ -127,8 +127,7 @@ class Rollback:
         level = shared.levels[-1]
         is_changed = shared.state != level.state
         shared.leave(level)
-        # The savepoint is gone. If the check raises, the level is left again by its snapshot.
-        level.note_savepoint(0)
+        # If the check raises, the level is left again by its snapshot.
         self._check_after_leave()
         shared.levels.pop()
         del self._starts[self.depth + 1 :]
@@ -169,10 +168,7 @@ class Rollback:
     def forget(self, *, is_undone: bool = False) -> None:  # noqa: ARG002 - SQLite has no sequences to reset
         """Drop the top level, and keep the present content."""
         with self._locked() as shared:
-            level = shared.levels.pop()
-            # Above the savepoint may be one of a writer.
-            if shared.has_savepoint(level) and shared.open_writer() is None:
-                shared.real.execute(f"RELEASE {level.name}")
+            shared.forget(shared.levels.pop())
             del self._starts[self.depth + 1 :]
 
     def moment(self, *, exact: bool = False) -> Moment | None:

@@ -30,6 +30,8 @@ _ENABLE_FOREIGN_KEYS = getattr(sqlite3, "SQLITE_DBCONFIG_ENABLE_FKEY", 0)
 _numbers = count(1)
 _WRITER = "arena_writer"  # the savepoint of the transaction that writes
 _JOURNAL_MODES = frozenset({"delete", "truncate", "persist", "memory", "wal", "off"})
+
+
 # The arguments that remove what a connection of the app has set. SQLite keeps functions.
 RESETS: dict[str, tuple[Any, ...]] = {
     "set_authorizer": (None,),
@@ -71,19 +73,13 @@ class Writer:
         self.is_cut_off = True
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class SharedLevel:
     """An open level. ``leave`` restores the snapshot."""
 
     name: str
     state: int
     snapshot: FileSnapshot
-    # The real transaction that has the level's savepoint.
-    transaction: int = 0
-
-    def note_savepoint(self, transaction: int) -> None:
-        """Note which real transaction has its savepoint, 0 for none."""
-        self.transaction = transaction
 
 
 class RealConnection(sql.OwnConnection):
@@ -128,7 +124,8 @@ class SharedDatabase:
         self.writer: Writer | None = None
         self.journal_mode = ""
         self.state = 0
-        self.transaction = 0
+        # Those whose savepoint the real transaction has.
+        self._levels_with_savepoint: set[SharedLevel] = set()
         self.has_foreign_keys = False
         self._process = os.getpid()
         self._is_closed = False
@@ -174,7 +171,7 @@ class SharedDatabase:
         setting = "ON" if self.has_foreign_keys else "OFF"
         real.execute(f"PRAGMA foreign_keys = {setting}")
         real.execute("BEGIN IMMEDIATE")
-        self.transaction = next(_numbers)
+        self._levels_with_savepoint.clear()
         first = len(self.levels)
         while first and self.levels[first - 1].state == self.state:
             first -= 1
@@ -185,11 +182,7 @@ class SharedDatabase:
         """Open the savepoint of a level, if the real connection is open."""
         if self._real is not None:
             self._real.execute(f"SAVEPOINT {level.name}")
-            level.note_savepoint(self.transaction)
-
-    def has_savepoint(self, level: SharedLevel) -> bool:
-        """Return whether the present transaction has the level's savepoint."""
-        return bool(level.transaction) and level.transaction == self.transaction
+            self._levels_with_savepoint.add(level)
 
     def use_foreign_keys(self, is_on: bool) -> None:  # noqa: FBT001 - one value
         """Check foreign keys from now on, or no longer. SQLite allows it outside a transaction."""
@@ -317,12 +310,20 @@ class SharedDatabase:
 
     def leave(self, level: SharedLevel) -> None:
         """Restore the content with which a level began."""
-        if self.has_savepoint(level):
+        if level in self._levels_with_savepoint:
+            self._levels_with_savepoint.remove(level)
             self.real.execute(f"ROLLBACK TO {level.name}")
             self.real.execute(f"RELEASE {level.name}")
             self.state = level.state
         elif self.state != level.state:
             self.rebuild(level.snapshot, level.state)
+
+    def forget(self, level: SharedLevel) -> None:
+        """Release the savepoint of a level, and keep its content."""
+        # Above the savepoint may be one of a writer.
+        if level in self._levels_with_savepoint and self.open_writer() is None:
+            self._levels_with_savepoint.remove(level)
+            self.real.execute(f"RELEASE {level.name}")
 
     def rebuild(self, snapshot: FileSnapshot, state: int) -> None:
         """Put a new file with this content in place, and open it."""

@@ -307,6 +307,7 @@ class SharingConnection(GuardedConnection):
             shared.real.execute(f"SAVEPOINT arena_{number}")
         self._changes_before = self._changes
         self._has_changed_more = False
+        self._violations = set()
         if self._checks_at_commit():
             self._violations = self._foreign_key_violations()
 
@@ -389,7 +390,9 @@ class SharingConnection(GuardedConnection):
     def _checks_at_commit(self) -> bool:
         """Return whether a COMMIT may find that a foreign key is violated."""
         shared = self.arena_shared
-        return shared.has_foreign_keys and shared.real.execute(_DEFERRED).fetchone()
+        if not shared.has_foreign_keys:
+            return False
+        return shared.real.execute(_DEFERRED).fetchone() is not None
 
     def _check_foreign_keys(self) -> None:
         """Raise the error of a COMMIT that leaves a foreign key violated."""
