@@ -45,16 +45,11 @@ class Client:
     """
 
     def __init__(
-        self,
-        shared: SharedTransaction,
-        connection: socket.socket,
-        number: int,
-        login: str,
+        self, shared: SharedTransaction, connection: socket.socket, number: int
     ) -> None:
         self._shared = shared
         self._socket = connection
         self._reader = Reader(connection)
-        self._login = login
         self._session = Session(number, self._note, self.end)
         # Prepared statements with the Parse of each, and portals.
         self._statements: dict[str, tuple[Statement, Message]] = {}
@@ -111,8 +106,8 @@ class Client:
         session = self._session
         texts = iter(wire.strings(body))
         parameters = dict(zip(texts, texts, strict=False))
-        session.start(parameters, self._login)
-        self._shared.add_session(session)
+        session.start(parameters)
+        self._shared.begin_session(session, parameters.get("user", ""))
         answers = [wire.AUTHENTICATED]
         for name, value in self._shared.statuses.items():
             own = session.startup.get(name.lower(), value)

@@ -117,7 +117,7 @@ class Proxy(SharedTransaction):
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            Client(self, connection, number, self.address.user).start_thread()
+            Client(self, connection, number).start_thread()
 
     def close(self) -> None:
         """End all connections. The server rolls back."""

@@ -80,17 +80,20 @@ class Session:
 
     # Settings
 
-    def start(self, parameters: Mapping[str, str], login: str) -> None:
-        """Note the settings with which it connects. Another user than ``login`` is a role."""
+    def start(self, parameters: Mapping[str, str]) -> None:
+        """Note the settings with which it connects."""
         for name, value in _OPTION.findall(parameters.get("options", "")):
             unescaped = re.sub(r"\\(.)", r"\1", value)
             self.startup[setting_name(name.replace("-", "_"))] = unescaped
         for name, value in parameters.items():
-            if name == "user" and value != login:
-                self.startup["role"] = value
             is_setting = name not in {"", "user", "database", "options", "replication"}
             if is_setting and not name.startswith("_pq_"):
                 self.startup[setting_name(name)] = value
+        self.reset_all()
+
+    def add_defaults(self, settings: Mapping[str, str]) -> None:
+        """Note settings with which it connects, unless it has set them itself."""
+        self.startup = {**settings, **self.startup}
         self.reset_all()
 
     def lock_timeout(self, default: float | None) -> float | None:

@@ -22,7 +22,10 @@ from pytest_arena._postgresql.rollback._backend import (
     BackendFailure,
 )
 from pytest_arena._postgresql.rollback._session import BE_READ_ONLY
-from pytest_arena._postgresql.rollback._transaction_sql import ENDING_TIMEOUTS
+from pytest_arena._postgresql.rollback._transaction_sql import (
+    ENDING_TIMEOUTS,
+    setting_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,13 +49,29 @@ _OPEN_GUARD = "SAVEPOINT arena_guard"
 _KEEP_GUARD = "RELEASE arena_guard"
 _UNDO_GUARD = "ROLLBACK TO arena_guard; RELEASE arena_guard"
 _RESET_ALL = ("RESET SESSION AUTHORIZATION", "RESET ROLE", "RESET ALL")
+# Those for the database come last. What the login may not set is left out.
+_ROLE_SETTINGS = """
+SELECT split_part(pair, '=', 1), substr(pair, strpos(pair, '=') + 1)
+FROM pg_catalog.pg_roles r
+JOIN pg_catalog.pg_db_role_setting s ON s.setrole = r.oid AND s.setdatabase IN (
+    0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
+CROSS JOIN unnest(s.setconfig) pair
+LEFT JOIN pg_catalog.pg_settings p ON p.name = split_part(pair, '=', 1)
+WHERE r.rolname = {user} AND (coalesce(p.context, 'user') = 'user'
+    OR p.context = 'superuser' AND current_setting('is_superuser') = 'on')
+ORDER BY s.setdatabase
+"""
 # Tags of commands that have changed nothing which another transaction sees.
 _NO_CHANGE = re.compile(
     r"(?:INSERT 0|UPDATE|DELETE|MERGE|COPY) 0\Z"
     r"|(?:DECLARE|FETCH|MOVE|CLOSE|SET|LOCK|DEALLOCATE|NOTIFY|LISTEN|SHOW|EXPLAIN)\b"
 )
 _DDL = re.compile(r"(?:CREATE|ALTER|DROP|DO|CALL|IMPORT)\b")
-_LOST = "the connection that all connections of the tests share has ended"
+_LOST = (
+    "the connection that all connections of the tests share has ended, by pg_terminate_backend, a "
+    "timeout or a restart of the server. With arena_isolation = rollback there is one connection. "
+    'If this test ends it: @pytest.mark.arena(isolation="clone")'
+)
 _NO_BLOCK_HINT = (
     "with arena_isolation = rollback all statements run in one transaction. "
     'For this test: @pytest.mark.arena(isolation="clone")'
@@ -141,6 +160,7 @@ class SharedTransaction:
     ) -> None:
         self._backend = Backend(address, lock_timeout)
         self.statuses = self._backend.statuses
+        self._login = address.user
         self._lock_timeout = lock_timeout or None  # of clients that do not change it
         self._note = note
         self._condition = threading.Condition(threading.RLock())
@@ -169,10 +189,17 @@ class SharedTransaction:
 
     # Sessions
 
-    def add_session(self, session: Session) -> None:
-        """Note a connection of the app."""
+    def begin_session(self, session: Session, user: str) -> None:
+        """Note a connection of the app. Give it the rights of its user, and the user's settings."""
         with self._condition:
             self._sessions[session.pid] = session
+        if user not in {"", self._login}:
+            with self._turn(session):
+                self._be_own_role()
+                query = _ROLE_SETTINGS.format(user=literal(user))
+                rows = self._backend.query(query).rows
+            defaults = {setting_name(str(name)): str(value) for name, value in rows}
+            session.add_defaults({**defaults, "role": user})
 
     def note(self, remark: str) -> None:
         """Report what this isolation cannot show."""
