@@ -183,6 +183,10 @@ def foreign_keys(watch: Watch) -> None:
     watch.run(on, "INSERT INTO parts VALUES (4, 77)", "PRAGMA foreign_keys")
     on.rollback()
     watch.run(on, "INSERT INTO parts VALUES (6, 78)", "SELECT * FROM parts")
+    on.commit()
+    on.isolation_level = None
+    watch.run(on, "SAVEPOINT outer", "INSERT INTO later VALUES (55)", "RELEASE outer")
+    watch.run(on, "INSERT INTO items VALUES (55, 'x')", "RELEASE outer", "SELECT * FROM later")
 
 
 def scripts(watch: Watch) -> None:

@@ -113,6 +113,7 @@ _OF_ONE_CONNECTION = frozenset(
 _DEFERRED = "SELECT 1 FROM sqlite_master WHERE sql LIKE '%INITIALLY%DEFERRED%' LIMIT 1"
 _INTO = re.compile(r"\bINTO\b", re.IGNORECASE)
 _TEMPORARY = re.compile(r"\bCREATE\s+TEMP(?:ORARY)?\b", re.IGNORECASE)
+_LOCKING = frozenset({"immediate", "exclusive"})  # modes of BEGIN
 _NOTHING = "PRAGMA arena_nothing"  # an unknown PRAGMA does nothing
 _LEGACY = getattr(sqlite3, "LEGACY_TRANSACTION_CONTROL", -1)
 _STEP = 0.1  # seconds between two looks for an interruption
@@ -134,7 +135,6 @@ class ParsedStatement(NamedTuple):
     # In lower case: the mode of a BEGIN, a savepoint, or a PRAGMA.
     name: str = ""
     value: str | None = None  # of a PRAGMA, in lower case
-    is_malformed: bool = False  # SQLite knows no such BEGIN or COMMIT
 
 
 def _parse(text: str) -> ParsedStatement:
@@ -149,7 +149,7 @@ def _parse(text: str) -> ParsedStatement:
     bare = _COMMENTS.sub(" ", text).strip("; \t\r\n\f\ufeff")
     match = form.fullmatch(bare)
     if match is None:
-        return ParsedStatement(keyword, may_write, is_malformed=True)
+        return ParsedStatement(keyword, may_write)
     groups = {name: _unquoted(part) for name, part in match.groupdict("").items()}
     value = groups.get("value") or groups.get("called") or None
     return ParsedStatement(keyword, may_write, groups.get("name", ""), value)
@@ -222,8 +222,6 @@ class SharingConnection(GuardedConnection):
         self._is_read_only = sql.is_read_only(os.fsdecode(database), uri=True)
         self._identity = object()
         self._writer: Writer | None = None
-        self._is_begun = False
-        self._is_begun_by_savepoint = False
         self._savepoints: list[str] = []
         self._is_interrupted = False
         self._running: RealConnection | None = None
@@ -233,12 +231,6 @@ class SharingConnection(GuardedConnection):
         self._functions: dict[object, Register] = {}
         self._violations: set[object] = set()
         super().__init__(sql.MEMORY, *args, **kwargs)
-        self._is_begun = self._is_always_begun
-
-    @property
-    def _is_always_begun(self) -> bool:
-        """Whether a transaction is always open: ``autocommit=False``, since Python 3.12."""
-        return getattr(self, "autocommit", None) is False
 
     @property
     def _is_writer(self) -> bool:
@@ -258,35 +250,51 @@ class SharingConnection(GuardedConnection):
 
     # The transaction of the app.
 
-    def _control(self, statement: ParsedStatement) -> None:
-        """Do what a statement about transactions or savepoints does."""
-        if statement.keyword == "BEGIN":
-            if self._is_begun:
-                raise _error(
-                    "cannot start a transaction within a transaction", "SQLITE_ERROR"
-                )
-            self._begin(statement.name)
-        elif statement.keyword == "SAVEPOINT":
-            self._set_savepoint(statement.name)
-        elif statement.keyword == "RELEASE":
-            self._release(statement.name)
-        elif statement.name:
-            self._roll_back_to(statement.name)
-        elif statement.keyword == "ROLLBACK":
-            if not self._is_begun:
-                raise _error(
-                    "cannot rollback - no transaction is active", "SQLITE_ERROR"
-                )
-            self._roll_back()
-        else:
-            if not self._is_begun:
-                raise _error("cannot commit - no transaction is active", "SQLITE_ERROR")
-            self._commit()
+    def _run_control(self, statement: ParsedStatement, cursor: SharingCursor) -> None:
+        """Run a statement about transactions or savepoints.
 
-    def _begin(self, mode: str = "") -> None:
-        if mode.upper() in {"IMMEDIATE", "EXCLUSIVE"}:
+        The database in memory runs it first: it knows whether a transaction is open, and refuses a
+        statement that is wrong.
+        """
+        keyword = statement.keyword
+        name = statement.name
+        if name in _LOCKING and not self.in_transaction:
             self._become_writer()
-        self._is_begun = True
+        if keyword in {"COMMIT", "END"}:
+            self._check_commit()
+        cursor.arena_send(self)
+        if keyword == "SAVEPOINT":
+            self._savepoints.append(name)
+            self._run_if_writer(f'SAVEPOINT "{name}"')
+        elif keyword == "ROLLBACK" and name:
+            del self._savepoints[self._savepoint(name) + 1 :]
+            self._run_if_writer(f'ROLLBACK TO "{name}"')
+        elif keyword == "ROLLBACK":
+            self._roll_back_writer()
+        elif keyword == "RELEASE" and not self.in_transaction:
+            self._commit_by_release(name)
+        elif not self.in_transaction:
+            self._commit_writer()
+        elif keyword == "RELEASE":
+            del self._savepoints[self._savepoint(name) :]
+            self._run_if_writer(f'RELEASE "{name}"')
+
+    def _commit_by_release(self, name: str) -> None:
+        """Commit, because the outermost savepoint is released."""
+        try:
+            self._check_commit()
+        except sqlite3.IntegrityError:
+            self._run_own(f'SAVEPOINT "{name}"')
+            raise
+        self._commit_writer()
+
+    def _savepoint(self, name: str) -> int:
+        """Return the position of the last savepoint of a name."""
+        return max(n for n, known in enumerate(self._savepoints) if known == name)
+
+    def _run_if_writer(self, statement: str) -> None:
+        if self._is_writer:
+            self.arena_shared.real.execute(statement)
 
     def _become_writer(self) -> None:
         """Wait until no other transaction writes, and open the savepoints of this one.
@@ -303,8 +311,8 @@ class SharingConnection(GuardedConnection):
         shared.peek()
         shared.use_foreign_keys(bool(self._setting("foreign_keys")))
         self._writer = shared.begin_writer(user_line())
-        for number in range(len(self._savepoints)):
-            shared.real.execute(f"SAVEPOINT arena_{number}")
+        for name in self._savepoints:
+            shared.real.execute(f'SAVEPOINT "{name}"')
         self._changes_before = self._changes
         self._has_changed_more = False
         self._violations = set()
@@ -336,56 +344,30 @@ class SharingConnection(GuardedConnection):
             if self._is_interrupted:
                 raise _error("interrupted", "SQLITE_INTERRUPT")
 
-    def _commit(self) -> None:
+    def _check_commit(self) -> None:
+        """Raise the error of a COMMIT that SQLite would refuse."""
         if self._was_cut_off:
             raise messages.cut_off()
+        if self._is_writer and self._checks_at_commit():
+            self._check_foreign_keys()
+
+    def _commit_writer(self) -> None:
+        """Keep what the transaction has written."""
         if self._is_writer:
-            if self._checks_at_commit():
-                self._check_foreign_keys()
             is_counted = self._changes != self._changes_before
             is_changed = is_counted or self._has_changed_more
             self.arena_shared.commit_writer(is_changed=is_changed)
         self._forget_transaction()
 
-    def _roll_back(self) -> None:
+    def _roll_back_writer(self) -> None:
+        """Roll back what the transaction has written."""
         if self._is_writer:
             self.arena_shared.roll_back_writer()
         self._forget_transaction()
 
     def _forget_transaction(self) -> None:
         self._writer = None
-        self._is_begun = self._is_always_begun
-        self._is_begun_by_savepoint = False
         self._savepoints.clear()
-
-    def _set_savepoint(self, name: str) -> None:
-        if not self._is_begun:
-            self._begin()
-            self._is_begun_by_savepoint = True
-        if self._is_writer:
-            self.arena_shared.real.execute(f"SAVEPOINT arena_{len(self._savepoints)}")
-        self._savepoints.append(name)
-
-    def _find_savepoint(self, name: str) -> int:
-        for number in reversed(range(len(self._savepoints))):
-            if self._savepoints[number] == name:
-                return number
-        raise _error(f"no such savepoint: {name}", "SQLITE_ERROR")
-
-    def _release(self, name: str) -> None:
-        number = self._find_savepoint(name)
-        if number == 0 and self._is_begun_by_savepoint:
-            self._commit()
-            return
-        if self._is_writer:
-            self.arena_shared.real.execute(f"RELEASE arena_{number}")
-        del self._savepoints[number:]
-
-    def _roll_back_to(self, name: str) -> None:
-        number = self._find_savepoint(name)
-        if self._is_writer:
-            self.arena_shared.real.execute(f"ROLLBACK TO arena_{number}")
-        del self._savepoints[number + 1 :]
 
     def _checks_at_commit(self) -> bool:
         """Return whether a COMMIT may find that a foreign key is violated."""
@@ -434,27 +416,24 @@ class SharingConnection(GuardedConnection):
             else:
                 self._use(cursor.arena_send, self._readable(statement))
 
-    def _run_control(self, statement: ParsedStatement, cursor: SharingCursor) -> None:
-        if statement.is_malformed:
-            # SQLite says what is wrong, and does nothing.
-            cursor.arena_answer(f"EXPLAIN {cursor.arena_statement}")
-            raise _error("syntax error", "SQLITE_ERROR")
-        self._control(statement)
-        cursor.arena_answer(_NOTHING)
-
     def _run_write(
         self, statement: ParsedStatement, cursor: SharingCursor, *, may_begin: bool
     ) -> None:
         is_dml = statement.keyword in _DML
         if is_dml and may_begin and self._begins_by_itself():
-            self._begin(self.isolation_level or "")
+            level = self.isolation_level or ""
+            if level.lower() in _LOCKING:
+                self._become_writer()
+            self._run_own(f"BEGIN {level}")
         if _TEMPORARY.search(cursor.arena_statement):
             self.arena_shared.tell(messages.TEMPORARY_TABLE)
         self._write(statement, cursor)
 
     def _begins_by_itself(self) -> bool:
         is_legacy = getattr(self, "autocommit", _LEGACY) == _LEGACY
-        return is_legacy and self.isolation_level is not None and not self._is_begun
+        return (
+            is_legacy and self.isolation_level is not None and not self.in_transaction
+        )
 
     def _readable(self, statement: ParsedStatement) -> RealConnection:
         """Return the connection for a read: another transaction may have written."""
@@ -471,17 +450,18 @@ class SharingConnection(GuardedConnection):
 
     def _write(self, statement: ParsedStatement, cursor: SharingCursor) -> None:
         """Run a statement that may write, in a transaction of its own if none is open."""
-        is_alone = not self._is_begun
+        is_alone = not self.in_transaction
         self._become_writer()
         if statement.keyword not in _COUNTED:
             self._has_changed_more = True
         try:
             self._use(cursor.arena_send, self.arena_shared.real)
             if is_alone:
-                self._commit()
+                self._check_commit()
+                self._commit_writer()
         except BaseException:
             if is_alone:
-                self._roll_back()
+                self._roll_back_writer()
             raise
 
     def _use(
@@ -503,6 +483,7 @@ class SharingConnection(GuardedConnection):
         """Begin again after a statement has rolled back the real transaction."""
         shared = self.arena_shared
         shared.end_writer()
+        self._end_own("ROLLBACK")
         self._forget_transaction()
         shared.recover()
 
@@ -518,8 +499,6 @@ class SharingConnection(GuardedConnection):
             cursor.arena_answer("SELECT ? AS journal_mode", (mode,))
         elif name == "wal_checkpoint":
             cursor.arena_answer("SELECT 0 AS busy, 0 AS log, 0 AS checkpointed")
-        elif name == "foreign_keys" and value is not None and self._is_begun:
-            cursor.arena_answer(_NOTHING)  # as SQLite does inside a transaction
         elif name in _WITHOUT_EFFECT:
             cursor.arena_send(self)
         elif name == "optimize" or (name in _NUMBERS and value is not None):
@@ -529,25 +508,20 @@ class SharingConnection(GuardedConnection):
 
     def _run_vacuum(self, cursor: SharingCursor) -> None:
         """Write a copy for VACUUM INTO. A VACUUM in place changes no row, and is left out."""
-        if self._is_begun:
-            raise _error("cannot VACUUM from within a transaction", "SQLITE_ERROR")
-        if _INTO.search(cursor.arena_statement):
+        is_copy = _INTO.search(cursor.arena_statement) is not None
+        if is_copy and not self.in_transaction:
             # The guard's authorizer is set on the database in memory.
             sqlite3.Connection.deserialize(self, self.arena_shared.image())
-            try:
-                sqlite3.Cursor(self).execute(*cursor.arena_arguments).close()
-            finally:
-                sqlite3.Connection.deserialize(self, self.arena_shared.empty_image())
-        else:
+        try:
+            cursor.arena_send(self)
+        finally:
+            if is_copy and not self.in_transaction:
+                empty = self.arena_shared.empty_image()
+                sqlite3.Connection.deserialize(self, empty)
+        if not is_copy:
             self.arena_shared.tell(messages.NO_VACUUM)
-        cursor.arena_answer(_NOTHING)
 
     # The methods of sqlite3.Connection.
-
-    @property
-    def in_transaction(self) -> bool:
-        """As ``sqlite3.Connection.in_transaction``."""
-        return self._is_begun
 
     @property
     def total_changes(self) -> int:
@@ -562,9 +536,9 @@ class SharingConnection(GuardedConnection):
 
     @isolation_level.setter
     def isolation_level(self, level: Any) -> None:
-        _ISOLATION_LEVEL.__set__(self, level)
-        if level is None and self._is_begun:
+        if level is None and self.in_transaction:
             self.commit()
+        _ISOLATION_LEVEL.__set__(self, level)
 
     if sys.version_info >= (3, 12):
 
@@ -576,10 +550,10 @@ class SharingConnection(GuardedConnection):
         @autocommit.setter
         def autocommit(self, value: Any) -> None:
             with self.arena_shared.lock:
+                if value is True and self.in_transaction:
+                    self._check_commit()
+                    self._commit_writer()
                 sqlite3.Connection.autocommit.__set__(self, value)
-                if value is True and self._is_begun:
-                    self._commit()
-                self._is_begun = self._is_begun or value is False
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
         """As ``sqlite3.Connection.cursor``."""
@@ -593,8 +567,22 @@ class SharingConnection(GuardedConnection):
         if getattr(self, "autocommit", None) is True:
             return
         with self.arena_turn, self.arena_shared.lock:
-            if self._is_begun:
-                self._commit()
+            if self.in_transaction:
+                self._check_commit()
+                self._end_own("COMMIT")
+                self._commit_writer()
+
+    def _end_own(self, verb: str) -> None:
+        """End the transaction of the database in memory. With autocommit=False it has another."""
+        if self.in_transaction:
+            self._run_own(verb)
+        if getattr(self, "autocommit", None) is False:
+            self._run_own("BEGIN")
+
+    def _run_own(self, statement: str) -> None:
+        """Run a statement on the database in memory."""
+        with closing(_PlainCursor(self)) as cursor:
+            cursor.execute(statement)
 
     def rollback(self) -> None:
         """As ``sqlite3.Connection.rollback``."""
@@ -609,14 +597,13 @@ class SharingConnection(GuardedConnection):
         """Roll back past the overrides of an app's class."""
         self.arena_check_open()
         with self.arena_turn, self.arena_shared.lock:
-            if self._is_begun:
-                self._roll_back()
+            self._end_own("ROLLBACK")
+            self._roll_back_writer()
 
     def arena_close(self) -> None:
         """Close past the overrides of an app's class."""
         with self.arena_turn, self.arena_shared.lock:
-            if self._is_writer:
-                self._roll_back()
+            self._roll_back_writer()
             sqlite3.Connection.close(self)
 
     def __exit__(self, kind: object, *error: object) -> Any:
