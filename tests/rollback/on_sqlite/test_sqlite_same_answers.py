@@ -110,6 +110,7 @@ def savepoints(watch: Watch) -> None:
     watch.run(here, "SAVEPOINT s3", add, "ROLLBACK", "RELEASE s3", count)
     watch.run(here, "RELEASE arena_level_1", "ROLLBACK TO arena_writer")
     watch.run(here, "BEGIN", add, "SAVEPOINT x", add, "ROLLBACK TO x", "RELEASE x", "COMMIT", count)
+    watch.run(here, "BEGIN", add, "SAVEPOINT arena_writer", add, "ROLLBACK", count)
     watch.run(here, "SAVEPOINT outer", "SAVEPOINT inner", add, "RELEASE outer", count, "ROLLBACK")
 
 

@@ -265,10 +265,10 @@ class SharingConnection(GuardedConnection):
         cursor.arena_send(self)
         if keyword == "SAVEPOINT":
             self._savepoints.append(name)
-            self._run_if_writer(f'SAVEPOINT "{name}"')
+            self._run_if_writer(f'SAVEPOINT "app {name}"')
         elif keyword == "ROLLBACK" and name:
             del self._savepoints[self._savepoint(name) + 1 :]
-            self._run_if_writer(f'ROLLBACK TO "{name}"')
+            self._run_if_writer(f'ROLLBACK TO "app {name}"')
         elif keyword == "ROLLBACK":
             self._roll_back_writer()
         elif keyword == "RELEASE" and not self.in_transaction:
@@ -277,7 +277,7 @@ class SharingConnection(GuardedConnection):
             self._commit_writer()
         elif keyword == "RELEASE":
             del self._savepoints[self._savepoint(name) :]
-            self._run_if_writer(f'RELEASE "{name}"')
+            self._run_if_writer(f'RELEASE "app {name}"')
 
     def _commit_by_release(self, name: str) -> None:
         """Commit, because the outermost savepoint is released."""
@@ -312,7 +312,7 @@ class SharingConnection(GuardedConnection):
         shared.use_foreign_keys(bool(self._setting("foreign_keys")))
         self._writer = shared.begin_writer(user_line())
         for name in self._savepoints:
-            shared.real.execute(f'SAVEPOINT "{name}"')
+            shared.real.execute(f'SAVEPOINT "app {name}"')
         self._changes_before = self._changes
         self._has_changed_more = False
         self._violations = set()
