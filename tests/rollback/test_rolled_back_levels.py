@@ -255,3 +255,21 @@ def test_a_server_that_demands_tls(
     monkeypatch.undo()
     assert "no pg_hba.conf entry for this host, no encryption" in str(error.value)
     assert "host instead of hostssl" in str(error.value)
+
+
+def test_a_rollback_of_the_app_frees_the_locks_at_once(world: ServerWorld) -> None:
+    """Other connections of pytest-arena read the database."""
+    locked = (
+        "SELECT relation::regclass::text FROM pg_locks "
+        "WHERE mode = 'AccessExclusiveLock' AND relation = ANY ('{plain,many}'::regclass[])"
+    )
+    hand = world.connect()
+    world.isolation.enter()
+    hand.executescript("BEGIN; LOCK TABLE plain; SAVEPOINT one; LOCK TABLE many")
+    name = world.isolation.live.name
+    assert len(rows(locked, name)) == 2
+    hand.execute("ROLLBACK TO one")
+    assert rows(locked, name) == [("plain",)]
+    hand.rollback()
+    assert rows(locked, name) == []
+    world.isolation.leave()

@@ -421,14 +421,17 @@ class SharedTransaction:
     def roll_back_to(self, session: Session, savepoint: Savepoint) -> None:
         """Roll back to a savepoint of a session."""
         with self._turn(session):
-            self._backend.execute_later(f"ROLLBACK TO {savepoint.backend_name}")
-            self._note_undone()
+            self._undo(f"ROLLBACK TO {savepoint.backend_name}")
 
     def _undo_holder(self, holder: Session) -> None:
         """Roll back the transaction that has written."""
-        self._backend.execute_later(_undo(holder.savepoint))
-        self._note_undone()
+        self._undo(_undo(holder.savepoint))
         self._holder = None
+
+    def _undo(self, sql: str) -> None:
+        """Roll back now: pytest-arena's other connections may wait for the locks."""
+        self._backend.query(sql)
+        self._note_undone()
 
     def _note_undone(self) -> None:
         self._applied = None
