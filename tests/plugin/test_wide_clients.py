@@ -392,6 +392,45 @@ def test_the_app_of_a_wide_fixtures_client_starts_where_its_rows_belong(
     project.run("-p", "no:randomly").expect(passed=4)
 
 
+STARTED_LATER = """
+import pytest
+import pytest_asyncio
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest.fixture(scope="session")
+def wide(arena):
+    return arena.client()
+
+
+@pytest_asyncio.fixture(scope="class", loop_scope="session")
+async def sent(wide):
+    await wide.post("/dancers/Ada")
+    yield
+    assert (await wide.get("/dancers")).json() == ["Sand", "Start", "Ada"]
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+class TestOfFixture:
+    async def test_it(self, sent, wide, turn):
+        assert (await wide.get("/dancers")).json() == ["Sand", "Start", "Ada"]
+        await wide.post("/dancers/Test")
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_after(wide, turn):
+    assert (await wide.get("/dancers")).json() == ["Sand", "Start"]
+    await wide.post("/dancers/Test")
+"""
+
+
+def test_the_app_ends_with_the_narrower_fixture_that_has_started_it(example: Example) -> None:
+    """Its rows ended with that fixture, and the app of the wider client went on without them."""
+    project = example.with_files(starts=STARTS, test_it=STARTED_LATER)
+    project = project.change("pytest.ini", "app:app", "starts:app")
+    project.run("-p", "no:randomly").expect(passed=4).never_says("left a task", "cut off")
+
+
 LATE = """
 import asyncio
 import pytest

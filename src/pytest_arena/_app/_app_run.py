@@ -84,6 +84,8 @@ class AppRun:
         self._given_state = state or _NOTHING
         self._login = login
         self._login_path = login_path
+        # The wide fixtures whose set-up or tear-down has started the lifespans.
+        self._starters: dict[Lifespan, object] = {}
         self._portal = Portal()
         self._clients: list[AsyncClient] = []
         self._test_clients: list[Any] = []
@@ -221,11 +223,31 @@ class AppRun:
         """Return the lines of start-up tasks that the app's shutdown cut off."""
         return self._lifespan.cut_off() if self._lifespan else []
 
+    def _lifespans_of_fixtures(self) -> list[Lifespan]:
+        known = self._lifespan.known() if self._lifespan else []
+        return [lifespan for lifespan in known if lifespan.request is None]
+
+    def note_starter(self, fixture: object) -> None:
+        """Note that this wide fixture has started the lifespans that no other one has."""
+        starters = {}
+        for lifespan in self._lifespans_of_fixtures():
+            starters[lifespan] = self._starters.get(lifespan, fixture)
+        self._starters = starters
+
     def close_lifespans_of_tests(self) -> None:
         """Shut the app down, if the request of a test has started it."""
         if self._lifespan:
-            known = self._lifespan.known()
-            self._lifespan.close([each for each in known if each.request is None])
+            self._lifespan.close(self._lifespans_of_fixtures())
+
+    def close_lifespans_of(self, fixture: object) -> None:
+        """Shut the app down, if a wide fixture has started it. A later request starts it again."""
+        self.note_starter(fixture)
+        others = []
+        for lifespan, starter in self._starters.items():
+            if starter is not fixture:
+                others.append(lifespan)
+        if self._lifespan:
+            self._lifespan.close(others)
 
     def close_lifespans_in(self, loop: AbstractEventLoop) -> None:
         """Shut the app down in this loop. The next request starts it in another loop."""

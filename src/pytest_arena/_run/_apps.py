@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -270,6 +270,20 @@ class Apps:
                 yield
             finally:
                 self.session_state = None
+
+    def note_starter(self, owner: object) -> None:
+        """Note that this wide fixture has started the lifespans that no other one has."""
+        for app_run in self.wide.values():
+            app_run.note_starter(owner)
+
+    def close_lifespans_of(self, owner: object) -> None:
+        """Shut the apps down that a wide fixture has started for the client of a wider one.
+
+        What their start-up has written ends with the fixture's level.
+        """
+        with ExitStack() as stack:
+            for app_run in self.wide.values():
+                stack.callback(app_run.close_lifespans_of, owner)
 
     def close_of(self, owner: object) -> None:
         """Close the apps and clients of a wide fixture."""

@@ -303,6 +303,7 @@ class FixtureLevels:
                 ):
                     yield
                 self._note_lost(owner)
+                self._apps.note_starter(owner)
             except BaseException:
                 self.leave(owner)
                 raise
@@ -422,6 +423,7 @@ class FixtureLevels:
         try:
             self.finish_above(level)
             self.end_processes(owner)
+            self._apps.close_lifespans_of(owner)
             self._apps.close_of(owner)
             self._forget_rows(level, self.levels.held_before(level))
         finally:
