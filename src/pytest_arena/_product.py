@@ -479,8 +479,8 @@ class Connections(Protocol):
     def raw_transactions(self) -> list[str]:
         """Return the lines of the open transactions of connections that no engine has opened."""
 
-    def owns(self, database: str) -> bool:
-        """Return whether a database of this name on a server belongs to pytest-arena."""
+    def owns(self, name: str) -> bool:
+        """Return whether a server's database, in the form of ``arena_allow``, is pytest-arena's."""
 
     def named_by_client(
         self, program: str, words: Sequence[str], variables: Mapping[str, str]
@@ -735,6 +735,14 @@ class TemplateStore(Protocol[ContentT]):
     @property
     def ddl(self) -> Dialect:
         """Compiles DDL. It is the same for every driver."""
+
+    @property
+    def has_schema(self) -> bool:
+        """Whether each database has its tables before any build: no schema is built."""
+
+    @property
+    def words(self) -> str:
+        """What the summary says of the content, "" if this store has templates."""
 
     def identity(self) -> str:
         """Return what a template depends on beside its recipe: the product, and its version."""

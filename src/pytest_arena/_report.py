@@ -41,6 +41,7 @@ class Summary:
     products: tuple[str, ...] = ()
     isolations: tuple[str, ...] = ()
     has_template: bool = True
+    template_words: str = ""  # in place of words about templates
     built_because: tuple[str, ...] = ()  # why templates in the cache were not used
     # The time of each test in which the app made its tables.
     table_seconds: tuple[float, ...] = ()
@@ -120,7 +121,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
         yield f"{times}, by reading the whole content of a database: {cost} of it"
     if used and summary.table_seconds:
         yield from _table_lines(summary)
-    elif used and not summary.has_template and summary.suggestion:
+    elif used and _lacks_template(summary) and summary.suggestion:
         yield "to have each test start with the tables:"
         yield indent(summary.suggestion, "    ")
     known = ", ".join(sorted(summary.known)) or "none"
@@ -211,7 +212,13 @@ def _named_databases(summary: Summary) -> list[str]:
     return named or ["a database in memory"]  # which ended with its test
 
 
+def _lacks_template(summary: Summary) -> bool:
+    return not (summary.has_template or summary.template_words)
+
+
 def _template_words(summary: Summary) -> str:
+    if summary.template_words:
+        return summary.template_words
     if not summary.has_template:
         if summary.table_seconds:
             return "no template: the app makes its tables"

@@ -175,6 +175,10 @@ class ServerLogin:
     password: str = field(default="", repr=False)
 
 
+# Begins the name of the folder in which a proxy of ``rollback`` has its socket.
+PROXY_FOLDER = "arena-proxy-"
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A database on a server, and the login for it. No message shows the password.
@@ -202,6 +206,14 @@ class Address:
     def server(self) -> str:
         """The server, as a message shows it: ``host:port``."""
         return f"{self.host}:{self.port}"
+
+    @property
+    def distinction(self) -> str:
+        """The part that no address outside of the tests has.
+
+        A proxy may be before a database of the user's, whose name is not distinct.
+        """
+        return self.host if PROXY_FOLDER in self.host else self.database
 
     def as_(self, login: ServerLogin) -> Address:
         """Return the same database with another login."""

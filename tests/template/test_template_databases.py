@@ -226,7 +226,7 @@ def test_a_listener_of_ones_own_makes_its_schema_itself_pitfall_089(
 def test_rebuild_is_for_what_is_older_than_the_run(on_server: ServerProject) -> None:
     """A second worker of that run finds the new one."""
     first = on_server.ensure()
-    began = _databases._now()
+    began = _databases.now()
     second, third = (on_server.ensure(newer_than=began) for _ in range(2))
     assert first != second == third
     assert on_server.builds() == 2

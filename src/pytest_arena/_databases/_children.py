@@ -374,7 +374,7 @@ class _NamedDatabases:
         if database.product not in PRODUCT_PACKAGES:
             return True
         connections = product_package(database.product).connections
-        return not connections.owns(database.database)
+        return not connections.owns(database.name)
 
 
 def _with_known_driver(url: URL) -> URL:

@@ -265,7 +265,7 @@ class Databases:
         names = []
         for database in self.provisioned():
             address = database.target.address
-            names.append(address.database if address is not None else database.file)
+            names.append(database.file if address is None else address.distinction)
         joined = "\0".join(texts)
         return any(name and name in joined for name in names)
 
@@ -665,6 +665,11 @@ class Provision:
             )
             self.stores[key] = store
         return store
+
+    def template_words(self) -> str:
+        """Return what the summary says in place of words about templates, or ""."""
+        words = [store.template_store.words for store in self.stores.values()]
+        return "; ".join(filter(None, words))
 
     def comparisons(self) -> Iterator[tuple[str, Comparison]]:
         """Yield comparisons that found something, each with its value of ``arena_schema``."""

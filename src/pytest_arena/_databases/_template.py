@@ -268,7 +268,8 @@ class Store(Generic[ContentT]):
         below = None
         if stage is Stage.SEEDED:
             below = self.ensure(recipe, Stage.SCHEMA, build_around)
-        if stage is Stage.EMPTY or not recipe.value(stage):
+        has_schema = stage is Stage.SCHEMA and self.template_store.has_schema
+        if stage is Stage.EMPTY or has_schema or not recipe.value(stage):
             return below
         build = StageBuild(
             recipe, stage, below, self.root, self.template_store, self.compares

@@ -189,9 +189,7 @@ def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
     if target.database is None:
         return address
     product: Any = target.database.product  # importing its type is a cycle
-    role: ServerLogin | None = product.roles.login_of(
-        target.database, login, address.database
-    )
+    role: ServerLogin | None = product.roles.login_of(target.database, login, address)
     return address.as_(role) if role else address
 
 

@@ -39,8 +39,8 @@ from pytest_arena._product import (
     Product,
     RequestedDatabase,
 )
+from pytest_arena._values import PROXY_FOLDER, without_comments
 from pytest_arena._values import STATEMENT_START as START
-from pytest_arena._values import without_comments
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -159,16 +159,17 @@ class PostgreSQLConnections:
             if drivers.is_in_transaction(raw.driver)
         ]
 
-    def owns(self, database: str) -> bool:
-        """Return whether a name has the form of pytest-arena's databases."""
-        return arguments.is_own_name(database)
+    def owns(self, name: str) -> bool:
+        """Return whether a name has the form of pytest-arena's databases, or of its proxies."""
+        _, _, database = name.rpartition("/")
+        return PROXY_FOLDER in name or arguments.is_own_name(database)
 
     def named_by_client(
         self, program: str, words: Sequence[str], variables: Mapping[str, str]
     ) -> tuple[str, ...]:
         """Return the databases by libpq's rules: arguments, service, variables, defaults."""
         target = client_target(program, words, variables)
-        if target is None or self.owns(target.database):
+        if target is None or all(map(self.owns, target.names)):
             return ()
         return target.names
 

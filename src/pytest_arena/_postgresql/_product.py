@@ -18,6 +18,9 @@ from pytest_arena._postgresql._roles import Roles
 from pytest_arena._postgresql._templates import DatabaseTemplates, url_of
 from pytest_arena._postgresql.isolation import ServerIsolation, isolate
 from pytest_arena._postgresql.journal._journal_templates import lacking
+from pytest_arena._postgresql.named._named_build import NamedTemplates
+from pytest_arena._postgresql.named._named_isolation import NamedIsolation
+from pytest_arena._postgresql.named._named_server import NamedServer
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers._find import find_server
 from pytest_arena._postgresql.servers._others_writes import OthersWrites
@@ -85,20 +88,27 @@ class PostgreSQL:
             return self._own
 
     def _start(self) -> ServerRegistry:
-        self._refuse_apps_database()
         server = find_server(self._config)
+        if not server.is_named:
+            self._refuse_apps_database()
         self._server = server
-        root = self._config.root
-        registry = ServerRegistry(
-            server.address,
-            project=f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}",
-            tell=self._core.ledger.note,
-            lock_timeout=self._config.lock_timeout,
-        )
+        registry = self._open_registry(server)
         with registry.saying("the server's statistics cannot be read"):
             self._others_writes = OthersWrites(registry.control, server.address)
         self.roles = Roles(self._core, registry, is_private=server.is_private)
         return registry
+
+    def _open_registry(self, server: Server) -> ServerRegistry:
+        tell = self._core.ledger.note
+        if server.is_named:
+            return NamedServer(server, self._core, tell)
+        root = self._config.root
+        return ServerRegistry(
+            server.address,
+            project=f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}",
+            tell=tell,
+            lock_timeout=self._config.lock_timeout,
+        )
 
     def _refuse_apps_database(self) -> None:
         try:
@@ -142,9 +152,10 @@ class PostgreSQL:
     def template_store(self, dialect: type[Dialect]) -> DatabaseTemplates:
         """Return the templates on the server. The app's driver builds them."""
         if dialect.driver not in self._stores:
-            self._stores[dialect.driver] = DatabaseTemplates(
-                self._registry(), dialect()
-            )
+            own = self._registry()
+            is_named = isinstance(own, NamedServer)
+            templates = NamedTemplates if is_named else DatabaseTemplates
+            self._stores[dialect.driver] = templates(own, dialect())
             self.roles.prepare()
         return self._stores[dialect.driver]
 
@@ -152,19 +163,27 @@ class PostgreSQL:
         """Return the isolation of a database: ``undo``, ``clone`` or ``rollback``."""
         own = self._registry()
         isolation_named(self._config, ISOLATIONS, self.shown)
-        isolation = isolate(
-            own,
-            self._config.isolation,
-            content,
-            with_rights=self.roles.begin(database),
-            shown=self.shown,
-            place=self._config.places["isolation"],
-            uses=uses,
-            tell=self._core.ledger.note,
-        )
+        tell = self._core.ledger.note
+        with_rights = self.roles.begin(database)
+        isolation: ServerIsolation
+        if isinstance(own, NamedServer):
+            if content is None:
+                own.take()
+            isolation = NamedIsolation(own, content, "rollback", uses=uses, tell=tell)
+        else:
+            isolation = isolate(
+                own,
+                self._config.isolation,
+                content,
+                with_rights=with_rights,
+                shown=self.shown,
+                place=self._config.places["isolation"],
+                uses=uses,
+                tell=tell,
+            )
         if isolation.name == "clone":
             self._note_slow_disk(own)
-        self.roles.note_inactive_rights(database.login, isolation.live.name)
+        self.roles.note_inactive_rights(database.login, isolation.live.address)
         return cast("Isolation", isolation)
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
@@ -172,8 +191,11 @@ class PostgreSQL:
         if name not in ISOLATIONS:
             return f"{self.shown} is isolated by undo, clone or rollback"
         missing = ""
-        if name == "undo":
-            missing = lacking(self._registry())
+        own = self._registry()
+        if isinstance(own, NamedServer):
+            missing = "" if name == "rollback" else own.cause
+        elif name == "undo":
+            missing = lacking(own)
         if not missing:
             cast("ServerIsolation", isolation).ask_for(name)
         return missing
@@ -257,6 +279,10 @@ class PostgreSQL:
         if self._others_writes is None:
             return []
         requested, _ = self._core.requested()
+        if isinstance(self._own, NamedServer):
+            # The run itself has moved the counters of this database.
+            end = f"/{self._own.name}"
+            requested = [name for name in requested if not name.endswith(end)]
         is_allowed = self._core.files.is_allowed
         names = [name for name in requested if not is_allowed(name)]
         try:

@@ -164,7 +164,7 @@ class Roles:
 
     # Connections
 
-    def login_of(self, database: Database, login: _Login, live: str) -> _Login:
+    def login_of(self, database: Database, login: _Login, live: Address) -> _Login:
         """Return the role for a connection with a login of the app. None: pytest-arena's login."""
         if login is not None and login.user == PAST_POLICIES:
             return None
@@ -176,11 +176,11 @@ class Roles:
             self._others[key] = self._choose_other(login, first, live)
         return self._others[key]
 
-    def _choose_other(self, login: ServerLogin, first: _Login, live: str) -> _Login:
+    def _choose_other(self, login: ServerLogin, first: _Login, live: Address) -> _Login:
         usable = self._usable(login)
         if usable is None:
             self.note_inactive_rights(login, live)
-        elif not self._has_rights(login.user, live, _WITH_GROUPS):
+        elif not self._has_rights(login.user, live.database, _WITH_GROUPS):
             self._core.ledger.note(
                 f"the schema grants nothing to {login.user}, which works as "
                 f"{(first or self._address).user} in tests. Next: GRANT … TO it in the schema"
@@ -201,7 +201,7 @@ class Roles:
         """Write the query of the tables whose policies limit pytest-arena's login."""
         return _ACTIVE.format(users=literal(self._address.user))
 
-    def note_inactive_rights(self, login: _Login, live: str) -> None:
+    def note_inactive_rights(self, login: _Login, live: Address) -> None:
         """Note the policies and grants that do not act for a login of the app."""
         user = (self._usable(login) or self._address).user
         _, reason = self._logins.get(login.user, (None, "")) if login else (None, "")
@@ -211,7 +211,7 @@ class Roles:
             notes.append(
                 f"policies do not act on {tables}: the app works as {user}, which {fault}"
             )
-        if login and reason and self._has_rights(login.user, live, _ITS_GROUPS):
+        if login and reason and self._has_rights(login.user, live.database, _ITS_GROUPS):
             notes.append(
                 f"grants to {login.user} do not act as in production: the app works as {user}, "
                 "which has all rights"
@@ -225,10 +225,10 @@ class Roles:
                 note += f". Next: {_USE_ROLE}"
         self._core.ledger.note(note)
 
-    def _inactive_policies(self, user: str, live: str) -> tuple[str, str]:
+    def _inactive_policies(self, user: str, live: Address) -> tuple[str, str]:
         """Return the tables whose policies act for no login of the app, and why for ``user``."""
         saying = self._own.saying("the policies cannot be read")
-        with saying, closing(open_control(self._own.address_of(live))) as control:
+        with saying, closing(open_control(live)) as control:
             inactive = control.rows(_INACTIVE.format(users=literal(user)))
             if inactive:
                 # An administrator's engine may pass the policies by, beside the app's own.

@@ -146,6 +146,16 @@ class DatabaseTemplates:
     folder: None = None
 
     @property
+    def has_schema(self) -> bool:
+        """Return False: a template of the seed has a copy of the schema's template."""
+        return False
+
+    @property
+    def words(self) -> str:
+        """Return "": the summary says whether a template was built."""
+        return ""
+
+    @property
     def ddl(self) -> Dialect:
         """Compiles DDL, without a driver."""
         dialect: Dialect = cast("Any", PGDialect)()
@@ -194,7 +204,7 @@ class DatabaseTemplates:
                 stack.enter_context(self.own.lock(fingerprint, seconds=_LOCK_SECONDS))
             except TimeoutError:
                 raise self._waited_too_long() from None
-            yield _now()
+            yield now()
 
     def _waited_too_long(self) -> TemplateError:
         builders = {
@@ -220,7 +230,7 @@ class DatabaseTemplates:
         del fingerprint  # `finish` registers it
         name = self.own.create("building", template=below.content if below else None)
         return DatabaseTarget(
-            self.own, self.own.address_of(name), *_drivers(self.dialect)
+            self.own, self.own.address_of(name), *drivers_of(self.dialect)
         )
 
     def scratch(self) -> DatabaseTarget:
@@ -249,7 +259,7 @@ class DatabaseTemplates:
 
     def lacks_table(self, error: BaseException) -> bool:
         """Return whether the server's error code means a missing table."""
-        return _FAILED_BY.get(_sqlstate(error)) == "table"
+        return _FAILED_BY.get(sqlstate_of(error)) == "table"
 
     def not_stored(self, error: Exception) -> TemplateError | None:
         """Return the error for a server that does not answer, or refuses a statement."""
@@ -308,7 +318,7 @@ def _find_and_use(own: ServerRegistry, fingerprint: str) -> str:
 _PSYCOPG = "psycopg"  # sync and async
 
 
-def _drivers(dialect: Dialect | None) -> tuple[str, str]:
+def drivers_of(dialect: Dialect | None) -> tuple[str, str]:
     """Return the drivers for sync and for async functions.
 
     The app's driver is preferred, because the app reads the values that it writes. An app on
@@ -321,13 +331,13 @@ def _drivers(dialect: Dialect | None) -> tuple[str, str]:
     return dialect.driver, _PSYCOPG
 
 
-def _now() -> float:
+def now() -> float:
     """Return the time of a new file, because a test may have changed the clock."""
     with tempfile.TemporaryFile() as file:
         return os.fstat(file.fileno()).st_mtime
 
 
-def _sqlstate(error: BaseException | None) -> str:
+def sqlstate_of(error: BaseException | None) -> str:
     """Return PostgreSQL's code for an error of a driver, of SQLAlchemy or of pytest-arena."""
     original = getattr(error, "orig", None) or error
     for name in ("sqlstate", "pgcode"):
@@ -351,7 +361,7 @@ _FAILED_BY = {
 
 def _next_step(error: BaseException | None) -> str:
     """Return what to do after a statement of a build has failed, "" if it is not known."""
-    kind = _FAILED_BY.get(_sqlstate(error), "")
+    kind = _FAILED_BY.get(sqlstate_of(error), "")
     text = str(getattr(error, "orig", None) or error)
     extension = _missing_extension(text)
     if extension:

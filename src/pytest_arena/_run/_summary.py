@@ -80,6 +80,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         servers=servers,
         server_of_code=server_of_code,
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
+        template_words=databases.provision.template_words(),
         built_seconds=sum(store.built_seconds for store in stores),
         products=tuple(dict.fromkeys(product for product, _ in ledger.filled)),
         verified=ledger.verified,

@@ -284,9 +284,9 @@ class SQLiteConnections:
         """Return the lines that began the open transactions of raw connections."""
         return raw_transactions()
 
-    def owns(self, database: str) -> bool:
+    def owns(self, name: str) -> bool:
         """Return False: SQLite has no server."""
-        del database
+        del name
         return False
 
     def named_by_client(

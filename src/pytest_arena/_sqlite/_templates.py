@@ -132,6 +132,16 @@ class FileTemplates:
     home: Home
 
     @property
+    def has_schema(self) -> bool:
+        """Return False: a template of the seed has a copy of the schema's template."""
+        return False
+
+    @property
+    def words(self) -> str:
+        """Return "": the summary says whether a template was built."""
+        return ""
+
+    @property
     def ddl(self) -> Dialect:
         """The dialect in which tables are compiled."""
         return SQLiteDialect_pysqlite()

@@ -91,7 +91,7 @@ class ServerIsolation:
         self._snapshots: list[Snapshot] = []  # frozen here, and dropped here
         # The last left level of another isolation, and the number of uses at that time.
         self._spare: tuple[_Level, int] | None = None
-        live = KINDS[isolation](own, uses, tell)
+        live = self._new_live(isolation)
         first = Snapshot(own, live.template(with_rights(template)))
         self._templates = {(isolation, template): first}
         with own.saying("no database for the first test"):
@@ -100,6 +100,9 @@ class ServerIsolation:
                 self.session_functions = session_functions(control)
         self.generation = 1
         self._stack = [ServerLevel(live)]
+
+    def _new_live(self, isolation: str) -> _Live:
+        return KINDS[isolation](self._own, self._uses, self._tell)
 
     @property
     def live(self) -> _Live:
@@ -307,7 +310,7 @@ class ServerIsolation:
 
     def _begin_beside(self, start: Snapshot) -> None:
         """Begin with other content in another database. The one below keeps what it has."""
-        live = KINDS[self.live.isolation](self._own, self._uses, self._tell)
+        live = self._new_live(self.live.isolation)
         with self._uses.alone():
             self.generation += 1
             live.put(start, self.depth, self.depth)
@@ -331,7 +334,7 @@ class ServerIsolation:
             level.live.give_up()
         self.generation += 1  # connections end, also if this fails
         source = self.live.copied()
-        live = KINDS[isolation](self._own, self._uses, self._tell)
+        live = self._new_live(isolation)
         try:
             with self._own.saying(f"no copy for isolation={isolation!r}"):
                 live.prepare(source)

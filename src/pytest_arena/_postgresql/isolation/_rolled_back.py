@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.isolation._live import Levels
     from pytest_arena._postgresql.isolation._snapshots import Archive, Snapshot
     from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._postgresql.rollback._transaction_sql import SettingChange
     from pytest_arena._product import Usage
     from pytest_arena._values import Address
 
@@ -49,6 +50,25 @@ class Uncommitted(RowsLost):
         )
 
 
+def open_proxy(
+    address: Address, *, note: Callable[[str], None], lock_timeout: float
+) -> Proxy:
+    """Open a proxy before a database.
+
+    Raises:
+        ControlFailure: the server does not answer, or refuses the login.
+        ConfigError: the server refuses a connection without TLS.
+    """
+    with closing(open_control(address)) as control:
+        is_encrypted = control.is_encrypted
+    try:
+        return Proxy(address, note=note, lock_timeout=lock_timeout)
+    except ControlFailure as error:
+        if is_encrypted and not error.is_crowded:
+            raise _demands_tls(error) from error
+        raise
+
+
 def _demands_tls(error: ControlFailure) -> ConfigError:
     return ConfigError(
         "arena_isolation = rollback: the server refuses a connection without TLS",
@@ -58,6 +78,20 @@ def _demands_tls(error: ControlFailure) -> ConfigError:
         fix="in the server's pg_hba.conf, host instead of hostssl for this machine\n"
         "or arena_isolation = auto",
     )
+
+
+def watch_functions(proxy: Proxy) -> None:
+    """Have a proxy watch the functions of its database that change settings.
+
+    Raises:
+        ControlFailure: they cannot be read.
+    """
+    with closing(open_control(proxy.address)) as control:
+        functions = session_functions(control)
+    settings: list[SettingChange] = []
+    for source in functions.sources:
+        settings += settings_in(source)
+    proxy.watch_functions(functions.setting, settings)
 
 
 class RolledBackDatabase(PlainDatabase):
@@ -88,21 +122,10 @@ class RolledBackDatabase(PlainDatabase):
     def _open(self, name: str) -> Proxy:
         with self.own.saying("the shared connection cannot be opened"):
             address = self.own.address_of(name)
-            with closing(open_control(address)) as control:
-                functions = session_functions(control)
-                is_encrypted = control.is_encrypted
-            try:
-                proxy = Proxy(
-                    address, note=self.tell, lock_timeout=self.own.lock_timeout
-                )
-            except ControlFailure as error:
-                if is_encrypted and not error.is_crowded:
-                    raise _demands_tls(error) from error
-                raise
-        settings = [
-            setting for source in functions.sources for setting in settings_in(source)
-        ]
-        proxy.watch_functions(functions.setting, settings)
+            proxy = open_proxy(
+                address, note=self.tell, lock_timeout=self.own.lock_timeout
+            )
+            watch_functions(proxy)
         return proxy
 
     @property
@@ -155,10 +178,10 @@ class RolledBackDatabase(PlainDatabase):
         """Return the name of a copy.
 
         Raises:
-            Uncommitted: something was written.
+            RowsLost: something was written.
         """
         if self.proxy.has_changes(below=self.proxy.depth + 1):
-            raise Uncommitted("a copy of the database is needed")
+            raise self._not_copied("a copy of the database is needed")
         return self.own.create("live", template=self.snapshot.name)
 
     @property
@@ -219,7 +242,7 @@ class RolledBackDatabase(PlainDatabase):
     def _reopen(self, depth: int) -> None:
         """Open the shared connection again: it has ended between two tests."""
         if self.proxy.has_changes(below=depth + 1):
-            raise Uncommitted(_ENDED)
+            raise self._not_copied(_ENDED)
         self.release()
         self._proxy = self._open(self.name)
         for _ in range(depth):
@@ -240,8 +263,12 @@ class RolledBackDatabase(PlainDatabase):
     def archive(self, levels: Levels) -> Archive:
         """Return nothing if a snapshot has all rows of the levels below."""
         if self.proxy.has_changes(below=len(levels) - 1):
-            return Uncommitted("the database has to be replaced")
+            return self._not_copied("the database has to be replaced")
         return []
+
+    def _not_copied(self, reason: str) -> RowsLost:
+        """Return the error about changes that are in no copy."""
+        return Uncommitted(reason)
 
     def leave(self, number: int) -> Restoration:
         """Roll back to the level's start.

@@ -41,7 +41,7 @@ _REPORTED = (
 # The numbers of sequences: last_value and is_called by the oid.
 Numbers = dict[str, tuple[str, str]]
 # Each sequence with its number. The connection's role may read them all, or none is restored.
-_SEQUENCES = """
+SEQUENCES = """
 SELECT coalesce(string_agg(format(
     'SELECT %s::oid, last_value, is_called FROM %I.%I', c.oid, n.nspname, c.relname),
     ' UNION ALL ' ORDER BY c.oid), '')
@@ -234,7 +234,7 @@ class Backend:
         It is prepared, because each level executes it twice.
         """
         if not self._sequences_query:
-            [[text]] = self.query(_SEQUENCES).rows
+            [[text]] = self.query(SEQUENCES).rows
             self._prepared += 1
             name = f"arena_sequences_{self._prepared}"
             self.query(f"PREPARE {name} AS {text or 'SELECT 0, 0, false WHERE false'}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql.rollback._client_protocol import Client
 from pytest_arena._postgresql.rollback._shared_transaction import SharedTransaction
+from pytest_arena._values import PROXY_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _PORT = 5432  # only the name of the socket's file has it
 _SOCKET = f".s.PGSQL.{_PORT}"
-_FOLDER = "arena-proxy-"
 _CONNECTIONS = 128  # that may wait at once
 
 
@@ -37,7 +37,7 @@ def _listen(folder: Path) -> socket.socket:
 
 
 def _remove_folders_of_killed_runs() -> None:
-    for place in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*/{_SOCKET}"):
+    for place in Path(tempfile.gettempdir()).glob(f"{PROXY_FOLDER}*/{_SOCKET}"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             try:
                 probe.connect(str(place))
@@ -100,7 +100,7 @@ class Proxy(SharedTransaction):
     ) -> None:
         super().__init__(address, note=note, lock_timeout=lock_timeout)
         _remove_folders_of_killed_runs()
-        self._folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
+        self._folder = Path(tempfile.mkdtemp(prefix=PROXY_FOLDER))
         self._listener = _listen(self._folder)
         self.address = replace(
             address, host=str(self._folder), port=_PORT, password="", patience=0.0

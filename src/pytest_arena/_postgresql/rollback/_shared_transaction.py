@@ -74,7 +74,7 @@ _LOST = (
 )
 _NO_BLOCK_HINT = (
     "with arena_isolation = rollback all statements run in one transaction. "
-    'For this test: @pytest.mark.arena(isolation="clone")'
+    'For this test, with CREATEDB: @pytest.mark.arena(isolation="clone")'
 )
 
 

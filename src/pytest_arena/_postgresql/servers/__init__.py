@@ -11,11 +11,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers, and lets its role create databases."""
+    """A server that answers, and lets its role create databases, unless ``is_named``."""
 
     address: Address  # of a maintenance database
     shown: str  # its version and origin, for the run's summary
     is_private: bool = False  # pytest-arena has started it
+    # The role may create none: tests use the database of the address itself.
+    is_named: bool = False
 
     def close(self) -> None:
         """End this process' use of it. Idempotent; never raises."""

@@ -104,6 +104,26 @@ class Elsewhere(Unavailable):
     """The server cannot be used, whichever database and role log in."""
 
 
+class CreatesNone(Unavailable):
+    """The role may not create databases. ``server`` can be used without that right."""
+
+    def __init__(self, server: Server) -> None:
+        address = server.address
+        super().__init__(
+            f"role {address.user} on {address.server} may not create databases",
+            fix=f"ALTER ROLE {identifier(address.user)} CREATEDB",
+        )
+        self.server = server
+
+    def suggest_rollback(self) -> None:
+        """Add to the next step that tests may use the database itself."""
+        name = self.server.address.database
+        self.fix += (
+            "\nor arena_isolation = rollback   "
+            f"(tests use {name} itself, and never commit there)"
+        )
+
+
 def enter(address: Address, where: str) -> Server:
     """Log in and check the server, without changing it. ``where`` follows its version.
 
@@ -112,13 +132,18 @@ def enter(address: Address, where: str) -> Server:
     """
     try:
         with closing(open_control(address)) as control:
-            return Server(address, f"PostgreSQL {_version(control, address)}{where}")
+            version, may_create = _checked(control, address)
     except ControlFailure as error:
         knocked = knock(address, seconds=_KNOCK_SECONDS)
         raise refusal(address, knocked, error) from error
+    server = Server(address, f"PostgreSQL {version}{where}")
+    if not may_create:
+        raise CreatesNone(server)
+    return server
 
 
-def _version(control: Control, address: Address) -> str:
+def _checked(control: Control, address: Address) -> tuple[str, bool]:
+    """Return the server's version, and whether the role may create databases."""
     product, number, version, may_create, is_standby = control.rows(_LOGIN)[0]
     major = int(number) // 10000
     if not product.startswith("PostgreSQL"):
@@ -133,12 +158,7 @@ def _version(control: Control, address: Address) -> str:
         raise Elsewhere(
             f"the server on {address.server} is a standby, which is read-only"
         )
-    if not may_create:
-        raise Unavailable(
-            f"role {address.user} on {address.server} may not create databases",
-            fix=f"ALTER ROLE {identifier(address.user)} CREATEDB",
-        )
-    return str(version).split(" ", maxsplit=1)[0]
+    return str(version).split(" ", maxsplit=1)[0], bool(may_create)
 
 
 def refusal(address: Address, knocked: Knocked, error: ControlFailure) -> Unavailable:

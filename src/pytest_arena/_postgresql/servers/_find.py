@@ -20,6 +20,7 @@ from pytest_arena._postgresql._control import TOO_MANY_CONNECTIONS, ControlFailu
 from pytest_arena._postgresql.servers import Server, Unavailable
 from pytest_arena._postgresql.servers._entrance import (
     Answer,
+    CreatesNone,
     Elsewhere,
     enter,
     knock,
@@ -44,6 +45,7 @@ _WHY = "pytest-arena makes a database for each test, on a server where it may cr
 _FORM = "ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …"
 _PORT = 5432
 _USUAL_USER = "postgres"
+OF_EACH_SERVER = ("", "postgres", "template0", "template1")
 _SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108 - the servers' default folders
 _KNOCK_SECONDS = 1.0  # a local server answers within a millisecond
 
@@ -176,29 +178,46 @@ def _service(host: str, port: int, patience: float) -> Server:
 
 
 def _named_server(config: Config) -> Server:
-    """Enter the server by its URL's database, else by ``postgres`` or ``template1``."""
-    refused = Unavailable("")
+    """Enter the server by its URL's database, else by ``postgres`` or ``template1``.
+
+    If the role may not create databases, ``rollback`` uses the URL's database itself.
+    """
     try:
         named = replace(read_url(config.server_url), patience=config.turn_timeout)
-        for name in dict.fromkeys(
-            (named.database or "postgres", "postgres", "template1")
-        ):
-            try:
-                where = f" on {named.server}, from {config.places['database']}"
-                return enter(replace(named, database=name), where)
-            except Elsewhere:
-                raise
-            except Unavailable as reason:
-                refused = reason
-        # The last reason: the first may only say that the URL's database does not exist.
-        raise refused
+        return _enter_by_any(named, config)
+    except CreatesNone as reason:
+        refused: Unavailable = reason
+        name = reason.server.address.database
+        if name not in OF_EACH_SERVER:
+            if config.isolation == "rollback":
+                return replace(reason.server, is_named=True)
+            reason.suggest_rollback()
     except Unavailable as reason:
-        raise ServerError(
-            f"the server for the tests cannot be used: {reason}",
-            why=_WHY,
-            cause=f"{redact_url(config.server_url)} in {config.places['database']}",
-            fix=reason.fix or _FORM,
-        ) from reason
+        refused = reason
+    raise ServerError(
+        f"the server for the tests cannot be used: {refused}",
+        why=_WHY,
+        cause=f"{redact_url(config.server_url)} in {config.places['database']}",
+        fix=refused.fix or _FORM,
+    ) from refused
+
+
+def _enter_by_any(named: Address, config: Config) -> Server:
+    """Enter by the address's database, or else by a database that each server has.
+
+    Raises:
+        Unavailable: the last reason. The first may only say that a database does not exist.
+    """
+    refused = Unavailable("")
+    for name in dict.fromkeys((named.database or "postgres", "postgres", "template1")):
+        try:
+            where = f" on {named.server}, from {config.places['database']}"
+            return enter(replace(named, database=name), where)
+        except (CreatesNone, Elsewhere):
+            raise
+        except Unavailable as reason:
+            refused = reason
+    raise refused
 
 
 def read_url(text: str) -> Address:

@@ -1,0 +1,1 @@
+"""Runs tests with ``rollback`` in a database that pytest-arena has not created."""

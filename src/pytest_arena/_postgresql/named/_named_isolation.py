@@ -1,0 +1,82 @@
+"""The isolation of the named database: ``rollback`` without copies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn, cast
+
+from pytest_arena._postgresql.isolation._isolation import ServerIsolation
+from pytest_arena._postgresql.isolation._rolled_back import (
+    RolledBackDatabase,
+    watch_functions,
+)
+from pytest_arena._postgresql.isolation._snapshots import RowsLost
+
+if TYPE_CHECKING:
+    from pytest_arena._postgresql.isolation._snapshots import Archive, Snapshot
+    from pytest_arena._postgresql.named._named_server import NamedServer
+    from pytest_arena._postgresql.rollback._proxy import Proxy
+
+
+class NamedDatabase(RolledBackDatabase):
+    """The named database. Its transaction has the schema and the seed, unless it is marked."""
+
+    @property
+    def _server(self) -> NamedServer:
+        return cast("NamedServer", self.own)
+
+    def put(
+        self,
+        snapshot: Snapshot,
+        base: int = 0,
+        number: int = 0,
+        archive: Archive = [],  # noqa: B006 - never changed
+    ) -> None:
+        """Begin, or begin again after the shared connection has ended.
+
+        Raises:
+            RowsLost: the connection had what was built. Nothing was done.
+        """
+        if isinstance(archive, RowsLost):
+            raise archive
+        if self.name:
+            self.release()
+        name = self._server.name
+        self.go_to(name, snapshot, self.opened(name, number), None)
+        self.base = base
+        self.is_spoiled = False
+
+    def _open(self, name: str) -> Proxy:
+        proxy = self._server.transaction()
+        with self.own.saying(f"the functions of {name} cannot be read"):
+            watch_functions(proxy)
+        return proxy
+
+    def _not_copied(self, reason: str) -> RowsLost:
+        return self._server.build_lost() or super()._not_copied(reason)
+
+    def keep_later(self, name: str, title: str) -> NoReturn:
+        """Raise an IsolationError: a kept database would be committed."""
+        del name, title
+        raise self._server.not_copied()
+
+    def give_up(self) -> None:
+        """Roll back."""
+        self.release()
+
+
+class NamedIsolation(ServerIsolation):
+    """``rollback`` in the named database. There is no other database, and no copy."""
+
+    def _new_live(self, isolation: str) -> NamedDatabase:
+        del isolation
+        return NamedDatabase(self._own, self._uses, self._tell)
+
+    def replace(self, content: str | None) -> NoReturn:
+        """Raise an IsolationError: other content needs another database."""
+        del content
+        raise cast("NamedServer", self._own).not_copied()
+
+    def save(self, title: str) -> NoReturn:
+        """Raise an IsolationError: a kept database would be a copy."""
+        del title
+        raise cast("NamedServer", self._own).not_copied()

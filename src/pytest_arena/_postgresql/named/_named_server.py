@@ -1,0 +1,281 @@
+"""A server on which the role may create no databases, with the one database that tests use."""
+
+# ruff: noqa: S608 - the numbers are constants
+
+from __future__ import annotations
+
+import os
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, NoReturn
+
+from pytest_arena._postgresql._control import (
+    ControlFailure,
+    identifier,
+    open_control,
+)
+from pytest_arena._postgresql.isolation._snapshots import RowsLost
+from pytest_arena._postgresql.named._mark import read_state
+from pytest_arena._postgresql.registry import ServerRegistry
+from pytest_arena._postgresql.registry._connection import ControlLine, Writes
+from pytest_arena._postgresql.registry._registry_run import TURNS
+from pytest_arena._postgresql.rollback._backend import SEQUENCES
+from pytest_arena._postgresql.rollback._proxy import Proxy
+from pytest_arena.errors import ConfigError, IsolationError, ServerError, redact_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_arena._postgresql._control import Control
+    from pytest_arena._postgresql.servers import Server
+    from pytest_arena._product import Core
+    from pytest_arena._values import Address
+
+_LOCK = f"{TURNS}, 2"
+_HOLDER = f"""
+SELECT concat_ws(' ', 'process', l.pid, a.usename, a.client_addr)
+FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+AND (l.classid, l.objid) = ({_LOCK})
+AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+"""
+_WORKERS = "PYTEST_XDIST_WORKER_COUNT"
+
+
+class BuildLost(RowsLost):
+    """The shared connection has ended, and with it what was built and never committed."""
+
+    def __init__(self, cause: str) -> None:
+        IsolationError.__init__(
+            self,
+            "the schema and the rows of all tests are lost: the shared connection has ended",
+            why="they were never committed, so that no test of this run can begin any more",
+            cause=f"a test has ended the connection, or the server has restarted\n{cause}",
+            fix="pytest …   # once more",
+        )
+
+
+class NamedServer(ServerRegistry):
+    """The database that ``arena_database`` names, in which tests share one transaction.
+
+    No transaction commits there. There is no registry, and no other database. An advisory lock
+    excludes other runs, because numbers of sequences are not a part of a transaction.
+
+    Raises:
+        ConfigError: an option or the workers of pytest-xdist do not fit.
+        ServerError: the database is neither empty nor marked, or another run uses it.
+    """
+
+    def __init__(  # the base class would create the registry
+        self, server: Server, core: Core, tell: Callable[[str], None]
+    ) -> None:
+        self._address = server.address
+        self._config = core.config
+        self._tell = tell
+        self._process = os.getpid()
+        self._is_closed = False
+        self._is_taken = False
+        self._transaction: Proxy | None = None
+        self.lock_timeout = core.config.lock_timeout
+        self.writes = Writes()
+        self.cause = f"role {self._address.user} may not create databases, and "
+        self.cause += f"{redact_url(core.config.server_url)} is in {core.config.places['database']}"
+        self._check_options(core)
+        self.control = ControlLine(self._connect, patience=self._address.patience)
+        with self.saying(f"tests cannot use the database {self.name}"):
+            self._check_database()
+            self._numbers = self._read_numbers()
+
+    @property
+    def name(self) -> str:
+        """The name of the database."""
+        return self._address.database
+
+    @property
+    def _where(self) -> str:
+        return f"the database {self.name} on {self._address.server}"
+
+    def address_of(self, name: str = "") -> Address:
+        """Return the address of the database, past the shared transaction."""
+        del name
+        return self._address
+
+    # Consent
+
+    def _check_options(self, core: Core) -> None:
+        config = core.config
+        number = os.environ.get(_WORKERS, "1")
+        if number != "1":
+            raise ConfigError(
+                f"{number} workers of pytest-xdist cannot share {self._where}",
+                why="each worker needs a transaction, and would wait for the locks of the others",
+                cause=self.cause,
+                fix=f"pytest -n 0 …\nor {self._give_right()}",
+            )
+        name = f"postgresql://{self._address.server}/{self.name}"
+        option = ""
+        if config.drivers == "off":
+            option = "drivers"
+        if core.files.is_allowed(name):
+            option = "allow"
+        if option:
+            raise ConfigError(
+                f"arena_{option} lets connections reach {self._where} directly",
+                why="they would commit there, and tests share one transaction that never commits",
+                cause=f"{config.places[option]}\n{self.cause}",
+                fix=f"remove the value from arena_{option}, or {self._give_right()}",
+            )
+
+    def _check_database(self) -> None:
+        state = self.control.call(read_state)
+        if state.refusal:
+            problem = state.refusal
+        elif not state.is_empty and not state.is_marked:
+            problem = "it is not empty, and has no mark"
+        else:
+            self.has_schema = not state.is_empty
+            self._tell_of_database()
+            return
+        raise ServerError(
+            f"tests cannot use {self._where}: {problem}",
+            why="tests lock its tables and move its sequences, which other users would notice",
+            cause=self.cause,
+            fix=f"an empty database in arena_database, or {self._give_right()}\n"
+            "or, for a test database: arena databases mark postgresql://owner@host/name",
+        )
+
+    def _tell_of_database(self) -> None:
+        role = self._address.user
+        note = f"tests use {self._where} itself, since role {role} may not create databases"
+        if self.has_schema:
+            note += ". It is not empty, so that arena_schema is not built"
+        self._tell(f"rollback: {note}")
+
+    def _give_right(self) -> str:
+        return f"ALTER ROLE {identifier(self._address.user)} CREATEDB"
+
+    def _connect(self) -> Control:
+        control = open_control(self._address)
+        if self._process != os.getpid():
+            return control  # a forked child only reads
+        patience = max(1, round(self._address.patience * 1000))
+        try:
+            control.run(f"SET lock_timeout = {patience}")
+            control.rows(f"SELECT pg_advisory_lock({_LOCK})")
+            control.run("SET lock_timeout = 0")
+        except ControlFailure as error:
+            with closing(control):
+                if error.sqlstate != "55P03":
+                    raise
+                raise self._is_used(control) from error
+        return control
+
+    def _is_used(self, control: Control) -> ServerError:
+        holders = ", ".join(str(holder) for (holder,) in control.rows(_HOLDER))
+        return ServerError(
+            f"another run uses {self._where}: {holders}",
+            why="numbers of sequences are not a part of a transaction, so that runs would "
+            "change each other's",
+            cause=self.cause,
+            fix="wait until the other run has ended, or use a database for each run",
+        )
+
+    # The transaction
+
+    def transaction(self) -> Proxy:
+        """Return the transaction that tests share. Begin it at the first call, or if it is lost.
+
+        Raises:
+            BuildLost: it is lost, and had what was built.
+        """
+        lost = self.build_lost()
+        if lost is not None:
+            raise lost
+        if self._transaction is None or self._transaction.is_lost:
+            with self.saying("the shared connection cannot be opened"):
+                self._transaction = Proxy(
+                    self._address, note=self._tell, lock_timeout=self.lock_timeout
+                )
+        return self._transaction
+
+    def build_lost(self) -> BuildLost | None:
+        """Return the error if the transaction is lost, and had what was built."""
+        lost = self._transaction
+        if lost is None or not lost.is_lost or not lost.has_changes(below=1):
+            return None
+        return BuildLost(self.cause)
+
+    def end_transaction(self) -> None:
+        """Roll back all that the run has written."""
+        if self._transaction is not None:
+            self._transaction.close()
+            self._transaction = None
+
+    def take(self) -> None:
+        """Note that a database of the app is in the named database.
+
+        Raises:
+            ConfigError: another one is there.
+        """
+        if self._is_taken:
+            raise ConfigError(
+                f"the app uses more than one database, and {self._where} is only one",
+                why="each database of the app has its own tables and rows",
+                cause=self.cause,
+                fix=self._give_right(),
+            )
+        self._is_taken = True
+
+    def _read_numbers(self) -> dict[int, tuple[int, bool]]:
+        """Return the numbers of the sequences that the role may read and restore."""
+        [(question,)] = self.control.rows(SEQUENCES)
+        if not question:
+            return {}
+        rows = self.control.rows(question)
+        return {oid: (last, is_called) for oid, last, is_called in rows}
+
+    def _restore_numbers(self) -> None:
+        """Restore the numbers that moved outside of all tests."""
+        if not self._numbers:
+            return
+        moved = []
+        for oid, number in self._read_numbers().items():
+            last, is_called = self._numbers.get(oid, number)
+            if number != (last, is_called):
+                moved.append(f"setval({oid}, {last}, {is_called})")
+        if moved:
+            self.control.rows(f"SELECT {', '.join(moved)}")
+
+    # What the role may not do
+
+    def create(self, kind: str, *, template: str | None = None) -> NoReturn:
+        """Raise an IsolationError: the role may create no database."""
+        del kind, template
+        raise self.not_copied()
+
+    def freeze(self, name: str) -> NoReturn:
+        """Raise an IsolationError: the database is not pytest-arena's."""
+        del name
+        raise self.not_copied()
+
+    def drop_later(self, name: str) -> None:
+        """Do nothing: the database is not pytest-arena's."""
+
+    def not_copied(self) -> IsolationError:
+        """Return the error for what needs a second database."""
+        return IsolationError(
+            f"another database is needed beside {self._where}",
+            why="with rollback there, only one database and one transaction exist",
+            cause=self.cause,
+            fix=self._give_right(),
+        )
+
+    def close(self) -> int:
+        """Roll back, restore the sequences, and disconnect. Return 0: no database is left."""
+        if self._is_closed or self._process != os.getpid():
+            return 0
+        self._is_closed = True
+        self.end_transaction()
+        with suppress(ControlFailure, ServerError):
+            self._restore_numbers()
+        self.control.close()
+        return 0
