@@ -17,6 +17,9 @@ from pytest_arena._postgresql.rollback._proxy import Proxy
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_arena.testing import Example
+    from tests.rollback.named import Named
+
 SCHEMA = """
 CREATE TABLE dancer (id serial PRIMARY KEY, name text UNIQUE, style text);
 CREATE TABLE battle (id int PRIMARY KEY,
@@ -86,3 +89,16 @@ def opened(database: str) -> Iterator[Shared]:
 def _shared(database: str) -> Iterator[Shared]:
     with opened(database) as shared:
         yield shared
+
+
+@pytest.fixture(name="named")
+def _named(example: Example) -> Iterator[Named]:
+    from tests.rollback.named import PASSWORD, Named  # noqa: PLC0415 - configured later
+    from tests.servers.postgresql import create_database, run  # noqa: PLC0415 - configured later
+
+    name = f"ci_{secrets.token_hex(6)}"
+    create_database(name)
+    run(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'", f"ALTER DATABASE {name} OWNER TO {name}")
+    run(f"ALTER SCHEMA public OWNER TO {name}", database=name)
+    yield Named(example, name)
+    run(f"DROP DATABASE {name} WITH (FORCE)", f"DROP ROLE {name}")

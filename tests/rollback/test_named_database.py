@@ -2,98 +2,21 @@
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql._control import literal
-from tests.servers.postgresql import URL, create_database, names_on_server, rows, run
+from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql.named._mark import read_state
+from pytest_arena._postgresql.named._named_server import RUN_LOCK
+from tests.command import arena
+from tests.rollback.named import MIGRATED
+from tests.servers.postgresql import URL, address, names_on_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pytest_arena.testing import Example, Run
-
-PASSWORD = "hush-hush"  # noqa: S105 - the server asks for none
-APPS = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
-# What autovacuum and ANALYZE write, which is no content.
-COUNTED = "{relpages,reltuples,relallvisible,relallfrozen,relfrozenxid,relminmxid,datfrozenxid}"
-CATALOGS = """
-SELECT c.oid::regclass::text FROM pg_class c
-WHERE c.relkind = 'r' AND c.relnamespace = 'pg_catalog'::regnamespace
-AND c.relname !~ '^pg_(statistic|authid|database|shdepend|largeobject$)'
-UNION ALL SELECT c.oid::regclass::text FROM pg_class c
-WHERE c.relkind IN ('r', 'S') AND c.relnamespace = 'public'::regnamespace ORDER BY 1
-"""
-
-
-def content(database: str) -> dict[str, list[str]]:
-    """Return all catalogs, rows and sequences of a database, without what autovacuum writes."""
-    tables = [str(name) for (name,) in rows(CATALOGS, database)]
-    query = f"SELECT (to_jsonb(t) - {literal(COUNTED)}::text[])::text FROM "
-    dump = {}
-    for table in tables:
-        dump[table] = [str(row) for (row,) in rows(f"{query}{table} t ORDER BY 1", database)]
-    return dump
-
-
-@dataclass(frozen=True)
-class Named:
-    """A database, and the role of the tests, which owns it."""
-
-    example: Example
-    name: str
-
-    @property
-    def url(self) -> str:
-        """The value of arena_database."""
-        return f"postgresql://{self.name}:{PASSWORD}@{URL.host}:{URL.port}/{self.name}"
-
-    @property
-    def env(self) -> dict[str, str]:
-        """The variables of a run in it."""
-        return {"ARENA_DATABASE": self.url, "ARENA_ISOLATION": "rollback"}
-
-    def of(self, test: str) -> Example:
-        """Return the example's app, with a URL of production, and tests."""
-        example = self.example
-        if "sqlite" in example.files["app.py"]:
-            example = example.change("app.py", "sqlite+aiosqlite:///dev.db", APPS)
-        return example.with_files(test_it=test)
-
-    def test(self, text: str, *args: str, **env: str) -> Run:
-        """Run tests of the example's app in it. They leave nothing."""
-        before = content(self.name)
-        ran = self.of(text).run(*args, env={**self.env, **env})
-        assert content(self.name) == before
-        return ran.never_says(PASSWORD)
-
-    def run(self, *statements: str) -> None:
-        """Execute statements as its owner."""
-        run(f"SET ROLE {self.name}", *statements, database=self.name)
-
-    def mark(self) -> None:
-        """Mark it."""
-        ran = self.example.python("-m", "pytest_arena._cli", "databases", "mark", self.url, "--yes")
-        assert ran.status == 0, ran.output
-
-
-@pytest.fixture(name="named")
-def _named(example: Example) -> Iterator[Named]:
-    name = f"ci_{secrets.token_hex(6)}"
-    create_database(name)
-    run(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'", f"ALTER DATABASE {name} OWNER TO {name}")
-    run(f"ALTER SCHEMA public OWNER TO {name}", database=name)
-    yield Named(example, name)
-    run(f"DROP DATABASE {name} WITH (FORCE)", f"DROP ROLE {name}")
-
-
-MIGRATED = (
-    "CREATE TABLE dancers (id serial PRIMARY KEY, name text UNIQUE NOT NULL)",
-    "INSERT INTO dancers (name) VALUES ('Found')",
-)
+    from tests.rollback.named import Named
 
 STORY = """
 import pytest
@@ -152,7 +75,280 @@ def test_an_empty_database_is_built_and_left_empty(named: Named) -> None:
     ran.says(
         f"rollback: tests use the database {named.name} on {URL.host}:{URL.port} itself, "
         f"since role {named.name} may not create databases",
-        "schema and seed built in this run, and never committed",
+        "schema or seed built in this run, and never committed",
         "POST /lost/Bob 200 wrote dancers (1 row) and never committed it",
     )
     assert names_on_server(beginning="arena_registry") == registries
+
+
+FOUND = """
+from sqlalchemy import text
+
+
+async def test_rows_as_found(client, db_session):
+    await client.post("/dancers/Bob")
+    assert (await client.get("/dancers")).json() == ["Found", "Sand", "Bob"]
+    assert await db_session.scalar(text("SELECT nextval('dancers_id_seq')")) == 4
+
+
+async def test_time_moves(client, db_session):
+    age = await db_session.scalar(text("SELECT clock_timestamp() - now()"))
+    assert age.total_seconds() < 1
+    await client.post("/dancers/Bob")
+    assert (await client.get("/dancers")).json() == ["Found", "Sand", "Bob"]
+    assert await db_session.scalar(text("SELECT nextval('dancers_id_seq')")) == 4
+"""
+
+
+def test_a_marked_database_is_used_as_it_is(named: Named) -> None:
+    """Its tables are not built, the seed is. Its sequences have their numbers at the end."""
+    named.build()
+    ran = named.test(FOUND).expect(passed=2)
+    ran.says(
+        "It is not empty, so that arena_schema is not built",
+        "schema or seed built in this run, and never committed",
+    )
+    only_found = FOUND.replace('"Sand", ', "").replace("== 4", "== 3")
+    named.test(only_found, "--arena-schema=", "--arena-seed=").expect(passed=2)
+
+
+ONE = """
+async def test_one(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+"""
+
+
+def test_a_database_without_a_mark_is_refused(named: Named) -> None:
+    """If it has anything, or if the isolation is another one. The error has the next step."""
+    named.run(*MIGRATED)
+    ran = named.test(ONE).expect(1, failed=1)
+    ran.says(
+        f"tests cannot use the database {named.name} on {URL.host}:{URL.port}: "
+        "it is not empty, and has no mark",
+        f"cause: role {named.name} may not create databases, and "
+        f"postgresql://{named.name}:***@{URL.host}:{URL.port}/{named.name} is in the environment",
+        "arena databases mark postgresql://owner@host/name",
+    )
+    named.mark()
+    ran = named.test(ONE, "--arena-isolation=auto").expect(1, failed=1)
+    ran.says(
+        f"role {named.name} on {URL.host}:{URL.port} may not create databases",
+        f"or arena_isolation = rollback (tests use {named.name} itself, and never commit there)",
+    )
+    arena("databases", "unmark", named.url)
+    named.test(ONE).expect(1, failed=1).says("it is not empty, and has no mark")
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE SEQUENCE numbers",
+        "CREATE TYPE mood AS ENUM ('sad')",
+        "SELECT lo_from_bytea(0, 'x')",
+        "CREATE SCHEMA shop; CREATE VIEW shop.one AS SELECT 1 AS one",
+    ],
+)
+def test_a_database_with_any_object_is_not_empty(named: Named, objects: str) -> None:
+    """Also without a table. Objects of extensions do not count."""
+    named.run("CREATE EXTENSION citext")
+    with closing(open_control(address(named.name))) as control:
+        assert read_state(control).is_empty
+        named.run(objects)
+        assert not read_state(control).is_empty
+
+
+REFUSED = """
+import pytest
+
+
+async def test_of_no_isolation(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+
+
+@pytest.mark.arena(isolation="clone")
+async def test_of_clone(client):
+    await client.get("/dancers")
+
+
+@pytest.mark.arena(isolation="undo")
+async def test_of_undo(client):
+    await client.get("/dancers")
+
+
+@pytest.mark.arena(isolation="rollback")
+async def test_of_rollback(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+
+
+@pytest.mark.arena(seed=False)
+async def test_without_the_seed(client):
+    assert (await client.get("/dancers")).json() == []
+
+
+@pytest.mark.arena(schema=False)
+async def test_without_the_schema(client):
+    await client.get("/dancers")
+
+
+async def test_that_keeps(client, arena):
+    await client.post("/dancers/Bob")
+    with pytest.raises(Exception, match="another database is needed beside"):
+        arena.keep()
+
+
+async def test_that_fails(client):
+    await client.post("/dancers/Bob")
+    assert False
+
+
+async def test_after_them(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+"""
+
+
+def test_what_needs_another_database_is_refused(named: Named) -> None:
+    """Other isolations, other content, kept databases. The next test has its rows."""
+    ran = named.test(REFUSED, "--arena-keep=failed")
+    ran.expect(1, passed=4, failed=1, errors=4)
+    ran.says("isolation='clone' is not available: role")
+    ran.says("isolation='undo' is not available: role")
+    ran.says("test_that_fails: not kept: another database is needed beside the database")
+
+
+LOST = """
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from app import engine
+
+
+async def test_that_ends_the_connection(client):
+    await client.post("/dancers/Bob")
+    with pytest.raises(DBAPIError):
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+
+async def test_after_it(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+
+
+async def test_after_both(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+"""
+
+
+def test_an_ended_connection_ends_what_was_built(named: Named) -> None:
+    """Each later test says so. A marked database without a seed has all at the next test."""
+    ran = named.test(LOST).expect(1, passed=1, errors=3)
+    ran.says("the schema and the rows of all tests are lost: the shared connection has ended")
+    named.build()
+    found = LOST.replace("Sand", "Found")
+    ran = named.test(found, "--arena-schema=", "--arena-seed=")
+    ran.expect(passed=3)
+
+
+def test_options_that_would_let_a_commit_through_are_refused(named: Named) -> None:
+    """Connections past the shared transaction, and several workers in it."""
+    shown = f"the database {named.name} on {URL.host}:{URL.port}"
+    ran = named.test(ONE, "--arena-drivers=off").expect(1, failed=1)
+    ran.says(f"arena_drivers lets connections reach {shown} directly", "cause: the command line")
+    ran = named.test(ONE, f"--arena-allow=postgresql://*/{named.name}").expect(1, failed=1)
+    ran.says(f"arena_allow lets connections reach {shown} directly")
+    two = ONE + ONE.replace("one", "two")
+    ran = named.test(two, "-p", "xdist", "-n2").expect(1, failed=2)
+    ran.says(f"2 workers of pytest-xdist cannot share {shown}", "pytest -n 0")
+    named.test(two, "-p", "xdist", "-n1").expect(passed=2)
+
+
+def test_two_runs_do_not_share_a_database(named: Named) -> None:
+    """The second waits for ``arena_turn_timeout``, and names the first."""
+    with closing(open_control(address(named.name))) as control:
+        control.run(f"SELECT pg_advisory_lock({RUN_LOCK})")
+        ran = named.test(ONE, "--arena-turn-timeout=0.1").expect(1, failed=1)
+        ran.says(f"another run uses the database {named.name}", f"process {control.pid} postgres")
+    named.test(ONE).expect(passed=1)
+
+
+DIRECT = """
+import asyncpg
+import psycopg
+import pytest
+from sqlalchemy import create_engine, text
+from app import engine
+
+URL = "{url}"
+
+
+async def test_no_connection_goes_past_the_transaction(client):
+    await client.post("/dancers/Bob")
+    with psycopg.connect(URL) as connection:
+        connection.execute("INSERT INTO dancers (name) VALUES ('Raw')")
+    connection.close()
+    connection = await asyncpg.connect(URL)
+    await connection.execute("INSERT INTO dancers (name) VALUES ('Async')")
+    await connection.close()
+    direct = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(URL))
+    with direct.begin() as connection:
+        connection.execute(text("INSERT INTO dancers (name) VALUES ('Creator')"))
+    by_url = create_engine(URL.replace("postgresql:", "postgresql+psycopg2:"))
+    with by_url.begin() as connection:
+        connection.execute(text("INSERT INTO dancers (name) VALUES ('Engine')"))
+    direct.dispose()
+    by_url.dispose()
+    names = ["Sand", "Bob", "Raw", "Async", "Creator", "Engine"]
+    assert (await client.get("/dancers")).json() == names
+"""
+
+
+@pytest.mark.parametrize("drivers", ["refuse", "redirect"])
+def test_the_apps_database_may_be_the_named_one(named: Named, drivers: str) -> None:
+    """Whichever way a connection to it is opened, it shares the transaction."""
+    example = named.example.change("app.py", "sqlite+aiosqlite:///dev.db", named.async_url)
+    named = replace(named, example=example)
+    ran = named.test(DIRECT.replace("{url}", named.url), f"--arena-drivers={drivers}")
+    ran.expect(passed=1).never_says("changed during the run")
+
+
+COMMITS = """
+from app import Base
+from sqlalchemy import text
+
+
+def build(connection):
+    Base.metadata.create_all(connection)
+    connection.commit()
+    connection.execute(text("CREATE INDEX CONCURRENTLY i ON dancers (name)"))
+"""
+
+
+def test_a_build_that_needs_a_commit_says_so(named: Named) -> None:
+    """A function, and a script with its line."""
+    named = replace(named, example=named.example.with_files(tables=COMMITS))
+    ran = named.test(ONE, "--arena-schema=tables:build").expect(1, failed=1)
+    ran.says("CREATE INDEX CONCURRENTLY cannot run inside a transaction block", "tables.py:9")
+    advice = "leave out the statement, which needs a commit, or: ALTER ROLE"
+    ran.says(advice)
+    script = "CREATE TABLE dancers (id serial, name text);\nVACUUM dancers;\n"
+    named = replace(named, example=named.example.with_paths({"tables.sql": script}))
+    ran = named.test(ONE, "--arena-schema=tables.sql").expect(1, failed=1)
+    ran.says("VACUUM cannot run inside a transaction block", "tables.sql:2", advice)
+
+
+def test_a_second_database_is_refused(named: Named) -> None:
+    """The transaction is in one database."""
+    two = """
+from sqlalchemy import create_engine, text
+
+second = create_engine("postgresql+psycopg://me@db.example.org/stats")
+
+
+async def test_two(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    with second.connect() as connection:
+        connection.execute(text("SELECT 1"))
+"""
+    options = ("--arena-schema=shop = app:Base", "--arena-seed=shop = seed:seed")
+    ran = named.test(two, *options).expect(1, failed=1)
+    ran.says("the app uses more than one database")

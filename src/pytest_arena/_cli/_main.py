@@ -52,6 +52,13 @@ after a yes. With the URL of a server, it removes only databases on that server.
 sqlite, it removes the files of runs and the cache.
 
 {_WHERE}"""
+_MARK = """\
+Let tests run in a database that pytest-arena did not create and that is not empty. Tests
+use it with arena_isolation = rollback, if the role in arena_database may not create
+databases. No transaction of the tests commits there.
+
+The command shows the tables and rows, and writes the mark after a yes. The mark is in the
+comment of the database, so the URL needs its owner. An empty database needs no mark."""
 _SERVE = """\
 Serve the app of arena_app, and its database, to tests in another language, such as
 tests of Playwright. The tests send HTTP requests when a test begins and when it ends.
@@ -182,6 +189,29 @@ def _add_databases(verbs: Commands) -> None:
             metavar="URL",
             help="the server, as in arena_database: a URL, own, sqlite, postgresql or auto",
         )
+
+    url = "postgresql://owner@host:5432/name"
+    about = "let tests run in a database that is not empty"
+    fails = "1 if the server refuses, or without a yes"
+    marking = _add(verbs, "mark", _do_mark, about, _MARK, fails=fails)
+    marking.add_argument("url", metavar="URL", help=f"the database: {url}")
+    marking.add_argument("--yes", action="store_true", help="do not ask")
+    about = "remove the mark of a database"
+    text = "Remove the mark of `arena databases mark`."
+    unmarking = _add(verbs, "unmark", _do_unmark, about, text, fails=fails)
+    unmarking.add_argument("url", metavar="URL", help=f"the database: {url}")
+
+
+def _do_mark(options: Options) -> int:
+    from pytest_arena._cli._marks import mark  # noqa: PLC0415 - imports SQLAlchemy
+
+    return mark(options)
+
+
+def _do_unmark(options: Options) -> int:
+    from pytest_arena._cli._marks import unmark  # noqa: PLC0415 - imports SQLAlchemy
+
+    return unmark(options)
 
 
 def _do_databases(options: Options) -> int:

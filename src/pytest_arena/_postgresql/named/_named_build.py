@@ -69,8 +69,9 @@ class NamedTemplates(DatabaseTemplates):
     @property
     def words(self) -> str:
         """What this run has built."""
-        built = "the seed" if self.has_schema else "schema and seed"
-        return f"{built} built in this run, and never committed"
+        if not self.built:
+            return "as it was found" if self.has_schema else ""
+        return "schema or seed built in this run, and never committed"
 
     def templates(self, fingerprint: str) -> Iterator[Template[str]]:
         """Yield the stage if this run has built it."""

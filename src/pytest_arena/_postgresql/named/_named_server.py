@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from pytest_arena._product import Core
     from pytest_arena._values import Address
 
-_LOCK = f"{TURNS}, 2"
+RUN_LOCK = f"{TURNS}, 2"
 _HOLDER = f"""
 SELECT concat_ws(' ', 'process', l.pid, a.usename, a.client_addr)
 FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
-AND (l.classid, l.objid) = ({_LOCK})
+AND (l.classid, l.objid) = ({RUN_LOCK})
 AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
 """
 _WORKERS = "PYTEST_XDIST_WORKER_COUNT"
@@ -160,7 +160,7 @@ class NamedServer(ServerRegistry):
         patience = max(1, round(self._address.patience * 1000))
         try:
             control.run(f"SET lock_timeout = {patience}")
-            control.rows(f"SELECT pg_advisory_lock({_LOCK})")
+            control.rows(f"SELECT pg_advisory_lock({RUN_LOCK})")
             control.run("SET lock_timeout = 0")
         except ControlFailure as error:
             with closing(control):
@@ -192,6 +192,8 @@ class NamedServer(ServerRegistry):
             raise lost
         if self._transaction is None or self._transaction.is_lost:
             with self.saying("the shared connection cannot be opened"):
+                if self._transaction is not None:
+                    self._restore_numbers()
                 self._transaction = Proxy(
                     self._address, note=self._tell, lock_timeout=self.lock_timeout
                 )
@@ -234,7 +236,7 @@ class NamedServer(ServerRegistry):
         return {oid: (last, is_called) for oid, last, is_called in rows}
 
     def _restore_numbers(self) -> None:
-        """Restore the numbers that moved outside of all tests."""
+        """Restore the numbers that moved where no level has restored them."""
         if not self._numbers:
             return
         moved = []

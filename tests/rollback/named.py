@@ -1,0 +1,97 @@
+"""A database that pytest-arena has not created, and a role without CREATEDB that owns it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from pytest_arena._postgresql._control import literal
+from tests.command import arena
+from tests.servers.postgresql import URL, rows, run
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example, Run
+
+PASSWORD = "hush-hush"  # noqa: S105 - the server asks for none
+APPS = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
+# What autovacuum and ANALYZE write, which is no content.
+COUNTED = "{relpages,reltuples,relallvisible,relallfrozen,relfrozenxid,relminmxid,log_cnt}"
+CATALOGS = """
+SELECT c.oid::regclass::text FROM pg_class c
+WHERE c.relkind = 'r' AND c.relnamespace = 'pg_catalog'::regnamespace
+AND c.relname !~ '^pg_(statistic|authid|database|shdepend|largeobject$)'
+UNION ALL SELECT c.oid::regclass::text FROM pg_class c
+WHERE c.relkind IN ('r', 'S') AND c.relnamespace = 'public'::regnamespace ORDER BY 1
+"""
+
+
+Content: TypeAlias = "dict[str, list[str]]"
+
+
+def content(database: str) -> Content:
+    """Return all catalogs, rows and sequences of a database, without what autovacuum writes."""
+    tables = [str(name) for (name,) in rows(CATALOGS, database)]
+    query = f"SELECT (to_jsonb(t) - {literal(COUNTED)}::text[])::text FROM "
+    dump: Content = {}
+    for table in tables:
+        dump[table] = [
+            str(row) for (row,) in rows(f"{query}(SELECT * FROM {table}) t ORDER BY 1", database)
+        ]
+    return dump
+
+
+MIGRATED = (
+    "CREATE TABLE dancers (id serial PRIMARY KEY, name text UNIQUE NOT NULL)",
+    "INSERT INTO dancers (name) VALUES ('Found')",
+)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A database, and the role of the tests, which owns it."""
+
+    example: Example
+    name: str
+
+    @property
+    def url(self) -> str:
+        """The value of arena_database."""
+        return f"postgresql://{self.name}:{PASSWORD}@{URL.host}:{URL.port}/{self.name}"
+
+    @property
+    def async_url(self) -> str:
+        """The same for asyncpg."""
+        return self.url.replace("postgresql:", "postgresql+asyncpg:")
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The variables of a run in it."""
+        return {"ARENA_DATABASE": self.url, "ARENA_ISOLATION": "rollback"}
+
+    def of(self, test: str) -> Example:
+        """Return the example's app, with a URL of production, and tests."""
+        example = self.example
+        if "sqlite" in example.files["app.py"]:
+            example = example.change("app.py", "sqlite+aiosqlite:///dev.db", APPS)
+        return example.with_files(test_it=test)
+
+    def test(self, text: str, *args: str, **env: str) -> Run:
+        """Run tests of the example's app in it. They leave nothing."""
+        before = content(self.name)
+        ran = self.of(text).run(*args, env={**self.env, **env})
+        assert content(self.name) == before
+        return ran.never_says(PASSWORD)
+
+    def run(self, *statements: str) -> None:
+        """Execute statements as its owner."""
+        run(f"SET ROLE {self.name}", *statements, database=self.name)
+
+    def mark(self) -> None:
+        """Mark it."""
+        called = arena("databases", "mark", self.url, "--yes")
+        assert (called.status, called.errors) == (0, "")
+
+    def build(self, *statements: str) -> None:
+        """Make it what a team's migrations make of it, with a mark."""
+        self.run(*(statements or MIGRATED))
+        self.mark()
