@@ -213,8 +213,9 @@ OPTIONS = (
         "The kind or the server of the test databases. auto (default) uses the kind of the "
         "app's engine. sqlite uses SQLite files. postgresql uses a PostgreSQL server that "
         "pytest-arena finds or starts. own uses a private PostgreSQL server. A URL names a "
-        "server on which pytest-arena may create databases. With auto, a test that uses a "
-        "database before the app creates an engine fails with A101. Then set another value.",
+        "server on which pytest-arena may create databases, or the database for rollback. With "
+        "auto, a test that uses a database before the app creates an engine fails with A101. "
+        "Then set another value.",
         "postgresql://postgres@localhost:5432/postgres",
         metavar="WHAT",
     ),

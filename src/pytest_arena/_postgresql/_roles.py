@@ -211,7 +211,11 @@ class Roles:
             notes.append(
                 f"policies do not act on {tables}: the app works as {user}, which {fault}"
             )
-        if login and reason and self._has_rights(login.user, live.database, _ITS_GROUPS):
+        if (
+            login
+            and reason
+            and self._has_rights(login.user, live.database, _ITS_GROUPS)
+        ):
             notes.append(
                 f"grants to {login.user} do not act as in production: the app works as {user}, "
                 "which has all rights"

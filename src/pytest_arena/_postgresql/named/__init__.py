@@ -1,1 +1,1 @@
-"""Runs tests with ``rollback`` in a database that pytest-arena has not created."""
+"""``rollback`` in a database that ``arena_database`` names."""

@@ -13,19 +13,20 @@ from pytest_arena._postgresql._control import (
     identifier,
     open_control,
 )
+from pytest_arena._postgresql.isolation._rolled_back import open_proxy
 from pytest_arena._postgresql.isolation._snapshots import RowsLost
 from pytest_arena._postgresql.named._mark import read_state
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.registry._connection import ControlLine, Writes
 from pytest_arena._postgresql.registry._registry_run import TURNS
 from pytest_arena._postgresql.rollback._backend import SEQUENCES
-from pytest_arena._postgresql.rollback._proxy import Proxy
 from pytest_arena.errors import ConfigError, IsolationError, ServerError, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_arena._postgresql._control import Control
+    from pytest_arena._postgresql.rollback._proxy import Proxy
     from pytest_arena._postgresql.servers import Server
     from pytest_arena._product import Core
     from pytest_arena._values import Address
@@ -194,7 +195,7 @@ class NamedServer(ServerRegistry):
             with self.saying("the shared connection cannot be opened"):
                 if self._transaction is not None:
                     self._restore_numbers()
-                self._transaction = Proxy(
+                self._transaction = open_proxy(
                     self._address, note=self._tell, lock_timeout=self.lock_timeout
                 )
         return self._transaction
