@@ -74,7 +74,7 @@ def test_it_shows_what_is_there_and_asks(
     assert main(["databases", "mark", url_of(owned)]) == status
     output = capsys.readouterr().out
     place = f"{owned} on {URL.host}:{URL.port}"
-    shown = f"{place}: 3 tables, 1,200 rows (1 tables cannot be read)"
+    shown = f"{place}: 3 tables, 1,200 rows (1 table cannot be read)"
     assert output.splitlines()[0] == shown
     assert "May tests run in this database? [y/N]" in output
     assert PASSWORD not in output

@@ -254,7 +254,9 @@ def test_options_that_would_let_a_commit_through_are_refused(named: Named) -> No
     shown = f"the database {named.name} on {URL.host}:{URL.port}"
     ran = named.test(ONE, "--arena-drivers=off").expect(1, failed=1)
     ran.says(f"arena_drivers lets connections reach {shown} directly", "cause: the command line")
-    ran = named.test(ONE, f"--arena-allow=postgresql://*/{named.name}").expect(1, failed=1)
+    ran = named.test(ONE, f"--arena-allow=postgresql://localhost:*/{named.name}").expect(
+        1, failed=1
+    )
     ran.says(f"arena_allow lets connections reach {shown} directly")
     two = ONE + ONE.replace("one", "two")
     ran = named.test(two, "-p", "xdist", "-n2").expect(1, failed=2)
@@ -351,4 +353,57 @@ async def test_two(client):
 """
     options = ("--arena-schema=shop = app:Base", "--arena-seed=shop = seed:seed")
     ran = named.test(two, *options).expect(1, failed=1)
+    ran.says("the app uses more than one database")
+
+
+SAME = """
+from sqlalchemy import create_engine, text
+from app import maker, Dancer
+
+second = create_engine("postgresql+psycopg://me@db.example.org/stats")
+
+
+async def test_of_the_engine():
+    async with maker() as session:
+        session.add(Dancer(name="Bob"))
+        await session.commit()
+
+
+async def test_after_it(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    await client.post("/dancers/Bob")
+
+
+async def test_after_both(client, db_session):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    assert await db_session.scalar(text("SELECT nextval('dancers_id_seq')")) == 2
+"""
+
+
+def test_what_a_test_builds_is_built_again(named: Named) -> None:
+    """Its mocks may have acted on the build. The next test has another transaction."""
+    alone = SAME.replace(
+        'second = create_engine("postgresql+psycopg://me@db.example.org/stats")', ""
+    )
+    named.test(alone).expect(passed=3)
+    named.build()
+    named.test(alone.replace('["Sand"]', '["Found", "Sand"]').replace("== 2", "== 3")).expect(
+        passed=3
+    )
+
+
+def test_a_second_database_with_the_same_schema_is_refused(named: Named) -> None:
+    """It would find the tables of the first one."""
+    values = "\n    shop = app:Base\n    stats = app:Base"
+    both = (
+        SAME
+        + """
+
+def test_two():
+    with second.connect() as connection:
+        connection.execute(text("SELECT 1"))
+"""
+    )
+    options = [f"--arena-schema={values}", "--arena-seed=shop = seed:seed"]
+    ran = named.test(both, *options).expect(1, passed=3, failed=1)
     ran.says("the app uses more than one database")

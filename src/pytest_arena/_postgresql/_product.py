@@ -101,7 +101,7 @@ class PostgreSQL:
     def _open_registry(self, server: Server) -> ServerRegistry:
         tell = self._core.ledger.note
         if server.is_named:
-            return NamedServer(server, self._core, tell)
+            return NamedServer(server, self._config, tell)
         root = self._config.root
         return ServerRegistry(
             server.address,
@@ -167,8 +167,7 @@ class PostgreSQL:
         with_rights = self.roles.begin(database)
         isolation: ServerIsolation
         if isinstance(own, NamedServer):
-            if content is None:
-                own.take()
+            own.take(database)
             isolation = NamedIsolation(own, content, "rollback", uses=uses, tell=tell)
         else:
             isolation = isolate(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pytest_arena._postgresql._arguments import is_own_name
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal
 from pytest_arena._postgresql.servers._find import OF_EACH_SERVER
+from pytest_arena._values import counted
 
 if TYPE_CHECKING:
     from pytest_arena._postgresql._control import Control
@@ -114,7 +115,7 @@ def counted_content(control: Control) -> str:
         rows += number
         if number == _MOST_ROWS:
             more = "more than "
-    text = f"{len(tables)} tables, {more}{rows:,} rows"
+    text = f"{counted(len(tables), 'table')}, {more}{counted(rows, 'row')}"
     if hidden:
-        text += f" ({hidden} tables cannot be read)"
+        text += f" ({counted(hidden, 'table')} cannot be read)"
     return text

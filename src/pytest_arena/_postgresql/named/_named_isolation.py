@@ -71,10 +71,18 @@ class NamedIsolation(ServerIsolation):
         del isolation
         return NamedDatabase(self._own, self._uses, self._tell)
 
-    def replace(self, content: str | None) -> NoReturn:
-        """Raise an IsolationError: other content needs another database."""
+    def replace(self, content: str | None) -> None:
+        """Begin with what was built again, outside of all levels.
+
+        Raises:
+            IsolationError: a level needs other content, and so another database.
+        """
         del content
-        raise cast("NamedServer", self._own).not_copied()
+        if self.depth:
+            raise cast("NamedServer", self._own).not_copied()
+        with self._uses.alone():
+            self.live.put(self.live.snapshot)
+            self.generation += 1
 
     def save(self, title: str) -> NoReturn:
         """Raise an IsolationError: a kept database would be a copy."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing, suppress
+from fnmatch import fnmatch
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_arena._postgresql._control import (
@@ -20,15 +21,22 @@ from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.registry._connection import ControlLine, Writes
 from pytest_arena._postgresql.registry._registry_run import TURNS
 from pytest_arena._postgresql.rollback._backend import SEQUENCES
-from pytest_arena.errors import ConfigError, IsolationError, ServerError, redact_url
+from pytest_arena.errors import (
+    ArenaError,
+    ConfigError,
+    IsolationError,
+    ServerError,
+    redact_url,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytest_arena._config._read import Config
     from pytest_arena._postgresql._control import Control
     from pytest_arena._postgresql.rollback._proxy import Proxy
     from pytest_arena._postgresql.servers import Server
-    from pytest_arena._product import Core
+    from pytest_arena._product import Database
     from pytest_arena._values import Address
 
 RUN_LOCK = f"{TURNS}, 2"
@@ -67,20 +75,21 @@ class NamedServer(ServerRegistry):
     """
 
     def __init__(  # the base class would create the registry
-        self, server: Server, core: Core, tell: Callable[[str], None]
+        self, server: Server, config: Config, tell: Callable[[str], None]
     ) -> None:
         self._address = server.address
-        self._config = core.config
         self._tell = tell
         self._process = os.getpid()
         self._is_closed = False
-        self._is_taken = False
+        self._taken_by: Database | None = None
         self._transaction: Proxy | None = None
-        self.lock_timeout = core.config.lock_timeout
+        self.lock_timeout = config.lock_timeout
         self.writes = Writes()
-        self.cause = f"role {self._address.user} may not create databases, and "
-        self.cause += f"{redact_url(core.config.server_url)} is in {core.config.places['database']}"
-        self._check_options(core)
+        self.cause = (
+            f"role {self._address.user} may not create databases, and "
+            f"{redact_url(config.server_url)} is in {config.places['database']}"
+        )
+        self._check_options(config)
         self.control = ControlLine(self._connect, patience=self._address.patience)
         with self.saying(f"tests cannot use the database {self.name}"):
             self._check_database()
@@ -102,8 +111,7 @@ class NamedServer(ServerRegistry):
 
     # Consent
 
-    def _check_options(self, core: Core) -> None:
-        config = core.config
+    def _check_options(self, config: Config) -> None:
         number = os.environ.get(_WORKERS, "1")
         if number != "1":
             raise ConfigError(
@@ -112,11 +120,10 @@ class NamedServer(ServerRegistry):
                 cause=self.cause,
                 fix=f"pytest -n 0 …\nor {self._give_right()}",
             )
-        name = f"postgresql://{self._address.server}/{self.name}"
         option = ""
         if config.drivers == "off":
             option = "drivers"
-        if core.files.is_allowed(name):
+        if any(map(self._is_allowed_by, config.allow)):
             option = "allow"
         if option:
             raise ConfigError(
@@ -125,6 +132,12 @@ class NamedServer(ServerRegistry):
                 cause=f"{config.places[option]}\n{self.cause}",
                 fix=f"remove the value from arena_{option}, or {self._give_right()}",
             )
+
+    def _is_allowed_by(self, pattern: str) -> bool:
+        """Return whether a pattern may name the database, by any name of its host."""
+        is_of_server = pattern.startswith(("postgres", "*"))
+        _, _, database = pattern.rpartition("/")
+        return is_of_server and fnmatch(self.name, database)
 
     def _check_database(self) -> None:
         state = self.control.call(read_state)
@@ -191,10 +204,10 @@ class NamedServer(ServerRegistry):
         lost = self.build_lost()
         if lost is not None:
             raise lost
-        if self._transaction is None or self._transaction.is_lost:
+        if self._transaction is not None and self._transaction.is_lost:
+            self.end_transaction()
+        if self._transaction is None:
             with self.saying("the shared connection cannot be opened"):
-                if self._transaction is not None:
-                    self._restore_numbers()
                 self._transaction = open_proxy(
                     self._address, note=self._tell, lock_timeout=self.lock_timeout
                 )
@@ -208,25 +221,30 @@ class NamedServer(ServerRegistry):
         return BuildLost(self.cause)
 
     def end_transaction(self) -> None:
-        """Roll back all that the run has written."""
-        if self._transaction is not None:
-            self._transaction.close()
-            self._transaction = None
+        """Roll back all that the run has written. A fork leaves that to its parent."""
+        if self._transaction is None or self._process != os.getpid():
+            return
+        self._transaction.close()
+        self._transaction = None
+        with self.saying("sequences cannot be restored"):
+            self._restore_numbers()
 
-    def take(self) -> None:
-        """Note that a database of the app is in the named database.
+    def take(self, database: Database | None = None) -> None:
+        """Note which database of the app is in the named database.
+
+        Without a database, only check that none is there.
 
         Raises:
             ConfigError: another one is there.
         """
-        if self._is_taken:
+        if self._taken_by not in {None, database}:
             raise ConfigError(
                 f"the app uses more than one database, and {self._where} is only one",
                 why="each database of the app has its own tables and rows",
                 cause=self.cause,
                 fix=self._give_right(),
             )
-        self._is_taken = True
+        self._taken_by = database
 
     def _read_numbers(self) -> dict[int, tuple[int, bool]]:
         """Return the numbers of the sequences that the role may read and restore."""
@@ -277,8 +295,7 @@ class NamedServer(ServerRegistry):
         if self._is_closed or self._process != os.getpid():
             return 0
         self._is_closed = True
-        self.end_transaction()
-        with suppress(ControlFailure, ServerError):
-            self._restore_numbers()
+        with suppress(ArenaError):  # the server does not answer
+            self.end_transaction()
         self.control.close()
         return 0
