@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bench.page import Table, milliseconds
+from bench.page import Table
 from bench.place import scratch
 from bench.samples import Samples, in_turns
 from bench.server import databases, has_server, url_of
 from bench.suites import (
     ARENA,
-    BROUGHT,
     EMPTY,
-    PLUGIN,
     REQUESTS,
-    TUTORIAL,
     Suite,
     Variant,
     on_postgresql,
@@ -53,14 +50,7 @@ def measure(effort: Effort) -> list[Table]:
             for scene in scenes:
                 takes |= scene.takes()
             empties = in_turns(takes, rounds=effort.suite_rounds * _ROUNDS // 2)
-        tutorial = Suite(folder / "tutorial", TUTORIAL, effort.suite_tests).write()
-        ours = Variant((*PLUGIN, *BROUGHT))
-        both = {
-            "without": partial(_tests, tutorial, Variant(BROUGHT)),
-            "with": partial(_tests, tutorial, ours),
-        }
-        brought = in_turns(both, rounds=effort.suite_rounds * _ROUNDS)
-    return [_empty(scenes, empties), _own(brought)]
+    return [_empty(scenes, empties)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +112,4 @@ def _empty(scenes: list[_Scene], every: dict[str, Samples]) -> Table:
         f"take {nothing:.0f}.",
         header=("", "without", "with the plugin", "added", "its hooks"),
         rows=tuple(rows),
-    )
-
-
-def _own(both: dict[str, Samples]) -> Table:
-    without, ours = both["without"], both["with"]
-    rows = [
-        ("without the plugin", without.median, 1.0),
-        ("with it", ours.median, ours.times(without)),
-    ]
-    return Table(
-        title="An engine in memory for each test",
-        about="Times in milliseconds of a test that creates an engine in memory, as in FastAPI's "
-        "tutorial. The test uses no fixture of the plugin.",
-        header=("", "median", "times"),
-        rows=tuple((name, milliseconds(median), f"{times:.2f}") for name, median, times in rows),
     )
