@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 import threading
+import warnings
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -220,12 +221,34 @@ def _has_ended(session: Session, transaction: SessionTransaction) -> None:
         cast("FreshSession", session).end_transaction()
 
 
+class _NamingWarnings:
+    """The module ``warnings``, as SQLAlchemy calls it to warn.
+
+    In a greenlet the stack ends at SQLAlchemy's first frame, so Python would name ``sys:1``.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(warnings, name)
+
+    def warn(self, message: Any, category: Any = None, stacklevel: int = 1) -> None:
+        """As ``warnings.warn``. In a greenlet, name the line that awaits it."""
+        line = user_line() if in_greenlet() else None
+        if line is None:
+            warnings.warn(message, category, stacklevel + 1)
+        else:
+            warnings.warn_explicit(
+                message, category or type(message), line.file, line.number
+            )
+
+
 def _name_users_line_in_warnings() -> None:
     """Let SQLAlchemy's warnings name the user's line, and not a line of ``FreshSession``."""
     own_modules = getattr(langhelpers, "_not_sa_pattern", None)
     if own_modules is not None:
         widened = re.compile(rf"{own_modules.pattern}|^pytest_arena\.")
         langhelpers._not_sa_pattern = widened  # noqa: SLF001 - no public name
+    if hasattr(langhelpers, "warnings"):
+        vars(langhelpers)["warnings"] = _NamingWarnings()
 
 
 _name_users_line_in_warnings()
