@@ -210,3 +210,20 @@ def test_levels_before_the_first_connection(isolation: Rollback) -> None:
     assert isolation.leave()
     assert hand.execute(NAMES).fetchall() == [("one",), ("two",)]
     assert not isolation.leave()
+
+
+def test_a_cursor_whose_rows_another_transaction_replaces(isolation: Rollback) -> None:
+    """It has its rows, and is closed without an error."""
+    reader, writer = connect(isolation), connect(isolation)
+    cursors = []
+    for name in "xyz":
+        writer.execute("INSERT INTO items (name) VALUES (?)", name)
+        cursors.append(reader.execute(NAMES))
+        writer.commit()
+    isolation.leave_by_force()  # opens the real connection again
+    for number, cursor in enumerate(cursors):
+        assert len(cursor.fetchall()) == 2 + number
+        assert cursor.fetchone() is None
+        cursor.close()
+        with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
+            cursor.fetchone()

@@ -688,6 +688,7 @@ class SharingCursor(sqlite3.Cursor):
     def __init__(self, connection: SharingConnection, /) -> None:
         self._sharing = connection
         self._rows: Iterator[Any] = iter(())
+        self._is_closed = False
         self._lastrowid: int | None = None
         self._send: Callable[..., object] = super().execute
         self.arena_arguments: tuple[Any, ...] = ()
@@ -780,7 +781,8 @@ class SharingCursor(sqlite3.Cursor):
     def _check_open(self) -> None:
         """Raise sqlite3's error if the cursor or its connection is closed."""
         self._sharing.arena_check_open()
-        super().fetchone()
+        if self._is_closed:
+            super().fetchone()  # raises
 
     def fetchone(self) -> Any:
         """As ``sqlite3.Cursor.fetchone``."""
@@ -809,6 +811,9 @@ class SharingCursor(sqlite3.Cursor):
     def close(self) -> None:
         """As ``sqlite3.Cursor.close``."""
         self._rows = iter(())
+        self._is_closed = True
+        # A restore or a commit may have closed the real connection.
+        self._bind(self._sharing)
         super().close()
 
 
