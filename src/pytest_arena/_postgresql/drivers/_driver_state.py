@@ -32,7 +32,7 @@ _DEFAULT_LEVELS = {None, 1, "READ_COMMITTED", "read_committed"}
 def describe_driver(dbapi_connection: object, driver: object) -> object:
     """Return a value that changes with the state of a connection, None for a closed one.
 
-    Costs 5 µs.
+    Costs 11 µs.
     """
     connections = [driver]
     if dbapi_connection is not driver:
