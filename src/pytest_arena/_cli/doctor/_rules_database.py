@@ -494,8 +494,9 @@ def tables_for_each_test(code: Code) -> Findings:
 
     The time grows with the size of the schema. It is often most of the time of the suite.
 
-    Instead: with pytest-arena, set `arena_schema = "shop.models:Base"`. The tables are created
-    once, and each test has a copy. Without pytest-arena, use a fixture with `scope="session"`.
+    Instead: with pytest-arena, set the option `arena_schema` to `shop.models:Base`. The tables are
+    created once, and each test has a copy. Without pytest-arena, use a fixture with
+    `scope="session"`.
 
     Fails:
 
