@@ -392,4 +392,6 @@ def test_a_connection_that_its_pool_will_replace_takes_no_slot_pitfall_091(
     """It is idle, and another engine needs its slot."""
     env = {"ARENA_DATABASE": crowded.url("boss"), "ARENA_TURN_TIMEOUT": "1"}
     app = on_postgresql(example, test_it=NAMES_A_SETTING)
+    # A template that the first test built would be built again.
+    app = app.change("pytest.ini", "[pytest]", "[pytest]\nusefixtures = arena")
     app.run("-p", "no:randomly", env=env).expect(passed=3)
