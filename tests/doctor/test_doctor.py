@@ -577,7 +577,7 @@ def tables(engine):
     base = "from sqlalchemy.orm import DeclarativeBase\nclass Base(DeclarativeBase): ...\n"
     files = {"pytest.ini": "[pytest]\n", "tests/test_it.py": tests, "app/__init__.py": ""}
     files |= {"app/_internal.py": base}
-    assert '`arena_schema` to `app.tables:Base`' in doctor(files | {"app/tables.py": base}).output
+    assert "`arena_schema` to `app.tables:Base`" in doctor(files | {"app/tables.py": base}).output
 
 
 def test_the_next_step_names_no_invented_module(doctor: Doctor) -> None:
@@ -589,7 +589,7 @@ def tables(engine):
     Base.metadata.create_all(engine)
 """
     files = {"pytest.ini": "[pytest]\n", "tests/test_it.py": tests}
-    assert '`arena_schema` to `<module>:<Base>`' in doctor(files).output
+    assert "`arena_schema` to `<module>:<Base>`" in doctor(files).output
 
 
 # Many files

@@ -402,6 +402,7 @@ CHANGES = {{
         lambda driver: setattr(driver, "deferrable", True),
         lambda driver: setattr(driver, "cursor_factory", extras.DictCursor),
         lambda driver: extensions.register_type(extensions.FLOAT, driver),
+        lambda driver: driver.set_client_encoding("LATIN1"),
     ],
     "asyncpg": [
         lambda driver: driver.set_type_codec(
@@ -515,7 +516,7 @@ class TestAsyncOptions:
 '''
 
 
-@pytest.mark.parametrize("isolation, tests", [("copy", 47), ("undo", 114)])
+@pytest.mark.parametrize("isolation, tests", [("copy", 47), ("undo", 117)])
 def test_what_is_set_in_a_drivers_connection_ends_with_its_test(
     tmp_path: Path, isolation: str, tests: int
 ) -> None:

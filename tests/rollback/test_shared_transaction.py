@@ -641,3 +641,85 @@ def test_what_does_not_work_has_a_hint(shared: Shared, statement: str) -> None:
         connection.autocommit = True
         with connection.cursor() as cursor, pytest.raises(psycopg2.Error, match="clone"):
             cursor.execute(statement)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_a_connection_that_only_reads_cannot_write(shared: Shared, driver: str) -> None:
+    """By its options, by a setting, and by the characteristics of its session."""
+    setting = "default_transaction_read_only"
+    ways = [
+        (f"-c {setting}=on", ""),
+        ("", f"SET {setting} = on"),
+        ("", "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"),
+    ]
+    for options, sets in ways:
+        with getattr(shared, driver)(options=options) as connection:
+            cursor = connection.cursor()
+            if sets:
+                cursor.execute(sets)
+                connection.commit()
+            with pytest.raises(Exception, match="read-only transaction"):
+                cursor.execute("INSERT INTO dancer (name) VALUES ('Dune')")
+            connection.rollback()
+    assert shared.names() == ["Sand"]
+
+
+def test_a_setting_whose_name_is_a_parameter(shared: Shared) -> None:
+    """It belongs to one connection, too."""
+    ask = "SELECT current_setting('app.tenant', true)"
+    with shared.psycopg() as first, shared.psycopg() as second:
+        first.execute("SELECT set_config(%s, %s, false)", ("app.tenant", "Sand"))
+        first.commit()
+        assert second.execute(ask).fetchone() in {(None,), ("",)}
+        assert first.execute(ask).fetchone() == ("Sand",)
+        first.execute("SELECT set_config(%s, %s, true)", ("app.tenant", "Dune"))
+        assert second.execute(ask).fetchone() in {(None,), ("",)}
+        assert first.execute(ask).fetchone() == ("Dune",)
+        first.commit()
+        assert first.execute(ask).fetchone() == ("Sand",)
+
+
+def test_a_parameter_of_asyncpg_is_the_name_of_a_setting(shared: Shared) -> None:
+    """Its statements are prepared before they are executed."""
+    ask = "SELECT current_setting('app.tenant', true)"
+
+    async def work() -> list[object]:
+        first = await shared.asyncpg()
+        second = await shared.asyncpg()
+        for _ in range(2):
+            await first.fetch("SELECT set_config($1, $2, false)", "app.tenant", "Sand")
+        values = [await second.fetchval(ask), await first.fetchval(ask)]
+        await first.close()
+        await second.close()
+        return values
+
+    [other, own] = asyncio.run(work())
+    assert own == "Sand"
+    assert other in {None, ""}
+
+
+def test_a_setting_that_a_block_of_code_changes(shared: Shared) -> None:
+    """It stays with the connection that has executed the block."""
+    with (
+        shared.psycopg(autocommit=True) as first,
+        shared.psycopg(autocommit=True) as second,
+    ):
+        first.execute("DO $$BEGIN SET timezone = 'Asia/Tokyo'; END$$")
+        first.execute("DO $$BEGIN EXECUTE format('SET search_path = %I', 'pg_catalog'); END$$")
+        assert second.execute("SHOW timezone").fetchone() != ("Asia/Tokyo",)
+        assert first.execute("SHOW timezone").fetchone() == ("Asia/Tokyo",)
+        assert first.execute("SHOW search_path").fetchone() == ("pg_catalog",)
+
+
+def test_locks_and_new_values_of_an_enum_are_explained(shared: Shared) -> None:
+    """They act differently in one transaction."""
+    with shared.psycopg(autocommit=True) as connection:
+        connection.execute("CREATE TYPE mood AS ENUM ('calm')")
+        connection.execute("ALTER TYPE mood ADD VALUE 'wild'")
+        with pytest.raises(psycopg.Error) as caught:
+            connection.execute("SELECT 'wild'::mood")
+        assert "arena_isolation = rollback" in str(caught.value.diag.message_hint)
+        connection.execute("SELECT pg_advisory_unlock_all()")
+        assert shared.notes == []
+        connection.execute("BEGIN; LOCK TABLE dancer; COMMIT")
+    assert "LOCK TABLE excludes no other connection" in shared.notes[0]

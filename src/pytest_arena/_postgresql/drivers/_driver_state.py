@@ -14,6 +14,7 @@ _VALUES = (
     "server_cursor_factory",
     "prepare_threshold",
     "prepared_max",
+    "encoding",
 )
 _CONTAINERS = (
     "_notice_handlers",

@@ -416,7 +416,10 @@ class Client:
         self._complete("ROLLBACK")
 
     def _set_mode(self, statement: Statement) -> None:
-        if self._session.in_block and statement.is_read_only:
+        if statement.is_of_all_transactions:
+            value = "on" if statement.is_read_only else "off"
+            self._session.set("default_transaction_read_only", value)
+        elif self._session.in_block and statement.is_read_only:
             self._session.be_read_only()
         self._complete("SET")
 

@@ -17,6 +17,7 @@ BE_READ_ONLY = "SET LOCAL transaction_read_only = on"
 _FIRST_PID = 1_000_000_000  # no process has such a number
 _OPTION = re.compile(r"(?:-c\s*|--)([\w.\-]+)=((?:\\.|[^\s\\])*)")
 _DURATION = re.compile(r"\s*([\d.]+)\s*(us|ms|s|min|h|d|)\s*")
+_ON = {"on", "true", "yes", "1"}
 _UNITS = {"": 1e-3, "us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
@@ -131,7 +132,8 @@ class Session:
             self.state = "T"
             self._before = self.values
         self.is_implicit = is_implicit
-        self.is_read_only = is_read_only
+        default = self.values.get("default_transaction_read_only", "off")
+        self.is_read_only = is_read_only or default.lower() in _ON
 
     def be_read_only(self) -> None:
         """Refuse to write from now on."""

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address
 
 _READ_ONLY = "25006"
-_IN_BLOCK = ("25001", "2D000")
+_IN_BLOCK = ("25001", "2D000", "55P04")
 _NO_LOCK = "55P03"
 _CANCELLED = "57014"
 _TERMINATED = "57P01"
@@ -468,6 +468,9 @@ class SharedTransaction:
         changes: list[SettingChange] = []
         for statement in packet.statements:
             changes += statement.settings
+            if statement.unnamed_setting is not None:
+                parameters = wire.data_of(packet.messages)
+                changes += statement.settings_named_by(parameters)
             if self._callers is not None and self._callers.search(statement.sql):
                 changes += self._function_settings
         return changes
@@ -638,7 +641,10 @@ def _undo(savepoint: str) -> str:
 def _refusal(holder: Session | None) -> Message:
     statement = holder.first_write if holder is not None else ""
     text = "canceling statement due to lock timeout: another open transaction has "
-    text += f"written ({statement})" if statement else "a lock or an open cursor"
+    if statement:
+        text += f"written or locked rows ({statement})"
+    else:
+        text += "a lock or an open cursor"
     hint = (
         "with arena_isolation = rollback only one transaction can write at a time: commit or "
         "roll back the other one first, or use arena_isolation = undo"

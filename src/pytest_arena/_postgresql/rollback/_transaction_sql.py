@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from pytest_arena._postgresql._scripts import statements_of
@@ -53,6 +53,13 @@ _SET_CONFIG = re.compile(
     r"""(?isx) \bset_config\s*\(\s* '(?P<name>[\w.]+)' \s*,
     (?:[^()]|\([^()]*\))*? (?: ,\s*(?P<local>true|'t(?:rue)?'|1::bool\w*)\s* )? \)"""
 )
+# The name is a parameter, or another expression.
+_SETS_UNNAMED = re.compile(r"(?is)\bset_config\s*\(\s*[^\s'](?P<rest>.*)")
+_LASTS = re.compile(r"(?is),\s*false\s*\)")
+_IS_DO = re.compile(r"(?is)DO\b")
+_SETS_IN_DO = re.compile(
+    r"(?is)\bSET\s+(?:SESSION\s+|(?P<local>LOCAL)\s+)?(?P<name>\w[\w.]*)\s*(?:=|TO\b)"
+)
 _SETS_INSIDE = re.compile(
     r"(?is)\bSET\s+(?:SESSION\s+|(?P<local>LOCAL)\s+)?(?P<name>\w+\.\w+)\s*(?:=|TO\b)"
 )
@@ -64,6 +71,7 @@ _SYNONYMS = {
 }
 _READS_ROWS = re.compile(r"(?is)\A(?!.*\bpg_).*\b(?:FROM|TABLE)\b")
 _READ_ONLY = re.compile(r"(?is)\bREAD\s+ONLY\b")
+_CHARACTERISTICS = re.compile(r"(?is)\bSESSION\s+CHARACTERISTICS\b.*\bREAD\b")
 _CHAINS = re.compile(r"(?is)\bAND\s+CHAIN\b")
 _BEGINS_AS = r"(?is)(?:BEGIN|START|SET)\b.*\bISOLATION\s+LEVEL\s+"
 # What the shared transaction cannot show, and the words for it.
@@ -73,7 +81,8 @@ _NOT_SHOWN = {
         r"(?is)(?:LISTEN|NOTIFY)\b|.*\bpg_notify\s*\(": "NOTIFY reaches no listener",
         r"(?is).*\bSKIP\s+LOCKED\b": "SKIP LOCKED skips no row, since all connections have the "
         "same locks",
-        r"(?is).*\bpg_(?:try_)?advisory_": "advisory locks exclude no other connection",
+        r"(?is).*\bpg_(?:try_)?advisory_(?!unlock)": "advisory locks exclude no other connection",
+        r"(?is)LOCK\b": "LOCK TABLE excludes no other connection",
         f"{_BEGINS_AS}SERIALIZABLE": "ISOLATION LEVEL SERIALIZABLE acts as READ COMMITTED",
         f"{_BEGINS_AS}REPEATABLE": "ISOLATION LEVEL REPEATABLE READ acts as READ COMMITTED",
     }.items()
@@ -101,6 +110,7 @@ class Statement:
     name: str = ""
     settings: tuple[SettingChange, ...] = ()
     remark: str = ""  # what this isolation cannot show
+    unnamed_setting: SettingChange | None = None  # its name is a parameter
 
     @property
     def is_control(self) -> bool:
@@ -118,6 +128,11 @@ class Statement:
         return _READ_ONLY.search(self.sql) is not None
 
     @property
+    def is_of_all_transactions(self) -> bool:
+        """Whether it gives later transactions of the session a mode, too."""
+        return _CHARACTERISTICS.search(self.sql) is not None
+
+    @property
     def is_chained(self) -> bool:
         """Whether another transaction begins at once."""
         return _CHAINS.search(self.sql) is not None
@@ -126,6 +141,17 @@ class Statement:
     def reads_rows(self) -> bool:
         """Whether it may read rows of the app."""
         return _READS_ROWS.search(self.sql) is not None
+
+    def settings_named_by(self, parameters: bytes) -> list[SettingChange]:
+        """Return the settings that ``set_config`` may change if a parameter is the name.
+
+        ``parameters`` is a message with their values. Each word in it may be the name.
+        """
+        if self.unnamed_setting is None:
+            return []
+        words = re.findall(rb"[A-Za-z_][\w.]*", parameters)
+        names = {setting_name(word.decode()) for word in words}
+        return [replace(self.unnamed_setting, name=name) for name in sorted(names)]
 
     @property
     def shown(self) -> str:
@@ -167,8 +193,18 @@ def _classify(sql: str) -> Statement:
         return Statement(sql, "read", settings=(_change(setting),), remark=remark)
     is_read = _READS.match(bare) and not _WRITES.search(bare)
     settings = tuple(map(_change, _SET_CONFIG.finditer(bare)))
+    if _IS_DO.match(bare):
+        settings += tuple(map(_change, _SETS_IN_DO.finditer(bare)))
+    unnamed = _SETS_UNNAMED.search(bare)
+    unnamed_setting = None
+    if unnamed is not None:
+        unnamed_setting = SettingChange("", _LASTS.search(unnamed["rest"]) is None)
     return Statement(
-        sql, "read" if is_read else "write", settings=settings, remark=remark
+        sql,
+        "read" if is_read else "write",
+        settings=settings,
+        remark=remark,
+        unnamed_setting=unnamed_setting,
     )
 
 
