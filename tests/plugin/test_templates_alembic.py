@@ -201,7 +201,6 @@ engine = create_engine("mysql+pymysql://me:s3cret@db/shop", module=driver)
 """
 
 
-@pytest.mark.slow
 def test_migrations_that_lead_to_another_product_are_refused_without_its_password(
     example: Example,
 ) -> None:

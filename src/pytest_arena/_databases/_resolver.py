@@ -554,11 +554,14 @@ class Provision:
 
     def prepare(self, database: Database) -> None:
         """Find or build a template. The first connection raises the error of a failed build."""
+        mark = self._ledger.mark()
         with database.lock, database.being_filled():
             try:
                 database.prepare(self._template(database, Stage.SEEDED))
             except (ConfigError, ServerError, TemplateError) as error:
                 database.fail(error)
+                # The error that the first connection raises contains them.
+                self._ledger.mark_reported(*self._ledger.since(mark))
 
     def _fill(self, database: Database) -> None:
         """Give a database the content of its template, and enter the present levels on it."""
