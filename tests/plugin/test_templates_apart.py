@@ -252,6 +252,7 @@ def test_a_template_that_a_test_has_built_is_built_again(example: Example, isola
     _check_own_client(replace(project, env={**project.env, "ARENA_ISOLATION": isolation}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["undo", "clone", "rollback"])
 def test_such_a_template_on_postgresql(example: Example, isolation: str) -> None:
     """pytest-arena replaces the live database between two tests."""

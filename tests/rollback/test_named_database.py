@@ -207,6 +207,7 @@ async def test_after_them(client):
 """
 
 
+@pytest.mark.slow
 def test_what_needs_another_database_is_refused(named: Named) -> None:
     """Other isolations, other content, kept databases. The next test has its rows."""
     ran = named.test(REFUSED, "--arena-keep=failed")
@@ -249,6 +250,7 @@ def test_an_ended_connection_ends_what_was_built(named: Named) -> None:
     ran.expect(passed=3)
 
 
+@pytest.mark.slow
 def test_options_that_would_let_a_commit_through_are_refused(named: Named) -> None:
     """Connections past the shared transaction, and several workers in it."""
     shown = f"the database {named.name} on {URL.host}:{URL.port}"
@@ -264,6 +266,7 @@ def test_options_that_would_let_a_commit_through_are_refused(named: Named) -> No
     named.test(two, "-p", "xdist", "-n1").expect(passed=2)
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_share_a_database(named: Named) -> None:
     """The second waits for ``arena_turn_timeout``, and names the first."""
     with closing(open_control(address(named.name))) as control:
@@ -325,6 +328,7 @@ def build(connection):
 """
 
 
+@pytest.mark.slow
 def test_a_build_that_needs_a_commit_says_so(named: Named) -> None:
     """A function, and a script with its line."""
     named = replace(named, example=named.example.with_files(tables=COMMITS))
@@ -380,6 +384,7 @@ async def test_after_both(client, db_session):
 """
 
 
+@pytest.mark.slow
 def test_what_a_test_builds_is_built_again(named: Named) -> None:
     """Its mocks may have acted on the build. The next test has another transaction."""
     alone = SAME.replace(
@@ -392,6 +397,7 @@ def test_what_a_test_builds_is_built_again(named: Named) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_second_database_with_the_same_schema_is_refused(named: Named) -> None:
     """It would find the tables of the first one."""
     values = "\n    shop = app:Base\n    stats = app:Base"

@@ -34,6 +34,7 @@ def unsequenced(dump: Content) -> Content:
     return {name: texts for name, texts in dump.items() if not name.endswith("_seq")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("is_marked", [False, True])
 def test_kills_at_any_moment(named: Named, kills: int, *, is_marked: bool) -> None:
