@@ -32,7 +32,7 @@ from pytest_arena._process import (
 )
 from pytest_arena._run._fixture_levels import WideFixture
 from pytest_arena._run._run import ArenaRun, conducted
-from pytest_arena._run._summary import FactsOfProcesses, summarized
+from pytest_arena._run._summary import FactsOfProcesses, summarize
 from pytest_arena._run.levels._participants import LevelHooks
 from pytest_arena._values import CodeLine, Plan, Stage
 from pytest_arena.errors import ArenaError, ConfigError, causes
@@ -732,7 +732,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     run = RUNS[session.config]
     facts = session.config.stash[FACTS]
     try:
-        summary = summarized(run.config, run.databases, run.ledger)
+        summary = summarize(run.config, run.databases, run.ledger)
     except Exception:  # noqa: BLE001 - pytest would print no report of a failed test
         failure = f"pytest-arena could not write its summary:\n{format_exc()}"
         summary = _report.Summary(failures=(failure,))

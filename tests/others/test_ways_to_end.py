@@ -148,10 +148,10 @@ async def test_ends(client):
 BROKEN_SUMMARY = """
 from pytest_arena import plugin
 
-def summarized(*args):
+def summarize(*args):
     raise RuntimeError("the server is gone")
 
-plugin.summarized = summarized
+plugin.summarize = summarize
 """
 
 

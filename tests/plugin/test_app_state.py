@@ -1001,4 +1001,6 @@ def test_settings_of_the_app_and_of_a_modules_client_end_with_the_test(example: 
     """An attribute that a test assigns, too, not only what it puts into a container."""
     project = example.with_files(app=example.files["app.py"] + USER, test_state=SETTINGS)
     run = project.run("-p", "no:randomly").expect(passed=8)
-    run.says("test_1_overrides left app.dependency_overrides; restored; so in 1 more")
+    run.says(
+        "test_1_overrides left app.dependency_overrides; restored; so in 1 more: test_state.py::"
+    )

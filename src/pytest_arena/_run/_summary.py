@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_arena._product import Database
 
 
-def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
+def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     """Return the facts of this process. Marks refusals outside of tests as reported."""
     failures = [*databases.children.check_early(), *databases.early.lines()]
     servers, server_of_code = databases.children.servers()
@@ -41,11 +41,14 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     used = databases.provisioned()
     stores = databases.provision.stores.values()
     named = dict.fromkeys([*config.schema, *config.seed])
-    migration_notes = list(_migration_lines(config, databases))
+    notes = [note for store in stores for note in store.notes]
+    notes += _unread(databases)
     failures += differences_at_the_end(databases.provision.first_contents)
     if config.migrations == "fail":
-        failures += [f"{line} (arena_migrations = fail)" for line in migration_notes]
-        migration_notes = []
+        for line in _migration_lines(config, databases):
+            failures.append(f"{line} (arena_migrations = fail)")
+    else:
+        notes += _migration_lines(config, databases)
     table_seconds: tuple[float, ...] = ()
     suggestion = ""
     has_template = _has_template(named, used, known)
@@ -56,12 +59,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     return Summary(
         tests=tuple(ledger.tests),
         databases=tuple(database.name for database in used),
-        notes=(
-            *kept_notes(ledger.kept),
-            *(note for store in stores for note in store.notes),
-            *_unread(databases),
-            *migration_notes,
-        ),
+        notes=(*kept_notes(ledger.kept), *notes),
         noted=tuple(ledger.noted),
         failures=tuple(failures),
         has_template=has_template,

@@ -44,12 +44,13 @@ def describe_driver(dbapi_connection: object, driver: object) -> object:
             state += _describe_adapters(driver)
         for connection in connections:
             level = getattr(connection, "isolation_level", None)
-            name = getattr(level, "name", level)
-            state.append(None if name in _DEFAULT_LEVELS else name)
+            level = getattr(level, "name", level)
+            if level not in _DEFAULT_LEVELS:
+                state.append(level)
             state += [bool(getattr(connection, name, None)) for name in _TRANSACTIONS]
             state += [getattr(connection, name, None) for name in _VALUES]
             for name in _CONTAINERS:
-                container: Any = getattr(connection, name, None)
+                container = getattr(connection, name, None)
                 state.append(container.copy() if container else None)
     except Exception:  # noqa: BLE001 - psycopg2's, which is not imported here: it is closed
         return None
