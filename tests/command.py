@@ -61,7 +61,7 @@ def _run(
     **_: Any,
 ) -> subprocess.CompletedProcess[str]:
     """Stand for subprocess.run, with both streams in one."""
-    seconds = timeout or 120
+    seconds = timeout or 300
     status, text = forks.run(command, cwd or Path.cwd(), env or os.environ, seconds=seconds)
     return subprocess.CompletedProcess(list(command), status, text, "")
 

@@ -383,7 +383,7 @@ def test_what_cannot_begin(
 def test_without_the_plugin(served_shop: Example) -> None:
     """Its settings would be unknown, and nothing kept."""
     process = served_shop.start_python("-c", CALL, "serve", env={TOKEN: WORD})
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "pytest-arena is switched off for this run" in output
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["APP", "CONFIG", "Example", "Run", "fastapi_example"]
 
+# Only a run that hangs takes longer, even on a machine with ten times its usual load.
+_PATIENCE_SECONDS = 300
+
 CONFIG = """
 [pytest]
 arena_app = app:app
@@ -167,7 +170,7 @@ class Example:
         """Run Python in its folder."""
         command = [sys.executable, *args]
         status, output = self.execute(
-            command, self.write(), self._environment(env or {}), 120
+            command, self.write(), self._environment(env or {}), _PATIENCE_SECONDS
         )
         return Run(status, output, self.folder)
 

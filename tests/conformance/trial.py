@@ -27,8 +27,8 @@ __all__ = ["ORDERS", "Conformance", "Trial", "promises_hold"]
 
 ORDERS = ("forward", "reverse", "shuffle:1")
 # A planted defect may leave a task that nobody can cancel. Before pytest 9 a run cannot exit then.
-_LONGEST = ("faulthandler_timeout=30", "faulthandler_exit_on_timeout=true")
-_HANGS = "Timeout (0:00:30)!"
+_LONGEST = ("faulthandler_timeout=90", "faulthandler_exit_on_timeout=true")
+_HANGS = "Timeout (0:01:30)!"
 
 
 class Trial:
