@@ -1,4 +1,4 @@
-"""Small values that packages exchange, and copies of containers."""
+"""Small values that packages exchange, and saved contents of dicts and other containers."""
 
 from __future__ import annotations
 

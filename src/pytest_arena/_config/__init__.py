@@ -1,1 +1,1 @@
-"""The options of the user, read once and frozen."""
+"""The user's options, which pytest-arena reads once."""

@@ -1,1 +1,1 @@
-"""The app's databases, and how they are filled."""
+"""The app's databases, and the templates with which they are filled."""

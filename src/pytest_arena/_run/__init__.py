@@ -1,1 +1,1 @@
-"""Runs each test, from its level to its report."""
+"""Opens a level for each test, observes the test, and restores the database."""

@@ -106,7 +106,8 @@ def override_of_nothing(code: Code) -> Findings:
     `Depends(…)`, a `partial` or a text. The app calls its original function and uses its original
     database.
 
-    Instead: use the function that the route imports: `app.dependency_overrides[get_db] = …`.
+    Instead: override the function that the route imports:
+    `app.dependency_overrides[get_db] = …`.
 
     Fails:
 

@@ -375,7 +375,7 @@ def environment_not_restored(code: Code) -> Findings:
 
 @rule("ARD106", "production-url", "postgres", "mysql", "mariadb", "mssql", "oracle")
 def production_url(code: Code) -> Findings:
-    """The tests contain the URL of a database on a real host.
+    """The tests contain the URL of a database on another machine.
 
     A run of the tests on a machine that can reach the host writes to that database. A password in
     the URL is also in the history of the repository.

@@ -310,8 +310,8 @@ def id_guessed(code: Code) -> Findings:
 
     The sequence gives another number if an earlier test or the seed has taken one.
 
-    Instead: compare with the id of the answer or of the object, such as `dancer.id` or
-    `response.json()["id"]`. pytest-arena restores sequences, but a guessed id is still wrong as
+    Instead: compare with the id in the response, `response.json()["id"]`, or of the object,
+    `dancer.id`. pytest-arena restores sequences, but a guessed id is still wrong as
     soon as the seed or a fixture adds a row.
 
     Fails:

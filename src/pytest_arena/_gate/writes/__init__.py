@@ -1,1 +1,1 @@
-"""Records writes of statements and sessions, and finds lost writes."""
+"""Records writes of statements and sessions, and finds those that nothing committed."""

@@ -1,4 +1,4 @@
-"""Creates, freezes, keeps, drops and sweeps pytest-arena's databases on a server."""
+"""Creates, lists and drops pytest-arena's databases on a server."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 

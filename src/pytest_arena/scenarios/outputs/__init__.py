@@ -1,1 +1,1 @@
-"""Writes documents, pages, lines and missing tests."""
+"""Writes the results to files and to the terminal, and writes stubs of missing tests."""
