@@ -135,7 +135,7 @@ OPTIONS = (
     Option(
         "lost_writes",
         "warn",
-        "Finds lost writes: the app answers a request with a status below 400, and does not "
+        "Finds lost writes: the app answers a request with a status below 400, but does not "
         "commit the rows or does not flush the changed objects. warn (default) reports the "
         "request at the end of the run. fail makes the test fail. off reports the request only "
         "if the test fails for another reason.",
@@ -158,8 +158,7 @@ OPTIONS = (
         "settle",
         "1",
         "How many seconds a passed test waits at its end for late work: tasks, threads, timers "
-        "and jobs that its requests started. The default is 1. With 0, the test does not wait. "
-        "A test without late work never waits.",
+        "and jobs that its requests started. The default is 1. With 0, the test does not wait.",
         "5",
         form="seconds",
         metavar="SECONDS",
@@ -213,9 +212,9 @@ OPTIONS = (
         "The kind or the server of the test databases. auto (default) uses the kind of the "
         "app's engine. sqlite uses SQLite files. postgresql uses a PostgreSQL server that "
         "pytest-arena finds or starts. own uses a private PostgreSQL server. A URL names a "
-        "server on which pytest-arena may create databases, or the database for rollback. With "
-        "auto, a test that uses a database before the app creates an engine fails with A101. "
-        "Then set another value.",
+        "server on which pytest-arena may create databases. With arena_isolation = rollback it "
+        "names the database that the tests use. If the app creates its engine only after a test "
+        "has used a database, auto fails with A101, so set another value.",
         "postgresql://postgres@localhost:5432/postgres",
         metavar="WHAT",
     ),
@@ -226,7 +225,7 @@ OPTIONS = (
         "variable to the URL of a test database before it imports your code. Child processes "
         "inherit these variables. If a variable is not set, pytest-arena sets it when the app "
         "first connects: the first variable to the URL of the app's first database, each other "
-        "variable to a URL that leads to no database. If a value is not a URL, the run fails. "
+        "variable to a URL of no database. If a variable's value is not a URL, the run fails. "
         "Default: DATABASE_URL.",
         "SHOP_DATABASE_URL",
         form="list",
@@ -299,8 +298,8 @@ OPTIONS = (
         "scenarios",
         "report",
         "How pytest-arena uses the scenarios of arena_specs. report (default) lists the "
-        "unproven scenarios at the end of the run. strict also makes the run fail if a scenario "
-        "is not proven. off reads no scenarios.",
+        "unproven scenarios at the end of the run. strict also makes the run fail if an unproven "
+        "scenario is neither waived nor in the baseline. off reads no scenarios.",
         "strict",
         ("off", "report", "strict"),
         metavar="HOW",
