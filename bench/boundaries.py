@@ -24,11 +24,11 @@ OURS = {"levels": 20}
 OTHERS = {"bare": 20, "rollback": 10, "file_copy": 5, "recipe": 2, "recipe_on_disk": 2}
 NAMES = {
     "levels": "**arena**",
-    "bare": "bare limit",
+    "bare": "online backup",
     "rollback": "rollback",
     "file_copy": "file copy",
     "recipe": "create_all, drop_all",
-    "recipe_on_disk": "the same on disk",
+    "recipe_on_disk": "create_all, drop_all on disk",
 }
 _SLOW_ROUNDS = 2
 ON_DISK = "recipe_on_disk"  # minutes, in a large database
@@ -104,7 +104,9 @@ def _table(results: dict[Field, dict[str, Samples]]) -> Table:
         title="The work before and after a test on SQLite",
         about="Times in milliseconds of the work that prepares and restores the database. The test "
         "itself is not included. If a row does not name WAL, the file has a rollback journal. "
-        "*Bare limit* is the time of SQLite's `PRAGMA data_version` and online backup alone.",
+        "*Online backup* is the time of SQLite's `PRAGMA data_version` and online backup alone. "
+        "The backup copies the whole file. In a large file pytest-arena writes only the changed "
+        "pages.",
         header=("database", *NAMES.values()),
         rows=tuple(
             (field.name, *(_median(samples.get(name)) for name in NAMES))

@@ -47,7 +47,7 @@ def measure(effort: Effort) -> list[Table]:
         Table(
             title="Single calls",
             about="Times of a call in microseconds.",
-            header=("", "without the plugin", "with it", "ratio"),
+            header=("", "without the plugin", "with the plugin", "ratio"),
             rows=tuple(rows),
         )
     ]

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["measure"]
 
 FLOOR, OURS, RECIPE = "no isolation", "**arena**", "create_all, drop_all in a temporary file"
-ON_DISK, IN_MEMORY = "the same on disk", "create_all in memory, one connection"
+ON_DISK = "create_all, drop_all in a file on disk"
+IN_MEMORY = "create_all in memory, one connection"
 VARIANTS = {
     FLOOR: Variant(("-p", "bench.suite.variant_floor")),
     OURS: Variant(ARENA),
@@ -68,7 +69,7 @@ def _table(by_loops: dict[str, dict[str, Samples]]) -> Table:
     names = [name for name in VARIANTS if name in by_loops[next(iter(LOOPS))]]
     return Table(
         title="A test with three requests on SQLite",
-        about="Times of a test in milliseconds, from pytest's first hook to pytest's last hook.",
+        about="Times of a test in milliseconds, from the test's first hook to its last.",
         header=("", *columns),
         rows=tuple((name, *_times(name, by_loops)) for name in names),
     )

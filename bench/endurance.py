@@ -35,7 +35,7 @@ def measure(effort: Effort) -> list[Table]:
     ways = {
         "SQLite, `copy`": (REQUESTS, Variant(ARENA)),
         "an engine in memory for each test": (TUTORIAL, Variant((*PLUGIN, *BROUGHT))),
-        "the same without the plugin": (TUTORIAL, Variant(BROUGHT)),
+        "an engine in memory for each test, without the plugin": (TUTORIAL, Variant(BROUGHT)),
     }
     if has_server():
         ways["PostgreSQL, `undo`"] = (REQUESTS, on_postgresql("undo"))
@@ -51,7 +51,7 @@ def measure(effort: Effort) -> list[Table]:
             about="Each test has a separate loop. Each cell compares the first tenth of the tests "
             "with the last tenth.",
             header=(
-                *("", "ms a test", "memory, MB", "descriptors", "threads", "database, MB"),
+                *("", "ms a test", "memory, MB", "file descriptors", "threads", "database, MB"),
                 "journal or snapshots, MB",
             ),
             rows=rows,

@@ -66,8 +66,9 @@ def measure(effort: Effort) -> list[Table]:
         Table(
             title="Evidence",
             about="Times in milliseconds of a test with a seeded row, three requests and four "
-            "assertions. The second column shows the same test if it proves a scenario.",
-            header=("", "alone", "proves a scenario", "more"),
+            "assertions. The second column shows the same test with the marker of a "
+            "[scenario](../how-to/scenarios.md).",
+            header=("", "proves no scenario", "proves a scenario", "added"),
             rows=rows,
         )
     ]

@@ -46,10 +46,13 @@ def measure(effort: Effort) -> list[Table]:
     rows = [
         *(
             (name, milliseconds(samples[key].median))
-            for name, key in (("without the plugin", "without"), ("with it", "with"))
+            for name, key in (("without the plugin", "without"), ("with the plugin", "with"))
         ),
         ("added", milliseconds(added)),
-        ("part of it: import of the plugin's modules", milliseconds(median(modules))),
+        (
+            "part of the added time: import of the plugin's modules",
+            milliseconds(median(modules)),
+        ),
     ]
     return [
         Table(

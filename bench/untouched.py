@@ -108,8 +108,10 @@ def _empty(scenes: list[_Scene], every: dict[str, Samples]) -> Table:
     return Table(
         title="An empty test",
         about="Times in microseconds of a test without fixtures. Both runs import the same "
-        "modules. *Its hooks* is the time of pytest-arena's hooks. As many hooks that do nothing "
-        f"take {nothing:.0f}.",
-        header=("", "without", "with the plugin", "added", "its hooks"),
+        "modules. The last column is the time of pytest-arena's hooks. The same number of empty "
+        f"hooks takes {nothing:.0f}.",
+        header=(
+            *("the empty test runs", "without the plugin", "with the plugin", "added", "hooks"),
+        ),
         rows=tuple(rows),
     )

@@ -65,7 +65,7 @@ def _on_sqlite() -> Iterator[Row]:
             yield Row(f"SQLite, {words}", "copy", _DRIVERS[engine], settings)
     for engine in ("aiosqlite", "pysqlite"):
         settings = _by_runners(engine, isolation="rollback")
-        yield Row("SQLite, either", "rollback", _DRIVERS[engine], settings)
+        yield Row("SQLite, either journal", "rollback", _DRIVERS[engine], settings)
 
 
 _ON_POSTGRESQL = (("undo", "all"), ("undo", "few"), ("clone", "few"), ("rollback", "few"))
@@ -125,7 +125,7 @@ def _cells(row: Row, verdict: Verdict) -> list[str]:
 
 def _reasons(row: Row) -> Iterator[str]:
     for name, reason in lacks_of(row.settings[0]).items():
-        yield f"- {row.database}, {row.isolation}: {name}: {reason}"
+        yield f"- {row.database}, {row.isolation}, *{name}*: {reason}"
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -135,16 +135,15 @@ def _line(cells: Sequence[str]) -> str:
 _INTRODUCTION = """\
 # Capabilities: which promises hold for which database
 
-pytest-arena makes the [promises](#the-promises) below. `make capabilities` tests them for each
-combination of database, [isolation](../glossary.md) and driver, and writes this page.
+`make capabilities` tests the [promises](#the-promises) of pytest-arena for each combination of
+database, [isolation](../glossary.md) and driver, and writes this page.
 
 {about}
 
 Words in the table:
 
-- *kept*: all tests of the promises passed. If another column of the row says *no*, they do not
-  test it.
-- *no*: pytest-arena does not promise this. The reason is below the table.
+- *kept*: all tests of the promises passed. They do not test capabilities with a *no*.
+- *no*: pytest-arena does not promise this capability. The reason is below the table.
 - *few rights*: pytest-arena's role may only create databases and set
   `session_replication_role` ([Rights](rights.md)).
 - *several connections*: a test may have several transactions open at once.
@@ -164,7 +163,7 @@ _PROMISES = """
   Under `rollback` a commit is a savepoint that is released.
 - P4 guarded: no connection reaches the developer's database.
 - P5 loop-proof: the app works in any event loop and thread, and with any client.
-- P6 wide fixtures: rows that a fixture of class, module or session scope writes exist until the
+- P6 wide fixtures: the rows of a fixture with class, module or session scope exist until the
   fixture ends.
 - P7 nothing left: no transaction stays open after a test. No test database remains after a run. If
   a run is killed, the next run removes its databases.

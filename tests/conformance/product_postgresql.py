@@ -242,13 +242,13 @@ class PostgreSQL:
         """Return what ``clone`` costs, and ``rollback`` cannot show."""
         if setting.isolation == "rollback":
             shared = (
-                "all connections of the app share one connection to the server: while one "
-                "transaction has unfinished writes, another one waits before it writes"
+                "all connections of the app share one connection to the server. While one "
+                "transaction has unfinished writes, other transactions wait before they write"
             )
             return {
                 "several connections": shared,
-                "moving time": "`now()` is the start of the shared transaction. "
-                "`clock_timestamp()` moves",
+                "moving time": "`now()` returns the start of the shared transaction. "
+                "`clock_timestamp()` returns the current time",
             }
         if setting.isolation != "clone":
             is_told = self._server(setting).tells_what_was_read

@@ -108,11 +108,7 @@ class SQLite:
     def lacks(self, setting: Setting) -> Mapping[str, str]:
         """Return the lack of ``rollback``, and of ``copy`` without a write-ahead log."""
         if setting.isolation == "rollback":
-            reason = (
-                "rows that are never committed are in one connection alone. On PostgreSQL a proxy "
-                "of pytest-arena serves other processes, too"
-            )
-            return {"other processes": reason}
+            return {"other processes": "only one connection sees rows that are never committed"}
         if setting.journal == "wal" or setting.isolation not in _COPIES:
             return {}
         return {"reading by changes": "a rollback journal does not name the changed pages"}

@@ -33,7 +33,8 @@ def test_what_is_broken_is_said_and_what_is_lacking_has_its_reason() -> None:
     assert [row["reading by changes"] for row in others] == ["no", "yes"]
     assert others[1]["several connections"] == "no"
     assert (
-        "- PostgreSQL, clone: reading by changes: a clone is a copy of the whole database" in lines
+        "- PostgreSQL, clone, *reading by changes*: a clone is a copy of the whole database"
+        in lines
     )
     assert any("Last run on a day." in line for line in lines)
 
