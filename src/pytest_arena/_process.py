@@ -32,10 +32,11 @@ _LONGEST_STEP = 0.05
 # Set when the user has pressed Ctrl-C: a later run does what takes seconds.
 interrupted = threading.Event()
 
-# `time.perf_counter` and `time.sleep`, also if a test freezes or replaces them. They are partials,
-# because freezegun replaces the clocks that it finds in modules.
+# `time.perf_counter`, `time.sleep` and `asyncio.sleep`, also if a test freezes or replaces
+# them. The first two are partials, because freezegun replaces the clocks that it finds in modules.
 seconds = partial(time.perf_counter)
 rest = partial(time.sleep)
+async_rest = asyncio.sleep
 
 
 # Returns the event loop that runs in this thread, or None. asyncio exports it under this name.

@@ -595,6 +595,16 @@ def checked_engine():
     return engine
 
 
+@cache
+def count_in_euros():
+    return f"{count()} EUR"
+
+
+@app.get("/euros")
+def euros():
+    return count_in_euros()
+
+
 @app.get("/count")
 def answer():
     settings()
@@ -625,6 +635,7 @@ def test_1(wide, test_client, turn, db_session):
         db_session.add(Dancer(name=str(number)))
     count.cache_clear()
     assert test_client.get("/count").json() == [1 + turn, 2 + 2 * turn, 1 + turn]
+    assert test_client.get("/euros").json() == f"{1 + turn} EUR"
 """
 CACHED_LATER = """
 from app import computed, count
@@ -632,6 +643,7 @@ from app import computed, count
 
 def test_2(test_client):
     assert test_client.get("/count").json() == [0, 0, 0]
+    assert test_client.get("/euros").json() == "0 EUR"
     assert computed == ["settings", "engine"]
     assert count.__wrapped__.__name__ == count.__name__ == "count"
 """
@@ -640,7 +652,10 @@ def test_2(test_client):
 def test_what_a_cached_function_has_read_from_the_database_ends_with_the_test(
     example: Example,
 ) -> None:
-    """A function that reads no row, or returns an engine, stays cached."""
+    """A function that reads no row, or returns an engine, stays cached.
+
+    A function ends too if it got its rows from the cache of another one.
+    """
     project = example.change("pytest.ini", "arena_seed = seed:seed\n", "")
     files = {"app": CACHED, "test_cached": CACHED_TESTS, "test_later": CACHED_LATER}
     project.with_files(**files).run().expect(passed=5)

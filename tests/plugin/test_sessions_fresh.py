@@ -450,3 +450,53 @@ def test_threads(db_session, test_client, turn):
 def test_requests_of_several_threads_find_what_was_pending(example: Example) -> None:
     """The first of them commits it, the others wait for that."""
     example.with_files(test_it=THREADS).run().expect(passed=20)
+
+
+JSON_COLUMN = """
+import json
+from sqlalchemy import JSON
+
+
+class Event(Base):
+    __tablename__ = "events"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    data: Mapped[dict] = mapped_column(JSON)
+"""
+
+JSON_ENGINE = """
+engine = create_async_engine(
+    "sqlite+aiosqlite:///dev.db",
+    json_serializer=lambda value: json.dumps(value, default=str),
+    json_deserializer=lambda text: {"read": json.loads(text)},
+    isolation_level="AUTOCOMMIT",
+)
+"""
+
+JSON_TESTS = """
+from uuid import UUID
+
+import pytest
+from app import Event
+
+USER = UUID(int=1)
+
+
+@pytest.fixture(scope="module")
+def event(arena):
+    with arena.session() as session:
+        session.add(Event(data={"user": USER}))
+        session.commit()
+
+
+def test_a_sync_session_of_an_async_app(event, db_session):
+    assert db_session.get(Event, 1).data == {"read": {"user": str(USER)}}
+    assert db_session.get_bind().dialect._on_connect_isolation_level == "AUTOCOMMIT"
+"""
+
+
+def test_a_sync_session_has_the_json_functions_of_an_async_engine(example: Example) -> None:
+    """The app can write a UUID as JSON, so a fixture of a wider scope can do so too."""
+    app = example.files["app.py"]
+    engine_line = next(line for line in app.splitlines() if line.startswith("engine = "))
+    app = app.replace(engine_line, JSON_COLUMN + JSON_ENGINE)
+    example.with_files(app=app, test_it=JSON_TESTS).run().expect(passed=1)

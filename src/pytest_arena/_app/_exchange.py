@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._kind import ASGIApp, Message, Receive, Scope, Send, is_litestar
 from pytest_arena._origin import line_of_coroutine, user_line
-from pytest_arena._process import AnyTask, rest
+from pytest_arena._process import AnyTask, async_rest, rest
 from pytest_arena._process import seconds as now
 from pytest_arena.errors import redact
 
@@ -118,7 +118,7 @@ async def _end_by_itself(
 ) -> None:
     end = now() + _PATIENCE
     while not task.done():
-        await asyncio.sleep(0)
+        await async_rest(0)
         rest(_STEP)  # a test may have frozen the loop's clock
         line = str(line_of_coroutine(task.get_coro()) or "a line that cannot be seen")
         if line in _endless or now() >= end:
@@ -243,7 +243,7 @@ class Call(Exchange):
                 self._unread += 1
                 if self._unread % _SELDOM == 0:
                     # A cancellation here would leave the app's generator at a `yield`.
-                    await asyncio.sleep(0)
+                    await async_rest(0)
                 return
             without_body = {**message, "body": b""}
             await send(without_body)
@@ -256,7 +256,7 @@ class Call(Exchange):
     async def _put(self, message: Message) -> None:
         if not self._is_closing:
             self._outbox.put_nowait(message)
-        await asyncio.sleep(0)  # an app without pauses would block the loop
+        await async_rest(0)  # an app without pauses would block the loop
 
     def _over(self, task: AnyTask) -> None:
         self.is_over = True
@@ -299,7 +299,7 @@ class Call(Exchange):
             for _ in range(2):
                 end = now() + _PATIENCE
                 while not self.is_over and now() < end:
-                    await asyncio.sleep(0)
+                    await async_rest(0)
                     rest(_STEP)  # a test may have frozen the loop's clock
                 self.task.cancel()
         finally:

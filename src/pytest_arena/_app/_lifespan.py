@@ -29,7 +29,7 @@ from pytest_arena._origin import (
     WORK,
     line_of_cut_off,
 )
-from pytest_arena._process import context_of, running_loop
+from pytest_arena._process import async_rest, context_of, running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -492,7 +492,7 @@ def session_lifespan(
         try:
             lifespan.started()
             # The first request finds the workers that the start-up began at their queues.
-            portal.call(asyncio.sleep, 0)
+            portal.call(async_rest, 0)
             yield lifespan.state
         finally:
             lifespan.close()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import threading
 from functools import cache, partial
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 
 from pytest_arena._app import _app_errors
@@ -177,7 +177,7 @@ class LiveServer(Generic[C]):
     def _begin(self) -> None:
         self._failure: BaseException | None = None
         # A daemon: no request keeps the process from ending.
-        self._thread = threading.Thread(
+        self._thread = Thread(
             target=self._run, name=SERVER_THREAD, daemon=True
         )
         self._thread.start()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 from unittest.mock import patch
 from uuid import uuid4
@@ -437,7 +438,8 @@ def _call_in_thread(call: Callable[[], None]) -> None:
             failures.append(error)
 
     # A daemon: after Ctrl-C the process does not wait for it.
-    thread = threading.Thread(target=run, name="pytest-arena-build", daemon=True)
+    # A test may have replaced `threading.Thread`.
+    thread = Thread(target=run, name="pytest-arena-build", daemon=True)
     thread.start()
     thread.join()
     if failures:

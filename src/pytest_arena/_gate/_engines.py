@@ -120,12 +120,27 @@ def engine_like(engine: Engine, url: URL) -> Engine:
     return like
 
 
+# Arguments of `create_engine`, each with the attribute in which a dialect keeps it.
+_KEPT_ARGUMENTS = {
+    "json_serializer": "_json_serializer",
+    "json_deserializer": "_json_deserializer",
+    "isolation_level": "_on_connect_isolation_level",
+}
+
+
 def sync_twin(engine: Engine, url: URL) -> Engine:
     """Return a sync engine whose connections are set up like those of an app's async engine.
 
-    Listeners that need the async driver do nothing.
+    It reads and writes JSON by the app's functions, and uses the app's isolation level. Listeners
+    that need the async driver do nothing.
     """
-    twin = create_engine(url, execution_options=engine.get_execution_options())
+    arguments = {}
+    for name, attribute in _KEPT_ARGUMENTS.items():
+        value = getattr(engine.dialect, attribute, None)
+        if value is not None:
+            arguments[name] = value
+    options = engine.get_execution_options()
+    twin = create_engine(url, execution_options=options, **arguments)
     for listener in engine.pool.dispatch.connect:
         module = str(getattr(listener, "__module__", ""))
         if not module.startswith(("sqlalchemy.", "pytest_arena.")):  # the app's own

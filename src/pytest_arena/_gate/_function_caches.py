@@ -14,7 +14,7 @@ from pytest_arena._config._load import is_library
 from pytest_arena._process import replace_attribute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import ExitStack
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
@@ -27,10 +27,23 @@ class FunctionCache:
     """The cache of one function of the app."""
 
     clear: Callable[[], object]
+    info: Callable[[], functools._CacheInfo]
 
-    def clear_by(self, clear: Callable[[], object]) -> None:
-        """Note the function that empties the cache."""
-        self.clear = clear
+    def belong_to(self, function: functools._lru_cache_wrapper[Any]) -> None:
+        """Note the decorated function, which empties the cache and counts its hits."""
+        self.clear = function.cache_clear
+        self.info = function.cache_info
+
+    def note_hits(self, before: Mapping[FunctionCache, int]) -> None:
+        """Note that the cached value was computed from values of other filled caches.
+
+        ``before`` has the hits of each of these caches before the computation. A hit in another
+        thread counts too. Then the value is computed again later, which is always right.
+        """
+        for cache, hits in before.items():
+            level = FILLED.get(cache)
+            if level is not None and cache.info().hits > hits:
+                FILLED[self] = max(level, FILLED.get(self, level))
 
 
 # The caches of the functions that are computed now, in any thread: a function may read in another
@@ -80,16 +93,18 @@ def _cached(decorate: Callable[[object], Any], function: Any) -> Any:
 
     @functools.wraps(function)
     def computing(*args: object, **kwargs: object) -> object:
+        hits = {filled: filled.info().hits for filled in [*FILLED]}
         COMPUTED.append(cache)
         try:
             value = function(*args, **kwargs)
         finally:
             COMPUTED.remove(cache)
+        cache.note_hits(hits)
         if isinstance(value, _NO_ROWS):
             FILLED.pop(cache, None)
         return value
 
     cached = decorate(computing)
     functools.update_wrapper(cached, function)
-    cache.clear_by(cached.cache_clear)
+    cache.belong_to(cached)
     return cached

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import weakref
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
@@ -30,7 +29,7 @@ from pytest_arena._postgresql.drivers._session_state import (
 from pytest_arena._postgresql.drivers._spawned_connections import SpawnedConnections
 from pytest_arena._postgresql.moving._moving_trial import prepare
 from pytest_arena._postgresql.moving._transport import at_checkin
-from pytest_arena._process import rest, seconds
+from pytest_arena._process import async_rest, rest, seconds
 from pytest_arena._product import (
     ConnectTarget,
     Core,
@@ -216,7 +215,7 @@ class _WaitingConnect:
             if in_greenlet():
                 # In another thread a checkout might take an idle connection at this moment.
                 self._core.end_idle_connections()
-                await_only(asyncio.sleep(_RETRY_SECONDS))
+                await_only(async_rest(_RETRY_SECONDS))
             else:
                 rest(_RETRY_SECONDS)
 

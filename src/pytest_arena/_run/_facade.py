@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import difflib
 import re
@@ -16,7 +15,7 @@ from pytest_arena._changes import Changes
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._expect import Expected, difference
 from pytest_arena._origin import user_line
-from pytest_arena._process import running_loop
+from pytest_arena._process import async_rest, running_loop
 from pytest_arena._product import Held
 from pytest_arena._run.leaks._late_work import lines_of_error
 from pytest_arena._values import counted
@@ -588,7 +587,7 @@ class Observer:
         if test is None:
             return
         for _ in test.late_work.pausing():
-            await asyncio.sleep(0)
+            await async_rest(0)
         self._name_unfinished(test)
 
     def _name_unfinished(self, test: RunningTest) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 
 from pytest_arena._databases._resolver import Level
-from pytest_arena._process import running_loop
+from pytest_arena._process import async_rest, running_loop
 from pytest_arena._run._run import ArenaRun
 from pytest_arena._run._test import RunningTest
 from pytest_arena.errors import IsolationError, LateWorkError
@@ -211,7 +211,7 @@ class Breaking:
             return
         late_work = self._run.current.running().late_work
         for _ in late_work.pausing(self._is_begun_by_request):
-            await asyncio.sleep(0)
+            await async_rest(0)
 
     def ends(self, request: RequestRecord) -> None:
         """Called when the app has returned, its background tasks included."""

@@ -7,6 +7,7 @@ from bisect import bisect_right, insort
 from concurrent.futures import Future
 from contextlib import contextmanager
 from queue import Queue
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena._postgresql._control import Control, ControlFailure, Reconnecting
@@ -120,7 +121,7 @@ class Background:
             self._jobs.put((future, job))
             if self._thread is None:
                 # A daemon thread does not keep the process alive if the server hangs.
-                self._thread = threading.Thread(
+                self._thread = Thread(
                     target=self._work, name="pytest-arena-background", daemon=True
                 )
                 self._thread.start()

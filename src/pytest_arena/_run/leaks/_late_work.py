@@ -27,6 +27,7 @@ from pytest_arena._origin import (
 from pytest_arena._process import (
     AnyTask,
     alive,
+    async_rest,
     context_of,
     innermost_frames,
     rest,
@@ -326,7 +327,7 @@ class LateWork:
             has_waited = False
             for _ in self.waiting(patience):
                 has_waited = seconds() < end
-                await asyncio.sleep(0)
+                await async_rest(0)
 
     def pausing(self, counts: TaskFilter | None = None) -> Iterator[None]:
         """Pause shortly while work runs that may end, at most ``arena_settle`` seconds.
@@ -383,7 +384,7 @@ class LateWork:
 
 async def _let_pass(passes: int = _PASSES) -> None:
     for _ in range(passes):
-        await asyncio.sleep(0)
+        await async_rest(0)
 
 
 def threads_at_work() -> dict[int, list[FrameType]]:
