@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from pytest_arena._origin import REQUEST, user_line
+from pytest_arena._supported import SUPPORTED, package_of
 from pytest_arena._values import STATEMENT_START, digest
 from pytest_arena.errors import ArenaError, ConfigError, TemplateError
 
@@ -42,39 +43,6 @@ if TYPE_CHECKING:
 # A host that no resolver answers (RFC 2606). It replaces a server that tests may not reach.
 NOWHERE = "arena.invalid"
 UNNAMED = "(unknown)"  # the server of an open connection that does not name it
-
-PRODUCT_PACKAGES = {
-    "sqlite": "pytest_arena._sqlite",
-    "postgresql": "pytest_arena._postgresql",
-}
-# Driver packages, and the product that each connects to.
-DRIVERS = {
-    "sqlite3": "sqlite",
-    "asyncpg": "postgresql",
-    "psycopg": "postgresql",
-    "psycopg2": "postgresql",
-    "psycopg_pool": "postgresql",
-}
-
-# Programs that connect to a database, and its product.
-CLIENTS = dict.fromkeys(
-    (
-        "psql",
-        "pgcli",
-        "pgbench",
-        "pg_dump",
-        "pg_dumpall",
-        "pg_restore",
-        "createdb",
-        "dropdb",
-        "createuser",
-        "dropuser",
-        "vacuumdb",
-        "reindexdb",
-        "clusterdb",
-    ),
-    "postgresql",
-)
 
 
 # The content of a template: a file's path, or a database's name.
@@ -106,12 +74,12 @@ def product_package(product: str) -> ProductPackage:
     if product not in loaded:
         # A driver's import may call this function. The driver is imported first, or the call would
         # find a package whose import is not complete.
-        drivers = [package for package, name in DRIVERS.items() if name == product]
+        drivers = SUPPORTED[product].drivers
         for package in sys.stdlib_module_names.intersection(drivers):
             importlib.import_module(package)
         loaded[product] = cast(
             "ProductPackage",
-            importlib.import_module(f"{PRODUCT_PACKAGES[product]}._connections"),
+            importlib.import_module(f"{package_of(product)}._connections"),
         )
     return loaded[product]
 
@@ -296,9 +264,9 @@ class Core(Protocol):
         """
 
     def ensure_attached_target(
-        self, file: str, beside: ConnectTarget | None
+        self, attached: RequestedDatabase, beside: ConnectTarget | None
     ) -> ConnectTarget | None:
-        """Return the target of a file that a connection to ``beside`` attaches.
+        """Return the target of a database that a connection to ``beside`` attaches.
 
         None: pytest-arena does not redirect it. Raises as ``ensure_target`` does.
         """

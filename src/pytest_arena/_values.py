@@ -87,6 +87,20 @@ def _comment_end(statement: str, start: int) -> int:
     return first_end + 2 if first_end != -1 else -1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductFacts:
+    """The facts of a database product that are needed before its package is used."""
+
+    shown: str
+    """The product's name in a message."""
+    drivers: tuple[str, ...]
+    """Packages whose connections are watched."""
+    is_file: bool = False
+    """Whether a database is a file, or in memory. There is no server then."""
+    clients: tuple[str, ...] = ()
+    """Programs that connect to a database."""
+
+
 def sqlstate(error: object) -> object:
     """Return PostgreSQL's code of an error. psycopg2 has another name for it."""
     return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)

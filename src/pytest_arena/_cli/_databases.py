@@ -20,6 +20,7 @@ from pytest_arena._postgresql.registry import (
 )
 from pytest_arena._postgresql.servers import Unavailable
 from pytest_arena._postgresql.servers._find import find_server, local_service
+from pytest_arena._supported import FILE_PRODUCTS
 from pytest_arena.errors import ArenaError, ConfigError, ServerError
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _place_kinds(config: Config, *, removes_all: bool) -> list[lines.PlaceKind]:
     if removes_all and config.server_url:
         return server
     kinds: list[lines.PlaceKind] = [LiveFiles(), *server]
-    has_only_files = removes_all and config.database == "sqlite"
+    has_only_files = removes_all and config.database in FILE_PRODUCTS
     if sys.platform != "win32" and not has_only_files:
         from pytest_arena._cli._private_servers import PrivateServers  # noqa: PLC0415 - not for Windows
 
@@ -139,7 +140,7 @@ def _place_kinds(config: Config, *, removes_all: bool) -> list[lines.PlaceKind]:
 
 
 def _server(config: Config, registry: str) -> list[lines.PlaceKind]:
-    if config.database in {"own", "sqlite"}:
+    if config.database in {"own", *FILE_PRODUCTS}:
         return []
     try:
         server = find_server(config) if config.server_url else local_service(config)

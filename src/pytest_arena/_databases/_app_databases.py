@@ -29,7 +29,6 @@ from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._origin import as_own, user_line
 from pytest_arena._product import (
     NOWHERE,
-    PRODUCT_PACKAGES,
     Core,
     Database,
     Key,
@@ -37,6 +36,7 @@ from pytest_arena._product import (
     RequestedDatabase,
     product_package,
 )
+from pytest_arena._supported import FILE_PRODUCTS, SUPPORTED
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class Products:
         self._opening = threading.RLock()
 
     def __contains__(self, name: object) -> bool:
-        return name in PRODUCT_PACKAGES and (
-            name == "sqlite" or self._config.database != "sqlite"
+        return name in SUPPORTED and (
+            name in FILE_PRODUCTS or self._config.database not in FILE_PRODUCTS
         )
 
     def __getitem__(self, name: str) -> Product:
@@ -175,7 +175,8 @@ class AllowedFiles:
         if temporary is not None and Path(real(file)).is_relative_to(temporary):
             return not self._is_link_to_app(file)
         for name in {file, real(file)}:
-            if self.is_allowed(name) or self.is_allowed(f"sqlite:///{name}"):
+            names = [name, *(f"{product}:///{name}" for product in FILE_PRODUCTS)]
+            if any(map(self.is_allowed, names)):
                 return True
         return False
 
@@ -328,7 +329,7 @@ def real(file: str) -> str:
 def _named_by_engines() -> Iterator[str]:
     """Yield the files in the URLs of the app's engines, connected or not."""
     for database in requested_by_engines(known_engines.find()):
-        if database.product == "sqlite" and database.name:
+        if database.product in FILE_PRODUCTS and database.name:
             yield database.name
 
 
@@ -400,7 +401,7 @@ class KnownDatabases:
         known = known_engines.database_of(requested.dialect)
         if known is not None:
             return known
-        if requested.product == "sqlite" and requested.name:
+        if requested.product in FILE_PRODUCTS and requested.name:
             at_file = self.at_file(requested.name)
             if at_file is not None:
                 return at_file
@@ -445,7 +446,7 @@ class KnownDatabases:
         if database is None:
             database = self._new(key, tails, requested)
         self.by_key[key] = database
-        if requested.product != "sqlite":
+        if requested.product not in FILE_PRODUCTS:
             self.requested[requested.name] = None
         elif requested.name:
             self.files.add(requested.name)
@@ -568,7 +569,7 @@ class KnownDatabases:
 
     def is_the_apps(self, requested: RequestedDatabase) -> bool:
         """Whether pytest-arena replaces this database: it is the app's, not a test's."""
-        if requested.product != "sqlite":
+        if requested.product not in FILE_PRODUCTS:
             return not self.files.is_allowed(requested.name)
         return not self.is_never_replaced(requested.name)
 
@@ -839,7 +840,7 @@ class Environment:
     def _new_url(self, url: URL) -> URL:
         requested = requested_by_url(url)
         files = self._known.files
-        if url.get_backend_name() == "sqlite":
+        if url.get_backend_name() in FILE_PRODUCTS:
             # A memory URL keeps its pool class. Tests may open a free file themselves.
             if requested is None or not requested.name or files.is_free(requested.name):
                 return url
@@ -882,7 +883,7 @@ def parse_url(text: str) -> URL | None:
 
 def names_database(url: URL) -> bool:
     """Return whether a URL names its database. Otherwise ``connect_args`` may name it."""
-    if url.get_backend_name() == "sqlite":
+    if url.get_backend_name() in FILE_PRODUCTS:
         return True
     return bool(url.database or url.query.keys() & _DATABASE)
 

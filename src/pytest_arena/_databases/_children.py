@@ -21,12 +21,11 @@ from pytest_arena._gate._engines import requested_by_engines, requested_by_url
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._origin import line_that_pytest_called, user_line
 from pytest_arena._product import (
-    CLIENTS,
     NOWHERE,
-    PRODUCT_PACKAGES,
     UNNAMED,
     product_package,
 )
+from pytest_arena._supported import CLIENTS, FILE_PRODUCTS, SUPPORTED
 from pytest_arena._values import Child, CodeLine
 
 if TYPE_CHECKING:
@@ -307,7 +306,7 @@ class _NamedDatabases:
         url = parse_url(re.sub(r"^postgres://", "postgresql://", text))
         if url is None:
             return ""
-        if url.get_backend_name() == "sqlite":
+        if url.get_backend_name() in FILE_PRODUCTS:
             file_or_uri = url.database or ""
             return self._file_at(file_or_uri.removeprefix("file:").partition("?")[0])
         database = requested_by_url(_with_known_driver(url))
@@ -346,7 +345,7 @@ class _NamedDatabases:
     def url_of_code(self) -> str:
         """Return a database on a server that an engine names, and no variable of ``arena_env``."""
         for database in self._of_engines:
-            if database.product != "sqlite" and self._is_outside(database):
+            if database.product not in FILE_PRODUCTS and self._is_outside(database):
                 return database.name
         return self._url_of_code
 
@@ -371,7 +370,7 @@ class _NamedDatabases:
             return False
         if self._known.files.is_allowed(database.name):
             return False
-        if database.product not in PRODUCT_PACKAGES:
+        if database.product not in SUPPORTED:
             return True
         connections = product_package(database.product).connections
         return not connections.owns(database.name)

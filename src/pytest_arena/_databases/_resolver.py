@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from threading import get_ident
 from typing import TYPE_CHECKING, cast
 
-from sqlalchemy.engine import make_url
-
 from pytest_arena import _process
 from pytest_arena._databases._app_databases import (
     AllowedFiles,
@@ -39,6 +37,7 @@ from pytest_arena._product import (
     RequestedDatabase,
     loaded,
 )
+from pytest_arena._supported import FILE_PRODUCTS, SUPPORTED
 from pytest_arena._values import Child, Stage
 from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateError
 
@@ -158,16 +157,17 @@ class Databases:
         return target
 
     def ensure_attached_target(
-        self, file: str, beside: ConnectTarget | None
+        self, attached: RequestedDatabase, beside: ConnectTarget | None
     ) -> ConnectTarget | None:
-        """Return the target of a file that a connection to ``beside`` attaches."""
+        """Return the target of a database that a connection to ``beside`` attaches."""
+        file = attached.name
         if self._is_over(file) or self.known.is_never_replaced(file):
             return None
-        # The driver of the main database opens the file.
-        dialect = make_url("sqlite://").get_dialect()
         if beside is not None and beside.key in self.known.by_key:
+            # The driver of the main database opens the file.
             dialect = self.known.by_key[beside.key].dialect
-        database = self.known.register(RequestedDatabase(dialect(), "sqlite", file))
+            attached = replace(attached, dialect=dialect())
+        database = self.known.register(attached)
         database.attach()
         build = self.build()
         if build is not None:
@@ -201,11 +201,12 @@ class Databases:
         Raises:
             UnknownDatabaseError: the server is not allowed.
         """
-        if requested.product == "sqlite" or self.files.is_allowed(requested.name):
+        if requested.product in FILE_PRODUCTS or self.files.is_allowed(requested.name):
             return
         option = ""
-        if self.config.database == "sqlite" and requested.product == "postgresql":
-            option = "arena_database = sqlite"
+        value = self.config.database
+        if value in FILE_PRODUCTS and requested.product in SUPPORTED:
+            option = f"arena_database = {value}"
         refusal = _gate_notes.unknown_connection(requested.name, left_out_by=option)
         raise self.ledger.refused(refusal)
 

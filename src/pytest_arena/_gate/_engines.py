@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, Dialect, Engine, make_url
 
-from pytest_arena._product import PRODUCT_PACKAGES, RequestedDatabase, product_package
+from pytest_arena._product import RequestedDatabase, product_package
+from pytest_arena._supported import SUPPORTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,7 +26,7 @@ def listen_to_sessions(
 def describe(dialect: Dialect, cargs: object, cparams: Any) -> RequestedDatabase:
     """Return the database that the arguments of a connect call request."""
     product = dialect.name
-    if product in PRODUCT_PACKAGES:
+    if product in SUPPORTED:
         requested = product_package(product).connections.describe(
             dialect, cargs, cparams
         )

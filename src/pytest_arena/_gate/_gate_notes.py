@@ -13,6 +13,7 @@ from pytest_arena._origin import (
     who_connects,
 )
 from pytest_arena._product import NOWHERE, UNNAMED, Database
+from pytest_arena._supported import FILE_PRODUCTS
 from pytest_arena.errors import (
     AfterSessionError,
     ConfigError,
@@ -264,7 +265,7 @@ def python_without(variable: str, line: CodeLine) -> str:
 
 def another_product(database: Database, product: str) -> ConfigError:
     """Return the error for an engine whose database already has another product."""
-    products = {database.product.name, product} - {"sqlite"}
+    products = {database.product.name, product} - FILE_PRODUCTS
     return ConfigError(
         f"the database {database.name!r} is requested by an engine on {product}, and by an engine "
         f"on {database.product.name}",

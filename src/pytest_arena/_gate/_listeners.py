@@ -38,8 +38,6 @@ from pytest_arena._gate.writes._lost_writes import (
 from pytest_arena._origin import is_own
 from pytest_arena._process import on_audit_events, send_to_spawned, when_imported
 from pytest_arena._product import (
-    DRIVERS,
-    PRODUCT_PACKAGES,
     UNNAMED,
     Core,
     OpenConnection,
@@ -47,6 +45,7 @@ from pytest_arena._product import (
     nothing,
     product_package,
 )
+from pytest_arena._supported import DRIVERS, SUPPORTED
 from pytest_arena._values import Child
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ class Gate:
         with apart_from_requests():  # the first connection may build a template
             target = self.core.ensure_target(requested)
             identify = None
-            if requested.product in PRODUCT_PACKAGES:
+            if requested.product in SUPPORTED:
                 connections = product_package(requested.product).connections
                 identify = connections.lead(self.core, dialect, target, cargs, cparams)
         if pooled is not None:

@@ -25,8 +25,8 @@ from sqlalchemy.orm import InstanceState, Session
 
 from pytest_arena._config._load import blame, project_modules
 from pytest_arena._databases._sessions import FreshSession
-from pytest_arena._product import DRIVERS
 from pytest_arena._run._long_sessions import shown_row, table_of
+from pytest_arena._supported import DRIVERS
 from pytest_arena._values import sqlstate
 
 if TYPE_CHECKING:

@@ -36,6 +36,7 @@ from pytest_arena._run._written_files import WrittenFiles
 from pytest_arena._run.leaks._late_work import LateWork, lines_of_error
 from pytest_arena._run.leaks._loop_tasks import Tasks
 from pytest_arena._run.levels._levels import Levels
+from pytest_arena._supported import FILE_PRODUCTS
 from pytest_arena.errors import (
     ArenaError,
     ConfigError,
@@ -544,7 +545,8 @@ class ArenaRun:
     def sweep_at_the_end(self) -> None:
         """Remove the files of a crashed worker at the end: closing SQLite does that."""
         with suppress(ArenaError):  # without room for files the next run removes them
-            self.databases.products["sqlite"]
+            for product in FILE_PRODUCTS:
+                self.databases.products[product]
 
     def finish(self) -> list[str]:
         """Leave all levels after the session. The gate refuses every later connection.

@@ -13,6 +13,7 @@ from pytest_arena._gate._engines import requested_by_engine, requested_by_url
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._report import Summary, kept_notes, spoiled_lines
+from pytest_arena._supported import FILE_PRODUCTS
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
@@ -184,8 +185,8 @@ def _unused(
 ) -> Iterator[str]:
     """Yield a line if an option names a server, and all engines of the app are on SQLite."""
     products = {database.product.name for database in used}
-    is_unused = databases.ledger.filled and products <= {"sqlite"}
-    if config.database in {"auto", "sqlite"} or not is_unused:
+    is_unused = databases.ledger.filled and products <= FILE_PRODUCTS
+    if config.database in {"auto", *FILE_PRODUCTS} or not is_unused:
         return
     files = {database.file for database in used}
     names = []

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.engine import make_url
+
 from pytest_arena import _process
 from pytest_arena._origin import frames
+from pytest_arena._product import RequestedDatabase
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guarded_connection import (
@@ -64,11 +67,19 @@ class EngineFactory:
         _guard(core, connection)
         if isinstance(connection, GuardedConnection):
             connection.arena_serve(
-                partial(core.ensure_attached_target, beside=self.target),
+                partial(_target_of_attached, core, self.target),
                 core.ledger.made_table if self.target else None,
             )
         self.made(connection)
         return connection
+
+
+def _target_of_attached(
+    core: Core, beside: ConnectTarget | None, file: str
+) -> ConnectTarget | None:
+    dialect = make_url("sqlite://").get_dialect()
+    attached = RequestedDatabase(dialect(), "sqlite", file)
+    return core.ensure_attached_target(attached, beside)
 
 
 def _guard(core: Core, connection: sqlite3.Connection) -> None:
@@ -137,7 +148,7 @@ def _place(core: Core, connection: GuardedConnection, database: object) -> None:
         return
     if core.is_inside(file):
         target = core.target_at(file)
-        connection.arena_serve(partial(core.ensure_attached_target, beside=target))
+        connection.arena_serve(partial(_target_of_attached, core, target))
         if target is not None:
             connection.arena_watch_writes(target.file)
     else:

@@ -58,11 +58,11 @@ from pytest_arena._origin import (
     user_line,
 )
 from pytest_arena._product import (
-    PRODUCT_PACKAGES,
     Core,
     RawWrites,
     raw_transactions,
 )
+from pytest_arena._supported import SUPPORTED, package_of
 from pytest_arena._values import sqlstate
 
 if TYPE_CHECKING:
@@ -632,7 +632,7 @@ def _commit_for_request(
 
 # Packages between an engine and its database. A call through them is the app's.
 _BELOW = tuple(
-    f"{name}." for name in ("pytest_arena._gate", *PRODUCT_PACKAGES.values())
+    f"{name}." for name in ("pytest_arena._gate", *map(package_of, SUPPORTED))
 )
 
 
