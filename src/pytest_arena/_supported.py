@@ -21,9 +21,28 @@ for _name in ("sqlite", "postgresql"):
 
 DRIVERS: dict[str, str] = {}  # the product of each driver's package
 CLIENTS: dict[str, str] = {}  # the product of each program that connects to a database
-FILE_PRODUCTS: set[str] = set()
-for _name, _facts in SUPPORTED.items():
-    DRIVERS.update(dict.fromkeys(_facts.drivers, _name))
-    CLIENTS.update(dict.fromkeys(_facts.clients, _name))
-    if _facts.is_file:
-        FILE_PRODUCTS.add(_name)
+for _facts in SUPPORTED.values():
+    DRIVERS.update(dict.fromkeys(_facts.drivers, _facts.name))
+    CLIENTS.update(dict.fromkeys(_facts.clients, _facts.name))
+
+# The product whose databases are files, and the product of `arena_database = own`.
+[FILES] = [facts for facts in SUPPORTED.values() if facts.is_file]
+[OWN] = [facts for facts in SUPPORTED.values() if facts.has_private_servers]
+FILE_PRODUCTS = {FILES.name}
+
+
+def with_dialect(url: str) -> str:
+    """Return a URL with the name of SQLAlchemy's dialect."""
+    for facts in SUPPORTED.values():
+        if facts.other_url and url.startswith(facts.other_url):
+            return f"{facts.name}://{url.removeprefix(facts.other_url)}"
+    return url
+
+
+def product_of(value: str) -> str:
+    """Return the product that a value of ``arena_database`` names, "" if it names none."""
+    if value == "own":
+        return OWN.name
+    dialect, _, _ = with_dialect(value).partition("://")
+    product, _, _ = dialect.partition("+")
+    return product if product in SUPPORTED else ""

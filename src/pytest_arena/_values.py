@@ -91,12 +91,22 @@ def _comment_end(statement: str, start: int) -> int:
 class ProductFacts:
     """The facts of a database product that are needed before its package is used."""
 
+    name: str
+    """The name of SQLAlchemy's dialect."""
     shown: str
-    """The product's name in a message."""
+    """The name in a message."""
+    isolations: str
+    """Its values of ``arena_isolation``, in a message."""
     drivers: tuple[str, ...]
     """Packages whose connections are watched."""
     is_file: bool = False
     """Whether a database is a file, or in memory. There is no server then."""
+    has_private_servers: bool = False
+    """Whether ``arena_database = own`` means this product."""
+    other_url: str = ""
+    """Another beginning of its URLs, which SQLAlchemy does not accept."""
+    example_url: str
+    """A URL for a message."""
     clients: tuple[str, ...] = ()
     """Programs that connect to a database."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pytest_arena._supported import SUPPORTED
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -63,7 +65,7 @@ class Flag:
 # The values of this version. Values of a later version are refused with another message.
 ISOLATIONS = ("auto", "copy", "undo", "clone", "rollback")
 KEEPS = ("never", "failed", "always")
-DATABASES = ("auto", "sqlite", "postgresql", "own")
+DATABASES = ("auto", *SUPPORTED, "own")
 DRIVERS = ("refuse", "redirect", "off")
 LATER = ("mysql", "mariadb")
 EVIDENCE = ("seeded", "requested", "asserted")

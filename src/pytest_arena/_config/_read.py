@@ -20,6 +20,7 @@ from pytest_arena._config._options import (
     OPTIONS,
     Option,
 )
+from pytest_arena._supported import FILE_PRODUCTS, FILES, OWN, SUPPORTED, product_of
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, redact, redact_url
 
@@ -358,9 +359,11 @@ def _check_choice(value: OptionValue, choices: tuple[str, ...]) -> None:
         return
     assignment = value.assignment(value.text)
     if value.text in LATER:
+        products = [
+            f"{facts.shown} by {facts.isolations}" for facts in SUPPORTED.values()
+        ]
         raise ConfigError(
-            f"{assignment}: this version of pytest-arena isolates SQLite by copy, "
-            "and PostgreSQL by undo, clone or rollback",
+            f"{assignment}: this version of pytest-arena isolates {', and '.join(products)}",
             why="tests on another database, or with another isolation, would prove nothing",
             cause=value.place,
             fix=value.assignment("auto"),
@@ -386,12 +389,12 @@ def _check_seconds(value: OptionValue) -> None:
 def _check_database(value: OptionValue) -> None:
     if "://" not in value.text:
         _check_choice(value, DATABASES)
-    elif not value.text.startswith(("postgresql://", "postgresql+", "postgres://")):
+    elif product_of(value.text) in {"", *FILE_PRODUCTS}:
         raise ConfigError(
             f"{value.assignment(value.text)} is no URL of a server that arena can use",
-            why="the test databases are made on it; an SQLite file needs no server",
+            why=f"the test databases are made on it; an {FILES.shown} file needs no server",
             cause=value.place,
-            fix=value.assignment("postgresql://postgres@localhost:5432/postgres"),
+            fix=value.assignment(OWN.example_url),
         )
 
 

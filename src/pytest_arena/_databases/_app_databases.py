@@ -36,7 +36,7 @@ from pytest_arena._product import (
     RequestedDatabase,
     product_package,
 )
-from pytest_arena._supported import FILE_PRODUCTS, SUPPORTED
+from pytest_arena._supported import FILE_PRODUCTS, FILES, SUPPORTED, product_of
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -631,8 +631,7 @@ class KnownDatabases:
         if self._config.database == "auto":
             urls = [described_url(engine.url) for engine in known_engines.find_in_use()]
             raise unknown_product(self.tried, ", ".join(dict.fromkeys(urls)))
-        name = "sqlite" if self._config.database == "sqlite" else "postgresql"
-        product = self.products[name]
+        product = self.products[product_of(self._config.database)]
         return product, dialects(product)[0]
 
     def _adopt_expected(
@@ -779,7 +778,7 @@ class Environment:
             "be your own",
             cause=f"{self._place} names the variable\n"
             "the environment has its value, such as a path",
-            fix=f"{name}=sqlite:///dev.db pytest …   (a URL, which the app has to read)\n"
+            fix=f"{name}={FILES.name}:///dev.db pytest …   (a URL, which the app has to read)\n"
             "or, if the value names no database: arena_env = another variable",
         )
 

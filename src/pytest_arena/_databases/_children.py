@@ -25,7 +25,7 @@ from pytest_arena._product import (
     UNNAMED,
     product_package,
 )
-from pytest_arena._supported import CLIENTS, FILE_PRODUCTS, SUPPORTED
+from pytest_arena._supported import CLIENTS, FILE_PRODUCTS, SUPPORTED, with_dialect
 from pytest_arena._values import Child, CodeLine
 
 if TYPE_CHECKING:
@@ -302,8 +302,7 @@ class _NamedDatabases:
         """Return the app's database that a text names, in the form of ``arena_allow``, or ""."""
         if "://" not in text:
             return self._file_at(text)
-        # libpq accepts this scheme, and SQLAlchemy does not.
-        url = parse_url(re.sub(r"^postgres://", "postgresql://", text))
+        url = parse_url(with_dialect(text))
         if url is None:
             return ""
         if url.get_backend_name() in FILE_PRODUCTS:

@@ -3,8 +3,13 @@
 from pytest_arena._values import ProductFacts
 
 FACTS = ProductFacts(
+    name="postgresql",
     shown="PostgreSQL",
+    isolations="undo, clone or rollback",
     drivers=("asyncpg", "psycopg", "psycopg2", "psycopg_pool"),
+    has_private_servers=True,
+    other_url="postgres://",
+    example_url="postgresql://postgres@localhost:5432/postgres",
     clients=(
         "psql",
         "pgcli",

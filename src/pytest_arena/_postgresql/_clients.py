@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._postgresql._arguments import libpq_target
+from pytest_arena._supported import with_dialect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -185,7 +186,7 @@ def _connection_string(text: str) -> dict[str, str]:
 
 
 def _of_url(text: str) -> dict[str, str]:
-    url = make_url(re.sub(r"^postgres://", "postgresql://", text))
+    url = make_url(with_dialect(text))
     parts = {
         "host": url.host,
         "port": url.port,

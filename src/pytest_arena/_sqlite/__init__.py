@@ -2,4 +2,11 @@
 
 from pytest_arena._values import ProductFacts
 
-FACTS = ProductFacts(shown="SQLite", drivers=("sqlite3",), is_file=True)
+FACTS = ProductFacts(
+    name="sqlite",
+    shown="SQLite",
+    isolations="copy",
+    drivers=("sqlite3",),
+    is_file=True,
+    example_url="sqlite+aiosqlite:///test.db",
+)
