@@ -10,6 +10,7 @@ from itertools import groupby
 from textwrap import dedent, indent
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._supported import SUPPORTED, product_of
 from pytest_arena._config._load import is_library, package_of
 from pytest_arena._ledger import noted_lines
 from pytest_arena._values import counted
@@ -145,7 +146,7 @@ def spoiled_lines(names: Iterable[str], started: Collection[str]) -> list[str]:
     for name in names:
         allow = f"If tests may change the file: arena_allow = {name}"
         if "://" in name:
-            words = _changed_rows(by_program)
+            words = _changed_rows(name, by_program)
         elif by_program:
             words = f"{by_program}. If it makes the tables: arena_schema = …. {allow}"
         else:
@@ -171,15 +172,15 @@ def _by_program(started: Collection[str]) -> str:
     )
 
 
-def _changed_rows(by_program: str) -> str:
+def _changed_rows(name: str, by_program: str) -> str:
     """Return words for the rows of a database on a server. They also name what else counts."""
     cause = by_program or (
         "which do not say by whom: SQL of the app (dblink or a foreign table, also in a "
         "function), or a program that runs beside the tests. Next: stop that program"
     )
     return (
-        f"as PostgreSQL's counters of its rows say, {cause}. ANALYZE, also autovacuum's, and a "
-        "transaction that is rolled back count too"
+        f"as {SUPPORTED[product_of(name)].shown}'s counters of its rows say, {cause}. ANALYZE, "
+        "also autovacuum's, and a transaction that is rolled back count too"
     )
 
 

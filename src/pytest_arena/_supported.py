@@ -29,6 +29,7 @@ for _facts in SUPPORTED.values():
 [FILES] = [facts for facts in SUPPORTED.values() if facts.is_file]
 [OWN] = [facts for facts in SUPPORTED.values() if facts.has_private_servers]
 FILE_PRODUCTS = {FILES.name}
+SHOWN = [facts.shown for facts in SUPPORTED.values()]
 
 
 def with_dialect(url: str) -> str:

@@ -109,6 +109,10 @@ class ProductFacts:
     """A URL for a message."""
     clients: tuple[str, ...] = ()
     """Programs that connect to a database."""
+    creating_clients: tuple[str, ...] = ()
+    """Those that create or drop a database."""
+    sync_package: str = ""
+    """What installs a driver for sync sessions, if none comes with Python."""
 
 
 def sqlstate(error: object) -> object:

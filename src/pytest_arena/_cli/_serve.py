@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_arena._supported import FILES
 from pytest_arena._cli._control_server import TOKEN, Command, ControlServer
 from pytest_arena._config._load import load_attribute
 from pytest_arena._databases._app_databases import changed_since
@@ -123,7 +124,7 @@ def check_unchanged(states: FileStates, command: str, line: str = "") -> None:
         problem = f"{changed} changed while {command} ran your code"
     else:
         return
-    fix = f"move your SQLite files out of the project, then: {command}"
+    fix = f"move your {FILES.shown} files out of the project, then: {command}"
     if not states:
         fix = f"start it in a fixture of a test, not at import, then: {command}"
     raise ConfigError(

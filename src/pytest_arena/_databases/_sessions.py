@@ -28,6 +28,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.util import await_only, greenlet_spawn, langhelpers
 from sqlalchemy.util.concurrency import in_greenlet
 
+from pytest_arena._supported import SUPPORTED
 from pytest_arena._databases._app_databases import dialects, driver_of, redirected_url
 from pytest_arena._gate._engines import (
     engine_like,
@@ -683,9 +684,10 @@ def _sync_driver(database: Database) -> str:
     for dialect in dialects(database.product):
         if not dialect.is_async:
             return "" if database.file else dialect.driver
+    package = SUPPORTED[database.product.name].sync_package
     raise ConfigError(
         f"a sync session on {database.name} needs a sync driver, and none is installed",
         why=f"the app's driver, {database.dialect.driver}, works only in event loops",
         cause=str(user_line() or "db_session in a test that is no coroutine"),
-        fix="pip install 'psycopg[binary]'   (or make the test async)",
+        fix=f"pip install '{package}'   (or make the test async)",
     )

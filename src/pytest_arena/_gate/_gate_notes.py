@@ -13,7 +13,7 @@ from pytest_arena._origin import (
     who_connects,
 )
 from pytest_arena._product import NOWHERE, UNNAMED, Database
-from pytest_arena._supported import FILE_PRODUCTS
+from pytest_arena._supported import CLIENTS, FILE_PRODUCTS, FILES, OWN, SHOWN, SUPPORTED
 from pytest_arena.errors import (
     AfterSessionError,
     ConfigError,
@@ -43,7 +43,7 @@ def unknown_connection(
             "the database"
         )
         fix = (
-            "DATABASE_URL=sqlite+aiosqlite:///test.db pytest …\n(or arena_allow = "
+            f"DATABASE_URL={FILES.example_url} pytest …\n(or arena_allow = "
             "<dialect>://<host>:<port>/<name> of the real one, if tests may reach it)"
         )
     elif left_out_by:
@@ -55,8 +55,8 @@ def unknown_connection(
             "test's changes would stay in a database that may be a real one"
         )
         fix = (
-            "use an engine with a URL of SQLite or PostgreSQL, which pytest-arena redirects to the "
-            "test's database"
+            f"use an engine with a URL of {' or '.join(SHOWN)}, which pytest-arena redirects to "
+            "the test's database"
         )
         # A name without its server would allow other databases too.
         if UNNAMED not in description:
@@ -222,7 +222,8 @@ def child_early(name: str, line: CodeLine) -> str:
 def child_client(program: str, name: str, *, of_app: bool) -> RefusedError:
     """Return the error for a client program of a database outside the arena."""
     kind = ProductionDatabaseError if of_app else UnknownDatabaseError
-    if program in {"createdb", "dropdb"}:
+    facts = SUPPORTED[CLIENTS[program]]
+    if program in facts.creating_clients:
         fix = (
             "delete the fixture that makes a test database, and name the source of its tables:\n"
             "arena_schema =\n"
@@ -231,7 +232,7 @@ def child_client(program: str, name: str, *, of_app: bool) -> RefusedError:
     else:
         fix = (
             f"give {program} the test's database, by arena.url without its driver: "
-            'arena.url.replace("+asyncpg", "")'
+            f'arena.url.replace("+{facts.drivers[0]}", "")'
         )
     if NOWHERE not in name:
         fix += f"\nor, if tests may reach this one: arena_allow = {name}"
@@ -273,7 +274,7 @@ def another_product(database: Database, product: str) -> ConfigError:
         "the app's changes",
         cause="db_session was requested before this engine was created\n"
         f"{user_line() or ''}".strip(),
-        fix=f"arena_database = {next(iter(products), 'sqlite')}   (or set DATABASE_URL to the "
+        fix=f"arena_database = {min(products)}   (or set DATABASE_URL to the "
         "app's URL)",
     )
 
@@ -281,7 +282,7 @@ def another_product(database: Database, product: str) -> ConfigError:
 def unknown_product(tried: str, engines: str) -> ConfigError:
     """Return the error for a test whose database has no known product."""
     why = (
-        "pytest-arena has SQLite and PostgreSQL, and guesses neither. In a database of another "
+        f"pytest-arena has {' and '.join(SHOWN)}, and guesses neither. In a database of another "
         "product than the app's, the test would not see the app's changes"
     )
     if engines:
@@ -289,11 +290,11 @@ def unknown_product(tried: str, engines: str) -> ConfigError:
             f"there is no database for this test: the app's engines are on {engines}",
             why=why,
             cause="this version of pytest-arena cannot isolate that product",
-            fix="a URL of SQLite or PostgreSQL for tests, in the variable that the app reads",
+            fix=f"a URL of {' or '.join(SHOWN)} for tests, in the variable that the app reads",
         )
     return ConfigError(
         "there is no database for this test: no engine is known",
         why=why,
         cause=tried,
-        fix="arena_database = sqlite   (or postgresql, or the URL of a server)",
+        fix=f"arena_database = {FILES.name}   (or {OWN.name}, or the URL of a server)",
     )

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._supported import FILES
 from pytest_arena._origin import is_called_by_user, is_own, who_connects
 from pytest_arena._process import on_audit_events
 from pytest_arena.errors import ProductionDatabaseError
@@ -170,7 +171,8 @@ def _admit_change_of_old(core: Core, database: str, action: str) -> None:
         core.files.register_opened(database)
     elif is_older:
         error = ProductionDatabaseError(
-            f"refused: {action}: {database} is an SQLite database that is older than this run",
+            f"refused: {action}: {database} is an {FILES.shown} database that is older "
+            "than this run",
             why="it may have the developer's data. The tests do not need the file, because each "
             "test has a separate database",
             cause=who_connects(),

@@ -25,4 +25,6 @@ FACTS = ProductFacts(
         "reindexdb",
         "clusterdb",
     ),
+    creating_clients=("createdb", "dropdb"),
+    sync_package="psycopg[binary]",
 )

@@ -13,7 +13,7 @@ from pytest_arena._gate._engines import requested_by_engine, requested_by_url
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._report import Summary, kept_notes, spoiled_lines
-from pytest_arena._supported import FILE_PRODUCTS
+from pytest_arena._supported import FILE_PRODUCTS, FILES
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _unused(
     if not names:
         names = [used[0].name] if used else ["in memory"]
     yield redact(
-        f"arena_database = {config.database} was not used: the app's engine is SQLite "
+        f"arena_database = {config.database} was not used: the app's engine is {FILES.shown} "
         f"({', '.join(dict.fromkeys(names))})"
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from pytest_arena._supported import SUPPORTED
 from pytest_arena._changes import Changes
 from pytest_arena._databases._resolver import Level
 from pytest_arena._gate._pooled import TableWrite
@@ -379,9 +380,10 @@ def with_late_rows(facts: Facts, records: Sequence[RequestRecord]) -> Facts:
 
 def _no_history(database: Database) -> str:
     isolation = database.isolation.name if database.isolation is not None else "none"
+    shown = [facts.shown for facts in SUPPORTED.values() if "undo" in facts.isolations]
     return (
         f"with isolation {isolation} pytest-arena records no rows at that time, and no statement "
-        "of SQLAlchemy shows them. On PostgreSQL arena_isolation = undo records them"
+        f"of SQLAlchemy shows them. On {' or '.join(shown)} arena_isolation = undo records them"
     )
 
 
