@@ -748,9 +748,6 @@ class TemplateStore(Protocol[ContentT]):
     def advice(self, error: BaseException) -> str:
         """Return the next step after an error of a build, "" if none is known."""
 
-    def lacks_table(self, error: BaseException) -> bool:
-        """Return whether the error says that a table is missing."""
-
     def not_stored(self, error: Exception) -> TemplateError | None:
         """Return the error for a failure of the store, None for any other."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from pytest_arena._values import sqlstate
+
 if TYPE_CHECKING:
     from pytest_arena._values import ProductFacts
 
@@ -47,3 +49,29 @@ def product_of(value: str) -> str:
     dialect, _, _ = with_dialect(value).partition("://")
     product, _, _ = dialect.partition("+")
     return product if product in SUPPORTED else ""
+
+
+def facts_of_driver(error: object) -> ProductFacts | None:
+    """Return the facts of the product whose driver has defined the class of an error."""
+    for kind in type(error).__mro__:
+        product = DRIVERS.get(kind.__module__.partition(".")[0])
+        if product is not None:
+            return SUPPORTED[product]
+    return None
+
+
+def kind_of_error(error: BaseException) -> str:
+    """Return the kind of a driver's error by the facts of its product, "" for any other error."""
+    original = getattr(error, "orig", None) or error  # SQLAlchemy's error has the driver's
+    state = sqlstate(original)
+    if state is not None:
+        kinds = [facts.sqlstates.get(str(state), "") for facts in SUPPORTED.values()]
+        return "".join(kinds)
+    facts = facts_of_driver(original)
+    if facts is None:
+        return ""  # `str` of a user's error may fail
+    text = str(original)
+    for sign, kind in facts.error_words.items():
+        if sign in text:
+            return kind
+    return ""

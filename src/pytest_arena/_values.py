@@ -101,6 +101,12 @@ class ProductFacts:
     """Packages whose connections are watched."""
     is_file: bool = False
     """Whether a database is a file, or in memory. There is no server then."""
+    sqlstates: Mapping[str, str] = field(default_factory=dict)
+    """The kinds of its drivers' errors, by their SQLSTATEs."""
+    error_words: Mapping[str, str] = field(default_factory=dict)
+    """The kinds of errors without a SQLSTATE, by words in their messages."""
+    unseen_locks: Mapping[str, str] = field(default_factory=dict)
+    """Explanations of a lock that no transaction holds, by words of the waiting statement."""
     has_private_servers: bool = False
     """Whether ``arena_database = own`` means this product."""
     other_url: str = ""

@@ -28,7 +28,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.util import await_only, greenlet_spawn, langhelpers
 from sqlalchemy.util.concurrency import in_greenlet
 
-from pytest_arena._supported import SUPPORTED
+from pytest_arena._supported import SUPPORTED, kind_of_error
 from pytest_arena._databases._app_databases import dialects, driver_of, redirected_url
 from pytest_arena._gate._engines import (
     engine_like,
@@ -509,8 +509,7 @@ def _next_step(error: Exception, awaited: str, session: FreshSession) -> str:
         read = f"{awaited}db_session.get(…)"
         return f"{read}   before you change the row: a request may have deleted it"
     others = session.names_beside()
-    text = str(error)
-    if others and ("no such table" in text or "UndefinedTable" in text):
+    if others and kind_of_error(error) == "no table":
         calls = " or ".join(f'arena.session(database="{name}")' for name in others)
         return f"{calls}   if that database has the table: db_session uses another one"
     return f"{awaited}db_session.flush()   after each add(), which fails at the line that is wrong"

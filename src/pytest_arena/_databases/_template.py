@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 from unittest.mock import patch
 from uuid import uuid4
 
+from pytest_arena._supported import kind_of_error
 from pytest_arena import _process
 from pytest_arena._config._load import blame, described, home_of
 from pytest_arena._databases import _sources
@@ -200,7 +201,7 @@ class StageBuild(Generic[ContentT]):
         return str(home_of(function) or self.option)
 
     def _next_step(self, error: BaseException) -> str:
-        if not self._is_schema and self.template_store.lacks_table(error):
+        if not self._is_schema and kind_of_error(error) == "no table":
             return self._add_table()
         advice = self.template_store.advice(error)
         if advice:

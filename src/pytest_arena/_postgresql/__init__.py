@@ -7,6 +7,12 @@ FACTS = ProductFacts(
     shown="PostgreSQL",
     isolations="undo, clone or rollback",
     drivers=("asyncpg", "psycopg", "psycopg2", "psycopg_pool"),
+    sqlstates={
+        "34000": "no cursor",  # invalid_cursor_name
+        "42P01": "no table",  # undefined_table
+        "53300": "no connection",  # too_many_connections
+        "55P03": "lock timeout",  # lock_not_available
+    },
     has_private_servers=True,
     other_url="postgres://",
     example_url="postgresql://postgres@localhost:5432/postgres",

@@ -257,10 +257,6 @@ class DatabaseTemplates:
         """Return the next step by the server's error code."""
         return _next_step(error)
 
-    def lacks_table(self, error: BaseException) -> bool:
-        """Return whether the server's error code means a missing table."""
-        return _FAILED_BY.get(sqlstate_of(error)) == "table"
-
     def not_stored(self, error: Exception) -> TemplateError | None:
         """Return the error for a server that does not answer, or refuses a statement."""
         if not isinstance(error, ControlFailure):

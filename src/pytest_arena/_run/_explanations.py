@@ -26,7 +26,7 @@ from sqlalchemy.orm import InstanceState, Session
 from pytest_arena._config._load import blame, project_modules
 from pytest_arena._databases._sessions import FreshSession
 from pytest_arena._run._long_sessions import shown_row, table_of
-from pytest_arena._supported import DRIVERS
+from pytest_arena._supported import DRIVERS, kind_of_error
 from pytest_arena._values import sqlstate
 
 if TYPE_CHECKING:
@@ -319,7 +319,7 @@ def ended_transaction(error: BaseException) -> str:
     Call it only if pytest-arena has committed a session of the test before a request.
     """
     if isinstance(error, DBAPIError):
-        is_ended = sqlstate(error.orig) == _NO_CURSOR
+        is_ended = kind_of_error(error) == "no cursor"
     else:
         is_ended = isinstance(error, InvalidRequestError) and (
             "closed transaction inside context manager" in str(error)
@@ -328,7 +328,6 @@ def ended_transaction(error: BaseException) -> str:
     return _COMMITTED if is_ended else ""
 
 
-_NO_CURSOR = "34000"
 _COMMITTED = """\
 pytest-arena commits `db_session` before each request. That ended the transaction of a block
 (`db_session.begin()`), a savepoint (`begin_nested()`), or a result that was not read to its end
@@ -492,10 +491,9 @@ def _global_name(value: object) -> str:
 
 def no_connection_left(error: BaseException) -> str:
     """Explain that the server has too many connections, "" for another error."""
-    return _CROWDED if sqlstate(error) == _TOO_MANY_CLIENTS else ""
+    return _CROWDED if kind_of_error(error) == "no connection" else ""
 
 
-_TOO_MANY_CLIENTS = "53300"
 _CROWDED = """\
 all connections of the server are taken: each process of the tests has those of the
 app's pools, two of pytest-arena, and one of pytest-arena for each database of the app
@@ -517,18 +515,6 @@ _REMOVED = """\
 pytest-arena removed `app.state.{0}` after {1}, which had set it: each test starts with the
 app.state that was there before. A flag in a module, such as `if not _started:`, outlives the test
 next: if not hasattr(app.state, "{0}"):   in place of the flag"""
-
-
-def says_no_table(error: BaseException) -> bool:
-    """Return whether a driver reports that a table does not exist."""
-    if sqlstate(error) == _NO_TABLE:
-        return True
-    # The class is checked first, because `str` of a user's error may fail.
-    is_of_driver = type(error).__name__ == "OperationalError"
-    return is_of_driver and "no such table" in str(error)
-
-
-_NO_TABLE = "42P01"
 
 
 def not_loaded(error: BaseException) -> str:

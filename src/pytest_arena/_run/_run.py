@@ -36,7 +36,7 @@ from pytest_arena._run._written_files import WrittenFiles
 from pytest_arena._run.leaks._late_work import LateWork, lines_of_error
 from pytest_arena._run.leaks._loop_tasks import Tasks
 from pytest_arena._run.levels._levels import Levels
-from pytest_arena._supported import FILE_PRODUCTS
+from pytest_arena._supported import FILE_PRODUCTS, kind_of_error
 from pytest_arena.errors import (
     ArenaError,
     ConfigError,
@@ -468,7 +468,7 @@ class ArenaRun:
                 error, has_session_lifespan=self.config.lifespan == "session"
             )
         )
-        if not words and _explanations.says_no_table(error):
+        if not words and kind_of_error(error) == "no table":
             words = self._missing_schema()
         test = self.test
         if words or test is None or not test.sessions.has_committed:

@@ -2,11 +2,20 @@
 
 from pytest_arena._values import ProductFacts
 
+_MODE_NOT_CHANGED = """
+SQLite leaves the mode WAL only for a sole connection, and pytest-arena has one too
+next: set journal_mode in a `connect` listener of the engine, the same mode for each connection"""
+_NO_HOLDER = """
+no open transaction of this process holds it: a result that was not read to its end may
+next: read it to its end before the request: session.scalars(…).all()"""
+
 FACTS = ProductFacts(
     name="sqlite",
     shown="SQLite",
     isolations="copy",
     drivers=("sqlite3",),
     is_file=True,
+    error_words={"no such table": "no table", "database is locked": "lock timeout"},
+    unseen_locks={"journal_mode": _MODE_NOT_CHANGED, "": _NO_HOLDER},
     example_url="sqlite+aiosqlite:///test.db",
 )

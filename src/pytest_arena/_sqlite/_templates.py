@@ -231,10 +231,6 @@ class FileTemplates:
             return "pip install 'pytest-arena[sqlite]'   (or make the function a plain def)"
         return ""
 
-    def lacks_table(self, error: BaseException) -> bool:
-        """Return whether an error means a missing table."""
-        return "no such table" in str(error)
-
     def not_stored(self, error: Exception) -> TemplateError | None:
         """Return the error for a folder that is not writable, or a full disk."""
         if not isinstance(error, OSError):

@@ -62,8 +62,7 @@ from pytest_arena._product import (
     RawWrites,
     raw_transactions,
 )
-from pytest_arena._supported import SUPPORTED, package_of
-from pytest_arena._values import sqlstate
+from pytest_arena._supported import SUPPORTED, facts_of_driver, kind_of_error, package_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -79,16 +78,9 @@ _NEXT = (
     "next: commit it first: {}session.commit()   "
     "(or a longer arena_lock_timeout, if the engine sets no timeout)"
 )
-_NO_HOLDER = """
-no open transaction of this process holds it: a result that was not read to its end may
-next: read it to its end before the request: session.scalars(…).all()"""
 _RAW_HOLDER = """\
 a connection that no engine has opened is in a transaction: {}
 next: commit it first: connection.commit(), or close the connection"""
-_MODE_NOT_CHANGED = """
-SQLite leaves the mode WAL only for a sole connection, and pytest-arena has one too
-next: set journal_mode in a `connect` listener of the engine, the same mode for each connection"""
-_LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's
 _NO_LINE = "a line that cannot be seen"
 
 
@@ -503,9 +495,7 @@ class LostWrites:
         statement: str = "",
     ) -> None:
         """Add to an error who holds the lock for which a statement has waited."""
-        state = sqlstate(error)
-        is_locked = state == _LOCK_NOT_AVAILABLE or "database is locked" in str(error)
-        if not is_locked:
+        if kind_of_error(error) != "lock timeout":
             return
         is_async = False
         holders: list[str] = []
@@ -525,9 +515,11 @@ class LostWrites:
         holders = holders or open_ones
         words = "".join(f"\nanother connection {holder}" for holder in holders)
         words += f"\n{_NEXT.format('await ' if is_async else '')}"
-        if not holders and state is None:  # SQLite
-            sets_mode = "journal_mode" in statement.lower()
-            words = _MODE_NOT_CHANGED if sets_mode else _NO_HOLDER
+        facts = facts_of_driver(error)
+        if not holders and facts is not None:
+            explanations = facts.unseen_locks.items()
+            reasons = [text for word, text in explanations if word in statement.lower()]
+            words = next(iter(reasons), words)
         if raw:
             words = f"\n{_RAW_HOLDER.format(', '.join(raw))}"
         error.add_note(
