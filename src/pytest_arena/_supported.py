@@ -23,7 +23,9 @@ for _name in ("sqlite", "postgresql"):
 
 DRIVERS: dict[str, str] = {}  # the product of each driver's package
 CLIENTS: dict[str, str] = {}  # the product of each program that connects to a database
+WITHOUT_LOOP: set[str] = set()  # async drivers
 for _facts in SUPPORTED.values():
+    WITHOUT_LOOP.update(_facts.drivers_without_loop)
     DRIVERS.update(dict.fromkeys(_facts.drivers, _facts.name))
     CLIENTS.update(dict.fromkeys(_facts.clients, _facts.name))
 
@@ -31,6 +33,7 @@ for _facts in SUPPORTED.values():
 [FILES] = [facts for facts in SUPPORTED.values() if facts.is_file]
 [OWN] = [facts for facts in SUPPORTED.values() if facts.has_private_servers]
 FILE_PRODUCTS = {FILES.name}
+MAINTENANCE_DATABASES = {facts.maintenance_database for facts in SUPPORTED.values()}
 SHOWN = [facts.shown for facts in SUPPORTED.values()]
 
 

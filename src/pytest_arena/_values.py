@@ -117,6 +117,15 @@ class ProductFacts:
     """Programs that connect to a database."""
     creating_clients: tuple[str, ...] = ()
     """Those that create or drop a database."""
+    drivers_without_loop: tuple[str, ...] = ()
+    """Async drivers whose connections wait in the running loop, and belong to none."""
+    maintenance_database: str = ""
+    """The database that an engine names which only creates another one."""
+    named_types: Mapping[str, str] = field(default_factory=dict)
+    """Types with a name in the database, each with the statement that creates it.
+
+    Both are classes of SQLAlchemy's dialect.
+    """
     sync_package: str = ""
     """What installs a driver for sync sessions, if none comes with Python."""
 

@@ -36,7 +36,13 @@ from pytest_arena._product import (
     RequestedDatabase,
     product_package,
 )
-from pytest_arena._supported import FILE_PRODUCTS, FILES, SUPPORTED, product_of
+from pytest_arena._supported import (
+    FILE_PRODUCTS,
+    FILES,
+    MAINTENANCE_DATABASES,
+    SUPPORTED,
+    product_of,
+)
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -513,13 +519,12 @@ class KnownDatabases:
         database.product.remove(database)
 
     def give_up_first(self, key: Key | None, name: str) -> None:
-        """Make the next engine's database the app's first one, if the first was ``postgres``.
+        """Make the next engine's database the app's first one, if the first creates databases.
 
-        An engine on ``postgres`` only creates the test database ``name``. It is no engine of the
-        app.
+        Such an engine only creates the test database ``name``. It is no engine of the app.
         """
         first = self.primary
-        if first is None or first.key != key or first.tails != ("postgres",):
+        if first is None or first.key != key or first.tails[0] not in MAINTENANCE_DATABASES:
             return
         if any(name in database.tails for database in self.by_key.values()):
             return

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 from sqlalchemy.types import SchemaType
 
+from pytest_arena._supported import SUPPORTED
 from pytest_arena._config import _load
 from pytest_arena._databases._migrations import Comparison, compare
 from pytest_arena._product import BuildTarget, ScriptError
@@ -92,16 +93,16 @@ def _types(
     implementation = column_type.dialect_impl(dialect)
     # A TypeDecorator has its type there.
     implementation = getattr(implementation, "impl_instance", implementation)
-    # Not imported here, because its import is slow. A dialect or a type of PostgreSQL imports it.
-    postgresql: Any = sys.modules.get("sqlalchemy.dialects.postgresql")
-    if postgresql and isinstance(implementation, postgresql.ENUM):
-        yield postgresql.CreateEnumType(implementation)
-    elif postgresql and isinstance(implementation, postgresql.DOMAIN):
-        yield postgresql.CreateDomainType(implementation)
-    else:
-        item_type = getattr(implementation, "item_type", None)
-        if item_type is not None:
-            yield from _types(item_type, dialect)
+    for facts in SUPPORTED.values():
+        # Not imported here, because its import is slow. A type of the dialect imports it.
+        types: Any = sys.modules.get(f"sqlalchemy.dialects.{facts.name}")
+        for name, statement in facts.named_types.items():
+            if types and isinstance(implementation, getattr(types, name)):
+                yield getattr(types, statement)(implementation)
+                return
+    item_type = getattr(implementation, "item_type", None)
+    if item_type is not None:
+        yield from _types(item_type, dialect)
 
 
 def _fill(

@@ -16,13 +16,13 @@ from sqlalchemy.util.concurrency import in_greenlet
 from pytest_arena._gate._answers import ANSWER, apart_from_requests
 from pytest_arena._gate._function_caches import COMPUTED, note_statement
 from pytest_arena._gate.loops._loop_bound import (
-    WITHOUT_LOOP,
     hang_up,
     is_foreign,
     transport_of,
 )
 from pytest_arena._gate.writes._statement_log import WATCHERS, current_log, may_write
 from pytest_arena._origin import REQUEST
+from pytest_arena._supported import WITHOUT_LOOP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -32,5 +32,8 @@ FACTS = ProductFacts(
         "clusterdb",
     ),
     creating_clients=("createdb", "dropdb"),
+    drivers_without_loop=("psycopg",),
+    maintenance_database="postgres",
+    named_types={"ENUM": "CreateEnumType", "DOMAIN": "CreateDomainType"},
     sync_package="psycopg[binary]",
 )

@@ -13,7 +13,7 @@ from pytest_arena._gate._engines import requested_by_engine, requested_by_url
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._report import Summary, kept_notes, spoiled_lines
-from pytest_arena._supported import FILE_PRODUCTS, FILES
+from pytest_arena._supported import FILE_PRODUCTS, FILES, MAINTENANCE_DATABASES
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def schema_to_set(config: Config, used: list[Database], known: KnownDatabases) -
     # A value without a name is for the app's first database.
     if primary is None or not names_of_filled or is_first_filled:
         return config.schema_lines({"": schema})
-    # A fixture that makes a test database is connected to `postgres`.
-    filled = [name for name in names_of_filled if name != "postgres"]
+    # A fixture that makes a test database is connected to another one.
+    filled = [name for name in names_of_filled if name not in MAINTENANCE_DATABASES]
     if len(filled) != 1:
         return ""
     return config.schema_lines_with(filled[0], schema, first=primary.name)

@@ -14,6 +14,7 @@ FACTS = ProductFacts(
     shown="SQLite",
     isolations="copy",
     drivers=("sqlite3",),
+    drivers_without_loop=("aiosqlite",),
     is_file=True,
     error_words={"no such table": "no table", "database is locked": "lock timeout"},
     unseen_locks={"journal_mode": _MODE_NOT_CHANGED, "": _NO_HOLDER},

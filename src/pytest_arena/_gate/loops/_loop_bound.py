@@ -13,13 +13,10 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._process import alive, running_loop
+from pytest_arena._supported import WITHOUT_LOOP
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-
-# Drivers whose connections wait in the running loop, and belong to none.
-WITHOUT_LOOP = frozenset({"psycopg", "aiosqlite"})
-
 
 # The drivers' connections, with their loops. A driver's connection is all that SQLAlchemy has when
 # it pings or closes.
