@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pytest_arena._values import sqlstate
 
 if TYPE_CHECKING:
-    from pytest_arena._values import ProductFacts
+    from pytest_arena._values import FileFormat, ProductFacts
 
 
 def package_of(product: str) -> str:
@@ -30,9 +30,10 @@ for _facts in SUPPORTED.values():
     CLIENTS.update(dict.fromkeys(_facts.clients, _facts.name))
 
 # The product whose databases are files, and the product of `arena_database = own`.
-[FILES] = [facts for facts in SUPPORTED.values() if facts.is_file]
+[FILES] = [facts for facts in SUPPORTED.values() if facts.file_format]
 [OWN] = [facts for facts in SUPPORTED.values() if facts.has_private_servers]
 FILE_PRODUCTS = {FILES.name}
+FILE_FORMAT = cast("FileFormat", FILES.file_format)
 MAINTENANCE_DATABASES = {facts.maintenance_database for facts in SUPPORTED.values()}
 SHOWN = [facts.shown for facts in SUPPORTED.values()]
 

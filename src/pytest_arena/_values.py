@@ -88,6 +88,20 @@ def _comment_end(statement: str, start: int) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileFormat:
+    """The files in which a product stores its databases."""
+
+    header: bytes
+    """How a file begins."""
+    name: str
+    """A pattern of the name of such a file."""
+    logs: tuple[str, str]
+    """The endings of the files beside it. The first log has what is not in the file yet."""
+    opening: str
+    """The audit event of a connect call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProductFacts:
     """The facts of a database product that are needed before its package is used."""
 
@@ -99,8 +113,8 @@ class ProductFacts:
     """Its values of ``arena_isolation``, in a message."""
     drivers: tuple[str, ...]
     """Packages whose connections are watched."""
-    is_file: bool = False
-    """Whether a database is a file, or in memory. There is no server then."""
+    file_format: FileFormat | None = None
+    """None if a server stores the databases."""
     sqlstates: Mapping[str, str] = field(default_factory=dict)
     """The kinds of its drivers' errors, by their SQLSTATEs."""
     error_words: Mapping[str, str] = field(default_factory=dict)

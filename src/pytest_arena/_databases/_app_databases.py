@@ -37,6 +37,7 @@ from pytest_arena._product import (
     product_package,
 )
 from pytest_arena._supported import (
+    FILE_FORMAT,
     FILE_PRODUCTS,
     FILES,
     MAINTENANCE_DATABASES,
@@ -287,17 +288,17 @@ _CLOCK_STEP = 0.02  # seconds
 
 
 def _is_database(file: str) -> bool:
-    """Return whether a file begins as SQLite's do: https://www.sqlite.org/fileformat.html."""
+    """Return whether a file begins as databases do."""
     try:
         # The hook would refuse this read for the test that runs, also after Ctrl-C.
         with as_own(), Path(file).open("rb") as opened:
-            return opened.read(16) == b"SQLite format 3\0"
+            return opened.read(len(FILE_FORMAT.header)) == FILE_FORMAT.header
     except OSError:
         return False
 
 
 _LONGEST_SEARCH = 0.5  # seconds
-_NAME_OF_DATABASE = re.compile(r"\.(db|sqlite)\w*$")
+_NAME_OF_DATABASE = re.compile(FILE_FORMAT.name)
 _FOLDER_OF_TOOL = re.compile(r"\.|(node_modules|site-packages)$")
 
 
@@ -348,7 +349,7 @@ def _is_same(file: str, other: str) -> bool:
 def _signature(file: str) -> list[tuple[int, int]]:
     """Return the times and sizes of a file and of its write-ahead log."""
     signature = []
-    for path in (file, f"{file}-wal"):
+    for path in (file, f"{file}{FILE_FORMAT.logs[0]}"):
         with suppress(OSError):
             status = Path(path).stat()
             # A reader creates an empty log.

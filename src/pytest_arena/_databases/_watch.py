@@ -20,6 +20,7 @@ from pytest_arena._databases._child_programs import child_programs
 from pytest_arena._gate._listeners import CHILD_EVENTS, child_of_event
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._process import on_audit_events, on_stat
+from pytest_arena._supported import FILE_FORMAT
 from pytest_arena._values import PLAIN, counted
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ class Watch:
             self.listed_by_project.add(folder)
 
     def connected_to(self, name: object, *_: object) -> None:
-        """Record that sqlite3 opens a file. The event has only its name."""
+        """Record that a driver opens a file. The event has only its name."""
         if not _is_path(name):
             return
         path = os.fsdecode(name)
@@ -231,7 +232,7 @@ _RECORDS = (
     "arguments",
     "programs",
 )
-WAL = "-wal"  # SQLite's log of what is not in the file yet
+WAL = FILE_FORMAT.logs[0]
 
 
 def is_absent(path: Path) -> bool:
@@ -295,7 +296,7 @@ _EVENTS: dict[str, Callable[..., None]] = {
     "os.listdir": Watch.folder_listed,
     "os.scandir": Watch.folder_listed,
     "os.rename": Watch.renamed,
-    "sqlite3.connect": Watch.connected_to,
+    FILE_FORMAT.opening: Watch.connected_to,
 }
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._supported import FILES
+from pytest_arena._supported import FILE_FORMAT, FILES
 from pytest_arena._origin import is_called_by_user, is_own, who_connects
 from pytest_arena._process import on_audit_events
 from pytest_arena.errors import ProductionDatabaseError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback ends at a line of the app or of the test
 
-_LOGS = ("-wal", "-journal")  # SQLite keeps the latest writes in a log beside the file
 _WRITING = os.O_WRONLY | os.O_RDWR
 # Whether this process created a file or folder, by its path. The times of a file do not show it.
 # A path without an entry has the value of its folder.
@@ -43,7 +42,7 @@ def watch_files(core: CurrentCore) -> None:
             "os.rename": partial(_admit_renaming, core),
             "os.link": partial(_admit_link, core),
             "os.mkdir": _note_creation,
-            "sqlite3.connect": _note_creation,
+            FILE_FORMAT.opening: _note_creation,
             "os.truncate": partial(_admit_setting, core, "truncating"),
             "os.chmod": partial(_admit_setting, core, "changing the mode of"),
             "os.utime": partial(_admit_setting, core, "changing the times of"),
@@ -183,7 +182,7 @@ def _admit_change_of_old(core: Core, database: str, action: str) -> None:
 
 
 def _without_log(file: str) -> str:
-    for suffix in _LOGS:
+    for suffix in FILE_FORMAT.logs:
         file = file.removesuffix(suffix)
     return file
 

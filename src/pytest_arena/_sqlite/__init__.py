@@ -1,6 +1,6 @@
 """SQLite: its files, the connections to them, and how a file is restored."""
 
-from pytest_arena._values import ProductFacts
+from pytest_arena._values import FileFormat, ProductFacts
 
 _MODE_NOT_CHANGED = """
 SQLite leaves the mode WAL only for a sole connection, and pytest-arena has one too
@@ -15,7 +15,12 @@ FACTS = ProductFacts(
     isolations="copy",
     drivers=("sqlite3",),
     drivers_without_loop=("aiosqlite",),
-    is_file=True,
+    file_format=FileFormat(
+        header=b"SQLite format 3\0",  # https://www.sqlite.org/fileformat.html
+        name=r"\.(db|sqlite)\w*$",
+        logs=("-wal", "-journal"),
+        opening="sqlite3.connect",
+    ),
     error_words={"no such table": "no table", "database is locked": "lock timeout"},
     unseen_locks={"journal_mode": _MODE_NOT_CHANGED, "": _NO_HOLDER},
     example_url="sqlite+aiosqlite:///test.db",
