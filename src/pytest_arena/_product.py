@@ -447,6 +447,13 @@ class Connections(Protocol):
     def raw_transactions(self) -> list[str]:
         """Return the lines of the open transactions of connections that no engine has opened."""
 
+    def explain(self, error: BaseException, ended: Sequence[str]) -> str:
+        """Explain an error of a driver's connection or pool that an earlier test has opened.
+
+        ``ended`` says which connections of wider fixtures pytest-arena has ended, and why. ""
+        means another error.
+        """
+
     def owns(self, name: str) -> bool:
         """Return whether a server's database, in the form of ``arena_allow``, is pytest-arena's."""
 

@@ -158,6 +158,12 @@ class PostgreSQLConnections:
             if drivers.is_in_transaction(raw.driver)
         ]
 
+    def explain(self, error: BaseException, ended: Sequence[str]) -> str:
+        """Explain an error of a connection or pool of asyncpg, psycopg or psycopg2."""
+        from pytest_arena._postgresql.drivers._ended_connections import explain  # noqa: PLC0415 - only failed tests need it
+
+        return explain(error, ended)
+
     def owns(self, name: str) -> bool:
         """Return whether a name has the form of pytest-arena's databases, or of its proxies."""
         _, _, database = name.rpartition("/")

@@ -461,7 +461,7 @@ class ArenaRun:
             or _explanations.not_loaded(error)
             or _explanations.not_awaited(error)
             or _explanations.not_requested(error)
-            or _explanations.pool_of_earlier_test(error, self.ledger.ended_connections)
+            or _explanations.connection_of_earlier_test(error, self.ledger.ended_connections)
             or _explanations.no_connection_left(error)
             or _explanations.removed_from_state(error, self.ledger.restored)
             or _explanations.bound_to_another_loop(
