@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
-from pytest_arena._cli._lines import Place, Thing, as_lines, format_size
+from pytest_arena._cli._lines import as_lines, format_size
 from pytest_arena._cli._main import main
+from pytest_arena._inventory import Place, Thing
 from pytest_arena._config._project import read_options
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.registry import ServerRegistry

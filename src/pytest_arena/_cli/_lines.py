@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
+
+    from pytest_arena._inventory import Place, SweepResult, Thing
 
 # In the order of a table.
 _KINDS = ("server", "live", "building", "condemned", "template", "kept")
@@ -30,72 +30,6 @@ _NUMBERS = {"age", "used", "size"}
 _TITLE_WIDTH = 110
 _HOST_WIDTH = 12
 _AGES = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Thing:
-    """A database, the folder of a run, or a private server."""
-
-    name: str
-    what: str
-    """live (of a run), building or template, kept, condemned (to be dropped), server or registry"""
-    state: str = ""
-    """of a run: alive or dead; of a server: in use, idle or stopped"""
-    project: str = ""
-    host: str = ""
-    """the machine of the run"""
-    pid: int = 0
-    """the process of the run"""
-    created: datetime | None = None
-    used: datetime | None = None
-    bytes: int | None = None
-    """None if unknown"""
-    title: str = ""
-    """the test whose database was kept"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A folder or a server, and the things in it."""
-
-    shown: str
-    where: str
-    things: tuple[Thing, ...] = ()
-    note: str = ""
-    """why things are missing"""
-
-    @property
-    def headline(self) -> str:
-        """The name of the place, and where it is."""
-        if self.where in self.shown:
-            return self.shown
-        return f"{self.shown} ({self.where})"
-
-
-@dataclass(frozen=True, slots=True)
-class SweepResult:
-    """A thing that a sweep has removed, or has left for a reason."""
-
-    thing: Thing
-    reason: str = ""
-
-
-class PlaceKind(Protocol):
-    """A kind of place."""
-
-    def look(self) -> Iterator[Place]:
-        """Yield the places. Nothing is created, started or changed.
-
-        Raises:
-            ArenaError: a place cannot be read.
-        """
-
-    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
-        """Remove what dead runs left. ``everything`` also removes what no living run uses.
-
-        Raises:
-            ArenaError: a thing cannot be removed.
-        """
 
 
 def say(*lines: str) -> None:
@@ -121,26 +55,6 @@ def ask(question: str, *, is_agreed: bool, refusal: str, command: str) -> bool:
         say(refusal)
         return False
     return True
-
-
-def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder. A file may vanish meanwhile."""
-    files = [path]
-    if path.is_dir():
-        files += path.rglob("*")
-    total = 0
-    for file in files:
-        with suppress(OSError):
-            if not file.is_dir():
-                total += file.lstat().st_size
-    return total
-
-
-def time_of(path: Path) -> datetime | None:
-    """Return the time at which a file was written."""
-    with suppress(OSError):
-        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    return None
 
 
 def as_lines(places: Sequence[Place], *, now: datetime) -> Iterator[str]:

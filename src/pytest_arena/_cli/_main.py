@@ -203,13 +203,13 @@ def _add_databases(verbs: Commands) -> None:
 
 
 def _do_mark(options: Options) -> int:
-    from pytest_arena._cli._marks import mark  # noqa: PLC0415 - imports SQLAlchemy
+    from pytest_arena._cli._databases import mark  # noqa: PLC0415 - imports SQLAlchemy
 
     return mark(options)
 
 
 def _do_unmark(options: Options) -> int:
-    from pytest_arena._cli._marks import unmark  # noqa: PLC0415 - imports SQLAlchemy
+    from pytest_arena._cli._databases import unmark  # noqa: PLC0415 - imports SQLAlchemy
 
     return unmark(options)
 

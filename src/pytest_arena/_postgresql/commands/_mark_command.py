@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli import _lines as lines
 from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql.named._mark import (
     counted_content,
@@ -19,8 +18,7 @@ from pytest_arena._postgresql.servers._find import read_url
 from pytest_arena.errors import ConfigError, ServerError, redact_url
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pytest_arena._postgresql._control import Control
     from pytest_arena._postgresql.named._mark import DatabaseState
@@ -31,50 +29,52 @@ _PLACE = "the command line"
 _WHY = "the mark is in the comment of the database, which only its owner may write"
 
 
-def mark(options: argparse.Namespace) -> int:
+def mark(
+    url: str, *, is_agreed: bool, say: Callable[..., None], ask: Callable[..., bool]
+) -> int:
     """Mark a database after a yes. Return the exit status.
 
     Raises:
         ConfigError: the URL names no database, or one in which tests never run.
         ServerError: the server cannot be used, or refuses the mark.
     """
-    address = _address(options.url)
-    with _connected(address, options.url) as control:
+    address = _address(url)
+    with _connected(address, url) as control:
         state = read_state(control)
         if state.refusal:
             raise ConfigError(
                 f"the database {state.name} is never marked: {state.refusal}",
                 why="tests lock tables and move sequences in a marked database",
-                cause=f"{redact_url(options.url)} on {_PLACE}",
+                cause=f"{redact_url(url)} on {_PLACE}",
                 fix="name a database that only tests use",
             )
         where = f"{state.name} on {address.server}"
         if state.is_marked:
-            lines.say(f"{where} is marked already")
+            say(f"{where} is marked already")
             return 0
-        lines.say(f"{where}: {counted_content(control)}")
-        is_agreed = lines.ask(
+        say(f"{where}: {counted_content(control)}")
+        is_agreed = ask(
             "Tests with arena_isolation = rollback lock its tables and move its sequences, "
             "and never commit.\nMay tests run in this database?",
-            is_agreed=options.yes,
+            is_agreed=is_agreed,
             refusal="nothing is marked",
-            command=f"arena databases mark {redact_url(options.url)} --yes",
+            command=f"arena databases mark {redact_url(url)} --yes",
         )
         if not is_agreed:
             return _FAILED
         _write(control, address, state, mark_sql(state))
-        lines.say(f"{where} is marked")
+        say(f"{where} is marked")
     return 0
 
 
-def unmark(options: argparse.Namespace) -> int:
+def unmark(url: str, *, say: Callable[..., None]) -> int:
     """Remove the mark of a database. Return the exit status. Raises as ``mark`` does."""
-    address = _address(options.url)
-    with _connected(address, options.url) as control:
+    address = _address(url)
+    with _connected(address, url) as control:
         state = read_state(control)
         if state.is_marked:
             _write(control, address, state, unmark_sql(state))
-        lines.say(f"{state.name} on {address.server} has no mark")
+        say(f"{state.name} on {address.server} has no mark")
     return 0
 
 

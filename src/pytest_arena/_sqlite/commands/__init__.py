@@ -1,4 +1,4 @@
-"""pytest-arena's files: SQLite folders of runs, and the user's cache."""
+"""SQLite in `arena databases`: folders of runs, and the user's cache."""
 
 from __future__ import annotations
 
@@ -10,12 +10,22 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli._lines import Place, SweepResult, Thing, size_of, time_of
+from pytest_arena._inventory import (
+    Place,
+    PlaceKind,
+    SweepResult,
+    Thing,
+    size_of,
+    time_of,
+)
 from pytest_arena._sqlite._home import homes, lock_of, remove_dead_run, try_lock
+from pytest_arena._supported import FILE_FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from pytest_arena._config._read import Config
 
     # A database, and its files.
     DatabaseFiles = tuple[Thing, list[Path]]
@@ -28,8 +38,16 @@ _KEPT = "kept"
 # folder of one project's templates, and the description of one template.
 _TEMPLATE_FOLDER = re.compile(r"[0-9a-f]{32}")
 _MANIFEST = re.compile(r"[0-9a-f]{16}\.json")
-_HEADER = b"SQLite format 3\0"
 _ENDINGS = ("", "-wal", "-shm", "-journal")  # of a database file and its side files
+
+
+def place_kinds(
+    config: Config, *, removes_all: bool
+) -> tuple[list[PlaceKind], list[PlaceKind]]:
+    """Return the folders of runs, and the cache."""
+    if removes_all and config.server_url:
+        return [], []
+    return [LiveFiles()], [CachedFiles(config.cache)]
 
 
 class LiveFiles:
@@ -163,7 +181,7 @@ def _is_database(file: Path) -> bool:
     with suppress(OSError):
         if file.is_file() and not file.name.endswith(_ENDINGS[1:]):
             with file.open("rb") as opened:
-                return opened.read(len(_HEADER)) in (_HEADER, b"")
+                return opened.read(len(FILE_FORMAT.header)) in (FILE_FORMAT.header, b"")
     return False
 
 

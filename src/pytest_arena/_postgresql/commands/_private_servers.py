@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli._lines import (
+from pytest_arena._inventory import (
     Place,
     PlaceKind,
     SweepResult,

@@ -1,0 +1,76 @@
+"""PostgreSQL in `arena databases`: a server, private servers, and marks of databases."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pytest_arena._inventory import Place, PlaceKind, SweepResult
+from pytest_arena._postgresql import FACTS
+from pytest_arena._postgresql.commands._mark_command import mark, unmark
+from pytest_arena._postgresql.commands._server_databases import ServerDatabases
+from pytest_arena._postgresql.registry import REGISTRY
+from pytest_arena._postgresql.servers import Unavailable
+from pytest_arena._postgresql.servers._find import find_server, local_service
+from pytest_arena._supported import FILE_PRODUCTS
+from pytest_arena.errors import ConfigError, ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena._config._read import Config
+
+__all__ = ["mark", "place_kinds", "unmark"]
+
+
+class Unreachable:
+    """A place that cannot be read. Its note says why."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def look(self) -> Iterator[Place]:
+        """Yield the place without things."""
+        yield self._place
+
+    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
+        """Remove nothing."""
+        del everything
+        yield from ()
+
+
+def place_kinds(
+    config: Config, *, removes_all: bool
+) -> tuple[list[PlaceKind], list[PlaceKind]]:
+    """Return the server, and the private servers."""
+    # The tests of pytest-arena set this variable, to use separate registries.
+    registry = os.environ.get("ARENA_REGISTRY") or REGISTRY
+    # The server is first, because an unusable server that was named ends the command.
+    kinds = _server(config, registry)
+    is_named = removes_all and (config.server_url or config.database in FILE_PRODUCTS)
+    if sys.platform != "win32" and not is_named:
+        from pytest_arena._postgresql.commands._private_servers import PrivateServers  # noqa: PLC0415 - not for Windows
+
+        databases_on = partial(ServerDatabases, shown="", registry=registry)
+        kinds.append(PrivateServers(config.cache, databases=databases_on))
+    return kinds, []
+
+
+def _server(config: Config, registry: str) -> list[PlaceKind]:
+    if config.database in {"own", *FILE_PRODUCTS}:
+        return []
+    try:
+        server = find_server(config) if config.server_url else local_service(config)
+    except (Unavailable, ConfigError) as error:
+        # A missing driver is a mistake of configuration only in a run of the tests.
+        if config.server_url and isinstance(error, ConfigError):
+            raise ServerError(
+                error.what, why=error.why, cause=error.cause, fix=error.fix
+            ) from error
+        reason = str(getattr(error, "what", error))
+        note = " ".join(reason.split())
+        place = Place(shown=FACTS.shown, where="a local service", note=note)
+        return [Unreachable(place)]
+    return [ServerDatabases(server.address, server.shown, registry=registry)]

@@ -1,0 +1,94 @@
+"""The databases of a server in `arena databases`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from pytest_arena._inventory import Place, SweepResult, Thing
+from pytest_arena._postgresql.registry import RegistryRow, ServerRegistry, look
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena._values import Address
+
+
+class ServerDatabases:
+    """The databases in the registry of a server. Other databases are never touched."""
+
+    def __init__(self, address: Address, shown: str, *, registry: str) -> None:
+        self._address = address
+        self._shown = shown
+        self._registry = registry
+
+    def look(self) -> Iterator[Place]:
+        """Yield the server with its databases."""
+        content = look(self._address, registry=self._registry)
+        note = ""
+        if content.others:
+            others = ", ".join(content.others)
+            note = f"another version of arena has databases there: see {others}"
+        yield Place(
+            shown=self._shown,
+            where=self._address.server,
+            things=tuple(map(_thing, content.databases)),
+            note=note,
+        )
+
+    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
+        """Remove databases as a run does. Yield the removed ones, and the others with a reason."""
+        before = look(self._address, registry=self._registry)
+        if before.bytes is None:
+            return
+        run = ServerRegistry(
+            self._address, project="arena databases", registry=self._registry
+        )
+        with closing(run):
+            run.rest()  # finishes the sweep that each run does at its start
+            run.sweep(everything=everything)
+        reasons = {}
+        for line in run.left:  # a line for each database that was left
+            name, _, reason = line.partition(": ")
+            reasons[name] = reason
+        after = look(self._address, registry=self._registry)
+        existing = {row.name for row in after.databases}
+        for row in before.databases:
+            thing = _thing(row)
+            if row.name not in existing:
+                if not row.alive:
+                    yield SweepResult(thing)
+            elif everything or row.name in reasons:
+                reason = reasons.get(row.name) or self._reason(row)
+                yield SweepResult(thing, reason)
+        if after.bytes is None:
+            registry = Thing(
+                name=self._registry, what="registry", bytes=before.bytes
+            )
+            yield SweepResult(registry)
+
+    def _reason(self, row: RegistryRow) -> str:
+        """Return why a database was left."""
+        if row.alive:
+            return f"a living run's: {row.project}, {row.host} {row.pid}"
+        if row.owner != self._address.user:
+            return f"belongs to the role {row.owner}"
+        return "a living run uses it"
+
+
+def _thing(row: RegistryRow) -> Thing:
+    state = ""
+    if row.pid:
+        state = "alive" if row.alive else "dead"
+    return Thing(
+        name=row.name,
+        what=row.kind,
+        state=state,
+        project=row.project,
+        host=row.host,
+        pid=row.pid,
+        created=row.created,
+        used=row.used,
+        bytes=row.bytes,
+        title=row.title,
+    )
