@@ -22,6 +22,7 @@ import pytest
 from tests.architecture import (
     MAP,
     MEASURES,
+    PRODUCTS,
     ROOT,
     Measure,
     Source,
@@ -80,6 +81,25 @@ SQL = re.compile(
     )""",
     re.VERBOSE,
 )
+
+# A product, its driver or program, a SQLSTATE, or words of its errors.
+PRODUCT = re.compile(
+    r"(?i)sqlite|postgres|psycopg|asyncpg|\bpsql\b|\bpg_|mysql|mariadb"
+    r"|no such table|database is locked|^\d\d[\dA-Z]{3}$"
+)
+NAMING_PRODUCTS = {
+    "_supported.py": "registers the packages of the products",
+    "_config/_options.py": "has the text of the page of options",
+    "_cli/_main.py": "has the help of the commands",
+    "_cli/doctor/_rules_app.py": "reads the user's code, which may use any product",
+    "_cli/doctor/_rules_database.py": "reads the user's code, which may use any product",
+    "_cli/init/_look.py": "reads the user's code, which may use any product",
+    "_cli/init/_compare.py": "reads reports of tests on any product",
+    "_gate/_unnamed.py": "reads the SQL of all products",
+    "_gate/writes/_statement_log.py": "reads the SQL of all products",
+    "_origin.py": "recognizes the threads of libraries, among them aiosqlite",
+    "testing.py": "has an example app",
+}
 
 # A comment, or the part of one, that tells a tool to be quiet.
 SILENCER = re.compile(
@@ -172,6 +192,12 @@ def sql_is_in_the_products(source: Source) -> Iterator[Finding]:
             yield Finding(f"{source.path}:{line}", f"SQL outside of a product: {text[:40]!r}")
 
 
+def products_name_themselves(source: Source) -> Iterator[Finding]:
+    """Only the packages of the products, and files with a reason, name a product in code."""
+    if source.package not in PRODUCTS and source.path not in NAMING_PRODUCTS:
+        yield from names_of_products(source)
+
+
 def silence_has_a_reason(source: Source) -> Iterator[Finding]:
     """A comment that silences a tool gives the reason on the same line."""
     if not SILENCER.search(source.text):
@@ -214,6 +240,7 @@ PACKAGE_RULES: tuple[Rule, ...] = (
     names_say_something,
     gate_alone_listens_to_sqlalchemy,
     sql_is_in_the_products,
+    products_name_themselves,
     all_names_what_is_imported,
 )
 RULES: tuple[Rule, ...] = (*PACKAGE_RULES, silence_has_a_reason)
@@ -247,6 +274,18 @@ def strings(node: ast.AST) -> Iterator[tuple[int, str]]:
                 yield from strings(child)
 
 
+def names_of_products(source: Source) -> Iterator[Finding]:
+    """Yield each string, except docstrings, and each import that names a product."""
+    docstrings = {node.value for node in nodes(parsed(source)) if is_docstring(node)}
+    for node in nodes(parsed(source)):
+        match node:
+            case ast.Constant(value=str() | bytes() as value) if node not in docstrings:
+                if PRODUCT.search(str(value)):
+                    yield Finding(f"{source.path}:{node.lineno}", f"names a product: {value!r}")
+            case ast.ImportFrom(module=str(module)) if PRODUCT.search(module):
+                yield Finding(f"{source.path}:{node.lineno}", f"imports {module}")
+
+
 def declared_all(tree: ast.Module) -> list[str]:
     """Return the names in `__all__` in their order."""
     for node in tree.body:
@@ -271,6 +310,12 @@ def test_the_package_keeps_the_rules() -> None:
     """No file of the package breaks a rule. The files are parsed once."""
     violations = {rule.__name__: broken(rule, package()) for rule in PACKAGE_RULES}
     assert not any(violations.values()), violations
+
+
+def test_each_file_that_may_name_a_product_does() -> None:
+    """No file is without need in the list of those that name products."""
+    naming = {source.path for source in package() if any(names_of_products(source))}
+    assert NAMING_PRODUCTS.keys() - naming == set()
 
 
 def test_a_comment_that_silences_a_tool_has_a_reason() -> None:
@@ -384,6 +429,12 @@ PLANTED: tuple[tuple[Rule, str | Source, str | Source], ...] = (
     (sql_is_in_the_products, 'f("select a, b from c")', 'f("select what you need")'),
     (sql_is_in_the_products, 'a = """\n INSERT INTO a"""', '"""SELECT is the word here."""'),
     (sql_is_in_the_products, 'a = "DROP TABLE a"', at("_sqlite/_a.py", 'a = "DROP TABLE a"')),
+    (products_name_themselves, 'a == "sqlite"', at("_sqlite/_a.py", 'a == "sqlite"')),
+    (products_name_themselves, 'a(b"SQLite format 3")', '"""SQLite."""\na(b"format 3")'),
+    (products_name_themselves, 'a(f"{b} on PostgreSQL")', at("_supported.py", 'a("PostgreSQL")')),
+    (products_name_themselves, 'a == "42P01"', 'a == "42"  # 42P01'),
+    (products_name_themselves, "from pytest_arena._sqlite import a", "from sqlalchemy import a"),
+    (products_name_themselves, '"no such table" in a', '"table" in a'),
     (silence_has_a_reason, "a  # type: ignore[misc]", "a  # type: ignore[misc]  # no stub"),
     (silence_has_a_reason, "a  # noqa: S101, B011", "a  # noqa: S101 - cannot happen"),
     (silence_has_a_reason, "a  # noqa", 'a("# noqa")'),
