@@ -88,7 +88,7 @@ PRODUCT = re.compile(
     r"|no such table|database is locked|^\d\d[\dA-Z]{3}$"
 )
 NAMING_PRODUCTS = {
-    "_supported.py": "registers the packages of the products",
+    "_config/_supported.py": "registers the packages of the products",
     "_config/_options.py": "has the text of the page of options",
     "_cli/_main.py": "has the help of the commands",
     "_cli/doctor/_rules_app.py": "reads the user's code, which may use any product",
@@ -431,7 +431,7 @@ PLANTED: tuple[tuple[Rule, str | Source, str | Source], ...] = (
     (sql_is_in_the_products, 'a = "DROP TABLE a"', at("_sqlite/_a.py", 'a = "DROP TABLE a"')),
     (products_name_themselves, 'a == "sqlite"', at("_sqlite/_a.py", 'a == "sqlite"')),
     (products_name_themselves, 'a(b"SQLite format 3")', '"""SQLite."""\na(b"format 3")'),
-    (products_name_themselves, 'a(f"{b} on PostgreSQL")', at("_supported.py", 'a("PostgreSQL")')),
+    (products_name_themselves, 'a(f"{b} on PostgreSQL")', at("_config/_supported.py", 'a("PostgreSQL")')),
     (products_name_themselves, 'a == "42P01"', 'a == "42"  # 42P01'),
     (products_name_themselves, "from pytest_arena._sqlite import a", "from sqlalchemy import a"),
     (products_name_themselves, '"no such table" in a', '"table" in a'),

@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from pytest_arena._cli._lines import as_lines, format_size
 from pytest_arena._cli._main import main
-from pytest_arena._inventory import Place, Thing
+from pytest_arena._product import Place, Thing
 from pytest_arena._config._project import read_options
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.registry import ServerRegistry

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, cast
 
 from pytest_arena._cli import _lines as lines
 from pytest_arena._config._project import read_options
-from pytest_arena._supported import OWN, SUPPORTED, package_of
+from pytest_arena._config._supported import OWN, SUPPORTED, package_of
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     import argparse
 
     from pytest_arena._config._read import Config
-    from pytest_arena._inventory import (
+    from pytest_arena._product import (
         MarkCommands,
         Place,
         PlaceKind,

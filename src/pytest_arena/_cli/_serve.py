@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._supported import FILES
+from pytest_arena._config._supported import FILES
 from pytest_arena._cli._control_server import TOKEN, Command, ControlServer
 from pytest_arena._config._load import load_attribute
 from pytest_arena._databases._app_databases import changed_since

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_arena._supported import SUPPORTED
+from pytest_arena._config._supported import SUPPORTED
 
 
 @dataclass(frozen=True, slots=True)

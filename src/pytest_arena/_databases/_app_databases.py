@@ -36,7 +36,7 @@ from pytest_arena._product import (
     RequestedDatabase,
     product_package,
 )
-from pytest_arena._supported import (
+from pytest_arena._config._supported import (
     FILE_FORMAT,
     FILE_PRODUCTS,
     FILES,

@@ -11,7 +11,7 @@ from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING
 
-from pytest_arena._supported import CLIENTS
+from pytest_arena._config._supported import CLIENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -25,7 +25,7 @@ from pytest_arena._product import (
     UNNAMED,
     product_package,
 )
-from pytest_arena._supported import CLIENTS, FILE_PRODUCTS, SUPPORTED, with_dialect
+from pytest_arena._config._supported import CLIENTS, FILE_PRODUCTS, SUPPORTED, with_dialect
 from pytest_arena._values import Child, CodeLine
 
 if TYPE_CHECKING:

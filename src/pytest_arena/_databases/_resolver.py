@@ -37,7 +37,7 @@ from pytest_arena._product import (
     RequestedDatabase,
     loaded,
 )
-from pytest_arena._supported import FILE_PRODUCTS, SUPPORTED
+from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED
 from pytest_arena._values import Child, Stage
 from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateError
 

@@ -28,7 +28,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.util import await_only, greenlet_spawn, langhelpers
 from sqlalchemy.util.concurrency import in_greenlet
 
-from pytest_arena._supported import SUPPORTED, kind_of_error
+from pytest_arena._config._supported import SUPPORTED, kind_of_error
 from pytest_arena._databases._app_databases import dialects, driver_of, redirected_url
 from pytest_arena._gate._engines import (
     engine_like,

@@ -8,7 +8,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, Dialect, Engine, make_url
 
 from pytest_arena._product import RequestedDatabase, product_package
-from pytest_arena._supported import SUPPORTED
+from pytest_arena._config._supported import SUPPORTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

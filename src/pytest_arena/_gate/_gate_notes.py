@@ -13,7 +13,7 @@ from pytest_arena._origin import (
     who_connects,
 )
 from pytest_arena._product import NOWHERE, UNNAMED, Database
-from pytest_arena._supported import CLIENTS, FILE_PRODUCTS, FILES, OWN, SHOWN, SUPPORTED
+from pytest_arena._config._supported import CLIENTS, FILE_PRODUCTS, FILES, OWN, SHOWN, SUPPORTED
 from pytest_arena.errors import (
     AfterSessionError,
     ConfigError,

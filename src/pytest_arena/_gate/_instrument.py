@@ -22,7 +22,7 @@ from pytest_arena._gate.loops._loop_bound import (
 )
 from pytest_arena._gate.writes._statement_log import WATCHERS, current_log, may_write
 from pytest_arena._origin import REQUEST
-from pytest_arena._supported import WITHOUT_LOOP
+from pytest_arena._config._supported import WITHOUT_LOOP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

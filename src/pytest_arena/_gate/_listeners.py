@@ -45,7 +45,7 @@ from pytest_arena._product import (
     nothing,
     product_package,
 )
-from pytest_arena._supported import DRIVERS, SUPPORTED
+from pytest_arena._config._supported import DRIVERS, SUPPORTED
 from pytest_arena._values import Child
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._supported import FILE_FORMAT, FILES
+from pytest_arena._config._supported import FILE_FORMAT, FILES
 from pytest_arena._origin import is_called_by_user, is_own, who_connects
 from pytest_arena._process import on_audit_events
 from pytest_arena.errors import ProductionDatabaseError

@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._postgresql._arguments import libpq_target
-from pytest_arena._supported import with_dialect
+from pytest_arena._config._supported import with_dialect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

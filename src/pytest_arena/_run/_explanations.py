@@ -26,7 +26,7 @@ from pytest_arena._config._load import blame, project_modules
 from pytest_arena._databases._sessions import FreshSession
 from pytest_arena._product import loaded
 from pytest_arena._run._long_sessions import shown_row, table_of
-from pytest_arena._supported import kind_of_error
+from pytest_arena._config._supported import kind_of_error
 
 if TYPE_CHECKING:
     from collections.abc import (

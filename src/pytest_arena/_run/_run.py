@@ -36,7 +36,7 @@ from pytest_arena._run._written_files import WrittenFiles
 from pytest_arena._run.leaks._late_work import LateWork, lines_of_error
 from pytest_arena._run.leaks._loop_tasks import Tasks
 from pytest_arena._run.levels._levels import Levels
-from pytest_arena._supported import FILE_PRODUCTS, kind_of_error
+from pytest_arena._config._supported import FILE_PRODUCTS, kind_of_error
 from pytest_arena.errors import (
     ArenaError,
     ConfigError,

@@ -13,7 +13,7 @@ from pytest_arena._gate._engines import requested_by_engine, requested_by_url
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._report import Summary, kept_notes, spoiled_lines
-from pytest_arena._supported import FILE_PRODUCTS, FILES, MAINTENANCE_DATABASES
+from pytest_arena._config._supported import FILE_PRODUCTS, FILES, MAINTENANCE_DATABASES
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from pytest_arena._supported import SUPPORTED
+from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._changes import Changes
 from pytest_arena._databases._resolver import Level
 from pytest_arena._gate._pooled import TableWrite

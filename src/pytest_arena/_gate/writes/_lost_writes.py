@@ -62,7 +62,7 @@ from pytest_arena._product import (
     RawWrites,
     raw_transactions,
 )
-from pytest_arena._supported import SUPPORTED, facts_of_driver, kind_of_error, package_of
+from pytest_arena._config._supported import SUPPORTED, facts_of_driver, kind_of_error, package_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from pytest_arena._inventory import (
+from pytest_arena._product import (
     Place,
     PlaceKind,
     SweepResult,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from pytest_arena._inventory import Place, SweepResult, Thing
+from pytest_arena._product import Place, SweepResult, Thing
 from pytest_arena._postgresql.registry import RegistryRow, ServerRegistry, look
 
 if TYPE_CHECKING:
