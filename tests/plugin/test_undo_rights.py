@@ -269,10 +269,11 @@ def test_expected_changes_of_the_schema_without_event_triggers_pitfall_029(roles
 
 @pytest.mark.slow
 def test_undo_is_not_to_be_had_on_sqlite(example: Example) -> None:
-    """Named in the configuration or by a marker."""
+    """Named in the configuration or by a marker, which fails no later test."""
     named = example.with_files(test_it=USING).run("test_it.py", "--arena-isolation=undo")
     run = named.expect(1, failed=1)
     run.says("arena_isolation = undo does not exist on SQLite", "(here: copy, rollback)")
-    marked = f"import pytest\n\n@pytest.mark.arena(isolation='undo')\n{USING}"
-    run = example.with_files(test_it=marked).run("test_it.py").expect(1, failed=1)
+    later = USING.replace("first", "later")
+    marked = f"import pytest\n\n@pytest.mark.arena(isolation='undo')\n{USING}\n\n{later}"
+    run = example.with_files(test_it=marked).run("test_it.py").expect(1, passed=1, failed=1)
     run.says("isolation='undo' is not available: SQLite", "is isolated by copy")

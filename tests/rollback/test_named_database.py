@@ -162,10 +162,6 @@ REFUSED = """
 import pytest
 
 
-async def test_of_no_isolation(client):
-    assert (await client.get("/dancers")).json() == ["Sand"]
-
-
 @pytest.mark.arena(isolation="clone")
 async def test_of_clone(client):
     await client.get("/dancers")
@@ -209,12 +205,17 @@ async def test_after_them(client):
 
 @pytest.mark.slow
 def test_what_needs_another_database_is_refused(named: Named) -> None:
-    """Other isolations, other content, kept databases. The next test has its rows."""
+    """Also in the first test that connects. The next test has its rows."""
     ran = named.test(REFUSED, "--arena-keep=failed")
-    ran.expect(1, passed=4, failed=1, errors=4)
+    ran.expect(1, passed=3, failed=2, errors=3)
     ran.says("isolation='clone' is not available: role")
     ran.says("isolation='undo' is not available: role")
     ran.says("test_that_fails: not kept: another database is needed beside the database")
+    without_rows = ONE.replace(
+        "async def test_one", "@pytest.mark.arena(seed=False)\nasync def test_no"
+    )
+    ran = named.test(f"import pytest\n{without_rows}{ONE}").expect(1, passed=1, failed=1)
+    ran.never_says("Traceback")
 
 
 LOST = """

@@ -39,7 +39,13 @@ from pytest_arena._product import (
 )
 from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED
 from pytest_arena._values import Child, Stage
-from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateError
+from pytest_arena.errors import (
+    ArenaError,
+    ConfigError,
+    IsolationError,
+    ServerError,
+    TemplateError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -541,9 +547,10 @@ class Provision:
         """
         with database.lock:
             is_empty = database.isolation is None and database.failure is None
+            refusal = None
             if is_empty and not database.busy:
-                self._fill(database)
-            error = database.take_failure()
+                refusal = self._fill(database)
+            error = refusal or database.take_failure()
             if error is not None:
                 raise self._ledger.refused(error) from error.__cause__
             return database.isolation  # type: ignore[return-value]  # None only inside _fill
@@ -564,8 +571,12 @@ class Provision:
                 # The error that the first connection raises contains them.
                 self._ledger.mark_reported(*self._ledger.since(mark))
 
-    def _fill(self, database: Database) -> None:
-        """Give a database the content of its template, and enter the present levels on it."""
+    def _fill(self, database: Database) -> ArenaError | None:
+        """Give a database the content of its template, and enter the present levels on it.
+
+        Returns the error about a marker of the test. It concerns no later test.
+        """
+        refusal: ArenaError | None = None
         try:
             with database.being_filled():
                 template = self._prepared(database)
@@ -576,13 +587,20 @@ class Provision:
                     verified = Verified(isolation, database.name, self._ledger)
                     isolation = cast("Isolation", verified)
                 for level in self._levels:
-                    self.enter(isolation, database, level)
+                    unavailable = self._choose_isolation(isolation, database, level)
+                    refusal = refusal or unavailable
+                    self._enter(isolation, database)
+                    try:
+                        self._give_content(isolation, database, level)
+                    except IsolationError as error:
+                        refusal = refusal or error
                 self._ledger.add_isolation(_process.seconds() - started)
                 database.fill(isolation, self._levels[-1] if self._levels else None)
         except (ConfigError, ServerError, TemplateError) as error:
             database.fail(error)
-            return
+            return None
         self._ledger.filled[database.product.shown, isolation.name] = None
+        return refusal
 
     def _prepared(self, database: Database) -> object:
         """Return the content of the template of a database. Find or build it, if no test has."""
@@ -598,15 +616,29 @@ class Provision:
             ConfigError: the test's marker names an isolation that this database does not have.
             IsolationError: there is no space for a copy.
         """
-        if level.isolation != "auto":  # the test's marker names one
-            reason = database.product.ask_for(level.isolation, isolation)
-            if reason:
-                raise ConfigError(
-                    f"{level.name}: isolation={level.isolation!r} is not available: {reason}",
-                    why="a test with another isolation than the requested one would prove nothing",
-                    cause="the test's marker, @pytest.mark.arena",
-                    fix=f"@pytest.mark.arena(isolation={isolation.name!r}), or no isolation",
-                )
+        refusal = self._choose_isolation(isolation, database, level)
+        if refusal is not None:
+            raise refusal
+        self._enter(isolation, database)
+        self._give_content(isolation, database, level)
+
+    def _choose_isolation(
+        self, isolation: Isolation, database: Database, level: Level
+    ) -> ConfigError | None:
+        """Choose the isolation of a level. Return the error if the database does not have it."""
+        if level.isolation == "auto":  # no marker of the test names one
+            return None
+        reason = database.product.ask_for(level.isolation, isolation)
+        if not reason:
+            return None
+        return ConfigError(
+            f"{level.name}: isolation={level.isolation!r} is not available: {reason}",
+            why="a test with another isolation than the requested one would prove nothing",
+            cause="the test's marker, @pytest.mark.arena",
+            fix=f"@pytest.mark.arena(isolation={isolation.name!r}), or no isolation",
+        )
+
+    def _enter(self, isolation: Isolation, database: Database) -> None:
         if database not in self.first_contents and not isolation.depth:
             content = None
             if (
@@ -615,6 +647,11 @@ class Provision:
                 content = first_content(isolation)
             self.first_contents[database] = content
         isolation.enter()
+
+    def _give_content(
+        self, isolation: Isolation, database: Database, level: Level
+    ) -> None:
+        """Replace the content of a level that begins with another one than the level below."""
         if level.from_template or level.stage is not Stage.SEEDED:
             isolation.replace(self._template(database, level.stage))
 
