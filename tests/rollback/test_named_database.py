@@ -13,7 +13,7 @@ from pytest_arena._postgresql.named._mark import read_state
 from pytest_arena._postgresql.named._named_server import RUN_LOCK
 from tests.command import arena
 from tests.rollback.named import MIGRATED
-from tests.servers.postgresql import URL, address, names_on_server
+from tests.servers.postgresql import URL, address, names_on_server, run
 
 if TYPE_CHECKING:
     from tests.rollback.named import Named
@@ -110,6 +110,26 @@ def test_a_marked_database_is_used_as_it_is(named: Named) -> None:
     )
     only_found = FOUND.replace('"Sand", ', "").replace("== 4", "== 3")
     named.test(only_found, "--arena-schema=", "--arena-seed=").expect(passed=2)
+
+
+GRANTED = (
+    "GRANT SELECT, INSERT ON dancers TO {role}",
+    "GRANT USAGE, SELECT ON dancers_id_seq TO {role}",
+)
+
+
+@pytest.mark.slow
+def test_a_sequence_that_the_role_may_not_set_is_named(named: Named) -> None:
+    """It keeps the numbers that tests take, and no restore has missed them."""
+    grants = [grant.format(role=named.name) for grant in GRANTED]
+    run(*MIGRATED, *grants, database=named.name)
+    named.mark()
+    test = FOUND.partition("    assert await db_session")[0].replace('"Sand", ', "")
+    ran = named.of(test).run("--arena-schema=", "--arena-seed=", env=named.env)
+    ran.expect(passed=1).says(
+        f"rollback: sequences keep the numbers that tests take, since role {named.name} may not "
+        "set them: public.dancers_id_seq. Next: GRANT SELECT, UPDATE ON SEQUENCE"
+    )
 
 
 ONE = """

@@ -27,7 +27,8 @@ def content(control: Control) -> dict[str, str]:
 
     Equal digests mean equal content. For a table that is the multiset of its rows, for a sequence
     its number, for any other object its definition, with its rights and its comment. The change
-    journal, temporary objects, foreign rows, and objects that the login may not read are left out.
+    journal, temporary objects, foreign rows, objects that the login may not read, and numbers of
+    sequences that it may not set are left out.
 
     Cost: PostgreSQL reads all rows and catalogs, some ms, and 1 s for each million rows.
 
@@ -144,6 +145,7 @@ _RELATIONS = f"""
     FROM pg_class c JOIN ({_SPACES}) s ON s.oid = c.relnamespace
     WHERE c.relpersistence <> 't' AND has_schema_privilege(s.oid, 'USAGE')
       AND CASE c.relkind WHEN 'S' THEN has_sequence_privilege(c.oid, 'SELECT')
+                                   AND has_sequence_privilege(c.oid, 'UPDATE')
                          WHEN 'r' THEN has_table_privilege(c.oid, 'SELECT')
                          WHEN 'm' THEN has_table_privilege(c.oid, 'SELECT') AND c.relispopulated
                          ELSE false END

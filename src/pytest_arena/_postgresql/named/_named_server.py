@@ -47,6 +47,16 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
 AND (l.classid, l.objid) = ({RUN_LOCK})
 AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
 """
+# The sequences that the role may not read or set.
+_NOT_SET = """
+SELECT format('%I.%I', n.nspname, c.relname)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'S' AND c.relpersistence <> 't'
+AND CASE WHEN c.relkind = 'S' THEN has_schema_privilege(n.oid, 'USAGE') AND NOT (
+    has_sequence_privilege(c.oid, 'SELECT') AND has_sequence_privilege(c.oid, 'UPDATE')) END
+ORDER BY 1
+"""
+_MOST_NAMES = 3  # in the note
 _WORKERS = "PYTEST_XDIST_WORKER_COUNT"
 
 
@@ -93,6 +103,7 @@ class NamedServer(ServerRegistry):
         self.control = ControlLine(self._connect, patience=self._address.patience)
         with self.saying(f"tests cannot use the database {self.name}"):
             self._check_database()
+            self._tell_of_sequences()
             self._numbers = self._read_numbers()
 
     @property
@@ -163,6 +174,20 @@ class NamedServer(ServerRegistry):
         if self.has_schema:
             note += ". It is not empty, so that arena_schema is not built"
         self._tell(f"rollback: {note}")
+
+    def _tell_of_sequences(self) -> None:
+        names = [name for (name,) in self.control.rows(_NOT_SET)]
+        if not names:
+            return
+        shown = ", ".join(names[:_MOST_NAMES])
+        if len(names) > _MOST_NAMES:
+            shown += f" and {len(names) - _MOST_NAMES} more"
+        role = self._address.user
+        self._tell(
+            f"rollback: sequences keep the numbers that tests take, since role {role} may not set "
+            f"them: {shown}. Next: GRANT SELECT, UPDATE ON SEQUENCE {names[0]} TO "
+            f"{identifier(role)}"
+        )
 
     def _give_right(self) -> str:
         return f"ALTER ROLE {identifier(self._address.user)} CREATEDB"
