@@ -268,9 +268,11 @@ class Address:
     def distinction(self) -> str:
         """The part that no address outside of the tests has.
 
-        A proxy may be before a database of the user's, whose name is not distinct.
+        A proxy may be before a database of the user's, whose name is not distinct. A URL quotes
+        the slashes of the proxy's path, so the last part of the path is the distinction.
         """
-        return self.host if PROXY_FOLDER in self.host else self.database
+        _, is_proxy, number = self.host.rpartition(PROXY_FOLDER)
+        return f"{PROXY_FOLDER}{number}" if is_proxy else self.database
 
     def as_(self, login: ServerLogin) -> Address:
         """Return the same database with another login."""

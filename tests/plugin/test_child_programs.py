@@ -269,11 +269,15 @@ def test_a_python_program_that_may_have_the_apps_url_is_named(example: Example, 
 
 
 @pytest.mark.slow
-def test_a_python_program_that_has_the_tests_database_is_not_named(example: Example) -> None:
+@pytest.mark.parametrize("isolation", ["undo", "rollback"])
+def test_a_python_program_that_has_the_tests_database_is_not_named(
+    example: Example, isolation: str
+) -> None:
     """Nor is any other program, or a run of pytest, which has a guard."""
     project = python_example(example, f'"{PRODUCTION}"', test_it=LED, tests_python=PYTHON)
     project = project.change("app.py", "database_url", "url")
-    project.run("-q", "test_it.py").expect(passed=3).never_says("a Python program was started")
+    run = project.run("-q", "test_it.py", f"--arena-isolation={isolation}")
+    run.expect(passed=3).never_says("a Python program was started")
 
 
 @pytest.mark.parametrize(
