@@ -18,6 +18,7 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from pytest_arena import _fixtures, _others, _report
+from pytest_arena._app._kind import is_frameworks_app
 from pytest_arena._config._load import is_library
 from pytest_arena._config._options import FLAGS, OPTIONS
 from pytest_arena._config._read import MARKERS, Config, load_config, marker_values
@@ -416,14 +417,17 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def _prepare(config: pytest.Config, run: ArenaRun) -> None:
-    """Build the templates of a test that uses pytest-arena's fixtures, before its first fixture.
+    """Build the templates of a test that may connect, before its first fixture.
 
+    Such a test uses pytest-arena's fixtures, or a wide fixture has returned the app.
     A fixture of the session comes before it, and may prepare what the build needs.
     """
     if config.option.setupplan:
         return  # no fixture is set up
     test = run.current.test
-    if test is None or test.has_level or not test.plan.needs_database:
+    if test is None or test.has_level:
+        return
+    if not (test.plan.needs_database or run.apps.is_of_fixture):
         return
     databases = run.databases.unprepared()
     if databases:
@@ -688,6 +692,8 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         # the fixture's tear-down. Without a set-up, which another plugin may prevent, none runs.
         if fixturedef.cached_result is not None:
             fixturedef.addfinalizer(partial(run.fixtures.ending, owner))
+            if is_frameworks_app(fixturedef.cached_result[0]):
+                fixturedef.addfinalizer(run.apps.hold(fixturedef.cached_result[0]))
             if owner.askers:
                 # Another fixture has called `getfixturevalue`, so pytest does not know that it
                 # depends on this one.

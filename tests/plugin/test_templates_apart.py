@@ -289,6 +289,61 @@ def test_an_engine_of_a_factory(example: Example) -> None:
     project.run("test_later.py").expect(passed=1).says("template from the cache")
 
 
+FACTORY = """
+from fastapi import FastAPI
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+class Base(DeclarativeBase):
+    pass
+
+class Dancer(Base):
+    __tablename__ = "dancers"
+    name: Mapped[str] = mapped_column(primary_key=True)
+
+def create_app():
+    engine = create_async_engine("sqlite+aiosqlite:///dev.db")
+    app = FastAPI()
+
+    @app.get("/dancers")
+    async def dancers():
+        async with AsyncSession(engine) as session:
+            return [dancer.name for dancer in await session.scalars(select(Dancer))]
+
+    return app
+"""
+OF_THE_SESSION = """
+from fastapi.testclient import TestClient
+from app import create_app
+
+@pytest.fixture(scope="session")
+def app():
+    return create_app()
+
+@mock.patch("passwords.hashed", return_value="mocked")
+def test_first(hashed, app):
+    assert TestClient(app).get("/dancers").json() == SEEDED
+    hashed.assert_not_called()
+    app.state.seen = True
+    app.dependency_overrides[create_app] = create_app
+
+def test_later(app):
+    assert TestClient(app).get("/dancers").json() == SEEDED
+    assert not hasattr(app.state, "seen")
+    assert not app.dependency_overrides
+"""
+
+
+def test_an_app_that_a_session_fixture_returns(example: Example) -> None:
+    """No mock acts on the seed, and the app has its state again after each test."""
+    files = {"app": FACTORY, "seed": SEED, "passwords": PASSWORDS}
+    project = example.with_files(**files, test_it=TESTS + OF_THE_SESSION)
+    project = project.change("pytest.ini", "arena_app = app:app\n", "")
+    run = project.run().expect(passed=2).says("left app.dependency_overrides; restored")
+    run.never_says("built again")
+
+
 NEEDS_THE_TEST = """
 import pytest
 from fastapi.testclient import TestClient

@@ -30,7 +30,7 @@ _Setting = tuple[dict[str, Any], str, Any, Any]
 # Clients that wider fixtures have created, and test clients that modules or classes have created.
 WIDE_CLIENTS: WeakSet[Any] = WeakSet()
 
-# The apps in the project's modules, without the one that ``arena_app`` names.
+# The apps in the project's modules and of wide fixtures, without the one that ``arena_app`` names.
 OTHER_APPS: list[object] = []
 
 

@@ -476,6 +476,7 @@ class Databases:
 
     def unprepared(self) -> list[Database]:
         """Return the known databases whose template was not looked for."""
+        self.known.know_engines()
         unprepared = []
         for database in [*self.known.by_key.values()]:
             is_new = database.isolation is None and database.prepared is None

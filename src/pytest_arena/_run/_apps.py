@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_run import AppRun
-from pytest_arena._app._app_state import AppState
+from pytest_arena._app._app_state import OTHER_APPS, AppState
 from pytest_arena._app._client import Hooks
 from pytest_arena._app._kind import (
     ASGIApp,
@@ -24,6 +25,7 @@ from pytest_arena._app._kind import (
 )
 from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._config._load import load_attribute, load_function
+from pytest_arena._product import nothing
 from pytest_arena.errors import ConfigError, LifespanError
 
 if TYPE_CHECKING:
@@ -59,12 +61,22 @@ class Apps:
         self.live: LiveServer | None = None
         # The last value of the fixture `arena_app`, also of a suite's fixture of this name.
         self.given: object = None
+        # Whether a wide fixture has returned an app, which tests then use.
+        self.is_of_fixture = False
 
     def give(self, app: object) -> None:
         """Note the value of the fixture `arena_app`, which any client may call."""
         self.given = app
         if self._watcher is not None:
             self._watcher.uses_app(app)
+
+    def hold(self, app: object) -> Callable[[], None]:
+        """Restore the app of a wide fixture after each test. Return a function that stops that."""
+        self.is_of_fixture = True
+        if any(app is known for known in (self.named, *OTHER_APPS)):
+            return nothing
+        OTHER_APPS.append(app)
+        return partial(OTHER_APPS.remove, app)
 
     def _in_use(self) -> list[object]:
         """Return the named app, that of the fixture, and those of pytest-arena's clients."""
