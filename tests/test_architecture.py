@@ -431,7 +431,11 @@ PLANTED: tuple[tuple[Rule, str | Source, str | Source], ...] = (
     (sql_is_in_the_products, 'a = "DROP TABLE a"', at("_sqlite/_a.py", 'a = "DROP TABLE a"')),
     (products_name_themselves, 'a == "sqlite"', at("_sqlite/_a.py", 'a == "sqlite"')),
     (products_name_themselves, 'a(b"SQLite format 3")', '"""SQLite."""\na(b"format 3")'),
-    (products_name_themselves, 'a(f"{b} on PostgreSQL")', at("_config/_supported.py", 'a("PostgreSQL")')),
+    (
+        products_name_themselves,
+        'a(f"{b} on PostgreSQL")',
+        at("_config/_supported.py", 'a("PostgreSQL")'),
+    ),
     (products_name_themselves, 'a == "42P01"', 'a == "42"  # 42P01'),
     (products_name_themselves, "from pytest_arena._sqlite import a", "from sqlalchemy import a"),
     (products_name_themselves, '"no such table" in a', '"table" in a'),

@@ -24,7 +24,6 @@ from filelock import FileLock
 
 from pytest_arena._cli._lines import as_lines, format_size
 from pytest_arena._cli._main import main
-from pytest_arena._product import Place, Thing
 from pytest_arena._config._project import read_options
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.registry import ServerRegistry
@@ -32,6 +31,7 @@ from pytest_arena._postgresql.servers._cluster import find_cluster
 from pytest_arena._postgresql.servers._keeper import attempt, is_held
 from pytest_arena._postgresql.servers._places import exclusive
 from pytest_arena._postgresql.servers._programs import account, folders, read_programs
+from pytest_arena._product import Place, Thing
 from tests import command
 from tests.servers.postgresql import address, names_on_server, own_databases, own_registry
 from tests.servers.waiting import end_cluster, lives, server_pid, until

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
-from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._config._supported import SUPPORTED, package_of
+from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._values import STATEMENT_START, digest
 from pytest_arena.errors import ArenaError, ConfigError, TemplateError
 

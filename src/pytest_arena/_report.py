@@ -10,8 +10,8 @@ from itertools import groupby
 from textwrap import dedent, indent
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._config._supported import SUPPORTED, product_of
 from pytest_arena._config._load import is_library, package_of
+from pytest_arena._config._supported import SUPPORTED, product_of
 from pytest_arena._ledger import noted_lines
 from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError, NotWritten, TemplateError, causes, redact

@@ -177,9 +177,7 @@ class LiveServer(Generic[C]):
     def _begin(self) -> None:
         self._failure: BaseException | None = None
         # A daemon: no request keeps the process from ending.
-        self._thread = Thread(
-            target=self._run, name=SERVER_THREAD, daemon=True
-        )
+        self._thread = Thread(target=self._run, name=SERVER_THREAD, daemon=True)
         self._thread.start()
         until(lambda: self._server.started or self._failure, within=_START_SECONDS)
         if not self._server.started or self._failure is not None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._config._supported import FILES
 from pytest_arena._cli._control_server import TOKEN, Command, ControlServer
 from pytest_arena._config._load import load_attribute
+from pytest_arena._config._supported import FILES
 from pytest_arena._databases._app_databases import changed_since
 from pytest_arena._fixtures import RUNS, start_live_server
 from pytest_arena._report import STORY, server_sections, story_lines, users_trace

@@ -20,7 +20,13 @@ from pytest_arena._config._options import (
     OPTIONS,
     Option,
 )
-from pytest_arena._config._supported import FILE_PRODUCTS, FILES, OWN, SUPPORTED, product_of
+from pytest_arena._config._supported import (
+    FILE_PRODUCTS,
+    FILES,
+    OWN,
+    SUPPORTED,
+    product_of,
+)
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, redact, redact_url
 

@@ -19,6 +19,14 @@ from sqlalchemy.engine import URL, Dialect, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._config._load import nearest
+from pytest_arena._config._supported import (
+    FILE_FORMAT,
+    FILE_PRODUCTS,
+    FILES,
+    MAINTENANCE_DATABASES,
+    SUPPORTED,
+    product_of,
+)
 from pytest_arena._gate._engines import (
     described_url,
     requested_by_engines,
@@ -35,14 +43,6 @@ from pytest_arena._product import (
     Product,
     RequestedDatabase,
     product_package,
-)
-from pytest_arena._config._supported import (
-    FILE_FORMAT,
-    FILE_PRODUCTS,
-    FILES,
-    MAINTENANCE_DATABASES,
-    SUPPORTED,
-    product_of,
 )
 from pytest_arena.errors import ConfigError
 
@@ -525,7 +525,11 @@ class KnownDatabases:
         Such an engine only creates the test database ``name``. It is no engine of the app.
         """
         first = self.primary
-        if first is None or first.key != key or first.tails[0] not in MAINTENANCE_DATABASES:
+        if (
+            first is None
+            or first.key != key
+            or first.tails[0] not in MAINTENANCE_DATABASES
+        ):
             return
         if any(name in database.tails for database in self.by_key.values()):
             return

@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 from sqlalchemy.types import SchemaType
 
-from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._config import _load
+from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._databases._migrations import Comparison, compare
 from pytest_arena._product import BuildTarget, ScriptError
 from pytest_arena._values import CodeLine

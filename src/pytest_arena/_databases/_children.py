@@ -13,6 +13,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_arena._config._supported import (
+    CLIENTS,
+    FILE_PRODUCTS,
+    SUPPORTED,
+    with_dialect,
+)
 from pytest_arena._databases._app_databases import parse_url, real
 from pytest_arena._databases._child_programs import child_programs
 from pytest_arena._databases._variables_read import is_read
@@ -25,7 +31,6 @@ from pytest_arena._product import (
     UNNAMED,
     product_package,
 )
-from pytest_arena._config._supported import CLIENTS, FILE_PRODUCTS, SUPPORTED, with_dialect
 from pytest_arena._values import Child, CodeLine
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, cast
 
 from pytest_arena import _process
+from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED
 from pytest_arena._databases._app_databases import (
     AllowedFiles,
     Environment,
@@ -37,7 +38,6 @@ from pytest_arena._product import (
     RequestedDatabase,
     loaded,
 )
-from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED
 from pytest_arena._values import Child, Stage
 from pytest_arena.errors import (
     ArenaError,

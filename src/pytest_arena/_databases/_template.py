@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 from unittest.mock import patch
 from uuid import uuid4
 
-from pytest_arena._config._supported import kind_of_error
 from pytest_arena import _process
 from pytest_arena._config._load import blame, described, home_of
+from pytest_arena._config._supported import kind_of_error
 from pytest_arena._databases import _sources
 from pytest_arena._databases._builders import (
     AlembicBuilder,

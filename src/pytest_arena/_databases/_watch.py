@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import unquote, urlsplit
 
 from pytest_arena._config._load import is_library, project_modules
+from pytest_arena._config._supported import FILE_FORMAT
 from pytest_arena._databases._child_programs import child_programs
 from pytest_arena._gate._listeners import CHILD_EVENTS, child_of_event
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._process import on_audit_events, on_stat
-from pytest_arena._config._supported import FILE_FORMAT
 from pytest_arena._values import PLAIN, counted
 
 if TYPE_CHECKING:

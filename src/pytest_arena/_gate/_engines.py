@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, Dialect, Engine, make_url
 
-from pytest_arena._product import RequestedDatabase, product_package
 from pytest_arena._config._supported import SUPPORTED
+from pytest_arena._product import RequestedDatabase, product_package
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

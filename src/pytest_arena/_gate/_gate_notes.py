@@ -5,6 +5,14 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from pytest_arena._config._supported import (
+    CLIENTS,
+    FILE_PRODUCTS,
+    FILES,
+    OWN,
+    SHOWN,
+    SUPPORTED,
+)
 from pytest_arena._origin import (
     PIECES,
     piece_here,
@@ -13,7 +21,6 @@ from pytest_arena._origin import (
     who_connects,
 )
 from pytest_arena._product import NOWHERE, UNNAMED, Database
-from pytest_arena._config._supported import CLIENTS, FILE_PRODUCTS, FILES, OWN, SHOWN, SUPPORTED
 from pytest_arena.errors import (
     AfterSessionError,
     ConfigError,

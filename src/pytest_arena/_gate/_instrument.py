@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.util.concurrency import in_greenlet
 
+from pytest_arena._config._supported import WITHOUT_LOOP
 from pytest_arena._gate._answers import ANSWER, apart_from_requests
 from pytest_arena._gate._function_caches import COMPUTED, note_statement
 from pytest_arena._gate.loops._loop_bound import (
@@ -22,7 +23,6 @@ from pytest_arena._gate.loops._loop_bound import (
 )
 from pytest_arena._gate.writes._statement_log import WATCHERS, current_log, may_write
 from pytest_arena._origin import REQUEST
-from pytest_arena._config._supported import WITHOUT_LOOP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

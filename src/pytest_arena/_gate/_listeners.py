@@ -16,6 +16,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool
 
+from pytest_arena._config._supported import DRIVERS, SUPPORTED
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._answers import apart_from_requests
 from pytest_arena._gate._engines import describe
@@ -45,7 +46,6 @@ from pytest_arena._product import (
     nothing,
     product_package,
 )
-from pytest_arena._config._supported import DRIVERS, SUPPORTED
 from pytest_arena._values import Child
 
 if TYPE_CHECKING:

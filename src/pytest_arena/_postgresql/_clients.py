@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from pytest_arena._postgresql._arguments import libpq_target
 from pytest_arena._config._supported import with_dialect
+from pytest_arena._postgresql._arguments import libpq_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -23,10 +23,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstanceState, Session
 
 from pytest_arena._config._load import blame, project_modules
+from pytest_arena._config._supported import kind_of_error
 from pytest_arena._databases._sessions import FreshSession
 from pytest_arena._product import loaded
 from pytest_arena._run._long_sessions import shown_row, table_of
-from pytest_arena._config._supported import kind_of_error
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Mapping,
         Sequence,
     )
+
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Dialect
 

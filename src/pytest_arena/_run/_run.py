@@ -14,6 +14,7 @@ from pytest_arena._app._child_processes import watch_child_processes
 from pytest_arena._app._client import watch_own_clients
 from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._changes import Mask
+from pytest_arena._config._supported import FILE_PRODUCTS, kind_of_error
 from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._resolver import Databases, Level
 from pytest_arena._databases._sessions import Engines
@@ -36,7 +37,6 @@ from pytest_arena._run._written_files import WrittenFiles
 from pytest_arena._run.leaks._late_work import LateWork, lines_of_error
 from pytest_arena._run.leaks._loop_tasks import Tasks
 from pytest_arena._run.levels._levels import Levels
-from pytest_arena._config._supported import FILE_PRODUCTS, kind_of_error
 from pytest_arena.errors import (
     ArenaError,
     ConfigError,
@@ -461,7 +461,9 @@ class ArenaRun:
             or _explanations.not_loaded(error)
             or _explanations.not_awaited(error)
             or _explanations.not_requested(error)
-            or _explanations.connection_of_earlier_test(error, self.ledger.ended_connections)
+            or _explanations.connection_of_earlier_test(
+                error, self.ledger.ended_connections
+            )
             or _explanations.no_connection_left(error)
             or _explanations.removed_from_state(error, self.ledger.restored)
             or _explanations.bound_to_another_loop(

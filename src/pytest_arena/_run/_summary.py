@@ -7,13 +7,13 @@ from dataclasses import asdict, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._config._supported import FILE_PRODUCTS, FILES, MAINTENANCE_DATABASES
 from pytest_arena._databases._builders import candidates, suggested_schema
 from pytest_arena._databases._verified import differences_at_the_end
 from pytest_arena._gate._engines import requested_by_engine, requested_by_url
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._report import Summary, kept_notes, spoiled_lines
-from pytest_arena._config._supported import FILE_PRODUCTS, FILES, MAINTENANCE_DATABASES
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._changes import Changes
+from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._databases._resolver import Level
 from pytest_arena._gate._pooled import TableWrite
 from pytest_arena._gate.writes._statement_log import StatementLog

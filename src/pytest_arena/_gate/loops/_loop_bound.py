@@ -12,8 +12,8 @@ from contextlib import suppress
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._process import alive, running_loop
 from pytest_arena._config._supported import WITHOUT_LOOP
+from pytest_arena._process import alive, running_loop
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

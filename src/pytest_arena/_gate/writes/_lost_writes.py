@@ -23,6 +23,12 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session, SessionTransaction
 
+from pytest_arena._config._supported import (
+    SUPPORTED,
+    facts_of_driver,
+    kind_of_error,
+    package_of,
+)
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._answers import ANSWER, UNCLOSED
 from pytest_arena._gate._orm_sessions import connections_of
@@ -62,7 +68,6 @@ from pytest_arena._product import (
     RawWrites,
     raw_transactions,
 )
-from pytest_arena._config._supported import SUPPORTED, facts_of_driver, kind_of_error, package_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence

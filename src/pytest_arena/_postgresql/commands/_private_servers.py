@@ -7,6 +7,12 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from pytest_arena._postgresql._control import ControlFailure, open_control
+from pytest_arena._postgresql.servers import Unavailable
+from pytest_arena._postgresql.servers import _cluster as cluster
+from pytest_arena._postgresql.servers import _places as places
+from pytest_arena._postgresql.servers._keeper import attempt, is_held
+from pytest_arena._postgresql.servers._programs import account
 from pytest_arena._product import (
     Place,
     PlaceKind,
@@ -15,12 +21,6 @@ from pytest_arena._product import (
     size_of,
     time_of,
 )
-from pytest_arena._postgresql._control import ControlFailure, open_control
-from pytest_arena._postgresql.servers import Unavailable
-from pytest_arena._postgresql.servers import _cluster as cluster
-from pytest_arena._postgresql.servers import _places as places
-from pytest_arena._postgresql.servers._keeper import attempt, is_held
-from pytest_arena._postgresql.servers._programs import account
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from pytest_arena._product import Place, SweepResult, Thing
 from pytest_arena._postgresql.registry import RegistryRow, ServerRegistry, look
+from pytest_arena._product import Place, SweepResult, Thing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,9 +62,7 @@ class ServerDatabases:
                 reason = reasons.get(row.name) or self._reason(row)
                 yield SweepResult(thing, reason)
         if after.bytes is None:
-            registry = Thing(
-                name=self._registry, what="registry", bytes=before.bytes
-            )
+            registry = Thing(name=self._registry, what="registry", bytes=before.bytes)
             yield SweepResult(registry)
 
     def _reason(self, row: RegistryRow) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from pytest_arena._config._supported import FILE_FORMAT
 from pytest_arena._product import (
     Place,
     PlaceKind,
@@ -19,7 +20,6 @@ from pytest_arena._product import (
     time_of,
 )
 from pytest_arena._sqlite._home import homes, lock_of, remove_dead_run, try_lock
-from pytest_arena._config._supported import FILE_FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
