@@ -588,19 +588,26 @@ class Provision:
                     verified = Verified(isolation, database.name, self._ledger)
                     isolation = cast("Isolation", verified)
                 for level in self._levels:
-                    unavailable = self._choose_isolation(isolation, database, level)
-                    refusal = refusal or unavailable
-                    self._enter(isolation, database)
-                    try:
-                        self._give_content(isolation, database, level)
-                    except IsolationError as error:
-                        refusal = refusal or error
+                    refused = self._enter_present(isolation, database, level)
+                    refusal = refusal or refused
                 self._ledger.add_isolation(_process.seconds() - started)
                 database.fill(isolation, self._levels[-1] if self._levels else None)
         except (ConfigError, ServerError, TemplateError) as error:
             database.fail(error)
             return None
         self._ledger.filled[database.product.shown, isolation.name] = None
+        return refusal
+
+    def _enter_present(
+        self, isolation: Isolation, database: Database, level: Level
+    ) -> ArenaError | None:
+        """Enter a present level, even if its marker cannot be obeyed. Return the error about it."""
+        refusal: ArenaError | None = self._choose_isolation(isolation, database, level)
+        self._enter(isolation, database)
+        try:
+            self._give_content(isolation, database, level)
+        except IsolationError as error:
+            refusal = refusal or error
         return refusal
 
     def _prepared(self, database: Database) -> object:
