@@ -66,9 +66,8 @@ def facts_of_driver(error: object) -> ProductFacts | None:
 
 def kind_of_error(error: BaseException) -> str:
     """Return the kind of a driver's error by the facts of its product, "" for any other error."""
-    original = (
-        getattr(error, "orig", None) or error
-    )  # SQLAlchemy's error has the driver's
+    # SQLAlchemy's error has the driver's.
+    original = getattr(error, "orig", None) or error
     state = sqlstate(original)
     if state is not None:
         kinds = [facts.sqlstates.get(str(state), "") for facts in SUPPORTED.values()]
