@@ -522,9 +522,10 @@ class LostWrites:
         words += f"\n{_NEXT.format('await ' if is_async else '')}"
         facts = facts_of_driver(error)
         if not holders and facts is not None:
-            explanations = facts.unseen_locks.items()
-            reasons = [text for word, text in explanations if word in statement.lower()]
-            words = next(iter(reasons), words)
+            for word, text in facts.unseen_locks.items():
+                if word in statement.lower():
+                    words = text
+                    break
         if raw:
             words = f"\n{_RAW_HOLDER.format(', '.join(raw))}"
         error.add_note(
