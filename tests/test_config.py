@@ -147,7 +147,12 @@ def test_the_cache_is_absolute_and_knows_the_home_folder() -> None:
     [
         ("isolation", "cpoy", "is none of: auto, copy, undo, clone", "--arena-isolation=copy"),
         ("isolation", "", "is none of: auto, copy", "--arena-isolation="),
-        ("database", "mysql", "isolates SQLite by copy", "--arena-database=auto"),
+        (
+            "database",
+            "mysql",
+            "supports SQLite (copy, rollback) and PostgreSQL",
+            "--arena-database=auto",
+        ),
         ("database", "sqlite:///x.db", "is no URL of a server", "--arena-database=postgresql://"),
         ("database", "mysql://me:s3cret@h/d", "is no URL of a server", "postgresql://"),
         ("database", "postgresql:/me:s3cret@h/d", "is none of: auto", "postgresql"),

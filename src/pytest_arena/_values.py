@@ -109,8 +109,8 @@ class ProductFacts:
     """The name of SQLAlchemy's dialect."""
     shown: str
     """The name in a message."""
-    isolations: str
-    """Its values of ``arena_isolation``, in a message."""
+    isolations: tuple[str, ...]
+    """Its values of ``arena_isolation``."""
     drivers: tuple[str, ...]
     """Packages whose connections are watched."""
     file_format: FileFormat | None = None

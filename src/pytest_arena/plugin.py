@@ -692,8 +692,9 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         # the fixture's tear-down. Without a set-up, which another plugin may prevent, none runs.
         if fixturedef.cached_result is not None:
             fixturedef.addfinalizer(partial(run.fixtures.ending, owner))
-            if is_frameworks_app(fixturedef.cached_result[0]):
-                fixturedef.addfinalizer(run.apps.hold(fixturedef.cached_result[0]))
+            value = fixturedef.cached_result[0]
+            if is_frameworks_app(value):
+                fixturedef.addfinalizer(run.apps.add_app_of_fixture(value))
             if owner.askers:
                 # Another fixture has called `getfixturevalue`, so pytest does not know that it
                 # depends on this one.

@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 OVERRIDES = "app.dependency_overrides"
 # The attributes of Starlette's apps and routers that tests set. The app sets the other attributes.
-_SETTINGS = (
+_SETTINGS = {
     *("debug", "dependency_overrides", "exception_handlers", "lifespan_context"),
     *("on_shutdown", "on_startup", "redirect_slashes", "root_path", "routes", "state"),
     *("title", "user_middleware", "version"),
-)
-_CONTAINERS = {dict, list}
+}
 _IN_THE_STACK = {"debug", "exception_handlers", "user_middleware"}
 
 
@@ -183,7 +182,7 @@ class AppState:
         changed = []
         for setting in self._settings:
             attributes, name, value, items = setting
-            is_same = name in attributes and attributes[name] is value
+            is_same = attributes.get(name) is value
             if is_same and items is not None:
                 is_same = value == items
             if not is_same:
@@ -195,14 +194,12 @@ def _settings_of(app: object) -> list[_Setting]:
     settings = []
     for owner in (app, getattr(app, "router", None)):
         attributes = getattr(owner, "__dict__", {})
-        for name in _SETTINGS:
-            if name not in attributes:
-                continue
+        for name in sorted(_SETTINGS & attributes.keys()):
             value = attributes[name]
             items = None
-            if type(value) in _CONTAINERS:
+            if isinstance(value, dict | list):
                 items = value.copy()
-            settings += [(attributes, name, value, items)]
+            settings.append((attributes, name, value, items))
     return settings
 
 

@@ -365,11 +365,11 @@ def _check_choice(value: OptionValue, choices: tuple[str, ...]) -> None:
         return
     assignment = value.assignment(value.text)
     if value.text in LATER:
-        products = [
-            f"{facts.shown} by {facts.isolations}" for facts in SUPPORTED.values()
-        ]
+        products = []
+        for facts in SUPPORTED.values():
+            products.append(f"{facts.shown} ({', '.join(facts.isolations)})")
         raise ConfigError(
-            f"{assignment}: this version of pytest-arena isolates {', and '.join(products)}",
+            f"{assignment}: this version of pytest-arena supports {' and '.join(products)}",
             why="tests on another database, or with another isolation, would prove nothing",
             cause=value.place,
             fix=value.assignment("auto"),

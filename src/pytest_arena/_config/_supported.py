@@ -34,7 +34,11 @@ for _facts in SUPPORTED.values():
 [OWN] = [facts for facts in SUPPORTED.values() if facts.has_private_servers]
 FILE_PRODUCTS = {FILES.name}
 FILE_FORMAT = cast("FileFormat", FILES.file_format)
-MAINTENANCE_DATABASES = {facts.maintenance_database for facts in SUPPORTED.values()}
+MAINTENANCE_DATABASES = {
+    facts.maintenance_database
+    for facts in SUPPORTED.values()
+    if facts.maintenance_database
+}
 SHOWN = [facts.shown for facts in SUPPORTED.values()]
 
 
@@ -70,13 +74,16 @@ def kind_of_error(error: BaseException) -> str:
     original = getattr(error, "orig", None) or error
     state = sqlstate(original)
     if state is not None:
-        kinds = [facts.sqlstates.get(str(state), "") for facts in SUPPORTED.values()]
-        return "".join(kinds)
-    facts = facts_of_driver(original)
-    if facts is None:
+        for facts in SUPPORTED.values():
+            kind = facts.sqlstates.get(str(state))
+            if kind is not None:
+                return kind
+        return ""
+    facts_of_error = facts_of_driver(original)
+    if facts_of_error is None:
         return ""  # `str` of a user's error may fail
     text = str(original)
-    for sign, kind in facts.error_words.items():
+    for sign, kind in facts_of_error.error_words.items():
         if sign in text:
             return kind
     return ""

@@ -525,11 +525,9 @@ class KnownDatabases:
         Such an engine only creates the test database ``name``. It is no engine of the app.
         """
         first = self.primary
-        if (
-            first is None
-            or first.key != key
-            or first.tails[0] not in MAINTENANCE_DATABASES
-        ):
+        if first is None or first.key != key:
+            return
+        if first.tails not in [(database,) for database in MAINTENANCE_DATABASES]:
             return
         if any(name in database.tails for database in self.by_key.values()):
             return

@@ -5,7 +5,7 @@ from pytest_arena._values import ProductFacts
 FACTS = ProductFacts(
     name="postgresql",
     shown="PostgreSQL",
-    isolations="undo, clone or rollback",
+    isolations=("undo", "clone", "rollback"),
     drivers=("asyncpg", "psycopg", "psycopg2", "psycopg_pool"),
     sqlstates={
         "34000": "no cursor",  # invalid_cursor_name

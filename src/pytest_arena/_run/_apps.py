@@ -70,7 +70,7 @@ class Apps:
         if self._watcher is not None:
             self._watcher.uses_app(app)
 
-    def hold(self, app: object) -> Callable[[], None]:
+    def add_app_of_fixture(self, app: object) -> Callable[[], None]:
         """Restore the app of a wide fixture after each test. Return a function that stops that."""
         self.is_of_fixture = True
         if any(app is known for known in (self.named, *OTHER_APPS)):

@@ -12,7 +12,7 @@ next: read it to its end before the request: session.scalars(…).all()"""
 FACTS = ProductFacts(
     name="sqlite",
     shown="SQLite",
-    isolations="copy",
+    isolations=("copy", "rollback"),
     drivers=("sqlite3",),
     drivers_without_loop=("aiosqlite",),
     file_format=FileFormat(

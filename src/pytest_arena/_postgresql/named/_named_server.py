@@ -48,7 +48,7 @@ AND (l.classid, l.objid) = ({RUN_LOCK})
 AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
 """
 # The sequences that the role may not read or set.
-_NOT_SET = """
+_SEQUENCES_WITHOUT_RIGHTS = """
 SELECT format('%I.%I', n.nspname, c.relname)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'S' AND c.relpersistence <> 't'
@@ -176,7 +176,7 @@ class NamedServer(ServerRegistry):
         self._tell(f"rollback: {note}")
 
     def _tell_of_sequences(self) -> None:
-        names = [name for (name,) in self.control.rows(_NOT_SET)]
+        names = [name for (name,) in self.control.rows(_SEQUENCES_WITHOUT_RIGHTS)]
         if not names:
             return
         shown = ", ".join(names[:_MOST_NAMES])
