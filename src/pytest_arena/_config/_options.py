@@ -75,9 +75,9 @@ OPTIONS = (
         "app",
         "",
         "The web app under test, as package.module:attribute. The attribute is an ASGI app "
-        "(FastAPI, Starlette, Litestar, ...), a WSGI app (Flask, ..., with pytest-arena[wsgi]), "
-        "or a function that returns such an app. pytest-arena calls the function once for each "
-        "test that uses a client. The fixtures client, client_as, test_client and "
+        "(FastAPI, Starlette, Litestar, ...), a WSGI app (Flask, ...), or a function that returns "
+        "such an app. A WSGI app needs pytest-arena[wsgi]. pytest-arena calls the function once "
+        "for each test that uses a client. The fixtures client, client_as, test_client and "
         "test_client_as send requests to the app.",
         "app.main:app",
         metavar="MODULE:NAME",
@@ -137,8 +137,8 @@ OPTIONS = (
     Option(
         "lost_writes",
         "warn",
-        "Finds lost writes: the app answers a request with a status below 400, but does not "
-        "commit the rows or does not flush the changed objects. warn (default) reports the "
+        "Finds lost writes. The app answers a request with a status below 400, but does not "
+        "commit its rows, or does not flush its changed objects. warn (default) reports the "
         "request at the end of the run. fail makes the test fail. off reports the request only "
         "if the test fails for another reason.",
         "fail",
@@ -148,10 +148,11 @@ OPTIONS = (
     Option(
         "late_commits",
         "warn",
-        "Finds requests that the app answered before it committed their rows. FastAPI does this "
-        "if a dependency commits after its yield. warn (default) reports these requests at the "
-        "end of the run, and fails the test if the commit fails. fail always fails the test. "
-        "off reports them only if the test fails for another reason.",
+        "Finds requests that the app answered before it committed their rows. Most versions of "
+        "FastAPI answer early if a dependency commits after its yield. warn (default) reports "
+        "these requests at the end of the run, and fails the test if the commit fails. fail "
+        "always fails the test. off reports the requests only if the test fails for another "
+        "reason.",
         "fail",
         ("warn", "fail", "off"),
         metavar="WHAT",
@@ -178,11 +179,11 @@ OPTIONS = (
     Option(
         "lock_timeout",
         "5",
-        "How many seconds a statement waits for a lock, for example of a row that the test "
-        "wrote and did not commit. Then the statement fails. The error names the line of code "
-        "that waits, and the line that holds the lock. The default is 5. With 0, the database's "
-        "setting applies. If the app sets PRAGMA busy_timeout or lock_timeout, the app's value "
-        "applies.",
+        "How many seconds a statement waits for a lock, for example the lock of a row that the "
+        "test wrote and did not commit. After this time the statement fails. The error names the "
+        "line of code that waits, and the line that holds the lock. The default is 5. With 0, "
+        "the database's setting applies. If the app sets lock_timeout or PRAGMA busy_timeout, "
+        "the app's value applies.",
         "1",
         form="seconds",
         metavar="SECONDS",
@@ -190,8 +191,9 @@ OPTIONS = (
     Option(
         "turn_timeout",
         "30",
-        "How many seconds a test process waits if other runs use all connections or locks of the "
-        "PostgreSQL server. The default is 30. With 0, the process does not wait and fails.",
+        "How many seconds a test process waits while the PostgreSQL server has no free "
+        "connection, or no memory for a lock. The default is 30. With 0, the process fails at "
+        "once.",
         "120",
         form="seconds",
         metavar="SECONDS",
@@ -214,21 +216,23 @@ OPTIONS = (
         "The kind or the server of the test databases. auto (default) uses the kind of the "
         "app's engine. sqlite uses SQLite files. postgresql uses a PostgreSQL server that "
         "pytest-arena finds or starts. own uses a private PostgreSQL server. A URL names a "
-        "server on which pytest-arena may create databases. With arena_isolation = rollback it "
-        "names the database that the tests use. If the app creates its engine only after a test "
-        "has used a database, auto fails with A101, so set another value.",
+        "server on which pytest-arena may create databases. If the URL's role may not "
+        "create databases, arena_isolation = rollback uses the URL's database. If the app "
+        "creates its engine only after a test has used a database, auto fails with A101. Then "
+        "set another value.",
         "postgresql://postgres@localhost:5432/postgres",
         metavar="WHAT",
     ),
     Option(
         "env",
         "DATABASE_URL",
-        "Environment variables that contain the app's database URLs. pytest-arena changes each "
-        "variable to the URL of a test database before it imports your code. Child processes "
-        "inherit these variables. If a variable is not set, pytest-arena sets it when the app "
-        "first connects: the first variable to the URL of the app's first database, each other "
-        "variable to a URL of no database. If a variable's value is not a URL, the run fails. "
-        "Default: DATABASE_URL.",
+        "Environment variables that contain the app's database URLs. Before pytest-arena imports "
+        "your code, it replaces these URLs. On SQLite the new URL names the test database. On "
+        "PostgreSQL the host in the new URL does not exist, and pytest-arena redirects only the "
+        "app's engines. Child processes inherit the variables. If a variable is not set, "
+        "pytest-arena sets it before the app first connects. Then the first variable leads to "
+        "the app's first database, and any other variable to no database. If a value is not a "
+        "URL, the run fails. Default: DATABASE_URL.",
         "SHOP_DATABASE_URL",
         form="list",
         metavar="NAMES",
@@ -248,8 +252,8 @@ OPTIONS = (
         "",
         "PostgreSQL roles that need rights in the schema, in addition to the users in the URLs "
         "of the app's engines. pytest-arena creates these roles on a private server. On another "
-        "server they must exist. The value off names no role: the app then connects as the "
-        "user of arena_database instead of the user in its URL.",
+        "server they must exist. With the value off, the app connects as the role with which "
+        "pytest-arena logs in, instead of the role in its URL.",
         "shop_readers",
         form="words",
         metavar="NAMES",
@@ -277,8 +281,8 @@ OPTIONS = (
     Option(
         "mask",
         "",
-        "Columns whose values pytest-arena hides in reports. Each value of this option is a "
-        "pattern for table.column. A pattern without a dot applies to the columns of all tables. "
+        "Columns whose values pytest-arena hides in reports. Each item is a pattern for "
+        "table.column. A pattern without a dot applies to the columns of all tables. "
         "pytest-arena always hides columns with the name of a secret, such as password, token, "
         "secret, api_key or hash.",
         "patients.*",
@@ -350,7 +354,8 @@ OPTIONS = (
 FLAGS = (
     Flag(
         "scenario",
-        "Run only the tests of one scenario. KEY is its name, 'Feature :: name', or its tag @ID.",
+        "Run only the tests of one scenario. KEY is the scenario's name, 'Feature :: name', or "
+        "a tag such as @BTL-3.",
         metavar="KEY",
     ),
     Flag(
@@ -361,11 +366,11 @@ FLAGS = (
     ),
     Flag(
         "scenarios_sabotage",
-        "Run each test of a proven scenario several times more. Each time pytest-arena causes "
-        "one fault: it removes the seeded rows, undoes the app's commit, disables PostgreSQL's "
-        "policies, empties the response's body, or changes its status to 500. If the test still "
-        "passes, the scenario is HOLLOW. By default this is on if scenarios are strict and the "
-        "variable CI is set, otherwise off.",
+        "Repeat each test of a proven scenario several times. Each time pytest-arena causes one "
+        "fault: it removes the rows of the test and its fixtures, undoes the app's last commit, "
+        "disables PostgreSQL's policies, empties the response's body, or changes its status to "
+        "500. If the test still passes, the scenario is HOLLOW. By default this option is on "
+        "only if scenarios are strict and the variable CI is set.",
         has_no=True,
     ),
     # ARENA_<NAME> sets these too, unless its value is empty, 0, no, off or false.
@@ -377,8 +382,8 @@ FLAGS = (
     Flag(
         "verify",
         "Compare each database before and after each test. If pytest-arena did not undo a change "
-        "of the test, the test fails. For this, pytest-arena reads the whole database twice for "
-        "each test, and for each fixture of class, module or session scope.",
+        "of the test, the test fails. pytest-arena reads each database twice for each test, and "
+        "twice for each fixture of class, module, package or session scope.",
         prefix="--arena-",
     ),
 )
