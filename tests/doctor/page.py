@@ -39,8 +39,8 @@ def rules_of_the_page() -> str:
     )
     groups = "".join(_group(number, title) for number, title in GROUPS.items())
     return (
-        "\nIf the suite has an `arena_…` option, `arena doctor` does not check these rules, "
-        f"because pytest-arena prevents the faults:\n{', '.join(ended)}.\n{groups}"
+        "\npytest-arena prevents the faults of some rules. If the suite has an `arena_…` option, "
+        f"`arena doctor` does not check these rules:\n{', '.join(ended)}.\n{groups}"
     )
 
 

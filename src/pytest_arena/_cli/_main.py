@@ -86,7 +86,8 @@ The run without the plugin (-p no:arena) may reach your databases."""
 _DOCTOR = """\
 Find faults in a test suite without importing it: tests that use the wrong database, mix
 event loops, wait for each other, or pass whatever the app does. The command reads
-test_*.py, *_test.py, conftest.py, and all Python files in folders named tests or test.
+test_*.py, *_test.py, conftest.py, and all Python files in folders named tests, test or
+testing.
 
 A comment on the line waives a fault, with a reason: # arena: ignore[ARD602] why it is right
 For a whole file: # arena: ignore-file[ARD602] why it is right

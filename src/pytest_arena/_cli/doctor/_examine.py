@@ -63,7 +63,7 @@ def unreadable_file(_: Code) -> Findings:
     No rule checked the file. The cause is its permissions, its encoding or a broken link.
 
     Instead: make the file readable (`chmod u+r`), name its encoding in the first line
-    (`# -*- coding: … -*-`), or repair the link.
+    (`# -*- coding: … -*-`), or repair the symbolic link.
 
     Fails:
 
@@ -83,7 +83,7 @@ def waiver_without_reason(_: Code) -> Findings:
     A later reader cannot know whether the waiver is still right.
 
     Instead: write a reason, as in `# arena: ignore[ARD602] the device needs one second`. Delete a
-    waiver whose line has no such fault.
+    waiver that waives no fault.
 
     Fails:
 

@@ -56,9 +56,9 @@ def override_not_cleared(code: Code) -> Findings:
     All tests use the same app object, so all later tests use the override. Whether they pass
     depends on the order of the tests.
 
-    Instead: with pytest-arena, delete an override of the session. pytest-arena removes other
-    overrides after the test. Without pytest-arena, set the override in a fixture,
-    and call `app.dependency_overrides.clear()` after its `yield`.
+    Instead: with pytest-arena, delete overrides of the session dependency. pytest-arena removes
+    other overrides after the test. Without pytest-arena, set the override in a fixture, and call
+    `app.dependency_overrides.clear()` after its `yield`.
 
     Fails:
 
@@ -314,8 +314,8 @@ def transport_without_lifespan(code: Code) -> Findings:
     `ASGITransport` does not run the lifespan. The app lacks everything that its start-up creates.
 
     Instead: use the fixture `client` of pytest-arena, which runs the lifespan in the test's event
-    loop. Without pytest-arena, write `async with LifespanManager(app) as manager:` of
-    asgi-lifespan around the client.
+    loop. Without pytest-arena, put the client inside
+    `async with LifespanManager(app) as manager:` (package asgi-lifespan).
 
     Fails:
 
@@ -404,7 +404,7 @@ def event_loop_overridden(code: Code) -> Findings:
     pytest-asyncio 1.0 removed this fixture, so the override has no effect. Tests and wide fixtures
     run on different event loops again.
 
-    Instead: delete the fixture. pytest-arena needs no loop scope. Without pytest-arena, set
+    Instead: delete the fixture. pytest-arena works in any event loop. Without pytest-arena, set
     `asyncio_default_fixture_loop_scope` and `asyncio_default_test_loop_scope` in the
     configuration.
 
@@ -543,8 +543,8 @@ def flag_guards_set_up(code: Code) -> Findings:
     creating another engine. They raise "attached to a different loop". With pytest-xdist, each
     worker has a separate flag.
 
-    Instead: delete the flag. With pytest-arena the schema is built once (`arena_schema`), and each
-    test has a copy. Without pytest-arena, use a fixture with `scope="session"`.
+    Instead: delete the flag. pytest-arena creates the tables of `arena_schema` once, and restores
+    the database after each test. Without pytest-arena, use a fixture with `scope="session"`.
 
     Fails:
 

@@ -88,9 +88,9 @@ def app_session_in_test(code: Code) -> Findings:
     is the development database. Rows that the test commits stay there, and rows that it deletes
     are lost.
 
-    Instead: install pytest-arena and set `arena_app`. pytest-arena connects every engine to the
-    test's database, so the test need not change. Without pytest-arena, use a session maker whose
-    engine the tests create.
+    Instead: install pytest-arena and set `arena_app`. pytest-arena connects the app's engines to
+    the test's database, so the test need not change. Without pytest-arena, use a session maker
+    whose engine the tests create.
 
     Fails:
 
@@ -128,9 +128,8 @@ def app_database_wiped(code: Code) -> Findings:
     The engine's URL is in the app's settings. If the settings name the development database, a run
     of the tests deletes its rows.
 
-    Instead: delete the clean-up. pytest-arena gives each test a database, and restores it when the
-    test ends. Without pytest-arena, empty only databases of engines that the
-    tests create.
+    Instead: delete the clean-up. pytest-arena restores the database after each test. Without
+    pytest-arena, empty a database only through an engine that the tests create.
 
     Fails:
 
@@ -228,7 +227,7 @@ def app_purge_called(code: Code) -> Findings:
     The function uses the app's engine. In an autouse fixture, it empties the development database
     in every run.
 
-    Instead: delete the call. With pytest-arena each test starts with the schema and the seed.
+    Instead: delete the call. With pytest-arena each test starts with the same tables and rows.
     Without pytest-arena, pass an engine of the tests to the function.
 
     Fails:
@@ -380,8 +379,8 @@ def production_url(code: Code) -> Findings:
     A run of the tests on a machine that can reach the host writes to that database. A password in
     the URL is also in the history of the repository.
 
-    Instead: delete the URL, because pytest-arena needs none. Without pytest-arena, read the URL of
-    a server on this machine, or of a CI service, from a variable without a default.
+    Instead: delete the URL, because pytest-arena needs none. Without pytest-arena, use a local
+    server or a service of the CI job. Read the URL from an environment variable without a default.
 
     Fails:
 
@@ -494,9 +493,9 @@ def tables_for_each_test(code: Code) -> Findings:
 
     The time grows with the size of the schema. It is often most of the time of the suite.
 
-    Instead: with pytest-arena, set the option `arena_schema` to `shop.models:Base`. The tables are
-    created once, and each test has a copy. Without pytest-arena, use a fixture with
-    `scope="session"`.
+    Instead: with pytest-arena, set the option `arena_schema`, for example to `shop.models:Base`.
+    pytest-arena creates the tables once, and restores the database after each test. Without
+    pytest-arena, use a fixture with `scope="session"`.
 
     Fails:
 
@@ -532,7 +531,7 @@ def tables_for_each_test(code: Code) -> Findings:
     solved_by_arena=True,
 )
 def drops_what_settings_name(code: Code) -> Findings:
-    """The tests drop or empty the database that a setting of the app names.
+    """The tests drop or empty the database whose URL is a setting of the app.
 
     The setting comes from the app or from an environment variable. If it is not set for the tests,
     it names the development database.
@@ -608,8 +607,7 @@ def emptied_by_hand(code: Code) -> Findings:
     The fixture sends a statement for each table, even if the test wrote nothing to it. It also
     deletes the rows of the seed, and does not reset sequences.
 
-    Instead: delete the fixture. pytest-arena restores the rows, the seed and the sequences after
-    each test. This takes time only for rows that the test changed.
+    Instead: delete the fixture. pytest-arena restores rows and sequences after each test.
 
     Fails:
 
@@ -699,8 +697,8 @@ def commit_behind_yield(code: Code) -> Findings:
     If the commit fails, the client does not learn of it. In-process clients wait for the commit,
     so tests do not see this.
 
-    Instead: commit in the endpoint, or use `Depends(get_db, scope="function")`, which FastAPI has
-    since 0.121.
+    Instead: commit in the endpoint. With FastAPI 0.121 or newer you can also use
+    `Depends(get_db, scope="function")`.
 
     Fails:
 

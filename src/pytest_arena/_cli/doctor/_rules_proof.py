@@ -310,9 +310,9 @@ def id_guessed(code: Code) -> Findings:
 
     The sequence gives another number if an earlier test or the seed has taken one.
 
-    Instead: compare with the id in the response, `response.json()["id"]`, or of the object,
-    `dancer.id`. pytest-arena restores sequences, but a guessed id is still wrong as
-    soon as the seed or a fixture adds a row.
+    Instead: compare with the id of the response (`response.json()["id"]`) or of the object
+    (`dancer.id`). pytest-arena restores sequences. A guessed id is still wrong if the seed or a
+    fixture adds a row.
 
     Fails:
 
@@ -344,8 +344,8 @@ def sleep(code: Code) -> Findings:
     The time is too short on a slow machine, and too long on all others.
 
     Instead: wait for the result. With pytest-arena, `await arena.settled()` waits for the work
-    that requests started. Without pytest-arena, use an event, or a loop with a limit that checks
-    for the result.
+    that requests started. Without pytest-arena, wait for an event, or check the result in a
+    loop with a time limit.
 
     Fails:
 
