@@ -103,10 +103,10 @@ def _table(results: dict[Field, dict[str, Samples]]) -> Table:
     return Table(
         title="The work before and after a test on SQLite",
         about="Times in milliseconds of the work that prepares and restores the database. The test "
-        "itself is not included. If a row does not name WAL, the file has a rollback journal. "
-        "*Online backup* is the time of SQLite's `PRAGMA data_version` and online backup alone. "
-        "The backup copies the whole file. In a large file pytest-arena writes only the changed "
-        "pages.",
+        "itself is not included. In rows without *WAL* the file has a rollback journal. The column "
+        "*online backup* shows the time of two calls of SQLite: `PRAGMA data_version`, and the "
+        "online backup of the whole file. pytest-arena writes only the changed pages of a large "
+        "file.",
         header=("database", *NAMES.values()),
         rows=tuple(
             (field.name, *(_median(samples.get(name)) for name in NAMES))

@@ -176,7 +176,7 @@ def _table(samples: dict[str, Samples]) -> Table:
     return Table(
         title="A test with three requests on PostgreSQL",
         about="Times in milliseconds of a test with FastAPI, asyncpg and 20 tables. `added` "
-        "is the difference from a run without isolation, with one loop and the same "
+        "is the difference from the suite without isolation that has one loop and the same "
         "number of workers. With a loop for each test, the suites without arena use "
         "`NullPool`.",
         header=("", *columns),

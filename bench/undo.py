@@ -151,8 +151,8 @@ def _statements(samples: dict[str, Samples]) -> Table:
         rows.append((text, *times, added))
     return Table(
         title="What the journal adds to writes",
-        about="Under `undo` triggers write each changed row into the [change journal]"
-        "(../glossary.md). Times of a statement in milliseconds, with the round trip to the "
+        about="With the isolation `undo`, triggers write each changed row into the [change journal]"
+        "(../glossary.md). Times of a statement in milliseconds, including the round trip to the "
         "PostgreSQL server.",
         header=("", "without undo", "with undo", "ratio"),
         rows=tuple(rows),

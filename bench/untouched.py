@@ -108,8 +108,8 @@ def _empty(scenes: list[_Scene], every: dict[str, Samples]) -> Table:
     return Table(
         title="An empty test",
         about="Times in microseconds of a test without fixtures. Both runs import the same "
-        "modules. The last column is the time of pytest-arena's hooks. The same number of empty "
-        f"hooks takes {nothing:.0f}.",
+        "modules. The last column shows the time of pytest-arena's hooks. The same number of empty "
+        f"hooks takes {nothing:.0f} µs.",
         header=(
             *("the empty test runs", "without the plugin", "with the plugin", "added", "hooks"),
         ),
