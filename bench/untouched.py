@@ -107,9 +107,9 @@ def _empty(scenes: list[_Scene], every: dict[str, Samples]) -> Table:
     nothing = every[_DOES_NOTHING].median * 1e6
     return Table(
         title="An empty test",
-        about="Times in microseconds of a test without fixtures. Both runs import the same "
-        "modules. The last column shows the time of pytest-arena's hooks. The same number of empty "
-        f"hooks takes {nothing:.0f} µs.",
+        about="Times in microseconds of a test without fixtures. The last column shows the time "
+        "of pytest-arena's hooks. The same number of empty hooks takes "
+        f"{nothing:.0f} µs.",
         header=(
             *("the empty test runs", "without the plugin", "with the plugin", "added", "hooks"),
         ),

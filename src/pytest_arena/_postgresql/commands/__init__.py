@@ -1,4 +1,4 @@
-"""PostgreSQL in `arena databases`: a server, private servers, and marks of databases."""
+"""The part of `arena databases` for PostgreSQL: servers, and marks of databases."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""``rollback`` in a database that ``arena_database`` names."""
+"""The isolation ``rollback`` in a database that ``arena_database`` names."""

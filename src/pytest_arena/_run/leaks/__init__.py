@@ -1,1 +1,1 @@
-"""Leaks of a test: connections, work that still runs, tasks of event loops."""
+"""Finds leaks of a test: connections, work that still runs, tasks of event loops."""

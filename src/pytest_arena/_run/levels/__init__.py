@@ -1,1 +1,1 @@
-"""Levels: the state at the start of a test or a fixture, and how it is restored."""
+"""Enters and leaves levels: the lifetimes of tests and of wide fixtures."""

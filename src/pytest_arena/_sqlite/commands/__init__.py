@@ -1,4 +1,4 @@
-"""SQLite in `arena databases`: folders of runs, and the user's cache."""
+"""The part of `arena databases` for SQLite: folders of runs, and the user's cache."""
 
 from __future__ import annotations
 
