@@ -447,7 +447,7 @@ def test_a_link_to_nowhere_is_named_with_its_target(doctor: Doctor, tmp_path: Pa
     assert codes(called.output) == ["ARD002", "ARD002"]
     assert "test_c.py is a link to nowhere.py, which is no file. pytest skips it" in called.output
     assert "test_d.py is a link to test_d.py, which is no file" in called.output
-    assert "the link" in called.output.partition("next:")[2].splitlines()[0]
+    assert "the symbolic link" in called.output.partition("next:")[2].splitlines()[0]
 
 
 def test_which_files_are_examined(tmp_path: Path) -> None:

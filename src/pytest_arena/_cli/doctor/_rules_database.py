@@ -493,7 +493,7 @@ def tables_for_each_test(code: Code) -> Findings:
 
     The time grows with the size of the schema. It is often most of the time of the suite.
 
-    Instead: with pytest-arena, set the option `arena_schema`, for example to `shop.models:Base`.
+    Instead: with pytest-arena, set the option `arena_schema` to `shop.models:Base`.
     pytest-arena creates the tables once, and restores the database after each test. Without
     pytest-arena, use a fixture with `scope="session"`.
 
