@@ -65,19 +65,30 @@ def nodes(tree: ast.Module) -> tuple[ast.AST, ...]:
 
 
 @cache
-def code_lines(source: Source) -> frozenset[int]:
-    """The numbers of the lines that hold code."""
+def code_and_comments(source: Source) -> tuple[frozenset[int], tuple[tuple[int, str], ...]]:
+    """The numbers of the lines that hold code, and each comment with its line: read once.
+
+    The tokens themselves are too many to be kept.
+    """
     silent = {
         *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE),
         *(tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER),
     }
-    spoken = {
-        line
-        for token in tokenize.generate_tokens(io.StringIO(source.text).readline)
-        if token.type not in silent
-        for line in range(token.start[0], token.end[0] + 1)
-    }
-    return frozenset(spoken) - docstring_lines(parsed(source))
+    spoken: set[int] = set()
+    found = []
+    for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
+        if token.type == tokenize.COMMENT:
+            found.append((token.start[0], token.string))
+        elif token.type not in silent:
+            spoken.update(range(token.start[0], token.end[0] + 1))
+    return frozenset(spoken), tuple(found)
+
+
+@cache
+def code_lines(source: Source) -> frozenset[int]:
+    """The numbers of the lines that hold code."""
+    spoken, _ = code_and_comments(source)
+    return spoken - docstring_lines(parsed(source))
 
 
 def docstring_lines(tree: ast.Module) -> set[int]:

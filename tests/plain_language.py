@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import ast
 import builtins
-import io
 import re
-import tokenize
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from tests.architecture import (
     Measure,
+    code_and_comments,
     code_lines,
     is_docstring,
     nodes,
@@ -246,13 +245,13 @@ def comments(source: Source) -> Iterator[tuple[int, str]]:
     """Each block of comments and the number of its first line."""
     block: dict[int, list[str]] = defaultdict(list)
     first = last = 0
-    for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
-        if token.type != tokenize.COMMENT or TOOL_COMMENT.match(token.string):
+    _, found = code_and_comments(source)
+    for line, text in found:
+        if TOOL_COMMENT.match(text):
             continue
-        line = token.start[0]
         if line != last + 1:
             first = line
-        block[first].append(token.string.lstrip("# "))
+        block[first].append(text.lstrip("# "))
         last = line
     for first_line, texts in block.items():
         yield first_line, " ".join(texts)

@@ -8,11 +8,10 @@ import-linter checks the layers, ruff the form of the code, mypy the types.
 """
 
 import ast
+import gc
 import importlib
 import inspect
-import io
 import re
-import tokenize
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from tests.architecture import (
     Measure,
     Source,
     classes_named_twice,
+    code_and_comments,
     definitions,
     draw_map,
     exceptions,
@@ -116,8 +116,13 @@ SILENCER = re.compile(
 
 @pytest.fixture(scope="module", autouse=True)
 def trees_are_given_up() -> Iterator[None]:
-    """Forget the syntax trees, which would slow the garbage collector in later tests."""
+    """Forget the syntax trees, which would slow the garbage collector in later tests.
+
+    Meanwhile it is off: it would walk through them again and again, and find nothing.
+    """
+    gc.disable()
     yield
+    gc.enable()
     parsed.cache_clear()
     nodes.cache_clear()
     definitions.cache_clear()
@@ -202,11 +207,12 @@ def silence_has_a_reason(source: Source) -> Iterator[Finding]:
     """A comment that silences a tool gives the reason on the same line."""
     if not SILENCER.search(source.text):
         return
-    for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
-        if token.type == tokenize.COMMENT and SILENCER.search(token.string):
-            reason = SILENCER.sub("", token.string)
+    _, comments_of_file = code_and_comments(source)
+    for line, comment in comments_of_file:
+        if SILENCER.search(comment):
+            reason = SILENCER.sub("", comment)
             if len(re.findall(r"[^\W\d_]+", reason)) < 2:
-                yield Finding(f"{source.path}:{token.start[0]}", f"no reason: {token.string}")
+                yield Finding(f"{source.path}:{line}", f"no reason: {comment}")
 
 
 def all_names_what_is_imported(source: Source) -> Iterator[Finding]:
@@ -329,6 +335,7 @@ def test_the_package_keeps_its_measures() -> None:
     assert not exceeded, exceeded
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("whole_process")
 def test_one_test_through_the_package_keeps_its_measures() -> None:
     """Calls, files and frames of one warm test, and the modules that a run imports."""
