@@ -516,6 +516,7 @@ def test_all_of_sqlite_is_files_alone(arena: Callable[..., str], places: Path) -
 # A server
 
 
+@pytest.mark.slow
 def test_all_of_a_named_server_is_that_server_alone(
     arena: Callable[..., str], begin: Any, registry: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -568,6 +569,7 @@ def test_a_dead_runs_databases_go_and_nobody_elses_pitfall_076_138(
             control.run(f"DROP DATABASE {foreign}")
 
 
+@pytest.mark.slow
 def test_templates_and_kept_databases_go_with_all_alone(
     arena: Callable[..., str], listed: Any, registry: str
 ) -> None:

@@ -129,6 +129,7 @@ def test_only_the_owner_can_mark(owned: str) -> None:
     assert comment_of(owned) is None
 
 
+@pytest.mark.slow
 def test_other_databases_are_never_marked(owned: str) -> None:
     """Those of each server, templates, pytest-arena's, and what is no database."""
     template = f"{owned}_template"

@@ -235,6 +235,7 @@ def test_check_fails_where_a_module_cannot_be_collected(arena: Arena, project: P
     assert "No module named 'no_such_module'" in errors
 
 
+@pytest.mark.slow
 def test_a_broken_line_of_the_lock_is_deleted_before_accept(arena: Arena, project: Path) -> None:
     """Accept reads the file as well: its advice says what works."""
     assert arena("accept", "@BTL-1")[0] == 0
@@ -263,6 +264,7 @@ def test_accept_shows_the_difference_and_keeps_it(arena: Arena, project: Path) -
     assert (project / "scenarios.lock").read_text("utf-8") != lock
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", ["it is over", "it is overdone"])
 def test_a_marker_with_a_former_name_is_told_the_present_one(
     arena: Arena, project: Path, steps: str
@@ -278,6 +280,7 @@ def test_a_marker_with_a_former_name_is_told_the_present_one(
     assert '@pytest.mark.scenario("The end")' in output
 
 
+@pytest.mark.slow
 def test_a_marker_that_names_an_older_version_has_to_be_changed(
     arena: Arena, project: Path
 ) -> None:
@@ -299,6 +302,7 @@ def test_a_marker_that_names_an_older_version_has_to_be_changed(
     assert arena("accept", "Stop")[0] == 0
 
 
+@pytest.mark.slow
 def test_all_tests_are_seen_from_a_subfolder(
     arena: Arena, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,6 +333,7 @@ def test_price(amount, price):
 """
 
 
+@pytest.mark.slow
 def test_rows_that_no_test_names_fail_a_check(arena: Arena, project: Path) -> None:
     """A strict run would not let them pass: better known before."""
     (project / "docs" / "battles.md").write_text(f"```gherkin\n{OUTLINE}```\n", "utf-8")
@@ -350,6 +355,7 @@ def test_what_was_not_run_is_not_explained_as_not_run(arena: Arena, project: Pat
     assert "has 1 test; none was run to explain it, and --json FILE shows" in told
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing_and_twice_changes_nothing(arena: Arena, project: Path) -> None:
     """What is accepted is shown all the same."""
     dry = arena("accept", "--dry-run", "Start")[1].splitlines()

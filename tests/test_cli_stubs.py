@@ -155,6 +155,7 @@ def test_tests_elsewhere_count(project: Path) -> None:
     assert called.output == "tests/test_dancers_2.py: 1 test lacking\n"
 
 
+@pytest.mark.slow
 def test_a_renamed_scenario_gets_no_second_test(project: Path) -> None:
     """Its marker has to be mended, which is told with the one to paste."""
     stubs("--write", "tests")
@@ -245,6 +246,7 @@ def test_a_suite_of_plain_functions_gets_plain_functions(project: Path) -> None:
     assert stubs().output.count("async def test_") == 2
 
 
+@pytest.mark.slow
 def test_what_is_written_fails_as_a_stub(tmp_path: Path) -> None:
     """Each test, and each row of an Outline; nothing passes before somebody has written it."""
     example = fastapi_example(tmp_path).with_paths({"specs/dancers.md": SPEC})
@@ -430,6 +432,7 @@ def test_a_feature_is_a_file_and_a_scenario_a_test_with_a_block_for_each_step(
         assert run.returncode == 0, run.stdout + run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [

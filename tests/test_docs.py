@@ -70,7 +70,10 @@ LONG_PAGES = (
     "docs/how-to/",
     "docs/problems/",
     "docs/explanation/why-the-row-is-invisible.md",
+    "docs/explanation/how-rollback-works.md",
     "docs/reference/command-line.md",
+    "docs/reference/doctor.md",
+    "docs/reference/hooks.md",
 )
 
 
@@ -199,6 +202,7 @@ def test_a_right_page_passes(text: str, tmp_path: Path, monkeypatch: pytest.Monk
     run_page("p", text, Forked(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text, message", WRONG_PAGES.values(), ids=WRONG_PAGES.keys())
 def test_a_wrong_page_fails(text: str, message: str, tmp_path: Path) -> None:
     """The harness finds what is wrong, and says where."""

@@ -17,10 +17,12 @@ from tests.app.app_samples import (
     litestar_app,
     starlette_app,
 )
+from tests.parameters import slow_except
 
 Make = Callable[[Life], Any]
 
-frameworks = pytest.mark.parametrize("make", [starlette_app, fastapi_app, litestar_app])
+FRAMEWORKS = slow_except([starlette_app, fastapi_app, litestar_app], starlette_app, litestar_app)
+frameworks = pytest.mark.parametrize("make", FRAMEWORKS)
 
 
 async def login(client: Any, role: str) -> None:

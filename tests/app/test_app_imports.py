@@ -74,12 +74,14 @@ def test_importing_the_package_imports_no_framework() -> None:
     assert python(code) == "[]"
 
 
+@pytest.mark.slow
 def test_making_a_run_imports_no_framework() -> None:
     """A test without a client does not pay for one."""
     code = f"{MAKE}\nrun.close(); print(sorted(set({FOREIGN}) & sys.modules.keys()))"
     assert python(code) == "[]"
 
 
+@pytest.mark.slow
 def test_an_async_client_needs_no_framework() -> None:
     """Only the HTTP library."""
     code = f"""{MAKE}

@@ -141,6 +141,7 @@ def test_what_a_factory_makes_is_checked() -> None:
         build_app(lambda: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "app, word",
     [

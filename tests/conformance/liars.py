@@ -261,9 +261,9 @@ LIARS = {name: (_HEAD + text, stories, promise) for name, (text, stories, promis
 EVERYDAY = {
     "copy on sqlite": ("never leaves a wide level",),
     "undo on postgresql": ("forgets inserts",),
-    "clone on postgresql": ("lets one engine through",),
+    "clone on postgresql": (),
     "rollback on sqlite": (),
-    "rollback on postgresql": ("never resets sequences",),
+    "rollback on postgresql": (),
 }
 
 # What a walk can meet: neither a second run nor the developer's database is on its way.

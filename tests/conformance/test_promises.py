@@ -39,6 +39,11 @@ class TestAppOnAServer(Conformance):
     setting = Setting(database="postgresql")
     orders: ClassVar[tuple[str, ...]] = ("shuffle:3",)
 
+    @pytest.mark.slow
+    def test_cost_follows_the_changes(self, trial: Trial) -> None:
+        """P10, which the bench measures as well."""
+        super().test_cost_follows_the_changes(trial)
+
 
 @pytest.mark.slow
 class TestOneTransaction(Conformance):

@@ -27,7 +27,7 @@ CLONED = Setting(database="postgresql", isolation="clone")
 @pytest.mark.parametrize(
     "setting, examples",
     [
-        (ASYNC, 1),
+        pytest.param(ASYNC, 1, marks=pytest.mark.slow),
         pytest.param(SYNC, 6, marks=pytest.mark.slow),
         (ON_SERVER, 1),
         pytest.param(CLONED, 4, marks=pytest.mark.slow),

@@ -893,6 +893,7 @@ class TestFreeLocks:
         _any_loop.free_locks(connection)
         assert connection._execute_mutex is not lock
 
+    @pytest.mark.slow
     def test_an_abandoned_waiter_does_not_count(self, loops: Loops) -> None:
         """Nobody waits in a closed loop."""
         lock = asyncio.Lock()

@@ -46,10 +46,24 @@ USUAL = {
     Cell("asyncpg stays", "asyncio", "ping"),
     Cell("psycopg", "asyncio", "one"),
 }
+CELLS = list(itertools.starmap(Cell, itertools.product(WAYS, LOOPS, POOLS)))
 FIELD = [
     pytest.param(cell, id=str(cell), marks=() if cell in USUAL else pytest.mark.slow)
-    for cell in itertools.starmap(Cell, itertools.product(WAYS, LOOPS, POOLS))
+    for cell in CELLS
 ]
+# What these stories do to a connection is the driver's business more than the loop's.
+FEW = {
+    Cell("asyncpg moves", "uvloop", "ping"),
+    Cell("psycopg", "asyncio", "one"),
+}
+in_few_cells = pytest.mark.parametrize(
+    "setting",
+    [
+        pytest.param(cell, id=str(cell), marks=() if cell in FEW else pytest.mark.slow)
+        for cell in CELLS
+    ],
+    indirect=True,
+)
 
 
 @pytest.fixture(params=FIELD)
@@ -219,6 +233,7 @@ class TestCancelled:
 
     @pytest.mark.parametrize("end", ["cancel", "run_out_of_time"])
     @pytest.mark.slow
+    @in_few_cells
     def test_and_the_next_one_pitfall_016(self, setting: Setting, end: str) -> None:
         """The next statement is answered, in this loop and in the next."""
         engine = setting.engine()
@@ -231,6 +246,7 @@ class TestCancelled:
             setting.cell.run(test())
             setting.cell.run(pid_of(engine))
 
+    @in_few_cells
     def test_as_the_loop_ends_pitfall_016(self, setting: Setting) -> None:
         """The last thing that a test does."""
         engine = setting.engine()
@@ -239,6 +255,7 @@ class TestCancelled:
             setting.cell.run(self.run_out_of_time(engine))
             setting.cell.run(pid_of(engine))
 
+    @in_few_cells
     def test_at_any_moment_pitfall_016(self, setting: Setting) -> None:
         """Cancelled while it connects, begins, asks for a type, or runs."""
         # Older ones leave a connection open by themselves, without us, whatever the driver.
@@ -259,6 +276,7 @@ class TestCancelled:
             setting.cell.run(test(milliseconds / 1000))
         setting.cell.run(pid_of(engine))
 
+    @in_few_cells
     def test_by_the_drivers_own_time_pitfall_016(self, setting: Setting) -> None:
         """The connection survives, and is used again."""
         only_asyncpg(setting)
@@ -279,6 +297,7 @@ class TestTraffic:
     """What goes over the wire, in a loop that the connection was not made in."""
 
     @pytest.mark.slow
+    @in_few_cells
     def test_streamed_rows(self, setting: Setting) -> None:
         """A cursor on the server's side."""
         engine = setting.engine()
@@ -292,6 +311,7 @@ class TestTraffic:
             setting.cell.run(test())
 
     @pytest.mark.slow
+    @in_few_cells
     def test_sixteen_megabytes_each_way(self, setting: Setting) -> None:
         """More than any socket takes at once."""
         engine = setting.engine()
@@ -308,6 +328,7 @@ class TestTraffic:
     @pytest.mark.parametrize(
         "count", [500, pytest.param(50_000, marks=pytest.mark.slow, id="50000")]
     )
+    @in_few_cells
     def test_many_rows_at_once(self, setting: Setting, count: int) -> None:
         """`executemany`, which asyncpg sends in pieces."""
         engine = setting.engine()
@@ -322,6 +343,7 @@ class TestTraffic:
         setting.cell.run(pid_of(engine))
         setting.cell.run(test())
 
+    @in_few_cells
     def test_copy_in_and_out(self, setting: Setting) -> None:
         """Functions of asyncpg, which pause reading."""
         only_asyncpg(setting)
@@ -346,6 +368,7 @@ class TestTraffic:
             setting.cell.run(test())
             assert b"".join(out).count(b"\n") == 20_000
 
+    @in_few_cells
     def test_cursors_of_the_driver(self, setting: Setting) -> None:
         """Several statements, by turns, on one connection."""
         only_asyncpg(setting)
@@ -364,6 +387,7 @@ class TestTraffic:
         for _ in range(2):
             setting.cell.run(test())
 
+    @in_few_cells
     def test_a_codec_set_by_a_listener(self, setting: Setting) -> None:
         """`run_async` in a `connect` listener, the recipe of SQLAlchemy's documentation."""
         only_asyncpg(setting)
@@ -385,6 +409,7 @@ class TestTraffic:
 
         assert [setting.cell.run(test()) for _ in range(2)] == [1.5, 1.5]
 
+    @in_few_cells
     def test_notifications_while_it_is_out(self, setting: Setting) -> None:
         """The loop that it is in hears them."""
         only_asyncpg(setting)
@@ -406,6 +431,7 @@ class TestTraffic:
         for _ in range(2):
             setting.cell.run(test())
 
+    @in_few_cells
     def test_notifications_while_it_is_idle(self, setting: Setting) -> None:
         """A connection in its pool goes on listening, and once its loop is gone, in the next."""
         if setting.cell.way != "asyncpg moves" or setting.cell.pool == "null":
@@ -442,6 +468,7 @@ class TestTraffic:
 class TestKilled:
     """A backend that the server has ended."""
 
+    @in_few_cells
     def test_while_it_is_idle(self, setting: Setting) -> None:
         """A ping finds out; without one, the app hears of it, as it does without us."""
         engine = setting.engine()
@@ -453,6 +480,7 @@ class TestKilled:
                 assert caught.value.connection_invalidated
             setting.cell.run(pid_of(engine))
 
+    @in_few_cells
     def test_while_it_is_idle_in_a_loop_that_goes_on(self, setting: Setting) -> None:
         """The same in one loop."""
         engine = setting.engine()
@@ -467,6 +495,7 @@ class TestKilled:
 
         setting.cell.run(test())
 
+    @in_few_cells
     def test_while_it_is_out(self, setting: Setting) -> None:
         """The next statement fails, and says so; another connection works."""
         engine = setting.engine()
@@ -482,6 +511,7 @@ class TestKilled:
         for _ in range(2):
             setting.cell.run(test())
 
+    @in_few_cells
     def test_while_a_statement_runs(self, setting: Setting) -> None:
         """It fails."""
         engine = setting.engine()

@@ -211,6 +211,7 @@ def test_a_limit_keeps_what_belongs_together(world: World) -> None:
     assert (len(dancers.removed), dancers.more) == (2, 2 * 3002 - 4)
 
 
+@pytest.mark.slow
 def test_a_lock_is_not_waited_for(world: World) -> None:
     """A report that hangs is worse than none."""
     hand = world.connect()

@@ -219,6 +219,7 @@ def test_what_a_login_or_a_connection_is_set_to_does_not_count(database: str) ->
     assert after == before
 
 
+@pytest.mark.slow
 def test_a_lock_is_not_waited_for_for_ever(database: str) -> None:
     """Whoever holds it may be idle."""
     with closing(connect(database)) as app, closing(open_control(address(database))) as control:

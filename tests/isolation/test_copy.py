@@ -19,6 +19,7 @@ from pytest_arena._sqlite._restore import Pages, Wal, works
 from pytest_arena._sqlite._sql import OwnConnection
 from tests.isolation import conformance
 from tests.isolation.conformance import CHECKS, ROLLING_BACK, new_world
+from tests.parameters import slow_except
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +31,13 @@ MODES = ("delete", "wal")
 # The fast ways have both modes in the quick suite; the others share their code for modes.
 OF_OTHER_WAYS = [pytest.param("delete", marks=pytest.mark.slow), "wal"]
 FAST = {(512, 2), (65536, 1)}  # layouts of pages that are as different as can be
+# What differs most: data and schema, levels, who else is connected, locks, the log.
+USUAL = (
+    *(conformance.rows, conformance.sequences, conformance.schema_changes),
+    *(conformance.nested_levels, conformance.forgotten_levels, conformance.other_processes),
+    *(conformance.open_writers, conformance.force, conformance.kept_locks),
+    conformance.checkpoints,
+)
 
 
 def run_check(check: Callable[[World], None], make: type[Copy], folder: Path, mode: str) -> None:
@@ -39,7 +47,7 @@ def run_check(check: Callable[[World], None], make: type[Copy], folder: Path, mo
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", slow_except(CHECKS, *USUAL), ids=lambda check: check.__name__)
 def test_copy_keeps_the_promise_pitfall_096_103(
     check: Callable[[World], None], mode: str, tmp_path: Path
 ) -> None:
@@ -53,6 +61,7 @@ class ByBackup(Copy):
     fast: tuple[type[Any], ...] = ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", OF_OTHER_WAYS)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_whole_copies_keep_it_too(
@@ -71,7 +80,7 @@ class OpenedLate(Copy):
 
 
 @pytest.mark.parametrize("mode", OF_OTHER_WAYS)
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", slow_except(CHECKS, *USUAL), ids=lambda check: check.__name__)
 def test_a_file_that_is_opened_late_keeps_it(
     check: Callable[[World], None], mode: str, tmp_path: Path
 ) -> None:
@@ -180,6 +189,7 @@ def test_a_lock_that_is_there_before_it_is_opened(tmp_path: Path) -> None:
             assert fresh.execute("SELECT name FROM sqlite_master").fetchall() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mode",
     [
@@ -196,6 +206,7 @@ def test_each_kind_of_rollback_journal_will_do(mode: str, tmp_path: Path) -> Non
             run_check(check, Copy, folder, mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     "page_size, vacuum",

@@ -20,6 +20,7 @@ from pytest_arena.errors import IsolationError
 from tests.isolation.conformance import MANY, new_world
 from tests.isolation.test_copy import MODES, ByBackup
 from tests.isolation.test_random_work import ON_SQLITE
+from tests.parameters import slow_except
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -261,6 +262,7 @@ def _replaced(world: World) -> None:
     assert since_start(world) == {}
 
 
+@pytest.mark.slow
 def test_large_databases_are_told_by_their_log_or_when_asked_exactly(world: World) -> None:
     """A moment is cheap, or None; ``exact`` has one at any size."""
     kept = world.connect()
@@ -274,6 +276,7 @@ def test_large_databases_are_told_by_their_log_or_when_asked_exactly(world: Worl
     assert since_start(world) == {"plain": ([], [(5,), (6,)])}
 
 
+@pytest.mark.slow
 def test_a_limit_keeps_what_belongs_together(world: World) -> None:
     """Both sides of an updated row, and the number of those that were cut off."""
     kept = world.connect()
@@ -464,7 +467,10 @@ def _compare(kind: tuple[str, type[Copy]], steps: list[Any]) -> None:
 @pytest.fixture(
     name="kind",
     scope="module",
-    params=[(mode, make) for mode in MODES for make in (Copy, ByBackup)],
+    params=slow_except(
+        [(mode, make) for mode in MODES for make in (Copy, ByBackup)],
+        *[(mode, Copy) for mode in MODES],
+    ),
 )
 def _kind(request: pytest.FixtureRequest) -> Any:
     return request.param

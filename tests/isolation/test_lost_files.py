@@ -250,6 +250,7 @@ def test_11_none_at_the_end(engine):
 """
 
 
+@pytest.mark.slow
 def test_the_next_test_is_whole_and_the_run_ends_as_it_should(tmp_path: Path) -> None:
     """The summary says what had to be done, and pytest's own is there."""
     example = fastapi_example(tmp_path).with_files(conftest=CONFTEST, test_story=STORY)

@@ -295,6 +295,7 @@ sync_engine = create_engine("sqlite:///dev.db")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["rollback journal", "wal"])
 @pytest.mark.parametrize("how", ["restores_a_backup", "puts_another_database_there"])
 def test_the_next_test_reads_the_restored_file_after_one_that_overwrites_it(

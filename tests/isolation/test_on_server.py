@@ -239,6 +239,7 @@ def test_a_level_has_another_content(world: ServerWorld) -> None:
     assert hand.dump() == before
 
 
+@pytest.mark.slow
 def test_a_database_is_kept_for_a_look(committing: ServerWorld) -> None:
     """At once where nobody is inside a transaction; else when the level is left."""
     world = committing

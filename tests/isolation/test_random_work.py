@@ -17,6 +17,7 @@ from tests.isolation.conformance import MANY, new_world
 from tests.isolation.random_work import RandomWork, Step
 from tests.isolation.server_world import ServerWorld
 from tests.isolation.test_copy import MODES, ByBackup
+from tests.parameters import slow_except
 
 if TYPE_CHECKING:
     from pytest_arena._postgresql.registry import ServerRegistry
@@ -112,7 +113,11 @@ STEPS = st.lists(
 
 
 @pytest.fixture(
-    scope="module", params=[(mode, make) for mode in MODES for make in (Copy, ByBackup)]
+    scope="module",
+    params=slow_except(
+        [(mode, make) for mode in MODES for make in (Copy, ByBackup)],
+        *[(mode, Copy) for mode in MODES],
+    ),
 )
 def kind(request: pytest.FixtureRequest) -> tuple[str, type[Copy]]:
     """Journal mode and isolation; a fixture: Hypothesis does not mix with parametrize here."""
@@ -158,7 +163,14 @@ def test_much_random_work_is_undone(
     "seed, number",
     [(3, 50), *(pytest.param(seed, 300, marks=pytest.mark.slow) for seed in range(10, 14))],
 )
-@pytest.mark.parametrize("isolation", ["clone", "undo", "rollback"])
+@pytest.mark.parametrize(
+    "isolation",
+    [
+        pytest.param("clone", marks=pytest.mark.slow),
+        "undo",
+        pytest.param("rollback", marks=pytest.mark.slow),
+    ],
+)
 def test_random_work_on_a_server_is_undone_p87(
     own: ServerRegistry, template: str, isolation: str, seed: int, number: int
 ) -> None:

@@ -211,6 +211,7 @@ IN_STEP = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(steps=IN_STEP)
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_random_history_in_step_with_copy(steps: list[str]) -> None:

@@ -157,6 +157,7 @@ def test_such_levels_one_after_the_other_share_a_copy(
     switching.leave()
 
 
+@pytest.mark.slow
 def test_connections_know_where_they_are_at_home(switching: Switching) -> None:
     """No generation comes twice, for two databases: a pool's connection is known by it."""
     seen: dict[int, str] = {}
@@ -303,6 +304,7 @@ def test_what_changed_is_told_of_all_levels(switching: Switching) -> None:
     switching.leave()
 
 
+@pytest.mark.slow
 def test_it_is_closed_in_the_middle(switching: Switching, own: ServerRegistry) -> None:
     """P7: both, and the database between them."""
     with suppress(IsolationError):
@@ -328,6 +330,7 @@ def test_undo_that_is_asked_for_where_it_cannot_be(
     made.isolation.close()
 
 
+@pytest.mark.slow
 def test_undo_of_a_schema_that_no_journal_can_bring_back(own: ServerRegistry) -> None:
     """There is nothing to grant: the line names what is in the way, and no way that leads away."""
     name = own.create("building")

@@ -18,6 +18,7 @@ from pytest_arena._product import Held
 from pytest_arena.errors import ArenaError, IsolationError
 from tests.isolation.server_world import CountedUsage, Hand, ServerWorld
 from tests.isolation.test_on_server import wait_until
+from tests.parameters import slow_except
 from tests.servers.postgresql import connect, rows, run
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def test_an_idle_reader_is_in_nobodys_way_pitfall_044_067(world: ServerWorld) ->
     assert hand.dump() == before
 
 
+@pytest.mark.slow
 def test_a_row_lock_of_an_idle_transaction_holds_the_level(world: ServerWorld) -> None:
     """Nothing was written in it; its backend is named all the same, and by force it is ended."""
     hand, locker, before = world.connect(), world.connect(), world.dump()
@@ -297,7 +299,9 @@ DDL = {
     "depth",
     [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)],
 )
-@pytest.mark.parametrize("mark", DDL)
+@pytest.mark.parametrize(
+    "mark", slow_except(DDL, "CREATE TABLE public.notes", "ALTER TABLE public.dancers")
+)
 def test_ddl_in_a_test_pitfall_029_030_031(world: ServerWorld, depth: int, mark: str) -> None:
     """Another database takes its place, and has what the levels below had written."""
     hand, states = world.connect(), []
@@ -550,6 +554,7 @@ def test_what_has_nothing_to_do_with_the_schema_does_not_freeze_it(
     assert (world.isolation.live.address, world.isolation.generation) == (live, generation)
 
 
+@pytest.mark.slow
 def test_a_lock_on_what_a_level_is_compared_by_is_told(world: ServerWorld) -> None:
     """By whose it is: it will not be given back by itself."""
     hand, dropping = world.connect(), world.connect()
@@ -684,6 +689,7 @@ def test_another_content_above_a_wide_fixtures_rows(world: ServerWorld) -> None:
     assert hand.dump() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_used", [False, True])
 def test_what_is_kept_has_no_journal(world: ServerWorld, *, is_used: bool) -> None:
     """Whoever looks at it may write to it as to the app's own."""

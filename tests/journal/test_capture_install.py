@@ -108,6 +108,7 @@ def test_it_keeps_up_with_the_schema() -> None:
         assert world.rows(functions) == []
 
 
+@pytest.mark.slow
 def test_an_empty_database_has_one_too() -> None:
     """An app may make its tables later."""
     with journaled() as world:
@@ -126,6 +127,7 @@ def test_an_apps_own_event_triggers_do_not_stand_in_the_way() -> None:
         world.run("CREATE TABLE more (a int)")
 
 
+@pytest.mark.slow
 def test_somebody_who_holds_a_table_is_not_waited_for_endlessly() -> None:
     """Nothing is half done then."""
     with database(SCHEMA) as name, connect(name) as app:

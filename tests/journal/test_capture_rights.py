@@ -141,6 +141,7 @@ REPLICA = f"GRANT SET ON PARAMETER session_replication_role TO {OWNER}"
 NEW_ENOUGH = "SELECT WHERE current_setting('server_version_num')::int >= 150000"
 
 
+@pytest.mark.slow
 def test_a_role_with_fewer_rights_has_it_in_a_plain_schema() -> None:
     """Without event triggers; whoever asks what has changed must look for himself."""
     if not rows(NEW_ENOUGH):

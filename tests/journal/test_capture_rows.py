@@ -271,6 +271,7 @@ def test_an_app_sees_what_it_would_without_pitfall_057(world: World) -> None:
         assert gone.statusmessage == "DELETE 1"
 
 
+@pytest.mark.slow
 def test_serializable_writers_do_not_meet_in_the_journal_pitfall_059(world: World) -> None:
     """In other tables, no transaction fails because of another."""
     for name in range(10):
@@ -294,6 +295,7 @@ def test_an_entry_says_which_transaction_wrote_it(world: World) -> None:
     assert found == [own]
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_database_goes_on_by_itself() -> None:
     """Entries, triggers and numbers of tables are copied with it."""
     tables = "CREATE TABLE parts (a int) PARTITION BY LIST (a); "

@@ -112,7 +112,7 @@ def world() -> Iterator[World]:
     "settings",
     [
         pytest.param("", id="default", marks=pytest.mark.slow),
-        pytest.param(USUAL, id="usual"),
+        pytest.param(USUAL, id="usual", marks=pytest.mark.slow),
         pytest.param(HOSTILE, id="hostile"),
     ],
 )

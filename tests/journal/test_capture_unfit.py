@@ -64,6 +64,7 @@ def test_what_would_be_wrong_in_silence_is_fatal_pitfall_036_047_048() -> None:
         assert schema_of_journal(name) == ""
 
 
+@pytest.mark.slow
 def test_what_is_noticed_later_is_said_pitfall_039_057_058() -> None:
     """And it is installed all the same; common schemas get no line."""
     with database(*NOT_FATAL, *FIT) as name:

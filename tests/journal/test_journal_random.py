@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     Plant = Callable[[str], object]
 
 ROLE = "arena_random_app"
-SHORT = range(4)
-LONG = range(100, 200)
+SHORT = (0,)
+LONG = (*range(1, 4), *range(100, 200))
 STEPS = 90
 
 

@@ -95,6 +95,7 @@ def schema(used: str, body: str, where: str) -> list[str]:
     return [*bare, AT.format(path), f"SET search_path = {path}", called, used, STANDS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["extensions", pytest.param("public", marks=pytest.mark.slow)])
 @EACH_BODY
 @pytest.mark.parametrize("use", USES)

@@ -138,6 +138,7 @@ def test_a_table_without_its_triggers_is_not_taken_for_a_new_one(world: World) -
     assert _told(world) == {}
 
 
+@pytest.mark.slow
 def test_a_new_table_that_somebody_writes_to_pitfall_044(world: World) -> None:
     """It waits for nobody, says that it does not know all, and knows it the next time."""
     world.run("CREATE TABLE item (a int)")

@@ -204,6 +204,7 @@ def test_an_open_reader_disturbs_nothing_pitfall_044(world: World) -> None:
         assert len(other.execute("TABLE dancers").fetchall()) == 2
 
 
+@pytest.mark.slow
 def test_a_lock_on_a_row_is_waited_for_half_a_second_pitfall_044(world: World) -> None:
     """Then it is given up whole, and the session is named."""
     world.run("UPDATE dancers SET name = 'changed' WHERE id = 1")
@@ -315,6 +316,7 @@ def test_large_objects_pitfall_058(world: World) -> None:
     assert failed.value.sqlstate == "0A000"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -336,6 +338,7 @@ def test_what_is_written_to_a_large_object_pitfall_058(change: str) -> None:
         assert world.journal.leave(1).marks, change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -430,6 +433,7 @@ def test_an_error_undoes_nothing_and_is_a_mark(world: World) -> None:
     assert world.journal.look(1).is_changed
 
 
+@pytest.mark.slow
 def test_it_is_not_taken_out_while_somebody_works(world: World) -> None:
     """Nor is anybody waited for, for ever."""
     with world.another("BEGIN", "UPDATE dancers SET name = name || '!'") as other:

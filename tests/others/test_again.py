@@ -106,6 +106,7 @@ def test_flaky_pitfall_078(example: Example) -> None:
     run.expect(passed=3).says("5 of 5 tests had a database of their own, 4 changed it")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["session", pytest.param("function", marks=pytest.mark.slow)])
 def test_repeat_pitfall_078(example: Example, scope: str) -> None:
     """P2: every turn begins with the template's state."""

@@ -74,6 +74,7 @@ def pytest_collection_modifyitems(items):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_mixed_pitfall_077(project: Example, seed: int) -> None:
     """P2, P6: fixtures of all scopes begin and end in any order, and more than once."""

@@ -222,6 +222,7 @@ def test_dies():
 """
 
 
+@pytest.mark.slow
 def test_the_notes_of_workers_are_counted_in_one_line(example: Example) -> None:
     """Also those of a worker that died: they came with the reports of its tests."""
     app = example.files["app.py"] + LOSES

@@ -240,6 +240,7 @@ def test_the_first_stop_skips_to_the_scenarios(opens: Opener) -> None:
     assert opened.page.evaluate("document.activeElement.id") == "main"
 
 
+@pytest.mark.slow
 def test_without_a_script_all_is_shown_and_no_filter(opens: Opener) -> None:
     """The evidence opens all the same."""
     opened = opens(java_script_enabled=False)

@@ -194,6 +194,7 @@ def test_the_last():
 """
 
 
+@pytest.mark.slow
 def test_the_state_of_an_app_that_no_option_names_ends_with_the_test(example: Example) -> None:
     """What a wider fixture overrides in it stays until the fixture ends."""
     project = example.with_files(app=example.files["app.py"] + SECOND, test_it=SECOND_TESTS)
@@ -686,6 +687,7 @@ def test_2(test_client):
 """
 
 
+@pytest.mark.slow
 def test_the_report_of_a_failed_test_names_what_has_grown_in_the_apps_modules(
     example: Example,
 ) -> None:
@@ -737,6 +739,7 @@ def test_4():
 """
 
 
+@pytest.mark.slow
 def test_the_report_names_the_attribute_of_the_apps_state_that_a_flag_does_not_set_again(
     example: Example,
 ) -> None:
@@ -771,6 +774,7 @@ def test_it(pool_client):
 """
 
 
+@pytest.mark.slow
 def test_the_report_names_the_attribute_that_a_wide_fixture_had_set(example: Example) -> None:
     """Its end restores ``app.state`` too."""
     app = example.files["app.py"] + FLAGGED
@@ -888,6 +892,7 @@ def test_nothing_is_left(test_client):
 """
 
 
+@pytest.mark.slow
 def test_what_a_wider_fixture_changes_in_the_app_ends_with_the_fixture(example: Example) -> None:
     """Also of ``setUpClass``, and of a fixture whose set-up has failed."""
     project = example.with_files(

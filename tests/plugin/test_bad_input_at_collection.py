@@ -145,6 +145,7 @@ def test_by_a_fixture(dune, test_client):
 """
 
 
+@pytest.mark.slow
 def test_a_client_that_a_plain_function_cannot_await_names_the_other_one(example: Example) -> None:
     """A coroutine has no status_code; that says little."""
     run = example.with_files(test_one=PLAIN).run().expect(status=1, errors=2, passed=1)
@@ -163,6 +164,7 @@ def test_a_client_without_an_app_is_said_where_it_is_needed(example: Example) ->
 READS = "def test_one(test_client):\n    assert test_client.get('/dancers').json() == ['Sand']\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["app.py", "app.py/files", "taken"])
 def test_a_folder_for_files_that_cannot_be_used(example: Example, folder: str) -> None:
     """A file is in its place, or above it, or where pytest-arena creates the user's folder."""
@@ -188,6 +190,7 @@ def elsewhere(tmp_path_factory):
 """
 
 
+@pytest.mark.slow
 def test_a_relative_folder_for_files_counts_from_where_pytest_starts(example: Example) -> None:
     """Also for an engine that a test makes after it has changed the working folder."""
     late = "import app\n\ndef make():\n    return app.app\n"

@@ -147,6 +147,7 @@ def tables(connection):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["metadata", "tables"])
 def test_a_function_that_returns_a_metadata_is_told_so(example: Example, name: str) -> None:
     """It has made no table: nobody runs what it returns."""

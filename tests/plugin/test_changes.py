@@ -377,6 +377,7 @@ def test_it(arena, test_client):
 """
 
 
+@pytest.mark.slow
 def test_a_lock_in_the_way_is_named(example: Example) -> None:
     """At the line that asks; nobody waits for it, and a request does not fail for it."""
     shop(example, test_it=LOCKED).run().expect(passed=1)
@@ -402,6 +403,7 @@ async def test_two(arena, client):
 """
 
 
+@pytest.mark.slow
 def test_each_database_is_asked_by_its_name(example: Example) -> None:
     """The first one if none is named; a report tells of all, and says which."""
     run = shop(example, test_it=SEVERAL).run().expect(1, failed=1)

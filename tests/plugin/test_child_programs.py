@@ -60,6 +60,7 @@ def test_a_client_program_is_refused_unless_it_has_the_tests_database(example: E
     )
 
 
+@pytest.mark.slow
 @needs_psql
 def test_arena_allow_lets_a_client_program_through(example: Example) -> None:
     """It then finds nobody at that port."""
@@ -280,6 +281,7 @@ def test_a_python_program_that_has_the_tests_database_is_not_named(
     run.expect(passed=3).never_says("a Python program was started")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [

@@ -233,6 +233,7 @@ def _run(example: Example, count: int, *, make: str = "SELECT 1", read: str = "S
 POLICY = "CREATE POLICY p ON dancers USING ({}) WITH CHECK ({})"
 
 
+@pytest.mark.slow
 def test_a_policy_with_nullif_keeps_the_connection(example: Example) -> None:
     """It cannot tell '' from NULL. The settings of PostgreSQL have no dot in their names."""
     kept = KEPT.replace("current_setting", "@")
@@ -249,6 +250,7 @@ READER = "@('app.tenant', true)"
 EXECUTES = "EXECUTE FUNCTION suppress_redundant_updates_trigger()"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -275,6 +277,7 @@ def test_a_database_that_reads_the_setting_otherwise_has_a_new_one_for_each_test
     _run(example, 3, make=make).expect(passed=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "read",
     [

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.parameters import slow_except
 from tests.plugin.developer import small_example, untouched
 
 if TYPE_CHECKING:
@@ -207,13 +208,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in {"named", "uri"} else [])
-        for name in FORMS
-    ],
-)
+@pytest.mark.parametrize("name", slow_except(FORMS, "literal"))
 def test_attached_files_are_led_into_the_arena_pitfall_102(tmp_path: Path, name: str) -> None:
     """In each form, with either journal: isolated, seeded, and one with the engine on the file."""
     mode, options = SETTINGS[name]
@@ -253,6 +248,7 @@ def test_unread(arena, statement):
 """
 
 
+@pytest.mark.slow
 def test_an_attach_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     """SQLite would make the file in the project."""
     app = SHOP.format(execute=FORMS["literal"], mode="pass", options="")

@@ -502,6 +502,7 @@ def test_sync(test_client):
 """
 
 
+@pytest.mark.slow
 def test_a_failed_test_says_which_database_each_request_used(tmp_path: Path) -> None:
     """A replica with another name has none of the rows that the app writes."""
     example = small_example(tmp_path, app=REPLICA, test_replica=TEST_REPLICA)

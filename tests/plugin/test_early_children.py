@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.parameters import slow_except
 from tests.plugin.developer import change_of, small_example
 from tests.plugin.test_postgresql_story import PRODUCTION, on_postgresql
 
@@ -48,7 +49,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", slow_except(WAYS, "program"))
 def test_a_changed_file_fails_the_run(tmp_path: Path, way: str) -> None:
     """The app's engine means the file only later."""
     project = small_example(
@@ -76,6 +77,7 @@ def test_also_if_the_controller_of_workers_starts_it(tmp_path: Path) -> None:
     run.says(f"{project.folder / 'dev.db'} was changed during this run", " at conftest.py:2")
 
 
+@pytest.mark.slow
 def test_a_program_that_changes_no_file_of_the_app_is_not_named(tmp_path: Path) -> None:
     """It changes another database of the project."""
     other = DELETES.replace("dev.db", "other.db")
@@ -160,6 +162,7 @@ def test_a_variable_of_the_controller_of_workers_is_named(example: Example) -> N
     run.never_says("s3cret")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse the name")
 def test_a_worker_starts_beside_a_file_whose_name_is_not_utf_8(tmp_path: Path) -> None:
     """The controller sends the workers the states of files before."""
@@ -200,7 +203,9 @@ def {hook}:
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("hook", ["pytest_sessionfinish()", "pytest_unconfigure()"])
+@pytest.mark.parametrize(
+    "hook", [pytest.param("pytest_sessionfinish()", marks=pytest.mark.slow), "pytest_unconfigure()"]
+)
 def test_a_program_at_the_end_of_the_run_fails_it(
     example: Example, hook: str, workers: int
 ) -> None:
@@ -216,6 +221,7 @@ def test_a_program_at_the_end_of_the_run_fails_it(
 AT_EXIT = FINISHES.replace("def", "import atexit\n@atexit.register\ndef")
 
 
+@pytest.mark.slow
 def test_a_program_at_the_exit_of_the_process_is_named(example: Example) -> None:
     """The exit status is decided before."""
     ends = AT_EXIT.format(hook="end()", url=PRODUCTION)
@@ -236,6 +242,7 @@ subprocess.run(["git", "--version"])
 """
 
 
+@pytest.mark.slow
 def test_a_builder_that_inherits_the_apps_url_is_named(example: Example) -> None:
     """It may start any program. Whether it does is not known, so the run passes."""
     project = on_postgresql(example, conftest=BUILDS, test_it=PASSES)

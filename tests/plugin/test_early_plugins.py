@@ -62,7 +62,7 @@ def _names_the_file(project: Example) -> tuple[str, ...]:
     )
 
 
-@pytest.mark.parametrize("early", [BY_DRIVER, BY_ENGINE])
+@pytest.mark.parametrize("early", [pytest.param(BY_DRIVER, marks=pytest.mark.slow), BY_ENGINE])
 def test_a_plugin_that_writes_before_the_gate_fails_the_run(tmp_path: Path, early: str) -> None:
     """The option -p is read before all other plugins are imported."""
     project = _project(tmp_path, early, "addopts = -p early")

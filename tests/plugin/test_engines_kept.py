@@ -178,6 +178,7 @@ def session(engine):
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conftest", [KEPT, ""], ids=["kept", "as FastAPI has it"])
 @pytest.mark.parametrize(
     "text",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.parameters import slow_except
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -152,6 +154,7 @@ def test_others(test_client, tmp_path):
 """
 
 
+@pytest.mark.slow
 def test_a_file_of_the_app_that_is_opened_by_a_link_is_refused(example: Example) -> None:
     """A symbolic link, a hard link, or a link to its folder."""
     project = example.with_files(test_it=LINKS).with_paths({"dev.db": "the developer's"})
@@ -267,6 +270,7 @@ def test_a_temporary_file_that_a_fixture_has_made_may_be_removed(example: Exampl
     example.with_files(test_it=TEMPORARY).run().expect(passed=2)
 
 
+@pytest.mark.slow
 def test_a_file_of_the_app_that_is_not_there_may_be_removed(example: Example) -> None:
     """Fixtures do so, to begin with an empty database. ``arena_allow`` lets all through."""
     test = """
@@ -475,6 +479,7 @@ def _with_late_engine(example: Example, deed: str, *, other: str = "") -> Exampl
     return project.change("pytest.ini", options, TWO_SCHEMAS)
 
 
+@pytest.mark.slow
 def test_a_file_that_a_test_attaches_before_an_engine_names_it_fails_the_run(
     example: Example,
 ) -> None:
@@ -495,7 +500,7 @@ DEEDS = {
 }
 
 
-@pytest.mark.parametrize("deed", DEEDS)
+@pytest.mark.parametrize("deed", slow_except(DEEDS, "replace"))
 def test_a_file_that_a_test_changes_before_an_engine_names_it(example: Example, deed: str) -> None:
     """It is refused if no engine of the app is known, and fails the run if another one is."""
     project = _with_late_engine(example, DEEDS[deed])

@@ -94,6 +94,7 @@ def test_a_change_of_the_apps_own_file_by_another_process_is_told(example: Examp
     run.says(f"arena: {tests.folder / 'dev.db'} was changed during this run, probably by a program")
 
 
+@pytest.mark.slow
 def test_a_change_that_stands_in_the_wal_is_told(example: Example) -> None:
     """The file itself is as it was."""
     tests = example.with_files(
@@ -232,6 +233,7 @@ def test_the_app_has_found_no_variable(test_client):
 """
 
 
+@pytest.mark.slow
 def test_a_child_run_of_arenas_finds_the_variable_unset_as_its_parent_did(
     example: Example,
 ) -> None:

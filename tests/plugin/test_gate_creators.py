@@ -334,6 +334,7 @@ def test_after_it():
 """
 
 
+@pytest.mark.slow
 def test_the_journal_mode_is_taken_back_pitfall_132(tmp_path: Path) -> None:
     """What a test has switched is as it was, also where each connection sets it."""
     run = small_example(tmp_path, test_switched=SWITCHED).run("-p", "no:randomly")

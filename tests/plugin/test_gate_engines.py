@@ -269,6 +269,7 @@ def test_many(number):
 """
 
 
+@pytest.mark.slow
 def test_of_many_databases_the_summary_names_eight(tmp_path: Path) -> None:
     """A suite may have one for each test."""
     run = small_example(tmp_path, test_many=MANY).run().expect(passed=11)

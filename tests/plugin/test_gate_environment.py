@@ -139,6 +139,7 @@ def test_what_comes_after_it():
 """
 
 
+@pytest.mark.slow
 def test_a_run_inside_of_one_without_arena_leaves_nothing_behind(tmp_path: Path) -> None:
     """P3: of a plugin's own suite, with pytester, which has switched arena off for itself."""
     config = "[pytest]\nasyncio_default_fixture_loop_scope = function\npythonpath = .\n"
@@ -392,9 +393,17 @@ def test_a_child_reads_it(arena):
 """
 
 
-@pytest.mark.parametrize("by_variable", [False, True])
 @pytest.mark.parametrize(
-    "driver, argument", [("psycopg", "dbname"), ("psycopg2", "database"), ("asyncpg", "database")]
+    "by_variable",
+    [pytest.param(each, marks=pytest.mark.slow if each else ()) for each in (False, True)],
+)
+@pytest.mark.parametrize(
+    "driver, argument",
+    [
+        ("psycopg", "dbname"),
+        pytest.param("psycopg2", "database", marks=pytest.mark.slow),
+        ("asyncpg", "database"),
+    ],
 )
 def test_a_database_that_only_connect_args_names(
     tmp_path: Path, driver: str, argument: str, *, by_variable: bool

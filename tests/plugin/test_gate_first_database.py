@@ -102,6 +102,7 @@ def test_the_tables_are_there(db_session):
 """
 
 
+@pytest.mark.slow
 def test_a_named_database_is_first_though_its_engine_is_made_later(example: Example) -> None:
     """Engines of a lifespan do not exist yet when db_session is asked for."""
     models = example.files["app.py"].partition("engine =")[0]

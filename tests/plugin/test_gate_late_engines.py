@@ -184,7 +184,7 @@ def server() -> dict[str, str]:
     return {"PGHOST": str(url.host), "PGPORT": str(url.port), "PGUSER": str(url.username)}
 
 
-EVERYDAY = {("asyncpg", "session-first"), ("memory", "session-first")}
+EVERYDAY = {("memory", "session-first")}
 
 
 @pytest.mark.parametrize(
@@ -314,6 +314,7 @@ def test_the_app_that_a_fixture_gives_is_the_one_that_is_started(example: Exampl
     run.expect(1, errors=2).says("no engine is known", "arena_database = sqlite")
 
 
+@pytest.mark.slow
 def test_a_start_that_fails_is_the_cause(example: Example) -> None:
     """Whoever reads that no engine is known reads why."""
     broken = late(example, "file").change("app.py", "engine = create", "1 / 0\n    engine = create")

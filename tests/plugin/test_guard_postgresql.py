@@ -698,6 +698,7 @@ def test_without_the_plugin_each_attack_reaches_the_server(
     assert developer.logins() > len(attacks) / 2  # which is what `untouched` looks at
 
 
+@pytest.mark.slow
 def test_a_listener_hears_its_own_test_alone_pitfall_130(
     tmp_path: Path, developer: Developer, private: dict[str, str]
 ) -> None:
@@ -779,6 +780,7 @@ async def test_that_is_not_heard_either():
     run.expect(passed=6)
 
 
+@pytest.mark.slow
 def test_before_tests_and_after_them_pitfall_135(tmp_path: Path, developer: Developer) -> None:
     """At the import of a conftest, in collection, after the session, at exit, in a child process.
 
@@ -871,6 +873,7 @@ def test_it(way, arena):
     assert names == {"the developer", "engine", "creator", "driver", "asyncpg"}
 
 
+@pytest.mark.slow
 def test_an_allowed_engine_is_asked_where_a_listener_has_led_it_pitfall_137(
     tmp_path: Path, developer: Developer
 ) -> None:
@@ -1043,6 +1046,7 @@ def test_it():
 """
 
 
+@pytest.mark.slow
 def test_the_line_of_a_test_is_named_if_its_helper_starts_the_program(
     tmp_path: Path, developer: Developer
 ) -> None:
@@ -1080,6 +1084,7 @@ def test_it():
 """
 
 
+@pytest.mark.slow
 def test_sql_of_the_app_that_changes_the_developers_database_is_not_called_a_process(
     tmp_path: Path, developer: Developer
 ) -> None:

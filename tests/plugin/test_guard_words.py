@@ -76,6 +76,7 @@ def test_only_what_is_allowed_was_reached():
 """
 
 
+@pytest.mark.slow
 def test_other_products_are_refused_unless_they_are_allowed(tmp_path: Path) -> None:
     """Before the driver is asked; a creator's connection as soon as it is seen."""
     example = small_example(tmp_path, fake=FAKE, test_products=PRODUCTS)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.parameters import slow_except
 from tests.plugin.test_postgresql_story import on_postgresql
 
 if TYPE_CHECKING:
@@ -55,9 +56,10 @@ WAYS = {
         "kept.append(engine.raw_connection().driver_connection.cursor())"
     ),
 }
+EACH_WAY = pytest.mark.parametrize("way", slow_except(WAYS.values(), WAYS["a cursor"]), ids=WAYS)
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@EACH_WAY
 @pytest.mark.parametrize("driver", ["psycopg", pytest.param("psycopg2", marks=pytest.mark.slow)])
 def test_what_it_writes_is_taken_back(example: Example, driver: str, way: str) -> None:
     """No pool tells of its use, so the statement itself counts as a use of the database."""
@@ -68,7 +70,7 @@ def test_what_it_writes_is_taken_back(example: Example, driver: str, way: str) -
     run.expect(passed=6)
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@EACH_WAY
 def test_what_it_writes_into_a_file_is_taken_back(example: Example, way: str) -> None:
     """SQLite's own count of changes tells of it."""
     tests = KEPT.replace("URL", "sqlite:///dev.db").replace("WAY", way).replace("PING", "False")
@@ -111,6 +113,7 @@ def test_what_an_async_connection_writes_is_taken_back(
     app.change("app.py", "asyncpg", driver).run("-p", "no:randomly").expect(passed=4)
 
 
+@pytest.mark.slow
 def test_what_an_async_connection_writes_into_a_file_is_taken_back(example: Example) -> None:
     """As for any other."""
     tests = ASYNC.replace("COMMIT", "await kept[0].commit()")

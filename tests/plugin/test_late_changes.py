@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.parameters import slow_except
 from tests.plugin.developer import change_of, small_example, untouched
 from tests.plugin.test_early_children import DELETES, USES_THE_APP
 from tests.servers.postgresql import URL
@@ -41,7 +42,7 @@ def _project(tmp_path: Path, conftest: str) -> Example:
     return small_example(tmp_path, conftest=conftest, deletes=DELETES, test_it=USES_THE_APP)
 
 
-@pytest.mark.parametrize("way", LATE)
+@pytest.mark.parametrize("way", slow_except(LATE, "unconfigure"))
 def test_a_program_after_the_summary_fails_the_run(tmp_path: Path, way: str) -> None:
     """The program's arguments do not name the file."""
     project = _project(tmp_path, LATE[way])
@@ -52,6 +53,7 @@ def test_a_program_after_the_summary_fails_the_run(tmp_path: Path, way: str) -> 
     assert run.output.count("was changed during") == 1
 
 
+@pytest.mark.slow
 def test_a_program_at_the_end_of_the_process_is_named(tmp_path: Path) -> None:
     """The exit status is decided before."""
     project = _project(tmp_path, f"import atexit\n@atexit.register\n{PROGRAM}".format("end()"))
@@ -61,6 +63,7 @@ def test_a_program_at_the_end_of_the_process_is_named(tmp_path: Path) -> None:
     run.says(f"arena: {project.folder / 'dev.db'} was changed during this run")
 
 
+@pytest.mark.slow
 def test_a_program_whose_arguments_name_the_file_is_refused(tmp_path: Path) -> None:
     """As before the end of the session."""
     project = _project(tmp_path, REMOVES)
@@ -83,6 +86,7 @@ def pytest_unconfigure():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("product", ["sqlite", pytest.param("server", marks=pytest.mark.slow)])
 def test_a_refusal_after_the_session_is_told_once(tmp_path: Path, product: str) -> None:
     """A connection of the pool and a new one have the same words."""
@@ -110,6 +114,7 @@ def pytest_unconfigure():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", [(), ("-p", "xdist.plugin", "-n", "1")])
 def test_a_file_of_this_run_may_be_removed(tmp_path: Path, args: tuple[str, ...]) -> None:
     """Its data is of this run."""

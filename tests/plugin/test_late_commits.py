@@ -302,6 +302,7 @@ def test_a_late_commit_that_fails_fails_its_test(example: Example) -> None:
         assert re.search(rf"{what}.*\n.*\n +{cause}", run.output), way
 
 
+@pytest.mark.slow
 def test_late_commits_fail_their_tests_or_are_not_told(example: Example) -> None:
     """By the option; a failed test's report names them always."""
     run = run_of(example, LATE, "--arena-late-commits=fail").expect(1, passed=8, failed=1, errors=8)
@@ -335,6 +336,7 @@ app.add_middleware(Committing)
 """
 
 
+@pytest.mark.slow
 def test_a_middleware_that_commits_late_is_no_dependency(example: Example) -> None:
     """The error says nothing of FastAPI, whose dependency is not the cause."""
     test = """

@@ -518,6 +518,7 @@ EACH = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 def test_a_failed_test_names_the_work_that_still_runs(example: Example) -> None:
     """Where that stands, and how to wait for it; nothing where all is done."""
     run = late_app(example, "copy", test_late=RED).run("-W", "ignore", "--arena-settle=0")
@@ -587,12 +588,14 @@ def test_a_job_is_its_tests_whichever_thread_does_it(example: Example, how: str)
     run.says("refused: a connection for work that a request of an earlier test had begun: ")
 
 
+@pytest.mark.slow
 def test_a_task_in_a_loop_that_goes_on_is_refused(example: Example) -> None:
     """Of a client that the reader has made, and keeps."""
     run = late_app(example, "copy", test_late=WIDE).run("--arena-settle=0.1").expect(passed=2)
     run.says("test_leaves_a_task has ended, and work", "refused: a connection for work")
 
 
+@pytest.mark.slow
 def test_a_runner_of_the_suite_serves_each_test(example: Example) -> None:
     """It keeps a copy of the first test's context; a task that a test left in it is late."""
     run = example.with_files(test_runner=KEPT_RUNNER).run().expect(passed=5)
@@ -607,6 +610,7 @@ def test_each_example_is_waited_for(example: Example) -> None:
     assert run.output.count("cut off: ") == 1
 
 
+@pytest.mark.slow
 def test_what_a_fixtures_tear_down_has_begun_counts(example: Example) -> None:
     """It is the test's, whose coroutine has ended by then."""
     project = late_app(example, "copy", test_late=TEARDOWN)
@@ -766,6 +770,7 @@ def test_all_have_ended():
 """
 
 
+@pytest.mark.slow
 def test_what_a_callback_of_the_loop_begins_is_waited_for(example: Example) -> None:
     """At the end of a test. A relay of the lifespan is not, whose request wakes nothing."""
     project = example.with_files(app=CHAINS, test_late=CHAINED)
@@ -796,6 +801,7 @@ async def test_it(logged_in, turn):
 """
 
 
+@pytest.mark.slow
 def test_the_runner_of_anyio_is_no_work_of_a_request(example: Example) -> None:
     """It waits in a task for each async fixture, which is newer than the fixture's request."""
     project = example.with_files(test_it=UNDER_ANYIO)

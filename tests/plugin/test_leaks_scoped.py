@@ -505,6 +505,7 @@ def test_a_session_that_nobody_keeps_is_no_news(tmp_path: Path) -> None:
     run_of(tmp_path, "copy", LOCAL).expect(passed=1).never_says("outlives the test")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_the_session_of_a_fixture_above_the_test_is_no_leak(tmp_path: Path, isolation: str) -> None:
     """The fixture closes it after the test."""

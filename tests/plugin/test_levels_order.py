@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.plugin.test_levels_scopes import CONFTEST
 
 if TYPE_CHECKING:
@@ -245,6 +247,7 @@ def test_levels_of_broken_fixtures_are_gone_at_once(example: Example) -> None:
     run.expect(1, passed=6, xfailed=3, errors=1).says("RuntimeError: at the end")
 
 
+@pytest.mark.slow
 def test_levels_with_connections_held_over_tests(example: Example) -> None:
     """P6, P2: what a fixture holds open goes on working; what a test begins on it is undone."""
     project = example.with_paths({"conftest.py": CONFTEST + LOG}).with_files(
@@ -291,6 +294,7 @@ def test_two(outer): ...
 """
 
 
+@pytest.mark.slow
 def test_what_a_set_up_has_asked_for_ends_after_it(example: Example) -> None:
     """Its level lies above, and ends early with a fixture below both."""
     files = {"test_asked": ASKED_IN_A_SET_UP, "test_last": "def test_last(): ..."}
@@ -318,6 +322,7 @@ def test_2(found): assert found() == ["Sand"]
 """
 
 
+@pytest.mark.slow
 def test_a_set_up_that_fails_after_it_has_asked_for_a_fixture(example: Example) -> None:
     """Its error is raised, and both levels are left."""
     project = example.with_paths({"conftest.py": CONFTEST + LOG})
@@ -424,6 +429,7 @@ with app.sync_engine.begin() as connection:
 """
 
 
+@pytest.mark.slow
 def test_rows_that_neither_a_test_nor_a_fixture_writes_are_named(example: Example) -> None:
     """They stay: no level restores them."""
     app = example.files["app.py"] + ADD
@@ -437,6 +443,7 @@ def test_rows_that_neither_a_test_nor_a_fixture_writes_are_named(example: Exampl
     run.says(f'test_a.py:4  app.add("at import") {told}, by app.py:')
 
 
+@pytest.mark.slow
 def test_a_module_that_writes_as_it_is_imported_is_named_by_its_line(example: Example) -> None:
     """Not by the import alone, which may be that of the whole app."""
     filled = "import app\nfrom sqlalchemy import insert\n\n" + WRITE_AT_IMPORT

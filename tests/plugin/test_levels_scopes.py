@@ -303,6 +303,7 @@ def test_3(named, arena):
 """
 
 
+@pytest.mark.slow
 def test_a_scope_that_parametrize_sets_overrides_that_of_the_fixture(example: Example) -> None:
     """As in pytest: the rows live as long as the fixture."""
     imports = "from app import Dancer\nfrom sqlalchemy import select\n"

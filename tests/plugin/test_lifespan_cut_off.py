@@ -98,6 +98,7 @@ def test_a_task_with_more_to_do_is_named(example: Example, task: str, line: str)
     assert "; so in 1 more" in output
 
 
+@pytest.mark.slow
 def test_a_task_that_has_not_begun_is_named(example: Example) -> None:
     """The shutdown has begun it, and nothing awaits it."""
     output = _run(example, "pass", "app.state.task = asyncio.create_task(not_begun())")
@@ -105,6 +106,7 @@ def test_a_task_that_has_not_begun_is_named(example: Example) -> None:
     assert "async def not_begun():" in output
 
 
+@pytest.mark.slow
 def test_a_task_in_the_middle_of_a_statement_is_named(example: Example) -> None:
     """The transaction is rolled back."""
     output = _run(example, "pass", "asyncio.create_task(not_begun()); await asyncio.sleep(0)")
@@ -112,12 +114,21 @@ def test_a_task_in_the_middle_of_a_statement_is_named(example: Example) -> None:
     assert "await session.flush()" in output
 
 
-@pytest.mark.parametrize("task", ["polls", "polls_in_turns", "waits", "is_done"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        "polls",
+        pytest.param("polls_in_turns", marks=pytest.mark.slow),
+        "waits",
+        pytest.param("is_done", marks=pytest.mark.slow),
+    ],
+)
 def test_a_task_without_an_end_is_no_fault(example: Example, task: str) -> None:
     """The shutdown cancels it, as in production."""
     assert WORDS not in _run(example, f"app.state.task = asyncio.create_task({task}())")
 
 
+@pytest.mark.slow
 def test_a_task_that_the_shutdown_cancels_is_no_fault(example: Example) -> None:
     """It need not await the end of the task."""
     start = "app.state.task = asyncio.create_task(ends_at_shutdown())"

@@ -301,6 +301,7 @@ def test_a_late_start_is_told(starting: Example) -> None:
     unaware.run("-k", "nothing_to_say").expect(1, failed=1).never_says("start-up")
 
 
+@pytest.mark.slow
 def test_an_app_of_the_suites_own(starting: Example) -> None:
     """What a fixture `arena_app` needs is there before the app starts."""
     found = STARTS.replace(
@@ -310,6 +311,7 @@ def test_an_app_of_the_suites_own(starting: Example) -> None:
     project.with_files(test_own=OVERRIDDEN).run("-p", "no:randomly").expect(passed=4)
 
 
+@pytest.mark.slow
 def test_the_app_runs_in_the_loop_of_the_test(example: Example) -> None:
     """Also where a fixture's loop is another one: the app is started again, and both are ended."""
     project = example.change("app.py", "app = FastAPI()\n", WORKER).with_files(test_loops=LOOPS)

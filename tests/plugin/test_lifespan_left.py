@@ -109,10 +109,10 @@ def test_pools_serve_each_test(test_client, db_session):
     "start, who",
     [
         ("start_timer", "timer"),
-        ("start_timer_of_timers", "timer"),
+        pytest.param("start_timer_of_timers", "timer", marks=pytest.mark.slow),
         ("start_scheduler", "thread"),
-        ("start_scheduler_with_pool", "thread"),
-        ("queue_in_pool", "thread"),
+        pytest.param("start_scheduler_with_pool", "thread", marks=pytest.mark.slow),
+        pytest.param("queue_in_pool", "thread", marks=pytest.mark.slow),
     ],
 )
 def test_what_waits_for_its_time_writes_in_no_later_test(

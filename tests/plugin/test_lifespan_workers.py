@@ -129,6 +129,7 @@ async def test_own(own):
 """
 
 
+@pytest.mark.slow
 def test_the_loops_of_a_worker_that_a_fixture_runs_are_no_work_of_a_request(
     example: Example,
 ) -> None:

@@ -258,6 +258,7 @@ def test_sync(test_client, arena):
 """
 
 
+@pytest.mark.slow
 def test_settled_waits_for_listeners_of_events(example: Example) -> None:
     """P5: the emitter's worker takes an event once the loop runs again."""
     seed = "def seed(session):\n    pass\n"
@@ -265,6 +266,7 @@ def test_settled_waits_for_listeners_of_events(example: Example) -> None:
     project.run().expect(passed=3)
 
 
+@pytest.mark.slow
 def test_settled_waits_while_a_listener_runs_in_sqlalchemys_greenlet(example: Example) -> None:
     """No frame of the user's code is in sight then."""
     seed = "def seed(session):\n    pass\n"

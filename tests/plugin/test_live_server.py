@@ -313,6 +313,7 @@ def test_an_app_that_raises_is_told(example: Example) -> None:
     assert "+ visits" in stories(run)[0]
 
 
+@pytest.mark.slow
 def test_an_app_that_does_not_start(example: Example) -> None:
     """Its own error is told, at each request."""
     lifespan = """
@@ -331,6 +332,7 @@ app = FastAPI(lifespan=lifespan)
     broken.run().expect(status=1, errors=1).says("LifespanError", "RuntimeError: no broker")
 
 
+@pytest.mark.slow
 def test_without_uvicorn(example: Example) -> None:
     """P10: how it is installed."""
     without = "import sys\nsys.modules['uvicorn'] = None\n"

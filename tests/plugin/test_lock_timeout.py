@@ -208,6 +208,7 @@ def test_it(arena):
 """
 
 
+@pytest.mark.slow
 def test_sync_code_is_told_to_commit_without_await(example: Example) -> None:
     """The timeout may be the engine's."""
     project = example.with_files(app=SYNC, test_it=SYNC_TEST)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -255,6 +257,7 @@ async def test_it(client, path):
 """
 
 
+@pytest.mark.slow
 def test_a_commit_that_a_library_fails_or_leaves_out_is_named(example: Example) -> None:
     """The client gets a success, and no code of the app has asked for the rollback."""
     app = "from fastapi import Response\n" + example.files["app.py"] + COMMITS

@@ -89,6 +89,7 @@ def test_it(live_server, turn):
 """
 
 
+@pytest.mark.slow
 def test_a_commit_of_the_lifespan_in_the_live_server_s_thread_is_the_test_s(
     example: Example,
 ) -> None:
@@ -158,6 +159,7 @@ async def test_kept(client, turn):
 """
 
 
+@pytest.mark.slow
 def test_a_lock_that_the_lifespan_keeps_hides_no_lost_write_pitfall_131(
     example: Example,
 ) -> None:

@@ -609,6 +609,7 @@ async def test_silent(client, way):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOWS)
 def test_a_redirect_that_is_raised_rolls_back(example: Example, how: str) -> None:
     """The client takes it for a success. An answer from 400 on says that nothing was done."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena.testing import Example
+from tests.parameters import slow_except
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -316,7 +317,9 @@ def test_writes_of_a_closed_connection_are_named(tmp_path: Path, app: str) -> No
             assert f"#{mark})" in run.output, mark
 
 
-@APPS
+@pytest.mark.parametrize(
+    "app", slow_except([SQLITE, POSTGRESQL], SQLITE), ids=["sqlite", "postgresql"]
+)
 def test_lost_writes_of_raw_connections_may_fail_the_test(tmp_path: Path, app: str) -> None:
     """By the same option as lost writes of sessions."""
     run = _project(tmp_path, app, "fail").run("-k", "lost")

@@ -264,6 +264,7 @@ def test_other_writes_on_postgresql(example: Example) -> None:
     run.expect(1, errors=8, passed=12)
 
 
+@pytest.mark.slow
 def test_other_writes_on_sqlite(example: Example) -> None:
     """SQLAlchemy's recipe begins a transaction before a change of the schema."""
     project = example.with_files(app=APP, seed=SEED, test_it=TESTS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -98,6 +100,7 @@ async def test_dancers():
 """
 
 
+@pytest.mark.slow
 def test_a_mocked_thread_does_not_skip_the_build_of_a_template(example: Example) -> None:
     """The test uses no fixture of pytest-arena, so it builds the template while the mock is on."""
     app = "import threading\n" + example.files["app.py"]

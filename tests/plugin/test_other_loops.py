@@ -71,6 +71,7 @@ async def test_connection(arena, turn):
 """
 
 
+@pytest.mark.slow
 def test_a_global_queue_lock_or_event_of_an_earlier_loop_is_named(example: Example) -> None:
     """With the line of the app, and both cures; also inside of an exception group."""
     project = shop(example, test_it=TESTS)

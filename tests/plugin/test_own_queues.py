@@ -449,6 +449,7 @@ def test_a_job_of_an_own_queue_never_writes_in_the_next_test(example: Example, h
     run.says("ConnectionLeak: the test ended with a connection that was not given back")
 
 
+@pytest.mark.slow
 def test_nor_does_one_whose_worker_calls_task_done_before_it_writes(example: Example) -> None:
     """No test waits for the rest of the job. It is still the job's until the worker asks again."""
     project = app_with_workers(example, "copy", test_it=LEFT)
@@ -469,6 +470,7 @@ def test_what_is_no_job_of_a_worker_is_left_alone(example: Example, how: str) ->
     run.expect(passed=12).never_says("refused", "cut off", "began before")
 
 
+@pytest.mark.slow
 @EACH
 def test_a_commit_of_a_thread_that_is_older_than_all_tests_is_named(
     example: Example, how: str
@@ -485,6 +487,7 @@ def test_a_commit_of_a_thread_that_is_older_than_all_tests_is_named(
     )
 
 
+@pytest.mark.slow
 def test_a_worker_that_a_test_begins_is_refused_with_the_line_that_begins_it(
     example: Example,
 ) -> None:
@@ -535,6 +538,7 @@ async def test_two(worker, client):
 """
 
 
+@pytest.mark.slow
 def test_a_job_for_the_worker_of_a_session_fixture_is_refused_with_its_line(
     example: Example,
 ) -> None:

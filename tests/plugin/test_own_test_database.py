@@ -246,6 +246,7 @@ def test_a_statement_inside_a_transaction_fails_as_postgresql_has_it(example: Ex
     run.says("cannot run inside a transaction block", "in place of CREATE DATABASE")
 
 
+@pytest.mark.slow
 def test_the_app_and_its_models_are_on_the_test_database(example: Example) -> None:
     """The database that a fixture has made is the app's first, and `postgres` is not."""
     app = example.change("app.py", "engine = create_async_engine(", "engine = make_engine(")
@@ -398,6 +399,7 @@ def database():
 """
 
 
+@pytest.mark.slow
 def test_a_refused_fixture_that_makes_a_test_database_is_to_be_deleted(example: Example) -> None:
     """To allow the server's own database would let it create and drop real ones."""
     project = on_postgresql(example).with_files(

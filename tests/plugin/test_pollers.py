@@ -407,12 +407,14 @@ def test_a_poller_on_a_file_pitfall_141(example: Example, poller: str) -> None:
     _passes(example, poller, "copy", 50)
 
 
+@pytest.mark.slow
 def test_a_transaction_at_each_boundary_pitfall_141(example: Example) -> None:
     """P2: its end is waited for, and so is a reader's."""
     run = example.with_files(test_it=SLOW).run()
     run.expect(passed=10).never_says("a new file was put")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["session", "module"])
 def test_a_transaction_of_a_wider_fixtures_task(example: Example, scope: str) -> None:
     """P2: its end is waited for, and the task goes on in the next test."""
@@ -428,6 +430,7 @@ def test_a_poller_that_is_not_seen_is_waited_for_pitfall_141(example: Example) -
     run.expect(passed=20).never_says("a new file was put")
 
 
+@pytest.mark.slow
 def test_a_pool_that_grows_in_a_test_pitfall_141(example: Example) -> None:
     """P2: whose thread has begun a thread, his it is, also where that outlives the test."""
     run = example.with_files(test_it=GROWS).run().expect(passed=3)

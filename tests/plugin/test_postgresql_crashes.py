@@ -299,6 +299,7 @@ def test_a_registry_in_the_making_pitfall_074(example: Example, own_server: Priv
 # Ctrl-C and SIGTERM
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "places",
     [

@@ -148,7 +148,9 @@ def test_an_administrators_engine_beside_the_apps_is_not_told(
 
 
 @pytest.mark.parametrize("isolation", ["undo", pytest.param("clone", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("schema", [FORCED, GRANTED], ids=["owner", "grants"])
+@pytest.mark.parametrize(
+    "schema", [pytest.param(FORCED, marks=pytest.mark.slow), GRANTED], ids=["owner", "grants"]
+)
 def test_a_policy_hides_the_other_tenant_s_rows(
     example: Example, server: PrivateServer, schema: str, isolation: str
 ) -> None:
@@ -204,6 +206,7 @@ def test_each_engine_has_the_grants_of_its_own_login(
     found.never_says("do not act", "grants nothing")
 
 
+@pytest.mark.slow
 def test_an_owner_whose_groups_are_granted_something_is_told(
     example: Example, server: PrivateServer
 ) -> None:
@@ -455,6 +458,7 @@ async def test_a_wide_one_too(wide, client):
 """
 
 
+@pytest.mark.slow
 def test_a_session_past_the_policies(example: Example, server: PrivateServer) -> None:
     """It sees and writes all rows; the app, and the test's other sessions, are as limited."""
     found = run(shop(example, FORCED, PAST_POLICIES), server).expect(passed=3)

@@ -83,6 +83,7 @@ def quart(tmp_path: Path) -> Example:
     return Example(tmp_path / "project", files)
 
 
+@pytest.mark.slow
 def test_requests_of_its_client_are_known(quart: Example) -> None:
     """Rows of fixtures are committed before them, and a lost write or an exception is named."""
     run = quart.with_files(test_it=TESTS).run("--arena-lost-writes=fail")

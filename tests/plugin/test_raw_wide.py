@@ -172,6 +172,7 @@ class TestPool:
 """
 
 
+@pytest.mark.slow
 def test_no_test_sees_the_session_of_an_earlier_one(raw: Example) -> None:
     """Reset if the driver can be used here and no fixture has changed it, else ended."""
     run = raw.with_files(test_it=SESSION).run("-p", "no:randomly")
@@ -238,6 +239,7 @@ def test_next(db_session):
 """
 
 
+@pytest.mark.slow
 def test_a_forgotten_commit_on_a_fixtures_connection_fails_the_test(raw: Example) -> None:
     """The test that has written; and nothing has to be replaced."""
     run = raw.with_files(test_it=LOST_ON_WIDE).run("-p", "no:randomly")
@@ -318,6 +320,7 @@ def test_psycopg(of_psycopg, turn):
 """
 
 
+@pytest.mark.slow
 def test_a_pool_of_a_wider_fixture_keeps_what_it_opens_in_a_test(raw: Example) -> None:
     """Its connections live as long as the pool."""
     raw.with_files(test_it=GROWING).run("-p", "no:randomly").expect(passed=9)
@@ -364,6 +367,7 @@ async def test_pool(pool, turn):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOWS)
 def test_an_async_pool_of_psycopg_keeps_the_tasks_of_its_fixture(raw: Example, how: str) -> None:
     """Its scheduler waits in no line of the suite, and begins tasks while a test runs."""

@@ -288,6 +288,7 @@ def test_runners_with_a_lifespan_of_the_session_and_none(example: Example) -> No
         run.expect(**counts)
 
 
+@pytest.mark.slow
 def test_runners_that_are_no_asyncio_loop(example: Example) -> None:
     """P8: trio's tests run as they are; one that uses what needs an asyncio loop is told so."""
     strict = example.change("pytest.ini", "= auto", "= strict")

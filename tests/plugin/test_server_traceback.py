@@ -143,6 +143,7 @@ def pytest_runtest_logreport(report):
 """
 
 
+@pytest.mark.slow
 def test_an_error_of_a_client_is_shown_at_the_line_that_called_it(example: Example) -> None:
     """Neither the way through the HTTP library nor ours; tools that mark lines mark this one."""
     logs_in = example.change("pytest.ini", "[pytest]", "[pytest]\narena_login = users:login")
@@ -302,6 +303,7 @@ def test_from_itself():
 """
 
 
+@pytest.mark.slow
 def test_an_error_may_be_its_own_cause(example: Example) -> None:
     """The run ends, and the error is shown."""
     run = example.with_files(test_it=FROM_ITSELF).run().expect(1, failed=1)
@@ -517,6 +519,7 @@ async def test_in_an_except_block(client):
 """
 
 
+@pytest.mark.slow
 def test_the_innermost_cause_in_the_app_is_named(example: Example) -> None:
     """An error of a service says little. The driver's exception has passed no line of the app."""
     app = example.files["app.py"] + SERVICES

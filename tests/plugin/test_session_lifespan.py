@@ -229,6 +229,7 @@ async def test_two(client):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "way, how",
     [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -139,6 +141,7 @@ def test_a_commit_that_the_test_session_makes_for_the_app_is_named_once(example:
     assert result.output.count(NOTE) == 1
 
 
+@pytest.mark.slow
 def test_an_app_that_commits_in_the_test_session_is_not_named(example: Example) -> None:
     """Nor what the test itself has written, a read, or a request that was refused."""
     _in_project(example, COMMITS).run("-q").expect(passed=2).never_says(NOTE)
@@ -185,6 +188,7 @@ def test_c(client):
 """
 
 
+@pytest.mark.slow
 def test_an_open_transaction_is_blamed_on_the_line_that_wrote(example: Example) -> None:
     """An earlier test may have checked the connection out."""
     project = _in_project(example, FLUSHES).with_files(conftest="")

@@ -80,6 +80,7 @@ async def test_what_no_query_has_loaded_stays_so(db_session):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("product", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_a_query_keeps_loaded_deferred_columns(example: Example, product: str) -> None:
     """Their values are of the present. In an async test nothing else could load them later."""

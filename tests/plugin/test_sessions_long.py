@@ -283,6 +283,7 @@ def test_5_finds_it_pending(db, team):
 """
 
 
+@pytest.mark.slow
 def test_a_session_of_a_module_forgets_related_rows(example: Example) -> None:
     """Relationships of what it held lead to no instance that a test has changed."""
     project = example.with_files(app=TEAM_APP, seed=TEAM_SEED, test_related=RELATED)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -82,6 +84,7 @@ def test_the_end_of_a_sync_test_is_not_mocked(mocked, db_session):
 """
 
 
+@pytest.mark.slow
 def test_a_mock_of_a_session_acts_on_the_app(example: Example) -> None:
     """A mocked commit was pytest-arena's commit before the request, which never reached the app."""
     app = example.files["app.py"] + APP

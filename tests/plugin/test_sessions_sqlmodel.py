@@ -88,6 +88,7 @@ def test_sync(db_session):
 """
 
 
+@pytest.mark.slow
 def test_a_library_that_imports_sqlmodel_changes_no_session(example: Example) -> None:
     """SQLModel's session warns at each call of `execute`. The app's models are SQLAlchemy's."""
     pytest.importorskip("sqlmodel", reason="SQLModel is not installed")

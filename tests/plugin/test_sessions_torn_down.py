@@ -143,6 +143,7 @@ async def test_delete_by_a_statement(db_session):
 """
 
 
+@pytest.mark.slow
 def test_a_collection_may_still_hold_what_a_test_deletes(example: Example) -> None:
     """SQLAlchemy leaves a deleted instance in a collection that is loaded."""
     app = example.files["app.py"] + CREWS

@@ -72,6 +72,7 @@ def test_leaves_the_mode():
 """
 
 
+@pytest.mark.slow
 def test_the_mode_of_the_log_is_for_a_sole_connection(tmp_path: Path) -> None:
     """The other connection is pytest-arena's, not a result of the app."""
     run = (

@@ -668,6 +668,7 @@ async def test_then(client):
 """
 
 
+@pytest.mark.slow
 def test_a_write_that_was_not_sent_is_no_answer_of_a_cache(example: Example) -> None:
     """The story of a POST names no cache."""
     run = shop(example, test_it=ONLY_AT_FIRST).run().expect(1, passed=1, failed=1)
@@ -707,6 +708,7 @@ def test_euros_then(test_client):
 """
 
 
+@pytest.mark.slow
 def test_the_test_that_filled_a_cache_has_sent_the_same_query(example: Example) -> None:
     """The query is not printed: it may hold secrets."""
     run = shop(example, test_it=BY_QUERY).run().expect(1, passed=2, failed=2)
@@ -758,6 +760,7 @@ async def test_a_stranger(client):
 """
 
 
+@pytest.mark.slow
 def test_a_secure_cookie_that_http_is_not_sent(example: Example) -> None:
     """By its name alone, where the request was refused."""
     run = shop(example, test_it=UNSENT).run().expect(1, passed=2, failed=3)

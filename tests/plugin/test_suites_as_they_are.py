@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena.testing import Example
+from tests.parameters import slow_except
 from tests.plugin.suites import (
     engine_per_test,
     global_factory,
@@ -65,10 +66,17 @@ SUITES = {
     ),
 }
 
+USUAL = (
+    "overrides with one shared session",
+    "an engine per test in tmp_path",
+    "a global factory made for every test",
+)
 FLAG = Suite(global_factory.FLAG, global_factory.TESTS, "app.main:app", "app.database:Base")
 
 
-@pytest.fixture(params=[*SUITES.values()], ids=[*SUITES])
+@pytest.fixture(
+    params=slow_except(SUITES.values(), *(SUITES[name] for name in USUAL)), ids=[*SUITES]
+)
 def suite(request: pytest.FixtureRequest) -> Suite:
     """One suite after the other."""
     found: Suite = request.param
@@ -109,6 +117,7 @@ def test_flag_suite_passes_without_the_plugin(tmp_path: Path) -> None:
     in_folder(tmp_path, FLAG).run(plugin=False).expect(passed=FLAG.tests)
 
 
+@pytest.mark.slow
 def test_flag_suite_passes_with_its_schema_named(tmp_path: Path) -> None:
     """The tables are there before the first test, and every test finds them."""
     options = (f"arena_app = {FLAG.app}", f"arena_schema = {FLAG.schema}")
@@ -174,6 +183,7 @@ async def test_no_other_dancer(client):
 PRINTED = re.compile(r"copy them for each test:\n(?P<lines>( {4}.*\n)+)")
 
 
+@pytest.mark.slow
 def test_the_printed_schema_of_an_engine_in_memory_replaces_its_create_all(
     example: Example,
 ) -> None:
@@ -197,6 +207,7 @@ def test_the_printed_schema_of_an_engine_in_memory_replaces_its_create_all(
         run.never_says("no engine asked", "the app made its tables", "no template")
 
 
+@pytest.mark.slow
 def test_a_schema_of_another_database_than_the_one_in_memory_is_not_its_template(
     example: Example,
 ) -> None:

@@ -201,6 +201,7 @@ engine = create_engine("mysql+pymysql://me:s3cret@db/shop", module=driver)
 """
 
 
+@pytest.mark.slow
 def test_migrations_that_lead_to_another_product_are_refused_without_its_password(
     example: Example,
 ) -> None:
@@ -231,6 +232,7 @@ def test_migrations_may_lie_in_a_folder_of_a_package_s_folder(example: Example) 
     project.run().expect(passed=2)
 
 
+@pytest.mark.slow
 def test_a_package_of_migrations_that_cannot_be_imported_is_named(example: Example) -> None:
     """The message names the package, and does not say that Alembic is missing."""
     project = with_migrations(example, SYNC_ENV)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.parameters import slow_except
 from tests.plugin.private_server import on_postgresql, private_server
 
 if TYPE_CHECKING:
@@ -118,7 +119,11 @@ def _check(project: Example) -> None:
     project.run("test_later.py").expect(passed=1).says("template from the cache")
 
 
-@pytest.mark.parametrize("first", DISTURBANCES.values(), ids=DISTURBANCES)
+@pytest.mark.parametrize(
+    "first",
+    slow_except(DISTURBANCES.values(), FREEZE_BY_DECORATOR, PATCH_BY_DECORATOR),
+    ids=DISTURBANCES,
+)
 def test_no_fixture_or_decorator_of_a_test_acts_on_the_seed(example: Example, first: str) -> None:
     """pytest-arena builds the template before the first fixture of such a test."""
     _check(_seeded(example, first))
@@ -136,6 +141,7 @@ async def test_first(hashed, client):
 """
 
 
+@pytest.mark.slow
 def test_no_test_acts_on_the_seed_on_postgresql(example: Example) -> None:
     """The template is a database of the server."""
     with private_server() as server:
@@ -163,6 +169,7 @@ def test_quiet(recwarn, caplog, test_client):
 """
 
 
+@pytest.mark.slow
 def test_warnings_and_logs_of_a_build_are_no_tests(example: Example) -> None:
     """`filterwarnings = error` fails no build. pytest's summary shows the warning."""
     project = example.with_files(seed=LOUD_SEED, test_quiet=QUIET_TESTS)
@@ -189,6 +196,7 @@ def test_fails_again(test_client):
 """
 
 
+@pytest.mark.slow
 def test_a_failed_build_fails_the_first_test_that_connects(example: Example) -> None:
     """A test that does not connect passes, and only the first failure has the build's traceback."""
     seed = "import os\n\nasync def seed(session):\n    os.environ['TENANT']\n"
@@ -240,7 +248,7 @@ def _check_own_client(project: Example) -> None:
     run.never_says("built again")
 
 
-@pytest.mark.parametrize("isolation", ["copy", "rollback"])
+@pytest.mark.parametrize("isolation", ["copy", pytest.param("rollback", marks=pytest.mark.slow)])
 def test_a_template_that_a_test_has_built_is_built_again(example: Example, isolation: str) -> None:
     """A test with its own client connects inside its mocks. Only this test sees their rows."""
     project = example.with_files(
@@ -278,6 +286,7 @@ def create_app():
 """
 
 
+@pytest.mark.slow
 def test_an_engine_of_a_factory(example: Example) -> None:
     """pytest-arena knows no engine before the test, so that it builds inside of the test."""
     app = example.files["app.py"].replace("engine = create_async_engine(", "engine = dict(url=")
@@ -335,6 +344,7 @@ def test_later(app):
 """
 
 
+@pytest.mark.slow
 def test_an_app_that_a_session_fixture_returns(example: Example) -> None:
     """No mock acts on the seed, and the app has its state again after each test."""
     files = {"app": FACTORY, "seed": SEED, "passwords": PASSWORDS}
@@ -358,6 +368,7 @@ def test_first():
 """
 
 
+@pytest.mark.slow
 def test_a_seed_that_needs_a_tests_fixture_is_refused(example: Example) -> None:
     """Without the fixture the second build fails, and the template is not cached."""
     seed = "import os\n\nasync def seed(session):\n    os.environ['TENANT']\n"
@@ -385,6 +396,7 @@ def test_with_rows(rows):
 """
 
 
+@pytest.mark.slow
 def test_a_wide_fixture_is_set_up_again_on_the_new_content(example: Example) -> None:
     """Its rows were written into the content that a mock has changed."""
     project = example.with_files(seed=SEED, passwords=PASSWORDS, test_it=TESTS + SESSION_ROWS)

@@ -49,6 +49,7 @@ LINES = """arena_schema =
 """
 
 
+@pytest.mark.slow
 def test_each_database_has_a_line_of_its_own(example: Example) -> None:
     """`name = value`, by the name of the file; a name that nobody asked for is mentioned."""
     seeds = "arena_seed =\n    dev = seed:seed\n    analytics = analytics:rows\n"
@@ -100,7 +101,11 @@ async def create(request, call_next):
 
 @pytest.mark.parametrize(
     "where,times",
-    [(AT_IMPORT, "once"), (IN_THE_LIFESPAN, "2 times"), (IN_A_REQUEST, "2 times")],
+    [
+        pytest.param(AT_IMPORT, "once", marks=pytest.mark.slow),
+        (IN_THE_LIFESPAN, "2 times"),
+        pytest.param(IN_A_REQUEST, "2 times", marks=pytest.mark.slow),
+    ],
     ids=["import", "lifespan", "request"],
 )
 def test_an_app_that_makes_its_tables_itself_pitfall_119(
@@ -201,6 +206,7 @@ def test_a_proposal_for_a_second_database_is_pasted_whole(example: Example) -> N
     project.run().expect(passed=1)
 
 
+@pytest.mark.slow
 def test_a_lifespan_that_makes_tables_over_a_template_costs_no_word_pitfall_119(
     example: Example,
 ) -> None:

@@ -232,6 +232,7 @@ async def test_rows_of_tables_that_the_test_has_made_pitfall_029(arena, client):
 """
 
 
+@pytest.mark.slow
 def test_expected_changes_of_new_tables_pitfall_029(example: Example) -> None:
     """As where an app makes its tables when it starts, which is in each test."""
     on_postgresql(example, test_it=NEW_TABLES).run().expect(passed=1)

@@ -172,6 +172,7 @@ async def test_is_cut_off(arena):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", ["asyncpg", pytest.param("psycopg", marks=pytest.mark.slow)])
 def test_a_lost_connection_gives_the_error_that_sqlalchemy_gives(
     example: Example, driver: str

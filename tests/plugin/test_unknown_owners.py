@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.plugin.test_late_work import isolation
 from tests.plugin.test_own_queues import EACH, app_with_workers
 
@@ -124,6 +126,7 @@ async def test_the_next_one(client):
 """
 
 
+@pytest.mark.slow
 @EACH
 def test_a_callback_of_a_job_belongs_to_the_test_of_its_request(example: Example, how: str) -> None:
     """A job that ends after its test has its callbacks called in the thread of a pool."""
@@ -133,6 +136,7 @@ def test_a_callback_of_a_job_belongs_to_the_test_of_its_request(example: Example
     run.says("refused: a connection for work that a request of an earlier test had begun: ")
 
 
+@pytest.mark.slow
 @EACH
 def test_a_commit_of_a_librarys_thread_of_an_earlier_test_is_named(
     example: Example, how: str

@@ -159,6 +159,7 @@ def test_starts_as_ever(test_client):
 """
 
 
+@pytest.mark.slow
 def test_what_a_hook_writes_at_the_end_of_an_unused_test_is_taken_back(example: Example) -> None:
     """It is the first to connect, when the test is over."""
     example.with_files(conftest=HOOKED, test_it=AFTER_A_HOOK).run().expect(passed=3)
@@ -252,6 +253,7 @@ def test_has_it_as_well(keys_on):
 """
 
 
+@pytest.mark.slow
 def test_what_a_connection_was_set_to_before_a_level_is_looked_at(example: Example) -> None:
     """Nobody has used it since a level was entered in the middle of the test."""
     example.with_files(test_it=ALTERED).run().expect(passed=5)

@@ -106,7 +106,7 @@ def expect_found(project: Example, what: str, isolation: str) -> None:
 
 @pytest.mark.parametrize(
     "statement, what",
-    [*LEFT[:3], *(pytest.param(*left, marks=pytest.mark.slow) for left in LEFT[3:])],
+    [LEFT[0], *(pytest.param(*left, marks=pytest.mark.slow) for left in LEFT[1:])],
 )
 def test_what_copy_would_leave_is_named_and_put_right(
     example: Example, statement: str, what: str
@@ -166,7 +166,7 @@ async def test_writes(client):
 """
 
 
-@pytest.mark.parametrize("options", ["", "-q"])
+@pytest.mark.parametrize("options", [pytest.param("", marks=pytest.mark.slow), "-q"])
 def test_a_row_that_copy_leaves_fails_the_run(example: Example, options: str) -> None:
     """Without the option, after the last test. No test fails."""
     statement, difference = LEFT[0]
@@ -177,6 +177,7 @@ def test_a_row_that_copy_leaves_fails_the_run(example: Example, options: str) ->
     run.says("dev is not as it was before the first test", difference, "pytest --arena-verify")
 
 
+@pytest.mark.slow
 def test_a_row_that_undo_leaves_fails_the_run(example: Example) -> None:
     """Likewise."""
     options = f"arena_database = {SERVER}\narena_isolation = undo\naddopts = -p liar"

@@ -327,6 +327,7 @@ def run_jobs(project: Example, how: str, kinds: Sequence[str], whens: Sequence[s
     return project.run("--arena-settle=0.1", *isolation(how), env=env)
 
 
+@pytest.mark.slow
 def test_a_job_in_an_older_thread_ends_with_its_test(example: Example) -> None:
     """Its connection is taken away: what it commits later never lands in the next test."""
     project = warm_app(example, "copy", test_it=TESTS)
@@ -345,6 +346,7 @@ def test_each_pool_and_loop_that_is_older_than_its_test(example: Example, how: s
     run.expect(1, passed=5 + 2 * 15, errors=15)
 
 
+@pytest.mark.slow
 @HOWS
 def test_a_job_that_awaits_a_queued_job_holds_its_connection_at_the_end(
     example: Example, how: str
@@ -448,6 +450,7 @@ def test_a_thread_has_what_it_inherits_from_others():
 """
 
 
+@pytest.mark.slow
 def test_threads_that_inherit_a_context_serve_every_test(example: Example) -> None:
     """The thread of a pooled aiosqlite connection begins in the first test."""
     project = example.change("pytest.ini", "pythonpath = .", "pythonpath = . site-packages")

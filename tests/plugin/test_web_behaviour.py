@@ -248,7 +248,11 @@ def test_whole_again(test_client):
 """
 
 
-@pytest.mark.parametrize("order", [(), ("-p", "reverse")], ids=["forwards", "backwards"])
+@pytest.mark.parametrize(
+    "order",
+    [(), pytest.param(("-p", "reverse"), marks=pytest.mark.slow)],
+    ids=["forwards", "backwards"],
+)
 def test_engines_used_beside_the_dependencies_pitfall_121_122(
     example: Example, order: tuple[str, ...]
 ) -> None:
@@ -378,6 +382,7 @@ async def test_a_client_that_asks_nothing():
 """
 
 
+@pytest.mark.slow
 def test_the_app_is_up_where_its_lifespan_is_asked_for(example: Example) -> None:
     """In the loop of the coroutine, or in a thread's; without a client."""
     example.with_files(test_asked=ASKED).run().expect(passed=5)

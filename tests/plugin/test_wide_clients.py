@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.parameters import slow_except
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -117,7 +119,7 @@ KINDS = {
     "asyncio-module-loop": ASYNC.format(marker=IN_MODULE_LOOP, fixture=MODULE_LOOP),
     "anyio": ASYNC.format(marker=OF_ANYIO, fixture=OF_MODULE),
 }
-EACH = pytest.mark.parametrize("kind", KINDS)
+EACH = pytest.mark.parametrize("kind", slow_except(KINDS, "sync-module", "asyncio"))
 
 
 def app_with_endpoints(example: Example, test: str) -> Example:
@@ -317,7 +319,15 @@ def restored(kind: str) -> str:
     return RESTORED_ASYNC.format(marker=marker, fixture=fixture)
 
 
-@pytest.mark.parametrize("kind", ["sync", "asyncio", "asyncio-module-loop", "anyio"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "sync",
+        "asyncio",
+        pytest.param("asyncio-module-loop", marks=pytest.mark.slow),
+        pytest.param("anyio", marks=pytest.mark.slow),
+    ],
+)
 def test_a_test_gets_the_client_as_its_fixture_left_it(example: Example, kind: str) -> None:
     """Cookies, headers, auth, logins and the state of the lifespan are restored."""
     project = example.with_files(lives=LIFESPAN, test_it=restored(kind))
@@ -424,6 +434,7 @@ async def test_after(wide, turn):
 """
 
 
+@pytest.mark.slow
 def test_the_app_ends_with_the_narrower_fixture_that_has_started_it(example: Example) -> None:
     """Its rows ended with that fixture, and the app of the wider client went on without them."""
     project = example.with_files(starts=STARTS, test_it=STARTED_LATER)
@@ -512,6 +523,7 @@ def test_it(request, name, turn):
 """
 
 
+@pytest.mark.slow
 def test_the_wide_clients_of_litestar_are_restored(example: Example) -> None:
     """Those of pytest-arena, and those of the suite."""
     project = example.with_files(lite=LITESTAR, test_it=OF_LITESTAR)

@@ -222,6 +222,7 @@ def test_statements_are_counted(arena):
 """
 
 
+@pytest.mark.slow
 def test_what_flasks_own_client_is_answered_is_told(flask: Example) -> None:
     """The exception behind a 500, the one that reaches the test, and the statements."""
     run = flask.with_files(test_own=OWN_CLIENT).run("--tb=short").expect(status=1, failed=3)
@@ -290,6 +291,7 @@ def test_rows_of_the_apps_own_session(arena_app, arena, turn):
 """
 
 
+@pytest.mark.slow
 def test_flask_sqlalchemy_with_a_factory(flask: Example) -> None:
     """Its engine is an ordinary one, of each app that the factory makes."""
     project = flask.with_files(app=FLASK_SQLALCHEMY, test_factory=OF_A_FACTORY)

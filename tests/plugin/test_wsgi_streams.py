@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.plugin.test_wsgi import flask  # noqa: F401 - a fixture of this module, too
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ def test_fails(client):
 """
 
 
+@pytest.mark.slow
 def test_what_a_generator_writes_while_the_test_reads_it_is_the_requests(flask: Example) -> None:  # noqa: F811 - the fixture
     """An answer that the test has neither read nor closed is named."""
     app = flask.files["app.py"] + ROUTES

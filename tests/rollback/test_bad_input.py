@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.parameters import slow_except
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example, Run
 
@@ -25,7 +27,7 @@ async def test_after_it(client):
     assert (await client.post("/dancers/next")).status_code == 201
 """
 URL = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
-DATABASES = ("sqlite", "postgresql")
+DATABASES = slow_except(["sqlite", "postgresql"], "sqlite")
 
 
 def ran(example: Example, database: str, test: str) -> Run:
@@ -68,6 +70,7 @@ async def test_it(client):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database", DATABASES)
 def test_a_savepoint_that_is_gone(example: Example, database: str) -> None:
     """The database's own error names it."""
@@ -102,6 +105,7 @@ async def test_it(client, has_written):
 """
 
 
+@pytest.mark.slow
 def test_a_transaction_that_the_server_ends(example: Example) -> None:
     """The error says that all connections share it. The next test has a new database."""
     run = ran(example, "postgresql", ENDED).expect(1, passed=1, failed=2)
@@ -127,6 +131,7 @@ async def test_it(client, turn):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["rollback", "undo"])
 def test_two_databases_of_two_products(example: Example, isolation: str) -> None:
     """Rollback restores both. The undo of PostgreSQL is refused, because SQLite has none."""

@@ -328,6 +328,7 @@ def project(database: str, example: Example) -> Example:
     return replace(example, env=env).with_files(**files)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database, name", CASES)
 def test_a_limit_of_other_plugins(
     database: str, name: str, example: Example, runs: dict[str, Run]
@@ -356,6 +357,7 @@ async def test_it(client, turn):
 """
 
 
+@pytest.mark.slow
 def test_two_workers_insert_the_same_unique_value(example: Example) -> None:
     """Each worker has a database, so that none waits for the other."""
     base = fastapi_example(example.folder.parent)

@@ -104,6 +104,7 @@ async def test_time_moves(client, db_session):
 """
 
 
+@pytest.mark.slow
 def test_a_marked_database_is_used_as_it_is(named: Named) -> None:
     """Its tables are not built, the seed is. Its sequences have their numbers at the end."""
     named.build()
@@ -144,7 +145,7 @@ async def test_one(client):
 
 
 def test_a_database_without_a_mark_is_refused(named: Named) -> None:
-    """If it has anything, or if the isolation is another one. The error has the next step."""
+    """If it has anything. The error has the next step."""
     named.run(*MIGRATED)
     ran = named.test(ONE).expect(1, failed=1)
     ran.says(
@@ -154,6 +155,12 @@ def test_a_database_without_a_mark_is_refused(named: Named) -> None:
         f"postgresql://{named.name}:***@{URL.host}:{URL.port}/{named.name} is in the environment",
         "arena databases mark postgresql://owner@host/name",
     )
+
+
+@pytest.mark.slow
+def test_a_mark_is_for_one_isolation_and_can_be_taken_off(named: Named) -> None:
+    """The error has the next step."""
+    named.run(*MIGRATED)
     named.mark()
     ran = named.test(ONE, "--arena-isolation=auto").expect(1, failed=1)
     ran.says(
@@ -164,6 +171,7 @@ def test_a_database_without_a_mark_is_refused(named: Named) -> None:
     named.test(ONE).expect(1, failed=1).says("it is not empty, and has no mark")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objects",
     [
@@ -266,6 +274,7 @@ async def test_after_both(client):
 """
 
 
+@pytest.mark.slow
 def test_an_ended_connection_ends_what_was_built(named: Named) -> None:
     """Each later test says so. A marked database without a seed has all at the next test."""
     ran = named.test(LOST).expect(1, passed=1, errors=3)
@@ -333,6 +342,7 @@ async def test_no_connection_goes_past_the_transaction(client):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drivers", ["refuse", "redirect"])
 def test_the_apps_database_may_be_the_named_one(named: Named, drivers: str) -> None:
     """Whichever way a connection to it is opened, it shares the transaction."""
@@ -368,6 +378,7 @@ def test_a_build_that_needs_a_commit_says_so(named: Named) -> None:
     ran.says("VACUUM cannot run inside a transaction block", "tables.sql:2", advice)
 
 
+@pytest.mark.slow
 def test_a_second_database_is_refused(named: Named) -> None:
     """The transaction is in one database."""
     two = """

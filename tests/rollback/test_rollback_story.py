@@ -178,6 +178,7 @@ async def test_a_function_sets_the_tenant():
 """
 
 
+@pytest.mark.slow
 def test_settings_that_a_function_changes_belong_to_one_connection(example: Example) -> None:
     """The function's text names them. A connection sees what another one has not committed."""
     ran = run(example, TENANTS, "--arena-schema=test_it:make").expect(passed=1)

@@ -59,6 +59,7 @@ def test_the_connection_ends_in_a_test(world: ServerWorld) -> None:
     assert any("its database was replaced" in line for line in world.told)
 
 
+@pytest.mark.slow
 def test_the_connection_ends_between_two_tests(world: ServerWorld) -> None:
     """The next level opens another one, unless a wider fixture has written."""
     hand = world.connect()
@@ -89,6 +90,7 @@ def test_a_level_cannot_begin_inside_a_transaction_that_has_written(world: Serve
     world.isolation.leave()
 
 
+@pytest.mark.slow
 def test_a_level_with_other_content_above_written_rows(world: ServerWorld) -> None:
     """It is in another database. The one below keeps what it has."""
     hand = world.connect()
@@ -239,6 +241,7 @@ def test_the_suite_finds_a_planted_defect(
         check(world)
 
 
+@pytest.mark.slow
 def test_a_server_that_demands_tls(
     own: ServerRegistry, template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

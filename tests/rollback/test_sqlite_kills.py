@@ -28,6 +28,7 @@ async def test_writes(client, number):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [2, pytest.param(40, marks=pytest.mark.slow)])
 def test_kills_at_any_moment(example: Example, tmp_path: Path, kills: int) -> None:
     """The next run starts with the template, and removes the folders of the killed runs."""

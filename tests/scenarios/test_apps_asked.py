@@ -325,6 +325,7 @@ def test_last(storm):
 """
 
 
+@pytest.mark.slow
 def test_a_client_of_flask_is_unknown_whatever_ran_before(tmp_path: Path) -> None:
     """Its requests do not pass pytest-arena: none was seen, and none is missing."""
     example = seeing(tmp_path, OF_FLASK).with_files(app=WSGI_APP)

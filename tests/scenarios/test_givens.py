@@ -153,6 +153,7 @@ def test_of_an_outline_the_rows_are_asked_that_say_a_number(found: Told) -> None
     assert [one["status"] for one in tests] == ["PROVEN", "HOLLOW"]
 
 
+@pytest.mark.slow
 def test_a_background_is_asked_for_where_no_test_finds_anything(
     tmp_path: Path, found: Told
 ) -> None:

@@ -388,6 +388,7 @@ def test_a_cache_of_compiled_tests_makes_nobody_deaf(tmp_path: Path) -> None:
     assert len(compiled) == 2
 
 
+@pytest.mark.slow
 def test_everything_is_as_it_was_when_the_run_is_over(tmp_path: Path) -> None:
     """What was wrapped is not, any more."""
     check = """

@@ -294,6 +294,7 @@ def test_late(marked):
 """
 
 
+@pytest.mark.slow
 def test_a_hook_may_add_a_second_marker_and_its_scenario_can_be_chosen(tmp_path: Path) -> None:
     """The markers are read when all hooks of the collection are done."""
     example = project(tmp_path, ["one", "two", "three"], LATE_TESTS)
@@ -304,6 +305,7 @@ def test_a_hook_may_add_a_second_marker_and_its_scenario_can_be_chosen(tmp_path:
     chosen.run.expect(passed=1).says("1 deselected")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", [(), (*XDIST, "-n1")], ids=["one process", "a worker"])
 def test_a_marker_that_a_fixture_adds_is_told_as_too_late(
     tmp_path: Path, args: tuple[str, ...]
@@ -325,6 +327,7 @@ def test_row(price):
 """
 
 
+@pytest.mark.slow
 def test_a_value_that_fits_no_row_is_told_with_the_rows(tmp_path: Path) -> None:
     """Another marker would not help: the advice is about the value."""
     example = project(tmp_path, [], OF_NO_ROW).with_paths({"specs/shop.feature": SPEC})

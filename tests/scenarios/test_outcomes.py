@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.parameters import slow_except
 from tests.scenarios.proving import NO_EVIDENCE, RERUNS, XDIST, Told, project, told
 
 if TYPE_CHECKING:
@@ -167,11 +168,7 @@ MODES = {
 }
 
 
-LONG = {"each", "reruns", "reruns in workers"}
-PARAMS = [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in MODES]
-
-
-@pytest.fixture(scope="module", params=PARAMS)
+@pytest.fixture(scope="module", params=slow_except(MODES, "plain"))
 def mode(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Told:
     """One run in each way; all tests look at it."""
     example = project(tmp_path_factory.mktemp("outcomes"), EXPECTED, TESTS)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.parameters import slow_except
 from tests.plugin.private_server import PRODUCTION
 from tests.scenarios.proving import told
 from tests.scenarios.seen import facts_of, seeing
@@ -126,9 +127,7 @@ async def test_seeded_by_text(client, db_session):
 """
 
 
-@pytest.fixture(
-    scope="module", params=["sqlite", "asyncpg", pytest.param("psycopg", marks=pytest.mark.slow)]
-)
+@pytest.fixture(scope="module", params=slow_except(["sqlite", "asyncpg", "psycopg"], "sqlite"))
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Told:
     """One run of all of them."""
     tests = "".join(_test(name, *asked) for name, asked in (READS | READS_NOT).items())

@@ -40,6 +40,7 @@ def small(folder: Path, *names: str) -> Example:
     return project(folder, names or ("one", "two"), TESTS, more=MARKERS)
 
 
+@pytest.mark.slow
 def test_without_specifications_nothing_is_read_and_the_marker_does_nothing(
     tmp_path: Path,
 ) -> None:

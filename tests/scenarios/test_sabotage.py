@@ -121,6 +121,7 @@ def test_a_failure_of_the_tear_down_alone_is_no_notice(odd: Told) -> None:
     assert "whether it notices its seed removed is not known: tear-down: " in reason
 
 
+@pytest.mark.slow
 def test_subtests_and_warnings_of_broken_tests_are_not_reported(odd: Told) -> None:
     """Both go to the terminal whoever runs the test."""
     assert "subtests" in odd.reason("subtests")
@@ -219,6 +220,7 @@ def test_a_strict_run_in_ci_tries_each_proof_unless_it_is_told_not_to(hollow: Ex
     plain.run.says("(not tried: --scenarios-sabotage)").never_says("sabotage: ", _BY_ITSELF)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "args,env",
     [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.scenarios.sabotaged import results, sabotaged, suite
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ async def test_reads_twice_and_ignores_the_second_answer(client, row):
 """
 
 
+@pytest.mark.slow
 def test_repetitions_of_a_broken_request_are_broken_alike(tmp_path: Path) -> None:
     """A helper that retries or polls is honest. Earlier requests and tear-downs stay whole."""
     assert results(sabotaged(suite(tmp_path, REPEATED))) == {

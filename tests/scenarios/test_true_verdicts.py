@@ -456,6 +456,7 @@ def test_seeding(shared, db_session):
 """
 
 
+@pytest.mark.slow
 def test_what_an_app_writes_as_it_starts_for_a_session_is_no_seed(tmp_path: Path) -> None:
     """Also where a test that proves nothing was the first to need it, and files are looked into."""
     driver = "import sqlite3\n\ndef pytest_configure():\n    sqlite3.connect(':memory:').close()\n"
@@ -488,6 +489,7 @@ def test_nothing(db_session):
 """
 
 
+@pytest.mark.slow
 def test_responses_of_flask_are_not_rebuilt(tmp_path: Path) -> None:
     """Their constructor is another one than that of httpx."""
     example = seeing(tmp_path, OF_FLASK).with_files(app=WSGI_APP)
@@ -520,7 +522,11 @@ def _(page):
 
 @pytest.mark.parametrize(
     "step, status",
-    [("page.is_fine()", "UNKNOWN"), ("checks.is_fine(page.answer)", "UNKNOWN"), ("pass", "HOLLOW")],
+    [
+        ("page.is_fine()", "UNKNOWN"),
+        pytest.param("checks.is_fine(page.answer)", "UNKNOWN", marks=pytest.mark.slow),
+        ("pass", "HOLLOW"),
+    ],
 )
 def test_a_step_that_calls_a_helper_is_judged_as_a_plain_test(
     tmp_path: Path, step: str, status: str

@@ -58,6 +58,7 @@ def test_a_server_that_only_speaks_like_postgresql(config: Config) -> None:
     assert "is CockroachDB CCL v24.1, not PostgreSQL" in error.what
 
 
+@pytest.mark.slow
 def test_a_role_that_may_not_create_databases(config: Config, untouched: Crowded) -> None:
     """The next step is the statement that lets it."""
     error = told(config, untouched.url("humble"))

@@ -113,6 +113,7 @@ def test_a_private_server_listens_on_no_port_and_syncs_nothing(cluster: Cluster)
     assert "a private server from /" in cluster.shown
 
 
+@pytest.mark.slow
 def test_a_private_server_knows_all_of_unicode(cluster: Cluster) -> None:
     """Bytes decide the order, on every machine."""
     assert asked(cluster, "SELECT upper('ä'), 'Z' < 'a', getdatabaseencoding()") == [

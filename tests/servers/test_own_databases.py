@@ -318,6 +318,7 @@ def finished(own: ServerRegistry, title: str) -> str:
     return own.finish_template(name, fingerprint="shop", manifest="", title=title)
 
 
+@pytest.mark.slow
 def test_the_last_two_templates_of_a_project_stay() -> None:
     """Of each kind, by their last use: one for each of two branches, and no third."""
     with own_registry() as registry:
@@ -473,6 +474,7 @@ def test_a_run_goes_on_after_its_connection_was_lost(loss: str, template: str) -
         assert not exists(second)
 
 
+@pytest.mark.slow
 def test_errors_of_the_background_do_not_end_it(registry: str, template: str) -> None:
     """What could not be made is told to whoever wants it; the next job is done all the same."""
     with own_databases(registry) as own:

@@ -132,6 +132,7 @@ def test_it(test_client):
 """
 
 
+@pytest.mark.slow
 def test_the_run_that_builds_names_what_the_build_leaves_in_modules(example: Example) -> None:
     """A test that needs it passes in this run alone. ``-q`` shows the line too."""
     app = example.files["app.py"] + "\nCACHE = {}\n"
@@ -147,6 +148,7 @@ def test_the_run_that_builds_names_what_the_build_leaves_in_modules(example: Exa
     project.run("-q").expect(status=1, failed=1).never_says("left traces")
 
 
+@pytest.mark.slow
 def test_a_build_that_leaves_nothing_in_modules_has_no_line(example: Example) -> None:
     """The app and the seed are imported at the collection, in each run."""
     test = "def test_it(test_client): test_client.get('/dancers')"

@@ -73,12 +73,12 @@ DRIVERS = ("psycopg", "psycopg_async", "psycopg2", "asyncpg")
 @pytest.mark.parametrize(
     "driver,schema,seed",
     [
-        ("psycopg", "forms:asynchronous", "seed:seed"),
+        pytest.param("psycopg", "forms:asynchronous", "seed:seed", marks=pytest.mark.slow),
         pytest.param("psycopg_async", "forms:sync", "later:seed", marks=pytest.mark.slow),
         ("psycopg2", "base:Base", "later:seed"),
         pytest.param("asyncpg", "base:Base", "seed:seed", marks=pytest.mark.slow),
         ("asyncpg", "forms:sync", "later:seed"),
-        ("asyncpg", "all.sql", "seed:seed"),
+        pytest.param("asyncpg", "all.sql", "seed:seed", marks=pytest.mark.slow),
     ],
 )
 def test_each_form_makes_the_tables_by_each_driver(
@@ -223,6 +223,7 @@ def test_a_listener_of_ones_own_makes_its_schema_itself_pitfall_089(
     assert on_server.ensure()
 
 
+@pytest.mark.slow
 def test_rebuild_is_for_what_is_older_than_the_run(on_server: ServerProject) -> None:
     """A second worker of that run finds the new one."""
     first = on_server.ensure()
@@ -232,6 +233,7 @@ def test_rebuild_is_for_what_is_older_than_the_run(on_server: ServerProject) -> 
     assert on_server.builds() == 2
 
 
+@pytest.mark.slow
 def test_a_template_that_somebody_dropped_is_built_again(on_server: ServerProject) -> None:
     """Its manifest alone is no template."""
     template = on_server.ensure()
@@ -241,6 +243,7 @@ def test_a_template_that_somebody_dropped_is_built_again(on_server: ServerProjec
     assert on_server.builds() == 2
 
 
+@pytest.mark.slow
 def test_a_template_that_is_collected_at_this_moment_is_not_taken_pitfall_090(
     on_server: ServerProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +255,7 @@ def test_a_template_that_is_collected_at_this_moment_is_not_taken_pitfall_090(
     assert on_server.ensure() != found
 
 
+@pytest.mark.slow
 def test_unused_templates_are_collected_at_the_next_build_pitfall_090(
     on_server: ServerProject,
 ) -> None:
@@ -383,6 +387,7 @@ async def _names(on_server: ServerProject) -> list[str]:
     return on_server.names()
 
 
+@pytest.mark.slow
 def test_an_async_builder_works_where_a_loop_is_running(on_server: ServerProject) -> None:
     """The first connection of a run may be made in the middle of a request."""
     on_server.write(forms=FUNCTIONS, seed=f"import helper\n{ASYNC_SEED}")
@@ -390,6 +395,7 @@ def test_an_async_builder_works_where_a_loop_is_running(on_server: ServerProject
     assert asyncio.run(_names(on_server)) == ["Sand"]
 
 
+@pytest.mark.slow
 def test_a_sync_session_over_an_async_driver_commits_and_rolls_back_as_ever(
     on_server: ServerProject,
 ) -> None:

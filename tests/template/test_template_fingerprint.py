@@ -40,7 +40,9 @@ def _edit_helper(project: Project) -> None:
     project.write(helper='NAME = "Dune"\n')
 
 
-@pytest.mark.parametrize("edit", [_edit_model, _edit_seed, _edit_helper])
+@pytest.mark.parametrize(
+    "edit", [pytest.param(_edit_model, marks=pytest.mark.slow), _edit_seed, _edit_helper]
+)
 def test_a_change_of_model_seed_or_imported_helper_builds_anew_pitfall_089(
     project: Project, edit: Callable[[Project], None]
 ) -> None:
@@ -51,7 +53,14 @@ def test_a_change_of_model_seed_or_imported_helper_builds_anew_pitfall_089(
     assert project.builds() == 2
 
 
-@pytest.mark.parametrize("file", ["seed", "helper", "models"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "seed",
+        pytest.param("helper", marks=pytest.mark.slow),
+        pytest.param("models", marks=pytest.mark.slow),
+    ],
+)
 def test_a_change_of_comments_and_white_space_builds_nothing_pitfall_089(
     project: Project, file: str
 ) -> None:
@@ -63,6 +72,7 @@ def test_a_change_of_comments_and_white_space_builds_nothing_pitfall_089(
     assert project.builds() == 1
 
 
+@pytest.mark.slow
 def test_a_file_that_goes_back_to_what_it_was_finds_its_template_again(project: Project) -> None:
     """Going from branch to branch builds each of them once."""
     first = project.ensure()
@@ -126,6 +136,7 @@ def seed(session):
 """
 
 
+@pytest.mark.slow
 def test_a_sqlite_file_that_the_seed_reads_counts(project: Project) -> None:
     """sqlite3 opens it, and not Python. A file that the seed writes does not count."""
 
@@ -162,6 +173,7 @@ def seed(session):
 """
 
 
+@pytest.mark.slow
 def test_the_names_in_a_folder_that_the_seed_lists_count(project: Project) -> None:
     """Though it reads none of the files: its rows may be of the names."""
     project.write(seed=LISTING)
@@ -206,6 +218,7 @@ def seed(session):
 """
 
 
+@pytest.mark.slow
 def test_modules_that_a_package_finds_by_itself_count(project: Project) -> None:
     """Rows are often registered so: the package names none of its modules."""
     project.seed = "seeds:seed"
@@ -239,6 +252,7 @@ event.listen(metadata, "after_create", DDL(Path("more.sql").read_text()))
 """
 
 
+@pytest.mark.slow
 def test_who_listens_to_create_all_counts_wherever_it_stands(project: Project) -> None:
     """Triggers and views are made so, often by a module that the models do not know."""
     project.seed = ""
@@ -266,6 +280,7 @@ def test_files_of_another_kind_beside_the_data_count_for_nothing(project: Projec
     assert project.builds() == 1
 
 
+@pytest.mark.slow
 def test_data_beside_the_root_folder_counts_in_one_checkout(
     project: Project, tmp_path: Path
 ) -> None:
@@ -296,6 +311,7 @@ NOISY = SEED.replace(
 )
 
 
+@pytest.mark.slow
 def test_what_a_build_writes_itself_never_makes_it_run_again(project: Project) -> None:
     """A log, a cache, a state file, .git: no endless rebuilds."""
     (project.root / ".git").mkdir()
@@ -308,6 +324,7 @@ def test_what_a_build_writes_itself_never_makes_it_run_again(project: Project) -
     assert project.builds() == 1
 
 
+@pytest.mark.slow
 def test_an_env_file_counts(project: Project) -> None:
     """Settings are read from it, and may say which rows there are."""
     (project.root / ".env").write_text("Env")
@@ -317,6 +334,7 @@ def test_an_env_file_counts(project: Project) -> None:
     assert project.names() == ["Other"]
 
 
+@pytest.mark.slow
 def test_a_checkout_that_was_moved_finds_its_templates(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,6 +363,7 @@ def test_no_path_of_this_machine_is_in_a_template(project: Project, tmp_path: Pa
     assert str(tmp_path) not in str(shelf.relative_to(project.cache))
 
 
+@pytest.mark.slow
 def test_two_projects_with_the_same_names_share_a_cache_and_nothing_else(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,6 +393,7 @@ def test_rebuild_is_for_what_is_older_than_the_run(project: Project) -> None:
     assert project.builds() == 2
 
 
+@pytest.mark.slow
 def test_unused_templates_are_collected_at_the_next_build_pitfall_090(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

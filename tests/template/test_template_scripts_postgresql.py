@@ -230,6 +230,7 @@ CREATE TRIGGER shout BEFORE INSERT ON public.dancers FOR EACH ROW EXECUTE FUNCTI
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", ["psycopg2", "asyncpg"])
 def test_a_dump_is_a_schema(on_server: ServerProject, driver: str) -> None:
     """With its rows; the search path that it sets ends with its connection."""

@@ -65,6 +65,7 @@ return ["Sand", "Dune"] if Path("extra.txt").exists() else ["Sand"]
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", ASKED.values(), ids=ASKED)
 def test_a_file_that_did_not_exist_counts_when_it_comes_and_when_it_goes(
     project: Project, rows: str
@@ -129,6 +130,7 @@ except OSError:
     assert project.names() == ["Sand"]
 
 
+@pytest.mark.slow
 def test_data_outside_the_checkout_count(project: Project, tmp_path: Path) -> None:
     """Changed, added, removed: the folder may belong to another repository."""
     outside = tmp_path / "elsewhere" / "fixtures"
@@ -152,6 +154,7 @@ return [file.read_text() for file in files]
     assert project.names() == ["Two"]
 
 
+@pytest.mark.slow
 def test_a_large_file_is_read_again_only_if_its_time_has_changed(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +307,7 @@ def test_what_stands_in_the_wal_of_a_sqlite_file_counts(project: Project) -> Non
     assert project.names() == ["Sand", "Dune", "Storm"]
 
 
+@pytest.mark.slow
 def test_a_wal_that_the_build_empties_itself_counts_once(project: Project) -> None:
     """The build's connection is the last one, and moves the rows into the file."""
     (project.root / "data").mkdir()
@@ -381,6 +385,7 @@ async def test_names(client):
 """
 
 
+@pytest.mark.slow
 def test_a_module_that_looks_for_an_optional_file_is_read_again(example: Example) -> None:
     """At its import, before the build. The summary names the file that has come."""
     project = example.with_files(seed=OPTIONAL, test_it=PRINTING)
@@ -405,6 +410,7 @@ async def seed(session):
 """
 
 
+@pytest.mark.slow
 def test_settings_that_were_read_before_the_build_count(example: Example) -> None:
     """A conftest reads them during the collection, and the function keeps them."""
     project = example.with_files(seed=SETTINGS, test_it=PRINTING)
@@ -506,6 +512,7 @@ def test_a_usual_project_finds_its_template_in_each_run(example: Example) -> Non
         project.run("-s", env=compiled).expect(passed=1).says("template from the cache", names)
 
 
+@pytest.mark.slow
 def test_another_project_with_the_same_options_is_no_reason(example: Example) -> None:
     """Its first run builds. It names no file of the project that has used the cache before."""
     project = example.with_files(test_it=PRINTING, more="NAME = 'Sand'")

@@ -148,6 +148,7 @@ def test_threads_that_write_at_once(isolation: Rollback) -> None:
     assert hands[0].execute("SELECT count(*) FROM items").fetchone() == (62,)
 
 
+@pytest.mark.slow
 def test_a_level_is_left_by_force_while_a_statement_runs(isolation: Rollback) -> None:
     """The statement is interrupted."""
     hand = connect(isolation)

@@ -204,6 +204,7 @@ async def test_it(client):
     ran(example, forgetful, "--arena-lost-writes=fail").expect(1, passed=1, errors=1)
 
 
+@pytest.mark.slow
 def test_a_transaction_left_open_is_a_leak(example: Example) -> None:
     """The next test starts clean, and the session of the earlier one cannot write into it."""
     left = """
@@ -251,6 +252,7 @@ async def test_waits_too_long(client):
     run.says("database is locked", "app.py:", "test_it.py:", "await session.flush()")
 
 
+@pytest.mark.slow
 def test_what_one_connection_cannot_do_is_named(example: Example) -> None:
     """An error or a line for each."""
     limits = """
@@ -289,6 +291,7 @@ def test_converters():
     run.says("VACUUM was left out", "a temporary table of one connection is seen by the others")
 
 
+@pytest.mark.slow
 def test_a_statement_that_rolls_back_everything(example: Example) -> None:
     """OR ROLLBACK ends the app's transaction alone."""
     statement = """
@@ -341,6 +344,7 @@ def test_it(connection, turn):
     run.expect(passed=4).says("a fixture holds a transaction open over its tests")
 
 
+@pytest.mark.slow
 def test_another_process_is_named(example: Example) -> None:
     """It sees the rows of the template, cannot write, and the summary says so."""
     process = """
