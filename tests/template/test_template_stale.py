@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sqlite3
 import sys
 from contextlib import closing
@@ -523,3 +524,55 @@ def test_another_project_with_the_same_options_is_no_reason(example: Example) ->
     other.run().expect(passed=1).says("template built in").never_says("more.py", "seed.py")
     run = other.change("seed.py", "Dune", "Storm").run().expect(passed=1)
     run.says("(arena_seed = seed:seed: seed.py has changed)")
+
+
+DATED_SEED = """
+import datetime
+
+from app import Dancer
+
+
+async def seed(session):
+    tomorrow = datetime.date.today() + datetime.timedelta(days=1)
+    session.add(Dancer(name=str(tomorrow)))
+"""
+DATED_TESTS = """
+import datetime
+
+import time_machine
+
+TOMORROW = datetime.date.today() + datetime.timedelta(days=1)
+
+
+@time_machine.travel("2061-01-14T00:00Z")
+def test_another_day(test_client):
+    assert test_client.get("/dancers").json() == [str(TOMORROW)]
+"""
+FROM_THE_CACHE = "template from the cache"
+
+
+def _age(example: Example) -> None:
+    """Make the cached templates a day old, as those that a CI job restores."""
+    for file in (example.folder.parent / "cache" / "templates").rglob("*.json"):
+        manifest = json.loads(file.read_text())
+        manifest["built"] -= 24 * 60 * 60
+        file.write_text(json.dumps(manifest))
+
+
+def test_a_seed_is_built_again_on_another_day(example: Example) -> None:
+    """Its rows may depend on the date. The clock of a test does not count."""
+    dated = example.with_files(seed=DATED_SEED, test_it=DATED_TESTS)
+    dated.run().expect(passed=1).says("template built in")
+    dated.run().expect(passed=1).says(FROM_THE_CACHE)
+    _age(dated)
+    dated.run().expect(passed=1).says("(arena_seed = seed:seed: built on an earlier day)")
+    dated.run().expect(passed=1).says(FROM_THE_CACHE)
+
+
+def test_a_schema_is_found_on_another_day(example: Example) -> None:
+    """Only a seed is called again."""
+    schema = example.change("pytest.ini", "arena_seed = seed:seed\n", "")
+    schema = schema.with_files(test_it="def test_it(test_client): test_client.get('/dancers')")
+    schema.run().expect(passed=1).says("template built in")
+    _age(schema)
+    schema.run().expect(passed=1).says(FROM_THE_CACHE)

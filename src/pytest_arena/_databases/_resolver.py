@@ -535,6 +535,7 @@ class Provision:
         if config.rebuild:
             began = os.environ.setdefault(_SINCE, str(time.time()))
             self._newer_than = float(began)
+        self._day_began = _start_of_day()
         # Keys: a product and a driver.
         self.stores: dict[tuple[str, str], Store[object]] = {}
 
@@ -709,6 +710,7 @@ class Provision:
                 database.product.template_store(database.dialect),
                 self._config.root,
                 self._newer_than,
+                self._day_began,
                 compares=self._config.migrations != "off",
                 is_in_test=self._is_in_test,
             )
@@ -740,6 +742,12 @@ def _first_value(values: Mapping[str, str], names: list[str]) -> str:
         if name in values:
             return values[name]
     return ""
+
+
+def _start_of_day() -> float:
+    """Return the time of the last midnight on this machine."""
+    today = time.localtime()
+    return time.mktime((today.tm_year, today.tm_mon, today.tm_mday, 0, 0, 0, 0, 0, -1))
 
 
 _SINCE = "ARENA_REBUILT_SINCE"

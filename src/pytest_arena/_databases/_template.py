@@ -244,6 +244,8 @@ class Store(Generic[ContentT]):
     template_store: TemplateStore[ContentT]
     root: Path
     newer_than: float = 0.0
+    day_began: float = 0.0
+    """The start of the day on which the run began. Rows of a seed may depend on the date."""
     compares: bool = False
     """Whether to compare databases that migrations build with the models."""
     is_in_test: Callable[[], bool] = bool
@@ -291,12 +293,12 @@ class Store(Generic[ContentT]):
     ) -> Template[ContentT]:
         try:
             fingerprint = build.fingerprint()
-            template = self._find(fingerprint)
+            template = self._find(fingerprint, build.stage)
             if template is not None:
                 return template
             with self.template_store.locked(fingerprint) as now:
                 # Another process may have built it meanwhile.
-                template = self._find(fingerprint)
+                template = self._find(fingerprint, build.stage)
                 if template is not None:
                     return template
                 return self._build(fingerprint, build, build_around, now=now)
@@ -314,12 +316,15 @@ class Store(Generic[ContentT]):
                 self.template_store.not_stored(error) or build.failed(error)
             ) from error
 
-    def _find(self, fingerprint: str) -> Template[ContentT] | None:
+    def _find(self, fingerprint: str, stage: Stage) -> Template[ContentT] | None:
         if fingerprint in self.of_test:
             return self.of_test[fingerprint]
+        newer_than = self.newer_than
+        if stage is Stage.SEEDED:
+            newer_than = max(newer_than, self.day_began)
         for template in self.template_store.templates(fingerprint):
             manifest = template.manifest
-            if manifest.of_test or manifest.built < self.newer_than:
+            if manifest.of_test or manifest.built < newer_than:
                 continue
             if _sources.first_change(manifest, self.root):
                 continue
@@ -407,6 +412,9 @@ class Store(Generic[ContentT]):
             changed = _sources.first_change(template.manifest, self.root)
             if changed:
                 return f"{build.option}: {changed}"
+            is_old = template.manifest.built < self.day_began
+            if build.stage is Stage.SEEDED and is_old:
+                return f"{build.option}: built on an earlier day"
             return ""
         return ""
 
