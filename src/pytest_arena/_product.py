@@ -410,6 +410,11 @@ class Connections(Protocol):
         None: pytest-arena does not know the driver's arguments.
         """
 
+    def session_arguments(
+        self, dialect: Dialect, cargs: object, cparams: object
+    ) -> dict[str, object]:
+        """Return the arguments with which a sync driver sets the session as these arguments do."""
+
     def lead(
         self,
         core: Core,

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.plugin.private_server import PRODUCTION
+from tests.plugin.test_session_functions import SERVER
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -500,3 +503,49 @@ def test_a_sync_session_has_the_json_functions_of_an_async_engine(example: Examp
     engine_line = next(line for line in app.splitlines() if line.startswith("engine = "))
     app = app.replace(engine_line, JSON_COLUMN + JSON_ENGINE)
     example.with_files(app=app, test_it=JSON_TESTS).run().expect(passed=1)
+
+
+TWO_SCHEMAS = """
+CREATE SCHEMA "the shop";
+CREATE TABLE "the shop".dancers (id serial PRIMARY KEY, name text NOT NULL);
+CREATE TABLE dancers (id serial PRIMARY KEY, name text NOT NULL);
+"""
+SCHEMA_TESTS = """
+import pytest
+from app import Dancer
+from sqlalchemy import text
+
+
+@pytest.fixture(scope="module")
+def storm(arena):
+    with arena.session() as session:
+        session.add(Dancer(name="Storm"))
+        session.commit()
+
+
+def test_a_sync_session(storm, db_session, test_client):
+    db_session.add(Dancer(name="Sand"))
+    assert test_client.get("/dancers").json() == ["Storm", "Sand"]
+    name = db_session.scalar(text("SELECT current_setting('application_name')"))
+    assert name == "shop's own, with a \\\\"
+"""
+CONNECT_ARGS = {
+    "asyncpg": """{"server_settings": {
+        "search_path": '"the shop"', "application_name": "shop's own, with a \\\\"}}""",
+    "psycopg": """{"application_name": "shop's own, with a \\\\",
+        "options": '-c search_path="the\\\\ shop"'}""",
+}
+
+
+@pytest.mark.parametrize("driver", CONNECT_ARGS)
+def test_a_sync_session_has_the_settings_of_an_async_engine(example: Example, driver: str) -> None:
+    """Before, its rows were in another schema than those of the app."""
+    app = example.files["app.py"]
+    engine_line = next(line for line in app.splitlines() if line.startswith("engine = "))
+    url = PRODUCTION.replace("asyncpg", driver)
+    engine = f'engine = create_async_engine("{url}", connect_args={CONNECT_ARGS[driver]})'
+    project = example.with_files(app=app.replace(engine_line, engine), test_it=SCHEMA_TESTS)
+    options = example.files["pytest.ini"].replace("arena_seed = seed:seed\n", "")
+    options = options.replace("app:Base", "tables.sql")
+    project = project.with_paths({"pytest.ini": options, "tables.sql": TWO_SCHEMAS})
+    project.run(env={"ARENA_DATABASE": SERVER}).expect(passed=1)

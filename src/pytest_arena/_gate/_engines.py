@@ -132,14 +132,20 @@ _KEPT_ARGUMENTS = {
 def sync_twin(engine: Engine, url: URL) -> Engine:
     """Return a sync engine whose connections are set up like those of an app's async engine.
 
-    It reads and writes JSON by the app's functions, and uses the app's isolation level. Listeners
-    that need the async driver do nothing.
+    It reads and writes JSON by the app's functions, and uses the app's isolation level and the
+    settings in its ``connect_args``. Listeners that need the async driver do nothing.
     """
-    arguments = {}
+    arguments: dict[str, Any] = {}
     for name, attribute in _KEPT_ARGUMENTS.items():
         value = getattr(engine.dialect, attribute, None)
         if value is not None:
             arguments[name] = value
+    of_driver = _arguments_of(engine)
+    if of_driver is not None:
+        connections = product_package(engine.dialect.name).connections
+        arguments["connect_args"] = connections.session_arguments(
+            engine.dialect, *of_driver
+        )
     options = engine.get_execution_options()
     twin = create_engine(url, execution_options=options, **arguments)
     for listener in engine.pool.dispatch.connect:

@@ -207,6 +207,23 @@ def bound_locks(driver: str, seconds: float, kwargs: dict[str, Any]) -> None:
         kwargs["options"] = f"-c lock_timeout={timeout} {options}"
 
 
+def session_arguments(
+    driver: str, args: object, kwargs: dict[str, Any]
+) -> dict[str, object]:
+    """Return libpq's arguments for the settings of the session in a driver's arguments."""
+    if driver == "asyncpg":
+        settings = _asyncpg_settings(args, kwargs)
+        return {"options": " ".join(map(_option, settings.items()))}
+    settings = _libpq_settings(driver, args, kwargs)
+    return {key: settings[key] for key in _LIBPQ_SESSION & settings.keys()}
+
+
+def _option(setting: tuple[str, object]) -> str:
+    name, value = setting
+    escaped = re.sub(r"([\\\s])", r"\\\1", str(value))
+    return f"-c {name}={escaped}"
+
+
 def is_redirected(driver: str, args: object, kwargs: dict[str, object]) -> bool:
     """Return whether the arguments were redirected, and the app has not changed them since."""
     host = kwargs.get("host")
@@ -296,9 +313,7 @@ def _asyncpg_host(address: Any) -> tuple[str, str]:
 def _redirect_asyncpg(
     address: Address, args: list[object], kwargs: dict[str, Any]
 ) -> None:
-    query = parse_qsl(urlparse(_dsn(args, kwargs)).query)
-    settings = {name: value for name, value in query if name not in _ASYNCPG_SERVER}
-    settings |= kwargs.get("server_settings") or {}
+    settings = _asyncpg_settings(args, kwargs)
     if settings:
         kwargs["server_settings"] = settings
     if args:
@@ -316,6 +331,13 @@ def _redirect_asyncpg(
         "direct_tls": False,
         "target_session_attrs": "any",
     }
+
+
+def _asyncpg_settings(args: object, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the session in asyncpg's arguments."""
+    query = parse_qsl(urlparse(_dsn(args, kwargs)).query)
+    settings = {name: value for name, value in query if name not in _ASYNCPG_SERVER}
+    return settings | (kwargs.get("server_settings") or {})
 
 
 def _dsn(args: Any, kwargs: Mapping[str, object]) -> str:

@@ -210,6 +210,13 @@ class SQLiteConnections:
         memory = sql.memory_of(database, uri=uri)
         return RequestedDatabase(dialect, "sqlite", file, memory)
 
+    def session_arguments(
+        self, dialect: Dialect, cargs: object, cparams: object
+    ) -> dict[str, object]:
+        """Return nothing: a file has no sessions with settings."""
+        del dialect, cargs, cparams
+        return {}
+
     def lead(
         self,
         core: Core,
