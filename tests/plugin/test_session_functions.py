@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.plugin.private_server import on_postgresql
-from tests.servers.postgresql import URL
+from tests.servers.postgresql import URL, rows
 
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
@@ -129,6 +129,57 @@ def test_what_a_statement_sets_ends_with_the_test_however_it_is_spelled(
     app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
     run = app.run(f"--arena-isolation={isolation}", "--arena-roles=off", "-p", "no:randomly")
     run.expect(passed=22)
+
+
+WITH_EXTENSIONS = """
+from sqlalchemy import text
+
+LINK = "dbname=' || current_database() || ' host=HOST port=PORT user=USER"
+
+def seed(session):
+    session.execute(text("CREATE EXTENSION pg_trgm"))
+    session.execute(text("CREATE EXTENSION dblink"))
+    session.execute(text("CREATE FUNCTION link() RETURNS text LANGUAGE sql AS "
+        f"$$ SELECT dblink_connect('link', '{LINK}') $$"))
+"""
+OF_EXTENSIONS = """
+import pytest
+from sqlalchemy import text
+from app import engine
+
+LOOK = text("SELECT show_limit()::text, dblink_get_connections()")
+
+
+async def state():
+    async with engine.connect() as connection:
+        return tuple((await connection.execute(LOOK)).one())
+
+
+async def test_the_first_connection():
+    await state()
+
+
+@pytest.mark.parametrize("statement", ["SELECT set_limit(0.7)", "SELECT link()"], scope="class")
+class TestSession:
+    async def test_changes_it(self, statement):
+        async with engine.begin() as connection:
+            await connection.execute(text(statement))
+        assert await state() != ("0.3", None)
+
+    async def test_finds_it_as_it_was(self, statement):
+        assert await state() == ("0.3", None)
+"""
+
+
+def test_what_a_function_of_an_extension_sets_ends_with_the_test(example: Example) -> None:
+    """The threshold of pg_trgm, and a named connection of dblink."""
+    if len(rows("SELECT FROM pg_available_extensions WHERE name IN ('pg_trgm', 'dblink')")) < 2:
+        pytest.skip("the server has no pg_trgm or no dblink")
+    seed = WITH_EXTENSIONS.replace("HOST", str(URL.host)).replace("PORT", str(URL.port))
+    seed = seed.replace("USER", str(URL.username))
+    app = on_postgresql(example, test_it=OF_EXTENSIONS, seed=seed)
+    app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
+    app.run("--arena-roles=off", "-p", "no:randomly").expect(passed=5)
 
 
 BY_A_TRIGGER = """
