@@ -308,6 +308,9 @@ class Core(Protocol):
         ``is_collected``: the garbage collector closes it.
         """
 
+    def copied(self, driver_connection: object, statement: str) -> None:
+        """Note a COPY into a table that the driver's connection of a pool is about to send."""
+
     def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
         """Return the databases on servers that engines and variables of the app name.
 

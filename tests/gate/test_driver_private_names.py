@@ -40,8 +40,8 @@ class TestAsyncpg:
             )
         }
         looked_at = {"execute", "_get_statement", "_copy_out", "_copy_in"}
-        unseen = {"copy_records_to_table"}  # its statement is made of names, and of a `where`
-        assert speaking == looked_at | unseen
+        named = {"copy_records_to_table"}  # its statement is made of names, and of a `where`
+        assert speaking == looked_at | named
 
     def test_a_pool_calls_the_class_of_its_connections(self) -> None:
         """Else what a pool gives would still have the functions from before the guard."""

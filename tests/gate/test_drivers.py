@@ -51,6 +51,9 @@ class Resolver:
         engines = map(requested_by_engine, known_engines.find())
         return asked.database in [engine.database for engine in engines]
     def refuse_late(self, *, is_statement=False): ...
+    def copied(self, driver_connection, statement):
+        pass
+
     def opened_raw(self, key):
         self.opened.append(key)
     def serial(self):

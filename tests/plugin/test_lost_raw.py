@@ -109,6 +109,7 @@ async def caught():
         return {}
 """
 POSTGRESQL = """
+import io
 from contextlib import asynccontextmanager, closing, suppress
 import asyncpg
 import psycopg
@@ -196,6 +197,44 @@ async def pool_asyncpg():
     async with app.state.asyncpg.acquire() as connection:
         await connection.execute("BEGIN")
         await connection.execute(INSERT)  # asyncpg: pool
+
+@app.post("/lost/copy")
+def copy():
+    connection = psycopg.connect(URL)
+    with connection.cursor().copy("COPY dancers (name) FROM STDIN") as rows:  # psycopg: copy
+        rows.write_row(["Ada"])
+    connection.close()
+
+@app.post("/lost/copy2")
+def copy2():
+    with closing(psycopg2.connect(URL)) as connection:
+        connection.cursor().copy_from(io.StringIO("Ada"), "dancers")  # psycopg2: copy
+
+@app.post("/lost/copy2_expert")
+def copy2_expert():
+    with closing(psycopg2.connect(URL)) as connection:
+        cursor = connection.cursor()
+        cursor.copy_expert("COPY dancers FROM STDIN", io.StringIO("Ada"))  # psycopg2: expert
+
+@app.post("/lost/asyncpg_copy")
+async def copy_asyncpg():
+    connection = await asyncpg.connect(URL)
+    await connection.transaction().start()
+    await connection.copy_records_to_table("dancers", records=[("Ada",)])  # asyncpg: copy
+    await connection.close()
+
+@app.post("/kept/copies")
+async def copies():
+    connection = await asyncpg.connect(URL)
+    await connection.copy_records_to_table("dancers", records=[("Ada",)])
+    await connection.execute("BEGIN")
+    await connection.copy_from_query("SELECT name FROM dancers", output=io.BytesIO())
+    await connection.copy_records_to_table("dancers", records=[])
+    await connection.close()
+    with closing(psycopg2.connect(URL)) as second:
+        second.cursor().copy_from(io.StringIO("Sand"), "dancers")
+        second.commit()
+        second.cursor().copy_to(io.StringIO(), "dancers")
 
 @app.post("/kept/blocks")
 async def blocks():

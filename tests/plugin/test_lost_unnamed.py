@@ -27,6 +27,7 @@ from sqlalchemy import DDL, create_engine, event, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.util import await_only
 
 
 class Base(DeclarativeBase):
@@ -102,6 +103,23 @@ def drivers_commit(session):
     session.execute(text("SELECT read_it()"))
 
 
+def copy(session):
+    session.execute(text("SELECT 1"))  # begins a transaction
+    driver = session.connection().connection.driver_connection
+    if session.get_bind() is engine:
+        with driver.cursor().copy("COPY orders (item) FROM STDIN") as rows:
+            rows.write_row(["copied"])
+    else:
+        rows = [("copied",)]
+        await_only(driver.copy_records_to_table("orders", records=rows, columns=["item"]))
+
+
+def copied(session):
+    copy(session)
+    session.commit()
+    session.execute(text("SELECT read_it()"))
+
+
 def autocommit(session):
     session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
     session.execute(text("SELECT write_it()"))
@@ -132,6 +150,7 @@ LOST = {
         "WITH a AS (INSERT INTO orders (item) VALUES ('with') RETURNING id) SELECT id FROM a"
     ),
     "locked": run("SELECT id FROM orders FOR UPDATE", "TRUNCATE orders"),
+    "copy": copy,
 }
 SILENT = {
     "reading": run("SELECT read_it()", "SELECT count(*), lower('A') FROM orders"),
@@ -146,6 +165,7 @@ SILENT = {
     "rolled_back": ended("rollback"),
     "drivers_commit": drivers_commit,
     "autocommit": autocommit,
+    "copy_committed": copied,
 }
 ON_SQLITE = {
     "create": run("CREATE TABLE more (id int)"),
@@ -233,6 +253,7 @@ WORDS = {
     "merge": "wrote orders (1 row)",
     "inserted": "wrote orders (1 row)",
     "locked": "ran TRUNCATE orders",
+    "copy": "ran COPY orders",
 }
 
 
@@ -246,7 +267,7 @@ def test_all_other_writes_on_postgresql(example: Example) -> None:
             run.says(f"POST /{way}/lost-{case}/200 200 {words}, and the app never committed it")
     assert "ERROR test_it.py::test_silent" not in run.output, run.output
     run.says("    ran CREATE TABLE more and never committed it: lost (")
-    run.expect(1, errors=2 * len(WORDS), failed=1, passed=2 * len(WORDS) + 24, skipped=1)
+    run.expect(1, errors=2 * len(WORDS), failed=1, passed=2 * len(WORDS) + 26, skipped=1)
 
 
 @pytest.mark.slow
@@ -261,7 +282,7 @@ def test_other_writes_on_postgresql(example: Example) -> None:
         for case in ("func", "into", "truncate", "notify"):
             what = f"{WORDS[case]}, and the app never committed it"
             run.says(f"POST /{way}/lost-{case}/200 200 {what}")
-    run.expect(1, errors=8, passed=12)
+    run.expect(1, errors=8, passed=14)
 
 
 @pytest.mark.slow

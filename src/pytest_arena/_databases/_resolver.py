@@ -357,6 +357,10 @@ class Databases:
         """Note writes of a connection without an engine that ends without a commit."""
         self._connections.lost_raw(writes, is_collected)
 
+    def copied(self, driver_connection: object, statement: str) -> None:
+        """Note a COPY that the app sends by a pooled connection of a driver."""
+        self._connections.copied(driver_connection, statement)
+
     def refuse_late(self, *, is_statement: bool = False) -> None:
         """Raise a LateWorkError if the caller works for a test that has ended.
 

@@ -42,7 +42,7 @@ _LONGEST_USE = 1.0
 _LONGEST_REPLACEMENT = 10.0
 
 
-def _ignore(writes: RawWrites, is_collected: bool) -> None:  # noqa: FBT001 - as the gate's
+def _ignore(*_: object) -> None:
     """Note nothing, because there is no gate yet."""
 
 
@@ -62,6 +62,8 @@ class Registry:
         # Called with the writes of such a connection that ends without a commit, and with
         # whether the garbage collector ends it.
         self.lost_raw: Callable[[RawWrites, bool], None] = _ignore
+        # Called with a driver's connection of a pool, and each COPY that it sends.
+        self.copied: Callable[[object, str], None] = _ignore
         # Threads that still work for a test that is over, each with the frame of that work.
         self.late: dict[int, FrameType] = {}
         # Lifespans that have ended, and whose threads have not.
@@ -82,9 +84,18 @@ class Registry:
         self._replacing: int | None = None
         self._condition = threading.Condition(self.lock)
 
-    def report_lost_to(self, lost_raw: Callable[[RawWrites, bool], None]) -> None:
-        """Call this function with writes of connections that no engine has opened."""
+    def report_lost_to(
+        self,
+        lost_raw: Callable[[RawWrites, bool], None],
+        copied: Callable[[object, str], None],
+    ) -> None:
+        """Call these functions with writes that no engine has sent.
+
+        ``lost_raw`` gets those of connections that no engine has opened, ``copied`` each COPY of a
+        driver's connection in a pool.
+        """
         self.lost_raw = lost_raw
+        self.copied = copied
 
     # Threads.
 

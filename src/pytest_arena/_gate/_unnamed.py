@@ -105,7 +105,7 @@ def unnamed_write(statement: str) -> tuple[str, str]:
         return "", ""
     for pattern, kind in _KINDS:
         if pattern.match(statement):
-            return kind, f"ran {words['words']}"
+            return kind, f"ran {words['words'].removesuffix(' FROM')}"
     if _QUERY.match(statement):
         return _of_query(_TEXT.sub("''", statement))
     return "", ""

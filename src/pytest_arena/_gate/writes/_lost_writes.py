@@ -131,7 +131,7 @@ class LostWrites:
         self.losses: list[tuple[int, LostWork]] = []  # with serials
         # Of wider fixtures that still exist, by the serials of their levels.
         self._of_fixtures: dict[int, list[LostWork]] = {}
-        registry.report_lost_to(self.raw_closed)
+        registry.report_lost_to(self.raw_closed, self.copied)
 
     def take(self) -> list[LostWork]:
         """Return what was lost in the current level since the last call.
@@ -308,6 +308,13 @@ class LostWrites:
         words = f"wrote {', '.join(tables)}"
         lost = LostWork(words, str(written[0].line or _NO_LINE), request)
         self._add(written[0].serial, lost)
+
+    def copied(self, driver_connection: object, statement: str) -> None:
+        """Note a COPY that a driver's connection in a pool sends, without SQLAlchemy."""
+        for checkout in self._registry.checked_out():
+            handle = checkout.handle
+            if handle is not None and handle.is_of(driver_connection):
+                self._note_unnamed(checkout.connection, statement)
 
     # Called by a session's methods.
 

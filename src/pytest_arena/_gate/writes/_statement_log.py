@@ -43,6 +43,9 @@ _WRITE = _at_start(rf"(?:{_EXPLAINS})?{_WRITES}")
 _ANY = _at_start(
     r"(?:INSERT|REPLACE|UPDATE|DELETE|MERGE|WITH|SAVEPOINT|ROLLBACK|COMMIT|END|ABORT|EXPLAIN)\b"
 )
+_COPY = _at_start(
+    rf"COPY(?=\s[^()]*(?:\([^()]*\)\s*)?FROM\b)\s+(?P<table>{_NAME}(?:\s*\.\s*{_NAME})*)"
+)
 _INSIDE = re.compile(rf"\b{_WRITES}", re.IGNORECASE)
 _WITH = _at_start(rf"(?:{_EXPLAINS})?WITH\b")
 _END = _at_start(r"(?:COMMIT|END|ROLLBACK|ABORT)\b")
@@ -72,7 +75,7 @@ def written_table(statement: str) -> str:
     """Return the table that a statement writes to, as an app names it; "" for none. Costs 1 µs."""
     if "--" in statement or "/*" in statement:
         statement = without_comments(statement)
-    write = _WRITE.match(statement)
+    write = _WRITE.match(statement) or _COPY.match(statement)
     if write is None and _WITH.match(statement) is not None:
         write = _INSIDE.search(_NO_WRITES.sub("''", statement))
     if write is None:

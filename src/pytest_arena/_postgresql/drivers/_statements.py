@@ -583,13 +583,15 @@ def _to_send(core: FindCore, connection: object, statement: str | bytes) -> str 
     if known.idle_key is not None:
         _note_kept(core(), known.idle_key, text)
     admission = known.admission
+    now = core()
     if admission is not None and admission.target is not None:
-        known.note_text(core(), connection, text)
+        known.note_text(now, connection, text)
+    elif now is not None and text.lstrip()[:4].upper() == "COPY":
+        now.copied(connection, text)
     work = WORK.get()
     is_late = work is not None and work.is_over and not text.startswith(_ENDINGS)
     if not (is_late or reaches_beyond(text)):
         return statement
-    now = core()
     if admission is None or admission.address is None or now is None:
         return statement
     if is_late:
@@ -604,6 +606,12 @@ def _note_rows(connection: object, rows: int) -> None:
     known = _connections.get(connection)
     if known is not None:
         known.writes.ran(rows)
+
+
+def _note_answer(connection: object, answer: object) -> None:
+    """Note an answer of asyncpg to a statement that has changed no row, such as "UPDATE 0"."""
+    if isinstance(answer, str) and answer.endswith(" 0"):
+        _note_rows(connection, 0)
 
 
 # Drivers and pools send these statements to end work that was refused.
@@ -697,15 +705,29 @@ def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
         ) -> object:
             sent = _to_send(core, connection, query)
             answer = await original(connection, sent, *args, **kwargs)
-            if isinstance(answer, str) and answer.endswith(" 0"):  # as "UPDATE 0"
-                _note_rows(connection, 0)
+            _note_answer(connection, answer)
             return answer
 
         return ask_first
 
+    def note_copy(original: Callable[..., Any]) -> Callable[..., object]:
+        async def copy_records_to_table(
+            connection: object, table_name: str, **kwargs: object
+        ) -> object:
+            schema = kwargs.get("schema_name")
+            table = f"{schema}.{table_name}" if schema else table_name
+            _to_send(core, connection, f"COPY {table} FROM STDIN")
+            answer = await original(connection, table_name, **kwargs)
+            _note_answer(connection, answer)
+            return answer
+
+        return copy_records_to_table
+
     # For statements without parameters, other statements, COPY of a query and into a table.
     for name in ("execute", "_get_statement", "_copy_out", "_copy_in"):
         replace_function(module.Connection, name, make)
+    # asyncpg makes its statement of names and of a `where`.
+    replace_function(module.Connection, "copy_records_to_table", note_copy)
     replace_function(module.Connection, "close", partial(_giving_up, core))
     replace_function(module.Connection, "terminate", partial(_giving_up, core))
     collected = partial(_giving_up, core, is_collected=True)
@@ -957,7 +979,15 @@ def _checking_cursor(core: FindCore, kind: Any) -> Any:
 
         return ask_first
 
-    methods = {name: make(name, parameter) for name, parameter in _PSYCOPG2.items()}
+    def copy_from(
+        self: Any, file: object, table: str, *args: object, **kwargs: object
+    ) -> object:
+        _to_send(core, self.connection, f"COPY {table} FROM STDIN")
+        return super(asking, self).copy_from(file, table, *args, **kwargs)
+
+    methods: dict[str, object] = {"copy_from": copy_from}
+    for name, parameter in _PSYCOPG2.items():
+        methods[name] = make(name, parameter)
     asking: Any = type(
         kind.__name__, (kind,), {**methods, "__qualname__": kind.__qualname__}
     )
