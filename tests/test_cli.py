@@ -31,7 +31,7 @@ from pytest_arena._postgresql.servers._cluster import find_cluster
 from pytest_arena._postgresql.servers._keeper import attempt, is_held
 from pytest_arena._postgresql.servers._places import exclusive
 from pytest_arena._postgresql.servers._programs import account, folders, read_programs
-from pytest_arena._product import Place, Thing
+from pytest_arena._product._databases_command import Place, Thing
 from tests import command
 from tests.servers.postgresql import address, names_on_server, own_databases, own_registry
 from tests.servers.waiting import end_cluster, lives, server_pid, until

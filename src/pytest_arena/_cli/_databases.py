@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import argparse
 
     from pytest_arena._config._read import Config
-    from pytest_arena._product import (
+    from pytest_arena._product._databases_command import (
         MarkCommands,
         Place,
         PlaceKind,

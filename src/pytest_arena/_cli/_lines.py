@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from pytest_arena._product import Place, SweepResult, Thing
+    from pytest_arena._product._databases_command import Place, SweepResult, Thing
 
 # In the order of a table.
 _KINDS = ("server", "live", "building", "condemned", "template", "kept")

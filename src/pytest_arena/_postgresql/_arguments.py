@@ -148,7 +148,9 @@ def requested(dialect: Dialect, server: ServerTarget) -> RequestedDatabase:
 
 
 def _login(user: Any, password: object) -> ServerLogin | None:
-    return ServerLogin(str(user), str(password or "")) if user else None
+    if not user:
+        return None
+    return ServerLogin(str(user), str(password or ""))
 
 
 # In the order of preference if no engine shows the app's driver.
@@ -190,7 +192,9 @@ def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
         return address
     product: Any = target.database.product  # importing its type is a cycle
     role: ServerLogin | None = product.roles.login_of(target.database, login, address)
-    return address.as_(role) if role else address
+    if role is None:
+        return address
+    return address.as_(role)
 
 
 def bound_locks(driver: str, seconds: float, kwargs: dict[str, Any]) -> None:
@@ -211,17 +215,13 @@ def session_arguments(
     driver: str, args: object, kwargs: dict[str, Any]
 ) -> dict[str, object]:
     """Return libpq's arguments for the settings of the session in a driver's arguments."""
-    if driver == "asyncpg":
-        settings = _asyncpg_settings(args, kwargs)
-        return {"options": " ".join(map(_option, settings.items()))}
-    settings = _libpq_settings(driver, args, kwargs)
-    return {key: settings[key] for key in _LIBPQ_SESSION & settings.keys()}
-
-
-def _option(setting: tuple[str, object]) -> str:
-    name, value = setting
-    escaped = re.sub(r"([\\\s])", r"\\\1", str(value))
-    return f"-c {name}={escaped}"
+    if driver != "asyncpg":
+        return _libpq_session(driver, args, kwargs)
+    options = []
+    for name, value in _asyncpg_settings(args, kwargs).items():
+        escaped = re.sub(r"([\\\s])", r"\\\1", str(value))
+        options.append(f"-c {name}={escaped}")
+    return {"options": " ".join(options)}
 
 
 def is_redirected(driver: str, args: object, kwargs: dict[str, object]) -> bool:
@@ -335,9 +335,13 @@ def _redirect_asyncpg(
 
 def _asyncpg_settings(args: object, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of the session in asyncpg's arguments."""
-    query = parse_qsl(urlparse(_dsn(args, kwargs)).query)
-    settings = {name: value for name, value in query if name not in _ASYNCPG_SERVER}
-    return settings | (kwargs.get("server_settings") or {})
+    settings = {}
+    dsn = urlparse(_dsn(args, kwargs))
+    for name, value in parse_qsl(dsn.query):
+        if name not in _ASYNCPG_SERVER:
+            settings[name] = value
+    settings |= kwargs.get("server_settings") or {}
+    return settings
 
 
 def _dsn(args: Any, kwargs: Mapping[str, object]) -> str:
@@ -408,9 +412,7 @@ def libpq_target(
 def _redirect_libpq(
     driver: str, address: Address, args: list[object], kwargs: dict[str, object]
 ) -> None:
-    settings = _libpq_settings(driver, args, kwargs)
-    if settings.get("service"):
-        settings = {**_service_settings(settings, os.environ), **settings}
+    session = _libpq_session(driver, args, kwargs)
     # Apart from settings of the session, each argument that libpq knows describes the app's server.
     for key in [*kwargs]:
         is_of_server = key not in _LIBPQ_SESSION and _knows(driver, key)
@@ -422,8 +424,7 @@ def _redirect_libpq(
         if _knows(driver, key):
             kwargs[key] = value
     # After `_EXPLICIT`: the app's own `options` replace the default ones.
-    for key in _LIBPQ_SESSION & settings.keys():
-        kwargs[key] = settings[key]
+    kwargs |= session
     kwargs |= {
         "host": RedirectedHost.to(address),
         "port": address.port,
@@ -433,6 +434,20 @@ def _redirect_libpq(
     }
     if address.password:
         kwargs["password"] = address.password
+
+
+def _libpq_session(
+    driver: str, args: object, kwargs: dict[str, object]
+) -> dict[str, object]:
+    """Return the settings of the session, also those in a connection service file."""
+    settings = _libpq_settings(driver, args, kwargs)
+    if settings.get("service"):
+        settings = {**_service_settings(settings, os.environ), **settings}
+    session = {}
+    for key in _LIBPQ_SESSION:
+        if key in settings:
+            session[key] = settings[key]
+    return session
 
 
 def _libpq_settings(
@@ -481,4 +496,6 @@ def _libpq_hosts(settings: dict[str, object]) -> tuple[tuple[str, str], ...]:
 
 
 def _split(value: object) -> list[str]:
-    return [""] if value is None else str(value).split(",")
+    if value is None:
+        return [""]
+    return str(value).split(",")

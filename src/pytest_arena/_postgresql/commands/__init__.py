@@ -14,7 +14,7 @@ from pytest_arena._postgresql.commands._server_databases import ServerDatabases
 from pytest_arena._postgresql.registry import REGISTRY
 from pytest_arena._postgresql.servers import Unavailable
 from pytest_arena._postgresql.servers._find import find_server, local_service
-from pytest_arena._product import Place, PlaceKind, SweepResult
+from pytest_arena._product._databases_command import Place, PlaceKind, SweepResult
 from pytest_arena.errors import ConfigError, ServerError
 
 if TYPE_CHECKING:

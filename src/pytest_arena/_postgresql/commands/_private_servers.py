@@ -13,7 +13,7 @@ from pytest_arena._postgresql.servers import _cluster as cluster
 from pytest_arena._postgresql.servers import _places as places
 from pytest_arena._postgresql.servers._keeper import attempt, is_held
 from pytest_arena._postgresql.servers._programs import account
-from pytest_arena._product import (
+from pytest_arena._product._databases_command import (
     Place,
     PlaceKind,
     SweepResult,

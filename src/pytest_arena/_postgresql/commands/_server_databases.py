@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql.registry import RegistryRow, ServerRegistry, look
-from pytest_arena._product import Place, SweepResult, Thing
+from pytest_arena._product._databases_command import Place, SweepResult, Thing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

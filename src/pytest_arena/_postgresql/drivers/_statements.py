@@ -88,7 +88,7 @@ class DriverConnection:
         self.is_ended = True
         self.join_pool()
 
-    def note_session(self, statement: str) -> None:
+    def note_session(self, statement: str) -> _SessionEffects:
         """Note how a statement changes the session. An engine's pool may have the connection."""
         effects = _session_effects(statement)
         self.session_changes += effects.alters
@@ -97,6 +97,7 @@ class DriverConnection:
             self.has_temporary |= "TEMP" in statement.upper()
         if effects.reads:
             found_reader.set()
+        return effects
 
     def note_change(self) -> None:
         """Note that a codec or a listener of asyncpg is set or reset."""
@@ -144,13 +145,15 @@ class _SessionEffects(NamedTuple):
     alters: bool
     names: bool  # sets a custom setting
     reads: bool  # reads one without nullif
+    copies: bool  # is a COPY, in either direction
 
 
 @lru_cache(maxsize=1024)
 def _session_effects(statement: str) -> _SessionEffects:
     bare = without_comments(statement)
     names = NAMES.search(bare) is not None
-    return _SessionEffects(alters_session(bare), names, reads_setting(bare))
+    copies = bare.lstrip().upper().startswith("COPY")
+    return _SessionEffects(alters_session(bare), names, reads_setting(bare), copies)
 
 
 _connections: weakref.WeakKeyDictionary[object, DriverConnection] = (
@@ -579,19 +582,19 @@ def _to_send(core: FindCore, connection: object, statement: str | bytes) -> str 
     known = _connections.get(connection)
     if known is None:
         return statement
-    known.note_session(text)
+    effects = known.note_session(text)
     if known.idle_key is not None:
         _note_kept(core(), known.idle_key, text)
     admission = known.admission
-    now = core()
     if admission is not None and admission.target is not None:
-        known.note_text(now, connection, text)
-    elif now is not None and text.lstrip()[:4].upper() == "COPY":
-        now.copied(connection, text)
+        known.note_text(core(), connection, text)
+    elif effects.copies:
+        _note_copy(core(), connection, text)
     work = WORK.get()
     is_late = work is not None and work.is_over and not text.startswith(_ENDINGS)
     if not (is_late or reaches_beyond(text)):
         return statement
+    now = core()
     if admission is None or admission.address is None or now is None:
         return statement
     if is_late:
@@ -601,17 +604,16 @@ def _to_send(core: FindCore, connection: object, statement: str | bytes) -> str 
     return statement_to_send(now, admission.target, text)
 
 
+def _note_copy(core: Core | None, connection: object, statement: str) -> None:
+    if core is not None:
+        core.copied(connection, statement)
+
+
 def _note_rows(connection: object, rows: int) -> None:
     """Note how many rows the last statement of a connection has changed."""
     known = _connections.get(connection)
     if known is not None:
         known.writes.ran(rows)
-
-
-def _note_answer(connection: object, answer: object) -> None:
-    """Note an answer of asyncpg to a statement that has changed no row, such as "UPDATE 0"."""
-    if isinstance(answer, str) and answer.endswith(" 0"):
-        _note_rows(connection, 0)
 
 
 # Drivers and pools send these statements to end work that was refused.
@@ -705,7 +707,8 @@ def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
         ) -> object:
             sent = _to_send(core, connection, query)
             answer = await original(connection, sent, *args, **kwargs)
-            _note_answer(connection, answer)
+            if isinstance(answer, str) and answer.endswith(" 0"):  # as "UPDATE 0"
+                _note_rows(connection, 0)
             return answer
 
         return ask_first
@@ -717,9 +720,7 @@ def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
             schema = kwargs.get("schema_name")
             table = f"{schema}.{table_name}" if schema else table_name
             _to_send(core, connection, f"COPY {table} FROM STDIN")
-            answer = await original(connection, table_name, **kwargs)
-            _note_answer(connection, answer)
-            return answer
+            return await original(connection, table_name, **kwargs)
 
         return copy_records_to_table
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pytest_arena._config._supported import FILE_FORMAT
-from pytest_arena._product import (
+from pytest_arena._product._databases_command import (
     Place,
     PlaceKind,
     SweepResult,

@@ -1,0 +1,140 @@
+"""The interface of `arena databases` to the packages of the database products.
+
+It has places, and the databases and other things in them.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from pytest_arena._config._read import Config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thing:
+    """A database, the folder of a run, or a private server."""
+
+    name: str
+    what: str
+    """live (of a run), building or template, kept, condemned (to be dropped), server or registry"""
+    state: str = ""
+    """of a run: alive or dead; of a server: in use, idle or stopped"""
+    project: str = ""
+    host: str = ""
+    """the machine of the run"""
+    pid: int = 0
+    """the process of the run"""
+    created: datetime | None = None
+    used: datetime | None = None
+    bytes: int | None = None
+    """None if unknown"""
+    title: str = ""
+    """the test whose database was kept"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A folder or a server, and the things in it."""
+
+    shown: str
+    where: str
+    things: tuple[Thing, ...] = ()
+    note: str = ""
+    """why things are missing"""
+
+    @property
+    def headline(self) -> str:
+        """The name of the place, and where it is."""
+        if self.where in self.shown:
+            return self.shown
+        return f"{self.shown} ({self.where})"
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """A thing that a sweep has removed, or has left for a reason."""
+
+    thing: Thing
+    reason: str = ""
+
+
+class PlaceKind(Protocol):
+    """A kind of place."""
+
+    def look(self) -> Iterator[Place]:
+        """Yield the places. Nothing is created, started or changed.
+
+        Raises:
+            ArenaError: a place cannot be read.
+        """
+
+    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
+        """Remove what dead runs left. ``everything`` also removes what no living run uses.
+
+        Raises:
+            ArenaError: a thing cannot be removed.
+        """
+
+
+class ProductCommands(Protocol):
+    """The package ``commands`` of a product."""
+
+    def place_kinds(
+        self, config: Config, *, removes_all: bool
+    ) -> tuple[list[PlaceKind], list[PlaceKind]]:
+        """Return the places to look at, and those in the cache, which are swept last.
+
+        If an option names a server or a product, ``removes_all`` empties nothing else.
+
+        Raises:
+            ServerError: the named server cannot be used.
+        """
+
+
+class MarkCommands(Protocol):
+    """The package ``commands`` of a product whose databases may be marked for tests."""
+
+    def mark(
+        self,
+        url: str,
+        *,
+        is_agreed: bool,
+        say: Callable[..., None],
+        ask: Callable[..., bool],
+    ) -> int:
+        """Mark a database after a yes. Return the exit status.
+
+        Raises:
+            ConfigError: the URL names no database, or one in which tests never run.
+            ServerError: the server cannot be used, or refuses the mark.
+        """
+
+    def unmark(self, url: str, *, say: Callable[..., None]) -> int:
+        """Remove the mark of a database. Return the exit status. Raises as ``mark`` does."""
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder. A file may vanish meanwhile."""
+    files = [path]
+    if path.is_dir():
+        files += path.rglob("*")
+    total = 0
+    for file in files:
+        with suppress(OSError):
+            if not file.is_dir():
+                total += file.lstat().st_size
+    return total
+
+
+def time_of(path: Path) -> datetime | None:
+    """Return the time at which a file was written."""
+    with suppress(OSError):
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return None
