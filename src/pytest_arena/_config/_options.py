@@ -100,9 +100,8 @@ OPTIONS = (
         "",
         "A function that writes the rows for all tests, as package.module:function. The "
         "function gets a Session. An async function gets an AsyncSession. pytest-arena calls "
-        "the function once a day, because rows may depend on the date, commits the session, and "
-        "copies the rows for each test. For several databases, write a line 'name = value' for "
-        "each, as in arena_schema.",
+        "the function once a day, commits the session, and copies the rows for each test. For "
+        "several databases, write a line 'name = value' for each, as in arena_schema.",
         "tests.seed:seed",
         form="databases",
         metavar="MODULE:NAME",
