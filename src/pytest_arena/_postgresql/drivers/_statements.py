@@ -720,7 +720,10 @@ def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
             schema = kwargs.get("schema_name")
             table = f"{schema}.{table_name}" if schema else table_name
             _to_send(core, connection, f"COPY {table} FROM STDIN")
-            return await original(connection, table_name, **kwargs)
+            answer = await original(connection, table_name, **kwargs)
+            if answer == "COPY 0":
+                _note_rows(connection, 0)
+            return answer
 
         return copy_records_to_table
 
