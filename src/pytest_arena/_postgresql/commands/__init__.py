@@ -1,4 +1,4 @@
-"""The part of `arena databases` for PostgreSQL: servers, and marks of databases."""
+"""The part of `arena databases` for PostgreSQL: servers, and databases marked for tests."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Connections to PostgreSQL that no engine opens."""
+"""Refuses or redirects the app's PostgreSQL connections that no engine opens."""
