@@ -137,10 +137,10 @@ OPTIONS = (
     Option(
         "lost_writes",
         "warn",
-        "Finds lost writes. The app answers a request with a status below 400, but does not "
-        "commit its rows, or does not flush its changed objects. warn (default) reports the "
-        "request at the end of the run. fail makes the test fail. off reports the request only "
-        "if the test fails for another reason.",
+        "Finds lost writes: rows that a request did not commit, and changed objects that a request "
+        "did not flush. Requests with a status of 400 or higher do not count. warn (default) "
+        "reports the request at the end of the run. fail makes the test fail. off reports the "
+        "request only if the test fails for another reason.",
         "fail",
         ("warn", "fail", "off"),
         metavar="WHAT",
@@ -148,10 +148,9 @@ OPTIONS = (
     Option(
         "late_commits",
         "warn",
-        "Finds requests that the app answered before it committed their rows. Most versions of "
-        "FastAPI answer early if a dependency commits after its yield. warn (default) reports "
-        "these requests at the end of the run, and fails the test if the commit fails. fail "
-        "always fails the test. off reports the requests only if the test fails for another "
+        "Finds requests that the app answered before it committed their rows. warn (default) "
+        "reports these requests at the end of the run, and fails the test if the commit fails. "
+        "fail always fails the test. off reports the requests only if the test fails for another "
         "reason.",
         "fail",
         ("warn", "fail", "off"),
@@ -180,10 +179,9 @@ OPTIONS = (
         "lock_timeout",
         "5",
         "How many seconds a statement waits for a lock, for example the lock of a row that the "
-        "test wrote and did not commit. After this time the statement fails. The error names the "
-        "line of code that waits, and the line that holds the lock. The default is 5. With 0, "
-        "the database's setting applies. If the app sets lock_timeout or PRAGMA busy_timeout, "
-        "the app's value applies.",
+        "test wrote and did not commit. After this time the statement fails. The default is 5. "
+        "With 0, the database's setting applies. If the app sets lock_timeout or PRAGMA "
+        "busy_timeout, the app's value applies.",
         "1",
         form="seconds",
         metavar="SECONDS",
@@ -217,9 +215,7 @@ OPTIONS = (
         "app's engine. sqlite uses SQLite files. postgresql uses a PostgreSQL server that "
         "pytest-arena finds or starts. own uses a private PostgreSQL server. A URL names a "
         "server on which pytest-arena may create databases. If the URL's role may not "
-        "create databases, arena_isolation = rollback uses the URL's database. If the app "
-        "creates its engine only after a test has used a database, auto fails with A101. Then "
-        "set another value.",
+        "create databases, arena_isolation = rollback uses the URL's database.",
         "postgresql://postgres@localhost:5432/postgres",
         metavar="WHAT",
     ),
@@ -366,11 +362,11 @@ FLAGS = (
     ),
     Flag(
         "scenarios_sabotage",
-        "Repeat each test of a proven scenario several times. Each time pytest-arena causes one "
-        "fault: it removes the rows of the test and its fixtures, undoes the app's last commit, "
-        "disables PostgreSQL's policies, empties the response's body, or changes its status to "
-        "500. If the test still passes, the scenario is HOLLOW. By default this option is on "
-        "only if scenarios are strict and the variable CI is set.",
+        "Repeat each test of a proven scenario, first without a fault, then with one fault at a "
+        "time. pytest-arena removes the rows of the test and its fixtures, undoes the app's last "
+        "commit, disables PostgreSQL's policies, empties the response's body, or changes its "
+        "status to 500. If the test passes in spite of a fault, the scenario is HOLLOW. By default "
+        "this option is on only if scenarios are strict and the variable CI is set.",
         has_no=True,
     ),
     # ARENA_<NAME> sets these too, unless its value is empty, 0, no, off or false.
@@ -383,7 +379,7 @@ FLAGS = (
         "verify",
         "Compare each database before and after each test. If pytest-arena did not undo a change "
         "of the test, the test fails. pytest-arena reads each database twice for each test, and "
-        "twice for each fixture of class, module, package or session scope.",
+        "twice for each fixture with a wider scope than function.",
         prefix="--arena-",
     ),
 )
