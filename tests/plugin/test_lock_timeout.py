@@ -217,3 +217,41 @@ def test_sync_code_is_told_to_commit_without_await(example: Example) -> None:
     run.says(
         "next: commit it first: session.commit()   (or a longer", "if the engine sets no timeout"
     )
+
+
+READER = """
+import asyncio
+import sqlite3
+
+from app import engine, maker
+from sqlalchemy import make_url, text
+
+
+async def test_it(arena):
+    async with maker() as session, engine.connect() as reader:
+        await session.execute(text("UPDATE stock SET amount = 9"))
+        rows = await reader.stream(text("SELECT item FROM stock, (SELECT 1 UNION SELECT 2)"))
+        commit = asyncio.create_task(session.commit())
+        while not is_locked(make_url(arena.url).database):
+            await asyncio.sleep(0)
+        async with engine.connect():
+            pass
+        assert len(await rows.all()) > 1
+        await commit
+
+
+def is_locked(file):
+    other = sqlite3.connect(file, timeout=0)
+    try:
+        other.execute("SELECT * FROM stock").fetchall()
+        return False
+    except sqlite3.OperationalError:
+        return True
+    finally:
+        other.close()
+"""
+
+
+def test_a_checkout_does_not_wait_for_the_lock_of_a_file(example: Example) -> None:
+    """A commit waits for a reader, which goes on in the event loop of the checkout."""
+    shop(example, test_it=READER).run("--arena-lock-timeout=2").expect(passed=1)
