@@ -536,6 +536,88 @@ def test_objects_with_slots_models_and_subclasses_of_containers_are_restored(
     project.run().expect(passed=2)
 
 
+OF_LIBRARIES = """
+
+import logging
+from collections import ChainMap, UserDict, UserList
+from http.cookies import SimpleCookie
+from types import SimpleNamespace
+
+
+class Records(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.records = []
+
+
+app.state.user = UserDict()
+app.state.chain = ChainMap({})
+app.state.names = UserList()
+app.state.space = SimpleNamespace(cache={})
+app.state.jar = SimpleCookie()
+app.state.records = Records()
+app.state.unused = SimpleCookie()
+
+
+@app.post("/fill")
+def fill():
+    app.state.user["Sand"] = 1
+    app.state.chain["Sand"] = 1
+    app.state.names.append("Sand")
+    app.state.space.late = True
+    app.state.space.cache["Sand"] = 1
+    app.state.jar["Sand"] = 1
+    app.state.records.records.append(1)
+"""
+OF_LIBRARIES_TESTS = """
+import pytest
+from app import app
+
+
+@pytest.fixture(scope="module")
+def filled():
+    app.state.jar["wide"] = 1
+
+
+@pytest.fixture
+def emptied():
+    yield
+    app.state.jar.clear()
+    app.state.records.records.clear()
+
+
+def test_1(test_client):
+    test_client.post("/fill")
+
+
+def test_2(test_client, emptied):
+    state = app.state
+    assert [*state.user, *state.chain, *state.names, *state.space.cache] == []
+    assert not hasattr(state.space, "late")
+    assert [*state.jar] == ["Sand"]
+
+
+def test_3(filled):
+    assert app.state.records.records == []
+"""
+
+
+def test_a_changed_object_of_a_library_is_named_because_it_is_not_restored(
+    example: Example,
+) -> None:
+    """Restored are the containers of ``collections`` and a SimpleNamespace."""
+    app = example.files["app.py"] + OF_LIBRARIES
+    project = example.with_files(app=app, test_state=OF_LIBRARIES_TESTS)
+    run = project.run("-p", "no:randomly", "-q").expect(passed=3)
+    reason = "which pytest-arena does not restore"
+    run.says(
+        f"test_state.py::test_1 changed app.state.jar (http.cookies.SimpleCookie), {reason}",
+        f"test_state.py::test_1 changed app.state.records (app.Records), {reason}",
+        f"module fixture filled changed app.state.jar (http.cookies.SimpleCookie), {reason}",
+    )
+    run.never_says("app.state.unused", "app.state.user", "test_3")
+
+
 CACHED = """
 import os
 import threading

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections import ChainMap, UserDict, UserList
+from collections.abc import MutableMapping, MutableSequence, MutableSet
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
@@ -115,6 +118,8 @@ class AppState:
         self._parts: list[tuple[str, Contents | ClientState]] = []
         # The attributes of each `app.state`, and their names before the test.
         self._attributes: list[tuple[Any, Any]] = []
+        # The names of objects that are not restored, and copies of their containers.
+        self._foreign: list[tuple[str, Contents]] = []
         lifespan_states = [lifespan_state]
         parts = [*apps_of(app)]
         for other in OTHER_APPS:
@@ -134,12 +139,33 @@ class AppState:
             for name, container in _state_of(part):
                 if name == "app.state":
                     self._attributes.append((container, {*container}))
+                    self._watch_foreign(container)
                 contents = Contents(container, is_of_app)
                 self._parts.append((name, contents))
         for state in lifespan_states:
             if isinstance(state, dict):
                 contents = Contents(state, is_of_app)
                 self._parts.append(("the lifespan's state", contents))
+                self._watch_foreign(state)
+
+    def _watch_foreign(self, state: Mapping[str, object]) -> None:
+        for name, value in state.items():
+            kind: type = type(value)
+            if not _is_foreign_container(kind):
+                continue
+            shown = f"app.state.{name} ({kind.__module__}.{kind.__qualname__})"
+            attributes = getattr(value, "__dict__", {})
+            containers = [item for item in attributes.values() if type(item) in PLAIN]
+            self._foreign.append((shown, Contents(value)))
+            self._foreign.append((shown, Contents(containers)))
+
+    def unrestored(self) -> list[str]:
+        """Return the names of changed objects in the state that pytest-arena does not restore."""
+        changed = {}
+        for name, contents in self._foreign:
+            if contents.is_changed():
+                changed[name] = None
+        return [*changed]
 
     def anew(self) -> AppState:
         """Return the state of the same app as it is now."""
@@ -147,7 +173,7 @@ class AppState:
 
     def is_changed(self) -> bool:
         """Whether a part is different now."""
-        if self._changed_settings():
+        if self._changed_settings() or self.unrestored():
             return True
         return any(contents.is_changed() for _, contents in self._parts)
 
@@ -207,7 +233,7 @@ def is_of_app(value: object) -> bool:
     """Whether the attributes and items of an object are the app's.
 
     They are if no class of a library is above its class: a library's class keeps connections,
-    threads and locks in attributes. The classes of `_VALUE_MODULES` keep only values.
+    threads and locks in attributes. `_VALUE_CLASSES` and those of `_VALUE_MODULES` keep only values.
     """
     kind: type = type(value)
     return _is_class_of_app(kind)
@@ -215,17 +241,37 @@ def is_of_app(value: object) -> bool:
 
 @lru_cache(maxsize=1024)
 def _is_class_of_app(kind: type) -> bool:
+    if kind in _VALUE_CLASSES:
+        return True
     if issubclass(kind, type) or not holds_values(kind):
         return False
-    for base in kind.__mro__:
-        if base.__module__ in _VALUE_MODULES:
-            continue
-        module = sys.modules.get(base.__module__)
-        if is_library(getattr(module, "__file__", None) or "<"):
-            return False
+    if any(_is_of_library(base) for base in kind.__mro__):
+        return False
     return kind.__module__ not in _VALUE_MODULES
 
 
+def _is_of_library(kind: type) -> bool:
+    if kind in _VALUE_CLASSES or kind.__module__ in _VALUE_MODULES:
+        return False
+    module = sys.modules.get(kind.__module__)
+    return is_library(getattr(module, "__file__", None) or "<")
+
+
+@lru_cache(maxsize=1024)
+def _is_foreign_container(kind: type) -> bool:
+    """Whether objects of a class are not restored, and a test may see what an earlier one put in.
+
+    Those are a library's containers, and objects of the app with a library's class above theirs.
+    Pools and clients of libraries change by every use, so they are none.
+    """
+    if kind in PLAIN or _is_class_of_app(kind) or issubclass(kind, type):
+        return False
+    if issubclass(kind, MutableMapping | MutableSequence | MutableSet):
+        return True
+    return not _is_of_library(kind) and any(map(_is_of_library, kind.__mro__))
+
+
+_VALUE_CLASSES = {ChainMap, SimpleNamespace, UserDict, UserList}
 _VALUE_MODULES = {
     "abc",
     "builtins",

@@ -270,14 +270,20 @@ class FixtureLevels:
             empty_caches()
         # Two may be of the same app: the older contents are restored last.
         for state in reversed(test.app_states):
-            if self._restore(state, test.plan.name):
-                self._ledger.note("{test} left app.dependency_overrides; restored")
+            for line in self._restore(state, test.plan.name):
+                self._ledger.note(f"{{test}} {line}")
 
-    def _restore(self, state: AppState, name: str) -> bool:
-        """Restore the app's state after a test or fixture. Return whether overrides changed."""
+    def _restore(self, state: AppState, name: str) -> list[str]:
+        """Restore the app's state after a test or fixture. Return what the summary says of it.
+
+        Its lines have no subject.
+        """
         changed = state.restore()
         self._ledger.restored.update(dict.fromkeys(changed, name))
-        return OVERRIDES in changed
+        lines = [f"changed {value}, {_UNRESTORED}" for value in state.unrestored()]
+        if OVERRIDES in changed:
+            lines.append("left app.dependency_overrides; restored")
+        return lines
 
     # Wider fixtures
 
@@ -362,8 +368,11 @@ class FixtureLevels:
         del self._app_changers[place]
         if place < len(self._app_changers):
             self._app_changers[place].remember_app(state)
-        elif self._restore(state, owner.name) and not owner.lasts_to_the_end:
-            self._ledger.note(f"{owner.name} left app.dependency_overrides; restored")
+            return
+        lines = self._restore(state, owner.name)
+        if not owner.lasts_to_the_end:
+            for line in lines:
+                self._ledger.note(f"{owner.name} {line}")
 
     @contextmanager
     def _set_up(self, owner: WideFixture) -> Iterator[None]:
@@ -491,6 +500,12 @@ class FixtureLevels:
                 fix="ask for the fixture in the test's arguments",
             )
         )
+
+
+_UNRESTORED = (
+    "which pytest-arena does not restore: its class is a library's, or derives from one. "
+    "Empty it in an autouse fixture"
+)
 
 
 def _has_changed(fixture: WideFixture) -> bool:
