@@ -6,6 +6,7 @@ import asyncio
 import dis
 import gc
 import sys
+from asyncio import all_tasks, current_task
 from concurrent.futures import Future
 from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -247,7 +248,7 @@ def is_driven_here() -> bool:
     ``asyncio.Runner`` that outlives a test runs later coroutines in a copy of the first test's
     context. uvloop shows no such frame.
     """
-    task = asyncio.current_task()
+    task = current_task()
     return any(
         frame.f_code is _RUN_UNTIL_COMPLETE and frame.f_locals.get("future") is task
         for frame in frames()
@@ -287,13 +288,13 @@ def _behind(frame: FrameType) -> Sequence[FrameType | None]:
         loop = running_loop()
         if loop is None:
             return []
-        return _shielding(asyncio.current_task(loop), asyncio.all_tasks(loop))
+        return _shielding(current_task(loop), all_tasks(loop))
     if frame.f_globals.get("__name__") != "aiosqlite.core":
         return []
     future = frame.f_locals.get("future")
     if not isinstance(future, asyncio.Future):
         return []
-    tasks = asyncio.all_tasks(future.get_loop())
+    tasks = all_tasks(future.get_loop())
     # Only this private attribute shows which task waits. Without it the message has no line.
     waiting = [task for task in tasks if getattr(task, "_fut_waiter", None) is future]
     behind: list[FrameType] = []

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import gc
+import json
 import os
+import shutil
+import socket
+import subprocess
 import sys
 import threading
 import time
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+import uuid
+from asyncio import new_event_loop
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    closing,
+    contextmanager,
+    nullcontext,
+)
 from contextvars import Context
 from functools import cache, partial, wraps
 from importlib.abc import Loader, MetaPathFinder
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from types import FrameType, ModuleType
     from weakref import WeakKeyDictionary, WeakSet
@@ -32,11 +46,13 @@ _LONGEST_STEP = 0.05
 # Set when the user has pressed Ctrl-C: a later run does what takes seconds.
 interrupted = threading.Event()
 
-# `time.perf_counter`, `time.sleep` and `asyncio.sleep`, also if a test freezes or replaces
-# them. The first two are partials, because freezegun replaces the clocks that it finds in modules.
+# `time.perf_counter`, `time.sleep`, `asyncio.sleep` and `os.path.exists`, also if a test freezes
+# or replaces them. The first two are partials, because freezegun replaces the clocks that it finds
+# in modules.
 seconds = partial(time.perf_counter)
 rest = partial(time.sleep)
 async_rest = asyncio.sleep
+path_exists = os.path.exists
 
 
 # Returns the event loop that runs in this thread, or None. asyncio exports it under this name.
@@ -59,7 +75,51 @@ def keep_real_files() -> None:
             pyfakefs.Patcher.SKIPMODULES.add(module)
 
 
-def real_files() -> AbstractContextManager[object]:
+# Functions that tests mock, and that pytest-arena calls while it builds, copies or restores.
+_MOCKED: list[tuple[object, tuple[str, ...]]] = [
+    (asyncio, ("create_task", "gather", "run", "sleep", "to_thread", "wait_for")),
+    (builtins, ("open",)),
+    (json, ("dumps", "load", "loads")),
+    (os, ("access", "listdir", "makedirs", "mkdir", "remove", "replace", "unlink")),
+    (os.path, ("exists", "isdir", "isfile")),
+    (Path, ("exists", "glob", "is_dir", "is_file", "iterdir", "mkdir", "open", "stat")),
+    (Path, ("read_bytes", "read_text", "unlink", "write_bytes", "write_text")),
+    (shutil, ("copyfile", "disk_usage", "rmtree", "which")),
+    (socket, ("create_connection", "getaddrinfo", "socket")),
+    (subprocess, ("Popen", "run")),
+    (time, ("monotonic", "sleep", "time")),
+    (uuid, ("uuid4",)),
+]
+_REAL: list[tuple[object, str, object]] = []
+for _owner, _names in _MOCKED:
+    for _name in _names:
+        _REAL.append((_owner, _name, getattr(_owner, _name)))
+
+
+def without_mocks() -> AbstractContextManager[object]:
+    """Call real functions in a block, also in other threads: neither mocks nor pyfakefs act.
+
+    A mocked ``open`` or ``Path.exists`` would leave a copy of a database empty.
+    """
+    mocked = []
+    for function in _REAL:
+        owner, name, real = function
+        if getattr(owner, name) is not real:
+            mocked.append(function)
+    if mocked or FAKE_FILES in sys.modules:
+        return _without(mocked)
+    return _NO_PAUSE
+
+
+@contextmanager
+def _without(mocked: list[tuple[object, str, object]]) -> Iterator[None]:
+    with _real_files(), ExitStack() as undo:
+        for owner, name, real in mocked:
+            replace_attribute(undo, owner, name, real)
+        yield
+
+
+def _real_files() -> AbstractContextManager[object]:
     """Pause the fake file system of pyfakefs in a block, for this and all other threads."""
     if FAKE_FILES not in sys.modules:
         return _NO_PAUSE
@@ -213,7 +273,7 @@ def run_in_new_loop(coroutine: Coroutine[object, object, None]) -> None:
 
     Unlike asyncio.run, it leaves the main thread's event loop to the user.
     """
-    with closing(asyncio.new_event_loop()) as loop:
+    with closing(new_event_loop()) as loop:
         loop.run_until_complete(coroutine)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
+from asyncio import get_running_loop
 from contextlib import ExitStack
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -203,7 +203,7 @@ class AppRun:
         if self._is_closed:
             raise _app_errors.run_is_over()
         if self._has_session_lifespan:
-            wake_from_any_thread(asyncio.get_running_loop())
+            wake_from_any_thread(get_running_loop())
         # Each request asks twice: most find the app running.
         if self._lifespan is not None and not self._lifespan.is_up:
             await self._lifespan.ajoin(self.hooks)
@@ -293,7 +293,7 @@ class AppRun:
 
 
 async def _wake_this_loop() -> None:
-    wake_from_any_thread(asyncio.get_running_loop())
+    wake_from_any_thread(get_running_loop())
 
 
 class Portal:

@@ -161,7 +161,7 @@ class AppState:
 
     def unrestored(self) -> list[str]:
         """Return the names of changed objects in the state that pytest-arena does not restore."""
-        changed = {}
+        changed: dict[str, None] = {}
         for name, contents in self._foreign:
             if contents.is_changed():
                 changed[name] = None
@@ -233,7 +233,7 @@ def is_of_app(value: object) -> bool:
     """Whether the attributes and items of an object are the app's.
 
     They are if no class of a library is above its class: a library's class keeps connections,
-    threads and locks in attributes. `_VALUE_CLASSES` and those of `_VALUE_MODULES` keep only values.
+    threads and locks in attributes. `_VALUE_CLASSES` and `_VALUE_MODULES` have only values.
     """
     kind: type = type(value)
     return _is_class_of_app(kind)

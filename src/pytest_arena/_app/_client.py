@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import functools
 import inspect
 import sys
+from asyncio import all_tasks, current_task
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from importlib import import_module
@@ -667,7 +667,16 @@ def _import_library() -> tuple[type[Any], type[Any]]:
     body = type("Body", (exchanges.Body, library.AsyncByteStream), {})
     names = {"library": library, "body": body}
     transport = type("ASGITransport", (Transport, library.ASGITransport), names)
-    return transport, type("AsyncClient", (AsyncClient, library.AsyncClient), {})
+    base = _CLIENT_CLASSES.get(library.__name__, library.AsyncClient)
+    return transport, type("AsyncClient", (AsyncClient, base), {})
+
+
+# The client's class of each imported HTTP library: a test may mock `httpx.AsyncClient`.
+_CLIENT_CLASSES: dict[str, type[Any]] = {}
+
+
+def _note_client_class(library: ModuleType) -> None:
+    _CLIENT_CLASSES[library.__name__] = library.AsyncClient
 
 
 def http_library() -> Any:
@@ -702,6 +711,8 @@ def watch_own_clients(undo: ExitStack, hooks_of: FindHooks) -> None:
     watch_logged_errors(undo, _answered_here)
     for module, name in _TRANSPORTS.items():
         when_imported(module, functools.partial(_watch, name, hooks_of, undo))
+    for module in ("httpx", "httpx2"):
+        when_imported(module, _note_client_class)
     for module in _TEST_CLIENTS:
         when_imported(module, functools.partial(_watch_test_clients, undo))
     when_imported(
@@ -885,8 +896,8 @@ def _watching_left_tasks(app: ASGIApp) -> ASGIApp:
 
 
 def _watch_left_tasks(work: Work) -> None:
-    current = asyncio.current_task()
-    for task in asyncio.all_tasks():
+    current = current_task()
+    for task in all_tasks():
         if task is current or context_of(task).get(WORK) is not work:
             continue
         line = line_of_coroutine(task.get_coro())

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
+from asyncio import (
+    Event,
+    Queue,
+    Semaphore,
+    create_task,
+    ensure_future,
+    shield,
+    wait_for,
+)
+from asyncio import wait as wait_for_tasks
 from contextlib import suppress
 from importlib import import_module
+from json import dumps, loads
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._kind import ASGIApp, Message, Receive, Scope, Send, is_litestar
@@ -46,25 +56,25 @@ async def read_in_parts(
     from anyio import CancelScope
 
     is_left = False
-    is_sending = asyncio.Event()
+    is_sending = Event()
 
     async def sending(message: Message) -> None:
         is_sending.set()
         if is_left:
-            await asyncio.Event().wait()  # until the task is cancelled
+            await Event().wait()  # until the task is cancelled
         await send(message)
         is_sending.clear()
 
-    task = asyncio.ensure_future(app(scope, receive, sending))
+    task = ensure_future(app(scope, receive, sending))
     try:
-        await asyncio.shield(task)
+        await shield(task)
     except asyncio.CancelledError:
         is_left = True
         with CancelScope(shield=True):
             with suppress(TimeoutError):
-                await asyncio.wait_for(is_sending.wait(), _STATEMENT)
+                await wait_for(is_sending.wait(), _STATEMENT)
             task.cancel()
-            await asyncio.wait([task], timeout=_PATIENCE)
+            await wait_for_tasks([task], timeout=_PATIENCE)
         if task.done():
             task.result()  # raises an error of the app's clean-up
         raise
@@ -99,9 +109,9 @@ async def end_websocket(
     async def handling() -> None:
         await app(scope, receive, sending)
 
-    task = asyncio.ensure_future(handling())
+    task = ensure_future(handling())
     try:
-        await asyncio.shield(task)
+        await shield(task)
     except asyncio.CancelledError:
         is_left = True
         with CancelScope(shield=True):
@@ -127,7 +137,7 @@ async def _end_by_itself(
         _endless.add(line)
         cut_off(f"{line}   WEBSOCKET {path}: its client had left")
         task.cancel()
-        await asyncio.wait([task], timeout=_PATIENCE)
+        await wait_for_tasks([task], timeout=_PATIENCE)
 
 
 class Exchange:
@@ -197,16 +207,16 @@ class Call(Exchange):
     def __init__(self, app: ASGIApp, *, is_websocket: bool) -> None:
         self._app = app
         self._is_websocket = is_websocket
-        self.inbox: asyncio.Queue[Message] = asyncio.Queue()  # of a websocket
-        self._outbox: asyncio.Queue[Message | None] = asyncio.Queue()
-        self._space = asyncio.Semaphore()
+        self.inbox: Queue[Message] = Queue()  # of a websocket
+        self._outbox: Queue[Message | None] = Queue()
+        self._space = Semaphore()
         self._finish: Any = None
         self._is_closing = False
         self._unread = 0
 
     async def begin(self, answering: Coroutine[object, object, object]) -> bool:
         """Call the app through the library. Return whether it has sent something."""
-        self.task = asyncio.create_task(answering)
+        self.task = create_task(answering)
         self.task.add_done_callback(self._over)
         try:
             self.opening = await self.next() or {}
@@ -364,7 +374,7 @@ class WebSocket:
 
     async def send_json(self, data: Any, mode: str = "text") -> None:
         """Send a value as JSON, by a message that is ``text`` or ``binary``."""
-        text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+        text = dumps(data, separators=(",", ":"), ensure_ascii=False)
         if mode == "text":
             await self.send_text(text)
         else:
@@ -384,7 +394,7 @@ class WebSocket:
 
     async def receive_json(self, mode: str = "text") -> Any:
         """Return the value of the next message."""
-        return json.loads((await self.receive())["text" if mode == "text" else "bytes"])
+        return loads((await self.receive())["text" if mode == "text" else "bytes"])
 
     async def close(self, code: int = _ENDED, reason: str = "") -> None:
         """Send a disconnect to the app."""

@@ -14,6 +14,15 @@ import contextlib
 import inspect
 import threading
 import warnings
+from asyncio import (
+    Event,
+    all_tasks,
+    current_task,
+    get_running_loop,
+    run_coroutine_threadsafe,
+    wrap_future,
+)
+from asyncio import wait as wait_for_tasks
 from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
@@ -69,14 +78,14 @@ class Lifespan:
         """The state that the app gives to its requests, as ``scope["state"]``."""
         self._app = app
         self.request = request
-        self.loop = asyncio.get_running_loop()
+        self.loop = get_running_loop()
         # Other threads and loops wait for it. A "running" future cannot be cancelled: a cancelled
         # waiter would cancel it for the others.
         self._started: Future[None] = Future()
         self._started.set_running_or_notify_cancel()
         # For waiters in the same loop: an event wakes them without a byte through a socket.
-        self._started_here = asyncio.Event()
-        self._shutdown_asked = asyncio.Event()
+        self._started_here = Event()
+        self._shutdown_asked = Event()
         # The state of the protocol. No flag is ever reset.
         self._took_startup = False
         self._is_up = False
@@ -131,7 +140,7 @@ class Lifespan:
             if self.loop is running_loop():
                 await self._started_here.wait()
             else:
-                await asyncio.wrap_future(self._started)
+                await wrap_future(self._started)
         self._raise_start_error()
 
     def started(self) -> None:
@@ -190,7 +199,7 @@ class Lifespan:
                 raise
             # The owner of the loop is about to close it: it cancels all tasks and waits for them.
             # The app shuts down now, in the task that started it.
-            task = asyncio.current_task()
+            task = current_task()
             if task is not None:
                 task.uncancel()
         self._is_stopping = True
@@ -223,7 +232,7 @@ class Lifespan:
 
     def _note_cut_off(self) -> None:
         """Note the unfinished tasks of the lifespan. The end of the loop will cancel them."""
-        for task in asyncio.all_tasks(self.loop) - {self._task}:
+        for task in all_tasks(self.loop) - {self._task}:
             if context_of(task).get(LIFESPAN) is self and not task.cancelling():
                 line = line_of_cut_off(task.get_coro())
                 if line is not None:
@@ -254,7 +263,7 @@ class Lifespan:
 
     async def _outlasts(self, seconds: float) -> bool:
         """Whether the app still runs after so many seconds."""
-        _, pending = await asyncio.wait({self._task}, timeout=seconds)
+        _, pending = await wait_for_tasks({self._task}, timeout=seconds)
         return bool(pending)
 
     def _end_from_outside(self) -> None:
@@ -271,7 +280,7 @@ class Lifespan:
     def _end_in_its_thread(self) -> None:
         stop = self.stop()
         try:
-            stopped = asyncio.run_coroutine_threadsafe(stop, self.loop)
+            stopped = run_coroutine_threadsafe(stop, self.loop)
         except RuntimeError:
             stop.close()  # the loop was closed meanwhile, which cancelled the task
             return
@@ -396,7 +405,7 @@ class SharedLifespan:
 
     async def aclose(self) -> None:
         """Shut down the lifespans in this loop."""
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         for lifespan in self._lifespans:
             if lifespan.loop is loop:
                 await lifespan.stop()
@@ -484,7 +493,7 @@ def session_lifespan(
     def begin() -> Lifespan:
         # Only in the context of the lifespan's task.
         IN_SESSION_LIFESPAN.set(serves_tests)
-        wake_from_any_thread(asyncio.get_running_loop())
+        wake_from_any_thread(get_running_loop())
         return Lifespan(as_asgi(app))
 
     with start_blocking_portal() as portal:

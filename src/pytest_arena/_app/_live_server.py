@@ -5,6 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from asyncio import (
+    Lock,
+    create_task,
+    current_task,
+    get_running_loop,
+    run_coroutine_threadsafe,
+)
+from asyncio import run as run_coroutine
 from functools import cache, partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
@@ -120,7 +128,7 @@ class LiveServer(Generic[C]):
         Raises:
             LifespanError: from the app's exception.
         """
-        asyncio.run_coroutine_threadsafe(app_run.ajoin(), self.loop).result()
+        run_coroutine_threadsafe(app_run.ajoin(), self.loop).result()
 
     def client(self, **options: object) -> C:
         """Return a client of the HTTP library. It is closed at the test's end.
@@ -186,18 +194,18 @@ class LiveServer(Generic[C]):
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._serve())
+            run_coroutine(self._serve())
         except BaseException as error:  # noqa: BLE001 - uvicorn raises SystemExit
             self._failure = error
 
     async def _serve(self) -> None:
-        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = get_running_loop()
         await self._server.serve(sockets=[self._socket])
 
     # A request.
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        task: Any = asyncio.current_task()
+        task: Any = current_task()
         begun: list[Message] = []
 
         async def sending_on(message: Message) -> None:
@@ -282,7 +290,7 @@ class _Delayed:
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._lock = asyncio.Lock()
+        self._lock = Lock()
         self._waiting: list[Message] = []
         # Announced bytes of the body that are not sent yet; -1 if not announced.
         self._missing = -1
@@ -291,7 +299,7 @@ class _Delayed:
         """Send a message, or hold it if it is the first or the last of an answer."""
         self._waiting.append(message)
         if self._is_held(message):
-            asyncio.get_running_loop().call_later(_BEHIND, self._begin)
+            get_running_loop().call_later(_BEHIND, self._begin)
         else:
             await self.let_go()
 
@@ -312,7 +320,7 @@ class _Delayed:
     def _begin(self) -> None:
         if self._waiting:
             # A reference keeps the task from being collected.
-            self._task = asyncio.create_task(self.let_go(), name=OUR_TASK)
+            self._task = create_task(self.let_go(), name=OUR_TASK)
 
     async def let_go(self) -> None:
         """Send the held messages: the app has finished, or takes too long."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from asyncio import Lock, get_running_loop
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ class Login:
         """Whether the client has logged in."""
         self._failure: ArenaError | None = None
         self._thread_lock = threading.Lock()
-        self._loop_lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        self._loop_lock: tuple[asyncio.AbstractEventLoop, Lock] | None = None
 
     def forget(self) -> None:
         """Let the next request log in again."""
@@ -79,11 +80,11 @@ class Login:
                 if inspect.isawaitable(answer):
                     raise _app_errors.async_login(role=self.role, path=self._path)
 
-    def _lock_of_this_loop(self) -> asyncio.Lock:
+    def _lock_of_this_loop(self) -> Lock:
         """Return a lock of the running loop. A client may be used in several loops in turn."""
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         if self._loop_lock is None or self._loop_lock[0] is not loop:
-            self._loop_lock = loop, asyncio.Lock()
+            self._loop_lock = loop, Lock()
         return self._loop_lock[1]
 
     def _is_open_since(self, known: ArenaError | None) -> bool:

@@ -12,6 +12,7 @@ import inspect
 import queue
 import sys
 import threading
+from asyncio import current_task
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -210,7 +211,7 @@ class JobsOfQueue:
 
 
 def _caller() -> _Worker:
-    task = asyncio.current_task() if running_loop() is not None else None
+    task = current_task() if running_loop() is not None else None
     return task or threading.current_thread()
 
 

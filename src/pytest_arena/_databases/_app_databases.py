@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import stat
@@ -11,6 +10,7 @@ import threading
 import time
 from contextlib import suppress
 from fnmatch import fnmatch
+from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -35,6 +35,7 @@ from pytest_arena._gate._engines import (
 from pytest_arena._gate._gate_notes import another_product, unknown_product
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._origin import as_own, user_line
+from pytest_arena._process import seconds
 from pytest_arena._product import (
     NOWHERE,
     Core,
@@ -307,14 +308,14 @@ def _databases_below(folder: Path) -> Iterator[str]:
 
     The search stops after half a second.
     """
-    latest = time.monotonic() + _LONGEST_SEARCH
+    latest = seconds() + _LONGEST_SEARCH
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not _FOLDER_OF_TOOL.match(name)]
         for name in filter(_NAME_OF_DATABASE.search, names):
             file = str(Path(place, name))
             if any(size for _, size in _signature(file)):
                 yield file
-        if time.monotonic() > latest:
+        if seconds() > latest:
             return
 
 
@@ -821,7 +822,7 @@ class Environment:
         originals = _inherited()
         for name, url in new.items():
             originals[url] = self._originals.get(name, "")
-        os.environ[_ORIGINALS] = json.dumps(originals)
+        os.environ[_ORIGINALS] = dumps(originals)
 
     def written_since(self) -> RequestedDatabase | None:
         """Return the database that a conftest names by a new value of a variable."""
@@ -878,7 +879,7 @@ class Environment:
 
 def _inherited() -> dict[str, str]:
     """Return the original values by the URLs that replace them; "" if a variable was not set."""
-    return dict(json.loads(os.environ.get(_ORIGINALS, "{}")))
+    return dict(loads(os.environ.get(_ORIGINALS, "{}")))
 
 
 def parse_url(text: str) -> URL | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib
 import inspect
 import sys
+from asyncio import run as run_coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,7 +142,7 @@ def _fill(
         finally:
             await engine.dispose()
 
-    asyncio.run(fill())
+    run_coroutine(fill())
 
 
 def schema_builder(value: str, root: Path, *, source: str = _load.SOMEWHERE) -> Builder:

@@ -490,7 +490,7 @@ class Databases:
 
     def prepare(self, database: Database) -> None:
         """Find or build the template of a database, before a mock of a test acts on the build."""
-        with _process.real_files():
+        with _process.without_mocks():
             self.provision.prepare(database)
 
     def ensure(self, database: Database) -> Isolation:
@@ -507,7 +507,7 @@ class Databases:
             return isolation
         if self.process != os.getpid():
             raise self.ledger.refused(_gate_notes.forked_before(database.name))
-        with _process.real_files():
+        with _process.without_mocks():
             return self.provision.ensure(database)
 
 

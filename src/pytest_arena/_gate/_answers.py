@@ -6,7 +6,7 @@ The gate sees each commit. The client sees each message of an answer.
 
 from __future__ import annotations
 
-import asyncio
+from asyncio import current_task
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
@@ -78,7 +78,7 @@ class RequestAnswer:
 
     def begin(self) -> None:
         """Note that the app begins the answer in this task."""
-        self._task = asyncio.current_task() if running_loop() is not None else None
+        self._task = current_task() if running_loop() is not None else None
         self._token = ANSWER.set(self)
         self._request_token = REQUEST.set(self)
 
@@ -227,7 +227,7 @@ class RequestAnswer:
 
         SQLAlchemy closes a session in a task that may belong to any task of the app.
         """
-        task = asyncio.current_task() if running_loop() is not None else None
+        task = current_task() if running_loop() is not None else None
         if task is None or task is self._task:
             return True
         code = getattr(task.get_coro(), "cr_code", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
+from asyncio import current_task
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -439,7 +440,7 @@ def _this_task() -> TaskReference:
     """Return a weak reference to the current task. A strong one would keep a leaked session."""
     task = None
     if running_loop() is not None:
-        task = asyncio.current_task()
+        task = current_task()
     if task is None:
         return nothing
     return weakref.ref(task)

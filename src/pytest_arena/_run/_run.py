@@ -27,7 +27,7 @@ from pytest_arena._gate._registry import Registry
 from pytest_arena._gate.loops._any_loop import adopt
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._origin import OF_WIDE_FIXTURE, WORK, frames
-from pytest_arena._process import real_files
+from pytest_arena._process import without_mocks
 from pytest_arena._product import Held
 from pytest_arena._run import _story, _summary
 from pytest_arena._run._apps import Apps
@@ -253,7 +253,7 @@ class ArenaRun:
         try:
             if not is_fork:
                 self.fixtures.finish_above(None)
-            with real_files():
+            with without_mocks():
                 self.databases.provision.renew(test, is_fork=is_fork)
             self.gate.invalidate_stale()
         except (ArenaError, Held) as error:

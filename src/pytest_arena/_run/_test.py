@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
+from asyncio import run_coroutine_threadsafe, wrap_future
+from asyncio import wait as wait_for_tasks
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -394,12 +395,8 @@ class RunningTest(Hooks):
         A loop does not run while its test waits for a sync client. Then this times out.
         """
         if self.sessions.is_used and self.loop is not None and self.loop.is_running():
-            commit = asyncio.run_coroutine_threadsafe(
-                self.sessions.acommit(), self.loop
-            )
-            done, _ = await asyncio.wait(
-                {asyncio.wrap_future(commit)}, timeout=_PATIENCE
-            )
+            commit = run_coroutine_threadsafe(self.sessions.acommit(), self.loop)
+            done, _ = await wait_for_tasks({wrap_future(commit)}, timeout=_PATIENCE)
             for future in done:
                 future.result()
 

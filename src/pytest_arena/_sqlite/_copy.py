@@ -347,7 +347,8 @@ class Copy:
     @contextmanager
     def _isolation_errors(self) -> Iterator[None]:
         try:
-            yield
+            with _process.without_mocks():
+                yield
         except sql.Busy as error:
             raise Held(str(error)) from error
         except (sql.FileFailure, OSError) as error:

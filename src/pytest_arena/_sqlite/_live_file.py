@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_arena._process import path_exists
 from pytest_arena._sqlite import _sql as sql
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class LiveFile:
             number_of_names = os.fstat(self._shm_descriptor).st_nlink
             if number_of_names == 0:
                 return True
-        elif self.descriptor < 0 or not os.path.exists(self._log):  # noqa: PTH110 - called for each level
+        elif self.descriptor < 0 or not path_exists(self._log):
             return False
         mode = os.pread(self.descriptor, 2, _MODE_OFFSET)
         return mode != _WAL_MODE

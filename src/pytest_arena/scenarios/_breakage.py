@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from asyncio import timeout as timeout_after
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -87,7 +88,7 @@ class Breaking:
             await call
             return
         try:
-            async with asyncio.timeout(self.seconds) as limit:
+            async with timeout_after(self.seconds) as limit:
                 await call
         finally:
             if limit.expired():

@@ -6,8 +6,8 @@ which a task has to wait: a suite passes for months, until one test exhausts the
 
 from __future__ import annotations
 
-import asyncio
 import threading
+from asyncio import Lock, get_running_loop
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
@@ -87,7 +87,7 @@ def free_locks(dbapi_connection: object) -> None:
         (driver_connection, "lock"),
     ):
         lock = getattr(owner, name, None)
-        if type(lock) is asyncio.Lock and _is_idle(lock):
+        if type(lock) is Lock and _is_idle(lock):
             setattr(owner, name, AnyLoopMutex())
 
 
@@ -185,7 +185,7 @@ class AnyLoopQueue(QueueCommon[_T]):
         if not self._waiters or running_loop() not in self._waiters:
             with suppress(Empty):
                 return self.get_nowait()
-        waiter = _Waiter(asyncio.get_running_loop(), seconds)
+        waiter = _Waiter(get_running_loop(), seconds)
         try:
             if self._register(waiter):
                 await waiter.turn
@@ -340,12 +340,12 @@ def _wake(turn: Future[None]) -> None:
 
 def _first_connect_mutex(lock: AsyncAdaptedLock) -> AnyLoopMutex:
     # `setdefault` is one step. With `cached_property` two threads could make, and hold, one each.
-    # A property takes precedence over the asyncio.Lock that SQLAlchemy may have cached before.
+    # A property takes precedence over the Lock that SQLAlchemy may have cached before.
     mutex: AnyLoopMutex = vars(lock).setdefault("_any_loop_mutex", AnyLoopMutex())
     return mutex
 
 
-def _is_idle(lock: asyncio.Lock) -> bool:
+def _is_idle(lock: Lock) -> bool:
     # A task that was just woken finds the lock free and still waits, unless its loop is closed.
     waiters = lock._waiters or ()  # noqa: SLF001 - asyncio has nothing public for it
     return not lock.locked() and all(

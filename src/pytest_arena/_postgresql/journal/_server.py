@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from json import loads
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
@@ -490,7 +490,7 @@ def _parse(answer: str | None) -> list[str]:
     """Return the elements of an array. ``enter`` and ``leave`` return a size, then marks."""
     if answer is None:
         return []
-    elements: list[str] = json.loads(answer)
+    elements: list[str] = loads(answer)
     return elements
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import struct
+from asyncio import gather, get_running_loop, wait_for
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -99,7 +99,7 @@ def _try_out(connect: Callable[..., object], kind: type[AbstractEventLoop]) -> N
 
 def _run(kind: type[AbstractEventLoop], work: Coroutine[object, object, object]) -> Any:
     with closing(kind()) as loop:
-        return loop.run_until_complete(asyncio.wait_for(work, _SECONDS))
+        return loop.run_until_complete(wait_for(work, _SECONDS))
 
 
 async def _greeted(
@@ -114,7 +114,7 @@ async def _greeted(
         database="arena",
         ssl=False,
     )
-    connection, _ = await asyncio.gather(opened, _reply(theirs, _GREETING))
+    connection, _ = await gather(opened, _reply(theirs, _GREETING))
     if not isinstance(connection._transport, MovingTransport):  # noqa: SLF001 - the trial checks this name
         raise TypeError("a connection does not use the transport of its loop")
     if connection._listeners != {}:  # noqa: SLF001 - as above
@@ -123,13 +123,13 @@ async def _greeted(
 
 
 async def _answered(connection: Any, theirs: socket.socket) -> None:
-    await asyncio.gather(connection.execute("trial"), _reply(theirs, _ANSWER))
-    if connection._transport.loop is not asyncio.get_running_loop():  # noqa: SLF001 - as above
+    await gather(connection.execute("trial"), _reply(theirs, _ANSWER))
+    if connection._transport.loop is not get_running_loop():  # noqa: SLF001 - as above
         raise RuntimeError("an operation of a connection creates no future")
 
 
 async def _reply(theirs: socket.socket, message: bytes) -> None:
-    loop = asyncio.get_running_loop()
+    loop = get_running_loop()
     await loop.sock_recv(theirs, 1000)
     await loop.sock_sendall(theirs, message)
 

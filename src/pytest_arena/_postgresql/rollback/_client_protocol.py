@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
-import threading
 from contextlib import suppress
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import APPLICATION_NAME
@@ -61,7 +61,7 @@ class Client:
     def start_thread(self) -> None:
         """Serve it in a thread of its own."""
         name = f"pytest-arena-client-{self._session.number}"
-        threading.Thread(target=self._serve, name=name, daemon=True).start()
+        Thread(target=self._serve, name=name, daemon=True).start()
 
     def end(self, sqlstate: str, message: str) -> None:
         """End the connection with an error."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import tempfile
-import threading
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, wraps
 from itertools import count
 from pathlib import Path
+from shutil import rmtree
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql.rollback._client_protocol import Client
@@ -42,7 +42,7 @@ def _remove_folders_of_killed_runs() -> None:
             try:
                 probe.connect(str(place))
             except ConnectionRefusedError:
-                shutil.rmtree(place.parent, ignore_errors=True)
+                rmtree(place.parent, ignore_errors=True)
             except OSError:
                 continue  # of another user
 
@@ -107,9 +107,7 @@ class Proxy(SharedTransaction):
         )
         _proxies[str(self._folder)] = self
         _cancel_without_a_connection()
-        threading.Thread(
-            target=self._accept, name="pytest-arena-proxy", daemon=True
-        ).start()
+        Thread(target=self._accept, name="pytest-arena-proxy", daemon=True).start()
 
     def _accept(self) -> None:
         for number in count(1):
@@ -126,4 +124,4 @@ class Proxy(SharedTransaction):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         super().close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        rmtree(self._folder, ignore_errors=True)

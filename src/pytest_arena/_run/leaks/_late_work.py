@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from asyncio import all_tasks, current_task, run_coroutine_threadsafe
 from collections import deque
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -131,7 +132,7 @@ class LateWork:
             return
         if not self._tasks_before:
             self._threads_before = _threads_of_others()
-        self._tasks_before[loop] = WeakSet(asyncio.all_tasks(loop))
+        self._tasks_before[loop] = WeakSet(all_tasks(loop))
 
     def is_given_to(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Record a call into a loop. Return whether the app answers in another loop."""
@@ -191,13 +192,13 @@ class LateWork:
         return list(map(str, lines))
 
     def _tasks_of_requests(self) -> list[AnyTask]:
-        this_task = asyncio.current_task() if running_loop() else None
+        this_task = current_task() if running_loop() else None
         tasks = []
         # Another loop may begin to answer meanwhile.
         for loop, before in [*self._tasks_before.items()]:
             if loop.is_closed():
                 continue
-            for task in asyncio.all_tasks(loop):
+            for task in all_tasks(loop):
                 if task is this_task or task in IDLE_WORKERS:
                     continue
                 if not is_users_task(task):
@@ -229,7 +230,7 @@ class LateWork:
         for loop in [*self._loops_elsewhere]:
             if loop.is_closed() or loop in self._tasks_before:
                 continue
-            for task in asyncio.all_tasks(loop):
+            for task in all_tasks(loop):
                 if task in IDLE_WORKERS:
                     continue
                 is_ours = context_of(task).get(WORK) is self
@@ -309,7 +310,7 @@ class LateWork:
         if patience is not None:
             for loop in [*self._tasks_before]:
                 if loop.is_running() and loop is not running_loop():
-                    passes = asyncio.run_coroutine_threadsafe(_let_pass(), loop)
+                    passes = run_coroutine_threadsafe(_let_pass(), loop)
                     passes.result(patience)
         deque(self.waiting(patience), maxlen=0)
 

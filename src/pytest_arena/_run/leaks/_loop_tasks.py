@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from asyncio import all_tasks, current_task
+from asyncio import wait as wait_for_tasks
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakSet
@@ -46,7 +48,7 @@ class Tasks:
         loop = loop or running_loop()
         if loop is not None and loop not in self._threads:
             self._threads[loop] = threading.get_ident()
-            self._keep(asyncio.all_tasks(loop))
+            self._keep(all_tasks(loop))
 
     @contextmanager
     def of_a_wide_fixture(self) -> Iterator[None]:
@@ -72,12 +74,12 @@ class Tasks:
         loop = running_loop()
         if loop is None:
             return
-        kept = {asyncio.current_task(), *of_fixtures}
+        kept = {current_task(), *of_fixtures}
         left = [task for task in self._left(loop) if task not in kept]
         for task in left:
             task.cancel()
         if left:
-            await asyncio.wait(left, timeout=_PATIENCE)
+            await wait_for_tasks(left, timeout=_PATIENCE)
 
     def go_on(self) -> bool:
         """Run the idle loops of this thread once. Return whether there are any."""
@@ -106,13 +108,13 @@ class Tasks:
                 lines.append(str(line_of_coroutine(task.get_coro()) or task.get_name()))
                 task.cancel()
             if left:
-                loop.run_until_complete(asyncio.wait(left, timeout=_PATIENCE))
+                loop.run_until_complete(wait_for_tasks(left, timeout=_PATIENCE))
         return lines
 
     def _left(self, loop: asyncio.AbstractEventLoop) -> list[AnyTask]:
         return [
             task
-            for task in asyncio.all_tasks(loop)
+            for task in all_tasks(loop)
             if task not in self._known
             and is_users_task(task)
             and not is_of_wide_fixture(task)
@@ -120,7 +122,7 @@ class Tasks:
 
     def _present(self) -> Iterator[AnyTask]:
         for loop in list(self._threads):
-            yield from asyncio.all_tasks(loop)
+            yield from all_tasks(loop)
 
 
 def _thread_without_loop() -> int | None:

@@ -97,7 +97,7 @@ class Levels:
         depth = len(self._stack)
         self._cut_to(depth, databases)
         try:
-            with _process.real_files():
+            with _process.without_mocks():
                 for database in databases:
                     database.enter(level)
         except (Held, ArenaError) as error:
@@ -166,7 +166,7 @@ class Levels:
         if self._stack[-1] is not level:
             return False
         databases = self._participating_databases()
-        with _process.real_files():
+        with _process.without_mocks():
             if not all(database.isolation.is_clean() for database in databases):
                 return False
         failures: list[Exception] = []
@@ -224,7 +224,7 @@ class Levels:
                     self._leave_hooks(level, failures)
                     # A hook may have connected to another database.
                     databases = self._participating_databases()
-                with _process.real_files():
+                with _process.without_mocks():
                     changed = self._leave_databases(databases, level, failures)
             finally:  # also after a second Ctrl-C
                 self._cut_to(depth, self._participating_databases())
