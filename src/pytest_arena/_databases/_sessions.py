@@ -175,6 +175,11 @@ class FreshSession(Session):
 
     def commit_by_arena(self) -> None:
         """Commit without any method that a test may have mocked."""
+        if self.sessions is not None:
+            changed = filter(self.is_modified, self.dirty)
+            self.sessions.note_updates(
+                {type(instance).__name__ for instance in changed}
+            )
         self.is_committed_by_arena = True
         try:
             _COMMIT(self)
@@ -335,6 +340,8 @@ class Sessions:
 
     is_used: bool = False  # whether a session was opened
     has_committed: bool = False  # before a request
+    # Classes of the loaded instances whose changes were committed before the next request.
+    updated: set[str] = field(default_factory=set)
     starter: Starter | None = None  # of the app, before the first use of a connection
     # Errors of commits before requests.
     failures: list[Exception] = field(default_factory=list)
@@ -363,6 +370,16 @@ class Sessions:
             self._async_mutex = AnyLoopMutex()
         self.is_used = True
         return session
+
+    def note_updates(self, classes: set[str]) -> None:
+        """Note the classes of changed instances that are about to be committed."""
+        self.updated |= classes
+
+    def take_updated(self) -> set[str]:
+        """Return the classes noted since the last call."""
+        updated = self.updated
+        self.updated = set()
+        return updated
 
     def start_app(self) -> None:
         """Start the app before the first row of the test, as in production."""

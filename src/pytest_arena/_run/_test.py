@@ -149,6 +149,8 @@ class Turn:
     held: set[PendingWrites] = field(default_factory=set)
     unflushed: list[PendingObjects] = field(default_factory=list)
     lost_before: list[LostWork] = field(default_factory=list)
+    # Classes of the loaded instances that db_session has updated for it.
+    updated: set[str] = field(default_factory=set)
 
     @property
     def went_well(self) -> bool:
@@ -162,6 +164,19 @@ class Turn:
     def begin_at(self, before: StoryMoment) -> None:
         """Let its changes begin at a later moment."""
         self.before = before
+
+    @property
+    def idle_update(self) -> Request | None:
+        """The PUT or PATCH that wrote nothing after db_session had updated a row, else None."""
+        if not self.updated or len(self.records) != 1 or not self.went_well:
+            return None
+        request = self.records[0]
+        if request.method not in {"PUT", "PATCH"}:
+            return None
+        reads = [
+            statement.lstrip().startswith("SELECT") for statement in request.statements
+        ]
+        return request if all(reads) else None
 
     def add_request(self) -> None:
         """Note that another request begins before the first one has ended."""
@@ -179,6 +194,11 @@ class Turn:
         self.after = None
 
 
+_IDLE_UPDATE = (
+    "{{test}} changed a loaded {0} and sent a {1}. pytest-arena committed the change before the "
+    "request, and the request wrote nothing: the test may pass without the app. Change the data "
+    "of the request, not the instance, or commit db_session in the test"
+)
 REFUSAL = 400
 LIFESPAN = "LIFESPAN"  # in the place of a request's method
 _PATIENCE = 1.0  # seconds
@@ -445,6 +465,7 @@ class RunningTest(Hooks):
             lost_before=lost_before,
             held=set() if is_quiet else self.own_writes(),
             unflushed=unflushed_by_tests() if ADDS_OF_TESTS else [],
+            updated=self.sessions.take_updated(),
         )
         self.turns.append(turn)
         place = len(self.turns) - _KEPT
@@ -484,6 +505,10 @@ class RunningTest(Hooks):
             self._checkouts_at_end = -1
             self._of_app |= self.own_writes() - turn.held
         turn.end(self.moments.now(), registry.checkouts)
+        idle = turn.idle_update
+        if idle is not None:
+            classes = ", ".join(sorted(turn.updated))
+            self.ledger.note(_IDLE_UPDATE.format(classes, idle.method))
 
     def take_lost(self, turn: Turn | None = None) -> None:
         """Note what was lost: by requests, each in its turn, or by the test.
