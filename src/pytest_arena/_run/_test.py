@@ -165,10 +165,14 @@ class Turn:
         """Let its changes begin at a later moment."""
         self.before = before
 
+    def note_updated(self, classes: set[str]) -> None:
+        """Note the classes of instances that db_session has updated for it."""
+        self.updated = classes
+
     @property
     def idle_update(self) -> Request | None:
         """The PUT or PATCH that wrote nothing after db_session had updated a row, else None."""
-        if not self.updated or len(self.records) != 1 or not self.went_well:
+        if len(self.records) != 1 or not self.went_well:
             return None
         request = self.records[0]
         if request.method not in {"PUT", "PATCH"}:
@@ -465,8 +469,9 @@ class RunningTest(Hooks):
             lost_before=lost_before,
             held=set() if is_quiet else self.own_writes(),
             unflushed=unflushed_by_tests() if ADDS_OF_TESTS else [],
-            updated=self.sessions.take_updated(),
         )
+        if self.sessions.updated:
+            turn.note_updated(self.sessions.take_updated())
         self.turns.append(turn)
         place = len(self.turns) - _KEPT
         if place > FIRST:
@@ -505,10 +510,14 @@ class RunningTest(Hooks):
             self._checkouts_at_end = -1
             self._of_app |= self.own_writes() - turn.held
         turn.end(self.moments.now(), registry.checkouts)
-        idle = turn.idle_update
-        if idle is not None:
+        if turn.updated:
+            self._note_idle_update(turn)
+
+    def _note_idle_update(self, turn: Turn) -> None:
+        request = turn.idle_update
+        if request is not None:
             classes = ", ".join(sorted(turn.updated))
-            self.ledger.note(_IDLE_UPDATE.format(classes, idle.method))
+            self.ledger.note(_IDLE_UPDATE.format(classes, request.method))
 
     def take_lost(self, turn: Turn | None = None) -> None:
         """Note what was lost: by requests, each in its turn, or by the test.
