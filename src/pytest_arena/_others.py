@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import sys
 import traceback
 import warnings
@@ -119,24 +118,16 @@ def uses_our_fixture(item: object) -> bool:
 
 @contextmanager
 def hidden_from_test(config: Any) -> Iterator[None]:
-    """Keep warnings and log records of the block away from the running test.
+    """Keep warnings of the block away from the running test.
 
     A filter that makes warnings errors does not act in the block. pytest's summary shows the
     warnings, without a test.
     """
-    root = logging.getLogger()
-    captures = [handler for handler in root.handlers if _captures_logs(handler)]
-    for handler in captures:
-        root.removeHandler(handler)
-    try:
-        with warnings.catch_warnings(record=True) as recorded:
-            filters: Any = warnings.filters
-            filters[:] = [entry for entry in filters if entry[0] != "error"]
-            warnings.simplefilter("default", append=True)
-            yield
-    finally:
-        for handler in captures:
-            root.addHandler(handler)
+    with warnings.catch_warnings(record=True) as recorded:
+        filters: Any = warnings.filters
+        filters[:] = [entry for entry in filters if entry[0] != "error"]
+        warnings.simplefilter("default", append=True)
+        yield
     for warning in recorded:
         facts = {
             "warning_message": warning,
@@ -145,11 +136,6 @@ def hidden_from_test(config: Any) -> Iterator[None]:
             "location": None,
         }
         config.hook.pytest_warning_recorded.call_historic(kwargs=facts)
-
-
-def _captures_logs(handler: logging.Handler) -> bool:
-    """Return whether pytest collects log records with a handler, for `caplog` or for a report."""
-    return type(handler).__name__ == "LogCaptureHandler"
 
 
 def starts_app(item: object, *, is_async: bool) -> bool:

@@ -469,7 +469,8 @@ def _process_restored() -> Iterator[None]:
     """Restore the working folder, the environment, ``sys.path``, random values and logging.
 
     A ``dictConfig`` or ``fileConfig`` of logging disables every logger of the app. Before that, it
-    closes every handler by ``logging.shutdown``, pytest's too.
+    closes every handler by ``logging.shutdown``, pytest's too. A running test, whose ``caplog`` has
+    a handler, gets no records of the block.
     """
     states = {}
     for logger in _loggers():
@@ -485,6 +486,9 @@ def _process_restored() -> Iterator[None]:
             ExitStack() as undo,
         ):
             _remember_random_values(undo)
+            for handler in [*logging.root.handlers]:
+                if type(handler).__name__ == "LogCaptureHandler":  # pytest's
+                    logging.root.removeHandler(handler)
             yield
     finally:
         for logger in _loggers():
