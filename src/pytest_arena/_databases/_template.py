@@ -477,6 +477,8 @@ def _process_restored() -> Iterator[None]:
         states[logger] = _LoggerState(
             tuple(logger.handlers), logger.level, logger.disabled, logger.propagate
         )
+    others = [handler for handler in logging.root.handlers if not _is_pytests(handler)]
+    logging.root.handlers[:] = others
     try:
         with (
             chdir("."),
@@ -486,9 +488,6 @@ def _process_restored() -> Iterator[None]:
             ExitStack() as undo,
         ):
             _remember_random_values(undo)
-            for handler in [*logging.root.handlers]:
-                if type(handler).__name__ == "LogCaptureHandler":  # pytest's
-                    logging.root.removeHandler(handler)
             yield
     finally:
         for logger in _loggers():
@@ -514,6 +513,10 @@ def _remember_random_values(undo: ExitStack) -> None:
             undo.callback(value.setstate, value.getstate())
         elif sequences and issubclass(kind, sequences):
             undo.callback(vars(value).update, vars(value).copy())
+
+
+def _is_pytests(handler: logging.Handler) -> bool:
+    return type(handler).__name__ == "LogCaptureHandler"
 
 
 class _LoggerState(NamedTuple):
