@@ -39,10 +39,7 @@ _NO_FUNCTION_CALL = wire.error(
 
 
 class Client:
-    """One connection to the proxy, served by a thread of its own.
-
-    In the extended protocol a statement that the proxy executes itself is parsed as an empty one.
-    """
+    """One connection to the proxy, served by a thread of its own."""
 
     def __init__(
         self, shared: SharedTransaction, connection: socket.socket, number: int
@@ -221,13 +218,20 @@ class Client:
         text, position = wire.first_string(message.body, position)
         statements = sql.parsed(text)
         statement = statements[0]
-        # The server refuses several statements.
-        if statement.is_control and len(statements) == 1:
-            text = ""
         named = wire.packed(self._own_name(name)) + wire.packed(text)
         parse = Message(b"P", named + message.body[position:])
         self._statements[name] = (statement, parse)
-        self._packet.add(parse)
+        # The server refuses several statements.
+        if statement.is_control and len(statements) == 1:
+            self._answer(wire.PARSED)
+        else:
+            self._packet.add(parse)
+
+    def _answer(self, *messages: Message) -> None:
+        """Answer a message itself, after the server has answered those before it."""
+        self._run_packet()
+        if not self._has_failed:
+            self._answers += messages
 
     def _own_name(self, name: str) -> str:
         """Return the server's name of a prepared statement of this client."""
@@ -241,7 +245,8 @@ class Client:
         if name not in self._statements:
             return None
         statement, parse = self._statements[name]
-        if not name and parse not in self._packet.messages:
+        is_known = statement.is_control or parse in self._packet.messages
+        if not name and not is_known:
             self._packet.parse_again(parse)
         return statement
 
@@ -255,6 +260,9 @@ class Client:
             self._fail(wire.error("26000", text))
             return
         self._portals[portal] = statement
+        if statement.is_control:
+            self._answer(wire.BOUND)
+            return
         if portal:
             self._packet.pin()
         names = wire.packed(portal) + wire.packed(self._own_name(name))
@@ -263,13 +271,21 @@ class Client:
     def _describe_or_close(self, message: Message) -> None:
         kind = message.body[:1]
         name, _ = wire.first_string(message.body, 1)
+        statement = self._portals.get(name)
+        server_name = name
         if kind == b"S":
-            if message.kind == b"D":
-                self._statement(name)
-            else:
-                self._statements.pop(name, None)
-            name = self._own_name(name)
-        self._packet.add(Message(message.kind, kind + wire.packed(name)))
+            statement = self._statement(name)
+            server_name = self._own_name(name)
+        if statement is None or not statement.is_control:
+            self._packet.add(Message(message.kind, kind + wire.packed(server_name)))
+        elif message.kind == b"C":
+            self._answer(wire.CLOSED)
+        elif kind == b"S":
+            self._answer(wire.NO_PARAMETERS, wire.NO_ROWS)
+        else:
+            self._answer(wire.NO_ROWS)
+        if message.kind == b"C" and kind == b"S":
+            self._statements.pop(name, None)
 
     def _execute(self, message: Message) -> None:
         portal, _ = wire.first_string(message.body)

@@ -135,6 +135,11 @@ def close_statement(name: str) -> Message:
 # Messages of a server
 
 AUTHENTICATED = Message(b"R", b"\0\0\0\0")
+PARSED = Message(b"1")
+BOUND = Message(b"2")
+CLOSED = Message(b"3")
+NO_PARAMETERS = Message(b"t", b"\0\0")
+NO_ROWS = Message(b"n")
 
 
 def ready(state: str) -> Message:
