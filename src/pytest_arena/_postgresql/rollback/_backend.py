@@ -7,12 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql._control import literal, open_control
 from pytest_arena._postgresql.rollback import _wire as wire
+from pytest_arena._postgresql.rollback._transaction_sql import ENDING_TIMEOUTS
 from pytest_arena._postgresql.rollback._wire import Message, Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from pytest_arena._values import Address
 
@@ -38,6 +39,7 @@ _REPORTED = (
     "standard_conforming_strings",
     "search_path",
 )
+_RESET_ALL = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"
 # The numbers of sequences: last_value and is_called by the oid.
 Numbers = dict[str, tuple[str, str]]
 # Each sequence with its number. The connection's role may read them all, or none is restored.
@@ -109,6 +111,10 @@ class BackendAnswer:
 class Backend:
     """A connection to the real database, inside a transaction. One thread at a time may use it.
 
+    It knows the savepoints of the transaction, and the settings that a rollback to each restores.
+    Methods that return nothing of the server execute their statement with the next one, in the
+    same round trip.
+
     Raises:
         ControlFailure: the server does not answer, or refuses the login.
         Disconnected: the server has ended the connection.
@@ -123,6 +129,9 @@ class Backend:
         self._socket.settimeout(0)
         self._reader = Reader(self._socket)
         self._pending = ""
+        self._settings: Mapping[str, str] = {}
+        # The settings at the start of each savepoint.
+        self._savepoints: dict[str, Mapping[str, str]] = {}
         self._sequences_query = ""
         self._prepared = 0
         self._checks: list[str] | None = None
@@ -177,35 +186,93 @@ class Backend:
                 messages = []
 
     def execute_later(self, sql: str) -> None:
-        """Execute statements that cannot fail before the next one, in the same round trip."""
+        """Execute statements before the next one."""
         self._pending += f"{sql}; "
+
+    def has(self, savepoint: str) -> bool:
+        """Return whether the transaction has a savepoint."""
+        return savepoint in self._savepoints
+
+    def set_savepoint(self, name: str) -> None:
+        """Open a savepoint."""
+        self.execute_later(f"SAVEPOINT {name}")
+        self._savepoints[name] = self._settings
+
+    def release(self, name: str) -> None:
+        """Keep what was done since a savepoint."""
+        self.execute_later(f"RELEASE {name}")
+        self._forget(self._savepoints_since(name))
+
+    def go_back_to(self, name: str) -> None:
+        """Roll back to a savepoint, which stays open."""
+        self.execute_later(f"ROLLBACK TO {name}")
+        self._settings = self._savepoints[name]
+        self._forget(self._savepoints_since(name)[1:])
+
+    def undo(self, name: str) -> None:
+        """Roll back to a savepoint, and release it."""
+        self.go_back_to(name)
+        self.release(name)
+
+    def _savepoints_since(self, name: str) -> list[str]:
+        names = [*self._savepoints]
+        return names[names.index(name) :]
+
+    def _forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            del self._savepoints[name]
+
+    def use_settings(self, settings: Mapping[str, str]) -> None:
+        """Give the connection these settings and no others. The server may refuse a value."""
+        if settings == self._settings:
+            return
+        if self._settings:
+            self.execute_later(_RESET_ALL)
+        # The role is the last one: the connection's role may change all settings.
+        names = sorted(
+            settings.keys() - ENDING_TIMEOUTS, key=lambda name: name == "role"
+        )
+        calls = [
+            f"set_config({literal(name)}, {literal(settings[name])}, false)"
+            for name in names
+        ]
+        if calls:
+            self.execute_later(f"SELECT {', '.join(calls)}")
+        self._settings = settings
+
+    def note_settings(self, settings: Mapping[str, str]) -> None:
+        """Note the settings that a client's statements have left."""
+        self._settings = settings
 
     def exchange(
         self,
-        sql: str,
         data: bytes,
         copy_rows: Callable[[list[Message]], Iterable[Message]],
     ) -> BackendAnswer:
-        """Execute statements of the proxy, then those of a client. Return the client's answer."""
-        self._send_query(sql, data)
-        opened = self.answer()
+        """Execute statements of a client. Return their answer."""
+        pending = self._pending_query()
+        self.send(pending + data)
+        error = self.answer().error if pending else None
         answer = self.answer(copy_rows)
-        if opened.error is not None:
-            raise BackendFailure(opened.error)
+        if error is not None:
+            raise BackendFailure(error)
         return answer
 
-    def query(self, sql: str) -> BackendAnswer:
-        """Execute statements of the proxy."""
-        self._send_query(sql)
+    def query(self, sql: str = "") -> BackendAnswer:
+        """Execute statements of the proxy. Without one: those that wait for the next one."""
+        self.execute_later(sql)
+        self.send(self._pending_query())
         answer = self.answer()
         if answer.error is not None:
             raise BackendFailure(answer.error)
         return answer
 
-    def _send_query(self, sql: str, more: bytes = b"") -> None:
-        query = wire.query(self._pending + sql)
+    def _pending_query(self) -> bytes:
+        if not self._pending:
+            return b""
+        query = wire.query(self._pending)
         self._pending = ""
-        self.send(query.data + more)
+        return query.data
 
     def close_statements(self, names: Iterable[str]) -> None:
         """Close prepared statements."""
@@ -248,11 +315,14 @@ class Backend:
 
     def restart(self) -> None:
         """Begin another transaction. It has another time."""
-        self.query("ROLLBACK; BEGIN")
+        self._pending = "ROLLBACK; BEGIN; "
+        self._savepoints = {}
+        self._settings = {}
 
     def commit(self) -> None:
         """Commit. The database is about to be kept, and has no other use."""
         self.query("COMMIT AND CHAIN")
+        self._savepoints = {}
 
     def cancel(self) -> None:
         """Cancel the running statement."""

@@ -416,8 +416,7 @@ class Client:
         if savepoint is None:
             return
         session = self._session
-        if savepoint.is_open:
-            self._shared.release(session, savepoint)
+        self._shared.release(session, savepoint)
         session.release(savepoint)
         self._complete("RELEASE")
 
@@ -426,8 +425,7 @@ class Client:
         if savepoint is None:
             return
         session = self._session
-        if savepoint.is_open:
-            self._shared.roll_back_to(session, savepoint)
+        self._shared.roll_back_to(session, savepoint)
         session.go_back_to(savepoint)
         self._complete("ROLLBACK")
 

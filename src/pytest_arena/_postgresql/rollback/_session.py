@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql.rollback._transaction_sql import Statement
 
-BE_READ_ONLY = "SET LOCAL transaction_read_only = on"
 _FIRST_PID = 1_000_000_000  # no process has such a number
 _OPTION = re.compile(r"(?:-c\s*|--)([\w.\-]+)=((?:\\.|[^\s\\])*)")
 _DURATION = re.compile(r"\s*([\d.]+)\s*(us|ms|s|min|h|d|)\s*")
@@ -28,18 +27,12 @@ def _with_value(values: dict[str, str], name: str, value: str | None) -> dict[st
 
 @dataclass(slots=True)
 class Savepoint:
-    """A savepoint of the app. ``is_open``: the backend has it."""
+    """A savepoint of the app. The backend opens it at the next write."""
 
     name: str
     backend_name: str
     values: dict[str, str]
     lasting: dict[str, str]
-    is_open: bool = False
-
-    def open(self) -> str:
-        """Return the statement that opens it."""
-        self.is_open = True
-        return f"SAVEPOINT {self.backend_name}"
 
 
 @dataclass(eq=False, slots=True)
@@ -60,7 +53,6 @@ class Session:
     state: str = "I"  # as in ReadyForQuery: idle, in a transaction, in a failed one
     is_implicit: bool = False  # its transaction ends with the present messages
     is_read_only: bool = False
-    is_open: bool = False  # the backend has the savepoint of the transaction
     first_write: str = ""  # the statement that first changed something
     savepoints: list[Savepoint] = field(default_factory=list)
 
@@ -152,7 +144,6 @@ class Session:
         self.state = "I"
         self.is_implicit = False
         self.is_read_only = False
-        self.is_open = False
         self.first_write = ""
         self.savepoints = []
 
@@ -169,21 +160,10 @@ class Session:
         """Note a statement that has changed something."""
         self.first_write = self.first_write or statement.shown
 
-    def open_savepoints(self) -> list[str]:
-        """Return the statements that open the savepoints which the backend lacks."""
-        opening = []
-        if not self.is_open:
-            opening.append(f"SAVEPOINT {self.savepoint}")
-            if self.is_read_only:
-                opening.append(BE_READ_ONLY)
-            self.is_open = True
-        opening += [each.open() for each in self.savepoints if not each.is_open]
-        return opening
-
     # Savepoints of the app
 
     def add_savepoint(self, name: str) -> None:
-        """Note a new savepoint. The backend opens it at the next write."""
+        """Note a new savepoint."""
         backend_name = f"{self.savepoint}_{len(self.savepoints)}"
         self.savepoints.append(
             Savepoint(name, backend_name, self.values, self._lasting)

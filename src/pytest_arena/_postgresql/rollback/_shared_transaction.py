@@ -1,9 +1,11 @@
 """The transaction that all connections of a test share. It is never committed.
 
-Each transaction of the app is a savepoint in it, and so is each level. A statement that only reads
-runs in a savepoint of its own, which is rolled back: PostgreSQL itself refuses a write there, and
-the statement is executed again as one that writes. So a transaction that has only read keeps no
-savepoint. Savepoints are a stack: a second transaction that writes waits for the first one.
+Each transaction of the app is a savepoint in it, and so is each level. The statements that only
+read share one savepoint, which is rolled back before the next write: PostgreSQL itself refuses a
+write there, and the statement is executed again as one that writes. So a transaction that has only
+read keeps no savepoint. Savepoints are a stack: a second transaction that writes waits for the
+first one. An error rolls back to the last savepoint of its transaction, because the app has to do
+the same next.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import re
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import literal
@@ -21,11 +24,7 @@ from pytest_arena._postgresql.rollback._backend import (
     BackendAnswer,
     BackendFailure,
 )
-from pytest_arena._postgresql.rollback._session import BE_READ_ONLY
-from pytest_arena._postgresql.rollback._transaction_sql import (
-    ENDING_TIMEOUTS,
-    setting_name,
-)
+from pytest_arena._postgresql.rollback._transaction_sql import setting_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,11 +43,8 @@ _IN_BLOCK = ("25001", "2D000", "55P04")
 _NO_LOCK = "55P03"
 _CANCELLED = "57014"
 _TERMINATED = "57P01"
-# Each packet of a client has this savepoint, so that an error does not end the transaction.
-_OPEN_GUARD = "SAVEPOINT arena_guard"
-_KEEP_GUARD = "RELEASE arena_guard"
-_UNDO_GUARD = "ROLLBACK TO arena_guard; RELEASE arena_guard"
-_RESET_ALL = ("RESET SESSION AUTHORIZATION", "RESET ROLE", "RESET ALL")
+_READING = "arena_reading"  # the savepoint in which statements only read
+_BE_READ_ONLY = "SET LOCAL transaction_read_only = on"
 # Those for the database come last. What the login may not set is left out.
 _ROLE_SETTINGS = """
 SELECT split_part(pair, '=', 1), substr(pair, strpos(pair, '=') + 1)
@@ -122,15 +118,13 @@ class _Level:
     """A savepoint to which the backend goes back when the level is left."""
 
     number: int
-    is_open: bool = False
     changes: int = 0  # how many times something was changed in it
     # The numbers of sequences at its start, and the query that reads them.
     sequences: Numbers = field(default_factory=dict)
     query: str = ""
 
-    def open(self, sequences: Numbers, query: str) -> None:
-        """Note that the backend has its savepoint, and the numbers of sequences."""
-        self.is_open = True
+    def note_sequences(self, sequences: Numbers, query: str) -> None:
+        """Note the numbers of sequences at its start."""
         self.sequences = sequences
         self.query = query
 
@@ -171,13 +165,14 @@ class SharedTransaction:
         self._sessions: dict[int, Session] = {}
         self._callers: re.Pattern[str] | None = None
         self._function_settings: list[SettingChange] = []
-        self._levels = [_Level(0, is_open=True)]
+        self._level_numbers = count()
+        self._levels = [
+            _Level(next(self._level_numbers))
+        ]  # the first one has no savepoint
         self._is_restart_due = False
         self._has_ddl = False  # the schema was changed in a level that is open
         # The numbers of sequences, if no statement has written since a level restored them.
         self._numbers: Numbers | None = None
-        # The settings that the backend has. None: they are unknown since a rollback.
-        self._applied: dict[str, str] | None = {}
         self.is_lost = False
 
     def watch_functions(
@@ -303,8 +298,9 @@ class SharedTransaction:
 
     def run(self, session: Session, packet: Packet) -> BackendAnswer:
         """Execute statements of a client, and return the answers."""
+        has_written = self._holder is session and session.first_write
         try:
-            if packet.is_read:
+            if packet.is_read and not has_written:
                 with self._turn(session):
                     answer = self._read(session, packet)
                 if session.is_read_only or answer.sqlstate != _READ_ONLY:
@@ -315,11 +311,18 @@ class SharedTransaction:
             return BackendAnswer([failure.answer])
 
     def _read(self, session: Session, packet: Packet) -> BackendAnswer:
-        """Execute statements that change nothing, and roll back."""
+        """Execute statements that change nothing."""
         self._restart_if_due()
         self._note_other_writer(session, packet)
-        opening = [_OPEN_GUARD, *self._settings_sql(session), BE_READ_ONLY]
-        return self._execute(session, packet, opening, closing=_UNDO_GUARD)
+        if not self._backend.has(_READING):
+            self._backend.set_savepoint(_READING)
+            self._backend.execute_later(_BE_READ_ONLY)
+        return self._execute(session, packet, undo=self._end_reading)
+
+    def _end_reading(self) -> None:
+        """Roll back the savepoint of statements that only read."""
+        if self._backend.has(_READING):
+            self._backend.undo(_READING)
 
     def _note_other_writer(self, session: Session, packet: Packet) -> None:
         """Report a statement that may read what another open transaction has written."""
@@ -330,46 +333,47 @@ class SharedTransaction:
 
     def _write(self, session: Session, packet: Packet) -> BackendAnswer:
         """Execute statements in the session's transaction."""
+        self._end_reading()
         self._restart_if_due()
         self._open_levels()
         self._holder = session
-        opening = [
-            *session.open_savepoints(),
-            _OPEN_GUARD,
-            *self._settings_sql(session),
-        ]
-        answer = self._execute(session, packet, opening, closing=_KEEP_GUARD)
+        last_savepoint = self._open_savepoints(session)
+        answer = self._execute(
+            session, packet, undo=lambda: self._go_back_to(last_savepoint)
+        )
         if answer.error is None:
-            self._applied = session.values
             self._note_changes(session, packet, answer)
         return answer
 
+    def _open_savepoints(self, session: Session) -> str:
+        """Open the savepoints of a session that the backend lacks. Return the last one."""
+        last = session.savepoint
+        if not self._backend.has(last):
+            self._backend.set_savepoint(last)
+            if session.is_read_only:
+                self._backend.execute_later(_BE_READ_ONLY)
+        for savepoint in session.savepoints:
+            last = savepoint.backend_name
+            if not self._backend.has(last):
+                self._backend.set_savepoint(last)
+        return last
+
     def _execute(
-        self,
-        session: Session,
-        packet: Packet,
-        opening: Sequence[str],
-        *,
-        closing: str,
+        self, session: Session, packet: Packet, *, undo: Callable[[], None]
     ) -> BackendAnswer:
+        """Execute statements with the session's settings. Call ``undo`` after an error."""
         data = wire.data_of(packet.messages)
         try:
-            answer = self._backend.exchange("; ".join(opening), data, packet.copy_rows)
+            self._backend.use_settings(session.values)
+            answer = self._backend.exchange(data, packet.copy_rows)
             if answer.error is None:
                 self._note_settings(session, packet)
         except BackendFailure:
-            self._undo_guard()
+            undo()
             raise
         if answer.error is not None:
-            closing = _UNDO_GUARD
-        self._backend.execute_later(closing)
+            undo()
         return answer
-
-    def _undo_guard(self) -> None:
-        try:
-            self._backend.query(_UNDO_GUARD)
-        except BackendFailure as error:
-            raise wire.Disconnected from error
 
     def _note_changes(
         self, session: Session, packet: Packet, answer: BackendAnswer
@@ -387,12 +391,10 @@ class SharedTransaction:
 
     def commit(self, session: Session) -> Message | None:
         """Keep a session's transaction. Return the error of a constraint that it violates."""
-        if not session.is_open:
+        if self._holder is not session:
             return None
         with self._turn(session):
-            closing = f"RELEASE {session.savepoint}"
-            if session.is_read_only:
-                closing = _undo(session.savepoint)
+            self._end_reading()
             try:
                 checks = self._backend.checks()
                 if checks:
@@ -400,7 +402,10 @@ class SharedTransaction:
             except BackendFailure as failure:
                 self._undo_holder(session)
                 return failure.answer
-            self._backend.execute_later(closing)
+            if session.is_read_only:
+                self._backend.undo(session.savepoint)
+            else:
+                self._backend.release(session.savepoint)
             self._holder = None
             if session.first_write:
                 self._levels[-1].add_changes(1)
@@ -408,50 +413,44 @@ class SharedTransaction:
 
     def roll_back(self, session: Session) -> None:
         """Roll back a session's transaction."""
-        if session.is_open:
+        if self._holder is session:
             with self._turn(session):
                 if self._holder is session:
                     self._undo_holder(session)
 
     def release(self, session: Session, savepoint: Savepoint) -> None:
         """Release a savepoint of a session."""
-        with self._turn(session):
-            self._backend.execute_later(f"RELEASE {savepoint.backend_name}")
+        if self._holder is session:
+            with self._turn(session):
+                if self._backend.has(savepoint.backend_name):
+                    self._end_reading()
+                    self._backend.release(savepoint.backend_name)
 
     def roll_back_to(self, session: Session, savepoint: Savepoint) -> None:
         """Roll back to a savepoint of a session."""
-        with self._turn(session):
-            self._undo(f"ROLLBACK TO {savepoint.backend_name}")
+        if self._holder is session:
+            with self._turn(session):
+                if self._backend.has(savepoint.backend_name):
+                    self._go_back_to(savepoint.backend_name)
+                    self._backend.query()
 
     def _undo_holder(self, holder: Session) -> None:
-        """Roll back the transaction that has written."""
-        self._undo(_undo(holder.savepoint))
+        """Roll back the transaction that has written.
+
+        That is done at once: pytest-arena's other connections may wait for the locks.
+        """
+        self._go_back_to(holder.savepoint)
+        self._backend.release(holder.savepoint)
+        self._backend.query()
         self._holder = None
 
-    def _undo(self, sql: str) -> None:
-        """Roll back now: pytest-arena's other connections may wait for the locks."""
-        self._backend.query(sql)
-        self._note_undone()
-
-    def _note_undone(self) -> None:
-        self._applied = None
+    def _go_back_to(self, savepoint: str) -> None:
+        """Roll back to a savepoint, which stays open."""
+        self._backend.go_back_to(savepoint)
         if self._has_ddl:
             self._backend.note_ddl()
 
     # Settings
-
-    def _settings_sql(self, session: Session) -> list[str]:
-        """Return the statements that give the backend a session's settings."""
-        wanted = session.values
-        if wanted == self._applied:
-            return []
-        # The role is the last one: the connection's role may change all settings.
-        names = sorted(wanted.keys() - ENDING_TIMEOUTS, key=lambda name: name == "role")
-        calls = [
-            f"set_config({literal(name)}, {literal(wanted[name])}, false)"
-            for name in names
-        ]
-        return [*_RESET_ALL, *(f"SELECT {call}" for call in calls)]
 
     def _note_settings(self, session: Session, packet: Packet) -> None:
         """Note the values that a client's statements have given to settings."""
@@ -462,6 +461,7 @@ class SharedTransaction:
         [values] = self._backend.query(f"SELECT {', '.join(calls)}").rows
         for change, value in zip(changes, values, strict=True):
             session.set(change.name, value, is_local=change.is_local)
+        self._backend.note_settings(session.values)
 
     def _changed_settings(self, packet: Packet) -> list[SettingChange]:
         """Return the settings that statements change, also by functions."""
@@ -481,34 +481,35 @@ class SharedTransaction:
         """Begin another transaction if nothing is in this one, so that its time is the test's."""
         if self._is_restart_due:
             self._backend.restart()
-            self._applied = {}
             self._is_restart_due = False
 
     def _open_levels(self) -> None:
         """Open the savepoints of levels, before something is written."""
-        for level in self._levels:
-            if not level.is_open:
+        for level in self._levels[1:]:
+            if not self._backend.has(level.savepoint):
                 self._be_own_role()
                 query = self._backend.sequences_query()
                 if self._numbers is None:
                     self._numbers = self._backend.sequences(query)
-                self._backend.execute_later(f"SAVEPOINT {level.savepoint}")
-                level.open(self._numbers, query)
+                level.note_sequences(self._numbers, query)
+                self._backend.set_savepoint(level.savepoint)
         self._numbers = None  # the statement may move them
 
     def _be_own_role(self) -> None:
         """Have the rights of the connection itself."""
-        if self._applied != {}:
-            self._backend.execute_later("; ".join(_RESET_ALL))
-            self._applied = {}
+        self._backend.use_settings({})
 
     def enter(self) -> None:
         """Open a level. The backend gets its savepoint at the first write."""
         with self._turn(None):
-            self._levels.append(_Level(len(self._levels)))
-            if not any(level.is_open for level in self._levels[1:]):
+            self._levels.append(_Level(next(self._level_numbers)))
+            if not any(map(self._is_open, self._levels[1:])):
                 is_unused = self._holder is None and not self._levels[0].changes
                 self._is_restart_due = is_unused
+
+    def _is_open(self, level: _Level) -> bool:
+        """Return whether the backend has the savepoint of a level."""
+        return self._backend.has(level.savepoint)
 
     @property
     def depth(self) -> int:
@@ -536,7 +537,7 @@ class SharedTransaction:
             level = self._levels[-1]
             is_changed = level.changes > 0
             self._cut_off()
-            if level.is_open:
+            if self._is_open(level):
                 is_changed |= self._restore(level)
             self._levels.pop()
             if len(self._levels) == 1:
@@ -552,10 +553,11 @@ class SharedTransaction:
 
     def _restore(self, level: _Level) -> bool:
         """Roll back to a level's start. Return whether a sequence has moved."""
-        self._backend.execute_later(f"{_undo(level.savepoint)}; DISCARD SEQUENCES")
+        self._go_back_to(level.savepoint)
+        self._backend.release(level.savepoint)
+        self._be_own_role()
+        self._backend.execute_later("DISCARD SEQUENCES")
         numbers = self._backend.sequences(level.query)
-        self._note_undone()
-        self._applied = {}  # as at the savepoint
         moved = []
         for oid, number in numbers.items():
             before = level.sequences.get(oid)
@@ -573,15 +575,17 @@ class SharedTransaction:
         with self._turn(None):
             level = self._levels.pop()
             below = self._levels[-1]
-            if level.is_open and below.is_open:
+            if self._is_open(level):
                 if self._holder is None:
-                    self._backend.execute_later(f"RELEASE {level.savepoint}")
+                    self._end_reading()
+                    self._backend.release(level.savepoint)
                 below.add_changes(level.changes)
 
     def commit_all(self) -> None:
         """Commit everything: the database is about to be kept."""
         with self._turn(None):
             self._cut_off()
+            self._end_reading()
             self._backend.commit()
 
     # Questions
@@ -590,7 +594,7 @@ class SharedTransaction:
         """Return whether a sequence has another number than at the top level's start."""
         with self._turn(None):
             level = self._levels[-1]
-            if not level.is_open:
+            if not self._is_open(level):
                 return False
             self._be_own_role()
             return self._backend.sequences(level.query) != level.sequences
@@ -632,10 +636,6 @@ class SharedTransaction:
         """End all connections. The server rolls back."""
         self._lose()
         self._backend.close()
-
-
-def _undo(savepoint: str) -> str:
-    return f"ROLLBACK TO {savepoint}; RELEASE {savepoint}"
 
 
 def _refusal(holder: Session | None) -> Message:
