@@ -214,7 +214,7 @@ class RestoresNoSequence(Proxy):
 
     def leave(self) -> bool:
         """Have no number to restore."""
-        self._levels[-1].sequences.clear()
+        self._levels[-1].restoring = ""
         return super().leave()
 
 

@@ -20,7 +20,7 @@ from pytest_arena._postgresql.named._mark import read_state
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.registry._connection import ControlLine, Writes
 from pytest_arena._postgresql.registry._registry_run import TURNS
-from pytest_arena._postgresql.rollback._backend import SEQUENCES
+from pytest_arena._postgresql.rollback._backend import RESTORING, SEQUENCES
 from pytest_arena.errors import (
     ArenaError,
     ConfigError,
@@ -104,7 +104,7 @@ class NamedServer(ServerRegistry):
         with self.saying(f"tests cannot use the database {self.name}"):
             self._check_database()
             self._tell_of_sequences()
-            self._numbers = self._read_numbers()
+            self._restoring = self._restoring_sequences()
 
     @property
     def name(self) -> str:
@@ -252,7 +252,9 @@ class NamedServer(ServerRegistry):
         self._transaction.close()
         self._transaction = None
         with self.saying("sequences cannot be restored"):
-            self._restore_numbers()
+            # Where no level has restored them.
+            if self._restoring:
+                self.control.rows(self._restoring)
 
     def take(self, database: Database | None = None) -> None:
         """Note which database of the app is in the named database.
@@ -271,25 +273,13 @@ class NamedServer(ServerRegistry):
             )
         self._taken_by = database
 
-    def _read_numbers(self) -> dict[int, tuple[int, bool]]:
-        """Return the numbers of the sequences that the role may read and restore."""
-        [(question,)] = self.control.rows(SEQUENCES)
-        if not question:
-            return {}
-        rows = self.control.rows(question)
-        return {oid: (last, is_called) for oid, last, is_called in rows}
-
-    def _restore_numbers(self) -> None:
-        """Restore the numbers that moved where no level has restored them."""
-        if not self._numbers:
-            return
-        moved = []
-        for oid, number in self._read_numbers().items():
-            last, is_called = self._numbers.get(oid, number)
-            if number != (last, is_called):
-                moved.append(f"setval({oid}, {last}, {is_called})")
-        if moved:
-            self.control.rows(f"SELECT {', '.join(moved)}")
+    def _restoring_sequences(self) -> str:
+        """Return the statement that restores the sequences which the role may set."""
+        [(sequences,)] = self.control.rows(SEQUENCES)
+        if not sequences:
+            return ""
+        [(statement,)] = self.control.rows(RESTORING.format(sequences))
+        return str(statement)
 
     # What the role may not do
 

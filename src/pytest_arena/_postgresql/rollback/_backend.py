@@ -40,17 +40,21 @@ _REPORTED = (
     "search_path",
 )
 _RESET_ALL = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"
-# The numbers of sequences: last_value and is_called by the oid.
-Numbers = dict[str, tuple[str, str]]
 # Each sequence with its number. The connection's role may read them all, or none is restored.
 SEQUENCES = """
 SELECT coalesce(string_agg(format(
-    'SELECT %s::oid, last_value, is_called FROM %I.%I', c.oid, n.nspname, c.relname),
-    ' UNION ALL ' ORDER BY c.oid), '')
+    'SELECT %1$s AS oid, %2$L AS name, last_value, is_called FROM %2$s',
+    c.oid, format('%I.%I', n.nspname, c.relname)), ' UNION ALL ' ORDER BY c.oid), '')
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'S' AND c.relpersistence <> 't'
 AND CASE WHEN c.relkind = 'S' THEN has_schema_privilege(n.oid, 'USAGE')
     AND has_sequence_privilege(c.oid, 'SELECT') AND has_sequence_privilege(c.oid, 'UPDATE') END
+"""
+# The statement that gives these sequences their present numbers again. Its rows are those moved.
+RESTORING = """
+SELECT string_agg(format('SELECT setval(%1$s::regclass, %2$s, %3$L) FROM %4$s '
+    'WHERE last_value <> %2$s OR is_called <> %3$L', oid, last_value, is_called, name),
+    ' UNION ALL ') FROM ({}) sequences
 """
 # Whether a constraint can be deferred, and the names of those that are without a SET CONSTRAINTS.
 _DEFERRABLE = """
@@ -132,8 +136,8 @@ class Backend:
         self._settings: Mapping[str, str] = {}
         # The settings at the start of each savepoint.
         self._savepoints: dict[str, Mapping[str, str]] = {}
-        self._sequences_query = ""
-        self._prepared = 0
+        self._sequences: str | None = None
+        self._prepared = ""  # the last restored sequences: each level has the same ones
         self._checks: list[str] | None = None
         self.query("BEGIN")
 
@@ -281,7 +285,7 @@ class Backend:
 
     def note_ddl(self) -> None:
         """Forget what a change of the schema may have changed."""
-        self._sequences_query = ""
+        self._sequences = None
         self._checks = None
 
     def checks(self) -> list[str]:
@@ -295,23 +299,29 @@ class Backend:
                 self._checks.append(f"SET CONSTRAINTS {names} DEFERRED")
         return self._checks
 
-    def sequences_query(self) -> str:
-        """Return the statement that reads the numbers of all sequences.
+    def restoring(self) -> str:
+        """Return the statement that gives all sequences their present numbers again.
 
-        It is prepared, because each level executes it twice.
+        "" if there is no sequence.
         """
-        if not self._sequences_query:
-            [[text]] = self.query(SEQUENCES).rows
-            self._prepared += 1
-            name = f"arena_sequences_{self._prepared}"
-            self.query(f"PREPARE {name} AS {text or 'SELECT 0, 0, false WHERE false'}")
-            self._sequences_query = f"EXECUTE {name}"
-        return self._sequences_query
+        if self._sequences is None:
+            [[self._sequences]] = self.query(SEQUENCES).rows
+        if not self._sequences:
+            return ""
+        [[statement]] = self.query(RESTORING.format(self._sequences)).rows
+        return str(statement)
 
-    def sequences(self, query: str) -> Numbers:
-        """Return the numbers of sequences. ``query`` is an earlier ``sequences_query``."""
-        rows = self.query(query).rows
-        return {str(oid): (str(last), str(called)) for oid, last, called in rows}
+    def restore_sequences(self, restoring: str) -> bool:
+        """Execute an earlier ``restoring``. Return whether a sequence had moved."""
+        if not restoring:
+            self.query()
+            return False
+        if restoring != self._prepared:
+            if self._prepared:
+                self.execute_later("DEALLOCATE arena_restore")
+            self.execute_later(f"PREPARE arena_restore AS {restoring}")
+            self._prepared = restoring
+        return bool(self.query("EXECUTE arena_restore").rows)
 
     def restart(self) -> None:
         """Begin another transaction. It has another time."""

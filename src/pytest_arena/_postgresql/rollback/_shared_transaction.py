@@ -29,7 +29,6 @@ from pytest_arena._postgresql.rollback._transaction_sql import setting_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from pytest_arena._postgresql.rollback._backend import Numbers
     from pytest_arena._postgresql.rollback._session import Savepoint, Session
     from pytest_arena._postgresql.rollback._transaction_sql import (
         SettingChange,
@@ -119,14 +118,11 @@ class _Level:
 
     number: int
     changes: int = 0  # how many times something was changed in it
-    # The numbers of sequences at its start, and the query that reads them.
-    sequences: Numbers = field(default_factory=dict)
-    query: str = ""
+    restoring: str = ""  # the statement that restores the numbers of sequences
 
-    def note_sequences(self, sequences: Numbers, query: str) -> None:
-        """Note the numbers of sequences at its start."""
-        self.sequences = sequences
-        self.query = query
+    def note_restoring(self, restoring: str) -> None:
+        """Note the statement that restores the numbers of sequences."""
+        self.restoring = restoring
 
     def add_changes(self, number: int) -> None:
         """Count changes."""
@@ -171,8 +167,8 @@ class SharedTransaction:
         ]  # the first one has no savepoint
         self._is_restart_due = False
         self._has_ddl = False  # the schema was changed in a level that is open
-        # The numbers of sequences, if no statement has written since a level restored them.
-        self._numbers: Numbers | None = None
+        # What restores the sequences, if no statement has written since a level did so.
+        self._restoring: str | None = None
         self.is_lost = False
 
     def watch_functions(
@@ -487,13 +483,12 @@ class SharedTransaction:
         """Open the savepoints of levels, before something is written."""
         for level in self._levels[1:]:
             if not self._backend.has(level.savepoint):
-                self._be_own_role()
-                query = self._backend.sequences_query()
-                if self._numbers is None:
-                    self._numbers = self._backend.sequences(query)
-                level.note_sequences(self._numbers, query)
+                if self._restoring is None:
+                    self._be_own_role()
+                    self._restoring = self._backend.restoring()
+                level.note_restoring(self._restoring)
                 self._backend.set_savepoint(level.savepoint)
-        self._numbers = None  # the statement may move them
+        self._restoring = None  # the statement may move them
 
     def _be_own_role(self) -> None:
         """Have the rights of the connection itself."""
@@ -557,18 +552,10 @@ class SharedTransaction:
         self._backend.release(level.savepoint)
         self._be_own_role()
         self._backend.execute_later("DISCARD SEQUENCES")
-        numbers = self._backend.sequences(level.query)
-        moved = []
-        for oid, number in numbers.items():
-            before = level.sequences.get(oid)
-            if before is not None and number != before:
-                last, called = before
-                moved.append(f"setval({oid}, {last}, {called == 't'})")
-        if moved:
-            self._backend.query(f"SELECT {', '.join(moved)}")
+        has_moved = self._backend.restore_sequences(level.restoring)
         if not self._has_ddl:
-            self._numbers = level.sequences
-        return bool(moved)
+            self._restoring = level.restoring
+        return has_moved
 
     def forget_level(self) -> None:
         """Drop the top level, and keep its content."""
@@ -597,7 +584,7 @@ class SharedTransaction:
             if not self._is_open(level):
                 return False
             self._be_own_role()
-            return self._backend.sequences(level.query) != level.sequences
+            return self._backend.restoring() != level.restoring
 
     def holders(self) -> set[int]:
         """Return the client whose transaction has a savepoint, also if it has not written."""
