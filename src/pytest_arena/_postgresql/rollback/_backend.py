@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -130,7 +131,7 @@ class Backend:
         self._control = open_control(address, settings, is_plain=True)
         self.statuses = self._control.statuses(_REPORTED)
         self._socket = self._control.copy_socket()
-        self._socket.settimeout(0)
+        self._socket.settimeout(None)
         self._reader = Reader(self._socket)
         self._pending = ""
         self._settings: Mapping[str, str] = {}
@@ -144,33 +145,21 @@ class Backend:
     def send(self, data: bytes) -> None:
         """Send a packet. Read meanwhile, because the server may wait for that."""
         rest = memoryview(data)
-        while rest:
-            readable, writable = self._wait(writes=True)
-            if readable:
-                self._reader.feed()
-            if writable:
-                try:
-                    sent = self._socket.send(rest)
-                except OSError as error:
-                    raise wire.Disconnected from error
-                rest = rest[sent:]
-
-    def _wait(self, *, writes: bool) -> tuple[bool, bool]:
-        """Wait until the socket can be read, or written. Return whether each is so."""
-        places = [self._socket]
         try:
-            readable, writable, _ = select.select(places, places if writes else [], [])
+            while rest:
+                try:
+                    sent = self._socket.send(rest, socket.MSG_DONTWAIT)
+                    rest = rest[sent:]
+                except BlockingIOError:
+                    self._read_until_writable()
         except (OSError, ValueError) as error:  # another thread has closed it
             raise wire.Disconnected from error
-        return bool(readable), bool(writable)
 
-    def _message(self) -> Message:
-        message = self._reader.buffered_message()
-        while message is None:
-            self._wait(writes=False)
+    def _read_until_writable(self) -> None:
+        places = [self._socket]
+        readable, _, _ = select.select(places, places, [])
+        if readable:
             self._reader.feed()
-            message = self._reader.buffered_message()
-        return message
 
     def answer(
         self, copy_rows: Callable[[list[Message]], Iterable[Message]] | None = None
@@ -178,7 +167,7 @@ class Backend:
         """Read until ReadyForQuery. When the server waits for rows, send those of ``copy_rows``."""
         messages: list[Message] = []
         while True:
-            message = self._message()
+            message = self._reader.message()
             if message.kind == b"Z":
                 if message.body == b"I":
                     raise wire.Disconnected  # the transaction has ended
@@ -340,6 +329,7 @@ class Backend:
 
     def close(self) -> None:
         """Close the connection, which rolls back."""
-        with suppress(OSError):
-            self._socket.close()
         self._control.close()
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # another thread may read it
+        self._socket.close()

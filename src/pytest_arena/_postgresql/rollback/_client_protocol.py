@@ -219,7 +219,7 @@ class Client:
         statements = sql.parsed(text)
         statement = statements[0]
         named = wire.packed(self._own_name(name)) + wire.packed(text)
-        parse = Message(b"P", named + message.body[position:])
+        parse = wire.message(b"P", named + message.body[position:])
         self._statements[name] = (statement, parse)
         # The server refuses several statements.
         if statement.is_control and len(statements) == 1:
@@ -266,7 +266,7 @@ class Client:
         if portal:
             self._packet.pin()
         names = wire.packed(portal) + wire.packed(self._own_name(name))
-        self._packet.add(Message(b"B", names + message.body[position:]))
+        self._packet.add(wire.message(b"B", names + message.body[position:]))
 
     def _describe_or_close(self, message: Message) -> None:
         kind = message.body[:1]
@@ -277,7 +277,9 @@ class Client:
             statement = self._statement(name)
             server_name = self._own_name(name)
         if statement is None or not statement.is_control:
-            self._packet.add(Message(message.kind, kind + wire.packed(server_name)))
+            self._packet.add(
+                wire.message(message.kind, kind + wire.packed(server_name))
+            )
         elif message.kind == b"C":
             self._answer(wire.CLOSED)
         elif kind == b"S":
@@ -311,12 +313,12 @@ class Client:
         """Have the client send the rows of a COPY. Return them, and the message that ends them."""
         self._answers += answers
         self._send_answers()
-        message = Message(b"d")
+        message = wire.message(b"d")
         while message.kind not in {b"c", b"f"}:
             try:
                 message = self._reader.message()
             except wire.Disconnected:
-                message = Message(b"f", wire.packed("the client is gone"))
+                message = wire.message(b"f", wire.packed("the client is gone"))
             if message.kind in {b"d", b"c", b"f"}:
                 yield message
 

@@ -76,7 +76,7 @@ _NO_BLOCK_HINT = (
 def _no_rows(_answers: list[Message]) -> Iterable[Message]:
     """Fail a COPY in the extended protocol, which no driver of Python uses for it."""
     text = "arena_isolation = rollback takes the rows of COPY in a simple query only"
-    return [wire.Message(b"f", wire.packed(text)), wire.SYNC]
+    return [wire.message(b"f", wire.packed(text)), wire.SYNC]
 
 
 @dataclass(slots=True)
@@ -646,7 +646,7 @@ def _with_hint(answer: BackendAnswer) -> BackendAnswer:
         return answer
     fields = wire.fields_of(error.body)
     fields["H"] = _NO_BLOCK_HINT
-    explained = wire.Message(b"E", wire.pack_fields(fields))
+    explained = wire.message(b"E", wire.pack_fields(fields))
     messages = [
         explained if message is error else message for message in answer.messages
     ]

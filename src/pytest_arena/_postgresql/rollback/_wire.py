@@ -26,15 +26,20 @@ class Disconnected(Exception):
 
 
 class Message(NamedTuple):
-    """A message: its type and its body."""
+    """A message: its type, and all of it as it is sent."""
 
     kind: bytes
-    body: bytes = b""
+    data: bytes
 
     @property
-    def data(self) -> bytes:
-        """The message as it is sent."""
-        return _HEADER.pack(self.kind, len(self.body) + 4) + self.body
+    def body(self) -> bytes:
+        """What follows the type and the length."""
+        return self.data[_HEADER.size :]
+
+
+def message(kind: bytes, body: bytes = b"") -> Message:
+    """Return a message with this body."""
+    return Message(kind, _HEADER.pack(kind, len(body) + 4) + body)
 
 
 class Reader:
@@ -47,26 +52,27 @@ class Reader:
     def __init__(self, source: socket.socket) -> None:
         self._source = source
         self._buffer = bytearray()
+        self._position = 0  # of the next message
 
     def message(self) -> Message:
         """Wait for the next message."""
-        message = self.buffered_message()
-        while message is None:
+        received = self.buffered_message()
+        while received is None:
             self.feed()
-            message = self.buffered_message()
-        return message
+            received = self.buffered_message()
+        return received
 
     def buffered_message(self) -> Message | None:
         """Return the next message, None if it has not arrived completely."""
-        if len(self._buffer) < _HEADER.size:
+        start = self._position
+        if len(self._buffer) < start + _HEADER.size:
             return None
-        kind, length = _HEADER.unpack_from(self._buffer)
-        end = length + 1  # the length does not count the kind
+        kind, length = _HEADER.unpack_from(self._buffer, start)
+        end = start + length + 1  # the length does not count the kind
         if len(self._buffer) < end:
             return None
-        body = bytes(self._buffer[_HEADER.size : end])
-        del self._buffer[:end]
-        return Message(kind, body)
+        self._position = end
+        return Message(kind, bytes(self._buffer[start:end]))
 
     def startup(self) -> tuple[int, bytes]:
         """Wait for a startup packet. Return its code and the rest of its body."""
@@ -86,18 +92,18 @@ class Reader:
         """Read what has arrived into the buffer."""
         try:
             chunk = self._source.recv(_CHUNK)
-        except BlockingIOError:
-            return
         except OSError as error:
             raise Disconnected from error
         if not chunk:
             raise Disconnected
+        del self._buffer[: self._position]
+        self._position = 0
         self._buffer += chunk
 
 
 def data_of(messages: Iterable[Message]) -> bytes:
     """Return messages as they are sent."""
-    return b"".join(message.data for message in messages)
+    return b"".join([message.data for message in messages])
 
 
 def strings(body: bytes) -> list[str]:
@@ -121,40 +127,40 @@ def packed(text: str) -> bytes:
 
 def query(sql: str) -> Message:
     """Return a simple query."""
-    return Message(b"Q", packed(sql))
+    return message(b"Q", packed(sql))
 
 
-SYNC = Message(b"S")
+SYNC = message(b"S")
 
 
 def close_statement(name: str) -> Message:
     """Return the message that closes a prepared statement. It is no error if there is none."""
-    return Message(b"C", b"S" + packed(name))
+    return message(b"C", b"S" + packed(name))
 
 
 # Messages of a server
 
-AUTHENTICATED = Message(b"R", b"\0\0\0\0")
-PARSED = Message(b"1")
-BOUND = Message(b"2")
-CLOSED = Message(b"3")
-NO_PARAMETERS = Message(b"t", b"\0\0")
-NO_ROWS = Message(b"n")
+AUTHENTICATED = message(b"R", b"\0\0\0\0")
+PARSED = message(b"1")
+BOUND = message(b"2")
+CLOSED = message(b"3")
+NO_PARAMETERS = message(b"t", b"\0\0")
+NO_ROWS = message(b"n")
 
 
 def ready(state: str) -> Message:
     """Return ReadyForQuery. ``state`` is I, T or E."""
-    return Message(b"Z", state.encode())
+    return message(b"Z", state.encode())
 
 
 def complete(tag: str) -> Message:
     """Return CommandComplete."""
-    return Message(b"C", packed(tag))
+    return message(b"C", packed(tag))
 
 
 def backend_key(pid: int) -> Message:
     """Return BackendKeyData. A client needs no secret: it has reached a private socket."""
-    return Message(b"K", _KEY.pack(pid, 0))
+    return message(b"K", _KEY.pack(pid, 0))
 
 
 def pid_of(body: bytes) -> int:
@@ -165,24 +171,24 @@ def pid_of(body: bytes) -> int:
 
 def parameter_status(name: str, value: str) -> Message:
     """Return ParameterStatus."""
-    return Message(b"S", packed(name) + packed(value))
+    return message(b"S", packed(name) + packed(value))
 
 
 def error(
-    sqlstate: str, message: str, *, severity: str = "ERROR", hint: str = ""
+    sqlstate: str, text: str, *, severity: str = "ERROR", hint: str = ""
 ) -> Message:
     """Return ErrorResponse."""
-    return Message(b"E", _fields(severity, sqlstate, message, hint))
+    return message(b"E", _fields(severity, sqlstate, text, hint))
 
 
-def warning(sqlstate: str, message: str) -> Message:
+def warning(sqlstate: str, text: str) -> Message:
     """Return NoticeResponse with a warning."""
-    return Message(b"N", _fields("WARNING", sqlstate, message, ""))
+    return message(b"N", _fields("WARNING", sqlstate, text, ""))
 
 
-def _fields(severity: str, sqlstate: str, message: str, hint: str) -> bytes:
-    fields = {"S": severity, "V": severity, "C": sqlstate, "M": message, "H": hint}
-    return pack_fields({name: text for name, text in fields.items() if text})
+def _fields(severity: str, sqlstate: str, text: str, hint: str) -> bytes:
+    fields = {"S": severity, "V": severity, "C": sqlstate, "M": text, "H": hint}
+    return pack_fields({name: value for name, value in fields.items() if value})
 
 
 def pack_fields(fields: Mapping[str, str]) -> bytes:
