@@ -145,6 +145,48 @@ def test_savepoints_of_a_failed_transaction(shared: Shared) -> None:
     assert shared.names() == ["Sand", "Dune", "Loess"]
 
 
+def test_another_connection_reads_between_the_statements_of_a_transaction(shared: Shared) -> None:
+    """Reads share a savepoint. It is above those of the transaction, and ends before they do."""
+    with shared.psycopg() as connection, shared.psycopg(autocommit=True) as reader:
+        connection.execute(INSERT, ("Dune",))
+        reader.execute("SET timezone = 'Asia/Tokyo'")
+        connection.execute("SAVEPOINT a")
+        connection.execute(INSERT, ("Loess",))
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            reader.execute("SELECT 1 / 0")
+        assert reader.execute("SHOW timezone").fetchone() == ("Asia/Tokyo",)
+        connection.execute("RELEASE a")
+        reader.execute("SELECT * FROM dancer")
+        connection.commit()
+        reader.execute("SELECT * FROM dancer")
+        assert connection.execute("SHOW timezone").fetchone() != ("Asia/Tokyo",)
+        reader.execute(INSERT, ("Silt",))
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute(INSERT, ("Silt",))
+        assert reader.execute("SHOW timezone").fetchone() == ("Asia/Tokyo",)
+        connection.rollback()
+    assert shared.names() == ["Sand", "Dune", "Loess", "Silt"]
+
+
+def test_an_error_keeps_what_was_before_the_last_savepoint(shared: Shared) -> None:
+    """Rows, settings and cursors, as on a server."""
+    with shared.psycopg() as connection:
+        connection.execute(INSERT, ("Dune",))
+        connection.execute("SET LOCAL timezone = 'Asia/Tokyo'")
+        connection.execute("DECLARE names CURSOR FOR SELECT name FROM dancer ORDER BY id")
+        connection.execute("SAVEPOINT a")
+        connection.execute("SET LOCAL timezone = 'Europe/Rome'")
+        assert connection.execute("FETCH names").fetchone() == ("Sand",)
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            connection.execute("SELECT 1 / 0")
+        connection.execute("ROLLBACK TO a")
+        assert connection.execute("SHOW timezone").fetchone() == ("Asia/Tokyo",)
+        assert connection.execute("FETCH names").fetchone() == ("Dune",)
+        connection.commit()
+        assert connection.execute("SHOW timezone").fetchone() != ("Asia/Tokyo",)
+    assert shared.names() == ["Sand", "Dune"]
+
+
 def test_control_statements_outside_of_a_transaction(shared: Shared) -> None:
     """Control statements outside of a transaction."""
     warnings: list[str] = []

@@ -194,26 +194,23 @@ class Backend:
     def release(self, name: str) -> None:
         """Keep what was done since a savepoint."""
         self.execute_later(f"RELEASE {name}")
-        self._forget(self._savepoints_since(name))
+        self._forget_after(name)
+        del self._savepoints[name]
 
     def go_back_to(self, name: str) -> None:
         """Roll back to a savepoint, which stays open."""
         self.execute_later(f"ROLLBACK TO {name}")
         self._settings = self._savepoints[name]
-        self._forget(self._savepoints_since(name)[1:])
+        self._forget_after(name)
 
-    def undo(self, name: str) -> None:
-        """Roll back to a savepoint, and release it."""
-        self.go_back_to(name)
-        self.release(name)
+    def _forget_after(self, name: str) -> None:
+        while self.last_savepoint != name:
+            self._savepoints.popitem()
 
-    def _savepoints_since(self, name: str) -> list[str]:
-        names = [*self._savepoints]
-        return names[names.index(name) :]
-
-    def _forget(self, names: Iterable[str]) -> None:
-        for name in names:
-            del self._savepoints[name]
+    @property
+    def last_savepoint(self) -> str:
+        """The name of the last open savepoint."""
+        return next(reversed(self._savepoints))
 
     def use_settings(self, settings: Mapping[str, str]) -> None:
         """Give the connection these settings and no others. The server may refuse a value."""
@@ -232,6 +229,10 @@ class Backend:
         if calls:
             self.execute_later(f"SELECT {', '.join(calls)}")
         self._settings = settings
+
+    def use_own_settings(self) -> None:
+        """Give the connection its own settings, and its own role with its rights."""
+        self.use_settings({})
 
     def note_settings(self, settings: Mapping[str, str]) -> None:
         """Note the settings that a client's statements have left."""

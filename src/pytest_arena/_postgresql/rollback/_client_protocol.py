@@ -54,6 +54,29 @@ class Client:
         self._has_failed = False  # messages are skipped until Sync
         self._packet = Packet()
         self._answers: list[Message] = []
+        self._collectors = {
+            b"P": self._parse,
+            b"B": self._bind,
+            b"D": self._describe_or_close,
+            b"E": self._execute,
+            b"C": self._describe_or_close,
+        }
+        self._controls = {
+            "begin": self._begin,
+            "commit": self._commit,
+            "rollback": self._roll_back,
+            "savepoint": self._set_savepoint,
+            "release": self._release,
+            "rollback_to": self._roll_back_to,
+            "mode": self._set_mode,
+            "refused": self._refuse,
+            "reset": self._reset,
+            "reset_all": self._reset,
+            "discard_all": self._discard_all,
+            "nothing": self._do_nothing,
+            "deallocate": self._deallocate_statement,
+            "deallocate_all": self._deallocate_statement,
+        }
 
     def start_thread(self) -> None:
         """Serve it in a thread of its own."""
@@ -202,14 +225,7 @@ class Client:
 
     def _collect(self, message: Message) -> None:
         """Add a message to those that go to the server at the next Sync or Flush."""
-        handlers = {
-            b"P": self._parse,
-            b"B": self._bind,
-            b"D": self._describe_or_close,
-            b"E": self._execute,
-            b"C": self._describe_or_close,
-        }
-        handler = handlers.get(message.kind)
+        handler = self._collectors.get(message.kind)
         if handler is not None:
             handler(message)
 
@@ -329,23 +345,7 @@ class Client:
         if self._session.state == "E" and not statement.ends_failed_transaction:
             self._fail(_ABORTED)
         else:
-            handlers = {
-                "begin": self._begin,
-                "commit": self._commit,
-                "rollback": self._roll_back,
-                "savepoint": self._set_savepoint,
-                "release": self._release,
-                "rollback_to": self._roll_back_to,
-                "mode": self._set_mode,
-                "refused": self._refuse,
-                "reset": self._reset,
-                "reset_all": self._reset,
-                "discard_all": self._discard_all,
-                "nothing": self._do_nothing,
-                "deallocate": self._deallocate_statement,
-                "deallocate_all": self._deallocate_statement,
-            }
-            handlers[statement.kind](statement)
+            self._controls[statement.kind](statement)
 
     def _complete(self, tag: str) -> None:
         self._answers.append(wire.complete(tag))

@@ -186,7 +186,7 @@ class SharedTransaction:
             self._sessions[session.pid] = session
         if user not in {"", self._login}:
             with self._turn(session):
-                self._be_own_role()
+                self._backend.use_own_settings()
                 query = _ROLE_SETTINGS.format(user=literal(user))
                 rows = self._backend.query(query).rows
             defaults = {setting_name(str(name)): str(value) for name, value in rows}
@@ -313,12 +313,13 @@ class SharedTransaction:
         if not self._backend.has(_READING):
             self._backend.set_savepoint(_READING)
             self._backend.execute_later(_BE_READ_ONLY)
-        return self._execute(session, packet, undo=self._end_reading)
+        return self._execute(session, packet)
 
     def _end_reading(self) -> None:
         """Roll back the savepoint of statements that only read."""
         if self._backend.has(_READING):
-            self._backend.undo(_READING)
+            self._backend.go_back_to(_READING)
+            self._backend.release(_READING)
 
     def _note_other_writer(self, session: Session, packet: Packet) -> None:
         """Report a statement that may read what another open transaction has written."""
@@ -333,31 +334,24 @@ class SharedTransaction:
         self._restart_if_due()
         self._open_levels()
         self._holder = session
-        last_savepoint = self._open_savepoints(session)
-        answer = self._execute(
-            session, packet, undo=lambda: self._go_back_to(last_savepoint)
-        )
+        self._open_savepoints(session)
+        answer = self._execute(session, packet)
         if answer.error is None:
             self._note_changes(session, packet, answer)
         return answer
 
-    def _open_savepoints(self, session: Session) -> str:
-        """Open the savepoints of a session that the backend lacks. Return the last one."""
-        last = session.savepoint
-        if not self._backend.has(last):
-            self._backend.set_savepoint(last)
+    def _open_savepoints(self, session: Session) -> None:
+        """Open the savepoints of a session that the backend lacks."""
+        if not self._backend.has(session.savepoint):
+            self._backend.set_savepoint(session.savepoint)
             if session.is_read_only:
                 self._backend.execute_later(_BE_READ_ONLY)
         for savepoint in session.savepoints:
-            last = savepoint.backend_name
-            if not self._backend.has(last):
-                self._backend.set_savepoint(last)
-        return last
+            if not self._backend.has(savepoint.backend_name):
+                self._backend.set_savepoint(savepoint.backend_name)
 
-    def _execute(
-        self, session: Session, packet: Packet, *, undo: Callable[[], None]
-    ) -> BackendAnswer:
-        """Execute statements with the session's settings. Call ``undo`` after an error."""
+    def _execute(self, session: Session, packet: Packet) -> BackendAnswer:
+        """Execute statements with the session's settings."""
         data = wire.data_of(packet.messages)
         try:
             self._backend.use_settings(session.values)
@@ -365,11 +359,18 @@ class SharedTransaction:
             if answer.error is None:
                 self._note_settings(session, packet)
         except BackendFailure:
-            undo()
+            self._undo_failed()
             raise
         if answer.error is not None:
-            undo()
+            self._undo_failed()
         return answer
+
+    def _undo_failed(self) -> None:
+        """Roll back to the last savepoint, as the server demands after an error."""
+        if self._backend.has(_READING):
+            self._end_reading()  # a rollback to it alone allows to write
+        else:
+            self._go_back_to(self._backend.last_savepoint)
 
     def _note_changes(
         self, session: Session, packet: Packet, answer: BackendAnswer
@@ -399,7 +400,7 @@ class SharedTransaction:
                 self._undo_holder(session)
                 return failure.answer
             if session.is_read_only:
-                self._backend.undo(session.savepoint)
+                self._undo(session.savepoint)
             else:
                 self._backend.release(session.savepoint)
             self._holder = None
@@ -435,10 +436,14 @@ class SharedTransaction:
 
         That is done at once: pytest-arena's other connections may wait for the locks.
         """
-        self._go_back_to(holder.savepoint)
-        self._backend.release(holder.savepoint)
+        self._undo(holder.savepoint)
         self._backend.query()
         self._holder = None
+
+    def _undo(self, savepoint: str) -> None:
+        """Roll back to a savepoint, and release it."""
+        self._go_back_to(savepoint)
+        self._backend.release(savepoint)
 
     def _go_back_to(self, savepoint: str) -> None:
         """Roll back to a savepoint, which stays open."""
@@ -484,15 +489,11 @@ class SharedTransaction:
         for level in self._levels[1:]:
             if not self._backend.has(level.savepoint):
                 if self._restoring is None:
-                    self._be_own_role()
+                    self._backend.use_own_settings()
                     self._restoring = self._backend.restoring()
                 level.note_restoring(self._restoring)
                 self._backend.set_savepoint(level.savepoint)
         self._restoring = None  # the statement may move them
-
-    def _be_own_role(self) -> None:
-        """Have the rights of the connection itself."""
-        self._backend.use_settings({})
 
     def enter(self) -> None:
         """Open a level. The backend gets its savepoint at the first write."""
@@ -548,9 +549,8 @@ class SharedTransaction:
 
     def _restore(self, level: _Level) -> bool:
         """Roll back to a level's start. Return whether a sequence has moved."""
-        self._go_back_to(level.savepoint)
-        self._backend.release(level.savepoint)
-        self._be_own_role()
+        self._undo(level.savepoint)
+        self._backend.use_own_settings()
         self._backend.execute_later("DISCARD SEQUENCES")
         has_moved = self._backend.restore_sequences(level.restoring)
         if not self._has_ddl:
@@ -583,7 +583,7 @@ class SharedTransaction:
             level = self._levels[-1]
             if not self._is_open(level):
                 return False
-            self._be_own_role()
+            self._backend.use_own_settings()
             return self._backend.restoring() != level.restoring
 
     def holders(self) -> set[int]:
