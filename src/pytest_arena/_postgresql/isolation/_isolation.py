@@ -64,9 +64,9 @@ class ServerIsolation:
 
     Cost of enter and leave: nothing if no connection used the database. ``undo``: two round trips
     and the time of the changes. ``clone``: one round trip, or two with sequences, if nothing was
-    written; else three, and new connections. ``rollback``: nothing without a write, else two round
-    trips, or three with sequences. A level of another isolation costs two copies of the
-    live database and new connections, unless a copy is kept.
+    written; else three, and new connections. ``rollback``: nothing without a write, else one round
+    trip. A level of another isolation costs two copies of the live database and new connections,
+    unless a copy is kept.
     """
 
     def __init__(
