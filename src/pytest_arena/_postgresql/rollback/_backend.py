@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import socket
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import literal, open_control
@@ -76,23 +76,17 @@ class BackendFailure(Exception):
 
 @dataclass(slots=True)
 class BackendAnswer:
-    """The messages with which the backend answers, without ReadyForQuery."""
+    """The messages with which the backend answers, without ReadyForQuery, and the error in it."""
 
-    messages: list[Message] = field(default_factory=list)
-
-    @property
-    def error(self) -> Message | None:
-        """The ErrorResponse, if there is one."""
-        for message in self.messages:
-            if message.kind == b"E":
-                return message
-        return None
+    messages: list[Message]
+    error: Message | None
 
     @property
     def sqlstate(self) -> str:
         """The code of the error, "" for none."""
-        error = self.error
-        return wire.fields_of(error.body).get("C", "") if error else ""
+        if self.error is None:
+            return ""
+        return wire.fields_of(self.error.body).get("C", "")
 
     @property
     def tags(self) -> list[str]:
@@ -166,14 +160,17 @@ class Backend:
     ) -> BackendAnswer:
         """Read until ReadyForQuery. When the server waits for rows, send those of ``copy_rows``."""
         messages: list[Message] = []
+        error = None
         while True:
             message = self._reader.message()
             if message.kind == b"Z":
                 if message.body == b"I":
                     raise wire.Disconnected  # the transaction has ended
-                return BackendAnswer(messages)
+                return BackendAnswer(messages, error)
             messages.append(message)
-            if message.kind == b"G" and copy_rows is not None:
+            if message.kind == b"E":
+                error = message
+            elif message.kind == b"G" and copy_rows is not None:
                 for row in copy_rows(messages):
                     self.send(row.data)
                 messages = []

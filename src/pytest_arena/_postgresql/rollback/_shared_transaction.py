@@ -162,9 +162,8 @@ class SharedTransaction:
         self._callers: re.Pattern[str] | None = None
         self._function_settings: list[SettingChange] = []
         self._level_numbers = count()
-        self._levels = [
-            _Level(next(self._level_numbers))
-        ]  # the first one has no savepoint
+        # The first one has no savepoint.
+        self._levels = [_Level(next(self._level_numbers))]
         self._is_restart_due = False
         self._has_ddl = False  # the schema was changed in a level that is open
         # What restores the sequences, if no statement has written since a level did so.
@@ -304,7 +303,7 @@ class SharedTransaction:
             with self._turn(session, writes=True):
                 return _with_hint(self._write(session, packet))
         except BackendFailure as failure:
-            return BackendAnswer([failure.answer])
+            return BackendAnswer([failure.answer], failure.answer)
 
     def _read(self, session: Session, packet: Packet) -> BackendAnswer:
         """Execute statements that change nothing."""
@@ -650,4 +649,4 @@ def _with_hint(answer: BackendAnswer) -> BackendAnswer:
     messages = [
         explained if message is error else message for message in answer.messages
     ]
-    return BackendAnswer(messages)
+    return BackendAnswer(messages, explained)
