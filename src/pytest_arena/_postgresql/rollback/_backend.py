@@ -57,10 +57,11 @@ SELECT string_agg(format('SELECT setval(%1$s::regclass, %2$s, %3$L) FROM %4$s '
     'WHERE last_value <> %2$s OR is_called <> %3$L', oid, last_value, is_called, name),
     ' UNION ALL ') FROM ({}) sequences
 """
-# Whether a constraint can be deferred, and the names of those that are without a SET CONSTRAINTS.
-_DEFERRABLE = """
-SELECT count(*) > 0,
-    string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ') FILTER (WHERE c.condeferred)
+# The statements that check deferrable constraints, and defer those that are deferred at first.
+_CHECKS = """
+SELECT CASE count(*) WHEN 0 THEN '' ELSE 'SET CONSTRAINTS ALL IMMEDIATE' END || coalesce(
+    '; SET CONSTRAINTS ' || string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ')
+    FILTER (WHERE c.condeferred) || ' DEFERRED', '')
 FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace
 WHERE c.condeferrable
 """
@@ -133,7 +134,7 @@ class Backend:
         self._savepoints: dict[str, Mapping[str, str]] = {}
         self._sequences: str | None = None
         self._prepared = ""  # the last restored sequences: each level has the same ones
-        self._checks: list[str] | None = None
+        self._checks: str | None = None
         self.query("BEGIN")
 
     def send(self, data: bytes) -> None:
@@ -275,16 +276,12 @@ class Backend:
         self._sequences = None
         self._checks = None
 
-    def checks(self) -> list[str]:
-        """Return the statements that check deferred constraints as a COMMIT does."""
+    def check_constraints(self) -> None:
+        """Check deferred constraints as a COMMIT does."""
         if self._checks is None:
-            self._checks = []
-            [[is_any, names]] = self.query(_DEFERRABLE).rows
-            if is_any == "t":
-                self._checks.append("SET CONSTRAINTS ALL IMMEDIATE")
-            if names:
-                self._checks.append(f"SET CONSTRAINTS {names} DEFERRED")
-        return self._checks
+            [[self._checks]] = self.query(_CHECKS).rows
+        if self._checks:
+            self.query(self._checks)
 
     def restoring(self) -> str:
         """Return the statement that gives all sequences their present numbers again.

@@ -39,7 +39,11 @@ _NO_FUNCTION_CALL = wire.error(
 
 
 class Client:
-    """One connection to the proxy, served by a thread of its own."""
+    """One connection to the proxy, served by a thread of its own.
+
+    In the extended protocol the server parses a statement that the proxy executes itself as an
+    empty one. It binds and executes none of them.
+    """
 
     def __init__(
         self, shared: SharedTransaction, connection: socket.socket, number: int
@@ -234,20 +238,19 @@ class Client:
         text, position = wire.first_string(message.body, position)
         statements = sql.parsed(text)
         statement = statements[0]
+        # The server refuses several statements.
+        if statement.is_control and len(statements) == 1:
+            text = ""
         named = wire.packed(self._own_name(name)) + wire.packed(text)
         parse = wire.message(b"P", named + message.body[position:])
         self._statements[name] = (statement, parse)
-        # The server refuses several statements.
-        if statement.is_control and len(statements) == 1:
-            self._answer(wire.PARSED)
-        else:
-            self._packet.add(parse)
+        self._packet.add(parse)
 
-    def _answer(self, *messages: Message) -> None:
-        """Answer a message itself, after the server has answered those before it."""
+    def _answer(self, answer: Message) -> None:
+        """Answer a message without the server, when it has answered those before."""
         self._run_packet()
         if not self._has_failed:
-            self._answers += messages
+            self._answers.append(answer)
 
     def _own_name(self, name: str) -> str:
         """Return the server's name of a prepared statement of this client."""
@@ -261,8 +264,7 @@ class Client:
         if name not in self._statements:
             return None
         statement, parse = self._statements[name]
-        is_known = statement.is_control or parse in self._packet.messages
-        if not name and not is_known:
+        if not name and parse not in self._packet.messages:
             self._packet.parse_again(parse)
         return statement
 
@@ -287,23 +289,21 @@ class Client:
     def _describe_or_close(self, message: Message) -> None:
         kind = message.body[:1]
         name, _ = wire.first_string(message.body, 1)
-        statement = self._portals.get(name)
-        server_name = name
         if kind == b"S":
-            statement = self._statement(name)
-            server_name = self._own_name(name)
-        if statement is None or not statement.is_control:
-            self._packet.add(
-                wire.message(message.kind, kind + wire.packed(server_name))
-            )
-        elif message.kind == b"C":
-            self._answer(wire.CLOSED)
-        elif kind == b"S":
-            self._answer(wire.NO_PARAMETERS, wire.NO_ROWS)
-        else:
+            if message.kind == b"D":
+                self._statement(name)
+            else:
+                self._statements.pop(name, None)
+            name = self._own_name(name)
+        elif message.kind == b"D" and self._is_control(name):
             self._answer(wire.NO_ROWS)
-        if message.kind == b"C" and kind == b"S":
-            self._statements.pop(name, None)
+            return
+        self._packet.add(wire.message(message.kind, kind + wire.packed(name)))
+
+    def _is_control(self, portal: str) -> bool:
+        """Return whether the proxy executes the statement of a portal."""
+        statement = self._portals.get(portal)
+        return statement is not None and statement.is_control
 
     def _execute(self, message: Message) -> None:
         portal, _ = wire.first_string(message.body)

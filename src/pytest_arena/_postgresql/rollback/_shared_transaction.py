@@ -116,7 +116,7 @@ class Packet:
 class _Level:
     """A savepoint to which the backend goes back when the level is left."""
 
-    number: int
+    savepoint: str
     changes: int = 0  # how many times something was changed in it
     restoring: str = ""  # the statement that restores the numbers of sequences
 
@@ -127,11 +127,6 @@ class _Level:
     def add_changes(self, number: int) -> None:
         """Count changes."""
         self.changes += number
-
-    @property
-    def savepoint(self) -> str:
-        """Its name."""
-        return f"arena_level_{self.number}"
 
 
 class SharedTransaction:
@@ -161,9 +156,8 @@ class SharedTransaction:
         self._sessions: dict[int, Session] = {}
         self._callers: re.Pattern[str] | None = None
         self._function_settings: list[SettingChange] = []
-        self._level_numbers = count()
-        # The first one has no savepoint.
-        self._levels = [_Level(next(self._level_numbers))]
+        self._level_numbers = count(1)
+        self._levels = [_Level("")]  # the first one has no savepoint
         self._is_restart_due = False
         self._has_ddl = False  # the schema was changed in a level that is open
         # What restores the sequences, if no statement has written since a level did so.
@@ -392,9 +386,7 @@ class SharedTransaction:
         with self._turn(session):
             self._end_reading()
             try:
-                checks = self._backend.checks()
-                if checks:
-                    self._backend.query("; ".join(checks))
+                self._backend.check_constraints()
             except BackendFailure as failure:
                 self._undo_holder(session)
                 return failure.answer
@@ -497,10 +489,11 @@ class SharedTransaction:
     def enter(self) -> None:
         """Open a level. The backend gets its savepoint at the first write."""
         with self._turn(None):
-            self._levels.append(_Level(next(self._level_numbers)))
-            if not any(map(self._is_open, self._levels[1:])):
-                is_unused = self._holder is None and not self._levels[0].changes
-                self._is_restart_due = is_unused
+            is_used = self._holder is not None or self._levels[0].changes > 0
+            self._is_restart_due = not is_used and not any(
+                map(self._is_open, self._levels)
+            )
+            self._levels.append(_Level(f"arena_level_{next(self._level_numbers)}"))
 
     def _is_open(self, level: _Level) -> bool:
         """Return whether the backend has the savepoint of a level."""

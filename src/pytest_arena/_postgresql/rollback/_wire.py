@@ -141,10 +141,7 @@ def close_statement(name: str) -> Message:
 # Messages of a server
 
 AUTHENTICATED = message(b"R", b"\0\0\0\0")
-PARSED = message(b"1")
 BOUND = message(b"2")
-CLOSED = message(b"3")
-NO_PARAMETERS = message(b"t", b"\0\0")
 NO_ROWS = message(b"n")
 
 
@@ -178,17 +175,15 @@ def error(
     sqlstate: str, text: str, *, severity: str = "ERROR", hint: str = ""
 ) -> Message:
     """Return ErrorResponse."""
-    return message(b"E", _fields(severity, sqlstate, text, hint))
+    fields = {"S": severity, "V": severity, "C": sqlstate, "M": text, "H": hint}
+    if not hint:
+        del fields["H"]
+    return message(b"E", pack_fields(fields))
 
 
 def warning(sqlstate: str, text: str) -> Message:
     """Return NoticeResponse with a warning."""
-    return message(b"N", _fields("WARNING", sqlstate, text, ""))
-
-
-def _fields(severity: str, sqlstate: str, text: str, hint: str) -> bytes:
-    fields = {"S": severity, "V": severity, "C": sqlstate, "M": text, "H": hint}
-    return pack_fields({name: value for name, value in fields.items() if value})
+    return message(b"N", error(sqlstate, text, severity="WARNING").body)
 
 
 def pack_fields(fields: Mapping[str, str]) -> bytes:
