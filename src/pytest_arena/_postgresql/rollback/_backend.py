@@ -40,6 +40,7 @@ _REPORTED = (
     "standard_conforming_strings",
     "search_path",
 )
+_READING = "arena_reading"  # the savepoint in which statements only read
 _RESET_ALL = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"
 # Each sequence with its number. The connection's role may read them all, or none is restored.
 SEQUENCES = """
@@ -132,6 +133,7 @@ class Backend:
         self._settings: Mapping[str, str] = {}
         # The settings at the start of each savepoint.
         self._savepoints: dict[str, Mapping[str, str]] = {}
+        self.has_ddl = False  # the schema was changed in a level that is open
         self._sequences: str | None = None
         self._prepared = ""  # the last restored sequences: each level has the same ones
         self._checks: str | None = None
@@ -200,6 +202,35 @@ class Backend:
         self.execute_later(f"ROLLBACK TO {name}")
         self._settings = self._savepoints[name]
         self._forget_after(name)
+        if self.has_ddl and name != _READING:
+            self.note_ddl()
+
+    def undo(self, name: str) -> None:
+        """Roll back to a savepoint, and release it."""
+        self.go_back_to(name)
+        self.release(name)
+
+    def undo_failed(self) -> None:
+        """Roll back to the last savepoint, as the server demands after an error."""
+        if self.has(_READING):
+            self.end_reading()  # a rollback to it alone would allow to write
+        else:
+            self.go_back_to(self.last_savepoint)
+
+    def begin_reading(self) -> None:
+        """Open the savepoint of statements that only read."""
+        if not self.has(_READING):
+            self.set_savepoint(_READING)
+            self.be_read_only()
+
+    def be_read_only(self) -> None:
+        """Refuse to write until a rollback to the last savepoint."""
+        self.execute_later("SET LOCAL transaction_read_only = on")
+
+    def end_reading(self) -> None:
+        """Roll back and release the savepoint of statements that only read."""
+        if self.has(_READING):
+            self.undo(_READING)
 
     def _forget_after(self, name: str) -> None:
         while self.last_savepoint != name:
@@ -273,8 +304,13 @@ class Backend:
 
     def note_ddl(self) -> None:
         """Forget what a change of the schema may have changed."""
+        self.has_ddl = True
         self._sequences = None
         self._checks = None
+
+    def forget_ddl(self) -> None:
+        """Note that all changes of the schema were rolled back, or are no level's."""
+        self.has_ddl = False
 
     def check_constraints(self) -> None:
         """Check deferred constraints as a COMMIT does."""

@@ -42,8 +42,6 @@ _IN_BLOCK = ("25001", "2D000", "55P04")
 _NO_LOCK = "55P03"
 _CANCELLED = "57014"
 _TERMINATED = "57P01"
-_READING = "arena_reading"  # the savepoint in which statements only read
-_BE_READ_ONLY = "SET LOCAL transaction_read_only = on"
 # Those for the database come last. What the login may not set is left out.
 _ROLE_SETTINGS = """
 SELECT split_part(pair, '=', 1), substr(pair, strpos(pair, '=') + 1)
@@ -159,7 +157,6 @@ class SharedTransaction:
         self._level_numbers = count(1)
         self._levels = [_Level("")]  # the first one has no savepoint
         self._is_restart_due = False
-        self._has_ddl = False  # the schema was changed in a level that is open
         # What restores the sequences, if no statement has written since a level did so.
         self._restoring: str | None = None
         self.is_lost = False
@@ -303,16 +300,8 @@ class SharedTransaction:
         """Execute statements that change nothing."""
         self._restart_if_due()
         self._note_other_writer(session, packet)
-        if not self._backend.has(_READING):
-            self._backend.set_savepoint(_READING)
-            self._backend.execute_later(_BE_READ_ONLY)
+        self._backend.begin_reading()
         return self._execute(session, packet)
-
-    def _end_reading(self) -> None:
-        """Roll back the savepoint of statements that only read."""
-        if self._backend.has(_READING):
-            self._backend.go_back_to(_READING)
-            self._backend.release(_READING)
 
     def _note_other_writer(self, session: Session, packet: Packet) -> None:
         """Report a statement that may read what another open transaction has written."""
@@ -323,7 +312,7 @@ class SharedTransaction:
 
     def _write(self, session: Session, packet: Packet) -> BackendAnswer:
         """Execute statements in the session's transaction."""
-        self._end_reading()
+        self._backend.end_reading()
         self._restart_if_due()
         self._open_levels()
         self._holder = session
@@ -338,7 +327,7 @@ class SharedTransaction:
         if not self._backend.has(session.savepoint):
             self._backend.set_savepoint(session.savepoint)
             if session.is_read_only:
-                self._backend.execute_later(_BE_READ_ONLY)
+                self._backend.be_read_only()
         for savepoint in session.savepoints:
             if not self._backend.has(savepoint.backend_name):
                 self._backend.set_savepoint(savepoint.backend_name)
@@ -352,25 +341,17 @@ class SharedTransaction:
             if answer.error is None:
                 self._note_settings(session, packet)
         except BackendFailure:
-            self._undo_failed()
+            self._backend.undo_failed()
             raise
         if answer.error is not None:
-            self._undo_failed()
+            self._backend.undo_failed()
         return answer
-
-    def _undo_failed(self) -> None:
-        """Roll back to the last savepoint, as the server demands after an error."""
-        if self._backend.has(_READING):
-            self._end_reading()  # a rollback to it alone allows to write
-        else:
-            self._go_back_to(self._backend.last_savepoint)
 
     def _note_changes(
         self, session: Session, packet: Packet, answer: BackendAnswer
     ) -> None:
         if any(map(_DDL.match, answer.tags)):
             self._backend.note_ddl()
-            self._has_ddl = True
         kinds = {statement.kind for statement in packet.statements}
         if packet.is_pinned and "write" not in kinds:
             return
@@ -384,14 +365,14 @@ class SharedTransaction:
         if self._holder is not session:
             return None
         with self._turn(session):
-            self._end_reading()
+            self._backend.end_reading()
             try:
                 self._backend.check_constraints()
             except BackendFailure as failure:
                 self._undo_holder(session)
                 return failure.answer
             if session.is_read_only:
-                self._undo(session.savepoint)
+                self._backend.undo(session.savepoint)
             else:
                 self._backend.release(session.savepoint)
             self._holder = None
@@ -411,7 +392,7 @@ class SharedTransaction:
         if self._holder is session:
             with self._turn(session):
                 if self._backend.has(savepoint.backend_name):
-                    self._end_reading()
+                    self._backend.end_reading()
                     self._backend.release(savepoint.backend_name)
 
     def roll_back_to(self, session: Session, savepoint: Savepoint) -> None:
@@ -419,7 +400,7 @@ class SharedTransaction:
         if self._holder is session:
             with self._turn(session):
                 if self._backend.has(savepoint.backend_name):
-                    self._go_back_to(savepoint.backend_name)
+                    self._backend.go_back_to(savepoint.backend_name)
                     self._backend.query()
 
     def _undo_holder(self, holder: Session) -> None:
@@ -427,20 +408,9 @@ class SharedTransaction:
 
         That is done at once: pytest-arena's other connections may wait for the locks.
         """
-        self._undo(holder.savepoint)
+        self._backend.undo(holder.savepoint)
         self._backend.query()
         self._holder = None
-
-    def _undo(self, savepoint: str) -> None:
-        """Roll back to a savepoint, and release it."""
-        self._go_back_to(savepoint)
-        self._backend.release(savepoint)
-
-    def _go_back_to(self, savepoint: str) -> None:
-        """Roll back to a savepoint, which stays open."""
-        self._backend.go_back_to(savepoint)
-        if self._has_ddl:
-            self._backend.note_ddl()
 
     # Settings
 
@@ -529,7 +499,7 @@ class SharedTransaction:
                 is_changed |= self._restore(level)
             self._levels.pop()
             if len(self._levels) == 1:
-                self._has_ddl = False
+                self._backend.forget_ddl()
         return is_changed
 
     def _cut_off(self) -> None:
@@ -541,11 +511,11 @@ class SharedTransaction:
 
     def _restore(self, level: _Level) -> bool:
         """Roll back to a level's start. Return whether a sequence has moved."""
-        self._undo(level.savepoint)
+        self._backend.undo(level.savepoint)
         self._backend.use_own_settings()
         self._backend.execute_later("DISCARD SEQUENCES")
         has_moved = self._backend.restore_sequences(level.restoring)
-        if not self._has_ddl:
+        if not self._backend.has_ddl:
             self._restoring = level.restoring
         return has_moved
 
@@ -556,7 +526,7 @@ class SharedTransaction:
             below = self._levels[-1]
             if self._is_open(level):
                 if self._holder is None:
-                    self._end_reading()
+                    self._backend.end_reading()
                     self._backend.release(level.savepoint)
                 below.add_changes(level.changes)
 
@@ -564,7 +534,7 @@ class SharedTransaction:
         """Commit everything: the database is about to be kept."""
         with self._turn(None):
             self._cut_off()
-            self._end_reading()
+            self._backend.end_reading()
             self._backend.commit()
 
     # Questions
